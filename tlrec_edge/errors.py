@@ -1,0 +1,53 @@
+"""The one error tree; a message names the thing, what was expected and the remedy.
+
+TlrecError
+├── DataError         a table, a dataset or a schema cannot be used
+├── ModelError        a model folder cannot be read or does not fit the dataset
+├── TrainingError     training diverged (NaN loss) or had nothing to learn from
+├── ExportError       a gate refused the export
+├── BudgetError       no compressed model fits the quality budget
+├── BundleError       a bundle is missing, cut, altered or too new
+├── UnknownIdError    an id the bundle does not know, under policy "error"
+└── MissingExtraError an optional dependency is not installed
+"""
+
+from __future__ import annotations
+
+
+class TlrecError(Exception):
+    """Root of every error this package raises on purpose."""
+
+
+class DataError(TlrecError):
+    """A table, a dataset or a schema cannot be used."""
+
+
+class ModelError(TlrecError):
+    """A model folder cannot be read or does not fit the dataset."""
+
+
+class TrainingError(TlrecError):
+    """Training diverged or had nothing to learn from."""
+
+
+class ExportError(TlrecError):
+    """A gate refused the export."""
+
+
+class BudgetError(TlrecError):
+    """No compressed model fits the quality budget."""
+
+
+class BundleError(TlrecError):
+    """A bundle is missing, cut, altered or of an unknown format version."""
+
+
+class UnknownIdError(TlrecError):
+    """An id is not in the bundle and the policy for unknown ids is ``error``."""
+
+
+class MissingExtraError(TlrecError):
+    """An optional dependency is not installed; the message names the extra."""
+
+    def __init__(self, what: str, extra: str) -> None:
+        super().__init__(f"{what} needs the extra [{extra}]: pip install 'tlrec-edge[{extra}]'")

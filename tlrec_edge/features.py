@@ -1,0 +1,102 @@
+"""From an item's raw columns to the three inputs of the item tower, in numpy: used in training and at serving time."""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+_WORD = re.compile(r"\w+")
+
+
+class TowerInputs(NamedTuple):
+    """``text`` (n, t); ``numeric`` (n, 2m): rank in [-1, 1] and a missing flag for each column; ``categories`` (n, c)."""
+
+    text: Floats
+    numeric: Floats
+    categories: NDArray[np.int64]
+
+
+def tokens(text: str) -> list[str]:
+    """Split into lower-case words and their character trigrams, as in fastText (arXiv 1607.04606)."""
+    found: list[str] = []
+    for word in _WORD.findall(text.lower()):
+        found.append(word)
+        marked = f"<{word}>"
+        if len(marked) > 3:
+            found.extend(marked[i : i + 3] for i in range(len(marked) - 2))
+    return found
+
+
+def hash_tokens(texts: Sequence[str], buckets: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return bucket numbers of all tokens, and the row each belongs to."""
+    columns: list[int] = []
+    rows: list[int] = []
+    for row, text in enumerate(texts):
+        hashed = [zlib.crc32(token.encode()) % buckets for token in tokens(text)]
+        columns.extend(hashed)
+        rows.extend([row] * len(hashed))
+    return np.array(columns, np.int64), np.array(rows, np.int64)
+
+
+@dataclass(frozen=True)
+class FeatureEncoder:
+    """Fitted feature schema; plain data, so it travels in a bundle.
+
+    ``vocabulary`` maps a categorical column to its values (code 0 = unknown or missing, code i + 1 = value i);
+    ``quantiles`` maps a numeric column to rising knots; ``text_table`` (buckets, t) holds one vector a hashed token, its
+    inverse document frequency folded in.
+    """
+
+    text_columns: tuple[str, ...]
+    vocabulary: Mapping[str, tuple[str, ...]]
+    quantiles: Mapping[str, tuple[float, ...]]
+    text_table: Floats
+    _codes: dict[str, dict[str, int]] = field(init=False, repr=False, compare=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for column, values in self.vocabulary.items():
+            self._codes[column] = {value: code for code, value in enumerate(values, 1)}
+
+    def encode(
+        self, columns: Mapping[str, Sequence[Any]], n: int, text_vectors: Floats | None = None
+    ) -> TowerInputs:
+        """Encode n items given as columns; a missing column, None, "" or NaN counts as missing."""
+        text = self.encode_text(columns, n) if text_vectors is None else np.asarray(text_vectors, np.float32)
+        numeric = np.zeros((n, 2 * len(self.quantiles)), np.float32)
+        for i, (column, knots) in enumerate(self.quantiles.items()):
+            values = np.array([_number(value) for value in columns.get(column, [None] * n)], np.float64)
+            known = np.isfinite(values)
+            grid = np.linspace(-1.0, 1.0, len(knots))
+            numeric[known, 2 * i] = np.interp(values[known], knots, grid)
+            numeric[~known, 2 * i + 1] = 1.0
+        categories = np.zeros((n, len(self.vocabulary)), np.int64)
+        for i, column in enumerate(self.vocabulary):
+            codes = self._codes[column]
+            categories[:, i] = [codes.get(str(value), 0) for value in columns.get(column, [""] * n)]
+        return TowerInputs(text, numeric, categories)
+
+    def encode_text(self, columns: Mapping[str, Sequence[Any]], n: int) -> Floats:
+        """Sum the token vectors of each item's words and scale the sum to length 1 (0 where there are none)."""
+        summed = np.zeros((n, self.text_table.shape[1]), np.float32)
+        if not summed.size:
+            return summed
+        present = [columns[name] for name in (*self.text_columns, *self.vocabulary) if name in columns]
+        texts = [" ".join(str(value) for value in row if value) for row in zip(*present, strict=True)] or [""] * n
+        buckets, rows = hash_tokens(texts, len(self.text_table))
+        np.add.at(summed, rows, self.text_table[buckets])
+        norm = np.linalg.norm(summed, axis=1, keepdims=True)
+        return summed / np.maximum(norm, 1e-12)
+
+
+def _number(value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return float("nan")
