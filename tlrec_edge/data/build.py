@@ -1,0 +1,216 @@
+"""From raw tables to a Dataset: clean, code the ids, line up the items, split."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from tlrec_edge.data.clean import NO_DOMAIN, CleanLog, clean_interactions
+from tlrec_edge.data.dataset import Dataset, Interactions
+from tlrec_edge.data.items import RawItems, line_up, no_items, read_items
+from tlrec_edge.data.parse import sort_ids
+from tlrec_edge.data.read import read_table
+from tlrec_edge.data.rows import NamedRows, code_rows, read_named_rows, split_ids
+from tlrec_edge.data.schema import Schema
+from tlrec_edge.data.split import make_split
+from tlrec_edge.errors import DataError
+
+LONE_DOMAIN = "all"
+"""The one domain of data that has none."""
+CATEGORY_DOMAIN = "categories"
+"""Domain of category rows where the data gives them none: apart from the items, so that it can be a transfer source."""
+
+
+@dataclass(frozen=True)
+class SplitPlan:
+    """How to split; ``candidates`` is the file of test rows that kind ``given`` needs."""
+
+    kind: str = "leave-one-out"
+    folds: int = 5
+    test_from: int | str | None = None
+    valid_from: int | str | None = None
+    seed: int = 0
+    candidates: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.candidates is not None and self.kind != "given":
+            raise DataError(f"a candidates file goes with --split given, not with {self.kind!r}")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A dataset, and how the columns of the interactions and items were understood."""
+
+    dataset: Dataset
+    interaction_columns: Mapping[str, str]
+    item_columns: Mapping[str, str]
+    unused_columns: tuple[str, ...]
+
+
+def prepare_files(
+    interactions: Sequence[Path], items: Sequence[Path] = (), schema: Schema | None = None, plan: SplitPlan | None = None
+) -> Prepared:
+    """Read files and build the dataset; several interaction files are put under each other."""
+    if not interactions:
+        raise DataError("no interaction file given; use --interactions FILE")
+    return prepare_tables(
+        [read_table(path) for path in interactions],
+        [read_table(path) for path in items],
+        schema,
+        plan,
+        source=", ".join(Path(path).name for path in (*interactions, *items)),
+        where=", ".join(str(path) for path in interactions),
+        items_where=", ".join(str(path) for path in items),
+    )
+
+
+def prepare_tables(
+    interactions: Sequence[pd.DataFrame],
+    items: Sequence[pd.DataFrame] = (),
+    schema: Schema | None = None,
+    plan: SplitPlan | None = None,
+    *,
+    source: str = "",
+    where: str = "interactions",
+    items_where: str = "items",
+) -> Prepared:
+    """Build the dataset from data frames; the names in errors come from ``where``.
+
+    Users and items are numbered in the order of their ids: as numbers when all are whole numbers, else as strings.
+    """
+    schema, plan = schema or Schema(), plan or SplitPlan()
+    named = read_named_rows(plan.candidates) if plan.candidates else None
+    log = clean_interactions(interactions, schema, where)
+    filed = read_items(items, schema, items_where) if items else no_items()
+    homes = _home_names(log, filed)
+    row_domains, domain_names = _row_domains(log, homes)
+    keep = ~np.isin(row_domains, [code for code, name in enumerate(domain_names) if name in schema.drop_domains])
+    dropped = {item for item, home in homes.items() if home in schema.drop_domains}
+    users, item_ids = _all_ids(log, keep, set(filed.ids) - dropped, named)
+    user_row, item_row = _rows_of(users), _rows_of(item_ids)
+    features, made_missing = line_up(filed, log, item_ids)
+    used = {domain_names[code] for code in np.unique(row_domains[keep])}
+    domains = sorted((used | set(homes.values())) - set(schema.drop_domains))
+    position = {name: code for code, name in enumerate(domains)}
+    recode = np.array([position.get(name, -1) for name in domain_names], np.int32)
+    table = _sorted_log(log, _codes(log.user, user_row), _codes(log.item, item_row), recode[row_domains], keep)
+    rows = code_rows(named, user_row, item_row) if named else None
+    split = make_split(
+        table,
+        users,
+        plan.kind,
+        folds=plan.folds,
+        test_from=plan.test_from,
+        valid_from=plan.valid_from,
+        seed=plan.seed,
+        rows=rows,
+    )
+    cleaning = _cleaning(log, filed, keep, made_missing, schema)
+    dataset = Dataset(
+        users=tuple(users),
+        items=tuple(item_ids),
+        domains=tuple(domains),
+        interactions=table,
+        features=features,
+        split=split,
+        item_domain=np.array([position.get(homes.get(item, ""), -1) for item in item_ids], np.int32),
+        cleaning={**cleaning, "interactions": len(table), "users": len(users), "items": len(item_ids)},
+        source=source,
+    )
+    return Prepared(dataset, dict(log.roles), dict(filed.kinds), log.unused)
+
+
+def _all_ids(
+    log: CleanLog, keep: NDArray[np.bool_], filed: set[str], named: NamedRows | None
+) -> tuple[list[str], list[str]]:
+    """Return the ids of users and items: of the kept rows, the item file and the test rows.
+
+    A user all of whose rows were in dropped domains stays: folds are drawn over all users of the clean log.
+    """
+    users = set(log.users)
+    items = {log.item.names[code] for code in np.unique(log.item.codes[keep])} | filed
+    if named:
+        known = dict.fromkeys(items, 0)
+        users.update(named.users)
+        items.update(name for cell in (*named.items, *named.negatives) for name in split_ids(cell, known))
+    return _in_order(users), _in_order(items)
+
+
+def _in_order(names: set[str]) -> list[str]:
+    listed = sorted(names)
+    return [listed[i] for i in sort_ids(listed)]
+
+
+def _rows_of(names: Sequence[str]) -> dict[str, int]:
+    return {name: row for row, name in enumerate(names)}
+
+
+def _codes(labels: Any, row: Mapping[str, int]) -> NDArray[np.int32]:
+    table = np.array([row.get(name, -1) for name in labels.names], np.int32)
+    return table[labels.codes]
+
+
+def _home_names(log: CleanLog, filed: RawItems) -> dict[str, str]:
+    """Return the home domain of each item that has one."""
+    homes: dict[str, str] = {}
+    if filed.home is not None:
+        homes.update(
+            (item, filed.home.names[code]) for item, code in zip(filed.ids, filed.home.codes, strict=True) if code >= 0
+        )
+    elif log.domain is None:
+        homes.update(dict.fromkeys(filed.ids, LONE_DOMAIN))
+        homes.update((log.item.names[code], LONE_DOMAIN) for code in np.unique(log.item.codes[~log.is_category]))
+    for code in np.unique(log.item.codes[log.is_category]):
+        given = np.unique(log.domain.codes[log.item.codes == code]) if log.domain is not None else np.zeros(0, int)
+        if log.domain is None:
+            homes[log.item.names[code]] = CATEGORY_DOMAIN
+        elif len(given) == 1:
+            homes[log.item.names[code]] = log.domain.names[given[0]]
+    return homes
+
+
+def _row_domains(log: CleanLog, homes: Mapping[str, str]) -> tuple[NDArray[np.int64], list[str]]:
+    """Return the domain of each row: its own, else its item's home."""
+    if log.domain is not None:
+        return log.domain.codes, list(log.domain.names)
+    names = sorted({*homes.values(), NO_DOMAIN})
+    position = {name: code for code, name in enumerate(names)}
+    by_item = np.array([position[homes.get(item, NO_DOMAIN)] for item in log.item.names], np.int64)
+    return by_item[log.item.codes], names
+
+
+def _sorted_log(
+    log: CleanLog, user: NDArray[np.int32], item: NDArray[np.int32], domain: NDArray[np.int32], keep: NDArray[np.bool_]
+) -> Interactions:
+    order = np.lexsort((log.time, user))  # stable: rows of equal time stay in the file's order
+    order = order[keep[order]]
+    return Interactions(
+        user=user[order],
+        item=item[order],
+        domain=domain[order],
+        event=log.event[order].astype(np.int32),
+        weight=log.weight[order].astype(np.float32),
+        time=log.time[order],
+    )
+
+
+def _cleaning(
+    log: CleanLog, filed: RawItems, keep: NDArray[np.bool_], made_missing: int, schema: Schema
+) -> dict[str, int]:
+    counts = dict(log.counts)
+    if schema.drop_domains:
+        counts["not a product"] = int((~keep).sum())
+        counts["rows kept"] -= counts["not a product"]
+    if filed.ids:
+        known = set(filed.ids)
+        without = np.array([name not in known for name in log.item.names], bool)
+        counts["item without metadata (kept)"] = int((without[log.item.codes] & keep & ~log.is_category).sum())
+        counts.update(filed.counts)
+        counts["feature values made missing"] = made_missing
+    return counts

@@ -1,0 +1,243 @@
+"""Raw interaction tables to clean columns, with a count for every row that went and why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from tlrec_edge.data.dataset import EVENT_WEIGHTS, EVENTS
+from tlrec_edge.data.parse import Labels, read_ids, read_labels, read_numbers, read_times
+from tlrec_edge.data.schema import COUNT_EVENTS, INTERACTION_NAMES, Schema, find_roles, need_role
+from tlrec_edge.errors import DataError
+
+Codes = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+
+NO_DOMAIN = "unknown"
+"""Domain of a row whose domain cell is empty, or whose item has no metadata where items carry the domain."""
+
+
+@dataclass
+class Sieve:
+    """Rows still kept, and how many each reason took; a row counts for the first reason that hits it."""
+
+    keep: Bools
+    counts: dict[str, int] = field(default_factory=dict)
+
+    def drop(self, reason: str, bad: Bools) -> None:
+        self.counts[reason] = int((self.keep & bad).sum())
+        self.keep &= ~bad
+
+
+@dataclass(frozen=True)
+class CleanLog:
+    """Kept rows as columns of equal length; ``codes`` index the names beside them.
+
+    ``domain`` is None where interactions carry none (the item's home domain counts then). ``is_category`` marks items that
+    are categories. ``title``, ``category`` and ``price`` are what the log itself says about its items.
+    """
+
+    user: Labels
+    item: Labels
+    domain: Labels | None
+    event: NDArray[np.int8]
+    weight: NDArray[np.float64]
+    time: Codes
+    is_category: Bools
+    users: frozenset[str]
+    counts: Mapping[str, int]
+    roles: Mapping[str, str]
+    unused: tuple[str, ...]
+    title: Labels | None = None
+    category: Labels | None = None
+    price: NDArray[np.float64] | None = None
+
+
+def join_tables(tables: Sequence[pd.DataFrame], schema: Schema, where: str) -> tuple[pd.DataFrame, dict[str, str]]:
+    """Put tables under each other, their columns named by role; other columns are prefixed with "raw:"."""
+    renamed, roles = [], {}
+    for table in tables:
+        found = find_roles(list(table.columns), schema.interactions, INTERACTION_NAMES, where)
+        need_role(found, "user", list(table.columns), where)
+        if "category" not in found:
+            need_role(found, "item", list(table.columns), where)
+        names = {column: role for role, column in found.items()}
+        renamed.append(table.set_axis([names.get(name, f"raw:{name}") for name in table.columns], axis=1))
+        roles.update(found)
+    return renamed[0] if len(renamed) == 1 else pd.concat(renamed, ignore_index=True), roles
+
+
+def clean_interactions(tables: Sequence[pd.DataFrame], schema: Schema, where: str = "interactions") -> CleanLog:
+    """Clean interaction tables by a schema. Raises DataError when no row is left, with the reasons.
+
+    A row of aggregated counts becomes one interaction for each positive count, with
+    weight = event weight * log1p(count); any other row weighs its event's weight. Where the item is empty and a category
+    is given, the category stands as the item ``category:NAME``.
+    """
+    raw, roles = join_tables(tables, schema, where)
+    sieve = Sieve(np.ones(len(raw), bool))
+    user, (item, is_category) = read_ids(raw["user"]), _read_items(raw)
+    sieve.drop("no user id", user.codes < 0)
+    sieve.drop("no item id", item.codes < 0)
+    _drop_cancelled(raw, schema, sieve, where)
+    price = _drop_numbers(raw, schema, sieve)
+    time = _drop_times(raw, schema, sieve)
+    _drop_duplicates(raw, schema, sieve)
+    row, event, weight = _expand_events(raw, schema, sieve)
+    if schema.duplicates == "first-pair":
+        row, event, weight = _first_pairs(user.codes, item.codes, time, sieve, (row, event, weight))
+    counts = {"rows read": len(raw), "rows kept": int(sieve.keep.sum()), **sieve.counts}
+    if not len(row):
+        went = ", ".join(f"{reason} {count}" for reason, count in sieve.counts.items() if count)
+        raise DataError(f"{where}: none of {len(raw)} rows is usable ({went}); check the columns: {_say(roles)}")
+
+    def labels(role: str) -> Labels | None:
+        if role not in raw:
+            return None
+        found = read_labels(raw[role])
+        return Labels(found.codes[row], found.names)
+
+    return CleanLog(
+        user=Labels(user.codes[row], user.names),
+        item=Labels(item.codes[row], item.names),
+        domain=rename_domains(labels("domain"), schema),
+        event=event,
+        weight=weight,
+        time=time[row],
+        is_category=is_category[row],
+        users=frozenset(user.names[code] for code in np.unique(user.codes[row])),
+        counts=counts,
+        roles=roles,
+        unused=tuple(name.removeprefix("raw:") for name in raw.columns if name.startswith("raw:")),
+        title=labels("title"),
+        category=labels("category"),
+        price=None if price is None else price[row],
+    )
+
+
+def rename_domains(labels: Labels | None, schema: Schema) -> Labels | None:
+    """Apply the schema's [domains]; an empty cell becomes the domain "unknown"."""
+    if labels is None:
+        return None
+    names = [schema.domain_of(name) for name in labels.names]
+    order = sorted({*names, NO_DOMAIN} if (labels.codes < 0).any() else set(names))
+    position = {name: i for i, name in enumerate(order)}
+    renumber = np.array([position[name] for name in names] + [position.get(NO_DOMAIN, -1)], np.int64)
+    return Labels(renumber[labels.codes], order)
+
+
+def category_id(name: str) -> str:
+    """Return the id of the item that stands for a whole category."""
+    return f"category:{name}"
+
+
+def _read_items(raw: pd.DataFrame) -> tuple[Labels, Bools]:
+    item = read_ids(raw["item"]) if "item" in raw else Labels(np.full(len(raw), -1, np.int64), [])
+    if "category" not in raw:
+        return item, np.zeros(len(raw), bool)
+    category = read_labels(raw["category"])
+    is_category = (item.codes < 0) & (category.codes >= 0)
+    if not is_category.any():
+        return item, is_category
+    names = [*item.names, *map(category_id, category.names)]
+    return Labels(np.where(is_category, category.codes + len(item.names), item.codes), names), is_category
+
+
+def _drop_cancelled(raw: pd.DataFrame, schema: Schema, sieve: Sieve, where: str) -> None:
+    if schema.cancelled is None:
+        return
+    column, prefix = schema.cancelled
+    found = next((name for name in (f"raw:{column}", column) if name in raw), None)
+    if found is None:
+        columns = ", ".join(name.removeprefix("raw:") for name in raw.columns)
+        raise DataError(f"{where}: no column {column!r} for cancellations; found {columns}")
+    sieve.drop("cancelled", raw[found].astype("str").str.startswith(prefix).to_numpy(bool))
+
+
+def _drop_numbers(raw: pd.DataFrame, schema: Schema, sieve: Sieve) -> NDArray[np.float64] | None:
+    """Judge quantity and price; return the price."""
+    if "quantity" in raw:
+        quantity = read_numbers(raw["quantity"])
+        sieve.drop("unreadable quantity", quantity.bad)
+        sieve.drop("quantity <= 0", quantity.values <= 0)
+    if "price" not in raw:
+        return None
+    price = read_numbers(raw["price"])
+    if schema.positive_price:
+        sieve.drop("price <= 0", ~(price.values > 0))
+    else:
+        sieve.counts["price unreadable (kept)"] = int(price.bad.sum())
+    return price.values
+
+
+def _drop_times(raw: pd.DataFrame, schema: Schema, sieve: Sieve) -> Codes:
+    if "timestamp" not in raw:
+        return np.zeros(len(raw), np.int64)
+    times = read_times(raw["timestamp"], schema.time_format)
+    sieve.drop("unparsable time", times.bad)
+    sieve.drop("time out of range", times.out_of_range)
+    return times.seconds
+
+
+def _drop_duplicates(raw: pd.DataFrame, schema: Schema, sieve: Sieve) -> None:
+    if schema.duplicates == "drop":
+        sieve.drop("duplicate", raw.duplicated().to_numpy(bool))
+
+
+def _expand_events(
+    raw: pd.DataFrame, schema: Schema, sieve: Sieve
+) -> tuple[Codes, NDArray[np.int8], NDArray[np.float64]]:
+    """Return row, event and weight of each interaction that the kept rows stand for."""
+    weights = np.array(EVENT_WEIGHTS)
+    counted = {event: raw[role] for role, event in COUNT_EVENTS.items() if role in raw}
+    if not counted:
+        event = _read_events(raw, schema, sieve)
+        rows = np.flatnonzero(sieve.keep)
+        return rows, event[rows], weights[event[rows]]
+    numbers = {event: read_numbers(column) for event, column in counted.items()}
+    sieve.drop("unreadable count", np.logical_or.reduce([column.bad for column in numbers.values()]))
+    sieve.drop("no positive count", ~np.logical_or.reduce([column.values > 0 for column in numbers.values()]))
+    parts = [(np.flatnonzero(sieve.keep & (column.values > 0)), name) for name, column in numbers.items()]
+    rows = np.concatenate([rows for rows, _ in parts])
+    event = np.concatenate([np.full(len(rows), EVENTS.index(name), np.int8) for rows, name in parts])
+    weight = np.concatenate(
+        [weights[EVENTS.index(name)] * np.log1p(numbers[name].values[rows]) for rows, name in parts]
+    )
+    order = np.argsort(rows, kind="stable")
+    return rows[order], event[order], weight[order]
+
+
+def _read_events(raw: pd.DataFrame, schema: Schema, sieve: Sieve) -> NDArray[np.int8]:
+    default = EVENTS.index(schema.default_event)
+    if "event" not in raw:
+        return np.full(len(raw), default, np.int8)
+    labels = read_labels(raw["event"])
+    known = [schema.event_of(name) for name in labels.names]
+    codes = np.array([EVENTS.index(name or "other") for name in known] + [default], np.int8)
+    unknown = np.array([name is None for name in known] + [False])
+    sieve.counts["event not recognised (kept as other)"] = int((sieve.keep & unknown[labels.codes]).sum())
+    event: NDArray[np.int8] = codes[labels.codes]
+    return event
+
+
+def _first_pairs(
+    user: Codes, item: Codes, time: Codes, sieve: Sieve, columns: tuple[Codes, NDArray[np.int8], NDArray[np.float64]]
+) -> tuple[Codes, NDArray[np.int8], NDArray[np.float64]]:
+    """Keep the first interaction of each (user, item) by time; of equal times, the first row."""
+    rows = columns[0]
+    order = np.lexsort((rows, time[rows]))
+    pair = user[rows] * (int(item.max()) + 1) + item[rows]
+    first = np.sort(order[np.unique(pair[order], return_index=True)[1]])
+    kept = np.zeros(len(user), bool)
+    kept[rows[first]] = True
+    sieve.drop("repeated pair", ~kept)
+    return columns[0][first], columns[1][first], columns[2][first]
+
+
+def _say(roles: Mapping[str, Any]) -> str:
+    return ", ".join(f"{role} = {column!r}" for role, column in roles.items())

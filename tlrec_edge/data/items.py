@@ -1,0 +1,193 @@
+"""Raw item tables to typed features, one row an item."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from tlrec_edge.data.clean import CleanLog, category_id, rename_domains
+from tlrec_edge.data.dataset import ItemTable
+from tlrec_edge.data.parse import Labels, read_ids, read_labels, read_numbers
+from tlrec_edge.data.schema import INTERACTION_NAMES, ITEM_NAMES, Schema, find_roles, nearest, need_role, plain
+from tlrec_edge.errors import DataError
+
+_MOST_CATEGORIES = 1000
+_CODE_SUFFIXES = ("id", "code", "编号", "编码")
+_TEXT_NAMES = frozenset(INTERACTION_NAMES["title"])
+
+
+@dataclass(frozen=True)
+class RawItems:
+    """Item rows before they are lined up with the log: first row of an item wins.
+
+    ``home`` holds each row's domain (None: the tables have none). ``columns`` are the feature columns with their kinds.
+    """
+
+    ids: tuple[str, ...]
+    frame: pd.DataFrame
+    kinds: Mapping[str, str]
+    home: Labels | None = None
+    name_column: str = ""
+    category_column: str = ""
+    counts: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def row(self) -> dict[str, int]:
+        return {name: row for row, name in enumerate(self.ids)}
+
+
+def no_items() -> RawItems:
+    """Return what stands for a missing item file."""
+    return RawItems((), pd.DataFrame(), {})
+
+
+def read_items(tables: Sequence[pd.DataFrame], schema: Schema, where: str = "items") -> RawItems:
+    """Merge item tables and tell what kind of feature each column is."""
+    roles: dict[str, str] = {}
+    parts = []
+    for table in tables:
+        found = find_roles(list(table.columns), schema.items, ITEM_NAMES, where)
+        need_role(found, "item", list(table.columns), where)
+        _check_declared(schema, table.columns, where)
+        roles.update(found)
+        parts.append(table.assign(**{"": read_ids_as_text(table[found["item"]])}))
+    frame = pd.concat(parts, ignore_index=True)
+    ids = frame.pop("")
+    blank, repeated = (ids == "").to_numpy(bool), ids.duplicated().to_numpy(bool)
+    keep = ~blank & ~repeated
+    counts = {
+        "item rows read": len(frame),
+        "item rows without id": int(blank.sum()),
+        "item rows repeated": int((repeated & ~blank).sum()),
+    }
+    frame = frame[keep].reset_index(drop=True)
+    home = rename_domains(read_labels(frame[roles["domain"]]), schema) if "domain" in roles else None
+    skip = {roles["item"], roles.get("domain", ""), *(c for c, kind in schema.features.items() if kind == "ignore")}
+    if roles.get("domain") in schema.features:
+        skip.discard(roles["domain"])
+    kinds = {
+        column: schema.features.get(column) or _guess_kind(column, frame[column], roles)
+        for column in frame.columns
+        if column not in skip
+    }
+    return RawItems(
+        ids=tuple(ids[keep]),
+        frame=frame,
+        kinds=kinds,
+        home=home,
+        name_column=roles.get("name", ""),
+        category_column=roles.get("category", ""),
+        counts=counts,
+    )
+
+
+def read_ids_as_text(column: pd.Series[Any]) -> pd.Series[Any]:
+    """Return ids as text, "" where missing."""
+    labels = read_ids(column)
+    return pd.Series(np.array([*labels.names, ""], object)[labels.codes], dtype=object)
+
+
+def line_up(raw: RawItems, log: CleanLog, items: Sequence[str]) -> tuple[ItemTable, int]:
+    """Build the item table for ``items``; also return how many numbers were made missing.
+
+    Without an item file they are described by the log: the most frequent title and category, the median price. (Beside a
+    file this would give away which items are sold later: those that have a price.)
+    """
+    position = raw.row
+    rows = np.array([position.get(item, -1) for item in items], np.int64)
+    text: dict[str, tuple[str, ...]] = {}
+    categorical: dict[str, tuple[str, ...]] = {}
+    numeric: dict[str, NDArray[np.float32]] = {}
+    made_missing = 0
+    for column, kind in raw.kinds.items():
+        if kind == "numeric":
+            numbers = read_numbers(raw.frame[column])
+            made_missing += int(numbers.bad.sum())
+            numeric[column] = np.append(numbers.values, np.nan)[rows].astype(np.float32)
+        else:
+            (text if kind == "text" else categorical)[column] = _pick(_as_text(raw.frame[column]), rows)
+    names = _pick(_as_text(raw.frame[raw.name_column]), rows) if raw.name_column else ("",) * len(items)
+    names = _add_log_features(raw, log, items, names, (text, categorical, numeric))
+    shown = tuple(name or item for name, item in zip(names, items, strict=True))
+    return ItemTable(name=shown, text=text, categorical=categorical, numeric=numeric), made_missing
+
+
+def _add_log_features(
+    raw: RawItems,
+    log: CleanLog,
+    items: Sequence[str],
+    names: tuple[str, ...],
+    features: tuple[dict[str, tuple[str, ...]], dict[str, tuple[str, ...]], dict[str, NDArray[np.float32]]],
+) -> tuple[str, ...]:
+    """Fill features in place from the log's own columns; return the display names."""
+    text, categorical, numeric = features
+    if log.category is not None:
+        column = raw.category_column if raw.category_column in categorical else "category"
+        labels = {category_id(name): name for name in log.category.names}
+        logged = _from_log(log, log.category, items) if not raw.ids else ("",) * len(items)
+        filed = categorical.get(column, ("",) * len(items))
+        categorical[column] = tuple(
+            a or labels.get(item, b) for a, b, item in zip(filed, logged, items, strict=True)
+        )
+        names = tuple(name or labels.get(item, "") for name, item in zip(names, items, strict=True))
+    if raw.ids:
+        return names
+    if log.title is not None:
+        titles = _from_log(log, log.title, items)
+        text["title"] = titles
+        names = tuple(title or name for title, name in zip(titles, names, strict=True))
+    if log.price is not None:
+        median = pd.Series(log.price).groupby(log.item.codes).median()
+        by_name = {log.item.names[int(code)]: value for code, value in zip(median.index, median, strict=True)}
+        numeric["price"] = np.array([by_name.get(item, np.nan) for item in items], np.float32)
+    return names
+
+
+def _from_log(log: CleanLog, labels: Labels, items: Sequence[str]) -> tuple[str, ...]:
+    """Return each item's most frequent label, "" where it has none; of equals, the one seen first."""
+    best: dict[str, str] = {}
+    keep = labels.codes >= 0
+    pair = log.item.codes[keep] * (len(labels.names) + 1) + labels.codes[keep]
+    pairs, counts = np.unique(pair, return_counts=True)
+    for i in np.lexsort((-pairs, counts)):  # rising counts: the last one written wins
+        best[log.item.names[pairs[i] // (len(labels.names) + 1)]] = labels.names[pairs[i] % (len(labels.names) + 1)]
+    return tuple(best.get(item, "") for item in items)
+
+
+def _check_declared(schema: Schema, columns: Iterable[str], where: str) -> None:
+    columns = list(columns)
+    for column in schema.features:
+        if column not in columns:
+            raise DataError(f"{where}: no column {column!r}; found {', '.join(columns)}{nearest(column, columns)}")
+
+
+def _guess_kind(column: str, values: pd.Series[Any], roles: Mapping[str, str]) -> str:
+    if column == roles.get("category"):
+        return "categorical"
+    if column == roles.get("name") or plain(column) in _TEXT_NAMES:
+        return "text"
+    labels = read_labels(values)
+    present = int((labels.codes >= 0).sum())
+    if not plain(column).endswith(_CODE_SUFFIXES) and not pd.api.types.is_bool_dtype(values):
+        # A column of numbers may hold a few words for "none": they become missing, and are counted.
+        numbers = read_numbers(values)
+        if present and int(np.isfinite(numbers.values).sum()) >= 0.9 * present:
+            return "numeric"
+    few = len(labels.names) <= min(_MOST_CATEGORIES, max(20, present // 2))
+    return "categorical" if few else "text"
+
+
+def _as_text(column: pd.Series[Any]) -> list[str]:
+    labels = read_labels(column)
+    names = [*labels.names, ""]
+    return [names[code] for code in labels.codes]
+
+
+def _pick(values: list[str], rows: NDArray[np.int64]) -> tuple[str, ...]:
+    values = [*values, ""]
+    return tuple(values[row] for row in rows)

@@ -1,0 +1,165 @@
+"""Single columns to arrays: ids, numbers, times, labels. A value that cannot be read is marked, never guessed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from tlrec_edge.errors import DataError
+
+Codes = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+
+_FLOAT_ID = re.compile(r"-?\d+\.0+")
+_INTEGER = re.compile(r"-?\d{1,18}")
+_EARLIEST, _LATEST = 0, 4_102_444_800  # 1970 and 2100
+_DAY_FORMATS = ("%m/%d/%Y", "%d/%m/%Y", "%Y/%m/%d", "%d.%m.%Y", "%d-%m-%Y", "%Y年%m月%d日", "%m/%d/%y", "%d/%m/%y")
+_CLOCK_FORMATS = ("", " %H:%M", " %H:%M:%S")
+
+
+class Labels(NamedTuple):
+    """A column of names: ``names[codes[i]]`` is the value of row i, code -1 means that it is missing."""
+
+    codes: Codes
+    names: list[str]
+
+
+class Numbers(NamedTuple):
+    """``values`` is NaN where missing; ``bad`` marks what was there but is no finite number."""
+
+    values: NDArray[np.float64]
+    bad: Bools
+
+
+class Times(NamedTuple):
+    """Seconds since 1970 (UTC where no zone is given), 0 where ``bad`` or ``out_of_range``."""
+
+    seconds: Codes
+    bad: Bools
+    out_of_range: Bools
+
+
+def read_ids(column: pd.Series[Any]) -> Labels:
+    """Read ids as strings, exactly as written; blank means missing.
+
+    Whole numbers that a float column stored as "17850.0" become "17850", if the whole column looks like that.
+    """
+    codes, values = pd.factorize(column)
+    names = ["" if isinstance(value, float) and not np.isfinite(value) else _as_text(value) for value in values]
+    present = [name for name in names if name.strip()]
+    if present and all(_FLOAT_ID.fullmatch(name) for name in present):
+        names = [name.split(".")[0] for name in names]
+    return _merge(np.asarray(codes, np.int64), names)
+
+
+def read_labels(column: pd.Series[Any]) -> Labels:
+    """Read category-like values: as ids, with surrounding spaces taken off."""
+    labels = read_ids(column)
+    return _merge(labels.codes, [name.strip() for name in labels.names])
+
+
+def sort_ids(names: Sequence[str]) -> NDArray[np.int64]:
+    """Return the order of ids: as numbers when all are whole numbers, else as strings."""
+    if all(_INTEGER.fullmatch(name) for name in names):
+        return np.array(sorted(range(len(names)), key=lambda i: (int(names[i]), names[i])), np.int64)
+    return np.array(sorted(range(len(names)), key=names.__getitem__), np.int64)
+
+
+def read_numbers(column: pd.Series[Any]) -> Numbers:
+    """Read numbers; NaN, infinity and text that is no number are marked bad, an empty cell is only missing."""
+    if pd.api.types.is_numeric_dtype(column):
+        values = column.to_numpy(np.float64, na_value=np.nan)
+        given = ~np.isnan(values)
+    else:
+        text = column.astype("str").str.strip()
+        given = (column.notna() & (text != "")).to_numpy(bool)
+        values = pd.to_numeric(text, errors="coerce").to_numpy(np.float64, na_value=np.nan)
+    finite = np.isfinite(values)
+    return Numbers(np.where(finite, values, np.nan), given & ~finite)
+
+
+def read_times(column: pd.Series[Any], time_format: str = "") -> Times:
+    """Read times: dates, ISO 8601, common day formats, or epochs in s, ms, us or ns (told by their size).
+
+    Raises DataError when day and month cannot be told apart.
+    """
+    codes, values = pd.factorize(column)
+    stamps = _parse_times(pd.Series(values), time_format)  # parsed once a distinct value
+    bad = stamps.isna().to_numpy(bool)
+    seconds = np.where(bad, 0, stamps.to_numpy().astype("datetime64[s]").astype(np.int64))
+    out = ~bad & ((seconds < _EARLIEST) | (seconds >= _LATEST))
+    seconds = np.where(out, 0, seconds)
+    missing = codes < 0
+    if not len(values):
+        return Times(np.zeros(len(codes), np.int64), missing, np.zeros(len(codes), bool))
+    return Times(np.where(missing, 0, seconds[codes]), missing | bad[codes], ~missing & out[codes])
+
+
+def _parse_times(values: pd.Series[Any], time_format: str) -> pd.Series[Any]:
+    if pd.api.types.is_datetime64_any_dtype(values):
+        return values.dt.tz_convert(None) if values.dt.tz is not None else values
+    if time_format:
+        return _to_datetime(values.astype("str"), format=time_format)
+    if pd.api.types.is_numeric_dtype(values):
+        return _from_epoch(values.astype("float64"))
+    text = values.astype("str").str.strip()
+    if text.str.fullmatch(r"(19|20)\d{6}").all():
+        return _to_datetime(text, format="%Y%m%d")
+    numbers = pd.to_numeric(text, errors="coerce")
+    if numbers.notna().mean() > 0.5:
+        return _from_epoch(numbers.astype("float64"))
+    stamps = _to_datetime(text, format="ISO8601")
+    return stamps if stamps.notna().mean() > 0.5 else _by_day_format(text, stamps)
+
+
+def _from_epoch(numbers: pd.Series[Any]) -> pd.Series[Any]:
+    size = numbers.abs().median()
+    divisor = next((d for limit, d in ((1e17, 1e9), (1e14, 1e6), (1e11, 1e3)) if size > limit), 1.0)
+    seconds = numbers / divisor
+    # Far out of range is still a time, so that it is counted as such and does not overflow.
+    clipped = seconds.where(seconds.abs() < 1e12, np.sign(seconds) * 1e12).where(np.isfinite(seconds))
+    whole = clipped.fillna(0).astype("int64").to_numpy().astype("datetime64[s]")
+    return pd.Series(whole).where(clipped.notna().to_numpy())
+
+
+def _by_day_format(text: pd.Series[Any], iso: pd.Series[Any]) -> pd.Series[Any]:
+    sample = text.iloc[:: max(1, len(text) // 5000)]
+    found: dict[str, int] = {}
+    for day in _DAY_FORMATS:
+        for clock in _CLOCK_FORMATS:
+            found[day + clock] = int(_to_datetime(sample, format=day + clock).notna().sum())
+    best = max(found.values())
+    if best <= int(iso.notna().sum()):
+        return iso
+    winners = [fmt for fmt, count in found.items() if count == best]
+    if len(winners) > 1:
+        raise DataError(
+            f"time {sample.iloc[0]!r} fits both {winners[0]!r} and {winners[1]!r}; "
+            f'set time_format = "{winners[0]}" or the other in [clean] of a schema'
+        )
+    return _to_datetime(text, format=winners[0])
+
+
+def _to_datetime(text: pd.Series[Any], format: str) -> pd.Series[Any]:
+    stamps = pd.to_datetime(text, format=format, errors="coerce", utc=True)
+    return stamps.dt.tz_convert(None)
+
+
+def _as_text(value: Any) -> str:
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    if isinstance(value, float | np.floating) and float(value).is_integer():
+        return str(int(value))
+    return str(value)
+
+
+def _merge(codes: Codes, names: list[str]) -> Labels:
+    """Give equal names one code and blank ones -1."""
+    seen: dict[str, int] = {}
+    renumber = np.array([seen.setdefault(name, len(seen)) if name.strip() else -1 for name in names] + [-1], np.int64)
+    return Labels(renumber[codes], list(seen))  # code -1 reads the last entry, which is -1

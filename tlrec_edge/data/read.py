@@ -1,0 +1,140 @@
+"""Files to data frames: CSV, TSV, their .gz, and Parquet; text stays text, exactly as written."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import warnings
+import zlib
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tlrec_edge.errors import DataError
+
+_SEPARATORS = (",", "\t", ";", "|")
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """Read one table. Raises DataError that names the file, and the line where one is at fault.
+
+    Cells of a text file are strings, "" where empty; Parquet keeps its types.
+    """
+    path = Path(path)
+    raw = _read_bytes(path)
+    if raw[:4] == b"PAR1":
+        frame = _read_parquet(path)
+    else:
+        frame = _read_text(raw, path)
+    if frame.empty:
+        raise DataError(f"{path} has a header but no rows; expected at least one row of data")
+    return frame
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        raw = path.read_bytes()
+        if raw[:2] == b"\x1f\x8b":
+            raw = gzip.decompress(raw)
+    except FileNotFoundError as error:
+        raise DataError(f"no such file: {path}; check the path") from error
+    except IsADirectoryError as error:
+        raise DataError(f"{path} is a folder; expected a CSV or Parquet file") from error
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise DataError(f"{path} is a damaged gzip file ({error}); fetch or compress it again") from error
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
+    if not raw.strip():
+        raise DataError(f"{path} is empty; expected a header line and rows")
+    if raw[:2] == b"PK" or raw[:4] == b"\xd0\xcf\x11\xe0":
+        raise DataError(f"{path} is an Excel or zip file, which is not supported; save it as CSV (UTF-8)")
+    return raw
+
+
+def _read_parquet(path: Path) -> pd.DataFrame:
+    try:
+        frame: pd.DataFrame = pq.read_table(path).to_pandas()
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise DataError(f"{path} is a damaged Parquet file ({_first_line(error)}); write it again") from error
+    frame.columns = [str(name) for name in frame.columns]
+    return frame
+
+
+def _read_text(raw: bytes, path: Path) -> pd.DataFrame:
+    encoding = _find_encoding(raw, path)
+    header = _header_line(raw, encoding)
+    separator = _find_separator(header)
+    names = [name.strip() for name in next(csv.reader([header], delimiter=separator))]
+    repeated = [name for name in names if names.count(name) > 1]
+    if repeated:
+        raise DataError(f"{path}: column {repeated[0]!r} occurs {names.count(repeated[0])} times; rename the copies")
+    try:
+        with warnings.catch_warnings():
+            # A row longer than the header is only a warning to pandas, and it cuts the row: here it is an error.
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            frame = pd.read_csv(
+                io.BytesIO(raw),
+                sep=separator,
+                encoding=encoding,
+                dtype=str,
+                keep_default_na=False,
+                index_col=False,
+                low_memory=False,
+            )
+    except (pd.errors.ParserError, pd.errors.ParserWarning, pd.errors.EmptyDataError, ValueError) as error:
+        raise DataError(f"{path}: {_first_line(error)}; check the separators and quotes of that row") from error
+    frame.columns = pd.Index(names)
+    return frame
+
+
+def _find_encoding(raw: bytes, path: Path) -> str:
+    """Return "utf-8-sig" or, for text that is plausibly Chinese, "gb18030"."""
+    try:
+        raw.decode("utf-8-sig")
+        return "utf-8-sig"
+    except UnicodeDecodeError as error:
+        line, byte = raw.count(b"\n", 0, error.start) + 1, error.start
+    try:
+        text = raw.decode("gb18030")
+    except UnicodeDecodeError:
+        text = ""
+    # Latin-1 text often decodes as GB18030 too, but to rare characters: real Chinese files stay in GB2312.
+    wide = [char for char in text[:1_000_000] if ord(char) > 127]
+    common = sum(1 for char in wide if char.encode("gb2312", "ignore"))
+    if wide and common >= 0.8 * len(wide) and _pairs_are_high(raw):
+        return "gb18030"
+    raise DataError(f"{path}: line {line}, byte {byte} is neither UTF-8 nor GB18030 text; save the file as UTF-8")
+
+
+def _pairs_are_high(raw: bytes) -> bool:
+    """Tell whether most bytes above 127 stand beside another one, as in GB2312 and not in Latin-1."""
+    sample = raw[:1_000_000]
+    high = [byte > 127 for byte in sample]
+    alone = sum(
+        1
+        for i, is_high in enumerate(high)
+        if is_high and not (i and high[i - 1]) and not (i + 1 < len(high) and high[i + 1])
+    )
+    return alone < 0.1 * max(sum(high), 1)
+
+
+def _header_line(raw: bytes, encoding: str) -> str:
+    text = raw[:1_000_000].decode(encoding, "ignore").lstrip("\r\n")
+    return text.splitlines()[0] if text else ""
+
+
+def _find_separator(header: str) -> str:
+    quoted = False
+    counts = dict.fromkeys(_SEPARATORS, 0)
+    for char in header:
+        quoted ^= char == '"'
+        if not quoted and char in counts:
+            counts[char] += 1
+    return max(_SEPARATORS, key=lambda separator: counts[separator])
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0].removeprefix("Error tokenizing data. C error: ") if str(error) else "?"

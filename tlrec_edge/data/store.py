@@ -1,0 +1,225 @@
+"""A Dataset as a folder: ``dataset.json`` and Parquet tables, written whole or not at all, with content hashes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from tlrec_edge.data.dataset import Dataset, Interactions, ItemTable, Rows, Split
+from tlrec_edge.errors import DataError
+
+FORMAT = 1
+_MARKER = "dataset.json"
+_SPLIT_FIELDS = ("kind", "refit", "mask_seen", "negatives", "seed")
+
+
+def save_dataset(dataset: Dataset, path: Path) -> None:
+    """Write the dataset, replacing an older one. Raises DataError when the folder holds anything else."""
+    path = Path(path)
+    check_target(path)
+    try:
+        path.absolute().parent.mkdir(parents=True, exist_ok=True)
+        staged = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.absolute().parent))
+    except OSError as error:
+        raise DataError(f"cannot write beside {path}: {error.strerror}; choose another --out") from error
+    try:
+        staged.chmod(0o755)
+        _write(dataset, staged)
+        _replace(staged, path)
+    except OSError as error:
+        raise DataError(f"cannot write {path}: {error.strerror or error}; nothing was changed") from error
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+
+
+def check_target(path: Path) -> None:
+    """Raise DataError unless a dataset may be written to this path."""
+    if path.is_dir() and (path / _MARKER).is_file():
+        return
+    if path.is_file() or (path.is_dir() and any(path.iterdir())):
+        raise DataError(f"{path} exists and is not a dataset; choose another --out or remove it")
+
+
+def load_dataset(path: Path) -> Dataset:
+    """Read a dataset folder. Raises DataError that names the file at fault."""
+    path = Path(path)
+    head = _read_head(path)
+    tables = {name: _read_parquet(path / f"{name}.parquet") for name in head["tables"]}
+    try:
+        dataset = _assemble(head, tables)
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{path} is incomplete ({error!r}); run prepare again") from error
+    if dataset_hash(dataset) != head["hash"]:
+        raise DataError(f"{path} was altered after it was written (its hash differs); run prepare again")
+    return dataset
+
+
+def dataset_hash(dataset: Dataset) -> str:
+    """Return the sha256 of everything that is learned from; not of the cleaning table and the source's name."""
+    digest = hashlib.sha256()
+    for names in (dataset.users, dataset.items, dataset.domains, dataset.features.name):
+        _add_strings(digest, names)
+    for name in Interactions.__dataclass_fields__:
+        _add_array(digest, getattr(dataset.interactions, name))
+    _add_array(digest, dataset.item_domain)
+    for group in (dataset.features.text, dataset.features.categorical):
+        for column, values in group.items():
+            _add_strings(digest, (column, *values))
+    for column, numbers in dataset.features.numeric.items():
+        _add_strings(digest, (column,))
+        _add_array(digest, np.where(np.isnan(numbers), np.float32("nan"), numbers))  # one bit pattern of NaN
+    _add_strings(digest, (split_hash(dataset),))
+    return digest.hexdigest()
+
+
+def split_hash(dataset: Dataset) -> str:
+    """Return the sha256 of the split: roles, folds, test rows and settings."""
+    split, digest = dataset.split, hashlib.sha256()
+    _add_strings(digest, (json.dumps(_split_head(split), sort_keys=True),))
+    _add_array(digest, split.role)
+    _add_array(digest, split.fold)
+    if split.rows is not None:
+        for column in (split.rows.user, split.rows.item, split.rows.negatives):
+            _add_array(digest, column)
+    return digest.hexdigest()
+
+
+def _split_head(split: Split) -> dict[str, Any]:
+    return {**{name: getattr(split, name) for name in _SPLIT_FIELDS}, "settings": dict(split.settings)}
+
+
+def _add_strings(digest: Any, names: Iterable[str]) -> None:
+    encoded = [name.encode() for name in names]
+    _add_array(digest, np.array([len(name) for name in encoded], np.int64))
+    digest.update(b"".join(encoded))
+
+
+def _add_array(digest: Any, array: NDArray[Any]) -> None:
+    digest.update(f"{array.dtype.str}{array.shape}".encode())
+    digest.update(np.ascontiguousarray(array).tobytes())
+
+
+def _write(dataset: Dataset, folder: Path) -> None:
+    log, features, split = dataset.interactions, dataset.features, dataset.split
+    tables = {
+        "interactions": {**{name: getattr(log, name) for name in log.__dataclass_fields__}, "role": split.role},
+        "users": {"id": pa.array(dataset.users, pa.large_string()), "fold": split.fold},
+        "items": _item_columns(dataset),
+    }
+    if split.rows is not None:
+        flat = split.rows.negatives.ravel()
+        tables["rows"] = {"user": split.rows.user, "item": split.rows.item}
+        tables["negatives"] = {"item": flat}
+    for name, columns in tables.items():
+        pq.write_table(pa.table({key: pa.array(column) for key, column in columns.items()}), folder / f"{name}.parquet")
+    head = {
+        "format": FORMAT,
+        "hash": dataset_hash(dataset),
+        "split_hash": split_hash(dataset),
+        "source": dataset.source,
+        "domains": dataset.domains,
+        "cleaning": dict(dataset.cleaning),
+        "split": _split_head(split),
+        "columns": {kind: list(getattr(features, kind)) for kind in ("text", "categorical", "numeric")},
+        "tables": list(tables),
+    }
+    (folder / _MARKER).write_text(json.dumps(head, ensure_ascii=False, indent=2), "utf-8")
+    for file in folder.iterdir():
+        with file.open("rb") as handle:
+            os.fsync(handle.fileno())
+
+
+def _item_columns(dataset: Dataset) -> dict[str, Any]:
+    features = dataset.features
+    columns: dict[str, Any] = {"id": dataset.items, "name": features.name}
+    # Numbered, since two kinds may hold a column of one name, and names are any text.
+    for kind in ("text", "categorical", "numeric"):
+        group: Mapping[str, Any] = getattr(features, kind)
+        columns.update({f"{kind}:{i}": values for i, values in enumerate(group.values())})
+    strings = {
+        name: values if isinstance(values, np.ndarray) else pa.array(values, pa.large_string())
+        for name, values in columns.items()
+    }
+    return {**strings, "domain": dataset.item_domain}
+
+
+def _replace(staged: Path, path: Path) -> None:
+    old = None
+    if path.exists():
+        old = Path(tempfile.mkdtemp(prefix=f".{path.name}-old-", dir=path.absolute().parent))
+        os.rename(path, old / "dataset")
+    try:
+        os.rename(staged, path)
+    except OSError:
+        if old is not None:
+            os.rename(old / "dataset", path)
+        raise
+    finally:
+        if old is not None:
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def _read_head(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        raise DataError(f"no dataset at {path}; make one with: tlrec-edge prepare --out {path}")
+    try:
+        head: dict[str, Any] = json.loads((path / _MARKER).read_text("utf-8"))
+        version = head["format"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path} is not a dataset (no readable {_MARKER}); make one with tlrec-edge prepare") from error
+    if version != FORMAT:
+        raise DataError(f"{path} has dataset format {version}, this version reads {FORMAT}; run prepare again")
+    return head
+
+
+def _read_parquet(file: Path) -> dict[str, Any]:
+    try:
+        # partitioning=None: a folder named "a=b" on the way must not add a column.
+        table = pq.read_table(file, partitioning=None)
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{file} is missing or damaged; run prepare again") from error
+    return {name: table.column(name) for name in table.column_names}
+
+
+def _assemble(head: Mapping[str, Any], tables: Mapping[str, Mapping[str, Any]]) -> Dataset:
+    log, users, items = tables["interactions"], tables["users"], tables["items"]
+    columns = {
+        kind: {name: items[f"{kind}:{i}"] for i, name in enumerate(names)} for kind, names in head["columns"].items()
+    }
+    split_head = dict(head["split"])
+    rows = None
+    if "rows" in tables:
+        user, item = _ints(tables["rows"]["user"]), _ints(tables["rows"]["item"])
+        negatives = _ints(tables["negatives"]["item"])
+        rows = Rows(user, item, negatives.reshape(len(user), -1 if len(user) else 0))
+    return Dataset(
+        users=tuple(users["id"].to_pylist()),
+        items=tuple(items["id"].to_pylist()),
+        domains=tuple(head["domains"]),
+        interactions=Interactions(**{name: log[name].to_numpy() for name in Interactions.__dataclass_fields__}),
+        features=ItemTable(
+            name=tuple(items["name"].to_pylist()),
+            text={name: tuple(column.to_pylist()) for name, column in columns["text"].items()},
+            categorical={name: tuple(column.to_pylist()) for name, column in columns["categorical"].items()},
+            numeric={name: column.to_numpy() for name, column in columns["numeric"].items()},
+        ),
+        split=Split(role=log["role"].to_numpy(), fold=_ints(users["fold"]), rows=rows, **split_head),
+        item_domain=_ints(items["domain"]),
+        cleaning=head["cleaning"],
+        source=head["source"],
+    )
+
+
+def _ints(column: Any) -> NDArray[np.int32]:
+    return np.asarray(column.to_numpy(), np.int32)
