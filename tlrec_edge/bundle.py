@@ -1,0 +1,240 @@
+"""The bundle: one folder of memory-mapped arrays, graphs and a manifest, checked before use. No pickle, no path that leaves it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.lib import format as npy
+from numpy.typing import NDArray
+
+from tlrec_edge.bundle_writer import BundleWriter
+from tlrec_edge.errors import BundleError
+from tlrec_edge.ids import IdIndex, StringTable
+from tlrec_edge.layout import (
+    ENCODER,
+    FEATURES,
+    FORMAT,
+    INDEXED,
+    ITEM_TOWER,
+    MANIFEST,
+    Expected,
+    ModelShape,
+    expected_arrays,
+    expected_optional,
+)
+
+VERIFY_LEVELS = ("none", "size", "full")
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+_CHUNK = 1 << 20
+_REMEDY = "copy or export the bundle again"
+
+
+class Bundle:
+    """An opened bundle: its manifest and views of its arrays. Use ``Bundle.open``."""
+
+    def __init__(self, path: Path, manifest: dict[str, Any], shape: ModelShape, arrays: dict[str, NDArray[Any]]) -> None:
+        self.path, self.manifest, self.shape = path, manifest, shape
+        self._arrays = arrays
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str], verify: str = "size") -> Bundle:
+        """Map a bundle. ``verify``: "none", "size" of each file, or "full" (SHA-256 and contents too).
+
+        Shapes and dtypes are always checked. Raises BundleError that names the file and the remedy.
+        """
+        if verify not in VERIFY_LEVELS:
+            raise ValueError(f"verify = {verify!r}, expected one of {', '.join(VERIFY_LEVELS)}")
+        root = Path(path)
+        manifest = read_manifest(root)
+        shape = ModelShape.from_manifest(manifest)
+        files = _listed_files(root, manifest)
+        for name, entry in files.items():
+            _check_file(root / name, entry, verify)
+        expected = expected_arrays(shape) | expected_optional(shape, files)
+        graphs = [ENCODER, *([FEATURES] if ITEM_TOWER in files else [])]
+        for name in (*expected, *graphs):
+            if name not in files:
+                raise BundleError(f"{root / name} is not listed in {MANIFEST}; {_REMEDY}")
+        arrays = {name: _map_array(root / name, wanted) for name, wanted in expected.items()}
+        bundle = cls(root, manifest, shape, arrays)
+        _check_lengths(bundle)
+        if verify == "full":
+            _check_contents(bundle)
+        return bundle
+
+    def array(self, name: str) -> NDArray[Any]:
+        """Return the read-only view of array ``name`` (without ``.npy``)."""
+        try:
+            return self._arrays[f"{name}.npy"]
+        except KeyError:
+            raise BundleError(f"{self.path / name}.npy is not part of this bundle; export it with that part") from None
+
+    def has(self, file: str) -> bool:
+        """Say whether the bundle lists ``file``."""
+        return file in self.manifest["files"]
+
+    def read(self, file: str) -> bytes:
+        """Return the bytes of a listed file."""
+        if not self.has(file):
+            raise BundleError(f"{self.path / file} is not part of this bundle; export it with that part")
+        return (self.path / file).read_bytes()
+
+    def strings(self, name: str) -> StringTable:
+        return StringTable(self.array(f"{name}.bytes"), self.array(f"{name}.offsets"))
+
+    def index(self, name: str) -> IdIndex:
+        parts = {part: self.array(f"{name}.{part}") for part in ("buckets", "rows", "hashes")}
+        return IdIndex(self.array(f"{name}.bytes"), self.array(f"{name}.offsets"), parts)
+
+
+def write_bundle(
+    path: str | os.PathLike[str],
+    manifest: Mapping[str, Any],
+    arrays: Mapping[str, NDArray[Any]],
+    strings: Mapping[str, Sequence[str]],
+    blobs: Mapping[str, bytes],
+) -> Bundle:
+    """Write a bundle at ``path`` whole or not at all, and return it opened.
+
+    Names in ``arrays`` and ``strings`` are those of the format without ``.npy``. An older bundle at ``path`` is replaced;
+    any other folder that is not empty is refused with BundleError.
+    """
+    with BundleWriter(path, manifest) as writer:
+        for name, array in arrays.items():
+            writer.array(name.removesuffix(".npy"), array)
+        for name, values in strings.items():
+            writer.strings(name, values, index=name in INDEXED)
+        for name, blob in blobs.items():
+            writer.blob(name, blob)
+        Bundle.open(writer.seal(), verify="size")
+    return Bundle.open(path, verify="none")
+
+
+def read_manifest(root: Path) -> dict[str, Any]:
+    """Return a bundle's manifest. Raises BundleError if ``root`` holds none of a known format."""
+    if not root.is_dir():
+        found = "is a file, not a folder" if root.exists() else "does not exist"
+        raise BundleError(f"{root} {found}; give the folder that `tlrec-edge export` wrote")
+    try:
+        manifest = json.loads((root / MANIFEST).read_text("utf-8"))
+    except FileNotFoundError:
+        raise BundleError(f"{root} holds no {MANIFEST}, so it is not a bundle; give the folder that export wrote") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise BundleError(f"{root / MANIFEST} is not readable JSON ({error}); {_REMEDY}") from error
+    if not isinstance(manifest, dict) or "format" not in manifest:
+        raise BundleError(f"{root / MANIFEST} names no format version; {_REMEDY}")
+    if manifest["format"] != FORMAT:
+        raise BundleError(
+            f"{root} has format version {manifest['format']!r}, this tlrec-edge reads {FORMAT}; "
+            "install the tlrec-edge that wrote it or export it again"
+        )
+    return manifest
+
+
+def file_sha256(path: Path) -> str:
+    """Return a file's SHA-256 in hex."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_CHUNK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _listed_files(root: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    files = manifest.get("files")
+    if not isinstance(files, dict):
+        raise BundleError(f"{root / MANIFEST} lists no files; {_REMEDY}")
+    for name in files:
+        if not _PLAIN_NAME.fullmatch(name):
+            raise BundleError(f"{root / MANIFEST} lists {name!r}, which is not a plain file name; do not use this bundle")
+    return files
+
+
+def _check_file(path: Path, entry: Any, verify: str) -> None:
+    if not path.is_file():
+        raise BundleError(f"{path} is missing; {_REMEDY}")
+    if path.is_symlink() and path.resolve().parent != path.parent.resolve():
+        raise BundleError(f"{path} is a link that leaves the bundle; replace it by the file itself")
+    if not isinstance(entry, dict) or not {"size", "sha256"} <= entry.keys():
+        raise BundleError(f"{path.parent / MANIFEST} gives no size and sha256 for {path.name}; {_REMEDY}")
+    size = path.stat().st_size
+    if verify != "none" and size != entry["size"]:
+        raise BundleError(f"{path} has {size} bytes, the manifest says {entry['size']}: cut or altered; {_REMEDY}")
+    if verify == "full" and file_sha256(path) != entry["sha256"]:
+        raise BundleError(f"{path} differs from the SHA-256 in the manifest: altered; {_REMEDY}")
+
+
+def _map_array(path: Path, wanted: Expected) -> NDArray[Any]:
+    try:
+        with path.open("rb") as file:
+            version = npy.read_magic(file)
+            read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+            shape, fortran, dtype = read(file)
+            start = file.tell()
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{path} is not a .npy file ({error}); {_REMEDY}") from error
+    if dtype.str not in wanted.dtypes or fortran and len(shape) > 1:
+        order = " in Fortran order" if fortran else ""
+        raise BundleError(f"{path} holds {dtype.str}{order}, expected {' or '.join(wanted.dtypes)}; {_REMEDY}")
+    fits = len(shape) == len(wanted.shape) and all(w in (None, s) for s, w in zip(shape, wanted.shape, strict=True))
+    if not fits:
+        want = tuple("any" if size is None else size for size in wanted.shape)
+        raise BundleError(f"{path} has shape {shape}, expected {want}; {_REMEDY}".replace("'", ""))
+    size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    if path.stat().st_size != start + size:
+        raise BundleError(f"{path} has {path.stat().st_size} bytes, its header asks for {start + size}: cut; {_REMEDY}")
+    if not size:
+        return np.zeros(shape, dtype)
+    # A plain array over the map: numpy's memmap subclass costs every later call.
+    return np.asarray(np.memmap(path, dtype, "r", start, shape))
+
+
+def _check_lengths(bundle: Bundle) -> None:
+    """Check what one array says of another: ends of offsets, rows of users, powers of two."""
+    arrays = bundle._arrays
+    pairs = [("wide_indptr.npy", "wide_columns.npy"), ("wide_indptr.npy", "wide_values.npy")]
+    pairs += [("user_wide_indptr.npy", f"user_wide_{part}.npy") for part in ("columns", "values")]
+    pairs += [(name, name.replace(".offsets", ".bytes")) for name in arrays if name.endswith(".offsets.npy")]
+    for offsets, data in pairs:
+        if offsets not in arrays:
+            continue
+        ends, length = arrays[offsets], len(arrays[data])
+        if not len(ends) or ends[0] != 0 or ends[-1] != length:
+            raise BundleError(f"{bundle.path / offsets} does not end at the {length} entries of {data}; {_REMEDY}")
+    for name, buckets in arrays.items():
+        if name.endswith(".buckets.npy"):
+            count, entries = len(buckets) - 1, len(arrays[name.replace(".buckets", ".rows")])
+            if count < 1 or count & (count - 1) or buckets[0] != 0 or buckets[-1] != entries:
+                raise BundleError(f"{bundle.path / name} is not an index of {entries} ids; {_REMEDY}")
+    if "user_rows.npy" in arrays:
+        users = len(arrays["user_rows.npy"])
+        if users + 1 != len(arrays["user_wide_indptr.npy"]) or users + 1 != len(arrays["users.offsets.npy"]):
+            raise BundleError(f"{bundle.path / 'user_rows.npy'} has {users} users, its neighbours differ; {_REMEDY}")
+
+
+def _check_contents(bundle: Bundle) -> None:
+    """Check every value that is used as a position or added to a score."""
+    shape, arrays = bundle.shape, bundle._arrays
+    limits = {
+        "wide_columns.npy": (0, shape.candidates),
+        "user_wide_columns.npy": (0, shape.candidates),
+        "groups.npy": (-1, shape.groups),
+        "item_ids.rows.npy": (0, shape.items),
+    }
+    if "item_category.npy" in arrays:
+        limits["item_category.npy"] = (-1, len(arrays["category_names.offsets.npy"]) - 1)
+    for name, array in arrays.items():
+        file = bundle.path / name
+        if name in limits and array.size and not (limits[name][0] <= array.min() and array.max() < limits[name][1]):
+            raise BundleError(f"{file} points outside 0..{limits[name][1] - 1}; {_REMEDY}")
+        if name.endswith(("indptr.npy", "offsets.npy", "buckets.npy")) and (np.diff(array) < 0).any():
+            raise BundleError(f"{file} is not in rising order; {_REMEDY}")
+        if array.dtype.kind == "f" and not all(np.isfinite(array[i : i + _CHUNK]).all() for i in range(0, len(array), _CHUNK)):
+            raise BundleError(f"{file} holds NaN or infinite values; {_REMEDY}")

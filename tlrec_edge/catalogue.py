@@ -1,0 +1,188 @@
+"""The items of a bundle, and those added later, as one row space; scores of a user state over them.
+
+Rows: 0..C-1 candidates, C..N-1 items known only as history, N.. items added at run time, which are candidates as well.
+Positions count candidates only: 0..C-1, then the added ones.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tlrec_edge.bundle import Bundle
+from tlrec_edge.history import UserState
+from tlrec_edge.ids import IdIndex, ItemId, as_text
+
+Ints = NDArray[np.int32]
+Floats = NDArray[np.float32]
+_SCAN_ROWS = 4096
+
+
+@dataclass(frozen=True, eq=False)
+class Added:
+    """Items added at run time; arrays as in the bundle. Never changed: adding more makes a new one."""
+
+    rows: Mapping[str, int]
+    names: tuple[str, ...]
+    history_rows: NDArray[Any]
+    history_scale: Floats
+    candidate_rows: NDArray[Any]
+    candidate_scale: Floats
+    bias: Floats
+
+
+class Stacked:
+    """Rows of a mapped array followed by rows in memory."""
+
+    def __init__(self, base: NDArray[Any], extra: NDArray[Any]) -> None:
+        self.base, self.extra = base, extra
+
+    def __len__(self) -> int:
+        return len(self.base) + len(self.extra)
+
+    def take(self, at: NDArray[Any]) -> NDArray[Any]:
+        if not len(self.extra):
+            return self.base.take(at, axis=0)
+        late = np.flatnonzero(at >= len(self.base))
+        out = self.base.take(np.minimum(at, len(self.base) - 1), axis=0)
+        out[late] = self.extra.take(at[late] - len(self.base), axis=0)
+        return out
+
+    def blocks(self, size: int) -> Iterator[tuple[int, NDArray[Any]]]:
+        """Yield (first row, rows) in order, no block across the seam."""
+        for first, part in ((0, self.base), (len(self.base), self.extra)):
+            for start in range(0, len(part), size):
+                yield first + start, part[start : start + size]
+
+
+class Catalogue:
+    """Item arrays of one bundle with one set of added items; safe to read from many threads."""
+
+    def __init__(self, bundle: Bundle, index: IdIndex, added: Added | None = None) -> None:
+        shape, array = bundle.shape, bundle.array
+        self._bundle, self._index, self.shape = bundle, index, shape
+        self.added = nothing_added(bundle) if added is None else added
+        extra = self.added
+        self.history_rows = Stacked(array("history_rows"), extra.history_rows)
+        self.history_scale = Stacked(array("history_scale"), extra.history_scale)
+        self.candidate_rows = Stacked(array("candidate_rows"), extra.candidate_rows)
+        self.scale = Stacked(array("candidate_scale"), extra.candidate_scale)
+        self.bias = Stacked(array("candidate_bias"), extra.bias)
+        self._ids = bundle.strings("item_ids")
+        self._names = bundle.strings("item_names") if bundle.has("item_names.bytes.npy") else self._ids
+        self._added_ids = tuple(extra.rows)
+        self._scratch = threading.local()
+
+    def __len__(self) -> int:
+        return len(self.candidate_rows)
+
+    def with_added(self, added: Added) -> Catalogue:
+        return Catalogue(self._bundle, self._index, added)
+
+    def rows(self, ids: Sequence[ItemId] | NDArray[Any]) -> Ints:
+        """Return the row of each item id, -1 where it is unknown."""
+        found = self._index.rows(ids)
+        if self._added_ids:
+            values = ids.tolist() if isinstance(ids, np.ndarray) else ids
+            for at in np.flatnonzero(found < 0).tolist():
+                found[at] = self.added.rows.get(as_text(values[at]), -1)
+        return found
+
+    def positions(self, rows: Ints) -> Ints:
+        """Return the candidate position of each row, -1 for what is no candidate."""
+        c, n = self.shape.candidates, self.shape.items
+        return np.where(rows < c, rows, np.where(rows < n, -1, rows - (n - c))).astype(np.int32)
+
+    def item_id(self, position: int) -> str:
+        late = position - self.shape.candidates
+        return self._ids[position] if late < 0 else self._added_ids[late]
+
+    def name(self, position: int) -> str:
+        late = position - self.shape.candidates
+        return self._names[position] if late < 0 else self.added.names[late]
+
+    def history_vectors(self, rows: NDArray[Any]) -> Floats:
+        """Return the history-side vectors, (n, d)."""
+        vectors: Floats = self.history_rows.take(rows).astype(np.float32)
+        vectors *= self.history_scale.take(rows)[:, None]
+        return vectors
+
+    def score(self, state: UserState, positions: Ints) -> Floats:
+        """Score some candidates. On the exact path each score has the same bits as in ``score_all``."""
+        block = self.candidate_rows.take(positions).astype(np.float32)
+        wide = _wide_at(state, positions) if len(state.wide_columns) else None
+        return self._combine(state, block, self.scale.take(positions), wide, self.bias.take(positions))
+
+    def score_all(self, state: UserState) -> Floats:
+        """Score every candidate, block by block through a buffer that stays in cache."""
+        out = np.empty(len(self), np.float32)
+        wide = None
+        if len(state.wide_columns):
+            wide = np.zeros(len(self), np.float32)
+            wide[state.wide_columns] = state.wide_values
+        buffer = self._buffer()
+        bases = zip(self.scale.blocks(_SCAN_ROWS), self.bias.blocks(_SCAN_ROWS), strict=True)
+        for (start, rows), ((_, scale), (_, bias)) in zip(self.candidate_rows.blocks(_SCAN_ROWS), bases, strict=True):
+            end = start + len(rows)
+            block = buffer[: len(rows)]
+            block[...] = rows
+            part = None if wide is None else wide[start:end]
+            out[start:end] = self._combine(state, block, scale, part, bias)
+        return out
+
+    def _combine(self, state: UserState, block: Floats, scale: Floats, wide: Floats | None, bias: Floats) -> Floats:
+        # One order of operations for every caller: float32 addition and scaling are not associative.
+        d = self.shape.d
+        out: Floats = block[:, :d] @ state.deep  # (n,): whole numbers on the exact path, whatever BLAS does
+        out *= scale[:, 0]
+        out *= state.deep_scale
+        if self.shape.r:
+            part = block[:, d:] @ state.interest  # (n,)
+            part *= scale[:, 1]
+            part *= state.interest_scale
+            out += part
+        if wide is not None:
+            out += wide
+        out += bias
+        return out
+
+    def cosine(self, row: int) -> Floats:
+        """Return the cosine of every candidate with an item, by history-side vectors: the one space all items share."""
+        query = self.history_rows.take(np.array([row]))[0].astype(np.float32)
+        query /= max(float(np.linalg.norm(query)), 1e-12)
+        out = np.empty(len(self), np.float32)
+        c, n = self.shape.candidates, self.shape.items
+        for start, rows in self.history_rows.blocks(_SCAN_ROWS):
+            if c <= start < n:
+                continue
+            block = (rows[: c - start] if start < c else rows).astype(np.float32)
+            at = start if start < c else start - (n - c)
+            norms = np.sqrt(np.einsum("ij,ij->i", block, block))
+            out[at : at + len(block)] = block @ query / np.maximum(norms, 1e-12)
+        return out
+
+    def _buffer(self) -> Floats:
+        buffer: Floats | None = getattr(self._scratch, "buffer", None)
+        if buffer is None:
+            buffer = self._scratch.buffer = np.empty((_SCAN_ROWS, self.shape.d + self.shape.r), np.float32)
+        return buffer
+
+
+def nothing_added(bundle: Bundle) -> Added:
+    """Return the empty set of added items."""
+    d, r = bundle.shape.d, bundle.shape.r
+    dtype = bundle.array("candidate_rows").dtype
+    none = np.zeros(0, np.float32)
+    rows, wide_rows = np.zeros((0, d), dtype), np.zeros((0, d + r), dtype)
+    return Added({}, (), rows, none, wide_rows, np.zeros((0, 2), np.float32), none)
+
+
+def _wide_at(state: UserState, positions: Ints) -> Floats:
+    at = np.minimum(np.searchsorted(state.wide_columns, positions), len(state.wide_columns) - 1)
+    hit = state.wide_columns.take(at) == positions
+    return np.where(hit, state.wide_values.take(at), np.float32(0.0))

@@ -1,0 +1,124 @@
+"""Items added at run time: raw features through the item tower to rows on the bundle's scale."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tlrec_edge.bundle import Bundle
+from tlrec_edge.catalogue import Added
+from tlrec_edge.errors import BundleError, DataError
+from tlrec_edge.features import FeatureEncoder, TowerInputs
+from tlrec_edge.graph import Graph
+from tlrec_edge.ids import ItemId, as_text
+from tlrec_edge.layout import FEATURES, ITEM_TOWER
+
+Floats = NDArray[np.float32]
+Features = Mapping[ItemId, Mapping[str, Any]]
+_BATCH = 1024
+_NAME_COLUMNS = ("name", "title")
+
+
+class ColdItems:
+    """The bundle's feature encoder and item tower. Raises BundleError if the bundle has none."""
+
+    def __init__(self, bundle: Bundle, threads: int) -> None:
+        if not bundle.has(ITEM_TOWER):
+            raise BundleError(
+                f"{bundle.path} has no {ITEM_TOWER}, so items cannot be added: its model learned from ids only; "
+                "export a model that was trained with item content"
+            )
+        self._shape, self._dtype = bundle.shape, bundle.array("candidate_rows").dtype
+        self._bias = np.float32(bundle.manifest["unknown_score"])
+        self.encoder = read_features(bundle)
+        self.tower = Graph(bundle.read(ITEM_TOWER), str(bundle.path / ITEM_TOWER), ["history", "candidate"], threads)
+        widths = zip(TowerInputs._fields, self._encode({}, 0, None), strict=True)
+        self.tower.check_inputs({name: (None, part.shape[1]) for name, part in widths if part.shape[1]})
+
+    def extend(self, added: Added, features: Features, text_vectors: Floats | None) -> Added:
+        """Return ``added`` with these items behind the old ones."""
+        items = {as_text(key): values for key, values in features.items()}
+        columns = self._columns(items)
+        history, candidate = self._run(self._encode(columns, len(items), text_vectors))
+        rows, scale = quantize_rows(history, self._dtype)
+        deep, deep_scale = quantize_rows(candidate, self._dtype)
+        n, first = len(items), self._shape.items + len(added.rows)
+        wide = np.zeros((n, self._shape.d + self._shape.r), self._dtype)
+        wide[:, : self._shape.d] = deep
+        scales = np.ones((n, 2), np.float32)
+        scales[:, 0] = deep_scale
+        names = [next((str(v[c]) for c in self._name_columns() if v.get(c)), key) for key, v in items.items()]
+        return Added(
+            {**added.rows, **{key: first + i for i, key in enumerate(items)}},
+            (*added.names, *names),
+            np.concatenate([added.history_rows, rows]),
+            np.concatenate([added.history_scale, scale]),
+            np.concatenate([added.candidate_rows, wide]),
+            np.concatenate([added.candidate_scale, scales]),
+            np.concatenate([added.bias, np.full(n, self._bias)]),
+        )
+
+    def _name_columns(self) -> tuple[str, ...]:
+        return (*_NAME_COLUMNS, *self.encoder.text_columns)
+
+    def _columns(self, items: Mapping[str, Mapping[str, Any]]) -> dict[str, list[Any]]:
+        known = (*self.encoder.text_columns, *self.encoder.vocabulary, *self.encoder.quantiles)
+        columns = {name: [values.get(name, "") for values in items.values()] for name in known}
+        if known and items and not any(name in values for values in items.values() for name in known):
+            raise DataError(f"none of the features is one the model knows; it reads: {', '.join(known)}")
+        return columns
+
+    def _encode(self, columns: Mapping[str, list[Any]], n: int, text_vectors: Floats | None) -> TowerInputs:
+        width = self.encoder.text_table.shape[1]
+        if text_vectors is not None:
+            text_vectors = np.asarray(text_vectors, np.float32)
+            if text_vectors.shape != (n, width) or not np.isfinite(text_vectors).all():
+                raise DataError(f"text_vectors has shape {text_vectors.shape}; expected finite values of shape {(n, width)}")
+        return self.encoder.encode(columns, n, text_vectors)
+
+    def _run(self, inputs: TowerInputs) -> tuple[Floats, Floats]:
+        parts = []
+        for start in range(0, len(inputs.text), _BATCH):
+            batch = {name: part[start : start + _BATCH] for name, part in zip(inputs._fields, inputs, strict=True)}
+            parts.append(self.tower.run({name: batch[name] for name in self.tower.inputs}))
+        history, candidate = (np.concatenate(part) for part in zip(*parts, strict=True))
+        if not (np.isfinite(history).all() and np.isfinite(candidate).all()):
+            raise DataError("the item tower gave NaN or infinite vectors; check the features for absurd numbers")
+        return history, candidate
+
+
+def read_features(bundle: Bundle) -> FeatureEncoder:
+    """Return the feature encoder that travels in the bundle."""
+    try:
+        schema = json.loads(bundle.read(FEATURES))
+        return FeatureEncoder(
+            tuple(schema["text_columns"]),
+            {column: tuple(values) for column, values in schema["vocabulary"].items()},
+            {column: tuple(knots) for column, knots in schema["quantiles"].items()},
+            bundle.array("text_table").astype(np.float32),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BundleError(f"{bundle.path / FEATURES} is not a feature schema ({error}); export the bundle again") from error
+
+
+def features_json(encoder: FeatureEncoder) -> bytes:
+    """Return what ``read_features`` reads, without the text table."""
+    schema = {
+        "text_columns": list(encoder.text_columns),
+        "vocabulary": {column: list(values) for column, values in encoder.vocabulary.items()},
+        "quantiles": {column: list(knots) for column, knots in encoder.quantiles.items()},
+    }
+    return json.dumps(schema, ensure_ascii=False).encode()
+
+
+def quantize_rows(vectors: Floats, dtype: np.dtype[Any]) -> tuple[NDArray[Any], Floats]:
+    """Return rows and a scale each: int8 in -127..127 by the row's largest value, or float32 as they are."""
+    if dtype.kind == "f":
+        return vectors.astype(np.float32), np.ones(len(vectors), np.float32)
+    largest = np.abs(vectors).max(axis=1, initial=0.0)
+    scale = np.where(largest > 0, largest / np.float32(127), np.float32(1)).astype(np.float32)
+    return np.rint(vectors / scale[:, None]).clip(-127, 127).astype(np.int8), scale

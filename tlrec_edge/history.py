@@ -1,0 +1,103 @@
+"""A user's behaviour as the caller gives it, and the state it is turned into."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tlrec_edge.errors import DataError
+from tlrec_edge.ids import ItemId, as_text
+from tlrec_edge.layout import EVENTS
+
+Ints = NDArray[np.int32]
+Floats = NDArray[np.float32]
+
+_SECONDS = 1e15
+_CODES = {name: code for code, name in enumerate(EVENTS)}
+
+
+@dataclass(frozen=True)
+class History:
+    """What a user did, oldest first. ``events`` are names or codes of ``EVENTS``; ``timestamps`` and ``now`` are in seconds.
+
+    ``now=None`` is the last timestamp. Events are put in order of time where there are timestamps; one that is not finite
+    counts as the oldest.
+    """
+
+    items: Sequence[ItemId]
+    events: Sequence[str | int] | None = None
+    timestamps: Sequence[float] | None = None
+    now: float | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.items, (str, bytes)):
+            raise DataError(f"a history is a list of item ids, got the string {self.items!r:.60}")
+        items = tuple(as_text(item) for item in self.items)
+        object.__setattr__(self, "items", items)
+        for name, convert in (("events", event_code), ("timestamps", _seconds)):
+            values = getattr(self, name)
+            if values is None:
+                continue
+            converted = tuple(convert(value) for value in values)
+            if len(converted) != len(items):
+                raise DataError(f"a history of {len(items)} items has {len(converted)} {name}; give one for each item")
+            object.__setattr__(self, name, converted)
+        if self.now is not None:
+            object.__setattr__(self, "now", _seconds(self.now))
+
+    def columns(self) -> tuple[Ints | None, NDArray[np.float64] | None, NDArray[np.intp] | None]:
+        """Return event codes, ages in days, and the order by time; None where the history has none."""
+        events = None if self.events is None else np.array(self.events, np.int32)
+        if self.timestamps is None or not len(self.items):
+            return events, None, None
+        times = np.array(self.timestamps, np.float64)
+        finite = np.isfinite(times)
+        if not finite.any():
+            return events, None, None
+        times = np.where(finite, times, times[finite].min()).clip(-_SECONDS, _SECONDS)
+        given = self.now if self.now is not None and math.isfinite(self.now) else None
+        now = times.max() if given is None else min(max(given, -_SECONDS), _SECONDS)
+        order = None if (times[1:] >= times[:-1]).all() else np.argsort(np.where(finite, times, -np.inf), kind="stable")
+        return events, np.maximum(0.0, now - times) / 86_400, order
+
+
+@dataclass(frozen=True, eq=False)
+class UserState:
+    """Opaque: a user vector on the scale it is scored with, and the wide part's sum. Reusable with the bundle it came from."""
+
+    deep: Floats
+    interest: Floats
+    deep_scale: np.float32
+    interest_scale: np.float32
+    wide_columns: Ints
+    wide_values: Floats
+    seen: Ints
+    """Rows of all known items of the history, rising."""
+
+
+def event_code(value: Any) -> int:
+    """Return an event's position in ``EVENTS``. Raises DataError that lists the known names."""
+    if isinstance(value, str):
+        code = _CODES.get(value.strip().lower())
+    else:
+        code = int(value) if isinstance(value, (int, np.integer)) and 0 <= value < len(EVENTS) else None
+    if code is None:
+        raise DataError(f"unknown event {value!r:.60}; known: {', '.join(EVENTS)}, or 0..{len(EVENTS) - 1}")
+    return code
+
+
+def as_history(value: History | Iterable[ItemId]) -> History:
+    """Take a History as it is and wrap a plain list of item ids."""
+    return value if isinstance(value, History) else History(list(value) if not isinstance(value, str) else value)
+
+
+def _seconds(value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        raise DataError(f"a timestamp is a number of seconds since 1970, got {value!r:.60}") from None

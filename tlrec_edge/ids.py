@@ -1,0 +1,192 @@
+"""Strings and ids as flat arrays: a string table, and a hash index that maps ids to rows, both memory-mapped and shared.
+
+The index keeps, bucket by bucket, each id's row and its 32-bit CRC. A lookup compares the hash, the length and then
+every byte, so a collision can never return another id's row.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tlrec_edge.errors import DataError
+
+Ints = NDArray[np.int32]
+Longs = NDArray[np.int64]
+Bytes = NDArray[np.uint8]
+
+ItemId = str | int
+_SEED = 0x7E1EC
+_HOT_IDS = 65_536
+_HOT_LENGTH = 256
+_CHUNK = 1 << 16
+
+
+def encode(text: str) -> bytes:
+    """Return UTF-8, lone surrogates included: an id from a broken export is still an id."""
+    return text.encode("utf-8", "surrogatepass")
+
+
+def as_text(value: Any) -> str:
+    """Return the id as the bundle stores it; integers are looked up by their digits."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, (int, np.integer)) and not isinstance(value, bool):
+        return str(int(value))
+    raise DataError(f"an id must be a string or an integer, got {type(value).__name__} {value!r:.60}")
+
+
+def build_strings(values: Iterable[str]) -> tuple[Bytes, Longs]:
+    """Return the UTF-8 bytes of all values in a row, and n + 1 offsets."""
+    parts: list[bytes] = []
+    lengths: list[NDArray[np.int64]] = [np.zeros(1, np.int64)]
+    chunk: list[bytes] = []
+    for value in values:
+        chunk.append(encode(value))
+        if len(chunk) == _CHUNK:
+            parts.append(b"".join(chunk))
+            lengths.append(np.fromiter(map(len, chunk), np.int64, len(chunk)))
+            chunk = []
+    parts.append(b"".join(chunk))
+    lengths.append(np.fromiter(map(len, chunk), np.int64, len(chunk)))
+    return np.frombuffer(b"".join(parts), np.uint8), np.cumsum(np.concatenate(lengths))
+
+
+def build_index(data: Bytes, offsets: Longs, what: str = "id") -> dict[str, NDArray[Any]]:
+    """Return the arrays ``buckets``, ``rows`` and ``hashes`` of the index. Raises DataError on an empty or repeated id."""
+    n = len(offsets) - 1
+    empty = np.flatnonzero(offsets[1:] == offsets[:-1])
+    if len(empty):
+        raise DataError(f"{what} {int(empty[0])} is empty; give every row an id")
+    view, ends = memoryview(np.ascontiguousarray(data)), offsets.tolist()
+    crc = zlib.crc32
+    hashes = np.fromiter((crc(view[ends[i] : ends[i + 1]], _SEED) for i in range(n)), np.uint32, n)
+    count = 1 << max(0, (n - 1).bit_length())
+    # Sorted by (bucket, hash): equal hashes are neighbours, which is where a repeated id must be.
+    order = np.lexsort((hashes, hashes & np.uint32(count - 1)))
+    hashes = hashes[order]
+    _refuse_duplicates(view, ends, order, hashes, what)
+    per_bucket = np.bincount(hashes & np.uint32(count - 1), minlength=count)
+    buckets = np.zeros(count + 1, np.int32)
+    np.cumsum(per_bucket, out=buckets[1:])
+    return {"buckets": buckets, "rows": order.astype(np.int32), "hashes": hashes}
+
+
+def _refuse_duplicates(
+    view: memoryview, ends: list[int], order: NDArray[np.intp], hashes: NDArray[np.uint32], what: str
+) -> None:
+    seen: dict[bytes, int] = {}
+    last = -1
+    for at in np.flatnonzero(hashes[1:] == hashes[:-1]).tolist():
+        if hashes[at] != last:
+            seen, last = {}, int(hashes[at])
+        for row in order[at : at + 2].tolist():
+            text = bytes(view[ends[row] : ends[row + 1]])
+            if seen.setdefault(text, row) != row:
+                name = text.decode("utf-8", "surrogatepass")
+                raise DataError(f"{what} {name!r:.80} stands in rows {seen[text]} and {row}; ids must be unique")
+
+
+class StringTable:
+    """Strings by row, decoded on demand from mapped bytes."""
+
+    def __init__(self, data: Bytes, offsets: Longs) -> None:
+        self._data, self._offsets = data, offsets
+
+    def __len__(self) -> int:
+        return len(self._offsets) - 1
+
+    def __getitem__(self, row: int) -> str:
+        if not 0 <= row < len(self):
+            raise IndexError(row)
+        start, end = self._offsets[row], self._offsets[row + 1]
+        return self._data[start:end].tobytes().decode("utf-8", "surrogatepass")
+
+    def take(self, rows: Iterable[int]) -> list[str]:
+        """Return the strings of many rows."""
+        return [self[row] for row in rows]
+
+
+class IdIndex:
+    """Ids to rows. ``rows`` is safe from many threads; the hot cache is bounded in entries and in bytes."""
+
+    def __init__(self, data: Bytes, offsets: Longs, index: Mapping[str, NDArray[Any]]) -> None:
+        self._data, self._offsets = data, offsets
+        self._buckets: Ints = index["buckets"]
+        self._rows: Ints = index["rows"]
+        self._hashes: NDArray[np.uint32] = index["hashes"]
+        self._mask = len(self._buckets) - 2
+        self._hot: dict[str, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def rows(self, ids: Sequence[ItemId] | NDArray[Any]) -> Ints:
+        """Return the row of each id, -1 where it is unknown."""
+        values = ids.tolist() if isinstance(ids, np.ndarray) else ids
+        texts = [value if type(value) is str else as_text(value) for value in values]
+        hot = self._hot.get
+        found = np.array([hot(text, -2) for text in texts], np.int32)
+        cold = np.flatnonzero(found == -2).tolist()
+        if cold:
+            missing = [texts[at] for at in cold]
+            rows = self._probe([encode(text) for text in missing])
+            found[cold] = rows
+            self._remember(missing, rows)
+        return found
+
+    def row(self, value: ItemId) -> int:
+        """Return the row of one id, -1 if it is unknown."""
+        return int(self.rows([value])[0])
+
+    def _probe(self, keys: list[bytes]) -> Ints:
+        crc = zlib.crc32
+        hashes = np.array([crc(key, _SEED) for key in keys], np.uint32)
+        bucket = (hashes & np.uint32(self._mask)).astype(np.intp)
+        at, end = self._buckets.take(bucket), self._buckets.take(bucket + 1)
+        found = np.full(len(keys), -1, np.int32)
+        pending = np.flatnonzero(at < end)
+        while len(pending):
+            same = pending[self._hashes.take(at[pending]) == hashes[pending]]
+            if len(same):
+                rows = self._rows.take(at[same])
+                equal = self._equal([keys[i] for i in same.tolist()], rows)
+                found[same[equal]] = rows[equal]
+            at[pending] += 1
+            pending = pending[(found[pending] < 0) & (at[pending] < end[pending])]
+        return found
+
+    def _equal(self, keys: list[bytes], rows: Ints) -> NDArray[np.bool_]:
+        starts = self._offsets.take(rows)
+        lengths = np.array([len(key) for key in keys], np.int64)
+        equal = self._offsets.take(rows + 1) - starts == lengths
+        equal &= lengths > 0
+        if not equal.all():
+            keep = np.flatnonzero(equal)
+            keys, starts, lengths = [keys[i] for i in keep.tolist()], starts[keep], lengths[keep]
+            if not keys:
+                return equal
+        firsts = np.cumsum(lengths) - lengths
+        # Position of every query byte in the table: its offset within the key, moved to where the stored id starts.
+        positions = np.arange(int(lengths.sum())) + np.repeat(starts - firsts, lengths)
+        same = self._data.take(positions) == np.frombuffer(b"".join(keys), np.uint8)
+        equal[np.flatnonzero(equal)] = np.logical_and.reduceat(same, firsts)
+        return equal
+
+    def _remember(self, texts: list[str], rows: Ints) -> None:
+        # Only known ids are kept, so a stream of made-up ones cannot push the hot ones out.
+        fresh = {text: row for text, row in zip(texts, rows.tolist(), strict=True) if row >= 0 and len(text) <= _HOT_LENGTH}
+        if len(self._hot) + len(fresh) > _HOT_IDS:
+            self._hot = {}
+        if len(fresh) <= _HOT_IDS:
+            self._hot.update(fresh)
+
+
+def user_key_hash(user: str, key: str) -> str:
+    """Return the keyed BLAKE2b hash (RFC 7693) under which a user id is stored; ``key`` is the manifest's hex salt."""
+    return hashlib.blake2b(encode(user), key=bytes.fromhex(key), digest_size=16).hexdigest()

@@ -1,0 +1,124 @@
+"""What a bundle of format 1 holds: file names, dtypes and shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from tlrec_edge.errors import BundleError
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+ENCODER = "encoder.onnx"
+ITEM_TOWER = "item_tower.onnx"
+FEATURES = "features.json"
+TEXT_TABLE = "text_table.npy"
+EVENTS = ("view", "click", "cart", "purchase", "other")
+"""Rows of ``event_bias.npy``; the same tuple as ``tlrec_edge.data.dataset.EVENTS``, which a server must not import."""
+
+INDEXED = frozenset({"item_ids", "users"})
+"""String tables that also carry an id index."""
+ROW_DTYPES = {"int8": "|i1", "float32": "<f4"}
+
+
+class Expected(NamedTuple):
+    """What the manifest promises of one array; None in ``shape`` is any length."""
+
+    dtypes: tuple[str, ...]
+    shape: tuple[int | None, ...]
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """The sizes every array of a bundle must agree with."""
+
+    d: int
+    r: int
+    length: int
+    items: int
+    candidates: int
+    group_columns: int
+    groups: int
+    pad: float
+    max_history: int
+    tables: str
+
+    def __post_init__(self) -> None:
+        for name in ("r", "group_columns", "groups"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is negative")
+        for name in ("d", "length", "items", "candidates", "max_history"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1")
+        if self.candidates > self.items:
+            raise ValueError(f"{self.candidates} candidates of {self.items} items")
+        if self.tables not in ROW_DTYPES:
+            raise ValueError(f"tables = {self.tables!r}, expected one of {', '.join(ROW_DTYPES)}")
+
+    @classmethod
+    def from_manifest(cls, manifest: Mapping[str, Any]) -> ModelShape:
+        """Read the ``model`` section. Raises BundleError that names the entry at fault."""
+        try:
+            model = manifest["model"]
+            sizes = [int(model[key]) for key in ("d", "r", "L", "N", "C", "g", "G")]
+            return cls(*sizes, float(model["pad"]), int(model["max_history"]), str(manifest["tables"]))
+        except (KeyError, TypeError, ValueError) as error:
+            what = f"has no entry {error}" if isinstance(error, KeyError) else f"has a model section that is wrong: {error}"
+            raise BundleError(f"{MANIFEST} {what}; export the bundle again") from error
+
+
+def expected_arrays(shape: ModelShape) -> dict[str, Expected]:
+    """Return every array a bundle must hold."""
+    rows = (ROW_DTYPES[shape.tables],)
+    f32, i32, i64 = ("<f4",), ("<i4",), ("<i8",)
+    n, c = shape.items, shape.candidates
+    arrays = {
+        "history_rows.npy": Expected(rows, (n, shape.d)),
+        "history_scale.npy": Expected(f32, (n,)),
+        "candidate_rows.npy": Expected(rows, (c, shape.d + shape.r)),
+        "candidate_scale.npy": Expected(f32, (c, 2)),
+        "candidate_bias.npy": Expected(f32, (c,)),
+        "wide_indptr.npy": Expected(i64, (n + 1,)),
+        "wide_columns.npy": Expected(i32, (None,)),
+        "wide_values.npy": Expected(f32, (None,)),
+        "groups.npy": Expected(i32, (n, shape.group_columns)),
+        "interest_in.npy": Expected(f32, (shape.groups, shape.r)),
+        "position_bias.npy": Expected(f32, (shape.length,)),
+        "event_bias.npy": Expected(f32, (len(EVENTS),)),
+        "age_bias.npy": Expected(f32, (None,)),
+    }
+    arrays.update(expected_strings("item_ids", n))
+    return arrays
+
+
+def expected_optional(shape: ModelShape, present: Mapping[str, Any]) -> dict[str, Expected]:
+    """Return the arrays of the optional parts that ``present`` (the manifest's files) shows to be there."""
+    arrays: dict[str, Expected] = {}
+    if "item_names.bytes.npy" in present:
+        arrays.update(expected_strings("item_names", shape.items))
+    if "item_category.npy" in present or "category_names.bytes.npy" in present:
+        arrays["item_category.npy"] = Expected(("<i4",), (shape.items,))
+        arrays.update(expected_strings("category_names", None))
+    if ITEM_TOWER in present:
+        arrays[TEXT_TABLE] = Expected(("<f2", "<f4"), (None, None))
+    if "user_rows.npy" in present or "users.bytes.npy" in present:
+        arrays["user_rows.npy"] = Expected(("<f4",), (None, shape.d + shape.r))
+        arrays["user_wide_indptr.npy"] = Expected(("<i8",), (None,))
+        arrays["user_wide_columns.npy"] = Expected(("<i4",), (None,))
+        arrays["user_wide_values.npy"] = Expected(("<f4",), (None,))
+        arrays.update(expected_strings("users", None))
+    return arrays
+
+
+def expected_strings(name: str, n: int | None) -> dict[str, Expected]:
+    """Return the arrays of string table ``name`` with n strings, and of its index if it has one."""
+    arrays = {
+        f"{name}.bytes.npy": Expected(("|u1",), (None,)),
+        f"{name}.offsets.npy": Expected(("<i8",), (None if n is None else n + 1,)),
+    }
+    if name in INDEXED:
+        arrays[f"{name}.buckets.npy"] = Expected(("<i4",), (None,))
+        arrays[f"{name}.rows.npy"] = Expected(("<i4",), (n,))
+        arrays[f"{name}.hashes.npy"] = Expected(("<u4",), (n,))
+    return arrays

@@ -1,0 +1,356 @@
+"""The Recommender: opens a bundle and answers, with numpy and onnxruntime alone."""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+import weakref
+from collections import Counter, OrderedDict
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tlrec_edge.bundle import Bundle
+from tlrec_edge.catalogue import Catalogue
+from tlrec_edge.cold import ColdItems, Features
+from tlrec_edge.errors import BundleError, DataError, UnknownIdError
+from tlrec_edge.history import History, UserState, as_history
+from tlrec_edge.ids import IdIndex, ItemId, as_text, user_key_hash
+from tlrec_edge.states import StateBuilder
+from tlrec_edge.topk import top_k
+
+Ints = NDArray[np.int32]
+Floats = NDArray[np.float32]
+User = History | UserState | str | int | Sequence[ItemId]
+"""A history, its state, a plain list of item ids, or the id of a user whose state the bundle stores."""
+UNKNOWN_POLICIES = ("popularity", "error", "nan")
+
+
+class Recommendations(NamedTuple):
+    """The best items, best first."""
+
+    items: tuple[str, ...]
+    scores: Floats
+    names: tuple[str, ...]
+
+
+class Recommender:
+    """Scores and ranks the candidates of one bundle. Use ``Recommender.open``; safe from many threads and after a fork."""
+
+    def __init__(self, bundle: Bundle, threads: int, unknown: str, exact: bool, cache: int) -> None:
+        if unknown not in UNKNOWN_POLICIES:
+            raise ValueError(f"unknown = {unknown!r}, expected one of {', '.join(UNKNOWN_POLICIES)}")
+        if threads < 1 or cache < 0:
+            raise ValueError(f"threads = {threads}, cache = {cache}: expected at least 1 and at least 0")
+        self._bundle, self._unknown, self._threads = bundle, unknown, threads
+        self._builder = StateBuilder(bundle, threads, exact)
+        self._catalogue = Catalogue(bundle, bundle.index("item_ids"))
+        self._users: IdIndex | None = bundle.index("users") if bundle.has("user_rows.npy") else None
+        self._cold: ColdItems | None = None
+        self._cache_size = cache
+        self._cache: OrderedDict[Hashable, tuple[UserState, int]] = OrderedDict()
+        self._counts: Counter[str] = Counter()
+        self._make_locks()
+        _alive.add(self)
+
+    @classmethod
+    def open(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        verify: str = "size",
+        threads: int = 1,
+        unknown: str = "popularity",
+        exact: bool = True,
+        cache: int = 1024,
+    ) -> Self:
+        """Open a bundle folder.
+
+        ``verify``: "none", "size" or "full" (hashes every file). ``unknown``: how a candidate or user id that the bundle does
+        not know is scored: "popularity", "nan", or "error" for UnknownIdError. ``exact=False`` keeps user vectors unrounded,
+        which equals the trained model within 1e-4 and gives up bit-equal scores. ``cache``: user states kept, least recently
+        used first out. Raises BundleError.
+        """
+        return cls(Bundle.open(path, verify), threads, unknown, exact, cache)
+
+    def close(self) -> None:
+        """Drop the cache and the maps; a later call raises BundleError."""
+        for name in ("_catalogue", "_builder", "_cold", "_users"):
+            setattr(self, name, None)
+        self._cache.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __len__(self) -> int:
+        """Return the number of candidates, added items included."""
+        return len(self._open())
+
+    @property
+    def manifest(self) -> Mapping[str, Any]:
+        return self._bundle.manifest
+
+    @property
+    def exact(self) -> bool:
+        """Whether a pair's score has the same bits in every call (int8 tables and ``exact=True``)."""
+        self._open()
+        return self._builder.exact
+
+    def has_user(self, user: str | int) -> bool:
+        """Say whether the bundle stores a state for this user id."""
+        return self._user_row(user) >= 0
+
+    def user_state(self, user: User) -> UserState:
+        """Return the user's state, from the cache where the same history was seen before."""
+        if isinstance(user, UserState):
+            return user
+        catalogue = self._open()
+        if isinstance(user, (str, int)):
+            return self._stored_state(user)
+        history = as_history(user)
+        # A longer history is not worth keeping: the cache holds its ids.
+        key = (history, len(catalogue)) if self._cache_size and len(history.items) <= self._builder.shape.max_history else None
+        if key is not None:
+            with self._lock:
+                if (cached := self._cache.get(key)) is not None:
+                    self._cache.move_to_end(key)
+                    self._count(cache_hits=1, unknown_items=cached[1])
+                    return cached[0]
+        state, unknown = self._builder.from_history(catalogue, history)
+        with self._lock:
+            self._count(cache_misses=1, unknown_items=unknown, fallbacks=int(not len(state.seen)))
+            if key is not None:
+                self._cache[key] = state, unknown
+                while len(self._cache) > self._cache_size:
+                    self._cache.popitem(last=False)
+        return state
+
+    def score(self, user: User, candidates: Sequence[ItemId] | NDArray[Any]) -> Floats:
+        """Score candidates for one user, (n,). Unknown candidates go by the ``unknown`` policy."""
+        catalogue = self._open()
+        positions = self._positions(catalogue, candidates)
+        return self._score(catalogue, self.user_state(user), positions)
+
+    def score_pairs(self, users: Sequence[User], items: Sequence[ItemId] | NDArray[Any]) -> Floats:
+        """Score user ``users[i]`` with item ``items[i]``, (n,); every distinct user is encoded once."""
+        if len(users) != len(items):
+            raise DataError(f"{len(users)} users and {len(items)} items; give one item for each user")
+        catalogue = self._open()
+        positions = self._positions(catalogue, items)
+        groups: dict[Hashable, list[int]] = {}
+        for at, user in enumerate(users):
+            groups.setdefault(_user_key(user), []).append(at)
+        out = np.empty(len(items), np.float32)
+        for places in groups.values():
+            at_ = np.array(places)
+            out[at_] = self._score_user(catalogue, users[places[0]], positions[at_])
+        return out
+
+    def recommend(
+        self,
+        user: User,
+        k: int = 10,
+        *,
+        exclude: str | Sequence[ItemId] | None = "history",
+        allow: Sequence[ItemId] | NDArray[Any] | None = None,
+    ) -> Recommendations:
+        """Return the k best candidates; fewer where fewer are left. Among equal scores the lower row comes first.
+
+        ``exclude``: item ids, or "history" for the user's own items (a state stored in the bundle has none). ``allow``: item
+        ids, or a mask over the candidates.
+        """
+        if k < 1:
+            raise DataError(f"k = {k}; ask for at least 1 item")
+        catalogue, state = self._open(), self.user_state(user)
+        excluded = self._excluded(catalogue, state, exclude)
+        if allow is None:
+            scores = catalogue.score_all(state)
+            scores[excluded] = -np.inf
+            best = top_k(scores, k)
+            return _recommendations(catalogue, best, scores[best])
+        positions = np.setdiff1d(_allowed(catalogue, allow), excluded)
+        scores = catalogue.score(state, positions)
+        best = top_k(scores, k)
+        return _recommendations(catalogue, positions[best], scores[best])
+
+    def similar(self, item: ItemId, k: int = 10) -> Recommendations:
+        """Return the candidates whose vectors are nearest by cosine. Raises UnknownIdError."""
+        if k < 1:
+            raise DataError(f"k = {k}; ask for at least 1 item")
+        catalogue = self._open()
+        row = catalogue.rows([item])
+        if row[0] < 0:
+            raise UnknownIdError(f"item {as_text(item)!r:.80} is not in the bundle; `add_items` takes new ones")
+        scores = catalogue.cosine(int(row[0]))
+        own = catalogue.positions(row)
+        scores[own[own >= 0]] = -np.inf
+        best = top_k(scores, k)
+        return _recommendations(catalogue, best, scores[best])
+
+    def add_items(self, features: Features, text_vectors: Floats | None = None) -> None:
+        """Add items nobody has bought yet: from now on they are candidates and may stand in histories.
+
+        ``features``: a mapping of columns for each new id. ``text_vectors`` (n, t) takes the place of the hashed words. All of
+        them appear at once. Raises DataError for an id that exists, BundleError where the bundle has no item tower.
+        """
+        with self._adding:
+            catalogue = self._open()
+            if self._cold is None:
+                self._cold = ColdItems(self._bundle, self._threads)
+            ids = list(features)
+            if len({as_text(item) for item in ids}) != len(ids) or "" in ids:
+                raise DataError("the ids to add must be unique and not empty")
+            known = np.flatnonzero(catalogue.rows(ids) >= 0)
+            if len(known):
+                raise DataError(f"item {as_text(ids[known[0]])!r:.80} is already in the bundle; leave it out")
+            if ids:
+                self._catalogue = catalogue.with_added(self._cold.extend(catalogue.added, features, text_vectors))
+
+    def stats(self) -> dict[str, int]:
+        """Return counts since the start, and this process's memory in bytes where the system tells it."""
+        names = ("unknown_items", "unknown_candidates", "unknown_users", "fallbacks", "cache_hits", "cache_misses")
+        with self._lock:
+            found = {name: self._counts[name] for name in names}
+            found["cached_states"] = len(self._cache)
+        found["added_items"] = len(self._open().added.rows)
+        return found | _memory()
+
+    def _open(self) -> Catalogue:
+        catalogue: Catalogue | None = self._catalogue
+        if catalogue is None:
+            raise BundleError(f"the recommender of {self._bundle.path} is closed; open it again")
+        return catalogue
+
+    def _positions(self, catalogue: Catalogue, candidates: Sequence[ItemId] | NDArray[Any]) -> Ints:
+        if isinstance(candidates, str):
+            raise DataError(f"candidates are a list of item ids, got the string {candidates!r:.60}")
+        positions = catalogue.positions(catalogue.rows(candidates))
+        unknown = np.flatnonzero(positions < 0)
+        if len(unknown):
+            if self._unknown == "error":
+                name = as_text(candidates[int(unknown[0])])
+                raise UnknownIdError(f"item {name!r:.80} is no candidate of the bundle; open it with unknown='popularity'")
+            with self._lock:
+                self._count(unknown_candidates=len(unknown))
+        return positions
+
+    def _score(self, catalogue: Catalogue, state: UserState, positions: Ints) -> Floats:
+        known = positions >= 0
+        if known.all():
+            return catalogue.score(state, positions)
+        out = np.full(len(positions), self._unknown_score(), np.float32)
+        out[known] = catalogue.score(state, positions[known])
+        return out
+
+    def _score_user(self, catalogue: Catalogue, user: User, positions: Ints) -> Floats:
+        if self._unknown == "nan" and isinstance(user, (str, int)) and not self.has_user(user):
+            with self._lock:
+                self._count(unknown_users=1)
+            return np.full(len(positions), np.nan, np.float32)
+        return self._score(catalogue, self.user_state(user), positions)
+
+    def _unknown_score(self) -> float:
+        return math.nan if self._unknown == "nan" else float(self.manifest["unknown_score"])
+
+    def _user_row(self, user: str | int) -> int:
+        self._open()
+        if self._users is None:
+            return -1
+        text = as_text(user)
+        if self.manifest["user_ids"] == "hashed":
+            text = user_key_hash(text, self.manifest["user_key"])
+        return self._users.row(text)
+
+    def _stored_state(self, user: str | int) -> UserState:
+        row = self._user_row(user)
+        if row >= 0:
+            return self._builder.from_user_row(row)
+        if self._unknown == "error":
+            why = "is not in the bundle's user table" if self._users else "is not known: the bundle stores no users"
+            raise UnknownIdError(f"user {as_text(user)!r:.80} {why}; pass the user's history instead")
+        with self._lock:
+            self._count(unknown_users=1, fallbacks=1)
+        return self._builder.popularity()
+
+    def _excluded(self, catalogue: Catalogue, state: UserState, exclude: str | Sequence[ItemId] | None) -> Ints:
+        if exclude is None:
+            return np.zeros(0, np.int32)
+        if isinstance(exclude, str):
+            if exclude != "history":
+                raise DataError(f"exclude = {exclude!r:.60}; expected 'history', None or a list of item ids")
+            rows = state.seen
+        else:
+            rows = catalogue.rows(exclude)
+        positions = catalogue.positions(rows)
+        return positions[positions >= 0]
+
+    def _count(self, **more: int) -> None:
+        self._counts.update(more)
+
+    def _make_locks(self) -> None:
+        self._lock, self._adding = threading.Lock(), threading.Lock()
+
+    def _after_fork(self) -> None:
+        # A lock that another thread of the parent held would stay locked for ever.
+        self._make_locks()
+        if self._builder is not None:
+            self._builder.encoder.reload()
+        if self._cold is not None:
+            self._cold.tower.reload()
+
+
+_alive: weakref.WeakSet[Recommender] = weakref.WeakSet()
+
+
+def _reopen_sessions() -> None:
+    for recommender in list(_alive):
+        recommender._after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_reopen_sessions)
+
+
+def _user_key(user: User) -> Hashable:
+    if isinstance(user, UserState):
+        return id(user)
+    if isinstance(user, (str, int)):
+        return as_text(user)
+    return user if isinstance(user, History) else (tuple(user),)
+
+
+def _allowed(catalogue: Catalogue, allow: Sequence[ItemId] | NDArray[Any]) -> Ints:
+    if isinstance(allow, np.ndarray) and allow.dtype == np.bool_:
+        if len(allow) not in (catalogue.shape.candidates, len(catalogue)):
+            raise DataError(f"the mask `allow` has {len(allow)} entries; there are {len(catalogue)} candidates")
+        return np.flatnonzero(allow).astype(np.int32)
+    positions = catalogue.positions(catalogue.rows(allow))
+    return np.unique(positions[positions >= 0])
+
+
+def _recommendations(catalogue: Catalogue, positions: Iterable[int], scores: Floats) -> Recommendations:
+    places = [int(position) for position in positions]
+    items = tuple(catalogue.item_id(place) for place in places)
+    return Recommendations(items, scores, tuple(catalogue.name(place) for place in places))
+
+
+def _memory() -> dict[str, int]:
+    try:
+        lines = Path("/proc/self/smaps_rollup").read_text("ascii").splitlines()[1:]
+    except OSError:
+        return {}
+    size = {name: int(rest.split()[0]) * 1024 for name, _, rest in (line.partition(":") for line in lines)}
+    return {
+        "private_bytes": size["Private_Clean"] + size["Private_Dirty"],
+        "shared_bytes": size["Shared_Clean"] + size["Shared_Dirty"],
+    }

@@ -1,0 +1,125 @@
+"""From a history to a user state: encoder input, interest counts, the wide part's sum, rounding."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tlrec_edge.bundle import Bundle
+from tlrec_edge.catalogue import Catalogue
+from tlrec_edge.graph import Graph
+from tlrec_edge.history import History, UserState
+from tlrec_edge.layout import ENCODER
+
+Ints = NDArray[np.int32]
+Floats = NDArray[np.float32]
+_NO_ROWS = np.zeros(0, np.int32)
+_NO_VALUES = np.zeros(0, np.float32)
+
+
+class StateBuilder:
+    """Turns histories and stored user rows into states; safe to call from many threads."""
+
+    def __init__(self, bundle: Bundle, threads: int, exact: bool) -> None:
+        array = bundle.array
+        self.shape = shape = bundle.shape
+        self.exact = exact and shape.tables == "int8"
+        self.encoder = Graph(bundle.read(ENCODER), str(bundle.path / ENCODER), ["user"], threads)
+        self.encoder.check_inputs({"history": (None, shape.length, shape.d), "log_weight": (None, shape.length)})
+        self._wide = array("wide_indptr"), array("wide_columns"), array("wide_values")
+        self._groups, self._interest_in = array("groups"), array("interest_in")
+        self._position_bias, self._event_bias = array("position_bias"), array("event_bias")
+        self._age_bias = array("age_bias")
+        scale, limit = bundle.manifest["user_scale"], bundle.manifest["user_limit"]
+        self._scale = np.float32(scale[0]), np.float32(scale[1])
+        self._limit = np.float32(limit[0]), np.float32(limit[1])
+        self._bundle = bundle
+
+    def from_history(self, catalogue: Catalogue, history: History) -> tuple[UserState, int]:
+        """Return the state of a history and how many of its items are unknown."""
+        rows = catalogue.rows(history.items)
+        events, ages, order = history.columns()
+        if order is not None:
+            rows = rows[order]
+            events = None if events is None else events[order]
+            ages = None if ages is None else ages[order]
+        known = np.flatnonzero(rows >= 0)
+        if not len(known):
+            return self.popularity(), len(rows)
+        tail = known[-self.shape.length :]
+        log_weight = self._log_weight(len(tail), events, ages, tail)
+        deep = self._encode(catalogue.history_vectors(rows[tail]), log_weight)
+        recent, seen = _distinct(rows[known], self.shape.max_history)
+        recent = recent[recent < self.shape.items]
+        wide = _sum_rows(*self._wide, recent)
+        return self._state(deep, self._interest(recent), wide, seen), len(rows) - len(known)
+
+    def from_user_row(self, row: int) -> UserState:
+        """Return the state stored for row ``row`` of the bundle's user table."""
+        array, d = self._bundle.array, self.shape.d
+        start, end = array("user_wide_indptr")[row : row + 2]
+        wide = array("user_wide_columns")[start:end], array("user_wide_values")[start:end]
+        vector = array("user_rows")[row]
+        return self._state(vector[:d], vector[d:], wide, _NO_ROWS)
+
+    def popularity(self) -> UserState:
+        """Return the state of a user of whom nothing is known: every score is the item's bias."""
+        zeros = np.zeros(self.shape.d + self.shape.r, np.float32)
+        return self._state(zeros[: self.shape.d], zeros[self.shape.d :], (_NO_ROWS, _NO_VALUES), _NO_ROWS)
+
+    def _state(self, deep: Floats, interest: Floats, wide: tuple[Ints, Floats], seen: Ints) -> UserState:
+        one = np.float32(1.0)
+        if not self.exact:
+            return UserState(deep.copy(), interest.copy(), one, one, *wide, seen)
+        parts = [
+            np.clip(np.rint(part / scale), -limit, limit).astype(np.float32)
+            for part, scale, limit in zip((deep, interest), self._scale, self._limit, strict=True)
+        ]
+        return UserState(*parts, *self._scale, *wide, seen)
+
+    def _encode(self, vectors: Floats, log_weight: Floats) -> Floats:
+        # Always batch 1 and full length, so that a user's vector does not depend on who else asks.
+        length = self.shape.length
+        history = np.zeros((1, length, self.shape.d), np.float32)
+        weight = np.full((1, length), self.shape.pad, np.float32)
+        history[0, length - len(vectors) :] = vectors
+        weight[0, length - len(vectors) :] = log_weight
+        return self.encoder.run({"history": history, "log_weight": weight})[0][0]
+
+    def _log_weight(
+        self, n: int, events: Ints | None, ages: NDArray[np.float64] | None, tail: NDArray[np.intp]
+    ) -> Floats:
+        weight: Floats = self._position_bias[self.shape.length - n :].copy()
+        if events is not None:
+            weight += self._event_bias.take(events[tail])
+        if ages is not None and len(self._age_bias):
+            bucket = np.log2(1.0 + ages[tail]).astype(np.intp)
+            weight += self._age_bias.take(np.minimum(bucket, len(self._age_bias) - 1))
+        return weight
+
+    def _interest(self, rows: Ints) -> Floats:
+        if not self.shape.r:
+            return _NO_VALUES
+        groups = self._groups.take(rows, axis=0).ravel()
+        found, counts = np.unique(groups[groups >= 0], return_counts=True)
+        return np.log1p(counts.astype(np.float32)) @ self._interest_in.take(found, axis=0)  # (r,)
+
+
+def _distinct(rows: Ints, most: int) -> tuple[Ints, Ints]:
+    """Return the ``most`` most recent distinct rows and all distinct rows, each rising: the order of sums is then fixed."""
+    seen, last = np.unique(rows[::-1], return_index=True)
+    if len(seen) <= most:
+        return seen, seen
+    return seen[np.sort(np.argpartition(last, most)[:most])], seen
+
+
+def _sum_rows(indptr: NDArray[np.int64], columns: Ints, values: Floats, rows: Ints) -> tuple[Ints, Floats]:
+    """Return columns (rising) and values of the sum of sparse rows, added up in float64 in the order of ``rows``."""
+    starts = indptr.take(rows)
+    lengths = indptr.take(rows + 1) - starts
+    total = int(lengths.sum())
+    if not total:
+        return _NO_ROWS, _NO_VALUES
+    at = np.arange(total) + np.repeat(starts - (np.cumsum(lengths) - lengths), lengths)
+    found, inverse = np.unique(columns.take(at), return_inverse=True)
+    return found, np.bincount(inverse, weights=values.take(at)).astype(np.float32)

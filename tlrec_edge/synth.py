@@ -1,0 +1,227 @@
+"""Bundles of any size with realistic shape, for load tests and for those who have no model yet. Nothing in them is learned.
+
+Items form clusters, popularity follows Zipf's law, wide weights stay within a cluster. Tables are filled in chunks through
+memory maps, so that memory grows with the ids alone.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tlrec_edge.bundle import Bundle
+from tlrec_edge.bundle_writer import BundleWriter
+from tlrec_edge.cold import quantize_rows
+from tlrec_edge.errors import MissingExtraError
+from tlrec_edge.layout import ENCODER, ROW_DTYPES
+
+Floats = NDArray[np.float32]
+OPSET, IR = 18, 9
+_CHUNK = 65_536
+_KINDS = ("Mug", "Lamp", "Scarf", "Kettle", "Notebook", "Chair", "Pillow", "Knife", "Basket", "Clock", "Tray", "Candle")
+_LOOKS = ("red", "oak", "striped", "small", "vintage", "glass", "folding", "soft", "blue", "travel", "brass")
+
+
+@dataclass(frozen=True)
+class SynthConfig:
+    """Sizes of a synthetic bundle; ``wide`` is the most item-item weights a row, ``history_only`` items are no candidates."""
+
+    items: int
+    dim: int = 64
+    interest: int = 16
+    length: int = 50
+    groups: int = 200
+    wide: int = 20
+    history_only: int = 0
+    tables: str = "int8"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("items", "dim", "length", "groups"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} = {getattr(self, name)}; expected at least 1")
+        for name in ("interest", "wide", "history_only"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} = {getattr(self, name)}; expected at least 0")
+        if self.tables not in ROW_DTYPES:
+            raise ValueError(f"tables = {self.tables!r}; expected one of {', '.join(ROW_DTYPES)}")
+
+    @property
+    def rows(self) -> int:
+        return self.items + self.history_only
+
+    @property
+    def clusters(self) -> int:
+        return min(4096, max(1, int(self.items**0.5)))
+
+
+def synthesize(path: str | os.PathLike[str], config: SynthConfig) -> Bundle:
+    """Write a synthetic bundle at ``path``. Raises MissingExtraError without the package onnx."""
+    encoder = pooling_encoder(config.dim, config.length, config.seed)
+    rng = np.random.default_rng(config.seed)
+    with BundleWriter(path, _manifest(config)) as writer:
+        writer.blob(ENCODER, encoder)
+        _write_vectors(writer, config, rng)
+        _write_bias(writer, config)
+        _write_wide(writer, config, rng)
+        _write_small(writer, config, rng)
+        writer.strings("item_ids", (f"SKU{row:08d}" for row in range(config.rows)), index=True)
+        writer.strings("item_names", _names(config))
+    return Bundle.open(path)
+
+
+def pooling_encoder(dim: int, length: int, seed: int) -> bytes:
+    """Return an attention-pooling history encoder of random weights: one query, one hidden layer, a residual."""
+    try:
+        from onnx import TensorProto, checker, helper, numpy_helper
+    except ImportError as error:
+        raise MissingExtraError("writing an encoder graph", "build") from error
+    rng = np.random.default_rng(seed)
+    tensors = {
+        "query": rng.normal(0, dim**-0.5, (dim, 1)),
+        "in": rng.normal(0, dim**-0.5, (dim, dim)),
+        "in_bias": rng.normal(0, 0.1, dim),
+        "out": rng.normal(0, 0.5 * dim**-0.5, (dim, dim)),
+        "out_bias": np.zeros(dim),
+    }
+    initializers = [numpy_helper.from_array(value.astype(np.float32), name) for name, value in tensors.items()]
+    for name, axis in (("last", -1), ("middle", 1)):
+        initializers.append(numpy_helper.from_array(np.array([axis], np.int64), name))
+    node = helper.make_node
+    nodes = [
+        node("MatMul", ["history", "query"], ["logit_column"]),
+        node("Squeeze", ["logit_column", "last"], ["logit"]),
+        node("Add", ["logit", "log_weight"], ["weighted"]),
+        node("Softmax", ["weighted"], ["attention"], axis=-1),
+        node("Unsqueeze", ["attention", "middle"], ["attention_row"]),
+        node("MatMul", ["attention_row", "history"], ["pooled_row"]),
+        node("Squeeze", ["pooled_row", "middle"], ["pooled"]),
+        node("Gemm", ["pooled", "in", "in_bias"], ["hidden"]),
+        node("Relu", ["hidden"], ["active"]),
+        node("Gemm", ["active", "out", "out_bias"], ["change"]),
+        node("Add", ["pooled", "change"], ["user"]),
+    ]
+    value = helper.make_tensor_value_info
+    inputs = [
+        value("history", TensorProto.FLOAT, ["batch", length, dim]),
+        value("log_weight", TensorProto.FLOAT, ["batch", length]),
+    ]
+    graph = helper.make_graph(nodes, "encoder", inputs, [value("user", TensorProto.FLOAT, ["batch", dim])], initializers)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR)
+    checker.check_model(model)
+    blob: bytes = model.SerializeToString()
+    return blob
+
+
+def exact_limit(width: int) -> int:
+    """Return the largest user integer that keeps every int8 dot product of this width exact in float32."""
+    return (2**24 - 1) // (127 * max(1, width))
+
+
+def _manifest(config: SynthConfig) -> dict[str, Any]:
+    model = {"size": "fast", "mode": "synthetic", "d": config.dim, "r": config.interest, "L": config.length}
+    model |= {"N": config.rows, "C": config.items, "g": 1, "G": config.groups, "event_count": 5, "pad": -1e9}
+    return {
+        "opset": OPSET,
+        "ir": IR,
+        "tables": config.tables,
+        "model": model | {"max_history": 1024},
+        "user_scale": [2.0**-9, 2.0**-9],
+        "user_limit": [exact_limit(config.dim), exact_limit(config.interest)],
+        "unknown_score": float(_bias(config, np.array([config.items]))[0]),
+        "user_ids": None,
+        "user_key": None,
+        "quality": {"note": "synthetic: nothing was learned, so there is no quality to state"},
+        "transfer": {"note": "none: synthetic"},
+        "latency": {},
+        "provenance": {"synth": config.__dict__},
+    }
+
+
+def _chunks(n: int) -> Iterator[tuple[int, int]]:
+    for start in range(0, n, _CHUNK):
+        yield start, min(n, start + _CHUNK)
+
+
+def _write_vectors(writer: BundleWriter, config: SynthConfig, rng: np.random.Generator) -> None:
+    n, c, d, r = config.rows, config.items, config.dim, config.interest
+    dtype = np.dtype(ROW_DTYPES[config.tables])
+    history_rows, history_scale = writer.create("history_rows", dtype, (n, d)), np.empty(n, np.float32)
+    candidate_rows, candidate_scale = writer.create("candidate_rows", dtype, (c, d + r)), np.ones((c, 2), np.float32)
+    centres = rng.standard_normal((config.clusters, d), np.float32)
+    for start, end in _chunks(n):
+        centre = centres[np.arange(start, end) % config.clusters]
+        vectors = (centre + 0.5 * rng.standard_normal(centre.shape, np.float32)) * np.float32(d**-0.5)
+        history_rows[start:end], history_scale[start:end] = quantize_rows(vectors, dtype)
+        if start >= c:
+            continue
+        end = min(end, c)
+        deep = vectors[: end - start] + rng.normal(0, 0.2 * d**-0.5, (end - start, d)).astype(np.float32)
+        candidate_rows[start:end, :d], candidate_scale[start:end, 0] = quantize_rows(deep, dtype)
+        interest = rng.normal(0, 0.1, (end - start, r)).astype(np.float32)
+        candidate_rows[start:end, d:], candidate_scale[start:end, 1] = quantize_rows(interest, dtype)
+    writer.array("history_scale", history_scale)
+    writer.array("candidate_scale", candidate_scale)
+
+
+def _bias(config: SynthConfig, rank: NDArray[np.int64]) -> Floats:
+    """Return the log popularity of a rank under Zipf's law, on the scale of the scores."""
+    return (-0.15 * np.log1p(rank)).astype(np.float32)
+
+
+def _write_bias(writer: BundleWriter, config: SynthConfig) -> None:
+    bias = writer.create("candidate_bias", "<f4", (config.items,))
+    step = _coprime(config.items)
+    for start, end in _chunks(config.items):
+        # A popular item may stand anywhere: ranks are spread over the rows by a full cycle, without a table of them.
+        bias[start:end] = _bias(config, np.arange(start, end) * step % config.items)
+
+
+def _coprime(n: int) -> int:
+    """Return a step near 0.618 n that visits all of 0..n-1."""
+    step = max(1, int(n * 0.618))
+    while np.gcd(step, n) != 1:
+        step += 1
+    return step
+
+
+def _write_wide(writer: BundleWriter, config: SynthConfig, rng: np.random.Generator) -> None:
+    n, c, k = config.rows, config.items, config.clusters
+    per_cluster = c // k
+    most = min(config.wide, per_cluster)
+    lengths = rng.integers(most // 2, most + 1, n) if most else np.zeros(n, np.int64)
+    indptr = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    columns = writer.create("wide_columns", "<i4", (int(indptr[-1]),))
+    values = writer.create("wide_values", "<f4", (int(indptr[-1]),))
+    for start, end in _chunks(n):
+        if not most:
+            break
+        steps = rng.integers(1, per_cluster // most + 1, (end - start, most))
+        # Members of a cluster stand k rows apart, so rising member numbers are rising columns.
+        members = np.cumsum(steps, axis=1) - 1
+        found = members * k + (np.arange(start, end) % k)[:, None]  # (rows, most)
+        used = np.arange(most) < lengths[start:end, None]
+        span = slice(int(indptr[start]), int(indptr[end]))
+        columns[span] = found[used]
+        values[span] = rng.exponential(0.1, span.stop - span.start)
+    writer.array("wide_indptr", indptr)
+
+
+def _write_small(writer: BundleWriter, config: SynthConfig, rng: np.random.Generator) -> None:
+    groups = (np.arange(config.rows) % config.clusters % config.groups).astype(np.int32)
+    writer.array("groups", groups[:, None])
+    writer.array("interest_in", rng.normal(0, 0.1, (config.groups, config.interest)).astype(np.float32))
+    writer.array("position_bias", np.linspace(-1, 0, config.length, dtype=np.float32))
+    writer.array("event_bias", np.array([-0.5, -0.3, 0.0, 0.3, 0.0], np.float32))
+    writer.array("age_bias", np.linspace(0, -1, 12, dtype=np.float32))
+
+
+def _names(config: SynthConfig) -> Iterator[str]:
+    for row in range(config.rows):
+        cluster = row % config.clusters
+        yield f"{_LOOKS[row % len(_LOOKS)]} {_KINDS[cluster % len(_KINDS)]} {row}"
