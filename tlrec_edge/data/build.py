@@ -36,6 +36,8 @@ class SplitPlan:
     test_from: int | str | None = None
     valid_from: int | str | None = None
     seed: int = 0
+    negatives: int = 99
+    min_buyers: int = 0
     candidates: Path | None = None
 
     def __post_init__(self) -> None:
@@ -54,7 +56,10 @@ class Prepared:
 
 
 def prepare_files(
-    interactions: Sequence[Path], items: Sequence[Path] = (), schema: Schema | None = None, plan: SplitPlan | None = None
+    interactions: Sequence[Path],
+    items: Sequence[Path] = (),
+    schema: Schema | None = None,
+    plan: SplitPlan | None = None,
 ) -> Prepared:
     """Read files and build the dataset; several interaction files are put under each other."""
     if not interactions:
@@ -87,7 +92,8 @@ def prepare_tables(
     schema, plan = schema or Schema(), plan or SplitPlan()
     named = read_named_rows(plan.candidates) if plan.candidates else None
     log = clean_interactions(interactions, schema, where)
-    filed = read_items(items, schema, items_where) if items else no_items()
+    filed = read_items(items, schema, items_where, check_domains=log.domain is None) if items else no_items()
+    _check_domains(log, filed, schema)
     homes = _home_names(log, filed)
     row_domains, domain_names = _row_domains(log, homes)
     keep = ~np.isin(row_domains, [code for code, name in enumerate(domain_names) if name in schema.drop_domains])
@@ -100,6 +106,8 @@ def prepare_tables(
     position = {name: code for code, name in enumerate(domains)}
     recode = np.array([position.get(name, -1) for name in domain_names], np.int32)
     table = _sorted_log(log, _codes(log.user, user_row), _codes(log.item, item_row), recode[row_domains], keep)
+    if not len(table):
+        raise DataError(f"{where}: no rows are left outside the dropped domains {', '.join(schema.drop_domains)}")
     rows = code_rows(named, user_row, item_row) if named else None
     split = make_split(
         table,
@@ -109,6 +117,8 @@ def prepare_tables(
         test_from=plan.test_from,
         valid_from=plan.valid_from,
         seed=plan.seed,
+        negatives=plan.negatives,
+        min_buyers=plan.min_buyers,
         rows=rows,
     )
     cleaning = _cleaning(log, filed, keep, made_missing, schema)
@@ -124,6 +134,11 @@ def prepare_tables(
         source=source,
     )
     return Prepared(dataset, dict(log.roles), dict(filed.kinds), log.unused)
+
+
+def _check_domains(log: CleanLog, filed: RawItems, schema: Schema) -> None:
+    if schema.domains and log.domain is None and filed.home is None:
+        raise DataError('the schema has [domains] but no table has a domain column; name it: domain = "column"')
 
 
 def _all_ids(
@@ -153,7 +168,8 @@ def _rows_of(names: Sequence[str]) -> dict[str, int]:
 
 def _codes(labels: Any, row: Mapping[str, int]) -> NDArray[np.int32]:
     table = np.array([row.get(name, -1) for name in labels.names], np.int32)
-    return table[labels.codes]
+    rows: NDArray[np.int32] = table[labels.codes]
+    return rows
 
 
 def _home_names(log: CleanLog, filed: RawItems) -> dict[str, str]:

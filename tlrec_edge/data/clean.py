@@ -11,8 +11,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from tlrec_edge.data.dataset import EVENT_WEIGHTS, EVENTS
+from tlrec_edge.data.names import COUNT_EVENTS, INTERACTION_NAMES
 from tlrec_edge.data.parse import Labels, read_ids, read_labels, read_numbers, read_times
-from tlrec_edge.data.schema import COUNT_EVENTS, INTERACTION_NAMES, Schema, find_roles, need_role
+from tlrec_edge.data.schema import Schema, find_roles, nearest, need_role
 from tlrec_edge.errors import DataError
 
 Codes = NDArray[np.int64]
@@ -38,8 +39,8 @@ class Sieve:
 class CleanLog:
     """Kept rows as columns of equal length; ``codes`` index the names beside them.
 
-    ``domain`` is None where interactions carry none (the item's home domain counts then). ``is_category`` marks items that
-    are categories. ``title``, ``category`` and ``price`` are what the log itself says about its items.
+    ``domain`` is None where interactions carry none (the item's home domain counts then). ``is_category`` marks items
+    that are categories. ``title``, ``category`` and ``price`` are what the log itself says about its items.
     """
 
     user: Labels
@@ -76,14 +77,16 @@ def clean_interactions(tables: Sequence[pd.DataFrame], schema: Schema, where: st
     """Clean interaction tables by a schema. Raises DataError when no row is left, with the reasons.
 
     A row of aggregated counts becomes one interaction for each positive count, with
-    weight = event weight * log1p(count); any other row weighs its event's weight. Where the item is empty and a category
-    is given, the category stands as the item ``category:NAME``.
+    weight = event weight * log1p(count); any other row weighs its event's weight. Where the item is empty and a
+    category is given, the category stands as the item ``category:NAME``.
     """
     raw, roles = join_tables(tables, schema, where)
     sieve = Sieve(np.ones(len(raw), bool))
     user, (item, is_category) = read_ids(raw["user"]), _read_items(raw)
     sieve.drop("no user id", user.codes < 0)
     sieve.drop("no item id", item.codes < 0)
+    if is_category.any():
+        sieve.counts["category instead of an item (kept)"] = int((sieve.keep & is_category).sum())
     _drop_cancelled(raw, schema, sieve, where)
     price = _drop_numbers(raw, schema, sieve)
     time = _drop_times(raw, schema, sieve)
@@ -105,7 +108,7 @@ def clean_interactions(tables: Sequence[pd.DataFrame], schema: Schema, where: st
     return CleanLog(
         user=Labels(user.codes[row], user.names),
         item=Labels(item.codes[row], item.names),
-        domain=rename_domains(labels("domain"), schema),
+        domain=rename_domains(labels("domain"), schema, where),
         event=event,
         weight=weight,
         time=time[row],
@@ -113,17 +116,24 @@ def clean_interactions(tables: Sequence[pd.DataFrame], schema: Schema, where: st
         users=frozenset(user.names[code] for code in np.unique(user.codes[row])),
         counts=counts,
         roles=roles,
-        unused=tuple(name.removeprefix("raw:") for name in raw.columns if name.startswith("raw:")),
+        unused=_unused(raw, schema),
         title=labels("title"),
         category=labels("category"),
         price=None if price is None else price[row],
     )
 
 
-def rename_domains(labels: Labels | None, schema: Schema) -> Labels | None:
-    """Apply the schema's [domains]; an empty cell becomes the domain "unknown"."""
+def rename_domains(labels: Labels | None, schema: Schema, where: str, check: bool = True) -> Labels | None:
+    """Apply the schema's [domains]; an empty cell becomes the domain "unknown".
+
+    With ``check`` a value that the schema renames but nobody has is an error: it is nearly always misspelt.
+    """
     if labels is None:
         return None
+    absent = [value for value in schema.domains if value not in (*labels.names, "*")]
+    if absent and check:
+        known = ", ".join(sorted(labels.names)[:30])
+        raise DataError(f"{where}: no domain {absent[0]!r} to rename{nearest(absent[0], labels.names)}; known: {known}")
     names = [schema.domain_of(name) for name in labels.names]
     order = sorted({*names, NO_DOMAIN} if (labels.codes < 0).any() else set(names))
     position = {name: i for i, name in enumerate(order)}
@@ -134,6 +144,12 @@ def rename_domains(labels: Labels | None, schema: Schema) -> Labels | None:
 def category_id(name: str) -> str:
     """Return the id of the item that stands for a whole category."""
     return f"category:{name}"
+
+
+def _unused(raw: pd.DataFrame, schema: Schema) -> tuple[str, ...]:
+    used = schema.cancelled[0] if schema.cancelled else ""
+    names = [name.removeprefix("raw:") for name in raw.columns if name.startswith("raw:")]
+    return tuple(name for name in names if name != used)
 
 
 def _read_items(raw: pd.DataFrame) -> tuple[Labels, Bools]:

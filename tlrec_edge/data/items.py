@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from tlrec_edge.data.clean import CleanLog, category_id, rename_domains
 from tlrec_edge.data.dataset import ItemTable
+from tlrec_edge.data.names import INTERACTION_NAMES, ITEM_NAMES, plain
 from tlrec_edge.data.parse import Labels, read_ids, read_labels, read_numbers
-from tlrec_edge.data.schema import INTERACTION_NAMES, ITEM_NAMES, Schema, find_roles, nearest, need_role, plain
+from tlrec_edge.data.schema import Schema, find_roles, nearest, need_role
 from tlrec_edge.errors import DataError
 
 _MOST_CATEGORIES = 1000
@@ -46,7 +47,9 @@ def no_items() -> RawItems:
     return RawItems((), pd.DataFrame(), {})
 
 
-def read_items(tables: Sequence[pd.DataFrame], schema: Schema, where: str = "items") -> RawItems:
+def read_items(
+    tables: Sequence[pd.DataFrame], schema: Schema, where: str = "items", check_domains: bool = True
+) -> RawItems:
     """Merge item tables and tell what kind of feature each column is."""
     roles: dict[str, str] = {}
     parts = []
@@ -66,7 +69,9 @@ def read_items(tables: Sequence[pd.DataFrame], schema: Schema, where: str = "ite
         "item rows repeated": int((repeated & ~blank).sum()),
     }
     frame = frame[keep].reset_index(drop=True)
-    home = rename_domains(read_labels(frame[roles["domain"]]), schema) if "domain" in roles else None
+    home = (
+        rename_domains(read_labels(frame[roles["domain"]]), schema, where, check_domains) if "domain" in roles else None
+    )
     skip = {roles["item"], roles.get("domain", ""), *(c for c, kind in schema.features.items() if kind == "ignore")}
     if roles.get("domain") in schema.features:
         skip.discard(roles["domain"])
@@ -95,8 +100,8 @@ def read_ids_as_text(column: pd.Series[Any]) -> pd.Series[Any]:
 def line_up(raw: RawItems, log: CleanLog, items: Sequence[str]) -> tuple[ItemTable, int]:
     """Build the item table for ``items``; also return how many numbers were made missing.
 
-    Without an item file they are described by the log: the most frequent title and category, the median price. (Beside a
-    file this would give away which items are sold later: those that have a price.)
+    Without an item file they are described by the log: the most frequent title and category, the median price. (Beside
+    a file this would give away which items are sold later: those that have a price.)
     """
     position = raw.row
     rows = np.array([position.get(item, -1) for item in items], np.int64)
@@ -131,9 +136,7 @@ def _add_log_features(
         labels = {category_id(name): name for name in log.category.names}
         logged = _from_log(log, log.category, items) if not raw.ids else ("",) * len(items)
         filed = categorical.get(column, ("",) * len(items))
-        categorical[column] = tuple(
-            a or labels.get(item, b) for a, b, item in zip(filed, logged, items, strict=True)
-        )
+        categorical[column] = tuple(a or labels.get(item, b) for a, b, item in zip(filed, logged, items, strict=True))
         names = tuple(name or labels.get(item, "") for name, item in zip(names, items, strict=True))
     if raw.ids:
         return names

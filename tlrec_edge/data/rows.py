@@ -9,9 +9,10 @@ from typing import NamedTuple
 import numpy as np
 
 from tlrec_edge.data.dataset import Dataset, Rows
+from tlrec_edge.data.names import INTERACTION_NAMES
 from tlrec_edge.data.parse import read_ids
 from tlrec_edge.data.read import read_table
-from tlrec_edge.data.schema import INTERACTION_NAMES, find_roles, need_role
+from tlrec_edge.data.schema import find_roles, need_role
 from tlrec_edge.errors import DataError
 
 _NAMES: Mapping[str, tuple[str, ...]] = {
@@ -88,5 +89,5 @@ def _check_known(what: str, cells: Sequence[Sequence[str]], known: Mapping[str, 
         row, name = bad[0]
         raise DataError(
             f"{source}: {len({row for row, _ in bad})} of {len(cells)} rows name an unknown {what}, "
-            f"first {name[:60]!r} in line {row}; give the file to prepare with --split given --candidates, or remove them"
+            f"first {name[:60]!r} in line {row}; prepare with --split given --candidates, or remove them"
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,57 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from tlrec_edge.data.dataset import EVENTS
+from tlrec_edge.data.names import EVENT_SYNONYMS, INTERACTION_NAMES, ITEM_NAMES, plain
 from tlrec_edge.errors import DataError
 
-COUNT_EVENTS = {"views": "view", "clicks": "click", "carts": "cart", "purchases": "purchase"}
-"""Columns of aggregated counts, and the event each one counts."""
 FEATURE_KINDS = ("text", "categorical", "numeric", "ignore")
 DUPLICATES = ("drop", "keep", "first-pair")
-
-# Compared without case, spaces and punctuation: "User_ID", "user id" and "userid" are one name. Earlier names win.
-INTERACTION_NAMES: Mapping[str, tuple[str, ...]] = {
-    "user": tuple(
-        "user userid uid customer customerid custid household householdid visitor visitorid member memberid buyerid "
-        "accountid reviewerid sessionid 用户id 用户 用户编号 会员id 会员编号 客户id 客户 客户编号 买家id 顾客id".split()
-    ),
-    "item": tuple(
-        "item itemid iid product productid sku skuid stockcode goods goodsid articleid article asin productcode "
-        "商品id 商品 商品编号 物品id 物品 产品id 产品 产品编号 货号".split()
-    ),
-    "event": tuple("event eventtype behavior behaviour behaviortype action actiontype 行为 行为类型 事件 事件类型".split()),
-    "timestamp": tuple(
-        "timestamp time datetime date eventtime invoicedate orderdate purchasedate transactiontimestamp transactiondate "
-        "createdat ts 时间 时间戳 日期 购买时间 下单时间 行为时间".split()
-    ),
-    "quantity": tuple("quantity qty amount units 数量 购买数量 件数".split()),
-    "price": tuple("price unitprice 价格 单价".split()),
-    "domain": tuple("domain market country site 市场 国家 站点 领域 域".split()),
-    "category": tuple("category categoryname categoryid 分类 类别 类目 品类 商品分类 商品类别".split()),
-    "title": tuple("title description name productname itemname 商品名称 标题 名称 商品标题 品名".split()),
-    "views": tuple("views viewcount impressions 浏览次数 浏览量 曝光次数".split()),
-    "clicks": tuple("clicks click clickcount nclicks 点击次数 点击量 点击数".split()),
-    "carts": tuple("carts cartcount addtocartcount 加购次数 加购数".split()),
-    "purchases": tuple("purchases purchase purchasecount orders ordercount buys 购买次数 购买量 购买数".split()),
-}
-ITEM_NAMES: Mapping[str, tuple[str, ...]] = {
-    "item": (*INTERACTION_NAMES["item"], "id"),
-    "domain": INTERACTION_NAMES["domain"],
-    "category": INTERACTION_NAMES["category"],
-    "name": ("title", "name", "itemname", "productname", "商品名称", "标题", "名称", "商品标题", "品名", "description"),
-}
-_EVENT_NAMES = {
-    "view": "view views pv browse impression detail 浏览 曝光 查看",
-    "click": "click clicks 点击",
-    "cart": "cart addtocart cartadd basket 加购 加购物车 购物车",
-    "purchase": "purchase purchases buy order transaction sale 购买 下单 成交",
-    "other": "other fav favorite favourite like wishlist share removefromcart 收藏 分享",
-}
-EVENT_SYNONYMS = {name: event for event, names in _EVENT_NAMES.items() for name in names.split()}
-
-
-def plain(name: str) -> str:
-    """Reduce a column name or event value to what is compared: lower case, letters and digits only."""
-    return re.sub(r"[\W_]+", "", name.casefold())
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -184,9 +137,7 @@ def need_role(roles: Mapping[str, str], role: str, columns: Sequence[str], table
     hints = [(column, hint) for column in columns if (hint := nearest(column, known))]
     near = f"; is {hints[0][0]!r} the {role}?" if hints else ""
     raise DataError(
-        f"{table}: no {role} column; found {', '.join(columns)}{near} Name it in a schema: {role} = \"column\""
-        if near
-        else f"{table}: no {role} column; found {', '.join(columns)}; name it in a schema: {role} = \"column\""
+        f'{table}: no {role} column; found {", ".join(columns)}{near}; name it in a schema: {role} = "column"'
     )
 
 
@@ -216,5 +167,5 @@ def _names(value: Any, key: str) -> list[str]:
 
 def _cancelled(value: Any) -> tuple[str, str]:
     if not isinstance(value, Mapping) or set(value) != {"column", "prefix"}:
-        raise DataError(f"'cancelled' is {value!r}, expected {{ column = \"InvoiceNo\", prefix = \"C\" }}")
+        raise DataError(f'cancelled is {value!r}, expected {{ column = "InvoiceNo", prefix = "C" }}')
     return str(value["column"]), str(value["prefix"])

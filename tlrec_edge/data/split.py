@@ -43,18 +43,27 @@ def make_split(
     test_from: int | str | None = None,
     valid_from: int | str | None = None,
     seed: int = 0,
+    negatives: int = 99,
+    min_buyers: int = 0,
     rows: Rows | None = None,
 ) -> Split:
-    """Divide interactions by a kind of ``SPLITS``. Dates are "YYYY-MM-DD[ HH:MM:SS]" in UTC, or seconds since 1970."""
+    """Divide interactions by a kind of ``SPLITS``. Dates are "YYYY-MM-DD[ HH:MM:SS]" in UTC, or seconds since 1970.
+
+    ``min_buyers`` is stored for the tasks: how many users must have bought a candidate before the test.
+    """
     if kind not in SPLITS:
         raise DataError(f"unknown split {kind!r}; known: {', '.join(SPLITS)}")
     if kind == "given" and rows is None:
         raise DataError("split 'given' needs a file of test rows: --candidates FILE (user, item, negatives)")
+    if kind == "new-users" and len(users) < 2:
+        raise DataError("split 'new-users' needs at least 2 users and the data has 1; use --split time")
     if kind == "new-users" and not 2 <= folds <= len(users):
         raise DataError(f"{folds} folds do not fit {len(users)} users; choose 2 to {len(users)}")
     request = SplitRequest(interactions, users, folds, as_seconds(test_from), as_seconds(valid_from), seed)
     role, fold, settings = SPLITS[kind](request)
-    return Split(kind=kind, role=role, fold=fold, seed=seed, settings=settings, rows=rows)
+    if min_buyers:
+        settings["min_buyers"] = min_buyers
+    return Split(kind, role, fold, negatives=negatives, seed=seed, settings=settings, rows=rows)
 
 
 def as_seconds(date: int | str | None) -> int | None:
@@ -71,7 +80,7 @@ def as_seconds(date: int | str | None) -> int | None:
 def _leave_one_out(request: SplitRequest) -> SplitParts:
     """Last interaction of each (user, domain) = test, the one before = validation, where there are 3 or more.
 
-    Without time it is a random *item* that is held out with all its rows, so that a click does not give a purchase away.
+    Without time a random *item* is held out with all its rows, so that a click does not give a purchase away.
     """
     log = request.log
     if log.time.any():

@@ -1,0 +1,61 @@
+"""Common names of columns and of events, English and Chinese, in the order in which they are preferred.
+
+Compared without case, spaces and punctuation: "User_ID", "user id" and "userid" are one name.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+COUNT_EVENTS = {"views": "view", "clicks": "click", "carts": "cart", "purchases": "purchase"}
+"""Columns of aggregated counts, and the event each one counts."""
+
+
+def plain(name: str) -> str:
+    """Reduce a column name or event value to what is compared: lower case, letters and digits only."""
+    return re.sub(r"[\W_]+", "", name.casefold())
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
+INTERACTION_NAMES: Mapping[str, tuple[str, ...]] = {
+    "user": _words(
+        "user userid uid customer customerid custid household householdid visitor visitorid member memberid buyerid "
+        "accountid reviewerid sessionid 用户id 用户 用户编号 会员id 会员编号 客户id 客户 客户编号 买家id 顾客id"
+    ),
+    "item": _words(
+        "item itemid iid product productid sku skuid stockcode goods goodsid articleid article asin productcode "
+        "商品id 商品 商品编号 物品id 物品 产品id 产品 产品编号 货号"
+    ),
+    "event": _words("event eventtype behavior behaviour behaviortype action actiontype 行为 行为类型 事件 事件类型"),
+    "timestamp": _words(
+        "timestamp time datetime date eventtime invoicedate orderdate purchasedate transactiontimestamp "
+        "transactiondate createdat ts 时间 时间戳 日期 购买时间 下单时间 行为时间"
+    ),
+    "quantity": _words("quantity qty 数量 购买数量 件数"),
+    "price": _words("price unitprice 价格 单价"),
+    "domain": _words("domain market country site 市场 国家 站点 领域 域"),
+    "category": _words("category categoryname categoryid 分类 类别 类目 品类 商品分类 商品类别"),
+    "title": _words("title description name productname itemname 商品名称 标题 名称 商品标题 品名"),
+    "views": _words("views viewcount impressions 浏览次数 浏览量 曝光次数"),
+    "clicks": _words("clicks click clickcount nclicks 点击次数 点击量 点击数"),
+    "carts": _words("carts cartcount addtocartcount 加购次数 加购数"),
+    "purchases": _words("purchases purchase purchasecount orders ordercount buys 购买次数 购买量 购买数"),
+}
+ITEM_NAMES: Mapping[str, tuple[str, ...]] = {
+    "item": (*INTERACTION_NAMES["item"], "id"),
+    "domain": INTERACTION_NAMES["domain"],
+    "category": INTERACTION_NAMES["category"],
+    "name": _words("title name itemname productname 商品名称 标题 名称 商品标题 品名 description"),
+}
+_EVENT_NAMES = {
+    "view": "view views pv browse impression detail 浏览 曝光 查看",
+    "click": "click clicks 点击",
+    "cart": "cart addtocart cartadd basket 加购 加购物车 购物车",
+    "purchase": "purchase purchases buy order transaction sale 购买 下单 成交",
+    "other": "other fav favorite favourite like wishlist share removefromcart 收藏 分享",
+}
+EVENT_SYNONYMS = {name: event for event, names in _EVENT_NAMES.items() for name in _words(names)}
