@@ -1,4 +1,4 @@
-"""The bundle: one folder of memory-mapped arrays, graphs and a manifest, checked before use. No pickle, no path that leaves it."""
+"""The bundle: one folder of memory-mapped arrays, graphs and a manifest, checked before use; no path leaves it."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ from tlrec_edge.layout import (
     expected_optional,
 )
 
+Arrays = dict[str, NDArray[Any]]
 VERIFY_LEVELS = ("none", "size", "full")
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _CHUNK = 1 << 20
@@ -39,7 +40,7 @@ _REMEDY = "copy or export the bundle again"
 class Bundle:
     """An opened bundle: its manifest and views of its arrays. Use ``Bundle.open``."""
 
-    def __init__(self, path: Path, manifest: dict[str, Any], shape: ModelShape, arrays: dict[str, NDArray[Any]]) -> None:
+    def __init__(self, path: Path, manifest: dict[str, Any], shape: ModelShape, arrays: Arrays) -> None:
         self.path, self.manifest, self.shape = path, manifest, shape
         self._arrays = arrays
 
@@ -103,8 +104,8 @@ def write_bundle(
 ) -> Bundle:
     """Write a bundle at ``path`` whole or not at all, and return it opened.
 
-    Names in ``arrays`` and ``strings`` are those of the format without ``.npy``. An older bundle at ``path`` is replaced;
-    any other folder that is not empty is refused with BundleError.
+    Names in ``arrays`` and ``strings`` are those of the format without ``.npy``. An older bundle at ``path`` is
+    replaced; any other folder that is not empty is refused with BundleError.
     """
     with BundleWriter(path, manifest) as writer:
         for name, array in arrays.items():
@@ -125,7 +126,9 @@ def read_manifest(root: Path) -> dict[str, Any]:
     try:
         manifest = json.loads((root / MANIFEST).read_text("utf-8"))
     except FileNotFoundError:
-        raise BundleError(f"{root} holds no {MANIFEST}, so it is not a bundle; give the folder that export wrote") from None
+        raise BundleError(
+            f"{root} holds no {MANIFEST}: not a bundle; give the folder that `tlrec-edge export` wrote"
+        ) from None
     except (OSError, ValueError, RecursionError) as error:
         raise BundleError(f"{root / MANIFEST} is not readable JSON ({error}); {_REMEDY}") from error
     if not isinstance(manifest, dict) or "format" not in manifest:
@@ -153,7 +156,7 @@ def _listed_files(root: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
         raise BundleError(f"{root / MANIFEST} lists no files; {_REMEDY}")
     for name in files:
         if not _PLAIN_NAME.fullmatch(name):
-            raise BundleError(f"{root / MANIFEST} lists {name!r}, which is not a plain file name; do not use this bundle")
+            raise BundleError(f"{root / MANIFEST} lists {name!r:.80}, no plain file name; do not use this bundle")
     return files
 
 
@@ -180,7 +183,7 @@ def _map_array(path: Path, wanted: Expected) -> NDArray[Any]:
             start = file.tell()
     except (OSError, ValueError) as error:
         raise BundleError(f"{path} is not a .npy file ({error}); {_REMEDY}") from error
-    if dtype.str not in wanted.dtypes or fortran and len(shape) > 1:
+    if dtype.str not in wanted.dtypes or (fortran and len(shape) > 1):
         order = " in Fortran order" if fortran else ""
         raise BundleError(f"{path} holds {dtype.str}{order}, expected {' or '.join(wanted.dtypes)}; {_REMEDY}")
     fits = len(shape) == len(wanted.shape) and all(w in (None, s) for s, w in zip(shape, wanted.shape, strict=True))
@@ -236,5 +239,6 @@ def _check_contents(bundle: Bundle) -> None:
             raise BundleError(f"{file} points outside 0..{limits[name][1] - 1}; {_REMEDY}")
         if name.endswith(("indptr.npy", "offsets.npy", "buckets.npy")) and (np.diff(array) < 0).any():
             raise BundleError(f"{file} is not in rising order; {_REMEDY}")
-        if array.dtype.kind == "f" and not all(np.isfinite(array[i : i + _CHUNK]).all() for i in range(0, len(array), _CHUNK)):
+        chunks = (array[start : start + _CHUNK] for start in range(0, len(array), _CHUNK))
+        if array.dtype.kind == "f" and not all(np.isfinite(chunk).all() for chunk in chunks):
             raise BundleError(f"{file} holds NaN or infinite values; {_REMEDY}")

@@ -32,8 +32,8 @@ class BundleWriter:
 
     def __init__(self, path: str | os.PathLike[str], manifest: Mapping[str, Any]) -> None:
         self.path = Path(os.path.abspath(path))
-        self._manifest = {"format": FORMAT, "tlrec_edge": VERSION, "created": datetime.now(UTC).isoformat(), "deltas": []}
-        self._manifest.update(manifest)
+        created = datetime.now(UTC).isoformat(timespec="seconds")
+        self._manifest = {"format": FORMAT, "tlrec_edge": VERSION, "created": created, "deltas": [], **manifest}
         self._sealed = False
 
     def __enter__(self) -> Self:
@@ -62,7 +62,7 @@ class BundleWriter:
 
     def create(self, name: str, dtype: DTypeLike, shape: tuple[int, ...]) -> NDArray[Any]:
         """Return a writable map of a new array ``name``.npy."""
-        return np.lib.format.open_memmap(self.folder / f"{name}.npy", "w+", np.dtype(dtype), shape)  # type: ignore[no-untyped-call,no-any-return]
+        return np.lib.format.open_memmap(self.folder / f"{name}.npy", "w+", np.dtype(dtype), shape)
 
     def strings(self, name: str, values: Iterable[str], *, index: bool = False) -> None:
         """Write a string table, and with ``index`` its id index: values must then be unique and not empty."""
@@ -97,7 +97,7 @@ def _refuse_foreign(path: Path) -> None:
     """Raise unless ``path`` is free, an empty folder or a bundle."""
     if path.is_dir():
         if any(path.iterdir()) and not (path / MANIFEST).is_file():
-            raise BundleError(f"{path} is a folder with other things in it; choose a new or empty folder for the bundle")
+            raise BundleError(f"{path} is a folder with other things in it; choose a new or empty folder")
     elif path.exists():
         raise BundleError(f"{path} is a file; choose a folder for the bundle")
 

@@ -47,9 +47,10 @@ class Stacked:
 
     def take(self, at: NDArray[Any]) -> NDArray[Any]:
         if not len(self.extra):
-            return self.base.take(at, axis=0)
+            rows: NDArray[Any] = self.base.take(at, axis=0)
+            return rows
         late = np.flatnonzero(at >= len(self.base))
-        out = self.base.take(np.minimum(at, len(self.base) - 1), axis=0)
+        out: NDArray[Any] = self.base.take(np.minimum(at, len(self.base) - 1), axis=0)
         out[late] = self.extra.take(at[late] - len(self.base), axis=0)
         return out
 

@@ -36,8 +36,8 @@ class ColdItems:
         self._bias = np.float32(bundle.manifest["unknown_score"])
         self.encoder = read_features(bundle)
         self.tower = Graph(bundle.read(ITEM_TOWER), str(bundle.path / ITEM_TOWER), ["history", "candidate"], threads)
-        widths = zip(TowerInputs._fields, self._encode({}, 0, None), strict=True)
-        self.tower.check_inputs({name: (None, part.shape[1]) for name, part in widths if part.shape[1]})
+        parts = self._encode({}, 0, None)._asdict()
+        self.tower.check_inputs({name: (None, part.shape[1]) for name, part in parts.items() if part.shape[1]})
 
     def extend(self, added: Added, features: Features, text_vectors: Floats | None) -> Added:
         """Return ``added`` with these items behind the old ones."""
@@ -77,13 +77,13 @@ class ColdItems:
         if text_vectors is not None:
             text_vectors = np.asarray(text_vectors, np.float32)
             if text_vectors.shape != (n, width) or not np.isfinite(text_vectors).all():
-                raise DataError(f"text_vectors has shape {text_vectors.shape}; expected finite values of shape {(n, width)}")
+                raise DataError(f"text_vectors has shape {text_vectors.shape}; expected finite values, {(n, width)}")
         return self.encoder.encode(columns, n, text_vectors)
 
     def _run(self, inputs: TowerInputs) -> tuple[Floats, Floats]:
         parts = []
         for start in range(0, len(inputs.text), _BATCH):
-            batch = {name: part[start : start + _BATCH] for name, part in zip(inputs._fields, inputs, strict=True)}
+            batch = {name: part[start : start + _BATCH] for name, part in inputs._asdict().items()}
             parts.append(self.tower.run({name: batch[name] for name in self.tower.inputs}))
         history, candidate = (np.concatenate(part) for part in zip(*parts, strict=True))
         if not (np.isfinite(history).all() and np.isfinite(candidate).all()):
@@ -102,7 +102,9 @@ def read_features(bundle: Bundle) -> FeatureEncoder:
             bundle.array("text_table").astype(np.float32),
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise BundleError(f"{bundle.path / FEATURES} is not a feature schema ({error}); export the bundle again") from error
+        raise BundleError(
+            f"{bundle.path / FEATURES} is no feature schema ({error}); export the bundle again"
+        ) from error
 
 
 def features_json(encoder: FeatureEncoder) -> bytes:

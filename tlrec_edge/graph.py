@@ -34,7 +34,7 @@ class Graph:
     def check_inputs(self, expected: Mapping[str, tuple[int | None, ...]]) -> None:
         """Raise BundleError unless the inputs are these, None standing for a free axis."""
         if set(self.inputs) != set(expected):
-            raise BundleError(f"{self._name} has inputs {sorted(self.inputs)}, expected {sorted(expected)}; export again")
+            raise BundleError(f"{self._name} takes {sorted(self.inputs)}, expected {sorted(expected)}; export again")
         for name, want in expected.items():
             found = self.inputs[name]
             fits = len(found) == len(want) and all(
@@ -56,4 +56,5 @@ class Graph:
             return onnxruntime.InferenceSession(self._blob, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's own errors share no base class
             reason = str(error).splitlines()[0]
-            raise BundleError(f"{self._name} does not load in onnxruntime {onnxruntime.__version__}: {reason}") from error
+            version = onnxruntime.__version__
+            raise BundleError(f"{self._name} does not load in onnxruntime {version}: {reason:.300}") from error

@@ -23,10 +23,10 @@ _CODES = {name: code for code, name in enumerate(EVENTS)}
 
 @dataclass(frozen=True)
 class History:
-    """What a user did, oldest first. ``events`` are names or codes of ``EVENTS``; ``timestamps`` and ``now`` are in seconds.
+    """What a user did, oldest first. ``events`` are names or codes of ``EVENTS``; times are in seconds since 1970.
 
-    ``now=None`` is the last timestamp. Events are put in order of time where there are timestamps; one that is not finite
-    counts as the oldest.
+    ``now=None`` is the last timestamp. Events are put in order of their timestamps, where there are any; one that is not
+    finite counts as the oldest.
     """
 
     items: Sequence[ItemId]
@@ -68,7 +68,7 @@ class History:
 
 @dataclass(frozen=True, eq=False)
 class UserState:
-    """Opaque: a user vector on the scale it is scored with, and the wide part's sum. Reusable with the bundle it came from."""
+    """Opaque: a user vector on the scale it is scored with and the wide part's sum. Belongs to its bundle."""
 
     deep: Floats
     interest: Floats

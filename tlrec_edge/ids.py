@@ -1,4 +1,4 @@
-"""Strings and ids as flat arrays: a string table, and a hash index that maps ids to rows, both memory-mapped and shared.
+"""Strings and ids as flat arrays: a string table, and a hash index from ids to rows, both memory-mapped and shared.
 
 The index keeps, bucket by bucket, each id's row and its 32-bit CRC. A lookup compares the hash, the length and then
 every byte, so a collision can never return another id's row.
@@ -58,12 +58,12 @@ def build_strings(values: Iterable[str]) -> tuple[Bytes, Longs]:
 
 
 def build_index(data: Bytes, offsets: Longs, what: str = "id") -> dict[str, NDArray[Any]]:
-    """Return the arrays ``buckets``, ``rows`` and ``hashes`` of the index. Raises DataError on an empty or repeated id."""
+    """Return the arrays ``buckets``, ``rows`` and ``hashes``. Raises DataError on an empty or repeated id."""
     n = len(offsets) - 1
     empty = np.flatnonzero(offsets[1:] == offsets[:-1])
     if len(empty):
         raise DataError(f"{what} {int(empty[0])} is empty; give every row an id")
-    view, ends = memoryview(np.ascontiguousarray(data)), offsets.tolist()
+    view, ends = np.ascontiguousarray(data).data, offsets.tolist()
     crc = zlib.crc32
     hashes = np.fromiter((crc(view[ends[i] : ends[i + 1]], _SEED) for i in range(n)), np.uint32, n)
     count = 1 << max(0, (n - 1).bit_length())
@@ -164,8 +164,7 @@ class IdIndex:
     def _equal(self, keys: list[bytes], rows: Ints) -> NDArray[np.bool_]:
         starts = self._offsets.take(rows)
         lengths = np.array([len(key) for key in keys], np.int64)
-        equal = self._offsets.take(rows + 1) - starts == lengths
-        equal &= lengths > 0
+        equal: NDArray[np.bool_] = (self._offsets.take(rows + 1) - starts == lengths) & (lengths > 0)
         if not equal.all():
             keep = np.flatnonzero(equal)
             keys, starts, lengths = [keys[i] for i in keep.tolist()], starts[keep], lengths[keep]
@@ -180,7 +179,9 @@ class IdIndex:
 
     def _remember(self, texts: list[str], rows: Ints) -> None:
         # Only known ids are kept, so a stream of made-up ones cannot push the hot ones out.
-        fresh = {text: row for text, row in zip(texts, rows.tolist(), strict=True) if row >= 0 and len(text) <= _HOT_LENGTH}
+        fresh = {
+            text: row for text, row in zip(texts, rows.tolist(), strict=True) if row >= 0 and len(text) <= _HOT_LENGTH
+        }
         if len(self._hot) + len(fresh) > _HOT_IDS:
             self._hot = {}
         if len(fresh) <= _HOT_IDS:

@@ -22,6 +22,18 @@ INDEXED = frozenset({"item_ids", "users"})
 ROW_DTYPES = {"int8": "|i1", "float32": "<f4"}
 
 
+_SIZES = {
+    "d": "d",
+    "r": "r",
+    "length": "L",
+    "items": "N",
+    "candidates": "C",
+    "group_columns": "g",
+    "groups": "G",
+    "max_history": "max_history",
+}
+
+
 class Expected(NamedTuple):
     """What the manifest promises of one array; None in ``shape`` is any length."""
 
@@ -61,11 +73,12 @@ class ModelShape:
         """Read the ``model`` section. Raises BundleError that names the entry at fault."""
         try:
             model = manifest["model"]
-            sizes = [int(model[key]) for key in ("d", "r", "L", "N", "C", "g", "G")]
-            return cls(*sizes, float(model["pad"]), int(model["max_history"]), str(manifest["tables"]))
-        except (KeyError, TypeError, ValueError) as error:
-            what = f"has no entry {error}" if isinstance(error, KeyError) else f"has a model section that is wrong: {error}"
-            raise BundleError(f"{MANIFEST} {what}; export the bundle again") from error
+            sizes = {field: int(model[key]) for field, key in _SIZES.items()}
+            return cls(**sizes, pad=float(model["pad"]), tables=str(manifest["tables"]))
+        except KeyError as error:
+            raise BundleError(f"{MANIFEST} has no entry {error}; export the bundle again") from error
+        except (TypeError, ValueError) as error:
+            raise BundleError(f"{MANIFEST} has a wrong model section: {error}; export the bundle again") from error
 
 
 def expected_arrays(shape: ModelShape) -> dict[str, Expected]:

@@ -6,15 +6,14 @@ import math
 import os
 import threading
 import weakref
-from collections import Counter, OrderedDict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tlrec_edge.bookkeeping import Counts, StateCache, process_memory
 from tlrec_edge.bundle import Bundle
 from tlrec_edge.catalogue import Catalogue
 from tlrec_edge.cold import ColdItems, Features
@@ -40,7 +39,7 @@ class Recommendations(NamedTuple):
 
 
 class Recommender:
-    """Scores and ranks the candidates of one bundle. Use ``Recommender.open``; safe from many threads and after a fork."""
+    """Scores and ranks a bundle's candidates; safe from many threads and after a fork. Use ``Recommender.open``."""
 
     def __init__(self, bundle: Bundle, threads: int, unknown: str, exact: bool, cache: int) -> None:
         if unknown not in UNKNOWN_POLICIES:
@@ -52,10 +51,9 @@ class Recommender:
         self._catalogue = Catalogue(bundle, bundle.index("item_ids"))
         self._users: IdIndex | None = bundle.index("users") if bundle.has("user_rows.npy") else None
         self._cold: ColdItems | None = None
-        self._cache_size = cache
-        self._cache: OrderedDict[Hashable, tuple[UserState, int]] = OrderedDict()
-        self._counts: Counter[str] = Counter()
-        self._make_locks()
+        self._cache = StateCache(cache, bundle.shape.max_history)
+        self._counts = Counts()
+        self._adding = threading.Lock()
         _alive.add(self)
 
     @classmethod
@@ -71,10 +69,10 @@ class Recommender:
     ) -> Self:
         """Open a bundle folder.
 
-        ``verify``: "none", "size" or "full" (hashes every file). ``unknown``: how a candidate or user id that the bundle does
-        not know is scored: "popularity", "nan", or "error" for UnknownIdError. ``exact=False`` keeps user vectors unrounded,
-        which equals the trained model within 1e-4 and gives up bit-equal scores. ``cache``: user states kept, least recently
-        used first out. Raises BundleError.
+        ``verify``: "none", "size" or "full" (hashes every file). ``unknown``: how a candidate or user id that is not in
+        the bundle is scored: "popularity", "nan", or "error" for UnknownIdError. ``exact=False`` keeps user vectors
+        unrounded: equal to the trained model within 1e-4, but without bit-equal scores. ``cache``: how many user states
+        are kept, the most recently used ones. Raises BundleError.
         """
         return cls(Bundle.open(path, verify), threads, unknown, exact, cache)
 
@@ -118,21 +116,13 @@ class Recommender:
         if isinstance(user, (str, int)):
             return self._stored_state(user)
         history = as_history(user)
-        # A longer history is not worth keeping: the cache holds its ids.
-        key = (history, len(catalogue)) if self._cache_size and len(history.items) <= self._builder.shape.max_history else None
-        if key is not None:
-            with self._lock:
-                if (cached := self._cache.get(key)) is not None:
-                    self._cache.move_to_end(key)
-                    self._count(cache_hits=1, unknown_items=cached[1])
-                    return cached[0]
+        version = len(catalogue)
+        if (cached := self._cache.get(history, version)) is not None:
+            self._counts.add(cache_hits=1)
+            return cached
         state, unknown = self._builder.from_history(catalogue, history)
-        with self._lock:
-            self._count(cache_misses=1, unknown_items=unknown, fallbacks=int(not len(state.seen)))
-            if key is not None:
-                self._cache[key] = state, unknown
-                while len(self._cache) > self._cache_size:
-                    self._cache.popitem(last=False)
+        self._counts.add(cache_misses=1, unknown_items=unknown, fallbacks=int(not len(state.seen)))
+        self._cache.put(history, version, state)
         return state
 
     def score(self, user: User, candidates: Sequence[ItemId] | NDArray[Any]) -> Floats:
@@ -166,8 +156,8 @@ class Recommender:
     ) -> Recommendations:
         """Return the k best candidates; fewer where fewer are left. Among equal scores the lower row comes first.
 
-        ``exclude``: item ids, or "history" for the user's own items (a state stored in the bundle has none). ``allow``: item
-        ids, or a mask over the candidates.
+        ``exclude``: item ids, or "history" for the user's own items (a state stored in the bundle has none). ``allow``:
+        item ids, or a mask over the candidates.
         """
         if k < 1:
             raise DataError(f"k = {k}; ask for at least 1 item")
@@ -200,8 +190,8 @@ class Recommender:
     def add_items(self, features: Features, text_vectors: Floats | None = None) -> None:
         """Add items nobody has bought yet: from now on they are candidates and may stand in histories.
 
-        ``features``: a mapping of columns for each new id. ``text_vectors`` (n, t) takes the place of the hashed words. All of
-        them appear at once. Raises DataError for an id that exists, BundleError where the bundle has no item tower.
+        ``features``: a mapping of columns for each new id. ``text_vectors`` (n, t) takes the place of the hashed words.
+        All items appear at once. Raises DataError for an id that exists, BundleError where there is no item tower.
         """
         with self._adding:
             catalogue = self._open()
@@ -218,12 +208,8 @@ class Recommender:
 
     def stats(self) -> dict[str, int]:
         """Return counts since the start, and this process's memory in bytes where the system tells it."""
-        names = ("unknown_items", "unknown_candidates", "unknown_users", "fallbacks", "cache_hits", "cache_misses")
-        with self._lock:
-            found = {name: self._counts[name] for name in names}
-            found["cached_states"] = len(self._cache)
-        found["added_items"] = len(self._open().added.rows)
-        return found | _memory()
+        added = len(self._open().added.rows)
+        return self._counts.read() | {"cached_states": len(self._cache), "added_items": added} | process_memory()
 
     def _open(self) -> Catalogue:
         catalogue: Catalogue | None = self._catalogue
@@ -239,9 +225,10 @@ class Recommender:
         if len(unknown):
             if self._unknown == "error":
                 name = as_text(candidates[int(unknown[0])])
-                raise UnknownIdError(f"item {name!r:.80} is no candidate of the bundle; open it with unknown='popularity'")
-            with self._lock:
-                self._count(unknown_candidates=len(unknown))
+                raise UnknownIdError(
+                    f"item {name!r:.80} is no candidate of the bundle; leave it out or change `unknown`"
+                )
+            self._counts.add(unknown_candidates=len(unknown))
         return positions
 
     def _score(self, catalogue: Catalogue, state: UserState, positions: Ints) -> Floats:
@@ -254,8 +241,7 @@ class Recommender:
 
     def _score_user(self, catalogue: Catalogue, user: User, positions: Ints) -> Floats:
         if self._unknown == "nan" and isinstance(user, (str, int)) and not self.has_user(user):
-            with self._lock:
-                self._count(unknown_users=1)
+            self._counts.add(unknown_users=1)
             return np.full(len(positions), np.nan, np.float32)
         return self._score(catalogue, self.user_state(user), positions)
 
@@ -278,8 +264,7 @@ class Recommender:
         if self._unknown == "error":
             why = "is not in the bundle's user table" if self._users else "is not known: the bundle stores no users"
             raise UnknownIdError(f"user {as_text(user)!r:.80} {why}; pass the user's history instead")
-        with self._lock:
-            self._count(unknown_users=1, fallbacks=1)
+        self._counts.add(unknown_users=1, fallbacks=1)
         return self._builder.popularity()
 
     def _excluded(self, catalogue: Catalogue, state: UserState, exclude: str | Sequence[ItemId] | None) -> Ints:
@@ -294,15 +279,11 @@ class Recommender:
         positions = catalogue.positions(rows)
         return positions[positions >= 0]
 
-    def _count(self, **more: int) -> None:
-        self._counts.update(more)
-
-    def _make_locks(self) -> None:
-        self._lock, self._adding = threading.Lock(), threading.Lock()
-
     def _after_fork(self) -> None:
         # A lock that another thread of the parent held would stay locked for ever.
-        self._make_locks()
+        self._adding = threading.Lock()
+        self._cache.after_fork()
+        self._counts.after_fork()
         if self._builder is not None:
             self._builder.encoder.reload()
         if self._cold is not None:
@@ -342,15 +323,3 @@ def _recommendations(catalogue: Catalogue, positions: Iterable[int], scores: Flo
     places = [int(position) for position in positions]
     items = tuple(catalogue.item_id(place) for place in places)
     return Recommendations(items, scores, tuple(catalogue.name(place) for place in places))
-
-
-def _memory() -> dict[str, int]:
-    try:
-        lines = Path("/proc/self/smaps_rollup").read_text("ascii").splitlines()[1:]
-    except OSError:
-        return {}
-    size = {name: int(rest.split()[0]) * 1024 for name, _, rest in (line.partition(":") for line in lines)}
-    return {
-        "private_bytes": size["Private_Clean"] + size["Private_Dirty"],
-        "shared_bytes": size["Shared_Clean"] + size["Shared_Dirty"],
-    }

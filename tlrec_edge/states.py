@@ -71,11 +71,10 @@ class StateBuilder:
         one = np.float32(1.0)
         if not self.exact:
             return UserState(deep.copy(), interest.copy(), one, one, *wide, seen)
-        parts = [
-            np.clip(np.rint(part / scale), -limit, limit).astype(np.float32)
-            for part, scale, limit in zip((deep, interest), self._scale, self._limit, strict=True)
-        ]
-        return UserState(*parts, *self._scale, *wide, seen)
+        (deep_scale, interest_scale), (most, interest_most) = self._scale, self._limit
+        deep = np.clip(np.rint(deep / deep_scale), -most, most)
+        interest = np.clip(np.rint(interest / interest_scale), -interest_most, interest_most)
+        return UserState(deep, interest, deep_scale, interest_scale, *wide, seen)
 
     def _encode(self, vectors: Floats, log_weight: Floats) -> Floats:
         # Always batch 1 and full length, so that a user's vector does not depend on who else asks.
@@ -84,7 +83,8 @@ class StateBuilder:
         weight = np.full((1, length), self.shape.pad, np.float32)
         history[0, length - len(vectors) :] = vectors
         weight[0, length - len(vectors) :] = log_weight
-        return self.encoder.run({"history": history, "log_weight": weight})[0][0]
+        users: Floats = self.encoder.run({"history": history, "log_weight": weight})[0]  # (1, d)
+        return users.reshape(-1)
 
     def _log_weight(
         self, n: int, events: Ints | None, ages: NDArray[np.float64] | None, tail: NDArray[np.intp]
@@ -102,11 +102,12 @@ class StateBuilder:
             return _NO_VALUES
         groups = self._groups.take(rows, axis=0).ravel()
         found, counts = np.unique(groups[groups >= 0], return_counts=True)
-        return np.log1p(counts.astype(np.float32)) @ self._interest_in.take(found, axis=0)  # (r,)
+        interest: Floats = np.log1p(counts.astype(np.float32)) @ self._interest_in.take(found, axis=0)  # (r,)
+        return interest
 
 
 def _distinct(rows: Ints, most: int) -> tuple[Ints, Ints]:
-    """Return the ``most`` most recent distinct rows and all distinct rows, each rising: the order of sums is then fixed."""
+    """Return the ``most`` most recent distinct rows and all distinct rows, each rising, so that sums have one order."""
     seen, last = np.unique(rows[::-1], return_index=True)
     if len(seen) <= most:
         return seen, seen

@@ -1,7 +1,7 @@
-"""Bundles of any size with realistic shape, for load tests and for those who have no model yet. Nothing in them is learned.
+"""Bundles of any size with realistic shape, for load tests and for buyers without a model yet; nothing is learned.
 
-Items form clusters, popularity follows Zipf's law, wide weights stay within a cluster. Tables are filled in chunks through
-memory maps, so that memory grows with the ids alone.
+Items form clusters, popularity follows Zipf's law, wide weights stay within a cluster. Tables are filled in chunks
+through memory maps, so that memory grows with the ids and one number an item, not with the tables.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _LOOKS = ("red", "oak", "striped", "small", "vintage", "glass", "folding", "soft
 
 @dataclass(frozen=True)
 class SynthConfig:
-    """Sizes of a synthetic bundle; ``wide`` is the most item-item weights a row, ``history_only`` items are no candidates."""
+    """Sizes of a bundle; ``wide`` is the most item-item weights a row, ``history_only`` items are no candidates."""
 
     items: int
     dim: int = 64
@@ -111,7 +111,9 @@ def pooling_encoder(dim: int, length: int, seed: int) -> bytes:
         value("history", TensorProto.FLOAT, ["batch", length, dim]),
         value("log_weight", TensorProto.FLOAT, ["batch", length]),
     ]
-    graph = helper.make_graph(nodes, "encoder", inputs, [value("user", TensorProto.FLOAT, ["batch", dim])], initializers)
+    graph = helper.make_graph(
+        nodes, "encoder", inputs, [value("user", TensorProto.FLOAT, ["batch", dim])], initializers
+    )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR)
     checker.check_model(model)
     blob: bytes = model.SerializeToString()

@@ -1,0 +1,78 @@
+"""What a Recommender remembers between calls: recent user states, counts, and the memory of its process."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter, OrderedDict
+from pathlib import Path
+
+from tlrec_edge.history import History, UserState
+
+COUNTED = ("unknown_items", "unknown_candidates", "unknown_users", "fallbacks", "cache_hits", "cache_misses")
+
+
+class StateCache:
+    """The most recently used user states, by history; bounded, and safe from many threads."""
+
+    def __init__(self, size: int, longest: int) -> None:
+        self._size, self._longest = size, longest
+        self._states: OrderedDict[tuple[History, int], UserState] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._states)
+
+    def get(self, history: History, version: int) -> UserState | None:
+        with self._lock:
+            state = self._states.get((history, version))
+            if state is not None:
+                self._states.move_to_end((history, version))
+            return state
+
+    def put(self, history: History, version: int, state: UserState) -> None:
+        # A key holds its history's ids, so a very long one is not worth its memory.
+        if len(history.items) > self._longest:
+            return
+        with self._lock:
+            self._states[history, version] = state
+            while len(self._states) > self._size:
+                self._states.popitem(last=False)
+
+    def clear(self) -> None:
+        with self._lock:
+            self._states.clear()
+
+    def after_fork(self) -> None:
+        self._lock = threading.Lock()
+
+
+class Counts:
+    """Counters that many threads may add to."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+        self._lock = threading.Lock()
+
+    def add(self, **more: int) -> None:
+        with self._lock:
+            self._counts.update(more)
+
+    def read(self) -> dict[str, int]:
+        with self._lock:
+            return {name: self._counts[name] for name in COUNTED}
+
+    def after_fork(self) -> None:
+        self._lock = threading.Lock()
+
+
+def process_memory() -> dict[str, int]:
+    """Return this process's private and shared memory in bytes, or nothing where the system does not tell."""
+    try:
+        lines = Path("/proc/self/smaps_rollup").read_text("ascii").splitlines()[1:]
+    except OSError:
+        return {}
+    size = {name: int(rest.split()[0]) * 1024 for name, _, rest in (line.partition(":") for line in lines)}
+    return {
+        "private_bytes": size["Private_Clean"] + size["Private_Dirty"],
+        "shared_bytes": size["Shared_Clean"] + size["Shared_Dirty"],
+    }

@@ -1,0 +1,44 @@
+"""Command `synth`: a bundle of any size with realistic shape."""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+
+import click
+
+from tlrec_edge.errors import DataError
+from tlrec_edge.layout import ROW_DTYPES
+from tlrec_edge.synth import SynthConfig, synthesize
+
+_UNITS = {"": 1, "k": 1_000, "m": 1_000_000}
+
+
+def count(value: str | int) -> int:
+    """Read a whole number, also written 50k or 1M."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([km]?)", str(value).strip().lower())
+    if found is None:
+        raise click.BadParameter(f"{value!r} is no count; write 50000, 50k or 1M")
+    return int(float(found[1]) * _UNITS[found[2]])
+
+
+@click.command()
+@click.option("--items", type=count, required=True, help="Number of candidates: 50000, 50k or 1M.")
+@click.option("--dim", type=int, default=64, show_default=True, help="Width of the deep vectors.")
+@click.option("--interest", type=int, default=16, show_default=True, help="Width of the interest block.")
+@click.option("--wide", type=int, default=20, show_default=True, help="Most item-item weights a row.")
+@click.option("--history-only", type=count, default=0, show_default=True, help="Items that are no candidates.")
+@click.option("--tables", type=click.Choice(list(ROW_DTYPES)), default="int8", show_default=True, help="Row format.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of every random number.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the new bundle.")
+def synth(items: int, dim: int, interest: int, wide: int, history_only: int, tables: str, seed: int, out: Path) -> None:
+    """Write a bundle of random, clustered vectors: for load tests, and for trying the runtime without a model."""
+    try:
+        config = SynthConfig(items, dim, interest, wide=wide, history_only=history_only, tables=tables, seed=seed)
+    except ValueError as error:
+        raise DataError(str(error)) from error
+    started = time.monotonic()
+    bundle = synthesize(out, config)
+    size = sum(entry["size"] for entry in bundle.manifest["files"].values())
+    click.echo(f"{items:,} items, {size:,} bytes in {time.monotonic() - started:.1f} s: {out}", err=True)
