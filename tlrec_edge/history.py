@@ -25,8 +25,8 @@ _CODES = {name: code for code, name in enumerate(EVENTS)}
 class History:
     """What a user did, oldest first. ``events`` are names or codes of ``EVENTS``; times are in seconds since 1970.
 
-    ``now=None`` is the last timestamp. Events are put in order of their timestamps, where there are any; one that is not
-    finite counts as the oldest.
+    ``now=None`` is the last timestamp. Events are put in order of their timestamps, where there are any; one that is
+    not finite counts as the oldest.
     """
 
     items: Sequence[ItemId]

@@ -1,0 +1,154 @@
+"""Small bundles without training: random tables, an attention-pooling encoder, an item tower."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from onnx import TensorProto, helper, numpy_helper
+
+from tlrec_edge.bundle import Bundle, write_bundle
+from tlrec_edge.cold import features_json, quantize_rows
+from tlrec_edge.features import FeatureEncoder
+from tlrec_edge.ids import user_key_hash
+from tlrec_edge.layout import EVENTS
+from tlrec_edge.synth import IR, OPSET, exact_limit, pooling_encoder
+
+USER_KEY = "00112233445566778899aabbccddeeff"
+
+
+@dataclass(frozen=True)
+class Small:
+    """Sizes and parts of a small bundle."""
+
+    candidates: int = 60
+    history_only: int = 20
+    d: int = 8
+    r: int = 4
+    length: int = 6
+    groups: int = 5
+    max_history: int = 1024
+    tables: str = "int8"
+    tower: bool = True
+    users: Sequence[str] = ()
+    user_ids: str = "hashed"
+    ids: Sequence[str] = field(default=())
+    seed: int = 0
+
+    @property
+    def items(self) -> int:
+        return self.candidates + self.history_only
+
+    def item_ids(self) -> list[str]:
+        return list(self.ids) or [f"i{row}" for row in range(self.items)]
+
+
+def encoder_features(rng: np.random.Generator) -> FeatureEncoder:
+    table = rng.normal(0, 1, (64, 3)).astype(np.float32)
+    return FeatureEncoder(("title",), {"colour": ("red", "blue")}, {"price": (1.0, 2.0, 5.0)}, table)
+
+
+def item_tower(d: int, rng: np.random.Generator) -> bytes:
+    """Return a tower: text (n, 3), numeric (n, 2) and categories (n, 1) to two vectors of width d."""
+    tensors = {
+        "text_in": rng.normal(0, 0.5, (3, d)),
+        "numeric_in": rng.normal(0, 0.5, (2, d)),
+        "colours": rng.normal(0, 0.5, (3, d)),
+        "to_candidate": rng.normal(0, 0.5, (d, d)),
+    }
+    initializers = [numpy_helper.from_array(value.astype(np.float32), name) for name, value in tensors.items()]
+    initializers.append(numpy_helper.from_array(np.array([1], np.int64), "axis"))
+    node, info = helper.make_node, helper.make_tensor_value_info
+    nodes = [
+        node("MatMul", ["text", "text_in"], ["a"]),
+        node("MatMul", ["numeric", "numeric_in"], ["b"]),
+        node("Squeeze", ["categories", "axis"], ["code"]),
+        node("Gather", ["colours", "code"], ["c"]),
+        node("Sum", ["a", "b", "c"], ["history"]),
+        node("MatMul", ["history", "to_candidate"], ["candidate"]),
+    ]
+    inputs = [
+        info("text", TensorProto.FLOAT, ["n", 3]),
+        info("numeric", TensorProto.FLOAT, ["n", 2]),
+        info("categories", TensorProto.INT64, ["n", 1]),
+    ]
+    outputs = [info(name, TensorProto.FLOAT, ["n", d]) for name in ("history", "candidate")]
+    graph = helper.make_graph(nodes, "tower", inputs, outputs, initializers)
+    opset = helper.make_opsetid("", OPSET)
+    blob: bytes = helper.make_model(graph, opset_imports=[opset], ir_version=IR).SerializeToString()
+    return blob
+
+
+def tables(small: Small, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    n, c, d, r = small.items, small.candidates, small.d, small.r
+    dtype = np.dtype("i1" if small.tables == "int8" else "f4")
+    history_rows, history_scale = quantize_rows(rng.normal(0, 0.5, (n, d)).astype(np.float32), dtype)
+    deep, deep_scale = quantize_rows(rng.normal(0, 0.5, (c, d)).astype(np.float32), dtype)
+    interest, interest_scale = quantize_rows(rng.normal(0, 0.3, (c, r)).astype(np.float32), dtype)
+    wide = rng.random((n, c)) < 0.1
+    return {
+        "history_rows": history_rows,
+        "history_scale": history_scale,
+        "candidate_rows": np.hstack([deep, interest]),
+        "candidate_scale": np.stack([deep_scale, interest_scale], 1),
+        "candidate_bias": rng.normal(0, 0.3, c).astype(np.float32),
+        "wide_indptr": np.concatenate([[0], np.cumsum(wide.sum(1))]).astype(np.int64),
+        "wide_columns": np.nonzero(wide)[1].astype(np.int32),
+        "wide_values": rng.normal(0, 0.4, int(wide.sum())).astype(np.float32),
+        "groups": rng.integers(-1, small.groups, (n, 2)).astype(np.int32),
+        "interest_in": rng.normal(0, 0.4, (small.groups, r)).astype(np.float32),
+        "position_bias": rng.normal(0, 0.5, small.length).astype(np.float32),
+        "event_bias": rng.normal(0, 0.5, len(EVENTS)).astype(np.float32),
+        "age_bias": rng.normal(0, 0.5, 7).astype(np.float32),
+    }
+
+
+def user_tables(small: Small, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    n = len(small.users)
+    lengths = rng.integers(0, 4, n)
+    columns = [np.sort(rng.choice(small.candidates, size, replace=False)) for size in lengths]
+    return {
+        # Whole multiples of the scale: these states have no rounding that another machine could do differently.
+        "user_rows": (rng.integers(-300, 300, (n, small.d + small.r)) * 2.0**-8).astype(np.float32),
+        "user_wide_indptr": np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+        "user_wide_columns": np.concatenate(columns).astype(np.int32),
+        "user_wide_values": rng.normal(0, 0.4, int(lengths.sum())).astype(np.float32),
+    }
+
+
+def manifest(small: Small) -> dict[str, Any]:
+    model = {"size": "fast", "mode": "scratch", "d": small.d, "r": small.r, "L": small.length, "N": small.items}
+    model |= {"C": small.candidates, "g": 2, "G": small.groups, "event_count": 5, "pad": -1e9}
+    return {
+        "opset": OPSET,
+        "ir": IR,
+        "tables": small.tables,
+        "model": model | {"max_history": small.max_history},
+        "user_scale": [2.0**-8, 2.0**-8],
+        "user_limit": [exact_limit(small.d), exact_limit(small.r)],
+        "unknown_score": -1.5,
+        "user_ids": small.user_ids if small.users else None,
+        "user_key": USER_KEY if small.users and small.user_ids == "hashed" else None,
+        "quality": {"ndcg@10": 0.25},
+    }
+
+
+def build(path: Path, small: Small | None = None, **changes: Any) -> Bundle:
+    """Write a small bundle; ``changes`` replaces fields of ``Small``."""
+    small = Small(**changes) if small is None else small
+    rng = np.random.default_rng(small.seed)
+    arrays = tables(small, rng)
+    strings = {"item_ids": small.item_ids(), "item_names": [f"name of {item}"[:40] for item in small.item_ids()]}
+    blobs = {"encoder.onnx": pooling_encoder(small.d, small.length, small.seed)}
+    if small.tower:
+        features = encoder_features(rng)
+        blobs |= {"item_tower.onnx": item_tower(small.d, rng), "features.json": features_json(features)}
+        arrays["text_table"] = features.text_table
+    if small.users:
+        arrays |= user_tables(small, rng)
+        hashed = small.user_ids == "hashed"
+        strings["users"] = [user_key_hash(user, USER_KEY) if hashed else user for user in small.users]
+    return write_bundle(path, manifest(small), arrays, strings, blobs)

@@ -1,0 +1,258 @@
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tlrec_edge import BundleError, DataError, Recommender
+from tlrec_edge.bundle import Bundle, file_sha256, write_bundle
+from tlrec_edge.data.dataset import EVENTS as DATASET_EVENTS
+from tlrec_edge.layout import EVENTS, ModelShape, expected_arrays
+
+from . import bundle_factory
+
+
+@pytest.fixture(scope="module")
+def master(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("bundles") / "master"
+    bundle_factory.build(path, users=["ann", "bob"])
+    return path
+
+
+@pytest.fixture
+def bundle(master: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(master, tmp_path / "bundle"))
+
+
+def edit_manifest(bundle: Path, change: Callable[[dict], object]) -> None:
+    file = bundle / "manifest.json"
+    manifest = json.loads(file.read_text("utf-8"))
+    change(manifest)
+    file.write_text(json.dumps(manifest), "utf-8")
+
+
+def replace_array(bundle: Path, name: str, array: np.ndarray) -> None:
+    """Put another array in place and make the manifest agree with it."""
+    np.save(bundle / name, array)
+    entry = {"size": (bundle / name).stat().st_size, "sha256": file_sha256(bundle / name)}
+    edit_manifest(bundle, lambda manifest: manifest["files"].update({name: entry}))
+
+
+def test_what_is_written_is_read(master: Path) -> None:
+    bundle = Bundle.open(master, verify="full")
+    small = bundle_factory.Small(users=["ann", "bob"])
+    expected = bundle_factory.tables(small, np.random.default_rng(0))
+    for name, array in expected.items():
+        assert np.array_equal(bundle.array(name), array), name
+    assert set(expected_arrays(bundle.shape)) <= set(bundle.manifest["files"])
+    assert bundle.strings("item_names")[3] == "name of i3"
+    assert not bundle.array("candidate_rows").flags.writeable
+
+
+def test_events_are_those_of_the_dataset() -> None:
+    assert EVENTS == DATASET_EVENTS
+
+
+def test_user_ids_do_not_travel(master: Path) -> None:
+    assert not [file.name for file in master.iterdir() if b"ann" in file.read_bytes()]
+
+
+def every_file() -> list[str]:
+    shape = bundle_factory.manifest(bundle_factory.Small())["model"]
+    names = expected_arrays(ModelShape.from_manifest({"model": shape, "tables": "int8"}))
+    return [*names, "encoder.onnx", "item_tower.onnx", "features.json", "user_rows.npy", "users.hashes.npy"]
+
+
+@pytest.mark.parametrize("name", every_file())
+def test_a_missing_cut_or_altered_file_is_named(bundle: Path, name: str) -> None:
+    file = bundle / name
+    content = file.read_bytes()
+    file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(BundleError, match=f"{name}.*SHA-256.*again"):
+        Recommender.open(bundle, verify="full")
+    file.write_bytes(content[:-1])
+    with pytest.raises(BundleError, match=f"{name}.*cut"):
+        Recommender.open(bundle)
+    if name.endswith(".npy"):
+        with pytest.raises(BundleError, match=f"{name}.*cut"):
+            Recommender.open(bundle, verify="none")
+    file.unlink()
+    with pytest.raises(BundleError, match=f"{name} is missing"):
+        Recommender.open(bundle, verify="none")
+
+
+@pytest.mark.parametrize("name", every_file())
+def test_a_file_the_manifest_forgot_is_named(bundle: Path, name: str) -> None:
+    edit_manifest(bundle, lambda manifest: manifest["files"].pop(name))
+    if name == "item_tower.onnx":
+        Recommender.open(bundle)
+        return
+    with pytest.raises(BundleError, match=f"{name} is not listed"):
+        Recommender.open(bundle)
+
+
+MANIFESTS = {
+    "not JSON": ("{", "not readable JSON"),
+    "a list": ("[1]", "no format version"),
+    "no format": ("{}", "no format version"),
+    "newer": ('{"format": 2}', "format version 2, this tlrec-edge reads 1"),
+    "no model": ('{"format": 1}', "has no entry 'model'"),
+    "deep": ("[" * 100_000, "not readable JSON"),
+}
+
+
+@pytest.mark.parametrize("case", MANIFESTS)
+def test_bad_manifests(bundle: Path, case: str) -> None:
+    text, message = MANIFESTS[case]
+    (bundle / "manifest.json").write_text(text)
+    with pytest.raises(BundleError, match=message):
+        Bundle.open(bundle)
+
+
+@pytest.mark.parametrize(("key", "value"), [("d", "x"), ("d", 0), ("C", 10**6), ("L", -1), ("N", None), ("pad", "y")])
+def test_bad_model_sections(bundle: Path, key: str, value: object) -> None:
+    edit_manifest(bundle, lambda manifest: manifest["model"].update({key: value}))
+    with pytest.raises(BundleError, match=r"manifest.json .*again"):
+        Bundle.open(bundle)
+
+
+@pytest.mark.parametrize("name", ["../secret.npy", "/etc/passwd", "a/b.npy", "..", "a\\b", "", "-rf", ".hidden"])
+def test_no_name_leaves_the_folder(bundle: Path, name: str) -> None:
+    edit_manifest(bundle, lambda manifest: manifest["files"].update({name: {"size": 1, "sha256": ""}}))
+    with pytest.raises(BundleError, match="no plain file name"):
+        Bundle.open(bundle)
+
+
+def test_a_link_out_of_the_folder_is_refused(bundle: Path, tmp_path: Path) -> None:
+    file = bundle / "candidate_bias.npy"
+    file.rename(tmp_path / "elsewhere.npy")
+    file.symlink_to(tmp_path / "elsewhere.npy")
+    with pytest.raises(BundleError, match="a link that leaves the bundle"):
+        Bundle.open(bundle)
+
+
+def test_what_is_no_bundle(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="does not exist"):
+        Recommender.open(tmp_path / "nowhere")
+    with pytest.raises(BundleError, match="not a bundle"):
+        Recommender.open(tmp_path)
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(BundleError, match="is a file, not a folder"):
+        Recommender.open(tmp_path / "file")
+
+
+ARRAYS = {
+    "dtype": ("candidate_bias.npy", np.zeros(60), "holds <f8, expected <f4"),
+    "big endian": ("candidate_bias.npy", np.zeros(60, ">f4"), "holds >f4"),
+    "shape": ("candidate_bias.npy", np.zeros(59, "f4"), r"shape \(59,\), expected \(60,\)"),
+    "axes": ("candidate_bias.npy", np.zeros((60, 1), "f4"), "has shape"),
+    "order": ("candidate_rows.npy", np.zeros((60, 12), "i1", order="F"), "Fortran"),
+    "object": ("candidate_bias.npy", np.array([None] * 60), r"holds \|O"),
+    "indptr": ("wide_indptr.npy", np.zeros(81, "i8"), "does not end at"),
+    "offsets": ("item_names.offsets.npy", np.zeros(81, "i8"), "does not end at"),
+    "buckets": ("item_ids.buckets.npy", np.zeros(4, "i4"), "not an index of 80 ids"),
+    "users": ("user_rows.npy", np.zeros((3, 12), "f4"), "has 3 users"),
+}
+
+
+@pytest.mark.parametrize("case", ARRAYS)
+def test_wrong_arrays_are_found_at_once(bundle: Path, case: str) -> None:
+    name, array, message = ARRAYS[case]
+    if array.dtype == object:
+        np.save(bundle / name, array, allow_pickle=True)
+        entry = {"size": (bundle / name).stat().st_size, "sha256": file_sha256(bundle / name)}
+        edit_manifest(bundle, lambda manifest: manifest["files"].update({name: entry}))
+    else:
+        replace_array(bundle, name, array)
+    with pytest.raises(BundleError, match=f"{name}.*{message}"):
+        Bundle.open(bundle)
+
+
+CONTENTS = {
+    "column": ("wide_columns.npy", 0, 60, "points outside 0..59"),
+    "group": ("groups.npy", (0, 0), 5, "points outside 0..4"),
+    "nan": ("candidate_bias.npy", 0, np.nan, "NaN"),
+    "order": ("wide_indptr.npy", 1, 10**6, "rising order"),
+    "row": ("item_ids.rows.npy", 0, -1, "points outside"),
+}
+
+
+@pytest.mark.parametrize("case", CONTENTS)
+def test_full_verification_reads_the_values(bundle: Path, case: str) -> None:
+    name, at, value, message = CONTENTS[case]
+    array = np.load(bundle / name)
+    array[at] = value
+    replace_array(bundle, name, array)
+    with pytest.raises(BundleError, match=f"{name}.*{message}"):
+        Bundle.open(bundle, verify="full")
+
+
+@pytest.mark.parametrize("content", [b"", b"junk", b"\x93NUMPY\x09\x00" + b" " * 100])
+def test_a_file_that_is_no_array(bundle: Path, content: bytes) -> None:
+    (bundle / "candidate_bias.npy").write_bytes(content)
+    with pytest.raises(BundleError, match=r"candidate_bias\.npy"):
+        Bundle.open(bundle, verify="none")
+
+
+def test_graphs_are_checked_at_opening(bundle: Path) -> None:
+    good = (bundle / "encoder.onnx").read_bytes()
+    (bundle / "encoder.onnx").write_bytes(b"not a graph")
+    with pytest.raises(BundleError, match=r"encoder\.onnx does not load in onnxruntime"):
+        Recommender.open(bundle, verify="none")
+    (bundle / "encoder.onnx").write_bytes(bundle_factory.pooling_encoder(9, 6, 0))
+    with pytest.raises(BundleError, match=r"takes 'history' of shape .*expected \[None, 6, 8\]"):
+        Recommender.open(bundle, verify="none")
+    (bundle / "encoder.onnx").write_bytes((bundle / "item_tower.onnx").read_bytes())
+    with pytest.raises(BundleError, match="has no output 'user'"):
+        Recommender.open(bundle, verify="none")
+    (bundle / "encoder.onnx").write_bytes(good)
+    Recommender.open(bundle, verify="full")
+
+
+def test_writing_replaces_a_bundle_whole(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "bundle"
+    bundle_factory.build(path)
+    old = Recommender.open(path)
+    before = old.score(["i1"], ["i2", "i3"])
+    bundle_factory.build(path, seed=5)
+    after = Recommender.open(path, verify="full").score(["i1"], ["i2", "i3"])
+    assert not np.array_equal(before, after)
+    assert np.array_equal(old.score(["i1"], ["i2", "i3"]), before)
+    assert [file.name for file in path.parent.iterdir()] == ["bundle"]
+
+
+def test_a_failed_write_leaves_what_was_there(tmp_path: Path) -> None:
+    path = tmp_path / "bundle"
+    bundle_factory.build(path)
+    before = (path / "manifest.json").read_bytes()
+    with pytest.raises(DataError, match="stands in rows 0 and 1"):
+        bundle_factory.build(path, ids=["same", "same", *[str(i) for i in range(78)]])
+    small = bundle_factory.Small(tower=False)
+    arrays = bundle_factory.tables(small, np.random.default_rng(0)) | {"candidate_bias": np.zeros(3, np.float32)}
+    encoder = {"encoder.onnx": bundle_factory.pooling_encoder(8, 6, 0)}
+    with pytest.raises(BundleError, match=r"candidate_bias\.npy has shape"):
+        write_bundle(path, bundle_factory.manifest(small), arrays, {"item_ids": small.item_ids()}, encoder)
+    assert (path / "manifest.json").read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_other_folders_are_not_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(BundleError, match="other things in it"):
+        bundle_factory.build(tmp_path)
+    with pytest.raises(BundleError, match="is a file"):
+        bundle_factory.build(tmp_path / "notes.txt")
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+    (tmp_path / "empty").mkdir()
+    bundle_factory.build(tmp_path / "empty")
+
+
+def test_float_tables_and_no_optional_parts(tmp_path: Path) -> None:
+    bundle = bundle_factory.build(tmp_path / "b", tables="float32", tower=False, r=0)
+    assert bundle.array("candidate_rows").dtype == np.float32
+    with pytest.raises(BundleError, match=r"user_rows\.npy is not part of this bundle"):
+        bundle.array("user_rows")

@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tlrec_edge import ids as ids_module
+from tlrec_edge.errors import DataError
+from tlrec_edge.ids import IdIndex, StringTable, build_index, build_strings, user_key_hash
+
+any_text = st.text(st.characters(), min_size=1, max_size=30)
+
+
+def make(values: list[str]) -> IdIndex:
+    data, offsets = build_strings(values)
+    return IdIndex(data, offsets, build_index(data, offsets))
+
+
+@given(st.lists(any_text, unique=True, max_size=60), st.lists(any_text, max_size=20))
+@settings(max_examples=150, deadline=None)
+def test_every_id_finds_its_row_and_no_other_does(values: list[str], others: list[str]) -> None:
+    index = make(values)
+    expected = {value: row for row, value in enumerate(values)}
+    asked = [*values, *others]
+    for _ in range(2):  # cold, then from the hot cache
+        assert index.rows(asked).tolist() == [expected.get(value, -1) for value in asked]
+
+
+@given(st.lists(st.text(max_size=20), max_size=40))
+@settings(deadline=None)
+def test_strings_come_back(values: list[str]) -> None:
+    table = StringTable(*build_strings(values))
+    assert table.take(range(len(values))) == values
+
+
+def test_a_hash_collision_never_gives_the_wrong_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ids_module.zlib, "crc32", lambda data, seed: 7)
+    index = make(["a", "b", "cc", "a" * 50])
+    assert index.rows(["cc", "b", "nope", "c", "a" * 50, "a"]).tolist() == [2, 1, -1, -1, 3, 0]
+    with pytest.raises(DataError, match="rows 1 and 3"):
+        make(["x", "same", "y", "same"])
+
+
+def test_duplicates_and_empty_ids_are_refused() -> None:
+    with pytest.raises(DataError, match=r"'b' stands in rows 1 and 2"):
+        make(["a", "b", "b"])
+    with pytest.raises(DataError, match="2 is empty"):
+        make(["a", "b", ""])
+
+
+def test_long_odd_and_integer_ids() -> None:
+    values = ["x" * 10_000, "x" * 9_999 + "y", "a,b", ' "q" ', "🛒", "42", "\ud800", "-7"]
+    index = make(values)
+    assert index.rows(values).tolist() == list(range(8))
+    assert index.rows([42, -7, 43]).tolist() == [5, 7, -1]
+    assert index.rows(np.array([42, 43])).tolist() == [5, -1]
+    assert index.rows(np.array(["42", "🛒"])).tolist() == [5, 4]
+    assert index.rows([""]).tolist() == [-1]
+    assert index.rows([]).tolist() == []
+
+
+@pytest.mark.parametrize("value", [1.0, None, True, b"42", ("a",)])
+def test_other_kinds_of_id_are_an_error_hot_or_cold(value: object) -> None:
+    index = make(["1", "1.0", "None", "True"])
+    index.rows([1])
+    with pytest.raises(DataError, match="an id must be a string or an integer"):
+        index.rows([value])  # type: ignore[list-item]
+
+
+def test_the_hot_cache_is_bounded_and_keeps_known_ids_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ids_module, "_HOT_IDS", 10)
+    index = make([str(i) for i in range(100)])
+    for start in range(0, 100, 5):
+        assert index.rows(list(range(start, start + 5))).tolist() == list(range(start, start + 5))
+        index.rows([f"made up {i}" for i in range(50)])
+        assert len(index._hot) <= 10
+    assert index.rows(list(range(100))).tolist() == list(range(100))
+
+
+def test_user_hash_is_keyed() -> None:
+    assert user_key_hash("u1", "00ff") != user_key_hash("u1", "01ff")
+    assert len(user_key_hash("u1", "00ff")) == 32
