@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from tlrec_edge.data.clean import NO_DOMAIN, CleanLog, clean_interactions
-from tlrec_edge.data.dataset import Dataset, Interactions
+from tlrec_edge.data.dataset import TEST, TRAIN, VALID, Dataset, Interactions, Rows, Split
 from tlrec_edge.data.items import RawItems, line_up, no_items, read_items
 from tlrec_edge.data.parse import sort_ids
 from tlrec_edge.data.read import read_table
@@ -55,6 +55,13 @@ class Prepared:
     unused_columns: tuple[str, ...]
 
 
+class Places(NamedTuple):
+    """Domain of each row as a code into ``names``; -1 = the row is in a dropped domain."""
+
+    codes: NDArray[np.int32]
+    names: list[str]
+
+
 def prepare_files(
     interactions: Sequence[Path],
     items: Sequence[Path] = (),
@@ -95,45 +102,35 @@ def prepare_tables(
     filed = read_items(items, schema, items_where, check_domains=log.domain is None) if items else no_items()
     _check_domains(log, filed, schema)
     homes = _home_names(log, filed)
-    row_domains, domain_names = _row_domains(log, homes)
-    keep = ~np.isin(row_domains, [code for code, name in enumerate(domain_names) if name in schema.drop_domains])
-    dropped = {item for item, home in homes.items() if home in schema.drop_domains}
-    users, item_ids = _all_ids(log, keep, set(filed.ids) - dropped, named)
-    user_row, item_row = _rows_of(users), _rows_of(item_ids)
-    features, made_missing = line_up(filed, log, item_ids)
-    used = {domain_names[code] for code in np.unique(row_domains[keep])}
-    domains = sorted((used | set(homes.values())) - set(schema.drop_domains))
-    position = {name: code for code, name in enumerate(domains)}
-    recode = np.array([position.get(name, -1) for name in domain_names], np.int32)
-    table = _sorted_log(log, _codes(log.user, user_row), _codes(log.item, item_row), recode[row_domains], keep)
-    if not len(table):
+    places = _place_rows(log, homes, schema)
+    if not (places.codes >= 0).any():
         raise DataError(f"{where}: no rows are left outside the dropped domains {', '.join(schema.drop_domains)}")
-    rows = code_rows(named, user_row, item_row) if named else None
-    split = make_split(
-        table,
-        users,
-        plan.kind,
-        folds=plan.folds,
-        test_from=plan.test_from,
-        valid_from=plan.valid_from,
-        seed=plan.seed,
-        negatives=plan.negatives,
-        min_buyers=plan.min_buyers,
-        rows=rows,
-    )
-    cleaning = _cleaning(log, filed, keep, made_missing, schema)
+    sold_or_filed = {item for item in filed.ids if homes.get(item) not in schema.drop_domains}
+    users, item_ids = _all_ids(log, places.codes >= 0, sold_or_filed, named)
+    user_row, item_row = _rows_of(users), _rows_of(item_ids)
+    table = _sorted_log(log, _codes(log.user, user_row), _codes(log.item, item_row), places.codes)
+    features, made_missing = line_up(filed, log, item_ids)
+    domain_row = _rows_of(places.names)
+    cleaning = _cleaning(log, filed, places.codes >= 0, made_missing, schema)
     dataset = Dataset(
         users=tuple(users),
         items=tuple(item_ids),
-        domains=tuple(domains),
+        domains=tuple(places.names),
         interactions=table,
         features=features,
-        split=split,
-        item_domain=np.array([position.get(homes.get(item, ""), -1) for item in item_ids], np.int32),
+        split=_split(table, users, plan, code_rows(named, user_row, item_row) if named else None),
+        item_domain=np.array([domain_row.get(homes.get(item, ""), -1) for item in item_ids], np.int32),
         cleaning={**cleaning, "interactions": len(table), "users": len(users), "items": len(item_ids)},
         source=source,
     )
     return Prepared(dataset, dict(log.roles), dict(filed.kinds), log.unused)
+
+
+def _split(table: Interactions, users: Sequence[str], plan: SplitPlan, rows: Rows | None) -> Split:
+    options = {
+        name: getattr(plan, name) for name in ("folds", "test_from", "valid_from", "seed", "negatives", "min_buyers")
+    }
+    return make_split(table, users, plan.kind, rows=rows, **options)
 
 
 def _check_domains(log: CleanLog, filed: RawItems, schema: Schema) -> None:
@@ -191,21 +188,25 @@ def _home_names(log: CleanLog, filed: RawItems) -> dict[str, str]:
     return homes
 
 
-def _row_domains(log: CleanLog, homes: Mapping[str, str]) -> tuple[NDArray[np.int64], list[str]]:
-    """Return the domain of each row: its own, else its item's home."""
+def _place_rows(log: CleanLog, homes: Mapping[str, str], schema: Schema) -> Places:
+    """Give each row its own domain, or its item's home."""
     if log.domain is not None:
-        return log.domain.codes, list(log.domain.names)
-    names = sorted({*homes.values(), NO_DOMAIN})
-    position = {name: code for code, name in enumerate(names)}
-    by_item = np.array([position[homes.get(item, NO_DOMAIN)] for item in log.item.names], np.int64)
-    return by_item[log.item.codes], names
+        codes, names = log.domain
+    else:
+        names = sorted({*homes.values(), NO_DOMAIN})
+        position = _rows_of(names)
+        codes = np.array([position[homes.get(item, NO_DOMAIN)] for item in log.item.names], np.int64)[log.item.codes]
+    used = {names[code] for code in np.unique(codes)} | set(homes.values())
+    kept = sorted(used - set(schema.drop_domains))
+    recode = np.array([_rows_of(kept).get(name, -1) for name in names], np.int32)
+    return Places(recode[codes], kept)
 
 
 def _sorted_log(
-    log: CleanLog, user: NDArray[np.int32], item: NDArray[np.int32], domain: NDArray[np.int32], keep: NDArray[np.bool_]
+    log: CleanLog, user: NDArray[np.int32], item: NDArray[np.int32], domain: NDArray[np.int32]
 ) -> Interactions:
     order = np.lexsort((log.time, user))  # stable: rows of equal time stay in the file's order
-    order = order[keep[order]]
+    order = order[domain[order] >= 0]
     return Interactions(
         user=user[order],
         item=item[order],
@@ -230,3 +231,31 @@ def _cleaning(
         counts.update(filed.counts)
         counts["feature values made missing"] = made_missing
     return counts
+
+
+def describe(prepared: Prepared) -> dict[str, Any]:
+    """Return what prepare reports: sizes, the split, the cleaning table and how columns were understood."""
+    dataset = prepared.dataset
+    log, split = dataset.interactions, dataset.split
+    sold = np.unique(log.item)
+    per_domain = np.bincount(log.domain, minlength=len(dataset.domains))
+    return {
+        "users": len(dataset.users),
+        "items": len(dataset.items),
+        "items_never_sold": len(dataset.items) - len(sold),
+        "interactions": len(log),
+        "domains": dict(zip(dataset.domains, per_domain.tolist(), strict=True)),
+        "split": {
+            "kind": split.kind,
+            **{
+                name: int((split.role == role).sum())
+                for name, role in (("train", TRAIN), ("valid", VALID), ("test", TEST))
+            },
+            "test_rows": len(split.rows) if split.rows is not None else None,
+            "settings": dict(split.settings),
+        },
+        "cleaning": dict(dataset.cleaning),
+        "interaction_columns": dict(prepared.interaction_columns),
+        "item_features": dict(prepared.item_columns),
+        "unused_columns": list(prepared.unused_columns),
+    }

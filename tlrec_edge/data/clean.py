@@ -85,8 +85,6 @@ def clean_interactions(tables: Sequence[pd.DataFrame], schema: Schema, where: st
     user, (item, is_category) = read_ids(raw["user"]), _read_items(raw)
     sieve.drop("no user id", user.codes < 0)
     sieve.drop("no item id", item.codes < 0)
-    if is_category.any():
-        sieve.counts["category instead of an item (kept)"] = int((sieve.keep & is_category).sum())
     _drop_cancelled(raw, schema, sieve, where)
     price = _drop_numbers(raw, schema, sieve)
     time = _drop_times(raw, schema, sieve)
@@ -94,6 +92,8 @@ def clean_interactions(tables: Sequence[pd.DataFrame], schema: Schema, where: st
     row, event, weight = _expand_events(raw, schema, sieve)
     if schema.duplicates == "first-pair":
         row, event, weight = _first_pairs(user.codes, item.codes, time, sieve, (row, event, weight))
+    if is_category.any():
+        sieve.counts["category instead of an item (kept)"] = int((sieve.keep & is_category).sum())
     counts = {"rows read": len(raw), "rows kept": int(sieve.keep.sum()), **sieve.counts}
     if not len(row):
         went = ", ".join(f"{reason} {count}" for reason, count in sieve.counts.items() if count)

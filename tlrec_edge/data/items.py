@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from tlrec_edge.data.clean import CleanLog, category_id, rename_domains
 from tlrec_edge.data.dataset import ItemTable
 from tlrec_edge.data.names import INTERACTION_NAMES, ITEM_NAMES, plain
-from tlrec_edge.data.parse import Labels, read_ids, read_labels, read_numbers
+from tlrec_edge.data.parse import Labels, count_numbers, read_ids, read_labels, read_numbers
 from tlrec_edge.data.schema import Schema, find_roles, nearest, need_role
 from tlrec_edge.errors import DataError
 
@@ -51,44 +51,50 @@ def read_items(
     tables: Sequence[pd.DataFrame], schema: Schema, where: str = "items", check_domains: bool = True
 ) -> RawItems:
     """Merge item tables and tell what kind of feature each column is."""
+    frame, ids, roles = _join_tables(tables, schema, where)
+    blank, repeated = (ids == "").to_numpy(bool), ids.duplicated().to_numpy(bool)
+    keep = ~blank & ~repeated
+    frame = frame[keep].reset_index(drop=True)
+    home = read_labels(frame[roles["domain"]]) if "domain" in roles else None
+    return RawItems(
+        ids=tuple(ids[keep]),
+        frame=frame,
+        kinds=_feature_kinds(frame, roles, schema),
+        home=rename_domains(home, schema, where, check_domains),
+        name_column=roles.get("name", ""),
+        category_column=roles.get("category", ""),
+        counts={
+            "item rows read": len(keep),
+            "item rows without id": int(blank.sum()),
+            "item rows repeated": int((repeated & ~blank).sum()),
+        },
+    )
+
+
+def _join_tables(
+    tables: Sequence[pd.DataFrame], schema: Schema, where: str
+) -> tuple[pd.DataFrame, pd.Series[Any], dict[str, str]]:
     roles: dict[str, str] = {}
-    parts = []
+    ids = []
     for table in tables:
         found = find_roles(list(table.columns), schema.items, ITEM_NAMES, where)
         need_role(found, "item", list(table.columns), where)
         _check_declared(schema, table.columns, where)
         roles.update(found)
-        parts.append(table.assign(**{"": read_ids_as_text(table[found["item"]])}))
-    frame = pd.concat(parts, ignore_index=True)
-    ids = frame.pop("")
-    blank, repeated = (ids == "").to_numpy(bool), ids.duplicated().to_numpy(bool)
-    keep = ~blank & ~repeated
-    counts = {
-        "item rows read": len(frame),
-        "item rows without id": int(blank.sum()),
-        "item rows repeated": int((repeated & ~blank).sum()),
-    }
-    frame = frame[keep].reset_index(drop=True)
-    home = (
-        rename_domains(read_labels(frame[roles["domain"]]), schema, where, check_domains) if "domain" in roles else None
-    )
-    skip = {roles["item"], roles.get("domain", ""), *(c for c, kind in schema.features.items() if kind == "ignore")}
-    if roles.get("domain") in schema.features:
-        skip.discard(roles["domain"])
-    kinds = {
-        column: schema.features.get(column) or _guess_kind(column, frame[column], roles)
-        for column in frame.columns
-        if column not in skip
-    }
-    return RawItems(
-        ids=tuple(ids[keep]),
-        frame=frame,
-        kinds=kinds,
-        home=home,
-        name_column=roles.get("name", ""),
-        category_column=roles.get("category", ""),
-        counts=counts,
-    )
+        ids.append(read_ids_as_text(table[found["item"]]))
+    return pd.concat(tables, ignore_index=True), pd.concat(ids, ignore_index=True), roles
+
+
+def _feature_kinds(frame: pd.DataFrame, roles: Mapping[str, str], schema: Schema) -> dict[str, str]:
+    """Return the kind of each column that is a feature; the id never is, the domain only when it is declared."""
+    kinds = {}
+    for column in frame.columns:
+        declared = schema.features.get(column)
+        if declared is None and column not in (roles["item"], roles.get("domain")):
+            declared = _guess_kind(column, frame[column], roles)
+        if declared not in (None, "ignore"):
+            kinds[column] = declared
+    return kinds
 
 
 def read_ids_as_text(column: pd.Series[Any]) -> pd.Series[Any]:
@@ -176,11 +182,10 @@ def _guess_kind(column: str, values: pd.Series[Any], roles: Mapping[str, str]) -
         return "text"
     labels = read_labels(values)
     present = int((labels.codes >= 0).sum())
-    if not plain(column).endswith(_CODE_SUFFIXES) and not pd.api.types.is_bool_dtype(values):
-        # A column of numbers may hold a few words for "none": they become missing, and are counted.
-        numbers = read_numbers(values)
-        if present and int(np.isfinite(numbers.values).sum()) >= 0.9 * present:
-            return "numeric"
+    is_code = plain(column).endswith(_CODE_SUFFIXES) or pd.api.types.is_bool_dtype(values)
+    # A column of numbers may hold a few other words: they become missing, and are counted.
+    if present and not is_code and count_numbers(values) >= 0.9 * present:
+        return "numeric"
     few = len(labels.names) <= min(_MOST_CATEGORIES, max(20, present // 2))
     return "categorical" if few else "text"
 

@@ -17,6 +17,7 @@ Bools = NDArray[np.bool_]
 
 _FLOAT_ID = re.compile(r"-?\d+\.0+")
 _INTEGER = re.compile(r"-?\d{1,18}")
+_NO_NUMBER = ("nan", "inf", "-inf", "+inf", "infinity", "-infinity", "null", "none", "na", "n/a", "-")
 _EARLIEST, _LATEST = 0, 4_102_444_800  # 1970 and 2100
 _DAY_FORMATS = ("%m/%d/%Y", "%d/%m/%Y", "%Y/%m/%d", "%d.%m.%Y", "%d-%m-%Y", "%Y年%m月%d日", "%m/%d/%y", "%d/%m/%y")
 _CLOCK_FORMATS = ("", " %H:%M", " %H:%M:%S")
@@ -81,6 +82,13 @@ def read_numbers(column: pd.Series[Any]) -> Numbers:
         values = pd.to_numeric(text, errors="coerce").to_numpy(np.float64, na_value=np.nan)
     finite = np.isfinite(values)
     return Numbers(np.where(finite, values, np.nan), given & ~finite)
+
+
+def count_numbers(column: pd.Series[Any]) -> int:
+    """Count the cells that are numbers or say that a number is missing (nan, inf, null)."""
+    numbers = read_numbers(column)
+    words = column.astype("str").str.strip().str.lower().isin(_NO_NUMBER).to_numpy(bool)
+    return int((np.isfinite(numbers.values) | words).sum())
 
 
 def read_times(column: pd.Series[Any], time_format: str = "") -> Times:

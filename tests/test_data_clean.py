@@ -1,0 +1,201 @@
+"""Cleaning: each reason is counted, nothing else goes, and counts become weighted interactions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tlrec_edge.data.build import prepare_tables
+from tlrec_edge.data.clean import clean_interactions
+from tlrec_edge.data.dataset import EVENT_WEIGHTS, EVENTS
+from tlrec_edge.data.parse import read_ids, read_numbers, read_times, sort_ids
+from tlrec_edge.data.schema import Schema
+from tlrec_edge.errors import DataError
+
+
+def table(header: str, *rows: str) -> pd.DataFrame:
+    return pd.DataFrame([row.split(",") for row in rows], columns=header.split(","), dtype="str")
+
+
+def test_every_reason_has_its_count() -> None:
+    log = table(
+        "InvoiceNo,user,item,quantity,price,timestamp",
+        "1,u,a,1,1,2024-01-01",
+        "1,,a,1,1,2024-01-01",
+        "1,u, ,1,1,2024-01-01",
+        "C1,u,a,-1,1,2024-01-01",
+        "1,u,a,0,1,2024-01-01",
+        "1,u,a,x,1,2024-01-01",
+        "1,u,a,1,0,2024-01-01",
+        "1,u,a,1,1,soon",
+        "1,u,a,1,1,1969-12-31",
+        "1,u,a,1,1,2100-01-01",
+        "1,u,a,1,1,2024-01-01",
+        "2,u,a,1,1,2024-01-01",
+    )
+    clean = clean_interactions([log], Schema(positive_price=True, cancelled=("InvoiceNo", "C")))
+    assert clean.counts == {
+        "rows read": 12,
+        "rows kept": 2,
+        "no user id": 1,
+        "no item id": 1,
+        "cancelled": 1,
+        "unreadable quantity": 1,
+        "quantity <= 0": 1,
+        "price <= 0": 1,
+        "unparsable time": 1,
+        "time out of range": 2,
+        "duplicate": 1,
+    }
+
+
+@pytest.mark.parametrize(("duplicates", "kept"), [("drop", 3), ("keep", 4), ("first-pair", 2)])
+def test_duplicates_are_a_choice(duplicates: str, kept: int) -> None:
+    log = table("user,item,timestamp", "u,a,2024-01-03", "u,a,2024-01-02", "u,a,2024-01-02", "u,b,2024-01-01")
+    clean = clean_interactions([log], Schema(duplicates=duplicates))
+    assert clean.counts["rows kept"] == len(clean.time) == kept
+    if duplicates == "first-pair":
+        assert sorted(pd.to_datetime(clean.time, unit="s").day) == [1, 2]
+
+
+def test_no_row_left_says_where_they_went() -> None:
+    with pytest.raises(DataError, match=r"log.csv: none of 2 rows is usable \(no user id 1, quantity <= 0 1\)"):
+        clean_interactions([table("user,item,quantity", ",a,1", "u,a,0")], Schema(), "log.csv")
+
+
+def test_counts_become_weighted_interactions() -> None:
+    log = table("用户ID,商品ID,点击次数,购买次数", "u,a,9,1", "u,b,3,0", "u,c,0,0", "u,d,-1,", "u,e,x,1")
+    clean = clean_interactions([log], Schema())
+    click, buy = EVENTS.index("click"), EVENTS.index("purchase")
+    assert [clean.item.names[code] for code in clean.item.codes] == ["a", "a", "b"]
+    assert clean.event.tolist() == [click, buy, click]
+    expected = [
+        EVENT_WEIGHTS[click] * np.log1p(9),
+        EVENT_WEIGHTS[buy] * np.log1p(1),
+        EVENT_WEIGHTS[click] * np.log1p(3),
+    ]
+    assert clean.weight == pytest.approx(expected)
+    assert (clean.counts["no positive count"], clean.counts["unreadable count"]) == (2, 1)
+
+
+def test_events_are_recognised_or_counted() -> None:
+    log = table("user,item,event", "u,a,PV", "u,b,加购", "u,c,kauf", "u,d,dance", "u,e,")
+    clean = clean_interactions([log], Schema(events={"kauf": "purchase"}))
+    assert [EVENTS[code] for code in clean.event] == ["view", "cart", "purchase", "other", "purchase"]
+    assert clean.counts["event not recognised (kept as other)"] == 1
+
+
+def test_a_category_row_is_an_item_of_its_own_domain() -> None:
+    log = table("用户ID,分类,点击次数,购买次数", "u1,手机,5,1", "u2,服装,2,0")
+    goods = table("商品ID,价格,分类", "g1,1999,手机", "g2,99,服装")
+    dataset = prepare_tables([log], [goods]).dataset
+    assert set(dataset.items) == {"g1", "g2", "category:手机", "category:服装"}
+    row = dataset.item_row
+    home = {item: dataset.domains[dataset.item_domain[row[item]]] for item in dataset.items}
+    assert home == {"g1": "all", "g2": "all", "category:手机": "categories", "category:服装": "categories"}
+    assert dataset.features.categorical["分类"][row["category:手机"]] == "手机"
+    assert dataset.features.name[row["category:手机"]] == "手机"
+    assert {dataset.domains[code] for code in dataset.interactions.domain} == {"categories"}
+
+
+def test_domains_are_renamed_and_a_misspelt_one_is_an_error() -> None:
+    log = table("user,item,country", "u,a,United Kingdom", "u,b,France", "u,c,Spain", "u,d,")
+    schema = Schema(domains={"United Kingdom": "uk", "*": "rest"})
+    assert prepare_tables([log], schema=schema).dataset.domains == ("rest", "uk", "unknown")
+    with pytest.raises(DataError, match="no domain 'Frence' to rename; did you mean 'France'"):
+        prepare_tables([log], schema=Schema(domains={"Frence": "fr"}))
+    with pytest.raises(DataError, match="no table has a domain column"):
+        prepare_tables([table("user,item", "u,a")], schema=Schema(domains={"x": "y"}))
+
+
+def test_dropped_domains_go_with_their_items_but_their_users_stay() -> None:
+    log = table("user,item", "u,a", "v,petrol")
+    goods = table("item,domain", "a,FOOD", "b,FOOD", "petrol,FUEL")
+    dataset = prepare_tables([log], [goods], Schema(drop_domains=("FUEL",))).dataset
+    assert (dataset.users, dataset.items, dataset.domains) == (("u", "v"), ("a", "b"), ("FOOD",))
+    assert dataset.cleaning["not a product"] == 1
+    with pytest.raises(DataError, match="no rows are left outside the dropped domains FOOD, FUEL"):
+        prepare_tables([log], [goods], Schema(drop_domains=("FOOD", "FUEL")))
+
+
+def test_several_files_are_one_log() -> None:
+    parts = [table("user,item", "u,a", "u,b"), pd.DataFrame({"customer_id": [7, 8], "sku": [1, 2]})]
+    dataset = prepare_tables(parts).dataset
+    assert (dataset.users, dataset.items) == (("7", "8", "u"), ("1", "2", "a", "b"))
+
+
+@pytest.mark.parametrize(
+    ("values", "ids"),
+    [
+        (["00123", "123"], ["00123", "123"]),
+        (["17850.0", "", "12.0"], ["17850", "12"]),
+        (["17850.0", "x"], ["17850.0", "x"]),
+        ([17850.0, None, 3.0], ["17850", "3"]),
+        ([17850, 3], ["17850", "3"]),
+        ([float("inf"), 2.0], ["2"]),
+        ([1, "1"], ["1"]),
+    ],
+)
+def test_ids_are_strings_as_written(values: list[Any], ids: list[str]) -> None:
+    assert read_ids(pd.Series(values)).names == ids
+
+
+@given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1), min_size=1, max_size=20))
+def test_any_text_is_an_id(names: list[str]) -> None:
+    names = [f"x{name}" for name in names]
+    labels = read_ids(pd.Series(names, dtype=object))
+    assert [labels.names[code] for code in labels.codes] == names
+
+
+def test_ids_sort_as_numbers_only_when_all_are() -> None:
+    assert [["10", "9", "009"][i] for i in sort_ids(["10", "9", "009"])] == ["009", "9", "10"]
+    assert [["10", "9", "a"][i] for i in sort_ids(["10", "9", "a"])] == ["10", "9", "a"]
+    assert len(sort_ids(["9" * 10_000, "1"])) == 2
+
+
+def test_numbers_that_are_none_are_marked() -> None:
+    numbers = read_numbers(pd.Series(["1.5", " 2 ", "", "inf", "nan", "x"]))
+    assert numbers.values[:2].tolist() == [1.5, 2.0]
+    assert np.isnan(numbers.values[2:]).all()
+    assert numbers.bad.tolist() == [False, False, False, True, True, True]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        ["2024-03-15 12:00:00", "2024-03-01"],
+        ["2024-03-15T12:00:00Z", "2024-03-01T00:00:00+00:00"],
+        ["1710504000", "1709251200"],
+        ["1710504000000", "1709251200000"],
+        [1710504000, 1709251200],
+        ["3/15/2024 12:00", "3/1/2024 0:00"],
+        ["15/03/2024 12:00", "01/03/2024 00:00"],
+        ["15.03.2024 12:00:00", "01.03.2024 00:00:00"],
+        ["2024/03/15 12:00", "2024/03/01 00:00"],
+        ["2024年03月15日 12:00", "2024年03月01日 00:00"],
+        pd.to_datetime(["2024-03-15 12:00", "2024-03-01 00:00"]).tolist(),
+        pd.to_datetime(["2024-03-15 14:00", "2024-03-01 02:00"]).tz_localize("Etc/GMT-2").tolist(),
+    ],
+)
+def test_times_of_many_forms(values: list[Any]) -> None:
+    times = read_times(pd.Series(values))
+    assert times.seconds.tolist() == [1710504000, 1709251200]
+    assert not times.bad.any()
+
+
+def test_days_that_fit_two_forms_ask_for_one() -> None:
+    with pytest.raises(DataError, match=r"fits both .* set time_format"):
+        read_times(pd.Series(["03/04/2024", "05/06/2024"]))
+    assert read_times(pd.Series(["03/04/2024"]), "%d/%m/%Y").seconds.tolist() == [1712102400]
+    assert read_times(pd.Series(["20240403"])).seconds.tolist() == [1712102400]
+
+
+def test_times_far_out_of_range_do_not_overflow() -> None:
+    times = read_times(pd.Series(["1710504000", "1710504001", "1710504002", "-5", "1e300", "inf", ""]))
+    assert times.out_of_range.tolist() == [False, False, False, True, True, False, False]
+    assert times.bad.tolist() == [False, False, False, False, False, True, True]

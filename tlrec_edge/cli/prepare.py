@@ -1,0 +1,128 @@
+"""``tlrec-edge prepare``: raw tables to a dataset folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+SPLIT_KINDS = ("leave-one-out", "last-basket", "time", "new-users", "given")
+PRESET_NAMES = ("complete-journey", "online-retail")
+_FILE = click.Path(path_type=Path)
+
+
+@click.command(short_help="Clean raw tables into a dataset.")
+@click.option(
+    "--interactions", multiple=True, type=_FILE, help="CSV, TSV (also .gz) or Parquet; repeat the flag for more files."
+)
+@click.option("--items", multiple=True, type=_FILE, help="Item features, one row an item; repeat for more files.")
+@click.option("--schema", type=_FILE, help="TOML file: which column means what; common names are found without.")
+@click.option("--preset", type=click.Choice(PRESET_NAMES), help="A known data set; complete-journey needs no files.")
+@click.option("--split", type=click.Choice(SPLIT_KINDS), help="How to hold out test rows.  [default: leave-one-out]")
+@click.option("--candidates", type=_FILE, help="Test rows for --split given: user, item(s), negatives.")
+@click.option("--folds", type=click.IntRange(2), help="Folds of --split new-users.  [default: 5]")
+@click.option("--test-from", metavar="DATE", help="First test day, for splits by time.  [default: last 10 %]")
+@click.option("--valid-from", metavar="DATE", help="First validation day.  [default: last 1/9 before the test]")
+@click.option("--min-buyers", type=click.IntRange(0), help="Buyers a candidate needs before the test.  [default: 0]")
+@click.option("--seed", type=click.IntRange(0), help="Seed of every random choice.  [default: 0]")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of tables.")
+@click.option("--out", required=True, type=_FILE, help="Dataset folder to write; an older dataset there is replaced.")
+def prepare(
+    interactions: tuple[Path, ...],
+    items: tuple[Path, ...],
+    schema: Path | None,
+    preset: str | None,
+    as_json: bool,
+    out: Path,
+    **split_options: Any,
+) -> None:
+    """Read and clean tables of behaviour and items, split them, and store the dataset.
+
+    Every row that is left out is counted by its reason. Later commands all obey the split that is stored here.
+    """
+    if preset and (schema or items):
+        raise click.UsageError("--preset brings its own schema and items: leave --schema and --items out")
+    if not preset and not interactions:
+        raise click.UsageError("give --interactions FILE or --preset NAME")
+    from rich.console import Console
+
+    from tlrec_edge.data.store import check_target, dataset_hash, save_dataset, split_hash
+
+    check_target(out)
+    with Console(stderr=True).status(f"preparing {preset or ', '.join(path.name for path in interactions)} ..."):
+        prepared = _build(interactions, items, schema, preset, split_options)
+        save_dataset(prepared.dataset, out)
+    from tlrec_edge.data.build import describe
+
+    report = {
+        "out": str(out),
+        "hash": dataset_hash(prepared.dataset),
+        "split_hash": split_hash(prepared.dataset),
+        **describe(prepared),
+    }
+    if as_json:
+        click.echo(json.dumps(report, ensure_ascii=False))
+    else:
+        _show(report)
+
+
+def _build(
+    interactions: tuple[Path, ...],
+    items: tuple[Path, ...],
+    schema: Path | None,
+    preset: str | None,
+    split_options: Mapping[str, Any],
+) -> Any:
+    try:
+        from tlrec_edge.data.build import SplitPlan, prepare_files
+        from tlrec_edge.data.presets import PRESETS, prepare_preset
+        from tlrec_edge.data.schema import load_schema
+    except ModuleNotFoundError as error:
+        from tlrec_edge.errors import MissingExtraError
+
+        raise MissingExtraError("prepare", "build") from error
+    given = {name: value for name, value in split_options.items() if value is not None}
+    kind = given.pop("split", "given" if "candidates" in given else None)
+    plan = PRESETS[preset].plan if preset else SplitPlan()
+    plan = replace(plan, kind=kind or plan.kind, **given)
+    if preset:
+        return prepare_preset(preset, interactions, plan)
+    return prepare_files(interactions, items, load_schema(schema) if schema else None, plan)
+
+
+def _show(report: Mapping[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(soft_wrap=True)
+    table = Table("rows", "count", title="Cleaning")
+    table.columns[1].justify = "right"
+    for reason, count in report["cleaning"].items():
+        table.add_row(reason, f"{count:,}")
+    console.print(table)
+    domains = Table("domain", "interactions", title="Domains")
+    domains.columns[1].justify = "right"
+    for name, count in sorted(report["domains"].items(), key=lambda pair: -pair[1])[:30]:
+        domains.add_row(name, f"{count:,}")
+    console.print(domains)
+    for line in _lines(report):
+        click.echo(line)
+
+
+def _lines(report: Mapping[str, Any]) -> list[str]:
+    split = report["split"]
+    columns = ", ".join(f"{role} = {column}" for role, column in report["interaction_columns"].items())
+    features = ", ".join(f"{column} ({kind})" for column, kind in report["item_features"].items())
+    asked = f", {split['test_rows']:,} given test rows" if split["test_rows"] is not None else ""
+    return [
+        f"columns: {columns}",
+        f"item features: {features or 'none'}",
+        f"columns not used: {', '.join(report['unused_columns']) or 'none'}",
+        f"split {split['kind']}: {split['train']:,} train, {split['valid']:,} valid, {split['test']:,} test{asked}",
+        f"{report['users']:,} users, {report['items']:,} items ({report['items_never_sold']:,} never sold)",
+        f"wrote {report['out']} ({report['hash'][:12]})",
+    ]
