@@ -1,0 +1,165 @@
+"""From a dataset to a ranking task: what may be learned from, whose past is known, what is asked."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tlrec_edge.data.dataset import TEST, TRAIN, VALID, Bools, Dataset, Interactions, Ints, Rows
+from tlrec_edge.errors import DataError
+
+
+@dataclass(frozen=True)
+class Task:
+    """One ranking task in one target.
+
+    ``train`` may be learned from; ``history`` is what the asked users did before the question. Both are sorted by user
+    and time and hold the domains of the source as well. ``candidates`` are the item rows that compete.
+    """
+
+    domains: tuple[str, ...]
+    target: Ints
+    train: Interactions
+    history: Interactions
+    rows: Rows
+    candidates: Ints
+    mask_seen: bool
+    n_users: int
+    n_items: int
+
+    @cached_property
+    def column(self) -> Ints:
+        """Map an item row to its candidate column, -1 where it is no candidate. Shape (n_items,)."""
+        column = np.full(self.n_items, -1, np.int32)
+        column[self.candidates] = np.arange(len(self.candidates), dtype=np.int32)
+        return column
+
+    def in_target(self, log: Interactions) -> Bools:
+        return np.isin(log.domain, self.target)
+
+    def target_only(self) -> Task:
+        """Return the same questions with everything outside the target's domains forgotten."""
+        return replace(
+            self,
+            train=self.train.where(self.in_target(self.train)),
+            history=self.history.where(self.in_target(self.history)),
+        )
+
+
+@dataclass(frozen=True)
+class Tasks:
+    """``choose`` is for choices (fitted without the validation rows), ``final`` for the model and its test."""
+
+    choose: Task
+    final: Task
+
+
+def make_tasks(dataset: Dataset, domains: tuple[str, ...], fold: int | None = None) -> Tasks:
+    """Build the tasks of one target.
+
+    With ``fold`` (split ``new-users``) that fold's users are new to the target: their past there is removed, and their
+    test pairs are asked. The next fold plays the same part for validation. Without it, the users keep their past and
+    pairs bought before are not asked again.
+    """
+    split, log = dataset.split, dataset.interactions
+    target = dataset.domain_codes(domains)
+    if fold is not None and not 0 <= fold < split.folds:
+        raise DataError(f"fold {fold} does not exist: the split '{split.kind}' has {split.folds} folds")
+    past = split.role != TEST
+    candidates = _candidates(dataset, target, past)
+    if not len(candidates):
+        raise DataError(f"domain {', '.join(domains)} has no candidate item before the test period")
+    inside = np.isin(log.domain, target)
+    validation_fold = None if fold is None else (fold + 1) % split.folds
+
+    def build(seen: Bools, asked: int, hide: tuple[int | None, ...], who: int | None) -> Task:
+        hidden = inside & np.isin(split.fold[log.user], [f for f in hide if f is not None])
+        history = seen & ~hidden
+        train = history if split.refit or asked == VALID else (split.role == TRAIN) & ~hidden
+        keep = np.flatnonzero(inside & (split.role == asked))
+        if who is not None:
+            keep = keep[split.fold[log.user[keep]] == who]
+        rows = split.rows if asked == TEST and split.rows is not None else None
+        task = Task(
+            domains, target, log.where(train), log.where(history), _no_rows(), candidates,
+            split.mask_seen, len(dataset.users), len(dataset.items),
+        )  # fmt: skip
+        return replace(task, rows=rows or _ask(task, log.where(keep), dataset))
+
+    hold = (fold, validation_fold)
+    return Tasks(
+        choose=build(split.role == TRAIN, VALID, hold, validation_fold),
+        final=build(past, TEST, (fold,), fold),
+    )
+
+
+def _no_rows() -> Rows:
+    none = np.empty(0, np.int32)
+    return Rows(none, none, np.empty((0, 0), np.int32))
+
+
+def _candidates(dataset: Dataset, target: Ints, past: Bools) -> Ints:
+    """Items bought in the target by at least ``min_buyers`` users, items of it never sold, and items of given rows."""
+    split, log = dataset.split, dataset.interactions
+    minimum = int(split.settings.get("min_buyers", 0))
+    inside = past & np.isin(log.domain, target)
+    pairs = np.unique(log.user[inside].astype(np.int64) * len(dataset.items) + log.item[inside])
+    buyers = np.bincount(pairs % len(dataset.items), minlength=len(dataset.items))
+    keep = buyers >= max(minimum, 1)
+    if not minimum:
+        sold = np.bincount(log.item, minlength=len(dataset.items)) > 0
+        keep |= ~sold & (np.isin(dataset.item_domain, target) | (dataset.item_domain < 0))
+    if split.rows is not None:
+        named = np.concatenate([split.rows.item, split.rows.negatives.ravel()])
+        keep[named[named >= 0]] = True
+    return np.flatnonzero(keep).astype(np.int32)
+
+
+def _ask(task: Task, asked: Interactions, dataset: Dataset) -> Rows:
+    """Ask each distinct pair once, in order of time, beside sampled negatives the user has no positive on."""
+    split = dataset.split
+    order = np.argsort(asked.time, kind="stable")
+    pair = asked.user[order].astype(np.int64) * task.n_items + asked.item[order]
+    keep = task.column[asked.item[order]] >= 0
+    seen = task.history.user.astype(np.int64) * task.n_items + task.history.item
+    if task.mask_seen:
+        keep &= ~np.isin(pair, seen)
+    pair = pair[keep]
+    first = np.sort(np.unique(pair, return_index=True)[1])
+    user, item = np.divmod(pair[first], task.n_items)
+    barred = np.concatenate([pair, seen]) if task.mask_seen else pair
+    negatives = _sample(user, barred, task, dataset)
+    return Rows(user.astype(np.int32), item.astype(np.int32), negatives)
+
+
+def _sample(user: NDArray[np.int64], barred: NDArray[np.int64], task: Task, dataset: Dataset) -> Ints:
+    """Draw ``split.negatives`` candidates a row with ``random.Random(seed).sample`` over the sorted candidates."""
+    split, count = dataset.split, dataset.split.negatives
+    if not count:
+        return np.empty((len(user), 0), np.int32)
+    ranked = task.candidates[sort_ids([dataset.items[row] for row in task.candidates])]
+    place = np.full(task.n_items, -1, np.int64)
+    place[ranked] = np.arange(len(ranked))
+    barred_user, barred_item = np.divmod(np.unique(barred), task.n_items)
+    barred_user, barred_place = barred_user[place[barred_item] >= 0], place[barred_item][place[barred_item] >= 0]
+    bounds = np.searchsorted(barred_user, np.arange(task.n_users + 1))
+    rng = random.Random(split.seed)
+    result = np.full((len(user), count), -1, np.int32)
+    for i, u in enumerate(user.tolist()):
+        holes = np.sort(barred_place[bounds[u] : bounds[u + 1]])
+        free = len(ranked) - len(holes)
+        drawn = np.array(rng.sample(range(free), min(count, free)), np.int64)
+        skipped = np.searchsorted(holes - np.arange(len(holes)), drawn, side="right")
+        result[i, : len(drawn)] = ranked[drawn + skipped]
+    return result
+
+
+def sort_ids(ids: list[str]) -> NDArray[np.intp]:
+    """Order ids as numbers where all are whole numbers, else as text."""
+    if ids and all(name.isdecimal() for name in ids):
+        return np.array(sorted(range(len(ids)), key=lambda i: (int(ids[i]), ids[i])), np.intp)
+    return np.array(sorted(range(len(ids)), key=ids.__getitem__), np.intp)

@@ -1,0 +1,83 @@
+"""Ranking metrics from ranks, their means over rows and users, and standard errors clustered by user."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+
+def rank_of_positive(scores: NDArray[np.floating], valid: NDArray[np.bool_] | None = None) -> Array:
+    """Rank column 0 of ``scores`` (m, 1 + k) among its row; ties count half, NaN ranks last.
+
+    ``valid`` (m, 1 + k) marks the columns that take part.
+    """
+    clean = np.where(np.isnan(scores), -np.inf, scores)
+    positive, others = clean[:, :1], clean[:, 1:]
+    counted = np.ones(others.shape, bool) if valid is None else valid[:, 1:]
+    above = ((others > positive) & counted).sum(1)
+    tied = ((others == positive) & counted).sum(1)
+    return 1.0 + above + 0.5 * tied
+
+
+def _hit(rank: Array, k: int) -> Array:
+    return (rank < k + 1).astype(np.float64)
+
+
+def _ndcg(rank: Array, k: int) -> Array:
+    return np.where(rank < k + 1, 1.0 / np.log2(rank + 1.0), 0.0)
+
+
+def _mrr(rank: Array, k: int) -> Array:
+    return np.where(rank < k + 1, 1.0 / rank, 0.0)
+
+
+METRICS: dict[str, Callable[[Array, int], Array]] = {"ndcg": _ndcg, "hr": _hit, "mrr": _mrr}
+"""Per-row metrics of the rank of one positive. With one positive a row, recall@k equals hr@k.
+
+A rank halfway between k and k + 1 (one tie at the border) still counts as in the top k."""
+
+
+def auc(rank: Array, others: NDArray[np.integer]) -> Array:
+    """Return the share of the other candidates that the positive beats."""
+    return 1.0 - (rank - 1.0) / np.maximum(others, 1)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean with its standard error clustered by user, and the mean over users of the user means."""
+
+    mean: float
+    se: float
+    by_user: float
+
+
+def clustered(values: Array, users: NDArray[np.integer]) -> Estimate:
+    """Average rows; the standard error treats the rows of one user as one draw (cluster-robust)."""
+    if not len(values):
+        return Estimate(float("nan"), float("nan"), float("nan"))
+    _, code = np.unique(users, return_inverse=True)
+    mean = float(values.mean())
+    count = np.bincount(code)
+    total = np.bincount(code, weights=values - mean)
+    se = float(np.sqrt((total**2).sum()) / len(values))
+    return Estimate(mean, se, float((np.bincount(code, weights=values) / count).mean()))
+
+
+def describe(rank: Array, others: NDArray[np.integer], users: NDArray[np.integer], ks: tuple[int, ...] = (10,)) -> dict[str, float]:
+    """Return every metric's mean over rows, with ``.se`` and ``.by_user`` beside NDCG."""
+    result: dict[str, float] = {}
+    for k in ks:
+        for name, metric in METRICS.items():
+            estimate = clustered(metric(rank, k), users)
+            result[f"{name}@{k}"] = estimate.mean
+            if name == "ndcg":
+                result[f"{name}@{k}.se"] = estimate.se
+                result[f"{name}@{k}.by_user"] = estimate.by_user
+        result[f"recall@{k}"] = result[f"hr@{k}"]
+    result["auc"] = clustered(auc(rank, others), users).mean
+    return result

@@ -1,0 +1,239 @@
+"""The trained model: two towers, wide part, interest part and bias over one vocabulary; saved without pickle."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from numpy.typing import NDArray
+
+from tlrec_edge.data.dataset import Bools, Dataset, Interactions, Ints
+from tlrec_edge.data.task import Task
+from tlrec_edge.errors import ModelError
+from tlrec_edge.features import FeatureEncoder, TowerInputs
+from tlrec_edge.train.examples import take_histories
+from tlrec_edge.train.fit import as_tensors
+from tlrec_edge.train.linear import Interest, user_item
+from tlrec_edge.train.model import AGES, ModelConfig, TwoTower
+from tlrec_edge.train.ranking import Scorer
+
+Floats = NDArray[np.float32]
+FORMAT = 1
+MAX_HISTORY = 4096
+"""The wide part and the interest counts read at most this many distinct items, the most recent."""
+
+
+@dataclass(frozen=True)
+class Mix:
+    """Weights of the four parts in ``score = deep * u.c + wide * ... + interest * ... + bias * b``."""
+
+    deep: float = 1.0
+    wide: float = 0.0
+    interest: float = 0.0
+    bias: float = 1.0
+
+
+@dataclass(frozen=True)
+class EdgeModel:
+    """A model for one target.
+
+    ``ids`` are the item ids, candidates first; ``net`` has as many rows. ``wide`` (N, C) leads from history rows to
+    candidate columns. ``groups`` (N, g) are the interest groups of each item (-1 none), numbered as ``interest.inward``.
+    ``about`` holds what cards and provenance are made of: mode, domains, seeds, dataset and split hash, choices.
+    """
+
+    ids: tuple[str, ...]
+    names: tuple[str, ...]
+    net: TwoTower
+    features: FeatureEncoder
+    wide: sp.csr_array
+    interest: Interest
+    groups: Ints
+    mix: Mix
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def candidates(self) -> int:
+        return len(self.net.bias)
+
+    def rows(self, dataset: Dataset) -> Ints:
+        """Map the dataset's item rows to the model's, -1 = unknown to the model."""
+        row = np.full(len(dataset.items), -1, np.int32)
+        for i, name in enumerate(self.ids):
+            place = dataset.item_row.get(name)
+            if place is not None:
+                row[place] = i
+        return row
+
+    def scorer(self, dataset: Dataset, task: Task) -> Scorer:
+        """Return the float scorer of the task's candidates. Raises ModelError where the model lacks one."""
+        past = Past.of(task.history, self.rows(dataset), len(dataset.users), len(self.ids))
+        columns = self.rows(dataset)[task.candidates]
+        if ((columns < 0) | (columns >= self.candidates)).any():
+            missing = dataset.items[task.candidates[np.argmax((columns < 0) | (columns >= self.candidates))]]
+            raise ModelError(f"the model does not know candidate {missing!r} of this dataset: adapt it to this dataset and domain")
+
+        def score(users: Ints) -> NDArray[np.floating]:
+            parts = self.part_scores(past, users)
+            weights = (self.mix.deep, self.mix.wide, self.mix.interest, self.mix.bias)
+            total = sum((w * p for w, p in zip(weights, parts, strict=True) if w), np.zeros_like(parts[3]))
+            empty = past.length(users) == 0
+            total[empty] = self.mix.bias * parts[3][empty]
+            return total[:, columns]
+
+        return score
+
+    def part_scores(self, past: Past, users: Ints) -> tuple[Floats, Floats, Floats, Floats]:
+        """Return the unweighted scores (u, C) of the deep, wide, interest and bias part."""
+        with torch.no_grad():
+            candidate = self.net.candidate_vectors().numpy()
+            bias = self.net.bias.numpy()
+        seen = past.matrix[users]
+        deep = self.user_vectors(past, users) @ candidate.T
+        wide = (seen @ self.wide).toarray()
+        interest = self.interest_vectors(seen) @ self.interest.outward.T
+        return deep, wide, interest, np.broadcast_to(bias, deep.shape)
+
+    def user_vectors(self, past: Past, users: Ints) -> Floats:
+        """Encode users from the most recent part of their past, (u, width)."""
+        self.net.eval()
+        start, stop = past.start[users], past.start[users + 1]
+        history = take_histories(past.log, start, stop, past.rows, self.net.config.history, AGES)
+        with torch.no_grad():
+            encoded: Floats = self.net.users(*as_tensors(history)).numpy()
+        return encoded
+
+    def interest_vectors(self, seen: sp.csr_array) -> Floats:
+        """Return log group counts projected to the interest width, (u, r)."""
+        return np.log1p(group_counts(seen, self.groups, len(self.interest.inward))) @ self.interest.inward
+
+    def with_about(self, **changes: Any) -> EdgeModel:
+        return replace(self, about={**self.about, **changes})
+
+    def save(self, path: Path) -> None:
+        """Write ``model.json`` and ``arrays.npz`` to a folder, atomically."""
+        path = Path(path)
+        if path.exists() and not (path / "model.json").is_file():
+            raise ModelError(f"{path} exists and is no model folder: choose another --out")
+        arrays = {f"net.{name}": value.numpy() for name, value in self.net.state_dict().items()}
+        arrays |= {f"input.{name}": getattr(self.net, name).numpy() for name in TowerInputs._fields}
+        arrays |= {"wide.data": self.wide.data, "wide.indices": self.wide.indices, "wide.indptr": self.wide.indptr}
+        arrays |= {"interest.inward": self.interest.inward, "interest.outward": self.interest.outward}
+        arrays |= {"groups": self.groups, "text_table": self.features.text_table}
+        meta = {
+            "format": FORMAT,
+            "config": self.net.config.to_json(),
+            "items": len(self.ids),
+            "candidates": self.candidates,
+            "ids": self.ids,
+            "names": self.names,
+            "mix": asdict(self.mix),
+            "features": {
+                "text_columns": self.features.text_columns,
+                "vocabulary": dict(self.features.vocabulary),
+                "quantiles": dict(self.features.quantiles),
+            },
+            "about": dict(self.about),
+        }
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+        try:
+            np.savez(draft / "arrays.npz", **arrays)  # type: ignore[arg-type]
+            (draft / "model.json").write_text(json.dumps(meta, ensure_ascii=False), encoding="utf-8")
+            if path.exists():
+                shutil.rmtree(path)
+            os.replace(draft, path)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+
+    @classmethod
+    def load(cls, path: Path) -> EdgeModel:
+        """Read a model folder. Raises ModelError that names the file."""
+        path = Path(path)
+        if not (path / "model.json").is_file():
+            raise ModelError(f"{path} is no model folder (no model.json): make one with `tlrec-edge pretrain` or `adapt`")
+        try:
+            meta = json.loads((path / "model.json").read_text(encoding="utf-8"))
+            with np.load(path / "arrays.npz", allow_pickle=False) as stored:
+                arrays = {name: stored[name] for name in stored.files}
+            return cls._restore(meta, arrays)
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+            raise ModelError(f"{path} cannot be read as a model ({error}): train it again") from error
+
+    @classmethod
+    def _restore(cls, meta: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> EdgeModel:
+        if meta["format"] != FORMAT:
+            raise ValueError(f"format {meta['format']}, this version reads {FORMAT}")
+        inputs = TowerInputs(*(arrays[f"input.{name}"] for name in TowerInputs._fields))
+        net = TwoTower(ModelConfig.from_json(meta["config"]), meta["items"], meta["candidates"], inputs)
+        net.load_state_dict({k[4:]: torch.from_numpy(v) for k, v in arrays.items() if k.startswith("net.")})
+        net.eval()
+        net.requires_grad_(False)
+        spec = meta["features"]
+        features = FeatureEncoder(
+            tuple(spec["text_columns"]),
+            {name: tuple(values) for name, values in spec["vocabulary"].items()},
+            {name: tuple(values) for name, values in spec["quantiles"].items()},
+            arrays["text_table"],
+        )
+        shape = (meta["items"], meta["candidates"])
+        wide = sp.csr_array((arrays["wide.data"], arrays["wide.indices"], arrays["wide.indptr"]), shape=shape)
+        interest = Interest(arrays["interest.inward"], arrays["interest.outward"])
+        return cls(
+            tuple(meta["ids"]), tuple(meta["names"]), net, features, wide, interest, arrays["groups"],
+            Mix(**meta["mix"]), meta["about"],
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Past:
+    """Users' known interactions in a model's item rows: sequences and the binary matrix (users, N) of distinct items."""
+
+    log: Interactions
+    rows: Ints
+    start: NDArray[np.int64]
+    matrix: sp.csr_array
+
+    @classmethod
+    def of(cls, log: Interactions, rows: Ints, users: int, items: int) -> Past:
+        known = log.where(rows[log.item] >= 0)
+        start = np.searchsorted(known.user, np.arange(users + 1)).astype(np.int64)
+        recent = known.where(_recent_distinct(known))
+        matrix = user_item(replace(recent, item=rows[recent.item]), users, items)
+        return cls(known, rows, start, matrix)
+
+    def length(self, users: Ints) -> NDArray[np.int64]:
+        return self.start[users + 1] - self.start[users]
+
+
+def _recent_distinct(log: Interactions) -> Bools:
+    """Mark each user's MAX_HISTORY most recent distinct items, by their last occurrence."""
+    pair = log.user.astype(np.int64) * (int(log.item.max(initial=0)) + 1) + log.item
+    last = np.zeros(len(log), bool)
+    last[len(log) - 1 - np.unique(pair[::-1], return_index=True)[1]] = True
+    place = np.flatnonzero(last)
+    user = log.user[place]
+    after = np.searchsorted(user, user, side="right") - np.arange(len(user))  # 1 = most recent
+    last[place[after > MAX_HISTORY]] = False
+    return last
+
+
+def group_counts(seen: sp.csr_array, groups: Ints, size: int) -> Floats:
+    """Count the groups of the items each user had, (u, size)."""
+    item, slot = np.nonzero(groups >= 0)
+    member = sp.csr_array((np.ones(len(item), np.float32), (item, groups[item, slot])), shape=(len(groups), size))
+    return (seen @ member).toarray().astype(np.float32)
+
+
+def no_interest(candidates: int) -> Interest:
+    """Return the interest part of width 0."""
+    return Interest(np.zeros((0, 0), np.float32), np.zeros((candidates, 0), np.float32))

@@ -1,0 +1,125 @@
+"""Rank the questions of a task by any scorer: a function from users to scores of all candidates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tlrec_edge.data.dataset import Bools, Ints, Rows
+from tlrec_edge.data.task import Task
+from tlrec_edge.metrics import METRICS, rank_of_positive
+
+Floats = NDArray[np.floating]
+Scorer = Callable[[Ints], Floats]
+"""From user rows (u,) of the dataset to scores (u, C) of the task's candidates."""
+CHUNK = 256
+
+
+class Ranking(NamedTuple):
+    """Rank of each row's positive (1 = first, ties half) and the number of candidates it met."""
+
+    rank: NDArray[np.float64]
+    others: NDArray[np.int64]
+    user: Ints
+    item: Ints
+
+
+@dataclass(frozen=True)
+class Questions:
+    """A chunk of rows: ``user`` (u,) distinct, ``of`` (m,) their place, ``columns`` (m, 1 + k) with the positive first."""
+
+    user: Ints
+    of: NDArray[np.intp]
+    columns: NDArray[np.int64]
+    valid: Bools
+
+
+def questions(task: Task, rows: Rows) -> Questions:
+    """Turn rows into candidate columns; without negatives the whole candidate set competes."""
+    user, of = np.unique(rows.user, return_inverse=True)
+    positive = task.column[rows.item].astype(np.int64)
+    if rows.negatives.shape[1]:
+        others = np.where(rows.negatives >= 0, task.column[rows.negatives], -1).astype(np.int64)
+        columns = np.concatenate([positive[:, None], others], 1)
+        return Questions(user.astype(np.int32), of, np.maximum(columns, 0), columns >= 0)
+    everything = np.broadcast_to(np.arange(len(task.candidates)), (len(rows), len(task.candidates)))
+    valid = everything != positive[:, None]
+    if task.mask_seen:
+        valid &= ~seen_candidates(task, user)[of]
+    columns = np.concatenate([positive[:, None], everything], 1)
+    return Questions(user.astype(np.int32), of, columns, np.concatenate([np.ones((len(rows), 1), bool), valid], 1))
+
+
+def seen_candidates(task: Task, users: Ints) -> Bools:
+    """Mark the candidates each user already had, (u, C); ``users`` rising."""
+    log = task.history
+    mine = np.isin(log.user, users) & (task.column[log.item] >= 0)
+    seen = np.zeros((len(users), len(task.candidates)), bool)
+    seen[np.searchsorted(users, log.user[mine]), task.column[log.item[mine]]] = True
+    return seen
+
+
+def chunks(rows: Rows) -> list[NDArray[np.intp]]:
+    """Split row numbers so that a chunk holds at most CHUNK distinct users."""
+    _, code = np.unique(rows.user, return_inverse=True)
+    order = np.argsort(code, kind="stable")
+    bounds = np.searchsorted(code[order], np.arange(CHUNK, code.max(initial=0) + CHUNK, CHUNK))
+    return [part for part in np.split(order, bounds) if len(part)]
+
+
+def rank_rows(scorer: Scorer, task: Task) -> Ranking:
+    """Rank every row of the task."""
+    rows = task.rows
+    rank, others = np.empty(len(rows)), np.empty(len(rows), np.int64)
+    for part in chunks(rows):
+        asked = questions(task, rows.where(part))
+        scores = np.take_along_axis(scorer(asked.user)[asked.of], asked.columns, 1)
+        rank[part] = rank_of_positive(scores, asked.valid)
+        others[part] = asked.valid[:, 1:].sum(1)
+    return Ranking(rank, others, rows.user, rows.item)
+
+
+def ndcg(scorer: Scorer, task: Task, k: int = 10) -> float:
+    """Return the mean NDCG@k over the task's rows."""
+    return float(METRICS["ndcg"](rank_rows(scorer, task).rank, k).mean())
+
+
+PARTS = ("deep", "wide", "interest", "bias")
+
+
+def mix_parts(parts: Sequence[Floats], valid: Bools, grid: Sequence[float] = (0, 0.25, 0.5, 1, 2, 4)) -> tuple[tuple[float, ...], float]:
+    """Choose the weight of each part by coordinate ascent on NDCG@10.
+
+    ``parts`` are scores (m, 1 + k), positive first. Weights are in units of one over a part's spread within a row; a
+    part that is constant gets 0. Returns the weights and the value reached.
+    """
+    spread = np.array([float(np.std(p - p.mean(1, keepdims=True))) for p in parts])
+    scaled = [p / s if s > 0 else np.zeros_like(p) for p, s in zip(parts, spread, strict=True)]
+    usable = [i for i, s in enumerate(spread) if s > 0]
+
+    def value(weights: NDArray[np.float64]) -> float:
+        total = sum((w * p for w, p in zip(weights, scaled, strict=True) if w), np.zeros_like(scaled[0]))
+        return float(METRICS["ndcg"](rank_of_positive(total, valid), 10).mean())
+
+    best, reached = np.zeros(len(parts)), -1.0
+    for lead in usable:
+        weights = np.zeros(len(parts))
+        weights[lead] = 1.0
+        now = value(weights)
+        for _ in range(3):
+            before = now
+            for i in usable:
+                for step in grid:
+                    trial = weights.copy()
+                    trial[i] = step
+                    if trial.any() and (got := value(trial)) > now:
+                        weights, now = trial, got
+            if now == before:
+                break
+        if now > reached:
+            best, reached = weights, now
+    return tuple(float(w / s) if s > 0 else 0.0 for w, s in zip(best, spread, strict=True)), reached

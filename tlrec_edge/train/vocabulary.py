@@ -1,0 +1,130 @@
+"""Which items a model knows and in which order, their features, and the vectors training starts from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from numpy.typing import NDArray
+
+from tlrec_edge.data.dataset import Dataset, Interactions, Ints
+from tlrec_edge.data.task import Task
+from tlrec_edge.features import FeatureEncoder, TowerInputs, hash_tokens
+
+Floats = NDArray[np.float32]
+BUCKETS = 16_384
+TEXT_WIDTH = 128
+KNOTS = 33
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Item rows of a model: the candidates first, then items known only as history.
+
+    ``dataset_rows`` (N,) are the rows in the dataset; ``rows`` maps back, -1 = not in the model.
+    """
+
+    ids: tuple[str, ...]
+    candidates: int
+    dataset_rows: Ints
+    rows: Ints
+
+
+def build_vocabulary(dataset: Dataset, task: Task, min_buyers: int = 1) -> Vocabulary:
+    """Take the task's candidates, then every other item that ``min_buyers`` users had in its training part."""
+    pairs = np.unique(task.train.user.astype(np.int64) * task.n_items + task.train.item)
+    buyers = np.bincount(pairs % task.n_items, minlength=task.n_items)
+    others = np.flatnonzero((buyers >= min_buyers) & (task.column < 0))
+    order = np.concatenate([task.candidates, others]).astype(np.int32)
+    rows = np.full(task.n_items, -1, np.int32)
+    rows[order] = np.arange(len(order), dtype=np.int32)
+    return Vocabulary(tuple(dataset.items[i] for i in order), len(task.candidates), order, rows)
+
+
+def fit_features(dataset: Dataset, known: Ints) -> FeatureEncoder:
+    """Fit the feature schema on the items ``known``: vocabularies, quantile knots, and latent semantic text vectors."""
+    table = dataset.features
+    vocabulary = {
+        name: tuple(sorted({values[i] for i in known if values[i]})) for name, values in table.categorical.items()
+    }
+    quantiles = {}
+    for name, values in table.numeric.items():
+        finite = values[known][np.isfinite(values[known])]
+        if len(finite):
+            knots = np.quantile(finite.astype(np.float64), np.linspace(0.0, 1.0, KNOTS))
+            quantiles[name] = tuple(np.maximum.accumulate(knots).tolist())
+    columns = (*table.text, *vocabulary)
+    texts = [" ".join(raw_columns(dataset)[name][i] for name in columns) for i in known] if columns else []
+    return FeatureEncoder(tuple(table.text), vocabulary, quantiles, _text_table(texts))
+
+
+def raw_columns(dataset: Dataset) -> Mapping[str, tuple[str, ...] | Floats]:
+    """Return all feature columns by name."""
+    table = dataset.features
+    return {**table.text, **table.categorical, **table.numeric}
+
+
+def encode_features(dataset: Dataset, encoder: FeatureEncoder, rows: Ints) -> TowerInputs:
+    """Encode the features of dataset rows for the item tower."""
+    columns = {name: [values[i] for i in rows] for name, values in raw_columns(dataset).items()}
+    return encoder.encode(columns, len(rows))
+
+
+def _text_table(texts: list[str]) -> Floats:
+    """Fit latent semantic analysis on hashed tokens; the table maps a bucket to its idf-weighted direction."""
+    bucket, row = hash_tokens(texts, BUCKETS)
+    if not len(bucket):
+        return np.zeros((0, 0), np.float32)
+    counts = sp.csr_array((np.ones(len(bucket), np.float32), (row, bucket)), shape=(len(texts), BUCKETS))
+    frequency = np.bincount(counts.indices, minlength=BUCKETS)
+    idf = np.log((1.0 + len(texts)) / (1.0 + frequency)).astype(np.float32)
+    weighted = sp.csr_array(counts.multiply(idf[None, :]))
+    scale = np.sqrt(np.asarray(weighted.multiply(weighted).sum(1))).clip(1e-6)
+    weighted = sp.csr_array(weighted.multiply(1.0 / scale[:, None]))
+    width = min(TEXT_WIDTH, min(weighted.shape) - 1)
+    if width < 1:
+        return np.zeros((0, 0), np.float32)
+    _, _, right = low_rank(weighted, width)
+    return np.where(frequency[:, None] > 0, idf[:, None] * right, 0.0).astype(np.float32)
+
+
+def low_rank(matrix: sp.csr_array, rank: int) -> tuple[Floats, Floats, Floats]:
+    """Return a truncated SVD (left, values, right) by randomized projection (Halko et al. 2011), seeded."""
+    coo = matrix.tocoo()
+    sparse = torch.sparse_coo_tensor(
+        torch.from_numpy(np.stack([coo.row, coo.col]).astype(np.int64)), torch.from_numpy(coo.data), coo.shape,
+        check_invariants=False,
+    ).coalesce()  # fmt: skip
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        left, values, right = torch.svd_lowrank(sparse, q=min(rank + 16, min(coo.shape)), niter=4)
+    return left[:, :rank].numpy(), values[:rank].numpy(), right[:, :rank].numpy()
+
+
+def cooccurrence_vectors(log: Interactions, rows: Ints, items: int, width: int, by_basket: bool) -> Floats:
+    """Return spectral item vectors (items, width): the SVD of the degree-normalised group-by-item matrix.
+
+    A group is a basket (user and time) or a whole user. Items that share groups point the same way; items never seen
+    are 0. Training that starts here needs a few epochs where a random start needs many.
+    """
+    item = rows[log.item]
+    known = item >= 0
+    groups = np.stack([log.user.astype(np.int64), log.time if by_basket else np.zeros_like(log.time)])
+    code = np.unique(groups, axis=1, return_inverse=True)[1].ravel()
+    matrix = sp.csr_array((np.ones(int(known.sum()), np.float32), (code[known], item[known])), shape=(code.max() + 1, items))
+    matrix.data[:] = 1.0
+    by_group, by_item = np.diff(matrix.indptr), np.bincount(matrix.indices, minlength=items)
+    left = sp.dia_array((1.0 / np.sqrt(by_group.clip(1))[None, :], 0), shape=(len(by_group), len(by_group)))
+    right = sp.dia_array((1.0 / np.sqrt(by_item.clip(1))[None, :], 0), shape=(items, items))
+    normal = sp.csr_array(left @ matrix @ right).astype(np.float32)
+    rank = min(width, min(normal.shape) - 1)
+    vectors = np.zeros((items, width), np.float32)
+    if rank > 0:
+        _, values, axes = low_rank(normal, rank)
+        unit = axes * values / np.sqrt(by_item.clip(1))[:, None]
+        vectors[:, :rank] = unit / np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), 1e-9)
+        vectors[by_item == 0] = 0.0
+    return vectors

@@ -1,0 +1,100 @@
+"""The linear parts of a model: their fit for one task and the choice of penalty, cut and weights on validation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+from tlrec_edge.data.dataset import Dataset, Ints
+from tlrec_edge.data.task import Task
+from tlrec_edge.train.linear import Interest, ease, interest_ridge, keep_largest, popularity, user_item
+from tlrec_edge.train.ranking import ndcg
+from tlrec_edge.train.vocabulary import Vocabulary
+
+PENALTIES = (100.0, 300.0, 1000.0, 3000.0)
+POPULARITY_WEIGHTS = (0.0, 0.002, 0.005, 0.01, 0.02, 0.05)
+A_COLUMN, A_ROW = 50, 50
+"""How many weights the sparse item-item part keeps a candidate, then a history item."""
+MAX_GROUPS = 4000
+
+
+def log_popularity(task: Task) -> NDArray[np.float32]:
+    """Return log1p of the buyers of each candidate, centred. Shape (C,)."""
+    count = np.log1p(popularity(task))
+    return (count - count.mean()).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class LinearChoice:
+    """What validation chose for EASE: the penalty, the weight of log popularity beside it, and the NDCG reached."""
+
+    penalty: float = 1000.0
+    popularity_weight: float = 0.005
+    ndcg: float = float("nan")
+
+
+def choose_linear(task: Task, say: Callable[[str], None] | None = None) -> LinearChoice:
+    """Choose EASE's penalty and popularity weight by NDCG@10 on the task's rows; without rows return a default."""
+    if not len(task.rows) or not len(task.train):
+        return LinearChoice()
+    matrix = user_item(task.history, task.n_users, task.n_items)
+    prior = log_popularity(task)
+    best = LinearChoice(PENALTIES[0], 0.0, -1.0)
+    for penalty in PENALTIES:
+        weights = ease(task, penalty)
+        for share in POPULARITY_WEIGHTS:
+            reached = ndcg(lambda users, w=weights, s=share: matrix[users] @ w + s * prior, task)  # type: ignore[misc]
+            if reached > best.ndcg:
+                best = LinearChoice(penalty, share, reached)
+        if say:
+            say(f"EASE penalty {penalty:g}: best validation NDCG@10 so far {best.ndcg:.4f}")
+    return best
+
+
+def sparse_ease(task: Task, vocabulary: Vocabulary, penalty: float) -> sp.csr_array:
+    """Fit EASE and cut it for serving, over the model's item rows. Shape (N, C)."""
+    if not len(task.train):
+        return sp.csr_array((len(vocabulary.ids), vocabulary.candidates), dtype=np.float32)
+    return keep_largest(ease(task, penalty)[vocabulary.dataset_rows], A_COLUMN, A_ROW)
+
+
+def interest_groups(dataset: Dataset, vocabulary: Vocabulary, counted: Ints) -> tuple[Ints, int]:
+    """Number the values of every categorical column: the groups (N, g) of each item and how many there are.
+
+    Only items of the dataset rows ``counted`` carry groups; the others have -1, so their interactions do not count.
+    """
+    columns, offset = [], 0
+    mine = np.isin(vocabulary.dataset_rows, counted)
+    for values in dataset.features.categorical.values():
+        own = np.array([values[row] for row in vocabulary.dataset_rows], dtype=object)
+        own = np.where(mine, own, "")
+        names, code = np.unique(own.astype(str), return_inverse=True)
+        if not 2 <= len(names) <= MAX_GROUPS:
+            continue
+        shift = 1 if names[0] == "" else 0
+        columns.append(np.where(code >= shift, code - shift + offset, -1))
+        offset += len(names) - shift
+    if not columns:
+        return np.full((len(vocabulary.ids), 0), -1, np.int32), 0
+    return np.stack(columns, 1).astype(np.int32), offset
+
+
+def fit_interest(task: Task, groups: Ints, size: int, vocabulary: Vocabulary, penalty: float, rank: int) -> Interest:
+    """Fit the ridge from group counts outside the target to what the same users bought in the target."""
+    from tlrec_edge.train.artifact import group_counts, no_interest
+
+    inside = task.in_target(task.train)
+    if not size or inside.all() or not inside.any():
+        return no_interest(vocabulary.candidates)
+    known = task.train.where(~inside & (vocabulary.rows[task.train.item] >= 0))
+    seen = user_item(known, task.n_users, task.n_items)[:, vocabulary.dataset_rows]
+    bought = user_item(task.train.where(inside), task.n_users, task.n_items)[:, task.candidates]
+    both = np.flatnonzero((np.diff(seen.indptr) > 0) & (np.diff(bought.indptr) > 0))
+    if len(both) < 20:
+        return no_interest(vocabulary.candidates)
+    counts = group_counts(sp.csr_array(seen[both]), groups, size)
+    return interest_ridge(counts, bought[both].toarray(), penalty, min(rank, size, vocabulary.candidates))
