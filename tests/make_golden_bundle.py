@@ -1,0 +1,77 @@
+"""Write tests/data/golden_bundle and the scores it must give for ever: `python -m tests.make_golden_bundle`.
+
+Run it only for a new format version: every later version must read the bundles of the older ones.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tlrec_edge import History, Recommender
+from tlrec_edge.bundle import write_bundle
+
+from . import bundle_factory
+
+DATA = Path(__file__).parent / "data"
+BUNDLE, SCORES = DATA / "golden_bundle", DATA / "golden_scores.json"
+IDS = [*(f"item-{row}" for row in range(18)), "商品 19", "a,b", "🛒", "42", *(f"past-{row}" for row in range(8))]
+SMALL = bundle_factory.Small(candidates=22, history_only=8, users=("ann", "用户2", "7"), ids=IDS, seed=19)
+HISTORIES: dict[str, dict[str, Any]] = {
+    "one": {"items": ["item-3"]},
+    "across": {"items": ["past-2", "🛒", "item-1", "past-2", "not known", "a,b", "item-9", "past-7", "item-5"]},
+    "events": {"items": ["item-3", "42"], "events": ["cart", "purchase"]},
+    "times": {"items": ["item-4", "past-1"], "timestamps": [1.7e9, 1.7e9 + 86_400 * 5], "now": 1.7e9 + 86_400 * 90},
+    "empty": {"items": []},
+}
+MARGIN = 0.02
+
+
+def write() -> None:
+    rng = np.random.default_rng(SMALL.seed)
+    arrays = bundle_factory.tables(SMALL, rng)
+    features = bundle_factory.encoder_features(rng)
+    arrays |= {"text_table": features.text_table.astype(np.float16)} | bundle_factory.user_tables(SMALL, rng)
+    arrays["item_category"] = np.arange(SMALL.items, dtype=np.int32) % 4 - 1
+    users = [bundle_factory.user_key_hash(user, bundle_factory.USER_KEY) for user in SMALL.users]
+    names = {"item_names": [f"Name of {item}" for item in IDS], "category_names": ["Küche", "Garten", "玩具"]}
+    blobs = {
+        "encoder.onnx": bundle_factory.pooling_encoder(SMALL.d, SMALL.length, SMALL.seed),
+        "item_tower.onnx": bundle_factory.item_tower(SMALL.d, rng),
+        "features.json": bundle_factory.features_json(features),
+    }
+    manifest = bundle_factory.manifest(SMALL) | {"created": "2026-11-24T00:00:00+00:00"}
+    write_bundle(BUNDLE, manifest, arrays, {"item_ids": IDS, "users": users, **names}, blobs)
+
+
+def score() -> dict[str, list[str]]:
+    """Return every score in hex, so that no digit is lost."""
+    found: dict[str, list[str]] = {}
+    with Recommender.open(BUNDLE) as rec:
+        for name, history in HISTORIES.items():
+            found[name] = [value.hex() for value in rec.score(History(**history), IDS[:22]).tolist()]
+        for user in SMALL.users:
+            found[f"user {user}"] = [value.hex() for value in rec.score(user, IDS[:22]).tolist()]
+    return found
+
+
+def rounding_margin() -> float:
+    """Return how far the user vectors are from a rounding edge: another machine's last bit must not flip an integer."""
+    with Recommender.open(BUNDLE, exact=False) as rec:
+        states = [rec.user_state(History(**history)) for history in HISTORIES.values()]
+    scaled = np.concatenate([np.append(state.deep, state.interest) * 2.0**8 for state in states])
+    return float(np.abs(np.abs(scaled - np.floor(scaled)) - 0.5).min())
+
+
+def main() -> None:
+    write()
+    if rounding_margin() < MARGIN:
+        raise SystemExit(f"margin {rounding_margin():.4f} is below {MARGIN}: change the seed")
+    SCORES.write_text(json.dumps(score(), indent=1, ensure_ascii=False) + "\n", "utf-8")
+
+
+if __name__ == "__main__":
+    main()
