@@ -66,6 +66,12 @@ def test_a_schema_and_split_options_reach_the_dataset(tmp_path: Path) -> None:
     )  # fmt: skip
 
 
+def test_names_that_look_like_markup_are_shown(tmp_path: Path) -> None:
+    log = tmp_path / "log.csv"
+    log.write_text("user,item,domain\nu,a,[bold]x[/]\n")
+    assert "[bold]x[/]" in run("--interactions", log, "--out", tmp_path / "ds").output
+
+
 def test_candidates_alone_mean_the_given_split(tmp_path: Path, files: tuple[Path, Path]) -> None:
     candidates = tmp_path / "test.tsv"
     candidates.write_text("user\titem\tnegatives\nu1\tg8\tg0,g1\n")
@@ -90,7 +96,7 @@ def test_wrong_usage_ends_with_2(tmp_path: Path, arguments: tuple[str, ...]) -> 
         ("user,item\n", "no rows"),
         ("a,b\n1,2\n", "no user column; found a, b"),
         ("user,item\n,\n", "none of 1 rows is usable"),
-        ("user,item\nu,a,b,c\nv,w\n", "Length of header"),
+        ("user,item\nu,a,b,c\nv,w\n", "line 2 has 4 cells, the header 2"),
     ],
 )
 def test_a_bad_file_writes_nothing(tmp_path: Path, content: str | None, words: str) -> None:

@@ -64,7 +64,9 @@ def test_duplicates_are_a_choice(duplicates: str, kept: int) -> None:
 
 
 def test_no_row_left_says_where_they_went() -> None:
-    with pytest.raises(DataError, match=r"log.csv: none of 2 rows is usable \(no user id 1, quantity <= 0 1\)"):
+    with pytest.raises(
+        DataError, match=r"log.csv: none of 2 rows is usable \(no user id 1, quantity <= 0 1\); check: user = 'user'"
+    ):
         clean_interactions([table("user,item,quantity", ",a,1", "u,a,0")], Schema(), "log.csv")
 
 
@@ -199,3 +201,8 @@ def test_times_far_out_of_range_do_not_overflow() -> None:
     times = read_times(pd.Series(["1710504000", "1710504001", "1710504002", "-5", "1e300", "inf", ""]))
     assert times.out_of_range.tolist() == [False, False, False, True, True, False, False]
     assert times.bad.tolist() == [False, False, False, False, False, True, True]
+
+
+def test_a_running_number_without_a_name_makes_no_row_different() -> None:
+    log = pd.DataFrame({"Unnamed: 0": ["0", "1"], "user": ["u", "u"], "item": ["a", "a"]})
+    assert clean_interactions([log], Schema()).counts["duplicate"] == 1

@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from tlrec_edge.data.parse import read_ids
 from tlrec_edge.data.read import read_table
 from tlrec_edge.errors import DataError
 
@@ -51,18 +52,28 @@ def test_parquet_keeps_its_types(tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(read_table(tmp_path / "a.parquet"), frame)
 
 
+def test_parquet_keeps_indexes_long_ids_and_lists(tmp_path: Path) -> None:
+    long = 2**63 - 1
+    frame = pd.DataFrame({"user": ["v", "u"], "item": pd.array([long, None], "Int64"), "tags": [["a"], ["a", "b"]]})
+    frame.set_index("user").to_parquet(tmp_path / "a.parquet")
+    table = read_table(tmp_path / "a.parquet")
+    assert set(table.columns) == {"user", "item", "tags"}
+    assert read_ids(table["item"]).names == [str(long)]
+    assert not table.duplicated().any()
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [
         (b"", ["empty"]),
         (b"  \n\n", ["empty"]),
         (b"user,item\n", ["no rows"]),
-        (b"user,item\na,b\nc,d,e\n", ["line 3"]),
-        (b"user,item\na,b,c\nc,d,e\n", ["Length of header"]),
+        (b"user,item\na,b\nc,d,e\n", ["line 3 has 3 cells"]),
+        (b"user,item\na,b,c\nc,d,e\n", ["line 2 has 3 cells, the header 2"]),
         (b'user,item\na,"b\nc,d\n', ["EOF inside string"]),
         (b"user,user,item\na,b,c\n", ["'user'", "2 times"]),
         ("user,item\na,café\nb,été\n".encode("latin-1"), ["line 2", "byte 15", "UTF-8"]),
-        ("user,item\na,b\n".encode("utf-16"), ["line 1", "byte 0", "UTF-8"]),
+        ("user,item\na,b\n".encode("utf-16"), ["line 1", "byte 0", "UTF-16", "UTF-8"]),
         (b"PK\x03\x04rest", ["Excel", "CSV"]),
         (b"PAR1garbage", ["damaged Parquet"]),
         (gzip.compress(b"user,item\na,b\n" * 99)[:-12], ["damaged gzip"]),

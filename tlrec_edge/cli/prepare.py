@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import click
 
+from tlrec_edge.errors import MissingExtraError
+
 SPLIT_KINDS = ("leave-one-out", "last-basket", "time", "new-users", "given")
 PRESET_NAMES = ("complete-journey", "online-retail")
+_MOST_DOMAINS = 30
 _FILE = click.Path(path_type=Path)
 
 
@@ -22,7 +26,11 @@ _FILE = click.Path(path_type=Path)
 @click.option("--items", multiple=True, type=_FILE, help="Item features, one row an item; repeat for more files.")
 @click.option("--schema", type=_FILE, help="TOML file: which column means what; common names are found without.")
 @click.option("--preset", type=click.Choice(PRESET_NAMES), help="A known data set; complete-journey needs no files.")
-@click.option("--split", type=click.Choice(SPLIT_KINDS), help="How to hold out test rows.  [default: leave-one-out]")
+@click.option(
+    "--split",
+    type=click.Choice(SPLIT_KINDS),
+    help="How to hold out test rows.  [default: leave-one-out, or the preset's]",
+)
 @click.option("--candidates", type=_FILE, help="Test rows for --split given: user, item(s), negatives.")
 @click.option("--folds", type=click.IntRange(2), help="Folds of --split new-users.  [default: 5]")
 @click.option("--test-from", metavar="DATE", help="First test day, for splits by time.  [default: last 10 %]")
@@ -43,6 +51,22 @@ def prepare(
     """Read and clean tables of behaviour and items, split them, and store the dataset.
 
     Every row that is left out is counted by its reason. Later commands all obey the split that is stored here.
+
+    \b
+    A schema names what is not found by itself, for example:
+      [interactions]
+      user = "who"
+      [items]
+      text = ["about"]
+      [domains]
+      "United Kingdom" = "uk"
+      "*" = "non_uk"
+      [events]
+      kauf = "purchase"
+      [clean]
+      duplicates = "first-pair"
+      positive_price = true
+      cancelled = { column = "InvoiceNo", prefix = "C" }
     """
     if preset and (schema or items):
         raise click.UsageError("--preset brings its own schema and items: leave --schema and --items out")
@@ -50,24 +74,26 @@ def prepare(
         raise click.UsageError("give --interactions FILE or --preset NAME")
     from rich.console import Console
 
+    _need_build()
+    from tlrec_edge.data.build import describe
     from tlrec_edge.data.store import check_target, dataset_hash, save_dataset, split_hash
 
     check_target(out)
     with Console(stderr=True).status(f"preparing {preset or ', '.join(path.name for path in interactions)} ..."):
         prepared = _build(interactions, items, schema, preset, split_options)
         save_dataset(prepared.dataset, out)
-    from tlrec_edge.data.build import describe
-
-    report = {
-        "out": str(out),
-        "hash": dataset_hash(prepared.dataset),
-        "split_hash": split_hash(prepared.dataset),
-        **describe(prepared),
-    }
+    hashes = {"hash": dataset_hash(prepared.dataset), "split_hash": split_hash(prepared.dataset)}
+    report = {"out": str(out), **hashes, **describe(prepared)}
     if as_json:
         click.echo(json.dumps(report, ensure_ascii=False))
     else:
         _show(report)
+
+
+def _need_build() -> None:
+    for name in ("pandas", "pyarrow"):
+        if find_spec(name) is None:
+            raise MissingExtraError(f"prepare ({name})", "build")
 
 
 def _build(
@@ -77,14 +103,10 @@ def _build(
     preset: str | None,
     split_options: Mapping[str, Any],
 ) -> Any:
-    try:
-        from tlrec_edge.data.build import SplitPlan, prepare_files
-        from tlrec_edge.data.presets import PRESETS, prepare_preset
-        from tlrec_edge.data.schema import load_schema
-    except ModuleNotFoundError as error:
-        from tlrec_edge.errors import MissingExtraError
+    from tlrec_edge.data.build import SplitPlan, prepare_files
+    from tlrec_edge.data.presets import PRESETS, prepare_preset
+    from tlrec_edge.data.schema import load_schema
 
-        raise MissingExtraError("prepare", "build") from error
     given = {name: value for name, value in split_options.items() if value is not None}
     kind = given.pop("split", "given" if "candidates" in given else None)
     plan = PRESETS[preset].plan if preset else SplitPlan()
@@ -97,6 +119,7 @@ def _build(
 def _show(report: Mapping[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     console = Console(soft_wrap=True)
     table = Table("rows", "count", title="Cleaning")
@@ -104,10 +127,11 @@ def _show(report: Mapping[str, Any]) -> None:
     for reason, count in report["cleaning"].items():
         table.add_row(reason, f"{count:,}")
     console.print(table)
-    domains = Table("domain", "interactions", title="Domains")
+    shown = sorted(report["domains"].items(), key=lambda pair: -pair[1])[:_MOST_DOMAINS]
+    domains = Table("domain", "interactions", title=f"Domains, {len(shown)} largest of {len(report['domains'])}")
     domains.columns[1].justify = "right"
-    for name, count in sorted(report["domains"].items(), key=lambda pair: -pair[1])[:30]:
-        domains.add_row(name, f"{count:,}")
+    for name, count in shown:
+        domains.add_row(Text(name), f"{count:,}")  # Text: a name may hold "[", which is rich's markup
     console.print(domains)
     for line in _lines(report):
         click.echo(line)

@@ -94,31 +94,22 @@ def clean_interactions(tables: Sequence[pd.DataFrame], schema: Schema, where: st
         row, event, weight = _first_pairs(user.codes, item.codes, time, sieve, (row, event, weight))
     if is_category.any():
         sieve.counts["category instead of an item (kept)"] = int((sieve.keep & is_category).sum())
-    counts = {"rows read": len(raw), "rows kept": int(sieve.keep.sum()), **sieve.counts}
     if not len(row):
-        went = ", ".join(f"{reason} {count}" for reason, count in sieve.counts.items() if count)
-        raise DataError(f"{where}: none of {len(raw)} rows is usable ({went}); check the columns: {_say(roles)}")
-
-    def labels(role: str) -> Labels | None:
-        if role not in raw:
-            return None
-        found = read_labels(raw[role])
-        return Labels(found.codes[row], found.names)
-
+        raise DataError(f"{where}: none of {len(raw)} rows is usable ({_went(sieve)}); check: {_say(roles)}")
     return CleanLog(
         user=Labels(user.codes[row], user.names),
         item=Labels(item.codes[row], item.names),
-        domain=rename_domains(labels("domain"), schema, where),
+        domain=rename_domains(_labels(raw, "domain", row), schema, where),
         event=event,
         weight=weight,
         time=time[row],
         is_category=is_category[row],
         users=frozenset(user.names[code] for code in np.unique(user.codes[row])),
-        counts=counts,
+        counts={"rows read": len(raw), "rows kept": int(sieve.keep.sum()), **sieve.counts},
         roles=roles,
         unused=_unused(raw, schema),
-        title=labels("title"),
-        category=labels("category"),
+        title=_labels(raw, "title", row),
+        category=_labels(raw, "category", row),
         price=None if price is None else price[row],
     )
 
@@ -144,6 +135,17 @@ def rename_domains(labels: Labels | None, schema: Schema, where: str, check: boo
 def category_id(name: str) -> str:
     """Return the id of the item that stands for a whole category."""
     return f"category:{name}"
+
+
+def _labels(raw: pd.DataFrame, role: str, row: Codes) -> Labels | None:
+    if role not in raw:
+        return None
+    found = read_labels(raw[role])
+    return Labels(found.codes[row], found.names)
+
+
+def _went(sieve: Sieve) -> str:
+    return ", ".join(f"{reason} {n}" for reason, n in sieve.counts.items() if n and "(kept" not in reason)
 
 
 def _unused(raw: pd.DataFrame, schema: Schema) -> tuple[str, ...]:
@@ -202,7 +204,9 @@ def _drop_times(raw: pd.DataFrame, schema: Schema, sieve: Sieve) -> Codes:
 
 def _drop_duplicates(raw: pd.DataFrame, schema: Schema, sieve: Sieve) -> None:
     if schema.duplicates == "drop":
-        sieve.drop("duplicate", raw.duplicated().to_numpy(bool))
+        # A column without a name is a running number that a data frame wrote: it makes no row different.
+        named = [name for name in raw.columns if not name.startswith("raw:Unnamed: ")]
+        sieve.drop("duplicate", raw.duplicated(named).to_numpy(bool))
 
 
 def _expand_events(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import logging
 import warnings
 import zlib
 from pathlib import Path
@@ -15,6 +16,7 @@ import pyarrow.parquet as pq
 
 from tlrec_edge.errors import DataError
 
+_log = logging.getLogger(__name__)
 _SEPARATORS = (",", "\t", ";", "|")
 
 
@@ -53,11 +55,15 @@ def _read_bytes(path: Path) -> bytes:
 
 def _read_parquet(path: Path) -> pd.DataFrame:
     try:
-        frame: pd.DataFrame = pq.read_table(path).to_pandas()
+        table = pq.read_table(path, partitioning=None).replace_schema_metadata(None)
+        # Not pandas' own metadata: a column that was an index must stay a column; and integers with gaps must not
+        # pass through float, which would change long ids.
+        frame: pd.DataFrame = table.to_pandas(integer_object_nulls=True)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise DataError(f"{path} is a damaged Parquet file ({_first_line(error)}); write it again") from error
-    frame.columns = [str(name) for name in frame.columns]
-    return frame
+    nested = [field.name for field in table.schema if pa.types.is_nested(field.type)]
+    frame = frame.assign(**{name: frame[name].map(str) for name in nested})
+    return frame.drop(columns=[name for name in frame.columns if name.startswith("__index_level_")])
 
 
 def _read_text(raw: bytes, path: Path) -> pd.DataFrame:
@@ -82,8 +88,9 @@ def _read_text(raw: bytes, path: Path) -> pd.DataFrame:
                 low_memory=False,
             )
     except (pd.errors.ParserError, pd.errors.ParserWarning, pd.errors.EmptyDataError, ValueError) as error:
-        raise DataError(f"{path}: {_first_line(error)}; check the separators and quotes of that row") from error
-    frame.columns = pd.Index(names)
+        found = _long_line(raw.decode(encoding), separator, len(names)) or _first_line(error)
+        raise DataError(f"{path}: {found}; check the separators and quotes there") from error
+    frame.columns = pd.Index([str(name).strip() for name in frame.columns])
     return frame
 
 
@@ -103,7 +110,8 @@ def _find_encoding(raw: bytes, path: Path) -> str:
     common = sum(1 for char in wide if char.encode("gb2312", "ignore"))
     if wide and common >= 0.8 * len(wide) and _pairs_are_high(raw):
         return "gb18030"
-    raise DataError(f"{path}: line {line}, byte {byte} is neither UTF-8 nor GB18030 text; save the file as UTF-8")
+    found = "is UTF-16" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else "is neither UTF-8 nor GB18030 text"
+    raise DataError(f"{path}: line {line}, byte {byte} {found}; save the file as UTF-8")
 
 
 def _pairs_are_high(raw: bytes) -> bool:
@@ -116,6 +124,18 @@ def _pairs_are_high(raw: bytes) -> bool:
         if is_high and not (i and high[i - 1]) and not (i + 1 < len(high) and high[i + 1])
     )
     return alone < 0.1 * max(sum(high), 1)
+
+
+def _long_line(text: str, separator: str, width: int) -> str:
+    """Say where the first row with more cells than the header is, "" when there is none."""
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
+    try:
+        for row in reader:
+            if len(row) > width:
+                return f"line {reader.line_num} has {len(row)} cells, the header {width}"
+    except csv.Error as error:  # a cell beyond csv's own limit: pandas' message is all there is
+        _log.debug("cannot count cells: %s", error)
+    return ""
 
 
 def _header_line(raw: bytes, encoding: str) -> str:
