@@ -6,7 +6,6 @@ Run it only for a new format version: every later version must read the bundles 
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,9 +14,9 @@ from tlrec_edge import History, Recommender
 from tlrec_edge.bundle import write_bundle
 
 from . import bundle_factory
+from .check_golden import BUNDLE, SCORES
+from .check_golden import score as score_case
 
-DATA = Path(__file__).parent / "data"
-BUNDLE, SCORES = DATA / "golden_bundle", DATA / "golden_scores.json"
 IDS = [*(f"item-{row}" for row in range(18)), "商品 19", "a,b", "🛒", "42", *(f"past-{row}" for row in range(8))]
 SMALL = bundle_factory.Small(candidates=22, history_only=8, users=("ann", "用户2", "7"), ids=IDS, seed=19)
 HISTORIES: dict[str, dict[str, Any]] = {
@@ -47,15 +46,15 @@ def write() -> None:
     write_bundle(BUNDLE, manifest, arrays, {"item_ids": IDS, "users": users, **names}, blobs)
 
 
-def score() -> dict[str, list[str]]:
-    """Return every score in hex, so that no digit is lost."""
-    found: dict[str, list[str]] = {}
+def pin() -> dict[str, Any]:
+    """Return what is asked and every score it gives."""
+    cases: dict[str, Any] = {name: {"history": history} for name, history in HISTORIES.items()}
+    cases |= {f"user {user}": {"user": user} for user in SMALL.users}
+    items = IDS[: SMALL.candidates]
     with Recommender.open(BUNDLE) as rec:
-        for name, history in HISTORIES.items():
-            found[name] = [value.hex() for value in rec.score(History(**history), IDS[:22]).tolist()]
-        for user in SMALL.users:
-            found[f"user {user}"] = [value.hex() for value in rec.score(user, IDS[:22]).tolist()]
-    return found
+        for case in cases.values():
+            case["scores"] = score_case(rec, case, items)
+    return {"items": items, "cases": cases}
 
 
 def rounding_margin() -> float:
@@ -70,7 +69,7 @@ def main() -> None:
     write()
     if rounding_margin() < MARGIN:
         raise SystemExit(f"margin {rounding_margin():.4f} is below {MARGIN}: change the seed")
-    SCORES.write_text(json.dumps(score(), indent=1, ensure_ascii=False) + "\n", "utf-8")
+    SCORES.write_text(json.dumps(pin(), indent=1, ensure_ascii=False) + "\n", "utf-8")
 
 
 if __name__ == "__main__":
