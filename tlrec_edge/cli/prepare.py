@@ -29,7 +29,7 @@ _FILE = click.Path(path_type=Path)
 @click.option(
     "--split",
     type=click.Choice(SPLIT_KINDS),
-    help="How to hold out test rows.  [default: leave-one-out, or the preset's]",
+    help="How to hold out tests.  [default: leave-one-out, or the preset's]",
 )
 @click.option("--candidates", type=_FILE, help="Test rows for --split given: user, item(s), negatives.")
 @click.option("--folds", type=click.IntRange(2), help="Folds of --split new-users.  [default: 5]")

@@ -1,1 +1,1 @@
-"""Raw tables to a ``Dataset``; front doors: ``build.prepare_files``, ``presets.prepare_preset``, ``store.load_dataset``."""
+"""Raw tables to a ``Dataset``: ``build.prepare_files``, ``presets.prepare_preset``; kept by ``store``."""
