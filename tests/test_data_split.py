@@ -30,6 +30,7 @@ def log_of(rows: list[tuple[int, int, int, int]]) -> Interactions:
         np.zeros(n, np.int32),
         np.ones(n, np.float32),
         time.astype(np.int64),
+        np.arange(n, dtype=np.int32),
     )
 
 
@@ -177,5 +178,7 @@ def test_a_million_rows_split_in_seconds() -> None:
     user = np.sort(rng.integers(0, 5000, n)).astype(np.int32)
     time = np.arange(n) + 1
     ones = np.ones(n)
-    log = Interactions(user, user, (user % 3).astype(np.int32), ones.astype(np.int32), ones.astype(np.float32), time)
+    log = Interactions(
+        user, user, (user % 3).astype(np.int32), ones.astype(np.int32), ones.astype(np.float32), time, user
+    )
     assert (np.array(roles(log, "last-basket")) == TEST).sum() == len(np.unique(user))

@@ -92,7 +92,9 @@ def test_any_id_and_column_name_survives(tmp_path: Path, users: list[str], items
         categorical={column: tuple(items)},
         numeric={column: np.full(len(items), np.nan, np.float32)},
     )
-    log = Interactions(np.arange(n, dtype=np.int32), zeros, zeros, zeros, np.ones(n, np.float32), np.zeros(n, np.int64))
+    log = Interactions(
+        np.arange(n, dtype=np.int32), zeros, zeros, zeros, np.ones(n, np.float32), np.zeros(n, np.int64), zeros
+    )
     dataset = Dataset(
         tuple(users),
         tuple(items),

@@ -214,6 +214,7 @@ def _sorted_log(
         event=log.event[order].astype(np.int32),
         weight=log.weight[order].astype(np.float32),
         time=log.time[order],
+        position=order.astype(np.int32),
     )
 
 

@@ -28,7 +28,8 @@ TRAIN, VALID, TEST = 0, 1, 2
 class Interactions:
     """Columns of equal length n, sorted by user, then time (stable).
 
-    ``weight`` is the event's weight times its count; ``time`` is in seconds since 1970 and 0 where the data has no time.
+    ``weight`` is the event's weight times its count; ``time`` is in seconds since 1970 and 0 where the data has no
+    time; ``position`` is the row's place in the cleaned input, which orders rows of one time across users.
     """
 
     user: Ints
@@ -37,6 +38,7 @@ class Interactions:
     event: Ints
     weight: Floats
     time: NDArray[np.int64]
+    position: Ints
 
     def __post_init__(self) -> None:
         lengths = {name: len(getattr(self, name)) for name in self.__dataclass_fields__}

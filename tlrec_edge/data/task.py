@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlrec_edge.data.dataset import TEST, TRAIN, VALID, Bools, Dataset, Interactions, Ints, Rows
+from tlrec_edge.data.parse import sort_ids
 from tlrec_edge.errors import DataError
 
 
@@ -80,15 +81,15 @@ def make_tasks(dataset: Dataset, domains: tuple[str, ...], fold: int | None = No
         hidden = inside & np.isin(split.fold[log.user], [f for f in hide if f is not None])
         history = seen & ~hidden
         train = history if split.refit or asked == VALID else (split.role == TRAIN) & ~hidden
-        keep = np.flatnonzero(inside & (split.role == asked))
-        if who is not None:
-            keep = keep[split.fold[log.user[keep]] == who]
-        rows = split.rows if asked == TEST and split.rows is not None else None
         task = Task(
-            domains, target, log.where(train), log.where(history), _no_rows(), candidates,
+            domains, target, log.where(train), log.where(history), no_rows(), candidates,
             split.mask_seen, len(dataset.users), len(dataset.items),
         )  # fmt: skip
-        return replace(task, rows=rows or _ask(task, log.where(keep), dataset))
+        if asked == TEST and split.rows is not None:
+            return replace(task, rows=split.rows)
+        seen_before = history if fold is None and split.mask_seen else np.zeros(len(log), bool)
+        rows = _ask(task, log.where(inside & (split.role == asked)), log.where(inside & seen_before), dataset)
+        return replace(task, rows=rows if who is None else rows.where(split.fold[rows.user] == who))
 
     hold = (fold, validation_fold)
     return Tasks(
@@ -97,7 +98,8 @@ def make_tasks(dataset: Dataset, domains: tuple[str, ...], fold: int | None = No
     )
 
 
-def _no_rows() -> Rows:
+def no_rows() -> Rows:
+    """Return the empty set of questions."""
     none = np.empty(0, np.int32)
     return Rows(none, none, np.empty((0, 0), np.int32))
 
@@ -107,7 +109,7 @@ def _candidates(dataset: Dataset, target: Ints, past: Bools) -> Ints:
     split, log = dataset.split, dataset.interactions
     minimum = int(split.settings.get("min_buyers", 0))
     inside = past & np.isin(log.domain, target)
-    pairs = np.unique(log.user[inside].astype(np.int64) * len(dataset.items) + log.item[inside])
+    pairs = np.unique(_pairs(log.where(inside), len(dataset.items)))
     buyers = np.bincount(pairs % len(dataset.items), minlength=len(dataset.items))
     keep = buyers >= max(minimum, 1)
     if not minimum:
@@ -119,21 +121,24 @@ def _candidates(dataset: Dataset, target: Ints, past: Bools) -> Ints:
     return np.flatnonzero(keep).astype(np.int32)
 
 
-def _ask(task: Task, asked: Interactions, dataset: Dataset) -> Rows:
-    """Ask each distinct pair once, in order of time, beside sampled negatives the user has no positive on."""
-    split = dataset.split
-    order = np.argsort(asked.time, kind="stable")
-    pair = asked.user[order].astype(np.int64) * task.n_items + asked.item[order]
-    keep = task.column[asked.item[order]] >= 0
-    seen = task.history.user.astype(np.int64) * task.n_items + task.history.item
-    if task.mask_seen:
-        keep &= ~np.isin(pair, seen)
+def _ask(task: Task, asked: Interactions, seen: Interactions, dataset: Dataset) -> Rows:
+    """Ask each distinct pair once, in order of time, unless seen before, beside negatives without a positive.
+
+    Negatives are drawn in one stream over the questions of all folds, so a question meets the same ones in any fold.
+    """
+    order = np.lexsort((asked.position, asked.time))
+    pair = _pairs(asked, task.n_items)[order]
+    before = _pairs(seen, task.n_items)
+    keep = (task.column[asked.item[order]] >= 0) & ~np.isin(pair, before)
     pair = pair[keep]
     first = np.sort(np.unique(pair, return_index=True)[1])
     user, item = np.divmod(pair[first], task.n_items)
-    barred = np.concatenate([pair, seen]) if task.mask_seen else pair
-    negatives = _sample(user, barred, task, dataset)
+    negatives = _sample(user, np.concatenate([pair, before]), task, dataset)
     return Rows(user.astype(np.int32), item.astype(np.int32), negatives)
+
+
+def _pairs(log: Interactions, n_items: int) -> NDArray[np.int64]:
+    return log.user.astype(np.int64) * n_items + log.item
 
 
 def _sample(user: NDArray[np.int64], barred: NDArray[np.int64], task: Task, dataset: Dataset) -> Ints:
@@ -156,10 +161,3 @@ def _sample(user: NDArray[np.int64], barred: NDArray[np.int64], task: Task, data
         skipped = np.searchsorted(holes - np.arange(len(holes)), drawn, side="right")
         result[i, : len(drawn)] = ranked[drawn + skipped]
     return result
-
-
-def sort_ids(ids: list[str]) -> NDArray[np.intp]:
-    """Order ids as numbers where all are whole numbers, else as text."""
-    if ids and all(name.isdecimal() for name in ids):
-        return np.array(sorted(range(len(ids)), key=lambda i: (int(ids[i]), ids[i])), np.intp)
-    return np.array(sorted(range(len(ids)), key=ids.__getitem__), np.intp)
