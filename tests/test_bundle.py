@@ -256,3 +256,23 @@ def test_float_tables_and_no_optional_parts(tmp_path: Path) -> None:
     assert bundle.array("candidate_rows").dtype == np.float32
     with pytest.raises(BundleError, match=r"user_rows\.npy is not part of this bundle"):
         bundle.array("user_rows")
+
+
+SCORING = {
+    "unknown_score": (float("nan"), "unknown_score"),
+    "user_scale": ([0.3, 0.5], "no power of two"),
+    "user_limit": ([10**6, 5], "user_limit 1000000 of the deep block"),
+    "user_ids": ("open", "user_ids = 'open'"),
+    "user_key": ("xyz", "non-hexadecimal"),
+}
+
+
+@pytest.mark.parametrize("key", SCORING)
+def test_entries_that_scores_depend_on(bundle: Path, key: str) -> None:
+    value, message = SCORING[key]
+    edit_manifest(bundle, lambda manifest: manifest.update({key: value}))
+    with pytest.raises(BundleError, match=f"manifest.json has a wrong entry.*{message}"):
+        Bundle.open(bundle)
+    edit_manifest(bundle, lambda manifest: manifest.pop(key))
+    with pytest.raises(BundleError, match=f"has no entry '{key}'"):
+        Bundle.open(bundle)

@@ -248,6 +248,8 @@ def test_k_beyond_the_catalogue_names_its_size(bundle: Path) -> None:
 
 def test_recommend_wants_one_source(bundle: Path, tmp_path: Path) -> None:
     assert run(recommend, bundle).exit_code == 2
+    assert run(recommend, bundle, "--history", "a\nb").exit_code == 2
+    assert json.loads(ok(recommend, bundle, "--history", "", "-k", 1, "--json").stdout)["items"]
     assert run(recommend, bundle, "--history", "i9", "--users", tmp_path / "u.csv").exit_code == 2
 
 

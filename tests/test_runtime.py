@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 import tlrec_edge
 from tlrec_edge import BundleError, DataError, History, Recommender, UnknownIdError
 from tlrec_edge.bundle import Bundle
+from tlrec_edge.history import as_history
 from tlrec_edge.layout import EVENTS
 from tlrec_edge.version import VERSION
 
@@ -206,6 +207,8 @@ def test_bad_histories_say_what_is_wrong() -> None:
         History(["i1"], timestamps=["today"])  # type: ignore[list-item]
     with pytest.raises(DataError, match="a list of item ids, got the string 'i1'"):
         History("i1")
+    with pytest.raises(DataError, match=r"got float 3\.5"):
+        as_history(3.5)  # type: ignore[arg-type]
     assert [History(["i1"], events=[name]).events for name in EVENTS] == [(code,) for code in range(5)]
 
 
@@ -254,6 +257,8 @@ def test_pairs_mix_ids_histories_lists_and_states(rec: Recommender) -> None:
     found = rec.score_pairs(users, ["i9"] * 5 + ["i10"])
     assert len(set(bits(found[1:4]))) == 1
     assert bits(found[[0, 5]]) == bits(rec.score("ann", ["i9", "i10"]))
+    assert bits(rec.score_pairs(np.array(["ann", "ann"]), np.array(["i9", "i10"]))) == bits(found[[0, 5]])
+    assert bits(rec.score(np.int64(3), ["i9"])) == bits(rec.score("nobody", ["i9"]))
     with pytest.raises(DataError, match="2 users and 1 items"):
         rec.score_pairs(["ann", "bob"], ["i1"])
     assert rec.score_pairs([], []).shape == (0,)

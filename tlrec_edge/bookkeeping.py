@@ -66,13 +66,14 @@ class Counts:
 
 
 def process_memory() -> dict[str, int]:
-    """Return this process's private and shared memory in bytes, or nothing where the system does not tell."""
+    """Return this process's memory in bytes, or nothing where the system does not tell.
+
+    Private is what it wrote; shared are clean pages of mapped files, which other workers use as well and the system may
+    drop.
+    """
     try:
         lines = Path("/proc/self/smaps_rollup").read_text("ascii").splitlines()[1:]
     except OSError:
         return {}
     size = {name: int(rest.split()[0]) * 1024 for name, _, rest in (line.partition(":") for line in lines)}
-    return {
-        "private_bytes": size["Private_Clean"] + size["Private_Dirty"],
-        "shared_bytes": size["Shared_Clean"] + size["Shared_Dirty"],
-    }
+    return {"private_bytes": size["Private_Dirty"], "shared_bytes": size["Rss"] - size["Private_Dirty"]}

@@ -26,6 +26,7 @@ from tlrec_edge.layout import (
     MANIFEST,
     Expected,
     ModelShape,
+    Scoring,
     expected_arrays,
     expected_optional,
 )
@@ -42,6 +43,7 @@ class Bundle:
 
     def __init__(self, path: Path, manifest: dict[str, Any], shape: ModelShape, arrays: Arrays) -> None:
         self.path, self.manifest, self.shape = path, manifest, shape
+        self.scoring = Scoring.from_manifest(manifest, shape)
         self._arrays = arrays
 
     @classmethod

@@ -33,7 +33,7 @@ class ColdItems:
                 "export a model that was trained with item content"
             )
         self._shape, self._dtype = bundle.shape, bundle.array("candidate_rows").dtype
-        self._bias = np.float32(bundle.manifest["unknown_score"])
+        self._bias = np.float32(bundle.scoring.unknown_score)
         self.encoder = read_features(bundle)
         self.tower = Graph(bundle.read(ITEM_TOWER), str(bundle.path / ITEM_TOWER), ["history", "candidate"], threads)
         parts = self._encode({}, 0, None)._asdict()

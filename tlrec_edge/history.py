@@ -93,7 +93,11 @@ def event_code(value: Any) -> int:
 
 def as_history(value: History | Iterable[ItemId]) -> History:
     """Take a History as it is and wrap a plain list of item ids."""
-    return value if isinstance(value, History) else History(list(value) if not isinstance(value, str) else value)
+    if isinstance(value, History):
+        return value
+    if not isinstance(value, Iterable):
+        raise DataError(f"a history is a History or a list of item ids, got {type(value).__name__} {value!r:.60}")
+    return History(value if isinstance(value, str) else list(value))
 
 
 def _seconds(value: Any) -> float:

@@ -7,6 +7,7 @@ every byte, so a collision can never return another id's row.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -63,22 +64,31 @@ def build_index(data: Bytes, offsets: Longs, what: str = "id") -> dict[str, NDAr
     empty = np.flatnonzero(offsets[1:] == offsets[:-1])
     if len(empty):
         raise DataError(f"{what} {int(empty[0])} is empty; give every row an id")
-    view, ends = np.ascontiguousarray(data).data, offsets.tolist()
-    crc = zlib.crc32
-    hashes = np.fromiter((crc(view[ends[i] : ends[i + 1]], _SEED) for i in range(n)), np.uint32, n)
+    view = np.ascontiguousarray(data).data
+    hashes = _hash_all(view, offsets)
     count = 1 << max(0, (n - 1).bit_length())
     # Sorted by (bucket, hash): equal hashes are neighbours, which is where a repeated id must be.
     order = np.lexsort((hashes, hashes & np.uint32(count - 1)))
     hashes = hashes[order]
-    _refuse_duplicates(view, ends, order, hashes, what)
+    _refuse_duplicates(view, offsets, order, hashes, what)
     per_bucket = np.bincount(hashes & np.uint32(count - 1), minlength=count)
     buckets = np.zeros(count + 1, np.int32)
     np.cumsum(per_bucket, out=buckets[1:])
     return {"buckets": buckets, "rows": order.astype(np.int32), "hashes": hashes}
 
 
+def _hash_all(view: memoryview, offsets: Longs) -> NDArray[np.uint32]:
+    n, crc = len(offsets) - 1, zlib.crc32
+    hashes = np.empty(n, np.uint32)
+    # In chunks: ten million offsets as one Python list would take more memory than the index.
+    for start in range(0, n, _CHUNK):
+        ends = offsets[start : start + _CHUNK + 1].tolist()
+        hashes[start : start + _CHUNK] = [crc(view[a:b], _SEED) for a, b in itertools.pairwise(ends)]
+    return hashes
+
+
 def _refuse_duplicates(
-    view: memoryview, ends: list[int], order: NDArray[np.intp], hashes: NDArray[np.uint32], what: str
+    view: memoryview, offsets: Longs, order: NDArray[np.intp], hashes: NDArray[np.uint32], what: str
 ) -> None:
     seen: dict[bytes, int] = {}
     last = -1
@@ -86,7 +96,7 @@ def _refuse_duplicates(
         if hashes[at] != last:
             seen, last = {}, int(hashes[at])
         for row in order[at : at + 2].tolist():
-            text = bytes(view[ends[row] : ends[row + 1]])
+            text = bytes(view[offsets[row] : offsets[row + 1]])
             if seen.setdefault(text, row) != row:
                 name = text.decode("utf-8", "surrogatepass")
                 raise DataError(f"{what} {name!r:.80} stands in rows {seen[text]} and {row}; ids must be unique")

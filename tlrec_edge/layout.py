@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -79,6 +80,44 @@ class ModelShape:
             raise BundleError(f"{MANIFEST} has no entry {error}; export the bundle again") from error
         except (TypeError, ValueError) as error:
             raise BundleError(f"{MANIFEST} has a wrong model section: {error}; export the bundle again") from error
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """How user vectors are rounded (deep block, interest block), and what unknown items score."""
+
+    scale: tuple[float, float]
+    limit: tuple[int, int]
+    unknown_score: float
+
+    @classmethod
+    def from_manifest(cls, manifest: Mapping[str, Any], shape: ModelShape) -> Scoring:
+        """Read and check the entries that scores depend on. Raises BundleError that names the entry at fault."""
+        try:
+            scale, limit = manifest["user_scale"], manifest["user_limit"]
+            found = cls((float(scale[0]), float(scale[1])), (int(limit[0]), int(limit[1])), manifest["unknown_score"])
+            found._check(shape)
+            if manifest["user_ids"] not in (None, "hashed", "plain"):
+                raise ValueError(f"user_ids = {manifest['user_ids']!r}, expected null, 'hashed' or 'plain'")
+            if manifest["user_ids"] == "hashed":
+                bytes.fromhex(manifest["user_key"])
+        except KeyError as error:
+            raise BundleError(f"{MANIFEST} has no entry {error}; export the bundle again") from error
+        except (TypeError, ValueError, IndexError, OverflowError) as error:
+            raise BundleError(f"{MANIFEST} has a wrong entry: {error}; export the bundle again") from error
+        return found
+
+    def _check(self, shape: ModelShape) -> None:
+        if not math.isfinite(float(self.unknown_score)):
+            raise ValueError(f"unknown_score = {self.unknown_score}")
+        for name, scale, limit, width in zip(
+            ("deep", "interest"), self.scale, self.limit, (shape.d, shape.r), strict=True
+        ):
+            # The two rules that make every dot product a whole number below 2**24 and every scaling exact.
+            if scale <= 0 or math.frexp(scale)[0] != 0.5:
+                raise ValueError(f"user_scale {scale} of the {name} block is no power of two")
+            if limit < 1 or 127 * limit * width >= 2**24:
+                raise ValueError(f"user_limit {limit} of the {name} block is outside 1..(2**24 - 1) / (127 * {width})")
 
 
 def expected_arrays(shape: ModelShape) -> dict[str, Expected]:

@@ -27,6 +27,7 @@ Ints = NDArray[np.int32]
 Floats = NDArray[np.float32]
 User = History | UserState | str | int | Sequence[ItemId]
 """A history, its state, a plain list of item ids, or the id of a user whose state the bundle stores."""
+_USER_ID = (str, int, np.integer)
 UNKNOWN_POLICIES = ("popularity", "error", "nan")
 
 
@@ -113,7 +114,7 @@ class Recommender:
         if isinstance(user, UserState):
             return user
         catalogue = self._open()
-        if isinstance(user, (str, int)):
+        if isinstance(user, _USER_ID):
             return self._stored_state(user)
         history = as_history(user)
         version = len(catalogue)
@@ -136,7 +137,7 @@ class Recommender:
         if len(users) != len(items):
             raise DataError(f"{len(users)} users and {len(items)} items; give one item for each user")
         catalogue = self._open()
-        positions = self._positions(catalogue, items)
+        positions, users = self._positions(catalogue, items), list(users)
         groups: dict[Hashable, list[int]] = {}
         for at, user in enumerate(users):
             groups.setdefault(_user_key(user), []).append(at)
@@ -220,6 +221,7 @@ class Recommender:
     def _positions(self, catalogue: Catalogue, candidates: Sequence[ItemId] | NDArray[Any]) -> Ints:
         if isinstance(candidates, str):
             raise DataError(f"candidates are a list of item ids, got the string {candidates!r:.60}")
+        candidates = candidates.tolist() if isinstance(candidates, np.ndarray) else list(candidates)
         positions = catalogue.positions(catalogue.rows(candidates))
         unknown = np.flatnonzero(positions < 0)
         if len(unknown):
@@ -240,13 +242,13 @@ class Recommender:
         return out
 
     def _score_user(self, catalogue: Catalogue, user: User, positions: Ints) -> Floats:
-        if self._unknown == "nan" and isinstance(user, (str, int)) and not self.has_user(user):
+        if self._unknown == "nan" and isinstance(user, _USER_ID) and not self.has_user(user):
             self._counts.add(unknown_users=1)
             return np.full(len(positions), np.nan, np.float32)
         return self._score(catalogue, self.user_state(user), positions)
 
     def _unknown_score(self) -> float:
-        return math.nan if self._unknown == "nan" else float(self.manifest["unknown_score"])
+        return math.nan if self._unknown == "nan" else self._bundle.scoring.unknown_score
 
     def _user_row(self, user: str | int) -> int:
         self._open()
@@ -305,7 +307,7 @@ if hasattr(os, "register_at_fork"):
 def _user_key(user: User) -> Hashable:
     if isinstance(user, UserState):
         return id(user)
-    if isinstance(user, (str, int)):
+    if isinstance(user, _USER_ID):
         return as_text(user)
     return user if isinstance(user, History) else (tuple(user),)
 

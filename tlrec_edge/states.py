@@ -30,7 +30,7 @@ class StateBuilder:
         self._groups, self._interest_in = array("groups"), array("interest_in")
         self._position_bias, self._event_bias = array("position_bias"), array("event_bias")
         self._age_bias = array("age_bias")
-        scale, limit = bundle.manifest["user_scale"], bundle.manifest["user_limit"]
+        scale, limit = bundle.scoring.scale, bundle.scoring.limit
         self._scale = np.float32(scale[0]), np.float32(scale[1])
         self._limit = np.float32(limit[0]), np.float32(limit[1])
         self._bundle = bundle

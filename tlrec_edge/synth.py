@@ -7,7 +7,7 @@ through memory maps, so that memory grows with the ids and one number an item, n
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,18 +60,24 @@ class SynthConfig:
         return min(4096, max(1, int(self.items**0.5)))
 
 
-def synthesize(path: str | os.PathLike[str], config: SynthConfig) -> Bundle:
-    """Write a synthetic bundle at ``path``. Raises MissingExtraError without the package onnx."""
+def synthesize(
+    path: str | os.PathLike[str], config: SynthConfig, say: Callable[[str], None] = lambda step: None
+) -> Bundle:
+    """Write a synthetic bundle at ``path``; ``say`` hears of each step. Raises MissingExtraError without onnx."""
     encoder = pooling_encoder(config.dim, config.length, config.seed)
     rng = np.random.default_rng(config.seed)
     with BundleWriter(path, _manifest(config)) as writer:
         writer.blob(ENCODER, encoder)
+        say("vectors")
         _write_vectors(writer, config, rng)
         _write_bias(writer, config)
+        say("wide weights")
         _write_wide(writer, config, rng)
         _write_small(writer, config, rng)
+        say("ids and names")
         writer.strings("item_ids", (f"SKU{row:08d}" for row in range(config.rows)), index=True)
         writer.strings("item_names", _names(config))
+        say("hashes")
     return Bundle.open(path)
 
 

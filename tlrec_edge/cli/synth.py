@@ -12,6 +12,7 @@ from tlrec_edge.errors import DataError
 from tlrec_edge.layout import ROW_DTYPES
 from tlrec_edge.synth import SynthConfig, synthesize
 
+_SLOW = 200_000
 _UNITS = {"": 1, "k": 1_000, "m": 1_000_000}
 
 
@@ -39,6 +40,7 @@ def synth(items: int, dim: int, interest: int, wide: int, history_only: int, tab
     except ValueError as error:
         raise DataError(str(error)) from error
     started = time.monotonic()
-    bundle = synthesize(out, config)
+    say = (lambda step: click.echo(f"writing {step}", err=True)) if config.rows >= _SLOW else (lambda step: None)
+    bundle = synthesize(out, config, say)
     size = sum(entry["size"] for entry in bundle.manifest["files"].values())
     click.echo(f"{items:,} items, {size:,} bytes in {time.monotonic() - started:.1f} s: {out}", err=True)

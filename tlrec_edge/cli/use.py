@@ -22,6 +22,7 @@ from tlrec_edge.tables import TableWriter, read_columns, read_histories
 
 _FILE = click.Path(path_type=Path)
 _SAY_EVERY = 2.0
+_LARGE, _LARGE_TABLE = 1_000_000_000, 30_000_000
 _SCORE_COLUMNS = {"user": str, "item": str, "score": float}
 _RANK_COLUMNS = {"user": str, "rank": int, "item": str, "score": float, "name": str}
 bundle_argument = click.argument("bundle", type=_FILE)
@@ -46,9 +47,8 @@ def inspect(bundle: Path, as_json: bool) -> None:
     console = Console(soft_wrap=True, highlight=False)
     manifest, shape = opened.manifest, opened.shape
     about = Table("", "", title=str(bundle), show_header=False)
-    about.add_row(
-        "format", f"{manifest['format']}, written by tlrec-edge {manifest['tlrec_edge']}, {manifest['created']}"
-    )
+    written = f"{manifest.get('created')} by tlrec-edge {manifest.get('tlrec_edge')}"
+    about.add_row("written", f"{written}, format {manifest['format']}")
     about.add_row("model", f"{manifest['model'].get('size')}, {manifest['model'].get('mode')}, tables {shape.tables}")
     about.add_row("items", f"{shape.items:,}, of which {shape.candidates:,} candidates")
     about.add_row("vectors", f"{shape.d} deep + {shape.r} interest, history of {shape.length}")
@@ -69,6 +69,7 @@ def inspect(bundle: Path, as_json: bool) -> None:
 @json_option
 def verify(bundle: Path, as_json: bool) -> None:
     """Hash every file of BUNDLE, check its arrays and load its graphs."""
+    _say_if_large("hashing", sum(file.stat().st_size for file in bundle.iterdir()) if bundle.is_dir() else 0)
     with Recommender.open(bundle, verify="full") as opened:
         files = opened.manifest["files"]
     size = sum(entry["size"] for entry in files.values())
@@ -134,7 +135,7 @@ def recommend(
 ) -> None:
     """Recommend items from BUNDLE to one history, or to the users of a file."""
     given = [*(name for text in history for name in _ids(text)), *items]
-    if bool(given) == (users_file is not None):
+    if bool(history or items) == (users_file is not None):
         raise click.UsageError("give either --history (or --item), or --users FILE")
     exclude = None if keep_seen else "history"
     with Recommender.open(bundle) as rec:
@@ -173,7 +174,11 @@ class UserLookup:
 
     def __init__(self, rec: Recommender, interactions: Path | None) -> None:
         self._rec = rec
-        self._histories: dict[str, History] = {} if interactions is None else read_histories(interactions)
+        self._histories: dict[str, History] = {}
+        if interactions is not None:
+            size = interactions.stat().st_size if interactions.is_file() else 0
+            _say_if_large(f"reading {interactions},", size, _LARGE_TABLE)
+            self._histories = read_histories(interactions)
         self._seen: set[str] = set()
         self._unknown: set[str] = set()
 
@@ -193,8 +198,17 @@ class UserLookup:
             click.echo(f"{len(self._unknown):,} users of whom nothing is known: scored by {policy}", err=True)
 
 
+def _say_if_large(what: str, size: int, limit: int = _LARGE) -> None:
+    """Say on stderr what takes more than about two seconds."""
+    if size > limit:
+        click.echo(f"{what} {size:,} bytes", err=True)
+
+
 def _ids(text: str) -> list[str]:
-    return [name for name in next(csv.reader([text], skipinitialspace=True), []) if name]
+    try:
+        return [name for name in next(csv.reader([text], skipinitialspace=True), []) if name]
+    except csv.Error as error:
+        raise click.BadParameter(f"{text!r:.60} is not a list a,b,c ({error})") from error
 
 
 def _check_k(rec: Recommender, k: int) -> None:
