@@ -1,0 +1,43 @@
+# make demo: the whole way on real data, report included.   make test: lint, types and tests.
+# Both make .venv first; a second run finds it there. Variables: PYTHON (3.11 or newer), TORCH (what pip is asked for).
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: demo test test-slow lint clean
+
+demo: $(VENV)/.demo
+	$(BIN)/tlrec-edge demo --out demo-out
+
+test: lint
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: $(VENV)/.dev
+	$(BIN)/python -m pytest -m slow
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) build dist demo-out *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+# torch comes by itself, before anything can ask for another build of it; TORCH is its pin, so constraints.txt has none.
+$(VENV)/.torch: constraints.txt
+	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python 3.11 or newer is needed: make PYTHON=...')"
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing $(TORCH) and the pins of constraints.txt into $(VENV): a few minutes the first time"
+	$(PIP) "$(TORCH)" -c constraints.txt
+	touch $@
+
+$(VENV)/.demo: $(VENV)/.torch pyproject.toml constraints.txt
+	$(PIP) -e ".[demo]" -c constraints.txt
+	touch $@
+
+# [dev] holds [demo].
+$(VENV)/.dev: $(VENV)/.torch pyproject.toml constraints.txt
+	$(PIP) -e ".[dev]" -c constraints.txt
+	touch $(VENV)/.demo $@
