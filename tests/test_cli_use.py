@@ -14,8 +14,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from tlrec_edge import BundleError, DataError, History, Recommender, TlrecError, UnknownIdError
-from tlrec_edge import tables as tables_module
 from tlrec_edge.bundle import Bundle
+from tlrec_edge.cli import use as use_module
 from tlrec_edge.cli.synth import synth
 from tlrec_edge.cli.use import inspect, recommend, score, similar, verify
 from tlrec_edge.errors import MissingExtraError
@@ -128,7 +128,7 @@ def test_score_equals_the_library(bundle: Path, tmp_path: Path, suffix: str) -> 
 def test_score_streams_in_chunks(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pairs = write(tmp_path / "pairs.csv", [["user", "item"], *[["ann", f"i{6 + row % 50}"] for row in range(40)]])
     ok(score, bundle, "--pairs", pairs, "--out", tmp_path / "whole.csv")
-    monkeypatch.setattr(tables_module, "_CHUNK", 7)
+    monkeypatch.setattr(use_module, "_PAIRS_AT_ONCE", 7)
     ok(score, bundle, "--pairs", pairs, "--out", tmp_path / "parts.csv")
     assert (tmp_path / "parts.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
 
@@ -201,6 +201,24 @@ def test_histories_from_counts_and_categories(tmp_path: Path) -> None:
         read_histories(write(tmp_path / "t.csv", [["user", "item", "time"], ["u", "i", "soon"]]))
     with pytest.raises(DataError, match="no item column"):
         read_histories(write(tmp_path / "n.csv", [["user", "x"], ["u", "i"]]))
+
+
+def test_parquet_ids_and_times_of_any_kind(tmp_path: Path) -> None:
+    day = np.datetime64("2026-01-02", "s")
+    log = pa.table({"user": [1.0, None, 2.0], "item": [b"a", b"b", b"c"], "time": pa.array([day, day, None])})
+    pq.write_table(log, tmp_path / "log.parquet")
+    found = read_histories(tmp_path / "log.parquet")
+    assert found["1"] == History(["a"], timestamps=[1767312000.0])
+    assert found["2"].items == ("c",)
+    assert set(found) == {"1", "2"}
+
+
+def test_a_cut_gzip_file_is_an_error(tmp_path: Path) -> None:
+    whole = gzip.compress(b"user,item\n" + b"u,i\n" * 9999)
+    for content in (whole[:60], whole[:20] + b"junk" + whole[24:], b"user,item\n"):
+        (tmp_path / "p.csv.gz").write_bytes(content)
+        with pytest.raises(DataError, match=r"p\.csv\.gz"):
+            list(read_columns(tmp_path / "p.csv.gz", ["user", "item"]))
 
 
 def test_recommend_one_history(bundle: Path) -> None:

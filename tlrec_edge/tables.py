@@ -10,6 +10,7 @@ import csv
 import gzip
 import os
 import tempfile
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,7 +29,9 @@ _FIELD_LIMIT = 10_000_000
 _EPOCHS = ((1e17, 1e9), (1e14, 1e6), (1e11, 1e3))
 
 
-def read_columns(path: Path, required: Sequence[str], optional: Sequence[str] = ()) -> Iterator[Columns]:
+def read_columns(
+    path: Path, required: Sequence[str], optional: Sequence[str] = (), chunk: int = _CHUNK
+) -> Iterator[Columns]:
     """Yield chunks of rows as text columns by role. Raises DataError that names file, row and column.
 
     Roles are those of ``INTERACTION_NAMES``; an optional column that is not there is absent from every chunk.
@@ -36,7 +39,7 @@ def read_columns(path: Path, required: Sequence[str], optional: Sequence[str] = 
     if not path.is_file():
         raise DataError(f"{path} {'is a folder' if path.is_dir() else 'does not exist'}; give a .csv or .parquet file")
     read = _read_parquet if path.suffix == ".parquet" else _read_csv
-    yield from read(path, required, optional)
+    yield from read(path, required, optional, chunk)
 
 
 def read_histories(path: Path) -> dict[str, History]:
@@ -174,7 +177,7 @@ def _find(names: Sequence[str], required: Sequence[str], optional: Sequence[str]
     return found
 
 
-def _read_csv(path: Path, required: Sequence[str], optional: Sequence[str]) -> Iterator[Columns]:
+def _read_csv(path: Path, required: Sequence[str], optional: Sequence[str], chunk: int) -> Iterator[Columns]:
     csv.field_size_limit(_FIELD_LIMIT)
     opener: Any = gzip.open if path.suffix == ".gz" else open
     line = 1
@@ -193,7 +196,7 @@ def _read_csv(path: Path, required: Sequence[str], optional: Sequence[str]) -> I
                         f"{path}, row {line} has {len(row)} cells, the header has {len(header)}; quote commas"
                     )
                 rows.append(row)
-                if len(rows) == _CHUNK:
+                if len(rows) == chunk:
                     yield _columns(rows, roles)
                     rows = []
             yield _columns(rows, roles)
@@ -201,7 +204,7 @@ def _read_csv(path: Path, required: Sequence[str], optional: Sequence[str]) -> I
         raise DataError(f"{path} is not UTF-8 (byte {error.start} of a block); save it as UTF-8") from error
     except csv.Error as error:
         raise DataError(f"{path}, row {line + 1}: {error}; check the quotes") from error
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path} cannot be read ({error}); check the file") from error
 
 
@@ -218,22 +221,31 @@ def _columns(rows: list[list[str]], roles: Mapping[str, int]) -> Columns:
     return {role: [row[at] for row in rows] for role, at in roles.items()}
 
 
-def _read_parquet(path: Path, required: Sequence[str], optional: Sequence[str]) -> Iterator[Columns]:
+def _read_parquet(path: Path, required: Sequence[str], optional: Sequence[str], chunk: int) -> Iterator[Columns]:
     pa, parquet = _pyarrow()
     try:
         with contextlib.closing(parquet.ParquetFile(path)) as file:
             names = file.schema_arrow.names
             roles = _find(names, required, optional, path)
-            for batch in file.iter_batches(_CHUNK, columns=[names[at] for at in roles.values()]):
+            for batch in file.iter_batches(chunk, columns=[names[at] for at in roles.values()]):
                 yield {role: _texts(batch.column(names[at]).to_pylist()) for role, at in roles.items()}
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path} is not readable Parquet ({error}); write it again".replace("\n", " ")) from error
 
 
 def _texts(values: Iterable[Any]) -> list[str]:
-    return [
-        "" if value is None else value.isoformat() if isinstance(value, datetime) else str(value) for value in values
-    ]
+    return [_text(value) for value in values]
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    if value is None or value != value:
+        return ""
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    # A whole number in a float column is an id that once had missing neighbours.
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def _pyarrow() -> tuple[Any, Any]:

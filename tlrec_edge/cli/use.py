@@ -22,6 +22,7 @@ from tlrec_edge.tables import TableWriter, read_columns, read_histories
 
 _FILE = click.Path(path_type=Path)
 _SAY_EVERY = 2.0
+_PAIRS_AT_ONCE, _STATES = 262_144, 16_384  # a user is encoded once a chunk at most; about 100 MB each
 _LARGE, _LARGE_TABLE = 1_000_000_000, 30_000_000
 _SCORE_COLUMNS = {"user": str, "item": str, "score": float}
 _RANK_COLUMNS = {"user": str, "rank": int, "item": str, "score": float, "name": str}
@@ -93,11 +94,11 @@ def verify(bundle: Path, as_json: bool) -> None:
 )
 def score(bundle: Path, pairs: Path, interactions: Path | None, out: Path, unknown: str) -> None:
     """Score the user-item pairs of a file with BUNDLE."""
-    with Recommender.open(bundle, unknown=unknown) as rec, TableWriter(out, _SCORE_COLUMNS) as writer:
+    with Recommender.open(bundle, unknown=unknown, cache=_STATES) as rec, TableWriter(out, _SCORE_COLUMNS) as writer:
         users = UserLookup(rec, interactions)
         say = _ticker("pairs scored")
         done = 0
-        for chunk in read_columns(pairs, ["user", "item"]):
+        for chunk in read_columns(pairs, ["user", "item"], chunk=_PAIRS_AT_ONCE):
             scores = rec.score_pairs([users.get(user) for user in chunk["user"]], chunk["item"])
             writer.write(chunk["user"], chunk["item"], scores)
             done += len(scores)
