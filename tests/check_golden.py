@@ -1,6 +1,6 @@
 """Score the golden bundle with an installed tlrec-edge, without pytest or any extra: `python tests/check_golden.py`.
 
-CI runs it in an empty environment, with the oldest supported onnxruntime (1.19.2) and with the newest.
+CI runs it in an empty environment, with the oldest onnxruntime that pyproject.toml allows and with the newest.
 """
 
 from __future__ import annotations
