@@ -1,0 +1,207 @@
+"""The latency lab measures what it says it does."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from tlrec_edge import BundleError, DataError, Recommender
+from tlrec_edge.bench import BenchConfig, BenchResult, run_bench
+from tlrec_edge.bench import scenarios as scenarios_module
+from tlrec_edge.bench.latency import describe, percentile, time_calls
+from tlrec_edge.bench.machine import Noise, fingerprint, stolen_share
+from tlrec_edge.bench.requests import Requests
+from tlrec_edge.bench.startup import measure_startup
+from tlrec_edge.bundle import Bundle
+from tlrec_edge.cli.bench import bench, show
+from tlrec_edge.layout import ModelShape
+
+GOLDEN = Path(__file__).parent / "data" / "golden_bundle"
+QUICK = BenchConfig(candidates=(1, 8), k=5, seconds=0.02, min_queries=20, warmup=0.0, pool=16, starts=1)
+
+
+@pytest.fixture(scope="module")
+def result() -> BenchResult:
+    return run_bench(GOLDEN, QUICK)
+
+
+@pytest.mark.parametrize(
+    ("n", "p", "expected"),
+    [(1, 0.5, 0), (2, 0.5, 1), (10, 0.9, 9), (100, 0.99, 99), (1000, 0.99, 990), (1000, 0.999, 999), (3, 1.0, 2)],
+)
+def test_percentiles_follow_the_definition(n: int, p: float, expected: int) -> None:
+    assert percentile(range(n), p) == expected
+
+
+def test_describe_is_in_microseconds() -> None:
+    seen = describe([1000 * n for n in range(1000, 0, -1)])
+    assert seen == {"p50": 501, "p90": 901, "p99": 991, "p99.9": 1000, "max": 1000}
+
+
+def test_a_known_delay_is_measured() -> None:
+    seen = time_calls(lambda at: time.sleep(0.002), 4, seconds=0.1, min_queries=20, warmup=0.0)
+    assert 20 <= seen.queries <= 60
+    assert 2000 <= seen.us["p50"] < 6000
+    assert seen.cpu_seconds < 0.5 * seen.seconds
+    assert seen.qps == pytest.approx(seen.queries / seen.seconds)
+
+
+def test_requests_go_round_the_pool_and_stop_in_time() -> None:
+    called: list[int] = []
+    seen = time_calls(called.append, 3, seconds=0.01, min_queries=50, warmup=0.0)
+    assert called[:7] == [0, 1, 2, 0, 1, 2, 0]
+    assert seen.queries >= 50
+    slow = time_calls(lambda at: time.sleep(0.001), 3, seconds=0.01, min_queries=10**9, warmup=0.0)
+    assert slow.seconds < 1
+
+
+@pytest.mark.parametrize("config", [BenchConfig(), QUICK])
+def test_a_config_survives_json(config: BenchConfig) -> None:
+    assert BenchConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"candidates": ()}, {"candidates": (0,)}, {"k": 0}, {"seconds": 0}, {"seconds": float("nan")}, {"pool": 1}],
+)
+def test_a_config_refuses_nonsense(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        replace(QUICK, **wrong)
+
+
+def test_requests_are_seeded_skewed_and_hold_known_ids() -> None:
+    bundle = Bundle.open(GOLDEN)
+    first, again, other = (Requests(bundle, 200, 1.0, seed) for seed in (3, 3, 4))
+    assert first.histories == again.histories != other.histories
+    assert first.candidates(5) == again.candidates(5)
+    with Recommender.open(GOLDEN, unknown="error") as rec:
+        for n in (1, 5, 22):
+            lists = first.candidates(n)
+            assert all(len(set(items)) == n for items in lists)
+            rec.score_pairs([first.histories[0]] * n, lists[0])
+    drawn = [item for history in first.histories for item in history]
+    counts = sorted((drawn.count(item) for item in set(drawn)), reverse=True)
+    assert counts[0] > 4 * counts[9]
+
+
+def test_a_run_measures_every_shape_with_and_without_the_state(result: BenchResult) -> None:
+    shapes = [(row.scenario, row.scored, row.state) for row in result.rows]
+    expected = [("single-stream", 1), ("single-stream", 8), ("top-k", 22)]
+    assert shapes == [(name, n, state) for name, n in expected for state in ("encoded", "given")]
+    for row in result.rows:
+        assert list(row.latency.us) == ["p50", "p90", "p99", "p99.9", "max"]
+        assert list(row.latency.us.values()) == sorted(row.latency.us.values())
+        assert row.latency.queries >= 20
+    assert any("p99.9 is the maximum" in note for note in result.notes)
+
+
+def test_an_encoded_state_is_never_in_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[Recommender] = []
+    real = Recommender.open
+
+    def remember(*args: Any, **kwargs: Any) -> Recommender:
+        opened.append(real(*args, **kwargs))
+        return opened[-1]
+
+    monkeypatch.setattr(Recommender, "open", remember)
+    monkeypatch.setattr(Recommender, "close", lambda self: None)
+    run_bench(GOLDEN, replace(QUICK, zipf=0.2), ["top-k"])
+    assert opened[0].stats()["cache_hits"] == 0
+
+
+def test_bytes_are_all_of_the_folder(result: BenchResult) -> None:
+    assert result.bytes == sum(file.stat().st_size for file in GOLDEN.iterdir())
+    assert "stored users" in result.files
+
+
+def test_start_up_is_that_of_a_fresh_process(result: BenchResult) -> None:
+    start = result.startup
+    assert start.total_ms > start.import_ms > 0
+    assert start.open_ms > 0
+    assert start.first_score_ms > 0
+    if start.rss_bytes is not None:
+        assert start.rss_bytes >= (start.pss_bytes or 0) >= (start.uss_bytes or 0) > 0
+
+
+def test_start_up_of_a_broken_bundle_is_an_error_of_one_line(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="fresh process") as caught:
+        measure_startup(tmp_path, ["a"], "b", 1)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_bundle_whose_scores_hang_on_their_batch_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Recommender.score
+    monkeypatch.setattr(Recommender, "score", lambda rec, user, items: real(rec, user, items) + len(items))
+    with Recommender.open(GOLDEN) as rec, pytest.raises(BundleError, match="alone and in a list"):
+        list(scenarios_module.single_stream(rec, Requests(Bundle.open(GOLDEN), 16, 1.0, 0), QUICK))
+
+
+def test_larger_requests_than_the_catalogue_are_named_or_refused() -> None:
+    found = run_bench(GOLDEN, replace(QUICK, candidates=(1, 100)), ["single-stream"])
+    assert found.config.candidates == (1,)
+    assert "100 left out" in found.notes[0]
+    with pytest.raises(DataError, match="the bundle has 22"):
+        run_bench(GOLDEN, replace(QUICK, candidates=(100,)))
+
+
+def test_the_machine_is_named() -> None:
+    machine = fingerprint()
+    assert machine.cpu
+    assert machine.cores >= machine.usable_cores >= 1
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "share"), [((0, 100), (5, 200), 0.05), (None, (1, 2), None), ((1, 2), (1, 2), None)]
+)
+def test_stolen_time(before: tuple[int, int] | None, after: tuple[int, int], share: float | None) -> None:
+    assert stolen_share(before, after) == share
+
+
+@pytest.mark.parametrize(("noise", "noisy"), [((0.1, 0.0), False), ((0.5, None), True), ((0.1, 0.1), True)])
+def test_a_noisy_machine_is_told_in_the_first_line(
+    result: BenchResult, noise: tuple[float, float | None], noisy: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    show(replace(result, noise=Noise(*noise)))
+    assert capsys.readouterr().out.startswith("NOISY MACHINE") is noisy
+
+
+def test_what_is_not_readable_is_said(result: BenchResult, capsys: pytest.CaptureFixture[str]) -> None:
+    blind = replace(result.startup, rss_bytes=None, pss_bytes=None, uss_bytes=None)
+    show(replace(result, startup=blind, machine=replace(result.machine, virtualised=None)))
+    assert capsys.readouterr().out.count("not readable here") == 4
+
+
+def test_the_command_prints_json_and_writes_the_same(tmp_path: Path) -> None:
+    out = tmp_path / "bench.json"
+    options = ["--seconds", "0.01", "--candidates", "2", "--scenario", "single-stream", "--json", "--out", str(out)]
+    run = CliRunner().invoke(bench, [str(GOLDEN), *options])
+    assert run.exit_code == 0, run.output
+    found = json.loads(run.stdout)
+    assert found == json.loads(out.read_text("utf-8"))
+    assert [row["scenario"] for row in found["rows"]] == ["single-stream"] * 2
+    assert "start-up" in run.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["bench.json"]
+
+
+@pytest.mark.parametrize("counts", ["x", "0", "1,,2", ""])
+def test_the_command_refuses_odd_counts(counts: str) -> None:
+    run = CliRunner().invoke(bench, [str(GOLDEN), "--candidates", counts])
+    assert run.exit_code == 2
+
+
+def test_the_command_names_a_folder_that_is_not_there_before_it_measures(tmp_path: Path) -> None:
+    run = CliRunner().invoke(bench, [str(GOLDEN), "--out", str(tmp_path / "no" / "bench.json")])
+    assert isinstance(run.exception, DataError)
+    assert not run.stderr
+
+
+def test_the_shape_in_the_result_is_the_bundles(result: BenchResult) -> None:
+    shape = ModelShape.from_manifest(json.loads((GOLDEN / "manifest.json").read_text("utf-8")))
+    assert result.to_json()["bundle"]["history"] == shape.length
+    json.dumps(result.to_json(), allow_nan=False)

@@ -1,0 +1,7 @@
+"""The latency lab: what a bundle costs on this machine."""
+
+from tlrec_edge.bench.config import BenchConfig
+from tlrec_edge.bench.result import BenchResult
+from tlrec_edge.bench.run import run_bench
+
+__all__ = ["BenchConfig", "BenchResult", "run_bench"]

@@ -1,0 +1,74 @@
+"""Start-up and memory of a process that opens a bundle and scores once."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from tlrec_edge.errors import BundleError
+
+_PROBE = Path(__file__).with_name("probe.py")
+_TIMES = ("import_ms", "open_ms", "first_score_ms", "total_ms", "cpu_ms")
+_MEMORY = ("rss_bytes", "pss_bytes", "uss_bytes")
+_TIMEOUT = 120
+
+
+@dataclass(frozen=True)
+class Startup:
+    """Medians over fresh processes. ``total_ms`` runs from the start of the process to its first score; memory is None
+    where it is not readable."""
+
+    runs: int
+    import_ms: float
+    open_ms: float
+    first_score_ms: float
+    total_ms: float
+    cpu_ms: float
+    rss_bytes: int | None
+    pss_bytes: int | None
+    uss_bytes: int | None
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def measure_startup(bundle: Path, history: list[str], item: str, runs: int) -> Startup:
+    """Start a fresh process ``runs`` times after one that is not counted. Raises BundleError if one fails."""
+    request = json.dumps([str(bundle.resolve()), history, item])
+    seen = [_start(request) for _ in range(runs + 1)][1:]
+    middle: dict[str, Any] = {name: statistics.median(run[name] for run in seen) for name in _TIMES}
+    for name in _MEMORY:
+        readable = all(name in run for run in seen)
+        middle[name] = int(statistics.median(run[name] for run in seen)) if readable else None
+    return Startup(runs, **middle)
+
+
+def _start(request: str) -> dict[str, float]:
+    started = time.time()
+    # -P: a script's own folder on the path would let modules of this package stand in for others of their names.
+    command = [sys.executable, "-P", str(_PROBE)]
+    # The package that runs now is the one to measure, wherever it was imported from.
+    paths = [str(_PROBE.parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
+    try:
+        done = subprocess.run(
+            command,
+            input=request,
+            capture_output=True,
+            encoding="utf-8",
+            timeout=_TIMEOUT,
+            check=True,
+            env=environment,
+        )
+    except (subprocess.SubprocessError, OSError) as error:
+        said = (getattr(error, "stderr", None) or str(error)).strip().splitlines()[-1:]
+        raise BundleError(f"a fresh process could not score with the bundle: {''.join(said)}; run verify") from error
+    seen: dict[str, float] = json.loads(done.stdout)
+    return seen | {"total_ms": (seen.pop("scored_at") - started) * 1000}
