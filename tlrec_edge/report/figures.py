@@ -1,0 +1,118 @@
+"""Plots as inline SVG: text stays text, and colours are the page's own, so that they follow light and dark."""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+from collections.abc import Callable, Sequence
+from html import escape
+from typing import Any
+
+from tlrec_edge.errors import MissingExtraError
+
+# matplotlib knows no CSS variables: it draws with these colours, and they are replaced in its output.
+_INKS = {
+    "#010101": "var(--ink)",
+    "#020202": "var(--soft)",
+    "#030303": "var(--line)",
+    "#040404": "var(--ours)",
+    "#050505": "var(--other)",
+    "#060606": "var(--good)",
+    "#070707": "var(--bad)",
+    "#080808": "var(--paper)",
+    "#110101": "var(--c1)",
+    "#110202": "var(--c2)",
+    "#110303": "var(--c3)",
+    "#110404": "var(--c4)",
+    "#110505": "var(--c5)",
+    "#110606": "var(--c6)",
+}
+_BY_NAME = {variable[6:-1]: colour for colour, variable in _INKS.items()}
+_WIDTH = 4.3
+"""Inches. A phone shows it at nearly its own size, so its text can be read there."""
+
+
+def ink(name: str) -> str:
+    """Return the colour that stands for the page's variable ``--name``."""
+    return _BY_NAME[name]
+
+
+def draw(
+    paint: Callable[[Any], None], *, rows: int = 1, height: float, title: str, label: str, caption: str = ""
+) -> str:
+    """Let ``paint`` draw on axes (a list of them where ``rows`` > 1) and return a figure element.
+
+    Raises MissingExtraError where matplotlib is not installed.
+    """
+    try:
+        import matplotlib
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingExtraError("the report", "build") from error
+    settings: Any = _settings(label)
+    with matplotlib.rc_context(settings), warnings.catch_warnings():
+        # The browser has the fonts for it; matplotlib measures with its own.
+        warnings.filterwarnings("ignore", "Glyph .* missing from")
+        figure = Figure(figsize=(_WIDTH, height), layout="constrained")
+        axes = figure.subplots(rows, 1, sharex=rows > 1)
+        paint(axes)
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", transparent=True)
+    text = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
+    head = f"<h3>{escape(title)}</h3>" if title else ""
+    return f"<figure>{head}{_inline(buffer.getvalue(), label)}{text}</figure>"
+
+
+def short(text: str, most: int = 30) -> str:
+    """Return text that leaves room for the plot beside it."""
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def name_rows(axes: Any, names: Sequence[str]) -> None:
+    """Put names beside the rows of a plot, the first on top."""
+    axes.set_yticks(range(len(names)), [short(name) for name in names])
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.tick_params(axis="y", length=0, labelcolor=ink("ink"))
+    axes.grid(axis="x")
+
+
+def _settings(salt: str) -> dict[str, Any]:
+    return {
+        "svg.fonttype": "none",
+        "svg.hashsalt": salt,
+        "text.parse_math": False,
+        "axes.formatter.use_mathtext": False,
+        "axes.unicode_minus": True,
+        "font.size": 9,
+        "text.color": ink("ink"),
+        "xaxis.labellocation": "right",
+        "axes.labelcolor": ink("soft"),
+        "axes.edgecolor": ink("line"),
+        "xtick.color": ink("soft"),
+        "ytick.color": ink("soft"),
+        "grid.color": ink("line"),
+        "grid.linewidth": 0.6,
+        "axes.axisbelow": True,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.spines.left": False,
+        "legend.frameon": False,
+        "legend.fontsize": 8,
+        "lines.linewidth": 1.8,
+    }
+
+
+def _inline(svg: str, label: str) -> str:
+    """Keep what a browser draws: no XML head, no metadata, no names that several figures on a page would share."""
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'<g id="[^"]*"', "<g", svg)
+    svg = re.sub(r' xmlns(:\w+)?="[^"]*"', "", svg)
+    svg = re.sub(r"font: ([^;\"]*?)(?:'[^;\"]*|sans-serif[^;\"]*)", r"font: \1system-ui, sans-serif", svg)
+    svg = re.sub(r"\n\s*", "\n", svg)
+    for colour, variable in _INKS.items():
+        svg = svg.replace(colour, variable)
+    width, height = re.findall(r'(?:width|height)="([\d.]+)pt"', svg)[:2]
+    head = f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(label)}">'
+    return head + svg[svg.index(">") + 1 :]

@@ -1,0 +1,262 @@
+"""From a demo's results to the page; every part is left out where its results are absent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from tlrec_edge.report import plots
+from tlrec_edge.report.style import STYLE
+from tlrec_edge.report.words import microseconds, number, sign_class, size, text, tiny
+
+Data = Mapping[str, Any]
+Cell = tuple[str, str]
+"""HTML, and a style class."""
+_DEFAULT_TITLE = "tlrec-edge report"
+_PERCENTILES = ("p50", "p90", "p99", "p99.9", "max")
+
+
+def render(data: Data) -> str:
+    """Return one HTML file that loads nothing. Raises MissingExtraError where matplotlib is not installed."""
+    title = text(data.get("title") or _DEFAULT_TITLE)
+    body = "\n".join(part for part in (make(data) for make in _PARTS) if part)
+    return (
+        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{title}</title>\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<style>{STYLE}</style>\n</head>\n<body>\n<h1>{title}</h1>\n{body}\n</body>\n</html>\n"
+    )
+
+
+def _lead(data: Data) -> str:
+    dataset = data.get("dataset") or {}
+    counts = [f"{number(dataset[key])} {key}" for key in ("users", "items", "interactions") if key in dataset]
+    about = ", ".join([text(dataset["name"]), *counts] if dataset.get("name") else counts)
+    target = f"; target: {text(data['target'])}" if data.get("target") else ""
+    line = f'<p class="soft">{about}{target}</p>' if about or target else ""
+    words = "".join(f"<p>{text(word)}</p>" for word in data.get("plain_words") or [])
+    return line + (f'<div class="words">{words}</div>' if words else "") + _cards(data)
+
+
+def _cards(data: Data) -> str:
+    cards: list[Cell] = []
+    for section in data.get("sections") or []:
+        for row in (section.get("lift") or [])[:1]:
+            what = f"NDCG@10, {text(row.get('of'))} over {text(row.get('over'))}: {text(section.get('title'))}"
+            cards.append((number(row.get("ndcg@10"), sign=True), what))
+    bench = data.get("bench") or {}
+    for row in [row for row in bench.get("rows") or [] if row.get("scored") == 100][:2]:
+        state = "history encoded" if row.get("state") == "encoded" else "state given"
+        cards.append((f"{microseconds(row['latency_us'].get('p50'))} µs", f"median for 100 candidates, {state}"))
+    if bench.get("bytes"):
+        cards.append((size(bench["bytes"]), "the whole bundle"))
+    if (error := (data.get("parity") or {}).get("max_error")) is not None:
+        cards.append((tiny(error), "largest difference from the trained model's score"))
+    inner = "".join(f'<div class="card"><b>{value}</b><span>{what}</span></div>' for value, what in cards)
+    return f'<div class="cards">{inner}</div>' if cards else ""
+
+
+def _quality(data: Data) -> str:
+    return "\n".join(_section(section) for section in data.get("sections") or [])
+
+
+def _section(section: Data) -> str:
+    title, rows, lifts = str(section.get("title", "")), section.get("rows") or [], section.get("lift") or []
+    counts = [
+        f"{number(section[key])} {word}" for key, word in (("users", "users"), ("tests", "test rows")) if key in section
+    ]
+    parts = [f"<h2>{text(title)}</h2>", f'<p class="soft">{", ".join(counts)}</p>' if counts else ""]
+    if section.get("note"):
+        parts.append(f"<p>{text(section['note'])}</p>")
+    parts.append(f'<div class="plots">{plots.quality(title, rows)}{plots.lift(title, lifts)}</div>')
+    parts.append(_quality_table(rows) + _lift_table(lifts))
+    return "".join(parts)
+
+
+def _quality_table(rows: Sequence[Data]) -> str:
+    best = max((row.get("ndcg@10") or 0.0 for row in rows), default=0.0)
+    columns = {"ndcg@10.by_user": "mean by user", "hr@10": "HR@10", "mrr@10": "MRR@10", "auc": "AUC"}
+    columns = {key: name for key, name in columns.items() if any(key in row for row in rows)}
+    lines = []
+    for row in rows:
+        error = row.get("ndcg@10.se")
+        value = number(row.get("ndcg@10")) + (f" <small>± {number(error)}</small>" if error is not None else "")
+        cells = [(text(row.get("name")), ""), (value, ""), *((number(row.get(key)), "") for key in columns)]
+        lines.append((cells, "best" if best and row.get("ndcg@10") == best else ""))
+    return _table(["model", "NDCG@10 ± SE", *columns.values()], lines)
+
+
+def _lift_table(rows: Sequence[Data]) -> str:
+    lines = []
+    for row in rows:
+        low, high = plots.interval(row) if row.get("ndcg@10") is not None else (0.0, 0.0)
+        value = number(row.get("ndcg@10"), sign=True), sign_class(low, high)
+        spread = f"{number(low, sign=True)} to {number(high, sign=True)}"
+        what = f"{text(row.get('of'))} over {text(row.get('over'))}"
+        verdict = text(row.get("verdict")), "text"
+        lines.append(([(what, ""), value, verdict, (number(row.get("se")), ""), (spread, "")], ""))
+    return _table(["lift", "NDCG@10", "verdict", "SE", "95 % interval"], lines, text_columns=(2,))
+
+
+def _compression(data: Data) -> str:
+    rows = data.get("compression") or []
+    lines = []
+    for row in rows:
+        verdict = ("kept", "good") if row.get("kept") else ("rejected", "bad")
+        ratio = number(row.get("ratio"), 3) + (f" <small>± {number(row['se'], 3)}</small>" if row.get("se") else "")
+        stored = size(row["bytes"]) if row.get("bytes") is not None else text(None)
+        numbers = [(number(row.get("ndcg@10")), ""), (ratio, ""), (stored, "")]
+        word, style = verdict
+        cells = [(text(row.get("step")), ""), *numbers, (word, f"text {style}"), (text(row.get("why")), "text")]
+        lines.append((cells, ""))
+    table = _table(["step", "NDCG@10", "ratio ± SE", "size", "", "why"], lines, text_columns=(4, 5))
+    drawn = plots.ratios(rows) + plots.sizes(data.get("sizes") or [], "models")
+    return f'<h2>Compression</h2><div class="plots">{drawn}</div>{table}' if drawn or table else ""
+
+
+def _parity(data: Data) -> str:
+    names = {
+        "max_error": "largest difference of a score, float path against the trained model",
+        "top10_overlap": "overlap of the ten best",
+        "exact_error": "largest difference of a score, exact path against the float path",
+    }
+    parity = data.get("parity") or {}
+    lines = [
+        ([(names.get(key, text(key)), ""), (tiny(value) if isinstance(value, float) else number(value), "")], "")
+        for key, value in parity.items()
+    ]
+    return f"<h2>Does the bundle score like the model?</h2>{_table(['', ''], lines)}" if lines else ""
+
+
+def _bench(data: Data) -> str:
+    bench = data.get("bench") or {}
+    rows = bench.get("rows") or []
+    if not bench:
+        return ""
+    noise = bench.get("noise") or {}
+    warning = f"The machine was noisy during this run: equal loops differed by {noise.get('spread', 0):.0%}."
+    parts = ["<h2>Latency, memory, size</h2>", f'<p class="bad">{warning}</p>' if noise.get("noisy") else ""]
+    groups = [{"name": name, "bytes": value} for name, value in (bench.get("files") or {}).items()]
+    parts.append(f'<div class="plots">{plots.latency(rows)}{plots.sizes(groups, "parts of the bundle")}</div>')
+    lines = []
+    for row in rows:
+        times = [(microseconds(row["latency_us"].get(name)), "") for name in _PERCENTILES]
+        cells = [
+            (text(row.get("shape")), ""),
+            (text(row.get("state")), "text"),
+            *times,
+            (microseconds(row.get("qps")), ""),
+        ]
+        lines.append((cells, ""))
+    heads = ["request", "user state", *_PERCENTILES, "per second"]
+    parts.append(_table(heads, lines, text_columns=(1,), caption="Microseconds; MLPerf-style, unofficial."))
+    parts.append(_startup(bench.get("startup") or {}))
+    parts.append(_machine(bench.get("machine") or {}))
+    parts += [f'<p class="soft">{text(note)}</p>' for note in bench.get("notes") or []]
+    return "".join(parts)
+
+
+def _startup(start: Data) -> str:
+    names = {
+        "total_ms": "start of a process to its first score",
+        "import_ms": "import",
+        "open_ms": "open the bundle",
+        "first_score_ms": "first score",
+        "cpu_ms": "CPU time",
+    }
+    lines = [
+        ([(name, ""), (f"{number(float(start[key]), 1)} ms", "")], "") for key, name in names.items() if key in start
+    ]
+    memory = {"rss_bytes": "memory, RSS", "pss_bytes": "memory, PSS", "uss_bytes": "memory, USS (private)"}
+    for key, name in memory.items():
+        if key in start:
+            lines.append(([(name, ""), (size(start[key]) if start[key] is not None else "not readable here", "")], ""))
+    return _table(["a fresh process", ""], lines)
+
+
+def _machine(machine: Data) -> str:
+    facts = {key: value for key, value in machine.items() if value not in (None, "", [])}
+    if "memory_bytes" in facts:
+        facts["memory"] = size(facts.pop("memory_bytes"))
+    return f'<p class="soft">{_facts(facts)}</p>' if facts else ""
+
+
+def _recommendations(data: Data) -> str:
+    people = []
+    for person in data.get("recommendations") or []:
+        items = "".join(
+            f"<li>{text(item.get('name'))} <small>{number(item.get('score'), 3)}</small></li>"
+            for item in person.get("items") or []
+        )
+        history = ", ".join(text(name) for name in person.get("history") or []) or "nothing"
+        people.append(
+            f'<div class="person"><h3>{text(person.get("user"))}</h3><p class="soft">bought before: {history}</p>'
+            f"<ol>{items}</ol></div>"
+        )
+    return f'<h2>Recommendations</h2><div class="people">{"".join(people)}</div>' if people else ""
+
+
+def _training(data: Data) -> str:
+    drawn = plots.training(data.get("training") or [])
+    return f"<h2>Training</h2>{drawn}" if drawn else ""
+
+
+def _dataset(data: Data) -> str:
+    dataset = data.get("dataset") or {}
+    lines = [
+        ([(text(reason), ""), (number(count), "")], "") for reason, count in (dataset.get("cleaning") or {}).items()
+    ]
+    table = _table(["rows left out, by reason", "rows"], lines)
+    note = f"<p>{text(dataset['note'])}</p>" if dataset.get("note") else ""
+    return f"<h2>Data</h2>{note}{table}" if note or table else ""
+
+
+def _again(data: Data) -> str:
+    commands = "\n".join(text(command) for command in data.get("commands") or [])
+    versions = _facts(data.get("versions") or {})
+    shown = f"<h2>Run it again</h2><pre>{commands}</pre>" if commands else ""
+    return shown + (f"<footer>{versions}</footer>" if versions else "")
+
+
+def _facts(facts: Data) -> str:
+    return " · ".join(f"{text(str(key).replace('_', ' '))}: {_plain(value)}" for key, value in facts.items())
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return text(", ".join(map(str, value)) if isinstance(value, list | tuple) else value)
+
+
+def _table(
+    heads: Sequence[str],
+    lines: Sequence[tuple[Sequence[Cell], str]],
+    text_columns: Sequence[int] = (),
+    caption: str = "",
+) -> str:
+    if not lines:
+        return ""
+    head = "".join(f"<th{_class('text' if at in text_columns else '')}>{name}</th>" for at, name in enumerate(heads))
+    rows = "".join(
+        f"<tr{_class(style)}>{''.join(f'<td{_class(kind)}>{cell}</td>' for cell, kind in cells)}</tr>"
+        for cells, style in lines
+    )
+    said = f"<caption>{caption}</caption>" if caption else ""
+    top = f"<thead><tr>{head}</tr></thead>" if any(heads) else ""
+    return f'<div class="wide"><table>{said}{top}<tbody>{rows}</tbody></table></div>'
+
+
+def _class(name: str) -> str:
+    return f' class="{name.strip()}"' if name else ""
+
+
+_PARTS: tuple[Callable[[Data], str], ...] = (
+    _lead,
+    _quality,
+    _compression,
+    _parity,
+    _bench,
+    _recommendations,
+    _training,
+    _dataset,
+    _again,
+)

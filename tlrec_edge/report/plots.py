@@ -1,0 +1,191 @@
+"""The report's plots; each takes a part of the results and returns a figure element, or nothing to draw."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tlrec_edge.report.figures import draw, ink, name_rows
+from tlrec_edge.report.words import sign_class, size
+
+Rows = Sequence[Mapping[str, Any]]
+BASELINES = ("popularity", "itemcf", "ease")
+_ROW = 0.27
+_HEAD = 0.7
+_MARKS = {"p50": "o", "p90": "D", "p99": "s", "p99.9": "^", "max": "|"}
+
+
+def quality(title: str, rows: Rows) -> str:
+    """NDCG@10 by model with one standard error each side."""
+    rows = [row for row in rows if row.get("ndcg@10") is not None]
+    if not rows:
+        return ""
+
+    def paint(axes: Any) -> None:
+        for at, row in enumerate(rows):
+            colour = ink("other" if str(row["name"]).lower() in BASELINES else "ours")
+            value, error = row["ndcg@10"], row.get("ndcg@10.se") or 0.0
+            axes.errorbar(value, at, xerr=error, fmt="o", ms=5, color=colour, elinewidth=1.6, capsize=2.5)
+            axes.annotate(f"{value:.3f}", (value + error, at), (6, 0), textcoords="offset points", va="center", size=8)
+        name_rows(axes, [str(row["name"]) for row in rows])
+        axes.margins(x=0.18)
+        axes.set_xlabel("NDCG@10, mean ± 1 standard error")
+
+    return draw(
+        paint,
+        height=_HEAD + _ROW * len(rows),
+        title="Ranking quality by model",
+        label=f"NDCG@10 by model: {title}",
+        caption="Bars: one standard error, clustered by user. Grey: baselines without learned vectors.",
+    )
+
+
+def lift(title: str, rows: Rows) -> str:
+    """Differences of NDCG@10 with their intervals and a line at zero."""
+    rows = [row for row in rows if row.get("ndcg@10") is not None]
+    if not rows:
+        return ""
+
+    def paint(axes: Any) -> None:
+        axes.axvline(0, color=ink("soft"), linewidth=1)
+        for at, row in enumerate(rows):
+            low, high = interval(row)
+            colour = ink(sign_class(low, high) or "soft")
+            axes.plot([low, high], [at, at], color=colour, solid_capstyle="butt")
+            axes.plot(row["ndcg@10"], at, "o", ms=5, color=colour)
+        name_rows(axes, [f"{row.get('of', '')} − {row.get('over', '')}" for row in rows])
+        axes.margins(x=0.1)
+        axes.set_xlabel("difference of NDCG@10, 95 % interval")
+
+    return draw(
+        paint,
+        height=_HEAD + _ROW * len(rows),
+        title="Lift, on the same test rows",
+        label=f"Lift in NDCG@10: {title}",
+        caption="An interval that crosses zero shows no difference.",
+    )
+
+
+def interval(row: Mapping[str, Any]) -> tuple[float, float]:
+    """Return the 95 % interval as it is given, or from the standard error."""
+    value, error = float(row["ndcg@10"]), float(row.get("se") or 0.0)
+    low, high = row.get("low"), row.get("high")
+    low = value - 1.96 * error if low is None else float(low)
+    return low, value + 1.96 * error if high is None else float(high)
+
+
+def ratios(rows: Rows) -> str:
+    """Quality after each compression step over that of the uncompressed model."""
+    rows = [row for row in rows if row.get("ratio") is not None]
+    if not rows:
+        return ""
+
+    def paint(axes: Any) -> None:
+        axes.axvline(1, color=ink("soft"), linewidth=1)
+        for at, row in enumerate(rows):
+            kept = row.get("kept", True)
+            colour = ink("ours" if kept else "other")
+            face = colour if kept else "none"
+            error = 1.96 * (row.get("se") or 0.0)
+            axes.errorbar(
+                row["ratio"], at, xerr=error, fmt="o", ms=5, color=colour, mfc=face, elinewidth=1.6, capsize=2.5
+            )
+        name_rows(axes, [str(row.get("step", "")) for row in rows])
+        axes.margins(x=0.15)
+        axes.set_xlabel("NDCG@10 over that of the uncompressed model, 95 % interval")
+
+    return draw(
+        paint,
+        height=_HEAD + _ROW * len(rows),
+        title="Quality kept",
+        label="NDCG@10 ratio by compression step",
+        caption="Full dots: steps that were kept. Hollow: steps that were rejected.",
+    )
+
+
+def sizes(rows: Rows, what: str) -> str:
+    """Bytes, as bars from zero."""
+    rows = [row for row in rows if row.get("bytes") is not None]
+    if not rows:
+        return ""
+    most = max(float(row["bytes"]) for row in rows) or 1.0
+    unit, name = next(((u, n) for u, n in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")) if most >= u), (1.0, "bytes"))
+
+    def paint(axes: Any) -> None:
+        for at, row in enumerate(rows):
+            axes.barh(at, row["bytes"] / unit, height=0.55, color=ink("ours"))
+            axes.annotate(
+                size(row["bytes"]), (row["bytes"] / unit, at), (4, 0), textcoords="offset points", va="center", size=8
+            )
+        name_rows(axes, [str(row.get("name", "")) for row in rows])
+        axes.set_xlim(0, most / unit * 1.22)
+        axes.set_xlabel(f"size, {name}")
+
+    return draw(paint, height=_HEAD + _ROW * len(rows), title="Size on disk", label=f"Size on disk: {what}")
+
+
+def latency(rows: Rows) -> str:
+    """Percentiles of each shape of request on a log axis."""
+    rows = [row for row in rows if row.get("latency_us")]
+    if not rows:
+        return ""
+
+    def paint(axes: Any) -> None:
+        for at, row in enumerate(rows):
+            seen = {name: row["latency_us"][name] for name in _MARKS if name in row["latency_us"]}
+            colour = ink("c1" if row.get("state") == "encoded" else "c3")
+            axes.plot(list(seen.values()), [at] * len(seen), color=colour, linewidth=1, alpha=0.6)
+            for name, value in seen.items():
+                axes.plot(value, at, _MARKS[name], ms=4.5, color=colour)
+        for name, mark in _MARKS.items():
+            axes.plot([], [], mark, ms=4.5, color=ink("soft"), linestyle="none", label=name)
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(lambda value, _: _duration(value))
+        axes.xaxis.set_minor_formatter(lambda value, _: "")
+        name_rows(axes, [f"{row.get('shape', '')}, {row.get('state', '')}" for row in rows])
+        axes.set_xlabel("latency of one request (log scale)")
+        axes.figure.legend(loc="outside lower right", ncols=5, columnspacing=1, handletextpad=0.1)
+
+    return draw(
+        paint,
+        height=_HEAD + 0.2 + _ROW * len(rows),
+        title="Latency, one stream on one thread",
+        label="Latency percentiles",
+        caption="Blue, encoded: the request encodes the history. Green, given: the user's state was at hand.",
+    )
+
+
+def training(rows: Rows) -> str:
+    """Loss and validation value by epoch, a line for each model."""
+    rows = [row for row in rows if row.get("losses") or row.get("values")][:6]
+    panels = [(key, text) for key, text in _CURVES if any(row.get(key) for row in rows)]
+    if not panels:
+        return ""
+
+    def paint(axes: Any) -> None:
+        for place, (key, text) in zip([axes] if len(panels) == 1 else axes, panels, strict=True):
+            for at, row in enumerate(rows):
+                values = row.get(key) or []
+                mark = "o" if len(values) < 15 else ""
+                epochs = range(1, len(values) + 1)
+                place.plot(epochs, values, color=ink(f"c{at + 1}"), marker=mark, ms=3, label=str(row.get("name", "")))
+            place.set_ylabel(text)
+            place.grid(axis="y")
+            last = place
+        last.set_xlabel("epoch")
+        last.xaxis.get_major_locator().set_params(integer=True)
+        figure = last.figure
+        handles, labels = last.get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower left", ncols=2)
+
+    return draw(paint, rows=len(panels), height=0.7 + 1.55 * len(panels), title="", label="Training curves")
+
+
+_CURVES = (("losses", "training loss"), ("values", "validation NDCG@10"))
+
+
+def _duration(us: float) -> str:
+    for unit, name in ((1e6, "s"), (1e3, "ms")):
+        if us >= unit:
+            return f"{us / unit:g} {name}"
+    return f"{us:g} µs"
