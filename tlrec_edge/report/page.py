@@ -117,7 +117,11 @@ def _parity(data: Data) -> str:
     names = {
         "max_error": "largest difference of a score, float path against the trained model",
         "top10_overlap": "overlap of the ten best",
+        "users": "histories compared",
         "exact_error": "largest difference of a score, exact path against the float path",
+        "exact_max_error": "largest difference of a score, exact path against the float path",
+        "exact_rms_share": "root mean square of that difference over the spread of scores",
+        "exact_bound": "proven bound of that difference",
     }
     parity = data.get("parity") or {}
     lines = [
