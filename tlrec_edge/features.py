@@ -89,10 +89,13 @@ class FeatureEncoder:
             return summed
         present = [columns[name] for name in (*self.text_columns, *self.vocabulary) if name in columns]
         texts = [" ".join(str(value) for value in row if value) for row in zip(*present, strict=True)] or [""] * n
-        buckets, rows = hash_tokens(texts, len(self.text_table))
+        distinct = {text: place for place, text in enumerate(dict.fromkeys(texts))}
+        buckets, rows = hash_tokens(list(distinct), len(self.text_table))
+        summed = np.zeros((len(distinct), self.text_table.shape[1]), np.float32)
         np.add.at(summed, rows, self.text_table[buckets])
+        summed = summed[[distinct[text] for text in texts]]
         norm = np.linalg.norm(summed, axis=1, keepdims=True)
-        return summed / np.maximum(norm, 1e-12)
+        return np.asarray(summed / np.maximum(norm, 1e-12), np.float32)
 
 
 def _number(value: Any) -> float:

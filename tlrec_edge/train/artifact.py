@@ -8,8 +8,9 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
@@ -21,7 +22,6 @@ from tlrec_edge.data.task import Task
 from tlrec_edge.errors import ModelError
 from tlrec_edge.features import FeatureEncoder, TowerInputs
 from tlrec_edge.train.examples import take_histories
-from tlrec_edge.train.fit import as_tensors
 from tlrec_edge.train.linear import Interest, user_item
 from tlrec_edge.train.model import AGES, ModelConfig, TwoTower
 from tlrec_edge.train.ranking import Scorer
@@ -42,13 +42,32 @@ class Mix:
     bias: float = 1.0
 
 
+class RowTable(NamedTuple):
+    """Row-wise int8 quantization: vector = ``rows`` (n, width) * ``scale`` (n,)."""
+
+    rows: NDArray[np.int8]
+    scale: Floats
+
+    def vectors(self) -> Floats:
+        return self.rows.astype(np.float32) * self.scale[:, None]
+
+
+@dataclass(frozen=True)
+class Tables:
+    """Quantized item vectors that stand in for the network's own: history side, candidate side, interest side."""
+
+    history: RowTable
+    candidate: RowTable
+    interest: RowTable
+
+
 @dataclass(frozen=True)
 class EdgeModel:
     """A model for one target.
 
     ``ids`` are the item ids, candidates first; ``net`` has as many rows. ``wide`` (N, C) leads from history rows to
     candidate columns. ``groups`` (N, g) are the interest groups of each item (-1 none), numbered as ``interest.inward``.
-    ``about`` holds what cards and provenance are made of: mode, domains, seeds, dataset and split hash, choices.
+    ``tables``, once quantized, replace the network's item vectors; ``about`` holds what cards and provenance are made of: mode, domains, seeds, dataset and split hash, choices.
     """
 
     ids: tuple[str, ...]
@@ -60,6 +79,28 @@ class EdgeModel:
     groups: Ints
     mix: Mix
     about: Mapping[str, Any] = field(default_factory=dict)
+    tables: Tables | None = None
+
+    @cached_property
+    def history_vectors(self) -> Floats:
+        """History-side vectors as served, (N, width)."""
+        if self.tables is not None:
+            return self.tables.history.vectors()
+        with torch.no_grad():
+            return np.concatenate([self.net.history_vectors(part).numpy() for part in torch.arange(len(self.ids)).split(8192)])
+
+    @cached_property
+    def candidate_vectors(self) -> Floats:
+        """Candidate-side vectors as served, (C, width)."""
+        if self.tables is not None:
+            return self.tables.candidate.vectors()
+        with torch.no_grad():
+            return self.net.candidate_vectors().numpy()
+
+    @cached_property
+    def interest_vectors(self) -> Floats:
+        """Candidate side of the interest part as served, (C, r)."""
+        return self.interest.outward if self.tables is None else self.tables.interest.vectors()
 
     @property
     def candidates(self) -> int:
@@ -94,25 +135,22 @@ class EdgeModel:
 
     def part_scores(self, past: Past, users: Ints) -> tuple[Floats, Floats, Floats, Floats]:
         """Return the unweighted scores (u, C) of the deep, wide, interest and bias part."""
-        with torch.no_grad():
-            candidate = self.net.candidate_vectors().numpy()
-            bias = self.net.bias.numpy()
         seen = past.matrix[users]
-        deep = self.user_vectors(past, users) @ candidate.T
+        deep = self.user_vectors(past, users) @ self.candidate_vectors.T
         wide = (seen @ self.wide).toarray()
-        interest = self.interest_vectors(seen) @ self.interest.outward.T
-        return deep, wide, interest, np.broadcast_to(bias, deep.shape)
+        interest = self.user_interests(seen) @ self.interest_vectors.T
+        return deep, wide, interest, np.broadcast_to(self.net.bias.detach().numpy(), deep.shape)
 
     def user_vectors(self, past: Past, users: Ints) -> Floats:
         """Encode users from the most recent part of their past, (u, width)."""
-        self.net.eval()
         start, stop = past.start[users], past.start[users + 1]
-        history = take_histories(past.log, start, stop, past.rows, self.net.config.history, AGES)
+        item, *rest = take_histories(past.log, start, stop, past.rows, self.net.config.history, AGES)
         with torch.no_grad():
-            encoded: Floats = self.net.users(*as_tensors(history)).numpy()
+            vectors = torch.from_numpy(self.history_vectors[item])
+            encoded: Floats = self.net.encode(vectors, *map(torch.from_numpy, rest)).numpy()
         return encoded
 
-    def interest_vectors(self, seen: sp.csr_array) -> Floats:
+    def user_interests(self, seen: sp.csr_array) -> Floats:
         """Return log group counts projected to the interest width, (u, r)."""
         return np.log1p(group_counts(seen, self.groups, len(self.interest.inward))) @ self.interest.inward
 
@@ -129,6 +167,9 @@ class EdgeModel:
         arrays |= {"wide.data": self.wide.data, "wide.indices": self.wide.indices, "wide.indptr": self.wide.indptr}
         arrays |= {"interest.inward": self.interest.inward, "interest.outward": self.interest.outward}
         arrays |= {"groups": self.groups, "text_table": self.features.text_table}
+        if self.tables is not None:
+            for name, table in vars(self.tables).items():
+                arrays |= {f"table.{name}.rows": table.rows, f"table.{name}.scale": table.scale}
         meta = {
             "format": FORMAT,
             "config": self.net.config.to_json(),
@@ -188,9 +229,13 @@ class EdgeModel:
         shape = (meta["items"], meta["candidates"])
         wide = sp.csr_array((arrays["wide.data"], arrays["wide.indices"], arrays["wide.indptr"]), shape=shape)
         interest = Interest(arrays["interest.inward"], arrays["interest.outward"])
+        tables = None
+        if "table.history.rows" in arrays:
+            names = Tables.__dataclass_fields__
+            tables = Tables(*(RowTable(arrays[f"table.{name}.rows"], arrays[f"table.{name}.scale"]) for name in names))
         return cls(
             tuple(meta["ids"]), tuple(meta["names"]), net, features, wide, interest, arrays["groups"],
-            Mix(**meta["mix"]), meta["about"],
+            Mix(**meta["mix"]), meta["about"], tables,
         )  # fmt: skip
 
 

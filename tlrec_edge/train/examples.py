@@ -84,10 +84,10 @@ class Examples:
     first_only: bool = False
     positives: int = 32
 
-    def epoch(self, rng: np.random.Generator, batch: int) -> Iterator[Batch]:
-        """Yield the examples of one epoch in random order."""
+    def epoch(self, rng: np.random.Generator, batch: int, most: int) -> Iterator[Batch]:
+        """Yield the examples of one epoch in random order, at most ``most`` of them."""
         start, cut, stop, order = (self._baskets if self.cut == "basket" else self._anywhere)(rng)
-        shuffled = rng.permutation(len(cut))
+        shuffled = rng.permutation(len(cut))[:most]
         for first in range(0, len(shuffled), batch):
             pick = shuffled[first : first + batch]
             yield self._batch(start[pick], cut[pick], stop[pick], order, rng)

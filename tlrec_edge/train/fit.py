@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tlrec_edge.errors import TrainingError
@@ -22,7 +23,7 @@ class FitConfig:
     """Knobs of one training run. ``trunk_rate`` scales the rate of everything but the ids and biases of the candidates.
 
     ``sampled`` bounds the softmax: larger catalogues are sampled by popularity with logQ correction (Bengio and
-    Senecal 2008). ``patience`` counts epochs without a better validation value.
+    Senecal 2008). ``examples`` bounds an epoch: of more, each epoch draws that many. ``patience`` counts epochs without a better validation value.
     """
 
     epochs: int = 20
@@ -31,11 +32,12 @@ class FitConfig:
     trunk_rate: float = 1.0
     weight_decay: float = 0.01
     sampled: int = 4096
+    examples: int = 40_000
     patience: int = 4
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("batch", "sampled", "patience"):
+        for name in ("batch", "sampled", "examples", "patience"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
         if self.epochs < 0:
@@ -110,7 +112,7 @@ def _epoch(
 ) -> float:  # fmt: skip
     model.train()
     total, count = 0.0, 0
-    for batch in examples.epoch(rng, config.batch):
+    for batch in examples.epoch(rng, config.batch, config.examples):
         if not (batch.positive >= 0).any():
             continue
         loss = softmax_loss(model, batch, examples, sampler, config.sampled, mask_seen)
@@ -144,7 +146,7 @@ def softmax_loss(
         place = torch.searchsorted(columns, positive.clamp(min=0))
     logits = user @ model.candidate_vectors(columns).T + model.bias[columns] - correction  # (batch, columns)
     if mask_seen:
-        logits = logits + _seen(batch, examples, columns, catalogue)
+        logits = logits + _seen(batch, examples, columns.numpy(), catalogue)
     wanted = (positive >= 0).float() * weight
     chosen = torch.gather(torch.log_softmax(logits, 1), 1, place.clamp(min=0))
     mass = wanted.sum(1)
@@ -152,12 +154,14 @@ def softmax_loss(
     return per_example[mass > 0].mean()
 
 
-def _seen(batch: Batch, examples: Examples, columns: Tensor, catalogue: int) -> Tensor:
-    """Return -1e9 at the candidates that stand in the history, unless they are asked for."""
-    size = len(batch.positive)
-    mask = np.zeros((size, catalogue + 1), np.float32)
+def _seen(batch: Batch, examples: Examples, columns: NDArray[np.int64], catalogue: int) -> Tensor:
+    """Return -1e9 at the candidates that stand in the history, unless they are asked for. Shape (batch, columns)."""
+    last = len(columns)
+    place = np.full(catalogue + 1, last, np.int64)  # catalogue: the place of "no candidate"
+    place[columns] = np.arange(last)
     known = examples.column_of_row[batch.history.item]
-    row = np.arange(size)[:, None]
-    mask[row, np.where(batch.history.present & (known >= 0), known, catalogue)] = -1e9
-    mask[row, np.where(batch.positive >= 0, batch.positive, catalogue)] = 0.0
-    return torch.from_numpy(mask)[:, columns]
+    mask = np.zeros((len(batch.positive), last + 1), np.float32)
+    row = np.arange(len(mask))[:, None]
+    mask[row, place[np.where(batch.history.present, known, -1)]] = -1e9
+    mask[row, place[batch.positive]] = 0.0
+    return torch.from_numpy(mask[:, :last])

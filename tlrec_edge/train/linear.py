@@ -8,7 +8,7 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from tlrec_edge.data.dataset import Interactions
+from tlrec_edge.data.dataset import Interactions, Ints
 from tlrec_edge.data.task import Task
 
 Floats = NDArray[np.float32]
@@ -28,49 +28,44 @@ def popularity(task: Task) -> Floats:
     return np.asarray(user_item(inside, task.n_users, task.n_items).sum(0))[task.candidates].astype(np.float32)
 
 
-def item_cf(task: Task, similarity: str = "jaccard") -> sp.csr_array:
-    """Weigh a history item by how many buyers it shares with the candidate. Shape (n_items, C), float64.
+def item_cf(x: sp.csr_array, columns: Ints, similarity: str = "jaccard") -> sp.csr_array:
+    """Weigh a history item by the buyers it shares with the candidate. Shape (items, C), float64.
 
-    ``jaccard`` divides by the union of both items' buyers, ``cosine`` by the root of the product of their numbers; an
-    item has no weight on itself.
+    ``x`` (users, items) is binary, ``columns`` (C,) are the candidates' places in it. ``jaccard`` divides by the union
+    of both items' buyers, ``cosine`` by the root of the product of their numbers; an item has no weight on itself.
     """
-    x = user_item(task.train, task.n_users, task.n_items).astype(np.float64).tocsc()
-    both = (x.T @ x[:, task.candidates]).tocoo()
-    count = np.asarray(x.sum(0)).ravel()
-    one, other = count[both.row], count[task.candidates][both.col]
+    by_item = x.astype(np.float64).tocsc()
+    both = (by_item.T @ by_item[:, columns]).tocoo()
+    count = np.asarray(by_item.sum(0)).ravel()
+    one, other = count[both.row], count[columns][both.col]
     norm = {"jaccard": one + other - both.data, "cosine": np.sqrt(one * other)}[similarity]
-    value = np.where(both.row == task.candidates[both.col], 0.0, both.data / norm)
+    value = np.where(both.row == columns[both.col], 0.0, both.data / norm)
     return sp.csr_array((value, (both.row, both.col)), shape=both.shape)
 
 
-def ease(task: Task, penalty: float) -> Floats:
-    """Fit EASE (Steck, WWW 2019) for the candidates' columns only. Shape (n_items, C).
+def ease(x: sp.csr_array, columns: Ints, penalty: float) -> Floats:
+    """Fit EASE (Steck, WWW 2019) for the candidates' columns only. Shape (items, C).
 
     Works in the smaller of items and users: with more items than users through the Woodbury identity
     ``(X'X + pI)^-1 = (I - X'(XX' + pI)^-1 X) / p``, which never forms an items-by-items matrix.
     """
-    x = user_item(task.train, task.n_users, task.n_items)
-    x = x[np.diff(x.indptr) > 0]
-    columns = task.candidates
+    x = x[np.diff(x.indptr) > 0].astype(np.float64)
+    place = np.arange(len(columns))
+    chosen = x.tocsc()[:, columns]
     if x.shape[0] < x.shape[1]:
-        kernel = (x @ x.T).toarray().astype(np.float64)
+        kernel = (x @ x.T).toarray()
         kernel[np.diag_indices_from(kernel)] += penalty
-        inner = np.linalg.solve(kernel, x.tocsc()[:, columns].toarray().astype(np.float64))
-        inverse = -(x.T @ inner)
-        inverse[columns, np.arange(len(columns))] += 1.0
+        inverse = -(x.T @ np.linalg.solve(kernel, chosen.toarray()))
+        inverse[columns, place] += 1.0
         inverse /= penalty
     else:
-        used = np.flatnonzero(np.bincount(x.indices, minlength=x.shape[1]))
-        small = x.tocsc()[:, used]
-        gram = (small.T @ small).toarray().astype(np.float64)
+        gram = (x.T @ x).toarray()
         gram[np.diag_indices_from(gram)] += penalty
-        full = np.linalg.inv(gram)
-        inverse = np.zeros((x.shape[1], len(columns)))
-        inverse[used] = full[:, np.searchsorted(used, columns).clip(0, len(used) - 1)]
-        inverse[:, ~np.isin(columns, used)] = 0.0
-    own = inverse[columns, np.arange(len(columns))]
-    weights = -inverse / np.where(own == 0.0, 1.0, own)
-    weights[columns, np.arange(len(columns))] = 0.0
+        unit = np.zeros((x.shape[1], len(columns)))
+        unit[columns, place] = 1.0
+        inverse = np.linalg.solve(gram, unit) if len(columns) < x.shape[1] // 2 else np.linalg.inv(gram)[:, columns]
+    weights = -inverse / inverse[columns, place]
+    weights[columns, place] = 0.0
     return weights.astype(np.float32)
 
 

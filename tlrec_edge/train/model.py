@@ -80,7 +80,9 @@ class ItemTower(nn.Module):
             parts.append(self.text(text))
         if self.numeric is not None:
             parts.append(self.numeric(numeric))
-        summed = torch.stack(parts).sum(0)  # (n, width)
+        summed = parts[0]  # (n, width)
+        for part in parts[1:]:
+            summed = summed + part
         hidden = summed + nn.functional.gelu(self.hidden(summed))
         return self.history(hidden), self.candidate(hidden)
 
@@ -211,5 +213,9 @@ class TwoTower(nn.Module):
         vectors = self.history_vectors(distinct)[place]  # (batch, length, width)
         if self.training:
             vectors = nn.functional.dropout(vectors, self.config.dropout)
+        return self.encode(vectors, event, age, present)
+
+    def encode(self, vectors: Tensor, event: Tensor, age: Tensor, present: Tensor) -> Tensor:
+        """Encode histories given as item vectors (batch, length, width)."""
         user: Tensor = self.encoder(vectors, self.log_weight(event, age, present))
         return user

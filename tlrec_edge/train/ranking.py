@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -36,6 +36,10 @@ class Questions:
     of: NDArray[np.intp]
     columns: NDArray[np.int64]
     valid: Bools
+
+    def pick(self, scores: Floats) -> Floats:
+        """Read the rows' scores (m, 1 + k) off the users' scores of all candidates (u, C)."""
+        return scores[self.of[:, None], self.columns]
 
 
 def questions(task: Task, rows: Rows) -> Questions:
@@ -77,8 +81,7 @@ def rank_rows(scorer: Scorer, task: Task) -> Ranking:
     rank, others = np.empty(len(rows)), np.empty(len(rows), np.int64)
     for part in chunks(rows):
         asked = questions(task, rows.where(part))
-        scores = np.take_along_axis(scorer(asked.user)[asked.of], asked.columns, 1)
-        rank[part] = rank_of_positive(scores, asked.valid)
+        rank[part] = rank_of_positive(asked.pick(scorer(asked.user)), asked.valid)
         others[part] = asked.valid[:, 1:].sum(1)
     return Ranking(rank, others, rows.user, rows.item)
 
@@ -86,6 +89,14 @@ def rank_rows(scorer: Scorer, task: Task) -> Ranking:
 def ndcg(scorer: Scorer, task: Task, k: int = 10) -> float:
     """Return the mean NDCG@k over the task's rows."""
     return float(METRICS["ndcg"](rank_rows(scorer, task).rank, k).mean())
+
+
+def sample_rows(task: Task, most: int = 2000) -> Task:
+    """Return the task with at most ``most`` rows, drawn once with a fixed seed."""
+    if len(task.rows) <= most:
+        return task
+    pick = np.sort(np.random.default_rng(0).choice(len(task.rows), most, replace=False))
+    return replace(task, rows=task.rows.where(pick))
 
 
 PARTS = ("deep", "wide", "interest", "bias")

@@ -18,7 +18,7 @@ from tlrec_edge.train.examples import Examples
 from tlrec_edge.train.fit import FitConfig, FitResult, Progress, fit
 from tlrec_edge.train.linear import Interest
 from tlrec_edge.train.model import AGES, ModelConfig, TwoTower
-from tlrec_edge.train.ranking import mix_parts, ndcg, questions
+from tlrec_edge.train.ranking import mix_parts, ndcg, questions, sample_rows
 from tlrec_edge.train.vocabulary import (
     Vocabulary,
     build_vocabulary,
@@ -26,11 +26,7 @@ from tlrec_edge.train.vocabulary import (
     encode_features,
     fit_features,
 )
-from tlrec_edge.train.wide import LinearChoice, choose_linear, fit_interest, interest_groups, log_popularity, sparse_ease
-
-MIX_ROWS = 2000
-"""Validation rows looked at when the weights of the parts are chosen."""
-
+from tlrec_edge.train.wide import LinearChoice, LinearData, choose_linear, fit_interest, interest_groups, log_popularity, sparse_ease
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -59,6 +55,7 @@ class Context:
     source: EdgeModel | None
     config: TrainConfig
     say: Progress | None = None
+    linear: LinearChoice | None = None
 
 
 @dataclass(frozen=True)
@@ -237,6 +234,7 @@ class Choices:
 def adapt(
     dataset: Dataset, domains: tuple[str, ...], mode: str, source: EdgeModel | None = None,
     config: TrainConfig | None = None, fold: int | None = None, say: Progress | None = None,
+    linear: LinearChoice | None = None,
 ) -> EdgeModel:  # fmt: skip
     """Make a model of the target: choose on validation, then fit again on all that may be learned from.
 
@@ -246,7 +244,8 @@ def adapt(
         raise ModelError(f"unknown mode {mode!r}; known: auto, {', '.join(MODES)}")
     config = config or (TrainConfig(**source.about["train"]) if source is not None else TrainConfig())
     tasks = make_tasks(dataset, domains, fold)
-    model, choices = _choose(Context(dataset, tasks.choose, source, config, say), mode)
+    linear = LinearChoice() if mode == "zero-shot" else linear
+    model, choices = _choose(Context(dataset, tasks.choose, source, config, say, linear), mode)
     if len(tasks.final.train) > len(tasks.choose.train):
         model = _build(Context(dataset, tasks.final, source, config, say), mode, choices)
     return model.with_about(
@@ -266,7 +265,7 @@ def _choose(context: Context, mode: str) -> tuple[EdgeModel, Choices]:
         run = draft.fit if asked else replace(draft.fit, epochs=min(draft.fit.epochs, 5))
         epochs = _fit_net(draft, context.dataset, run, context.config, validate, context.say).epochs
     draft.net.requires_grad_(False).eval()
-    linear = LinearChoice() if mode == "zero-shot" else choose_linear(task, context.say)
+    linear = context.linear or choose_linear(task, LinearData.of(task, draft.vocabulary.rows), context.say)
     model = _with_linear(draft, context, mode, linear.penalty)
     mix, reached = _choose_mix(model, context.dataset, task, mode)
     return replace(model, mix=mix), Choices(epochs, linear, mix, reached)
@@ -297,29 +296,19 @@ def _with_linear(draft: Draft, context: Context, mode: str, penalty: float) -> E
     interest: Interest = fit_interest(task, groups, size, vocabulary, config.interest_penalty, config.interest_rank)
     if not interest.outward.shape[1]:
         groups = groups[:, :0]
-    return replace(draft.model, wide=sparse_ease(task, vocabulary, penalty), interest=interest, groups=groups)
+    return replace(draft.model, wide=sparse_ease(LinearData.of(task, vocabulary.rows), penalty), interest=interest, groups=groups)
 
 
 def _deep_ndcg(draft: Draft, dataset: Dataset) -> Callable[[], float]:
-    rows = draft.model.rows(dataset)
-    past = Past.of(draft.task.history, rows, draft.task.n_users, len(draft.vocabulary.ids))
+    past = Past.of(draft.task.history, draft.model.rows(dataset), draft.task.n_users, len(draft.vocabulary.ids))
+    asked = sample_rows(draft.task)
 
     def value() -> float:
-        net = draft.net
-        with torch.no_grad():
-            net.eval()
-            candidate, bias = net.candidate_vectors().numpy(), net.bias.detach().numpy()
-        return ndcg(lambda users: draft.model.user_vectors(past, users) @ candidate.T + bias, sample_rows(draft.task))
+        draft.net.eval()
+        now = replace(draft.model)  # a copy without the vectors cached for an earlier epoch
+        return ndcg(lambda users: sum(now.part_scores(past, users)[::3]), asked)  # type: ignore[arg-type, return-value]
 
     return value
-
-
-def sample_rows(task: Task, most: int = MIX_ROWS) -> Task:
-    """Return the task with at most ``most`` rows, drawn once with a fixed seed."""
-    if len(task.rows) <= most:
-        return task
-    pick = np.sort(np.random.default_rng(0).choice(len(task.rows), most, replace=False))
-    return replace(task, rows=task.rows.where(pick))
 
 
 def _choose_mix(model: EdgeModel, dataset: Dataset, task: Task, mode: str) -> tuple[Mix, float]:
@@ -329,9 +318,7 @@ def _choose_mix(model: EdgeModel, dataset: Dataset, task: Task, mode: str) -> tu
         return Mix(deep=1.0, wide=0.0 if not model.wide.nnz else 10.0, interest=0.0, bias=1.0), float("nan")
     past = Past.of(task.history, model.rows(dataset), task.n_users, len(model.ids))
     question = questions(asked, asked.rows)
-    parts = [
-        np.take_along_axis(part[question.of], question.columns, 1) for part in model.part_scores(past, question.user)
-    ]
+    parts = [question.pick(part) for part in model.part_scores(past, question.user)]
     if mode == "zero-shot":
         spread = [float(np.std(p - p.mean(1, keepdims=True))) for p in parts]
         even = [1.0 / s if s > 1e-6 else 0.0 for s in spread]

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import scipy.sparse as sp
-import torch
 from numpy.typing import NDArray
+from scipy.sparse.linalg import svds
 
 from tlrec_edge.data.dataset import Dataset, Interactions, Ints
 from tlrec_edge.data.task import Task
@@ -18,6 +18,7 @@ Floats = NDArray[np.float32]
 BUCKETS = 16_384
 TEXT_WIDTH = 128
 KNOTS = 33
+MAX_TEXTS = 20_000
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,9 @@ def fit_features(dataset: Dataset, known: Ints) -> FeatureEncoder:
             knots = np.quantile(finite.astype(np.float64), np.linspace(0.0, 1.0, KNOTS))
             quantiles[name] = tuple(np.maximum.accumulate(knots).tolist())
     columns = (*table.text, *vocabulary)
-    texts = [" ".join(raw_columns(dataset)[name][i] for name in columns) for i in known] if columns else []
-    return FeatureEncoder(tuple(table.text), vocabulary, quantiles, _text_table(texts))
+    raw = raw_columns(dataset)
+    texts = {" ".join(str(raw[name][i]) for name in columns) for i in known}
+    return FeatureEncoder(tuple(table.text), vocabulary, quantiles, _text_table(sorted(texts)))
 
 
 def raw_columns(dataset: Dataset) -> Mapping[str, tuple[str, ...] | Floats]:
@@ -75,6 +77,8 @@ def encode_features(dataset: Dataset, encoder: FeatureEncoder, rows: Ints) -> To
 
 def _text_table(texts: list[str]) -> Floats:
     """Fit latent semantic analysis on hashed tokens; the table maps a bucket to its idf-weighted direction."""
+    if len(texts) > MAX_TEXTS:
+        texts = [texts[i] for i in np.random.default_rng(0).choice(len(texts), MAX_TEXTS, replace=False)]
     bucket, row = hash_tokens(texts, BUCKETS)
     if not len(bucket):
         return np.zeros((0, 0), np.float32)
@@ -92,16 +96,11 @@ def _text_table(texts: list[str]) -> Floats:
 
 
 def low_rank(matrix: sp.csr_array, rank: int) -> tuple[Floats, Floats, Floats]:
-    """Return a truncated SVD (left, values, right) by randomized projection (Halko et al. 2011), seeded."""
-    coo = matrix.tocoo()
-    sparse = torch.sparse_coo_tensor(
-        torch.from_numpy(np.stack([coo.row, coo.col]).astype(np.int64)), torch.from_numpy(coo.data), coo.shape,
-        check_invariants=False,
-    ).coalesce()  # fmt: skip
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        left, values, right = torch.svd_lowrank(sparse, q=min(rank + 16, min(coo.shape)), niter=4)
-    return left[:, :rank].numpy(), values[:rank].numpy(), right[:, :rank].numpy()
+    """Return a truncated SVD (left, values, right), largest value first, the same for the same input."""
+    start = np.ones(min(matrix.shape))
+    left, values, right = svds(matrix.astype(np.float64), k=rank, v0=start, tol=1e-3)
+    order = np.argsort(-values)
+    return left[:, order].astype(np.float32), values[order].astype(np.float32), right[order].T.astype(np.float32)
 
 
 def cooccurrence_vectors(log: Interactions, rows: Ints, items: int, width: int, by_basket: bool) -> Floats:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from tlrec_edge.data.dataset import Dataset, Ints
+from tlrec_edge.data.dataset import Dataset, Interactions, Ints
 from tlrec_edge.data.task import Task
 from tlrec_edge.train.linear import Interest, ease, interest_ridge, keep_largest, popularity, user_item
-from tlrec_edge.train.ranking import ndcg
+from tlrec_edge.metrics import METRICS, rank_of_positive
+from tlrec_edge.train.ranking import questions, sample_rows
 from tlrec_edge.train.vocabulary import Vocabulary
 
 PENALTIES = (100.0, 300.0, 1000.0, 3000.0)
@@ -37,17 +38,41 @@ class LinearChoice:
     ndcg: float = float("nan")
 
 
-def choose_linear(task: Task, say: Callable[[str], None] | None = None) -> LinearChoice:
-    """Choose EASE's penalty and popularity weight by NDCG@10 on the task's rows; without rows return a default."""
-    if not len(task.rows) or not len(task.train):
+@dataclass(frozen=True)
+class LinearData:
+    """Binary matrices over the item rows of a vocabulary: what is learned from, and what the asked users had."""
+
+    train: sp.csr_array
+    history: sp.csr_array
+    columns: Ints
+
+    @classmethod
+    def of(cls, task: Task, rows: Ints | None = None) -> LinearData:
+        """``rows`` maps dataset items to the vocabulary (-1 = left out); without it every item takes part."""
+        rows = np.arange(task.n_items, dtype=np.int32) if rows is None else rows
+        size = int(rows.max()) + 1
+
+        def matrix(log: Interactions) -> sp.csr_array:
+            known = log.where(rows[log.item] >= 0)
+            return user_item(replace(known, item=rows[known.item]), task.n_users, size)
+
+        return cls(matrix(task.train), matrix(task.history), rows[task.candidates])
+
+
+def choose_linear(task: Task, data: LinearData, say: Callable[[str], None] | None = None) -> LinearChoice:
+    """Choose EASE's penalty and popularity weight by NDCG@10 on the task's rows; without rows return the default."""
+    if not len(task.rows) or not data.train.nnz:
         return LinearChoice()
-    matrix = user_item(task.history, task.n_users, task.n_items)
-    prior = log_popularity(task)
+    asked = sample_rows(task)
+    question = questions(asked, asked.rows)
+    history = data.history[question.user]
+    prior = np.take_along_axis(log_popularity(task)[None, :], question.columns.reshape(1, -1), 1).reshape(question.columns.shape)
     best = LinearChoice(PENALTIES[0], 0.0, -1.0)
     for penalty in PENALTIES:
-        weights = ease(task, penalty)
+        scores = question.pick(history @ ease(data.train, data.columns, penalty))
         for share in POPULARITY_WEIGHTS:
-            reached = ndcg(lambda users, w=weights, s=share: matrix[users] @ w + s * prior, task)  # type: ignore[misc]
+            rank = rank_of_positive(scores + share * prior, question.valid)
+            reached = float(METRICS["ndcg"](rank, 10).mean())
             if reached > best.ndcg:
                 best = LinearChoice(penalty, share, reached)
         if say:
@@ -55,11 +80,11 @@ def choose_linear(task: Task, say: Callable[[str], None] | None = None) -> Linea
     return best
 
 
-def sparse_ease(task: Task, vocabulary: Vocabulary, penalty: float) -> sp.csr_array:
-    """Fit EASE and cut it for serving, over the model's item rows. Shape (N, C)."""
-    if not len(task.train):
-        return sp.csr_array((len(vocabulary.ids), vocabulary.candidates), dtype=np.float32)
-    return keep_largest(ease(task, penalty)[vocabulary.dataset_rows], A_COLUMN, A_ROW)
+def sparse_ease(data: LinearData, penalty: float) -> sp.csr_array:
+    """Fit EASE and cut it for serving. Shape (N, C)."""
+    if not data.train.nnz:
+        return sp.csr_array((data.train.shape[1], len(data.columns)), dtype=np.float32)
+    return keep_largest(ease(data.train, data.columns, penalty), A_COLUMN, A_ROW)
 
 
 def interest_groups(dataset: Dataset, vocabulary: Vocabulary, counted: Ints) -> tuple[Ints, int]:

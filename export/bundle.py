@@ -1,0 +1,303 @@
+"""Write a bundle from a model, and refuse one whose scores are not the model's."""
+
+from __future__ import annotations
+
+import math
+import platform
+import secrets
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from numpy.typing import NDArray
+
+from tlrec_edge import History, Recommender
+from tlrec_edge.bundle import write_bundle
+from tlrec_edge.cold import features_json
+from tlrec_edge.data.dataset import Dataset, Ints
+from tlrec_edge.data.store import dataset_hash, split_hash
+from tlrec_edge.data.task import Task, make_tasks
+from tlrec_edge.errors import ExportError
+from tlrec_edge.export.graphs import IR_VERSION, OPSET, encoder_graph, item_tower_graph
+from tlrec_edge.ids import user_key_hash
+from tlrec_edge.train.artifact import MAX_HISTORY, EdgeModel, Past
+from tlrec_edge.train.model import PAD
+
+Floats = NDArray[np.float32]
+PARITY_USERS = 64
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    """``with_users``: store user states under keyed hashes (``hashed``) or plain ids; ``tolerance``: of the parity gate."""
+
+    with_users: str | None = None
+    tolerance: float = 1e-4
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.with_users not in (None, "hashed", "plain"):
+            raise ValueError(f"with_users must be None, 'hashed' or 'plain', not {self.with_users!r}")
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far the bundle is from the torch model over ``users`` histories and all candidates.
+
+    ``max_error`` and ``top10_overlap`` compare the float path; ``exact_max_error`` and ``exact_rms_share`` (root mean
+    square over the scores' spread) compare the exact path with the float path, ``exact_bound`` is its proven limit.
+    """
+
+    users: int
+    max_error: float
+    top10_overlap: float
+    exact_max_error: float | None
+    exact_rms_share: float | None
+    exact_bound: float | None
+
+
+def export_bundle(
+    model: EdgeModel, dataset: Dataset, path: Path, config: ExportConfig | None = None,
+    cards: Mapping[str, Any] | None = None,
+) -> Parity:  # fmt: skip
+    """Write the bundle of a model at ``path``, after its scores passed the parity gate.
+
+    ``cards``: ``quality`` and ``transfer`` for the manifest (see ``tlrec_edge.train.evaluate``). Raises ExportError
+    where the bundle's float path differs from the torch model by more than the tolerance; nothing is left behind then.
+    """
+    config = config or ExportConfig()
+    path = Path(path)
+    task = make_tasks(dataset, tuple(model.about["domains"]), model.about.get("fold")).final
+    past = Past.of(task.history, model.rows(dataset), task.n_users, len(model.ids))
+    users = _sample_users(past, config.seed)
+    arrays, scale, limit = _arrays(model, past, users)
+    strings = {"item_ids": model.ids, "item_names": model.names}
+    manifest = _manifest(model, dataset, scale, limit, arrays, cards or {})
+    if config.with_users:
+        key = secrets.token_hex(16) if config.with_users == "hashed" else None
+        manifest |= {"user_ids": config.with_users, "user_key": key}
+        strings["users"] = _add_users(arrays, model, dataset, past, key)
+    arrays |= _categories(dataset, model, strings)
+    blobs = {"encoder.onnx": encoder_graph(model)}
+    tower = item_tower_graph(model)
+    if tower is not None:
+        blobs |= {"item_tower.onnx": tower, "features.json": features_json(model.features)}
+        arrays["text_table"] = model.features.text_table
+    draft = path.parent / f".{path.name}.unproven"
+    write_bundle(draft, manifest, arrays, strings, blobs)
+    try:
+        parity = measure_parity(model, dataset, task, past, users, draft)
+        if parity.max_error > config.tolerance:
+            raise ExportError(
+                f"parity gate: the bundle's scores differ from the torch model's by {parity.max_error:.2g}, "
+                f"allowed are {config.tolerance:g}; train again with another --seed or report the model"
+            )
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    write_bundle(path, manifest | {"parity": asdict(parity)}, arrays, strings, blobs)
+    return parity
+
+
+def _sample_users(past: Past, seed: int) -> Ints:
+    """Draw users with a history; scales are fitted and parity is measured on them."""
+    known = np.flatnonzero(np.diff(past.start) > 0)
+    if not len(known):
+        return np.empty(0, np.int32)
+    drawn = np.random.default_rng(seed).choice(known, min(len(known), 8 * PARITY_USERS), replace=False)
+    return np.sort(drawn).astype(np.int32)
+
+
+def _arrays(model: EdgeModel, past: Past, users: Ints) -> tuple[dict[str, NDArray[Any]], list[float], list[int]]:
+    mix, tables, net = model.mix, model.tables, model.net
+    c, d, r = model.candidates, net.config.width, model.interest.outward.shape[1]
+    ones = np.ones(c, np.float32)
+    if tables is None:
+        history, history_scale = model.history_vectors, np.ones(len(model.ids), np.float32)
+        candidate = np.concatenate([model.candidate_vectors, model.interest_vectors], 1)
+        block_scale = np.stack([ones * mix.deep, ones * mix.interest], 1)
+    else:
+        history, history_scale = tables.history
+        candidate = np.concatenate([tables.candidate.rows, tables.interest.rows], 1)
+        block_scale = np.stack([tables.candidate.scale * mix.deep, tables.interest.scale * mix.interest], 1)
+    wide = (model.wide * np.float32(mix.wide)).tocsr()
+    wide.eliminate_zeros()
+    wide.sort_indices()
+    arrays: dict[str, NDArray[Any]] = {
+        "history_rows": history,
+        "history_scale": history_scale,
+        "candidate_rows": candidate,
+        "candidate_scale": block_scale.astype(np.float32),
+        "candidate_bias": (net.bias.numpy() * np.float32(mix.bias)).astype(np.float32),
+        "wide_indptr": wide.indptr.astype(np.int64),
+        "wide_columns": wide.indices.astype(np.int32),
+        "wide_values": wide.data.astype(np.float32),
+        "groups": model.groups,
+        "interest_in": model.interest.inward,
+        "position_bias": net.position_bias.numpy(),
+        "event_bias": net.event_bias.numpy(),
+        "age_bias": net.age_bias.numpy(),
+    }
+    vectors = model.user_vectors(past, users) if len(users) else np.zeros((1, d), np.float32)
+    interests = model.user_interests(past.matrix[users]) if len(users) else np.zeros((1, r), np.float32)
+    limit = [exact_limit(d), exact_limit(max(r, 1))]
+    return arrays, [_power_of_two(vectors, limit[0]), _power_of_two(interests, limit[1])], limit
+
+
+def exact_limit(width: int) -> int:
+    """Return the largest user integer for which every partial sum of an int8 dot product is exact in float32."""
+    return min(32_767, (2**24 - 1) // (127 * width))
+
+
+def _power_of_two(vectors: Floats, limit: int) -> float:
+    """Return the smallest power of two that keeps the vectors, with a quarter to spare, within ``limit`` steps."""
+    largest = float(np.abs(vectors).max(initial=0.0)) * 1.25
+    return 2.0 ** math.ceil(math.log2(largest / limit)) if largest > 0 else 1.0
+
+
+def _manifest(
+    model: EdgeModel, dataset: Dataset, scale: list[float], limit: list[int], arrays: Mapping[str, NDArray[Any]],
+    cards: Mapping[str, Any],
+) -> dict[str, Any]:  # fmt: skip
+    net = model.net
+    return {
+        "opset": OPSET,
+        "ir": IR_VERSION,
+        "tables": "float32" if model.tables is None else "int8",
+        "model": {
+            "size": net.config.size,
+            "mode": model.about.get("mode", "none"),
+            "d": net.config.width,
+            "r": int(model.interest.outward.shape[1]),
+            "L": net.config.history,
+            "N": len(model.ids),
+            "C": model.candidates,
+            "g": int(model.groups.shape[1]),
+            "G": len(model.interest.inward),
+            "pad": PAD,
+            "max_history": MAX_HISTORY,
+            "feed_forward": net.config.feed_forward,
+            "wide_weights": len(arrays["wide_values"]),
+            "most_wide_weights_a_row": int(np.diff(arrays["wide_indptr"]).max(initial=0)),
+        },
+        "user_scale": scale,
+        "user_limit": limit,
+        "unknown_score": float(arrays["candidate_bias"].min()),
+        "user_ids": None,
+        "user_key": None,
+        "features": {
+            "text": list(model.features.text_columns),
+            "categorical": {name: len(values) for name, values in model.features.vocabulary.items()},
+            "numeric": list(model.features.quantiles),
+        },
+        "quality": dict(cards.get("quality", {})),
+        "transfer": dict(cards.get("transfer", {"claim": "none", "why": "not measured"})),
+        "compression": list(model.about.get("compression", [])),
+        "latency": {"claim": "none", "why": "not measured: run `tlrec-edge bench`"},
+        "provenance": {
+            "dataset": dataset.source,
+            "dataset_sha256": dataset_hash(dataset),
+            "split": dataset.split.kind,
+            "split_sha256": split_hash(dataset),
+            "domains": list(model.about["domains"]),
+            "fold": model.about.get("fold"),
+            "source_domains": model.about.get("source"),
+            "mode": model.about.get("mode"),
+            "choices": model.about.get("choices"),
+            "train": model.about.get("train"),
+            "versions": {
+                "python": platform.python_version(), "torch": torch.__version__, "onnx": onnx.__version__,
+                "onnxruntime": onnxruntime.__version__, "numpy": np.__version__,
+            },
+        },
+    }  # fmt: skip
+
+
+def _add_users(
+    arrays: dict[str, NDArray[Any]], model: EdgeModel, dataset: Dataset, past: Past, key: str | None
+) -> tuple[str, ...]:
+    """Store the states of all users with a history: vectors and the wide part's sums, no history."""
+    users = np.flatnonzero(np.diff(past.start) > 0).astype(np.int32)
+    deep, interest = [], []
+    for part in np.array_split(users, max(1, len(users) // 512)):
+        deep.append(model.user_vectors(past, part))
+        interest.append(model.user_interests(past.matrix[part]))
+    summed = (past.matrix[users] @ (model.wide * np.float32(model.mix.wide))).tocsr()
+    summed.sort_indices()
+    arrays["user_rows"] = np.concatenate([np.concatenate(deep), np.concatenate(interest)], 1).astype(np.float32)
+    arrays["user_wide_indptr"] = summed.indptr.astype(np.int64)
+    arrays["user_wide_columns"] = summed.indices.astype(np.int32)
+    arrays["user_wide_values"] = summed.data.astype(np.float32)
+    return tuple(dataset.users[u] if key is None else user_key_hash(dataset.users[u], key) for u in users)
+
+
+def _categories(dataset: Dataset, model: EdgeModel, strings: dict[str, Any]) -> dict[str, NDArray[Any]]:
+    """Store the first categorical column, for display and filters."""
+    for values in dataset.features.categorical.values():
+        own = np.array([values[row] if row >= 0 else "" for row in _dataset_rows(dataset, model)], dtype=object)
+        names, code = np.unique(own.astype(str), return_inverse=True)
+        shift = 1 if names[0] == "" else 0
+        if len(names) > shift:
+            strings["category_names"] = tuple(names[shift:].tolist())
+            return {"item_category": (code - shift).astype(np.int32)}
+    return {}
+
+
+def _dataset_rows(dataset: Dataset, model: EdgeModel) -> list[int]:
+    return [dataset.item_row.get(name, -1) for name in model.ids]
+
+
+def measure_parity(model: EdgeModel, dataset: Dataset, task: Task, past: Past, users: Ints, path: Path) -> Parity:
+    """Compare a written bundle with the torch model on the candidates of sampled users."""
+    users = users[:PARITY_USERS]
+    if not len(users):
+        return Parity(0, 0.0, 1.0, None, None, None)
+    wanted = model.scorer(dataset, task)(users)
+    floats, exact, bound = _bundle_scores(dataset, past, users, task, path)
+    error = float(np.abs(floats - wanted).max())
+    k = min(10, wanted.shape[1])
+    top = [set(np.argsort(-row, kind="stable")[:k]) for row in wanted]
+    overlap = np.mean([len(a & set(np.argsort(-row, kind="stable")[:k])) / k for a, row in zip(top, floats, strict=True)])
+    if exact is None:
+        return Parity(len(users), error, float(overlap), None, None, None)
+    off = exact - floats
+    spread = float(np.std(floats - floats.mean(1, keepdims=True)))
+    share = float(np.sqrt(np.mean(off**2)) / spread) if spread > 0 else 0.0
+    return Parity(len(users), error, float(overlap), float(np.abs(off).max()), share, bound)
+
+
+def _bundle_scores(
+    dataset: Dataset, past: Past, users: Ints, task: Task, path: Path
+) -> tuple[Floats, Floats | None, float | None]:
+    names = [dataset.items[row] for row in task.candidates]
+    histories = [history_of(dataset, past, int(user)) for user in users]
+    with Recommender.open(path, exact=False) as rec:
+        floats = np.stack([rec.score(history, names) for history in histories])
+    with Recommender.open(path) as rec:
+        if not rec.exact:
+            return floats, None, None
+        exact = np.stack([rec.score(history, names) for history in histories])
+        scale = rec.manifest["user_scale"]
+    rows = np.load(path / "candidate_rows.npy").astype(np.float64)
+    block = np.load(path / "candidate_scale.npy").astype(np.float64)
+    d = rec.manifest["model"]["d"]
+    # Half a step of every user entry, times the row's entries: the most that rounding the user vector can move a score.
+    bound = np.abs(rows[:, :d]).sum(1) * block[:, 0] * scale[0] / 2 + np.abs(rows[:, d:]).sum(1) * block[:, 1] * scale[1] / 2
+    return floats, exact, float(bound.max())
+
+
+def history_of(dataset: Dataset, past: Past, user: int) -> History:
+    """Return a user's known interactions as the runtime takes them."""
+    part = slice(int(past.start[user]), int(past.start[user + 1]))
+    log = past.log
+    timed = bool(log.time[part].any())
+    return History(
+        [dataset.items[row] for row in log.item[part]],
+        events=log.event[part].tolist(),
+        timestamps=log.time[part].tolist() if timed else None,
+    )

@@ -1,0 +1,77 @@
+"""The two graphs of a bundle: the history encoder without any table, and the content tower for cold items."""
+
+from __future__ import annotations
+
+import io
+import logging
+import warnings
+from typing import Any
+
+import onnx
+import torch
+from torch import Tensor, nn
+
+from tlrec_edge.train.artifact import EdgeModel
+from tlrec_edge.train.model import ItemTower
+
+OPSET, IR_VERSION = 18, 9
+"""Pinned: a newer onnx writes a newer IR by default, which older runtimes refuse."""
+
+
+def encoder_graph(model: EdgeModel) -> bytes:
+    """Export ``history`` (B, L, d), ``log_weight`` (B, L) -> ``user`` (B, d); B is free, L is fixed."""
+    config = model.net.config
+    example = (torch.zeros(2, config.history, config.width), torch.zeros(2, config.history))
+    return _export(model.net.encoder, example, ["history", "log_weight"], ["user"])
+
+
+class _Tower(nn.Module):
+    """The item tower behind the inputs it really has: those of width 0 are left out of the graph."""
+
+    def __init__(self, tower: ItemTower, present: tuple[bool, bool, bool]) -> None:
+        super().__init__()
+        self.tower, self.present = tower, present
+
+    def forward(self, *given: Tensor) -> tuple[Tensor, Tensor]:
+        inputs = iter(given)
+        nothing = given[0].new_zeros((given[0].shape[0], 0))
+        text, numeric, categories = (next(inputs) if there else nothing for there in self.present)
+        result: tuple[Tensor, Tensor] = self.tower(text, numeric, categories)
+        return result
+
+
+def item_tower_graph(model: EdgeModel) -> bytes | None:
+    """Export the content tower: features -> ``history`` (n, d), ``candidate`` (n, d); None without content."""
+    net = model.net
+    if net.tower is None:
+        return None
+    inputs = {"text": net.text[:2], "numeric": net.numeric[:2], "categories": net.categories[:2]}
+    present = tuple(bool(value.shape[1]) for value in inputs.values())
+    given = {name: torch.zeros(2, value.shape[1], dtype=value.dtype) for name, value in inputs.items() if value.shape[1]}
+    module = _Tower(net.tower, present)  # type: ignore[arg-type]
+    return _export(module, tuple(given.values()), list(given), ["history", "candidate"])
+
+
+def _export(module: nn.Module, example: tuple[Tensor, ...], inputs: list[str], outputs: list[str]) -> bytes:
+    batch = torch.export.Dim("batch", min=1)
+    shapes: Any = tuple({0: batch} for _ in example)
+    if isinstance(module, _Tower):
+        shapes = (shapes,)  # its forward takes *args, which torch.export sees as one tuple
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        # torch's exporter warns of its own deprecations; nothing here depends on them.
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            module.eval(), example, input_names=inputs, output_names=outputs, dynamic_shapes=shapes,
+            opset_version=OPSET, dynamo=True, external_data=False, verbose=False,
+        )  # fmt: skip
+    proto = program.model_proto  # type: ignore[union-attr]
+    proto.ir_version = IR_VERSION
+    del proto.metadata_props[:]
+    for node in proto.graph.node:
+        del node.metadata_props[:]
+        node.doc_string = ""
+    onnx.checker.check_model(proto)
+    buffer = io.BytesIO()
+    onnx.save_model(proto, buffer)
+    return buffer.getvalue()

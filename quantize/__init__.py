@@ -1,0 +1,7 @@
+"""Compression: prune structure, quantize tables row-wise, and keep a step only where it pays."""
+
+from tlrec_edge.quantize.compress import CompressConfig, Compression, Step, compress
+from tlrec_edge.quantize.prune import prune_feed_forward
+from tlrec_edge.quantize.tables import quantize_rows, quantize_tables
+
+__all__ = ["CompressConfig", "Compression", "Step", "compress", "prune_feed_forward", "quantize_rows", "quantize_tables"]
