@@ -105,14 +105,17 @@ def _latency_table(result: BenchResult) -> Table:
     about = result.bundle
     title = f"{about['name']}: microseconds, one stream, one thread, histories of {about['history']} items"
     # Narrow, so that it fits 80 columns.
-    table = Table("request", "user state", title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    for name in (*PERCENTILES, "max", "per s", "CPU s/M"):
+    table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("request")
+    table.add_column("state", no_wrap=True)
+    for name in (*PERCENTILES, "max", "CPU", "per s"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in result.rows:
         times = [f"{value:,.0f}" for value in row.latency.us.values()]
-        rate = f"{row.latency.qps:,.0f}", f"{row.latency.cpu_seconds_per_million:,.0f}"
-        table.add_row(row.shape, row.state, *times, *rate)
-    table.caption = "encoded: from the history, each time; CPU s/M: CPU seconds for a million requests"
+        # CPU seconds for a million requests are CPU microseconds for one.
+        rates = f"{row.latency.cpu_seconds_per_million:,.0f}", f"{row.latency.qps:,.0f}"
+        table.add_row(row.shape, row.state, *times, *rates)
+    table.caption = "state of the user: encoded in the request, or given; CPU: CPU time of one request"
     return table
 
 
