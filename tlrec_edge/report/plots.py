@@ -23,7 +23,7 @@ def quality(title: str, rows: Rows) -> str:
 
     def paint(axes: Any) -> None:
         for at, row in enumerate(rows):
-            colour = ink("other" if str(row["name"]).lower() in BASELINES else "ours")
+            colour = ink("other" if str(row["name"]).lower().startswith(BASELINES) else "ours")
             value, error = row["ndcg@10"], row.get("ndcg@10.se") or 0.0
             axes.errorbar(value, at, xerr=error, fmt="o", ms=5, color=colour, elinewidth=1.6, capsize=2.5)
             axes.annotate(f"{value:.3f}", (value + error, at), (6, 0), textcoords="offset points", va="center", size=8)
