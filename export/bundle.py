@@ -16,18 +16,19 @@ import onnx
 import onnxruntime
 import torch
 from numpy.typing import NDArray
+from tlrec_edge.export.graphs import IR_VERSION, OPSET, encoder_graph, item_tower_graph
 
-from tlrec_edge import History, Recommender
+from tlrec_edge import Recommender
 from tlrec_edge.bundle import write_bundle
 from tlrec_edge.cold import features_json
 from tlrec_edge.data.dataset import Dataset, Ints
 from tlrec_edge.data.store import dataset_hash, split_hash
 from tlrec_edge.data.task import Task, make_tasks
 from tlrec_edge.errors import ExportError
-from tlrec_edge.export.graphs import IR_VERSION, OPSET, encoder_graph, item_tower_graph
 from tlrec_edge.ids import user_key_hash
 from tlrec_edge.train.artifact import MAX_HISTORY, EdgeModel, Past
 from tlrec_edge.train.model import PAD
+from tlrec_edge.train.served import history_of
 
 Floats = NDArray[np.float32]
 PARITY_USERS = 64
@@ -262,7 +263,9 @@ def measure_parity(model: EdgeModel, dataset: Dataset, task: Task, past: Past, u
     error = float(np.abs(floats - wanted).max())
     k = min(10, wanted.shape[1])
     top = [set(np.argsort(-row, kind="stable")[:k]) for row in wanted]
-    overlap = np.mean([len(a & set(np.argsort(-row, kind="stable")[:k])) / k for a, row in zip(top, floats, strict=True)])
+    overlap = np.mean(
+        [len(a & set(np.argsort(-row, kind="stable")[:k])) / k for a, row in zip(top, floats, strict=True)]
+    )
     if exact is None:
         return Parity(len(users), error, float(overlap), None, None, None)
     off = exact - floats
@@ -275,7 +278,7 @@ def _bundle_scores(
     dataset: Dataset, past: Past, users: Ints, task: Task, path: Path
 ) -> tuple[Floats, Floats | None, float | None]:
     names = [dataset.items[row] for row in task.candidates]
-    histories = [history_of(dataset, past, int(user)) for user in users]
+    histories = [history_of(dataset, past.log, int(user)) for user in users]
     with Recommender.open(path, exact=False) as rec:
         floats = np.stack([rec.score(history, names) for history in histories])
     with Recommender.open(path) as rec:
@@ -287,17 +290,8 @@ def _bundle_scores(
     block = np.load(path / "candidate_scale.npy").astype(np.float64)
     d = rec.manifest["model"]["d"]
     # Half a step of every user entry, times the row's entries: the most that rounding the user vector can move a score.
-    bound = np.abs(rows[:, :d]).sum(1) * block[:, 0] * scale[0] / 2 + np.abs(rows[:, d:]).sum(1) * block[:, 1] * scale[1] / 2
-    return floats, exact, float(bound.max())
-
-
-def history_of(dataset: Dataset, past: Past, user: int) -> History:
-    """Return a user's known interactions as the runtime takes them."""
-    part = slice(int(past.start[user]), int(past.start[user + 1]))
-    log = past.log
-    timed = bool(log.time[part].any())
-    return History(
-        [dataset.items[row] for row in log.item[part]],
-        events=log.event[part].tolist(),
-        timestamps=log.time[part].tolist() if timed else None,
+    bound = (
+        np.abs(rows[:, :d]).sum(1) * block[:, 0] * scale[0] / 2
+        + np.abs(rows[:, d:]).sum(1) * block[:, 1] * scale[1] / 2
     )
+    return floats, exact, float(bound.max())

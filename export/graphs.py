@@ -47,7 +47,9 @@ def item_tower_graph(model: EdgeModel) -> bytes | None:
         return None
     inputs = {"text": net.text[:2], "numeric": net.numeric[:2], "categories": net.categories[:2]}
     present = tuple(bool(value.shape[1]) for value in inputs.values())
-    given = {name: torch.zeros(2, value.shape[1], dtype=value.dtype) for name, value in inputs.items() if value.shape[1]}
+    given = {
+        name: torch.zeros(2, value.shape[1], dtype=value.dtype) for name, value in inputs.items() if value.shape[1]
+    }
     module = _Tower(net.tower, present)  # type: ignore[arg-type]
     return _export(module, tuple(given.values()), list(given), ["history", "candidate"])
 

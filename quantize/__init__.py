@@ -4,4 +4,12 @@ from tlrec_edge.quantize.compress import CompressConfig, Compression, Step, comp
 from tlrec_edge.quantize.prune import prune_feed_forward
 from tlrec_edge.quantize.tables import quantize_rows, quantize_tables
 
-__all__ = ["CompressConfig", "Compression", "Step", "compress", "prune_feed_forward", "quantize_rows", "quantize_tables"]
+__all__ = [
+    "CompressConfig",
+    "Compression",
+    "Step",
+    "compress",
+    "prune_feed_forward",
+    "quantize_rows",
+    "quantize_tables",
+]

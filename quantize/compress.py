@@ -7,12 +7,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from tlrec_edge.quantize.prune import prune_feed_forward
+from tlrec_edge.quantize.tables import quantize_tables
 
 from tlrec_edge.data.dataset import Dataset
 from tlrec_edge.data.task import Task, make_tasks
 from tlrec_edge.metrics import METRICS, clustered
-from tlrec_edge.quantize.prune import prune_feed_forward
-from tlrec_edge.quantize.tables import quantize_tables
 from tlrec_edge.train.artifact import EdgeModel
 from tlrec_edge.train.ranking import rank_rows, sample_rows
 
@@ -46,7 +46,11 @@ class Step:
     why: str
 
     def to_json(self) -> dict[str, Any]:
-        return {"step": self.name, "ndcg@10": self.ndcg, **{k: v for k, v in asdict(self).items() if k not in ("name", "ndcg")}}
+        return {
+            "step": self.name,
+            "ndcg@10": self.ndcg,
+            **{k: v for k, v in asdict(self).items() if k not in ("name", "ndcg")},
+        }
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,17 @@ def compress(
         if say:
             say(name)
         if not name.startswith("int8") and model.mix.deep == 0.0:
-            steps.append(Step(name, steps[-1].ndcg, 1.0, 0.0, served_bytes(now), False, "the deep part has no weight: nothing to gain"))
+            steps.append(
+                Step(
+                    name,
+                    steps[-1].ndcg,
+                    1.0,
+                    0.0,
+                    served_bytes(now),
+                    False,
+                    "the deep part has no weight: nothing to gain",
+                )
+            )
             continue
         trial = step(now)
         ndcg, ratio, se = _quality(trial, reference, dataset, asked)

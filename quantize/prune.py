@@ -33,7 +33,9 @@ def prune_feed_forward(
     past = Past.of(task.train, model.rows(dataset), task.n_users, len(model.ids))
     rng = np.random.default_rng(seed)
     teacher = model.net
-    student = _shrunk(teacher, keep, [_batch(model, past, rng) for _ in range(4)], torch.from_numpy(model.candidate_vectors))
+    student = _shrunk(
+        teacher, keep, [_batch(model, past, rng) for _ in range(4)], torch.from_numpy(model.candidate_vectors)
+    )
     _recover(student, teacher, model, past, rng, steps)
     return replace(model, net=student)
 
@@ -54,11 +56,15 @@ def _parts(encoder: nn.Module) -> list[nn.Module]:
     return [part for part in encoder.modules() if isinstance(getattr(part, "up", None), nn.Linear)]
 
 
-def _importance(teacher: TwoTower, batches: list[tuple[Tensor, Tensor]], candidates: Tensor) -> list[NDArray[np.float64]]:
+def _importance(
+    teacher: TwoTower, batches: list[tuple[Tensor, Tensor]], candidates: Tensor
+) -> list[NDArray[np.float64]]:
     encoder = copy.deepcopy(teacher.encoder).eval().requires_grad_(True)
     seen: list[list[Tensor]] = [[] for _ in _parts(encoder)]
     for part, kept in zip(_parts(encoder), seen, strict=True):
-        part.down.register_forward_pre_hook(lambda _, inputs, kept=kept: kept.append(inputs[0]) or inputs[0].retain_grad())  # type: ignore[operator, union-attr, misc]
+        part.down.register_forward_pre_hook(
+            lambda _, inputs, kept=kept: kept.append(inputs[0]) or inputs[0].retain_grad()
+        )  # type: ignore[operator, union-attr, misc]
     for history, log_weight in batches:
         scores = encoder(history, log_weight) @ candidates.T
         (scores - scores.mean(1, keepdim=True)).square().mean().backward()  # type: ignore[no-untyped-call]

@@ -68,7 +68,41 @@ def clustered(values: Array, users: NDArray[np.integer]) -> Estimate:
     return Estimate(mean, se, float((np.bincount(code, weights=values) / count).mean()))
 
 
-def describe(rank: Array, others: NDArray[np.integer], users: NDArray[np.integer], ks: tuple[int, ...] = (10,)) -> dict[str, float]:
+@dataclass(frozen=True)
+class Lift:
+    """Paired difference of means over rows: clustered standard error and a 95 % bootstrap interval over users."""
+
+    mean: float
+    se: float
+    low: float
+    high: float
+
+    @property
+    def verdict(self) -> str:
+        """Say ``better`` or ``worse`` from two standard errors on, else ``no difference shown``."""
+        if abs(self.mean) < 2 * self.se or not self.se > 0:
+            return "no difference shown"
+        return "better" if self.mean > 0 else "worse"
+
+
+def paired_lift(values: Array, over: Array, users: NDArray[np.integer], draws: int = 2000, seed: int = 0) -> Lift:
+    """Compare two models on the same rows; the rows of a user are resampled together."""
+    difference = values - over
+    estimate = clustered(difference, users)
+    _, code = np.unique(users, return_inverse=True)
+    total, count = np.bincount(code, weights=difference), np.bincount(code)
+    rng = np.random.default_rng(seed)
+    means = np.empty(draws)
+    for i in range(draws):
+        drawn = rng.integers(0, len(count), len(count))
+        means[i] = total[drawn].sum() / count[drawn].sum()
+    low, high = np.quantile(means, [0.025, 0.975])
+    return Lift(estimate.mean, estimate.se, float(low), float(high))
+
+
+def describe(
+    rank: Array, others: NDArray[np.integer], users: NDArray[np.integer], ks: tuple[int, ...] = (10,)
+) -> dict[str, float]:
     """Return every metric's mean over rows, with ``.se`` and ``.by_user`` beside NDCG."""
     result: dict[str, float] = {}
     for k in ks:

@@ -63,7 +63,8 @@ def make_tasks(dataset: Dataset, domains: tuple[str, ...], fold: int | None = No
     """Build the tasks of one target.
 
     With ``fold`` (split ``new-users``) that fold's users are new to the target: their past there is removed, and their
-    test pairs are asked. The next fold plays the same part for validation. Without it, the users keep their past and
+    test pairs are asked. The next fold plays the same part for validation, where all their pairs
+    before the test are asked, so that choices rest on more users than one short period has. Without it, the users keep their past and
     pairs bought before are not asked again.
     """
     split, log = dataset.split, dataset.interactions
@@ -88,7 +89,9 @@ def make_tasks(dataset: Dataset, domains: tuple[str, ...], fold: int | None = No
         if asked == TEST and split.rows is not None:
             return replace(task, rows=split.rows)
         seen_before = history if fold is None and split.mask_seen else np.zeros(len(log), bool)
-        rows = _ask(task, log.where(inside & (split.role == asked)), log.where(inside & seen_before), dataset)
+        # Users new to the target have no past there to respect: all of it before the test can be asked for validation.
+        period = past if fold is not None and asked == VALID else split.role == asked
+        rows = _ask(task, log.where(inside & period), log.where(inside & seen_before), dataset)
         return replace(task, rows=rows if who is None else rows.where(split.fold[rows.user] == who))
 
     hold = (fold, validation_fold)

@@ -18,11 +18,12 @@ import torch
 from numpy.typing import NDArray
 
 from tlrec_edge.data.dataset import Bools, Dataset, Interactions, Ints
+from tlrec_edge.data.store import split_hash
 from tlrec_edge.data.task import Task
 from tlrec_edge.errors import ModelError
 from tlrec_edge.features import FeatureEncoder, TowerInputs
 from tlrec_edge.train.examples import take_histories
-from tlrec_edge.train.linear import Interest, user_item
+from tlrec_edge.train.linear import Interest, group_counts, user_item
 from tlrec_edge.train.model import AGES, ModelConfig, TwoTower
 from tlrec_edge.train.ranking import Scorer
 
@@ -87,7 +88,9 @@ class EdgeModel:
         if self.tables is not None:
             return self.tables.history.vectors()
         with torch.no_grad():
-            return np.concatenate([self.net.history_vectors(part).numpy() for part in torch.arange(len(self.ids)).split(8192)])
+            return np.concatenate(
+                [self.net.history_vectors(part).numpy() for part in torch.arange(len(self.ids)).split(8192)]
+            )
 
     @cached_property
     def candidate_vectors(self) -> Floats:
@@ -121,7 +124,9 @@ class EdgeModel:
         columns = self.rows(dataset)[task.candidates]
         if ((columns < 0) | (columns >= self.candidates)).any():
             missing = dataset.items[task.candidates[np.argmax((columns < 0) | (columns >= self.candidates))]]
-            raise ModelError(f"the model does not know candidate {missing!r} of this dataset: adapt it to this dataset and domain")
+            raise ModelError(
+                f"the model does not know candidate {missing!r} of this dataset: adapt it to this dataset and domain"
+            )
 
         def score(users: Ints) -> NDArray[np.floating]:
             parts = self.part_scores(past, users)
@@ -154,14 +159,22 @@ class EdgeModel:
         """Return log group counts projected to the interest width, (u, r)."""
         return np.log1p(group_counts(seen, self.groups, len(self.interest.inward))) @ self.interest.inward
 
+    def check_split(self, dataset: Dataset) -> None:
+        """Raise ModelError where the dataset's split is not the one the model was trained under."""
+        if self.about.get("kind") != "target":
+            raise ModelError("this is a source model: adapt it to a target first (`tlrec-edge adapt`)")
+        if self.about.get("split_sha256") != split_hash(dataset):
+            raise ModelError(
+                "the model was trained under another split than this dataset's: adapt it again to this dataset"
+            )
+
     def with_about(self, **changes: Any) -> EdgeModel:
         return replace(self, about={**self.about, **changes})
 
     def save(self, path: Path) -> None:
         """Write ``model.json`` and ``arrays.npz`` to a folder, atomically."""
         path = Path(path)
-        if path.exists() and not (path / "model.json").is_file():
-            raise ModelError(f"{path} exists and is no model folder: choose another --out")
+        check_target(path)
         arrays = {f"net.{name}": value.numpy() for name, value in self.net.state_dict().items()}
         arrays |= {f"input.{name}": getattr(self.net, name).numpy() for name in TowerInputs._fields}
         arrays |= {"wide.data": self.wide.data, "wide.indices": self.wide.indices, "wide.indptr": self.wide.indptr}
@@ -201,7 +214,9 @@ class EdgeModel:
         """Read a model folder. Raises ModelError that names the file."""
         path = Path(path)
         if not (path / "model.json").is_file():
-            raise ModelError(f"{path} is no model folder (no model.json): make one with `tlrec-edge pretrain` or `adapt`")
+            raise ModelError(
+                f"{path} is no model folder (no model.json): make one with `tlrec-edge pretrain` or `adapt`"
+            )
         try:
             meta = json.loads((path / "model.json").read_text(encoding="utf-8"))
             with np.load(path / "arrays.npz", allow_pickle=False) as stored:
@@ -239,6 +254,12 @@ class EdgeModel:
         )  # fmt: skip
 
 
+def check_target(path: Path) -> None:
+    """Raise ModelError where a model may not be written: over something that is no model."""
+    if path.exists() and not (path / "model.json").is_file() and (not path.is_dir() or any(path.iterdir())):
+        raise ModelError(f"{path} exists and is no model folder: choose another --out")
+
+
 @dataclass(frozen=True)
 class Past:
     """Users' known interactions in a model's item rows: sequences and the binary matrix (users, N) of distinct items."""
@@ -270,15 +291,3 @@ def _recent_distinct(log: Interactions) -> Bools:
     after = np.searchsorted(user, user, side="right") - np.arange(len(user))  # 1 = most recent
     last[place[after > MAX_HISTORY]] = False
     return last
-
-
-def group_counts(seen: sp.csr_array, groups: Ints, size: int) -> Floats:
-    """Count the groups of the items each user had, (u, size)."""
-    item, slot = np.nonzero(groups >= 0)
-    member = sp.csr_array((np.ones(len(item), np.float32), (item, groups[item, slot])), shape=(len(groups), size))
-    return (seen @ member).toarray().astype(np.float32)
-
-
-def no_interest(candidates: int) -> Interest:
-    """Return the interest part of width 0."""
-    return Interest(np.zeros((0, 0), np.float32), np.zeros((candidates, 0), np.float32))

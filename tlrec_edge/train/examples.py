@@ -114,7 +114,9 @@ class Examples:
     def _baskets(self, rng: np.random.Generator) -> tuple[NDArray[np.int64], ...]:
         log = self.log
         new_user = np.flatnonzero(np.diff(log.user, prepend=-1))
-        new_basket = np.flatnonzero(np.diff(log.user, prepend=-1).astype(bool) | np.diff(log.time, prepend=-1).astype(bool))
+        new_basket = np.flatnonzero(
+            np.diff(log.user, prepend=-1).astype(bool) | np.diff(log.time, prepend=-1).astype(bool)
+        )
         end = np.append(new_basket[1:], len(log))
         start = new_user[np.searchsorted(new_user, new_basket, side="right") - 1]
         total = np.append(0, np.cumsum(self.wanted))

@@ -87,7 +87,10 @@ def fit(
         else:
             best = epoch
         if progress:
-            progress(f"epoch {epoch}/{config.epochs}: loss {losses[-1]:.4f}" + (f", validation {values[-1]:.4f}" if values else ""))
+            progress(
+                f"epoch {epoch}/{config.epochs}: loss {losses[-1]:.4f}"
+                + (f", validation {values[-1]:.4f}" if values else "")
+            )
         if validate and epoch - best >= config.patience:
             break
     if validate:
@@ -117,7 +120,9 @@ def _epoch(
             continue
         loss = softmax_loss(model, batch, examples, sampler, config.sampled, mask_seen)
         if not torch.isfinite(loss):
-            raise TrainingError(f"loss is {loss.item()}: lower the learning rate (now {config.rate}) or check the features")
+            raise TrainingError(
+                f"loss is {loss.item()}: lower the learning rate (now {config.rate}) or check the features"
+            )
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(model.parameters(), 5.0)
@@ -125,7 +130,9 @@ def _epoch(
         total, count = total + loss.item(), count + 1
     model.eval()
     if not count:
-        raise TrainingError("no training example: the target needs a user with at least two interactions at different times")
+        raise TrainingError(
+            "no training example: the target needs a user with at least two interactions at different times"
+        )
     return total / count
 
 

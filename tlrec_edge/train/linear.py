@@ -102,3 +102,15 @@ def interest_ridge(counts: Floats, labels: Floats, penalty: float, rank: int) ->
     left, values, right = np.linalg.svd(weights, full_matrices=False)
     root = np.sqrt(values[:rank])
     return Interest((left[:, :rank] * root).astype(np.float32), (right[:rank].T * root).astype(np.float32))
+
+
+def group_counts(seen: sp.csr_array, groups: Ints, size: int) -> Floats:
+    """Count the groups of the items each user had, (u, size)."""
+    item, slot = np.nonzero(groups >= 0)
+    member = sp.csr_array((np.ones(len(item), np.float32), (item, groups[item, slot])), shape=(len(groups), size))
+    return (seen @ member).toarray().astype(np.float32)
+
+
+def no_interest(candidates: int) -> Interest:
+    """Return the interest part of width 0."""
+    return Interest(np.zeros((0, 0), np.float32), np.zeros((candidates, 0), np.float32))

@@ -102,7 +102,9 @@ def sample_rows(task: Task, most: int = 2000) -> Task:
 PARTS = ("deep", "wide", "interest", "bias")
 
 
-def mix_parts(parts: Sequence[Floats], valid: Bools, grid: Sequence[float] = (0, 0.25, 0.5, 1, 2, 4)) -> tuple[tuple[float, ...], float]:
+def mix_parts(
+    parts: Sequence[Floats], valid: Bools, grid: Sequence[float] = (0, 0.25, 0.5, 1, 2, 4)
+) -> tuple[tuple[float, ...], float]:
     """Choose the weight of each part by coordinate ascent on NDCG@10.
 
     ``parts`` are scores (m, 1 + k), positive first. Weights are in units of one over a part's spread within a row; a

@@ -10,13 +10,14 @@ import scipy.sparse as sp
 import torch
 from numpy.typing import NDArray
 
-from tlrec_edge.data.dataset import TEST, Dataset, Rows
-from tlrec_edge.data.task import Task, Tasks, make_tasks
+from tlrec_edge.data.dataset import TEST, Dataset
+from tlrec_edge.data.store import split_hash
+from tlrec_edge.data.task import Task, Tasks, make_tasks, no_rows
 from tlrec_edge.errors import DataError, ModelError
-from tlrec_edge.train.artifact import EdgeModel, Mix, Past, no_interest
+from tlrec_edge.train.artifact import EdgeModel, Mix, Past
 from tlrec_edge.train.examples import Examples
 from tlrec_edge.train.fit import FitConfig, FitResult, Progress, fit
-from tlrec_edge.train.linear import Interest
+from tlrec_edge.train.linear import Interest, no_interest
 from tlrec_edge.train.model import AGES, ModelConfig, TwoTower
 from tlrec_edge.train.ranking import mix_parts, ndcg, questions, sample_rows
 from tlrec_edge.train.vocabulary import (
@@ -26,7 +27,16 @@ from tlrec_edge.train.vocabulary import (
     encode_features,
     fit_features,
 )
-from tlrec_edge.train.wide import LinearChoice, LinearData, choose_linear, fit_interest, interest_groups, log_popularity, sparse_ease
+from tlrec_edge.train.wide import (
+    LinearChoice,
+    LinearData,
+    choose_linear,
+    fit_interest,
+    interest_groups,
+    log_popularity,
+    sparse_ease,
+)
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -70,7 +80,9 @@ class Draft:
     frozen: bool = False
 
 
-def pretrain(dataset: Dataset, domains: tuple[str, ...], config: TrainConfig | None = None, say: Progress | None = None) -> EdgeModel:
+def pretrain(
+    dataset: Dataset, domains: tuple[str, ...], config: TrainConfig | None = None, say: Progress | None = None
+) -> EdgeModel:
     """Train a model on the source domains: all their interactions before the test period."""
     config = config or TrainConfig()
     target = dataset.domain_codes(domains)
@@ -78,9 +90,8 @@ def pretrain(dataset: Dataset, domains: tuple[str, ...], config: TrainConfig | N
     mine = log.where(np.isin(log.domain, target) & (dataset.split.role != TEST))
     if not len(mine):
         raise DataError(f"domain {', '.join(domains)} has no interaction before the test period")
-    none = np.empty(0, np.int32)
     task = Task(
-        domains, target, mine, mine, Rows(none, none, np.empty((0, 0), np.int32)), np.unique(mine.item),
+        domains, target, mine, mine, no_rows(), np.unique(mine.item),
         dataset.split.mask_seen, len(dataset.users), len(dataset.items),
     )  # fmt: skip
     return _pretrain_task(dataset, _drop_rare(task, config.min_buyers), config, say)
@@ -106,7 +117,14 @@ def _assemble(context: Context, vocabulary: Vocabulary, net: TwoTower, features:
     none = sp.csr_array((len(vocabulary.ids), vocabulary.candidates), dtype=np.float32)
     groups = np.full((len(vocabulary.ids), 0), -1, np.int32)
     return EdgeModel(
-        vocabulary.ids, names, net, features, none, no_interest(vocabulary.candidates), groups, Mix()  # type: ignore[arg-type]
+        vocabulary.ids,
+        names,
+        net,
+        features,
+        none,
+        no_interest(vocabulary.candidates),
+        groups,
+        Mix(),  # type: ignore[arg-type]
     )
 
 
@@ -139,7 +157,11 @@ def _carried(context: Context, bias: NDArray[np.float32] | None) -> Draft:
     vocabulary = build_vocabulary(dataset, task, context.config.min_buyers)
     inputs = encode_features(dataset, source.features, vocabulary.dataset_rows)
     net = TwoTower(source.net.config, len(vocabulary.ids), vocabulary.candidates, inputs)
-    carried = {k: v for k, v in source.net.state_dict().items() if k not in ("history_id.weight", "candidate_id.weight", "bias")}
+    carried = {
+        k: v
+        for k, v in source.net.state_dict().items()
+        if k not in ("history_id.weight", "candidate_id.weight", "bias")
+    }
     net.load_state_dict(carried, strict=False)
     place = {name: row for row, name in enumerate(source.ids)}
     row = np.array([place.get(name, -1) for name in vocabulary.ids], np.int64)
@@ -172,7 +194,11 @@ def zero_shot(context: Context) -> Draft:
 def frozen(context: Context) -> Draft:
     """Keep the source's towers as feature extractor; only the candidates' ids and biases learn."""
     draft = _carried(context, log_popularity(context.task))
-    return replace(draft, fit=FitConfig(epochs=context.config.epochs, rate=context.config.rate, seed=context.config.seed), frozen=True)
+    return replace(
+        draft,
+        fit=FitConfig(epochs=context.config.epochs, rate=context.config.rate, seed=context.config.seed),
+        frozen=True,
+    )
 
 
 def finetune(context: Context) -> Draft:
@@ -185,7 +211,9 @@ def finetune(context: Context) -> Draft:
 def joint(context: Context) -> Draft:
     """Train once on source and target together, then read off the target's candidates."""
     task = context.task
-    union = replace(task, target=np.unique(task.train.domain), candidates=np.unique(np.append(task.train.item, task.candidates)))
+    union = replace(
+        task, target=np.unique(task.train.domain), candidates=np.unique(np.append(task.train.item, task.candidates))
+    )
     together = _pretrain_task(context.dataset, union, context.config, context.say)
     return _carried(replace(context, source=together), log_popularity(task))
 
@@ -204,7 +232,12 @@ def _cut(task: Task) -> str:
 
 
 def _fit_net(
-    draft: Draft, dataset: Dataset, run: FitConfig, config: TrainConfig, validate: Callable[[], float] | None, say: Progress | None
+    draft: Draft,
+    dataset: Dataset,
+    run: FitConfig,
+    config: TrainConfig,
+    validate: Callable[[], float] | None,
+    say: Progress | None,
 ) -> FitResult:
     task, net = draft.task, draft.net
     known = task.train.where(draft.vocabulary.rows[task.train.item] >= 0)
@@ -231,31 +264,57 @@ class Choices:
     ndcg: float
 
 
+@dataclass(frozen=True)
+class Candidate:
+    """A model fitted without the validation rows, and the choices that a final fit would repeat."""
+
+    mode: str
+    model: EdgeModel
+    choices: Choices
+
+
 def adapt(
     dataset: Dataset, domains: tuple[str, ...], mode: str, source: EdgeModel | None = None,
     config: TrainConfig | None = None, fold: int | None = None, say: Progress | None = None,
-    linear: LinearChoice | None = None,
+    linear: LinearChoice | None = None, tasks: Tasks | None = None,
 ) -> EdgeModel:  # fmt: skip
     """Make a model of the target: choose on validation, then fit again on all that may be learned from.
 
-    Raises ModelError for a mode that needs a source and has none, DataError for a domain or fold that does not exist.
+    ``linear`` reuses a choice made before on the same tasks. Raises ModelError for a mode that needs a source and has
+    none, DataError for a domain or fold that does not exist.
     """
     if mode not in MODES:
         raise ModelError(f"unknown mode {mode!r}; known: auto, {', '.join(MODES)}")
-    config = config or (TrainConfig(**source.about["train"]) if source is not None else TrainConfig())
-    tasks = make_tasks(dataset, domains, fold)
-    linear = LinearChoice() if mode == "zero-shot" else linear
-    model, choices = _choose(Context(dataset, tasks.choose, source, config, say, linear), mode)
+    config = config or config_of(source)
+    tasks = tasks or make_tasks(dataset, domains, fold)
+    candidate = choose(Context(dataset, tasks.choose, source, config, say, linear), mode)
+    return settle(candidate, Context(dataset, tasks.final, source, config, say), tasks, fold)
+
+
+def config_of(source: EdgeModel | None) -> TrainConfig:
+    """Return the knobs the source was trained with, or the defaults."""
+    return TrainConfig(**source.about["train"]) if source is not None else TrainConfig()
+
+
+def settle(candidate: Candidate, context: Context, tasks: Tasks, fold: int | None) -> EdgeModel:
+    """Fit a candidate again on all that may be learned from, and write down where it came from."""
+    mode, choices, source = candidate.mode, candidate.choices, context.source
+    model = candidate.model
     if len(tasks.final.train) > len(tasks.choose.train):
-        model = _build(Context(dataset, tasks.final, source, config, say), mode, choices)
+        model = _build(context, mode, choices)
     return model.with_about(
-        kind="target", mode=mode, domains=list(domains), fold=fold, train=asdict(config),
+        kind="target", mode=mode, domains=list(context.task.domains), fold=fold, train=asdict(context.config),
+        split_sha256=split_hash(context.dataset),
         source=None if source is None or mode == "scratch" else list(source.about["domains"]),
-        choices={"epochs": choices.epochs, "penalty": choices.linear.penalty, "mix": asdict(choices.mix), "validation_ndcg@10": choices.ndcg},
+        choices={
+            "epochs": choices.epochs, "penalty": choices.linear.penalty, "mix": asdict(choices.mix),
+            "validation_ndcg@10": choices.ndcg,
+        },
     )  # fmt: skip
 
 
-def _choose(context: Context, mode: str) -> tuple[EdgeModel, Choices]:
+def choose(context: Context, mode: str) -> Candidate:
+    """Fit a mode without the validation rows and choose its epochs, penalty and weights on them."""
     draft = MODES[mode](context)
     task = draft.task
     asked = bool(len(task.rows))
@@ -265,10 +324,11 @@ def _choose(context: Context, mode: str) -> tuple[EdgeModel, Choices]:
         run = draft.fit if asked else replace(draft.fit, epochs=min(draft.fit.epochs, 5))
         epochs = _fit_net(draft, context.dataset, run, context.config, validate, context.say).epochs
     draft.net.requires_grad_(False).eval()
-    linear = context.linear or choose_linear(task, LinearData.of(task, draft.vocabulary.rows), context.say)
+    linear = LinearChoice() if mode == "zero-shot" else context.linear
+    linear = linear or choose_linear(task, LinearData.of(task, draft.vocabulary.rows), context.say)
     model = _with_linear(draft, context, mode, linear.penalty)
     mix, reached = _choose_mix(model, context.dataset, task, mode)
-    return replace(model, mix=mix), Choices(epochs, linear, mix, reached)
+    return Candidate(mode, replace(model, mix=mix), Choices(epochs, linear, mix, reached))
 
 
 def _build(context: Context, mode: str, choices: Choices) -> EdgeModel:
@@ -296,7 +356,9 @@ def _with_linear(draft: Draft, context: Context, mode: str, penalty: float) -> E
     interest: Interest = fit_interest(task, groups, size, vocabulary, config.interest_penalty, config.interest_rank)
     if not interest.outward.shape[1]:
         groups = groups[:, :0]
-    return replace(draft.model, wide=sparse_ease(LinearData.of(task, vocabulary.rows), penalty), interest=interest, groups=groups)
+    return replace(
+        draft.model, wide=sparse_ease(LinearData.of(task, vocabulary.rows), penalty), interest=interest, groups=groups
+    )
 
 
 def _deep_ndcg(draft: Draft, dataset: Dataset) -> Callable[[], float]:

@@ -113,7 +113,9 @@ def cooccurrence_vectors(log: Interactions, rows: Ints, items: int, width: int, 
     known = item >= 0
     groups = np.stack([log.user.astype(np.int64), log.time if by_basket else np.zeros_like(log.time)])
     code = np.unique(groups, axis=1, return_inverse=True)[1].ravel()
-    matrix = sp.csr_array((np.ones(int(known.sum()), np.float32), (code[known], item[known])), shape=(code.max() + 1, items))
+    matrix = sp.csr_array(
+        (np.ones(int(known.sum()), np.float32), (code[known], item[known])), shape=(code.max() + 1, items)
+    )
     matrix.data[:] = 1.0
     by_group, by_item = np.diff(matrix.indptr), np.bincount(matrix.indices, minlength=items)
     left = sp.dia_array((1.0 / np.sqrt(by_group.clip(1))[None, :], 0), shape=(len(by_group), len(by_group)))

@@ -11,8 +11,17 @@ from numpy.typing import NDArray
 
 from tlrec_edge.data.dataset import Dataset, Interactions, Ints
 from tlrec_edge.data.task import Task
-from tlrec_edge.train.linear import Interest, ease, interest_ridge, keep_largest, popularity, user_item
 from tlrec_edge.metrics import METRICS, rank_of_positive
+from tlrec_edge.train.linear import (
+    Interest,
+    ease,
+    group_counts,
+    interest_ridge,
+    keep_largest,
+    no_interest,
+    popularity,
+    user_item,
+)
 from tlrec_edge.train.ranking import questions, sample_rows
 from tlrec_edge.train.vocabulary import Vocabulary
 
@@ -66,7 +75,9 @@ def choose_linear(task: Task, data: LinearData, say: Callable[[str], None] | Non
     asked = sample_rows(task)
     question = questions(asked, asked.rows)
     history = data.history[question.user]
-    prior = np.take_along_axis(log_popularity(task)[None, :], question.columns.reshape(1, -1), 1).reshape(question.columns.shape)
+    prior = np.take_along_axis(log_popularity(task)[None, :], question.columns.reshape(1, -1), 1).reshape(
+        question.columns.shape
+    )
     best = LinearChoice(PENALTIES[0], 0.0, -1.0)
     for penalty in PENALTIES:
         scores = question.pick(history @ ease(data.train, data.columns, penalty))
@@ -110,8 +121,6 @@ def interest_groups(dataset: Dataset, vocabulary: Vocabulary, counted: Ints) -> 
 
 def fit_interest(task: Task, groups: Ints, size: int, vocabulary: Vocabulary, penalty: float, rank: int) -> Interest:
     """Fit the ridge from group counts outside the target to what the same users bought in the target."""
-    from tlrec_edge.train.artifact import group_counts, no_interest
-
     inside = task.in_target(task.train)
     if not size or inside.all() or not inside.any():
         return no_interest(vocabulary.candidates)

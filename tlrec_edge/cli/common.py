@@ -1,0 +1,95 @@
+"""What several commands share: options, domains by name, progress on stderr, tables."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from tlrec_edge.errors import DataError
+
+if TYPE_CHECKING:
+    from tlrec_edge.data.dataset import Dataset
+
+dataset_argument = click.argument("dataset", type=click.Path(path_type=Path))
+domain_option = click.option(
+    "--domain", required=True, help="Target: one domain, several as A,B, or '!S' for all but S."
+)
+out_option = click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to write.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+SAY_AFTER = 2.0
+
+
+def open_dataset(path: Path) -> Dataset:
+    """Load a dataset folder."""
+    from tlrec_edge.data.store import load_dataset
+
+    return load_dataset(path)
+
+
+def with_candidates(dataset: Dataset, file: Path | None) -> Dataset:
+    """Return the dataset with the test rows of a file, where one is given."""
+    if file is None:
+        return dataset
+    from dataclasses import replace
+
+    from tlrec_edge.data.rows import read_rows
+
+    return replace(dataset, split=replace(dataset.split, rows=read_rows(file, dataset)))
+
+
+def parse_domains(text: str, known: Sequence[str]) -> tuple[str, ...]:
+    """Read ``A,B`` or ``!A,B`` (all but these); a domain whose name holds a comma is found whole.
+
+    Raises DataError that lists the known domains.
+    """
+    negated = text.startswith("!")
+    body = text[1:] if negated else text
+    names = [body] if body in known else [part.strip() for part in body.split(",") if part.strip()]
+    for name in names:
+        if name not in known:
+            raise DataError(f"unknown domain {name!r}; known: {', '.join(known[:40])}")
+    chosen = tuple(name for name in known if (name in names) != negated)
+    if not chosen:
+        raise DataError(f"--domain {text!r} names no domain; known: {', '.join(known[:40])}")
+    return chosen
+
+
+@contextmanager
+def progress(what: str) -> Iterator[Callable[[str], None]]:
+    """Yield a function that says a step on stderr: in place on a terminal, a line every two seconds elsewhere."""
+    if sys.stderr.isatty():
+        from rich.console import Console
+
+        with Console(stderr=True).status(f"{what} ...") as status:
+            yield lambda step: status.update(f"{what}: {step}")
+        return
+    last = time.monotonic()
+
+    def say(step: str) -> None:
+        nonlocal last
+        if time.monotonic() - last >= SAY_AFTER:
+            click.echo(f"{what}: {step}", err=True)
+            last = time.monotonic()
+
+    yield say
+
+
+def echo_table(head: Sequence[str], rows: Sequence[Sequence[str]], title: str) -> None:
+    """Print a table; numbers are set flush right."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=title, title_justify="left")
+    for i, name in enumerate(head):
+        table.add_column(name, justify="left" if i == 0 else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    console = Console()
+    Console(width=console.width if console.is_terminal else 160).print(table)

@@ -1,0 +1,189 @@
+"""Commands that learn and measure: pretrain, adapt, evaluate."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tlrec_edge.cli.common import (
+    dataset_argument,
+    domain_option,
+    echo_table,
+    json_option,
+    open_dataset,
+    out_option,
+    parse_domains,
+    progress,
+    with_candidates,
+)
+
+MODES = ("auto", "scratch", "zero-shot", "frozen", "finetune", "joint")
+SIZES = ("fast", "base")
+
+
+@click.command()
+@dataset_argument
+@click.option("--domains", required=True, help="Source domains: A,B or '!T' for all but T.")
+@out_option
+@click.option("--size", type=click.Choice(SIZES), default="fast", show_default=True, help="History encoder.")
+@click.option("--epochs", type=click.IntRange(0), default=4, show_default=True, help="Passes over the source.")
+@click.option(
+    "--min-buyers", type=click.IntRange(1), default=1, show_default=True, help="Leave rarer items out of histories."
+)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of every random choice.")
+def pretrain(dataset: Path, domains: str, out: Path, size: str, epochs: int, min_buyers: int, seed: int) -> None:
+    """Train a model on source domains of DATASET."""
+    from tlrec_edge.train.artifact import check_target
+    from tlrec_edge.train.transfer import TrainConfig
+    from tlrec_edge.train.transfer import pretrain as run
+
+    check_target(out)
+    data = open_dataset(dataset)
+    config = TrainConfig(size=size, pretrain_epochs=epochs, min_buyers=min_buyers, seed=seed)
+    with progress("pretrain") as say:
+        model = run(data, parse_domains(domains, data.domains), config, say)
+    model.save(out)
+    click.echo(f"{out}: {len(model.ids):,} items of {len(model.about['domains'])} domains, size {size}")
+
+
+@click.command()
+@dataset_argument
+@domain_option
+@click.option("--from", "source", type=click.Path(path_type=Path), help="Source model, made by pretrain.")
+@click.option("--mode", type=click.Choice(MODES), default="auto", show_default=True, help="How to transfer.")
+@out_option
+@click.option(
+    "--fold", type=click.IntRange(0), help="Split new-users: hold this fold's users out as new to the target."
+)
+@click.option(
+    "--epochs", type=click.IntRange(0), default=20, show_default=True, help="Most passes; validation stops earlier."
+)
+@click.option("--size", type=click.Choice(SIZES), help="History encoder.  [default: the source's, else fast]")
+@click.option("--seed", type=click.IntRange(0), help="Seed of every random choice.  [default: the source's, else 0]")
+@json_option
+def adapt(
+    dataset: Path, domain: str, source: Path | None, mode: str, out: Path, fold: int | None, epochs: int,
+    size: str | None, seed: int | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Adapt to the target domain of DATASET; choices are made on its validation rows."""
+    from dataclasses import replace
+
+    from tlrec_edge.train.artifact import EdgeModel, check_target
+    from tlrec_edge.train.auto import adapt_auto
+    from tlrec_edge.train.transfer import adapt as run
+    from tlrec_edge.train.transfer import config_of
+
+    check_target(out)
+    data = open_dataset(dataset)
+    target = parse_domains(domain, data.domains)
+    start = EdgeModel.load(source) if source else None
+    given: dict[str, Any] = {"size": size, "seed": seed}
+    config = replace(config_of(start), epochs=epochs, **{k: v for k, v in given.items() if v is not None})
+    if start is not None and size not in (None, start.net.config.size):
+        raise click.UsageError(f"--size {size} does not fit the source model, which is {start.net.config.size}")
+    with progress("adapt") as say:
+        if mode == "auto":
+            model, table = adapt_auto(data, target, start, config, fold, say)
+        else:
+            model, table = run(data, target, mode, start, config, fold, say), ()
+    model.save(out)
+    about = dict(model.about)
+    if as_json:
+        click.echo(json.dumps({"out": str(out), **about}, ensure_ascii=False))
+        return
+    if table:
+        rows = [
+            [
+                line.mode,
+                f"{line.ndcg:.4f}",
+                f"{line.lift:+.4f} ({line.se:.4f}) over {line.over}",
+                "chosen" if line.chosen else "",
+            ]
+            for line in table
+        ]
+        echo_table(
+            ["candidate", "validation NDCG@10", "paired lift (SE)", ""],
+            rows,
+            "chosen: the simplest that none beats by 2 SE",
+        )
+    click.echo(f"{out}: {about['mode']}, {model.candidates:,} candidates, {about['choices']['epochs']} epochs")
+    if about["source"] is None:
+        click.echo("transfer: none (the model learns from the target alone)")
+
+
+@click.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@dataset_argument
+@domain_option
+@click.option("--candidates", type=click.Path(path_type=Path), help="Test rows from a file: user, item(s), negatives.")
+@click.option("--fold", type=click.IntRange(0), help="Fold of split new-users.  [default: the model's]")
+@click.option(
+    "--target-only/--no-target-only",
+    default=True,
+    show_default=True,
+    help="Train the fair target-only model beside it.",
+)
+@click.option(
+    "--ease-penalty",
+    multiple=True,
+    type=click.FloatRange(min=0, min_open=True),
+    help="Also show EASE with this penalty; repeatable.",
+)
+@click.option(
+    "-k", "ks", multiple=True, type=click.IntRange(1), default=(10,), show_default=True, help="Cut-offs; repeatable."
+)
+@json_option
+def evaluate(
+    model: Path, dataset: Path, domain: str, candidates: Path | None, fold: int | None, target_only: bool,
+    ease_penalty: tuple[float, ...], ks: tuple[int, ...], as_json: bool,
+) -> None:  # fmt: skip
+    """Evaluate MODEL (a model or bundle folder) on the test rows of DATASET, always beside the baselines."""
+    from tlrec_edge.train.contenders import open_contender
+    from tlrec_edge.train.evaluate import baseline_entries
+    from tlrec_edge.train.evaluate import evaluate as run
+
+    data = open_dataset(dataset)
+    target = parse_domains(domain, data.domains)
+    contender = open_contender(model, data)
+    data = with_candidates(data, candidates)
+    entries = baseline_entries(
+        contender.config if target_only and contender.mode != "scratch" else None, data, ease_penalty
+    )
+    with progress("evaluate") as say:
+        result = run(data, target, {**entries, "model": contender.entry}, contender.fold if fold is None else fold, say)
+    report = result.to_json(ks if 10 in ks else (10, *ks))
+    if as_json:
+        click.echo(json.dumps(report, ensure_ascii=False))
+    else:
+        show_evaluation(report, ks)
+
+
+def show_evaluation(report: Mapping[str, Any], ks: tuple[int, ...] = (10,)) -> None:
+    """Print an evaluation as tables."""
+    head = ["", *(f"{m}@{k}" for k in ks for m in ("NDCG", "HR", "MRR")), "AUC", "NDCG@10 by user"]
+    rows = []
+    for row in report["rows"]:
+        cells = [
+            f"{row[f'{m}@{k}']:.4f}" + (f" ({row[f'ndcg@{k}.se']:.4f})" if m == "ndcg" else "")
+            for k in ks
+            for m in ("ndcg", "hr", "mrr")
+        ]
+        rows.append([row["name"], *cells, f"{row['auc']:.4f}", f"{row['ndcg@10.by_user']:.4f}"])
+    echo_table(
+        head, rows, f"{report['domain']}: {report['tests']:,} tests of {report['users']:,} users; SE clustered by user"
+    )
+    lifts = [
+        [
+            key,
+            f"{lift['of']} over {lift['over']}",
+            f"{lift['ndcg@10']:+.4f} ({lift['se']:.4f})",
+            f"{lift['low']:+.4f} .. {lift['high']:+.4f}",
+            lift["verdict"],
+        ]
+        for key, lift in report["lift"].items()
+    ]
+    echo_table(["lift", "", "NDCG@10 (SE)", "95 % interval", "verdict at 2 SE"], lifts, "Paired lifts on the same rows")

@@ -1,0 +1,91 @@
+"""Choose how to transfer, or not to: the simplest candidate that no other beats by two standard errors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from tlrec_edge.data.dataset import Dataset
+from tlrec_edge.data.task import Tasks, make_tasks
+from tlrec_edge.errors import DataError
+from tlrec_edge.metrics import METRICS, Array, paired_lift
+from tlrec_edge.train.artifact import EdgeModel
+from tlrec_edge.train.fit import Progress
+from tlrec_edge.train.ranking import rank_rows
+from tlrec_edge.train.transfer import Candidate, Context, TrainConfig, choose, config_of, settle
+
+ORDER = ("popularity", "linear", "scratch", "zero-shot", "frozen", "finetune", "joint")
+"""Candidates from simple to complex; the first three know the target alone."""
+
+
+@dataclass(frozen=True)
+class Contest:
+    """One line of the table that made the choice: NDCG@10 on validation, and the lift over the choice so far."""
+
+    mode: str
+    ndcg: float
+    over: str
+    lift: float
+    se: float
+    chosen: bool
+
+
+def adapt_auto(
+    dataset: Dataset, domains: tuple[str, ...], source: EdgeModel | None = None, config: TrainConfig | None = None,
+    fold: int | None = None, say: Progress | None = None, tasks: Tasks | None = None,
+) -> tuple[EdgeModel, tuple[Contest, ...]]:  # fmt: skip
+    """Try every mode on the validation rows and fit the winner; return it with the table that chose it.
+
+    A candidate takes over only with a paired lift of two standard errors, clustered by user. Raises DataError where
+    the split leaves no validation rows to choose by.
+    """
+    config = config or config_of(source)
+    tasks = tasks or make_tasks(dataset, domains, fold)
+    if not len(tasks.choose.rows):
+        raise DataError("--mode auto chooses on validation rows and this split leaves none: name a mode")
+    context = Context(dataset, tasks.choose, source, config, say)
+    candidates = _candidates(context)
+    values = {name: _validation(candidate, context) for name, candidate in candidates.items()}
+    winner, table = _contest(values, tasks)
+    model = settle(candidates[winner], replace(context, task=tasks.final, say=say), tasks, fold)
+    return model.with_about(auto=[asdict(line) for line in table]), table
+
+
+def _candidates(context: Context) -> dict[str, Candidate]:
+    scratch = choose(context, "scratch")
+    mix = scratch.choices.mix
+    found = {
+        "popularity": _reweighted(scratch, deep=0.0, wide=0.0, interest=0.0, bias=1.0),
+        "linear": _reweighted(scratch, deep=0.0, interest=0.0, wide=mix.wide or 10.0),
+        "scratch": scratch,
+    }
+    if context.source is not None:
+        pooled = None
+        for mode in ORDER[3:]:
+            found[mode] = choose(replace(context, linear=pooled), mode)
+            pooled = pooled if mode == "zero-shot" else found[mode].choices.linear
+    return found
+
+
+def _reweighted(candidate: Candidate, **weights: float) -> Candidate:
+    mix = replace(candidate.choices.mix, **weights)
+    return Candidate(candidate.mode, replace(candidate.model, mix=mix), replace(candidate.choices, mix=mix))
+
+
+def _validation(candidate: Candidate, context: Context) -> Array:
+    task = context.task.target_only() if candidate.mode == "scratch" else context.task
+    return METRICS["ndcg"](rank_rows(candidate.model.scorer(context.dataset, task), task).rank, 10)
+
+
+def _contest(values: dict[str, Array], tasks: Tasks) -> tuple[str, Sequence[Any]]:
+    users = tasks.choose.rows.user
+    best, lines = ORDER[0], []
+    for name in ORDER:
+        if name not in values:
+            continue
+        lift = paired_lift(values[name], values[best], users)
+        lines.append((name, float(values[name].mean()), best, lift.mean, lift.se))
+        if lift.verdict == "better":
+            best = name
+    return best, tuple(Contest(*line, line[0] == best) for line in lines)

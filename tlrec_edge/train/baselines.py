@@ -1,0 +1,48 @@
+"""The baselines every model is shown beside, fitted on what the model may learn from, tuned on its validation rows."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tlrec_edge.data.task import Task, Tasks
+from tlrec_edge.train.linear import ease, item_cf, popularity
+from tlrec_edge.train.ranking import Scorer
+from tlrec_edge.train.wide import LinearChoice, LinearData, choose_linear, log_popularity
+
+
+def popularity_scorer(task: Task) -> Scorer:
+    """Score by the number of buyers in the target."""
+    count = popularity(task)
+    return lambda users: np.broadcast_to(count, (len(users), len(count)))
+
+
+def item_cf_scorer(task: Task, similarity: str = "jaccard") -> Scorer:
+    """Score by the mean (``jaccard``) or the sum (``cosine``) of similarities to the history."""
+    data = LinearData.of(task)
+    weights = item_cf(data.train, data.columns, similarity)
+    size = np.maximum(np.diff(data.history.indptr), 1)[:, None] if similarity == "jaccard" else 1.0
+    divisor = np.broadcast_to(size, (task.n_users, 1))
+    return lambda users: (data.history[users] @ weights).toarray() / divisor[users]
+
+
+def ease_scorer(task: Task, choice: LinearChoice) -> Scorer:
+    """Score by EASE over the whole history plus weighted log popularity."""
+    data = LinearData.of(task, _rows(task))
+    weights, prior = ease(data.train, data.columns, choice.penalty), choice.popularity_weight * log_popularity(task)
+    return lambda users: data.history[users] @ weights + prior
+
+
+def _rows(task: Task) -> np.ndarray[tuple[int], np.dtype[np.int32]]:
+    """Number the items that occur in training or compete; the others have no weight in any column."""
+    used = np.union1d(np.unique(task.train.item), task.candidates)
+    rows = np.full(task.n_items, -1, np.int32)
+    rows[used] = np.arange(len(used), dtype=np.int32)
+    return rows
+
+
+def tuned_ease(tasks: Tasks, target_only: bool) -> tuple[Scorer, Task, LinearChoice]:
+    """Choose EASE's penalty and popularity weight on validation, then fit it for the test."""
+    choose = tasks.choose.target_only() if target_only else tasks.choose
+    final = tasks.final.target_only() if target_only else tasks.final
+    choice = choose_linear(choose, LinearData.of(choose, _rows(choose)))
+    return ease_scorer(final, choice), final, choice
