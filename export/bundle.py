@@ -36,7 +36,7 @@ PARITY_USERS = 64
 
 @dataclass(frozen=True)
 class ExportConfig:
-    """``with_users``: store user states under keyed hashes (``hashed``) or plain ids; ``tolerance``: of the parity gate."""
+    """``with_users``: store user states under keyed hashes (``hashed``) or plain ids; ``tolerance``: of the gate."""
 
     with_users: str | None = None
     tolerance: float = 1e-4
@@ -118,6 +118,7 @@ def _arrays(model: EdgeModel, past: Past, users: Ints) -> tuple[dict[str, NDArra
     mix, tables, net = model.mix, model.tables, model.net
     c, d, r = model.candidates, net.config.width, model.interest.outward.shape[1]
     ones = np.ones(c, np.float32)
+    history: NDArray[Any]
     if tables is None:
         history, history_scale = model.history_vectors, np.ones(len(model.ids), np.float32)
         candidate = np.concatenate([model.candidate_vectors, model.interest_vectors], 1)

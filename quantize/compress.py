@@ -35,7 +35,7 @@ class CompressConfig:
 
 @dataclass(frozen=True)
 class Step:
-    """What one step did: NDCG@10 on the validation rows, its ratio to the model before, paired SE, bytes of tables and encoder."""
+    """What one step did: NDCG@10 on validation, its ratio to the uncompressed model with paired SE, bytes as served."""
 
     name: str
     ndcg: float
@@ -73,9 +73,10 @@ def compress(
     asked = sample_rows(tasks.choose)
     steps = [Step("float32", *_quality(model, model, dataset, asked), served_bytes(model), True, "reference")]
     reference, now = model, model
+    width = model.net.config.feed_forward
     trials: list[tuple[str, Callable[[EdgeModel], EdgeModel]]] = [
         (
-            f"feed-forward {model.net.config.feed_forward} -> {max(1, round(model.net.config.feed_forward * config.keep))}",
+            f"feed-forward {width} -> {max(1, round(width * config.keep))}",
             lambda m: prune_feed_forward(m, dataset, tasks.final, config.keep, config.recovery_steps, config.seed),
         ),
         ("int8 rows", quantize_tables),
@@ -114,7 +115,7 @@ def served_bytes(model: EdgeModel) -> int:
     tables = n * d * entry + 4 * n + c * (d + r) * entry + 8 * c + 4 * c
     wide = model.wide.nnz * 8 + 8 * (n + 1)
     encoder = sum(p.numel() * 4 for p in model.net.encoder.parameters())
-    return tables + wide + encoder
+    return int(tables + wide + encoder)
 
 
 def _quality(model: EdgeModel, reference: EdgeModel, dataset: Dataset, asked: Task) -> tuple[float, float, float]:

@@ -14,7 +14,7 @@ from tlrec_edge.data.dataset import Dataset
 from tlrec_edge.data.task import Task
 from tlrec_edge.train.artifact import EdgeModel, Past
 from tlrec_edge.train.examples import take_histories
-from tlrec_edge.train.model import AGES, TwoTower
+from tlrec_edge.train.model import AGES, FeedForward, TwoTower
 
 BATCH = 256
 
@@ -52,26 +52,30 @@ def _batch(model: EdgeModel, past: Past, rng: np.random.Generator) -> tuple[Tens
     return torch.from_numpy(model.history_vectors[item]), log_weight
 
 
-def _parts(encoder: nn.Module) -> list[nn.Module]:
-    return [part for part in encoder.modules() if isinstance(getattr(part, "up", None), nn.Linear)]
+def _parts(encoder: nn.Module) -> list[FeedForward]:
+    return [part for part in encoder.modules() if isinstance(part, FeedForward)]
 
 
 def _importance(
     teacher: TwoTower, batches: list[tuple[Tensor, Tensor]], candidates: Tensor
 ) -> list[NDArray[np.float64]]:
+    """Return one importance a hidden unit for each feed-forward part."""
     encoder = copy.deepcopy(teacher.encoder).eval().requires_grad_(True)
     seen: list[list[Tensor]] = [[] for _ in _parts(encoder)]
+
+    def keep_gradient(kept: list[Tensor], inputs: tuple[Tensor, ...]) -> None:
+        inputs[0].retain_grad()
+        kept.append(inputs[0])
+
     for part, kept in zip(_parts(encoder), seen, strict=True):
-        part.down.register_forward_pre_hook(
-            lambda _, inputs, kept=kept: kept.append(inputs[0]) or inputs[0].retain_grad()
-        )  # type: ignore[operator, union-attr, misc]
+        part.down.register_forward_pre_hook(lambda _, inputs, kept=kept: keep_gradient(kept, inputs))
     for history, log_weight in batches:
         scores = encoder(history, log_weight) @ candidates.T
-        (scores - scores.mean(1, keepdim=True)).square().mean().backward()  # type: ignore[no-untyped-call]
+        (scores - scores.mean(1, keepdim=True)).square().mean().backward()
     totals = []
     for kept in seen:
-        taylor = [(x * x.grad).flatten(0, -2).square().mean(0) for x in kept if x.grad is not None]
-        totals.append(torch.stack(taylor).mean(0).detach().double().numpy())
+        taylor = [(x * x.grad).detach().flatten(0, -2).square().mean(0) for x in kept if x.grad is not None]
+        totals.append(torch.stack(taylor).mean(0).double().numpy())
     return totals
 
 
@@ -81,12 +85,12 @@ def _shrunk(teacher: TwoTower, keep: float, batches: list[tuple[Tensor, Tensor]]
     student.config = replace(teacher.config, feed_forward=width)
     for part, importance in zip(_parts(student.encoder), _importance(teacher, batches, candidates), strict=True):
         best = torch.from_numpy(np.sort(np.argsort(-importance, kind="stable")[:width]))
-        up, down = nn.Linear(part.up.in_features, width), nn.Linear(width, part.down.out_features)  # type: ignore[union-attr, arg-type]
+        up, down = nn.Linear(part.up.in_features, width), nn.Linear(width, part.down.out_features)
         with torch.no_grad():
-            up.weight.copy_(part.up.weight[best])  # type: ignore[union-attr, index]
-            up.bias.copy_(part.up.bias[best])  # type: ignore[union-attr, index]
-            down.weight.copy_(part.down.weight[:, best])  # type: ignore[union-attr, index]
-            down.bias.copy_(part.down.bias)  # type: ignore[union-attr, arg-type]
+            up.weight.copy_(part.up.weight[best])
+            up.bias.copy_(part.up.bias[best])
+            down.weight.copy_(part.down.weight[:, best])
+            down.bias.copy_(part.down.bias)
         part.up, part.down = up, down
     return student
 

@@ -16,7 +16,7 @@ _WORD = re.compile(r"\w+")
 
 
 class TowerInputs(NamedTuple):
-    """``text`` (n, t); ``numeric`` (n, 2m): rank in [-1, 1] and a missing flag for each column; ``categories`` (n, c)."""
+    """``text`` (n, t); ``numeric`` (n, 2m): a rank in [-1, 1] and a missing flag a column; ``categories`` (n, c)."""
 
     text: Floats
     numeric: Floats
@@ -50,8 +50,8 @@ class FeatureEncoder:
     """Fitted feature schema; plain data, so it travels in a bundle.
 
     ``vocabulary`` maps a categorical column to its values (code 0 = unknown or missing, code i + 1 = value i);
-    ``quantiles`` maps a numeric column to rising knots; ``text_table`` (buckets, t) holds one vector a hashed token, its
-    inverse document frequency folded in.
+    ``quantiles`` maps a numeric column to rising knots; ``text_table`` (buckets, t) holds one vector a hashed token,
+    its inverse document frequency folded in.
     """
 
     text_columns: tuple[str, ...]
@@ -64,9 +64,7 @@ class FeatureEncoder:
         for column, values in self.vocabulary.items():
             self._codes[column] = {value: code for code, value in enumerate(values, 1)}
 
-    def encode(
-        self, columns: Mapping[str, Sequence[Any]], n: int, text_vectors: Floats | None = None
-    ) -> TowerInputs:
+    def encode(self, columns: Mapping[str, Sequence[Any]], n: int, text_vectors: Floats | None = None) -> TowerInputs:
         """Encode n items given as columns; a missing column, None, "" or NaN counts as missing."""
         text = self.encode_text(columns, n) if text_vectors is None else np.asarray(text_vectors, np.float32)
         numeric = np.zeros((n, 2 * len(self.quantiles)), np.float32)

@@ -21,7 +21,8 @@ def rank_of_positive(scores: NDArray[np.floating], valid: NDArray[np.bool_] | No
     counted = np.ones(others.shape, bool) if valid is None else valid[:, 1:]
     above = ((others > positive) & counted).sum(1)
     tied = ((others == positive) & counted).sum(1)
-    return 1.0 + above + 0.5 * tied
+    rank: Array = 1.0 + above + 0.5 * tied
+    return rank
 
 
 def _hit(rank: Array, k: int) -> Array:
@@ -44,7 +45,8 @@ A rank halfway between k and k + 1 (one tie at the border) still counts as in th
 
 def auc(rank: Array, others: NDArray[np.integer]) -> Array:
     """Return the share of the other candidates that the positive beats."""
-    return 1.0 - (rank - 1.0) / np.maximum(others, 1)
+    beaten: Array = 1.0 - (rank - 1.0) / np.maximum(others, 1)
+    return beaten
 
 
 @dataclass(frozen=True)

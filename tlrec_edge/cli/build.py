@@ -132,9 +132,8 @@ def export(
     if as_json:
         click.echo(json.dumps({"out": str(out), "bytes": size, "parity": asdict(parity), "transfer": transfer}))
         return
-    click.echo(
-        f"{out}: {size:,} bytes; float path within {parity.max_error:.1e} of torch, top-10 overlap {parity.top10_overlap:.3f}"
-    )
+    click.echo(f"{out}: {size:,} bytes")
+    click.echo(f"float path within {parity.max_error:.1e} of torch, top-10 overlap {parity.top10_overlap:.3f}")
     if parity.exact_max_error is not None:
         click.echo(f"exact path within {parity.exact_max_error:.1e} of the float path (bound {parity.exact_bound:.1e})")
     said = (

@@ -63,9 +63,9 @@ def make_tasks(dataset: Dataset, domains: tuple[str, ...], fold: int | None = No
     """Build the tasks of one target.
 
     With ``fold`` (split ``new-users``) that fold's users are new to the target: their past there is removed, and their
-    test pairs are asked. The next fold plays the same part for validation, where all their pairs
-    before the test are asked, so that choices rest on more users than one short period has. Without it, the users keep their past and
-    pairs bought before are not asked again.
+    test pairs are asked. The next fold plays the same part for validation, where all their pairs before the test are
+    asked, so that choices rest on more users than one short period has. Without it, the users keep their past and pairs
+    bought before are not asked again.
     """
     split, log = dataset.split, dataset.interactions
     target = dataset.domain_codes(domains)

@@ -67,8 +67,8 @@ class EdgeModel:
     """A model for one target.
 
     ``ids`` are the item ids, candidates first; ``net`` has as many rows. ``wide`` (N, C) leads from history rows to
-    candidate columns. ``groups`` (N, g) are the interest groups of each item (-1 none), numbered as ``interest.inward``.
-    ``tables``, once quantized, replace the network's item vectors; ``about`` holds what cards and provenance are made of: mode, domains, seeds, dataset and split hash, choices.
+    candidate columns. ``groups`` (N, g) are the interest groups of each item, -1 for none. ``tables``, once quantized,
+    replace the network's item vectors. ``about`` holds what cards and provenance are made of.
     """
 
     ids: tuple[str, ...]
@@ -89,7 +89,7 @@ class EdgeModel:
             return self.tables.history.vectors()
         with torch.no_grad():
             return np.concatenate(
-                [self.net.history_vectors(part).numpy() for part in torch.arange(len(self.ids)).split(8192)]
+                [self.net.history_vectors(part).numpy() for part in torch.split(torch.arange(len(self.ids)), 8192)]
             )
 
     @cached_property
@@ -201,7 +201,7 @@ class EdgeModel:
         path.parent.mkdir(parents=True, exist_ok=True)
         draft = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
         try:
-            np.savez(draft / "arrays.npz", **arrays)  # type: ignore[arg-type]
+            np.savez(draft / "arrays.npz", **arrays)
             (draft / "model.json").write_text(json.dumps(meta, ensure_ascii=False), encoding="utf-8")
             if path.exists():
                 shutil.rmtree(path)
@@ -262,7 +262,7 @@ def check_target(path: Path) -> None:
 
 @dataclass(frozen=True)
 class Past:
-    """Users' known interactions in a model's item rows: sequences and the binary matrix (users, N) of distinct items."""
+    """Users' known interactions in a model's rows: sequences, and the binary matrix (users, N) of distinct items."""
 
     log: Interactions
     rows: Ints

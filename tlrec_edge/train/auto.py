@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
 
 from tlrec_edge.data.dataset import Dataset
 from tlrec_edge.data.task import Tasks, make_tasks
@@ -78,7 +76,7 @@ def _validation(candidate: Candidate, context: Context) -> Array:
     return METRICS["ndcg"](rank_rows(candidate.model.scorer(context.dataset, task), task).rank, 10)
 
 
-def _contest(values: dict[str, Array], tasks: Tasks) -> tuple[str, Sequence[Any]]:
+def _contest(values: dict[str, Array], tasks: Tasks) -> tuple[str, tuple[Contest, ...]]:
     users = tasks.choose.rows.user
     best, lines = ORDER[0], []
     for name in ORDER:

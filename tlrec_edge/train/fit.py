@@ -23,7 +23,8 @@ class FitConfig:
     """Knobs of one training run. ``trunk_rate`` scales the rate of everything but the ids and biases of the candidates.
 
     ``sampled`` bounds the softmax: larger catalogues are sampled by popularity with logQ correction (Bengio and
-    Senecal 2008). ``examples`` bounds an epoch: of more, each epoch draws that many. ``patience`` counts epochs without a better validation value.
+    Senecal 2008). ``examples`` bounds an epoch: of more, each epoch draws that many.
+    ``patience`` counts epochs without a better validation value.
     """
 
     epochs: int = 20
@@ -46,7 +47,7 @@ class FitConfig:
 
 @dataclass(frozen=True)
 class FitResult:
-    """``epochs`` is the best epoch's number (0 = the start was best); ``losses`` and ``values`` have one entry an epoch."""
+    """``epochs`` is the best epoch's number, 0 = the start was best; ``values`` begin with the start's."""
 
     epochs: int
     losses: tuple[float, ...]

@@ -22,6 +22,12 @@ def user_item(log: Interactions, n_users: int, n_items: int) -> sp.csr_array:
     return matrix
 
 
+def empty(rows: int, columns: int) -> sp.csr_array:
+    """Return a sparse matrix without weights."""
+    none = np.zeros(0, np.int32)
+    return sp.csr_array((np.zeros(0, np.float32), (none, none)), shape=(rows, columns))
+
+
 def popularity(task: Task) -> Floats:
     """Count each candidate's distinct buyers in the target. Shape (C,)."""
     inside = task.train.where(task.in_target(task.train))
@@ -66,7 +72,8 @@ def ease(x: sp.csr_array, columns: Ints, penalty: float) -> Floats:
         inverse = np.linalg.solve(gram, unit) if len(columns) < x.shape[1] // 2 else np.linalg.inv(gram)[:, columns]
     weights = -inverse / inverse[columns, place]
     weights[columns, place] = 0.0
-    return weights.astype(np.float32)
+    result: Floats = weights.astype(np.float32)
+    return result
 
 
 def keep_largest(weights: Floats, a_column: int, a_row: int) -> sp.csr_array:

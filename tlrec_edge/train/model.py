@@ -69,8 +69,8 @@ class ItemTower(nn.Module):
         self.hidden = nn.Linear(width, width)
         self.history = nn.Linear(width, width, bias=False)
         self.candidate = nn.Linear(width, width, bias=False)
-        for table in self.categories:
-            nn.init.normal_(table.weight, std=0.05)
+        for parameter in self.categories.parameters():
+            nn.init.normal_(parameter, std=0.05)
         for head in (self.history, self.candidate):
             nn.init.normal_(head.weight, std=0.02)
 
@@ -87,6 +87,22 @@ class ItemTower(nn.Module):
         return self.history(hidden), self.candidate(hidden)
 
 
+class FeedForward(nn.Module):
+    """Two layers around a GELU; its hidden units can be pruned."""
+
+    def __init__(self, inputs: int, hidden: int, outputs: int, dropout: float) -> None:
+        super().__init__()
+        self.up = nn.Linear(inputs, hidden)
+        self.down = nn.Linear(hidden, outputs)
+        self.dropout = nn.Dropout(dropout)
+        with torch.no_grad():
+            self.down.weight.mul_(0.2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        output: Tensor = self.down(self.dropout(nn.functional.gelu(self.up(x))))
+        return output
+
+
 class FastEncoder(nn.Module):
     """Attention pooling with learned queries, then a small residual feed-forward part."""
 
@@ -95,17 +111,15 @@ class FastEncoder(nn.Module):
         width, pooled = config.width, config.queries * config.width
         self.query = nn.Parameter(torch.randn(width, config.queries) / width**0.5)
         self.skip = nn.Linear(pooled, width, bias=False)
-        self.up = nn.Linear(pooled, config.feed_forward)
-        self.down = nn.Linear(config.feed_forward, width)
-        self.dropout = nn.Dropout(config.dropout)
+        self.feed_forward = FeedForward(pooled, config.feed_forward, width, config.dropout)
         with torch.no_grad():
             self.skip.weight.copy_(torch.eye(width).repeat(1, config.queries) / config.queries)
-            self.down.weight.mul_(0.1)
 
     def forward(self, history: Tensor, log_weight: Tensor) -> Tensor:
         logits = history @ self.query + log_weight.unsqueeze(2)  # (batch, length, queries)
         pooled = (torch.softmax(logits, 1).transpose(1, 2) @ history).flatten(1)  # (batch, queries * width)
-        return self.skip(pooled) + self.down(self.dropout(nn.functional.gelu(self.up(pooled))))
+        user: Tensor = self.skip(pooled) + self.feed_forward(pooled)
+        return user
 
 
 class SelfAttention(nn.Module):
@@ -121,12 +135,10 @@ class SelfAttention(nn.Module):
         self.v = nn.Linear(width, width)
         self.out = nn.Linear(width, width)
         self.norm_ff = nn.LayerNorm(width)
-        self.up = nn.Linear(width, config.feed_forward)
-        self.down = nn.Linear(config.feed_forward, width)
+        self.feed_forward = FeedForward(width, config.feed_forward, width, config.dropout)
         self.dropout = nn.Dropout(config.dropout)
         with torch.no_grad():
             self.out.weight.mul_(0.3)
-            self.down.weight.mul_(0.3)
 
     def forward(self, x: Tensor, log_weight: Tensor) -> Tensor:
         length, width = x.shape[1], x.shape[2]
@@ -138,10 +150,14 @@ class SelfAttention(nn.Module):
         mixed = (torch.softmax(logits, -1) @ v).transpose(1, 2).flatten(2)  # (batch, asking, width)
         kept = x[:, length - 1 :] if self.last else x
         x = kept + self.dropout(self.out(mixed))
-        return x + self.dropout(self.down(nn.functional.gelu(self.up(self.norm_ff(x)))))
+        output: Tensor = x + self.dropout(self.feed_forward(self.norm_ff(x)))
+        return output
 
     def _split(self, x: Tensor) -> Tensor:
-        return x.unflatten(2, (self.heads, x.shape[2] // self.heads)).transpose(1, 2)  # (batch, heads, length, width)
+        batch, length, width = x.shape
+        return x.reshape(batch, length, self.heads, width // self.heads).transpose(
+            1, 2
+        )  # (batch, heads, length, width)
 
 
 class BaseEncoder(nn.Module):
@@ -164,7 +180,7 @@ ENCODERS: dict[str, type[FastEncoder] | type[BaseEncoder]] = {"fast": FastEncode
 
 
 class TwoTower(nn.Module):
-    """Item vectors from content and ids, user vectors from histories; the first rows of the items are the candidates."""
+    """Item vectors from content and ids, user vectors from histories; the first item rows are the candidates."""
 
     def __init__(self, config: ModelConfig, items: int, candidates: int, inputs: TowerInputs) -> None:
         super().__init__()
@@ -193,13 +209,14 @@ class TwoTower(nn.Module):
         return self._vectors(rows, self.candidate_id, 1)
 
     def _vectors(self, rows: Tensor, ids: nn.Embedding, side: int) -> Tensor:
-        own = ids(rows)
+        own: Tensor = ids(rows)
         if self.tower is None:
             return own
         if self.training and self.config.id_dropout:
             own = own * (torch.rand(len(rows), 1) >= self.config.id_dropout)
         content = self.tower(self.text[rows], self.numeric[rows], self.categories[rows])
-        return own + content[side]
+        vectors: Tensor = own + content[side]
+        return vectors
 
     def log_weight(self, event: Tensor, age: Tensor, present: Tensor) -> Tensor:
         """Return the attention bias of each position, (batch, length); ``age`` -1 means: no time known."""

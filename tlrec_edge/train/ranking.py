@@ -30,7 +30,7 @@ class Ranking(NamedTuple):
 
 @dataclass(frozen=True)
 class Questions:
-    """A chunk of rows: ``user`` (u,) distinct, ``of`` (m,) their place, ``columns`` (m, 1 + k) with the positive first."""
+    """A chunk of rows: ``user`` (u,) distinct, ``of`` (m,) their place, ``columns`` (m, 1 + k), the positive first."""
 
     user: Ints
     of: NDArray[np.intp]

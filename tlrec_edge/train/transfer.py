@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
-import scipy.sparse as sp
 import torch
 from numpy.typing import NDArray
 
@@ -14,10 +13,11 @@ from tlrec_edge.data.dataset import TEST, Dataset
 from tlrec_edge.data.store import split_hash
 from tlrec_edge.data.task import Task, Tasks, make_tasks, no_rows
 from tlrec_edge.errors import DataError, ModelError
+from tlrec_edge.features import FeatureEncoder
 from tlrec_edge.train.artifact import EdgeModel, Mix, Past
 from tlrec_edge.train.examples import Examples
 from tlrec_edge.train.fit import FitConfig, FitResult, Progress, fit
-from tlrec_edge.train.linear import Interest, no_interest
+from tlrec_edge.train.linear import Interest, empty, no_interest
 from tlrec_edge.train.model import AGES, ModelConfig, TwoTower
 from tlrec_edge.train.ranking import mix_parts, ndcg, questions, sample_rows
 from tlrec_edge.train.vocabulary import (
@@ -112,9 +112,9 @@ def _pretrain_task(dataset: Dataset, task: Task, config: TrainConfig, say: Progr
     return replace(draft.model, about=about)
 
 
-def _assemble(context: Context, vocabulary: Vocabulary, net: TwoTower, features: object) -> EdgeModel:
+def _assemble(context: Context, vocabulary: Vocabulary, net: TwoTower, features: FeatureEncoder) -> EdgeModel:
     names = tuple(context.dataset.features.name[row] for row in vocabulary.dataset_rows)
-    none = sp.csr_array((len(vocabulary.ids), vocabulary.candidates), dtype=np.float32)
+    none = empty(len(vocabulary.ids), vocabulary.candidates)
     groups = np.full((len(vocabulary.ids), 0), -1, np.int32)
     return EdgeModel(
         vocabulary.ids,
@@ -124,7 +124,7 @@ def _assemble(context: Context, vocabulary: Vocabulary, net: TwoTower, features:
         none,
         no_interest(vocabulary.candidates),
         groups,
-        Mix(),  # type: ignore[arg-type]
+        Mix(),
     )
 
 
@@ -135,7 +135,8 @@ def _fresh(context: Context) -> Draft:
     features = fit_features(dataset, np.arange(len(dataset.items), dtype=np.int32))
     inputs = encode_features(dataset, features, vocabulary.dataset_rows)
     shape = ModelConfig(
-        size=config.size, width=config.width, text=inputs.text.shape[1], numeric=inputs.numeric.shape[1],
+        size=config.size, width=config.width, feed_forward=2 * config.width,
+        text=inputs.text.shape[1], numeric=inputs.numeric.shape[1],
         vocabulary=tuple(len(values) for values in features.vocabulary.values()),
     )  # fmt: skip
     torch.manual_seed(config.seed)
@@ -308,7 +309,7 @@ def settle(candidate: Candidate, context: Context, tasks: Tasks, fold: int | Non
         source=None if source is None or mode == "scratch" else list(source.about["domains"]),
         choices={
             "epochs": choices.epochs, "penalty": choices.linear.penalty, "mix": asdict(choices.mix),
-            "validation_ndcg@10": choices.ndcg,
+            "validation_ndcg@10": choices.ndcg if len(tasks.choose.rows) else None,
         },
     )  # fmt: skip
 
@@ -374,7 +375,7 @@ def _deep_ndcg(draft: Draft, dataset: Dataset) -> Callable[[], float]:
 
 
 def _choose_mix(model: EdgeModel, dataset: Dataset, task: Task, mode: str) -> tuple[Mix, float]:
-    """Choose the parts' weights on validation; zero-shot takes equal spreads, since it may not look at target labels."""
+    """Choose the parts' weights on validation; zero-shot takes equal spreads: it may not look at target labels."""
     asked = sample_rows(task)
     if not len(asked.rows):
         return Mix(deep=1.0, wide=0.0 if not model.wide.nnz else 10.0, interest=0.0, bias=1.0), float("nan")

@@ -15,6 +15,7 @@ from tlrec_edge.metrics import METRICS, rank_of_positive
 from tlrec_edge.train.linear import (
     Interest,
     ease,
+    empty,
     group_counts,
     interest_ridge,
     keep_largest,
@@ -35,7 +36,8 @@ MAX_GROUPS = 4000
 def log_popularity(task: Task) -> NDArray[np.float32]:
     """Return log1p of the buyers of each candidate, centred. Shape (C,)."""
     count = np.log1p(popularity(task))
-    return (count - count.mean()).astype(np.float32)
+    centred: NDArray[np.float32] = (count - count.mean()).astype(np.float32)
+    return centred
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ def choose_linear(task: Task, data: LinearData, say: Callable[[str], None] | Non
 def sparse_ease(data: LinearData, penalty: float) -> sp.csr_array:
     """Fit EASE and cut it for serving. Shape (N, C)."""
     if not data.train.nnz:
-        return sp.csr_array((data.train.shape[1], len(data.columns)), dtype=np.float32)
+        return empty(data.train.shape[1], len(data.columns))
     return keep_largest(ease(data.train, data.columns, penalty), A_COLUMN, A_ROW)
 
 
