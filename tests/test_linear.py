@@ -1,0 +1,120 @@
+"""Counting and linear scorers against the textbook."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from tlrec_edge.data.task import make_tasks
+from tlrec_edge.train.linear import ease, group_counts, interest_ridge, item_cf, keep_largest, popularity
+from tlrec_edge.train.ranking import mix_parts
+from tlrec_edge.train.wide import LinearData, choose_linear
+
+from . import train_fixtures
+
+
+def binary(users: int, items: int, seed: int = 0) -> sp.csr_array:
+    return sp.csr_array((np.random.default_rng(seed).random((users, items)) < 0.25).astype(np.float32))
+
+
+def textbook_ease(x: np.ndarray, penalty: float) -> np.ndarray:
+    inverse = np.linalg.inv(x.T @ x + penalty * np.eye(x.shape[1]))
+    weights = -inverse / np.diag(inverse)
+    np.fill_diagonal(weights, 0.0)
+    return weights
+
+
+@pytest.mark.parametrize(("users", "items"), [(12, 40), (40, 12), (20, 20)])
+@pytest.mark.parametrize("few", [True, False], ids=["few columns", "all columns"])
+@pytest.mark.parametrize("penalty", [0.5, 100.0])
+def test_ease_is_the_textbooks(users: int, items: int, few: bool, penalty: float) -> None:
+    x = binary(users, items)
+    columns = np.arange(items)[:: 4 if few else 1][::-1].astype(np.int32)
+    wanted = textbook_ease(x.toarray().astype(np.float64), penalty)[:, columns]
+    np.testing.assert_allclose(ease(x, columns, penalty), wanted, atol=1e-5)
+
+
+def test_ease_of_items_nobody_bought_is_zero() -> None:
+    x = sp.csr_array(np.array([[1, 1, 0], [1, 0, 0]], np.float32))
+    weights = ease(x, np.arange(3, dtype=np.int32), 1.0)
+    assert not weights[2].any()
+    assert not weights[:, 2].any()
+
+
+def test_item_cf_by_hand() -> None:
+    x = sp.csr_array(np.array([[1, 1, 0], [1, 1, 1], [1, 0, 0]], np.float32))
+    columns = np.array([1, 0], np.int32)
+    np.testing.assert_allclose(item_cf(x, columns).toarray(), [[2 / 3, 0], [0, 2 / 3], [1 / 2, 1 / 3]])
+    cosine = item_cf(x, columns, "cosine").toarray()
+    np.testing.assert_allclose(cosine, [[2 / np.sqrt(6), 0], [0, 2 / np.sqrt(6)], [1 / np.sqrt(2), 1 / np.sqrt(3)]])
+
+
+@given(
+    arrays.arrays(np.float32, st.tuples(st.integers(1, 9), st.integers(1, 9)), elements=st.integers(-5, 5)),
+    st.integers(1, 10), st.integers(1, 10),
+)  # fmt: skip
+def test_keep_largest_caps_columns_then_rows(weights: np.ndarray, a_column: int, a_row: int) -> None:
+    kept = keep_largest(weights, a_column, a_row)
+    dense = kept.toarray()
+    assert (np.count_nonzero(dense, 0) <= a_column).all()
+    assert (np.count_nonzero(dense, 1) <= a_row).all()
+    assert ((dense == 0) | (dense == weights)).all()
+    if a_column >= len(weights) and a_row >= weights.shape[1]:
+        np.testing.assert_array_equal(dense, weights)
+
+
+def test_keep_largest_keeps_the_largest() -> None:
+    weights = np.array([[1, -5, 3], [2, 4, -9], [-3, 1, 1]], np.float32)
+    assert keep_largest(weights, 2, 9).toarray().tolist() == [[0, -5, 3], [2, 4, -9], [-3, 0, 0]]
+    assert keep_largest(weights, 2, 1).toarray().tolist() == [[0, -5, 0], [0, 0, -9], [-3, 0, 0]]
+
+
+@pytest.mark.parametrize("rank", [1, 3, 6])
+def test_the_interest_ridge_cut_to_its_rank(rank: int) -> None:
+    rng = np.random.default_rng(0)
+    counts = rng.integers(0, 5, (80, 6)).astype(np.float32)
+    labels = (rng.random((80, 9)) < 0.3).astype(np.float32)
+    found = interest_ridge(counts, labels, 2.0, rank)
+    assert (found.inward.shape, found.outward.shape) == ((6, rank), (9, rank))
+    x = np.log1p(counts) - np.log1p(counts).mean(0)
+    full = np.linalg.solve(x.T @ x + 2.0 * np.eye(6), x.T @ (labels - labels.mean(0)))
+    left, values, right = np.linalg.svd(full, full_matrices=False)
+    best = (left[:, :rank] * values[:rank]) @ right[:rank]
+    np.testing.assert_allclose(found.inward @ found.outward.T, best, atol=1e-5)
+
+
+def test_group_counts_by_hand() -> None:
+    seen = sp.csr_array(np.array([[1, 1, 1], [0, 0, 0]], np.float32))
+    groups = np.array([[0, 2], [0, -1], [1, -1]], np.int32)
+    assert group_counts(seen, groups, 4).tolist() == [[2, 1, 1, 0], [0, 0, 0, 0]]
+
+
+def test_popularity_counts_buyers_of_the_target_once() -> None:
+    task = make_tasks(train_fixtures.dataset(), ("small",)).final
+    buyers: dict[int, set[int]] = {}
+    for user, item in train_fixtures.pairs(task, "train"):
+        buyers.setdefault(item, set()).add(user)
+    assert popularity(task).tolist() == [len(buyers.get(item, ())) for item in task.candidates]
+
+
+def test_the_penalty_is_chosen_on_validation() -> None:
+    task = make_tasks(train_fixtures.dataset(), ("small",)).choose
+    said: list[str] = []
+    choice = choose_linear(task, LinearData.of(task), said.append)
+    assert choice.ndcg > 0.4
+    assert "EASE penalty" in said[0]
+
+
+def test_a_part_that_tells_nothing_gets_no_weight() -> None:
+    rng = np.random.default_rng(0)
+    good = rng.random((200, 11))
+    good[:, 0] += 0.5
+    valid = np.ones(good.shape, bool)
+    weights, reached = mix_parts([np.zeros_like(good), good], valid)
+    assert weights[0] == 0
+    assert weights[1] > 0
+    assert reached > mix_parts([rng.random((200, 11))], valid)[1]
