@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import tempfile
+import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -198,16 +199,10 @@ class EdgeModel:
             },
             "about": dict(self.about),
         }
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
         try:
-            np.savez(draft / "arrays.npz", **arrays)
-            (draft / "model.json").write_text(json.dumps(meta, ensure_ascii=False), encoding="utf-8")
-            if path.exists():
-                shutil.rmtree(path)
-            os.replace(draft, path)
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)
+            _write_folder(path, meta, arrays)
+        except OSError as error:
+            raise ModelError(f"cannot write {path} ({error.strerror or error}): choose another --out") from error
 
     @classmethod
     def load(cls, path: Path) -> EdgeModel:
@@ -219,16 +214,18 @@ class EdgeModel:
             )
         try:
             meta = json.loads((path / "model.json").read_text(encoding="utf-8"))
-            with np.load(path / "arrays.npz", allow_pickle=False) as stored:
+            with (path / "arrays.npz").open("rb") as file, np.load(file, allow_pickle=False) as stored:
                 arrays = {name: stored[name] for name in stored.files}
             return cls._restore(meta, arrays)
-        except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        except (OSError, EOFError, zipfile.BadZipFile, ValueError, KeyError, TypeError, RuntimeError) as error:
             raise ModelError(f"{path} cannot be read as a model ({error}): train it again") from error
 
     @classmethod
     def _restore(cls, meta: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> EdgeModel:
         if meta["format"] != FORMAT:
             raise ValueError(f"format {meta['format']}, this version reads {FORMAT}")
+        if not len(meta["ids"]) == len(meta["names"]) == len(arrays["groups"]) == meta["items"]:
+            raise ValueError(f"{len(meta['ids'])} ids and {len(meta['names'])} names for {meta['items']} items")
         inputs = TowerInputs(*(arrays[f"input.{name}"] for name in TowerInputs._fields))
         net = TwoTower(ModelConfig.from_json(meta["config"]), meta["items"], meta["candidates"], inputs)
         net.load_state_dict({k[4:]: torch.from_numpy(v) for k, v in arrays.items() if k.startswith("net.")})
@@ -250,8 +247,22 @@ class EdgeModel:
             tables = Tables(*(RowTable(arrays[f"table.{name}.rows"], arrays[f"table.{name}.scale"]) for name in names))
         return cls(
             tuple(meta["ids"]), tuple(meta["names"]), net, features, wide, interest, arrays["groups"],
-            Mix(**meta["mix"]), meta["about"], tables,
+            Mix(**meta["mix"]), dict(meta["about"]), tables,
         )  # fmt: skip
+
+
+def _write_folder(path: Path, meta: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    try:
+        draft.chmod(0o755)  # mkdtemp's is for its owner alone
+        np.savez(draft / "arrays.npz", **arrays)  # type: ignore[arg-type]
+        (draft / "model.json").write_text(json.dumps(meta, ensure_ascii=False), encoding="utf-8")
+        if path.exists():
+            shutil.rmtree(path)
+        os.replace(draft, path)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
 
 
 def check_target(path: Path) -> None:
