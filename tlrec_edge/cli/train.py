@@ -30,12 +30,12 @@ SIZES = ("fast", "base")
 @click.option("--domains", required=True, help="Source domains: A,B or '!T' for all but T.")
 @out_option
 @click.option("--size", type=click.Choice(SIZES), default="fast", show_default=True, help="History encoder.")
-@click.option("--epochs", type=click.IntRange(0), default=4, show_default=True, help="Passes over the source.")
+@click.option("--epochs", type=click.IntRange(1), help="Passes over the source.  [default: by its size]")
 @click.option(
     "--min-buyers", type=click.IntRange(1), default=1, show_default=True, help="Leave rarer items out of histories."
 )
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of every random choice.")
-def pretrain(dataset: Path, domains: str, out: Path, size: str, epochs: int, min_buyers: int, seed: int) -> None:
+def pretrain(dataset: Path, domains: str, out: Path, size: str, epochs: int | None, min_buyers: int, seed: int) -> None:
     """Train a model on source domains of DATASET."""
     from tlrec_edge.train.artifact import check_target
     from tlrec_edge.train.transfer import TrainConfig

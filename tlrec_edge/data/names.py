@@ -51,6 +51,8 @@ ITEM_NAMES: Mapping[str, tuple[str, ...]] = {
     "category": INTERACTION_NAMES["category"],
     "name": _words("title name itemname productname 商品名称 标题 名称 商品标题 品名 description"),
 }
+SALES_NAMES = _words("sales salesvolume salescount sold unitssold 销量 月销量 总销量 销售量")
+"""Item columns that say how much of an item was sold, before any behaviour is known."""
 _EVENT_NAMES = {
     "view": "view views pv browse impression detail 浏览 曝光 查看",
     "click": "click clicks 点击",

@@ -71,6 +71,8 @@ class Examples:
     ``item`` shuffles rows of equal time and cuts anywhere, asking for all that follows: for data without time or with
     one basket a user. ``forget`` is the share of examples whose history loses the target's own rows where others
     remain, so that users new to the target are met in training. ``first_only`` asks only for first purchases.
+    ``whole`` asks for all that a user did, the history included (as Mult-DAE, arXiv 1802.05814): without time, what
+    one likes is what one should be shown.
     """
 
     log: Interactions
@@ -82,7 +84,12 @@ class Examples:
     cut: str
     forget: float = 0.0
     first_only: bool = False
+    whole: bool = False
     positives: int = 32
+
+    def size(self) -> int:
+        """Return how many examples an epoch has."""
+        return len((self._baskets if self.cut == "basket" else self._anywhere)(np.random.default_rng(0))[1])
 
     def epoch(self, rng: np.random.Generator, batch: int, most: int) -> Iterator[Batch]:
         """Yield the examples of one epoch in random order, at most ``most`` of them."""
@@ -144,7 +151,7 @@ class Examples:
             outside = history.present & ~self.inside[place]
             drop &= outside.any(1)
             history = history._replace(present=np.where(drop[:, None], outside, history.present))
-        place = cut[:, None] + np.arange(self.positives)
+        place = (start if self.whole else cut)[:, None] + np.arange(self.positives)
         asked = place < stop[:, None]
         place = order[np.minimum(place, len(order) - 1)]
         positive = np.where(asked & self.wanted[place], self.column[self.log.item[place]], -1).astype(np.int64)

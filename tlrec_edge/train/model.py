@@ -69,10 +69,12 @@ class ItemTower(nn.Module):
         self.hidden = nn.Linear(width, width)
         self.history = nn.Linear(width, width, bias=False)
         self.candidate = nn.Linear(width, width, bias=False)
-        for parameter in self.categories.parameters():
-            nn.init.normal_(parameter, std=0.05)
+        # From zero, so that a feature the source never shows moves no score in the target.
+        for part in (self.text, self.numeric, *self.categories):
+            if part is not None:
+                nn.init.zeros_(part.weight)
         for head in (self.history, self.candidate):
-            nn.init.normal_(head.weight, std=0.02)
+            nn.init.normal_(head.weight, std=0.05)
 
     def forward(self, text: Tensor, numeric: Tensor, categories: Tensor) -> tuple[Tensor, Tensor]:
         parts = [table(categories[:, i]) for i, table in enumerate(self.categories)]

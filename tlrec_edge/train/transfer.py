@@ -34,18 +34,25 @@ from tlrec_edge.train.wide import (
     fit_interest,
     interest_groups,
     log_popularity,
+    sales_prior,
     sparse_ease,
 )
+
+PRETRAIN_STEPS = 600
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Knobs of pretraining and adaptation. ``min_buyers`` leaves rarer items out of the history vocabulary."""
+    """Knobs of pretraining and adaptation.
+
+    ``pretrain_epochs`` None: as many as make about PRETRAIN_STEPS steps. ``min_buyers`` leaves rarer items out of the
+    history vocabulary.
+    """
 
     size: str = "fast"
     width: int = 64
     epochs: int = 20
-    pretrain_epochs: int = 8
+    pretrain_epochs: int | None = None
     rate: float = 2e-3
     tune_rate: float = 1e-3
     trunk_rate: float = 0.3
@@ -78,6 +85,7 @@ class Draft:
     task: Task
     fit: FitConfig | None
     frozen: bool = False
+    whole: bool = False
 
 
 def pretrain(
@@ -105,10 +113,16 @@ def _drop_rare(task: Task, min_buyers: int) -> Task:
 
 
 def _pretrain_task(dataset: Dataset, task: Task, config: TrainConfig, say: Progress | None) -> EdgeModel:
-    draft = _fresh(Context(dataset, task, None, config, say))
-    run = FitConfig(epochs=config.pretrain_epochs, rate=config.rate, seed=config.seed)
-    result = _fit_net(draft, dataset, run, config, None, say)
-    about = {"kind": "source", "domains": list(task.domains), "train": asdict(config), "epochs": result.epochs}
+    draft = replace(_fresh(Context(dataset, task, None, config, say)), whole=not task.train.time.any())
+    examples = _examples(draft, config)
+    steps = max(1, min(examples.size(), FitConfig.examples) // FitConfig.batch)
+    epochs = config.pretrain_epochs or int(np.clip(PRETRAIN_STEPS // steps, 4, 40))
+    run = FitConfig(epochs=epochs, rate=config.rate, seed=config.seed)
+    result = _fit_net(draft, examples, run, None, say)
+    about = {
+        "kind": "source", "domains": list(task.domains), "train": asdict(config), "epochs": result.epochs,
+        "losses": list(result.losses),
+    }  # fmt: skip
     return replace(draft.model, about=about)
 
 
@@ -188,8 +202,17 @@ def scratch(context: Context) -> Draft:
 
 
 def zero_shot(context: Context) -> Draft:
-    """Use the source model as it is: content, and the vectors of items that the source also sells."""
-    return _carried(context, None)
+    """Use the source model as it is: content, and the vectors of items that the source also sells.
+
+    Items that the source does not sell start from their sales column, where there is one.
+    """
+    draft = _carried(context, None)
+    known = set(context.source.ids[: context.source.candidates]) if context.source is not None else set()
+    new = np.array([name not in known for name in draft.vocabulary.ids[: draft.vocabulary.candidates]])
+    prior = sales_prior(context.dataset, draft.vocabulary.dataset_rows[: draft.vocabulary.candidates])
+    with torch.no_grad():
+        draft.net.bias[torch.from_numpy(new)] = torch.from_numpy(prior[new])
+    return draft
 
 
 def frozen(context: Context) -> Draft:
@@ -232,25 +255,24 @@ def _cut(task: Task) -> str:
     return "basket" if len(baskets) and np.median(baskets[baskets > 0]) >= 2 else "item"
 
 
-def _fit_net(
-    draft: Draft,
-    dataset: Dataset,
-    run: FitConfig,
-    config: TrainConfig,
-    validate: Callable[[], float] | None,
-    say: Progress | None,
-) -> FitResult:
+def _examples(draft: Draft, config: TrainConfig) -> Examples:
     task, net = draft.task, draft.net
     known = task.train.where(draft.vocabulary.rows[task.train.item] >= 0)
     inside = task.in_target(known)
-    examples = Examples(
+    return Examples(
         known, draft.vocabulary.rows, task.column, inside, net.config.history, AGES, _cut(task),
-        forget=config.forget if (~inside).any() else 0.0, first_only=task.mask_seen,
+        forget=config.forget if (~inside).any() else 0.0, first_only=task.mask_seen, whole=draft.whole,
     )  # fmt: skip
+
+
+def _fit_net(
+    draft: Draft, examples: Examples, run: FitConfig, validate: Callable[[], float] | None, say: Progress | None
+) -> FitResult:
+    net = draft.net
     if draft.frozen:
         for name, parameter in net.named_parameters():
             parameter.requires_grad_(name in ("candidate_id.weight", "bias"))
-    result = fit(net, examples, run, validate, task.mask_seen, say)
+    result = fit(net, examples, run, validate, draft.task.mask_seen and not draft.whole, say)
     net.requires_grad_(False)
     return result
 
@@ -323,7 +345,7 @@ def choose(context: Context, mode: str) -> Candidate:
     if draft.fit is not None and _trainable(draft):
         validate = _deep_ndcg(draft, context.dataset) if asked else None
         run = draft.fit if asked else replace(draft.fit, epochs=min(draft.fit.epochs, 5))
-        epochs = _fit_net(draft, context.dataset, run, context.config, validate, context.say).epochs
+        epochs = _fit_net(draft, _examples(draft, context.config), run, validate, context.say).epochs
     draft.net.requires_grad_(False).eval()
     linear = LinearChoice() if mode == "zero-shot" else context.linear
     linear = linear or choose_linear(task, LinearData.of(task, draft.vocabulary.rows), context.say)
@@ -335,7 +357,7 @@ def choose(context: Context, mode: str) -> Candidate:
 def _build(context: Context, mode: str, choices: Choices) -> EdgeModel:
     draft = MODES[mode](context)
     if draft.fit is not None and _trainable(draft):
-        _fit_net(draft, context.dataset, replace(draft.fit, epochs=choices.epochs), context.config, None, context.say)
+        _fit_net(draft, _examples(draft, context.config), replace(draft.fit, epochs=choices.epochs), None, context.say)
     draft.net.requires_grad_(False).eval()
     return replace(_with_linear(draft, context, mode, choices.linear.penalty), mix=choices.mix)
 
@@ -376,16 +398,24 @@ def _deep_ndcg(draft: Draft, dataset: Dataset) -> Callable[[], float]:
 
 def _choose_mix(model: EdgeModel, dataset: Dataset, task: Task, mode: str) -> tuple[Mix, float]:
     """Choose the parts' weights on validation; zero-shot takes equal spreads: it may not look at target labels."""
+    if mode == "zero-shot":
+        return _even_mix(model, dataset, task), float("nan")
     asked = sample_rows(task)
     if not len(asked.rows):
         return Mix(deep=1.0, wide=0.0 if not model.wide.nnz else 10.0, interest=0.0, bias=1.0), float("nan")
     past = Past.of(task.history, model.rows(dataset), task.n_users, len(model.ids))
     question = questions(asked, asked.rows)
     parts = [question.pick(part) for part in model.part_scores(past, question.user)]
-    if mode == "zero-shot":
-        spread = [float(np.std(p - p.mean(1, keepdims=True))) for p in parts]
-        even = [1.0 / s if s > 1e-6 else 0.0 for s in spread]
-        weights: tuple[float, ...] = tuple(w if i != 3 else even[3] * 0.5 for i, w in enumerate(even))
-        return Mix(*weights), float("nan")
     weights, reached = mix_parts(parts, question.valid)
     return Mix(*weights), reached
+
+
+def _even_mix(model: EdgeModel, dataset: Dataset, task: Task) -> Mix:
+    """Weigh the parts by one over their spread within a user, the bias half as much; no label is looked at."""
+    past = Past.of(task.history, model.rows(dataset), task.n_users, len(model.ids))
+    users = np.flatnonzero(np.diff(past.start) > 0)[:256].astype(np.int32)
+    if not len(users):
+        return Mix()
+    spread = [float(np.std(part - part.mean(1, keepdims=True))) for part in model.part_scores(past, users)]
+    deep, wide, interest, bias = (1.0 / s if s > 1e-6 else 0.0 for s in spread)
+    return Mix(deep, wide, interest, 0.5 * bias)

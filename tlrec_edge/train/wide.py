@@ -10,6 +10,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from tlrec_edge.data.dataset import Dataset, Interactions, Ints
+from tlrec_edge.data.names import SALES_NAMES, plain
 from tlrec_edge.data.task import Task
 from tlrec_edge.metrics import METRICS, rank_of_positive
 from tlrec_edge.train.linear import (
@@ -38,6 +39,16 @@ def log_popularity(task: Task) -> NDArray[np.float32]:
     count = np.log1p(popularity(task))
     centred: NDArray[np.float32] = (count - count.mean()).astype(np.float32)
     return centred
+
+
+def sales_prior(dataset: Dataset, rows: Ints) -> NDArray[np.float32]:
+    """Return the centred log of the items' sales column, 0 where it is missing or there is none. Shape (n,)."""
+    for name, values in dataset.features.numeric.items():
+        if plain(name) in SALES_NAMES:
+            sold = np.log1p(np.maximum(values[rows], 0.0))
+            centred: NDArray[np.float32] = np.nan_to_num(sold - np.nanmean(sold)).astype(np.float32)
+            return centred
+    return np.zeros(len(rows), np.float32)
 
 
 @dataclass(frozen=True)
