@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
-from scipy.sparse.linalg import svds
 
 from tlrec_edge.data.dataset import Dataset, Interactions, Ints
 from tlrec_edge.data.task import Task
@@ -91,16 +90,30 @@ def _text_table(texts: list[str]) -> Floats:
     width = min(TEXT_WIDTH, min(weighted.shape) - 1)
     if width < 1:
         return np.zeros((0, 0), np.float32)
-    _, _, right = low_rank(weighted, width)
+    _, values, right = low_rank(weighted, width)
+    right[:, values < 1e-4 * values[0]] = 0.0  # directions that no text takes
     return np.where(frequency[:, None] > 0, idf[:, None] * right, 0.0).astype(np.float32)
 
 
-def low_rank(matrix: sp.csr_array, rank: int) -> tuple[Floats, Floats, Floats]:
-    """Return a truncated SVD (left, values, right), largest value first, the same for the same input."""
-    start = np.ones(min(matrix.shape))
-    left, values, right = svds(matrix.astype(np.float64), k=rank, v0=start, tol=1e-3)
-    order = np.argsort(-values)
-    return left[:, order].astype(np.float32), values[order].astype(np.float32), right[order].T.astype(np.float32)
+def low_rank(matrix: sp.csr_array, rank: int, rounds: int = 4) -> tuple[Floats, Floats, Floats]:
+    """Return a truncated SVD (left, values, right), largest value first, the same for the same input.
+
+    Randomized subspace iteration (Halko, Martinsson and Tropp, SIAM Review 2011) from a fixed start: scipy's svds
+    restarts from unseeded noise where the matrix has a low rank.
+    """
+    width = min(rank + 16, min(matrix.shape))
+    a = sp.csr_array(matrix.astype(np.float64))
+    back = sp.csr_array(a.T)
+    basis = np.linalg.qr(a @ np.random.default_rng(0).standard_normal((a.shape[1], width)))[0]  # (rows, width)
+    for _ in range(rounds):
+        basis = np.linalg.qr(a @ np.linalg.qr(back @ basis)[0])[0]
+    left, values, right = np.linalg.svd((back @ basis).T, full_matrices=False)
+    kept = slice(0, rank)
+    return (
+        (basis @ left[:, kept]).astype(np.float32),
+        values[kept].astype(np.float32),
+        right[kept].T.astype(np.float32),
+    )
 
 
 def cooccurrence_vectors(log: Interactions, rows: Ints, items: int, width: int, by_basket: bool) -> Floats:
