@@ -115,6 +115,11 @@ def test_content_gives_a_vector_to_an_item_without_id() -> None:
         (lambda: FitConfig(epochs=-1), "epochs must be 0 or more"),
         (lambda: CompressConfig(budget=0), r"budget must lie in \(0, 1\]"),
         (lambda: CompressConfig(keep=1.5), r"keep must lie in \(0, 1\]"),
+        (lambda: TrainConfig(size="huge"), "size must be one of"),
+        (lambda: TrainConfig(epochs=-1), "epochs must be at least 0"),
+        (lambda: TrainConfig(rate=0.0), "rate must be above 0"),
+        (lambda: TrainConfig(tune_rate=float("nan")), "tune_rate must be above 0, not nan"),
+        (lambda: TrainConfig(forget=1.5), r"forget must lie in \[0, 1\]"),
     ],
 )
 def test_configs_check_themselves(make: object, words: str) -> None:

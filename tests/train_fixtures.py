@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from tlrec_edge.data.build import SplitPlan, prepare_tables
-from tlrec_edge.data.dataset import TEST, Dataset, Rows
+from tlrec_edge.data.dataset import TEST, TRAIN, VALID, Dataset, Rows
 from tlrec_edge.data.schema import Schema
 from tlrec_edge.data.split import make_split
 from tlrec_edge.data.task import Task
@@ -94,15 +94,29 @@ def ids_only() -> Dataset:
     return prepare_tables([interactions()[["user", "item"]]], [], None, SplitPlan(negatives=20)).dataset
 
 
-@cache
 def source(size: str = "fast") -> EdgeModel:
+    return _source(size)
+
+
+def model(mode: str = "finetune", size: str = "fast") -> EdgeModel:
+    return _model(mode, size)
+
+
+@cache
+def _source(size: str) -> EdgeModel:
     return pretrain(dataset(), ("big",), replace(CONFIG, size=size))
 
 
 @cache
-def model(mode: str = "finetune", size: str = "fast") -> EdgeModel:
+def _model(mode: str, size: str) -> EdgeModel:
     start = None if mode == "scratch" else source(size)
     return adapt(dataset(), ("small",), mode, start, replace(CONFIG, size=size))
+
+
+def no_validation() -> Dataset:
+    """Return the small world with its validation rows among the training rows: every epoch asked for is run."""
+    data = dataset()
+    return replace(data, split=replace(data.split, role=np.where(data.split.role == VALID, TRAIN, data.split.role)))
 
 
 def shuffled(change: Callable[[np.ndarray], np.ndarray], domain: str = "small") -> Dataset:

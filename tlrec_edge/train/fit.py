@@ -158,7 +158,7 @@ def softmax_loss(
     wanted = (positive >= 0).float() * weight
     chosen = torch.gather(torch.log_softmax(logits, 1), 1, place.clamp(min=0))
     mass = wanted.sum(1)
-    per_example = -(chosen * wanted).nan_to_num(0.0, posinf=0.0, neginf=0.0).sum(1) / mass.clamp(min=1e-9)
+    per_example = -(chosen * wanted).sum(1) / mass.clamp(min=1e-9)
     return per_example[mass > 0].mean()
 
 

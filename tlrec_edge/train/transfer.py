@@ -18,7 +18,7 @@ from tlrec_edge.train.artifact import EdgeModel, Mix, Past
 from tlrec_edge.train.examples import Examples
 from tlrec_edge.train.fit import FitConfig, FitResult, Progress, fit
 from tlrec_edge.train.linear import Interest, empty, no_interest
-from tlrec_edge.train.model import AGES, ModelConfig, TwoTower
+from tlrec_edge.train.model import AGES, ENCODERS, ModelConfig, TwoTower
 from tlrec_edge.train.ranking import mix_parts, ndcg, questions, sample_rows
 from tlrec_edge.train.vocabulary import (
     Vocabulary,
@@ -61,6 +61,18 @@ class TrainConfig:
     interest_rank: int = 16
     interest_penalty: float = 100.0
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.size not in ENCODERS:
+            raise ValueError(f"size must be one of {sorted(ENCODERS)}, not {self.size!r}")
+        for name in ("rate", "tune_rate", "interest_penalty"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be above 0, not {getattr(self, name)}")
+        for name, least in (("width", 1), ("min_buyers", 1), ("interest_rank", 1), ("epochs", 0), ("seed", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, not {getattr(self, name)}")
+        if not 0 <= self.forget <= 1:
+            raise ValueError(f"forget must lie in [0, 1], not {self.forget}")
 
 
 @dataclass(frozen=True)

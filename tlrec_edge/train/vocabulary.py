@@ -105,7 +105,7 @@ def low_rank(matrix: sp.csr_array, rank: int, rounds: int = 4) -> tuple[Floats, 
     a = sp.csr_array(matrix.astype(np.float64))
     back = sp.csr_array(a.T)
     basis = np.linalg.qr(a @ np.random.default_rng(0).standard_normal((a.shape[1], width)))[0]  # (rows, width)
-    for _ in range(rounds):
+    for _ in range(rounds if width < min(matrix.shape) else 0):  # a basis of everything is exact at once
         basis = np.linalg.qr(a @ np.linalg.qr(back @ basis)[0])[0]
     left, values, right = np.linalg.svd((back @ basis).T, full_matrices=False)
     kept = slice(0, rank)

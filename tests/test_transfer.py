@@ -1,0 +1,284 @@
+"""Ways of transferring: what each may learn, what it leaves alone, and that transfer pays where it should."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tlrec_edge.data.build import SplitPlan, prepare_tables
+from tlrec_edge.data.dataset import TEST, Dataset
+from tlrec_edge.data.task import make_tasks
+from tlrec_edge.errors import DataError, ModelError, TrainingError
+from tlrec_edge.train import MODES, EdgeModel, adapt, adapt_auto, evaluate, pretrain
+from tlrec_edge.train import transfer as transfer_module
+from tlrec_edge.train.auto import ORDER
+from tlrec_edge.train.cards import measure_cards, transfer_card
+from tlrec_edge.train.evaluate import baseline_entries, model_entry, pool
+
+from . import train_fixtures
+from .train_fixtures import CONFIG
+
+QUICK = replace(CONFIG, epochs=2)
+OWN = {"history_id.weight", "candidate_id.weight", "bias"}
+
+
+def state(model: EdgeModel) -> Mapping[str, torch.Tensor]:
+    return model.net.state_dict()
+
+
+def vector(model: EdgeModel, side: str, item: str) -> np.ndarray:
+    found: np.ndarray = getattr(model, f"{side}_vectors")[model.ids.index(item)]
+    return found
+
+
+def scores(model: EdgeModel, data: Dataset | None = None) -> np.ndarray:
+    data = data or train_fixtures.dataset()
+    task = make_tasks(data, ("small",)).final
+    return np.asarray(model.scorer(data, task)(np.unique(task.rows.user)))
+
+
+@pytest.mark.parametrize("size", ["fast", "base"])
+@pytest.mark.parametrize("mode", MODES)
+def test_every_mode_gives_a_model_of_the_target(mode: str, size: str) -> None:
+    data = train_fixtures.dataset()
+    config = replace(QUICK, size=size, pretrain_epochs=1)
+    model = adapt(data, ("small",), mode, None if mode == "scratch" else train_fixtures.source(size), config)
+    assert np.isfinite(scores(model)).all()
+    assert (model.about["kind"], model.about["mode"], model.about["domains"]) == ("target", mode, ["small"])
+    assert model.about["source"] == (None if mode == "scratch" else ["big"])
+    assert model.candidates == train_fixtures.SMALL
+    model.check_split(data)
+
+
+@pytest.mark.parametrize("mode", ["scratch", "finetune", "frozen"])
+def test_the_same_seed_gives_the_same_model(mode: str) -> None:
+    start = None if mode == "scratch" else train_fixtures.source()
+    found = [adapt(train_fixtures.dataset(), ("small",), mode, start, replace(QUICK, seed=seed)) for seed in (1, 1, 2)]
+    np.testing.assert_array_equal(scores(found[0]), scores(found[1]))
+    assert np.abs(scores(found[0]) - scores(found[2])).max() > 0
+
+
+def test_zero_shot_trains_nothing() -> None:
+    source, model = state(train_fixtures.source()), state(train_fixtures.model("zero-shot"))
+    for name in set(source) - OWN:
+        torch.testing.assert_close(model[name], source[name], rtol=0, atol=0)
+    assert not model["candidate_id.weight"].any()  # none of the target's items is sold in the source
+
+
+def test_zero_shot_uses_no_interaction_of_the_target() -> None:
+    data = train_fixtures.dataset()
+    sold = np.unique(data.interactions.item[data.interactions.domain == 1])
+    turned = train_fixtures.shuffled(lambda item: sold[(np.searchsorted(sold, item) + 7) % len(sold)])
+    one, other = train_fixtures.model("zero-shot"), adapt(turned, ("small",), "zero-shot", train_fixtures.source())
+    both = [name for name in one.ids[: one.candidates] if name in other.ids[: other.candidates]]
+    assert len(both) > train_fixtures.SMALL - 3
+    for name in both:
+        np.testing.assert_array_equal(vector(one, "candidate", name), vector(other, "candidate", name))
+        np.testing.assert_array_equal(vector(one, "history", name), vector(other, "history", name))
+    assert {name: one.net.bias[i].item() for i, name in enumerate(one.ids[: one.candidates])}.items() >= {
+        (name, other.net.bias[other.ids.index(name)].item()) for name in both
+    }
+
+
+def test_frozen_leaves_the_towers_alone() -> None:
+    source = train_fixtures.source()
+    model = adapt(train_fixtures.no_validation(), ("small",), "frozen", source, QUICK)
+    for name in set(state(source)) - OWN:
+        torch.testing.assert_close(state(model)[name], state(source)[name], rtol=0, atol=0)
+    assert state(model)["candidate_id.weight"].any()
+    for item in ("b0", "b7"):
+        np.testing.assert_allclose(vector(model, "history", item), vector(source, "history", item), atol=1e-6)
+
+
+def test_finetune_starts_at_the_source_and_moves_everything() -> None:
+    data, source = train_fixtures.no_validation(), train_fixtures.source()
+    start, moved = (adapt(data, ("small",), "finetune", source, replace(CONFIG, epochs=n)) for n in (0, 2))
+    for name in set(state(source)) - OWN:
+        torch.testing.assert_close(state(start)[name], state(source)[name], rtol=0, atol=0)
+    np.testing.assert_allclose(vector(start, "history", "b3"), vector(source, "history", "b3"), atol=1e-6)
+    for name in ("encoder.feed_forward.up.weight", "tower.hidden.weight", "candidate_id.weight"):
+        assert not torch.equal(state(moved)[name], state(start)[name])
+
+
+def test_a_source_model_is_not_changed_by_adapting() -> None:
+    source = train_fixtures.source()
+    before = {name: value.clone() for name, value in state(source).items()}
+    for mode in ("finetune", "frozen"):
+        adapt(train_fixtures.dataset(), ("small",), mode, source, QUICK)
+    for name, value in before.items():
+        torch.testing.assert_close(state(source)[name], value, rtol=0, atol=0)
+
+
+def test_pretraining_sees_no_test_row() -> None:
+    data = train_fixtures.dataset()
+    log = data.interactions
+    rng = np.random.default_rng(0)
+    test = data.split.role == TEST
+    item = np.where(test & (log.domain == 0), rng.integers(0, train_fixtures.BIG, len(log)), log.item).astype(np.int32)
+    other = pretrain(replace(data, interactions=replace(log, item=item)), ("big",), CONFIG)
+    for name, value in state(train_fixtures.source()).items():
+        torch.testing.assert_close(state(other)[name], value, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf"), 3e38])
+def test_numbers_that_are_none_do_not_spoil_the_loss(bad: float) -> None:
+    data = train_fixtures.dataset()
+    price = data.features.numeric["price"].copy()
+    price[::5] = bad
+    strange = replace(
+        data, features=replace(data.features, numeric={"price": price, "empty": np.full_like(price, bad)})
+    )
+    source = pretrain(strange, ("big",), replace(CONFIG, pretrain_epochs=1))
+    for mode in ("scratch", "finetune", "zero-shot"):
+        model = adapt(strange, ("small",), mode, None if mode == "scratch" else source, QUICK)
+        assert np.isfinite(scores(model, strange)).all()
+
+
+def test_a_loss_that_is_not_finite_is_an_error() -> None:
+    with pytest.raises(TrainingError, match=r"loss is nan: lower the learning rate \(now 1e\+30\)"):
+        adapt(train_fixtures.dataset(), ("small",), "scratch", None, replace(QUICK, rate=1e30, epochs=9))
+
+
+def test_nothing_to_learn_from_is_no_crash() -> None:
+    """One user with one item: a model that knows popularity, or one line."""
+    data = prepare_tables([train_fixtures.interactions()[["user", "item"]].head(1)], [], None, SplitPlan()).dataset
+    model = adapt(data, ("all",), "scratch", None, QUICK)
+    assert model.candidates == 1
+    with pytest.raises(TrainingError, match="no training example"):
+        pretrain(data, ("all",), QUICK)
+
+
+def test_wrong_calls_name_the_remedy() -> None:
+    data = train_fixtures.dataset()
+    with pytest.raises(ModelError, match="unknown mode 'magic'; known: auto, scratch"):
+        adapt(data, ("small",), "magic")
+    for mode in ("zero-shot", "frozen", "finetune"):
+        with pytest.raises(ModelError, match="give one with --from"):
+            adapt(data, ("small",), mode)
+    with pytest.raises(DataError, match="unknown domain 'tiny'; known: big, small"):
+        adapt(data, ("tiny",), "scratch")
+
+
+@pytest.fixture(scope="module")
+def evaluation() -> Any:
+    data = train_fixtures.dataset()
+    entries = baseline_entries(CONFIG, data)
+    for mode in MODES:
+        entries[mode] = model_entry(train_fixtures.model(mode), data)
+    return evaluate(data, ("small",), entries)
+
+
+def test_transfer_pays_on_the_small_world(evaluation: Any) -> None:
+    reached = {name: float(evaluation.values(name).mean()) for name in evaluation.rankings}
+    assert evaluation.lift("finetune", "scratch").low > 0.05
+    assert evaluation.lift("zero-shot", "popularity").low > 0.05
+    assert evaluation.lift("finetune", "zero-shot").low > 0
+    assert reached["scratch"] == pytest.approx(reached["target-only"])
+    assert reached["scratch"] > reached["popularity"] + 0.05
+    assert min(reached["frozen"], reached["joint"]) > reached["scratch"] + 0.05
+
+
+def test_the_report_has_the_shape_that_readers_expect(evaluation: Any) -> None:
+    report = evaluation.to_json((5, 10), "finetune")
+    assert (report["domain"], report["users"], report["tests"]) == ("small", 240, 240)
+    assert [row["name"] for row in report["rows"]][:5] == ["popularity", "itemcf", "ease-target", "ease", "target-only"]
+    assert all(
+        0 <= row[f"{metric}@5"] <= row[f"{metric}@10"] <= 1 for row in report["rows"] for metric in ("ndcg", "hr")
+    )
+    assert report["lift"]["transfer"]["verdict"] == "better"
+    assert report["lift"]["transfer"]["over"] in ("popularity", "ease-target", "target-only")
+    assert report["lift"]["transfer"]["over"] == evaluation.best_target_only()
+
+
+def test_a_claim_needs_a_source_and_a_shown_lift(evaluation: Any) -> None:
+    assert transfer_card(evaluation, "finetune", ["big"], "finetune")["claim"] == "transfer"
+    assert transfer_card(evaluation, "scratch", None, "scratch")["claim"] == "none"
+    card = transfer_card(evaluation, "finetune", ["big"], "popularity")
+    assert card["claim"] == "none"
+    assert "worse" in card["why"]
+
+
+def test_folds_are_pooled_row_by_row() -> None:
+    data = train_fixtures.dataset("new-users")
+    parts = [evaluate(data, ("small",), baseline_entries(None, data), fold) for fold in range(data.split.folds)]
+    whole = pool(parts)
+    assert whole.tests == sum(part.tests for part in parts)
+    mean = np.average([part.values("ease").mean() for part in parts], weights=[part.tests for part in parts])
+    assert whole.values("ease").mean() == pytest.approx(mean)
+
+
+def test_new_users_gain_from_their_past_elsewhere() -> None:
+    data = train_fixtures.dataset("new-users")
+    model = adapt(data, ("small",), "finetune", train_fixtures.source(), CONFIG, fold=1)
+    result = evaluate(data, ("small",), {**baseline_entries(None, data), "model": model_entry(model, data)}, 1)
+    assert result.lift("model", "popularity").low > 0.05
+    assert model.about["fold"] == 1
+
+
+def test_no_test_question_is_one_line() -> None:
+    data = train_fixtures.dataset()
+    none = replace(data, split=replace(data.split, role=np.zeros_like(data.split.role)))
+    with pytest.raises(DataError, match="leaves no test question in small: prepare with another --split"):
+        evaluate(none, ("small",), baseline_entries(None, none))
+
+
+def test_auto_takes_what_wins() -> None:
+    model, table = adapt_auto(train_fixtures.dataset(), ("small",), train_fixtures.source(), CONFIG)
+    assert [line.mode for line in table] == list(ORDER)
+    assert [line.mode for line in table if line.chosen] == [model.about["mode"]]
+    assert model.about["mode"] in ("frozen", "finetune", "joint")
+    assert model.about["auto"][0]["mode"] == "popularity"
+
+
+def noise() -> Dataset:
+    """Return the small world with a big domain that says nothing of any user or item."""
+    rng = np.random.default_rng(3)
+    data = train_fixtures.shuffled(lambda item: rng.permutation(item), "big")
+    home = np.flatnonzero(data.item_domain == 0)
+    moved = np.arange(len(data.items))
+    moved[home] = rng.permutation(home)
+
+    def mix(values: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(values[i] for i in moved)
+
+    text = {name: mix(values) for name, values in data.features.text.items()}
+    categorical = {name: mix(values) for name, values in data.features.categorical.items()}
+    return replace(data, features=replace(data.features, text=text, categorical=categorical))
+
+
+def test_auto_refuses_a_source_that_is_noise() -> None:
+    data = noise()
+    config = replace(CONFIG, pretrain_epochs=3)
+    model, table = adapt_auto(data, ("small",), pretrain(data, ("big",), config), config)
+    chosen = next(line.mode for line in table if line.chosen)
+    assert chosen in ORDER[:3]
+    assert model.about["source"] is None
+    cards = measure_cards(model, data)
+    assert cards["transfer"]["claim"] == "none"
+    assert "target alone" in cards["transfer"]["why"]
+    assert len(cards["quality"]["rows"]) >= 5
+
+
+def test_auto_without_a_source_still_chooses() -> None:
+    model, table = adapt_auto(train_fixtures.dataset(), ("small",), None, QUICK)
+    assert [line.mode for line in table] == list(ORDER[:3])
+    assert model.about["source"] is None
+
+
+def test_auto_without_validation_rows_asks_for_a_mode() -> None:
+    none = train_fixtures.no_validation()
+    with pytest.raises(DataError, match="this split leaves none: name a mode"):
+        adapt_auto(none, ("small",), train_fixtures.source(), QUICK)
+    model = adapt(none, ("small",), "finetune", train_fixtures.source(), QUICK)
+    assert np.isfinite(scores(model, none)).all()
+
+
+def test_a_new_mode_is_one_entry_of_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(transfer_module.MODES, "mine", transfer_module.zero_shot)
+    model = adapt(train_fixtures.dataset(), ("small",), "mine", train_fixtures.source(), QUICK)
+    assert model.about["mode"] == "mine"
