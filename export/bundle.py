@@ -24,8 +24,9 @@ from tlrec_edge.cold import features_json
 from tlrec_edge.data.dataset import Dataset, Ints
 from tlrec_edge.data.store import dataset_hash, split_hash
 from tlrec_edge.data.task import Task, make_tasks
-from tlrec_edge.errors import ExportError
+from tlrec_edge.errors import BundleError, ExportError
 from tlrec_edge.ids import user_key_hash
+from tlrec_edge.layout import MANIFEST
 from tlrec_edge.train.artifact import MAX_HISTORY, EdgeModel, Past
 from tlrec_edge.train.model import PAD
 from tlrec_edge.train.served import history_of
@@ -74,6 +75,7 @@ def export_bundle(
     """
     config = config or ExportConfig()
     path = Path(path)
+    check_target(path)
     task = make_tasks(dataset, tuple(model.about["domains"]), model.about.get("fold")).final
     past = Past.of(task.history, model.rows(dataset), task.n_users, len(model.ids))
     users = _sample_users(past, config.seed)
@@ -94,7 +96,7 @@ def export_bundle(
     write_bundle(draft, manifest, arrays, strings, blobs)
     try:
         parity = measure_parity(model, dataset, task, past, users, draft)
-        if parity.max_error > config.tolerance:
+        if not parity.max_error <= config.tolerance:  # NaN included
             raise ExportError(
                 f"parity gate: the bundle's scores differ from the torch model's by {parity.max_error:.2g}, "
                 f"allowed are {config.tolerance:g}; train again with another --seed or report the model"
@@ -103,6 +105,12 @@ def export_bundle(
         shutil.rmtree(draft, ignore_errors=True)
     write_bundle(path, manifest | {"parity": asdict(parity)}, arrays, strings, blobs)
     return parity
+
+
+def check_target(path: Path) -> None:
+    """Raise BundleError where a bundle may not be written: over something that is none."""
+    if path.exists() and not (path / MANIFEST).is_file() and (not path.is_dir() or any(path.iterdir())):
+        raise BundleError(f"{path} exists and is no bundle folder: choose another --out")
 
 
 def _sample_users(past: Past, seed: int) -> Ints:

@@ -11,7 +11,7 @@ from tlrec_edge.quantize.prune import prune_feed_forward
 from tlrec_edge.quantize.tables import quantize_tables
 
 from tlrec_edge.data.dataset import Dataset
-from tlrec_edge.data.task import Task, make_tasks
+from tlrec_edge.data.task import Task, Tasks, make_tasks
 from tlrec_edge.metrics import METRICS, clustered
 from tlrec_edge.train.artifact import EdgeModel
 from tlrec_edge.train.ranking import rank_rows, sample_rows
@@ -60,8 +60,9 @@ class Compression:
 
 
 def compress(
-    model: EdgeModel, dataset: Dataset, config: CompressConfig | None = None, say: Callable[[str], None] | None = None
-) -> Compression:
+    model: EdgeModel, dataset: Dataset, config: CompressConfig | None = None,
+    say: Callable[[str], None] | None = None, tasks: Tasks | None = None,
+) -> Compression:  # fmt: skip
     """Prune the feed-forward width, then quantize the tables; a step outside the budget is left out.
 
     Quality is measured on the target's validation rows, paired with the uncompressed model; the rows of a user count
@@ -69,7 +70,7 @@ def compress(
     the level.
     """
     config = config or CompressConfig()
-    tasks = make_tasks(dataset, tuple(model.about["domains"]), model.about.get("fold"))
+    tasks = tasks or make_tasks(dataset, tuple(model.about["domains"]), model.about.get("fold"))
     asked = sample_rows(tasks.choose)
     steps = [Step("float32", *_quality(model, model, dataset, asked), served_bytes(model), True, "reference")]
     reference, now = model, model

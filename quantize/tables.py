@@ -12,8 +12,8 @@ from tlrec_edge.train.artifact import EdgeModel, RowTable, Tables
 
 def quantize_rows(vectors: NDArray[np.float32]) -> RowTable:
     """Round each row to -127..127 by its largest magnitude; the error of an entry is at most half the row's scale."""
-    largest = np.abs(vectors).max(1, initial=0.0)
-    scale = np.where(largest > 0, largest / 127.0, 1.0).astype(np.float32)
+    scale = np.abs(vectors).max(1, initial=0.0).astype(np.float32) / np.float32(127.0)
+    scale = np.where(scale > np.finfo(np.float32).tiny, scale, np.float32(1.0))  # zero, or too small to divide by
     rows = np.clip(np.rint(vectors / scale[:, None]), -127, 127).astype(np.int8)
     return RowTable(rows, scale)
 

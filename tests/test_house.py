@@ -53,7 +53,8 @@ MAY_IMPORT = {
     "train": {"core", "data", "bundle", "runtime"},
     "quantize": {"core", "data", "train"},
     "export": {"core", "data", "train", "bundle", "runtime"},
-    "cli": {"core", "bundle", "runtime", "bench", "report", "data", "train", "quantize", "export"},
+    "demo": {"core", "bundle", "runtime", "bench", "report", "data", "train", "quantize", "export"},
+    "cli": {"core", "bundle", "runtime", "bench", "report", "data", "train", "quantize", "export", "demo"},
 }
 LIGHT = {"core", "bundle", "runtime", "bench", "report", "cli"}
 

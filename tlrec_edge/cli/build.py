@@ -116,11 +116,12 @@ def export(
     """Write MODEL as a bundle: graphs, tables, cards; refused where its scores are not the model's."""
     from dataclasses import asdict
 
-    from tlrec_edge.export import ExportConfig, export_bundle
+    from tlrec_edge.export import ExportConfig, check_target, export_bundle
     from tlrec_edge.train.cards import measure_cards
 
     if plain_user_ids and not with_users:
         raise click.UsageError("--plain-user-ids goes with --with-users")
+    check_target(out)
     loaded, data = _open(model, dataset, domain)
     kind = ("plain" if plain_user_ids else "hashed") if with_users else None
     with progress("export") as say:

