@@ -91,7 +91,7 @@ def export_bundle(
     tower = item_tower_graph(model)
     if tower is not None:
         blobs |= {"item_tower.onnx": tower, "features.json": features_json(model.features)}
-        arrays["text_table"] = model.features.text_table
+        arrays["text_table"] = model.features.text_table.astype(np.float16)
     draft = path.parent / f".{path.name}.unproven"
     write_bundle(draft, manifest, arrays, strings, blobs)
     try:

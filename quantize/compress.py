@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -46,11 +47,10 @@ class Step:
     why: str
 
     def to_json(self) -> dict[str, Any]:
-        return {
-            "step": self.name,
-            "ndcg@10": self.ndcg,
-            **{k: v for k, v in asdict(self).items() if k not in ("name", "ndcg")},
-        }
+        """Return plain data; a figure that could not be measured is None."""
+        named = {"step": self.name, "ndcg@10": self.ndcg}
+        data = named | {k: v for k, v in asdict(self).items() if k not in ("name", "ndcg")}
+        return {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in data.items()}
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
 _WORD = re.compile(r"\w+")
+_CHUNK = 8192
 
 
 class TowerInputs(NamedTuple):
@@ -45,7 +46,7 @@ def hash_tokens(texts: Sequence[str], buckets: int) -> tuple[NDArray[np.int64], 
     return np.array(columns, np.int64), np.array(rows, np.int64)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class FeatureEncoder:
     """Fitted feature schema; plain data, so it travels in a bundle.
 
@@ -58,7 +59,7 @@ class FeatureEncoder:
     vocabulary: Mapping[str, tuple[str, ...]]
     quantiles: Mapping[str, tuple[float, ...]]
     text_table: Floats
-    _codes: dict[str, dict[str, int]] = field(init=False, repr=False, compare=False, default_factory=dict)
+    _codes: dict[str, dict[str, int]] = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         for column, values in self.vocabulary.items():
@@ -88,12 +89,19 @@ class FeatureEncoder:
         present = [columns[name] for name in (*self.text_columns, *self.vocabulary) if name in columns]
         texts = [" ".join(str(value) for value in row if value) for row in zip(*present, strict=True)] or [""] * n
         distinct = {text: place for place, text in enumerate(dict.fromkeys(texts))}
-        buckets, rows = hash_tokens(list(distinct), len(self.text_table))
-        summed = np.zeros((len(distinct), self.text_table.shape[1]), np.float32)
-        np.add.at(summed, rows, self.text_table[buckets])
+        words = list(distinct)
+        summed = np.concatenate([self._sum_tokens(words[i : i + _CHUNK]) for i in range(0, len(words), _CHUNK)])
         summed = summed[[distinct[text] for text in texts]]
         norm = np.linalg.norm(summed, axis=1, keepdims=True)
         return np.asarray(summed / np.maximum(norm, 1e-12), np.float32)
+
+    def _sum_tokens(self, texts: Sequence[str]) -> Floats:
+        buckets, rows = hash_tokens(texts, len(self.text_table))
+        summed = np.zeros((len(texts), self.text_table.shape[1]), np.float32)
+        present, start = np.unique(rows, return_index=True)  # rows rise, so a text's tokens stand together
+        if len(present):
+            summed[present] = np.add.reduceat(self.text_table[buckets], start, axis=0)
+        return summed
 
 
 def _number(value: Any) -> float:

@@ -78,8 +78,8 @@ def compress(
     rows = [
         [
             s["step"],
-            f"{s['ndcg@10']:.4f}",
-            f"{s['ratio']:.4f} ({s['se']:.4f})",
+            _figure(s["ndcg@10"]),
+            f"{_figure(s['ratio'])} ({_figure(s['se'])})",
             f"{s['bytes']:,}",
             "kept" if s["kept"] else "left out",
             s["why"],
@@ -87,6 +87,10 @@ def compress(
         for s in steps
     ]
     echo_table(["step", "validation NDCG@10", "ratio (SE)", "bytes", "", "why"], rows, f"{out}")
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
 
 
 @click.command()

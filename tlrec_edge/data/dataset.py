@@ -119,9 +119,12 @@ class Split:
         return int(self.fold.max(initial=-1)) + 1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Dataset:
-    """Users, items, domains and what happened between them, with the split that every later stage obeys."""
+    """Users, items, domains and what happened between them, with the split that every later stage obeys.
+
+    Compared and hashed by identity; ``store.dataset_hash`` tells contents apart.
+    """
 
     users: tuple[str, ...]
     items: tuple[str, ...]

@@ -130,7 +130,7 @@ def run_demo(out: Path, config: DemoConfig | None = None, say: Callable[[str], N
     result = DemoResult(
         new_users, warm, shipped.steps, parity, sizes, bench, shopper, bought, best, clock.seconds, out / "report.html"
     )
-    write_report(result, prepared, source, shipped, config)
+    write_report(result, prepared, source, config)
     return result
 
 
@@ -198,8 +198,8 @@ def recommend_new(dataset: Dataset, task: Task, bundle: Path) -> tuple[str, tupl
         return dataset.users[user], bought, recommender.recommend(history, 10)
 
 
-def write_report(result: DemoResult, prepared: Prepared, source: EdgeModel, shipped: Fold, config: DemoConfig) -> None:
+def write_report(result: DemoResult, prepared: Prepared, source: EdgeModel, config: DemoConfig) -> None:
     """Write report.html and the JSON it was made from."""
-    story = tell(result, prepared, source, shipped, config)
+    story = tell(result, prepared, source, config)
     result.report.with_suffix(".json").write_text(json.dumps(story, ensure_ascii=False, indent=1), encoding="utf-8")
     result.report.write_text(render(story), encoding="utf-8")

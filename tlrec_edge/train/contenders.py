@@ -40,6 +40,11 @@ def open_contender(path: Path, dataset: Dataset) -> Contender:
             )
 
         def entry(tasks: Tasks) -> Ranking:
+            if tuple(about.get("domains") or ()) != tasks.final.domains:
+                raise BundleError(
+                    f"{path} was made for {', '.join(about.get('domains') or ('no domain',))}, "
+                    f"not for {', '.join(tasks.final.domains)}: give its own --domain"
+                )
             task = tasks.final.target_only() if about.get("mode") == "scratch" else tasks.final
             return rank_rows(bundle_scorer(recommender, dataset, task), task)
 

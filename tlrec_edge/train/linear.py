@@ -49,31 +49,55 @@ def item_cf(x: sp.csr_array, columns: Ints, similarity: str = "jaccard") -> sp.c
     return sp.csr_array((value, (both.row, both.col)), shape=both.shape)
 
 
-def ease(x: sp.csr_array, columns: Ints, penalty: float) -> Floats:
-    """Fit EASE (Steck, WWW 2019) for the candidates' columns only. Shape (items, C).
+class Ease:
+    """EASE (Steck, WWW 2019) for the candidates' columns only, over binary ``x`` (users, items).
 
     Works in the smaller of items and users: with more items than users through the Woodbury identity
     ``(X'X + pI)^-1 = (I - X'(XX' + pI)^-1 X) / p``, which never forms an items-by-items matrix.
     """
-    x = x[np.diff(x.indptr) > 0].astype(np.float64)
-    place = np.arange(len(columns))
-    chosen = x.tocsc()[:, columns]
-    if x.shape[0] < x.shape[1]:
-        kernel = (x @ x.T).toarray()
-        kernel[np.diag_indices_from(kernel)] += penalty
-        inverse = -(x.T @ np.linalg.solve(kernel, chosen.toarray()))
-        inverse[columns, place] += 1.0
-        inverse /= penalty
-    else:
-        gram = (x.T @ x).toarray()
-        gram[np.diag_indices_from(gram)] += penalty
-        unit = np.zeros((x.shape[1], len(columns)))
-        unit[columns, place] = 1.0
-        inverse = np.linalg.solve(gram, unit) if len(columns) < x.shape[1] // 2 else np.linalg.inv(gram)[:, columns]
-    weights = -inverse / inverse[columns, place]
-    weights[columns, place] = 0.0
-    result: Floats = weights.astype(np.float32)
-    return result
+
+    def __init__(self, x: sp.csr_array, columns: Ints) -> None:
+        self.x = x[np.diff(x.indptr) > 0].astype(np.float64)
+        self.columns, self.place = columns, np.arange(len(columns))
+        self.chosen = self.x.tocsc()[:, columns]
+        self.by_user = self.x.shape[0] < self.x.shape[1]
+        self.gram = (self.x @ self.x.T if self.by_user else self.x.T @ self.x).toarray()
+
+    def weights(self, penalty: float) -> Floats:
+        """Return the item-item weights (items, C), 0 from a candidate to itself."""
+        if self.by_user:
+            inner, own = self._solve(penalty)
+            weights = (self.x.T @ inner) / (penalty * own)
+        else:
+            unit = np.zeros((self.x.shape[1], len(self.columns)))
+            unit[self.columns, self.place] = 1.0
+            inverse = np.linalg.solve(self._regular(penalty), unit)
+            weights = -inverse / inverse[self.columns, self.place]
+        weights[self.columns, self.place] = 0.0
+        result: Floats = weights.astype(np.float32)
+        return result
+
+    def scores(self, history: sp.csr_array, penalty: float) -> Floats:
+        """Return ``history @ weights`` (u, C) without forming the weights where users are fewer than items."""
+        if not self.by_user:
+            product: Floats = history @ self.weights(penalty)
+            return product
+        inner, own = self._solve(penalty)
+        through = (history @ self.x.T) @ inner - history[:, self.columns].toarray()  # (u, C)
+        scores = through / (penalty * own) + history[:, self.columns].toarray()
+        result: Floats = scores.astype(np.float32)
+        return result
+
+    def _solve(self, penalty: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return ``(XX' + pI)^-1 X_c`` (users, C) and the candidates' own entries of the inverse (C,)."""
+        inner: NDArray[np.float64] = np.linalg.solve(self._regular(penalty), self.chosen.toarray())
+        own: NDArray[np.float64] = (1.0 - np.asarray(self.chosen.multiply(inner).sum(0)).ravel()) / penalty
+        return inner, own
+
+    def _regular(self, penalty: float) -> NDArray[np.float64]:
+        regular: NDArray[np.float64] = self.gram.copy()
+        regular[np.diag_indices_from(regular)] += penalty
+        return regular
 
 
 def keep_largest(weights: Floats, a_column: int, a_row: int) -> sp.csr_array:

@@ -158,7 +158,7 @@ def _fresh(context: Context) -> Draft:
     """Start from co-occurrence vectors of the task's own training part."""
     dataset, task, config = context.dataset, context.task, context.config
     vocabulary = build_vocabulary(dataset, task, config.min_buyers)
-    features = fit_features(dataset, np.arange(len(dataset.items), dtype=np.int32))
+    features = context.source.features if context.source is not None else fit_features(dataset)
     inputs = encode_features(dataset, features, vocabulary.dataset_rows)
     shape = ModelConfig(
         size=config.size, width=config.width, feed_forward=2 * config.width,
@@ -322,6 +322,8 @@ def adapt(
         raise ModelError(f"unknown mode {mode!r}; known: auto, {', '.join(MODES)}")
     config = config or config_of(source)
     tasks = tasks or make_tasks(dataset, domains, fold)
+    if mode == "zero-shot":  # nothing is chosen by the target's rows, so there is nothing to fit again
+        tasks = replace(tasks, choose=tasks.final)
     candidate = choose(Context(dataset, tasks.choose, source, config, say, linear), mode)
     return settle(candidate, Context(dataset, tasks.final, source, config, say), tasks, fold)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -14,8 +16,8 @@ from tlrec_edge.data.task import Task
 from tlrec_edge.features import FeatureEncoder, TowerInputs, hash_tokens
 
 Floats = NDArray[np.float32]
-BUCKETS = 16_384
-TEXT_WIDTH = 128
+BUCKETS = 8_192
+TEXT_WIDTH = 64
 KNOTS = 33
 MAX_TEXTS = 20_000
 
@@ -44,34 +46,41 @@ def build_vocabulary(dataset: Dataset, task: Task, min_buyers: int = 1) -> Vocab
     return Vocabulary(tuple(dataset.items[i] for i in order), len(task.candidates), order, rows)
 
 
-def fit_features(dataset: Dataset, known: Ints) -> FeatureEncoder:
-    """Fit the feature schema on the items ``known``: vocabularies, quantile knots, and latent semantic text vectors."""
+@lru_cache(maxsize=1)
+def fit_features(dataset: Dataset) -> FeatureEncoder:
+    """Fit the feature schema on all items: vocabularies, quantile knots, and latent semantic text vectors.
+
+    Features of the target's items are known before anyone buys there, so they take part; no behaviour is looked at.
+    """
     table = dataset.features
-    vocabulary = {
-        name: tuple(sorted({values[i] for i in known if values[i]})) for name, values in table.categorical.items()
-    }
+    vocabulary = {name: tuple(sorted(set(values) - {""})) for name, values in table.categorical.items()}
     quantiles = {}
     for name, values in table.numeric.items():
-        finite = values[known][np.isfinite(values[known])]
+        finite = values[np.isfinite(values)]
         if len(finite):
             knots = np.quantile(finite.astype(np.float64), np.linspace(0.0, 1.0, KNOTS))
             quantiles[name] = tuple(np.maximum.accumulate(knots).tolist())
     columns = (*table.text, *vocabulary)
     raw = raw_columns(dataset)
-    texts = {" ".join(str(raw[name][i]) for name in columns) for i in known}
+    texts = {" ".join(row) for row in zip(*(map(str, raw[name]) for name in columns), strict=True)}
     return FeatureEncoder(tuple(table.text), vocabulary, quantiles, _text_table(sorted(texts)))
 
 
-def raw_columns(dataset: Dataset) -> Mapping[str, tuple[str, ...] | Floats]:
+def raw_columns(dataset: Dataset) -> dict[str, Sequence[Any]]:
     """Return all feature columns by name."""
     table = dataset.features
-    return {**table.text, **table.categorical, **table.numeric}
+    return {**table.text, **table.categorical, **{name: values.tolist() for name, values in table.numeric.items()}}
 
 
 def encode_features(dataset: Dataset, encoder: FeatureEncoder, rows: Ints) -> TowerInputs:
     """Encode the features of dataset rows for the item tower."""
-    columns = {name: [values[i] for i in rows] for name, values in raw_columns(dataset).items()}
-    return encoder.encode(columns, len(rows))
+    return TowerInputs(*(part[rows] for part in _encode_all(dataset, encoder)))
+
+
+@lru_cache(maxsize=1)
+def _encode_all(dataset: Dataset, encoder: FeatureEncoder) -> TowerInputs:
+    # Folds and modes of one dataset ask for the same items again and again.
+    return encoder.encode(raw_columns(dataset), len(dataset.items))
 
 
 def _text_table(texts: list[str]) -> Floats:
@@ -92,7 +101,8 @@ def _text_table(texts: list[str]) -> Floats:
         return np.zeros((0, 0), np.float32)
     _, values, right = low_rank(weighted, width)
     right[:, values < 1e-4 * values[0]] = 0.0  # directions that no text takes
-    return np.where(frequency[:, None] > 0, idf[:, None] * right, 0.0).astype(np.float32)
+    table = np.where(frequency[:, None] > 0, idf[:, None] * right, 0.0)
+    return table.astype(np.float16).astype(np.float32)  # a bundle stores it in half precision
 
 
 def low_rank(matrix: sp.csr_array, rank: int, rounds: int = 4) -> tuple[Floats, Floats, Floats]:

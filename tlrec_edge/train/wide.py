@@ -14,8 +14,8 @@ from tlrec_edge.data.names import SALES_NAMES, plain
 from tlrec_edge.data.task import Task
 from tlrec_edge.metrics import METRICS, rank_of_positive
 from tlrec_edge.train.linear import (
+    Ease,
     Interest,
-    ease,
     empty,
     group_counts,
     interest_ridge,
@@ -92,8 +92,9 @@ def choose_linear(task: Task, data: LinearData, say: Callable[[str], None] | Non
         question.columns.shape
     )
     best = LinearChoice(PENALTIES[0], 0.0, -1.0)
+    solver = Ease(data.train, data.columns)
     for penalty in PENALTIES:
-        scores = question.pick(history @ ease(data.train, data.columns, penalty))
+        scores = question.pick(solver.scores(history, penalty))
         for share in POPULARITY_WEIGHTS:
             rank = rank_of_positive(scores + share * prior, question.valid)
             reached = float(METRICS["ndcg"](rank, 10).mean())
@@ -108,7 +109,7 @@ def sparse_ease(data: LinearData, penalty: float) -> sp.csr_array:
     """Fit EASE and cut it for serving. Shape (N, C)."""
     if not data.train.nnz:
         return empty(data.train.shape[1], len(data.columns))
-    return keep_largest(ease(data.train, data.columns, penalty), A_COLUMN, A_ROW)
+    return keep_largest(Ease(data.train, data.columns).weights(penalty), A_COLUMN, A_ROW)
 
 
 def interest_groups(dataset: Dataset, vocabulary: Vocabulary, counted: Ints) -> tuple[Ints, int]:
