@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from tlrec_edge.data.task import make_tasks
-from tlrec_edge.train.linear import ease, group_counts, interest_ridge, item_cf, keep_largest, popularity
+from tlrec_edge.train.linear import Ease, group_counts, interest_ridge, item_cf, keep_largest, popularity
 from tlrec_edge.train.ranking import mix_parts
 from tlrec_edge.train.wide import LinearData, choose_linear
 
@@ -35,12 +35,16 @@ def test_ease_is_the_textbooks(users: int, items: int, few: bool, penalty: float
     x = binary(users, items)
     columns = np.arange(items)[:: 4 if few else 1][::-1].astype(np.int32)
     wanted = textbook_ease(x.toarray().astype(np.float64), penalty)[:, columns]
-    np.testing.assert_allclose(ease(x, columns, penalty), wanted, atol=1e-5)
+    solver = Ease(x, columns)
+    np.testing.assert_allclose(solver.weights(penalty), wanted, atol=1e-5)
+    history = binary(9, items, seed=1)
+    np.testing.assert_allclose(solver.scorer(penalty)(history), history @ wanted, atol=1e-5)
+    np.testing.assert_allclose(solver.scorer(penalty)(history[[2]]), history[[2]] @ wanted, atol=1e-5)
 
 
 def test_ease_of_items_nobody_bought_is_zero() -> None:
     x = sp.csr_array(np.array([[1, 1, 0], [1, 0, 0]], np.float32))
-    weights = ease(x, np.arange(3, dtype=np.int32), 1.0)
+    weights = Ease(x, np.arange(3, dtype=np.int32)).weights(1.0)
     assert not weights[2].any()
     assert not weights[:, 2].any()
 

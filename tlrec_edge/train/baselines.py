@@ -28,8 +28,9 @@ def item_cf_scorer(task: Task, similarity: str = "jaccard") -> Scorer:
 def ease_scorer(task: Task, choice: LinearChoice) -> Scorer:
     """Score by EASE over the whole history plus weighted log popularity."""
     data = LinearData.of(task, _rows(task))
-    solver, prior = Ease(data.train, data.columns), choice.popularity_weight * log_popularity(task)
-    return lambda users: solver.scores(data.history[users], choice.penalty) + prior
+    score = Ease(data.train, data.columns).scorer(choice.penalty)
+    prior = choice.popularity_weight * log_popularity(task)
+    return lambda users: score(data.history[users]) + prior
 
 
 def _rows(task: Task) -> np.ndarray[tuple[int], np.dtype[np.int32]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -77,20 +78,26 @@ class Ease:
         result: Floats = weights.astype(np.float32)
         return result
 
-    def scores(self, history: sp.csr_array, penalty: float) -> Floats:
-        """Return ``history @ weights`` (u, C) without forming the weights where users are fewer than items."""
+    def scorer(self, penalty: float) -> Callable[[sp.csr_array], Floats]:
+        """Solve once and return ``history -> history @ weights`` (u, C).
+
+        Where users are fewer than items the weights are never formed.
+        """
         if not self.by_user:
-            product: Floats = history @ self.weights(penalty)
-            return product
+            weights = self.weights(penalty)
+            return lambda history: np.asarray(history @ weights, np.float32)
         inner, own = self._solve(penalty)
-        through = (history @ self.x.T) @ inner - history[:, self.columns].toarray()  # (u, C)
-        scores = through / (penalty * own) + history[:, self.columns].toarray()
-        result: Floats = scores.astype(np.float32)
-        return result
+
+        def score(history: sp.csr_array) -> Floats:
+            self_weight = history[:, self.columns].toarray()  # (u, C)
+            through = (history @ self.x.T) @ inner - self_weight
+            return np.asarray(through / (penalty * own) + self_weight, np.float32)
+
+        return score
 
     def _solve(self, penalty: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return ``(XX' + pI)^-1 X_c`` (users, C) and the candidates' own entries of the inverse (C,)."""
-        inner: NDArray[np.float64] = np.linalg.solve(self._regular(penalty), self.chosen.toarray())
+        inner = np.asarray(np.linalg.solve(self._regular(penalty), self.chosen.toarray()), np.float64)
         own: NDArray[np.float64] = (1.0 - np.asarray(self.chosen.multiply(inner).sum(0)).ravel()) / penalty
         return inner, own
 

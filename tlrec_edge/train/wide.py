@@ -94,7 +94,7 @@ def choose_linear(task: Task, data: LinearData, say: Callable[[str], None] | Non
     best = LinearChoice(PENALTIES[0], 0.0, -1.0)
     solver = Ease(data.train, data.columns)
     for penalty in PENALTIES:
-        scores = question.pick(solver.scores(history, penalty))
+        scores = question.pick(solver.scorer(penalty)(history))
         for share in POPULARITY_WEIGHTS:
             rank = rank_of_positive(scores + share * prior, question.valid)
             reached = float(METRICS["ndcg"](rank, 10).mean())
