@@ -153,7 +153,7 @@ def test_features_by_hand() -> None:
 
 def test_fitted_features_of_the_small_world() -> None:
     data = train_fixtures.dataset()
-    encoder = fit_features(data, np.arange(len(data.items), dtype=np.int32))
+    encoder = fit_features(data)
     assert encoder.vocabulary == {"category": tuple(sorted(train_fixtures.TASTES))}
     found = encode_features(data, encoder, np.arange(len(data.items), dtype=np.int32))
     assert np.isfinite(found.text).all()

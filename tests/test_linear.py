@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -12,7 +14,7 @@ from hypothesis.extra import numpy as arrays
 from tlrec_edge.data.task import make_tasks
 from tlrec_edge.train.linear import Ease, group_counts, interest_ridge, item_cf, keep_largest, popularity
 from tlrec_edge.train.ranking import mix_parts
-from tlrec_edge.train.wide import LinearData, choose_linear
+from tlrec_edge.train.wide import LinearData, choose_linear, sales_prior
 
 from . import train_fixtures
 
@@ -122,3 +124,19 @@ def test_a_part_that_tells_nothing_gets_no_weight() -> None:
     assert weights[0] == 0
     assert weights[1] > 0
     assert reached > mix_parts([rng.random((200, 11))], valid)[1]
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_the_sales_column_starts_the_bias_of_items_never_sold(bad: float) -> None:
+    data = train_fixtures.dataset()
+    rows = np.arange(5, dtype=np.int32)
+
+    def prior(*values: float) -> list[float]:
+        sold = np.full(len(data.items), bad, np.float32)
+        sold[: len(values)] = values
+        changed = replace(data, features=replace(data.features, numeric={"sales": sold}))
+        return sales_prior(changed, rows).tolist()  # type: ignore[no-any-return]
+
+    assert prior(0, np.e - 1, np.e**2 - 1, bad, -5) == pytest.approx([-0.75, 0.25, 1.25, 0.0, -0.75])
+    assert prior() == [0.0] * 5
+    assert sales_prior(data, rows).tolist() == [0.0] * 5

@@ -98,8 +98,8 @@ class Ease:
     def _solve(self, penalty: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return ``(XX' + pI)^-1 X_c`` (users, C) and the candidates' own entries of the inverse (C,)."""
         inner = np.asarray(np.linalg.solve(self._regular(penalty), self.chosen.toarray()), np.float64)
-        own: NDArray[np.float64] = (1.0 - np.asarray(self.chosen.multiply(inner).sum(0)).ravel()) / penalty
-        return inner, own
+        met = np.asarray(self.chosen.multiply(inner).sum(0), np.float64).ravel()
+        return inner, (1.0 - met) / penalty
 
     def _regular(self, penalty: float) -> NDArray[np.float64]:
         regular: NDArray[np.float64] = self.gram.copy()

@@ -74,7 +74,8 @@ def raw_columns(dataset: Dataset) -> dict[str, Sequence[Any]]:
 
 def encode_features(dataset: Dataset, encoder: FeatureEncoder, rows: Ints) -> TowerInputs:
     """Encode the features of dataset rows for the item tower."""
-    return TowerInputs(*(part[rows] for part in _encode_all(dataset, encoder)))
+    every = _encode_all(dataset, encoder)
+    return TowerInputs(every.text[rows], every.numeric[rows], every.categories[rows])
 
 
 @lru_cache(maxsize=1)

@@ -45,9 +45,10 @@ def sales_prior(dataset: Dataset, rows: Ints) -> NDArray[np.float32]:
     """Return the centred log of the items' sales column, 0 where it is missing or there is none. Shape (n,)."""
     for name, values in dataset.features.numeric.items():
         if plain(name) in SALES_NAMES:
-            sold = np.log1p(np.maximum(values[rows], 0.0))
-            centred: NDArray[np.float32] = np.nan_to_num(sold - np.nanmean(sold)).astype(np.float32)
-            return centred
+            known = np.isfinite(values[rows])
+            sold = np.log1p(np.maximum(np.where(known, values[rows], 0.0), 0.0))
+            centred: NDArray[np.float32] = np.where(known, sold - sold.sum() / max(known.sum(), 1), 0.0)
+            return centred.astype(np.float32)
     return np.zeros(len(rows), np.float32)
 
 
