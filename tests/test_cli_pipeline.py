@@ -351,6 +351,7 @@ def test_a_model_of_another_split_is_refused(work: Path, tmp_path: Path) -> None
     given = ("--interactions", work / "log.csv", "--items", work / "items.csv", "--split", "last-basket")
     ok("prepare", *given, "--out", tmp_path / "ds")
     for command in (
+        ("adapt", tmp_path / "ds", "--domain", "small", "--from", work / "source", "--out", tmp_path / "out"),
         ("evaluate", work / "model", tmp_path / "ds", "--domain", "small"),
         ("evaluate", work / "bundle", tmp_path / "ds", "--domain", "small"),
         ("compress", work / "model", tmp_path / "ds", "--domain", "small", "--out", tmp_path / "out"),

@@ -86,8 +86,9 @@ def test_zero_shot_uses_no_interaction_of_the_target() -> None:
 
 
 def test_frozen_leaves_the_towers_alone() -> None:
-    source = train_fixtures.source()
-    model = adapt(train_fixtures.no_validation(), ("small",), "frozen", source, QUICK)
+    data = train_fixtures.no_validation()
+    source = train_fixtures.source_of(data)
+    model = adapt(data, ("small",), "frozen", source, QUICK)
     for name in set(state(source)) - OWN:
         torch.testing.assert_close(state(model)[name], state(source)[name], rtol=0, atol=0)
     assert state(model)["candidate_id.weight"].any()
@@ -96,13 +97,19 @@ def test_frozen_leaves_the_towers_alone() -> None:
 
 
 def test_finetune_starts_at_the_source_and_moves_everything() -> None:
-    data, source = train_fixtures.no_validation(), train_fixtures.source()
+    data = train_fixtures.no_validation()
+    source = train_fixtures.source_of(data)
     start, moved = (adapt(data, ("small",), "finetune", source, replace(CONFIG, epochs=n)) for n in (0, 2))
     for name in set(state(source)) - OWN:
         torch.testing.assert_close(state(start)[name], state(source)[name], rtol=0, atol=0)
     np.testing.assert_allclose(vector(start, "history", "b3"), vector(source, "history", "b3"), atol=1e-6)
     for name in ("encoder.feed_forward.up.weight", "tower.hidden.weight", "candidate_id.weight"):
         assert not torch.equal(state(moved)[name], state(start)[name])
+
+
+def test_joint_training_names_its_source_though_it_has_no_model_of_it() -> None:
+    model = adapt(train_fixtures.dataset(), ("small",), "joint", None, replace(QUICK, pretrain_epochs=1))
+    assert model.about["source"] == ["big"]
 
 
 def test_a_source_model_is_not_changed_by_adapting() -> None:
@@ -164,6 +171,16 @@ def test_wrong_calls_name_the_remedy() -> None:
         adapt(data, ("tiny",), "scratch")
 
 
+def test_a_source_that_may_know_the_answers_is_refused() -> None:
+    data = train_fixtures.dataset("last-basket")
+    both = pretrain(data, ("big", "small"), replace(QUICK, pretrain_epochs=1))
+    for start, words in ((train_fixtures.source(), "under another split"), (both, "already learned from small")):
+        with pytest.raises(ModelError, match=words):
+            adapt(data, ("small",), "finetune", start, QUICK)
+        with pytest.raises(ModelError, match=words):
+            adapt_auto(data, ("small",), start, QUICK)
+
+
 @pytest.fixture(scope="module")
 def evaluation() -> Any:
     data = train_fixtures.dataset()
@@ -214,7 +231,7 @@ def test_folds_are_pooled_row_by_row() -> None:
 
 def test_new_users_gain_from_their_past_elsewhere() -> None:
     data = train_fixtures.dataset("new-users")
-    model = adapt(data, ("small",), "finetune", train_fixtures.source(), CONFIG, fold=1)
+    model = adapt(data, ("small",), "finetune", train_fixtures.source_of(data), CONFIG, fold=1)
     result = evaluate(data, ("small",), {**baseline_entries(None, data), "model": model_entry(model, data)}, 1)
     assert result.lift("model", "popularity").low > 0.05
     assert model.about["fold"] == 1
@@ -273,8 +290,8 @@ def test_auto_without_a_source_still_chooses() -> None:
 def test_auto_without_validation_rows_asks_for_a_mode() -> None:
     none = train_fixtures.no_validation()
     with pytest.raises(DataError, match="this split leaves none: name a mode"):
-        adapt_auto(none, ("small",), train_fixtures.source(), QUICK)
-    model = adapt(none, ("small",), "finetune", train_fixtures.source(), QUICK)
+        adapt_auto(none, ("small",), train_fixtures.source_of(none), QUICK)
+    model = adapt(none, ("small",), "finetune", train_fixtures.source_of(none), QUICK)
     assert np.isfinite(scores(model, none)).all()
 
 

@@ -113,6 +113,12 @@ def _model(mode: str, size: str) -> EdgeModel:
     return adapt(dataset(), ("small",), mode, start, replace(CONFIG, size=size))
 
 
+def source_of(data: Dataset) -> EdgeModel:
+    """Return a hasty source model of another dataset: a source serves one split only."""
+    return pretrain(data, ("big",), replace(CONFIG, pretrain_epochs=3))
+
+
+@cache
 def no_validation() -> Dataset:
     """Return the small world with its validation rows among the training rows: every epoch asked for is run."""
     data = dataset()

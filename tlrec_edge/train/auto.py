@@ -11,7 +11,7 @@ from tlrec_edge.metrics import METRICS, Array, paired_lift
 from tlrec_edge.train.artifact import EdgeModel
 from tlrec_edge.train.fit import Progress
 from tlrec_edge.train.ranking import rank_rows
-from tlrec_edge.train.transfer import Candidate, Context, TrainConfig, choose, config_of, settle
+from tlrec_edge.train.transfer import Candidate, Context, TrainConfig, check_source, choose, config_of, settle
 
 ORDER = ("popularity", "linear", "scratch", "zero-shot", "frozen", "finetune", "joint")
 """Candidates from simple to complex; the first three know the target alone."""
@@ -38,6 +38,7 @@ def adapt_auto(
     A candidate takes over only with a paired lift of two standard errors, clustered by user. Raises DataError where
     the split leaves no validation rows to choose by.
     """
+    check_source(source, dataset, domains)
     config = config or config_of(source)
     tasks = tasks or make_tasks(dataset, domains, fold)
     if not len(tasks.choose.rows):

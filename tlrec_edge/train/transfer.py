@@ -132,7 +132,8 @@ def _pretrain_task(dataset: Dataset, task: Task, config: TrainConfig, say: Progr
     run = FitConfig(epochs=epochs, rate=config.rate, seed=config.seed)
     result = _fit_net(draft, examples, run, None, say)
     about = {
-        "kind": "source", "domains": list(task.domains), "train": asdict(config), "epochs": result.epochs,
+        "kind": "source", "domains": list(task.domains), "split_sha256": split_hash(dataset),
+        "train": asdict(config), "epochs": result.epochs,
         "losses": list(result.losses),
     }  # fmt: skip
     return replace(draft.model, about=about)
@@ -320,12 +321,29 @@ def adapt(
     """
     if mode not in MODES:
         raise ModelError(f"unknown mode {mode!r}; known: auto, {', '.join(MODES)}")
+    check_source(source, dataset, domains)
     config = config or config_of(source)
     tasks = tasks or make_tasks(dataset, domains, fold)
     if mode == "zero-shot":  # nothing is chosen by the target's rows, so there is nothing to fit again
         tasks = replace(tasks, choose=tasks.final)
     candidate = choose(Context(dataset, tasks.choose, source, config, say, linear), mode)
     return settle(candidate, Context(dataset, tasks.final, source, config, say), tasks, fold)
+
+
+def check_source(source: EdgeModel | None, dataset: Dataset, domains: tuple[str, ...]) -> None:
+    """Raise ModelError where the source may have learned what the target is validated or tested on."""
+    if source is None:
+        return
+    if source.about.get("split_sha256") != split_hash(dataset):
+        raise ModelError(
+            "the source model was trained under another split than this dataset's: pretrain it again on this dataset"
+        )
+    seen = [name for name in domains if name in source.about["domains"]]
+    if seen:
+        raise ModelError(
+            f"the source model has already learned from {', '.join(seen)}: pretrain on the other domains, "
+            "or leave --from out and learn from all at once with --mode joint"
+        )
 
 
 def config_of(source: EdgeModel | None) -> TrainConfig:
@@ -335,19 +353,29 @@ def config_of(source: EdgeModel | None) -> TrainConfig:
 
 def settle(candidate: Candidate, context: Context, tasks: Tasks, fold: int | None) -> EdgeModel:
     """Fit a candidate again on all that may be learned from, and write down where it came from."""
-    mode, choices, source = candidate.mode, candidate.choices, context.source
+    mode, choices = candidate.mode, candidate.choices
     model = candidate.model
     if len(tasks.final.train) > len(tasks.choose.train):
         model = _build(context, mode, choices)
     return model.with_about(
         kind="target", mode=mode, domains=list(context.task.domains), fold=fold, train=asdict(context.config),
         split_sha256=split_hash(context.dataset),
-        source=None if source is None or mode == "scratch" else list(source.about["domains"]),
+        source=_source_domains(mode, context),
         choices={
             "epochs": choices.epochs, "penalty": choices.linear.penalty, "mix": asdict(choices.mix),
             "validation_ndcg@10": choices.ndcg if len(tasks.choose.rows) else None,
         },
     )  # fmt: skip
+
+
+def _source_domains(mode: str, context: Context) -> list[str] | None:
+    """Name the domains beside the target that the model learned from; None where there are none."""
+    if mode == "scratch":
+        return None
+    if mode == "joint":
+        train, names = context.task.train, context.dataset.domains
+        return [names[i] for i in np.unique(train.domain[~context.task.in_target(train)])] or None
+    return None if context.source is None else list(context.source.about["domains"])
 
 
 def choose(context: Context, mode: str) -> Candidate:
