@@ -190,7 +190,7 @@ def test_only_items_never_sold_are_a_target_too(tmp_path: Path) -> None:
     log[log["domain"] == "big"].to_csv(tmp_path / "log.csv", index=False)
     train_fixtures.items().to_csv(tmp_path / "items.csv", index=False)
     ok("prepare", "--interactions", tmp_path / "log.csv", "--items", tmp_path / "items.csv", "--out", tmp_path / "ds")
-    ok("pretrain", tmp_path / "ds", "--domains", "big", "--out", tmp_path / "source")
+    ok("pretrain", tmp_path / "ds", "--domains", "big", "--epochs", 15, "--out", tmp_path / "source")
     ok(
         "adapt",
         tmp_path / "ds",
