@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +20,7 @@ from tlrec_edge.bench import BenchConfig, run_bench
 from tlrec_edge.data.build import Prepared
 from tlrec_edge.data.dataset import Dataset
 from tlrec_edge.data.presets import prepare_preset
-from tlrec_edge.data.store import save_dataset
+from tlrec_edge.data.store import load_dataset, save_dataset
 from tlrec_edge.data.task import Task, make_tasks
 from tlrec_edge.demo.story import tell
 from tlrec_edge.export import Parity, export_bundle
@@ -103,12 +107,9 @@ def run_demo(out: Path, config: DemoConfig | None = None, say: Callable[[str], N
     source = pretrain(dataset, tuple(name for name in dataset.domains if name != config.target), knobs)
     source.save(out / "source")
 
-    folds = []
-    for fold in range(dataset.split.folds if config.folds is None else config.folds):
-        clock("adapt, compress, evaluate", f"shoppers new to {config.target}, fold {fold + 1} of {dataset.split.folds}")
-        folds.append(run_fold(dataset, target, source, knobs, fold))
-    clock("adapt, compress, evaluate", "warm shoppers, and the model that is shipped")
-    shipped = run_fold(dataset, target, source, knobs, None)
+    count = dataset.split.folds if config.folds is None else config.folds
+    clock("adapt, compress, evaluate", f"{count} folds of shoppers new to {config.target}, then the warm ones")
+    shipped, *folds = run_folds(out, target, knobs, (None, *range(count)), say)
     new_users = pool([fold.evaluation for fold in folds])
     clock("export", "int8 bundle, and a float32 one to compare")
     model = shipped.models["compressed"]
@@ -132,6 +133,40 @@ def run_demo(out: Path, config: DemoConfig | None = None, say: Callable[[str], N
     )
     write_report(result, prepared, source, config)
     return result
+
+
+def run_folds(
+    out: Path, target: tuple[str, ...], knobs: TrainConfig, folds: Sequence[int | None], say: Callable[[str], None]
+) -> list[Fold]:
+    """Run folds side by side, one process and one thread for each core."""
+    jobs = [(out, target, knobs, fold) for fold in folds]
+    with _one_thread_each(), ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as workers:
+        done = []
+        for fold, result in zip(folds, workers.map(_fold_job, jobs), strict=True):
+            say(f"  {'warm shoppers' if fold is None else f'fold {fold + 1}'} done")
+            done.append(result)
+        return done
+
+
+@contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """Let child processes compute with one thread each: small matrices gain nothing from more."""
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+    before = {name: os.environ.get(name) for name in names}
+    os.environ.update(dict.fromkeys(names, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _fold_job(job: tuple[Path, tuple[str, ...], TrainConfig, int | None]) -> Fold:
+    out, target, knobs, fold = job
+    return run_fold(load_dataset(out / "dataset"), target, EdgeModel.load(out / "source"), knobs, fold)
 
 
 def run_fold(

@@ -31,9 +31,7 @@ COMMANDS = (
 )
 
 
-def tell(
-    result: DemoResult, prepared: Prepared, source: EdgeModel, shipped: Fold, config: DemoConfig
-) -> dict[str, Any]:
+def tell(result: DemoResult, prepared: Prepared, source: EdgeModel, config: DemoConfig) -> dict[str, Any]:
     """Return the report's data."""
     dataset = prepared.dataset
     packages = ("torch", "onnx", "onnxruntime", "numpy", "pandas", "scipy", "tlrec-edge")
@@ -54,8 +52,8 @@ def tell(
             ),
             _section(
                 f"Warm shoppers of {config.target}", result.warm, "compressed",
-                "Pairs bought for the first time in weeks 41 to 53, by the model that is shipped; `bundle` is the bundle "
-                "itself, asked the way a service asks it.",
+                "Pairs bought for the first time in weeks 41 to 53, by the model that is shipped; `bundle` is the "
+                "bundle itself, asked the way a service asks it.",
             ),
         ],
         "sizes": [{"name": name, "bytes": size} for name, size in result.sizes.items()],
