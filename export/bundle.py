@@ -27,6 +27,7 @@ from tlrec_edge.data.task import Task, make_tasks
 from tlrec_edge.errors import BundleError, ExportError
 from tlrec_edge.ids import user_key_hash
 from tlrec_edge.layout import MANIFEST
+from tlrec_edge.rowwise import exact_limit
 from tlrec_edge.train.artifact import MAX_HISTORY, EdgeModel, Past
 from tlrec_edge.train.model import PAD
 from tlrec_edge.train.served import history_of
@@ -155,13 +156,8 @@ def _arrays(model: EdgeModel, past: Past, users: Ints) -> tuple[dict[str, NDArra
     }
     vectors = model.user_vectors(past, users) if len(users) else np.zeros((1, d), np.float32)
     interests = model.user_interests(past.matrix[users]) if len(users) else np.zeros((1, r), np.float32)
-    limit = [exact_limit(d), exact_limit(max(r, 1))]
+    limit = [exact_limit(d), exact_limit(r)]
     return arrays, [_power_of_two(vectors, limit[0]), _power_of_two(interests, limit[1])], limit
-
-
-def exact_limit(width: int) -> int:
-    """Return the largest user integer for which every partial sum of an int8 dot product is exact in float32."""
-    return min(32_767, (2**24 - 1) // (127 * width))
 
 
 def _power_of_two(vectors: Floats, limit: int) -> float:

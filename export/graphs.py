@@ -26,18 +26,21 @@ def encoder_graph(model: EdgeModel) -> bytes:
 
 
 class _Tower(nn.Module):
-    """The item tower behind the inputs it really has: those of width 0 are left out of the graph."""
+    """The item tower behind the inputs it really has: those of width 0 are left out of the graph.
 
-    def __init__(self, tower: ItemTower, present: tuple[bool, bool, bool]) -> None:
+    The candidate side comes out as it is scored, times the weight of the deep part.
+    """
+
+    def __init__(self, tower: ItemTower, present: tuple[bool, bool, bool], weight: float) -> None:
         super().__init__()
-        self.tower, self.present = tower, present
+        self.tower, self.present, self.weight = tower, present, weight
 
     def forward(self, *given: Tensor) -> tuple[Tensor, Tensor]:
         inputs = iter(given)
         nothing = given[0].new_zeros((given[0].shape[0], 0))
         text, numeric, categories = (next(inputs) if there else nothing for there in self.present)
-        result: tuple[Tensor, Tensor] = self.tower(text, numeric, categories)
-        return result
+        history, candidate = self.tower(text, numeric, categories)
+        return history, candidate * self.weight
 
 
 def item_tower_graph(model: EdgeModel) -> bytes | None:
@@ -50,7 +53,7 @@ def item_tower_graph(model: EdgeModel) -> bytes | None:
     given = {
         name: torch.zeros(2, value.shape[1], dtype=value.dtype) for name, value in inputs.items() if value.shape[1]
     }
-    module = _Tower(net.tower, present)  # type: ignore[arg-type]
+    module = _Tower(net.tower, present, model.mix.deep)  # type: ignore[arg-type]
     return _export(module, tuple(given.values()), list(given), ["history", "candidate"])
 
 

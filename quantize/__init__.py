@@ -2,7 +2,7 @@
 
 from tlrec_edge.quantize.compress import CompressConfig, Compression, Step, compress
 from tlrec_edge.quantize.prune import prune_feed_forward
-from tlrec_edge.quantize.tables import quantize_rows, quantize_tables
+from tlrec_edge.quantize.tables import quantize_tables
 
 __all__ = [
     "CompressConfig",
@@ -10,6 +10,5 @@ __all__ = [
     "Step",
     "compress",
     "prune_feed_forward",
-    "quantize_rows",
     "quantize_tables",
 ]

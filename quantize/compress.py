@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -13,7 +12,7 @@ from tlrec_edge.quantize.tables import quantize_tables
 
 from tlrec_edge.data.dataset import Dataset
 from tlrec_edge.data.task import Task, Tasks, make_tasks
-from tlrec_edge.metrics import METRICS, clustered
+from tlrec_edge.metrics import METRICS, clustered, measured
 from tlrec_edge.train.artifact import EdgeModel
 from tlrec_edge.train.ranking import rank_rows, sample_rows
 
@@ -50,7 +49,7 @@ class Step:
         """Return plain data; a figure that could not be measured is None."""
         named = {"step": self.name, "ndcg@10": self.ndcg}
         data = named | {k: v for k, v in asdict(self).items() if k not in ("name", "ndcg")}
-        return {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in data.items()}
+        return measured(data)
 
 
 @dataclass(frozen=True)

@@ -7,15 +7,8 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from tlrec_edge.rowwise import quantize_rows
 from tlrec_edge.train.artifact import EdgeModel, RowTable, Tables
-
-
-def quantize_rows(vectors: NDArray[np.float32]) -> RowTable:
-    """Round each row to -127..127 by its largest magnitude; the error of an entry is at most half the row's scale."""
-    scale = np.abs(vectors).max(1, initial=0.0).astype(np.float32) / np.float32(127.0)
-    scale = np.where(scale > np.finfo(np.float32).tiny, scale, np.float32(1.0))  # zero, or too small to divide by
-    rows = np.clip(np.rint(vectors / scale[:, None]), -127, 127).astype(np.int8)
-    return RowTable(rows, scale)
 
 
 def quantize_tables(model: EdgeModel) -> EdgeModel:
@@ -24,8 +17,12 @@ def quantize_tables(model: EdgeModel) -> EdgeModel:
     return replace(
         model,
         tables=Tables(
-            quantize_rows(plain.history_vectors),
-            quantize_rows(plain.candidate_vectors),
-            quantize_rows(plain.interest_vectors),
+            _table(plain.history_vectors),
+            _table(plain.candidate_vectors),
+            _table(plain.interest_vectors),
         ),
     )
+
+
+def _table(vectors: NDArray[np.float32]) -> RowTable:
+    return RowTable(*quantize_rows(vectors))

@@ -11,11 +11,12 @@ import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
 from tlrec_edge.bundle import Bundle, write_bundle
-from tlrec_edge.cold import features_json, quantize_rows
+from tlrec_edge.cold import features_json
 from tlrec_edge.features import FeatureEncoder
 from tlrec_edge.ids import user_key_hash
 from tlrec_edge.layout import EVENTS
-from tlrec_edge.synth import IR, OPSET, exact_limit, pooling_encoder
+from tlrec_edge.rowwise import exact_limit, store_rows
+from tlrec_edge.synth import IR, OPSET, pooling_encoder
 
 USER_KEY = "00112233445566778899aabbccddeeff"
 
@@ -85,9 +86,9 @@ def item_tower(d: int, rng: np.random.Generator) -> bytes:
 def tables(small: Small, rng: np.random.Generator) -> dict[str, np.ndarray]:
     n, c, d, r = small.items, small.candidates, small.d, small.r
     dtype = np.dtype("i1" if small.tables == "int8" else "f4")
-    history_rows, history_scale = quantize_rows(rng.normal(0, 0.5, (n, d)).astype(np.float32), dtype)
-    deep, deep_scale = quantize_rows(rng.normal(0, 0.5, (c, d)).astype(np.float32), dtype)
-    interest, interest_scale = quantize_rows(rng.normal(0, 0.3, (c, r)).astype(np.float32), dtype)
+    history_rows, history_scale = store_rows(rng.normal(0, 0.5, (n, d)).astype(np.float32), dtype)
+    deep, deep_scale = store_rows(rng.normal(0, 0.5, (c, d)).astype(np.float32), dtype)
+    interest, interest_scale = store_rows(rng.normal(0, 0.3, (c, r)).astype(np.float32), dtype)
     wide = rng.random((n, c)) < 0.1
     return {
         "history_rows": history_rows,

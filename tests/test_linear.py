@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as arrays
 
 from tlrec_edge.data.task import make_tasks
 from tlrec_edge.train.linear import Ease, group_counts, interest_ridge, item_cf, keep_largest, popularity
-from tlrec_edge.train.ranking import mix_parts
+from tlrec_edge.train.mix import mix_parts
 from tlrec_edge.train.wide import LinearData, choose_linear, sales_prior
 
 from . import train_fixtures

@@ -10,12 +10,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
-from tlrec_edge.quantize import CompressConfig, compress, prune_feed_forward, quantize_rows, quantize_tables
+from tlrec_edge.quantize import CompressConfig, compress, prune_feed_forward, quantize_tables
 from tlrec_edge.quantize import compress as package_compress
 from tlrec_edge.quantize.compress import served_bytes
 
 from tlrec_edge.data.task import make_tasks
+from tlrec_edge.rowwise import quantize_rows
 from tlrec_edge.train import EdgeModel
+from tlrec_edge.train.artifact import RowTable
 
 from . import train_fixtures
 
@@ -34,7 +36,7 @@ def spread(table: np.ndarray) -> float:
 
 @given(arrays.arrays(np.float32, st.tuples(st.integers(1, 5), st.integers(0, 8)), elements=finite))
 def test_an_entry_is_off_by_half_a_step_at_most(vectors: np.ndarray) -> None:
-    table = quantize_rows(vectors)
+    table = RowTable(*quantize_rows(vectors))
     assert (table.rows.dtype, table.rows.shape) == (np.int8, vectors.shape)
     error = np.abs(table.vectors() - vectors)
     assert (error <= table.scale[:, None] * 0.5001 + 1e-30).all()
@@ -44,7 +46,7 @@ def test_an_entry_is_off_by_half_a_step_at_most(vectors: np.ndarray) -> None:
 
 def test_rows_have_scales_of_their_own() -> None:
     vectors = np.array([[0, 0], [1e-6, -3e-6], [100, 50], [1e-42, 0]], np.float32)
-    table = quantize_rows(vectors)
+    table = RowTable(*quantize_rows(vectors))
     assert table.rows[:3].tolist() == [[0, 0], [42, -127], [127, 64]]
     assert not table.vectors()[0].any()
     assert np.isfinite(table.vectors()).all()

@@ -14,8 +14,7 @@ from tlrec_edge.data.build import SplitPlan, prepare_tables
 from tlrec_edge.data.dataset import TEST, Dataset
 from tlrec_edge.data.task import make_tasks
 from tlrec_edge.errors import DataError, ModelError, TrainingError
-from tlrec_edge.train import MODES, EdgeModel, adapt, adapt_auto, evaluate, pretrain
-from tlrec_edge.train import transfer as transfer_module
+from tlrec_edge.train import MODES, EdgeModel, adapt, adapt_auto, evaluate, modes, pretrain
 from tlrec_edge.train.auto import ORDER
 from tlrec_edge.train.cards import measure_cards, transfer_card
 from tlrec_edge.train.evaluate import baseline_entries, model_entry, pool
@@ -296,6 +295,6 @@ def test_auto_without_validation_rows_asks_for_a_mode() -> None:
 
 
 def test_a_new_mode_is_one_entry_of_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(transfer_module.MODES, "mine", transfer_module.zero_shot)
+    monkeypatch.setitem(modes.MODES, "mine", modes.zero_shot)
     model = adapt(train_fixtures.dataset(), ("small",), "mine", train_fixtures.source(), QUICK)
     assert model.about["mode"] == "mine"

@@ -16,6 +16,7 @@ from tlrec_edge.features import FeatureEncoder, TowerInputs
 from tlrec_edge.graph import Graph
 from tlrec_edge.ids import ItemId, as_text
 from tlrec_edge.layout import FEATURES, ITEM_TOWER
+from tlrec_edge.rowwise import store_rows
 
 Floats = NDArray[np.float32]
 Features = Mapping[ItemId, Mapping[str, Any]]
@@ -44,8 +45,8 @@ class ColdItems:
         items = {as_text(key): values for key, values in features.items()}
         columns = self._columns(items)
         history, candidate = self._run(self._encode(columns, len(items), text_vectors))
-        rows, scale = quantize_rows(history, self._dtype)
-        deep, deep_scale = quantize_rows(candidate, self._dtype)
+        rows, scale = store_rows(history, self._dtype)
+        deep, deep_scale = store_rows(candidate, self._dtype)
         n, first = len(items), self._shape.items + len(added.rows)
         wide = np.zeros((n, self._shape.d + self._shape.r), self._dtype)
         wide[:, : self._shape.d] = deep
@@ -115,12 +116,3 @@ def features_json(encoder: FeatureEncoder) -> bytes:
         "quantiles": {column: list(knots) for column, knots in encoder.quantiles.items()},
     }
     return json.dumps(schema, ensure_ascii=False).encode()
-
-
-def quantize_rows(vectors: Floats, dtype: np.dtype[Any]) -> tuple[NDArray[Any], Floats]:
-    """Return rows and a scale each: int8 in -127..127 by the row's largest value, or float32 as they are."""
-    if dtype.kind == "f":
-        return vectors.astype(np.float32), np.ones(len(vectors), np.float32)
-    largest = np.abs(vectors).max(axis=1, initial=0.0)
-    scale = np.where(largest > 0, largest / np.float32(127), np.float32(1)).astype(np.float32)
-    return np.rint(vectors / scale[:, None]).clip(-127, 127).astype(np.int8), scale

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,7 +53,7 @@ def auc(rank: Array, others: NDArray[np.integer]) -> Array:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean with its standard error clustered by user, and the mean over users of the user means."""
+    """A mean with its standard error clustered by user (NaN for one user), and the mean over users of their means."""
 
     mean: float
     se: float
@@ -66,8 +68,13 @@ def clustered(values: Array, users: NDArray[np.integer]) -> Estimate:
     mean = float(values.mean())
     count = np.bincount(code)
     total = np.bincount(code, weights=values - mean)
-    se = float(np.sqrt((total**2).sum()) / len(values))
+    se = float(np.sqrt((total**2).sum()) / len(values)) if len(count) > 1 else float("nan")  # one draw has no spread
     return Estimate(mean, se, float((np.bincount(code, weights=values) / count).mean()))
+
+
+def measured(figures: Mapping[str, Any]) -> dict[str, Any]:
+    """Replace NaN by None: what was not measured is null in JSON."""
+    return {key: None if isinstance(v, float) and math.isnan(v) else v for key, v in figures.items()}
 
 
 @dataclass(frozen=True)
@@ -82,7 +89,7 @@ class Lift:
     @property
     def verdict(self) -> str:
         """Say ``better`` or ``worse`` from two standard errors on, else ``no difference shown``."""
-        if abs(self.mean) < 2 * self.se or not self.se > 0:
+        if not self.se > 0 or abs(self.mean) < 2 * self.se:
             return "no difference shown"
         return "better" if self.mean > 0 else "worse"
 

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from tlrec_edge.bundle import Bundle
 from tlrec_edge.bundle_writer import BundleWriter
-from tlrec_edge.cold import quantize_rows
 from tlrec_edge.errors import MissingExtraError
 from tlrec_edge.layout import ENCODER, ROW_DTYPES
+from tlrec_edge.rowwise import exact_limit, store_rows
 
 Floats = NDArray[np.float32]
 OPSET, IR = 18, 9
@@ -126,11 +126,6 @@ def pooling_encoder(dim: int, length: int, seed: int) -> bytes:
     return blob
 
 
-def exact_limit(width: int) -> int:
-    """Return the largest user integer that keeps every int8 dot product of this width exact in float32."""
-    return (2**24 - 1) // (127 * max(1, width))
-
-
 def _manifest(config: SynthConfig) -> dict[str, Any]:
     model = {"size": "fast", "mode": "synthetic", "d": config.dim, "r": config.interest, "L": config.length}
     model |= {"N": config.rows, "C": config.items, "g": 1, "G": config.groups, "event_count": 5, "pad": -1e9}
@@ -165,14 +160,14 @@ def _write_vectors(writer: BundleWriter, config: SynthConfig, rng: np.random.Gen
     for start, end in _chunks(n):
         centre = centres[np.arange(start, end) % config.clusters]
         vectors = (centre + 0.5 * rng.standard_normal(centre.shape, np.float32)) * np.float32(d**-0.5)
-        history_rows[start:end], history_scale[start:end] = quantize_rows(vectors, dtype)
+        history_rows[start:end], history_scale[start:end] = store_rows(vectors, dtype)
         if start >= c:
             continue
         end = min(end, c)
         deep = vectors[: end - start] + rng.normal(0, 0.2 * d**-0.5, (end - start, d)).astype(np.float32)
-        candidate_rows[start:end, :d], candidate_scale[start:end, 0] = quantize_rows(deep, dtype)
+        candidate_rows[start:end, :d], candidate_scale[start:end, 0] = store_rows(deep, dtype)
         interest = rng.normal(0, 0.1, (end - start, r)).astype(np.float32)
-        candidate_rows[start:end, d:], candidate_scale[start:end, 1] = quantize_rows(interest, dtype)
+        candidate_rows[start:end, d:], candidate_scale[start:end, 1] = store_rows(interest, dtype)
     writer.array("history_scale", history_scale)
     writer.array("candidate_scale", candidate_scale)
 

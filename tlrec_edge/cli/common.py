@@ -80,6 +80,11 @@ def progress(what: str) -> Iterator[Callable[[str], None]]:
     yield say
 
 
+def figure(value: float | None) -> str:
+    """Format a figure; what was not measured is a dash."""
+    return "-" if value is None else f"{value:.4f}"
+
+
 def echo_table(head: Sequence[str], rows: Sequence[Sequence[str]], title: str) -> None:
     """Print a table; numbers are set flush right."""
     from rich.console import Console

@@ -13,6 +13,7 @@ from tlrec_edge.cli.common import (
     dataset_argument,
     domain_option,
     echo_table,
+    figure,
     json_option,
     open_dataset,
     out_option,
@@ -38,8 +39,8 @@ SIZES = ("fast", "base")
 def pretrain(dataset: Path, domains: str, out: Path, size: str, epochs: int | None, min_buyers: int, seed: int) -> None:
     """Train a model on source domains of DATASET."""
     from tlrec_edge.train.artifact import check_target
-    from tlrec_edge.train.transfer import TrainConfig
-    from tlrec_edge.train.transfer import pretrain as run
+    from tlrec_edge.train.config import TrainConfig
+    from tlrec_edge.train.pretrain import pretrain as run
 
     check_target(out)
     data = open_dataset(dataset)
@@ -72,10 +73,10 @@ def adapt(
     """Adapt to the target domain of DATASET; choices are made on its validation rows."""
     from dataclasses import replace
 
+    from tlrec_edge.train.adapt import adapt as run
+    from tlrec_edge.train.adapt import config_of
     from tlrec_edge.train.artifact import EdgeModel, check_target
     from tlrec_edge.train.auto import adapt_auto
-    from tlrec_edge.train.transfer import adapt as run
-    from tlrec_edge.train.transfer import config_of
 
     check_target(out)
     data = open_dataset(dataset)
@@ -168,11 +169,11 @@ def show_evaluation(report: Mapping[str, Any], ks: tuple[int, ...] = (10,)) -> N
     rows = []
     for row in report["rows"]:
         cells = [
-            f"{row[f'{m}@{k}']:.4f}" + (f" ({row[f'ndcg@{k}.se']:.4f})" if m == "ndcg" else "")
+            figure(row[f"{m}@{k}"]) + (f" ({figure(row[f'ndcg@{k}.se'])})" if m == "ndcg" else "")
             for k in ks
             for m in ("ndcg", "hr", "mrr")
         ]
-        rows.append([row["name"], *cells, f"{row['auc']:.4f}", f"{row['ndcg@10.by_user']:.4f}"])
+        rows.append([row["name"], *cells, figure(row["auc"]), figure(row["ndcg@10.by_user"])])
     echo_table(
         head, rows, f"{report['domain']}: {report['tests']:,} tests of {report['users']:,} users; SE clustered by user"
     )
@@ -180,7 +181,7 @@ def show_evaluation(report: Mapping[str, Any], ks: tuple[int, ...] = (10,)) -> N
         [
             key,
             f"{lift['of']} over {lift['over']}",
-            f"{lift['ndcg@10']:+.4f} ({lift['se']:.4f})",
+            f"{lift['ndcg@10']:+.4f} ({figure(lift['se'])})",
             f"{lift['low']:+.4f} .. {lift['high']:+.4f}",
             lift["verdict"],
         ]

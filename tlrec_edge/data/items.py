@@ -119,7 +119,8 @@ def line_up(raw: RawItems, log: CleanLog, items: Sequence[str]) -> tuple[ItemTab
         if kind == "numeric":
             numbers = read_numbers(raw.frame[column])
             made_missing += int(numbers.bad.sum())
-            numeric[column] = np.append(numbers.values, np.nan)[rows].astype(np.float32)
+            with np.errstate(over="ignore"):  # beyond float32: infinite, so missing
+                numeric[column] = np.append(numbers.values, np.nan)[rows].astype(np.float32)
         else:
             (text if kind == "text" else categorical)[column] = _pick(_as_text(raw.frame[column]), rows)
     names = _pick(_as_text(raw.frame[raw.name_column]), rows) if raw.name_column else ("",) * len(items)

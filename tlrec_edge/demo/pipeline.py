@@ -27,13 +27,15 @@ from tlrec_edge.export import Parity, export_bundle
 from tlrec_edge.quantize import CompressConfig, Step, compress
 from tlrec_edge.report import render
 from tlrec_edge.tables import TableWriter
+from tlrec_edge.train.adapt import adapt
 from tlrec_edge.train.artifact import EdgeModel
 from tlrec_edge.train.baselines import tuned_ease
 from tlrec_edge.train.cards import quality_card, transfer_card
+from tlrec_edge.train.config import TrainConfig
 from tlrec_edge.train.evaluate import Entry, Evaluation, baseline_entries, evaluate, model_entry, pool
+from tlrec_edge.train.pretrain import pretrain
 from tlrec_edge.train.ranking import rank_rows
 from tlrec_edge.train.served import bundle_scorer, history_of
-from tlrec_edge.train.transfer import TrainConfig, adapt, pretrain
 
 MODES = {"target-only": "scratch", "zero-shot": "zero-shot", "finetune": "finetune"}
 """Name in the tables -> transfer mode."""

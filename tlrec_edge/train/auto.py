@@ -8,10 +8,12 @@ from tlrec_edge.data.dataset import Dataset
 from tlrec_edge.data.task import Tasks, make_tasks
 from tlrec_edge.errors import DataError
 from tlrec_edge.metrics import METRICS, Array, paired_lift
+from tlrec_edge.train.adapt import Candidate, check_source, choose, config_of, settle
 from tlrec_edge.train.artifact import EdgeModel
+from tlrec_edge.train.config import TrainConfig
+from tlrec_edge.train.draft import Context
 from tlrec_edge.train.fit import Progress
 from tlrec_edge.train.ranking import rank_rows
-from tlrec_edge.train.transfer import Candidate, Context, TrainConfig, check_source, choose, config_of, settle
 
 ORDER = ("popularity", "linear", "scratch", "zero-shot", "frozen", "finetune", "joint")
 """Candidates from simple to complex; the first three know the target alone."""

@@ -7,9 +7,10 @@ from typing import Any
 
 from tlrec_edge.data.dataset import Dataset
 from tlrec_edge.data.task import make_tasks
+from tlrec_edge.metrics import measured
 from tlrec_edge.train.artifact import EdgeModel
+from tlrec_edge.train.config import TrainConfig
 from tlrec_edge.train.evaluate import Evaluation, baseline_entries, evaluate, model_entry
-from tlrec_edge.train.transfer import TrainConfig
 
 
 def measure_cards(model: EdgeModel, dataset: Dataset, say: Callable[[str], None] | None = None) -> dict[str, Any]:
@@ -31,10 +32,10 @@ def transfer_card(evaluation: Evaluation, mode: str, source: list[str] | None, m
         return {"claim": "none", "why": "the model learned from the target alone"}
     of, over = evaluation.lifts(model)["transfer"]
     lift = evaluation.lift(of, over)
-    card = {
+    card = measured({
         "mode": mode, "source": list(source), "over": over, "ndcg@10": lift.mean, "se": lift.se, "low": lift.low,
         "high": lift.high, "users": evaluation.users, "tests": evaluation.tests,
-    }  # fmt: skip
+    })  # fmt: skip
     if lift.verdict != "better":
         why = f"NDCG@10 {lift.mean:+.4f} (SE {lift.se:.4f}) over {over}: {lift.verdict}"
         return {"claim": "none", "why": why, **card}

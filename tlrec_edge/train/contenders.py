@@ -12,10 +12,10 @@ from tlrec_edge.data.store import split_hash
 from tlrec_edge.data.task import Tasks
 from tlrec_edge.errors import BundleError
 from tlrec_edge.train.artifact import EdgeModel
+from tlrec_edge.train.config import TrainConfig
 from tlrec_edge.train.evaluate import Entry, model_entry
 from tlrec_edge.train.ranking import Ranking, rank_rows
 from tlrec_edge.train.served import bundle_scorer
-from tlrec_edge.train.transfer import TrainConfig
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,12 @@ import numpy as np
 from tlrec_edge.data.dataset import Dataset
 from tlrec_edge.data.task import Task, Tasks, make_tasks
 from tlrec_edge.errors import DataError
-from tlrec_edge.metrics import METRICS, Lift, describe, paired_lift
+from tlrec_edge.metrics import METRICS, Lift, describe, measured, paired_lift
+from tlrec_edge.train.adapt import adapt
 from tlrec_edge.train.artifact import EdgeModel
 from tlrec_edge.train.baselines import ease_scorer, item_cf_scorer, popularity_scorer, tuned_ease
+from tlrec_edge.train.config import TrainConfig
 from tlrec_edge.train.ranking import Ranking, Scorer, rank_rows
-from tlrec_edge.train.transfer import TrainConfig, adapt
 from tlrec_edge.train.wide import LinearChoice
 
 Entry = Callable[[Tasks], Ranking]
@@ -60,7 +61,7 @@ class Evaluation:
 
     def rows(self, ks: tuple[int, ...] = (10,)) -> list[dict[str, Any]]:
         return [
-            {"name": name, **describe(ranking.rank, ranking.others, ranking.user, ks)}
+            {"name": name, **measured(describe(ranking.rank, ranking.others, ranking.user, ks))}
             for name, ranking in self.rankings.items()
         ]
 
@@ -68,10 +69,10 @@ class Evaluation:
         lifts = {}
         for key, (of, over) in self.lifts(model).items():
             lift = self.lift(of, over)
-            lifts[key] = {
+            lifts[key] = measured({
                 "of": of, "over": over, "ndcg@10": lift.mean, "se": lift.se, "low": lift.low, "high": lift.high,
                 "verdict": lift.verdict,
-            }  # fmt: skip
+            })  # fmt: skip
         return {
             "domain": ", ".join(self.domains), "users": self.users, "tests": self.tests, "rows": self.rows(ks),
             "lift": lifts, "choices": dict(self.choices),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -97,42 +97,3 @@ def sample_rows(task: Task, most: int = 2000) -> Task:
         return task
     pick = np.sort(np.random.default_rng(0).choice(len(task.rows), most, replace=False))
     return replace(task, rows=task.rows.where(pick))
-
-
-PARTS = ("deep", "wide", "interest", "bias")
-
-
-def mix_parts(
-    parts: Sequence[Floats], valid: Bools, grid: Sequence[float] = (0, 0.25, 0.5, 1, 2, 4)
-) -> tuple[tuple[float, ...], float]:
-    """Choose the weight of each part by coordinate ascent on NDCG@10.
-
-    ``parts`` are scores (m, 1 + k), positive first. Weights are in units of one over a part's spread within a row; a
-    part that is constant gets 0. Returns the weights and the value reached.
-    """
-    spread = np.array([float(np.std(p - p.mean(1, keepdims=True))) for p in parts])
-    scaled = [p / s if s > 0 else np.zeros_like(p) for p, s in zip(parts, spread, strict=True)]
-    usable = [i for i, s in enumerate(spread) if s > 0]
-
-    def value(weights: NDArray[np.float64]) -> float:
-        total = sum((w * p for w, p in zip(weights, scaled, strict=True) if w), np.zeros_like(scaled[0]))
-        return float(METRICS["ndcg"](rank_of_positive(total, valid), 10).mean())
-
-    best, reached = np.zeros(len(parts)), -1.0
-    for lead in usable:
-        weights = np.zeros(len(parts))
-        weights[lead] = 1.0
-        now = value(weights)
-        for _ in range(3):
-            before = now
-            for i in usable:
-                for step in grid:
-                    trial = weights.copy()
-                    trial[i] = step
-                    if trial.any() and (got := value(trial)) > now:
-                        weights, now = trial, got
-            if now == before:
-                break
-        if now > reached:
-            best, reached = weights, now
-    return tuple(float(w / s) if s > 0 else 0.0 for w, s in zip(best, spread, strict=True)), reached

@@ -1,0 +1,170 @@
+"""Adapt to a target: choose on validation, then fit again on all that may be learned from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+
+import numpy as np
+
+from tlrec_edge.data.dataset import Dataset
+from tlrec_edge.data.store import split_hash
+from tlrec_edge.data.task import Task, Tasks, make_tasks
+from tlrec_edge.errors import ModelError
+from tlrec_edge.train.artifact import EdgeModel, Mix, Past
+from tlrec_edge.train.config import TrainConfig
+from tlrec_edge.train.draft import Context, Draft, examples_of, fit_net
+from tlrec_edge.train.fit import Progress
+from tlrec_edge.train.linear import Interest
+from tlrec_edge.train.mix import choose_mix
+from tlrec_edge.train.modes import MODES
+from tlrec_edge.train.ranking import ndcg, sample_rows
+from tlrec_edge.train.wide import LinearChoice, LinearData, choose_linear, fit_interest, interest_groups, sparse_ease
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What validation decided for one mode; the final model is fitted with exactly these."""
+
+    epochs: int
+    linear: LinearChoice
+    mix: Mix
+    ndcg: float
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A model fitted without the validation rows, and the choices that a final fit would repeat."""
+
+    mode: str
+    model: EdgeModel
+    choices: Choices
+
+
+def adapt(
+    dataset: Dataset, domains: tuple[str, ...], mode: str, source: EdgeModel | None = None,
+    config: TrainConfig | None = None, fold: int | None = None, say: Progress | None = None,
+    linear: LinearChoice | None = None, tasks: Tasks | None = None,
+) -> EdgeModel:  # fmt: skip
+    """Make a model of the target: choose on validation, then fit again on all that may be learned from.
+
+    ``linear`` reuses a choice made before on the same tasks. Raises ModelError for a mode that needs a source and has
+    none, DataError for a domain or fold that does not exist.
+    """
+    if mode not in MODES:
+        raise ModelError(f"unknown mode {mode!r}; known: auto, {', '.join(MODES)}")
+    check_source(source, dataset, domains)
+    config = config or config_of(source)
+    tasks = tasks or make_tasks(dataset, domains, fold)
+    if mode == "zero-shot":  # nothing is chosen by the target's rows, so there is nothing to fit again
+        tasks = replace(tasks, choose=tasks.final)
+    candidate = choose(Context(dataset, tasks.choose, source, config, say, linear), mode)
+    return settle(candidate, Context(dataset, tasks.final, source, config, say), tasks, fold)
+
+
+def check_source(source: EdgeModel | None, dataset: Dataset, domains: tuple[str, ...]) -> None:
+    """Raise ModelError where the source may have learned what the target is validated or tested on."""
+    if source is None:
+        return
+    if source.about.get("split_sha256") != split_hash(dataset):
+        raise ModelError(
+            "the source model was trained under another split than this dataset's: pretrain it again on this dataset"
+        )
+    seen = [name for name in domains if name in source.about["domains"]]
+    if seen:
+        raise ModelError(
+            f"the source model has already learned from {', '.join(seen)}: pretrain on the other domains, "
+            "or leave --from out and learn from all at once with --mode joint"
+        )
+
+
+def config_of(source: EdgeModel | None) -> TrainConfig:
+    """Return the knobs the source was trained with, or the defaults."""
+    return TrainConfig(**source.about["train"]) if source is not None else TrainConfig()
+
+
+def settle(candidate: Candidate, context: Context, tasks: Tasks, fold: int | None) -> EdgeModel:
+    """Fit a candidate again on all that may be learned from, and write down where it came from."""
+    mode, choices = candidate.mode, candidate.choices
+    model = candidate.model
+    if len(tasks.final.train) > len(tasks.choose.train):
+        model = _build(context, mode, choices)
+    return model.with_about(
+        kind="target", mode=mode, domains=list(context.task.domains), fold=fold, train=asdict(context.config),
+        split_sha256=split_hash(context.dataset),
+        source=_source_domains(mode, context),
+        choices={
+            "epochs": choices.epochs, "penalty": choices.linear.penalty, "mix": asdict(choices.mix),
+            "validation_ndcg@10": choices.ndcg if len(tasks.choose.rows) else None,
+        },
+    )  # fmt: skip
+
+
+def _source_domains(mode: str, context: Context) -> list[str] | None:
+    """Name the domains beside the target that the model learned from; None where there are none."""
+    if mode == "scratch":
+        return None
+    if mode == "joint":
+        train, names = context.task.train, context.dataset.domains
+        return [names[i] for i in np.unique(train.domain[~context.task.in_target(train)])] or None
+    return None if context.source is None else list(context.source.about["domains"])
+
+
+def choose(context: Context, mode: str) -> Candidate:
+    """Fit a mode without the validation rows and choose its epochs, penalty and weights on them."""
+    draft = MODES[mode](context)
+    task = draft.task
+    asked = bool(len(task.rows))
+    epochs = 0
+    if draft.fit is not None and _trainable(draft):
+        validate = _deep_ndcg(draft, context.dataset) if asked else None
+        run = draft.fit if asked else replace(draft.fit, epochs=min(draft.fit.epochs, 5))
+        epochs = fit_net(draft, examples_of(draft, context.config), run, validate, context.say).epochs
+    draft.net.requires_grad_(False).eval()
+    linear = LinearChoice() if mode == "zero-shot" else context.linear
+    linear = linear or choose_linear(task, LinearData.of(task, draft.vocabulary.rows), context.say)
+    model = _with_linear(draft, context, mode, linear.penalty)
+    mix, reached = choose_mix(model, context.dataset, task, mode)
+    return Candidate(mode, replace(model, mix=mix), Choices(epochs, linear, mix, reached))
+
+
+def _build(context: Context, mode: str, choices: Choices) -> EdgeModel:
+    draft = MODES[mode](context)
+    if draft.fit is not None and _trainable(draft):
+        fit_net(draft, examples_of(draft, context.config), replace(draft.fit, epochs=choices.epochs), None, context.say)
+    draft.net.requires_grad_(False).eval()
+    return replace(_with_linear(draft, context, mode, choices.linear.penalty), mix=choices.mix)
+
+
+def _trainable(draft: Draft) -> bool:
+    inside = draft.task.train.where(draft.task.in_target(draft.task.train))
+    return bool((np.bincount(inside.user) > 1).any()) if len(inside) else False
+
+
+def _linear_task(task: Task, mode: str) -> Task:
+    """Zero-shot may not learn from the target's rows; its own item-item weights come from the source alone."""
+    return replace(task, train=task.train.where(~task.in_target(task.train))) if mode == "zero-shot" else task
+
+
+def _with_linear(draft: Draft, context: Context, mode: str, penalty: float) -> EdgeModel:
+    task, config, vocabulary = _linear_task(draft.task, mode), context.config, draft.vocabulary
+    outside = task.train.where(~task.in_target(task.train))
+    groups, size = interest_groups(context.dataset, vocabulary, np.unique(outside.item))
+    interest: Interest = fit_interest(task, groups, size, vocabulary, config.interest_penalty, config.interest_rank)
+    if not interest.outward.shape[1]:
+        groups = groups[:, :0]
+    return replace(
+        draft.model, wide=sparse_ease(LinearData.of(task, vocabulary.rows), penalty), interest=interest, groups=groups
+    )
+
+
+def _deep_ndcg(draft: Draft, dataset: Dataset) -> Callable[[], float]:
+    past = Past.of(draft.task.history, draft.model.rows(dataset), draft.task.n_users, len(draft.vocabulary.ids))
+    asked = sample_rows(draft.task)
+
+    def value() -> float:
+        draft.net.eval()
+        now = replace(draft.model)  # a copy without the vectors cached for an earlier epoch
+        return ndcg(lambda users: sum(now.part_scores(past, users)[::3]), asked)  # type: ignore[arg-type, return-value]
+
+    return value

@@ -1,0 +1,156 @@
+"""A network before it is trained for a target: where it starts from, and one way to train it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from tlrec_edge.data.dataset import Dataset
+from tlrec_edge.data.task import Task
+from tlrec_edge.errors import ModelError
+from tlrec_edge.features import FeatureEncoder
+from tlrec_edge.train.artifact import EdgeModel, Mix
+from tlrec_edge.train.config import TrainConfig
+from tlrec_edge.train.examples import Examples
+from tlrec_edge.train.fit import FitConfig, FitResult, Progress, fit
+from tlrec_edge.train.linear import empty, no_interest
+from tlrec_edge.train.model import AGES, ModelConfig, TwoTower
+from tlrec_edge.train.vocabulary import (
+    Vocabulary,
+    build_vocabulary,
+    cooccurrence_vectors,
+    encode_features,
+    fit_features,
+)
+from tlrec_edge.train.wide import LinearChoice, log_popularity
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a transfer mode works with: the data, the task, the source model if there is one."""
+
+    dataset: Dataset
+    task: Task
+    source: EdgeModel | None
+    config: TrainConfig
+    say: Progress | None = None
+    linear: LinearChoice | None = None
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A network over a vocabulary, not yet trained for the target, and how it is to be trained."""
+
+    vocabulary: Vocabulary
+    net: TwoTower
+    model: EdgeModel
+    task: Task
+    fit: FitConfig | None
+    frozen: bool = False
+    whole: bool = False
+
+
+def _assemble(context: Context, vocabulary: Vocabulary, net: TwoTower, features: FeatureEncoder) -> EdgeModel:
+    names = tuple(context.dataset.features.name[row] for row in vocabulary.dataset_rows)
+    none = empty(len(vocabulary.ids), vocabulary.candidates)
+    groups = np.full((len(vocabulary.ids), 0), -1, np.int32)
+    return EdgeModel(
+        vocabulary.ids,
+        names,
+        net,
+        features,
+        none,
+        no_interest(vocabulary.candidates),
+        groups,
+        Mix(),
+    )
+
+
+def fresh(context: Context) -> Draft:
+    """Start from co-occurrence vectors of the task's own training part."""
+    dataset, task, config = context.dataset, context.task, context.config
+    vocabulary = build_vocabulary(dataset, task, config.min_buyers)
+    features = context.source.features if context.source is not None else fit_features(dataset)
+    inputs = encode_features(dataset, features, vocabulary.dataset_rows)
+    shape = ModelConfig(
+        size=config.size, width=config.width, feed_forward=2 * config.width,
+        text=inputs.text.shape[1], numeric=inputs.numeric.shape[1],
+        vocabulary=tuple(len(values) for values in features.vocabulary.values()),
+    )  # fmt: skip
+    torch.manual_seed(config.seed)
+    net = TwoTower(shape, len(vocabulary.ids), vocabulary.candidates, inputs)
+    start = cooccurrence_vectors(task.train, vocabulary.rows, len(vocabulary.ids), config.width, _cut(task) == "basket")
+    with torch.no_grad():
+        net.history_id.weight.copy_(torch.from_numpy(start))
+        net.candidate_id.weight.copy_(torch.from_numpy(start[: vocabulary.candidates]))
+        net.bias.copy_(torch.from_numpy(log_popularity(task)))
+    run = FitConfig(epochs=config.epochs, rate=config.rate, seed=config.seed)
+    return Draft(vocabulary, net, _assemble(context, vocabulary, net, features), task, run)
+
+
+def carried(context: Context, bias: NDArray[np.float32] | None) -> Draft:
+    """Start from the source model: its encoder and content tower, and the vectors of the items it knows."""
+    dataset, task, source = context.dataset, context.task, context.source
+    if source is None:
+        raise ModelError("this mode transfers from a source model: give one with --from (see `tlrec-edge pretrain`)")
+    vocabulary = build_vocabulary(dataset, task, context.config.min_buyers)
+    inputs = encode_features(dataset, source.features, vocabulary.dataset_rows)
+    net = TwoTower(source.net.config, len(vocabulary.ids), vocabulary.candidates, inputs)
+    kept = {
+        k: v
+        for k, v in source.net.state_dict().items()
+        if k not in ("history_id.weight", "candidate_id.weight", "bias")
+    }
+    net.load_state_dict(kept, strict=False)
+    place = {name: row for row, name in enumerate(source.ids)}
+    row = np.array([place.get(name, -1) for name in vocabulary.ids], np.int64)
+    with torch.no_grad():
+        for table, mine, limit in (
+            (net.history_id.weight, source.net.history_id.weight, len(source.ids)),
+            (net.candidate_id.weight, source.net.candidate_id.weight, source.candidates),
+        ):
+            known = (row[: len(table)] >= 0) & (row[: len(table)] < limit)
+            table.zero_()
+            table[torch.from_numpy(known)] = mine[torch.from_numpy(row[: len(table)][known])]
+        known = (row[: vocabulary.candidates] >= 0) & (row[: vocabulary.candidates] < source.candidates)
+        net.bias.zero_()
+        net.bias[torch.from_numpy(known)] = source.net.bias[torch.from_numpy(row[: vocabulary.candidates][known])]
+        if bias is not None:
+            net.bias.copy_(torch.from_numpy(bias))
+    return Draft(vocabulary, net, _assemble(context, vocabulary, net, source.features), task, None)
+
+
+def _cut(task: Task) -> str:
+    """Cut between baskets where most users come more than once, else anywhere."""
+    inside = task.train.where(task.in_target(task.train))
+    pairs = np.unique(np.stack([inside.user.astype(np.int64), inside.time]), axis=1)
+    baskets = np.bincount(pairs[0])
+    return "basket" if len(baskets) and np.median(baskets[baskets > 0]) >= 2 else "item"
+
+
+def examples_of(draft: Draft, config: TrainConfig) -> Examples:
+    """Return the training examples of a draft."""
+    task, net = draft.task, draft.net
+    known = task.train.where(draft.vocabulary.rows[task.train.item] >= 0)
+    inside = task.in_target(known)
+    return Examples(
+        known, draft.vocabulary.rows, task.column, inside, net.config.history, AGES, _cut(task),
+        forget=config.forget if (~inside).any() else 0.0, first_only=task.mask_seen, whole=draft.whole,
+    )  # fmt: skip
+
+
+def fit_net(
+    draft: Draft, examples: Examples, run: FitConfig, validate: Callable[[], float] | None, say: Progress | None
+) -> FitResult:
+    """Train a draft's network in place."""
+    net = draft.net
+    if draft.frozen:
+        for name, parameter in net.named_parameters():
+            parameter.requires_grad_(name in ("candidate_id.weight", "bias"))
+    result = fit(net, examples, run, validate, draft.task.mask_seen and not draft.whole, say)
+    net.requires_grad_(False)
+    return result

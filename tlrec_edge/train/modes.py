@@ -1,0 +1,65 @@
+"""Every way of transferring is one function of the same shape: from what is known to a network ready to train."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from tlrec_edge.train.draft import Context, Draft, carried, fresh
+from tlrec_edge.train.fit import FitConfig
+from tlrec_edge.train.pretrain import pretrain_task
+from tlrec_edge.train.wide import log_popularity, sales_prior
+
+
+def scratch(context: Context) -> Draft:
+    """Learn from the target alone: the fair baseline, same parts, same search."""
+    return fresh(replace(context, task=context.task.target_only()))
+
+
+def zero_shot(context: Context) -> Draft:
+    """Use the source model as it is: content, and the vectors of items that the source also sells.
+
+    Items that the source does not sell start from their sales column, where there is one.
+    """
+    draft = carried(context, None)
+    known = set(context.source.ids[: context.source.candidates]) if context.source is not None else set()
+    new = np.array([name not in known for name in draft.vocabulary.ids[: draft.vocabulary.candidates]])
+    prior = sales_prior(context.dataset, draft.vocabulary.dataset_rows[: draft.vocabulary.candidates])
+    with torch.no_grad():
+        draft.net.bias[torch.from_numpy(new)] = torch.from_numpy(prior[new])
+    return draft
+
+
+def frozen(context: Context) -> Draft:
+    """Keep the source's towers as feature extractor; only the candidates' ids and biases learn."""
+    draft = carried(context, log_popularity(context.task))
+    return replace(
+        draft,
+        fit=FitConfig(epochs=context.config.epochs, rate=context.config.rate, seed=context.config.seed),
+        frozen=True,
+    )
+
+
+def finetune(context: Context) -> Draft:
+    """Start at the source model and train everything, the trunk more slowly."""
+    config = context.config
+    run = FitConfig(epochs=config.epochs, rate=config.tune_rate, trunk_rate=config.trunk_rate, seed=config.seed)
+    return replace(carried(context, log_popularity(context.task)), fit=run)
+
+
+def joint(context: Context) -> Draft:
+    """Train once on source and target together, then read off the target's candidates."""
+    task = context.task
+    union = replace(
+        task, target=np.unique(task.train.domain), candidates=np.unique(np.append(task.train.item, task.candidates))
+    )
+    together = pretrain_task(context.dataset, union, context.config, context.say)
+    return carried(replace(context, source=together), log_popularity(task))
+
+
+MODES: dict[str, Callable[[Context], Draft]] = {
+    "scratch": scratch, "zero-shot": zero_shot, "frozen": frozen, "finetune": finetune, "joint": joint,
+}  # fmt: skip
