@@ -30,7 +30,7 @@ $(VENV)/.torch: constraints.txt
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python 3.11 or newer is needed: make PYTHON=...')"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing $(TORCH) and the pins of constraints.txt into $(VENV): a few minutes the first time"
-	$(PIP) "$(TORCH)" -c constraints.txt
+	$(PIP) $(TORCH) -c constraints.txt
 	touch $@
 
 $(VENV)/.demo: $(VENV)/.torch pyproject.toml constraints.txt

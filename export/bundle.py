@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import platform
 import secrets
 import shutil
@@ -54,7 +55,9 @@ class Parity:
     """How far the bundle is from the torch model over ``users`` histories and all candidates.
 
     ``max_error`` and ``top10_overlap`` compare the float path; ``exact_max_error`` and ``exact_rms_share`` (root mean
-    square over the scores' spread) compare the exact path with the float path, ``exact_bound`` is its proven limit.
+    square over the scores' spread) compare the exact path with the float path. ``exact_bound`` is its limit for users
+    whose vector fits the scale, which leaves twice the room (interest: four times) that the sampled users need; the
+    runtime counts the others as ``clipped_users``.
     """
 
     users: int
@@ -93,7 +96,7 @@ def export_bundle(
     if tower is not None:
         blobs |= {"item_tower.onnx": tower, "features.json": features_json(model.features)}
         arrays["text_table"] = model.features.text_table.astype(np.float16)
-    draft = path.parent / f".{path.name}.unproven"
+    draft = path.parent / f".{path.name}.{os.getpid()}.unproven"
     write_bundle(draft, manifest, arrays, strings, blobs)
     try:
         parity = measure_parity(model, dataset, task, past, users, draft)
@@ -157,12 +160,12 @@ def _arrays(model: EdgeModel, past: Past, users: Ints) -> tuple[dict[str, NDArra
     vectors = model.user_vectors(past, users) if len(users) else np.zeros((1, d), np.float32)
     interests = model.user_interests(past.matrix[users]) if len(users) else np.zeros((1, r), np.float32)
     limit = [exact_limit(d), exact_limit(r)]
-    return arrays, [_power_of_two(vectors, limit[0]), _power_of_two(interests, limit[1])], limit
+    return arrays, [_power_of_two(2.0 * vectors, limit[0]), _power_of_two(4.0 * interests, limit[1])], limit
 
 
 def _power_of_two(vectors: Floats, limit: int) -> float:
-    """Return the smallest power of two that keeps the vectors, with a quarter to spare, within ``limit`` steps."""
-    largest = float(np.abs(vectors).max(initial=0.0)) * 1.25
+    """Return the smallest power of two that keeps the vectors within ``limit`` steps."""
+    largest = float(np.abs(vectors).max(initial=0.0))
     return 2.0 ** math.ceil(math.log2(largest / limit)) if largest > 0 else 1.0
 
 

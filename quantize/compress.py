@@ -71,7 +71,7 @@ def compress(
     config = config or CompressConfig()
     tasks = tasks or make_tasks(dataset, tuple(model.about["domains"]), model.about.get("fold"))
     asked = sample_rows(tasks.choose)
-    steps = [Step("float32", *_quality(model, model, dataset, asked), served_bytes(model), True, "reference")]
+    steps = [Step("as given", *_quality(model, model, dataset, asked), served_bytes(model), True, "reference")]
     reference, now = model, model
     width = model.net.config.feed_forward
     trials: list[tuple[str, Callable[[EdgeModel], EdgeModel]]] = [

@@ -73,9 +73,23 @@ def test_history_is_what_came_before(kind: str, fold: int | None) -> None:
     assert not np.isin(final.history.position, data.interactions.position[data.split.role == TEST]).any()
 
 
+@pytest.mark.parametrize("kind", ["leave-one-out", "last-basket"])
+def test_what_a_user_did_after_the_question_is_neither_known_nor_learned(kind: str) -> None:
+    data = train_fixtures.dataset(kind)
+    log = data.interactions
+    held = (data.split.role == TEST) & (log.domain == data.domains.index("small"))
+    when = dict(zip(log.user[held].tolist(), log.time[held].tolist(), strict=True))
+    later = [log.time[i] > when.get(user, np.inf) for i, user in enumerate(log.user.tolist())]
+    assert any(later)
+    task = make_tasks(data, ("small",)).final
+    for seen in (task.history, task.train):
+        assert not np.isin(log.position[later], seen.position).any()
+
+
 def test_without_refit_the_final_model_learns_from_no_validation_row() -> None:
     data = train_fixtures.dataset()
-    valid = data.interactions.position[data.split.role == VALID]
+    small = data.interactions.domain == data.domains.index("small")
+    valid = data.interactions.position[(data.split.role == VALID) & small]
     for refit in (True, False):
         task = make_tasks(replace(data, split=replace(data.split, refit=refit)), ("small",)).final
         assert np.isin(valid, task.train.position).all() == refit

@@ -8,7 +8,15 @@ from pathlib import Path
 
 from tlrec_edge.history import History, UserState
 
-COUNTED = ("unknown_items", "unknown_candidates", "unknown_users", "fallbacks", "cache_hits", "cache_misses")
+COUNTED = (
+    "unknown_items",
+    "unknown_candidates",
+    "unknown_users",
+    "fallbacks",
+    "clipped_users",
+    "cache_hits",
+    "cache_misses",
+)
 
 
 class StateCache:

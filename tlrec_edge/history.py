@@ -78,6 +78,8 @@ class UserState:
     wide_values: Floats
     seen: Ints
     """Rows of all known items of the history, rising."""
+    clipped: bool = False
+    """Whether the vector did not fit the bundle's scale: the stated error of the exact path does not hold then."""
 
 
 def event_code(value: Any) -> int:

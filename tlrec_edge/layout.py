@@ -64,6 +64,8 @@ class ModelShape:
         for name in ("d", "length", "items", "candidates", "max_history"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1")
+        if not math.isfinite(self.pad):
+            raise ValueError(f"pad = {self.pad}")
         if self.candidates > self.items:
             raise ValueError(f"{self.candidates} candidates of {self.items} items")
         if self.tables not in ROW_DTYPES:
@@ -78,7 +80,7 @@ class ModelShape:
             return cls(**sizes, pad=float(model["pad"]), tables=str(manifest["tables"]))
         except KeyError as error:
             raise BundleError(f"{MANIFEST} has no entry {error}; export the bundle again") from error
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise BundleError(f"{MANIFEST} has a wrong model section: {error}; export the bundle again") from error
 
 

@@ -72,9 +72,11 @@ class StateBuilder:
         if not self.exact:
             return UserState(deep.copy(), interest.copy(), one, one, *wide, seen)
         (deep_scale, interest_scale), (most, interest_most) = self._scale, self._limit
-        deep = np.clip(np.rint(deep / deep_scale), -most, most)
-        interest = np.clip(np.rint(interest / interest_scale), -interest_most, interest_most)
-        return UserState(deep, interest, deep_scale, interest_scale, *wide, seen)
+        rounded, interest_rounded = np.rint(deep / deep_scale), np.rint(interest / interest_scale)
+        deep = np.clip(rounded, -most, most)
+        interest = np.clip(interest_rounded, -interest_most, interest_most)
+        clipped = bool((deep != rounded).any() or (interest != interest_rounded).any())
+        return UserState(deep, interest, deep_scale, interest_scale, *wide, seen, clipped)
 
     def _encode(self, vectors: Floats, log_weight: Floats) -> Floats:
         # Always batch 1 and full length, so that a user's vector does not depend on who else asks.

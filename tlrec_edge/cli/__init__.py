@@ -38,6 +38,11 @@ class Commands(click.Group):
             return super().invoke(ctx)
         except TlrecError as error:
             raise _one_line(error) from error
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            name = f"{error.filename}: " if error.filename else ""
+            raise click.ClickException(f"{name}{error.strerror or error}; check the path and the space left") from error
         except ModuleNotFoundError as error:
             if error.name and error.name.split(".")[0] == "tlrec_edge":
                 raise

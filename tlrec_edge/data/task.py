@@ -65,7 +65,8 @@ def make_tasks(dataset: Dataset, domains: tuple[str, ...], fold: int | None = No
     With ``fold`` (split ``new-users``) that fold's users are new to the target: their past there is removed, and their
     test pairs are asked. The next fold plays the same part for validation, where all their pairs before the test are
     asked, so that choices rest on more users than one short period has. Without it, the users keep their past and pairs
-    bought before are not asked again.
+    bought before are not asked again. Where a split holds out a user's last rows, nothing the user did later, in any
+    domain, is learned from or known.
     """
     split, log = dataset.split, dataset.interactions
     target = dataset.domain_codes(domains)
@@ -80,6 +81,8 @@ def make_tasks(dataset: Dataset, domains: tuple[str, ...], fold: int | None = No
 
     def build(seen: Bools, asked: int, hide: tuple[int | None, ...], who: int | None) -> Task:
         hidden = inside & np.isin(split.fold[log.user], [f for f in hide if f is not None])
+        if split.kind in BY_USER:
+            hidden |= log.time > _question_time(dataset, inside & (split.role == asked))[log.user]
         history = seen & ~hidden
         train = history if split.refit or asked == VALID else (split.role == TRAIN) & ~hidden
         task = Task(
@@ -101,6 +104,17 @@ def make_tasks(dataset: Dataset, domains: tuple[str, ...], fold: int | None = No
     )
 
 
+BY_USER = ("leave-one-out", "last-basket", "given")
+"""Splits that hold out each user's last rows in the target: what a user did elsewhere after that is not known yet."""
+
+
+def _question_time(dataset: Dataset, asked: Bools) -> NDArray[np.int64]:
+    """Return when each user is asked, (users,): the first of the asked rows, or never."""
+    when = np.full(len(dataset.users), np.iinfo(np.int64).max, np.int64)
+    np.minimum.at(when, dataset.interactions.user[asked], dataset.interactions.time[asked])
+    return when
+
+
 def no_rows() -> Rows:
     """Return the empty set of questions."""
     none = np.empty(0, np.int32)
@@ -116,7 +130,7 @@ def _candidates(dataset: Dataset, target: Ints, past: Bools) -> Ints:
     buyers = np.bincount(pairs % len(dataset.items), minlength=len(dataset.items))
     keep = buyers >= max(minimum, 1)
     if not minimum:
-        sold = np.bincount(log.item, minlength=len(dataset.items)) > 0
+        sold = np.bincount(log.item[past], minlength=len(dataset.items)) > 0
         keep |= ~sold & (np.isin(dataset.item_domain, target) | (dataset.item_domain < 0))
     if split.rows is not None:
         named = np.concatenate([split.rows.item, split.rows.negatives.ravel()])

@@ -95,7 +95,7 @@ def settle(candidate: Candidate, context: Context, tasks: Tasks, fold: int | Non
         source=_source_domains(mode, context),
         choices={
             "epochs": choices.epochs, "penalty": choices.linear.penalty, "mix": asdict(choices.mix),
-            "validation_ndcg@10": choices.ndcg if len(tasks.choose.rows) else None,
+            "validation_ndcg@10": choices.ndcg if np.isfinite(choices.ndcg) else None,
         },
     )  # fmt: skip
 

@@ -13,10 +13,12 @@ from tlrec_edge.train.artifact import EdgeModel
 from tlrec_edge.train.config import TrainConfig
 from tlrec_edge.train.draft import Context
 from tlrec_edge.train.fit import Progress
+from tlrec_edge.train.mix import choose_mix
+from tlrec_edge.train.modes import MODES
 from tlrec_edge.train.ranking import rank_rows
 
-ORDER = ("popularity", "linear", "scratch", "zero-shot", "frozen", "finetune", "joint")
-"""Candidates from simple to complex; the first three know the target alone."""
+ORDER = ("popularity", "linear", "scratch", "pooled", "zero-shot", "frozen", "finetune", "joint")
+"""Candidates from simple to complex; the first three know the target alone, ``pooled`` is linear over all domains."""
 
 
 @dataclass(frozen=True)
@@ -55,23 +57,25 @@ def adapt_auto(
 
 def _candidates(context: Context) -> dict[str, Candidate]:
     scratch = choose(context, "scratch")
-    mix = scratch.choices.mix
     found = {
-        "popularity": _reweighted(scratch, deep=0.0, wide=0.0, interest=0.0, bias=1.0),
-        "linear": _reweighted(scratch, deep=0.0, interest=0.0, wide=mix.wide or 10.0),
+        "popularity": _with_parts(scratch, context, ("bias",)),
+        "linear": _with_parts(scratch, context, ("wide", "bias")),
         "scratch": scratch,
     }
     if context.source is not None:
-        pooled = None
-        for mode in ORDER[3:]:
-            found[mode] = choose(replace(context, linear=pooled), mode)
-            pooled = pooled if mode == "zero-shot" else found[mode].choices.linear
+        tuned = choose(context, "finetune")
+        shared = replace(context, linear=tuned.choices.linear)
+        found |= {mode: tuned if mode == "finetune" else choose(shared, mode) for mode in MODES if mode != "scratch"}
+        found["pooled"] = _with_parts(tuned, context, ("wide", "bias"))
     return found
 
 
-def _reweighted(candidate: Candidate, **weights: float) -> Candidate:
-    mix = replace(candidate.choices.mix, **weights)
-    return Candidate(candidate.mode, replace(candidate.model, mix=mix), replace(candidate.choices, mix=mix))
+def _with_parts(candidate: Candidate, context: Context, use: tuple[str, ...]) -> Candidate:
+    """Return the candidate with some parts only, their weights chosen again."""
+    task = context.task.target_only() if candidate.mode == "scratch" else context.task
+    mix, reached = choose_mix(candidate.model, context.dataset, task, candidate.mode, use)
+    choices = replace(candidate.choices, mix=mix, ndcg=reached)
+    return Candidate(candidate.mode, replace(candidate.model, mix=mix), choices)
 
 
 def _validation(candidate: Candidate, context: Context) -> Array:

@@ -1,9 +1,10 @@
-"""The training loop: softmax over the catalogue, early stopping on validation, seeds, resumable checkpoints."""
+"""The training loop: softmax over the catalogue, early stopping on validation, seeds."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -71,6 +72,26 @@ def fit(
 
     Raises TrainingError on a loss that is not finite.
     """
+    with one_thread():
+        return _fit(model, examples, config, validate, mask_seen, progress)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch use one thread: sums of gradients over several come in no fixed order, and the same seed must give the
+    same model; batches this small gain little from more."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _fit(
+    model: TwoTower, examples: Examples, config: FitConfig, validate: Callable[[], float] | None, mask_seen: bool,
+    progress: Progress | None,
+) -> FitResult:  # fmt: skip
     torch.manual_seed(config.seed)
     rng = np.random.default_rng(config.seed)
     popularity = np.bincount(examples.column[examples.log.item[examples.wanted]], minlength=len(model.bias)) + 1.0

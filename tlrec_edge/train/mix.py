@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,9 +14,22 @@ from tlrec_edge.metrics import METRICS, rank_of_positive
 from tlrec_edge.train.artifact import EdgeModel, Mix, Past
 from tlrec_edge.train.ranking import Floats, questions, sample_rows
 
+PARTS = ("deep", "wide", "interest", "bias")
+LEAST_BIAS = 0.01
+"""Weight of the bias, in units of its spread, where validation gives it none: an empty history falls back on it."""
 
-def choose_mix(model: EdgeModel, dataset: Dataset, task: Task, mode: str) -> tuple[Mix, float]:
-    """Choose the parts' weights on validation; zero-shot takes equal spreads: it may not look at target labels."""
+
+FLAT = 1e-6
+"""A part whose spread within a row is below this says nothing; its weight would only magnify rounding."""
+
+
+def choose_mix(
+    model: EdgeModel, dataset: Dataset, task: Task, mode: str, use: Sequence[str] = PARTS
+) -> tuple[Mix, float]:
+    """Choose the weights of the parts ``use`` on validation; the others get 0.
+
+    Zero-shot takes equal spreads: it may not look at target labels.
+    """
     if mode == "zero-shot":
         return _even_mix(model, dataset, task), float("nan")
     asked = sample_rows(task)
@@ -23,9 +37,11 @@ def choose_mix(model: EdgeModel, dataset: Dataset, task: Task, mode: str) -> tup
         return Mix(deep=1.0, wide=0.0 if not model.wide.nnz else 10.0, interest=0.0, bias=1.0), float("nan")
     past = Past.of(task.history, model.rows(dataset), task.n_users, len(model.ids))
     question = questions(asked, asked.rows)
-    parts = [question.pick(part) for part in model.part_scores(past, question.user)]
-    weights, reached = mix_parts(parts, question.valid)
-    return Mix(*weights), reached
+    parts = list(zip(PARTS, (question.pick(p) for p in model.part_scores(past, question.user)), strict=True))
+    weights, reached = mix_parts([part if name in use else np.zeros_like(part) for name, part in parts], question.valid)
+    mix = Mix(*weights)
+    spread = float(np.std(parts[3][1]))
+    return (mix if mix.bias or spread < FLAT else replace(mix, bias=LEAST_BIAS / spread)), reached
 
 
 def _even_mix(model: EdgeModel, dataset: Dataset, task: Task) -> Mix:
@@ -35,7 +51,7 @@ def _even_mix(model: EdgeModel, dataset: Dataset, task: Task) -> Mix:
     if not len(users):
         return Mix()
     spread = [float(np.std(part - part.mean(1, keepdims=True))) for part in model.part_scores(past, users)]
-    deep, wide, interest, bias = (1.0 / s if s > 1e-6 else 0.0 for s in spread)
+    deep, wide, interest, bias = (1.0 / s if s > FLAT else 0.0 for s in spread)
     return Mix(deep, wide, interest, 0.5 * bias)
 
 
@@ -48,8 +64,8 @@ def mix_parts(
     part that is constant gets 0. Returns the weights and the value reached.
     """
     spread = np.array([float(np.std(p - p.mean(1, keepdims=True))) for p in parts])
-    scaled = [p / s if s > 0 else np.zeros_like(p) for p, s in zip(parts, spread, strict=True)]
-    usable = [i for i, s in enumerate(spread) if s > 0]
+    scaled = [p / s if s > FLAT else np.zeros_like(p) for p, s in zip(parts, spread, strict=True)]
+    usable = [i for i, s in enumerate(spread) if s > FLAT]
 
     def value(weights: NDArray[np.float64]) -> float:
         total = sum((w * p for w, p in zip(weights, scaled, strict=True) if w), np.zeros_like(scaled[0]))
@@ -72,4 +88,4 @@ def mix_parts(
                 break
         if now > reached:
             best, reached = weights, now
-    return tuple(float(w / s) if s > 0 else 0.0 for w, s in zip(best, spread, strict=True)), reached
+    return tuple(float(w / s) if s > FLAT else 0.0 for w, s in zip(best, spread, strict=True)), reached
