@@ -107,10 +107,7 @@ def plain_words(result: DemoResult, target: str) -> list[str]:
         words.append(said.get(lift.verdict, f"No lift from transfer is shown for {who} {target}: {figure}."))
         zero = evaluation.lift("zero-shot", over)
         if zero.verdict != "better":
-            words.append(
-                f"Zero-shot did not help {who} {target}: {zero.mean:+.4f} (SE {zero.se:.4f}) over {over}; most of its "
-                "categories exist only there."
-            )
+            words.append(f"Zero-shot did not help {who} {target}: {zero.mean:+.4f} (SE {zero.se:.4f}) over {over}.")
     whole, small = result.sizes["bundle-float32"], result.sizes["bundle"]
     small_lift = result.new_users.lift("compressed", "finetune")
     words.append(
