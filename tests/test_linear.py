@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from tlrec_edge.data.task import make_tasks
+from tlrec_edge.train.baselines import TunedEase
 from tlrec_edge.train.linear import Ease, group_counts, interest_ridge, item_cf, keep_largest, popularity
 from tlrec_edge.train.mix import mix_parts
-from tlrec_edge.train.wide import LinearData, choose_linear, sales_prior
+from tlrec_edge.train.wide import PENALTIES, LinearData, choose_linear, sales_prior
 
 from . import train_fixtures
 
@@ -115,6 +116,29 @@ def test_the_penalty_is_chosen_on_validation() -> None:
     assert "EASE penalty" in said[0]
 
 
+@pytest.mark.parametrize(("peak", "edge"), [(300.0, False), (30.0, False), (3e4, False), (1.0, True), (1e5, True)])
+def test_the_penalty_grid_is_widened_until_the_best_lies_inside(
+    peak: float, edge: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A solver whose scores are the better, the nearer the penalty is to ``peak``."""
+    task = make_tasks(train_fixtures.dataset(), ("small",)).choose
+    tried: list[float] = []
+
+    def scorer(self: Ease, penalty: float) -> object:
+        tried.append(penalty)
+        noise = np.random.default_rng(0).random((task.n_users, len(task.candidates)))
+        hit = np.zeros_like(noise)
+        hit[task.rows.user, task.column[task.rows.item]] = 1 / (1 + abs(np.log(penalty / peak)))
+        asked = np.unique(task.rows.user)
+        return lambda history: (noise + 2 * hit)[asked]
+
+    monkeypatch.setattr(Ease, "scorer", scorer)
+    choice = choose_linear(task, LinearData.of(task))
+    assert (choice.penalty, choice.on_edge) == (peak, edge)
+    assert len(tried) == len(set(tried)) <= len(PENALTIES)
+    assert edge or min(tried) < peak < max(tried)
+
+
 def test_a_part_that_tells_nothing_gets_no_weight() -> None:
     rng = np.random.default_rng(0)
     good = rng.random((200, 11))
@@ -140,3 +164,11 @@ def test_the_sales_column_starts_the_bias_of_items_never_sold(bad: float) -> Non
     assert prior(0, np.e - 1, np.e**2 - 1, bad, -5) == pytest.approx([-0.75, 0.25, 1.25, 0.0, -0.75])
     assert prior() == [0.0] * 5
     assert sales_prior(data, rows).tolist() == [0.0] * 5
+
+
+def test_a_tuned_entry_keeps_what_it_chose() -> None:
+    tasks = make_tasks(train_fixtures.dataset(), ("small",))
+    entry = TunedEase(target_only=False)
+    assert len(entry(tasks).rank) == len(tasks.final.rows)
+    assert entry.choice is not None
+    assert entry.choice.penalty in PENALTIES

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from tlrec_edge.data.task import Task, Tasks
 from tlrec_edge.train.linear import Ease, item_cf, popularity
-from tlrec_edge.train.ranking import Scorer
+from tlrec_edge.train.ranking import Ranking, Scorer, rank_rows
 from tlrec_edge.train.wide import LinearChoice, LinearData, choose_linear, log_popularity
 
 
@@ -47,3 +49,15 @@ def tuned_ease(tasks: Tasks, target_only: bool) -> tuple[Scorer, Task, LinearCho
     final = tasks.final.target_only() if target_only else tasks.final
     choice = choose_linear(choose, LinearData.of(choose, _rows(choose)))
     return ease_scorer(final, choice), final, choice
+
+
+@dataclass
+class TunedEase:
+    """EASE tuned on validation, as an entry of an evaluation; ``choice`` is what the last ranking chose."""
+
+    target_only: bool
+    choice: LinearChoice | None = None
+
+    def __call__(self, tasks: Tasks) -> Ranking:
+        scorer, task, self.choice = tuned_ease(tasks, self.target_only)
+        return rank_rows(scorer, task)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -27,7 +27,9 @@ from tlrec_edge.train.linear import (
 from tlrec_edge.train.ranking import questions, sample_rows
 from tlrec_edge.train.vocabulary import Vocabulary
 
-PENALTIES = (100.0, 300.0, 1000.0, 3000.0)
+PENALTIES = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1e3, 3e3, 1e4, 3e4, 1e5)
+FIRST_PENALTIES = (4, 5, 6, 7)
+"""Places of the penalties that are always tried; the neighbours of the best follow, until it lies between two tried."""
 POPULARITY_WEIGHTS = (0.0, 0.002, 0.005, 0.01, 0.02, 0.05)
 A_COLUMN, A_ROW = 50, 50
 """How many weights the sparse item-item part keeps a candidate, then a history item."""
@@ -59,6 +61,11 @@ class LinearChoice:
     penalty: float = 1000.0
     popularity_weight: float = 0.005
     ndcg: float = float("nan")
+
+    @property
+    def on_edge(self) -> bool:
+        """Say whether no penalty beyond this one could be tried."""
+        return self.penalty in (PENALTIES[0], PENALTIES[-1])
 
 
 @dataclass(frozen=True)
@@ -92,18 +99,24 @@ def choose_linear(task: Task, data: LinearData, say: Callable[[str], None] | Non
     prior = np.take_along_axis(log_popularity(task)[None, :], question.columns.reshape(1, -1), 1).reshape(
         question.columns.shape
     )
-    best = LinearChoice(PENALTIES[0], 0.0, -1.0)
     solver = Ease(data.train, data.columns)
-    for penalty in PENALTIES:
+
+    def tune(penalty: float) -> LinearChoice:
         scores = question.pick(solver.scorer(penalty)(history))
-        for share in POPULARITY_WEIGHTS:
-            rank = rank_of_positive(scores + share * prior, question.valid)
-            reached = float(METRICS["ndcg"](rank, 10).mean())
-            if reached > best.ndcg:
-                best = LinearChoice(penalty, share, reached)
+        ranks = [rank_of_positive(scores + share * prior, question.valid) for share in POPULARITY_WEIGHTS]
+        reached = [float(METRICS["ndcg"](rank, 10).mean()) for rank in ranks]
+        best = int(np.argmax(reached))
+        return LinearChoice(penalty, POPULARITY_WEIGHTS[best], reached[best])
+
+    tried: dict[int, LinearChoice] = {}
+    places: Sequence[int] = FIRST_PENALTIES
+    while places:
+        tried |= {place: tune(PENALTIES[place]) for place in places}
+        best = max(tried, key=lambda place: tried[place].ndcg)
+        places = [p for p in (best - 1, best + 1) if 0 <= p < len(PENALTIES) and p not in tried]
         if say:
-            say(f"EASE penalty {penalty:g}: best validation NDCG@10 so far {best.ndcg:.4f}")
-    return best
+            say(f"EASE penalty {PENALTIES[best]:g}: best validation NDCG@10 so far {tried[best].ndcg:.4f}")
+    return tried[best]
 
 
 def sparse_ease(data: LinearData, penalty: float) -> sp.csr_array:
