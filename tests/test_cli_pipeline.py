@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib
 import json
 import re
 import shutil
@@ -10,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
@@ -274,6 +276,58 @@ BAD_CALLS: dict[str, tuple[str, str]] = {
 def test_a_wrong_call_is_one_line_and_leaves_nothing(work: Path, untouched: Path, case: str) -> None:
     call, words = BAD_CALLS[case]
     assert words in refused(*call.replace("$W", str(work)).replace("$OUT", str(untouched)).split())
+
+
+OUT_CALLS = {
+    "prepare": "prepare --interactions $W/log.csv --out $OUT",
+    "pretrain": "pretrain $W/ds --domains big --out $OUT",
+    "adapt": "adapt $W/ds --domain small --mode scratch --out $OUT",
+    "compress": "compress $W/model $W/ds --domain small --out $OUT",
+    "export": "export $W/light $W/ds --domain small --out $OUT",
+    "synth": "synth --items 10 --out $OUT",
+    "demo": "demo --out $OUT",
+    "bench": "bench $W/bundle --out $OUT",
+    "score": "score $W/bundle --pairs $W/log.csv --out $OUT.csv",
+    "recommend": "recommend $W/bundle --users $W/log.csv --out $OUT.csv",
+}
+
+
+@pytest.mark.parametrize("name", OUT_CALLS)
+def test_an_out_that_cannot_be_written_is_told_before_any_work(
+    work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    def worked(*_: object, **__: object) -> None:
+        raise AssertionError("work began")
+
+    for place in ("data.store.load_dataset", "data.build.prepare_files", "demo.run_demo"):
+        monkeypatch.setattr(f"tlrec_edge.{place}", worked)
+    for place in ("cli.bench.run_bench", "cli.synth.synthesize", "cli.use.Recommender.open"):
+        monkeypatch.setattr(f"tlrec_edge.{place}", worked)
+    file = tmp_path / "file"
+    file.touch()
+    for under in (file / "out", file / "deep" / "out"):
+        message = refused(*OUT_CALLS[name].replace("$W", str(work)).replace("$OUT", str(under)).split())
+        assert str(under) in message
+        assert "is not a folder" in message
+
+
+def test_every_command_with_an_out_is_tried() -> None:
+    commands = {name: main.get_command(click.Context(main), name) for name in main.list_commands(click.Context(main))}
+    assert set(OUT_CALLS) == {
+        name for name, command in commands.items() if command and "out" in {param.name for param in command.params}
+    }
+
+
+def test_another_domain_is_told_before_the_baselines_are_fitted(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fit(*_: object) -> None:
+        raise AssertionError("a baseline was fitted")
+
+    for name in ("popularity_scorer", "item_cf_scorer"):
+        monkeypatch.setattr(importlib.import_module("tlrec_edge.train.evaluate"), name, fit)
+    monkeypatch.setattr("tlrec_edge.train.baselines.tuned_ease", fit)
+    for what in ("model", "bundle"):
+        refused("evaluate", work / what, work / "ds", "--domain", "big")
+        assert "known: big, small" in refused("evaluate", work / what, work / "ds", "--domain", "x")
 
 
 HEAD = "user,item,timestamp\n"

@@ -168,7 +168,7 @@ def test_bad_paths(bundle: Path, tmp_path: Path) -> None:
     pairs = write(tmp_path / "pairs.csv", [["user", "item"], ["ann", "i7"]])
     args = (score, bundle, "--pairs", pairs, "--out")
     assert "name it .csv" in fails(DataError, *args, tmp_path / "out.txt")
-    assert "cannot write to" in fails(DataError, *args, tmp_path / "no" / "out.csv")
+    assert "no is not a folder" in fails(DataError, *args, tmp_path / "no" / "out.csv")
     (tmp_path / "dir.csv").mkdir()
     assert "is a folder" in fails(DataError, *args, tmp_path / "dir.csv")
     assert "does not exist" in fails(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tlrec_edge.data.dataset import TEST, TRAIN, VALID, Dataset
-from tlrec_edge.data.task import Task, make_tasks
+from tlrec_edge.data.task import KNOWN, NO_CANDIDATE, REPEATED, Task, make_tasks
 from tlrec_edge.errors import DataError
 
 from . import train_fixtures
@@ -172,3 +172,34 @@ def test_what_does_not_exist_is_named() -> None:
     unsold = replace(data, domains=(*data.domains, "empty"), split=replace(data.split, settings={"min_buyers": 1}))
     with pytest.raises(DataError, match="domain empty has no candidate item"):
         make_tasks(unsold, ("empty",))
+
+
+@each_kind
+def test_every_held_out_row_is_asked_or_dropped_for_a_reason(kind: str, fold: int | None) -> None:
+    data = train_fixtures.dataset(kind)
+    if fold is not None:
+        data = replace(data, split=replace(data.split, settings={**data.split.settings, "min_buyers": 18}))
+    final = make_tasks(data, ("small",), fold).final
+    if kind == "given":
+        assert not final.dropped
+        return
+    held = data.interactions.where(data.split.role == TEST)
+    held = held.where(final.in_target(held))
+    if fold is not None:
+        held = held.where(data.split.fold[held.user] == fold)
+    assert len(final.rows) + sum(final.dropped.values()) == len(held)
+    assert final.dropped.get(NO_CANDIDATE, 0) == (final.column[held.item] < 0).sum()
+    assert (NO_CANDIDATE in final.dropped) == (fold is not None)
+
+
+def test_repeats_and_what_was_had_before_are_counted_apart() -> None:
+    data = train_fixtures.dataset("time")
+    log, role = data.interactions, data.split.role
+    test = np.flatnonzero((role == TEST) & (log.domain == data.domains.index("small")))
+    train = np.flatnonzero((role == TRAIN) & (log.domain == data.domains.index("small")))
+    twice = np.concatenate([np.arange(len(log)), test[:3], train[:2]])
+    order = np.lexsort((log.time[twice], log.user[twice]))
+    role = np.concatenate([role, np.full(5, TEST, role.dtype)])[order]
+    changed = replace(data, interactions=log.where(twice[order]), split=replace(data.split, role=role))
+    final = make_tasks(changed, ("small",)).final
+    assert final.dropped == {REPEATED: 3, KNOWN: 2}

@@ -16,6 +16,7 @@ from tlrec_edge.bench import BenchConfig, BenchResult, run_bench
 from tlrec_edge.bench.config import DEFAULT_CANDIDATES
 from tlrec_edge.bench.latency import PERCENTILES
 from tlrec_edge.bench.scenarios import SCENARIOS
+from tlrec_edge.cli.common import out_file
 from tlrec_edge.errors import DataError
 
 _NOT_READABLE = "not readable here"
@@ -55,7 +56,7 @@ def counts(context: click.Context, parameter: click.Parameter, value: str) -> tu
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the requests.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for machines instead of a table.")
-@click.option("--out", type=_FILE, help="File to write the JSON to as well.")
+@click.option("--out", type=_FILE, callback=out_file, help="File to write the JSON to as well.")
 def bench(
     bundle: Path,
     scenario: str,
@@ -67,8 +68,6 @@ def bench(
     out: Path | None,
 ) -> None:
     """Measure BUNDLE here: latency, start-up, memory, bytes. MLPerf-style, unofficial."""
-    if out is not None and not out.parent.is_dir():
-        raise DataError(f"{out} cannot be written: {out.parent} is not a folder; name one that exists")
     config = BenchConfig(candidates=candidates, k=k, seconds=seconds, seed=seed)
     names = list(SCENARIOS) if scenario == "all" else [scenario]
     result = run_bench(bundle, config, names, lambda line: click.echo(line, err=True))

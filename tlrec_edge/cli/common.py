@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -16,11 +17,36 @@ from tlrec_edge.errors import DataError
 if TYPE_CHECKING:
     from tlrec_edge.data.dataset import Dataset
 
+
+def out_folder(context: click.Context, parameter: click.Parameter, value: Path) -> Path:
+    """Refuse, before any work, a folder that cannot be made. Raises DataError."""
+    return _writable(value, next(filter(os.path.lexists, value.absolute().parents), value))
+
+
+def out_file(context: click.Context, parameter: click.Parameter, value: Path | None) -> Path | None:
+    """Refuse, before any work, a file that cannot be written. Raises DataError."""
+    if value is None:
+        return None
+    if value.is_dir():
+        raise DataError(f"{value} is a folder; give the name of a file to write")
+    return _writable(value, value.absolute().parent)
+
+
+def _writable(path: Path, parent: Path) -> Path:
+    if not parent.is_dir():
+        raise DataError(f"{path} cannot be written: {parent} is not a folder; choose another --out")
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise DataError(f"{path} cannot be written: no right to write in {parent}; choose another --out")
+    return path
+
+
 dataset_argument = click.argument("dataset", type=click.Path(path_type=Path))
 domain_option = click.option(
     "--domain", required=True, help="Target: one domain, several as A,B, or '!S' for all but S."
 )
-out_option = click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to write.")
+out_option = click.option(
+    "--out", type=click.Path(path_type=Path), required=True, callback=out_folder, help="Folder to write."
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
 SAY_AFTER = 2.0
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tlrec_edge.cli.common import echo_table, json_option
+from tlrec_edge.cli.common import echo_table, json_option, out_folder
 
 if TYPE_CHECKING:
     from tlrec_edge.demo import DemoResult
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path, file_okay=False),
     default="demo-out",
     show_default=True,
+    callback=out_folder,
     help="Folder to write.",
 )
 @click.option("--target", default="NUTRITION", show_default=True, help="Department to transfer to.")

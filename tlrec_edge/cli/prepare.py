@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from tlrec_edge.cli.common import out_folder
 from tlrec_edge.errors import MissingExtraError
 
 SPLIT_KINDS = ("leave-one-out", "last-basket", "time", "new-users", "given")
@@ -38,7 +39,13 @@ _FILE = click.Path(path_type=Path)
 @click.option("--min-buyers", type=click.IntRange(0), help="Buyers a candidate needs before the test.  [default: 0]")
 @click.option("--seed", type=click.IntRange(0), help="Seed of every random choice.  [default: 0]")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of tables.")
-@click.option("--out", required=True, type=_FILE, help="Dataset folder to write; an older dataset there is replaced.")
+@click.option(
+    "--out",
+    required=True,
+    type=_FILE,
+    callback=out_folder,
+    help="Dataset folder to write; an older dataset there is replaced.",
+)
 def prepare(
     interactions: tuple[Path, ...],
     items: tuple[Path, ...],

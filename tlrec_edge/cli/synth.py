@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from tlrec_edge.cli.common import out_option
 from tlrec_edge.errors import DataError
 from tlrec_edge.layout import ROW_DTYPES
 from tlrec_edge.synth import SynthConfig, synthesize
@@ -32,7 +33,7 @@ def count(value: str | int) -> int:
 @click.option("--history-only", type=count, default=0, show_default=True, help="Items that are no candidates.")
 @click.option("--tables", type=click.Choice(list(ROW_DTYPES)), default="int8", show_default=True, help="Row format.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of every random number.")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the new bundle.")
+@out_option
 def synth(items: int, dim: int, interest: int, wide: int, history_only: int, tables: str, seed: int, out: Path) -> None:
     """Write a bundle of random, clustered vectors: for load tests, and for trying the runtime without a model."""
     try:

@@ -45,8 +45,9 @@ def pretrain(dataset: Path, domains: str, out: Path, size: str, epochs: int | No
     check_target(out)
     data = open_dataset(dataset)
     config = TrainConfig(size=size, pretrain_epochs=epochs, min_buyers=min_buyers, seed=seed)
+    source = parse_domains(domains, data.domains)
     with progress("pretrain") as say:
-        model = run(data, parse_domains(domains, data.domains), config, say)
+        model = run(data, source, config, say)
     model.save(out)
     click.echo(f"{out}: {len(model.ids):,} items of {len(model.about['domains'])} domains, size {size}")
 
@@ -143,6 +144,7 @@ def evaluate(
     ease_penalty: tuple[float, ...], ks: tuple[int, ...], as_json: bool,
 ) -> None:  # fmt: skip
     """Evaluate MODEL (a model or bundle folder) on the test rows of DATASET, always beside the baselines."""
+    from tlrec_edge.data.task import make_tasks
     from tlrec_edge.train.contenders import open_contender
     from tlrec_edge.train.evaluate import baseline_entries
     from tlrec_edge.train.evaluate import evaluate as run
@@ -154,8 +156,11 @@ def evaluate(
     entries = baseline_entries(
         contender.config if target_only and contender.mode != "scratch" else None, data, ease_penalty
     )
+    tasks = make_tasks(data, target, contender.fold if fold is None else fold)
     with progress("evaluate") as say:
-        result = run(data, target, {**entries, "model": contender.entry}, contender.fold if fold is None else fold, say)
+        # The model comes first, so that one of another domain is refused before the baselines are fitted.
+        ranked = contender.entry(tasks)
+        result = run(data, target, {**entries, "model": lambda _: ranked}, say=say, tasks=tasks)
     report = result.to_json(ks if 10 in ks else (10, *ks))
     if as_json:
         click.echo(json.dumps(report, ensure_ascii=False))

@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tlrec_edge.bundle import Bundle
+from tlrec_edge.cli.common import out_file
 from tlrec_edge.errors import DataError
 from tlrec_edge.history import History
 from tlrec_edge.runtime import UNKNOWN_POLICIES, Recommendations, Recommender
@@ -84,7 +85,13 @@ def verify(bundle: Path, as_json: bool) -> None:
 @bundle_argument
 @click.option("--pairs", type=_FILE, required=True, help="Table of user, item (CSV or Parquet).")
 @interactions_option
-@click.option("--out", type=_FILE, required=True, help="File to write: user, item, score (.csv, .csv.gz or .parquet).")
+@click.option(
+    "--out",
+    type=_FILE,
+    required=True,
+    callback=out_file,
+    help="File to write: user, item, score (.csv, .csv.gz or .parquet).",
+)
 @click.option(
     "--unknown",
     type=click.Choice(UNKNOWN_POLICIES),
@@ -121,7 +128,12 @@ def score(bundle: Path, pairs: Path, interactions: Path | None, out: Path, unkno
 @interactions_option
 @k_option
 @click.option("--keep-seen", is_flag=True, help="Recommend items of the history too.")
-@click.option("--out", type=_FILE, help="File to write: user, rank, item, score, name (.csv, .csv.gz or .parquet).")
+@click.option(
+    "--out",
+    type=_FILE,
+    callback=out_file,
+    help="File to write: user, rank, item, score, name (.csv, .csv.gz or .parquet).",
+)
 @json_option
 def recommend(
     bundle: Path,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -19,7 +20,8 @@ class Task:
     """One ranking task in one target.
 
     ``train`` may be learned from; ``history`` is what the asked users did before the question. Both are sorted by user
-    and time and hold the domains of the source as well. ``candidates`` are the item rows that compete.
+    and time and hold the domains of the source as well. ``candidates`` are the item rows that compete. ``dropped``
+    counts the held-out rows that are no question, by reason.
     """
 
     domains: tuple[str, ...]
@@ -31,6 +33,7 @@ class Task:
     mask_seen: bool
     n_users: int
     n_items: int
+    dropped: Mapping[str, int] = field(default_factory=dict)
 
     @cached_property
     def column(self) -> Ints:
@@ -94,8 +97,11 @@ def make_tasks(dataset: Dataset, domains: tuple[str, ...], fold: int | None = No
         seen_before = history if fold is None and split.mask_seen else np.zeros(len(log), bool)
         # Users new to the target have no past there to respect: all of it before the test can be asked for validation.
         period = past if fold is not None and asked == VALID else split.role == asked
-        rows = _ask(task, log.where(inside & period), log.where(inside & seen_before), dataset)
-        return replace(task, rows=rows if who is None else rows.where(split.fold[rows.user] == who))
+        rows, dropped = _ask(task, log.where(inside & period), log.where(inside & seen_before), dataset)
+        if who is not None:
+            rows = rows.where(split.fold[rows.user] == who)
+            dropped = {reason: users[split.fold[users] == who] for reason, users in dropped.items()}
+        return replace(task, rows=rows, dropped={reason: len(users) for reason, users in dropped.items() if len(users)})
 
     hold = (fold, validation_fold)
     return Tasks(
@@ -138,20 +144,31 @@ def _candidates(dataset: Dataset, target: Ints, past: Bools) -> Ints:
     return np.flatnonzero(keep).astype(np.int32)
 
 
-def _ask(task: Task, asked: Interactions, seen: Interactions, dataset: Dataset) -> Rows:
+REPEATED, NO_CANDIDATE, KNOWN = "repeated pair", "item is no candidate", "pair known before the test"
+"""Why a held-out row is no question: one counts for the first reason that hits it."""
+
+
+def _ask(
+    task: Task, asked: Interactions, seen: Interactions, dataset: Dataset
+) -> tuple[Rows, dict[str, NDArray[np.int64]]]:
     """Ask each distinct pair once, in order of time, unless seen before, beside negatives without a positive.
 
+    Also return the users of the rows that are not asked, by reason.
     Negatives are drawn in one stream over the questions of all folds, so a question meets the same ones in any fold.
     """
     order = np.lexsort((asked.position, asked.time))
     pair = _pairs(asked, task.n_items)[order]
     before = _pairs(seen, task.n_items)
-    keep = (task.column[asked.item[order]] >= 0) & ~np.isin(pair, before)
-    pair = pair[keep]
     first = np.sort(np.unique(pair, return_index=True)[1])
-    user, item = np.divmod(pair[first], task.n_items)
-    negatives = _sample(user, np.concatenate([pair, before]), task, dataset)
-    return Rows(user.astype(np.int32), item.astype(np.int32), negatives)
+    repeated, pair = np.delete(pair, first), pair[first]
+    user, item = np.divmod(pair, task.n_items)
+    foreign = task.column[item] < 0
+    known = ~foreign & np.isin(pair, before)
+    dropped = {REPEATED: repeated // task.n_items, NO_CANDIDATE: user[foreign], KNOWN: user[known]}
+    keep = ~(foreign | known)
+    user, item = user[keep], item[keep]
+    negatives = _sample(user, np.concatenate([pair[keep], before]), task, dataset)
+    return Rows(user.astype(np.int32), item.astype(np.int32), negatives), dropped
 
 
 def _pairs(log: Interactions, n_items: int) -> NDArray[np.int64]:
