@@ -13,10 +13,12 @@ from typing import Any
 
 import click
 import numpy as np
+import pandas as pd
 import pytest
 from click.testing import CliRunner, Result
 
 from tlrec_edge.cli import main
+from tlrec_edge.data.task import KNOWN, NO_CANDIDATE, REPEATED
 
 from . import train_fixtures
 
@@ -417,6 +419,42 @@ def test_a_model_of_another_split_is_refused(work: Path, tmp_path: Path) -> None
     ):
         assert "another split" in refused(*command)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_model_of_other_data_under_the_same_split_says_so(work: Path, tmp_path: Path) -> None:
+    items = train_fixtures.items().assign(category="all alike")
+    items.to_csv(tmp_path / "items.csv", index=False)
+    ds = tmp_path / "ds"
+    ok("prepare", "--interactions", work / "log.csv", "--items", tmp_path / "items.csv", "--out", ds)
+    for what in ("model", "light", "bundle"):
+        call = ("evaluate", work / what, "--domain", "small", "--no-target-only")
+        said = f"{work / what} was made from other data than this dataset's"
+        assert said in ok(*call, ds).stdout.replace("\n", "")
+        assert said in json.loads(ok(*call, ds, "--json").stdout)["notes"][0]
+        assert "other data" not in ok(*call, work / "ds").stdout
+    how = ("--from", work / "source", "--mode", "zero-shot", "--epochs", 1)
+    assert "other data" in ok("adapt", ds, "--domain", "small", *how, "--out", tmp_path / "m").stderr
+    for command in ("compress", "export"):
+        assert "other data" in refused(command, work / "model", ds, "--domain", "small", "--out", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("what", ["model", "bundle"])
+def test_evaluate_says_what_it_did_not_ask_and_what_it_chose(work: Path, tmp_path: Path, what: str) -> None:
+    log = train_fixtures.interactions()
+    pd.concat([log, log[log["domain"] == "small"].groupby("user").tail(1).assign(timestamp="2025-06-01")]).to_csv(
+        tmp_path / "log.csv", index=False
+    )
+    ds, made = tmp_path / "ds", tmp_path / "model"
+    ok("prepare", "--interactions", tmp_path / "log.csv", "--split", "time", "--min-buyers", 20, "--out", ds)
+    ok("adapt", ds, "--domain", "small", "--mode", "scratch", "--epochs", 0, "--out", made)
+    if what == "bundle":
+        ok("export", made, ds, "--domain", "small", "--no-cards", "--out", tmp_path / "bundle")
+    found = json.loads(ok("evaluate", tmp_path / what, ds, "--domain", "small", "--json").stdout)
+    assert set(found["dropped"]) == {REPEATED, NO_CANDIDATE, KNOWN}
+    assert found["choices"]["ease"]["penalty"] > 0
+    shown = ok("evaluate", tmp_path / what, ds, "--domain", "small").stdout
+    assert f"{KNOWN} {found['dropped'][KNOWN]}" in shown
 
 
 @pytest.mark.parametrize(

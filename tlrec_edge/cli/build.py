@@ -14,6 +14,7 @@ from tlrec_edge.cli.common import (
     echo_table,
     json_option,
     open_dataset,
+    other_data,
     out_option,
     parse_domains,
     progress,
@@ -30,6 +31,8 @@ def _open(model: Path, dataset: Path, domain: str) -> tuple[Any, Any]:
     target = parse_domains(domain, data.domains)
     loaded = EdgeModel.load(model)
     loaded.check_split(data)
+    if other := other_data(model, loaded.about, data):
+        raise ModelError(f"{other}: adapt one to this dataset")
     if tuple(loaded.about["domains"]) != target:
         raise ModelError(
             f"{model} was adapted to {', '.join(loaded.about['domains'])}, not to {domain}: adapt one to {domain}"

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -56,6 +56,15 @@ def open_dataset(path: Path) -> Dataset:
     from tlrec_edge.data.store import load_dataset
 
     return load_dataset(path)
+
+
+def other_data(made: Path, about: Mapping[str, Any], dataset: Dataset) -> str:
+    """Say that a model or bundle, described by ``about``, was made from other data; nothing where it was not."""
+    from tlrec_edge.data.store import dataset_hash
+
+    if about.get("dataset_sha256") in (None, dataset_hash(dataset)):
+        return ""
+    return f"{made} was made from other data than this dataset's, under the same split"
 
 
 def with_candidates(dataset: Dataset, file: Path | None) -> Dataset:

@@ -16,6 +16,7 @@ from tlrec_edge.cli.common import (
     figure,
     json_option,
     open_dataset,
+    other_data,
     out_option,
     parse_domains,
     progress,
@@ -38,6 +39,7 @@ SIZES = ("fast", "base")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of every random choice.")
 def pretrain(dataset: Path, domains: str, out: Path, size: str, epochs: int | None, min_buyers: int, seed: int) -> None:
     """Train a model on source domains of DATASET."""
+    from tlrec_edge.data.store import dataset_hash
     from tlrec_edge.train.artifact import check_target
     from tlrec_edge.train.config import TrainConfig
     from tlrec_edge.train.pretrain import pretrain as run
@@ -48,7 +50,7 @@ def pretrain(dataset: Path, domains: str, out: Path, size: str, epochs: int | No
     source = parse_domains(domains, data.domains)
     with progress("pretrain") as say:
         model = run(data, source, config, say)
-    model.save(out)
+    model.with_about(dataset_sha256=dataset_hash(data)).save(out)
     click.echo(f"{out}: {len(model.ids):,} items of {len(model.about['domains'])} domains, size {size}")
 
 
@@ -74,6 +76,7 @@ def adapt(
     """Adapt to the target domain of DATASET; choices are made on its validation rows."""
     from dataclasses import replace
 
+    from tlrec_edge.data.store import dataset_hash
     from tlrec_edge.train.adapt import adapt as run
     from tlrec_edge.train.adapt import config_of
     from tlrec_edge.train.artifact import EdgeModel, check_target
@@ -92,6 +95,9 @@ def adapt(
             model, table = adapt_auto(data, target, start, config, fold, say)
         else:
             model, table = run(data, target, mode, start, config, fold, say), ()
+    if source and start and (other := other_data(source, start.about, data)):
+        click.echo(f"note: {other}", err=True)
+    model = model.with_about(dataset_sha256=dataset_hash(data))
     model.save(out)
     about = dict(model.about)
     if as_json:
@@ -144,7 +150,11 @@ def evaluate(
     ease_penalty: tuple[float, ...], ks: tuple[int, ...], as_json: bool,
 ) -> None:  # fmt: skip
     """Evaluate MODEL (a model or bundle folder) on the test rows of DATASET, always beside the baselines."""
+    from dataclasses import asdict
+
     from tlrec_edge.data.task import make_tasks
+    from tlrec_edge.metrics import measured
+    from tlrec_edge.train.baselines import TunedEase
     from tlrec_edge.train.contenders import open_contender
     from tlrec_edge.train.evaluate import baseline_entries
     from tlrec_edge.train.evaluate import evaluate as run
@@ -152,7 +162,9 @@ def evaluate(
     data = open_dataset(dataset)
     target = parse_domains(domain, data.domains)
     contender = open_contender(model, data)
+    other = other_data(model, _made_from(model), data)
     data = with_candidates(data, candidates)
+    tuned = {"ease-target": TunedEase(target_only=True), "ease": TunedEase(target_only=False)}
     entries = baseline_entries(
         contender.config if target_only and contender.mode != "scratch" else None, data, ease_penalty
     )
@@ -160,16 +172,37 @@ def evaluate(
     with progress("evaluate") as say:
         # The model comes first, so that one of another domain is refused before the baselines are fitted.
         ranked = contender.entry(tasks)
-        result = run(data, target, {**entries, "model": lambda _: ranked}, say=say, tasks=tasks)
+        result = run(data, target, {**entries, **tuned, "model": lambda _: ranked}, say=say, tasks=tasks)
     report = result.to_json(ks if 10 in ks else (10, *ks))
+    choices = {name: entry.choice for name, entry in tuned.items() if entry.choice is not None}
+    dropped = dict(tasks.final.dropped)
+    report |= {
+        "dropped": dropped,
+        "choices": {name: measured(asdict(choice)) for name, choice in choices.items()},
+        "notes": [
+            *([other] if other else []),
+            *([f"test rows not asked: {', '.join(f'{why} {n:,}' for why, n in dropped.items())}"] if dropped else []),
+            *(f"{name}: penalty {c.penalty:g} is the edge of its grid" for name, c in choices.items() if c.on_edge),
+        ],
+    }
     if as_json:
         click.echo(json.dumps(report, ensure_ascii=False))
     else:
         show_evaluation(report, ks)
 
 
+def _made_from(path: Path) -> Mapping[str, Any]:
+    """Return what a model or bundle folder says of where it comes from."""
+    from tlrec_edge.bundle import Bundle
+    from tlrec_edge.train.artifact import EdgeModel
+
+    if (path / "manifest.json").is_file():
+        return Bundle.open(path).manifest.get("provenance") or {}
+    return EdgeModel.load(path).about
+
+
 def show_evaluation(report: Mapping[str, Any], ks: tuple[int, ...] = (10,)) -> None:
-    """Print an evaluation as tables."""
+    """Print an evaluation as tables, its notes under the first."""
     head = ["", *(f"{m}@{k}" for k in ks for m in ("NDCG", "HR", "MRR")), "AUC", "NDCG@10 by user"]
     rows = []
     for row in report["rows"]:
@@ -182,6 +215,8 @@ def show_evaluation(report: Mapping[str, Any], ks: tuple[int, ...] = (10,)) -> N
     echo_table(
         head, rows, f"{report['domain']}: {report['tests']:,} tests of {report['users']:,} users; SE clustered by user"
     )
+    for note in report["notes"]:
+        click.echo(f"note: {note}")
     lifts = [
         [
             key,

@@ -144,7 +144,7 @@ def _candidates(dataset: Dataset, target: Ints, past: Bools) -> Ints:
     return np.flatnonzero(keep).astype(np.int32)
 
 
-REPEATED, NO_CANDIDATE, KNOWN = "repeated pair", "item is no candidate", "pair known before the test"
+REPEATED, NO_CANDIDATE, KNOWN = "repeated pair", "too few buyers of the item before the test", "pair known before"
 """Why a held-out row is no question: one counts for the first reason that hits it."""
 
 
