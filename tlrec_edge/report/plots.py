@@ -2,71 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tlrec_edge.report.figures import draw, ink, name_rows
 from tlrec_edge.report.words import sign_class, size
 
-Rows = Sequence[Mapping[str, Any]]
+Row = Mapping[str, Any]
+Rows = Sequence[Row]
 BASELINES = ("popularity", "itemcf", "ease")
 _ROW = 0.27
 _HEAD = 0.7
+_DOT: Mapping[str, Any] = {"fmt": "o", "ms": 5, "elinewidth": 1.6, "capsize": 2.5}
 _MARKS = {"p50": "o", "p90": "D", "p99": "s", "p99.9": "^", "max": "|"}
 
 
 def quality(title: str, rows: Rows) -> str:
     """NDCG@10 by model with one standard error each side."""
-    rows = [row for row in rows if row.get("ndcg@10") is not None]
-    if not rows:
-        return ""
 
-    def paint(axes: Any) -> None:
-        for at, row in enumerate(rows):
-            colour = ink("other" if str(row["name"]).lower().startswith(BASELINES) else "ours")
-            value, error = row["ndcg@10"], row.get("ndcg@10.se") or 0.0
-            axes.errorbar(value, at, xerr=error, fmt="o", ms=5, color=colour, elinewidth=1.6, capsize=2.5)
-            axes.annotate(f"{value:.3f}", (value + error, at), (6, 0), textcoords="offset points", va="center", size=8)
-        name_rows(axes, [str(row["name"]) for row in rows])
-        axes.margins(x=0.18)
-        axes.set_xlabel("NDCG@10, mean ± 1 standard error")
+    def mark(axes: Any, at: int, row: Row) -> None:
+        colour = ink("other" if str(row["name"]).lower().startswith(BASELINES) else "ours")
+        value, error = row["ndcg@10"], row.get("ndcg@10.se") or 0.0
+        axes.errorbar(value, at, xerr=error, color=colour, **_DOT)
+        _write(axes, f"{value:.3f}", value + error, at)
 
-    return draw(
-        paint,
-        height=_HEAD + _ROW * len(rows),
+    return _by_row(
+        rows, "ndcg@10", lambda row: str(row["name"]), mark, "NDCG@10, mean ± 1 standard error",
+        margin=0.18,
         title="Ranking quality by model",
         label=f"NDCG@10 by model: {title}",
         caption="Bars: one standard error, clustered by user. Grey: baselines without learned vectors.",
-    )
+    )  # fmt: skip
 
 
 def lift(title: str, rows: Rows) -> str:
     """Differences of NDCG@10 with their intervals and a line at zero."""
-    rows = [row for row in rows if row.get("ndcg@10") is not None]
-    if not rows:
-        return ""
 
-    def paint(axes: Any) -> None:
-        axes.axvline(0, color=ink("soft"), linewidth=1)
-        for at, row in enumerate(rows):
-            low, high = interval(row)
-            colour = ink(sign_class(low, high) or "soft")
-            axes.plot([low, high], [at, at], color=colour, solid_capstyle="butt")
-            axes.plot(row["ndcg@10"], at, "o", ms=5, color=colour)
-        name_rows(axes, [f"{row.get('of', '')} − {row.get('over', '')}" for row in rows])
-        axes.margins(x=0.1)
-        axes.set_xlabel("difference of NDCG@10, 95 % interval")
+    def mark(axes: Any, at: int, row: Row) -> None:
+        low, high = interval(row)
+        colour = ink(sign_class(low, high) or "soft")
+        axes.plot([low, high], [at, at], color=colour, solid_capstyle="butt")
+        axes.plot(row["ndcg@10"], at, "o", ms=5, color=colour)
 
-    return draw(
-        paint,
-        height=_HEAD + _ROW * len(rows),
+    return _by_row(
+        rows, "ndcg@10", lambda row: f"{row.get('of', '')} − {row.get('over', '')}", mark,
+        "difference of NDCG@10, 95 % interval",
+        margin=0.1,
+        line=0,
         title="Lift, on the same test rows",
         label=f"Lift in NDCG@10: {title}",
         caption="An interval that crosses zero shows no difference.",
-    )
+    )  # fmt: skip
 
 
-def interval(row: Mapping[str, Any]) -> tuple[float, float]:
+def interval(row: Row) -> tuple[float, float]:
     """Return the 95 % interval as it is given, or from the standard error."""
     value, error = float(row["ndcg@10"]), float(row.get("se") or 0.0)
     low, high = row.get("low"), row.get("high")
@@ -76,83 +65,98 @@ def interval(row: Mapping[str, Any]) -> tuple[float, float]:
 
 def ratios(rows: Rows) -> str:
     """Quality after each compression step over that of the uncompressed model."""
-    rows = [row for row in rows if row.get("ratio") is not None]
-    if not rows:
-        return ""
 
-    def paint(axes: Any) -> None:
-        axes.axvline(1, color=ink("soft"), linewidth=1)
-        for at, row in enumerate(rows):
-            kept = row.get("kept", True)
-            colour = ink("ours" if kept else "other")
-            face = colour if kept else "none"
-            error = 1.96 * (row.get("se") or 0.0)
-            axes.errorbar(
-                row["ratio"], at, xerr=error, fmt="o", ms=5, color=colour, mfc=face, elinewidth=1.6, capsize=2.5
-            )
-        name_rows(axes, [str(row.get("step", "")) for row in rows])
-        axes.margins(x=0.15)
-        axes.set_xlabel("NDCG@10 over that of the uncompressed model, 95 % interval")
+    def mark(axes: Any, at: int, row: Row) -> None:
+        kept = row.get("kept", True)
+        colour = ink("ours" if kept else "other")
+        error = 1.96 * (row.get("se") or 0.0)
+        axes.errorbar(row["ratio"], at, xerr=error, color=colour, mfc=colour if kept else "none", **_DOT)
 
-    return draw(
-        paint,
-        height=_HEAD + _ROW * len(rows),
+    return _by_row(
+        rows, "ratio", lambda row: str(row.get("step", "")), mark,
+        "NDCG@10 over that of the uncompressed model, 95 % interval",
+        margin=0.15,
+        line=1,
         title="Quality kept",
         label="NDCG@10 ratio by compression step",
         caption="Full dots: steps that were kept. Hollow: steps that were rejected.",
-    )
+    )  # fmt: skip
 
 
 def sizes(rows: Rows, what: str) -> str:
     """Bytes, as bars from zero."""
-    rows = [row for row in rows if row.get("bytes") is not None]
-    if not rows:
-        return ""
-    most = max(float(row["bytes"]) for row in rows) or 1.0
+    most = max((float(row["bytes"]) for row in rows if row.get("bytes") is not None), default=0.0)
     unit, name = next(((u, n) for u, n in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")) if most >= u), (1.0, "bytes"))
 
-    def paint(axes: Any) -> None:
-        for at, row in enumerate(rows):
-            axes.barh(at, row["bytes"] / unit, height=0.55, color=ink("ours"))
-            axes.annotate(
-                size(row["bytes"]), (row["bytes"] / unit, at), (4, 0), textcoords="offset points", va="center", size=8
-            )
-        name_rows(axes, [str(row.get("name", "")) for row in rows])
-        axes.set_xlim(0, most / unit * 1.22)
-        axes.set_xlabel(f"size, {name}")
+    def mark(axes: Any, at: int, row: Row) -> None:
+        axes.barh(at, row["bytes"] / unit, height=0.55, color=ink("ours"))
+        _write(axes, size(row["bytes"]), row["bytes"] / unit, at, gap=4)
 
-    return draw(paint, height=_HEAD + _ROW * len(rows), title="Size on disk", label=f"Size on disk: {what}")
+    return _by_row(
+        rows, "bytes", lambda row: str(row.get("name", "")), mark, f"size, {name}",
+        margin=0.22,
+        title="Size on disk",
+        label=f"Size on disk: {what}",
+    )  # fmt: skip
 
 
 def latency(rows: Rows) -> str:
     """Percentiles of each shape of request on a log axis."""
-    rows = [row for row in rows if row.get("latency_us")]
+
+    def mark(axes: Any, at: int, row: Row) -> None:
+        seen = {name: row["latency_us"][name] for name in _MARKS if name in row["latency_us"]}
+        colour = ink("c1" if row.get("state") == "encoded" else "c3")
+        axes.plot(list(seen.values()), [at] * len(seen), color=colour, linewidth=1, alpha=0.6)
+        for name, value in seen.items():
+            axes.plot(value, at, _MARKS[name], ms=4.5, color=colour)
+
+    def dress(axes: Any) -> None:
+        for name, shape in _MARKS.items():
+            axes.plot([], [], shape, ms=4.5, color=ink("soft"), linestyle="none", label=name)
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(lambda value, _: _duration(value))
+        axes.xaxis.set_minor_formatter(lambda value, _: "")
+        axes.figure.legend(loc="outside lower right", ncols=5, columnspacing=1, handletextpad=0.1)
+
+    return _by_row(
+        [row for row in rows if row.get("latency_us")], "latency_us",
+        lambda row: f"{row.get('shape', '')}, {row.get('state', '')}", mark, "latency of one request (log scale)",
+        dress=dress,
+        below=0.2,
+        title="Latency, one stream on one thread",
+        label="Latency percentiles",
+        caption="Blue, encoded: the request encodes the history. Green, given: the user's state was at hand.",
+    )  # fmt: skip
+
+
+def _by_row(
+    rows: Rows, key: str, name: Callable[[Row], str], mark: Callable[[Any, int, Row], None], xlabel: str, *,
+    margin: float = 0.05, line: float | None = None, dress: Callable[[Any], None] = lambda axes: None,
+    below: float = 0.0, title: str, label: str, caption: str = "",
+) -> str:  # fmt: skip
+    """Draw a line of the plot for each row that has ``key``, named on its left: ``mark(axes, place, row)``.
+
+    A vertical line stands at ``line``; ``dress`` finishes the axes, and has ``below`` more inches for it.
+    """
+    rows = [row for row in rows if row.get(key) is not None]
     if not rows:
         return ""
 
     def paint(axes: Any) -> None:
+        if line is not None:
+            axes.axvline(line, color=ink("soft"), linewidth=1)
         for at, row in enumerate(rows):
-            seen = {name: row["latency_us"][name] for name in _MARKS if name in row["latency_us"]}
-            colour = ink("c1" if row.get("state") == "encoded" else "c3")
-            axes.plot(list(seen.values()), [at] * len(seen), color=colour, linewidth=1, alpha=0.6)
-            for name, value in seen.items():
-                axes.plot(value, at, _MARKS[name], ms=4.5, color=colour)
-        for name, mark in _MARKS.items():
-            axes.plot([], [], mark, ms=4.5, color=ink("soft"), linestyle="none", label=name)
-        axes.set_xscale("log")
-        axes.xaxis.set_major_formatter(lambda value, _: _duration(value))
-        axes.xaxis.set_minor_formatter(lambda value, _: "")
-        name_rows(axes, [f"{row.get('shape', '')}, {row.get('state', '')}" for row in rows])
-        axes.set_xlabel("latency of one request (log scale)")
-        axes.figure.legend(loc="outside lower right", ncols=5, columnspacing=1, handletextpad=0.1)
+            mark(axes, at, row)
+        name_rows(axes, [name(row) for row in rows])
+        axes.margins(x=margin)
+        axes.set_xlabel(xlabel)
+        dress(axes)
 
-    return draw(
-        paint,
-        height=_HEAD + 0.2 + _ROW * len(rows),
-        title="Latency, one stream on one thread",
-        label="Latency percentiles",
-        caption="Blue, encoded: the request encodes the history. Green, given: the user's state was at hand.",
-    )
+    return draw(paint, height=_HEAD + below + _ROW * len(rows), title=title, label=label, caption=caption)
+
+
+def _write(axes: Any, text: str, value: float, at: int, gap: float = 6) -> None:
+    axes.annotate(text, (value, at), (gap, 0), textcoords="offset points", va="center", size=8)
 
 
 def training(rows: Rows) -> str:
