@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
+import torch
 
 from tlrec_edge.data.dataset import Dataset
 from tlrec_edge.data.store import split_hash
@@ -19,7 +20,16 @@ from tlrec_edge.train.linear import Interest
 from tlrec_edge.train.mix import choose_mix
 from tlrec_edge.train.modes import MODES
 from tlrec_edge.train.ranking import ndcg, sample_rows
-from tlrec_edge.train.wide import LinearChoice, LinearData, choose_linear, fit_interest, interest_groups, sparse_ease
+from tlrec_edge.train.wide import (
+    USER_POWER,
+    LinearChoice,
+    LinearData,
+    choose_linear,
+    fit_interest,
+    interest_groups,
+    log_popularity,
+    sparse_ease,
+)
 
 
 @dataclass(frozen=True)
@@ -94,7 +104,8 @@ def settle(candidate: Candidate, context: Context, tasks: Tasks, fold: int | Non
         split_sha256=split_hash(context.dataset),
         source=_source_domains(mode, context),
         choices={
-            "epochs": choices.epochs, "penalty": choices.linear.penalty, "mix": asdict(choices.mix),
+            "epochs": choices.epochs, "penalty": choices.linear.penalty, "half_life": choices.linear.half_life,
+            "mix": asdict(choices.mix),
             "validation_ndcg@10": choices.ndcg if np.isfinite(choices.ndcg) else None,
         },
     )  # fmt: skip
@@ -122,8 +133,8 @@ def choose(context: Context, mode: str) -> Candidate:
         epochs = fit_net(draft, examples_of(draft, context.config), run, validate, context.say).epochs
     draft.net.requires_grad_(False).eval()
     linear = LinearChoice() if mode == "zero-shot" else context.linear
-    linear = linear or choose_linear(task, LinearData.of(task, draft.vocabulary.rows), context.say)
-    model = _with_linear(draft, context, mode, linear.penalty)
+    linear = linear or choose_linear(task, LinearData.of(task, draft.vocabulary.rows), context.say, USER_POWER)
+    model = _with_linear(draft, context, mode, linear)
     mix, reached = choose_mix(model, context.dataset, task, mode)
     return Candidate(mode, replace(model, mix=mix), Choices(epochs, linear, mix, reached))
 
@@ -133,7 +144,7 @@ def _build(context: Context, mode: str, choices: Choices) -> EdgeModel:
     if draft.fit is not None and _trainable(draft):
         fit_net(draft, examples_of(draft, context.config), replace(draft.fit, epochs=choices.epochs), None, context.say)
     draft.net.requires_grad_(False).eval()
-    return replace(_with_linear(draft, context, mode, choices.linear.penalty), mix=choices.mix)
+    return replace(_with_linear(draft, context, mode, choices.linear), mix=choices.mix)
 
 
 def _trainable(draft: Draft) -> bool:
@@ -146,16 +157,20 @@ def _linear_task(task: Task, mode: str) -> Task:
     return replace(task, train=task.train.where(~task.in_target(task.train))) if mode == "zero-shot" else task
 
 
-def _with_linear(draft: Draft, context: Context, mode: str, penalty: float) -> EdgeModel:
+def _with_linear(draft: Draft, context: Context, mode: str, linear: LinearChoice) -> EdgeModel:
+    """Add the linear parts; where validation chose a popularity, it takes the place of the bias trained beside the
+    towers, which knows no time."""
     task, config, vocabulary = _linear_task(draft.task, mode), context.config, draft.vocabulary
     outside = task.train.where(~task.in_target(task.train))
     groups, size = interest_groups(context.dataset, vocabulary, np.unique(outside.item))
     interest: Interest = fit_interest(task, groups, size, vocabulary, config.interest_penalty, config.interest_rank)
     if not interest.outward.shape[1]:
         groups = groups[:, :0]
-    return replace(
-        draft.model, wide=sparse_ease(LinearData.of(task, vocabulary.rows), penalty), interest=interest, groups=groups
-    )
+    if np.isfinite(linear.ndcg):
+        with torch.no_grad():
+            draft.net.bias.copy_(torch.from_numpy(log_popularity(draft.task, linear.half_life)))
+    wide = sparse_ease(LinearData.of(task, vocabulary.rows), linear.penalty)
+    return replace(draft.model, wide=wide, interest=interest, groups=groups)
 
 
 def _deep_ndcg(draft: Draft, dataset: Dataset) -> Callable[[], float]:

@@ -31,7 +31,7 @@ def ease_scorer(task: Task, choice: LinearChoice) -> Scorer:
     """Score by EASE over the whole history plus weighted log popularity."""
     data = LinearData.of(task, _rows(task))
     score = Ease(data.train, data.columns).scorer(choice.penalty)
-    prior = choice.popularity_weight * log_popularity(task)
+    prior = choice.popularity_weight * log_popularity(task, choice.half_life)
     return lambda users: score(data.history[users]) + prior
 
 
@@ -44,7 +44,7 @@ def _rows(task: Task) -> np.ndarray[tuple[int], np.dtype[np.int32]]:
 
 
 def tuned_ease(tasks: Tasks, target_only: bool) -> tuple[Scorer, Task, LinearChoice]:
-    """Choose EASE's penalty and popularity weight on validation, then fit it for the test."""
+    """Choose EASE's penalty and its popularity (weight, half-life) on validation, then fit it for the test."""
     choose = tasks.choose.target_only() if target_only else tasks.choose
     final = tasks.final.target_only() if target_only else tasks.final
     choice = choose_linear(choose, LinearData.of(choose, _rows(choose)))

@@ -13,6 +13,7 @@ from tlrec_edge.data.dataset import Interactions, Ints
 from tlrec_edge.data.task import Task
 
 Floats = NDArray[np.float32]
+DAY = 86_400
 
 
 def user_item(log: Interactions, n_users: int, n_items: int) -> sp.csr_array:
@@ -29,10 +30,18 @@ def empty(rows: int, columns: int) -> sp.csr_array:
     return sp.csr_array((np.zeros(0, np.float32), (none, none)), shape=(rows, columns))
 
 
-def popularity(task: Task) -> Floats:
-    """Count each candidate's distinct buyers in the target. Shape (C,)."""
+def popularity(task: Task, half_life: float | None = None) -> Floats:
+    """Count each candidate's distinct buyers in the target. Shape (C,).
+
+    With ``half_life`` (days) a buyer weighs half for each one that passed from their last purchase of the item to the
+    end of the training part.
+    """
     inside = task.train.where(task.in_target(task.train))
-    return np.asarray(user_item(inside, task.n_users, task.n_items).sum(0))[task.candidates].astype(np.float32)
+    pair = inside.user.astype(np.int64) * task.n_items + inside.item
+    last = len(pair) - 1 - np.unique(pair[::-1], return_index=True)[1]  # rows of a user rise in time
+    age = (inside.time.max(initial=0) - inside.time[last]) / DAY
+    weight = np.ones(len(last)) if half_life is None else 0.5 ** (age / half_life)
+    return np.bincount(inside.item[last], weight, task.n_items)[task.candidates].astype(np.float32)
 
 
 def item_cf(x: sp.csr_array, columns: Ints, similarity: str = "jaccard") -> sp.csr_array:
@@ -54,11 +63,17 @@ class Ease:
     """EASE (Steck, WWW 2019) for the candidates' columns only, over binary ``x`` (users, items).
 
     Works in the smaller of items and users: with more items than users through the Woodbury identity
-    ``(X'X + pI)^-1 = (I - X'(XX' + pI)^-1 X) / p``, which never forms an items-by-items matrix.
+    ``(X'X + pI)^-1 = (I - X'(XX' + pI)^-1 X) / p``, which never forms an items-by-items matrix. With ``user_power`` a
+    user of n items weighs n^-power beside one of 1 (the mean weight of an interaction stays 1), so that a few who have
+    nearly everything do not decide what goes with what.
     """
 
-    def __init__(self, x: sp.csr_array, columns: Ints) -> None:
-        self.x = x[np.diff(x.indptr) > 0].astype(np.float64)
+    def __init__(self, x: sp.csr_array, columns: Ints, user_power: float = 0.0) -> None:
+        x = x[np.diff(x.indptr) > 0].astype(np.float64)
+        size = np.diff(x.indptr)
+        weight = size**-user_power
+        x.data *= np.repeat(np.sqrt(weight * len(x.data) / (weight * size).sum()), size)
+        self.x = x
         self.columns, self.place = columns, np.arange(len(columns))
         self.chosen = self.x.tocsc()[:, columns]
         self.by_user = self.x.shape[0] < self.x.shape[1]

@@ -41,6 +41,10 @@ class Questions:
         """Read the rows' scores (m, 1 + k) off the users' scores of all candidates (u, C)."""
         return scores[self.of[:, None], self.columns]
 
+    def pick_items(self, values: Floats) -> Floats:
+        """Read the rows' values (m, 1 + k) off one value a candidate (C,)."""
+        return values[self.columns]
+
 
 def questions(task: Task, rows: Rows) -> Questions:
     """Turn rows into candidate columns; without negatives the whole candidate set competes."""

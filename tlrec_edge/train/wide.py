@@ -30,15 +30,19 @@ from tlrec_edge.train.vocabulary import Vocabulary
 PENALTIES = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1e3, 3e3, 1e4, 3e4, 1e5)
 FIRST_PENALTIES = (4, 5, 6, 7)
 """Places of the penalties that are always tried; the neighbours of the best follow, until it lies between two tried."""
-POPULARITY_WEIGHTS = (0.0, 0.002, 0.005, 0.01, 0.02, 0.05)
-A_COLUMN, A_ROW = 50, 50
+POPULARITY_WEIGHTS = (0.0, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1)
+HALF_LIVES = (None, 180.0, 90.0, 45.0, 20.0)
+"""Days in which a purchase comes to count half in an item's popularity; None: all count the same."""
+USER_POWER = 0.25
+"""How much less a heavy user weighs in the item-item weights that are served (see ``Ease``)."""
+A_COLUMN, A_ROW = 50, 200
 """How many weights the sparse item-item part keeps a candidate, then a history item."""
 MAX_GROUPS = 4000
 
 
-def log_popularity(task: Task) -> NDArray[np.float32]:
-    """Return log1p of the buyers of each candidate, centred. Shape (C,)."""
-    count = np.log1p(popularity(task))
+def log_popularity(task: Task, half_life: float | None = None) -> NDArray[np.float32]:
+    """Return log1p of the buyers of each candidate, centred; ``half_life`` in days. Shape (C,)."""
+    count = np.log1p(popularity(task, half_life))
     centred: NDArray[np.float32] = (count - count.mean()).astype(np.float32)
     return centred
 
@@ -56,11 +60,13 @@ def sales_prior(dataset: Dataset, rows: Ints) -> NDArray[np.float32]:
 
 @dataclass(frozen=True)
 class LinearChoice:
-    """What validation chose for EASE: the penalty, the weight of log popularity beside it, and the NDCG reached."""
+    """What validation chose for EASE: the penalty, the weight of log popularity beside it, the half-life of popularity
+    in days, and the NDCG reached (NaN: nothing was chosen)."""
 
     penalty: float = 1000.0
     popularity_weight: float = 0.005
     ndcg: float = float("nan")
+    half_life: float | None = None
 
     @property
     def on_edge(self) -> bool:
@@ -89,24 +95,32 @@ class LinearData:
         return cls(matrix(task.train), matrix(task.history), rows[task.candidates])
 
 
-def choose_linear(task: Task, data: LinearData, say: Callable[[str], None] | None = None) -> LinearChoice:
-    """Choose EASE's penalty and popularity weight by NDCG@10 on the task's rows; without rows return the default."""
+def choose_linear(
+    task: Task, data: LinearData, say: Callable[[str], None] | None = None, user_power: float = 0.0
+) -> LinearChoice:
+    """Choose EASE's penalty, and the half-life and weight of popularity beside it, by NDCG@10 on the task's rows.
+
+    Without rows return the default.
+    """
     if not len(task.rows) or not data.train.nnz:
         return LinearChoice()
     asked = sample_rows(task)
     question = questions(asked, asked.rows)
     history = data.history[question.user]
-    prior = np.take_along_axis(log_popularity(task)[None, :], question.columns.reshape(1, -1), 1).reshape(
-        question.columns.shape
-    )
-    solver = Ease(data.train, data.columns)
+    half_lives = HALF_LIVES if task.train.time.any() else (None,)
+    priors = {h: question.pick_items(log_popularity(task, h)) for h in half_lives}
+    solver = Ease(data.train, data.columns, user_power)
 
     def tune(penalty: float) -> LinearChoice:
         scores = question.pick(solver.scorer(penalty)(history))
-        ranks = [rank_of_positive(scores + share * prior, question.valid) for share in POPULARITY_WEIGHTS]
-        reached = [float(METRICS["ndcg"](rank, 10).mean()) for rank in ranks]
-        best = int(np.argmax(reached))
-        return LinearChoice(penalty, POPULARITY_WEIGHTS[best], reached[best])
+        best = LinearChoice(penalty, 0.0, -1.0)
+        for half_life, prior in priors.items():
+            for share in POPULARITY_WEIGHTS if half_life is None else POPULARITY_WEIGHTS[1:]:
+                rank = rank_of_positive(scores + share * prior, question.valid)
+                reached = float(METRICS["ndcg"](rank, 10).mean())
+                if reached > best.ndcg:
+                    best = LinearChoice(penalty, share, reached, half_life)
+        return best
 
     tried: dict[int, LinearChoice] = {}
     places: Sequence[int] = FIRST_PENALTIES
@@ -120,10 +134,10 @@ def choose_linear(task: Task, data: LinearData, say: Callable[[str], None] | Non
 
 
 def sparse_ease(data: LinearData, penalty: float) -> sp.csr_array:
-    """Fit EASE and cut it for serving. Shape (N, C)."""
+    """Fit EASE, heavy users weighing less, and cut it for serving. Shape (N, C)."""
     if not data.train.nnz:
         return empty(data.train.shape[1], len(data.columns))
-    return keep_largest(Ease(data.train, data.columns).weights(penalty), A_COLUMN, A_ROW)
+    return keep_largest(Ease(data.train, data.columns, USER_POWER).weights(penalty), A_COLUMN, A_ROW)
 
 
 def interest_groups(dataset: Dataset, vocabulary: Vocabulary, counted: Ints) -> tuple[Ints, int]:
