@@ -34,7 +34,7 @@ COMMANDS = {
 }
 
 MODULES = {
-    "core": ("errors", "version", "metrics", "features", "topk", "rowwise", "data.names"),
+    "core": ("errors", "version", "metrics", "features", "topk", "rowwise", "data.names", "data.times"),
     "bundle": ("layout", "ids", "bundle", "bundle_writer"),
     "runtime": (
         *("", "runtime", "history", "states", "catalogue", "cold", "graph", "bookkeeping"),
