@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import gzip
+import math
 import os
 import tempfile
 import zlib
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 
 from tlrec_edge.data.names import COUNT_EVENTS, EVENT_SYNONYMS, INTERACTION_NAMES, plain
 from tlrec_edge.errors import DataError, MissingExtraError
-from tlrec_edge.history import History
+from tlrec_edge.history import LATEST, History
 
 Columns = dict[str, list[str]]
 _CHUNK = 65_536
@@ -152,17 +153,23 @@ def _seconds(text: str, path: Path, line: int) -> float:
     if not text.strip():
         return float("nan")
     try:
-        number = float(text)
-        return number / next((divisor for limit, divisor in _EPOCHS if abs(number) > limit), 1.0)
-    except ValueError:
-        pass
-    try:
-        moment = datetime.fromisoformat(text.strip())
-        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+        seconds = _epoch(text)
     except (ValueError, OverflowError):
         raise DataError(
             f"{path}, row {line}: time {text!r:.40} is not readable; write seconds since 1970 or ISO 8601"
         ) from None
+    if LATEST < abs(seconds) < math.inf:
+        raise DataError(f"{path}, row {line}: time {text!r:.40} is beyond the year 2200; leave it empty if unknown")
+    return seconds
+
+
+def _epoch(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        moment = datetime.fromisoformat(text.strip())
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    return number / next((divisor for limit, divisor in _EPOCHS if abs(number) > limit), 1.0)
 
 
 def _find(names: Sequence[str], required: Sequence[str], optional: Sequence[str], path: Path) -> dict[str, int]:
