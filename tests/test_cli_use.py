@@ -3,6 +3,8 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +90,27 @@ def test_inspect(bundle: Path) -> None:
     assert "encoder.onnx" in shown
     manifest = json.loads(ok(inspect, bundle, "--json").output)
     assert manifest["files"]["encoder.onnx"]["size"] == (bundle / "encoder.onnx").stat().st_size
+
+
+def test_inspect_shows_cards_as_tables(bundle: Path, tmp_path: Path) -> None:
+    path = Path(shutil.copytree(bundle, tmp_path / "b"))
+    manifest = json.loads((path / "manifest.json").read_text("utf-8"))
+    rows = [{"name": "ease", "ndcg@10": 0.204812, "hr@10": 0.3571}, {"name": "model", "ndcg@10": 0.2127, "more": None}]
+    manifest["quality"] = {"users": 677, "tests": 1823, "rows": rows}
+    manifest["provenance"] = {"domains": ["[b]"], "train": {"seed": 3}, "fold": None, "choices": []}
+    (path / "manifest.json").write_text(json.dumps(manifest), "utf-8")
+    shown = ok(inspect, path).output
+    assert not set("{}") & set(shown)
+    lines = [[cell.strip() for cell in re.split("[│┃]", line)[1:-1]] for line in shown.splitlines()]
+    for line in (
+        ["tests", "1,823"],
+        ["name", "ndcg@10", "hr@10", "more"],
+        ["ease", "0.2048", "0.3571", "-"],
+        ["model", "0.2127", "-", "-"],
+        ["domains", "[b]"],
+        ["train seed", "3"],
+    ):
+        assert line in lines
 
 
 def test_verify(bundle: Path, tmp_path: Path) -> None:
@@ -199,6 +222,8 @@ def test_histories_from_counts_and_categories(tmp_path: Path) -> None:
     assert plain == {"u": History(["i1"])}
     with pytest.raises(DataError, match="row 2: time 'soon' is not readable"):
         read_histories(write(tmp_path / "t.csv", [["user", "item", "time"], ["u", "i", "soon"]]))
+    with pytest.raises(DataError, match="row 2: time '9999-12-31' is beyond the year 2200"):
+        read_histories(write(tmp_path / "t.csv", [["user", "item", "time"], ["u", "i", "9999-12-31"]]))
     with pytest.raises(DataError, match="no item column"):
         read_histories(write(tmp_path / "n.csv", [["user", "x"], ["u", "i"]]))
 
