@@ -16,7 +16,16 @@ from tlrec_edge.data import parse
 from tlrec_edge.data.times import CLOCK_FORMATS, DAY_FORMATS, EARLIEST, LATEST, read_times
 from tlrec_edge.errors import DataError
 
-FORMS = ("%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S+02:00", "%Y%m%d", "%Y-%m-%dT%H:%M:%S.123Z")
+FORMS = (
+    "%Y-%m-%d",
+    "%Y-%m",
+    "%Y-%m-%d %H",
+    "%Y-%m-%dT%H:%M+0530",
+    "%Y-%m-%dT%H:%M:%S",
+    "%Y-%m-%d %H:%M:%S+02:00",
+    "%Y%m%d",
+    "%Y-%m-%dT%H:%M:%S.123Z",
+)
 BAD = (
     "",
     " ",

@@ -192,7 +192,7 @@ class UserLookup:
         if interactions is not None:
             size = interactions.stat().st_size if interactions.is_file() else 0
             _say_if_large(f"reading {interactions},", size, _LARGE_TABLE)
-            self._histories = read_histories(interactions)
+            self._histories = read_histories(interactions, lambda line: click.echo(line, err=True))
         self._seen: set[str] = set()
         self._unknown: set[str] = set()
 

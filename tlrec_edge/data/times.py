@@ -17,6 +17,7 @@ DAYS = r"(19|20)\d{6}"
 DAY_FORMATS = ("%m/%d/%Y", "%d/%m/%Y", "%Y/%m/%d", "%d.%m.%Y", "%d-%m-%Y", "%Y年%m月%d日", "%m/%d/%y", "%d/%m/%y")
 CLOCK_FORMATS = ("", " %H:%M", " %H:%M:%S")
 _SAMPLE = 5000
+_ISO = re.compile(r"(\d{4})(?:([-/]?)(\d\d)\2(\d\d)([T ].*)?|-(\d\d))")
 
 
 def read_times(column: Iterable[str]) -> Mapping[str, float]:
@@ -46,7 +47,7 @@ def _parse(texts: list[str]) -> list[float]:
         size = median(known)
         divisor = next((divisor for limit, divisor in EPOCHS if size > limit), 1.0)
         return [_whole(number / divisor) for number in numbers]
-    iso = _each(texts, datetime.fromisoformat)
+    iso = _each(texts, _iso)
     return iso if _found(iso) > len(texts) / 2 else _by_day_format(texts, iso)
 
 
@@ -60,6 +61,15 @@ def _by_day_format(texts: list[str], iso: list[float]) -> list[float]:
     if len(winners) > 1:
         raise ambiguous(sample[0], winners)
     return _each(texts, _reader(winners[0]))
+
+
+def _iso(text: str) -> datetime:
+    """Read ISO 8601 by calendar dates, also with slashes or without a day; Python's own reader takes more."""
+    found = _ISO.fullmatch(text)
+    if found is None:
+        raise ValueError(text)
+    year, _, month, day, clock, lone = found.groups()
+    return datetime.fromisoformat(f"{year}-{month or lone}-{day or '01'}{clock or ''}")
 
 
 def _reader(form: str) -> Callable[[str], datetime]:
