@@ -21,6 +21,7 @@ from tlrec_edge.export.graphs import IR_VERSION, OPSET, encoder_graph, item_towe
 
 from tlrec_edge import Recommender
 from tlrec_edge.bundle import write_bundle
+from tlrec_edge.bundle_writer import sweep
 from tlrec_edge.cold import features_json
 from tlrec_edge.data.dataset import Dataset, Ints
 from tlrec_edge.data.store import dataset_hash, split_hash
@@ -80,6 +81,7 @@ def export_bundle(
     config = config or ExportConfig()
     path = Path(path)
     check_target(path)
+    sweep(path)
     task = make_tasks(dataset, tuple(model.about["domains"]), model.about.get("fold")).final
     past = Past.of(task.history, model.rows(dataset), task.n_users, len(model.ids))
     users = _sample_users(past, config.seed)

@@ -53,7 +53,7 @@ def item_tower_graph(model: EdgeModel) -> bytes | None:
     given = {
         name: torch.zeros(2, value.shape[1], dtype=value.dtype) for name, value in inputs.items() if value.shape[1]
     }
-    module = _Tower(net.tower, present, model.mix.deep)  # type: ignore[arg-type]
+    module = _Tower(net.tower, present, model.mix.deep)  # type: ignore[arg-type]  # three inputs, so three flags
     return _export(module, tuple(given.values()), list(given), ["history", "candidate"])
 
 
@@ -70,7 +70,7 @@ def _export(module: nn.Module, example: tuple[Tensor, ...], inputs: list[str], o
             module.eval(), example, input_names=inputs, output_names=outputs, dynamic_shapes=shapes,
             opset_version=OPSET, dynamo=True, external_data=False, verbose=False,
         )  # fmt: skip
-    proto = program.model_proto  # type: ignore[union-attr]
+    proto = program.model_proto  # type: ignore[union-attr]  # None only without dynamo
     proto.ir_version = IR_VERSION
     del proto.metadata_props[:]
     for node in proto.graph.node:

@@ -3,6 +3,8 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from tlrec_edge.bundle import Bundle
 from tlrec_edge.cli import use as use_module
 from tlrec_edge.cli.synth import synth
 from tlrec_edge.cli.use import inspect, recommend, score, similar, verify
+from tlrec_edge.data.build import prepare_files
 from tlrec_edge.errors import MissingExtraError
 from tlrec_edge.tables import TableWriter, read_columns, read_histories
 
@@ -67,7 +70,7 @@ LOG = [
     ["user", "item", "event", "timestamp"],
     ["u1", "i9", "view", "2026-01-02T00:00:00"],
     ["u1", "a,b", "加购", "2026-01-01"],
-    ["u2", "i8", "gazed at", "1767225600"],
+    ["u2", "i8", "gazed at", "2026-01-01 00:00:00"],
     ["", "i8", "view", "1"],
     ["u2", "", "view", ""],
 ]
@@ -88,6 +91,27 @@ def test_inspect(bundle: Path) -> None:
     assert "encoder.onnx" in shown
     manifest = json.loads(ok(inspect, bundle, "--json").output)
     assert manifest["files"]["encoder.onnx"]["size"] == (bundle / "encoder.onnx").stat().st_size
+
+
+def test_inspect_shows_cards_as_tables(bundle: Path, tmp_path: Path) -> None:
+    path = Path(shutil.copytree(bundle, tmp_path / "b"))
+    manifest = json.loads((path / "manifest.json").read_text("utf-8"))
+    rows = [{"name": "ease", "ndcg@10": 0.204812, "hr@10": 0.3571}, {"name": "model", "ndcg@10": 0.2127, "more": None}]
+    manifest["quality"] = {"users": 677, "tests": 1823, "rows": rows}
+    manifest["provenance"] = {"domains": ["[b]"], "train": {"seed": 3}, "fold": None, "choices": []}
+    (path / "manifest.json").write_text(json.dumps(manifest), "utf-8")
+    shown = ok(inspect, path).output
+    assert not set("{}") & set(shown)
+    lines = [[cell.strip() for cell in re.split("[│┃]", line)[1:-1]] for line in shown.splitlines()]
+    for line in (
+        ["tests", "1,823"],
+        ["name", "ndcg@10", "hr@10", "more"],
+        ["ease", "0.2048", "0.3571", "-"],
+        ["model", "0.2127", "-", "-"],
+        ["domains", "[b]"],
+        ["train seed", "3"],
+    ):
+        assert line in lines
 
 
 def test_verify(bundle: Path, tmp_path: Path) -> None:
@@ -197,8 +221,6 @@ def test_histories_from_counts_and_categories(tmp_path: Path) -> None:
     assert found == {"u": expected}
     plain = read_histories(write(tmp_path / "p.csv", [["user;item"], ["u;i1"]]))
     assert plain == {"u": History(["i1"])}
-    with pytest.raises(DataError, match="row 2: time 'soon' is not readable"):
-        read_histories(write(tmp_path / "t.csv", [["user", "item", "time"], ["u", "i", "soon"]]))
     with pytest.raises(DataError, match="no item column"):
         read_histories(write(tmp_path / "n.csv", [["user", "x"], ["u", "i"]]))
 
@@ -208,9 +230,44 @@ def test_parquet_ids_and_times_of_any_kind(tmp_path: Path) -> None:
     log = pa.table({"user": [1.0, None, 2.0], "item": [b"a", b"b", b"c"], "time": pa.array([day, day, None])})
     pq.write_table(log, tmp_path / "log.parquet")
     found = read_histories(tmp_path / "log.parquet")
-    assert found["1"] == History(["a"], timestamps=[1767312000.0])
-    assert found["2"].items == ("c",)
-    assert set(found) == {"1", "2"}
+    assert found == {"1": History(["a"], timestamps=[1767312000.0])}
+
+
+TIMES = ["2026-01-02", "soon", "", "9999-12-31", "2026-01-03T12:00:00Z"]
+
+
+def test_score_leaves_out_the_rows_that_prepare_leaves_out(bundle: Path, tmp_path: Path) -> None:
+    rows = [["u", f"i{at}", time] for at, time in enumerate(TIMES, 6)]
+    log = write(
+        tmp_path / "log.csv", [["user", "item", "time"], *rows, ["", "i6", "2026-01-02"], ["u", " ", "2026-01-02"]]
+    )
+    prepared = prepare_files([log]).dataset
+    said: list[str] = []
+    (history,) = read_histories(log, said.append).values()
+    log_read = prepared.interactions
+    assert history == History([prepared.items[i] for i in log_read.item], timestamps=log_read.time.tolist())
+    went = {
+        reason: n for reason, n in prepared.cleaning.items() if n and reason.startswith(("no ", "unparsable", "time"))
+    }
+    assert said == [f"{log}: rows left out: {', '.join(f'{reason} {n}' for reason, n in went.items())}"]
+    pairs = write(tmp_path / "pairs.csv", [["user", "item"], ["u", "i7"]])
+    result = ok(score, bundle, "--pairs", pairs, "--interactions", log, "--out", tmp_path / "o.csv")
+    assert said[0] in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("times", "words"),
+    [
+        (["soon"], "none of 1 rows is usable (unparsable time 1)"),
+        (["9999-12-31"], "none of 1 rows is usable (time out of range 1)"),
+        (["03/04/2024", "05/06/2024"], "fits both"),
+    ],
+)
+def test_times_of_no_use_are_named(tmp_path: Path, times: list[str], words: str) -> None:
+    log = write(tmp_path / "log.csv", [["user", "item", "time"], *(["u", "i", time] for time in times)])
+    for read in (read_histories, lambda path: prepare_files([path])):
+        with pytest.raises(DataError, match=re.escape(words)):
+            read(log)
 
 
 def test_a_cut_gzip_file_is_an_error(tmp_path: Path) -> None:

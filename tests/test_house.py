@@ -34,8 +34,8 @@ COMMANDS = {
 }
 
 MODULES = {
-    "core": ("errors", "version", "metrics", "features", "topk", "rowwise", "data.names"),
-    "bundle": ("layout", "ids", "bundle", "bundle_writer"),
+    "core": ("errors", "version", "metrics", "features", "topk", "rowwise", "data.names", "data.times"),
+    "bundle": ("layout", "ids", "bundle", "bundle_check", "bundle_writer"),
     "runtime": (
         *("", "runtime", "history", "states", "catalogue", "cold", "graph", "bookkeeping"),
         *("tables", "synth"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -14,9 +15,10 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
+from tlrec_edge.bundle_check import REMEDY, check_contents, check_lengths
 from tlrec_edge.bundle_writer import BundleWriter
 from tlrec_edge.errors import BundleError
-from tlrec_edge.ids import IdIndex, StringTable
+from tlrec_edge.ids import IdIndex, StringTable, shown
 from tlrec_edge.layout import (
     ENCODER,
     FEATURES,
@@ -35,41 +37,48 @@ Arrays = dict[str, NDArray[Any]]
 VERIFY_LEVELS = ("none", "size", "full")
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _CHUNK = 1 << 20
-_REMEDY = "copy or export the bundle again"
 
 
 class Bundle:
     """An opened bundle: its manifest and views of its arrays. Use ``Bundle.open``."""
 
-    def __init__(self, path: Path, manifest: dict[str, Any], shape: ModelShape, arrays: Arrays) -> None:
+    def __init__(self, path: Path, manifest: dict[str, Any], shape: ModelShape, arrays: Arrays, hashed: bool) -> None:
         self.path, self.manifest, self.shape = path, manifest, shape
         self.scoring = Scoring.from_manifest(manifest, shape)
-        self._arrays = arrays
+        self._arrays, self._hashed = arrays, hashed
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], verify: str = "size") -> Bundle:
         """Map a bundle. ``verify``: "none", "size" of each file, or "full" (SHA-256 and contents too).
 
-        Shapes and dtypes are always checked. Raises BundleError that names the file and the remedy.
+        Shapes and dtypes are always checked, and with "size" the SHA-256 of what ``read`` returns. Raises BundleError
+        that names the file and the remedy.
         """
         if verify not in VERIFY_LEVELS:
             raise ValueError(f"verify = {verify!r}, expected one of {', '.join(VERIFY_LEVELS)}")
+        if not isinstance(path, (str, os.PathLike)):
+            raise BundleError(f"path = {shown(path)}; expected the folder that `tlrec-edge export` wrote")
         root = Path(path)
         manifest = read_manifest(root)
         shape = ModelShape.from_manifest(manifest)
         files = _listed_files(root, manifest)
         for name, entry in files.items():
-            _check_file(root / name, entry, verify)
+            try:
+                _check_file(root / name, entry, verify)
+            except OSError as error:
+                raise BundleError(f"{root / name} cannot be read ({error.strerror}); {REMEDY}") from error
         expected = expected_arrays(shape) | expected_optional(shape, files)
         graphs = [ENCODER, *([FEATURES] if ITEM_TOWER in files else [])]
         for name in (*expected, *graphs):
             if name not in files:
-                raise BundleError(f"{root / name} is not listed in {MANIFEST}; {_REMEDY}")
+                raise BundleError(f"{root / name} is not listed in {MANIFEST}; {REMEDY}")
         arrays = {name: _map_array(root / name, wanted) for name, wanted in expected.items()}
-        bundle = cls(root, manifest, shape, arrays)
-        _check_lengths(bundle)
+        bundle = cls(root, manifest, shape, arrays, verify != "none")
+        if "user_rows.npy" in arrays and manifest["user_ids"] is None:
+            raise BundleError(f"{root / MANIFEST} does not say how user ids are stored (user_ids); {REMEDY}")
+        check_lengths(root, arrays)
         if verify == "full":
-            _check_contents(bundle)
+            check_contents(root, shape, arrays)
         return bundle
 
     def array(self, name: str) -> NDArray[Any]:
@@ -85,12 +94,19 @@ class Bundle:
 
     def read(self, file: str) -> bytes:
         """Return the bytes of a listed file."""
+        path = self.path / file
         if not self.has(file):
-            raise BundleError(f"{self.path / file} is not part of this bundle; export it with that part")
-        return (self.path / file).read_bytes()
+            raise BundleError(f"{path} is not part of this bundle; export it with that part")
+        try:
+            blob = path.read_bytes()
+        except OSError as error:
+            raise BundleError(f"{path} cannot be read ({error.strerror}); {REMEDY}") from error
+        if self._hashed and hashlib.sha256(blob).hexdigest() != self.manifest["files"][file]["sha256"]:
+            raise BundleError(f"{path} differs from the SHA-256 in the manifest: altered; {REMEDY}")
+        return blob
 
     def strings(self, name: str) -> StringTable:
-        return StringTable(self.array(f"{name}.bytes"), self.array(f"{name}.offsets"))
+        return StringTable(self.array(f"{name}.bytes"), self.array(f"{name}.offsets"), f"{self.path / name}.bytes.npy")
 
     def index(self, name: str) -> IdIndex:
         parts = {part: self.array(f"{name}.{part}") for part in ("buckets", "rows", "hashes")}
@@ -132,9 +148,9 @@ def read_manifest(root: Path) -> dict[str, Any]:
             f"{root} holds no {MANIFEST}: not a bundle; give the folder that `tlrec-edge export` wrote"
         ) from None
     except (OSError, ValueError, RecursionError) as error:
-        raise BundleError(f"{root / MANIFEST} is not readable JSON ({error}); {_REMEDY}") from error
+        raise BundleError(f"{root / MANIFEST} is not readable JSON ({error}); {REMEDY}") from error
     if not isinstance(manifest, dict) or "format" not in manifest:
-        raise BundleError(f"{root / MANIFEST} names no format version; {_REMEDY}")
+        raise BundleError(f"{root / MANIFEST} names no format version; {REMEDY}")
     if manifest["format"] != FORMAT:
         raise BundleError(
             f"{root} has format version {manifest['format']!r}, this tlrec-edge reads {FORMAT}; "
@@ -155,7 +171,7 @@ def file_sha256(path: Path) -> str:
 def _listed_files(root: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
     files = manifest.get("files")
     if not isinstance(files, dict):
-        raise BundleError(f"{root / MANIFEST} lists no files; {_REMEDY}")
+        raise BundleError(f"{root / MANIFEST} lists no files; {REMEDY}")
     for name in files:
         if not _PLAIN_NAME.fullmatch(name):
             raise BundleError(f"{root / MANIFEST} lists {name!r:.80}, no plain file name; do not use this bundle")
@@ -163,17 +179,17 @@ def _listed_files(root: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _check_file(path: Path, entry: Any, verify: str) -> None:
+    if not isinstance(entry, dict) or not (type(entry.get("size")) is int and isinstance(entry.get("sha256"), str)):
+        raise BundleError(f"{path.parent / MANIFEST} gives no size and sha256 for {path.name}; {REMEDY}")
     if not path.is_file():
-        raise BundleError(f"{path} is missing; {_REMEDY}")
+        raise BundleError(f"{path} is missing; {REMEDY}")
     if path.is_symlink() and path.resolve().parent != path.parent.resolve():
         raise BundleError(f"{path} is a link that leaves the bundle; replace it by the file itself")
-    if not isinstance(entry, dict) or not {"size", "sha256"} <= entry.keys():
-        raise BundleError(f"{path.parent / MANIFEST} gives no size and sha256 for {path.name}; {_REMEDY}")
     size = path.stat().st_size
     if verify != "none" and size != entry["size"]:
-        raise BundleError(f"{path} has {size} bytes, the manifest says {entry['size']}: cut or altered; {_REMEDY}")
+        raise BundleError(f"{path} has {size} bytes, the manifest says {entry['size']}: cut or altered; {REMEDY}")
     if verify == "full" and file_sha256(path) != entry["sha256"]:
-        raise BundleError(f"{path} differs from the SHA-256 in the manifest: altered; {_REMEDY}")
+        raise BundleError(f"{path} differs from the SHA-256 in the manifest: altered; {REMEDY}")
 
 
 def _map_array(path: Path, wanted: Expected) -> NDArray[Any]:
@@ -183,64 +199,23 @@ def _map_array(path: Path, wanted: Expected) -> NDArray[Any]:
             read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
             shape, fortran, dtype = read(file)
             start = file.tell()
-    except (OSError, ValueError) as error:
-        raise BundleError(f"{path} is not a .npy file ({error}); {_REMEDY}") from error
+    except Exception as error:  # numpy lets errors of the tokenizer, the literal and the dtype through
+        raise BundleError(f"{path} is not a .npy file ({shown(str(error))}); {REMEDY}") from error
     if dtype.str not in wanted.dtypes or (fortran and len(shape) > 1):
         order = " in Fortran order" if fortran else ""
-        raise BundleError(f"{path} holds {dtype.str}{order}, expected {' or '.join(wanted.dtypes)}; {_REMEDY}")
-    fits = len(shape) == len(wanted.shape) and all(w in (None, s) for s, w in zip(shape, wanted.shape, strict=True))
+        raise BundleError(f"{path} holds {dtype.str}{order}, expected {' or '.join(wanted.dtypes)}; {REMEDY}")
+    fits = (
+        min(shape, default=0) >= 0
+        and len(shape) == len(wanted.shape)
+        and all(w in (None, s) for s, w in zip(shape, wanted.shape, strict=True))
+    )
     if not fits:
         want = tuple("any" if size is None else size for size in wanted.shape)
-        raise BundleError(f"{path} has shape {shape}, expected {want}; {_REMEDY}".replace("'", ""))
-    size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+        raise BundleError(f"{path} has shape {shape}, expected {want}; {REMEDY}".replace("'", ""))
+    size = math.prod(shape) * dtype.itemsize
     if path.stat().st_size != start + size:
-        raise BundleError(f"{path} has {path.stat().st_size} bytes, its header asks for {start + size}: cut; {_REMEDY}")
+        raise BundleError(f"{path} has {path.stat().st_size} bytes, its header asks for {start + size}: cut; {REMEDY}")
     if not size:
         return np.zeros(shape, dtype)
     # A plain array over the map: numpy's memmap subclass costs every later call.
     return np.asarray(np.memmap(path, dtype, "r", start, shape))
-
-
-def _check_lengths(bundle: Bundle) -> None:
-    """Check what one array says of another: ends of offsets, rows of users, powers of two."""
-    arrays = bundle._arrays
-    pairs = [("wide_indptr.npy", "wide_columns.npy"), ("wide_indptr.npy", "wide_values.npy")]
-    pairs += [("user_wide_indptr.npy", f"user_wide_{part}.npy") for part in ("columns", "values")]
-    pairs += [(name, name.replace(".offsets", ".bytes")) for name in arrays if name.endswith(".offsets.npy")]
-    for offsets, data in pairs:
-        if offsets not in arrays:
-            continue
-        ends, length = arrays[offsets], len(arrays[data])
-        if not len(ends) or ends[0] != 0 or ends[-1] != length:
-            raise BundleError(f"{bundle.path / offsets} does not end at the {length} entries of {data}; {_REMEDY}")
-    for name, buckets in arrays.items():
-        if name.endswith(".buckets.npy"):
-            count, entries = len(buckets) - 1, len(arrays[name.replace(".buckets", ".rows")])
-            if count < 1 or count & (count - 1) or buckets[0] != 0 or buckets[-1] != entries:
-                raise BundleError(f"{bundle.path / name} is not an index of {entries} ids; {_REMEDY}")
-    if "user_rows.npy" in arrays:
-        users = len(arrays["user_rows.npy"])
-        if users + 1 != len(arrays["user_wide_indptr.npy"]) or users + 1 != len(arrays["users.offsets.npy"]):
-            raise BundleError(f"{bundle.path / 'user_rows.npy'} has {users} users, its neighbours differ; {_REMEDY}")
-
-
-def _check_contents(bundle: Bundle) -> None:
-    """Check every value that is used as a position or added to a score."""
-    shape, arrays = bundle.shape, bundle._arrays
-    limits = {
-        "wide_columns.npy": (0, shape.candidates),
-        "user_wide_columns.npy": (0, shape.candidates),
-        "groups.npy": (-1, shape.groups),
-        "item_ids.rows.npy": (0, shape.items),
-    }
-    if "item_category.npy" in arrays:
-        limits["item_category.npy"] = (-1, len(arrays["category_names.offsets.npy"]) - 1)
-    for name, array in arrays.items():
-        file = bundle.path / name
-        if name in limits and array.size and not (limits[name][0] <= array.min() and array.max() < limits[name][1]):
-            raise BundleError(f"{file} points outside 0..{limits[name][1] - 1}; {_REMEDY}")
-        if name.endswith(("indptr.npy", "offsets.npy", "buckets.npy")) and (np.diff(array) < 0).any():
-            raise BundleError(f"{file} is not in rising order; {_REMEDY}")
-        chunks = (array[start : start + _CHUNK] for start in range(0, len(array), _CHUNK))
-        if array.dtype.kind == "f" and not all(np.isfinite(chunk).all() for chunk in chunks):
-            raise BundleError(f"{file} holds NaN or infinite values; {_REMEDY}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Mapping
@@ -40,7 +41,9 @@ class BundleWriter:
         _refuse_foreign(self.path)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self.folder = Path(tempfile.mkdtemp(prefix=f".{self.path.name}.", suffix=".new", dir=self.path.parent))
+            sweep(self.path)
+            prefix = f".{self.path.name}.{os.getpid()}."
+            self.folder = Path(tempfile.mkdtemp(prefix=prefix, suffix=".new", dir=self.path.parent))
         except OSError as error:
             raise BundleError(f"cannot write to {self.path.parent} ({error.strerror}); choose another --out") from error
         return self
@@ -91,6 +94,32 @@ class BundleWriter:
             _sync_folder(self.folder)
             self._sealed = True
         return self.folder
+
+
+def sweep(path: Path) -> None:
+    """Remove what killed writers of ``path`` left beside it: folders ``.NAME.PID...`` whose process no longer lives.
+
+    What a writer moved out of the way stays where no bundle stands at ``path``: it is the only copy then.
+    """
+    left = re.compile(
+        rf"\.{{1,2}}{re.escape(path.name)}\.(\d{{1,9}})\.(?:unproven|(?:unproven\.\d+\.)?\w{{8}}\.(?:new|old))"
+    )
+    for folder in path.parent.iterdir() if path.parent.is_dir() else ():
+        match = left.fullmatch(folder.name)
+        if not match or folder.is_symlink() or _lives(int(match[1])):
+            continue
+        if not folder.name.endswith(".old") or (path / MANIFEST).is_file():
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass  # it is another user's
+    return True
 
 
 def _refuse_foreign(path: Path) -> None:

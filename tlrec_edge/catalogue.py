@@ -6,6 +6,7 @@ Positions count candidates only: 0..C-1, then the added ones.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -150,7 +151,7 @@ class Catalogue:
         if wide is not None:
             out += wide
         out += bias
-        return out
+        return _finite(out)
 
     def cosine(self, row: int) -> Floats:
         """Return the cosine of every candidate with an item, by history-side vectors: the one space all items share."""
@@ -165,7 +166,7 @@ class Catalogue:
             at = start if start < c else start - (n - c)
             norms = np.sqrt(np.einsum("ij,ij->i", block, block))
             out[at : at + len(block)] = block @ query / np.maximum(norms, 1e-12)
-        return out
+        return _finite(out)
 
     def _buffer(self) -> Floats:
         buffer: Floats | None = getattr(self._scratch, "buffer", None)
@@ -181,6 +182,12 @@ def nothing_added(bundle: Bundle) -> Added:
     none = np.zeros(0, np.float32)
     rows, wide_rows = np.zeros((0, d), dtype), np.zeros((0, d + r), dtype)
     return Added({}, (), rows, none, wide_rows, np.zeros((0, 2), np.float32), none)
+
+
+def _finite(scores: Floats) -> Floats:
+    if not scores.dot(scores) < math.inf:  # the cheapest test that NaN and infinity fail
+        raise ValueError("scores that are NaN or infinite")
+    return scores
 
 
 def _wide_at(state: UserState, positions: Ints) -> Floats:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,13 +15,14 @@ from tlrec_edge.catalogue import Added
 from tlrec_edge.errors import BundleError, DataError
 from tlrec_edge.features import FeatureEncoder, TowerInputs
 from tlrec_edge.graph import Graph
-from tlrec_edge.ids import ItemId, as_text
+from tlrec_edge.ids import ItemId, as_text, shown
 from tlrec_edge.layout import FEATURES, ITEM_TOWER
 from tlrec_edge.rowwise import store_rows
 
 Floats = NDArray[np.float32]
 Features = Mapping[ItemId, Mapping[str, Any]]
 _BATCH = 1024
+_LARGEST = 1e6
 _NAME_COLUMNS = ("name", "title")
 
 
@@ -40,8 +42,17 @@ class ColdItems:
         parts = self._encode({}, 0, None)._asdict()
         self.tower.check_inputs({name: (None, part.shape[1]) for name, part in parts.items() if part.shape[1]})
 
+    def check(self) -> None:
+        """Run the tower on one item of each category. Raises BundleError where it does not fit the feature schema."""
+        most = max(map(len, self.encoder.vocabulary.values()), default=0)
+        columns = {
+            name: [values[min(i, len(values) - 1)] if values else "" for i in range(-1, most)]
+            for name, values in self.encoder.vocabulary.items()
+        }
+        self._run(self._encode(columns, most + 1, None))
+
     def extend(self, added: Added, features: Features, text_vectors: Floats | None) -> Added:
-        """Return ``added`` with these items behind the old ones."""
+        """Return ``added`` with these items behind the old ones. Raises DataError that names the item and the field."""
         items = {as_text(key): values for key, values in features.items()}
         columns = self._columns(items)
         history, candidate = self._run(self._encode(columns, len(items), text_vectors))
@@ -52,7 +63,8 @@ class ColdItems:
         wide[:, : self._shape.d] = deep
         scales = np.ones((n, 2), np.float32)
         scales[:, 0] = deep_scale
-        names = [next((str(v[c]) for c in self._name_columns() if v.get(c)), key) for key, v in items.items()]
+        named = self._name_columns()
+        names = [next(filter(None, (_text(v.get(c), c, key) for c in named)), key) for key, v in items.items()]
         return Added(
             {**added.rows, **{key: first + i for i, key in enumerate(items)}},
             (*added.names, *names),
@@ -68,7 +80,10 @@ class ColdItems:
 
     def _columns(self, items: Mapping[str, Mapping[str, Any]]) -> dict[str, list[Any]]:
         known = (*self.encoder.text_columns, *self.encoder.vocabulary, *self.encoder.quantiles)
-        columns = {name: [values.get(name, "") for values in items.values()] for name in known}
+        columns: dict[str, list[Any]] = {}
+        for name in known:
+            read = _number if name in self.encoder.quantiles else _text
+            columns[name] = [read(values.get(name), name, key) for key, values in items.items()]
         if known and items and not any(name in values for values in items.values() for name in known):
             raise DataError(f"none of the features is one the model knows; it reads: {', '.join(known)}")
         return columns
@@ -76,36 +91,74 @@ class ColdItems:
     def _encode(self, columns: Mapping[str, list[Any]], n: int, text_vectors: Floats | None) -> TowerInputs:
         width = self.encoder.text_table.shape[1]
         if text_vectors is not None:
-            text_vectors = np.asarray(text_vectors, np.float32)
-            if text_vectors.shape != (n, width) or not np.isfinite(text_vectors).all():
-                raise DataError(f"text_vectors has shape {text_vectors.shape}; expected finite values, {(n, width)}")
+            try:
+                text_vectors = np.asarray(text_vectors, np.float32)
+            except (TypeError, ValueError) as error:
+                raise DataError(f"text_vectors: expected numbers {(n, width)}, got {shown(text_vectors)}") from error
+            if text_vectors.shape != (n, width) or not (np.abs(text_vectors) <= _LARGEST).all():
+                want = f"expected finite values of shape {(n, width)}, none above {_LARGEST:g}"
+                raise DataError(f"text_vectors has shape {text_vectors.shape}; {want}")
         return self.encoder.encode(columns, n, text_vectors)
 
     def _run(self, inputs: TowerInputs) -> tuple[Floats, Floats]:
         parts = []
         for start in range(0, len(inputs.text), _BATCH):
             batch = {name: part[start : start + _BATCH] for name, part in inputs._asdict().items()}
-            parts.append(self.tower.run({name: batch[name] for name in self.tower.inputs}))
+            shape = len(batch["text"]), self._shape.d
+            parts.append(self.tower.run({name: batch[name] for name in self.tower.inputs}, shape))
         history, candidate = (np.concatenate(part) for part in zip(*parts, strict=True))
-        if not (np.isfinite(history).all() and np.isfinite(candidate).all()):
-            raise DataError("the item tower gave NaN or infinite vectors; check the features for absurd numbers")
         return history, candidate
 
 
 def read_features(bundle: Bundle) -> FeatureEncoder:
-    """Return the feature encoder that travels in the bundle."""
+    """Return the feature encoder that travels in the bundle. Raises BundleError where it is none."""
     try:
         schema = json.loads(bundle.read(FEATURES))
-        return FeatureEncoder(
-            tuple(schema["text_columns"]),
-            {column: tuple(values) for column, values in schema["vocabulary"].items()},
-            {column: tuple(knots) for column, knots in schema["quantiles"].items()},
-            bundle.array("text_table").astype(np.float32),
-        )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        texts = _strings(schema["text_columns"])
+        vocabulary = {column: _strings(values) for column, values in schema["vocabulary"].items()}
+        quantiles = {column: _knots(knots) for column, knots in schema["quantiles"].items()}
+        table = bundle.array("text_table").astype(np.float32)
+        if table.shape[1] and not len(table):
+            raise ValueError("text table without rows")
+        return FeatureEncoder(texts, vocabulary, quantiles, table)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise BundleError(
             f"{bundle.path / FEATURES} is no feature schema ({error}); export the bundle again"
         ) from error
+
+
+def _strings(values: Any) -> tuple[str, ...]:
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise ValueError(f"{shown(values)} is no list of strings")
+    return tuple(values)
+
+
+def _knots(values: Any) -> tuple[float, ...]:
+    knots = np.array(values, np.float64)
+    if knots.ndim != 1 or not len(knots) or not np.isfinite(knots).all() or (np.diff(knots) < 0).any():
+        raise ValueError(f"{shown(values)} are no rising numbers")
+    return tuple(knots.tolist())
+
+
+def _number(value: Any, column: str, item: str) -> float:
+    """Return a number as the encoder takes it; None, "" and NaN mean that it is not known."""
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return math.nan
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.inf
+    if math.isinf(number):
+        raise DataError(f"item {item!r:.80}: {column} = {shown(value)}; expected a finite number, None if not known")
+    return number
+
+
+def _text(value: Any, column: str, item: str) -> str:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if hasattr(value, "__len__") and not isinstance(value, str):
+        raise DataError(f"item {item!r:.80}: {column} = {shown(value)}; expected text, None if not known")
+    return str(value)
 
 
 def features_json(encoder: FeatureEncoder) -> bytes:

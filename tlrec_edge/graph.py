@@ -10,6 +10,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from tlrec_edge.errors import BundleError
+from tlrec_edge.layout import LARGEST
 
 
 class Graph:
@@ -18,17 +19,31 @@ class Graph:
     def __init__(self, blob: bytes, name: str, outputs: Sequence[str], threads: int = 1) -> None:
         self._blob, self._name, self._outputs, self._threads = blob, name, list(outputs), threads
         self._session = self._load()
-        self.inputs: dict[str, list[Any]] = {node.name: node.shape for node in self._session.get_inputs()}
-        missing = set(outputs) - {node.name for node in self._session.get_outputs()}
+        try:
+            self.inputs: dict[str, list[Any]] = {node.name: node.shape for node in self._session.get_inputs()}
+            missing = set(outputs) - {node.name for node in self._session.get_outputs() if node.type == "tensor(float)"}
+        except UnicodeDecodeError as error:
+            raise BundleError(f"{name} has names that are not UTF-8: altered; export the bundle again") from error
         if missing:
-            raise BundleError(f"{name} has no output '{missing.pop()}'; export the bundle again")
+            raise BundleError(f"{name} has no float output '{missing.pop()}'; export the bundle again")
 
     def reload(self) -> None:
         """Make a new session: one that was made before a fork must not be used after it."""
         self._session = self._load()
 
-    def run(self, feed: Mapping[str, NDArray[Any]]) -> list[NDArray[np.float32]]:
-        found: list[NDArray[np.float32]] = self._session.run(self._outputs, feed)
+    def run(self, feed: Mapping[str, NDArray[Any]], shape: tuple[int, int]) -> list[NDArray[np.float32]]:
+        """Return the outputs, each of ``shape``. Raises BundleError for other shapes and for NaN or absurd values."""
+        try:
+            found: list[NDArray[np.float32]] = self._session.run(self._outputs, feed)
+        except Exception as error:  # as in _load
+            reason = str(error).splitlines()[0]
+            raise BundleError(f"{self._name} does not run: {reason:.300}; export the bundle again") from error
+        for name, out in zip(self._outputs, found, strict=True):
+            if out.shape != shape:
+                raise BundleError(f"{self._name} gives '{name}' of shape {out.shape}, expected {shape}; export again")
+            flat = out.reshape(-1)
+            if not flat.dot(flat) <= LARGEST**2:  # the cheapest test that NaN, infinity and absurd values fail
+                raise BundleError(f"{self._name} gives NaN or absurd values for '{name}'; export the bundle again")
         return found
 
     def check_inputs(self, expected: Mapping[str, tuple[int | None, ...]]) -> None:
@@ -53,7 +68,10 @@ class Graph:
         options.add_session_config_entry("session.inter_op.allow_spinning", "0")
         options.log_severity_level = 3
         try:
-            return onnxruntime.InferenceSession(self._blob, options, providers=["CPUExecutionProvider"])
+            # Without the fallback, which prints what went wrong and tries the same provider again.
+            return onnxruntime.InferenceSession(
+                self._blob, options, providers=["CPUExecutionProvider"], enable_fallback=0
+            )
         except Exception as error:  # onnxruntime's own errors share no base class
             reason = str(error).splitlines()[0]
             version = onnxruntime.__version__

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,13 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlrec_edge.errors import DataError
-from tlrec_edge.ids import ItemId, as_text
+from tlrec_edge.ids import ItemId, as_list, as_text, shown
 from tlrec_edge.layout import EVENTS
 
 Ints = NDArray[np.int32]
 Floats = NDArray[np.float32]
 
-_SECONDS = 1e15
+LATEST = 7_258_118_400.0
+"""The year 2200 in seconds since 1970; as far back is the earliest. A time beyond is taken for one in another unit."""
+_UNITS = (("milliseconds", 1000), ("microseconds", 1_000_000), ("nanoseconds", 1_000_000_000))
 _CODES = {name: code for code, name in enumerate(EVENTS)}
 
 
@@ -26,7 +28,7 @@ class History:
     """What a user did, oldest first. ``events`` are names or codes of ``EVENTS``; times are in seconds since 1970.
 
     ``now=None`` is the last timestamp. Events are put in order of their timestamps, where there are any; one that is
-    not finite counts as the oldest.
+    not finite counts as the oldest. Raises DataError, also for a time beyond the year 2200: it is in another unit.
     """
 
     items: Sequence[ItemId]
@@ -35,15 +37,15 @@ class History:
     now: float | None = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.items, (str, bytes)):
-            raise DataError(f"a history is a list of item ids, got the string {self.items!r:.60}")
-        items = tuple(as_text(item) for item in self.items)
+        if isinstance(self.items, Set):
+            raise DataError(f"history: expected a list of item ids, oldest first; got the set {shown(self.items)}")
+        items = tuple(as_text(item) for item in as_list(self.items, "history"))
         object.__setattr__(self, "items", items)
         for name, convert in (("events", event_code), ("timestamps", _seconds)):
             values = getattr(self, name)
             if values is None:
                 continue
-            converted = tuple(convert(value) for value in values)
+            converted = tuple(convert(value) for value in as_list(values, name, "one for each item"))
             if len(converted) != len(items):
                 raise DataError(f"a history of {len(items)} items has {len(converted)} {name}; give one for each item")
             object.__setattr__(self, name, converted)
@@ -59,9 +61,8 @@ class History:
         finite = np.isfinite(times)
         if not finite.any():
             return events, None, None
-        times = np.where(finite, times, times[finite].min()).clip(-_SECONDS, _SECONDS)
-        given = self.now if self.now is not None and math.isfinite(self.now) else None
-        now = times.max() if given is None else min(max(given, -_SECONDS), _SECONDS)
+        times = np.where(finite, times, times[finite].min())
+        now = self.now if self.now is not None and math.isfinite(self.now) else times.max()
         order = None if (times[1:] >= times[:-1]).all() else np.argsort(np.where(finite, times, -np.inf), kind="stable")
         return events, np.maximum(0.0, now - times) / 86_400, order
 
@@ -93,17 +94,21 @@ def event_code(value: Any) -> int:
     return code
 
 
-def as_history(value: History | Iterable[ItemId]) -> History:
+def as_history(value: History | Sequence[ItemId]) -> History:
     """Take a History as it is and wrap a plain list of item ids."""
     if isinstance(value, History):
         return value
-    if not isinstance(value, Iterable):
-        raise DataError(f"a history is a History or a list of item ids, got {type(value).__name__} {value!r:.60}")
-    return History(value if isinstance(value, str) else list(value))
+    return History(value if isinstance(value, Set) else as_list(value, "user"))
 
 
 def _seconds(value: Any) -> float:
     try:
-        return float(value)
+        seconds = float(value)
     except (TypeError, ValueError, OverflowError):
-        raise DataError(f"a timestamp is a number of seconds since 1970, got {value!r:.60}") from None
+        raise DataError(f"a timestamp is a number of seconds since 1970, got {shown(value)}") from None
+    if -LATEST <= seconds <= LATEST or not math.isfinite(seconds):
+        return seconds
+    likely = (f"; looks like {unit}: divide by {n}" for unit, n in _UNITS if abs(seconds) <= LATEST * n)
+    raise DataError(
+        f"a timestamp is a number of seconds since 1970, {seconds:.15g} is beyond the year 2200{next(likely, '')}"
+    )

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tlrec_edge.errors import DataError
+from tlrec_edge.errors import BundleError, DataError
 
 Ints = NDArray[np.int32]
 Longs = NDArray[np.int64]
@@ -39,7 +39,24 @@ def as_text(value: Any) -> str:
         return value
     if isinstance(value, (int, np.integer)) and not isinstance(value, bool):
         return str(int(value))
-    raise DataError(f"an id must be a string or an integer, got {type(value).__name__} {value!r:.60}")
+    raise DataError(f"an id must be a string or an integer, got {type(value).__name__} {shown(value)}")
+
+
+def as_list(values: Any, name: str, of: str = "item ids") -> list[Any]:
+    """Return argument ``name`` as a list. Raises DataError for what is none, such as a string or a mapping."""
+    if type(values) is list:
+        return values
+    if isinstance(values, np.ndarray) and values.ndim == 1:
+        return list(values.tolist())
+    if isinstance(values, Iterable) and not isinstance(values, (str, bytes, bytearray, Mapping, np.ndarray)):
+        return list(values)
+    what = "the string" if isinstance(values, str) else type(values).__name__
+    raise DataError(f"{name}: expected a list of {of}, got {what} {shown(values)}")
+
+
+def shown(value: Any) -> str:
+    """Return a value's start on one line, for a message."""
+    return " ".join(f"{value!r:.60}".split())
 
 
 def build_strings(values: Iterable[str]) -> tuple[Bytes, Longs]:
@@ -65,7 +82,7 @@ def build_index(data: Bytes, offsets: Longs, what: str = "id") -> dict[str, NDAr
     if len(empty):
         raise DataError(f"{what} {int(empty[0])} is empty; give every row an id")
     view = np.ascontiguousarray(data).data
-    hashes = _hash_all(view, offsets)
+    hashes = hash_all(view, offsets)
     count = 1 << max(0, (n - 1).bit_length())
     # Sorted by (bucket, hash): equal hashes are neighbours, which is where a repeated id must be.
     order = np.lexsort((hashes, hashes & np.uint32(count - 1)))
@@ -77,7 +94,8 @@ def build_index(data: Bytes, offsets: Longs, what: str = "id") -> dict[str, NDAr
     return {"buckets": buckets, "rows": order.astype(np.int32), "hashes": hashes}
 
 
-def _hash_all(view: memoryview, offsets: Longs) -> NDArray[np.uint32]:
+def hash_all(view: memoryview, offsets: Longs) -> NDArray[np.uint32]:
+    """Return the CRC-32 of each string as an index keeps it, (n,)."""
     n, crc = len(offsets) - 1, zlib.crc32
     hashes = np.empty(n, np.uint32)
     # In chunks: ten million offsets as one Python list would take more memory than the index.
@@ -103,10 +121,10 @@ def _refuse_duplicates(
 
 
 class StringTable:
-    """Strings by row, decoded on demand from mapped bytes."""
+    """Strings by row, decoded on demand from mapped bytes; ``name`` is what a message calls the table."""
 
-    def __init__(self, data: Bytes, offsets: Longs) -> None:
-        self._data, self._offsets = data, offsets
+    def __init__(self, data: Bytes, offsets: Longs, name: str = "strings") -> None:
+        self._data, self._offsets, self._name = data, offsets, name
 
     def __len__(self) -> int:
         return len(self._offsets) - 1
@@ -115,7 +133,10 @@ class StringTable:
         if not 0 <= row < len(self):
             raise IndexError(row)
         start, end = self._offsets[row], self._offsets[row + 1]
-        return self._data[start:end].tobytes().decode("utf-8", "surrogatepass")
+        try:
+            return self._data[start:end].tobytes().decode("utf-8", "surrogatepass")
+        except UnicodeDecodeError as error:
+            raise BundleError(f"{self._name}: row {row} is not UTF-8: altered; export the bundle again") from error
 
     def take(self, rows: Iterable[int]) -> list[str]:
         """Return the strings of many rows."""

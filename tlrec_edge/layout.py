@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,7 +22,8 @@ EVENTS = ("view", "click", "cart", "purchase", "other")
 INDEXED = frozenset({"item_ids", "users"})
 """String tables that also carry an id index."""
 ROW_DTYPES = {"int8": "|i1", "float32": "<f4"}
-
+LARGEST = 1e12
+"""No float of a bundle is larger: products of any two, summed, stay finite in float32."""
 
 _SIZES = {
     "d": "d",
@@ -64,7 +66,7 @@ class ModelShape:
         for name in ("d", "length", "items", "candidates", "max_history"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1")
-        if not math.isfinite(self.pad):
+        if not abs(self.pad) <= LARGEST:
             raise ValueError(f"pad = {self.pad}")
         if self.candidates > self.items:
             raise ValueError(f"{self.candidates} candidates of {self.items} items")
@@ -97,12 +99,13 @@ class Scoring:
         """Read and check the entries that scores depend on. Raises BundleError that names the entry at fault."""
         try:
             scale, limit = manifest["user_scale"], manifest["user_limit"]
-            found = cls((float(scale[0]), float(scale[1])), (int(limit[0]), int(limit[1])), manifest["unknown_score"])
+            unknown = float(manifest["unknown_score"])
+            found = cls((float(scale[0]), float(scale[1])), (int(limit[0]), int(limit[1])), unknown)
             found._check(shape)
             if manifest["user_ids"] not in (None, "hashed", "plain"):
                 raise ValueError(f"user_ids = {manifest['user_ids']!r}, expected null, 'hashed' or 'plain'")
             if manifest["user_ids"] == "hashed":
-                bytes.fromhex(manifest["user_key"])
+                hashlib.blake2b(key=bytes.fromhex(manifest["user_key"]))
         except KeyError as error:
             raise BundleError(f"{MANIFEST} has no entry {error}; export the bundle again") from error
         except (TypeError, ValueError, IndexError, OverflowError) as error:
@@ -110,14 +113,14 @@ class Scoring:
         return found
 
     def _check(self, shape: ModelShape) -> None:
-        if not math.isfinite(float(self.unknown_score)):
+        if not abs(self.unknown_score) <= LARGEST:
             raise ValueError(f"unknown_score = {self.unknown_score}")
         for name, scale, limit, width in zip(
             ("deep", "interest"), self.scale, self.limit, (shape.d, shape.r), strict=True
         ):
             # The two rules that make every dot product a whole number below 2**24 and every scaling exact.
-            if scale <= 0 or math.frexp(scale)[0] != 0.5:
-                raise ValueError(f"user_scale {scale} of the {name} block is no power of two")
+            if not 2.0**-100 <= scale <= LARGEST or math.frexp(scale)[0] != 0.5:
+                raise ValueError(f"user_scale {scale} of the {name} block is no power of two in 2**-100..{LARGEST:g}")
             if limit < 1 or 127 * limit * width >= 2**24:
                 raise ValueError(f"user_limit {limit} of the {name} block is outside 1..(2**24 - 1) / (127 * {width})")
 

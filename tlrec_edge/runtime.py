@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import threading
 import weakref
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, Concatenate, NamedTuple, ParamSpec, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,8 @@ from tlrec_edge.catalogue import Catalogue
 from tlrec_edge.cold import ColdItems, Features
 from tlrec_edge.errors import BundleError, DataError, UnknownIdError
 from tlrec_edge.history import History, UserState, as_history
-from tlrec_edge.ids import IdIndex, ItemId, as_text, user_key_hash
+from tlrec_edge.ids import IdIndex, ItemId, as_list, as_text, shown, user_key_hash
+from tlrec_edge.layout import ITEM_TOWER
 from tlrec_edge.states import StateBuilder
 from tlrec_edge.topk import top_k
 
@@ -29,6 +31,29 @@ User = History | UserState | str | int | Sequence[ItemId]
 """A history, its state, a plain list of item ids, or the id of a user whose state the bundle stores."""
 _USER_ID = (str, int, np.integer)
 UNKNOWN_POLICIES = ("popularity", "error", "nan")
+
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+
+def _translated(
+    method: Callable[Concatenate[Recommender, _P], _R],
+) -> Callable[Concatenate[Recommender, _P], _R]:
+    """Turn what numpy raises over a damaged table, which opening does not read through, into BundleError."""
+
+    @functools.wraps(method)
+    def call(self: Recommender, /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
+        try:
+            return method(self, *args, **kwargs)
+        except (IndexError, ValueError) as error:
+            path = self._bundle.path
+            raise BundleError(
+                f"a table of {path} is damaged ({shown(str(error))}): `tlrec-edge verify {path}` names the file; "
+                "copy or export the bundle again"
+            ) from error
+
+    return call
 
 
 class Recommendations(NamedTuple):
@@ -45,9 +70,12 @@ class Recommender:
     def __init__(self, bundle: Bundle, threads: int, unknown: str, exact: bool, cache: int) -> None:
         if unknown not in UNKNOWN_POLICIES:
             raise ValueError(f"unknown = {unknown!r}, expected one of {', '.join(UNKNOWN_POLICIES)}")
-        if threads < 1 or cache < 0:
-            raise ValueError(f"threads = {threads}, cache = {cache}: expected at least 1 and at least 0")
+        if not (_is_whole(threads) and threads >= 1 and _is_whole(cache) and cache >= 0):
+            raise ValueError(
+                f"threads = {threads!r}, cache = {cache!r}: expected whole numbers of at least 1 and at least 0"
+            )
         self._bundle, self._unknown, self._threads = bundle, unknown, threads
+        self._widths = bundle.shape.d, bundle.shape.r
         self._builder = StateBuilder(bundle, threads, exact)
         self._catalogue = Catalogue(bundle, bundle.index("item_ids"))
         self._users: IdIndex | None = bundle.index("users") if bundle.has("user_rows.npy") else None
@@ -70,12 +98,15 @@ class Recommender:
     ) -> Self:
         """Open a bundle folder.
 
-        ``verify``: "none", "size" or "full" (hashes every file). ``unknown``: how a candidate or user id that is not in
-        the bundle is scored: "popularity", "nan", or "error" for UnknownIdError. ``exact=False`` keeps user vectors
-        unrounded: equal to the trained model within 1e-4, but without bit-equal scores. ``cache``: how many user states
-        are kept, the most recently used ones. Raises BundleError.
+        ``verify``: "none", "size" or "full" (every hash, every value, every graph). ``unknown``: how a candidate or
+        user id that is not in the bundle is scored: "popularity", "nan", or "error" for UnknownIdError. ``exact=False``
+        keeps user vectors unrounded: equal to the trained model within 1e-4, but without bit-equal scores. ``cache``:
+        how many user states are kept, the most recently used ones. Raises BundleError.
         """
-        return cls(Bundle.open(path, verify), threads, unknown, exact, cache)
+        rec = cls(Bundle.open(path, verify), threads, unknown, exact, cache)
+        if verify == "full":
+            rec._check_graphs()
+        return rec
 
     def close(self) -> None:
         """Drop the cache and the maps; a later call raises BundleError."""
@@ -105,50 +136,46 @@ class Recommender:
         self._open()
         return self._builder.exact
 
+    @_translated
     def has_user(self, user: str | int) -> bool:
         """Say whether the bundle stores a state for this user id."""
         return self._user_row(user) >= 0
 
+    @_translated
     def user_state(self, user: User) -> UserState:
         """Return the user's state, from the cache where the same history was seen before."""
-        if isinstance(user, UserState):
-            return user
-        catalogue = self._open()
-        if isinstance(user, _USER_ID):
-            return self._stored_state(user)
-        history = as_history(user)
-        version = len(catalogue)
-        if (cached := self._cache.get(history, version)) is not None:
-            self._counts.add(cache_hits=1)
-            return cached
-        state, unknown = self._builder.from_history(catalogue, history)
-        self._counts.add(
-            cache_misses=1, unknown_items=unknown, fallbacks=int(not len(state.seen)), clipped_users=int(state.clipped)
-        )
-        self._cache.put(history, version, state)
-        return state
+        return self._state(self._open(), user)
 
+    @_translated
     def score(self, user: User, candidates: Sequence[ItemId] | NDArray[Any]) -> Floats:
         """Score candidates for one user, (n,). Unknown candidates go by the ``unknown`` policy."""
         catalogue = self._open()
         positions = self._positions(catalogue, candidates)
-        return self._score(catalogue, self.user_state(user), positions)
+        return self._score(catalogue, self._state(catalogue, user), positions)
 
+    @_translated
     def score_pairs(self, users: Sequence[User], items: Sequence[ItemId] | NDArray[Any]) -> Floats:
         """Score user ``users[i]`` with item ``items[i]``, (n,); every distinct user is encoded once."""
+        users, items = as_list(users, "users", "users, one for each item"), as_list(items, "items")
         if len(users) != len(items):
             raise DataError(f"{len(users)} users and {len(items)} items; give one item for each user")
         catalogue = self._open()
-        positions, users = self._positions(catalogue, items), list(users)
+        positions = self._positions(catalogue, items, "items")
         groups: dict[Hashable, list[int]] = {}
         for at, user in enumerate(users):
-            groups.setdefault(_user_key(user), []).append(at)
+            try:
+                groups.setdefault(_user_key(user), []).append(at)
+            except TypeError:
+                raise DataError(
+                    f"users[{at}]: expected a history, a list of item ids, a state or a user id, got {shown(user)}"
+                ) from None
         out = np.empty(len(items), np.float32)
         for places in groups.values():
             at_ = np.array(places)
             out[at_] = self._score_user(catalogue, users[places[0]], positions[at_])
         return out
 
+    @_translated
     def recommend(
         self,
         user: User,
@@ -162,9 +189,9 @@ class Recommender:
         ``exclude``: item ids, or "history" for the user's own items (a state stored in the bundle has none). ``allow``:
         item ids, or a mask over the candidates.
         """
-        if k < 1:
-            raise DataError(f"k = {k}; ask for at least 1 item")
-        catalogue, state = self._open(), self.user_state(user)
+        _check_k(k)
+        catalogue = self._open()
+        state = self._state(catalogue, user)
         excluded = self._excluded(catalogue, state, exclude)
         if allow is None:
             scores = catalogue.score_all(state)
@@ -176,10 +203,10 @@ class Recommender:
         best = top_k(scores, k)
         return _recommendations(catalogue, positions[best], scores[best])
 
+    @_translated
     def similar(self, item: ItemId, k: int = 10) -> Recommendations:
         """Return the candidates whose vectors are nearest by cosine. Raises UnknownIdError."""
-        if k < 1:
-            raise DataError(f"k = {k}; ask for at least 1 item")
+        _check_k(k)
         catalogue = self._open()
         row = catalogue.rows([item])
         if row[0] < 0:
@@ -190,12 +217,16 @@ class Recommender:
         best = top_k(scores, k)
         return _recommendations(catalogue, best, scores[best])
 
+    @_translated
     def add_items(self, features: Features, text_vectors: Floats | None = None) -> None:
         """Add items nobody has bought yet: from now on they are candidates and may stand in histories.
 
         ``features``: a mapping of columns for each new id. ``text_vectors`` (n, t) takes the place of the hashed words.
-        All items appear at once. Raises DataError for an id that exists, BundleError where there is no item tower.
+        All items appear at once. Raises DataError for an id that exists or a value that is no number where the model
+        reads one, BundleError where there is no item tower.
         """
+        if not isinstance(features, Mapping) or not all(isinstance(columns, Mapping) for columns in features.values()):
+            raise DataError(f"features: expected a mapping {{id: {{column: value}}}}, got {shown(features)}")
         with self._adding:
             catalogue = self._open()
             if self._cold is None:
@@ -220,10 +251,35 @@ class Recommender:
             raise BundleError(f"the recommender of {self._bundle.path} is closed; open it again")
         return catalogue
 
-    def _positions(self, catalogue: Catalogue, candidates: Sequence[ItemId] | NDArray[Any]) -> Ints:
-        if isinstance(candidates, str):
-            raise DataError(f"candidates are a list of item ids, got the string {candidates!r:.60}")
-        candidates = candidates.tolist() if isinstance(candidates, np.ndarray) else list(candidates)
+    def _check_graphs(self) -> None:
+        self._builder.check()
+        if self._bundle.has(ITEM_TOWER):
+            self._cold = ColdItems(self._bundle, self._threads)
+            self._cold.check()
+
+    def _state(self, catalogue: Catalogue, user: User) -> UserState:
+        if isinstance(user, UserState):
+            if (len(user.deep), len(user.interest)) != self._widths:
+                raise DataError("user: the state is of another bundle; make it by this one's `user_state`")
+            return user
+        if isinstance(user, _USER_ID):
+            return self._stored_state(user)
+        history = as_history(user)
+        version = len(catalogue)
+        if (cached := self._cache.get(history, version)) is not None:
+            self._counts.add(cache_hits=1)
+            return cached
+        state, unknown = self._builder.from_history(catalogue, history)
+        self._counts.add(
+            cache_misses=1, unknown_items=unknown, fallbacks=int(not len(state.seen)), clipped_users=int(state.clipped)
+        )
+        self._cache.put(history, version, state)
+        return state
+
+    def _positions(
+        self, catalogue: Catalogue, candidates: Sequence[ItemId] | NDArray[Any], name: str = "candidates"
+    ) -> Ints:
+        candidates = as_list(candidates, name)
         positions = catalogue.positions(catalogue.rows(candidates))
         unknown = np.flatnonzero(positions < 0)
         if len(unknown):
@@ -247,7 +303,7 @@ class Recommender:
         if self._unknown == "nan" and isinstance(user, _USER_ID) and not self.has_user(user):
             self._counts.add(unknown_users=1)
             return np.full(len(positions), np.nan, np.float32)
-        return self._score(catalogue, self.user_state(user), positions)
+        return self._score(catalogue, self._state(catalogue, user), positions)
 
     def _unknown_score(self) -> float:
         return math.nan if self._unknown == "nan" else self._bundle.scoring.unknown_score
@@ -279,7 +335,7 @@ class Recommender:
                 raise DataError(f"exclude = {exclude!r:.60}; expected 'history', None or a list of item ids")
             rows = state.seen
         else:
-            rows = catalogue.rows(exclude)
+            rows = catalogue.rows(as_list(exclude, "exclude"))
         positions = catalogue.positions(rows)
         return positions[positions >= 0]
 
@@ -306,20 +362,29 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_reopen_sessions)
 
 
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+
+
+def _check_k(k: Any) -> None:
+    if not _is_whole(k) or k < 1:
+        raise DataError(f"k = {shown(k)}; ask for a whole number of at least 1 item")
+
+
 def _user_key(user: User) -> Hashable:
     if isinstance(user, UserState):
         return id(user)
     if isinstance(user, _USER_ID):
         return as_text(user)
-    return user if isinstance(user, History) else (tuple(user),)
+    return user if isinstance(user, History) else (len(user), *user)  # a stream, which has no length, is refused
 
 
 def _allowed(catalogue: Catalogue, allow: Sequence[ItemId] | NDArray[Any]) -> Ints:
     if isinstance(allow, np.ndarray) and allow.dtype == np.bool_:
-        if len(allow) not in (catalogue.shape.candidates, len(catalogue)):
-            raise DataError(f"the mask `allow` has {len(allow)} entries; there are {len(catalogue)} candidates")
+        if allow.ndim != 1 or len(allow) not in (catalogue.shape.candidates, len(catalogue)):
+            raise DataError(f"the mask `allow` has shape {allow.shape}; there are {len(catalogue)} candidates")
         return np.flatnonzero(allow).astype(np.int32)
-    positions = catalogue.positions(catalogue.rows(allow))
+    positions = catalogue.positions(catalogue.rows(as_list(allow, "allow")))
     return np.unique(positions[positions >= 0])
 
 

@@ -15,6 +15,7 @@ Ints = NDArray[np.int32]
 Floats = NDArray[np.float32]
 _NO_ROWS = np.zeros(0, np.int32)
 _NO_VALUES = np.zeros(0, np.float32)
+_NO_PLACES = np.zeros(0, np.intp)
 
 
 class StateBuilder:
@@ -34,6 +35,11 @@ class StateBuilder:
         self._scale = np.float32(scale[0]), np.float32(scale[1])
         self._limit = np.float32(limit[0]), np.float32(limit[1])
         self._bundle = bundle
+
+    def check(self) -> None:
+        """Run the encoder on an empty and on a full history. Raises BundleError where it gives no vectors."""
+        for n in (0, self.shape.length):
+            self._encode(np.ones((n, self.shape.d), np.float32), self._log_weight(n, None, None, _NO_PLACES))
 
     def from_history(self, catalogue: Catalogue, history: History) -> tuple[UserState, int]:
         """Return the state of a history and how many of its items are unknown."""
@@ -85,8 +91,8 @@ class StateBuilder:
         weight = np.full((1, length), self.shape.pad, np.float32)
         history[0, length - len(vectors) :] = vectors
         weight[0, length - len(vectors) :] = log_weight
-        users: Floats = self.encoder.run({"history": history, "log_weight": weight})[0]  # (1, d)
-        return users.reshape(-1)
+        feed = {"history": history, "log_weight": weight}
+        return self.encoder.run(feed, (1, self.shape.d))[0].reshape(-1)  # (d,)
 
     def _log_weight(
         self, n: int, events: Ints | None, ages: NDArray[np.float64] | None, tail: NDArray[np.intp]
@@ -123,6 +129,8 @@ def _sum_rows(indptr: NDArray[np.int64], columns: Ints, values: Floats, rows: In
     total = int(lengths.sum())
     if not total:
         return _NO_ROWS, _NO_VALUES
+    if total > len(columns):
+        raise ValueError("sparse rows longer than their table")  # before a damaged table asks for all memory
     at = np.arange(total) + np.repeat(starts - (np.cumsum(lengths) - lengths), lengths)
     found, inverse = np.unique(columns.take(at), return_inverse=True)
     return found, np.bincount(inverse, weights=values.take(at)).astype(np.float32)

@@ -1,6 +1,6 @@
 """Pairs, users and histories from files, and tables to files, without pandas: CSV by itself, Parquet through pyarrow.
 
-Column names are found as `prepare` finds them (``data/names.py``, which imports nothing).
+Column names are found and times are read as `prepare` does it (``data/names.py`` and ``data/times.py``).
 """
 
 from __future__ import annotations
@@ -11,8 +11,7 @@ import gzip
 import os
 import tempfile
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TextIO
@@ -20,13 +19,13 @@ from typing import Any, Self, TextIO
 from numpy.typing import NDArray
 
 from tlrec_edge.data.names import COUNT_EVENTS, EVENT_SYNONYMS, INTERACTION_NAMES, plain
+from tlrec_edge.data.times import EARLIEST, LATEST, read_times
 from tlrec_edge.errors import DataError, MissingExtraError
 from tlrec_edge.history import History
 
 Columns = dict[str, list[str]]
 _CHUNK = 65_536
 _FIELD_LIMIT = 10_000_000
-_EPOCHS = ((1e17, 1e9), (1e14, 1e6), (1e11, 1e3))
 
 
 def read_columns(
@@ -42,31 +41,39 @@ def read_columns(
     yield from read(path, required, optional, chunk)
 
 
-def read_histories(path: Path) -> dict[str, History]:
+def read_histories(path: Path, say: Callable[[str], None] = lambda line: None) -> dict[str, History]:
     """Return every user's history from an interaction table: user, item, and where there are any, event and time.
 
     As in `prepare`: a row of counts stands for one event of each positive count; where the item is empty and a category
-    is given, the item is ``category:NAME``; an event of an unknown name counts as "other".
+    is given, the item is ``category:NAME``; an event of an unknown name counts as "other"; a row without id or with a
+    time that is none or out of range is left out, and ``say`` hears how many and why. Raises DataError where no row is
+    left.
     """
-    rows: dict[str, list[tuple[str, str, float]]] = {}
+    rows: list[tuple[str, str, str, list[str]]] = []
+    left_out = dict.fromkeys(("no user id", "no item id", "unparsable time", "time out of range"), 0)
     counts = tuple(COUNT_EVENTS)
     timed = evented = False
-    line = 1
     for chunk in read_columns(path, ["user"], ["item", "category", "event", "timestamp", *counts]):
         if "item" not in chunk and "category" not in chunk:
             raise DataError(f"{path} has no item column; name it 'item'")
         timed, evented = "timestamp" in chunk, "event" in chunk or any(name in chunk for name in counts)
         names, values = tuple(chunk), zip(*chunk.values(), strict=True)
         for cells in values:
-            line += 1
             row = dict(zip(names, cells, strict=True))
-            item = row.get("item") or (f"category:{row['category'].strip()}" if row.get("category") else "")
-            if not row["user"] or not item:
-                continue
-            seconds = _seconds(row["timestamp"], path, line) if timed else 0.0
-            for event in _events(row):
-                rows.setdefault(row["user"], []).append((item, event, seconds))
-    return {user: _history(found, evented, timed) for user, found in rows.items()}
+            item = row.get("item", "")
+            if not item.strip() and row.get("category", "").strip():
+                item = f"category:{row['category'].strip()}"
+            if not row["user"].strip() or not item.strip():
+                left_out["no item id" if row["user"].strip() else "no user id"] += 1
+            else:
+                rows.append((row["user"], item, row.get("timestamp", ""), _events(row)))
+    found = _by_user(rows, _read_times(path, rows) if timed else {"": 0.0}, left_out)
+    went = ", ".join(f"{reason} {n:,}" for reason, n in left_out.items() if n)
+    if went and not found:
+        raise DataError(f"{path}: none of {sum(left_out.values()):,} rows is usable ({went})")
+    if went:
+        say(f"{path}: rows left out: {went}")
+    return {user: _history(events, evented, timed) for user, events in found.items()}
 
 
 class TableWriter:
@@ -147,22 +154,26 @@ def _positive(text: str) -> bool:
         return False
 
 
-def _seconds(text: str, path: Path, line: int) -> float:
-    """Read an epoch in s, ms, us or ns (told by its size), or ISO 8601; an empty cell is a time that is not known."""
-    if not text.strip():
-        return float("nan")
+def _read_times(path: Path, rows: Sequence[tuple[str, str, str, list[str]]]) -> Mapping[str, float]:
     try:
-        number = float(text)
-        return number / next((divisor for limit, divisor in _EPOCHS if abs(number) > limit), 1.0)
-    except ValueError:
-        pass
-    try:
-        moment = datetime.fromisoformat(text.strip())
-        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-    except (ValueError, OverflowError):
-        raise DataError(
-            f"{path}, row {line}: time {text!r:.40} is not readable; write seconds since 1970 or ISO 8601"
-        ) from None
+        return read_times(time for _, _, time, _ in rows)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
+
+
+def _by_user(
+    rows: Iterable[tuple[str, str, str, list[str]]], seconds: Mapping[str, float], left_out: dict[str, int]
+) -> dict[str, list[tuple[str, str, float]]]:
+    """Return (item, event, seconds) of each user; count the rows whose time is none or out of range."""
+    found: dict[str, list[tuple[str, str, float]]] = {}
+    for user, item, text, events in rows:
+        when = seconds[text]
+        if EARLIEST <= when < LATEST:
+            if events:
+                found.setdefault(user, []).extend((item, event, when) for event in events)
+        else:
+            left_out["time out of range" if when == when else "unparsable time"] += 1
+    return found
 
 
 def _find(names: Sequence[str], required: Sequence[str], optional: Sequence[str], path: Path) -> dict[str, int]:

@@ -41,7 +41,7 @@ def demo(out: Path, target: str, seed: int, as_json: bool) -> None:
 
 def show(result: DemoResult, target: str) -> None:
     """Print the one table, ten recommendations, plain words, and where the report is."""
-    from tlrec_edge.demo.story import plain_words
+    from tlrec_edge.demo.story import plain_words, shopper
 
     new = {row["name"]: row for row in result.new_users.rows()}
     warm = {row["name"]: row for row in result.warm.rows()}
@@ -74,7 +74,7 @@ def show(result: DemoResult, target: str) -> None:
     echo_table(
         ["", "product", "id", "score"],
         best,
-        f"For household {result.shopper}, who never bought in {target}; last bought: {', '.join(result.bought[-3:])}",
+        f"For {shopper(result, target)}; last bought: {', '.join(result.bought[-3:])}",
     )
     for line in plain_words(result, target):
         click.echo(line)

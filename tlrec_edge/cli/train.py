@@ -51,7 +51,9 @@ def pretrain(dataset: Path, domains: str, out: Path, size: str, epochs: int | No
     with progress("pretrain") as say:
         model = run(data, source, config, say)
     model.with_about(dataset_sha256=dataset_hash(data)).save(out)
-    click.echo(f"{out}: {len(model.ids):,} items of {len(model.about['domains'])} domains, size {size}")
+    domain_count = len(model.about["domains"])
+    of = f"{domain_count} domain{'s' * (domain_count != 1)}"
+    click.echo(f"{out}: {len(model.ids):,} items of {of}, size {size}")
 
 
 @click.command()

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from tlrec_edge.bundle import Bundle
@@ -57,7 +57,8 @@ def inspect(bundle: Path, as_json: bool) -> None:
     console.print(about)
     for card in ("quality", "transfer", "latency", "parity", "provenance"):
         if manifest.get(card):
-            console.print(_card(card, manifest[card]))
+            for table in _card(card, manifest[card]):
+                console.print(table)
     files = Table("file", "bytes", "sha256", title="files")
     for name, entry in manifest["files"].items():
         files.add_row(name, f"{entry['size']:,}", entry["sha256"][:16])
@@ -191,7 +192,7 @@ class UserLookup:
         if interactions is not None:
             size = interactions.stat().st_size if interactions.is_file() else 0
             _say_if_large(f"reading {interactions},", size, _LARGE_TABLE)
-            self._histories = read_histories(interactions)
+            self._histories = read_histories(interactions, lambda line: click.echo(line, err=True))
         self._seen: set[str] = set()
         self._unknown: set[str] = set()
 
@@ -229,12 +230,42 @@ def _check_k(rec: Recommender, k: int) -> None:
         raise DataError(f"-k {k} is more than the {len(rec):,} candidates of the bundle; ask for at most {len(rec)}")
 
 
-def _card(title: str, card: Any) -> Table:
-    table = Table("", "", title=title, show_header=False)
-    for key, value in card.items() if isinstance(card, dict) else [("", card)]:
-        plain = isinstance(value, str | int | float)
-        table.add_row(key, str(value) if plain else json.dumps(value, ensure_ascii=False))
-    return table
+def _card(title: str, card: Any) -> Iterator[Table]:
+    """Yield a card as a table of names and values, and each list of records in it as a table of its own."""
+    about = Table("", "", title=title, show_header=False)
+    records = []
+    for key, value in _flat(card) if isinstance(card, dict) else [("", card)]:
+        if isinstance(value, list) and value and all(isinstance(row, dict) for row in value):
+            records.append((key, value))
+        else:
+            about.add_row(_safe(key), _safe(_shown(value)))
+    if about.row_count:
+        yield about
+    for key, rows in records:
+        columns = list(dict.fromkeys(name for row in rows for name in row))
+        table = Table(*(Column(_safe(name)) for name in columns), title=f"{title}: {key}")
+        for row in rows:
+            table.add_row(*(_safe(_shown(row.get(name))) for name in columns))
+        yield table
+
+
+def _flat(card: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in card.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key} ")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _shown(value: Any) -> str:
+    """Return a value of a card as a reader wants it: four digits, thousands, no brackets."""
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int | float):
+        return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+    return ", ".join(map(_shown, value)) if isinstance(value, list) else str(value)
 
 
 def _ticker(what: str) -> Callable[[int], None]:

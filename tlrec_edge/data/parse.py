@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from tlrec_edge.errors import DataError
+from tlrec_edge.data.times import CLOCK_FORMATS, DAY_FORMATS, DAYS, EARLIEST, EPOCHS, LATEST, ambiguous
 
 Codes = NDArray[np.int64]
 Bools = NDArray[np.bool_]
@@ -18,9 +18,6 @@ Bools = NDArray[np.bool_]
 _FLOAT_ID = re.compile(r"-?\d+\.0+")
 _INTEGER = re.compile(r"-?\d{1,18}")
 _NO_NUMBER = ("nan", "inf", "-inf", "+inf", "infinity", "-infinity", "null", "none", "na", "n/a", "-")
-_EARLIEST, _LATEST = 0, 4_102_444_800  # 1970 and 2100
-_DAY_FORMATS = ("%m/%d/%Y", "%d/%m/%Y", "%Y/%m/%d", "%d.%m.%Y", "%d-%m-%Y", "%Y年%m月%d日", "%m/%d/%y", "%d/%m/%y")
-_CLOCK_FORMATS = ("", " %H:%M", " %H:%M:%S")
 
 
 class Labels(NamedTuple):
@@ -100,7 +97,7 @@ def read_times(column: pd.Series[Any], time_format: str = "") -> Times:
     stamps = _parse_times(pd.Series(values), time_format)  # parsed once a distinct value
     bad = stamps.isna().to_numpy(bool)
     seconds = np.where(bad, 0, stamps.to_numpy().astype("datetime64[s]").astype(np.int64))
-    out = ~bad & ((seconds < _EARLIEST) | (seconds >= _LATEST))
+    out = ~bad & ((seconds < EARLIEST) | (seconds >= LATEST))
     seconds = np.where(out, 0, seconds)
     missing = codes < 0
     if not len(values):
@@ -116,7 +113,7 @@ def _parse_times(values: pd.Series[Any], time_format: str) -> pd.Series[Any]:
     if pd.api.types.is_numeric_dtype(values):
         return _from_epoch(values.astype("float64"))
     text = values.astype("str").str.strip()
-    if text.str.fullmatch(r"(19|20)\d{6}").all():
+    if text.str.fullmatch(DAYS).all():
         return _to_datetime(text, format="%Y%m%d")
     numbers = pd.to_numeric(text, errors="coerce")
     if numbers.notna().mean() > 0.5:
@@ -127,7 +124,7 @@ def _parse_times(values: pd.Series[Any], time_format: str) -> pd.Series[Any]:
 
 def _from_epoch(numbers: pd.Series[Any]) -> pd.Series[Any]:
     size = numbers.abs().median()
-    divisor = next((d for limit, d in ((1e17, 1e9), (1e14, 1e6), (1e11, 1e3)) if size > limit), 1.0)
+    divisor = next((d for limit, d in EPOCHS if size > limit), 1.0)
     seconds = numbers / divisor
     # Far out of range is still a time, so that it is counted as such and does not overflow.
     clipped = seconds.where(seconds.abs() < 1e12, np.sign(seconds) * 1e12).where(np.isfinite(seconds))
@@ -138,18 +135,15 @@ def _from_epoch(numbers: pd.Series[Any]) -> pd.Series[Any]:
 def _by_day_format(text: pd.Series[Any], iso: pd.Series[Any]) -> pd.Series[Any]:
     sample = text.iloc[:: max(1, len(text) // 5000)]
     found: dict[str, int] = {}
-    for day in _DAY_FORMATS:
-        for clock in _CLOCK_FORMATS:
+    for day in DAY_FORMATS:
+        for clock in CLOCK_FORMATS:
             found[day + clock] = int(_to_datetime(sample, format=day + clock).notna().sum())
     best = max(found.values())
     if best <= int(iso.notna().sum()):
         return iso
     winners = [fmt for fmt, count in found.items() if count == best]
     if len(winners) > 1:
-        raise DataError(
-            f"time {sample.iloc[0]!r} fits both {winners[0]!r} and {winners[1]!r}; "
-            f'set time_format = "{winners[0]}" or the other in [clean] of a schema'
-        )
+        raise ambiguous(str(sample.iloc[0]), winners)
     return _to_datetime(text, format=winners[0])
 
 

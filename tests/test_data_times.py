@@ -1,0 +1,89 @@
+"""The light reader of times agrees with the one of `prepare`, cell by cell."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tlrec_edge.data import parse
+from tlrec_edge.data.times import CLOCK_FORMATS, DAY_FORMATS, EARLIEST, LATEST, read_times
+from tlrec_edge.errors import DataError
+
+FORMS = (
+    "%Y-%m-%d",
+    "%Y-%m",
+    "%Y-%m-%d %H",
+    "%Y-%m-%dT%H:%M+0530",
+    "%Y-%m-%dT%H:%M:%S",
+    "%Y-%m-%d %H:%M:%S+02:00",
+    "%Y%m%d",
+    "%Y-%m-%dT%H:%M:%S.123Z",
+)
+BAD = (
+    "",
+    " ",
+    "soon",
+    "never",
+    "2024-13-01",
+    "32/01/2024",
+    "nan",
+    "inf",
+    "1e300",
+    "9999-12-31",
+    "0001-01-01",
+    "1_0",
+)
+
+
+def outcome(read: Callable[[], Any]) -> Any:
+    try:
+        return read()
+    except DataError as error:
+        return str(error)
+
+
+def agree(column: list[str]) -> None:
+    wanted = outcome(lambda: parse.read_times(pd.Series(column, dtype="str")))
+    seconds = outcome(lambda: read_times(column))
+    if isinstance(wanted, str) or isinstance(seconds, str):
+        assert seconds == wanted
+        return
+    values = np.array([seconds[text] for text in column])
+    bad = np.isnan(values)
+    out = ~bad & ((values < EARLIEST) | (values >= LATEST))
+    np.testing.assert_array_equal(bad, wanted.bad)
+    np.testing.assert_array_equal(out, wanted.out_of_range)
+    np.testing.assert_array_equal(np.where(bad | out, 0, values), wanted.seconds)
+
+
+moments = st.datetimes(datetime(1960, 1, 1), datetime(2110, 1, 1)).map(lambda moment: moment.replace(microsecond=0))
+
+
+@given(
+    st.lists(moments, min_size=1, max_size=12),
+    st.sampled_from([*FORMS, *(day + clock for day in DAY_FORMATS for clock in CLOCK_FORMATS)]),
+    st.lists(st.sampled_from(BAD), max_size=6),
+)
+def test_it_reads_dates_as_prepare_does(given: list[datetime], form: str, bad: list[str]) -> None:
+    agree([*(moment.strftime(form) for moment in given), *bad])
+
+
+@given(
+    st.lists(moments, min_size=1, max_size=12),
+    st.sampled_from([1, 1e3, 1e6, 1e9]),
+    st.lists(st.sampled_from(BAD), max_size=9),
+)
+def test_it_reads_epochs_as_prepare_does(given: list[datetime], unit: float, bad: list[str]) -> None:
+    agree([*(str(int(moment.replace(tzinfo=UTC).timestamp() * unit)) for moment in given), *bad])
+
+
+def test_a_column_of_nothing() -> None:
+    assert read_times([]) == {}
+    assert math.isnan(read_times([""])[""])
