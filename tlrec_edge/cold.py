@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -44,7 +44,8 @@ class ColdItems:
         """Return ``added`` with these items behind the old ones."""
         items = {as_text(key): values for key, values in features.items()}
         columns = self._columns(items)
-        history, candidate = self._run(self._encode(columns, len(items), text_vectors))
+        homes = [str(values.get("domain", "")) for values in items.values()]
+        history, candidate = self._run(self._encode(columns, len(items), text_vectors, homes))
         rows, scale = store_rows(history, self._dtype)
         deep, deep_scale = store_rows(candidate, self._dtype)
         n, first = len(items), self._shape.items + len(added.rows)
@@ -73,13 +74,15 @@ class ColdItems:
             raise DataError(f"none of the features is one the model knows; it reads: {', '.join(known)}")
         return columns
 
-    def _encode(self, columns: Mapping[str, list[Any]], n: int, text_vectors: Floats | None) -> TowerInputs:
+    def _encode(
+        self, columns: Mapping[str, list[Any]], n: int, text_vectors: Floats | None, homes: Sequence[str] | None = None
+    ) -> TowerInputs:
         width = self.encoder.text_table.shape[1]
         if text_vectors is not None:
             text_vectors = np.asarray(text_vectors, np.float32)
             if text_vectors.shape != (n, width) or not np.isfinite(text_vectors).all():
                 raise DataError(f"text_vectors has shape {text_vectors.shape}; expected finite values, {(n, width)}")
-        return self.encoder.encode(columns, n, text_vectors)
+        return self.encoder.encode(columns, n, text_vectors, homes)
 
     def _run(self, inputs: TowerInputs) -> tuple[Floats, Floats]:
         parts = []
@@ -96,12 +99,7 @@ def read_features(bundle: Bundle) -> FeatureEncoder:
     """Return the feature encoder that travels in the bundle."""
     try:
         schema = json.loads(bundle.read(FEATURES))
-        return FeatureEncoder(
-            tuple(schema["text_columns"]),
-            {column: tuple(values) for column, values in schema["vocabulary"].items()},
-            {column: tuple(knots) for column, knots in schema["quantiles"].items()},
-            bundle.array("text_table").astype(np.float32),
-        )
+        return FeatureEncoder.from_schema(schema, bundle.array("text_table").astype(np.float32))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BundleError(
             f"{bundle.path / FEATURES} is no feature schema ({error}); export the bundle again"
@@ -110,9 +108,4 @@ def read_features(bundle: Bundle) -> FeatureEncoder:
 
 def features_json(encoder: FeatureEncoder) -> bytes:
     """Return what ``read_features`` reads, without the text table."""
-    schema = {
-        "text_columns": list(encoder.text_columns),
-        "vocabulary": {column: list(values) for column, values in encoder.vocabulary.items()},
-        "quantiles": {column: list(knots) for column, knots in encoder.quantiles.items()},
-    }
-    return json.dumps(schema, ensure_ascii=False).encode()
+    return json.dumps(encoder.schema(), ensure_ascii=False).encode()
