@@ -102,6 +102,12 @@ def test_a_factor_needs_items_with_a_domain() -> None:
         prepare_tables([log], [GOODS.drop(columns="domain")], Schema(scale={"stock": {"uk": 2.0}}))
 
 
+def test_ranks_within_a_domain_need_items_with_a_domain() -> None:
+    log = LOG.assign(domain=["fr", "uk", "uk"], price="1")
+    with pytest.raises(DataError, match=r"\[scale\] by_domain: no item has a domain; add a domain column"):
+        prepare_tables([log], schema=Schema(by_domain=True))
+
+
 def test_scale_in_toml(tmp_path: Path) -> None:
     path = tmp_path / "schema.toml"
     path.write_text("[scale]\nby_domain = true\n[scale.price]\nfr = 1\nuk = 1.17\n")
@@ -187,10 +193,11 @@ def test_numbers_are_shown_by_domain() -> None:
     ("schema", "asks"), [("", True), ("[scale]\nby_domain = true", False), ("[scale.price]\njp = 0.01", False)]
 )
 def test_medians_far_apart_are_asked_about(tmp_path: Path, schema: str, asks: bool) -> None:
-    rows = [f"u{n % 7},{d}{n},{d},{(n + 10) * (100 if d == 'jp' else 1)}" for d in ("fr", "jp") for n in range(20)]
-    (tmp_path / "log.csv").write_text("\n".join(["user,item,domain,price", *rows]))
+    rows = [f"{d}{n},{d},{(n + 10) * (100 if d == 'jp' else 1)}" for d in ("fr", "jp") for n in range(20)]
+    (tmp_path / "goods.csv").write_text("\n".join(["item,domain,price", *rows]))
+    (tmp_path / "log.csv").write_text("user,item\nu,fr1\nv,jp2\n")
     (tmp_path / "schema.toml").write_text(schema)
-    names = ("--interactions", "log.csv", "--schema", "schema.toml", "--out", "ds")
+    names = ("--interactions", "log.csv", "--items", "goods.csv", "--schema", "schema.toml", "--out", "ds")
     done = CliRunner().invoke(prepare, [str(tmp_path / name) if name[0] != "-" else name for name in names])
     assert done.exit_code == 0, done.output
     assert "Numbers by domain" in done.output

@@ -120,6 +120,10 @@ def prepare_tables(
     check_scale(schema, features.numeric, places.names)
     domain_row = _rows_of(places.names)
     home = np.array([domain_row.get(homes.get(item, ""), -1) for item in item_ids], np.int32)
+    if schema.by_domain and (home < 0).all():
+        raise DataError(
+            "[scale] by_domain: no item has a domain; add a domain column to the item table, or give factors"
+        )
     cleaning = _cleaning(log, filed, places.codes >= 0, made_missing, schema)
     if filed.ids:
         features, scaled = scale_items(features, schema, home, places.names)
