@@ -61,6 +61,17 @@ def test_aligned_categories_transfer_better(align: Align) -> None:
     assert zero_shot(renamed(align))[1] > without_alignment() + 0.1
 
 
+def ids_alone(item_map: dict[str, str]) -> Dataset:
+    log = train_fixtures.interactions()
+    return prepare_tables([log], schema=Schema(item_map=item_map), plan=SplitPlan(negatives=20)).dataset
+
+
+def test_products_known_to_be_the_same_transfer_better() -> None:
+    sold = train_fixtures.SMALL - train_fixtures.NEVER_SOLD
+    same = {f"b{n}": f"s{n}" for n in range(sold)}
+    assert zero_shot(ids_alone(same))[1] > zero_shot(ids_alone({}))[1] + 0.1
+
+
 @pytest.fixture
 def few_items_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vocabulary, "DOMAIN_ITEMS", 30)

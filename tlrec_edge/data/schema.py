@@ -34,6 +34,10 @@ class Align:
     ``name``: equal but for case, accents, punctuation and a plural s. ``id``: the same value in the item column ``id``.
     ``vector``: as ``name``, and names of two domains whose words and titles are each other's nearest, their cosine at
     least ``threshold``. A name that is paired with itself is left alone.
+
+    The threshold trades what is found for little else: of 304 categories of Complete Journey, renamed in half the items
+    with half the words of their product types, 0.5 finds 36 % and 0.3 finds 77 %, 99 of 100 merges right at both. Where
+    domains are departments and nothing is the same, 0.5 still merges 9 near ones: look at the list.
     """
 
     mode: str = "pairs"
