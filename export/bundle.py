@@ -96,7 +96,10 @@ def export_bundle(
     blobs = {"encoder.onnx": encoder_graph(model)}
     tower = item_tower_graph(model)
     if tower is not None:
-        blobs |= {"item_tower.onnx": tower, "features.json": features_json(model.features)}
+        blobs |= {
+            "item_tower.onnx": tower,
+            "features.json": features_json(model.features.within(model.about["domains"])),
+        }
         arrays["text_table"] = model.features.text_table.astype(np.float16)
     draft = path.parent / f".{path.name}.{os.getpid()}.unproven"
     write_bundle(draft, manifest, arrays, strings, blobs)

@@ -66,6 +66,17 @@ def test_a_schema_and_split_options_reach_the_dataset(tmp_path: Path) -> None:
     )  # fmt: skip
 
 
+def test_rows_of_a_user_are_shown_and_can_be_capped(tmp_path: Path, files: tuple[Path, Path]) -> None:
+    files[0].write_text("user,item\n" + "".join(f"bot,i{n}\n" for n in range(30)) + "u,i1\nv,i1\n")
+    arguments = ("--interactions", files[0], "--out", tmp_path / "ds")
+    assert "interactions a user: median 1, most 30" in run(*arguments).output
+    capped = run(*arguments, "--max-per-user", "5", "--json")
+    report = json.loads(capped.stdout)
+    assert report["rows_per_user"] == {"median": 1.0, "most": 5}
+    assert report["cleaning"]["beyond the newest 5 of a user"] == 25
+    assert run(*arguments, "--max-per-user", "0").exit_code == 2
+
+
 def test_names_that_look_like_markup_are_shown(tmp_path: Path) -> None:
     log = tmp_path / "log.csv"
     log.write_text("user,item,domain\nu,a,[bold]x[/]\n")

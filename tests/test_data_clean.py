@@ -63,6 +63,23 @@ def test_duplicates_are_a_choice(duplicates: str, kept: int) -> None:
         assert sorted(pd.to_datetime(clean.time, unit="s").day) == [1, 2]
 
 
+def test_a_bot_keeps_its_newest_rows_and_the_rest_is_counted() -> None:
+    bot = [f"bot,i{n},2024-01-{n + 1:02}" for n in range(20)]
+    log = table("user,item,timestamp", *bot[::-1], "u,i1,2024-01-01", "u,i2,2024-01-02")
+    clean = clean_interactions([log], Schema(max_per_user=3))
+    kept = sorted(clean.item.names[code] for code in clean.item.codes)
+    assert kept == ["i1", "i17", "i18", "i19", "i2"]
+    assert clean.counts["beyond the newest 3 of a user"] == 17
+    assert clean.counts["rows kept"] == 5
+    with pytest.raises(DataError, match="max_per_user is -1"):
+        Schema(max_per_user=-1)
+
+
+def test_without_times_the_last_rows_of_a_bot_are_kept() -> None:
+    clean = clean_interactions([table("user,item", "b,x", "b,y", "b,z")], Schema(max_per_user=2))
+    assert [clean.item.names[code] for code in clean.item.codes] == ["y", "z"]
+
+
 def test_no_row_left_says_where_they_went() -> None:
     with pytest.raises(
         DataError, match=r"log.csv: none of 2 rows is usable \(no user id 1, quantity <= 0 1\); check: user = 'user'"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tlrec_edge.data.names import INTERACTION_NAMES, ITEM_NAMES
-from tlrec_edge.data.schema import Schema, find_roles, load_schema, need_role, parse_schema
+from tlrec_edge.data.schema import Align, Schema, find_roles, load_schema, need_role, parse_schema
 from tlrec_edge.errors import DataError
 
 
@@ -108,6 +108,15 @@ drop_domains = ["FUEL"]
 def test_a_wrong_schema_says_what_is_wrong(raw: dict[str, object], words: str) -> None:
     with pytest.raises(DataError, match=words):
         parse_schema(raw)
+
+
+def test_the_schema_of_the_readme_is_one(tmp_path: Path) -> None:
+    readme = (Path(__file__).parents[1] / "README.md").read_text("utf-8")
+    (tmp_path / "schema.toml").write_text(readme.split("```toml")[1].split("```")[0], "utf-8")
+    (tmp_path / "map.csv").write_text("from,to\nuk1,fr1\n")
+    schema = load_schema(tmp_path / "schema.toml")
+    assert (schema.scale, schema.by_domain, schema.item_map) == ({"price": {"uk": 1.17}}, True, {"uk1": "fr1"})
+    assert schema.align == {"category": Align("name", {"Milk": "Lait"})}
 
 
 @pytest.mark.parametrize("content", [b"user = ", b"\xff\xfe", None])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 from tlrec_edge.data.dataset import Interactions
 from tlrec_edge.data.task import make_tasks
 from tlrec_edge.features import FeatureEncoder, hash_tokens, tokens
+from tlrec_edge.train import examples as module
 from tlrec_edge.train.examples import DAY, Examples, age_bucket, take_histories
 from tlrec_edge.train.vocabulary import build_vocabulary, cooccurrence_vectors, encode_features, fit_features, low_rank
 
@@ -81,6 +84,55 @@ def test_cuts_anywhere_never_ask_for_the_past(seed: int) -> None:
 def test_most_bounds_an_epoch() -> None:
     sizes = [len(batch.positive) for batch in examples(LOG).epoch(np.random.default_rng(0), 2, 3)]
     assert sizes == [2, 1]
+
+
+@given(st.integers(0, 999), st.sampled_from(["basket", "item"]))
+def test_rows_of_one_time_are_shuffled_and_stay_together(seed: int, cut: str) -> None:
+    """Against the plain definition: the whole log sorted by user, time and chance."""
+    rng = np.random.default_rng(seed)
+    size = int(rng.integers(2, 40))
+    rows = sorted(
+        zip(*(rng.integers(0, top, size).tolist() for top in (4, 20, 3)), strict=True), key=lambda r: (r[0], r[2])
+    )
+    log, found = log_of(rows), examples(log_of(rows), cut=cut)
+    start, _, stop = found._baskets if cut == "basket" else found._anywhere(np.random.default_rng(seed))
+    chance = rng.random(size)
+    order = found._shuffle_ties(start.astype(np.int64), stop.astype(np.int64), chance)
+    plain = np.lexsort((chance, log.time, log.user))
+    for low, high in zip(start, stop, strict=True):
+        np.testing.assert_array_equal(order[low:high], plain[low:high])
+    assert sorted(order.tolist()) == list(range(size))
+
+
+@pytest.mark.parametrize("block", [1, 5, 1 << 20])
+def test_first_purchases_are_found_some_users_at_a_time(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BLOCK", block)
+    rng = np.random.default_rng(0)
+    log = log_of(sorted((int(u), int(i), 1) for u, i in rng.integers(0, (9, 6), (80, 2))))
+    seen: set[tuple[int, int]] = set()
+    for user, item, first in zip(log.user.tolist(), log.item.tolist(), examples(log)._first(), strict=True):
+        assert first == ((user, item) not in seen)
+        seen.add((user, item))
+
+
+@pytest.mark.parametrize("cut", ["basket", "item"])
+def test_an_epoch_holds_a_few_bytes_an_interaction(cut: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BLOCK", 4096)
+    size = 200_000
+    user = np.sort(np.random.default_rng(0).integers(0, size // 20, size)).astype(np.int32)
+    item, day = np.arange(size, dtype=np.int32) % 20, np.arange(size) // 2 if cut == "basket" else np.zeros(size)
+    time, weight, place = day.astype(np.int64) * DAY, np.ones(size, np.float32), np.arange(size, dtype=np.int32)
+    log = Interactions(user, item, item // 10, item * 0 + 3, weight, time, place)
+    found = examples(log, cut=cut, first_only=True)
+    tracemalloc.start()
+    try:
+        epoch = found.epoch(np.random.default_rng(0), 64, 1000)
+        next(epoch)
+        held, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held < 24 * size, held / size
+    assert peak < 60 * size, peak / size
 
 
 def test_histories_are_right_aligned_with_events_and_ages() -> None:

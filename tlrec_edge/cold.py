@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -55,7 +55,8 @@ class ColdItems:
         """Return ``added`` with these items behind the old ones. Raises DataError that names the item and the field."""
         items = {as_text(key): values for key, values in features.items()}
         columns = self._columns(items)
-        history, candidate = self._run(self._encode(columns, len(items), text_vectors))
+        homes = [str(values.get("domain", "")) for values in items.values()]
+        history, candidate = self._run(self._encode(columns, len(items), text_vectors, homes))
         rows, scale = store_rows(history, self._dtype)
         deep, deep_scale = store_rows(candidate, self._dtype)
         n, first = len(items), self._shape.items + len(added.rows)
@@ -88,7 +89,9 @@ class ColdItems:
             raise DataError(f"none of the features is one the model knows; it reads: {', '.join(known)}")
         return columns
 
-    def _encode(self, columns: Mapping[str, list[Any]], n: int, text_vectors: Floats | None) -> TowerInputs:
+    def _encode(
+        self, columns: Mapping[str, list[Any]], n: int, text_vectors: Floats | None, homes: Sequence[str] | None = None
+    ) -> TowerInputs:
         width = self.encoder.text_table.shape[1]
         if text_vectors is not None:
             try:
@@ -98,7 +101,7 @@ class ColdItems:
             if text_vectors.shape != (n, width) or not (np.abs(text_vectors) <= _LARGEST).all():
                 want = f"expected finite values of shape {(n, width)}, none above {_LARGEST:g}"
                 raise DataError(f"text_vectors has shape {text_vectors.shape}; {want}")
-        return self.encoder.encode(columns, n, text_vectors)
+        return self.encoder.encode(columns, n, text_vectors, homes)
 
     def _run(self, inputs: TowerInputs) -> tuple[Floats, Floats]:
         parts = []
@@ -114,30 +117,14 @@ def read_features(bundle: Bundle) -> FeatureEncoder:
     """Return the feature encoder that travels in the bundle. Raises BundleError where it is none."""
     try:
         schema = json.loads(bundle.read(FEATURES))
-        texts = _strings(schema["text_columns"])
-        vocabulary = {column: _strings(values) for column, values in schema["vocabulary"].items()}
-        quantiles = {column: _knots(knots) for column, knots in schema["quantiles"].items()}
         table = bundle.array("text_table").astype(np.float32)
         if table.shape[1] and not len(table):
             raise ValueError("text table without rows")
-        return FeatureEncoder(texts, vocabulary, quantiles, table)
+        return FeatureEncoder.from_schema(schema, table)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise BundleError(
             f"{bundle.path / FEATURES} is no feature schema ({error}); export the bundle again"
         ) from error
-
-
-def _strings(values: Any) -> tuple[str, ...]:
-    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
-        raise ValueError(f"{shown(values)} is no list of strings")
-    return tuple(values)
-
-
-def _knots(values: Any) -> tuple[float, ...]:
-    knots = np.array(values, np.float64)
-    if knots.ndim != 1 or not len(knots) or not np.isfinite(knots).all() or (np.diff(knots) < 0).any():
-        raise ValueError(f"{shown(values)} are no rising numbers")
-    return tuple(knots.tolist())
 
 
 def _number(value: Any, column: str, item: str) -> float:
@@ -163,9 +150,4 @@ def _text(value: Any, column: str, item: str) -> str:
 
 def features_json(encoder: FeatureEncoder) -> bytes:
     """Return what ``read_features`` reads, without the text table."""
-    schema = {
-        "text_columns": list(encoder.text_columns),
-        "vocabulary": {column: list(values) for column, values in encoder.vocabulary.items()},
-        "quantiles": {column: list(knots) for column, knots in encoder.quantiles.items()},
-    }
-    return json.dumps(schema, ensure_ascii=False).encode()
+    return json.dumps(encoder.schema(), ensure_ascii=False).encode()

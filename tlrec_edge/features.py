@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,28 +52,80 @@ class FeatureEncoder:
 
     ``vocabulary`` maps a categorical column to its values (code 0 = unknown or missing, code i + 1 = value i);
     ``quantiles`` maps a numeric column to rising knots; ``text_table`` (buckets, t) holds one vector a hashed token,
-    its inverse document frequency folded in.
+    its inverse document frequency folded in. ``by_domain`` holds the knots of each domain that has its own: there a
+    number is ranked among its own domain's, so that cheap means cheap in its market. ``aliases`` maps a categorical
+    column's other names to the one that ``vocabulary`` holds.
     """
 
     text_columns: tuple[str, ...]
     vocabulary: Mapping[str, tuple[str, ...]]
     quantiles: Mapping[str, tuple[float, ...]]
     text_table: Floats
+    by_domain: Mapping[str, Mapping[str, tuple[float, ...]]] = field(default_factory=dict)
+    aliases: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     _codes: dict[str, dict[str, int]] = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         for column, values in self.vocabulary.items():
             self._codes[column] = {value: code for code, value in enumerate(values, 1)}
 
-    def encode(self, columns: Mapping[str, Sequence[Any]], n: int, text_vectors: Floats | None = None) -> TowerInputs:
-        """Encode n items given as columns; a missing column, None, "" or NaN counts as missing."""
+    @classmethod
+    def from_schema(cls, schema: Mapping[str, Any], text_table: Floats) -> Self:
+        """Build from what ``schema`` returned. Raises ValueError, KeyError, TypeError or AttributeError for others."""
+        return cls(
+            _strings(schema["text_columns"]),
+            {column: _strings(values) for column, values in schema["vocabulary"].items()},
+            _knots(schema["quantiles"]),
+            text_table,
+            {domain: _knots(columns) for domain, columns in schema.get("by_domain", {}).items()},
+            {
+                column: dict(zip(_strings(list(names)), _strings(list(names.values())), strict=True))
+                for column, names in schema.get("aliases", {}).items()
+            },
+        )
+
+    def schema(self) -> dict[str, Any]:
+        """Return everything but the text table, as JSON can hold it."""
+        schema: dict[str, Any] = {
+            "text_columns": list(self.text_columns),
+            "vocabulary": {column: list(values) for column, values in self.vocabulary.items()},
+            "quantiles": {column: list(knots) for column, knots in self.quantiles.items()},
+        }
+        for name in ("by_domain", "aliases"):
+            if held := getattr(self, name):
+                schema[name] = {key: dict(values) for key, values in held.items()}
+        return schema
+
+    def within(self, domains: Sequence[str]) -> Self:
+        """Keep the knots of these domains alone; those of a single one stand for items of no named domain too."""
+        kept = {domain: knots for domain, knots in self.by_domain.items() if domain in domains}
+        if len(domains) == 1:
+            return replace(self, quantiles={**self.quantiles, **kept.get(domains[0], {})}, by_domain={})
+        return replace(self, by_domain=kept)
+
+    def encode(
+        self,
+        columns: Mapping[str, Sequence[Any]],
+        n: int,
+        text_vectors: Floats | None = None,
+        domains: Sequence[str] | None = None,
+    ) -> TowerInputs:
+        """Encode n items given as columns; a missing column, None, "" or NaN counts as missing.
+
+        ``domains`` (n,) names each item's home; without, or where that has no knots of its own, all items' knots count.
+        """
+        columns = {column: self._one_name(column, values) for column, values in columns.items()}
         text = self.encode_text(columns, n) if text_vectors is None else np.asarray(text_vectors, np.float32)
+        homes = np.array([""] * n if domains is None else domains, object)
         numeric = np.zeros((n, 2 * len(self.quantiles)), np.float32)
         for i, (column, knots) in enumerate(self.quantiles.items()):
             values = np.array([_number(value) for value in columns.get(column, [None] * n)], np.float64)
             known = np.isfinite(values)
-            grid = np.linspace(-1.0, 1.0, len(knots))
-            numeric[known, 2 * i] = np.interp(values[known], knots, grid)
+            numeric[known, 2 * i] = _rank(values[known], knots)
+            for domain, own in self.by_domain.items():
+                if column in own:
+                    here = known & (homes == domain)
+                    numeric[here, 2 * i] = _rank(values[here], own[column])
             numeric[~known, 2 * i + 1] = 1.0
         categories = np.zeros((n, len(self.vocabulary)), np.int64)
         for i, column in enumerate(self.vocabulary):
@@ -95,6 +147,10 @@ class FeatureEncoder:
         norm = np.linalg.norm(summed, axis=1, keepdims=True)
         return np.asarray(summed / np.maximum(norm, 1e-12), np.float32)
 
+    def _one_name(self, column: str, values: Sequence[Any]) -> Sequence[Any]:
+        names = self.aliases.get(column)
+        return [names.get(str(value), value) for value in values] if names else values
+
     def _sum_tokens(self, texts: Sequence[str]) -> Floats:
         buckets, rows = hash_tokens(texts, len(self.text_table))
         summed = np.zeros((len(texts), self.text_table.shape[1]), np.float32)
@@ -102,6 +158,26 @@ class FeatureEncoder:
         if len(present):
             summed[present] = np.add.reduceat(self.text_table[buckets], start, axis=0)
         return summed
+
+
+def _rank(values: NDArray[np.float64], knots: Sequence[float]) -> NDArray[np.float64]:
+    return np.interp(values, knots, np.linspace(-1.0, 1.0, len(knots)))
+
+
+def _strings(values: Any) -> tuple[str, ...]:
+    if not isinstance(values, list | tuple) or not all(isinstance(value, str) for value in values):
+        raise ValueError(f"{values!r:.80} is no list of strings")
+    return tuple(values)
+
+
+def _knots(columns: Mapping[str, Any]) -> dict[str, tuple[float, ...]]:
+    found = {}
+    for column, values in columns.items():
+        knots = np.array(values, np.float64)
+        if knots.ndim != 1 or not len(knots) or not np.isfinite(knots).all() or (np.diff(knots) < 0).any():
+            raise ValueError(f"{values!r:.80} are no rising numbers")
+        found[column] = tuple(knots.tolist())
+    return found
 
 
 def _number(value: Any) -> float:

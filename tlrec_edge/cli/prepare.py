@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from tlrec_edge.cli.common import out_folder
 from tlrec_edge.errors import MissingExtraError
 
+if TYPE_CHECKING:
+    from rich.table import Table
+
 SPLIT_KINDS = ("leave-one-out", "last-basket", "time", "new-users", "given")
 PRESET_NAMES = ("complete-journey", "online-retail")
 _MOST_DOMAINS = 30
+_MOST_MERGED = 20
 _FILE = click.Path(path_type=Path)
 
 
@@ -37,6 +41,7 @@ _FILE = click.Path(path_type=Path)
 @click.option("--test-from", metavar="DATE", help="First test day, for splits by time.  [default: last 10 %]")
 @click.option("--valid-from", metavar="DATE", help="First validation day.  [default: last 1/9 before the test]")
 @click.option("--min-buyers", type=click.IntRange(0), help="Buyers a candidate needs before the test.  [default: 0]")
+@click.option("--max-per-user", type=click.IntRange(1), help="Newest interactions kept of a user.  [default: all]")
 @click.option("--seed", type=click.IntRange(0), help="Seed of every random choice.  [default: 0]")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of tables.")
 @click.option(
@@ -51,6 +56,7 @@ def prepare(
     items: tuple[Path, ...],
     schema: Path | None,
     preset: str | None,
+    max_per_user: int | None,
     as_json: bool,
     out: Path,
     **split_options: Any,
@@ -74,6 +80,18 @@ def prepare(
       duplicates = "first-pair"
       positive_price = true
       cancelled = { column = "InvoiceNo", prefix = "C" }
+      max_per_user = 2000
+    
+    Where domains differ in their units or names:
+      [scale]
+      by_domain = true             # rank numbers within their domain
+      [scale.price]
+      uk = 1.17                    # pounds to the common euro
+      [align.category]
+      mode = "name"                # or "id" with id = "COLUMN", or "vector"
+      pairs = { "Lait" = "Milk" }  # other name = the name that stays
+      [align]
+      item_map = "map.csv"         # columns from, to: one product, two ids
     """
     if preset and (schema or items):
         raise click.UsageError("--preset brings its own schema and items: leave --schema and --items out")
@@ -87,7 +105,7 @@ def prepare(
 
     check_target(out)
     with Console(stderr=True).status(f"preparing {preset or ', '.join(path.name for path in interactions)} ..."):
-        prepared = _build(interactions, items, schema, preset, split_options)
+        prepared = _build(interactions, items, schema, preset, max_per_user or 0, split_options)
         save_dataset(prepared.dataset, out)
     hashes = {"hash": dataset_hash(prepared.dataset), "split_hash": split_hash(prepared.dataset)}
     report = {"out": str(out), **hashes, **describe(prepared)}
@@ -108,19 +126,22 @@ def _build(
     items: tuple[Path, ...],
     schema: Path | None,
     preset: str | None,
+    max_per_user: int,
     split_options: Mapping[str, Any],
 ) -> Any:
     from tlrec_edge.data.build import SplitPlan, prepare_files
     from tlrec_edge.data.presets import PRESETS, prepare_preset
-    from tlrec_edge.data.schema import load_schema
+    from tlrec_edge.data.schema import Schema, load_schema
 
     given = {name: value for name, value in split_options.items() if value is not None}
     kind = given.pop("split", "given" if "candidates" in given else None)
     plan = PRESETS[preset].plan if preset else SplitPlan()
     plan = replace(plan, kind=kind or plan.kind, **given)
     if preset:
-        return prepare_preset(preset, interactions, plan)
-    return prepare_files(interactions, items, load_schema(schema) if schema else None, plan)
+        return prepare_preset(preset, interactions, plan, max_per_user)
+    found = load_schema(schema) if schema else Schema()
+    found = replace(found, max_per_user=max_per_user or found.max_per_user)
+    return prepare_files(interactions, items, found, plan)
 
 
 def _show(report: Mapping[str, Any]) -> None:
@@ -140,20 +161,54 @@ def _show(report: Mapping[str, Any]) -> None:
     for name, count in shown:
         domains.add_row(Text(name), f"{count:,}")  # Text: a name may hold "[", which is rich's markup
     console.print(domains)
+    if len(report["domains"]) > 1 and report["numbers"]:
+        console.print(_numbers(report["numbers"]))
+    if report["merged"]:
+        console.print(_merged(report["merged"]))
     for line in _lines(report):
         click.echo(line)
 
 
+def _numbers(levels: Sequence[Mapping[str, Any]]) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("number", "domain", "known", "missing", "median", "largest", "scaled by", title="Numbers by domain")
+    for row in levels[:_MOST_DOMAINS]:
+        size = ("-" if row[name] is None else f"{row[name]:,.6g}" for name in ("median", "largest", "factor"))
+        table.add_row(Text(row["column"]), Text(row["domain"]), f"{row['known']:,}", f"{row['missing']:,}", *size)
+    for column in table.columns[2:]:
+        column.justify = "right"
+    return table
+
+
+def _merged(merged: Sequence[Mapping[str, Any]]) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    shown = merged[:_MOST_MERGED]
+    table = Table("column", "name", "is now", "by", "items", title=f"Names merged, {len(shown)} of {len(merged)}")
+    for row in shown:
+        table.add_row(*(Text(str(row[name])) for name in ("column", "name", "into", "how", "items")))
+    return table
+
+
 def _lines(report: Mapping[str, Any]) -> list[str]:
-    split = report["split"]
+    split, rows = report["split"], report["rows_per_user"]
     columns = ", ".join(f"{role} = {column}" for role, column in report["interaction_columns"].items())
     features = ", ".join(f"{column} ({kind})" for column, kind in report["item_features"].items())
     asked = f", {split['test_rows']:,} given test rows" if split["test_rows"] is not None else ""
     return [
+        *(
+            f"{far['column']}: the median of {far['high']} is {far['times']:,.0f} times that of {far['low']}; "
+            "another currency or unit? see [scale] in: tlrec-edge prepare --help"
+            for far in report["far_apart"]
+        ),
         f"columns: {columns}",
         f"item features: {features or 'none'}",
         f"columns not used: {', '.join(report['unused_columns']) or 'none'}",
         f"split {split['kind']}: {split['train']:,} train, {split['valid']:,} valid, {split['test']:,} test{asked}",
         f"{report['users']:,} users, {report['items']:,} items ({report['items_never_sold']:,} never sold)",
+        f"interactions a user: median {rows['median']:,g}, most {rows['most']:,}",
         f"wrote {report['out']} ({report['hash'][:12]})",
     ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,67 @@ from tlrec_edge.cli.common import (
     progress,
     with_candidates,
 )
+from tlrec_edge.layout import EVENTS
 
 MODES = ("auto", "scratch", "zero-shot", "frozen", "finetune", "joint")
 SIZES = ("fast", "base")
+ALIGN = ("none", "adversarial", "coral")
+AUGMENT = ("crop", "mask", "reorder", "token-dropout")
+
+
+def _augment(_: click.Context, option: click.Parameter, given: Sequence[str]) -> tuple[str, ...] | None:
+    names = [name.strip() for text in given for name in text.split(",") if name.strip()]
+    for name in names:
+        if name not in (*AUGMENT, "none"):
+            raise click.BadParameter(f"{name!r} is none of {', '.join(AUGMENT)}, none", param=option)
+    return tuple(name for name in dict.fromkeys(names) if name != "none") if names else None
+
+
+def _event_weights(
+    context: click.Context, option: click.Parameter, given: Sequence[str]
+) -> tuple[tuple[str, float], ...] | None:
+    found: dict[str, float] = {}
+    for text in given:
+        name, _, weight = text.partition("=")
+        try:
+            found[name] = float(weight)
+        except ValueError:
+            found[name] = -1.0
+        if name not in EVENTS or not 0 <= found[name] < float("inf"):
+            raise click.BadParameter(f"{text!r} is no EVENT=WEIGHT, with an event of {', '.join(EVENTS)}", param=option)
+    return tuple(found.items()) or None
+
+
+def knob_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the knobs that pretrain and adapt share; one that is not given is None."""
+    for option in reversed((
+        click.option("--align", type=click.Choice(ALIGN), help="Make source and target items alike.  [default: none]"),
+        click.option("--align-weight", type=click.FloatRange(0), help="Strength of --align.  [default: 1]"),
+        click.option(
+            "--augment", multiple=True, callback=_augment, metavar="NAME",
+            help=f"Disturb training histories: {', '.join(AUGMENT)} or none; A,B or repeated.  [default: none]",
+        ),
+        click.option("--logq", type=click.FloatRange(0, 1), help="Learn what is beyond popularity.  [default: 0]"),
+        click.option(
+            "--event-weight", "event_weights", multiple=True, callback=_event_weights, metavar="EVENT=WEIGHT",
+            help="Weight of an event in the loss, as view=0.1; repeatable.  [default: the dataset's]",
+        ),
+        click.option(
+            "--checkpoint", type=click.Path(path_type=Path),
+            help="Folder to keep every epoch in; the same command goes on from it.",
+        ),
+    )):  # fmt: skip
+        command = option(command)
+    return command
+
+
+def _given(knobs: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in knobs.items() if value is not None}
+
+
+def _check_apart(out: Path, checkpoint: Path | None) -> None:
+    if checkpoint is not None and out.resolve() in (checkpoint.resolve(), *checkpoint.resolve().parents):
+        raise click.UsageError("--checkpoint must lie outside --out")
 
 
 @click.command()
@@ -37,20 +95,26 @@ SIZES = ("fast", "base")
     "--min-buyers", type=click.IntRange(1), default=1, show_default=True, help="Leave rarer items out of histories."
 )
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of every random choice.")
-def pretrain(dataset: Path, domains: str, out: Path, size: str, epochs: int | None, min_buyers: int, seed: int) -> None:
+@knob_options
+def pretrain(
+    dataset: Path, domains: str, out: Path, size: str, epochs: int | None, min_buyers: int, seed: int,
+    checkpoint: Path | None, **knobs: Any,
+) -> None:  # fmt: skip
     """Train a model on source domains of DATASET."""
     from tlrec_edge.data.store import dataset_hash
     from tlrec_edge.train.artifact import check_target
+    from tlrec_edge.train.checkpoint import resumable
     from tlrec_edge.train.config import TrainConfig
     from tlrec_edge.train.pretrain import pretrain as run
 
     check_target(out)
+    _check_apart(out, checkpoint)
     data = open_dataset(dataset)
-    config = TrainConfig(size=size, pretrain_epochs=epochs, min_buyers=min_buyers, seed=seed)
     source = parse_domains(domains, data.domains)
-    with progress("pretrain") as say:
-        model = run(data, source, config, say)
-    model.with_about(dataset_sha256=dataset_hash(data)).save(out)
+    config = TrainConfig(size=size, pretrain_epochs=epochs, min_buyers=min_buyers, seed=seed, **_given(knobs))
+    with progress("pretrain") as say, resumable(checkpoint, data, config, command="pretrain", domains=source) as kept:
+        model = run(data, source, config, say, kept)
+        model.with_about(dataset_sha256=dataset_hash(data)).save(out)
     domain_count = len(model.about["domains"])
     of = f"{domain_count} domain{'s' * (domain_count != 1)}"
     click.echo(f"{out}: {len(model.ids):,} items of {of}, size {size}")
@@ -70,12 +134,16 @@ def pretrain(dataset: Path, domains: str, out: Path, size: str, epochs: int | No
 )
 @click.option("--size", type=click.Choice(SIZES), help="History encoder.  [default: the source's, else fast]")
 @click.option("--seed", type=click.IntRange(0), help="Seed of every random choice.  [default: the source's, else 0]")
+@knob_options
 @json_option
 def adapt(
     dataset: Path, domain: str, source: Path | None, mode: str, out: Path, fold: int | None, epochs: int,
-    size: str | None, seed: int | None, as_json: bool,
+    size: str | None, checkpoint: Path | None, as_json: bool, **knobs: Any,
 ) -> None:  # fmt: skip
-    """Adapt to the target domain of DATASET; choices are made on its validation rows."""
+    """Adapt to the target domain of DATASET; choices are made on its validation rows.
+
+    What is not given of --align, --augment, --logq and --event-weight is as the source was trained.
+    """
     from dataclasses import replace
 
     from tlrec_edge.data.store import dataset_hash
@@ -83,24 +151,26 @@ def adapt(
     from tlrec_edge.train.adapt import config_of
     from tlrec_edge.train.artifact import EdgeModel, check_target
     from tlrec_edge.train.auto import adapt_auto
+    from tlrec_edge.train.checkpoint import resumable
 
     check_target(out)
+    _check_apart(out, checkpoint)
     data = open_dataset(dataset)
     target = parse_domains(domain, data.domains)
     start = EdgeModel.load(source) if source else None
-    given: dict[str, Any] = {"size": size, "seed": seed}
-    config = replace(config_of(start), epochs=epochs, **{k: v for k, v in given.items() if v is not None})
+    config = replace(config_of(start), epochs=epochs, **_given({"size": size, **knobs}))
     if start is not None and size not in (None, start.net.config.size):
         raise click.UsageError(f"--size {size} does not fit the source model, which is {start.net.config.size}")
-    with progress("adapt") as say:
+    facts = {"domains": target, "mode": mode, "fold": fold, "source": dict(start.about) if start else None}
+    with progress("adapt") as say, resumable(checkpoint, data, config, command="adapt", **facts) as kept:
         if mode == "auto":
-            model, table = adapt_auto(data, target, start, config, fold, say)
+            model, table = adapt_auto(data, target, start, config, fold, say, kept=kept)
         else:
-            model, table = run(data, target, mode, start, config, fold, say), ()
+            model, table = run(data, target, mode, start, config, fold, say, kept=kept), ()
+        model = model.with_about(dataset_sha256=dataset_hash(data))
+        model.save(out)
     if source and start and (other := other_data(source, start.about, data)):
         click.echo(f"note: {other}", err=True)
-    model = model.with_about(dataset_sha256=dataset_hash(data))
-    model.save(out)
     about = dict(model.about)
     if as_json:
         click.echo(json.dumps({"out": str(out), **about}, ensure_ascii=False))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,12 +11,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from tlrec_edge.data.align import Merged, align_columns
 from tlrec_edge.data.clean import NO_DOMAIN, CleanLog, clean_interactions
 from tlrec_edge.data.dataset import TEST, TRAIN, VALID, Dataset, Interactions, Rows, Split
 from tlrec_edge.data.items import RawItems, line_up, no_items, read_items
 from tlrec_edge.data.parse import sort_ids
 from tlrec_edge.data.read import read_table
 from tlrec_edge.data.rows import NamedRows, code_rows, read_named_rows, split_ids
+from tlrec_edge.data.scale import Level, check_scale, far_apart, levels, scale_items, scale_log
 from tlrec_edge.data.schema import Schema
 from tlrec_edge.data.split import make_split
 from tlrec_edge.errors import DataError
@@ -53,6 +55,8 @@ class Prepared:
     interaction_columns: Mapping[str, str]
     item_columns: Mapping[str, str]
     unused_columns: tuple[str, ...]
+    levels: tuple[Level, ...] = ()
+    merged: tuple[Merged, ...] = ()
 
 
 class Places(NamedTuple):
@@ -102,16 +106,40 @@ def prepare_tables(
     filed = read_items(items, schema, items_where, check_domains=log.domain is None) if items else no_items()
     _check_domains(log, filed, schema)
     homes = _home_names(log, filed)
-    places = _place_rows(log, homes, schema)
+    places = _place_rows(log, homes, schema)  # before ids are merged: a row stays in the domain of its own item
+    log, filed, homes = _merge_items(log, filed, homes, schema.item_map)
     if not (places.codes >= 0).any():
         raise DataError(f"{where}: no rows are left outside the dropped domains {', '.join(schema.drop_domains)}")
     sold_or_filed = {item for item in filed.ids if homes.get(item) not in schema.drop_domains}
-    users, item_ids = _all_ids(log, places.codes >= 0, sold_or_filed, named)
+    users, item_ids = _all_ids(log, places.codes >= 0, sold_or_filed, named, schema.item_map)
     user_row, item_row = _rows_of(users), _rows_of(item_ids)
+    item_row |= {one: item_row[other] for one, other in schema.item_map.items() if other in item_row}
     table = _sorted_log(log, _codes(log.user, user_row), _codes(log.item, item_row), places.codes)
+    log = scale_log(log, schema, places.codes, places.names)
     features, made_missing = line_up(filed, log, item_ids)
+    check_scale(schema, features.numeric, places.names)
     domain_row = _rows_of(places.names)
+    home = np.array([domain_row.get(homes.get(item, ""), -1) for item in item_ids], np.int32)
+    if schema.by_domain and (home < 0).all():
+        raise DataError(
+            "[scale] by_domain: no item has a domain; add a domain column to the item table, or give factors"
+        )
     cleaning = _cleaning(log, filed, places.codes >= 0, made_missing, schema)
+    if filed.ids:
+        features, scaled = scale_items(features, schema, home, places.names)
+        cleaning |= scaled
+        found = levels(features.numeric, home, places.names, schema)
+    else:
+        found = levels({"price": log.price} if log.price is not None else {}, places.codes, places.names, schema)
+    ids = {column: filed.texts(rule.id, item_ids) for column, rule in schema.align.items() if rule.id}
+    at_home = np.flatnonzero(home >= 0)
+    features, merged = align_columns(
+        replace(features, by_domain=schema.by_domain),
+        schema.align,
+        ids,
+        np.concatenate([table.item, at_home]),
+        np.concatenate([table.domain, home[at_home]]),
+    )
     dataset = Dataset(
         users=tuple(users),
         items=tuple(item_ids),
@@ -119,11 +147,22 @@ def prepare_tables(
         interactions=table,
         features=features,
         split=_split(table, users, plan, code_rows(named, user_row, item_row) if named else None),
-        item_domain=np.array([domain_row.get(homes.get(item, ""), -1) for item in item_ids], np.int32),
+        item_domain=home,
         cleaning={**cleaning, "interactions": len(table), "users": len(users), "items": len(item_ids)},
         source=source,
     )
-    return Prepared(dataset, dict(log.roles), dict(filed.kinds), log.unused)
+    return Prepared(dataset, dict(log.roles), dict(filed.kinds), log.unused, found, merged)
+
+
+def _merge_items(
+    log: CleanLog, filed: RawItems, homes: dict[str, str], item_map: Mapping[str, str]
+) -> tuple[CleanLog, RawItems, dict[str, str]]:
+    """Apply the item map; the home of a product is that of the id that stays, where it has one."""
+    if item_map and not any(name in item_map for name in (*log.item.names, *filed.ids)):
+        raise DataError(f"none of the {len(item_map)} ids in column from of item_map is in the data; swap from and to?")
+    moved = {item_map[name]: home for name, home in homes.items() if name in item_map}
+    stayed = {name: home for name, home in homes.items() if name not in item_map}
+    return log.merge_items(item_map), filed.merge_items(item_map), {**moved, **stayed}
 
 
 def _split(table: Interactions, users: Sequence[str], plan: SplitPlan, rows: Rows | None) -> Split:
@@ -139,7 +178,11 @@ def _check_domains(log: CleanLog, filed: RawItems, schema: Schema) -> None:
 
 
 def _all_ids(
-    log: CleanLog, keep: NDArray[np.bool_], filed: set[str], named: NamedRows | None
+    log: CleanLog,
+    keep: NDArray[np.bool_],
+    filed: set[str],
+    named: NamedRows | None,
+    item_map: Mapping[str, str],
 ) -> tuple[list[str], list[str]]:
     """Return the ids of users and items: of the kept rows, the item file and the test rows.
 
@@ -148,9 +191,10 @@ def _all_ids(
     users = set(log.users)
     items = {log.item.names[code] for code in np.unique(log.item.codes[keep])} | filed
     if named:
-        known = dict.fromkeys(items, 0)
+        known = dict.fromkeys((*items, *item_map), 0)
         users.update(named.users)
-        items.update(name for cell in (*named.items, *named.negatives) for name in split_ids(cell, known))
+        asked = (name for cell in (*named.items, *named.negatives) for name in split_ids(cell, known))
+        items.update(item_map.get(name, name) for name in asked)
     return _in_order(users), _in_order(items)
 
 
@@ -239,6 +283,7 @@ def describe(prepared: Prepared) -> dict[str, Any]:
     dataset = prepared.dataset
     log, split = dataset.interactions, dataset.split
     sold = np.unique(log.item)
+    per_user = np.unique(log.user, return_counts=True)[1]
     per_domain = np.bincount(log.domain, minlength=len(dataset.domains))
     return {
         "users": len(dataset.users),
@@ -255,8 +300,17 @@ def describe(prepared: Prepared) -> dict[str, Any]:
             "test_rows": len(split.rows) if split.rows is not None else None,
             "settings": dict(split.settings),
         },
+        "rows_per_user": {"median": float(np.median(per_user)), "most": int(per_user.max())},
         "cleaning": dict(dataset.cleaning),
+        "numbers": [asdict(level) for level in prepared.levels],
+        "far_apart": [] if dataset.features.by_domain else [_far(*pair) for pair in far_apart(prepared.levels)],
+        "merged": [one._asdict() for one in prepared.merged],
         "interaction_columns": dict(prepared.interaction_columns),
         "item_features": dict(prepared.item_columns),
         "unused_columns": list(prepared.unused_columns),
     }
+
+
+def _far(high: Level, low: Level) -> dict[str, Any]:
+    times = (high.median or 0.0) / (low.median or 1.0)
+    return {"column": high.column, "high": high.domain, "low": low.domain, "times": times}

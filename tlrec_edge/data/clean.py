@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -12,12 +12,14 @@ from numpy.typing import NDArray
 
 from tlrec_edge.data.dataset import EVENT_WEIGHTS, EVENTS
 from tlrec_edge.data.names import COUNT_EVENTS, INTERACTION_NAMES
-from tlrec_edge.data.parse import Labels, read_ids, read_labels, read_numbers, read_times
+from tlrec_edge.data.parse import Labels, merge_equal, read_ids, read_labels, read_numbers, read_times
 from tlrec_edge.data.schema import Schema, find_roles, nearest, need_role
 from tlrec_edge.errors import DataError
 
 Codes = NDArray[np.int64]
 Bools = NDArray[np.bool_]
+Expanded = tuple[Codes, NDArray[np.int8], NDArray[np.float64]]
+"""Row, event and weight of each interaction."""
 
 NO_DOMAIN = "unknown"
 """Domain of a row whose domain cell is empty, or whose item has no metadata where items carry the domain."""
@@ -58,6 +60,15 @@ class CleanLog:
     category: Labels | None = None
     price: NDArray[np.float64] | None = None
 
+    def merge_items(self, item_map: Mapping[str, str]) -> CleanLog:
+        """Give products of several ids their one id; the rows' domains stay as they were."""
+        if not item_map:
+            return self
+        moved = np.array([name in item_map for name in self.item.names], bool)
+        names = [item_map.get(name, name) for name in self.item.names]
+        counts = {**self.counts, "item id replaced by item_map (rows)": int(moved[self.item.codes].sum())}
+        return replace(self, item=merge_equal(self.item.codes, names), counts=counts)
+
 
 def join_tables(tables: Sequence[pd.DataFrame], schema: Schema, where: str) -> tuple[pd.DataFrame, dict[str, str]]:
     """Put tables under each other, their columns named by role; other columns are prefixed with "raw:"."""
@@ -92,6 +103,8 @@ def clean_interactions(tables: Sequence[pd.DataFrame], schema: Schema, where: st
     row, event, weight = _expand_events(raw, schema, sieve)
     if schema.duplicates == "first-pair":
         row, event, weight = _first_pairs(user.codes, item.codes, time, sieve, (row, event, weight))
+    if schema.max_per_user:
+        row, event, weight = _newest(user.codes, time, schema.max_per_user, sieve, (row, event, weight))
     if is_category.any():
         sieve.counts["category instead of an item (kept)"] = int((sieve.keep & is_category).sum())
     if not len(row):
@@ -209,9 +222,7 @@ def _drop_duplicates(raw: pd.DataFrame, schema: Schema, sieve: Sieve) -> None:
         sieve.drop("duplicate", raw.duplicated(named).to_numpy(bool))
 
 
-def _expand_events(
-    raw: pd.DataFrame, schema: Schema, sieve: Sieve
-) -> tuple[Codes, NDArray[np.int8], NDArray[np.float64]]:
+def _expand_events(raw: pd.DataFrame, schema: Schema, sieve: Sieve) -> Expanded:
     """Return row, event and weight of each interaction that the kept rows stand for."""
     weights = np.array(EVENT_WEIGHTS)
     counted = {event: raw[role] for role, event in COUNT_EVENTS.items() if role in raw}
@@ -245,18 +256,29 @@ def _read_events(raw: pd.DataFrame, schema: Schema, sieve: Sieve) -> NDArray[np.
     return event
 
 
-def _first_pairs(
-    user: Codes, item: Codes, time: Codes, sieve: Sieve, columns: tuple[Codes, NDArray[np.int8], NDArray[np.float64]]
-) -> tuple[Codes, NDArray[np.int8], NDArray[np.float64]]:
+def _first_pairs(user: Codes, item: Codes, time: Codes, sieve: Sieve, columns: Expanded) -> Expanded:
     """Keep the first interaction of each (user, item) by time; of equal times, the first row."""
     rows = columns[0]
     order = np.lexsort((rows, time[rows]))
     pair = user[rows] * (int(item.max()) + 1) + item[rows]
     first = np.sort(order[np.unique(pair[order], return_index=True)[1]])
-    kept = np.zeros(len(user), bool)
-    kept[rows[first]] = True
-    sieve.drop("repeated pair", ~kept)
-    return columns[0][first], columns[1][first], columns[2][first]
+    return _keep(first, "repeated pair", sieve, columns)
+
+
+def _newest(user: Codes, time: Codes, most: int, sieve: Sieve, columns: Expanded) -> Expanded:
+    """Keep each user's ``most`` newest interactions; of equal times, the last rows."""
+    rows = columns[0]
+    order = np.lexsort((rows, time[rows], user[rows]))
+    by_user = user[rows][order]
+    from_end = np.searchsorted(by_user, by_user, side="right") - np.arange(len(order))  # 1 = the newest
+    return _keep(np.sort(order[from_end <= most]), f"beyond the newest {most} of a user", sieve, columns)
+
+
+def _keep(chosen: Codes, reason: str, sieve: Sieve, columns: Expanded) -> Expanded:
+    kept = np.zeros(len(sieve.keep), bool)
+    kept[columns[0][chosen]] = True
+    sieve.drop(reason, ~kept)
+    return columns[0][chosen], columns[1][chosen], columns[2][chosen]
 
 
 def _say(roles: Mapping[str, Any]) -> str:

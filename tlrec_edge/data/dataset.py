@@ -60,12 +60,18 @@ class Interactions:
 
 @dataclass(frozen=True)
 class ItemTable:
-    """Raw features, one row an item: text (empty where missing), categories ("" where missing), numbers (NaN)."""
+    """Raw features, one row an item: text (empty where missing), categories ("" where missing), numbers (NaN).
+
+    ``aliases`` maps other names of a categorical column's values to those it holds, where names were aligned;
+    ``by_domain`` says that numbers are to be ranked among those of an item's home domain.
+    """
 
     name: tuple[str, ...]
     text: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     categorical: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     numeric: Mapping[str, Floats] = field(default_factory=dict)
+    aliases: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    by_domain: bool = False
 
     def __post_init__(self) -> None:
         for group in (self.text, self.categorical, self.numeric):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -40,6 +40,28 @@ class RawItems:
     @property
     def row(self) -> dict[str, int]:
         return {name: row for row, name in enumerate(self.ids)}
+
+    def merge_items(self, item_map: Mapping[str, str]) -> RawItems:
+        """Keep one row of a product that has several ids: that of the id that stays, else the first."""
+        if not item_map or not self.ids:
+            return self
+        own_first = sorted(range(len(self.ids)), key=lambda row: self.ids[row] in item_map)  # stable
+        first: dict[str, int] = {}
+        for row in own_first:
+            first.setdefault(item_map.get(self.ids[row], self.ids[row]), row)
+        rows = list(first.values())
+        home = None if self.home is None else Labels(self.home.codes[rows], self.home.names)
+        counts = {**self.counts, "item rows merged by item_map": len(self.ids) - len(rows)}
+        frame = self.frame.iloc[rows].reset_index(drop=True)
+        return replace(self, ids=tuple(first), frame=frame, home=home, counts=counts)
+
+    def texts(self, column: str, items: Sequence[str]) -> tuple[str, ...]:
+        """Return any column as text, one value an item, "" where missing. Raises DataError where there is none."""
+        if column not in self.frame:
+            found = list(map(str, self.frame.columns))
+            raise DataError(f"no column {column!r} in the items{nearest(column, found)}; found {', '.join(found)}")
+        position = self.row
+        return _pick(_as_text(self.frame[column]), np.array([position.get(item, -1) for item in items], np.int64))
 
 
 def no_items() -> RawItems:

@@ -52,13 +52,13 @@ def read_ids(column: pd.Series[Any]) -> Labels:
     present = [name for name in names if name.strip()]
     if present and all(_FLOAT_ID.fullmatch(name) for name in present):
         names = [name.split(".")[0] for name in names]
-    return _merge(np.asarray(codes, np.int64), names)
+    return merge_equal(np.asarray(codes, np.int64), names)
 
 
 def read_labels(column: pd.Series[Any]) -> Labels:
     """Read category-like values: as ids, with surrounding spaces taken off."""
     labels = read_ids(column)
-    return _merge(labels.codes, [name.strip() for name in labels.names])
+    return merge_equal(labels.codes, [name.strip() for name in labels.names])
 
 
 def sort_ids(names: Sequence[str]) -> NDArray[np.int64]:
@@ -160,7 +160,7 @@ def _as_text(value: Any) -> str:
     return str(value)
 
 
-def _merge(codes: Codes, names: list[str]) -> Labels:
+def merge_equal(codes: Codes, names: list[str]) -> Labels:
     """Give equal names one code and blank ones -1."""
     seen: dict[str, int] = {}
     renumber = np.array([seen.setdefault(name, len(seen)) if name.strip() else -1 for name in names] + [-1], np.int64)

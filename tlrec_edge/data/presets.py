@@ -28,7 +28,9 @@ class Preset:
     source: str
 
 
-def prepare_preset(name: str, interactions: Sequence[Path] = (), plan: SplitPlan | None = None) -> Prepared:
+def prepare_preset(
+    name: str, interactions: Sequence[Path] = (), plan: SplitPlan | None = None, max_per_user: int = 0
+) -> Prepared:
     """Build the dataset of a preset; ``plan`` replaces the preset's own split."""
     if name not in PRESETS:
         raise DataError(f"unknown preset {name!r}; known: {', '.join(PRESETS)}")
@@ -38,7 +40,7 @@ def prepare_preset(name: str, interactions: Sequence[Path] = (), plan: SplitPlan
     return prepare_tables(
         tables,
         items,
-        preset.schema,
+        replace(preset.schema, max_per_user=max_per_user),
         plan or preset.plan,
         source=preset.source,
         where=where,

@@ -79,6 +79,10 @@ def dataset_hash(dataset: Dataset) -> str:
     for column, numbers in dataset.features.numeric.items():
         _add_strings(digest, (column,))
         _add_array(digest, np.where(np.isnan(numbers), np.float32("nan"), numbers))  # one bit pattern of NaN
+    for column, aliases in dataset.features.aliases.items():
+        _add_strings(digest, (column, *aliases, *aliases.values()))
+    if dataset.features.by_domain:  # nothing is added where it is not: hashes of older datasets hold
+        _add_strings(digest, ("by_domain",))
     _add_strings(digest, (split_hash(dataset),))
     return digest.hexdigest()
 
@@ -132,6 +136,8 @@ def _write(dataset: Dataset, folder: Path) -> None:
         "cleaning": dict(dataset.cleaning),
         "split": _split_head(split),
         "columns": {kind: list(getattr(features, kind)) for kind in ("text", "categorical", "numeric")},
+        "aliases": {column: dict(names) for column, names in features.aliases.items()},
+        "by_domain": features.by_domain,
         "tables": list(tables),
     }
     (folder / _MARKER).write_text(json.dumps(head, ensure_ascii=False, indent=2), "utf-8")
@@ -213,6 +219,8 @@ def _assemble(head: Mapping[str, Any], tables: Mapping[str, Mapping[str, Any]]) 
             text={name: tuple(column.to_pylist()) for name, column in columns["text"].items()},
             categorical={name: tuple(column.to_pylist()) for name, column in columns["categorical"].items()},
             numeric={name: column.to_numpy() for name, column in columns["numeric"].items()},
+            aliases=head.get("aliases", {}),
+            by_domain=head.get("by_domain", False),
         ),
         split=Split(role=log["role"].to_numpy(), fold=_ints(users["fold"]), rows=rows, **split_head),
         item_domain=_ints(items["domain"]),

@@ -128,7 +128,10 @@ def no_rows() -> Rows:
 
 
 def _candidates(dataset: Dataset, target: Ints, past: Bools) -> Ints:
-    """Items bought in the target by at least ``min_buyers`` users, items of it never sold, and items of given rows."""
+    """Items bought in the target by at least ``min_buyers`` users, its own unsold items, and items of given rows.
+
+    Unsold are those of its own that nobody bought there, and those without a home that nobody bought anywhere.
+    """
     split, log = dataset.split, dataset.interactions
     minimum = int(split.settings.get("min_buyers", 0))
     inside = past & np.isin(log.domain, target)
@@ -137,7 +140,7 @@ def _candidates(dataset: Dataset, target: Ints, past: Bools) -> Ints:
     keep = buyers >= max(minimum, 1)
     if not minimum:
         sold = np.bincount(log.item[past], minlength=len(dataset.items)) > 0
-        keep |= ~sold & (np.isin(dataset.item_domain, target) | (dataset.item_domain < 0))
+        keep |= np.isin(dataset.item_domain, target) | (~sold & (dataset.item_domain < 0))
     if split.rows is not None:
         named = np.concatenate([split.rows.item, split.rows.negatives.ravel()])
         keep[named[named >= 0]] = True

@@ -13,6 +13,7 @@ from tlrec_edge.data.store import split_hash
 from tlrec_edge.data.task import Task, Tasks, make_tasks
 from tlrec_edge.errors import ModelError
 from tlrec_edge.train.artifact import EdgeModel, Mix, Past
+from tlrec_edge.train.checkpoint import Checkpoint
 from tlrec_edge.train.config import TrainConfig
 from tlrec_edge.train.draft import Context, Draft, examples_of, fit_net
 from tlrec_edge.train.fit import Progress
@@ -54,12 +55,12 @@ class Candidate:
 def adapt(
     dataset: Dataset, domains: tuple[str, ...], mode: str, source: EdgeModel | None = None,
     config: TrainConfig | None = None, fold: int | None = None, say: Progress | None = None,
-    linear: LinearChoice | None = None, tasks: Tasks | None = None,
+    linear: LinearChoice | None = None, tasks: Tasks | None = None, kept: Checkpoint | None = None,
 ) -> EdgeModel:  # fmt: skip
     """Make a model of the target: choose on validation, then fit again on all that may be learned from.
 
-    ``linear`` reuses a choice made before on the same tasks. Raises ModelError for a mode that needs a source and has
-    none, DataError for a domain or fold that does not exist.
+    ``linear`` reuses a choice made before on the same tasks, ``kept`` holds the fits on disk. Raises ModelError for a
+    mode that needs a source and has none, DataError for a domain or fold that does not exist.
     """
     if mode not in MODES:
         raise ModelError(f"unknown mode {mode!r}; known: auto, {', '.join(MODES)}")
@@ -68,8 +69,9 @@ def adapt(
     tasks = tasks or make_tasks(dataset, domains, fold)
     if mode == "zero-shot":  # nothing is chosen by the target's rows, so there is nothing to fit again
         tasks = replace(tasks, choose=tasks.final)
-    candidate = choose(Context(dataset, tasks.choose, source, config, say, linear), mode)
-    return settle(candidate, Context(dataset, tasks.final, source, config, say), tasks, fold)
+    context = Context(dataset, tasks.choose, source, config, say, linear, kept)
+    candidate = choose(context, mode)
+    return settle(candidate, replace(context, task=tasks.final, linear=None), tasks, fold)
 
 
 def check_source(source: EdgeModel | None, dataset: Dataset, domains: tuple[str, ...]) -> None:
@@ -130,7 +132,8 @@ def choose(context: Context, mode: str) -> Candidate:
     if draft.fit is not None and _trainable(draft):
         validate = _deep_ndcg(draft, context.dataset) if asked else None
         run = draft.fit if asked else replace(draft.fit, epochs=min(draft.fit.epochs, 5))
-        epochs = fit_net(draft, examples_of(draft, context.config), run, validate, context.say).epochs
+        draft, result = fit_net(draft, examples_of(draft, context.config), run, validate, context.say)
+        epochs = result.epochs
     draft.net.requires_grad_(False).eval()
     linear = LinearChoice() if mode == "zero-shot" else context.linear
     linear = linear or choose_linear(task, LinearData.of(task, draft.vocabulary.rows), context.say, USER_POWER)
@@ -142,7 +145,8 @@ def choose(context: Context, mode: str) -> Candidate:
 def _build(context: Context, mode: str, choices: Choices) -> EdgeModel:
     draft = MODES[mode](context)
     if draft.fit is not None and _trainable(draft):
-        fit_net(draft, examples_of(draft, context.config), replace(draft.fit, epochs=choices.epochs), None, context.say)
+        run = replace(draft.fit, epochs=choices.epochs)
+        draft, _ = fit_net(draft, examples_of(draft, context.config), run, None, context.say)
     draft.net.requires_grad_(False).eval()
     return replace(_with_linear(draft, context, mode, choices.linear), mix=choices.mix)
 

@@ -192,11 +192,7 @@ class EdgeModel:
             "ids": self.ids,
             "names": self.names,
             "mix": asdict(self.mix),
-            "features": {
-                "text_columns": self.features.text_columns,
-                "vocabulary": dict(self.features.vocabulary),
-                "quantiles": dict(self.features.quantiles),
-            },
+            "features": self.features.schema(),
             "about": dict(self.about),
         }
         try:
@@ -231,13 +227,7 @@ class EdgeModel:
         net.load_state_dict({k[4:]: torch.from_numpy(v) for k, v in arrays.items() if k.startswith("net.")})
         net.eval()
         net.requires_grad_(False)
-        spec = meta["features"]
-        features = FeatureEncoder(
-            tuple(spec["text_columns"]),
-            {name: tuple(values) for name, values in spec["vocabulary"].items()},
-            {name: tuple(values) for name, values in spec["quantiles"].items()},
-            arrays["text_table"],
-        )
+        features = FeatureEncoder.from_schema(meta["features"], arrays["text_table"])
         shape = (meta["items"], meta["candidates"])
         wide = sp.csr_array((arrays["wide.data"], arrays["wide.indices"], arrays["wide.indptr"]), shape=shape)
         interest = Interest(arrays["interest.inward"], arrays["interest.outward"])

@@ -10,6 +10,7 @@ from tlrec_edge.errors import DataError
 from tlrec_edge.metrics import METRICS, Array, paired_lift
 from tlrec_edge.train.adapt import Candidate, check_source, choose, config_of, settle
 from tlrec_edge.train.artifact import EdgeModel
+from tlrec_edge.train.checkpoint import Checkpoint
 from tlrec_edge.train.config import TrainConfig
 from tlrec_edge.train.draft import Context
 from tlrec_edge.train.fit import Progress
@@ -36,6 +37,7 @@ class Contest:
 def adapt_auto(
     dataset: Dataset, domains: tuple[str, ...], source: EdgeModel | None = None, config: TrainConfig | None = None,
     fold: int | None = None, say: Progress | None = None, tasks: Tasks | None = None,
+    kept: Checkpoint | None = None,
 ) -> tuple[EdgeModel, tuple[Contest, ...]]:  # fmt: skip
     """Try every mode on the validation rows and fit the winner; return it with the table that chose it.
 
@@ -47,7 +49,7 @@ def adapt_auto(
     tasks = tasks or make_tasks(dataset, domains, fold)
     if not len(tasks.choose.rows):
         raise DataError("--mode auto chooses on validation rows and this split leaves none: name a mode")
-    context = Context(dataset, tasks.choose, source, config, say)
+    context = Context(dataset, tasks.choose, source, config, say, kept=kept)
     candidates = _candidates(context)
     values = {name: _validation(candidate, context) for name, candidate in candidates.items()}
     winner, table = _contest(values, tasks)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
+from tlrec_edge.data.dataset import EVENT_WEIGHTS, EVENTS
+from tlrec_edge.train.augment import AUGMENTATIONS
 from tlrec_edge.train.model import ENCODERS
 
 PRETRAIN_STEPS = 600
+ALIGN = ("none", "adversarial", "coral")
 
 
 @dataclass(frozen=True)
@@ -14,7 +18,11 @@ class TrainConfig:
     """Knobs of pretraining and adaptation.
 
     ``pretrain_epochs`` None: as many as make about PRETRAIN_STEPS steps. ``min_buyers`` leaves rarer items out of the
-    history vocabulary.
+    history vocabulary. ``align`` makes the content of source and target items alike (see ``align``), ``augment`` names
+    disturbances of training histories (see ``augment``). ``logq`` in [0, 1] adds that share of log popularity to the
+    training logits, so that the rest of the model learns what is beyond popularity (Menon et al. 2021, arXiv
+    2007.07314). ``event_weights`` are (event, weight) pairs that replace the dataset's; with them an example weighs as
+    much as its heaviest event, without them all examples weigh the same.
     """
 
     size: str = "fast"
@@ -29,15 +37,39 @@ class TrainConfig:
     interest_rank: int = 16
     interest_penalty: float = 100.0
     seed: int = 0
+    align: str = "none"
+    align_weight: float = 1.0
+    augment: tuple[str, ...] = ()
+    logq: float = 0.0
+    event_weights: tuple[tuple[str, float], ...] = ()
 
     def __post_init__(self) -> None:
+        # From JSON they come as lists.
+        object.__setattr__(self, "augment", tuple(self.augment))
+        object.__setattr__(self, "event_weights", tuple((str(name), float(w)) for name, w in self.event_weights))
         if self.size not in ENCODERS:
             raise ValueError(f"size must be one of {sorted(ENCODERS)}, not {self.size!r}")
+        if self.align not in ALIGN:
+            raise ValueError(f"align must be one of {sorted(ALIGN)}, not {self.align!r}")
+        for name in self.augment:
+            if name not in AUGMENTATIONS:
+                raise ValueError(f"augment must be among {sorted(AUGMENTATIONS)}, not {name!r}")
+        for name, weight in self.event_weights:
+            if name not in EVENTS or not 0 <= weight < math.inf:
+                raise ValueError(f"event_weights take {', '.join(EVENTS)} and 0 or more, not {name!r} {weight}")
         for name in ("rate", "tune_rate", "interest_penalty"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be above 0, not {getattr(self, name)}")
         for name, least in (("width", 1), ("min_buyers", 1), ("interest_rank", 1), ("epochs", 0), ("seed", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, not {getattr(self, name)}")
-        if not 0 <= self.forget <= 1:
-            raise ValueError(f"forget must lie in [0, 1], not {self.forget}")
+        if not 0 <= self.align_weight < math.inf:
+            raise ValueError(f"align_weight must be finite and at least 0, not {self.align_weight}")
+        for name in ("forget", "logq"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must lie in [0, 1], not {getattr(self, name)}")
+
+    def event_factors(self) -> tuple[float, ...]:
+        """Return what the stored weight of each event is multiplied by, in the order of EVENTS."""
+        given = dict(self.event_weights)
+        return tuple(given.get(name, own) / own for name, own in zip(EVENTS, EVENT_WEIGHTS, strict=True))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -13,7 +13,9 @@ from tlrec_edge.data.dataset import Dataset
 from tlrec_edge.data.task import Task
 from tlrec_edge.errors import ModelError
 from tlrec_edge.features import FeatureEncoder
+from tlrec_edge.train.align import Alignment, alignment
 from tlrec_edge.train.artifact import EdgeModel, Mix
+from tlrec_edge.train.checkpoint import Checkpoint
 from tlrec_edge.train.config import TrainConfig
 from tlrec_edge.train.examples import Examples
 from tlrec_edge.train.fit import FitConfig, FitResult, Progress, fit
@@ -39,11 +41,15 @@ class Context:
     config: TrainConfig
     say: Progress | None = None
     linear: LinearChoice | None = None
+    kept: Checkpoint | None = None
 
 
 @dataclass(frozen=True)
 class Draft:
-    """A network over a vocabulary, not yet trained for the target, and how it is to be trained."""
+    """A network over a vocabulary, not yet trained for the target, and how it is to be trained.
+
+    ``align`` is the loss between sides of the catalogue, ``kept`` where the fits of this run are held on disk.
+    """
 
     vocabulary: Vocabulary
     net: TwoTower
@@ -52,6 +58,8 @@ class Draft:
     fit: FitConfig | None
     frozen: bool = False
     whole: bool = False
+    align: Alignment | None = None
+    kept: Checkpoint | None = None
 
 
 def _assemble(context: Context, vocabulary: Vocabulary, net: TwoTower, features: FeatureEncoder) -> EdgeModel:
@@ -88,12 +96,15 @@ def fresh(context: Context) -> Draft:
         net.history_id.weight.copy_(torch.from_numpy(start))
         net.candidate_id.weight.copy_(torch.from_numpy(start[: vocabulary.candidates]))
         net.bias.copy_(torch.from_numpy(log_popularity(task)))
-    run = FitConfig(epochs=config.epochs, rate=config.rate, seed=config.seed)
-    return Draft(vocabulary, net, _assemble(context, vocabulary, net, features), task, run)
+    run = FitConfig(epochs=config.epochs, rate=config.rate, seed=config.seed, logq=config.logq)
+    return Draft(vocabulary, net, _assemble(context, vocabulary, net, features), task, run, kept=context.kept)
 
 
 def carried(context: Context, bias: NDArray[np.float32] | None) -> Draft:
-    """Start from the source model: its encoder and content tower, and the vectors of the items it knows."""
+    """Start from the source model: its encoder and content tower, and the vectors of the items it knows.
+
+    What is aligned are the candidates and the items known only as history, where there are any.
+    """
     dataset, task, source = context.dataset, context.task, context.source
     if source is None:
         raise ModelError("this mode transfers from a source model: give one with --from (see `tlrec-edge pretrain`)")
@@ -121,14 +132,21 @@ def carried(context: Context, bias: NDArray[np.float32] | None) -> Draft:
         net.bias[torch.from_numpy(known)] = source.net.bias[torch.from_numpy(row[: vocabulary.candidates][known])]
         if bias is not None:
             net.bias.copy_(torch.from_numpy(bias))
-    return Draft(vocabulary, net, _assemble(context, vocabulary, net, source.features), task, None)
+    here, elsewhere = (
+        encode_features(dataset, source.features, rows)
+        for rows in np.split(vocabulary.dataset_rows, [vocabulary.candidates])
+    )
+    align = alignment(net, (here, elsewhere), context.config, context.config.epochs)
+    model = _assemble(context, vocabulary, net, source.features)
+    model = model.with_about(**{key: source.about[key] for key in ("align",) if key in source.about})
+    return Draft(vocabulary, net, model, task, None, align=align, kept=context.kept)
 
 
 def _cut(task: Task) -> str:
     """Cut between baskets where most users come more than once, else anywhere."""
     inside = task.train.where(task.in_target(task.train))
-    pairs = np.unique(np.stack([inside.user.astype(np.int64), inside.time]), axis=1)
-    baskets = np.bincount(pairs[0])
+    same = (inside.user[1:] == inside.user[:-1]) & (inside.time[1:] == inside.time[:-1])
+    baskets = np.bincount(inside.user[np.append(True, ~same)[: len(inside)]])
     return "basket" if len(baskets) and np.median(baskets[baskets > 0]) >= 2 else "item"
 
 
@@ -136,21 +154,26 @@ def examples_of(draft: Draft, config: TrainConfig) -> Examples:
     """Return the training examples of a draft."""
     task, net = draft.task, draft.net
     known = task.train.where(draft.vocabulary.rows[task.train.item] >= 0)
+    if config.event_weights:
+        known = replace(known, weight=known.weight * np.array(config.event_factors(), np.float32)[known.event])
     inside = task.in_target(known)
     return Examples(
         known, draft.vocabulary.rows, task.column, inside, net.config.history, AGES, _cut(task),
         forget=config.forget if (~inside).any() else 0.0, first_only=task.mask_seen, whole=draft.whole,
+        augment=config.augment, by_weight=bool(config.event_weights),
     )  # fmt: skip
 
 
 def fit_net(
     draft: Draft, examples: Examples, run: FitConfig, validate: Callable[[], float] | None, say: Progress | None
-) -> FitResult:
-    """Train a draft's network in place."""
+) -> tuple[Draft, FitResult]:
+    """Train a draft's network in place; return the draft with what its alignment reached in ``model.about``."""
     net = draft.net
     if draft.frozen:
         for name, parameter in net.named_parameters():
             parameter.requires_grad_(name in ("candidate_id.weight", "bias"))
-    result = fit(net, examples, run, validate, draft.task.mask_seen and not draft.whole, say)
+    align = None if draft.frozen else draft.align  # frozen towers cannot be moved
+    kept = draft.kept.next_fit() if draft.kept else None
+    result = fit(net, examples, run, validate, draft.task.mask_seen and not draft.whole, say, align, kept)
     net.requires_grad_(False)
-    return result
+    return replace(draft, model=draft.model.with_about(align=dict(result.report)) if align else draft.model), result

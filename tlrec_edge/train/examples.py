@@ -5,23 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tlrec_edge.data.dataset import Bools, Interactions, Ints
+from tlrec_edge.train.augment import HistoryBatch, augment
 
 DAY = 86_400
-
-
-class HistoryBatch(NamedTuple):
-    """Item rows, events, age buckets (-1 without time) and presence; all (batch, length), most recent last."""
-
-    item: NDArray[np.int64]
-    event: NDArray[np.int64]
-    age: NDArray[np.int64]
-    present: Bools
+BLOCK = 1 << 20
+"""Interactions that are looked at together where all of them would take much memory."""
 
 
 class Batch(NamedTuple):
@@ -40,7 +35,7 @@ def age_bucket(age: NDArray[np.int64], buckets: int) -> NDArray[np.int64]:
 
 def take_histories(
     log: Interactions, start: NDArray[np.int64], stop: NDArray[np.int64], rows: Ints, length: int, ages: int,
-    order: NDArray[np.int64] | None = None, keep: Bools | None = None,
+    order: Ints | None = None, keep: Bools | None = None,
 ) -> HistoryBatch:  # fmt: skip
     """Gather the last ``length`` interactions of each range [start, stop) of the log.
 
@@ -72,7 +67,8 @@ class Examples:
     one basket a user. ``forget`` is the share of examples whose history loses the target's own rows where others
     remain, so that users new to the target are met in training. ``first_only`` asks only for first purchases.
     ``whole`` asks for all that a user did, the history included (as Mult-DAE, arXiv 1802.05814): without time, what
-    one likes is what one should be shown.
+    one likes is what one should be shown. ``augment`` names the ways to disturb a history, ``by_weight`` lets an
+    example weigh as much as its heaviest positive. An epoch holds a few int32 an interaction, whatever its batches.
     """
 
     log: Interactions
@@ -86,18 +82,24 @@ class Examples:
     first_only: bool = False
     whole: bool = False
     positives: int = 32
+    augment: tuple[str, ...] = ()
+    by_weight: bool = False
 
     def size(self) -> int:
         """Return how many examples an epoch has."""
-        return len((self._baskets if self.cut == "basket" else self._anywhere)(np.random.default_rng(0))[1])
+        return len(self._baskets[0]) if self.cut == "basket" else int(self._ranges[2].sum())
 
     def epoch(self, rng: np.random.Generator, batch: int, most: int) -> Iterator[Batch]:
         """Yield the examples of one epoch in random order, at most ``most`` of them."""
-        start, cut, stop, order = (self._baskets if self.cut == "basket" else self._anywhere)(rng)
-        shuffled = rng.permutation(len(cut))[:most]
-        for first in range(0, len(shuffled), batch):
-            pick = shuffled[first : first + batch]
-            yield self._batch(start[pick], cut[pick], stop[pick], order, rng)
+        cuts = self._baskets if self.cut == "basket" else self._anywhere(rng)
+        chance = rng.random(len(self.log))
+        picked = rng.permutation(len(cuts[0]))[:most]
+        start, cut, stop = (column[picked].astype(np.int64) for column in cuts)
+        order = self._shuffle_ties(start, stop, chance)
+        del cuts, chance, picked
+        for first in range(0, len(cut), batch):
+            part = slice(first, first + batch)
+            yield self._batch(start[part], cut[part], stop[part], order, rng)
 
     @cached_property
     def column_of_row(self) -> Ints:
@@ -110,38 +112,67 @@ class Examples:
     @cached_property
     def wanted(self) -> Bools:
         """Mark the interactions that may be asked for."""
-        wanted = self.inside & (self.column[self.log.item] >= 0)
+        wanted = self.inside & (self.column[self.log.item] >= 0) & (self.log.weight > 0)
         if self.first_only:
-            pair = self.log.user.astype(np.int64) * len(self.column) + self.log.item
-            first = np.zeros(len(pair), bool)
-            first[np.unique(pair, return_index=True)[1]] = True
-            wanted &= first
+            wanted &= self._first()
         return wanted
 
-    def _baskets(self, rng: np.random.Generator) -> tuple[NDArray[np.int64], ...]:
-        log = self.log
-        new_user = np.flatnonzero(np.diff(log.user, prepend=-1))
-        new_basket = np.flatnonzero(
-            np.diff(log.user, prepend=-1).astype(bool) | np.diff(log.time, prepend=-1).astype(bool)
-        )
-        end = np.append(new_basket[1:], len(log))
-        start = new_user[np.searchsorted(new_user, new_basket, side="right") - 1]
-        total = np.append(0, np.cumsum(self.wanted))
-        useful = (total[end] > total[new_basket]) & (new_basket > start)
-        return start[useful], new_basket[useful], end[useful], _shuffle_ties(log, rng)
+    def _first(self) -> Bools:
+        """Mark the first interaction of each user and item that weighs anything, some users at a time."""
+        log, begins = self.log, np.flatnonzero(self._begins[0])
+        first = np.zeros(len(log), bool)
+        edges = begins[np.searchsorted(begins, np.arange(0, begins.max(initial=-1) + 1, BLOCK))]
+        for low, high in pairwise([*edges.tolist(), len(log)]):
+            told = low + np.flatnonzero(log.weight[low:high] > 0)
+            pair = log.user[told].astype(np.int64) * len(self.column) + log.item[told]
+            first[told[np.unique(pair, return_index=True)[1]]] = True
+        return first
 
-    def _anywhere(self, rng: np.random.Generator) -> tuple[NDArray[np.int64], ...]:
+    @cached_property
+    def _begins(self) -> tuple[Bools, Bools]:
+        """Mark the rows that begin a user, and those that begin a basket."""
         log = self.log
-        begin = np.flatnonzero(np.diff(log.user, prepend=-1))
-        size = np.diff(np.append(begin, len(log)))
+        user, basket = np.ones(len(log), bool), np.ones(len(log), bool)
+        user[1:] = log.user[1:] != log.user[:-1]
+        basket[1:] = user[1:] | (log.time[1:] != log.time[:-1])
+        return user, basket
+
+    @cached_property
+    def _baskets(self) -> tuple[Ints, Ints, Ints]:
+        """Return start, cut and stop of every basket to be asked for."""
+        new_user, new_basket = (np.flatnonzero(mark).astype(np.int32) for mark in self._begins)
+        end = np.append(new_basket, np.int32(len(self.log)))[1:]
+        start = new_user[np.searchsorted(new_user, new_basket, side="right") - 1]
+        useful = np.logical_or.reduceat(self.wanted, new_basket) & (new_basket > start)
+        return start[useful], new_basket[useful], end[useful]
+
+    @cached_property
+    def _ranges(self) -> tuple[Ints, Ints, Ints]:
+        """Return begin, size and number of cuts of every user with at least two interactions."""
+        begin = np.flatnonzero(self._begins[0]).astype(np.int32)
+        size = np.append(begin, np.int32(len(self.log)))[1:] - begin
         begin, size = begin[size > 1], size[size > 1]
-        times = np.clip(size // 8, 1, 8)
+        return begin, size, np.clip(size // 8, 1, 8)
+
+    def _anywhere(self, rng: np.random.Generator) -> tuple[Ints, Ints, Ints]:
+        begin, size, times = self._ranges
         start, size = np.repeat(begin, times), np.repeat(size, times)
-        cut = start + 1 + np.floor(rng.random(len(start)) * (size - 1)).astype(np.int64)
-        return start, cut, start + size, _shuffle_ties(log, rng)
+        cut = start + 1 + np.floor(rng.random(len(start)) * (size - 1)).astype(np.int32)
+        return start, cut, start + size
+
+    def _shuffle_ties(self, start: NDArray[np.int64], stop: NDArray[np.int64], chance: NDArray[np.float64]) -> Ints:
+        """Return an order of the log that shuffles rows of one user and time; only inside the ranges [start, stop)."""
+        edge = np.zeros(len(self.log) + 1, np.int32)
+        np.add.at(edge, start, 1)
+        np.subtract.at(edge, stop, 1)
+        begins = self._begins[1]
+        tied = np.flatnonzero((np.cumsum(edge[:-1], dtype=np.int32) > 0) & ~(begins & np.append(begins, True)[1:]))
+        order = np.arange(len(self.log), dtype=np.int32)
+        order[tied] = tied[np.lexsort((chance[tied], np.cumsum(begins, dtype=np.int32)[tied]))]
+        return order
 
     def _batch(
-        self, start: NDArray[np.int64], cut: NDArray[np.int64], stop: NDArray[np.int64], order: NDArray[np.int64],
+        self, start: NDArray[np.int64], cut: NDArray[np.int64], stop: NDArray[np.int64], order: Ints,
         rng: np.random.Generator,
     ) -> Batch:  # fmt: skip
         history = take_histories(self.log, start, cut, self.rows, self.length, self.ages, order)
@@ -151,12 +182,9 @@ class Examples:
             outside = history.present & ~self.inside[place]
             drop &= outside.any(1)
             history = history._replace(present=np.where(drop[:, None], outside, history.present))
+        history = augment(history, self.augment, rng)
         place = (start if self.whole else cut)[:, None] + np.arange(self.positives)
         asked = place < stop[:, None]
         place = order[np.minimum(place, len(order) - 1)]
         positive = np.where(asked & self.wanted[place], self.column[self.log.item[place]], -1).astype(np.int64)
         return Batch(history, positive, self.log.weight[place])
-
-
-def _shuffle_ties(log: Interactions, rng: np.random.Generator) -> NDArray[np.int64]:
-    return np.lexsort((rng.random(len(log)), log.time, log.user))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -13,10 +14,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tlrec_edge.errors import TrainingError
-from tlrec_edge.train.examples import Batch, Examples, HistoryBatch
+from tlrec_edge.train.augment import HistoryBatch
+from tlrec_edge.train.checkpoint import Course, FitCheckpoint
+from tlrec_edge.train.examples import Batch, Examples
 from tlrec_edge.train.model import TwoTower
 
 Progress = Callable[[str], None]
+EXTRA_RATE = 10.0
+"""How much faster the parameters of an extra loss learn: a domain classifier has to keep up with what it judges."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +29,8 @@ class FitConfig:
     """Knobs of one training run. ``trunk_rate`` scales the rate of everything but the ids and biases of the candidates.
 
     ``sampled`` bounds the softmax: larger catalogues are sampled by popularity with logQ correction (Bengio and
-    Senecal 2008). ``examples`` bounds an epoch: of more, each epoch draws that many.
+    Senecal 2008). ``logq`` adds that share of log popularity to the logits (Menon et al. 2021, arXiv 2007.07314).
+    ``examples`` bounds an epoch: of more, each epoch draws that many.
     ``patience`` counts epochs without a better validation value.
     """
 
@@ -37,6 +43,7 @@ class FitConfig:
     examples: int = 40_000
     patience: int = 4
     seed: int = 0
+    logq: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("batch", "sampled", "examples", "patience"):
@@ -48,11 +55,33 @@ class FitConfig:
 
 @dataclass(frozen=True)
 class FitResult:
-    """``epochs`` is the best epoch's number, 0 = the start was best; ``values`` begin with the start's."""
+    """``epochs`` is the best epoch's number, 0 = the start was best; ``values`` begin with the start's.
+
+    ``report`` are the last epoch's means of the extra loss.
+    """
 
     epochs: int
     losses: tuple[float, ...]
     values: tuple[float, ...]
+    report: Mapping[str, float] = field(default_factory=dict)
+
+
+class ExtraLoss(nn.Module):
+    """A loss beside the softmax: ``forward(net, epoch)`` gives it, ``epoch`` counting what has passed; ``note`` its
+    figures, whose means ``report`` tells once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._noted: dict[str, list[float]] = defaultdict(list)
+
+    def note(self, **figures: float) -> None:
+        for name, value in figures.items():
+            self._noted[name].append(value)
+
+    def report(self) -> dict[str, float]:
+        means = {name: sum(values) / len(values) for name, values in self._noted.items()}
+        self._noted.clear()
+        return means
 
 
 def as_tensors(history: HistoryBatch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -67,13 +96,16 @@ def fit(
     validate: Callable[[], float] | None = None,
     mask_seen: bool = True,
     progress: Progress | None = None,
+    extra: ExtraLoss | None = None,
+    kept: FitCheckpoint | None = None,
 ) -> FitResult:
     """Train in place; with ``validate`` (higher is better) leave the model at its best epoch, the start included.
 
-    Raises TrainingError on a loss that is not finite.
+    ``extra`` is added to each step's loss. ``kept`` holds every epoch on disk and is where a fit that was interrupted
+    goes on, to the same end. Raises TrainingError on a loss that is not finite.
     """
     with one_thread():
-        return _fit(model, examples, config, validate, mask_seen, progress)
+        return _fit(model, examples, config, validate, mask_seen, progress, extra, kept)
 
 
 @contextmanager
@@ -90,65 +122,77 @@ def one_thread() -> Iterator[None]:
 
 def _fit(
     model: TwoTower, examples: Examples, config: FitConfig, validate: Callable[[], float] | None, mask_seen: bool,
-    progress: Progress | None,
+    progress: Progress | None, extra: ExtraLoss | None, kept: FitCheckpoint | None,
 ) -> FitResult:  # fmt: skip
     torch.manual_seed(config.seed)
-    rng = np.random.default_rng(config.seed)
     popularity = np.bincount(examples.column[examples.log.item[examples.wanted]], minlength=len(model.bias)) + 1.0
     sampler = torch.from_numpy(popularity / popularity.sum())
-    optimizer = torch.optim.AdamW(_groups(model, config), weight_decay=config.weight_decay)
-    losses: list[float] = []
-    values = [validate()] if validate else []
-    best, state = 0, copy.deepcopy(model.state_dict()) if validate else {}
-    for epoch in range(1, config.epochs + 1):
-        losses.append(_epoch(model, examples, config, optimizer, sampler, mask_seen, rng))
-        if validate:
-            values.append(validate())
-            if values[-1] > values[best]:
-                best, state = epoch, copy.deepcopy(model.state_dict())
-        else:
-            best = epoch
-        if progress:
-            progress(
-                f"epoch {epoch}/{config.epochs}: loss {losses[-1]:.4f}"
-                + (f", validation {values[-1]:.4f}" if values else "")
-            )
-        if validate and epoch - best >= config.patience:
-            break
+    modules = nn.ModuleDict({"net": model} if extra is None else {"net": model, "extra": extra})
+    optimizer = torch.optim.AdamW(_groups(model, config, extra), weight_decay=config.weight_decay)
+    course = Course(modules, optimizer, np.random.default_rng(config.seed))
     if validate:
-        model.load_state_dict(state)
+        course.values.append(validate())
+        course.best_net = copy.deepcopy(model.state_dict())
+    if kept:
+        kept.load(course)
+    while (epoch := len(course.losses) + 1) <= config.epochs:
+        if validate and epoch - 1 - course.best >= config.patience:
+            break
+        course.losses.append(_epoch(model, extra, course, examples, config, sampler, mask_seen))
+        course.report = extra.report() if extra else {}
+        if validate:
+            course.values.append(validate())
+        if not validate or course.values[-1] > course.values[course.best]:
+            course.best = epoch
+            course.best_net = copy.deepcopy(model.state_dict()) if validate else {}
+        if kept:
+            kept.save(course)
+        if progress:
+            progress(f"epoch {epoch}/{config.epochs}: " + ", ".join(_figures(course)))
+    if validate:
+        model.load_state_dict(course.best_net)
     model.eval()
-    return FitResult(best, tuple(losses), tuple(values))
+    return FitResult(course.best, tuple(course.losses), tuple(course.values), course.report)
 
 
-def _groups(model: TwoTower, config: FitConfig) -> list[dict[str, object]]:
+def _figures(course: Course) -> Iterator[str]:
+    yield f"loss {course.losses[-1]:.4f}"
+    if course.values:
+        yield f"validation {course.values[-1]:.4f}"
+    yield from (f"alignment {name} {value:.4f}" for name, value in course.report.items())
+
+
+def _groups(model: TwoTower, config: FitConfig, extra: ExtraLoss | None) -> list[dict[str, object]]:
     own = {"candidate_id.weight", "bias"}
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     groups = [
         {"params": [p for name, p in named if name in own], "lr": config.rate},
         {"params": [p for name, p in named if name not in own], "lr": config.rate * config.trunk_rate},
+        {"params": list(extra.parameters()) if extra else [], "lr": EXTRA_RATE * config.rate},
     ]
     return [group for group in groups if group["params"]]
 
 
 def _epoch(
-    model: TwoTower, examples: Examples, config: FitConfig, optimizer: torch.optim.Optimizer, sampler: Tensor,
-    mask_seen: bool, rng: np.random.Generator,
+    model: TwoTower, extra: ExtraLoss | None, course: Course, examples: Examples, config: FitConfig, sampler: Tensor,
+    mask_seen: bool,
 ) -> float:  # fmt: skip
+    steps = -(-min(examples.size(), config.examples) // config.batch)
     model.train()
     total, count = 0.0, 0
-    for batch in examples.epoch(rng, config.batch, config.examples):
+    for step, batch in enumerate(examples.epoch(course.rng, config.batch, config.examples)):
         if not (batch.positive >= 0).any():
             continue
-        loss = softmax_loss(model, batch, examples, sampler, config.sampled, mask_seen)
+        loss = softmax_loss(model, batch, examples, sampler, config, mask_seen)
         if not torch.isfinite(loss):
             raise TrainingError(
                 f"loss is {loss.item()}: lower the learning rate (now {config.rate}) or check the features"
             )
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        whole = loss if extra is None else loss + extra(model, len(course.losses) + step / steps)
+        course.optimizer.zero_grad(set_to_none=True)
+        whole.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 5.0)
-        optimizer.step()
+        course.optimizer.step()
         total, count = total + loss.item(), count + 1
     model.eval()
     if not count:
@@ -159,12 +203,12 @@ def _epoch(
 
 
 def softmax_loss(
-    model: TwoTower, batch: Batch, examples: Examples, sampler: Tensor, sampled: int, mask_seen: bool
+    model: TwoTower, batch: Batch, examples: Examples, sampler: Tensor, config: FitConfig, mask_seen: bool
 ) -> Tensor:
-    """Return the mean negative log likelihood of the positives, each example weighing the same."""
+    """Return the mean negative log likelihood of the positives, each example weighing the same or by its heaviest."""
     user = model.users(*as_tensors(batch.history))
     positive, weight = torch.from_numpy(batch.positive), torch.from_numpy(batch.weight)
-    catalogue = len(model.bias)
+    catalogue, sampled = len(model.bias), config.sampled
     if catalogue <= 2 * sampled:
         columns, correction = torch.arange(catalogue), torch.zeros(catalogue)
         place = positive
@@ -174,13 +218,17 @@ def softmax_loss(
         correction = torch.log(1.0 - (1.0 - sampler[columns]) ** sampled).float()
         place = torch.searchsorted(columns, positive.clamp(min=0))
     logits = user @ model.candidate_vectors(columns).T + model.bias[columns] - correction  # (batch, columns)
+    if config.logq:
+        logits = logits + config.logq * torch.log(sampler[columns]).float()
     if mask_seen:
         logits = logits + _seen(batch, examples, columns.numpy(), catalogue)
     wanted = (positive >= 0).float() * weight
     chosen = torch.gather(torch.log_softmax(logits, 1), 1, place.clamp(min=0))
     mass = wanted.sum(1)
     per_example = -(chosen * wanted).sum(1) / mass.clamp(min=1e-9)
-    return per_example[mass > 0].mean()
+    share = wanted.amax(1) if examples.by_weight else torch.ones_like(mass)
+    told = mass > 0
+    return (per_example * share)[told].mean() / share[told].mean()
 
 
 def _seen(batch: Batch, examples: Examples, columns: NDArray[np.int64], catalogue: int) -> Tensor:

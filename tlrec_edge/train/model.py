@@ -76,7 +76,8 @@ class ItemTower(nn.Module):
         for head in (self.history, self.candidate):
             nn.init.normal_(head.weight, std=0.05)
 
-    def forward(self, text: Tensor, numeric: Tensor, categories: Tensor) -> tuple[Tensor, Tensor]:
+    def content(self, text: Tensor, numeric: Tensor, categories: Tensor) -> Tensor:
+        """Return the hidden layer both vectors are linear in, (n, width)."""
         parts = [table(categories[:, i]) for i, table in enumerate(self.categories)]
         if self.text is not None:
             parts.append(self.text(text))
@@ -85,7 +86,11 @@ class ItemTower(nn.Module):
         summed = parts[0]  # (n, width)
         for part in parts[1:]:
             summed = summed + part
-        hidden = summed + nn.functional.gelu(self.hidden(summed))
+        hidden: Tensor = summed + nn.functional.gelu(self.hidden(summed))
+        return hidden
+
+    def forward(self, text: Tensor, numeric: Tensor, categories: Tensor) -> tuple[Tensor, Tensor]:
+        hidden = self.content(text, numeric, categories)
         return self.history(hidden), self.candidate(hidden)
 
 

@@ -38,7 +38,9 @@ def frozen(context: Context) -> Draft:
     draft = carried(context, log_popularity(context.task))
     return replace(
         draft,
-        fit=FitConfig(epochs=context.config.epochs, rate=context.config.rate, seed=context.config.seed),
+        fit=FitConfig(
+            epochs=context.config.epochs, rate=context.config.rate, seed=context.config.seed, logq=context.config.logq
+        ),
         frozen=True,
     )
 
@@ -46,7 +48,9 @@ def frozen(context: Context) -> Draft:
 def finetune(context: Context) -> Draft:
     """Start at the source model and train everything, the trunk more slowly."""
     config = context.config
-    run = FitConfig(epochs=config.epochs, rate=config.tune_rate, trunk_rate=config.trunk_rate, seed=config.seed)
+    run = FitConfig(
+        epochs=config.epochs, rate=config.tune_rate, trunk_rate=config.trunk_rate, seed=config.seed, logq=config.logq
+    )
     return replace(carried(context, log_popularity(context.task)), fit=run)
 
 
@@ -56,7 +60,7 @@ def joint(context: Context) -> Draft:
     union = replace(
         task, target=np.unique(task.train.domain), candidates=np.unique(np.append(task.train.item, task.candidates))
     )
-    together = pretrain_task(context.dataset, union, context.config, context.say)
+    together = pretrain_task(replace(context, task=union, source=None), task.candidates)
     return carried(replace(context, source=together), log_popularity(task))
 
 

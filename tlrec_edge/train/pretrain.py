@@ -6,20 +6,27 @@ from dataclasses import asdict, replace
 
 import numpy as np
 
-from tlrec_edge.data.dataset import TEST, Dataset
+from tlrec_edge.data.dataset import TEST, Dataset, Ints
 from tlrec_edge.data.store import split_hash
 from tlrec_edge.data.task import Task, no_rows
 from tlrec_edge.errors import DataError
+from tlrec_edge.train.align import alignment
 from tlrec_edge.train.artifact import EdgeModel
+from tlrec_edge.train.checkpoint import Checkpoint
 from tlrec_edge.train.config import PRETRAIN_STEPS, TrainConfig
-from tlrec_edge.train.draft import Context, examples_of, fit_net, fresh
+from tlrec_edge.train.draft import Context, Draft, examples_of, fit_net, fresh
 from tlrec_edge.train.fit import FitConfig, Progress
+from tlrec_edge.train.vocabulary import encode_features
 
 
 def pretrain(
-    dataset: Dataset, domains: tuple[str, ...], config: TrainConfig | None = None, say: Progress | None = None
-) -> EdgeModel:
-    """Train a model on the source domains: all their interactions before the test period."""
+    dataset: Dataset, domains: tuple[str, ...], config: TrainConfig | None = None, say: Progress | None = None,
+    kept: Checkpoint | None = None,
+) -> EdgeModel:  # fmt: skip
+    """Train a model on the source domains: all their interactions before the test period.
+
+    ``kept`` holds every epoch on disk (see ``checkpoint.resumable``).
+    """
     config = config or TrainConfig()
     target = dataset.domain_codes(domains)
     log = dataset.interactions
@@ -30,7 +37,8 @@ def pretrain(
         domains, target, mine, mine, no_rows(), np.unique(mine.item),
         dataset.split.mask_seen, len(dataset.users), len(dataset.items),
     )  # fmt: skip
-    return pretrain_task(dataset, _drop_rare(task, config.min_buyers), config, say)
+    task = _drop_rare(task, config.min_buyers)
+    return pretrain_task(Context(dataset, task, None, config, say, kept=kept), _elsewhere(dataset, target, mine.item))
 
 
 def _drop_rare(task: Task, min_buyers: int) -> Task:
@@ -40,17 +48,40 @@ def _drop_rare(task: Task, min_buyers: int) -> Task:
     return replace(task, candidates=kept)
 
 
-def pretrain_task(dataset: Dataset, task: Task, config: TrainConfig, say: Progress | None) -> EdgeModel:
-    """Train on a task whose target is the source."""
-    draft = replace(fresh(Context(dataset, task, None, config, say)), whole=not task.train.time.any())
+def _elsewhere(dataset: Dataset, source: Ints, sold: Ints) -> Ints:
+    """Return the items that the source does not sell: of them, features may be known, and no behaviour is looked at."""
+    elsewhere = ~np.isin(dataset.item_domain, source)
+    elsewhere[sold] = False
+    return np.flatnonzero(elsewhere).astype(np.int32)
+
+
+def pretrain_task(context: Context, aside: Ints) -> EdgeModel:
+    """Train on a task whose target is the source; ``aside`` are the items that all others are aligned with."""
+    dataset, task, config = context.dataset, context.task, context.config
+    draft = replace(fresh(context), whole=not task.train.time.any())
     examples = examples_of(draft, config)
     steps = max(1, min(examples.size(), FitConfig.examples) // FitConfig.batch)
     epochs = config.pretrain_epochs or int(np.clip(PRETRAIN_STEPS // steps, 4, 40))
-    run = FitConfig(epochs=epochs, rate=config.rate, seed=config.seed)
-    result = fit_net(draft, examples, run, None, say)
-    about = {
-        "kind": "source", "domains": list(task.domains), "split_sha256": split_hash(dataset),
-        "train": asdict(config), "epochs": result.epochs,
-        "losses": list(result.losses),
-    }  # fmt: skip
-    return replace(draft.model, about=about)
+    run = FitConfig(epochs=epochs, rate=config.rate, seed=config.seed, logq=config.logq)
+    if config.align != "none":
+        draft = _aligned(draft, context, aside, epochs)
+    draft, result = fit_net(draft, examples, run, None, context.say)
+    return draft.model.with_about(
+        kind="source", domains=list(task.domains), split_sha256=split_hash(dataset),
+        train=asdict(config), epochs=result.epochs, losses=list(result.losses),
+    )  # fmt: skip
+
+
+def _aligned(draft: Draft, context: Context, aside: Ints, epochs: int) -> Draft:
+    """Align the candidates with the items aside, or where there are none the source domains with each other."""
+    dataset, task = context.dataset, context.task
+    mine = np.setdiff1d(task.candidates, aside)
+    sides = [mine, aside] if len(aside) else [mine[dataset.item_domain[mine] == code] for code in task.target]
+    inputs = [encode_features(dataset, draft.model.features, rows) for rows in sides]
+    align = alignment(draft.net, inputs, context.config, epochs)
+    if align is None:
+        raise DataError(
+            f"--align {context.config.align}: {', '.join(task.domains)} has nothing to be aligned with: "
+            "give items of other domains to prepare, or use --align none"
+        )
+    return replace(draft, align=align)

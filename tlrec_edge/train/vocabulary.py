@@ -11,7 +11,7 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from tlrec_edge.data.dataset import Dataset, Interactions, Ints
+from tlrec_edge.data.dataset import Bools, Dataset, Interactions, Ints, ItemTable
 from tlrec_edge.data.task import Task
 from tlrec_edge.features import FeatureEncoder, TowerInputs, hash_tokens
 
@@ -20,6 +20,8 @@ BUCKETS = 8_192
 TEXT_WIDTH = 64
 KNOTS = 33
 MAX_TEXTS = 20_000
+DOMAIN_ITEMS = 50
+"""Items with a number that a domain needs to have knots of its own."""
 
 
 @dataclass(frozen=True)
@@ -54,16 +56,31 @@ def fit_features(dataset: Dataset) -> FeatureEncoder:
     """
     table = dataset.features
     vocabulary = {name: tuple(sorted(set(values) - {""})) for name, values in table.categorical.items()}
-    quantiles = {}
-    for name, values in table.numeric.items():
-        finite = values[np.isfinite(values)]
-        if len(finite):
-            knots = np.quantile(finite.astype(np.float64), np.linspace(0.0, 1.0, KNOTS))
-            quantiles[name] = tuple(np.maximum.accumulate(knots).tolist())
+    everywhere = np.ones(len(table), bool)
+    homes = {name: dataset.item_domain == code for code, name in enumerate(dataset.domains)} if table.by_domain else {}
+    own = {name: _quantiles(table, home, DOMAIN_ITEMS) for name, home in homes.items()}
     columns = (*table.text, *vocabulary)
     raw = raw_columns(dataset)
     texts = {" ".join(row) for row in zip(*(map(str, raw[name]) for name in columns), strict=True)}
-    return FeatureEncoder(tuple(table.text), vocabulary, quantiles, _text_table(sorted(texts)))
+    return FeatureEncoder(
+        tuple(table.text),
+        vocabulary,
+        _quantiles(table, everywhere, 1),
+        _text_table(sorted(texts)),
+        {name: knots for name, knots in own.items() if knots},
+        table.aliases,
+    )
+
+
+def _quantiles(table: ItemTable, items: Bools, least: int) -> dict[str, tuple[float, ...]]:
+    """Return the rising knots of each numeric column that ``least`` of these items have."""
+    quantiles = {}
+    for name, values in table.numeric.items():
+        finite = values[items & np.isfinite(values)]
+        if len(finite) >= least:
+            knots = np.quantile(finite.astype(np.float64), np.linspace(0.0, 1.0, KNOTS))
+            quantiles[name] = tuple(np.maximum.accumulate(knots).tolist())
+    return quantiles
 
 
 def raw_columns(dataset: Dataset) -> dict[str, Sequence[Any]]:
@@ -81,7 +98,8 @@ def encode_features(dataset: Dataset, encoder: FeatureEncoder, rows: Ints) -> To
 @lru_cache(maxsize=1)
 def _encode_all(dataset: Dataset, encoder: FeatureEncoder) -> TowerInputs:
     # Folds and modes of one dataset ask for the same items again and again.
-    return encoder.encode(raw_columns(dataset), len(dataset.items))
+    homes = [dataset.domains[code] if code >= 0 else "" for code in dataset.item_domain]
+    return encoder.encode(raw_columns(dataset), len(dataset.items), domains=homes)
 
 
 def _text_table(texts: list[str]) -> Floats:

@@ -1,0 +1,206 @@
+"""One category under several names: names of a column that are one, by given pairs, by form, by id or by vector."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+from tlrec_edge.data.dataset import ItemTable
+from tlrec_edge.data.schema import Align, nearest
+from tlrec_edge.errors import DataError
+from tlrec_edge.features import hash_tokens
+
+_BUCKETS = 1 << 16
+_MOST_TEXTS = 200
+_CHUNK = 1024
+
+
+class Merged(NamedTuple):
+    """``name`` of a column is ``into`` from now on; ``items`` had it. ``how``: pair, name, id or vector and cosine."""
+
+    column: str
+    name: str
+    into: str
+    how: str
+    items: int
+
+
+class Link(NamedTuple):
+    one: str
+    other: str
+    how: str
+
+
+@dataclass(frozen=True)
+class Column:
+    """What is known of a column's names: ``values`` of each item, the domains each name is in, the shared ids."""
+
+    values: Sequence[str]
+    domains: Mapping[str, frozenset[int]]
+    ids: Sequence[str]
+    texts: Sequence[str]
+
+    @property
+    def names(self) -> list[str]:
+        return sorted(self.domains)
+
+
+def align_columns(
+    table: ItemTable,
+    rules: Mapping[str, Align],
+    ids: Mapping[str, Sequence[str]],
+    item: NDArray[np.integer],
+    domain: NDArray[np.integer],
+) -> tuple[ItemTable, tuple[Merged, ...]]:
+    """Return the table with one name for what is one, the other names kept as its aliases, and what was merged.
+
+    ``item`` and ``domain`` are pairs that say in which domains an item is; ``ids`` holds the shared ids of columns with
+    mode ``id``, one an item. The name of a group is the one a pair leads to, else the one that most items have.
+    """
+    categorical, aliases, merged = dict(table.categorical), {}, []
+    for column, rule in rules.items():
+        if column not in categorical:
+            known = ", ".join(categorical) or "none"
+            raise DataError(
+                f"[align.{column}]: no such categorical column{nearest(column, categorical)}; known: {known}"
+            )
+        values = categorical[column]
+        where: dict[str, set[int]] = {name: set() for name in values if name}
+        for place, code in zip(item.tolist(), domain.tolist(), strict=True):
+            if values[place]:
+                where[values[place]].add(code)
+        others = [*table.text.values(), *(held for name, held in categorical.items() if name != column)]
+        texts = [" ".join(row) for row in zip(*others, strict=True)] if others else [""] * len(values)
+        domains = {name: frozenset(codes) for name, codes in where.items()}
+        found = _merge_names(Column(values, domains, ids.get(column, ()), texts), rule, column)
+        merged += found
+        aliases[column] = {one.name: one.into for one in found}
+        categorical[column] = tuple(aliases[column].get(name, name) for name in values)
+    kept = {column: names for column, names in aliases.items() if names}
+    return replace(table, categorical=categorical, aliases=kept), tuple(merged)
+
+
+def normal(name: str) -> str:
+    """Reduce a name to what mode ``name`` compares: no case, accents, punctuation or plural s.
+
+    A point stays a gap, so that 3.5 is not 35; of a name that has no letter or digit nothing is taken.
+    """
+    plain = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", name).casefold())
+    plain = "".join(char for char in plain if not ("\u0300" <= char <= "\u036f" or char in "'\u2019"))
+    words = "".join(char if unicodedata.category(char)[0] in "LMNS" else " " for char in plain).split()
+    return " ".join(word[:-1] if len(word) > 3 and word[-1] == "s" != word[-2] else word for word in words) or name
+
+
+def _merge_names(column: Column, rule: Align, title: str) -> list[Merged]:
+    for name in rule.pairs:
+        if name not in column.domains:
+            known = ", ".join(column.names[:30])
+            raise DataError(f"[align.{title}] pairs: no {title} {name!r}{nearest(name, column.names)}; known: {known}")
+    alone = {one for one, other in rule.pairs.items() if one == other}
+    groups: dict[str, set[str]] = {name: {name} for name in (*column.names, *rule.pairs.values())}
+    how: dict[str, str] = {}
+    given = [Link(one, other, "pair") for one, other in rule.pairs.items() if one != other]
+    free = replace(column, domains={name: where for name, where in column.domains.items() if name not in alone})
+    for link in (*given, *_LINKS[rule.mode](free, rule)):
+        one, other = groups[link.one], groups[link.other]
+        if one is other:
+            continue
+        if link.how.startswith("vector") and _domains(column, one) & _domains(column, other):
+            continue  # nearest by way of a third domain: names of one domain are different things
+        one |= other
+        groups.update(dict.fromkeys(one, one))
+        how.setdefault(link.one, link.how)
+        how.setdefault(link.other, link.how)
+    count = Counter(name for name in column.values if name)
+    wanted = set(rule.pairs.values())
+    into = {name: max(sorted(group), key=lambda n: (n in wanted, count[n])) for name, group in groups.items()}
+    return [Merged(title, name, into[name], how[name], count[name]) for name in column.names if into[name] != name]
+
+
+def _domains(column: Column, names: set[str]) -> frozenset[int]:
+    return frozenset().union(*(column.domains.get(name, frozenset()) for name in names))
+
+
+def _no_links(column: Column, rule: Align) -> Iterator[Link]:
+    return iter(())
+
+
+def _by_name(column: Column, rule: Align) -> Iterator[Link]:
+    first: dict[str, str] = {}
+    for name in column.names:
+        if first.setdefault(normal(name), name) != name:
+            yield Link(first[normal(name)], name, "name")
+
+
+def _by_id(column: Column, rule: Align) -> Iterator[Link]:
+    """Link names whose most frequent id is the same."""
+    counts: dict[str, Counter[str]] = {name: Counter() for name in column.names}
+    for name, shared in zip(column.values, column.ids, strict=True):
+        if name in counts and shared:
+            counts[name][shared] += 1
+    first: dict[str, str] = {}
+    for name, found in counts.items():
+        if found:
+            shared = max(sorted(found), key=found.__getitem__)
+            if first.setdefault(shared, name) != name:
+                yield Link(first[shared], name, "id")
+
+
+def _by_vector(column: Column, rule: Align) -> Iterator[Link]:
+    """Link names by form, then those of two domains that are each other's nearest, the nearest first."""
+    yield from _by_name(column, rule)
+    names, vectors = column.names, _vectors(column)
+    homes = sorted(_domains(column, set(names)))
+    found = []
+    for i, p in enumerate(homes):
+        for q in homes[i + 1 :]:
+            here, there = (
+                np.array(
+                    [r for r, name in enumerate(names) if a in column.domains[name] and b not in column.domains[name]]
+                )
+                for a, b in ((p, q), (q, p))
+            )
+            if not (len(here) and len(there)):
+                continue
+            to, cosine = _nearest(vectors[here], vectors[there])
+            back, _ = _nearest(vectors[there], vectors[here])
+            mutual = np.flatnonzero((back[to] == np.arange(len(here))) & (cosine >= rule.threshold))
+            found += [(-float(cosine[r]), names[here[r]], names[there[to[r]]]) for r in mutual]
+    for minus, one, other in sorted(found):
+        yield Link(one, other, f"vector {-minus:.2f}")
+
+
+def _vectors(column: Column) -> sp.csr_array:
+    """Return tf-idf vectors (names, buckets) of length 1 over the words and trigrams of a name and its items' texts."""
+    texts: dict[str, list[str]] = {name: [name] for name in column.names}
+    for name, text in zip(column.values, column.texts, strict=True):
+        if name in texts and len(texts[name]) <= _MOST_TEXTS:
+            texts[name].append(text)
+    bucket, row = hash_tokens([" ".join(held) for held in texts.values()], _BUCKETS)
+    matrix = sp.csr_array((np.ones(len(bucket)), (row, bucket)), shape=(len(texts), _BUCKETS))
+    matrix.sum_duplicates()
+    frequency = np.bincount(matrix.indices, minlength=_BUCKETS)
+    matrix.data = np.log1p(matrix.data) * np.log1p(len(texts) / frequency[matrix.indices])
+    length = np.sqrt(np.asarray(matrix.multiply(matrix).sum(1))).ravel()
+    matrix.data /= np.repeat(length, np.diff(matrix.indptr))
+    return matrix
+
+
+def _nearest(rows: sp.csr_array, others: sp.csr_array) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+    """Return the nearest of ``others`` to each row and their cosine."""
+    place, cosine = [], []
+    for start in range(0, rows.shape[0], _CHUNK):
+        found = (rows[start : start + _CHUNK] @ others.T).toarray()  # (rows, others)
+        place.append(found.argmax(1))
+        cosine.append(found.max(1))
+    return np.concatenate(place), np.concatenate(cosine)
+
+
+_LINKS = {"pairs": _no_links, "name": _by_name, "id": _by_id, "vector": _by_vector}
