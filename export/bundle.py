@@ -133,17 +133,21 @@ def _sample_users(past: Past, seed: int) -> Ints:
 
 def _arrays(model: EdgeModel, past: Past, users: Ints) -> tuple[dict[str, NDArray[Any]], list[float], list[int]]:
     mix, tables, net = model.mix, model.tables, model.net
-    c, d, r = model.candidates, net.config.width, model.interest.outward.shape[1]
+    c, d = model.candidates, net.config.width
+    r = model.interest.rank + model.rest.rank
     ones = np.ones(c, np.float32)
     history: NDArray[Any]
+    taste_in: NDArray[Any]
     if tables is None:
         history, history_scale = model.history_vectors, np.ones(len(model.ids), np.float32)
-        candidate = np.concatenate([model.candidate_vectors, model.interest_vectors], 1)
-        block_scale = np.stack([ones * mix.deep, ones * mix.interest], 1)
+        taste_in, taste_scale = model.taste_in, np.ones(len(model.ids), np.float32)
+        candidate = np.concatenate([model.candidate_vectors, model.taste_vectors], 1)
+        block_scale = np.stack([ones * mix.deep, ones], 1)
     else:
         history, history_scale = tables.history
-        candidate = np.concatenate([tables.candidate.rows, tables.interest.rows], 1)
-        block_scale = np.stack([tables.candidate.scale * mix.deep, tables.interest.scale * mix.interest], 1)
+        taste_in, taste_scale = tables.taste_in
+        candidate = np.concatenate([tables.candidate.rows, tables.taste.rows], 1)
+        block_scale = np.stack([tables.candidate.scale * mix.deep, tables.taste.scale], 1)
     wide = (model.wide * np.float32(mix.wide)).tocsr()
     wide.eliminate_zeros()
     wide.sort_indices()
@@ -157,15 +161,23 @@ def _arrays(model: EdgeModel, past: Past, users: Ints) -> tuple[dict[str, NDArra
         "wide_columns": wide.indices.astype(np.int32),
         "wide_values": wide.data.astype(np.float32),
         "groups": model.groups,
-        "interest_in": model.interest.inward,
+        # The weights of the taste block stand on the user's side: its two halves share a scale on the item's.
+        "interest_in": np.pad(model.interest.inward * np.float32(mix.interest), ((0, 0), (0, model.rest.rank))),
         "position_bias": net.position_bias.numpy(),
         "event_bias": net.event_bias.numpy(),
         "age_bias": net.age_bias.numpy(),
     }
     vectors = model.user_vectors(past, users) if len(users) else np.zeros((1, d), np.float32)
-    interests = model.user_interests(past.matrix[users]) if len(users) else np.zeros((1, r), np.float32)
+    tastes = _tastes(model, past, users) if len(users) else np.zeros((1, r), np.float32)
+    if model.rest.rank and mix.wide:
+        arrays |= {"taste_rows": taste_in, "taste_scale": (taste_scale * np.float32(mix.wide)).astype(np.float32)}
     limit = [exact_limit(d), exact_limit(r)]
-    return arrays, [_power_of_two(2.0 * vectors, limit[0]), _power_of_two(4.0 * interests, limit[1])], limit
+    return arrays, [_power_of_two(2.0 * vectors, limit[0]), _power_of_two(4.0 * tastes, limit[1])], limit
+
+
+def _tastes(model: EdgeModel, past: Past, users: Ints) -> Floats:
+    """Return the users' taste block as served, its weights folded in, (u, r)."""
+    return model.user_tastes(past.matrix[users]) * model.taste_weights
 
 
 def _power_of_two(vectors: Floats, limit: int) -> float:
@@ -187,7 +199,7 @@ def _manifest(
             "size": net.config.size,
             "mode": model.about.get("mode", "none"),
             "d": net.config.width,
-            "r": int(model.interest.outward.shape[1]),
+            "r": model.interest.rank + model.rest.rank,
             "L": net.config.history,
             "N": len(model.ids),
             "C": model.candidates,
@@ -237,13 +249,13 @@ def _add_users(
 ) -> tuple[str, ...]:
     """Store the states of all users with a history: vectors and the wide part's sums, no history."""
     users = np.flatnonzero(np.diff(past.start) > 0).astype(np.int32)
-    deep, interest = [], []
+    deep, tastes = [], []
     for part in np.array_split(users, max(1, len(users) // 512)):
         deep.append(model.user_vectors(past, part))
-        interest.append(model.user_interests(past.matrix[part]))
+        tastes.append(_tastes(model, past, part))
     summed = (past.matrix[users] @ (model.wide * np.float32(model.mix.wide))).tocsr()
     summed.sort_indices()
-    arrays["user_rows"] = np.concatenate([np.concatenate(deep), np.concatenate(interest)], 1).astype(np.float32)
+    arrays["user_rows"] = np.concatenate([np.concatenate(deep), np.concatenate(tastes)], 1).astype(np.float32)
     arrays["user_wide_indptr"] = summed.indptr.astype(np.int64)
     arrays["user_wide_columns"] = summed.indices.astype(np.int32)
     arrays["user_wide_values"] = summed.data.astype(np.float32)

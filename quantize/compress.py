@@ -110,9 +110,10 @@ def compress(
 
 def served_bytes(model: EdgeModel) -> int:
     """Return the bytes of item tables, sparse weights and encoder as a bundle stores them."""
-    n, c, d, r = len(model.ids), model.candidates, model.net.config.width, model.interest.outward.shape[1]
+    n, c, d = len(model.ids), model.candidates, model.net.config.width
+    rest = model.rest.rank
     entry = 4 if model.tables is None else 1
-    tables = n * d * entry + 4 * n + c * (d + r) * entry + 8 * c + 4 * c
+    tables = n * (d + rest) * entry + 8 * n + c * (d + model.interest.rank + rest) * entry + 12 * c
     wide = model.wide.nnz * 8 + 8 * (n + 1)
     encoder = sum(p.numel() * 4 for p in model.net.encoder.parameters())
     return int(tables + wide + encoder)

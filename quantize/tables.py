@@ -12,14 +12,15 @@ from tlrec_edge.train.artifact import EdgeModel, RowTable, Tables
 
 
 def quantize_tables(model: EdgeModel) -> EdgeModel:
-    """Return the model with its three item tables in int8."""
+    """Return the model with its item tables in int8."""
     plain = replace(model, tables=None)
     return replace(
         model,
         tables=Tables(
             _table(plain.history_vectors),
             _table(plain.candidate_vectors),
-            _table(plain.interest_vectors),
+            _table(plain.taste_in),
+            _table(plain.taste_vectors),
         ),
     )
 

@@ -29,6 +29,7 @@ class Small:
     history_only: int = 20
     d: int = 8
     r: int = 4
+    taste: int = 3
     length: int = 6
     groups: int = 5
     max_history: int = 1024
@@ -90,7 +91,10 @@ def tables(small: Small, rng: np.random.Generator) -> dict[str, np.ndarray]:
     deep, deep_scale = store_rows(rng.normal(0, 0.5, (c, d)).astype(np.float32), dtype)
     interest, interest_scale = store_rows(rng.normal(0, 0.3, (c, r)).astype(np.float32), dtype)
     wide = rng.random((n, c)) < 0.1
+    taste_rows, taste_scale = store_rows(rng.normal(0, 0.2, (n, min(small.taste, r))).astype(np.float32), dtype)
+    taste = {"taste_rows": taste_rows, "taste_scale": taste_scale} if min(small.taste, r) else {}
     return {
+        **taste,
         "history_rows": history_rows,
         "history_scale": history_scale,
         "candidate_rows": np.hstack([deep, interest]),

@@ -18,7 +18,7 @@ from .check_golden import BUNDLE, SCORES
 from .check_golden import score as score_case
 
 IDS = [*(f"item-{row}" for row in range(18)), "商品 19", "a,b", "🛒", "42", *(f"past-{row}" for row in range(8))]
-SMALL = bundle_factory.Small(candidates=22, history_only=8, users=("ann", "用户2", "7"), ids=IDS, seed=19)
+SMALL = bundle_factory.Small(candidates=22, history_only=8, taste=0, users=("ann", "用户2", "7"), ids=IDS, seed=19)
 HISTORIES: dict[str, dict[str, Any]] = {
     "one": {"items": ["item-3"]},
     "across": {"items": ["past-2", "🛒", "item-1", "past-2", "not known", "a,b", "item-9", "past-7", "item-5"]},

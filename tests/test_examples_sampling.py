@@ -14,7 +14,8 @@ from tlrec_edge.data.task import make_tasks
 from tlrec_edge.features import FeatureEncoder, hash_tokens, tokens
 from tlrec_edge.train import examples as module
 from tlrec_edge.train.examples import DAY, Examples, age_bucket, take_histories
-from tlrec_edge.train.vocabulary import build_vocabulary, cooccurrence_vectors, encode_features, fit_features, low_rank
+from tlrec_edge.train.factors import low_rank
+from tlrec_edge.train.vocabulary import build_vocabulary, cooccurrence_vectors, encode_features, fit_features
 
 from . import train_fixtures
 

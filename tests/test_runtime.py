@@ -81,6 +81,9 @@ def reference(path: Path, history: History, rows: Sequence[int]) -> np.ndarray:
         span = slice(*bundle.array("wide_indptr")[row : row + 2])
         wide[bundle.array("wide_columns")[span]] += bundle.array("wide_values")[span]
     interest = np.log1p(counts) @ bundle.array("interest_in")
+    if bundle.has("taste_rows.npy"):
+        taste = bundle.array("taste_rows")[distinct] * bundle.array("taste_scale")[distinct, None].astype(np.float64)
+        interest[-taste.shape[1] :] += taste.sum(0)
     table, scale = bundle.array("candidate_rows").astype(np.float64), bundle.array("candidate_scale")
     deep = table[:, : shape.d] @ user * scale[:, 0]
     return (deep + table[:, shape.d :] @ interest * scale[:, 1] + wide + bias)[list(rows)]

@@ -32,6 +32,8 @@ def check_lengths(path: Path, arrays: Arrays) -> None:
         ends, length = arrays[offsets], len(arrays[data])
         if not len(ends) or ends[0] != 0 or ends[-1] != length:
             raise BundleError(f"{path / offsets} does not end at the {length} entries of {data}; {REMEDY}")
+    if "taste_rows.npy" in arrays and arrays["taste_rows.npy"].shape[1] > arrays["interest_in.npy"].shape[1]:
+        raise BundleError(f"{path / 'taste_rows.npy'} is wider than the block it belongs to; {REMEDY}")
     for name in _indexes(arrays):
         buckets, entries = arrays[f"{name}.buckets.npy"], len(arrays[f"{name}.offsets.npy"]) - 1
         count = len(buckets) - 1

@@ -152,6 +152,9 @@ def expected_arrays(shape: ModelShape) -> dict[str, Expected]:
 def expected_optional(shape: ModelShape, present: Mapping[str, Any]) -> dict[str, Expected]:
     """Return the arrays of the optional parts that ``present`` (the manifest's files) shows to be there."""
     arrays: dict[str, Expected] = {}
+    if "taste_rows.npy" in present or "taste_scale.npy" in present:
+        arrays["taste_rows.npy"] = Expected((ROW_DTYPES[shape.tables],), (shape.items, None))
+        arrays["taste_scale.npy"] = Expected(("<f4",), (shape.items,))
     if "item_names.bytes.npy" in present:
         arrays.update(expected_strings("item_names", shape.items))
     if "item_category.npy" in present or "category_names.bytes.npy" in present:

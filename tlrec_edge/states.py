@@ -29,6 +29,7 @@ class StateBuilder:
         self.encoder.check_inputs({"history": (None, shape.length, shape.d), "log_weight": (None, shape.length)})
         self._wide = array("wide_indptr"), array("wide_columns"), array("wide_values")
         self._groups, self._interest_in = array("groups"), array("interest_in")
+        self._taste = (array("taste_rows"), array("taste_scale")) if bundle.has("taste_rows.npy") else None
         self._position_bias, self._event_bias = array("position_bias"), array("event_bias")
         self._age_bias = array("age_bias")
         scale, limit = bundle.scoring.scale, bundle.scoring.limit
@@ -111,6 +112,9 @@ class StateBuilder:
         groups = self._groups.take(rows, axis=0).ravel()
         found, counts = np.unique(groups[groups >= 0], return_counts=True)
         interest: Floats = np.log1p(counts.astype(np.float32)) @ self._interest_in.take(found, axis=0)  # (r,)
+        if self._taste is not None:
+            table, scale = self._taste
+            interest[self.shape.r - table.shape[1] :] += scale.take(rows) @ table.take(rows, axis=0).astype(np.float32)
         return interest
 
 

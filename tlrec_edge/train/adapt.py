@@ -17,7 +17,6 @@ from tlrec_edge.train.checkpoint import Checkpoint
 from tlrec_edge.train.config import TrainConfig
 from tlrec_edge.train.draft import Context, Draft, examples_of, fit_net
 from tlrec_edge.train.fit import Progress
-from tlrec_edge.train.linear import Interest
 from tlrec_edge.train.mix import choose_mix
 from tlrec_edge.train.modes import MODES
 from tlrec_edge.train.ranking import ndcg, sample_rows
@@ -27,9 +26,9 @@ from tlrec_edge.train.wide import (
     LinearData,
     choose_linear,
     fit_interest,
+    fit_wide,
     interest_groups,
     log_popularity,
-    sparse_ease,
 )
 
 
@@ -167,14 +166,14 @@ def _with_linear(draft: Draft, context: Context, mode: str, linear: LinearChoice
     task, config, vocabulary = _linear_task(draft.task, mode), context.config, draft.vocabulary
     outside = task.train.where(~task.in_target(task.train))
     groups, size = interest_groups(context.dataset, vocabulary, np.unique(outside.item))
-    interest: Interest = fit_interest(task, groups, size, vocabulary, config.interest_penalty, config.interest_rank)
-    if not interest.outward.shape[1]:
+    interest = fit_interest(task, groups, size, vocabulary, config.interest_penalty, config.interest_rank)
+    if not interest.rank:
         groups = groups[:, :0]
     if np.isfinite(linear.ndcg):
         with torch.no_grad():
             draft.net.bias.copy_(torch.from_numpy(log_popularity(draft.task, linear.half_life)))
-    wide = sparse_ease(LinearData.of(task, vocabulary.rows), linear.penalty)
-    return replace(draft.model, wide=wide, interest=interest, groups=groups)
+    wide, rest = fit_wide(LinearData.of(task, vocabulary.rows), linear.penalty, config.wide_rank)
+    return replace(draft.model, wide=wide, rest=rest, interest=interest, groups=groups)
 
 
 def _deep_ndcg(draft: Draft, dataset: Dataset) -> Callable[[], float]:

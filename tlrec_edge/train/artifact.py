@@ -1,4 +1,4 @@
-"""The trained model: two towers, wide part, interest part and bias over one vocabulary; saved without pickle."""
+"""The trained model: two towers, linear parts and bias over one vocabulary; saved without pickle."""
 
 from __future__ import annotations
 
@@ -24,12 +24,13 @@ from tlrec_edge.data.task import Task
 from tlrec_edge.errors import ModelError
 from tlrec_edge.features import FeatureEncoder, TowerInputs
 from tlrec_edge.train.examples import take_histories
-from tlrec_edge.train.linear import Interest, group_counts, user_item
+from tlrec_edge.train.factors import Factors
+from tlrec_edge.train.linear import group_counts, user_item
 from tlrec_edge.train.model import AGES, ModelConfig, TwoTower
 from tlrec_edge.train.ranking import Scorer
 
 Floats = NDArray[np.float32]
-FORMAT = 1
+FORMAT = 2
 MAX_HISTORY = 4096
 """The wide part and the interest counts read at most this many distinct items, the most recent."""
 
@@ -56,11 +57,16 @@ class RowTable(NamedTuple):
 
 @dataclass(frozen=True)
 class Tables:
-    """Quantized item vectors that stand in for the network's own: history side, candidate side, interest side."""
+    """Quantized item vectors that stand in for the network's own and for those of the linear parts.
+
+    ``history`` (N, width) and ``candidate`` (C, width); ``taste_in`` (N, r2) and ``taste`` (C, r1 + r2) of the linear
+    parts of low rank.
+    """
 
     history: RowTable
     candidate: RowTable
-    interest: RowTable
+    taste_in: RowTable
+    taste: RowTable
 
 
 @dataclass(frozen=True)
@@ -68,7 +74,9 @@ class EdgeModel:
     """A model for one target.
 
     ``ids`` are the item ids, candidates first; ``net`` has as many rows. ``wide`` (N, C) leads from history rows to
-    candidate columns. ``groups`` (N, g) are the interest groups of each item, -1 for none. ``tables``, once quantized,
+    candidate columns, and ``rest`` is what it leaves out, in low rank. ``interest`` leads from counts of groups to
+    candidates, ``groups`` (N, g) are those of each item, -1 for none. The two of low rank are served as one block of
+    "taste": r1 columns of interest, then r2 of the rest. ``tables``, once quantized,
     replace the network's item vectors. ``about`` holds what cards and provenance are made of.
     """
 
@@ -77,7 +85,8 @@ class EdgeModel:
     net: TwoTower
     features: FeatureEncoder
     wide: sp.csr_array
-    interest: Interest
+    rest: Factors
+    interest: Factors
     groups: Ints
     mix: Mix
     about: Mapping[str, Any] = field(default_factory=dict)
@@ -102,9 +111,16 @@ class EdgeModel:
             return self.net.candidate_vectors().numpy()
 
     @cached_property
-    def interest_vectors(self) -> Floats:
-        """Candidate side of the interest part as served, (C, r)."""
-        return self.interest.outward if self.tables is None else self.tables.interest.vectors()
+    def taste_vectors(self) -> Floats:
+        """Candidate side of the parts of low rank as served, (C, r1 + r2)."""
+        if self.tables is not None:
+            return self.tables.taste.vectors()
+        return np.concatenate([self.interest.outward, self.rest.outward], 1)
+
+    @cached_property
+    def taste_in(self) -> Floats:
+        """History side of the rest as served, (N, r2)."""
+        return self.rest.inward if self.tables is None else self.tables.taste_in.vectors()
 
     @property
     def candidates(self) -> int:
@@ -143,8 +159,9 @@ class EdgeModel:
         """Return the unweighted scores (u, C) of the deep, wide, interest and bias part."""
         seen = past.matrix[users]
         deep = self.user_vectors(past, users) @ self.candidate_vectors.T
-        wide = (seen @ self.wide).toarray()
-        interest = self.user_interests(seen) @ self.interest_vectors.T
+        taste, split = self.user_tastes(seen), self.interest.rank
+        interest, rest = (taste[:, part] @ self.taste_vectors[:, part].T for part in (slice(split), slice(split, None)))
+        wide = (seen @ self.wide).toarray() + rest
         return deep, wide, interest, np.broadcast_to(self.net.bias.detach().numpy(), deep.shape)
 
     def user_vectors(self, past: Past, users: Ints) -> Floats:
@@ -156,9 +173,15 @@ class EdgeModel:
             encoded: Floats = self.net.encode(vectors, *map(torch.from_numpy, rest)).numpy()
         return encoded
 
-    def user_interests(self, seen: sp.csr_array) -> Floats:
-        """Return log group counts projected to the interest width, (u, r)."""
-        return np.log1p(group_counts(seen, self.groups, len(self.interest.inward))) @ self.interest.inward
+    def user_tastes(self, seen: sp.csr_array) -> Floats:
+        """Return log group counts projected to r1 columns, then the sum of the items' ``taste_in``, (u, r1 + r2)."""
+        counts = np.log1p(group_counts(seen, self.groups, len(self.interest.inward)))
+        return np.concatenate([counts @ self.interest.inward, seen @ self.taste_in], 1)
+
+    @property
+    def taste_weights(self) -> Floats:
+        """Weight of each column of the taste block, (r1 + r2,)."""
+        return np.repeat(np.array([self.mix.interest, self.mix.wide], np.float32), [self.interest.rank, self.rest.rank])
 
     def check_split(self, dataset: Dataset) -> None:
         """Raise ModelError where the dataset's split is not the one the model was trained under."""
@@ -179,7 +202,9 @@ class EdgeModel:
         arrays = {f"net.{name}": value.numpy() for name, value in self.net.state_dict().items()}
         arrays |= {f"input.{name}": getattr(self.net, name).numpy() for name in TowerInputs._fields}
         arrays |= {"wide.data": self.wide.data, "wide.indices": self.wide.indices, "wide.indptr": self.wide.indptr}
-        arrays |= {"interest.inward": self.interest.inward, "interest.outward": self.interest.outward}
+        for name in ("interest", "rest"):
+            factors: Factors = getattr(self, name)
+            arrays |= {f"{name}.inward": factors.inward, f"{name}.outward": factors.outward}
         arrays |= {"groups": self.groups, "text_table": self.features.text_table}
         if self.tables is not None:
             for name, table in vars(self.tables).items():
@@ -230,13 +255,13 @@ class EdgeModel:
         features = FeatureEncoder.from_schema(meta["features"], arrays["text_table"])
         shape = (meta["items"], meta["candidates"])
         wide = sp.csr_array((arrays["wide.data"], arrays["wide.indices"], arrays["wide.indptr"]), shape=shape)
-        interest = Interest(arrays["interest.inward"], arrays["interest.outward"])
+        rest, interest = (Factors(arrays[f"{name}.inward"], arrays[f"{name}.outward"]) for name in ("rest", "interest"))
         tables = None
         if "table.history.rows" in arrays:
             names = Tables.__dataclass_fields__
             tables = Tables(*(RowTable(arrays[f"table.{name}.rows"], arrays[f"table.{name}.scale"]) for name in names))
         return cls(
-            tuple(meta["ids"]), tuple(meta["names"]), net, features, wide, interest, arrays["groups"],
+            tuple(meta["ids"]), tuple(meta["names"]), net, features, wide, rest, interest, arrays["groups"],
             Mix(**meta["mix"]), dict(meta["about"]), tables,
         )  # fmt: skip
 

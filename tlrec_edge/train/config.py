@@ -34,6 +34,7 @@ class TrainConfig:
     trunk_rate: float = 0.3
     min_buyers: int = 1
     forget: float = 0.5
+    wide_rank: int = 32
     interest_rank: int = 16
     interest_penalty: float = 100.0
     seed: int = 0
@@ -60,7 +61,8 @@ class TrainConfig:
         for name in ("rate", "tune_rate", "interest_penalty"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be above 0, not {getattr(self, name)}")
-        for name, least in (("width", 1), ("min_buyers", 1), ("interest_rank", 1), ("epochs", 0), ("seed", 0)):
+        least_of = {"width": 1, "min_buyers": 1, "interest_rank": 1, "wide_rank": 0, "epochs": 0, "seed": 0}
+        for name, least in least_of.items():
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, not {getattr(self, name)}")
         if not 0 <= self.align_weight < math.inf:

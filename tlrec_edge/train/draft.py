@@ -18,8 +18,9 @@ from tlrec_edge.train.artifact import EdgeModel, Mix
 from tlrec_edge.train.checkpoint import Checkpoint
 from tlrec_edge.train.config import TrainConfig
 from tlrec_edge.train.examples import Examples
+from tlrec_edge.train.factors import Factors
 from tlrec_edge.train.fit import FitConfig, FitResult, Progress, fit
-from tlrec_edge.train.linear import empty, no_interest
+from tlrec_edge.train.linear import empty
 from tlrec_edge.train.model import AGES, ModelConfig, TwoTower
 from tlrec_edge.train.vocabulary import (
     Vocabulary,
@@ -72,7 +73,8 @@ def _assemble(context: Context, vocabulary: Vocabulary, net: TwoTower, features:
         net,
         features,
         none,
-        no_interest(vocabulary.candidates),
+        Factors.none(*none.shape),
+        Factors.none(0, vocabulary.candidates),
         groups,
         Mix(),
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import scipy.sparse as sp
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 
 from tlrec_edge.data.dataset import Interactions, Ints
 from tlrec_edge.data.task import Task
+from tlrec_edge.train.factors import Factors, low_rank
 
 Floats = NDArray[np.float32]
 DAY = 86_400
@@ -136,16 +136,23 @@ def keep_largest(weights: Floats, a_column: int, a_row: int) -> sp.csr_array:
     return sparse
 
 
-@dataclass(frozen=True)
-class Interest:
-    """``score = log1p(counts of groups) @ inward @ outward.T``: inward (G, r), outward (C, r)."""
+def split_weights(weights: Floats, a_column: int, a_row: int, rank: int) -> tuple[sp.csr_array, Factors]:
+    """Split item-item weights (N, C) into the largest, kept as they are, and a low-rank rest.
 
-    inward: Floats
-    outward: Floats
+    The largest say what goes with what; the many small ones say what kind of shopper this is, and a few directions
+    hold most of that.
+    """
+    sparse = keep_largest(weights, a_column, a_row)
+    rest = weights.copy()
+    rest[sparse.nonzero()] = 0.0
+    rank = min(rank, *rest.shape)
+    if not rank or not rest.any():
+        return sparse, Factors.none(*weights.shape)
+    return sparse, Factors.of(*low_rank(rest, rank))
 
 
-def interest_ridge(counts: Floats, labels: Floats, penalty: float, rank: int) -> Interest:
-    """Fit a ridge from log counts (users, G) to labels (users, C), cut to ``rank`` by SVD."""
+def interest_ridge(counts: Floats, labels: Floats, penalty: float, rank: int) -> Factors:
+    """Fit a ridge from log counts (users, G) to labels (users, C), cut to ``rank`` by SVD: inward (G, r)."""
     x = np.log1p(counts).astype(np.float64)
     y = labels - labels.mean(0, keepdims=True)
     x = x - x.mean(0, keepdims=True)
@@ -153,8 +160,7 @@ def interest_ridge(counts: Floats, labels: Floats, penalty: float, rank: int) ->
     gram[np.diag_indices_from(gram)] += penalty
     weights = np.linalg.solve(gram, x.T @ y)
     left, values, right = np.linalg.svd(weights, full_matrices=False)
-    root = np.sqrt(values[:rank])
-    return Interest((left[:, :rank] * root).astype(np.float32), (right[:rank].T * root).astype(np.float32))
+    return Factors.of(left[:, :rank], values[:rank], right[:rank].T)
 
 
 def group_counts(seen: sp.csr_array, groups: Ints, size: int) -> Floats:
@@ -162,8 +168,3 @@ def group_counts(seen: sp.csr_array, groups: Ints, size: int) -> Floats:
     item, slot = np.nonzero(groups >= 0)
     member = sp.csr_array((np.ones(len(item), np.float32), (item, groups[item, slot])), shape=(len(groups), size))
     return (seen @ member).toarray().astype(np.float32)
-
-
-def no_interest(candidates: int) -> Interest:
-    """Return the interest part of width 0."""
-    return Interest(np.zeros((0, 0), np.float32), np.zeros((candidates, 0), np.float32))

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from tlrec_edge.data.dataset import Bools, Dataset, Interactions, Ints, ItemTable
 from tlrec_edge.data.task import Task
 from tlrec_edge.features import FeatureEncoder, TowerInputs, hash_tokens
+from tlrec_edge.train.factors import low_rank
 
 Floats = NDArray[np.float32]
 BUCKETS = 8_192
@@ -122,27 +123,6 @@ def _text_table(texts: list[str]) -> Floats:
     right[:, values < 1e-4 * values[0]] = 0.0  # directions that no text takes
     table = np.where(frequency[:, None] > 0, idf[:, None] * right, 0.0)
     return table.astype(np.float16).astype(np.float32)  # a bundle stores it in half precision
-
-
-def low_rank(matrix: sp.csr_array, rank: int, rounds: int = 4) -> tuple[Floats, Floats, Floats]:
-    """Return a truncated SVD (left, values, right), largest value first, the same for the same input.
-
-    Randomized subspace iteration (Halko, Martinsson and Tropp, SIAM Review 2011) from a fixed start: scipy's svds
-    restarts from unseeded noise where the matrix has a low rank.
-    """
-    width = min(rank + 16, min(matrix.shape))
-    a = sp.csr_array(matrix.astype(np.float64))
-    back = sp.csr_array(a.T)
-    basis = np.linalg.qr(a @ np.random.default_rng(0).standard_normal((a.shape[1], width)))[0]  # (rows, width)
-    for _ in range(rounds if width < min(matrix.shape) else 0):  # a basis of everything is exact at once
-        basis = np.linalg.qr(a @ np.linalg.qr(back @ basis)[0])[0]
-    left, values, right = np.linalg.svd((back @ basis).T, full_matrices=False)
-    kept = slice(0, rank)
-    return (
-        (basis @ left[:, kept]).astype(np.float32),
-        values[kept].astype(np.float32),
-        right[kept].T.astype(np.float32),
-    )
 
 
 def cooccurrence_vectors(log: Interactions, rows: Ints, items: int, width: int, by_basket: bool) -> Floats:

@@ -13,15 +13,14 @@ from tlrec_edge.data.dataset import Dataset, Interactions, Ints
 from tlrec_edge.data.names import SALES_NAMES, plain
 from tlrec_edge.data.task import Task
 from tlrec_edge.metrics import METRICS, rank_of_positive
+from tlrec_edge.train.factors import Factors
 from tlrec_edge.train.linear import (
     Ease,
-    Interest,
     empty,
     group_counts,
     interest_ridge,
-    keep_largest,
-    no_interest,
     popularity,
+    split_weights,
     user_item,
 )
 from tlrec_edge.train.ranking import questions, sample_rows
@@ -133,11 +132,13 @@ def choose_linear(
     return tried[best]
 
 
-def sparse_ease(data: LinearData, penalty: float) -> sp.csr_array:
-    """Fit EASE, heavy users weighing less, and cut it for serving. Shape (N, C)."""
+def fit_wide(data: LinearData, penalty: float, rank: int) -> tuple[sp.csr_array, Factors]:
+    """Fit EASE, heavy users weighing less, and split it for serving: the largest weights (N, C) and a low-rank rest."""
     if not data.train.nnz:
-        return empty(data.train.shape[1], len(data.columns))
-    return keep_largest(Ease(data.train, data.columns, USER_POWER).weights(penalty), A_COLUMN, A_ROW)
+        shape = data.train.shape[1], len(data.columns)
+        return empty(*shape), Factors.none(*shape)
+    weights = Ease(data.train, data.columns, USER_POWER).weights(penalty)
+    return split_weights(weights, A_COLUMN, A_ROW, rank)
 
 
 def interest_groups(dataset: Dataset, vocabulary: Vocabulary, counted: Ints) -> tuple[Ints, int]:
@@ -161,16 +162,16 @@ def interest_groups(dataset: Dataset, vocabulary: Vocabulary, counted: Ints) -> 
     return np.stack(columns, 1).astype(np.int32), offset
 
 
-def fit_interest(task: Task, groups: Ints, size: int, vocabulary: Vocabulary, penalty: float, rank: int) -> Interest:
+def fit_interest(task: Task, groups: Ints, size: int, vocabulary: Vocabulary, penalty: float, rank: int) -> Factors:
     """Fit the ridge from group counts outside the target to what the same users bought in the target."""
     inside = task.in_target(task.train)
     if not size or inside.all() or not inside.any():
-        return no_interest(vocabulary.candidates)
+        return Factors.none(size, vocabulary.candidates)
     known = task.train.where(~inside & (vocabulary.rows[task.train.item] >= 0))
     seen = user_item(known, task.n_users, task.n_items)[:, vocabulary.dataset_rows]
     bought = user_item(task.train.where(inside), task.n_users, task.n_items)[:, task.candidates]
     both = np.flatnonzero((np.diff(seen.indptr) > 0) & (np.diff(bought.indptr) > 0))
     if len(both) < 20:
-        return no_interest(vocabulary.candidates)
+        return Factors.none(size, vocabulary.candidates)
     counts = group_counts(sp.csr_array(seen[both]), groups, size)
     return interest_ridge(counts, bought[both].toarray(), penalty, min(rank, size, vocabulary.candidates))

@@ -1,0 +1,55 @@
+"""Matrices of low rank: a truncated SVD that repeats, and its two factors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+
+
+def low_rank(matrix: sp.csr_array | Floats, rank: int, rounds: int = 4) -> tuple[Floats, Floats, Floats]:
+    """Return a truncated SVD (left, values, right), largest value first, the same for the same input.
+
+    Randomized subspace iteration (Halko, Martinsson and Tropp, SIAM Review 2011) from a fixed start: scipy's svds
+    restarts from unseeded noise where the matrix has a low rank.
+    """
+    width = min(rank + 16, *matrix.shape)
+    a = sp.csr_array(matrix.astype(np.float64)) if sp.issparse(matrix) else matrix
+    back = sp.csr_array(a.T) if sp.issparse(matrix) else a.T
+    basis = np.linalg.qr(a @ np.random.default_rng(0).standard_normal((a.shape[1], width)).astype(a.dtype))[0]
+    for _ in range(rounds if width < min(matrix.shape) else 0):  # a basis of everything is exact at once
+        basis = np.linalg.qr(a @ np.linalg.qr(back @ basis)[0])[0]
+    left, values, right = np.linalg.svd((back @ basis).T, full_matrices=False)
+    kept = slice(0, rank)
+    return (
+        (basis @ left[:, kept]).astype(np.float32),
+        values[kept].astype(np.float32),
+        right[kept].T.astype(np.float32),
+    )
+
+
+@dataclass(frozen=True)
+class Factors:
+    """A matrix of low rank, ``inward @ outward.T``: inward (n, r), outward (C, r)."""
+
+    inward: Floats
+    outward: Floats
+
+    @classmethod
+    def of(cls, left: Floats, values: Floats, right: Floats) -> Factors:
+        """Build from an SVD; ``outward`` gets mean square 1, so that blocks of it can share a scale once quantized."""
+        outward = right * np.sqrt(values)
+        size = float(np.sqrt(np.mean(outward**2))) if outward.any() else 1.0
+        return cls((left * np.sqrt(values) * size).astype(np.float32), (outward / size).astype(np.float32))
+
+    @classmethod
+    def none(cls, rows: int, columns: int) -> Factors:
+        return cls(np.zeros((rows, 0), np.float32), np.zeros((columns, 0), np.float32))
+
+    @property
+    def rank(self) -> int:
+        return int(self.outward.shape[1])
