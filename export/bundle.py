@@ -156,7 +156,7 @@ def _arrays(model: EdgeModel, past: Past, users: Ints) -> tuple[dict[str, NDArra
         "history_scale": history_scale,
         "candidate_rows": candidate,
         "candidate_scale": block_scale.astype(np.float32),
-        "candidate_bias": (net.bias.numpy() * np.float32(mix.bias)).astype(np.float32),
+        "candidate_bias": (model.bias * np.float32(mix.bias)).astype(np.float32),
         "wide_indptr": wide.indptr.astype(np.int64),
         "wide_columns": wide.indices.astype(np.int32),
         "wide_values": wide.data.astype(np.float32),

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tlrec_edge.cli import main
-from tlrec_edge.cli.train import ALIGN, AUGMENT, knob_options
+from tlrec_edge.cli.train import ALIGN, AUGMENT, WITHOUT, knob_options
 from tlrec_edge.train import EdgeModel, config
 from tlrec_edge.train.augment import AUGMENTATIONS
 
@@ -115,3 +115,4 @@ def test_both_commands_have_the_same_knobs() -> None:
         assert names <= {parameter.name for parameter in found.params}
     assert ALIGN == config.ALIGN
     assert set(AUGMENT) == set(AUGMENTATIONS)
+    assert WITHOUT == config.WITHOUT

@@ -5,19 +5,25 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.sparse as sp
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from tlrec_edge.data.build import SplitPlan, prepare_tables
+from tlrec_edge.data.dataset import Dataset
+from tlrec_edge.data.schema import Schema
 from tlrec_edge.data.task import make_tasks
+from tlrec_edge.train import adapt
 from tlrec_edge.train.baselines import TunedEase
-from tlrec_edge.train.linear import Ease, group_counts, interest_ridge, item_cf, keep_largest, popularity
+from tlrec_edge.train.linear import Ease, group_counts, interest_ridge, item_cf, keep_largest, popularity, split_weights
 from tlrec_edge.train.mix import mix_parts
-from tlrec_edge.train.wide import PENALTIES, LinearData, choose_linear, sales_prior
+from tlrec_edge.train.wide import HALF_LIVES, PENALTIES, LinearData, choose_linear, log_popularity, sales_prior
 
 from . import train_fixtures
+from .train_fixtures import CONFIG
 
 
 def binary(users: int, items: int, seed: int = 0) -> sp.csr_array:
@@ -43,6 +49,30 @@ def test_ease_is_the_textbooks(users: int, items: int, few: bool, penalty: float
     history = binary(9, items, seed=1)
     np.testing.assert_allclose(solver.scorer(penalty)(history), history @ wanted, atol=1e-5)
     np.testing.assert_allclose(solver.scorer(penalty)(history[[2]]), history[[2]] @ wanted, atol=1e-5)
+
+
+def test_heavy_users_weigh_less_and_an_interaction_as_much_as_before() -> None:
+    x = binary(12, 8)
+    size = x.toarray().sum(1)
+    weight = np.where(size > 0, np.maximum(size, 1) ** -0.5, 0)
+    weight *= size.sum() / (weight * size).sum()
+    scaled = x.toarray() * np.sqrt(weight)[:, None]
+    columns = np.arange(8, dtype=np.int32)
+    np.testing.assert_allclose(Ease(x, columns, 0.5).weights(2.0), textbook_ease(scaled, 2.0), atol=1e-5)
+
+
+@pytest.mark.parametrize("rank", [0, 3, 30])
+def test_what_the_largest_weights_leave_out_is_kept_in_low_rank(rank: int) -> None:
+    weights = np.random.default_rng(0).normal(0, 1, (40, 12)).astype(np.float32)
+    sparse, rest = split_weights(weights, 5, 4, rank)
+    assert np.array_equal(sparse.toarray(), keep_largest(weights, 5, 4).toarray())
+    assert rest.rank == min(rank, 12)
+    left = np.where(sparse.toarray() != 0, 0, weights)
+    u, s, v = np.linalg.svd(left, full_matrices=False)
+    best = (u[:, :rank] * s[:rank]) @ v[:rank]
+    np.testing.assert_allclose(rest.inward @ rest.outward.T, best, atol=1e-4)
+    if rank:
+        assert np.mean(rest.outward**2) == pytest.approx(1.0, rel=1e-5)
 
 
 def test_ease_of_items_nobody_bought_is_zero() -> None:
@@ -144,10 +174,11 @@ def test_a_part_that_tells_nothing_gets_no_weight() -> None:
     good = rng.random((200, 11))
     good[:, 0] += 0.5
     valid = np.ones(good.shape, bool)
-    weights, reached = mix_parts([np.zeros_like(good), good], valid)
-    assert weights[0] == 0
-    assert weights[1] > 0
-    assert reached > mix_parts([rng.random((200, 11))], valid)[1]
+    found = mix_parts([np.zeros_like(good), good], valid)
+    assert found.weights[0] == 0
+    assert found.weights[1] > 0
+    assert found.ndcg > mix_parts([rng.random((200, 11))], valid).ndcg
+    assert mix_parts([np.zeros_like(good), good], valid, start=found.weights).weights == pytest.approx(found.weights)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -172,3 +203,40 @@ def test_a_tuned_entry_keeps_what_it_chose() -> None:
     assert len(entry(tasks).rank) == len(tasks.final.rows)
     assert entry.choice is not None
     assert entry.choice.penalty in PENALTIES
+
+
+def test_popularity_fades_with_the_days_since_each_buyers_last_purchase() -> None:
+    task = make_tasks(train_fixtures.dataset(), ("small",)).final
+    log = task.train.where(task.in_target(task.train))
+    now = log.time.max()
+    wanted = np.zeros(task.n_items)
+    for user, item in set(zip(log.user.tolist(), log.item.tolist(), strict=True)):
+        last = log.time[(log.user == user) & (log.item == item)].max()
+        wanted[item] += 0.5 ** ((now - last) / 86_400 / 30.0)
+    np.testing.assert_allclose(popularity(task, 30.0), wanted[task.candidates], rtol=1e-5)
+    assert (popularity(task, 1e9) <= popularity(task) + 1e-4).all()
+
+
+def changing_shop(seed: int = 0) -> Dataset:
+    """Each month another tenth of the items is what everyone buys: what was popular long ago says little."""
+    rng = np.random.default_rng(seed)
+    rows = [
+        (f"u{user}", f"i{(month * 10 + rng.integers(14)) % 120}", f"2024-{1 + month:02}-{1 + rng.integers(28):02}")
+        for user in range(300)
+        for month in rng.permutation(12)[:5]
+    ]
+    table = pd.DataFrame(rows, columns=["user", "item", "timestamp"])
+    plan = SplitPlan("time", test_from="2024-12-01", valid_from="2024-11-01", negatives=30)
+    return prepare_tables([table], [], Schema(), plan).dataset
+
+
+def test_a_bias_fades_where_fashion_changes_and_only_there() -> None:
+    data = changing_shop()
+    model = adapt(data, data.domains, "scratch", None, CONFIG)
+    half_life = model.about["choices"]["half_life"]
+    assert half_life in HALF_LIVES
+    task = make_tasks(data, data.domains).final
+    np.testing.assert_allclose(model.bias, log_popularity(task, half_life)[model.rows(data)[task.candidates]])
+    assert choose_linear(make_tasks(data, data.domains).choose, LinearData.of(task)).half_life is not None
+    steady = adapt(train_fixtures.dataset(), ("small",), "scratch", None, CONFIG)
+    assert steady.about["choices"]["half_life"] is None

@@ -298,3 +298,32 @@ def test_a_new_mode_is_one_entry_of_a_table(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setitem(modes.MODES, "mine", modes.zero_shot)
     model = adapt(train_fixtures.dataset(), ("small",), "mine", train_fixtures.source(), QUICK)
     assert model.about["mode"] == "mine"
+
+
+@pytest.mark.parametrize(("without", "part"), [("deep", "deep"), ("wide", "wide"), ("counts", "interest")])
+def test_a_part_left_out_has_no_weight(without: str, part: str) -> None:
+    data = train_fixtures.dataset()
+    whole, less = (
+        adapt(data, ("small",), "finetune", train_fixtures.source(), replace(QUICK, without=left))
+        for left in ((), (without,))
+    )
+    assert getattr(whole.mix, part) > 0 or part == "interest"
+    assert getattr(less.mix, part) == 0
+    assert less.about["train"]["without"] == (without,)
+
+
+def test_without_content_or_without_ids() -> None:
+    data, start = train_fixtures.dataset(), train_fixtures.source()
+    bare = adapt(data, ("small",), "finetune", start, replace(QUICK, without=("content",)))
+    assert bare.net.tower is None
+    plain = adapt(data, ("small",), "finetune", start, replace(QUICK, without=("ids",)))
+    alike = [i for i, name in enumerate(plain.ids[: plain.candidates]) if name in ("s40", "s41", "s42", "s43")]
+    assert plain.net.tower is not None
+    with torch.no_grad():
+        rows = torch.tensor(alike)
+        content = plain.net.tower(plain.net.text[rows], plain.net.numeric[rows], plain.net.categories[rows])[1]
+    np.testing.assert_allclose(plain.candidate_vectors[alike], content.numpy(), atol=1e-6)
+    with pytest.raises(ModelError, match="leave one of them in"):
+        adapt(data, ("small",), "finetune", start, replace(QUICK, without=("ids", "content")))
+    with pytest.raises(ValueError, match="without must be among"):
+        replace(QUICK, without=("wheels",))

@@ -95,7 +95,7 @@ def assert_added_items_are_priced_by_the_target(model: EdgeModel, data: Dataset,
     with Recommender.open(folder / "bundle", exact=False) as rec:
         rec.add_items({"new": {"price": float(price)}, "dear": {"price": float(price) * DEARER}})
         scores = rec.score(["b1", "b5"], ["s21", "new", "dear"])
-    bias = model.net.bias.numpy()
+    bias = model.bias
     own = bias[model.ids.index("s21")] - bias.min()
     np.testing.assert_allclose(scores[1], scores[0] - model.mix.bias * own, atol=1e-3)
     assert abs(scores[2] - scores[1]) > 1e-2

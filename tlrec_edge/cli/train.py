@@ -28,14 +28,20 @@ MODES = ("auto", "scratch", "zero-shot", "frozen", "finetune", "joint")
 SIZES = ("fast", "base")
 ALIGN = ("none", "adversarial", "coral")
 AUGMENT = ("crop", "mask", "reorder", "token-dropout")
+WITHOUT = ("deep", "wide", "counts", "content", "ids")
 
 
-def _augment(_: click.Context, option: click.Parameter, given: Sequence[str]) -> tuple[str, ...] | None:
-    names = [name.strip() for text in given for name in text.split(",") if name.strip()]
-    for name in names:
-        if name not in (*AUGMENT, "none"):
-            raise click.BadParameter(f"{name!r} is none of {', '.join(AUGMENT)}, none", param=option)
-    return tuple(name for name in dict.fromkeys(names) if name != "none") if names else None
+def _some_of(known: Sequence[str]) -> Callable[..., tuple[str, ...] | None]:
+    """Return a callback that reads names out of ``known``, as A,B or repeated; ``none`` names no one."""
+
+    def read(_: click.Context, option: click.Parameter, given: Sequence[str]) -> tuple[str, ...] | None:
+        names = [name.strip() for text in given for name in text.split(",") if name.strip()]
+        for name in names:
+            if name not in (*known, "none"):
+                raise click.BadParameter(f"{name!r} is none of {', '.join(known)}, none", param=option)
+        return tuple(name for name in dict.fromkeys(names) if name != "none") if names else None
+
+    return read
 
 
 def _event_weights(
@@ -59,8 +65,12 @@ def knob_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--align", type=click.Choice(ALIGN), help="Make source and target items alike.  [default: none]"),
         click.option("--align-weight", type=click.FloatRange(0), help="Strength of --align.  [default: 1]"),
         click.option(
-            "--augment", multiple=True, callback=_augment, metavar="NAME",
+            "--augment", multiple=True, callback=_some_of(AUGMENT), metavar="NAME",
             help=f"Disturb training histories: {', '.join(AUGMENT)} or none; A,B or repeated.  [default: none]",
+        ),
+        click.option(
+            "--without", multiple=True, callback=_some_of(WITHOUT), metavar="PART",
+            help=f"Leave out parts of the model: {', '.join(WITHOUT)}; A,B or repeated.  [default: none]",
         ),
         click.option("--logq", type=click.FloatRange(0, 1), help="Learn what is beyond popularity.  [default: 0]"),
         click.option(

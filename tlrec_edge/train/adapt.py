@@ -6,18 +6,17 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
-import torch
 
 from tlrec_edge.data.dataset import Dataset
 from tlrec_edge.data.store import split_hash
 from tlrec_edge.data.task import Task, Tasks, make_tasks
 from tlrec_edge.errors import ModelError
-from tlrec_edge.train.artifact import EdgeModel, Mix, Past
+from tlrec_edge.train.artifact import EdgeModel, Past
 from tlrec_edge.train.checkpoint import Checkpoint
 from tlrec_edge.train.config import TrainConfig
 from tlrec_edge.train.draft import Context, Draft, examples_of, fit_net
 from tlrec_edge.train.fit import Progress
-from tlrec_edge.train.mix import choose_mix
+from tlrec_edge.train.mix import Blend, choose_mix, served_bias
 from tlrec_edge.train.modes import MODES
 from tlrec_edge.train.ranking import ndcg, sample_rows
 from tlrec_edge.train.wide import (
@@ -28,7 +27,6 @@ from tlrec_edge.train.wide import (
     fit_interest,
     fit_wide,
     interest_groups,
-    log_popularity,
 )
 
 
@@ -38,8 +36,7 @@ class Choices:
 
     epochs: int
     linear: LinearChoice
-    mix: Mix
-    ndcg: float
+    blend: Blend
 
 
 @dataclass(frozen=True)
@@ -105,9 +102,9 @@ def settle(candidate: Candidate, context: Context, tasks: Tasks, fold: int | Non
         split_sha256=split_hash(context.dataset),
         source=_source_domains(mode, context),
         choices={
-            "epochs": choices.epochs, "penalty": choices.linear.penalty, "half_life": choices.linear.half_life,
-            "mix": asdict(choices.mix),
-            "validation_ndcg@10": choices.ndcg if np.isfinite(choices.ndcg) else None,
+            "epochs": choices.epochs, "penalty": choices.linear.penalty, "half_life": choices.blend.half_life,
+            "mix": asdict(choices.blend.mix),
+            "validation_ndcg@10": choices.blend.ndcg if np.isfinite(choices.blend.ndcg) else None,
         },
     )  # fmt: skip
 
@@ -128,7 +125,7 @@ def choose(context: Context, mode: str) -> Candidate:
     task = draft.task
     asked = bool(len(task.rows))
     epochs = 0
-    if draft.fit is not None and _trainable(draft):
+    if draft.fit is not None and _trainable(draft) and "deep" in context.config.parts:
         validate = _deep_ndcg(draft, context.dataset) if asked else None
         run = draft.fit if asked else replace(draft.fit, epochs=min(draft.fit.epochs, 5))
         draft, result = fit_net(draft, examples_of(draft, context.config), run, validate, context.say)
@@ -137,17 +134,22 @@ def choose(context: Context, mode: str) -> Candidate:
     linear = LinearChoice() if mode == "zero-shot" else context.linear
     linear = linear or choose_linear(task, LinearData.of(task, draft.vocabulary.rows), context.say, USER_POWER)
     model = _with_linear(draft, context, mode, linear)
-    mix, reached = choose_mix(model, context.dataset, task, mode)
-    return Candidate(mode, replace(model, mix=mix), Choices(epochs, linear, mix, reached))
+    blend = choose_mix(model, context.dataset, task, mode, context.config.parts)
+    return Candidate(mode, blended(model, task, blend), Choices(epochs, linear, blend))
+
+
+def blended(model: EdgeModel, task: Task, blend: Blend) -> EdgeModel:
+    """Return the model with the weights and the bias that a blend names."""
+    return replace(model, mix=blend.mix, bias=served_bias(model, task, blend.half_life))
 
 
 def _build(context: Context, mode: str, choices: Choices) -> EdgeModel:
     draft = MODES[mode](context)
-    if draft.fit is not None and _trainable(draft):
+    if draft.fit is not None and choices.epochs:
         run = replace(draft.fit, epochs=choices.epochs)
         draft, _ = fit_net(draft, examples_of(draft, context.config), run, None, context.say)
     draft.net.requires_grad_(False).eval()
-    return replace(_with_linear(draft, context, mode, choices.linear), mix=choices.mix)
+    return blended(_with_linear(draft, context, mode, choices.linear), draft.task, choices.blend)
 
 
 def _trainable(draft: Draft) -> bool:
@@ -161,19 +163,15 @@ def _linear_task(task: Task, mode: str) -> Task:
 
 
 def _with_linear(draft: Draft, context: Context, mode: str, linear: LinearChoice) -> EdgeModel:
-    """Add the linear parts; where validation chose a popularity, it takes the place of the bias trained beside the
-    towers, which knows no time."""
     task, config, vocabulary = _linear_task(draft.task, mode), context.config, draft.vocabulary
     outside = task.train.where(~task.in_target(task.train))
     groups, size = interest_groups(context.dataset, vocabulary, np.unique(outside.item))
     interest = fit_interest(task, groups, size, vocabulary, config.interest_penalty, config.interest_rank)
     if not interest.rank:
         groups = groups[:, :0]
-    if np.isfinite(linear.ndcg):
-        with torch.no_grad():
-            draft.net.bias.copy_(torch.from_numpy(log_popularity(draft.task, linear.half_life)))
     wide, rest = fit_wide(LinearData.of(task, vocabulary.rows), linear.penalty, config.wide_rank)
-    return replace(draft.model, wide=wide, rest=rest, interest=interest, groups=groups)
+    bias = draft.net.bias.detach().numpy()
+    return replace(draft.model, wide=wide, rest=rest, interest=interest, bias=bias, groups=groups)
 
 
 def _deep_ndcg(draft: Draft, dataset: Dataset) -> Callable[[], float]:
@@ -182,7 +180,8 @@ def _deep_ndcg(draft: Draft, dataset: Dataset) -> Callable[[], float]:
 
     def value() -> float:
         draft.net.eval()
-        now = replace(draft.model)  # a copy without the vectors cached for an earlier epoch
+        # A copy without the vectors cached for an earlier epoch.
+        now = replace(draft.model, bias=draft.net.bias.detach().numpy())
         return ndcg(lambda users: sum(now.part_scores(past, users)[::3]), asked)  # type: ignore[arg-type, return-value]
 
     return value

@@ -76,7 +76,8 @@ class EdgeModel:
     ``ids`` are the item ids, candidates first; ``net`` has as many rows. ``wide`` (N, C) leads from history rows to
     candidate columns, and ``rest`` is what it leaves out, in low rank. ``interest`` leads from counts of groups to
     candidates, ``groups`` (N, g) are those of each item, -1 for none. The two of low rank are served as one block of
-    "taste": r1 columns of interest, then r2 of the rest. ``tables``, once quantized,
+    "taste": r1 columns of interest, then r2 of the rest. ``bias`` (C,) is what is served, the network's own or a
+    popularity that fades. ``tables``, once quantized,
     replace the network's item vectors. ``about`` holds what cards and provenance are made of.
     """
 
@@ -87,6 +88,7 @@ class EdgeModel:
     wide: sp.csr_array
     rest: Factors
     interest: Factors
+    bias: Floats
     groups: Ints
     mix: Mix
     about: Mapping[str, Any] = field(default_factory=dict)
@@ -162,7 +164,7 @@ class EdgeModel:
         taste, split = self.user_tastes(seen), self.interest.rank
         interest, rest = (taste[:, part] @ self.taste_vectors[:, part].T for part in (slice(split), slice(split, None)))
         wide = (seen @ self.wide).toarray() + rest
-        return deep, wide, interest, np.broadcast_to(self.net.bias.detach().numpy(), deep.shape)
+        return deep, wide, interest, np.broadcast_to(self.bias, deep.shape)
 
     def user_vectors(self, past: Past, users: Ints) -> Floats:
         """Encode users from the most recent part of their past, (u, width)."""
@@ -205,7 +207,7 @@ class EdgeModel:
         for name in ("interest", "rest"):
             factors: Factors = getattr(self, name)
             arrays |= {f"{name}.inward": factors.inward, f"{name}.outward": factors.outward}
-        arrays |= {"groups": self.groups, "text_table": self.features.text_table}
+        arrays |= {"bias": self.bias, "groups": self.groups, "text_table": self.features.text_table}
         if self.tables is not None:
             for name, table in vars(self.tables).items():
                 arrays |= {f"table.{name}.rows": table.rows, f"table.{name}.scale": table.scale}
@@ -261,8 +263,8 @@ class EdgeModel:
             names = Tables.__dataclass_fields__
             tables = Tables(*(RowTable(arrays[f"table.{name}.rows"], arrays[f"table.{name}.scale"]) for name in names))
         return cls(
-            tuple(meta["ids"]), tuple(meta["names"]), net, features, wide, rest, interest, arrays["groups"],
-            Mix(**meta["mix"]), dict(meta["about"]), tables,
+            tuple(meta["ids"]), tuple(meta["names"]), net, features, wide, rest, interest, arrays["bias"],
+            arrays["groups"], Mix(**meta["mix"]), dict(meta["about"]), tables,
         )  # fmt: skip
 
 

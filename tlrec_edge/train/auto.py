@@ -8,7 +8,7 @@ from tlrec_edge.data.dataset import Dataset
 from tlrec_edge.data.task import Tasks, make_tasks
 from tlrec_edge.errors import DataError
 from tlrec_edge.metrics import METRICS, Array, paired_lift
-from tlrec_edge.train.adapt import Candidate, check_source, choose, config_of, settle
+from tlrec_edge.train.adapt import Candidate, blended, check_source, choose, config_of, settle
 from tlrec_edge.train.artifact import EdgeModel
 from tlrec_edge.train.checkpoint import Checkpoint
 from tlrec_edge.train.config import TrainConfig
@@ -75,9 +75,11 @@ def _candidates(context: Context) -> dict[str, Candidate]:
 def _with_parts(candidate: Candidate, context: Context, use: tuple[str, ...]) -> Candidate:
     """Return the candidate with some parts only, their weights chosen again."""
     task = context.task.target_only() if candidate.mode == "scratch" else context.task
-    mix, reached = choose_mix(candidate.model, context.dataset, task, candidate.mode, use)
-    choices = replace(candidate.choices, mix=mix, ndcg=reached)
-    return Candidate(candidate.mode, replace(candidate.model, mix=mix), choices)
+    use = tuple(part for part in use if part in context.config.parts)
+    plain = replace(candidate.model, bias=candidate.model.net.bias.numpy())
+    blend = choose_mix(plain, context.dataset, task, candidate.mode, use)
+    choices = replace(candidate.choices, blend=blend)
+    return Candidate(candidate.mode, blended(plain, task, blend), choices)
 
 
 def _validation(candidate: Candidate, context: Context) -> Array:

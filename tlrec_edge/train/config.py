@@ -9,7 +9,10 @@ from tlrec_edge.data.dataset import EVENT_WEIGHTS, EVENTS
 from tlrec_edge.train.augment import AUGMENTATIONS
 from tlrec_edge.train.model import ENCODERS
 
-PRETRAIN_STEPS = 600
+PRETRAIN_STEPS = 300
+PARTS = {"deep": "deep", "wide": "wide", "interest": "counts", "bias": ""}
+"""The parts of a score, and what ``without`` calls them; an item's bias always stays."""
+WITHOUT = ("deep", "wide", "counts", "content", "ids")
 ALIGN = ("none", "adversarial", "coral")
 
 
@@ -44,6 +47,13 @@ class TrainConfig:
     logq: float = 0.0
     event_weights: tuple[tuple[str, float], ...] = ()
 
+    without: tuple[str, ...] = ()
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Name the parts of the score that are not left out."""
+        return tuple(part for part, name in PARTS.items() if name not in self.without)
+
     def __post_init__(self) -> None:
         # From JSON they come as lists.
         object.__setattr__(self, "augment", tuple(self.augment))
@@ -58,6 +68,9 @@ class TrainConfig:
         for name, weight in self.event_weights:
             if name not in EVENTS or not 0 <= weight < math.inf:
                 raise ValueError(f"event_weights take {', '.join(EVENTS)} and 0 or more, not {name!r} {weight}")
+        for name in self.without:
+            if name not in WITHOUT:
+                raise ValueError(f"without must be among {', '.join(WITHOUT)}, not {name!r}")
         for name in ("rate", "tune_rate", "interest_penalty"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be above 0, not {getattr(self, name)}")

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tlrec_edge.data.dataset import Dataset
 from tlrec_edge.data.task import Task
 from tlrec_edge.errors import ModelError
-from tlrec_edge.features import FeatureEncoder
+from tlrec_edge.features import FeatureEncoder, TowerInputs
 from tlrec_edge.train.align import Alignment, alignment
 from tlrec_edge.train.artifact import EdgeModel, Mix
 from tlrec_edge.train.checkpoint import Checkpoint
@@ -75,6 +75,7 @@ def _assemble(context: Context, vocabulary: Vocabulary, net: TwoTower, features:
         none,
         Factors.none(*none.shape),
         Factors.none(0, vocabulary.candidates),
+        net.bias.detach().numpy(),
         groups,
         Mix(),
     )
@@ -86,11 +87,12 @@ def fresh(context: Context) -> Draft:
     vocabulary = build_vocabulary(dataset, task, config.min_buyers)
     features = context.source.features if context.source is not None else fit_features(dataset)
     inputs = encode_features(dataset, features, vocabulary.dataset_rows)
-    shape = ModelConfig(
+    whole = ModelConfig(
         size=config.size, width=config.width, feed_forward=2 * config.width,
         text=inputs.text.shape[1], numeric=inputs.numeric.shape[1],
         vocabulary=tuple(len(values) for values in features.vocabulary.values()),
     )  # fmt: skip
+    shape, inputs = _left(whole, inputs, config)
     torch.manual_seed(config.seed)
     net = TwoTower(shape, len(vocabulary.ids), vocabulary.candidates, inputs)
     start = cooccurrence_vectors(task.train, vocabulary.rows, len(vocabulary.ids), config.width, _cut(task) == "basket")
@@ -100,6 +102,18 @@ def fresh(context: Context) -> Draft:
         net.bias.copy_(torch.from_numpy(log_popularity(task)))
     run = FitConfig(epochs=config.epochs, rate=config.rate, seed=config.seed, logq=config.logq)
     return Draft(vocabulary, net, _assemble(context, vocabulary, net, features), task, run, kept=context.kept)
+
+
+def _left(shape: ModelConfig, inputs: TowerInputs, config: TrainConfig) -> tuple[ModelConfig, TowerInputs]:
+    """Return what ``config.without`` leaves of a network's shape and of its inputs."""
+    if "content" in config.without or not shape.content:
+        shape = replace(shape, text=0, numeric=0, vocabulary=())
+        inputs = TowerInputs(inputs.text[:, :0], inputs.numeric[:, :0], inputs.categories[:, :0])
+    if "ids" in config.without:
+        shape = replace(shape, ids=False)
+    if not shape.ids and not shape.content:
+        raise ModelError("without ids and without content an item is nothing: leave one of them in")
+    return shape, inputs
 
 
 def carried(context: Context, bias: NDArray[np.float32] | None) -> Draft:
@@ -112,7 +126,8 @@ def carried(context: Context, bias: NDArray[np.float32] | None) -> Draft:
         raise ModelError("this mode transfers from a source model: give one with --from (see `tlrec-edge pretrain`)")
     vocabulary = build_vocabulary(dataset, task, context.config.min_buyers)
     inputs = encode_features(dataset, source.features, vocabulary.dataset_rows)
-    net = TwoTower(source.net.config, len(vocabulary.ids), vocabulary.candidates, inputs)
+    shape, inputs = _left(source.net.config, inputs, context.config)
+    net = TwoTower(shape, len(vocabulary.ids), vocabulary.candidates, inputs)
     kept = {
         k: v
         for k, v in source.net.state_dict().items()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,7 @@ from tlrec_edge.data.task import Task
 from tlrec_edge.metrics import METRICS, rank_of_positive
 from tlrec_edge.train.artifact import EdgeModel, Mix, Past
 from tlrec_edge.train.ranking import Floats, questions, sample_rows
+from tlrec_edge.train.wide import fading, log_popularity, shown
 
 PARTS = ("deep", "wide", "interest", "bias")
 LEAST_BIAS = 0.01
@@ -23,25 +25,47 @@ FLAT = 1e-6
 """A part whose spread within a row is below this says nothing; its weight would only magnify rounding."""
 
 
-def choose_mix(
-    model: EdgeModel, dataset: Dataset, task: Task, mode: str, use: Sequence[str] = PARTS
-) -> tuple[Mix, float]:
-    """Choose the weights of the parts ``use`` on validation; the others get 0.
+@dataclass(frozen=True)
+class Blend:
+    """The weights of the parts, the days in which the bias fades by half (None: the network's own bias), and the
+    validation NDCG@10 reached (NaN where none was looked at)."""
+
+    mix: Mix
+    half_life: float | None = None
+    ndcg: float = float("nan")
+
+
+def choose_mix(model: EdgeModel, dataset: Dataset, task: Task, mode: str, use: Sequence[str] = PARTS) -> Blend:
+    """Choose the weights of the parts ``use`` on validation; the others get 0. The bias fades where that helps.
 
     Zero-shot takes equal spreads: it may not look at target labels.
     """
     if mode == "zero-shot":
-        return _even_mix(model, dataset, task), float("nan")
+        return Blend(_even_mix(model, dataset, task))
     asked = sample_rows(task)
     if not len(asked.rows):
-        return Mix(deep=1.0, wide=0.0 if not model.wide.nnz else 10.0, interest=0.0, bias=1.0), float("nan")
+        even = {"deep": 1.0, "wide": 10.0 if model.wide.nnz else 0.0, "interest": 0.0, "bias": 1.0}
+        return Blend(Mix(**{name: weight if name in use else 0.0 for name, weight in even.items()}))
     past = Past.of(task.history, model.rows(dataset), task.n_users, len(model.ids))
     question = questions(asked, asked.rows)
-    parts = list(zip(PARTS, (question.pick(p) for p in model.part_scores(past, question.user)), strict=True))
-    weights, reached = mix_parts([part if name in use else np.zeros_like(part) for name, part in parts], question.valid)
-    mix = Mix(*weights)
-    spread = float(np.std(parts[3][1]))
-    return (mix if mix.bias or spread < FLAT else replace(mix, bias=LEAST_BIAS / spread)), reached
+    scored = zip(PARTS, (question.pick(p) for p in model.part_scores(past, question.user)), strict=True)
+    parts = [part if name in use else np.zeros_like(part) for name, part in scored]
+    best = plain = mix_parts(parts, question.valid)
+    half_life = None
+    for days, prior in fading(task).items() if "bias" in use else ():
+        faded = mix_parts([*parts[:3], question.pick_items(prior)], question.valid, start=plain.weights)
+        if faded.ndcg > best.ndcg and shown(faded.values, plain.values, asked.rows.user):
+            best, half_life = faded, days
+    mix = Mix(*best.weights)
+    spread = float(np.std(served_bias(model, task, half_life)))
+    if "bias" in use and not mix.bias and spread >= FLAT:
+        mix = replace(mix, bias=LEAST_BIAS / spread)
+    return Blend(mix, half_life, best.ndcg)
+
+
+def served_bias(model: EdgeModel, task: Task, half_life: float | None) -> Floats:
+    """Return the bias of each candidate, (C,): the model's own, or a popularity that fades."""
+    return model.bias if half_life is None else log_popularity(task, half_life)
 
 
 def _even_mix(model: EdgeModel, dataset: Dataset, task: Task) -> Mix:
@@ -55,37 +79,49 @@ def _even_mix(model: EdgeModel, dataset: Dataset, task: Task) -> Mix:
     return Mix(deep, wide, interest, 0.5 * bias)
 
 
+class Mixed(NamedTuple):
+    """The weight of each part, and NDCG@10 of each row (m,) under them."""
+
+    weights: tuple[float, ...]
+    values: Floats
+
+    @property
+    def ndcg(self) -> float:
+        return float(self.values.mean())
+
+
 def mix_parts(
-    parts: Sequence[Floats], valid: Bools, grid: Sequence[float] = (0, 0.25, 0.5, 1, 2, 4)
-) -> tuple[tuple[float, ...], float]:
+    parts: Sequence[Floats], valid: Bools, grid: Sequence[float] = (0, 0.25, 0.5, 1, 2, 4),
+    start: Sequence[float] | None = None,
+) -> Mixed:  # fmt: skip
     """Choose the weight of each part by coordinate ascent on NDCG@10.
 
-    ``parts`` are scores (m, 1 + k), positive first. Weights are in units of one over a part's spread within a row; a
-    part that is constant gets 0. Returns the weights and the value reached.
+    ``parts`` are scores (m, 1 + k), positive first. The grid is in units of one over a part's spread within a row; a
+    part that is constant gets 0. The ascent begins at each part alone, or at the weights ``start``.
     """
     spread = np.array([float(np.std(p - p.mean(1, keepdims=True))) for p in parts])
     scaled = [p / s if s > FLAT else np.zeros_like(p) for p, s in zip(parts, spread, strict=True)]
     usable = [i for i, s in enumerate(spread) if s > FLAT]
 
-    def value(weights: NDArray[np.float64]) -> float:
+    def rank(weights: NDArray[np.float64]) -> Floats:
         total = sum((w * p for w, p in zip(weights, scaled, strict=True) if w), np.zeros_like(scaled[0]))
-        return float(METRICS["ndcg"](rank_of_positive(total, valid), 10).mean())
+        return METRICS["ndcg"](rank_of_positive(total, valid), 10)
 
+    starts = [np.eye(len(parts))[i] for i in usable] if start is None else [np.asarray(start) * spread]
     best, reached = np.zeros(len(parts)), -1.0
-    for lead in usable:
-        weights = np.zeros(len(parts))
-        weights[lead] = 1.0
-        now = value(weights)
+    for weights in starts:
+        now = float(rank(weights).mean())
         for _ in range(3):
             before = now
             for i in usable:
                 for step in grid:
                     trial = weights.copy()
                     trial[i] = step
-                    if trial.any() and (got := value(trial)) > now:
+                    if trial.any() and (got := float(rank(trial).mean())) > now:
                         weights, now = trial, got
             if now == before:
                 break
         if now > reached:
             best, reached = weights, now
-    return tuple(float(w / s) if s > FLAT else 0.0 for w, s in zip(best, spread, strict=True)), reached
+    weights = tuple(float(w / s) if s > FLAT else 0.0 for w, s in zip(best, spread, strict=True))
+    return Mixed(weights, rank(best))

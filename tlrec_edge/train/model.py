@@ -21,7 +21,8 @@ class ModelConfig:
     """Shape of the towers; ``size`` picks the encoder.
 
     ``fast`` pools the history with learned queries; ``base`` runs self-attention layers, the last one for the last
-    position only. ``feed_forward`` is the hidden width of the encoder's feed-forward part.
+    position only. ``feed_forward`` is the hidden width of the encoder's feed-forward part. Without
+    ``ids`` an item is its content alone.
     """
 
     size: str = "fast"
@@ -36,6 +37,7 @@ class ModelConfig:
     text: int = 0
     numeric: int = 0
     vocabulary: tuple[int, ...] = ()
+    ids: bool = True
 
     def __post_init__(self) -> None:
         if self.size not in ENCODERS:
@@ -216,7 +218,7 @@ class TwoTower(nn.Module):
         return self._vectors(rows, self.candidate_id, 1)
 
     def _vectors(self, rows: Tensor, ids: nn.Embedding, side: int) -> Tensor:
-        own: Tensor = ids(rows)
+        own: Tensor = ids(rows) if self.config.ids else torch.zeros(len(rows), self.config.width)
         if self.tower is None:
             return own
         if self.training and self.config.id_dropout:

@@ -61,7 +61,7 @@ def pretrain_task(context: Context, aside: Ints) -> EdgeModel:
     draft = replace(fresh(context), whole=not task.train.time.any())
     examples = examples_of(draft, config)
     steps = max(1, min(examples.size(), FitConfig.examples) // FitConfig.batch)
-    epochs = config.pretrain_epochs or int(np.clip(PRETRAIN_STEPS // steps, 4, 40))
+    epochs = config.pretrain_epochs or int(np.clip(PRETRAIN_STEPS // steps, 2, 40))
     run = FitConfig(epochs=epochs, rate=config.rate, seed=config.seed, logq=config.logq)
     if config.align != "none":
         draft = _aligned(draft, context, aside, epochs)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tlrec_edge.data.dataset import Dataset, Interactions, Ints
 from tlrec_edge.data.names import SALES_NAMES, plain
 from tlrec_edge.data.task import Task
-from tlrec_edge.metrics import METRICS, rank_of_positive
+from tlrec_edge.metrics import METRICS, clustered, rank_of_positive
 from tlrec_edge.train.factors import Factors
 from tlrec_edge.train.linear import (
     Ease,
@@ -23,15 +23,15 @@ from tlrec_edge.train.linear import (
     split_weights,
     user_item,
 )
-from tlrec_edge.train.ranking import questions, sample_rows
+from tlrec_edge.train.ranking import Floats, questions, sample_rows
 from tlrec_edge.train.vocabulary import Vocabulary
 
 PENALTIES = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1e3, 3e3, 1e4, 3e4, 1e5)
 FIRST_PENALTIES = (4, 5, 6, 7)
 """Places of the penalties that are always tried; the neighbours of the best follow, until it lies between two tried."""
 POPULARITY_WEIGHTS = (0.0, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1)
-HALF_LIVES = (None, 180.0, 90.0, 45.0, 20.0)
-"""Days in which a purchase comes to count half in an item's popularity; None: all count the same."""
+HALF_LIVES = (180.0, 90.0, 45.0, 20.0)
+"""Days in which a purchase comes to count half in an item's popularity, where it is to fade."""
 USER_POWER = 0.25
 """How much less a heavy user weighs in the item-item weights that are served (see ``Ease``)."""
 A_COLUMN, A_ROW = 50, 200
@@ -44,6 +44,11 @@ def log_popularity(task: Task, half_life: float | None = None) -> NDArray[np.flo
     count = np.log1p(popularity(task, half_life))
     centred: NDArray[np.float32] = (count - count.mean()).astype(np.float32)
     return centred
+
+
+def fading(task: Task) -> dict[float, NDArray[np.float32]]:
+    """Return the log popularity of each half-life in days; none where the data has no time."""
+    return {h: log_popularity(task, h) for h in HALF_LIVES} if task.train.time.any() else {}
 
 
 def sales_prior(dataset: Dataset, rows: Ints) -> NDArray[np.float32]:
@@ -97,39 +102,48 @@ class LinearData:
 def choose_linear(
     task: Task, data: LinearData, say: Callable[[str], None] | None = None, user_power: float = 0.0
 ) -> LinearChoice:
-    """Choose EASE's penalty, and the half-life and weight of popularity beside it, by NDCG@10 on the task's rows.
-
-    Without rows return the default.
+    """Choose EASE's penalty and the weight of popularity beside it by NDCG@10 on the task's rows; popularity fades
+    where that is shown to help. Without rows return the default.
     """
     if not len(task.rows) or not data.train.nnz:
         return LinearChoice()
     asked = sample_rows(task)
     question = questions(asked, asked.rows)
     history = data.history[question.user]
-    half_lives = HALF_LIVES if task.train.time.any() else (None,)
-    priors = {h: question.pick_items(log_popularity(task, h)) for h in half_lives}
     solver = Ease(data.train, data.columns, user_power)
+    plain = question.pick_items(log_popularity(task))
+    found: dict[int, tuple[Floats, LinearChoice, Floats]] = {}
 
-    def tune(penalty: float) -> LinearChoice:
-        scores = question.pick(solver.scorer(penalty)(history))
-        best = LinearChoice(penalty, 0.0, -1.0)
-        for half_life, prior in priors.items():
-            for share in POPULARITY_WEIGHTS if half_life is None else POPULARITY_WEIGHTS[1:]:
-                rank = rank_of_positive(scores + share * prior, question.valid)
-                reached = float(METRICS["ndcg"](rank, 10).mean())
-                if reached > best.ndcg:
-                    best = LinearChoice(penalty, share, reached, half_life)
-        return best
+    def ranked(scores: Floats, prior: Floats, share: float) -> Floats:
+        return METRICS["ndcg"](rank_of_positive(scores + share * prior, question.valid), 10)
 
-    tried: dict[int, LinearChoice] = {}
+    def tune(scores: Floats, prior: Floats, choice: LinearChoice) -> tuple[Floats, LinearChoice, Floats]:
+        values = {share: ranked(scores, prior, share) for share in POPULARITY_WEIGHTS}
+        best = max(values, key=lambda share: float(values[share].mean()))
+        reached = float(values[best].mean())
+        return scores, replace(choice, popularity_weight=best, ndcg=reached), values[best]
+
     places: Sequence[int] = FIRST_PENALTIES
     while places:
-        tried |= {place: tune(PENALTIES[place]) for place in places}
-        best = max(tried, key=lambda place: tried[place].ndcg)
-        places = [p for p in (best - 1, best + 1) if 0 <= p < len(PENALTIES) and p not in tried]
+        for place in places:
+            scores = question.pick(solver.scorer(PENALTIES[place])(history))
+            found[place] = tune(scores, plain, LinearChoice(PENALTIES[place]))
+        best = max(found, key=lambda place: found[place][1].ndcg)
+        places = [p for p in (best - 1, best + 1) if 0 <= p < len(PENALTIES) and p not in found]
         if say:
-            say(f"EASE penalty {PENALTIES[best]:g}: best validation NDCG@10 so far {tried[best].ndcg:.4f}")
-    return tried[best]
+            say(f"EASE penalty {PENALTIES[best]:g}: best validation NDCG@10 so far {found[best][1].ndcg:.4f}")
+    scores, choice, reached = found[best]
+    for half_life, prior in fading(task).items():
+        _, faded, values = tune(scores, question.pick_items(prior), replace(choice, half_life=half_life))
+        if faded.ndcg > choice.ndcg and shown(values, reached, asked.rows.user):
+            choice = faded
+    return choice
+
+
+def shown(values: Floats, over: Floats, users: Ints) -> bool:
+    """Say whether a refinement beats the plain choice by a standard error, clustered by user."""
+    difference = clustered(np.asarray(values - over, np.float64), users)
+    return difference.mean > difference.se
 
 
 def fit_wide(data: LinearData, penalty: float, rank: int) -> tuple[sp.csr_array, Factors]:
