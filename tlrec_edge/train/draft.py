@@ -181,4 +181,6 @@ def fit_net(
     kept = draft.kept.next_fit() if draft.kept else None
     result = fit(net, examples, run, validate, draft.task.mask_seen and not draft.whole, say, align, kept)
     net.requires_grad_(False)
-    return replace(draft, model=draft.model.with_about(align=dict(result.report)) if align else draft.model), result
+    if result.report:
+        draft = replace(draft, model=draft.model.with_about(align=dict(result.report)))
+    return draft, result
