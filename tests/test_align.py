@@ -75,7 +75,8 @@ def test_coral_is_the_distance_of_the_covariances() -> None:
     torch.manual_seed(5)
     found = loss(net, 0.0)
     torch.manual_seed(5)
-    one, other = (np.cov(vectors.detach().numpy().T) for vectors in loss.content(net))
+    vectors = [part.detach().numpy() for part in loss.content(net)]
+    one, other = (np.cov(part.T) / np.concatenate(vectors).var(0, ddof=1).mean() for part in vectors)
     assert found.item() == pytest.approx(2.0 * ((one - other) ** 2).sum() / (4 * 8**2), rel=1e-4)
     assert loss.report() == {"loss": pytest.approx(found.item() / 2.0)}
     assert loss.report() == {}
@@ -129,7 +130,7 @@ def test_coral_brings_source_and_target_items_nearer() -> None:
     data = prepare_tables([train_fixtures.interactions()], [items], None, SplitPlan(negatives=20)).dataset
     far = []
     for kind in ("none", "coral"):
-        source = pretrain(data, ("big",), replace(CONFIG, align=kind, align_weight=300.0))
+        source = pretrain(data, ("big",), replace(CONFIG, align=kind))
         rows = [np.flatnonzero(data.item_domain == code).astype(np.int32) for code in (0, 1)]
         inputs = [encode_features(data, source.features, part) for part in rows]
         with torch.no_grad():

@@ -98,6 +98,14 @@ def test_a_wrong_knob_is_wrong_usage(command: str, knob: tuple[str, str], words:
     assert words in " ".join(result.stderr.split())
 
 
+@pytest.mark.parametrize("knob", [("--align-weight", "nan"), ("--align-weight", "inf"), ("--logq", "nan")])
+def test_a_number_that_is_none_is_wrong_usage(ds: Path, tmp_path: Path, knob: tuple[str, str]) -> None:
+    for command in (("pretrain", ds, "--domains", "big"), ("adapt", ds, "--domain", "small", "--mode", "scratch")):
+        result = run(*command, *knob, "--out", tmp_path / "m")
+        assert result.exit_code == 2
+        assert "must" in result.stderr
+
+
 def test_ids_alone_cannot_be_aligned(tmp_path: Path) -> None:
     train_fixtures.interactions()[["user", "item"]].to_csv(tmp_path / "ids.csv", index=False)
     ok("prepare", "--interactions", tmp_path / "ids.csv", "--out", tmp_path / "ds")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -23,6 +23,9 @@ from tlrec_edge.cli.common import (
     with_candidates,
 )
 from tlrec_edge.layout import EVENTS
+
+if TYPE_CHECKING:
+    from tlrec_edge.train.config import TrainConfig
 
 MODES = ("auto", "scratch", "zero-shot", "frozen", "finetune", "joint")
 SIZES = ("fast", "base")
@@ -86,8 +89,12 @@ def knob_options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-def _given(knobs: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in knobs.items() if value is not None}
+def _config(make: Callable[..., TrainConfig], **knobs: Any) -> TrainConfig:
+    """Make a config of the knobs that are given; what it refuses is wrong usage."""
+    try:
+        return make(**{name: value for name, value in knobs.items() if value is not None})
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
 
 
 def _check_apart(out: Path, checkpoint: Path | None) -> None:
@@ -121,7 +128,7 @@ def pretrain(
     _check_apart(out, checkpoint)
     data = open_dataset(dataset)
     source = parse_domains(domains, data.domains)
-    config = TrainConfig(size=size, pretrain_epochs=epochs, min_buyers=min_buyers, seed=seed, **_given(knobs))
+    config = _config(TrainConfig, size=size, pretrain_epochs=epochs, min_buyers=min_buyers, seed=seed, **knobs)
     with progress("pretrain") as say, resumable(checkpoint, data, config, command="pretrain", domains=source) as kept:
         model = run(data, source, config, say, kept)
         model.with_about(dataset_sha256=dataset_hash(data)).save(out)
@@ -155,6 +162,7 @@ def adapt(
     What is not given of --align, --augment, --logq and --event-weight is as the source was trained.
     """
     from dataclasses import replace
+    from functools import partial
 
     from tlrec_edge.data.store import dataset_hash
     from tlrec_edge.train.adapt import adapt as run
@@ -168,7 +176,7 @@ def adapt(
     data = open_dataset(dataset)
     target = parse_domains(domain, data.domains)
     start = EdgeModel.load(source) if source else None
-    config = replace(config_of(start), epochs=epochs, **_given({"size": size, **knobs}))
+    config = _config(partial(replace, config_of(start)), epochs=epochs, size=size, **knobs)
     if start is not None and size not in (None, start.net.config.size):
         raise click.UsageError(f"--size {size} does not fit the source model, which is {start.net.config.size}")
     facts = {"domains": target, "mode": mode, "fold": fold, "source": dict(start.about) if start else None}

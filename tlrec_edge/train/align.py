@@ -18,6 +18,8 @@ from tlrec_edge.train.model import TwoTower
 
 SAMPLE = 256
 """Items drawn of each side a step."""
+LEAST_VARIANCE = 1e-4
+"""Content that varies less, as all does before the first steps, is not blown up to be aligned."""
 
 
 class Reverse(torch.autograd.Function):
@@ -79,10 +81,15 @@ class Adversarial(Alignment):
 
 
 class Coral(Alignment):
-    """The distance between the covariances of the sides (Sun and Saenko 2016, arXiv 1607.01719), mean over pairs."""
+    """The distance between the covariances of the sides (Sun and Saenko 2016, arXiv 1607.01719), mean over pairs.
+
+    Covariances are in units of the joint variance: content is often so small that the plain distance vanishes.
+    """
 
     def forward(self, net: TwoTower, epoch: float) -> Tensor:
-        covariance = [torch.cov(vectors.T) for vectors in self.content(net)]  # (width, width) each
+        vectors = self.content(net)
+        unit = torch.cat(vectors).var(0).mean().detach().clamp(min=LEAST_VARIANCE)
+        covariance = [torch.cov(side.T) / unit for side in vectors]  # (width, width) each
         pairs = [(one - other).square().mean() / 4.0 for one, other in combinations(covariance, 2)]
         loss = torch.stack(pairs).mean()
         self.note(loss=loss.item())

@@ -149,14 +149,19 @@ def carried(context: Context, bias: NDArray[np.float32] | None) -> Draft:
         net.bias[torch.from_numpy(known)] = source.net.bias[torch.from_numpy(row[: vocabulary.candidates][known])]
         if bias is not None:
             net.bias.copy_(torch.from_numpy(bias))
-    here, elsewhere = (
-        encode_features(dataset, source.features, rows)
-        for rows in np.split(vocabulary.dataset_rows, [vocabulary.candidates])
-    )
-    align = alignment(net, (here, elsewhere), context.config, context.config.epochs)
     model = _assemble(context, vocabulary, net, source.features)
     model = model.with_about(**{key: source.about[key] for key in ("align",) if key in source.about})
+    align = _align(context, source, vocabulary, net)
     return Draft(vocabulary, net, model, task, None, align=align, kept=context.kept)
+
+
+def _align(context: Context, source: EdgeModel, vocabulary: Vocabulary, net: TwoTower) -> Alignment | None:
+    """Return the loss between the candidates and the items known only as history, if it is asked for."""
+    if context.config.align == "none":
+        return None
+    sides = np.split(vocabulary.dataset_rows, [vocabulary.candidates])
+    inputs = [encode_features(context.dataset, source.features, rows) for rows in sides]
+    return alignment(net, inputs, context.config, context.config.epochs)
 
 
 def _cut(task: Task) -> str:
@@ -193,4 +198,6 @@ def fit_net(
     kept = draft.kept.next_fit() if draft.kept else None
     result = fit(net, examples, run, validate, draft.task.mask_seen and not draft.whole, say, align, kept)
     net.requires_grad_(False)
-    return replace(draft, model=draft.model.with_about(align=dict(result.report)) if align else draft.model), result
+    if result.report:
+        draft = replace(draft, model=draft.model.with_about(align=dict(result.report)))
+    return draft, result

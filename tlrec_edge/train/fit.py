@@ -184,11 +184,11 @@ def _epoch(
         if not (batch.positive >= 0).any():
             continue
         loss = softmax_loss(model, batch, examples, sampler, config, mask_seen)
-        if not torch.isfinite(loss):
-            raise TrainingError(
-                f"loss is {loss.item()}: lower the learning rate (now {config.rate}) or check the features"
-            )
         whole = loss if extra is None else loss + extra(model, len(course.losses) + step / steps)
+        if not torch.isfinite(whole):
+            raise TrainingError(
+                f"loss is {whole.item()}: lower the learning rate (now {config.rate}) or check the features"
+            )
         course.optimizer.zero_grad(set_to_none=True)
         whole.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 5.0)

@@ -133,8 +133,10 @@ def cooccurrence_vectors(log: Interactions, rows: Ints, items: int, width: int, 
     """
     item = rows[log.item]
     known = item >= 0
-    groups = np.stack([log.user.astype(np.int64), log.time if by_basket else np.zeros_like(log.time)])
-    code = np.unique(groups, axis=1, return_inverse=True)[1].ravel()
+    begins = log.user[1:] != log.user[:-1]  # a log is sorted by user and time, so groups stand together
+    if by_basket:
+        begins |= log.time[1:] != log.time[:-1]
+    code = np.append(0, np.cumsum(begins))
     matrix = sp.csr_array(
         (np.ones(int(known.sum()), np.float32), (code[known], item[known])), shape=(code.max() + 1, items)
     )
