@@ -8,6 +8,7 @@ import pytest
 
 from tlrec_edge.cli import main
 from tlrec_edge.cli.train import ALIGN, AUGMENT, WITHOUT, knob_options
+from tlrec_edge.errors import ModelError
 from tlrec_edge.train import EdgeModel, config
 from tlrec_edge.train.augment import AUGMENTATIONS
 
@@ -28,6 +29,10 @@ KNOBS = (
     *("--align", "coral", "--align-weight", "3", "--augment", "crop,mask", "--augment", "token-dropout"),
     *("--logq", "0.25", "--event-weight", "purchase=1", "--event-weight", "view=0.1"),
 )
+
+
+def _disk_full(self: EdgeModel, path: Path) -> None:
+    raise ModelError(f"cannot write {path}: disk full")
 
 
 def knobs_of(folder: Path) -> dict[str, object]:
@@ -63,7 +68,9 @@ def test_a_checkpoint_is_gone_at_the_end_and_kept_on_an_error(ds: Path, tmp_path
     assert not (tmp_path / "kept").exists()
     call = ("adapt", ds, "--domain", "small", "--from", tmp_path / "source", "--mode", "finetune", "--epochs", 1)
     (tmp_path / "file").write_text("x")
-    assert "cannot write" in refused(*call, *kept, "--out", tmp_path / "file" / "model")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tlrec_edge.train.artifact.EdgeModel.save", _disk_full)
+        assert "disk full" in refused(*call, *kept, "--out", tmp_path / "model")
     assert (tmp_path / "kept" / "fit-1" / "state.json").is_file()
     words = refused(*call, "--seed", 4, *kept, "--out", tmp_path / "model")
     assert "is the checkpoint of another run: seed was 0, is 4" in words

@@ -68,7 +68,7 @@ def reference(path: Path, history: History, rows: Sequence[int]) -> np.ndarray:
         if event is not None:
             weight[0, -back] += bundle.array("event_bias")[event]
         if moment is not None:
-            now = max(history.timestamps) if history.now is None else history.now
+            now = max(moment for _, _, moment in log) if history.now is None else history.now
             age = int(np.floor(np.log2(1 + max(0.0, now - moment) / 86400)))
             weight[0, -back] += bundle.array("age_bias")[min(age, len(bundle.array("age_bias")) - 1)]
     session = onnxruntime.InferenceSession(bundle.read("encoder.onnx"), providers=["CPUExecutionProvider"])

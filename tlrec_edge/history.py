@@ -27,8 +27,9 @@ _CODES = {name: code for code, name in enumerate(EVENTS)}
 class History:
     """What a user did, oldest first. ``events`` are names or codes of ``EVENTS``; times are in seconds since 1970.
 
-    ``now=None`` is the last timestamp. Events are put in order of their timestamps, where there are any; one that is
-    not finite counts as the oldest. Raises DataError, also for a time beyond the year 2200: it is in another unit.
+    ``now=None`` is the time of the last item that the bundle knows. Events are put in order of their timestamps, where
+    there are any; one that is not finite counts as the oldest. Raises DataError, also for a time beyond the year 2200:
+    it is in another unit.
     """
 
     items: Sequence[ItemId]
@@ -52,8 +53,13 @@ class History:
         if self.now is not None:
             object.__setattr__(self, "now", _seconds(self.now))
 
-    def columns(self) -> tuple[Ints | None, NDArray[np.float64] | None, NDArray[np.intp] | None]:
-        """Return event codes, ages in days, and the order by time; None where the history has none."""
+    def columns(
+        self, known: NDArray[np.bool_]
+    ) -> tuple[Ints | None, NDArray[np.float64] | None, NDArray[np.intp] | None]:
+        """Return event codes, ages in days, and the order by time; None where the history has none.
+
+        ``known`` (n,) marks the items that the bundle knows, of which there is one at least.
+        """
         events = None if self.events is None else np.array(self.events, np.int32)
         if self.timestamps is None or not len(self.items):
             return events, None, None
@@ -62,7 +68,7 @@ class History:
         if not finite.any():
             return events, None, None
         times = np.where(finite, times, times[finite].min())
-        now = self.now if self.now is not None and math.isfinite(self.now) else times.max()
+        now = self.now if self.now is not None and math.isfinite(self.now) else times[known].max()
         order = None if (times[1:] >= times[:-1]).all() else np.argsort(np.where(finite, times, -np.inf), kind="stable")
         return events, np.maximum(0.0, now - times) / 86_400, order
 

@@ -45,14 +45,14 @@ class StateBuilder:
     def from_history(self, catalogue: Catalogue, history: History) -> tuple[UserState, int]:
         """Return the state of a history and how many of its items are unknown."""
         rows = catalogue.rows(history.items)
-        events, ages, order = history.columns()
+        if not (rows >= 0).any():
+            return self.popularity(), len(rows)
+        events, ages, order = history.columns(rows >= 0)
         if order is not None:
             rows = rows[order]
             events = None if events is None else events[order]
             ages = None if ages is None else ages[order]
         known = np.flatnonzero(rows >= 0)
-        if not len(known):
-            return self.popularity(), len(rows)
         tail = known[-self.shape.length :]
         log_weight = self._log_weight(len(tail), events, ages, tail)
         deep = self._encode(catalogue.history_vectors(rows[tail]), log_weight)

@@ -57,6 +57,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         # From JSON they come as lists.
         object.__setattr__(self, "augment", tuple(self.augment))
+        object.__setattr__(self, "without", tuple(self.without))
         object.__setattr__(self, "event_weights", tuple((str(name), float(w)) for name, w in self.event_weights))
         if self.size not in ENCODERS:
             raise ValueError(f"size must be one of {sorted(ENCODERS)}, not {self.size!r}")
