@@ -154,13 +154,13 @@ def test_the_penalty_grid_is_widened_until_the_best_lies_inside(
     task = make_tasks(train_fixtures.dataset(), ("small",)).choose
     tried: list[float] = []
 
-    def scorer(self: Ease, penalty: float) -> object:
+    def scorer(self: Ease, penalty: float, wanted: object) -> object:
         tried.append(penalty)
         noise = np.random.default_rng(0).random((task.n_users, len(task.candidates)))
         hit = np.zeros_like(noise)
         hit[task.rows.user, task.column[task.rows.item]] = 1 / (1 + abs(np.log(penalty / peak)))
         asked = np.unique(task.rows.user)
-        return lambda history: (noise + 2 * hit)[asked]
+        return lambda history, columns: (noise + 2 * hit)[asked]
 
     monkeypatch.setattr(Ease, "scorer", scorer)
     choice = choose_linear(task, LinearData.of(task))

@@ -27,7 +27,7 @@ from tlrec_edge.train.examples import take_histories
 from tlrec_edge.train.factors import Factors
 from tlrec_edge.train.linear import group_counts, user_item
 from tlrec_edge.train.model import AGES, ModelConfig, TwoTower
-from tlrec_edge.train.ranking import Scorer
+from tlrec_edge.train.ranking import ALL, Columns, Scorer
 
 Floats = NDArray[np.float32]
 FORMAT = 2
@@ -110,7 +110,12 @@ class EdgeModel:
         if self.tables is not None:
             return self.tables.candidate.vectors()
         with torch.no_grad():
-            return self.net.candidate_vectors().numpy()
+            return np.concatenate(
+                [
+                    self.net.candidate_vectors(part).numpy()
+                    for part in torch.split(torch.arange(self.candidates), 65_536)
+                ]
+            )
 
     @cached_property
     def taste_vectors(self) -> Floats:
@@ -140,31 +145,33 @@ class EdgeModel:
     def scorer(self, dataset: Dataset, task: Task) -> Scorer:
         """Return the float scorer of the task's candidates. Raises ModelError where the model lacks one."""
         past = Past.of(task.history, self.rows(dataset), len(dataset.users), len(self.ids))
-        columns = self.rows(dataset)[task.candidates]
-        if ((columns < 0) | (columns >= self.candidates)).any():
-            missing = dataset.items[task.candidates[np.argmax((columns < 0) | (columns >= self.candidates))]]
+        place = self.rows(dataset)[task.candidates]
+        if ((place < 0) | (place >= self.candidates)).any():
+            missing = dataset.items[task.candidates[np.argmax((place < 0) | (place >= self.candidates))]]
             raise ModelError(
                 f"the model does not know candidate {missing!r} of this dataset: adapt it to this dataset and domain"
             )
 
-        def score(users: Ints) -> NDArray[np.floating]:
-            parts = self.part_scores(past, users)
+        def score(users: Ints, columns: Columns = ALL) -> NDArray[np.floating]:
+            whole = isinstance(columns, slice)
+            parts = self.part_scores(past, users, ALL if whole else place[columns])
             weights = (self.mix.deep, self.mix.wide, self.mix.interest, self.mix.bias)
             total = sum((w * p for w, p in zip(weights, parts, strict=True) if w), np.zeros_like(parts[3]))
             empty = past.length(users) == 0
             total[empty] = self.mix.bias * parts[3][empty]
-            return total[:, columns]
+            return total[:, place] if whole else total
 
         return score
 
-    def part_scores(self, past: Past, users: Ints) -> tuple[Floats, Floats, Floats, Floats]:
-        """Return the unweighted scores (u, C) of the deep, wide, interest and bias part."""
+    def part_scores(self, past: Past, users: Ints, columns: Columns = ALL) -> tuple[Floats, Floats, Floats, Floats]:
+        """Return the unweighted scores (u, columns) of the deep, wide, interest and bias part."""
         seen = past.matrix[users]
-        deep = self.user_vectors(past, users) @ self.candidate_vectors.T
+        deep = self.user_vectors(past, users) @ self.candidate_vectors[columns].T
         taste, split = self.user_tastes(seen), self.interest.rank
-        interest, rest = (taste[:, part] @ self.taste_vectors[:, part].T for part in (slice(split), slice(split, None)))
-        wide = (seen @ self.wide).toarray() + rest
-        return deep, wide, interest, np.broadcast_to(self.bias, deep.shape)
+        outward = self.taste_vectors[columns]
+        interest, rest = (taste[:, part] @ outward[:, part].T for part in (slice(split), slice(split, None)))
+        wide = (seen @ self.wide)[:, columns].toarray() + rest
+        return deep, wide, interest, np.broadcast_to(self.bias[columns], deep.shape)
 
     def user_vectors(self, past: Past, users: Ints) -> Floats:
         """Encode users from the most recent part of their past, (u, width)."""

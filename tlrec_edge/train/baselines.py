@@ -7,15 +7,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from tlrec_edge.data.task import Task, Tasks
-from tlrec_edge.train.linear import Ease, item_cf, popularity
-from tlrec_edge.train.ranking import Ranking, Scorer, rank_rows
+from tlrec_edge.train.linear import item_cf, popularity
+from tlrec_edge.train.neighbours import make_ease
+from tlrec_edge.train.ranking import ALL, Ranking, Scorer, rank_rows
 from tlrec_edge.train.wide import LinearChoice, LinearData, choose_linear, log_popularity
 
 
 def popularity_scorer(task: Task) -> Scorer:
     """Score by the number of buyers in the target."""
     count = popularity(task)
-    return lambda users: np.broadcast_to(count, (len(users), len(count)))
+    return lambda users, columns=ALL: np.broadcast_to(count[columns], (len(users), len(count[columns])))
 
 
 def item_cf_scorer(task: Task, similarity: str = "jaccard") -> Scorer:
@@ -24,15 +25,15 @@ def item_cf_scorer(task: Task, similarity: str = "jaccard") -> Scorer:
     weights = item_cf(data.train, data.columns, similarity)
     size = np.maximum(np.diff(data.history.indptr), 1)[:, None] if similarity == "jaccard" else 1.0
     divisor = np.broadcast_to(size, (task.n_users, 1))
-    return lambda users: (data.history[users] @ weights).toarray() / divisor[users]
+    return lambda users, columns=ALL: (data.history[users] @ weights)[:, columns].toarray() / divisor[users]
 
 
 def ease_scorer(task: Task, choice: LinearChoice) -> Scorer:
     """Score by EASE over the whole history plus weighted log popularity."""
     data = LinearData.of(task, _rows(task))
-    score = Ease(data.train, data.columns).scorer(choice.penalty)
+    score = make_ease(data.train, data.columns).scorer(choice.penalty)
     prior = choice.popularity_weight * log_popularity(task, choice.half_life)
-    return lambda users: score(data.history[users]) + prior
+    return lambda users, columns=ALL: score(data.history[users], columns) + prior[columns]
 
 
 def _rows(task: Task) -> np.ndarray[tuple[int], np.dtype[np.int32]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Protocol
 
 import numpy as np
 import scipy.sparse as sp
@@ -11,9 +11,23 @@ from numpy.typing import NDArray
 from tlrec_edge.data.dataset import Interactions, Ints
 from tlrec_edge.data.task import Task
 from tlrec_edge.train.factors import Factors, low_rank
+from tlrec_edge.train.ranking import ALL, Columns
 
 Floats = NDArray[np.float32]
+
+
+class LinearScorer(Protocol):
+    """From histories (u, items) to the scores (u, columns) of the candidates, or of some of their columns."""
+
+    def __call__(self, history: sp.csr_array, columns: Columns = ALL) -> Floats: ...
+
+
 DAY = 86_400
+ITEMS = 20_000
+"""EASE is exact up to so many items (or users, where they are fewer); beyond, it rests on each candidate's nearest."""
+LARGEST = ITEMS**2
+"""Entries of the largest dense matrix that is formed."""
+NEIGHBOURS = 200
 
 
 def user_item(log: Interactions, n_users: int, n_items: int) -> sp.csr_array:
@@ -49,14 +63,40 @@ def item_cf(x: sp.csr_array, columns: Ints, similarity: str = "jaccard") -> sp.c
 
     ``x`` (users, items) is binary, ``columns`` (C,) are the candidates' places in it. ``jaccard`` divides by the union
     of both items' buyers, ``cosine`` by the root of the product of their numbers; an item has no weight on itself.
+    Beyond LARGEST items by candidates only the NEIGHBOURS most similar items of a candidate keep a weight.
     """
     by_item = x.astype(np.float64).tocsc()
+    if is_small(x.shape[1], len(columns)):
+        return _similar(by_item, columns, similarity)
+    parts = [columns[first : first + ITEMS] for first in range(0, len(columns), ITEMS)]
+    kept = [keep_in_rows(sp.csr_array(_similar(by_item, part, similarity).T), NEIGHBOURS) for part in parts]
+    return sp.csr_array(sp.vstack([part.astype(np.float32) for part in kept], format="csr").T)
+
+
+def _similar(by_item: sp.csc_array, columns: Ints, similarity: str) -> sp.csr_array:
     both = (by_item.T @ by_item[:, columns]).tocoo()
     count = np.asarray(by_item.sum(0)).ravel()
     one, other = count[both.row], count[columns][both.col]
     norm = {"jaccard": one + other - both.data, "cosine": np.sqrt(one * other)}[similarity]
     value = np.where(both.row == columns[both.col], 0.0, both.data / norm)
     return sp.csr_array((value, (both.row, both.col)), shape=both.shape)
+
+
+def is_small(rows: int, columns: int) -> bool:
+    """Say whether a matrix of this size may be formed."""
+    return rows * columns <= LARGEST
+
+
+def weigh_users(x: sp.csr_array, power: float) -> sp.csr_array:
+    """Return the rows of ``x`` (users, items) that hold anything, as float64: a user of n items weighs n^-power.
+
+    The mean weight of an interaction stays 1.
+    """
+    x = x[np.diff(x.indptr) > 0].astype(np.float64)
+    size = np.diff(x.indptr)
+    weight = size**-power
+    x.data *= np.repeat(np.sqrt(weight * len(x.data) / (weight * size).sum()), size)
+    return x
 
 
 class Ease:
@@ -69,11 +109,7 @@ class Ease:
     """
 
     def __init__(self, x: sp.csr_array, columns: Ints, user_power: float = 0.0) -> None:
-        x = x[np.diff(x.indptr) > 0].astype(np.float64)
-        size = np.diff(x.indptr)
-        weight = size**-user_power
-        x.data *= np.repeat(np.sqrt(weight * len(x.data) / (weight * size).sum()), size)
-        self.x = x
+        self.x = weigh_users(x, user_power)
         self.columns, self.place = columns, np.arange(len(columns))
         self.chosen = self.x.tocsc()[:, columns]
         self.by_user = self.x.shape[0] < self.x.shape[1]
@@ -93,20 +129,20 @@ class Ease:
         result: Floats = weights.astype(np.float32)
         return result
 
-    def scorer(self, penalty: float) -> Callable[[sp.csr_array], Floats]:
-        """Solve once and return ``history -> history @ weights`` (u, C).
+    def scorer(self, penalty: float, wanted: Columns = ALL) -> LinearScorer:
+        """Solve once and return ``history -> history @ weights`` (u, C); all columns are solved, wanted or not.
 
         Where users are fewer than items the weights are never formed.
         """
         if not self.by_user:
             weights = self.weights(penalty)
-            return lambda history: np.asarray(history @ weights, np.float32)
+            return lambda history, columns=ALL: np.asarray(history @ weights, np.float32)[:, columns]
         inner, own = self._solve(penalty)
 
-        def score(history: sp.csr_array) -> Floats:
+        def score(history: sp.csr_array, columns: Columns = ALL) -> Floats:
             self_weight = history[:, self.columns].toarray()  # (u, C)
             through = (history @ self.x.T) @ inner - self_weight
-            return np.asarray(through / (penalty * own) + self_weight, np.float32)
+            return np.asarray(through / (penalty * own) + self_weight, np.float32)[:, columns]
 
         return score
 
@@ -120,6 +156,16 @@ class Ease:
         regular: NDArray[np.float64] = self.gram.copy()
         regular[np.diag_indices_from(regular)] += penalty
         return regular
+
+
+def keep_in_rows(weights: sp.csr_array, a_row: int) -> sp.csr_array:
+    """Return the ``a_row`` largest weights by magnitude of each row."""
+    row = np.repeat(np.arange(weights.shape[0]), np.diff(weights.indptr))
+    order = np.lexsort((-np.abs(weights.data), row))
+    kept = weights.copy()
+    kept.data[order[np.arange(len(row)) - weights.indptr[row] >= a_row]] = 0.0
+    kept.eliminate_zeros()
+    return kept
 
 
 def keep_largest(weights: Floats, a_column: int, a_row: int) -> sp.csr_array:
@@ -163,8 +209,36 @@ def interest_ridge(counts: Floats, labels: Floats, penalty: float, rank: int) ->
     return Factors.of(left[:, :rank], values[:rank], right[:rank].T)
 
 
+def sparse_ridge(counts: sp.csr_array, labels: sp.csr_array, penalty: float, rank: int) -> Factors:
+    """Fit ``interest_ridge`` of sparse counts (users, G) and labels (users, C) without a dense matrix of users or of C.
+
+    Of the weights ``W = A^-1 M``, M (G, C), the left vectors are those of the small ``W W'``.
+    """
+    x = counts.astype(np.float64)
+    x.data = np.log1p(x.data)
+    mean = np.asarray(x.mean(0)).ravel()
+    gram = (x.T @ x).toarray() - x.shape[0] * np.outer(mean, mean)
+    gram[np.diag_indices_from(gram)] += penalty
+    both, total = sp.csr_array(x.T @ labels), np.asarray(labels.sum(0), np.float64)  # M = both - mean total'
+    through = both @ total
+    square = (both @ both.T).toarray() - np.outer(through, mean) - np.outer(mean, through)
+    square += (total @ total) * np.outer(mean, mean)
+    inverse = np.linalg.inv(gram)
+    values, left = np.linalg.eigh(inverse @ square @ inverse.T)
+    rank = min(rank, int((values > 1e-9 * values[-1]).sum()))
+    left, values = left[:, ::-1][:, :rank], np.sqrt(values[::-1][:rank])
+    back = inverse.T @ left
+    right = (both.T @ back - np.outer(total, mean @ back)) / values
+    return Factors.of(left.astype(np.float32), values.astype(np.float32), right.astype(np.float32))
+
+
 def group_counts(seen: sp.csr_array, groups: Ints, size: int) -> Floats:
     """Count the groups of the items each user had, (u, size)."""
+    return sparse_counts(seen, groups, size).toarray().astype(np.float32)
+
+
+def sparse_counts(seen: sp.csr_array, groups: Ints, size: int) -> sp.csr_array:
+    """Count the groups of the items each user had, (u, size), sparse."""
     item, slot = np.nonzero(groups >= 0)
     member = sp.csr_array((np.ones(len(item), np.float32), (item, groups[item, slot])), shape=(len(groups), size))
-    return (seen @ member).toarray().astype(np.float32)
+    return sp.csr_array(seen @ member)

@@ -13,7 +13,7 @@ from tlrec_edge.data.dataset import Bools, Dataset
 from tlrec_edge.data.task import Task
 from tlrec_edge.metrics import METRICS, rank_of_positive
 from tlrec_edge.train.artifact import EdgeModel, Mix, Past
-from tlrec_edge.train.ranking import Floats, questions, sample_rows
+from tlrec_edge.train.ranking import ALL, MANY, Floats, pick_scores, questions, sample_rows
 from tlrec_edge.train.wide import fading, log_popularity, shown
 
 PARTS = ("deep", "wide", "interest", "bias")
@@ -48,7 +48,7 @@ def choose_mix(model: EdgeModel, dataset: Dataset, task: Task, mode: str, use: S
         return Blend(Mix(**{name: weight if name in use else 0.0 for name, weight in even.items()}))
     past = Past.of(task.history, model.rows(dataset), task.n_users, len(model.ids))
     question = questions(asked, asked.rows)
-    scored = zip(PARTS, (question.pick(p) for p in model.part_scores(past, question.user)), strict=True)
+    scored = zip(PARTS, pick_scores(lambda q: model.part_scores(past, q.user, q.asked), asked), strict=True)
     parts = [part if name in use else np.zeros_like(part) for name, part in scored]
     best = plain = mix_parts(parts, question.valid)
     half_life = None
@@ -74,7 +74,8 @@ def _even_mix(model: EdgeModel, dataset: Dataset, task: Task) -> Mix:
     users = np.flatnonzero(np.diff(past.start) > 0)[:256].astype(np.int32)
     if not len(users):
         return Mix()
-    spread = [float(np.std(part - part.mean(1, keepdims=True))) for part in model.part_scores(past, users)]
+    few = ALL if model.candidates <= MANY else np.random.default_rng(0).choice(model.candidates, MANY).astype(np.int32)
+    spread = [float(np.std(part - part.mean(1, keepdims=True))) for part in model.part_scores(past, users, few)]
     deep, wide, interest, bias = (1.0 / s if s > FLAT else 0.0 for s in spread)
     return Mix(deep, wide, interest, 0.5 * bias)
 

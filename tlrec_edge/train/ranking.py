@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +14,17 @@ from tlrec_edge.data.task import Task
 from tlrec_edge.metrics import METRICS, rank_of_positive
 
 Floats = NDArray[np.floating]
-Scorer = Callable[[Ints], Floats]
-"""From user rows (u,) of the dataset to scores (u, C) of the task's candidates."""
+Columns = Ints | slice
+ALL = slice(None)
 CHUNK = 256
+MANY = 20_000
+"""From this many candidates on, only those that a chunk of rows asks about are scored."""
+
+
+class Scorer(Protocol):
+    """From user rows (u,) of the dataset to scores of the task's candidates, of ``columns`` alone: (u, columns)."""
+
+    def __call__(self, users: Ints, columns: Columns = ALL) -> Floats: ...
 
 
 class Ranking(NamedTuple):
@@ -30,20 +38,24 @@ class Ranking(NamedTuple):
 
 @dataclass(frozen=True)
 class Questions:
-    """A chunk of rows: ``user`` (u,) distinct, ``of`` (m,) their place, ``columns`` (m, 1 + k), the positive first."""
+    """A chunk of rows: ``user`` (u,) distinct, ``of`` (m,) their place, ``columns`` (m, 1 + k), the positive first.
+
+    ``columns`` point into ``asked``, which are the candidates to be scored.
+    """
 
     user: Ints
     of: NDArray[np.intp]
     columns: NDArray[np.int64]
     valid: Bools
+    asked: Columns = field(default_factory=lambda: ALL)
 
     def pick(self, scores: Floats) -> Floats:
-        """Read the rows' scores (m, 1 + k) off the users' scores of all candidates (u, C)."""
+        """Read the rows' scores (m, 1 + k) off the users' scores of the asked candidates (u, asked)."""
         return scores[self.of[:, None], self.columns]
 
     def pick_items(self, values: Floats) -> Floats:
         """Read the rows' values (m, 1 + k) off one value a candidate (C,)."""
-        return values[self.columns]
+        return values[self.asked][self.columns]
 
 
 def questions(task: Task, rows: Rows) -> Questions:
@@ -53,7 +65,11 @@ def questions(task: Task, rows: Rows) -> Questions:
     if rows.negatives.shape[1]:
         others = np.where(rows.negatives >= 0, task.column[rows.negatives], -1).astype(np.int64)
         columns = np.concatenate([positive[:, None], others], 1)
-        return Questions(user.astype(np.int32), of, np.maximum(columns, 0), columns >= 0)
+        columns, valid = np.maximum(columns, 0), columns >= 0
+        if len(task.candidates) <= MANY:
+            return Questions(user.astype(np.int32), of, columns, valid)
+        asked, place = np.unique(columns, return_inverse=True)
+        return Questions(user.astype(np.int32), of, place.reshape(columns.shape), valid, asked)
     everything = np.broadcast_to(np.arange(len(task.candidates)), (len(rows), len(task.candidates)))
     valid = everything != positive[:, None]
     if task.mask_seen:
@@ -71,11 +87,12 @@ def seen_candidates(task: Task, users: Ints) -> Bools:
     return seen
 
 
-def chunks(rows: Rows) -> list[NDArray[np.intp]]:
-    """Split row numbers so that a chunk holds at most CHUNK distinct users."""
-    _, code = np.unique(rows.user, return_inverse=True)
+def chunks(task: Task) -> list[NDArray[np.intp]]:
+    """Split row numbers so that a chunk holds at most CHUNK distinct users; fewer where they face MANY candidates."""
+    _, code = np.unique(task.rows.user, return_inverse=True)
     order = np.argsort(code, kind="stable")
-    bounds = np.searchsorted(code[order], np.arange(CHUNK, code.max(initial=0) + CHUNK, CHUNK))
+    size = CHUNK if task.rows.negatives.shape[1] else max(1, min(CHUNK, CHUNK * MANY // len(task.candidates)))
+    bounds = np.searchsorted(code[order], np.arange(size, code.max(initial=0) + size, size))
     return [part for part in np.split(order, bounds) if len(part)]
 
 
@@ -83,11 +100,22 @@ def rank_rows(scorer: Scorer, task: Task) -> Ranking:
     """Rank every row of the task."""
     rows = task.rows
     rank, others = np.empty(len(rows)), np.empty(len(rows), np.int64)
-    for part in chunks(rows):
+    for part in chunks(task):
         asked = questions(task, rows.where(part))
-        rank[part] = rank_of_positive(asked.pick(scorer(asked.user)), asked.valid)
+        rank[part] = rank_of_positive(asked.pick(scorer(asked.user, asked.asked)), asked.valid)
         others[part] = asked.valid[:, 1:].sum(1)
     return Ranking(rank, others, rows.user, rows.item)
+
+
+def pick_scores(score: Callable[[Questions], Sequence[Floats]], task: Task) -> list[Floats]:
+    """Read all rows' scores (m, 1 + k) off every array that ``score`` returns; in chunks where there are MANY."""
+    parts = chunks(task) if len(task.candidates) > MANY else [np.arange(len(task.rows))]
+    found = []
+    for part in parts:
+        asked = questions(task, task.rows.where(part))
+        found.append([asked.pick(scores) for scores in score(asked)])
+    back = np.argsort(np.concatenate(parts))
+    return [np.concatenate(of_one)[back] for of_one in zip(*found, strict=True)]
 
 
 def ndcg(scorer: Scorer, task: Task, k: int = 10) -> float:
@@ -96,7 +124,9 @@ def ndcg(scorer: Scorer, task: Task, k: int = 10) -> float:
 
 
 def sample_rows(task: Task, most: int = 2000) -> Task:
-    """Return the task with at most ``most`` rows, drawn once with a fixed seed."""
+    """Return the task with at most ``most`` rows, drawn once with a fixed seed; fewer where each asks for MANY."""
+    if not task.rows.negatives.shape[1] and len(task.candidates) > MANY:
+        most = max(50, most * MANY // len(task.candidates))
     if len(task.rows) <= most:
         return task
     pick = np.sort(np.random.default_rng(0).choice(len(task.rows), most, replace=False))

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from tlrec_edge import History, Recommender
 from tlrec_edge.data.dataset import Dataset, Interactions, Ints
 from tlrec_edge.data.task import Task
-from tlrec_edge.train.ranking import Scorer
+from tlrec_edge.train.ranking import ALL, Columns, Scorer
 
 
 def history_of(dataset: Dataset, log: Interactions, user: int) -> History:
@@ -25,7 +25,8 @@ def bundle_scorer(recommender: Recommender, dataset: Dataset, task: Task) -> Sco
     """Return the bundle's scorer of the task's candidates; one it lacks scores as its policy says."""
     names = [dataset.items[row] for row in task.candidates]
 
-    def score(users: Ints) -> NDArray[np.floating]:
-        return np.stack([recommender.score(history_of(dataset, task.history, int(user)), names) for user in users])
+    def score(users: Ints, columns: Columns = ALL) -> NDArray[np.floating]:
+        asked = names if isinstance(columns, slice) else [names[column] for column in columns]
+        return np.stack([recommender.score(history_of(dataset, task.history, int(user)), asked) for user in users])
 
     return score

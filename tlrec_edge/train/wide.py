@@ -15,15 +15,19 @@ from tlrec_edge.data.task import Task
 from tlrec_edge.metrics import METRICS, clustered, rank_of_positive
 from tlrec_edge.train.factors import Factors
 from tlrec_edge.train.linear import (
-    Ease,
     empty,
     group_counts,
     interest_ridge,
+    is_small,
+    keep_in_rows,
     popularity,
+    sparse_counts,
+    sparse_ridge,
     split_weights,
     user_item,
 )
-from tlrec_edge.train.ranking import Floats, questions, sample_rows
+from tlrec_edge.train.neighbours import SUPPORT, SparseEase, make_ease
+from tlrec_edge.train.ranking import Floats, pick_scores, questions, sample_rows
 from tlrec_edge.train.vocabulary import Vocabulary
 
 PENALTIES = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1e3, 3e3, 1e4, 3e4, 1e5)
@@ -109,8 +113,9 @@ def choose_linear(
         return LinearChoice()
     asked = sample_rows(task)
     question = questions(asked, asked.rows)
-    history = data.history[question.user]
-    solver = Ease(data.train, data.columns, user_power)
+    solver = make_ease(data.train, data.columns, user_power)
+    if say and isinstance(solver, SparseEase):
+        say(f"EASE on each candidate's {SUPPORT} nearest items: {data.train.shape[1]:,} items are too many for all")
     plain = question.pick_items(log_popularity(task))
     found: dict[int, tuple[Floats, LinearChoice, Floats]] = {}
 
@@ -126,7 +131,8 @@ def choose_linear(
     places: Sequence[int] = FIRST_PENALTIES
     while places:
         for place in places:
-            scores = question.pick(solver.scorer(PENALTIES[place])(history))
+            score = solver.scorer(PENALTIES[place], question.asked)
+            (scores,) = pick_scores(lambda q, score=score: [score(data.history[q.user], q.asked)], asked)  # type: ignore[misc]
             found[place] = tune(scores, plain, LinearChoice(PENALTIES[place]))
         best = max(found, key=lambda place: found[place][1].ndcg)
         places = [p for p in (best - 1, best + 1) if 0 <= p < len(PENALTIES) and p not in found]
@@ -151,7 +157,9 @@ def fit_wide(data: LinearData, penalty: float, rank: int) -> tuple[sp.csr_array,
     if not data.train.nnz:
         shape = data.train.shape[1], len(data.columns)
         return empty(*shape), Factors.none(*shape)
-    weights = Ease(data.train, data.columns, USER_POWER).weights(penalty)
+    weights = make_ease(data.train, data.columns, USER_POWER).weights(penalty)
+    if sp.issparse(weights):
+        return keep_in_rows(sp.csr_array(weights), A_ROW), Factors.none(*weights.shape)
     return split_weights(weights, A_COLUMN, A_ROW, rank)
 
 
@@ -187,5 +195,9 @@ def fit_interest(task: Task, groups: Ints, size: int, vocabulary: Vocabulary, pe
     both = np.flatnonzero((np.diff(seen.indptr) > 0) & (np.diff(bought.indptr) > 0))
     if len(both) < 20:
         return Factors.none(size, vocabulary.candidates)
-    counts = group_counts(sp.csr_array(seen[both]), groups, size)
-    return interest_ridge(counts, bought[both].toarray(), penalty, min(rank, size, vocabulary.candidates))
+    rank = min(rank, size, vocabulary.candidates)
+    if not is_small(len(both), max(size, vocabulary.candidates)):
+        counts = sparse_counts(sp.csr_array(seen[both]), groups, size)
+        return sparse_ridge(counts, sp.csr_array(bought[both]), penalty, rank)
+    dense = group_counts(sp.csr_array(seen[both]), groups, size)
+    return interest_ridge(dense, bought[both].toarray(), penalty, rank)
