@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import scipy.sparse as sp
+import torch
 
 from tlrec_edge.data.task import make_tasks
-from tlrec_edge.train import adapt, linear, mix, neighbours, ranking
+from tlrec_edge.train import adapt, factors, linear, mix, neighbours, pretrain, ranking
+from tlrec_edge.train import model as model_module
 from tlrec_edge.train.baselines import ease_scorer, item_cf_scorer, popularity_scorer
+from tlrec_edge.train.checkpoint import resumable
 from tlrec_edge.train.evaluate import model_entry
 from tlrec_edge.train.linear import Ease, interest_ridge, item_cf, keep_in_rows, sparse_ridge
 from tlrec_edge.train.neighbours import SUPPORT, SparseEase, make_ease, nearest, thin
 from tlrec_edge.train.ranking import ALL, pick_scores, questions, rank_rows, sample_rows
+from tlrec_edge.train.rows import RowAdamW, clip_gradients
 from tlrec_edge.train.wide import LinearChoice, LinearData, choose_linear
 
 from . import train_fixtures
@@ -172,3 +177,54 @@ def test_sparse_ease_chooses_a_penalty(monkeypatch: pytest.MonkeyPatch) -> None:
     exact = choose_linear(task, LinearData.of(task))
     make_large(monkeypatch)
     assert choose_linear(task, LinearData.of(task)).ndcg == pytest.approx(exact.ndcg, abs=0.05)
+
+
+def test_sparse_gradients_move_the_touched_rows_as_adamw_does() -> None:
+    torch.manual_seed(0)
+    start, picked = torch.randn(6, 3), torch.tensor([1, 4, 4])
+
+    def train(sparse: bool, optimizer: type[torch.optim.Optimizer]) -> torch.Tensor:
+        table = torch.nn.Embedding.from_pretrained(start.clone(), freeze=False, sparse=sparse)
+        step = optimizer(table.parameters(), lr=0.1, weight_decay=0.2)  # type: ignore[call-arg]
+        for _ in range(3):
+            step.zero_grad()
+            (table(picked) ** 2).sum().backward()
+            clip_gradients(table, 5.0) if sparse else torch.nn.utils.clip_grad_norm_(table.parameters(), 5.0)
+            step.step()
+        return table.weight.detach()
+
+    dense, rows = train(False, torch.optim.AdamW), train(True, RowAdamW)
+    torch.testing.assert_close(rows[[1, 4]], dense[[1, 4]])
+    assert torch.equal(rows[[0, 2, 3, 5]], start[[0, 2, 3, 5]])
+
+
+def test_a_model_of_many_rows_trains_and_resumes_to_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = train_fixtures.dataset()
+    monkeypatch.setattr(model_module, "MANY_ROWS", 10)
+    config = replace(CONFIG, pretrain_epochs=3)
+    whole = pretrain(data, ("big",), config)
+    assert whole.net.sparse
+    assert whole.about["losses"][-1] < whole.about["losses"][0]
+
+    class Stop(Exception):
+        pass
+
+    def stop(line: str) -> None:
+        if "epoch 2" in line:
+            raise Stop
+
+    with pytest.raises(Stop), resumable(tmp_path / "kept", data, config) as kept:
+        pretrain(data, ("big",), config, stop, kept)
+    with resumable(tmp_path / "kept", data, config) as kept:
+        again = pretrain(data, ("big",), config, None, kept)
+    for name, value in whole.net.state_dict().items():
+        assert torch.equal(value, again.net.state_dict()[name]), name
+
+
+def test_right_vectors_are_those_of_the_svd(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(factors, "ROWS", 7)
+    x = binary(90, 12)
+    values, right = factors.right_vectors(x, 3)
+    _, wanted, wanted_right = factors.low_rank(x, 3)
+    np.testing.assert_allclose(values, wanted, rtol=1e-3)
+    np.testing.assert_allclose(np.abs((right * wanted_right).sum(0)), 1, atol=1e-3)

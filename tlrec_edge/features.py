@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 import zlib
+from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -14,6 +16,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float32]
 _WORD = re.compile(r"\w+")
 _CHUNK = 8192
+_WORDS = 50_000
 
 
 class TowerInputs(NamedTuple):
@@ -37,13 +40,19 @@ def tokens(text: str) -> list[str]:
 
 def hash_tokens(texts: Sequence[str], buckets: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return bucket numbers of all tokens, and the row each belongs to."""
-    columns: list[int] = []
-    rows: list[int] = []
+    hashes, counts = array("I"), np.zeros(len(texts), np.int64)
     for row, text in enumerate(texts):
-        hashed = [zlib.crc32(token.encode()) % buckets for token in tokens(text)]
-        columns.extend(hashed)
-        rows.extend([row] * len(hashed))
-    return np.array(columns, np.int64), np.array(rows, np.int64)
+        before = len(hashes)
+        for word in _WORD.findall(text.lower()):
+            hashes.extend(_hashes(word))
+        counts[row] = len(hashes) - before
+    return np.array(hashes, np.int64) % buckets, np.repeat(np.arange(len(texts)), counts)
+
+
+@lru_cache(maxsize=_WORDS)
+def _hashes(word: str) -> array[int]:
+    """Return the CRC-32 of a lower-case word's tokens; words of titles come again and again."""
+    return array("I", [zlib.crc32(token.encode()) for token in tokens(word)])
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,6 +9,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
+ROWS = 500_000
 
 
 def low_rank(matrix: sp.csr_array | Floats, rank: int, rounds: int = 4) -> tuple[Floats, Floats, Floats]:
@@ -30,6 +31,25 @@ def low_rank(matrix: sp.csr_array | Floats, rank: int, rounds: int = 4) -> tuple
         values[kept].astype(np.float32),
         right[kept].T.astype(np.float32),
     )
+
+
+def right_vectors(matrix: sp.csr_array, rank: int, rounds: int = 4) -> tuple[Floats, Floats]:
+    """Return values and right vectors (columns, rank) of ``low_rank`` without anything dense of all rows at once."""
+    width = min(rank + 16, *matrix.shape)
+
+    def through(basis: Floats) -> Floats:
+        total = np.zeros_like(basis)
+        for first in range(0, matrix.shape[0], ROWS):
+            part = matrix[first : first + ROWS]
+            total += part.T @ (part @ basis)
+        return total
+
+    basis = np.random.default_rng(0).standard_normal((matrix.shape[1], width)).astype(np.float32)
+    for _ in range(rounds + 1):
+        basis = np.linalg.qr(through(basis))[0]
+    squares, turn = np.linalg.eigh((basis.T @ through(basis)).astype(np.float64))
+    values = np.sqrt(np.maximum(squares[::-1][:rank], 0.0)).astype(np.float32)
+    return values, basis @ turn[:, ::-1][:, :rank].astype(np.float32)
 
 
 @dataclass(frozen=True)

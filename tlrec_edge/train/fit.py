@@ -18,6 +18,7 @@ from tlrec_edge.train.augment import HistoryBatch
 from tlrec_edge.train.checkpoint import Course, FitCheckpoint
 from tlrec_edge.train.examples import Batch, Examples
 from tlrec_edge.train.model import TwoTower
+from tlrec_edge.train.rows import RowAdamW, clip_gradients
 
 Progress = Callable[[str], None]
 EXTRA_RATE = 10.0
@@ -128,7 +129,7 @@ def _fit(
     popularity = np.bincount(examples.column[examples.log.item[examples.wanted]], minlength=len(model.bias)) + 1.0
     sampler = torch.from_numpy(popularity / popularity.sum())
     modules = nn.ModuleDict({"net": model} if extra is None else {"net": model, "extra": extra})
-    optimizer = torch.optim.AdamW(_groups(model, config, extra), weight_decay=config.weight_decay)
+    optimizer = RowAdamW(_groups(model, config, extra), weight_decay=config.weight_decay)
     course = Course(modules, optimizer, np.random.default_rng(config.seed))
     if validate:
         course.values.append(validate())
@@ -191,7 +192,10 @@ def _epoch(
             )
         course.optimizer.zero_grad(set_to_none=True)
         whole.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 5.0)
+        if model.sparse:
+            clip_gradients(model, 5.0)
+        else:
+            nn.utils.clip_grad_norm_(model.parameters(), 5.0)
         course.optimizer.step()
         total, count = total + loss.item(), count + 1
     model.eval()

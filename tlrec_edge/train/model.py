@@ -12,6 +12,8 @@ from tlrec_edge.features import TowerInputs
 
 PAD = -1e9
 """Added to the attention logit of a padded position."""
+MANY_ROWS = 100_000
+"""Larger tables of ids get sparse gradients: a step then costs what it touches, not the whole table."""
 AGES = 12
 """Buckets of age in days, by powers of two."""
 
@@ -195,8 +197,9 @@ class TwoTower(nn.Module):
         super().__init__()
         self.config = config
         self.tower = ItemTower(config) if config.content else None
-        self.history_id = nn.Embedding(items, config.width)
-        self.candidate_id = nn.Embedding(candidates, config.width)
+        self.history_id = nn.Embedding(items, config.width, sparse=items > MANY_ROWS)
+        self.candidate_id = nn.Embedding(candidates, config.width, sparse=candidates > MANY_ROWS)
+        self.sparse = self.history_id.sparse or self.candidate_id.sparse
         self.bias = nn.Parameter(torch.zeros(candidates))
         self.encoder = ENCODERS[config.size](config)
         self.position_bias = nn.Parameter(torch.zeros(config.history))

@@ -14,13 +14,15 @@ from numpy.typing import NDArray
 from tlrec_edge.data.dataset import Bools, Dataset, Interactions, Ints, ItemTable
 from tlrec_edge.data.task import Task
 from tlrec_edge.features import FeatureEncoder, TowerInputs, hash_tokens
-from tlrec_edge.train.factors import low_rank
+from tlrec_edge.train.factors import low_rank, right_vectors
 
 Floats = NDArray[np.float32]
 BUCKETS = 8_192
 TEXT_WIDTH = 64
 KNOTS = 33
 MAX_TEXTS = 20_000
+MAX_GROUPS = 1_000_000
+"""Baskets or users up to which a dense vector of each is held (0.6 KB)."""
 DOMAIN_ITEMS = 50
 """Items with a number that a domain needs to have knots of its own."""
 
@@ -148,7 +150,10 @@ def cooccurrence_vectors(log: Interactions, rows: Ints, items: int, width: int, 
     rank = min(width, min(normal.shape) - 1)
     vectors = np.zeros((items, width), np.float32)
     if rank > 0:
-        _, values, axes = low_rank(normal, rank)
+        if normal.shape[0] <= MAX_GROUPS:
+            _, values, axes = low_rank(normal, rank)
+        else:
+            values, axes = right_vectors(normal, rank)
         unit = axes * values / np.sqrt(by_item.clip(1))[:, None]
         vectors[:, :rank] = unit / np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), 1e-9)
         vectors[by_item == 0] = 0.0
