@@ -72,6 +72,7 @@ def test_a_column_is_the_ridge_on_its_nearest_items() -> None:
 def test_items_that_nobody_bought_have_no_neighbours() -> None:
     x = sp.csr_array(np.array([[1, 1, 0], [1, 0, 0]], np.float32))
     assert SparseEase(x, np.arange(3, dtype=np.int32)).weights(1.0).toarray()[2].tolist() == [0, 0, 0]
+    assert SparseEase(x, np.array([2], np.int32)).weights(1.0).nnz == 0
 
 
 def test_nearest_are_the_largest_but_the_own() -> None:

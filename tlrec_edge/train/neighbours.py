@@ -82,6 +82,10 @@ class SparseEase:
         weights = self.weights(penalty, wanted).tocsr()
         return lambda history, columns=ALL: (history @ weights)[:, columns].toarray()
 
+    def _shared(self, one: Ints, other: Ints) -> Floats:
+        """Return the co-occurrence counts of pairs (n,)."""
+        return np.asarray(self.gram[one, other]) if len(one) else np.zeros(0, np.float32)  # of none, scipy's is sparse
+
     def _solve(self, columns: Ints, penalty: float) -> tuple[Ints, NDArray[np.bool_], Floats]:
         near = self.gram[columns]
         near.data = near.data / np.sqrt(self.count[near.indices])  # cosine, but for the column's own norm
@@ -89,13 +93,13 @@ class SparseEase:
         one, other = np.triu_indices(SUPPORT)
         both = present[:, one] & present[:, other]  # (batch, pairs)
         value = np.zeros(both.shape, np.float32)
-        value[both] = self.gram[support[:, one][both], support[:, other][both]]
+        value[both] = self._shared(support[:, one][both], support[:, other][both])
         gram = np.zeros((len(columns), SUPPORT, SUPPORT))
         gram[:, one, other] = gram[:, other, one] = value
         gram[:, np.arange(SUPPORT), np.arange(SUPPORT)] += penalty
         shared = np.zeros((len(columns), SUPPORT, 1))
         row, _ = np.nonzero(present)
-        shared[present, 0] = self.gram[columns[row], support[present]]
+        shared[present, 0] = self._shared(columns[row], support[present])
         return support, present, np.linalg.solve(gram, shared)[:, :, 0].astype(np.float32)
 
 
