@@ -42,7 +42,11 @@ def make_large(monkeypatch: pytest.MonkeyPatch, largest: int = 10) -> None:
 
 @pytest.mark.parametrize("power", [0.0, 0.25])
 @pytest.mark.parametrize("penalty", [1.0, 100.0])
-def test_ease_on_all_items_as_neighbours_is_ease(power: float, penalty: float) -> None:
+@pytest.mark.parametrize("entries", [100, neighbours.ENTRIES])
+def test_ease_on_all_items_as_neighbours_is_ease(
+    power: float, penalty: float, entries: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(neighbours, "ENTRIES", entries)
     x, columns = binary(300, 40), np.arange(0, 40, 2, dtype=np.int32)
     wanted = Ease(x, columns, power).weights(penalty)
     sparse = SparseEase(x, columns, power)

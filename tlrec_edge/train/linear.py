@@ -27,7 +27,8 @@ ITEMS = 20_000
 """EASE is exact up to so many items (or users, where they are fewer); beyond, it rests on each candidate's nearest."""
 LARGEST = ITEMS**2
 """Entries of the largest dense matrix that is formed."""
-NEIGHBOURS = 200
+NEIGHBOURS = 1000
+"""Items that weigh for a candidate in itemCF of large data."""
 
 
 def user_item(log: Interactions, n_users: int, n_items: int) -> sp.csr_array:

@@ -13,9 +13,10 @@ from tlrec_edge.train.ranking import ALL, Columns
 Floats = NDArray[np.float32]
 SUPPORT = 50
 """Items a candidate's weights may rest on. On Online Retail 50 of 3,943 reach .268 of exact EASE's .273 NDCG@10."""
-PAIRS = 400_000_000
+PAIRS = 200_000_000
 """Co-occurring pairs that are counted, about 8 bytes each; with more, the heaviest users show a draw of their items."""
-BATCH = 256
+BATCH, ENTRIES = 256, 2_000_000
+"""Columns that are solved together, and the co-occurrence counts that are sorted for them."""
 
 
 def thin(x: sp.csr_array, pairs: int) -> sp.csr_array:
@@ -66,8 +67,7 @@ class SparseEase:
         places = np.arange(len(self.columns))[wanted]
         size = np.zeros(len(self.columns), np.int64)
         data, item = [], []
-        for first in range(0, len(places), BATCH):
-            part = places[first : first + BATCH]
+        for part in self._batches(places):
             support, present, weight = self._solve(self.columns[part], penalty)
             size[part] = present.sum(1)
             data.append(weight[present])
@@ -81,6 +81,12 @@ class SparseEase:
         """Solve the columns ``wanted`` once and return the scorer of a history."""
         weights = self.weights(penalty, wanted).tocsr()
         return lambda history, columns=ALL: (history @ weights)[:, columns].toarray()
+
+    def _batches(self, places: Ints) -> list[Ints]:
+        """Split places so that a batch holds at most BATCH columns and about ENTRIES counts."""
+        entries = np.cumsum(np.diff(self.gram.indptr)[self.columns[places]], dtype=np.int64) // ENTRIES
+        by_size = np.arange(len(places)) // BATCH
+        return np.split(places, np.flatnonzero(np.diff(entries) | np.diff(by_size)) + 1)
 
     def _shared(self, one: Ints, other: Ints) -> Floats:
         """Return the co-occurrence counts of pairs (n,)."""
