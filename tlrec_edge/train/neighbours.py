@@ -64,7 +64,7 @@ class SparseEase:
 
     def weights(self, penalty: float, wanted: Columns = ALL) -> sp.csc_array:
         """Return the item-item weights (items, C); only ``wanted``, rising places among the columns, are solved."""
-        places = np.arange(len(self.columns))[wanted]
+        places = np.arange(len(self.columns), dtype=np.int32)[wanted]
         size = np.zeros(len(self.columns), np.int64)
         data, item = [], []
         for part in self._batches(places):
