@@ -61,14 +61,14 @@ def _candidates(context: Context) -> dict[str, Candidate]:
     scratch = choose(context, "scratch")
     found = {
         "popularity": _with_parts(scratch, context, ("bias",)),
-        "linear": _with_parts(scratch, context, ("wide", "bias")),
+        "linear": _with_parts(scratch, context, ("wide", "rest", "bias")),
         "scratch": scratch,
     }
     if context.source is not None:
         tuned = choose(context, "finetune")
         shared = replace(context, linear=tuned.choices.linear)
         found |= {mode: tuned if mode == "finetune" else choose(shared, mode) for mode in MODES if mode != "scratch"}
-        found["pooled"] = _with_parts(tuned, context, ("wide", "bias"))
+        found["pooled"] = _with_parts(tuned, context, ("wide", "rest", "bias"))
     return found
 
 
