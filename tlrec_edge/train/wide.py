@@ -16,6 +16,7 @@ from tlrec_edge.metrics import METRICS, clustered, rank_of_positive
 from tlrec_edge.train.factors import Factors
 from tlrec_edge.train.linear import (
     Ease,
+    column_cut,
     empty,
     group_counts,
     interest_ridge,
@@ -36,6 +37,8 @@ USER_POWER = 0.25
 """How much less a heavy user weighs in the item-item weights that are served (see ``Ease``)."""
 A_COLUMN, A_ROW = 50, 200
 """How many weights the sparse item-item part keeps a candidate, then a history item."""
+DENSE = 30_000_000
+"""Item-item weights up to which a baseline tries the cut."""
 MAX_GROUPS = 4000
 
 
@@ -65,12 +68,13 @@ def sales_prior(dataset: Dataset, rows: Ints) -> NDArray[np.float32]:
 @dataclass(frozen=True)
 class LinearChoice:
     """What validation chose for EASE: the penalty, the weight of log popularity beside it, the half-life of popularity
-    in days, and the NDCG reached (NaN: nothing was chosen)."""
+    in days, how many weights a candidate keeps (None: all), and the NDCG reached (NaN: nothing was chosen)."""
 
     penalty: float = 1000.0
     popularity_weight: float = 0.005
     ndcg: float = float("nan")
     half_life: float | None = None
+    cut: int | None = None
 
     @property
     def on_edge(self) -> bool:
@@ -100,10 +104,15 @@ class LinearData:
 
 
 def choose_linear(
-    task: Task, data: LinearData, say: Callable[[str], None] | None = None, user_power: float = 0.0
+    task: Task,
+    data: LinearData,
+    say: Callable[[str], None] | None = None,
+    user_power: float = 0.0,
+    cut: bool = False,
 ) -> LinearChoice:
     """Choose EASE's penalty and the weight of popularity beside it by NDCG@10 on the task's rows; popularity fades
-    where that is shown to help. Without rows return the default.
+    where that is shown to help, and so, with ``cut``, are all but a candidate's largest weights dropped. Without rows
+    return the default.
     """
     if not len(task.rows) or not data.train.nnz:
         return LinearChoice()
@@ -133,6 +142,11 @@ def choose_linear(
         if say:
             say(f"EASE penalty {PENALTIES[best]:g}: best validation NDCG@10 so far {found[best][1].ndcg:.4f}")
     scores, choice, reached = found[best]
+    for place in (best - 1, best) if cut and data.train.shape[1] * len(data.columns) <= DENSE else ():
+        weights = column_cut(solver.weights(PENALTIES[place]), A_COLUMN)
+        trial = tune(question.pick((history @ weights).toarray()), plain, LinearChoice(PENALTIES[place], cut=A_COLUMN))
+        if trial[1].ndcg > choice.ndcg and shown(trial[2], reached, asked.rows.user):
+            scores, choice, reached = trial
     for half_life, prior in fading(task).items():
         _, faded, values = tune(scores, question.pick_items(prior), replace(choice, half_life=half_life))
         if faded.ndcg > choice.ndcg and shown(values, reached, asked.rows.user):
