@@ -153,6 +153,8 @@ def test_a_lift_of_fewer_than_two_users_has_no_interval(users: list[int]) -> Non
     assert lift.verdict == "no difference shown"
 
 
-@pytest.mark.parametrize(("counts", "value"), [([5, 5, 5, 5], 0.0), ([0, 0, 0, 8], 0.75), ([1, 3], 0.25), ([0, 0], NAN)])
+@pytest.mark.parametrize(
+    ("counts", "value"), [([5, 5, 5, 5], 0.0), ([0, 0, 0, 8], 0.75), ([1, 3], 0.25), ([0, 0], NAN)]
+)
 def test_gini_by_hand(counts: list[int], value: float) -> None:
     assert gini(np.array(counts)) == pytest.approx(value, nan_ok=True)

@@ -100,7 +100,7 @@ def paired_lift(values: Array, over: Array, users: NDArray[np.integer], draws: i
     return lift_of_totals(np.bincount(code, weights=values - over), np.bincount(code), draws, seed)
 
 
-def lift_of_totals(total: Array, count: NDArray[np.integer], draws: int = 2000, seed: int = 0) -> Lift:
+def lift_of_totals(total: NDArray[Any], count: NDArray[np.integer], draws: int = 2000, seed: int = 0) -> Lift:
     """Compare from each user's summed difference (u,) and number of rows (u,); NaN where fewer than two can vary."""
     nan = float("nan")
     if not len(count):

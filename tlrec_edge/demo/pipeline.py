@@ -35,7 +35,7 @@ from tlrec_edge.train.cards import quality_card, transfer_card
 from tlrec_edge.train.config import TrainConfig
 from tlrec_edge.train.evaluate import Entry, Evaluation, baseline_entries, evaluate, model_entry, pool
 from tlrec_edge.train.pretrain import pretrain
-from tlrec_edge.train.ranking import rank_rows
+from tlrec_edge.train.ranking import rank_whole
 from tlrec_edge.train.served import bundle_scorer, history_of
 
 MODES = {"target-only": "scratch", "zero-shot": "zero-shot", "finetune": "finetune"}
@@ -202,7 +202,7 @@ def run_fold(
     models["compressed"] = compressed.model
     entries: dict[str, Entry] = {
         **baseline_entries(None, dataset),
-        "ease": lambda _: rank_rows(ease, ease_task),
+        "ease": lambda _: rank_whole(ease, ease_task),
         **{name: model_entry(model, dataset) for name, model in models.items()},
     }
     return Fold(models, compressed.steps, evaluate(dataset, target, entries, tasks=tasks), tasks.final.dropped)
@@ -227,7 +227,7 @@ def _cards(new_users: Evaluation, warm: Evaluation, source: EdgeModel, folds: in
 def _with_bundle(evaluation: Evaluation, dataset: Dataset, task: Task, bundle: Path) -> Evaluation:
     """Add the bundle itself, asked the way a service asks it."""
     with Recommender.open(bundle, verify="full") as recommender:
-        ranking = rank_rows(bundle_scorer(recommender, dataset, task), task)
+        ranking = rank_whole(bundle_scorer(recommender, dataset, task), task)
     return replace(evaluation, rankings={**evaluation.rankings, "bundle": ranking})
 
 
