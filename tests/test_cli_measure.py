@@ -41,6 +41,15 @@ def test_slices_are_printed_when_asked_and_always_in_json(work: Path) -> None:
     assert "Slices" not in ok(*call).stdout
 
 
+def test_a_page_shows_the_evaluation(work: Path, tmp_path: Path) -> None:
+    page = tmp_path / "report.html"
+    ok("evaluate", work / "model", work / "ds", "--domain", "small", "--no-target-only", "--report", page)
+    html = page.read_text("utf-8")
+    for words in ("Evaluation on small", "By length of history", "By time", "NDCG@10 among all", "ease"):
+        assert words in html
+    assert html.count("<svg") >= 4
+
+
 def test_two_evaluations_are_compared_by_user(work: Path, tmp_path: Path) -> None:
     call = ("evaluate", work / "model", work / "ds", "--domain", "small", "--no-target-only")
     ok(*call, "--per-user", tmp_path / "first.csv")

@@ -45,6 +45,9 @@ def report_options(command: Callable[..., None]) -> Callable[..., None]:
             "--against", type=click.Path(path_type=Path),
             help="Compare, paired by user, with the model in the --per-user file of another evaluation.",
         ),
+        click.option(
+            "--report", "page", type=click.Path(path_type=Path), callback=out_file, help="Write an HTML page of it."
+        ),
         json_option,
     )):  # fmt: skip
         command = option(command)
@@ -73,7 +76,7 @@ def report_options(command: Callable[..., None]) -> Callable[..., None]:
 def evaluate(
     model: Path, dataset: Path, domain: str, candidates: Path | None, fold: int | None, target_only: bool,
     ease_penalty: tuple[float, ...], ks: tuple[int, ...], slices: bool, per_user: Path | None, against: Path | None,
-    as_json: bool,
+    page: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Evaluate MODEL (a model or bundle folder) on the test rows of DATASET, always beside the baselines.
 
@@ -116,7 +119,7 @@ def evaluate(
         ],
     }
     _compare(report, result, "model", data, against)
-    _finish(report, result, data, ks, slices, per_user, as_json)
+    _finish(report, result, data, ks, slices, per_user, page, as_json)
 
 
 @click.command()
@@ -132,7 +135,7 @@ def evaluate(
 @report_options
 def crossval(
     dataset: Path, domain: str, source: Path | None, modes: tuple[str, ...], epochs: int, seed: int | None,
-    ks: tuple[int, ...], slices: bool, per_user: Path | None, against: Path | None, as_json: bool,
+    ks: tuple[int, ...], slices: bool, per_user: Path | None, against: Path | None, page: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Adapt to users new to the target and evaluate, on every fold of DATASET (split new-users), pooled."""
     from dataclasses import replace
@@ -155,7 +158,7 @@ def crossval(
         if name == "auto":
             report["notes"].append(f"auto took {', '.join(taken)} on {len(result.taken)} folds")
     _compare(report, result.evaluation, result.names[0], data, against)
-    _finish(report, result.evaluation, data, ks, slices, per_user, as_json)
+    _finish(report, result.evaluation, data, ks, slices, per_user, page, as_json)
 
 
 def _compare(report: dict[str, Any], result: Evaluation, name: str, data: Dataset, against: Path | None) -> None:
@@ -171,8 +174,9 @@ def _compare(report: dict[str, Any], result: Evaluation, name: str, data: Datase
 
 def _finish(
     report: dict[str, Any], result: Evaluation, data: Dataset, ks: tuple[int, ...], slices: bool, per_user: Path | None,
-    as_json: bool,
+    page: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
+    from tlrec_edge.report import render
     from tlrec_edge.train.per_user import write_per_user
 
     if report["dropped"]:
@@ -180,6 +184,9 @@ def _finish(
         report["notes"].append(f"test rows not asked: {why}")
     if per_user is not None:
         write_per_user(per_user, result, data.users)
+    if page is not None:
+        section = {**report, "title": report["domain"], "lift": list(report["lift"].values())}
+        page.write_text(render({"title": f"Evaluation on {report['domain']}", "sections": [section]}), "utf-8")
     if as_json:
         click.echo(json.dumps(report, ensure_ascii=False))
     else:

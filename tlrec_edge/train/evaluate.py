@@ -178,12 +178,16 @@ def _rank_target_only(tasks: Tasks, dataset: Dataset, config: TrainConfig) -> Ra
 
 
 def model_entry(model: EdgeModel, dataset: Dataset) -> Entry:
-    """Rank with a model; one trained on the target alone sees the target's histories alone."""
+    """Rank with a model; one trained on the target alone sees the target's histories alone.
+
+    The entry raises LeakError where the model, by its own account, has learned what it must not know.
+    """
 
     def rank(tasks: Tasks) -> Ranking:
-        check_model(dataset, tasks, model.about)
         task = tasks.final.target_only() if model.about.get("mode") == "scratch" else tasks.final
-        return rank_whole(model.scorer(dataset, task), task)
+        scorer = model.scorer(dataset, task)
+        check_model(dataset, tasks, model.about)
+        return rank_whole(scorer, task)
 
     return rank
 
