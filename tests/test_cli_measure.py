@@ -78,7 +78,9 @@ def test_one_user_and_no_time_are_figures_without_errors(tmp_path: Path) -> None
     assert "no figures by period: the test rows have no time" in found["notes"]
     assert (found["users"], found["lift"]["model"]["se"], found["lift"]["model"]["low"]) == (1, None, None)
     assert "NaN" not in json.dumps(found)
-    assert "no difference shown" in ok(*call, "--slices").stdout
+    shown = ok(*call, "--slices").stdout
+    assert "no difference shown" in shown
+    assert "too few users" in shown
 
 
 def test_rows_without_negatives_have_one_ranking(work: Path, tmp_path: Path) -> None:

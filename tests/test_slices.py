@@ -159,6 +159,7 @@ def test_a_slice_holds_both_sides_and_their_lift_in_its_own_order() -> None:
     assert [(line["slice"], line["tests"], line["users"]) for line in lines] == [("0", 2, 2), ("5-19", 2, 2)]
     assert lines[0]["ndcg@10"] == pytest.approx((1 + 1 / np.log2(3)) / 2)
     assert (lines[0]["over.ndcg@10"], lines[0]["lift"]["of"], lines[0]["lift"]["over"]) == (0.5, "model", "ease")
+    assert lines[0]["lift"]["verdict"] == "too few users"
     assert lines[0]["lift"]["ndcg@10"] == pytest.approx(lines[0]["ndcg@10"] - 0.5)
 
 

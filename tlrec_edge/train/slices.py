@@ -15,6 +15,8 @@ from tlrec_edge.train.linear import popularity
 
 Labels = NDArray[np.str_]
 UNKNOWN = "unknown"
+FEW = 10
+"""Users a slice needs for a verdict: with fewer, errors clustered by user are too small."""
 HISTORY = {"0": 0, "1-4": 1, "5-19": 5, "20-99": 20, "100+": 100}
 """Name -> the shortest history it holds, in interactions of all domains."""
 USER = ("no history", "none in the target", "known in the target")
@@ -108,16 +110,18 @@ def slice_table(slices: Mapping[str, Labels], user: Ints, model: Side, over: Sid
         present = np.unique(label).tolist()
         for name in [n for n in ORDER.get(by, sorted(present)) if n in present]:
             at = label == name
-            lines.append({"by": by, "slice": name, "tests": int(at.sum()), "users": len(np.unique(user[at]))})
+            users = len(np.unique(user[at]))
+            line: dict[str, Any] = {"by": by, "slice": name, "tests": int(at.sum()), "users": users}
             values = {}
             for side, prefix in ((model, ""), (over, "over.")):
                 values[prefix] = METRICS["ndcg"](side.rank[at], 10)
                 mean = clustered(values[prefix], user[at])
-                lines[-1] |= measured({
+                line |= measured({
                     f"{prefix}ndcg@10": mean.mean, f"{prefix}ndcg@10.se": mean.se,
                     f"{prefix}recall@10": float(METRICS["hr"](side.rank[at], 10).mean()),
                 })  # fmt: skip
-            lines[-1]["lift"] = lift_json(model.name, over.name, paired_lift(values[""], values["over."], user[at]))
+            lift = lift_json(model.name, over.name, paired_lift(values[""], values["over."], user[at]))
+            lines.append({**line, "lift": lift if users >= FEW else {**lift, "verdict": "too few users"}})
     return lines
 
 
