@@ -13,6 +13,8 @@ Data = Mapping[str, Any]
 Cell = tuple[str, str]
 """HTML, and a style class."""
 _DEFAULT_TITLE = "tlrec-edge report"
+_DRAWN = ("history", "period", "popularity", "domain")
+"""The slices that are drawn; the others have few lines and stand in the JSON."""
 _PERCENTILES = ("p50", "p90", "p99", "p99.9", "max")
 
 
@@ -67,14 +69,21 @@ def _section(section: Data) -> str:
     parts = [f"<h2>{text(title)}</h2>", f'<p class="soft">{", ".join(counts)}</p>' if counts else ""]
     if section.get("note"):
         parts.append(f"<p>{text(section['note'])}</p>")
+    parts += [f'<p class="soft">{text(note)}</p>' for note in section.get("notes") or []]
     parts.append(f'<div class="plots">{plots.quality(title, rows)}{plots.lift(title, lifts)}</div>')
     parts.append(_quality_table(rows) + _lift_table(lifts))
+    slices = section.get("slices") or []
+    drawn = [plots.slices(by, [line for line in slices if line.get("by") == by]) for by in _DRAWN]
+    parts.append(f'<div class="plots">{"".join(drawn)}</div>' if any(drawn) else "")
     return "".join(parts)
 
 
 def _quality_table(rows: Sequence[Data]) -> str:
     best = max((row.get("ndcg@10") or 0.0 for row in rows), default=0.0)
-    columns = {"ndcg@10.by_user": "mean by user", "hr@10": "HR@10", "mrr@10": "MRR@10", "auc": "AUC"}
+    columns = {
+        "ndcg@10.by_user": "mean by user", "hr@10": "HR@10", "mrr@10": "MRR@10", "auc": "AUC",
+        "full.ndcg@10": "NDCG@10 among all", "coverage@10": "share of catalogue shown",
+    }  # fmt: skip
     columns = {key: name for key, name in columns.items() if any(key in row for row in rows)}
     lines = []
     for row in rows:

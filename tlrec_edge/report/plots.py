@@ -63,6 +63,29 @@ def interval(row: Row) -> tuple[float, float]:
     return low, value + 1.96 * error if high is None else float(high)
 
 
+def slices(by: str, rows: Rows) -> str:
+    """NDCG@10 of the model and the best baseline in every slice of one kind."""
+
+    def mark(axes: Any, at: int, row: Row) -> None:
+        for key, shift, colour in (("ndcg@10", -0.16, "ours"), ("over.ndcg@10", 0.16, "other")):
+            if row.get(key) is not None:
+                axes.errorbar(row[key], at + shift, xerr=row.get(f"{key}.se") or 0.0, color=ink(colour), **_DOT)
+
+    lift = (rows[0].get("lift") or {}) if rows else {}
+    return _by_row(
+        rows, "ndcg@10", lambda row: f"{row.get('slice', '')} ({row.get('tests') or 0:,})", mark,
+        "NDCG@10, mean ± 1 standard error",
+        margin=0.08,
+        title=_BY.get(by, f"By {by}"),
+        label=f"NDCG@10 by {by}",
+        caption=f"Blue: {lift.get('of', 'the model')}. Grey: {lift.get('over', 'the best baseline')}. "
+        "In brackets: test rows.",
+    )  # fmt: skip
+
+
+_BY = {"history": "By length of history", "period": "By time", "popularity": "By popularity of the item, in tenths"}
+
+
 def ratios(rows: Rows) -> str:
     """Quality after each compression step over that of the uncompressed model."""
 

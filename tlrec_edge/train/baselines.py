@@ -9,7 +9,7 @@ import scipy.sparse as sp
 
 from tlrec_edge.data.task import Task, Tasks
 from tlrec_edge.train.linear import Ease, column_cut, item_cf, popularity
-from tlrec_edge.train.ranking import Floats, Ranking, Scorer, rank_rows
+from tlrec_edge.train.ranking import Floats, Ranking, Scorer, rank_whole
 from tlrec_edge.train.wide import LinearChoice, LinearData, choose_linear, log_popularity
 
 
@@ -69,4 +69,4 @@ class TunedEase:
 
     def __call__(self, tasks: Tasks) -> Ranking:
         scorer, task, self.choice = tuned_ease(tasks, self.target_only)
-        return rank_rows(scorer, task)
+        return rank_whole(scorer, task)
