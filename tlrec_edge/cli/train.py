@@ -166,7 +166,7 @@ def adapt(
     from tlrec_edge.train.adapt import adapt as run
     from tlrec_edge.train.adapt import config_of
     from tlrec_edge.train.artifact import EdgeModel, check_target
-    from tlrec_edge.train.auto import adapt_auto
+    from tlrec_edge.train.auto import adapt_auto, needed_errors
     from tlrec_edge.train.checkpoint import resumable
 
     check_target(out)
@@ -204,8 +204,10 @@ def adapt(
         echo_table(
             ["candidate", "validation NDCG@10", "paired lift (SE)", ""],
             rows,
-            "chosen: the simplest that none beats by 2 SE",
+            f"chosen: the simplest that none beats by {needed_errors(len(table) - 1):.1f} SE (of {len(table)}, one)",
         )
-    click.echo(f"{out}: {about['mode']}, {model.candidates:,} candidates, {about['choices']['epochs']} epochs")
+    choice = about.get("choice", about["mode"])
+    click.echo(f"{out}: {choice}, {model.candidates:,} candidates, {about['choices']['epochs']} epochs")
     if about["source"] is None:
-        click.echo("transfer: none (the model learns from the target alone)")
+        fell = f"; auto fell back on {choice}" if table and start is not None else ""
+        click.echo(f"transfer: none (the model learns from the target alone{fell})")
