@@ -33,7 +33,7 @@ def test_slices_are_printed_when_asked_and_always_in_json(work: Path) -> None:
         assert sum(line["tests"] for line in found["slices"] if line["by"] == by) == found["tests"]
     model = next(row for row in found["rows"] if row["name"] == "model")
     assert {"full.ndcg@10", "full.ndcg@10.se", "coverage@10", "gini@10", "recall@10.by_user"} <= set(model)
-    assert set(found["lift"]) == {"pooling", "model", "transfer"}
+    assert set(found["lift"]) == {"pooling", "model", "model-fading", "transfer"}
     assert all(lift["low"] <= lift["ndcg@10"] <= lift["high"] for lift in found["lift"].values())
     shown = ok(*call, "--slices").stdout
     for words in ("none in the target", "10 most bought", "NDCG@10 among all", "catalogue shown", "2024-"):
@@ -99,7 +99,7 @@ def test_crossval_pools_every_fold(work: Path, tmp_path: Path) -> None:
     one = json.loads(ok("evaluate", work / "model", work / "ds", "--domain", "small", "--json").stdout)
     assert found["tests"] > one["tests"]
     names = [row["name"] for row in found["rows"]]
-    assert names == ["popularity", "itemcf", "ease-target", "ease", "finetune", "target-only"]
+    assert names == ["popularity", "itemcf", "ease-target", "ease", "ease-fading", "finetune", "target-only"]
     assert {"pooling", "model", "transfer", "model: target-only"} <= set(found["lift"])
     assert found["folds"] == [{"finetune": "finetune", "target-only": "scratch"}] * 3
     assert {line["lift"]["of"] for line in found["slices"]} == {"finetune"}

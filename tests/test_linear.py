@@ -237,6 +237,7 @@ def test_a_bias_fades_where_fashion_changes_and_only_there() -> None:
     assert half_life in HALF_LIVES
     task = make_tasks(data, data.domains).final
     np.testing.assert_allclose(model.bias, log_popularity(task, half_life)[model.rows(data)[task.candidates]])
-    assert choose_linear(make_tasks(data, data.domains).choose, LinearData.of(task)).half_life is not None
+    choosing = make_tasks(data, data.domains).choose
+    assert choose_linear(choosing, LinearData.of(choosing), fade=True).half_life is not None
     steady = adapt(train_fixtures.dataset(), ("small",), "scratch", None, CONFIG)
     assert steady.about["choices"]["half_life"] is None

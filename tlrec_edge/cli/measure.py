@@ -97,15 +97,15 @@ def evaluate(
     contender = open_contender(model, data)
     other = other_data(model, contender.about, data)
     data = with_candidates(data, candidates)
-    tuned = {"ease-target": TunedEase(target_only=True), "ease": TunedEase(target_only=False)}
     entries = baseline_entries(
         contender.config if target_only and contender.mode != "scratch" else None, data, ease_penalty
     )
+    tuned = {name: entry for name, entry in entries.items() if isinstance(entry, TunedEase)}
     tasks = make_tasks(data, target, contender.fold if fold is None else fold)
     with progress("evaluate") as say:
         # The model comes first, so that one of another domain is refused before the baselines are fitted.
         ranked = contender.entry(tasks)
-        result = run(data, target, {**entries, **tuned, "model": lambda _: ranked}, say=say, tasks=tasks)
+        result = run(data, target, {**entries, "model": lambda _: ranked}, say=say, tasks=tasks)
     report = result.to_json(ks if 10 in ks else (10, *ks))
     choices = {name: entry.choice for name, entry in tuned.items() if entry.choice is not None}
     report |= {

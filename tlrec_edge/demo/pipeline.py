@@ -178,7 +178,7 @@ def run_fold(
     compressed = compress(models["finetune"], dataset, CompressConfig(seed=knobs.seed), tasks=tasks)
     models["compressed"] = compressed.model
     entries: dict[str, Entry] = {
-        **baseline_entries(None, dataset),
+        **baseline_entries(None, dataset, fading=False),
         "ease": lambda _: rank_whole(ease, ease_task),
         **{name: model_entry(model, dataset) for name, model in models.items()},
     }

@@ -52,11 +52,12 @@ def _rows(task: Task) -> np.ndarray[tuple[int], np.dtype[np.int32]]:
     return rows
 
 
-def tuned_ease(tasks: Tasks, target_only: bool) -> tuple[Scorer, Task, LinearChoice]:
-    """Choose EASE's penalty, cut and popularity (weight, half-life) on validation, then fit it for the test."""
+def tuned_ease(tasks: Tasks, target_only: bool, fade: bool = False) -> tuple[Scorer, Task, LinearChoice]:
+    """Choose EASE's penalty, cut and weight of popularity on validation, then fit it for the test; with ``fade`` also
+    how fast popularity fades, where the data has time."""
     choose = tasks.choose.target_only() if target_only else tasks.choose
     final = tasks.final.target_only() if target_only else tasks.final
-    choice = choose_linear(choose, LinearData.of(choose, _rows(choose)), cut=True)
+    choice = choose_linear(choose, LinearData.of(choose, _rows(choose)), cut=True, fade=fade)
     return ease_scorer(final, choice), final, choice
 
 
@@ -65,8 +66,9 @@ class TunedEase:
     """EASE tuned on validation, as an entry of an evaluation; ``choice`` is what the last ranking chose."""
 
     target_only: bool
+    fade: bool = False
     choice: LinearChoice | None = None
 
     def __call__(self, tasks: Tasks) -> Ranking:
-        scorer, task, self.choice = tuned_ease(tasks, self.target_only)
+        scorer, task, self.choice = tuned_ease(tasks, self.target_only, self.fade)
         return rank_whole(scorer, task)

@@ -15,7 +15,7 @@ from tlrec_edge.errors import DataError
 from tlrec_edge.metrics import METRICS, Lift, describe, gini, measured, paired_lift
 from tlrec_edge.train.adapt import adapt
 from tlrec_edge.train.artifact import EdgeModel
-from tlrec_edge.train.baselines import ease_scorer, item_cf_scorer, popularity_scorer, tuned_ease
+from tlrec_edge.train.baselines import TunedEase, ease_scorer, item_cf_scorer, popularity_scorer
 from tlrec_edge.train.config import TrainConfig
 from tlrec_edge.train.leaks import check_model, check_tasks
 from tlrec_edge.train.linear import popularity
@@ -27,7 +27,7 @@ Entry = Callable[[Tasks], Ranking]
 """From the tasks of one target and fold to the ranks of its test questions."""
 TARGET_ONLY = ("popularity", "ease-target", "target-only")
 """Rows that know nothing but the target: what transfer has to beat."""
-BASELINES = (*TARGET_ONLY, "itemcf", "ease")
+BASELINES = (*TARGET_ONLY, "itemcf", "ease", "ease-fading")
 
 
 class Catalogue(NamedTuple):
@@ -85,8 +85,9 @@ class Evaluation:
         return max((n for n in names if n in self.rankings), key=lambda name: float(self.values(name).mean()))
 
     def lifts(self, model: str = "model") -> dict[str, tuple[str, str]]:
-        """Name the pairs that are compared: the pooled linear part, the model over it, and transfer as a whole."""
-        pairs = {"pooling": ("ease", "ease-target"), "model": (model, "ease")}
+        """Name the pairs that are compared: the pooled linear part, the model over it (also where its popularity fades
+        as the model's may), and transfer as a whole."""
+        pairs = {"pooling": ("ease", "ease-target"), "model": (model, "ease"), "model-fading": (model, "ease-fading")}
         if any(name in self.rankings for name in TARGET_ONLY):
             pairs["transfer"] = (model, self.best_target_only())
         return {key: pair for key, pair in pairs.items() if set(pair) <= set(self.rankings) and pair[0] != pair[1]}
@@ -145,25 +146,23 @@ class Evaluation:
         return slice_table(self.slices, self._any.user, *sides)
 
 
-def baseline_entries(config: TrainConfig | None, dataset: Dataset, penalties: Sequence[float] = ()) -> dict[str, Entry]:
-    """Return the baselines by name; with ``config`` the fair target-only model stands among them."""
+def baseline_entries(
+    config: TrainConfig | None, dataset: Dataset, penalties: Sequence[float] = (), fading: bool = True
+) -> dict[str, Entry]:
+    """Return the baselines by name; with ``config`` the fair target-only model stands among them, with ``fading`` and
+    times EASE beside a popularity that fades."""
 
     def simple(make: Callable[[Task], Scorer]) -> Entry:
         return lambda tasks: rank_whole(make(tasks.final), tasks.final)
 
-    def tuned(target_only: bool) -> Entry:
-        def rank(tasks: Tasks) -> Ranking:
-            scorer, task, _ = tuned_ease(tasks, target_only)
-            return rank_whole(scorer, task)
-
-        return rank
-
     entries: dict[str, Entry] = {
         "popularity": simple(popularity_scorer),
         "itemcf": simple(item_cf_scorer),
-        "ease-target": tuned(True),
-        "ease": tuned(False),
+        "ease-target": TunedEase(target_only=True),
+        "ease": TunedEase(target_only=False),
     }
+    if fading and dataset.has_time:
+        entries["ease-fading"] = TunedEase(target_only=False, fade=True)
     for penalty in penalties:
         entries[f"ease({penalty:g})"] = simple(lambda task, p=penalty: ease_scorer(task, LinearChoice(p, 0.0)))  # type: ignore[misc]
     if config is not None:

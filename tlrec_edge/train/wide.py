@@ -109,10 +109,11 @@ def choose_linear(
     say: Callable[[str], None] | None = None,
     user_power: float = 0.0,
     cut: bool = False,
+    fade: bool = False,
 ) -> LinearChoice:
-    """Choose EASE's penalty and the weight of popularity beside it by NDCG@10 on the task's rows; popularity fades
-    where that is shown to help, and so, with ``cut``, are all but a candidate's largest weights dropped. Without rows
-    return the default.
+    """Choose EASE's penalty and the weight of popularity beside it by NDCG@10 on the task's rows; where
+    that is shown to help, all but a candidate's largest weights are dropped (with ``cut``) and popularity fades (with
+    ``fade``). Without rows return the default.
     """
     if not len(task.rows) or not data.train.nnz:
         return LinearChoice()
@@ -147,7 +148,7 @@ def choose_linear(
         trial = tune(question.pick((history @ weights).toarray()), plain, LinearChoice(PENALTIES[place], cut=A_COLUMN))
         if trial[1].ndcg > choice.ndcg and shown(trial[2], reached, asked.rows.user):
             scores, choice, reached = trial
-    for half_life, prior in fading(task).items():
+    for half_life, prior in fading(task).items() if fade else ():
         _, faded, values = tune(scores, question.pick_items(prior), replace(choice, half_life=half_life))
         if faded.ndcg > choice.ndcg and shown(values, reached, asked.rows.user):
             choice = faded
