@@ -34,7 +34,7 @@ COMMANDS = {
 }
 
 MODULES = {
-    "core": ("errors", "version", "metrics", "features", "topk", "rowwise", "data.names", "data.times"),
+    "core": ("errors", "version", "metrics", "features", "topk", "rowwise", "parallel", "data.names", "data.times"),
     "bundle": ("layout", "ids", "bundle", "bundle_check", "bundle_writer"),
     "runtime": (
         *("", "runtime", "history", "states", "catalogue", "cold", "graph", "bookkeeping"),

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +21,7 @@ from tlrec_edge.data.store import load_dataset, save_dataset
 from tlrec_edge.data.task import Task, make_tasks
 from tlrec_edge.demo.story import tell
 from tlrec_edge.export import Parity, export_bundle
+from tlrec_edge.parallel import side_by_side
 from tlrec_edge.quantize import CompressConfig, Step, compress
 from tlrec_edge.report import render
 from tlrec_edge.tables import TableWriter
@@ -157,28 +154,11 @@ def run_folds(
 ) -> list[Fold]:
     """Run folds side by side, one process and one thread for each core."""
     jobs = [(out, target, knobs, fold) for fold in folds]
-    with _one_thread_each(), ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as workers:
-        done = []
-        for fold, result in zip(folds, workers.map(_fold_job, jobs), strict=True):
-            say(f"  {'warm shoppers' if fold is None else f'fold {fold + 1}'} done")
-            done.append(result)
-        return done
-
-
-@contextmanager
-def _one_thread_each() -> Iterator[None]:
-    """Let child processes compute with one thread each: small matrices gain nothing from more."""
-    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-    before = {name: os.environ.get(name) for name in names}
-    os.environ.update(dict.fromkeys(names, "1"))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+    done = []
+    for fold, result in zip(folds, side_by_side(_fold_job, jobs), strict=True):
+        say(f"  {'warm shoppers' if fold is None else f'fold {fold + 1}'} done")
+        done.append(result)
+    return done
 
 
 def _fold_job(job: tuple[Path, tuple[str, ...], TrainConfig, int | None]) -> Fold:
