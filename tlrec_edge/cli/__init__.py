@@ -11,8 +11,8 @@ from tlrec_edge.version import VERSION
 
 COMMANDS = {
     "prepare": "prepare", "pretrain": "train", "adapt": "train", "evaluate": "train", "compress": "build",
-    "export": "build", "study": "study",
-    "inspect": "use", "verify": "use", "score": "use", "recommend": "use", "similar": "use", "bench": "bench", "synth": "synth", "demo": "demo",
+    "export": "build", "study": "study", "curve": "study", "inspect": "use", "verify": "use", "score": "use",
+    "recommend": "use", "similar": "use", "bench": "bench", "synth": "synth", "demo": "demo",
 }  # fmt: skip
 """Command -> module of this package, in the order of the pipeline."""
 

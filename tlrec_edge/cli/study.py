@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -18,14 +18,11 @@ from tlrec_edge.cli.common import (
     figure,
     json_option,
     open_dataset,
+    out_file,
     out_folder,
     parse_domains,
     progress,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 
 FOLD_HELP = "Split new-users: the users of this fold are new to the target.  [default: none, users keep their past]"
 
@@ -155,3 +152,82 @@ def _lift(lift: Mapping[str, Any] | None) -> tuple[str, str]:
     if lift is None:
         return "", ""
     return f"{lift['ndcg@10']:+.4f} ({figure(lift['se'])})", "" if "no " in lift["verdict"] else lift["verdict"]
+
+
+def _shares(_: click.Context, option: click.Parameter, given: str) -> tuple[float, ...]:
+    try:
+        found = tuple(float(part) for part in given.split(","))
+    except ValueError as error:
+        raise click.BadParameter(f"{given!r} is no list of numbers such as 0.05,1", param=option) from error
+    if not all(0 < share <= 1 for share in found):
+        raise click.BadParameter(f"{given!r}: a share lies above 0 and at most at 1", param=option)
+    return found
+
+
+@click.command()
+@dataset_argument
+@domain_option
+@click.option(
+    "--from", "source", type=click.Path(path_type=Path), required=True, help="Source model, made by pretrain."
+)
+@click.option(
+    "--shares", default="0.01,0.05,0.2,1", show_default=True, callback=_shares,
+    help="Shares of the target's users to learn from.",
+)  # fmt: skip
+@click.option("--auto", is_flag=True, help="Also let --mode auto choose at every share: several times the work.")
+@click.option("--epochs", type=click.IntRange(0), help="Most passes over the target.  [default: the source's]")
+@click.option(
+    "--out", type=click.Path(path_type=Path), required=True, callback=out_file,
+    help="Page to write, as curve.html; the figures stand in a .json beside it.",
+)  # fmt: skip
+@run_options
+def curve(
+    dataset: Path, domain: str, source: Path, shares: tuple[float, ...], auto: bool, epochs: int | None, out: Path,
+    fold: int | None, seeds: tuple[int, ...], processes: int | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Tell how much of the target's data transfer stands for.
+
+    Test NDCG@10 by the share of the target's users that may be learned from, chosen with and validated on: scratch
+    beside finetune and the baselines. The smaller share is part of the larger one; the test is always the same.
+    """
+    from tlrec_edge.report import render
+    from tlrec_edge.train.curve import ROWS, CurvePlan
+    from tlrec_edge.train.curve import curve as run
+
+    data = open_dataset(dataset)
+    target = parse_domains(domain, data.domains)
+    plan = CurvePlan(dataset, target, source, shares, fold, seeds, epochs)
+    with progress("curve") as say:
+        report = run(plan, (*ROWS, "auto") if auto else ROWS, say, processes).to_json()
+    page = {
+        "title": f"Does transfer to {report['domain']} pay?", "target": _title(report), "plain_words": report["words"],
+        "curve": report["points"],
+    }  # fmt: skip
+    out.write_text(render(page), encoding="utf-8")
+    out.with_suffix(".json").write_text(json.dumps(report, ensure_ascii=False, indent=1), encoding="utf-8")
+    if as_json:
+        click.echo(json.dumps(report, ensure_ascii=False))
+    else:
+        show_curve(report)
+        click.echo(f"page: {out}")
+
+
+def show_curve(report: Mapping[str, Any]) -> None:
+    """Print a learning curve as one table and in words."""
+    points = report["points"]
+    names = [line["name"] for line in points[0]["lines"]]
+    rows = [
+        [
+            f"{100 * point['share']:g} %", f"{point['users']:,}", f"{point['rows']:,}",
+            *(_with_error(line) for line in point["lines"]), *_lift(point["lift"]),
+        ]
+        for point in points
+    ]  # fmt: skip
+    head = ["share", "users", "rows", *names, "lift (SE)", "at 2 SE"]
+    echo_table(head, rows, f"{_title(report)}; test NDCG@10 (SE clustered by user); lift: finetune over scratch")
+    for point in points:
+        for line in point["lines"]:
+            if line["why"]:
+                click.echo(f"note: {line['name']} with {100 * point['share']:g} %: {line['why']}")
+    for words in report["words"]:
+        click.echo(words)
