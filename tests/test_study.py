@@ -92,7 +92,7 @@ def test_a_fold_of_new_users_asks_its_own_questions(folder: Path, tmp_path: Path
     data = train_fixtures.dataset("new-users")
     save_dataset(data, tmp_path / "ds")
     plan = Plan(tmp_path / "ds", ("small",), ("big",), QUICK, tmp_path / "models", fold=1)
-    found = study(plan, ("zero-shot", "finetune, source shuffled"))  # in processes of their own
+    found = study(plan, ("zero-shot", "finetune, source shuffled"), processes=1)
     np.testing.assert_array_equal(found.users, make_tasks(data, ("small",), 1).final.rows.user)
     assert {len(line.values) for line in found.lines.values()} == {len(found.users)}
     assert "From a source whose users and items are shuffled" in found.words()[-1]
@@ -128,14 +128,14 @@ def test_wrong_plans_are_refused_before_any_work(plan: Plan) -> None:
 def test_the_command_prints_the_table_and_keeps_it(folder: Path, tmp_path: Path) -> None:
     call = (
         "study", folder, "--domain", "small", "--epochs", 1, "--pretrain-epochs", 1, "--only", "popularity",
-        "--only", "finetune - wide", "--processes", 1,
+        "--only", "finetune - wide", "--processes",
     )  # fmt: skip
-    shown = ok(*call, "--out", tmp_path / "out").stdout
+    shown = ok(*call, 2, "--out", tmp_path / "out").stdout
     assert "small, users who keep their past: 240 tests of 240 users" in shown
     for words in ("popularity", "scratch", "finetune - wide", "over scratch (SE)", "one verdict in twenty"):
         assert words in shown
     kept = json.loads((tmp_path / "out" / "study.json").read_text("utf-8"))
-    assert kept == json.loads(ok(*call, "--json").stdout)
+    assert kept == json.loads(ok(*call, 1, "--json").stdout)
     assert [row["name"] for row in kept["rows"]] == ["popularity", "scratch", "finetune", "finetune - wide"]
     assert EdgeModel.load(tmp_path / "out" / "sources" / "plain-0").about["domains"] == ["big"]
     assert "no row 'x'" in refused("study", folder, "--domain", "small", "--only", "x")
