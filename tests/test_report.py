@@ -53,6 +53,7 @@ def results(name: str = "name") -> dict[str, Any]:
     other = {"over.ndcg@10": 0.1, "over.ndcg@10.se": 0.01}
     step = {"step": name, "ndcg@10": 0.2, "ratio": 0.99, "se": 0.01, "bytes": 2_000_000, "kept": False, "why": name}
     times = {"p50": 20.0, "p90": 30.0, "p99": 90.0, "p99.9": 4000.0, "max": 1e6}
+    line = {"name": name, "ndcg@10": 0.2, "ndcg@10.se": 0.01}
     shape = {"scenario": "single-stream", "state": "encoded", "shape": "100 candidates", "scored": 100, "qps": 5e4}
     return {
         "title": name,
@@ -74,6 +75,10 @@ def results(name: str = "name") -> dict[str, Any]:
                     {"by": "user", "slice": "no history", "tests": 4, **quality, **other, "lift": lift},
                 ],
             }
+        ],
+        "curve": [
+            {"share": 0.05, "users": 5, "rows": 9, "lines": [line, {"name": "b", "ndcg@10": None}], "lift": lift},
+            {"share": 1.0, "users": 99, "rows": 400, "lines": [line], "lift": None},
         ],
         "sizes": [{"name": name, "bytes": 1234}],
         "compression": [step, {**step, "kept": True, "se": 0}],
@@ -102,7 +107,7 @@ def html() -> str:
 
 def test_every_part_is_there(html: str) -> None:
     page = Page(html)
-    assert page.tags.count("svg") == 9
+    assert page.tags.count("svg") == 10
     for words in (
         "0.2000",
         "+0.0200",

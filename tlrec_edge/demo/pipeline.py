@@ -21,6 +21,7 @@ from tlrec_edge.data.store import load_dataset, save_dataset
 from tlrec_edge.data.task import Task, make_tasks
 from tlrec_edge.demo.story import tell
 from tlrec_edge.export import Parity, export_bundle
+from tlrec_edge.parallel import side_by_side
 from tlrec_edge.quantize import CompressConfig, Step, compress
 from tlrec_edge.report import render
 from tlrec_edge.tables import TableWriter
@@ -29,7 +30,6 @@ from tlrec_edge.train.artifact import EdgeModel
 from tlrec_edge.train.baselines import tuned_ease
 from tlrec_edge.train.cards import quality_card, transfer_card
 from tlrec_edge.train.config import TrainConfig
-from tlrec_edge.train.crossval import side_by_side
 from tlrec_edge.train.evaluate import Entry, Evaluation, baseline_entries, evaluate, model_entry, pool
 from tlrec_edge.train.pretrain import pretrain
 from tlrec_edge.train.ranking import rank_whole
@@ -154,8 +154,11 @@ def run_folds(
 ) -> list[Fold]:
     """Run folds side by side, one process and one thread for each core."""
     jobs = [(out, target, knobs, fold) for fold in folds]
-    names = ["warm shoppers" if fold is None else f"fold {fold + 1}" for fold in folds]
-    return side_by_side(_fold_job, jobs, lambda at: say(f"  {names[at]} done"))
+    done = []
+    for fold, result in zip(folds, side_by_side(_fold_job, jobs), strict=True):
+        say(f"  {'warm shoppers' if fold is None else f'fold {fold + 1}'} done")
+        done.append(result)
+    return done
 
 
 def _fold_job(job: tuple[Path, tuple[str, ...], TrainConfig, int | None]) -> Fold:

@@ -1,4 +1,4 @@
-"""From a demo's results to the page; every part is left out where its results are absent."""
+"""From results, as those of a demo, to the page; every part is left out where its results are absent."""
 
 from __future__ import annotations
 
@@ -76,6 +76,30 @@ def _section(section: Data) -> str:
     drawn = [plots.slices(by, [line for line in slices if line.get("by") == by]) for by in _DRAWN]
     parts.append(f'<div class="plots">{"".join(drawn)}</div>' if any(drawn) else "")
     return "".join(parts)
+
+
+def _curve(data: Data) -> str:
+    points = data.get("curve") or []
+    names = dict.fromkeys(str(line.get("name", "")) for point in points for line in point.get("lines") or [])
+    rows = []
+    for point in points:
+        reached = {str(line.get("name", "")): line for line in point.get("lines") or []}
+        cells = [(f"{100 * point['share']:g} %", ""), (number(point.get("users")), ""), (number(point.get("rows")), "")]
+        for name in names:
+            line = reached.get(name) or {}
+            error = line.get("ndcg@10.se")
+            shown = f" <small>± {number(error)}</small>" if error is not None else ""
+            cells.append((number(line.get("ndcg@10")) + shown, ""))
+        rows.append((cells, ""))
+    lifts = _lift_table(
+        [
+            {**point["lift"], "of": f"{100 * point['share']:g} %: {point['lift'].get('of')}"}
+            for point in points
+            if point.get("lift")
+        ]
+    )
+    table = _table(["share", "users", "rows", *map(text, names)], rows, caption="NDCG@10 on the test rows ± SE.")
+    return f"<h2>How much of the target it takes</h2>{plots.curve(points)}{table}{lifts}" if points else ""
 
 
 def _quality_table(rows: Sequence[Data]) -> str:
@@ -264,6 +288,7 @@ def _class(name: str) -> str:
 
 _PARTS: tuple[Callable[[Data], str], ...] = (
     _lead,
+    _curve,
     _quality,
     _compression,
     _parity,

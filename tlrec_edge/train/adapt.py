@@ -132,7 +132,9 @@ def choose(context: Context, mode: str) -> Candidate:
         epochs = result.epochs
     draft.net.requires_grad_(False).eval()
     linear = LinearChoice() if mode == "zero-shot" else context.linear
-    linear = linear or choose_linear(task, LinearData.of(task, draft.vocabulary.rows), context.say, USER_POWER)
+    linear = linear or choose_linear(
+        task, LinearData.of(task, draft.vocabulary.rows), context.say, USER_POWER, cut=True
+    )
     model = _with_linear(draft, context, mode, linear)
     blend = choose_mix(model, context.dataset, task, mode, context.config.parts)
     return Candidate(mode, blended(model, task, blend), Choices(epochs, linear, blend))

@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from tlrec_edge.data.dataset import Dataset
 from tlrec_edge.data.store import load_dataset
 from tlrec_edge.data.task import make_tasks
 from tlrec_edge.errors import DataError, ModelError
+from tlrec_edge.parallel import side_by_side
 from tlrec_edge.train.adapt import adapt, check_source
 from tlrec_edge.train.artifact import EdgeModel
 from tlrec_edge.train.auto import adapt_auto
 from tlrec_edge.train.config import TrainConfig
 from tlrec_edge.train.evaluate import Evaluation, baseline_entries, evaluate, model_entry, pool
 from tlrec_edge.train.modes import MODES
-
-Job = TypeVar("Job")
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -70,9 +64,10 @@ def crossval(recipe: Recipe, dataset: Dataset, say: Callable[[str], None] = lamb
     """
     check(recipe, dataset)
     folds = dataset.split.folds
-    done = side_by_side(
-        _fold, [(recipe, fold) for fold in range(folds)], lambda at: say(f"fold {at + 1} of {folds} done")
-    )
+    done = []
+    for at, result in enumerate(side_by_side(_fold, [(recipe, fold) for fold in range(folds)])):
+        say(f"fold {at + 1} of {folds} done")
+        done.append(result)
     dropped = Counter[str]()
     for _, left_out, _ in done:
         dropped.update(left_out)
@@ -106,31 +101,3 @@ def _fold(job: tuple[Recipe, int]) -> tuple[Evaluation, Mapping[str, int], Mappi
     entries |= {name: model_entry(model, data) for name, model in models.items()}
     taken = {name: str(model.about.get("choice", model.about["mode"])) for name, model in models.items()}
     return evaluate(data, recipe.domains, entries, tasks=tasks), tasks.final.dropped, taken
-
-
-def side_by_side(
-    work: Callable[[Job], Result], jobs: Sequence[Job], done: Callable[[int], None] = lambda at: None
-) -> list[Result]:
-    """Run jobs in spawned processes, one thread for each core, and return their results in order."""
-    with _one_thread_each(), ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as workers:
-        results = []
-        for at, result in enumerate(workers.map(work, jobs)):
-            done(at)
-            results.append(result)
-        return results
-
-
-@contextmanager
-def _one_thread_each() -> Iterator[None]:
-    """Let child processes compute with one thread each: small matrices gain nothing from more."""
-    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-    before = {name: os.environ.get(name) for name in names}
-    os.environ.update(dict.fromkeys(names, "1"))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value

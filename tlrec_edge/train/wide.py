@@ -37,8 +37,6 @@ USER_POWER = 0.25
 """How much less a heavy user weighs in the item-item weights that are served (see ``Ease``)."""
 A_COLUMN, A_ROW = 50, 200
 """How many weights the sparse item-item part keeps a candidate, then a history item."""
-DENSE = 30_000_000
-"""Item-item weights up to which a baseline tries the cut."""
 MAX_GROUPS = 4000
 
 
@@ -143,9 +141,12 @@ def choose_linear(
         if say:
             say(f"EASE penalty {PENALTIES[best]:g}: best validation NDCG@10 so far {found[best][1].ndcg:.4f}")
     scores, choice, reached = found[best]
-    for place in (best - 1, best) if cut and data.train.shape[1] * len(data.columns) <= DENSE else ():
-        weights = column_cut(solver.weights(PENALTIES[place]), A_COLUMN)
-        trial = tune(question.pick((history @ weights).toarray()), plain, LinearChoice(PENALTIES[place], cut=A_COLUMN))
+    trials = []
+    for penalty in PENALTIES[max(best - 2, 0) : best + 1] if cut and not solver.by_user else ():
+        weights = column_cut(solver.weights(penalty), A_COLUMN)
+        trials.append(tune(question.pick((history @ weights).toarray()), plain, LinearChoice(penalty, cut=A_COLUMN)))
+    if trials:
+        trial = max(trials, key=lambda found: found[1].ndcg)
         if trial[1].ndcg > choice.ndcg and shown(trial[2], reached, asked.rows.user):
             scores, choice, reached = trial
     for half_life, prior in fading(task).items() if fade else ():
