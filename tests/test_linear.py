@@ -232,7 +232,7 @@ def changing_shop(seed: int = 0) -> Dataset:
 
 def test_a_bias_fades_where_fashion_changes_and_only_there() -> None:
     data = changing_shop()
-    model = adapt(data, data.domains, "scratch", None, CONFIG)
+    model = adapt(data, data.domains, "scratch", None, replace(CONFIG, without=("deep", "wide")))
     half_life = model.about["choices"]["half_life"]
     assert half_life in HALF_LIVES
     task = make_tasks(data, data.domains).final
