@@ -220,6 +220,7 @@ def _manifest(
             "text": list(model.features.text_columns),
             "categorical": {name: len(values) for name, values in model.features.vocabulary.items()},
             "numeric": list(model.features.quantiles),
+            "text_encoder": None if model.features.text is None else model.features.text.encoder,
         },
         "quality": dict(cards.get("quality", {})),
         "transfer": dict(cards.get("transfer", {"claim": "none", "why": "not measured"})),

@@ -49,7 +49,12 @@ class ColdItems:
             name: [values[min(i, len(values) - 1)] if values else "" for i in range(-1, most)]
             for name, values in self.encoder.vocabulary.items()
         }
-        self._run(self._encode(columns, most + 1, None))
+        self._run(self._encode(columns, most + 1, np.zeros((most + 1, self.encoder.vector_width), np.float32)))
+
+    def texts(self, features: Features) -> list[str]:
+        """Return the text that each item is read by. Raises DataError that names the item and the field."""
+        items = {as_text(key): values for key, values in features.items()}
+        return self.encoder.texts(self._columns(items), len(items))
 
     def extend(self, added: Added, features: Features, text_vectors: Floats | None) -> Added:
         """Return ``added`` with these items behind the old ones. Raises DataError that names the item and the field."""
@@ -92,7 +97,7 @@ class ColdItems:
     def _encode(
         self, columns: Mapping[str, list[Any]], n: int, text_vectors: Floats | None, homes: Sequence[str] | None = None
     ) -> TowerInputs:
-        width = self.encoder.text_table.shape[1]
+        width = self.encoder.vector_width
         if text_vectors is not None:
             try:
                 text_vectors = np.asarray(text_vectors, np.float32)

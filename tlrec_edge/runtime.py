@@ -221,16 +221,15 @@ class Recommender:
     def add_items(self, features: Features, text_vectors: Floats | None = None) -> None:
         """Add items nobody has bought yet: from now on they are candidates and may stand in histories.
 
-        ``features``: a mapping of columns for each new id. ``text_vectors`` (n, t) takes the place of the hashed words.
-        All items appear at once. Raises DataError for an id that exists or a value that is no number where the model
-        reads one, BundleError where there is no item tower.
+        ``features``: a mapping of columns for each new id. ``text_vectors`` (n, t) takes the place of the hashed words;
+        a model that reads texts by a pretrained encoder needs that encoder's vectors of ``item_texts``. All items
+        appear at once. Raises DataError for an id that exists, a value that is no number where the model reads one, or
+        vectors that are missing; BundleError where there is no item tower.
         """
-        if not isinstance(features, Mapping) or not all(isinstance(columns, Mapping) for columns in features.values()):
-            raise DataError(f"features: expected a mapping {{id: {{column: value}}}}, got {shown(features)}")
+        _check_features(features)
         with self._adding:
             catalogue = self._open()
-            if self._cold is None:
-                self._cold = ColdItems(self._bundle, self._threads)
+            cold = self._cold_items()
             ids = list(features)
             if len({as_text(item) for item in ids}) != len(ids) or "" in ids:
                 raise DataError("the ids to add must be unique and not empty")
@@ -238,7 +237,15 @@ class Recommender:
             if len(known):
                 raise DataError(f"item {as_text(ids[known[0]])!r:.80} is already in the bundle; leave it out")
             if ids:
-                self._catalogue = catalogue.with_added(self._cold.extend(catalogue.added, features, text_vectors))
+                self._catalogue = catalogue.with_added(cold.extend(catalogue.added, features, text_vectors))
+
+    @_translated
+    def item_texts(self, features: Features) -> list[str]:
+        """Return the texts of new items as the model reads them: what a text encoder is to be given."""
+        _check_features(features)
+        with self._adding:
+            self._open()
+            return self._cold_items().texts(features)
 
     def stats(self) -> dict[str, int]:
         """Return counts since the start, and this process's memory in bytes where the system tells it."""
@@ -251,11 +258,15 @@ class Recommender:
             raise BundleError(f"the recommender of {self._bundle.path} is closed; open it again")
         return catalogue
 
+    def _cold_items(self) -> ColdItems:
+        if self._cold is None:
+            self._cold = ColdItems(self._bundle, self._threads)
+        return self._cold
+
     def _check_graphs(self) -> None:
         self._builder.check()
         if self._bundle.has(ITEM_TOWER):
-            self._cold = ColdItems(self._bundle, self._threads)
-            self._cold.check()
+            self._cold_items().check()
 
     def _state(self, catalogue: Catalogue, user: User) -> UserState:
         if isinstance(user, UserState):
@@ -364,6 +375,11 @@ if hasattr(os, "register_at_fork"):
 
 def _is_whole(value: Any) -> bool:
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+
+
+def _check_features(features: Any) -> None:
+    if not isinstance(features, Mapping) or not all(isinstance(columns, Mapping) for columns in features.values()):
+        raise DataError(f"features: expected a mapping {{id: {{column: value}}}}, got {shown(features)}")
 
 
 def _check_k(k: Any) -> None:

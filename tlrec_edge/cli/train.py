@@ -73,6 +73,11 @@ def knob_options(command: Callable[..., None]) -> Callable[..., None]:
             "--without", multiple=True, callback=_some_of(WITHOUT), metavar="PART",
             help=f"Leave out parts of the model: {', '.join(WITHOUT)}; A,B or repeated.  [default: none]",
         ),
+        click.option(
+            "--text", metavar="ENCODER",
+            help="What texts are read by: hashed, wordllama or the folder of a sentence-transformers model as ONNX.  "
+            "[default: hashed]",
+        ),
         click.option("--logq", type=click.FloatRange(0, 1), help="Learn what is beyond popularity.  [default: 0]"),
         click.option(
             "--event-weight", "event_weights", multiple=True, callback=_event_weights, metavar="EVENT=WEIGHT",
@@ -157,7 +162,7 @@ def adapt(
 ) -> None:  # fmt: skip
     """Adapt to the target domain of DATASET; choices are made on its validation rows.
 
-    What is not given of --align, --augment, --logq and --event-weight is as the source was trained.
+    What is not given of --align, --augment, --text, --logq and --event-weight is as the source was trained.
     """
     from dataclasses import replace
     from functools import partial

@@ -16,7 +16,6 @@ from tlrec_edge.train.checkpoint import Checkpoint
 from tlrec_edge.train.config import PRETRAIN_STEPS, TrainConfig
 from tlrec_edge.train.draft import Context, Draft, examples_of, fit_net, fresh
 from tlrec_edge.train.fit import FitConfig, Progress
-from tlrec_edge.train.vocabulary import encode_features
 
 
 def pretrain(
@@ -82,7 +81,7 @@ def _aligned(draft: Draft, context: Context, aside: Ints, epochs: int) -> Draft:
     dataset, task = context.dataset, context.task
     mine = np.setdiff1d(task.candidates, aside)
     sides = [mine, aside] if len(aside) else [mine[dataset.item_domain[mine] == code] for code in task.target]
-    inputs = [encode_features(dataset, draft.model.features, rows) for rows in sides]
+    inputs = [context.inputs(draft.model.features, rows) for rows in sides]
     align = alignment(draft.net, inputs, context.config, epochs)
     if align is None:
         raise DataError(
