@@ -219,7 +219,7 @@ def curve(points: Rows) -> str:
         paint, height=3.4,
         title="NDCG@10 by share of the target's users",
         label="NDCG@10 by share of the target's users",
-        caption="Bands: one standard error, clustered by user. Lifts are paired on the same test rows, with less error.",
+        caption="Bands: one standard error, clustered by user. Lifts, paired on the same rows, have less error.",
     )  # fmt: skip
 
 
