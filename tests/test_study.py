@@ -16,6 +16,7 @@ from tlrec_edge.train import MODES, EdgeModel, adapt, adapt_auto
 from tlrec_edge.train.config import ALIGN, WITHOUT
 from tlrec_edge.train.evaluate import baseline_entries, evaluate, model_entry
 from tlrec_edge.train.study import VARIANTS, Plan, Study, study
+from tlrec_edge.train.trial import Line, Outcome
 
 from . import train_fixtures
 from .test_cli_pipeline import ok, refused, run
@@ -88,6 +89,30 @@ def test_the_words_follow_the_figures(found: Study) -> None:
     assert json.loads(json.dumps(found.to_json()))["tests"] == train_fixtures.USERS
 
 
+def told(plan: Plan, chosen: str, **shifts: float) -> str:
+    """Return the words of a study whose rows lie above or below scratch by what is given."""
+    rng = np.random.default_rng(0)
+    users = np.arange(400, dtype=np.int32)
+    base = rng.random(400)
+    lines = {
+        name: Line(name, (Outcome(0.2, base + shift + 0.01 * rng.random(400), chosen if name == "auto" else ""),))
+        for name, shift in {"scratch": 0.0, "finetune": 0.1, **shifts}.items()
+    }
+    return " ".join(Study(plan, users, lines).words())
+
+
+def test_the_words_say_what_was_not_shown_too(plan: Plan) -> None:
+    assert "Validation chose finetune (1 of 1 seeds). Transfer to small pays: +0.1" in told(plan, "finetune", auto=0.15)
+    assert "Transfer to small hurts: -0.1" in told(plan, "joint", auto=-0.15)
+    assert "No lift from transfer to small is shown: " in told(plan, "pooled", auto=-0.00001)
+    assert "Transfer to small does not pay: nothing that uses a source won" in told(plan, "linear", auto=0.1)
+    words = told(plan, "", **{"finetune + coral": 0.2, "finetune + augment": 0.1, "finetune - ids": 0.0})
+    for said in ("Finetune gained by: coral.", "Not shown to help finetune: augment.", "is worse without: ids."):
+        assert said in words
+    assert "shuffled: +0.0" in told(plan, "", **{"finetune, source shuffled": 0.05})
+    assert "better, not all of a lift is what the source knows" in told(plan, "", **{"finetune, source shuffled": 0.05})
+
+
 def test_a_fold_of_new_users_asks_its_own_questions(folder: Path, tmp_path: Path) -> None:
     data = train_fixtures.dataset("new-users")
     save_dataset(data, tmp_path / "ds")
@@ -117,6 +142,7 @@ def test_wrong_plans_are_refused_before_any_work(plan: Plan) -> None:
     for change, words in (
         ({"sources": ("big", "small")}, "small is both target and source"),
         ({"sources": ("huge",)}, "unknown domain 'huge'"),
+        ({"sources": ()}, "beside small there is no domain to transfer from"),
         ({"fold": 3}, "fold 3 does not exist"),
     ):
         with pytest.raises(DataError, match=words):

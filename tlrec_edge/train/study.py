@@ -153,20 +153,14 @@ class Study:
             return []
         target = ", ".join(self.plan.domains)
         count = Counter(outcome.chosen for outcome in auto.outcomes)
-        said = [
-            f"Validation chose {', '.join(f'{name} ({n} of {len(auto.outcomes)} seeds)' for name, n in count.items())}."
-        ]
-        best = self._best_target_only()
-        lift = compare(auto, best, self.users)
-        figure = f"{lift['ndcg@10']:+.4f} NDCG@10 (SE {lift['se'] or float('nan'):.4f}) over {best.name}"
-        ending = "the strongest row that knows the target alone"
+        chosen = ", ".join(f"{name} ({n} of {len(auto.outcomes)} seeds)" for name, n in count.items())
         if set(count) <= {"popularity", "linear", "scratch"}:
-            return [*said, f"Transfer to {target} does not pay: nothing that uses a source won on validation."]
-        pays = {"better": f"Transfer to {target} pays", "worse": f"Transfer to {target} hurts"}
-        return [
-            *said,
-            f"{pays.get(lift['verdict'], f'No lift from transfer to {target} is shown')}: {figure}, {ending}.",
-        ]
+            said = f"Transfer to {target} does not pay: nothing that uses a source won on validation."
+        else:
+            lift, figure = self._over_target_only(auto)
+            pays = {"better": f"Transfer to {target} pays", "worse": f"Transfer to {target} hurts"}
+            said = f"{pays.get(lift['verdict'], f'No lift from transfer to {target} is shown')}: {figure}."
+        return [f"Validation chose {chosen}.", said]
 
     def _changes(self) -> list[str]:
         found: dict[tuple[str, str], list[str]] = {}
@@ -185,14 +179,18 @@ class Study:
         line = self.lines.get(f"finetune, source {NOISE}")
         if line is None or line.why:
             return []
-        best = self._best_target_only()
-        lift = compare(line, best, self.users)
-        figure = f"{lift['ndcg@10']:+.4f} NDCG@10 (SE {lift['se'] or float('nan'):.4f}) over {best.name}"
-        caught = "not all of the lift is what the source knows" if lift["verdict"] == "better" else "as it should be"
-        return [f"From a source whose users and items are shuffled: {figure}, {lift['verdict']}: {caught}."]
+        lift, figure = self._over_target_only(line)
+        caught = "not all of a lift is what the source knows" if lift["verdict"] == "better" else "as it should be"
+        return [f"From a source whose users and items are shuffled: {figure}: {lift['verdict']}, {caught}."]
 
-    def _best_target_only(self) -> Line:
-        return best_of([line for name, line in self.lines.items() if name in TARGET_ONLY])
+    def _over_target_only(self, line: Line) -> tuple[dict[str, Any], str]:
+        """Return the lift over the strongest row that knows the target alone, and in words."""
+        lift = compare(line, best_of([self.lines[name] for name in TARGET_ONLY if name in self.lines]), self.users)
+        error = "-" if lift["se"] is None else f"{lift['se']:.4f}"
+        return (
+            lift,
+            f"{lift['ndcg@10']:+.4f} NDCG@10 (SE {error}) over {lift['over']}, the best of the target alone",
+        )
 
     def to_json(self) -> dict[str, Any]:
         plan = self.plan
@@ -211,21 +209,8 @@ def study(
     A variant that cannot be made here, as alignment without item features, keeps its row and says why. Raises
     DataError where the split asks no test question, for unknown domains, names or folds.
     """
-    known = [variant.name for variant in VARIANTS]
-    for name in names:
-        if name not in known:
-            raise DataError(f"the study has no row {name!r}; known: {'; '.join(known)}")
+    users = _check(plan, names)
     variants = [v for v in VARIANTS if not names or v.name in (*names, *REFERENCES)]
-    dataset = load_dataset(plan.folder)
-    dataset.domain_codes(plan.sources)
-    if shared := sorted(set(plan.domains) & set(plan.sources)):
-        raise DataError(f"{', '.join(shared)} is both target and source: leave it out of --domains")
-    rows = make_tasks(dataset, plan.domains, plan.fold).final.rows
-    if not len(rows):
-        raise DataError(
-            f"the split '{dataset.split.kind}' leaves no test question in {', '.join(plan.domains)}: "
-            "prepare with another --split"
-        )
     wanted = dict.fromkeys(v.source for v in variants if v.source)
     sources = [(plan, name, seed) for name in wanted for seed in plan.seeds]
     why = {}
@@ -243,4 +228,25 @@ def study(
     for name in REFERENCES:
         if lines[name].why:
             raise DataError(f"{name} cannot be made, so nothing can be compared with it: {lines[name].why}")
-    return Study(plan, rows.user, lines)
+    return Study(plan, users, lines)
+
+
+def _check(plan: Plan, names: Sequence[str]) -> Ints:
+    """Raise DataError for what cannot be studied; return who asks the test rows, (m,)."""
+    known = [variant.name for variant in VARIANTS]
+    for name in names:
+        if name not in known:
+            raise DataError(f"the study has no row {name!r}; known: {'; '.join(known)}")
+    dataset = load_dataset(plan.folder)
+    dataset.domain_codes(plan.sources)
+    if shared := sorted(set(plan.domains) & set(plan.sources)):
+        raise DataError(f"{', '.join(shared)} is both target and source: leave it out of --domains")
+    if not plan.sources:
+        raise DataError(f"beside {', '.join(plan.domains)} there is no domain to transfer from")
+    rows = make_tasks(dataset, plan.domains, plan.fold).final.rows
+    if not len(rows):
+        raise DataError(
+            f"the split '{dataset.split.kind}' leaves no test question in {', '.join(plan.domains)}: "
+            "prepare with another --split"
+        )
+    return rows.user
