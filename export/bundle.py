@@ -101,6 +101,8 @@ def export_bundle(
             "features.json": features_json(model.features.within(model.about["domains"])),
         }
         arrays["text_table"] = model.features.text_table.astype(np.float16)
+        if model.net.config.text:
+            arrays["candidate_text"] = model.net.text[: model.candidates].numpy().astype(np.float16)
     draft = path.parent / f".{path.name}.{os.getpid()}.unproven"
     write_bundle(draft, manifest, arrays, strings, blobs)
     try:

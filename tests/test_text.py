@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from tlrec_edge import Recommender
 from tlrec_edge.data.store import load_dataset
-from tlrec_edge.errors import DataError, MissingExtraError, ModelError
+from tlrec_edge.errors import BundleError, DataError, MissingExtraError, ModelError
 from tlrec_edge.features import FeatureEncoder, TextSource
 from tlrec_edge.train import EdgeModel, adapt, pretrain, text
 from tlrec_edge.train.contenders import open_contender
@@ -22,6 +23,7 @@ from tlrec_edge.train.text import open_encoder
 from tlrec_edge.train.vocabulary import encode_features, fit_features
 
 from . import bundle_factory, train_fixtures
+from .test_bundle import replace_array
 from .test_cli_pipeline import ok, refused
 
 export = pytest.importorskip("tlrec_edge.export")
@@ -141,6 +143,43 @@ def test_without_vectors_items_with_text_are_refused_and_those_without_added(bun
             rec.add_items({"x": {"title": "tea"}}, np.zeros((1, 16), np.float32))
         rec.add_items({"x": {"price": 3.0}})
         assert np.isfinite(rec.score(["b1"], ["x"])).all()
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_a_new_item_scores_as_those_with_the_nearest_texts(bundle: Path, model: EdgeModel, exact: bool) -> None:
+    texts = model.net.text[: model.candidates].numpy().astype(np.float16).astype(np.float32)
+    vector = model.features.project(Letters().encode(["wool no 90 for home wool"]))[0]
+    cosine = texts @ vector / np.linalg.norm(texts, axis=1)
+    near = np.argsort(-cosine, kind="stable")[:20]
+    weight = np.exp(5 * cosine[near]) / np.exp(5 * cosine[near]).sum()
+    with Recommender.open(bundle, exact=exact) as rec:
+        rec.add_items(LIKE, Letters().encode(rec.item_texts(LIKE)))
+        rec.add_items({"bare": {"price": 3.0}})
+        state = rec.user_state(["b1", "b5", "s2"])
+        known = rec.score(state, list(model.ids[: model.candidates]))
+        assert rec.score(state, ["new wool"])[0] == pytest.approx(float(known[near] @ weight), abs=1e-4)
+        every = dict(zip(*rec.recommend(state, 100, exclude=None)[:2], strict=True))
+        asked = ["s3", "bare", "new iron", "new wool", "new wool"]
+        together = rec.score(state, asked)
+        if exact:
+            assert together.tobytes() == np.array([every[item] for item in asked], np.float32).tobytes()
+            assert together.tobytes() == np.concatenate([rec.score(state, [item]) for item in asked]).tobytes()
+        else:
+            np.testing.assert_allclose(together, [every[item] for item in asked], atol=1e-5)
+
+
+def test_a_bundle_without_the_candidates_texts_adds_items_by_the_tower(bundle: Path, tmp_path: Path) -> None:
+    bundle_factory.build(tmp_path / "b")
+    with Recommender.open(tmp_path / "b") as rec:
+        rec.add_items({"x": {"title": "red mug"}, "y": {"title": "garden"}})
+        assert len(set(rec.score(["i1", "i2"], ["x", "y"]).tolist())) == 2
+
+
+def test_texts_of_another_width_are_damage(bundle: Path, tmp_path: Path) -> None:
+    shutil.copytree(bundle, tmp_path / "b")
+    replace_array(tmp_path / "b", "candidate_text.npy", np.load(bundle / "candidate_text.npy")[:, :3].copy())
+    with pytest.raises(BundleError, match=r"candidate_text\.npy is not as wide as text_table\.npy"):
+        Recommender.open(tmp_path / "b")
 
 
 def test_a_hashed_bundle_tells_the_texts_it_reads(tmp_path: Path) -> None:

@@ -223,8 +223,10 @@ class Recommender:
 
         ``features``: a mapping of columns for each new id. ``text_vectors`` (n, t) takes the place of the hashed words;
         a model that reads texts by a pretrained encoder needs that encoder's vectors of ``item_texts``. All items
-        appear at once. Raises DataError for an id that exists, a value that is no number where the model reads one, or
-        vectors that are missing; BundleError where there is no item tower.
+        appear at once. An item with text scores as the candidates with the nearest texts do, where the bundle holds
+        those, else by the item tower, which always makes its place in histories. Raises DataError for an id that
+        exists, a value that is no number where the model reads one, or vectors that are missing; BundleError where
+        there is no item tower.
         """
         _check_features(features)
         with self._adding:

@@ -129,12 +129,13 @@ def _words(source: TextSource | None) -> str:
 
 
 def _projection(encoder: TextEncoder, texts: list[str]) -> Floats:
-    """Fit the directions that the unit vectors of the texts take most, (encoder.width, t)."""
+    """Fit the directions in which the unit vectors of the texts differ most, (encoder.width, t): their PCA's axes."""
     if not any(texts):
         raise DataError(f"text encoder {encoder.name}: the items have no text; leave it out")
     vectors = encoder.encode(_some(texts))
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True).clip(1e-12)
-    _, axes = np.linalg.eigh(unit.T.astype(np.float64) @ unit)  # rising
+    centred = (unit - unit.mean(0)).astype(np.float64)
+    _, axes = np.linalg.eigh(centred.T @ centred)  # rising
     table: Floats = axes[:, ::-1][:, :TEXT_WIDTH].astype(np.float16).astype(np.float32)  # as a bundle stores it
     return table
 
