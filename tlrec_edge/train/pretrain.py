@@ -36,7 +36,7 @@ def pretrain(
         known &= log.time <= question_time(dataset, tested & ~inside)[log.user]
     mine = log.where(known)
     if not len(mine):
-        raise DataError(f"domain {', '.join(domains)} has no interaction before the test period")
+        raise DataError(f"domain {', '.join(domains)} has no interaction from before its users are tested")
     task = Task(
         domains, target, mine, mine, no_rows(), np.unique(mine.item),
         dataset.split.mask_seen, len(dataset.users), len(dataset.items),
