@@ -168,7 +168,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     everything = prepare_preset("online-retail", [given.file], SplitPlan("time")).dataset
-    logging.getLogger().setLevel(logging.WARNING)  # of the exporter's passes
+    logging.disable(logging.INFO)  # of the graph exporter
     window = make_window(everything, *WINDOWS[given.window])
     users = len(np.unique(window.user))
     print(f"{given.window}: {len(window.new)} new items, {len(window.user):,} purchases by {users:,} users with a past")
