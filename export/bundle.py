@@ -171,8 +171,8 @@ def _arrays(model: EdgeModel, past: Past, users: Ints) -> tuple[dict[str, NDArra
     }
     vectors = model.user_vectors(past, users) if len(users) else np.zeros((1, d), np.float32)
     tastes = _tastes(model, past, users) if len(users) else np.zeros((1, r), np.float32)
-    if model.rest.rank and mix.wide:
-        arrays |= {"taste_rows": taste_in, "taste_scale": (taste_scale * np.float32(mix.wide)).astype(np.float32)}
+    if model.rest.rank and mix.rest:
+        arrays |= {"taste_rows": taste_in, "taste_scale": (taste_scale * np.float32(mix.rest)).astype(np.float32)}
     limit = [exact_limit(d), exact_limit(r)]
     return arrays, [_power_of_two(2.0 * vectors, limit[0]), _power_of_two(4.0 * tastes, limit[1])], limit
 

@@ -30,12 +30,12 @@ HEAVY = {"torch", "onnx", "onnxscript", "pandas", "pyarrow", "scipy", "matplotli
 HEAVY |= {"wordllama", "tokenizers"}
 UNSAFE = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 COMMANDS = {
-    *("prepare", "pretrain", "adapt", "evaluate", "compress", "export"),
+    *("prepare", "pretrain", "adapt", "evaluate", "crossval", "study", "curve", "compress", "export"),
     *("inspect", "verify", "score", "recommend", "similar", "bench", "synth", "demo"),
 }
 
 MODULES = {
-    "core": ("errors", "version", "metrics", "features", "topk", "rowwise", "data.names", "data.times"),
+    "core": ("errors", "version", "metrics", "features", "topk", "rowwise", "parallel", "data.names", "data.times"),
     "bundle": ("layout", "ids", "bundle", "bundle_check", "bundle_writer"),
     "runtime": (
         *("", "runtime", "history", "states", "catalogue", "cold", "graph", "bookkeeping"),

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
-from tlrec_edge.data.dataset import Dataset
+from tlrec_edge.data.dataset import Dataset, Ints
 from tlrec_edge.data.store import split_hash
 from tlrec_edge.data.task import Task, Tasks, make_tasks
 from tlrec_edge.errors import ModelError
@@ -18,7 +18,7 @@ from tlrec_edge.train.draft import Context, Draft, examples_of, fit_net
 from tlrec_edge.train.fit import Progress
 from tlrec_edge.train.mix import Blend, choose_mix, served_bias
 from tlrec_edge.train.modes import MODES
-from tlrec_edge.train.ranking import ndcg, sample_rows
+from tlrec_edge.train.ranking import Floats, ndcg, sample_rows
 from tlrec_edge.train.wide import (
     USER_POWER,
     LinearChoice,
@@ -132,7 +132,9 @@ def choose(context: Context, mode: str) -> Candidate:
         epochs = result.epochs
     draft.net.requires_grad_(False).eval()
     linear = LinearChoice() if mode == "zero-shot" else context.linear
-    linear = linear or choose_linear(task, LinearData.of(task, draft.vocabulary.rows), context.say, USER_POWER)
+    linear = linear or choose_linear(
+        task, LinearData.of(task, draft.vocabulary.rows), context.say, USER_POWER, cut=True
+    )
     model = _with_linear(draft, context, mode, linear)
     blend = choose_mix(model, context.dataset, task, mode, context.config.parts)
     return Candidate(mode, blended(model, task, blend), Choices(epochs, linear, blend))
@@ -182,6 +184,11 @@ def _deep_ndcg(draft: Draft, dataset: Dataset) -> Callable[[], float]:
         draft.net.eval()
         # A copy without the vectors cached for an earlier epoch.
         now = replace(draft.model, bias=draft.net.bias.detach().numpy())
-        return ndcg(lambda users: sum(now.part_scores(past, users)[::3]), asked)  # type: ignore[arg-type, return-value]
+
+        def towers(users: Ints) -> Floats:
+            deep, *_, bias = now.part_scores(past, users)
+            return deep + bias
+
+        return ndcg(towers, asked)
 
     return value

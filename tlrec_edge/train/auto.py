@@ -1,8 +1,9 @@
-"""Choose how to transfer, or not to: the simplest candidate that no other beats by two standard errors."""
+"""Choose how to transfer, or not to: the simplest candidate that no other is shown to beat."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
+from statistics import NormalDist
 
 from tlrec_edge.data.dataset import Dataset
 from tlrec_edge.data.task import Tasks, make_tasks
@@ -41,8 +42,8 @@ def adapt_auto(
 ) -> tuple[EdgeModel, tuple[Contest, ...]]:  # fmt: skip
     """Try every mode on the validation rows and fit the winner; return it with the table that chose it.
 
-    A candidate takes over only with a paired lift of two standard errors, clustered by user. Raises DataError where
-    the split leaves no validation rows to choose by.
+    A candidate takes over only with a paired lift of ``needed_errors`` standard errors, clustered by user. Raises
+    DataError where the split leaves no validation rows to choose by.
     """
     check_source(source, dataset, domains)
     config = config or config_of(source)
@@ -54,21 +55,21 @@ def adapt_auto(
     values = {name: _validation(candidate, context) for name, candidate in candidates.items()}
     winner, table = _contest(values, tasks)
     model = settle(candidates[winner], replace(context, task=tasks.final, say=say), tasks, fold)
-    return model.with_about(auto=[asdict(line) for line in table]), table
+    return model.with_about(auto=[asdict(line) for line in table], choice=winner), table
 
 
 def _candidates(context: Context) -> dict[str, Candidate]:
     scratch = choose(context, "scratch")
     found = {
         "popularity": _with_parts(scratch, context, ("bias",)),
-        "linear": _with_parts(scratch, context, ("wide", "bias")),
+        "linear": _with_parts(scratch, context, ("wide", "rest", "bias")),
         "scratch": scratch,
     }
     if context.source is not None:
         tuned = choose(context, "finetune")
         shared = replace(context, linear=tuned.choices.linear)
         found |= {mode: tuned if mode == "finetune" else choose(shared, mode) for mode in MODES if mode != "scratch"}
-        found["pooled"] = _with_parts(tuned, context, ("wide", "bias"))
+        found["pooled"] = _with_parts(tuned, context, ("wide", "rest", "bias"))
     return found
 
 
@@ -87,14 +88,23 @@ def _validation(candidate: Candidate, context: Context) -> Array:
     return METRICS["ndcg"](rank_rows(candidate.model.scorer(context.dataset, task), task).rank, 10)
 
 
+def needed_errors(contenders: int) -> float:
+    """Return the standard errors of lift that one of several contenders needs.
+
+    Two for a single one; more for several, so that chance lifts any of them that far no more often (Bonferroni).
+    """
+    normal = NormalDist()
+    return -normal.inv_cdf(normal.cdf(-2.0) / max(contenders, 1))
+
+
 def _contest(values: dict[str, Array], tasks: Tasks) -> tuple[str, tuple[Contest, ...]]:
-    users = tasks.choose.rows.user
+    users, needed = tasks.choose.rows.user, needed_errors(len(values) - 1)
     best, lines = ORDER[0], []
     for name in ORDER:
         if name not in values:
             continue
         lift = paired_lift(values[name], values[best], users)
         lines.append((name, float(values[name].mean()), best, lift.mean, lift.se))
-        if lift.verdict == "better":
+        if lift.se > 0 and lift.mean > needed * lift.se:
             best = name
     return best, tuple(Contest(*line, line[0] == best) for line in lines)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import scipy.sparse as sp
 
 from tlrec_edge.data.task import Task, Tasks
-from tlrec_edge.train.linear import Ease, item_cf, popularity
-from tlrec_edge.train.ranking import Ranking, Scorer, rank_rows
+from tlrec_edge.train.linear import Ease, column_cut, item_cf, popularity
+from tlrec_edge.train.ranking import Floats, Ranking, Scorer, rank_whole
 from tlrec_edge.train.wide import LinearChoice, LinearData, choose_linear, log_popularity
 
 
@@ -30,7 +31,15 @@ def item_cf_scorer(task: Task, similarity: str = "jaccard") -> Scorer:
 def ease_scorer(task: Task, choice: LinearChoice) -> Scorer:
     """Score by EASE over the whole history plus weighted log popularity."""
     data = LinearData.of(task, _rows(task))
-    score = Ease(data.train, data.columns).scorer(choice.penalty)
+    solver = Ease(data.train, data.columns)
+    if choice.cut is None:
+        score = solver.scorer(choice.penalty)
+    else:
+        sparse = column_cut(solver.weights(choice.penalty), choice.cut)
+
+        def score(history: sp.csr_array) -> Floats:
+            return np.asarray((history @ sparse).toarray(), np.float32)
+
     prior = choice.popularity_weight * log_popularity(task, choice.half_life)
     return lambda users: score(data.history[users]) + prior
 
@@ -43,11 +52,12 @@ def _rows(task: Task) -> np.ndarray[tuple[int], np.dtype[np.int32]]:
     return rows
 
 
-def tuned_ease(tasks: Tasks, target_only: bool) -> tuple[Scorer, Task, LinearChoice]:
-    """Choose EASE's penalty and its popularity (weight, half-life) on validation, then fit it for the test."""
+def tuned_ease(tasks: Tasks, target_only: bool, fade: bool = False) -> tuple[Scorer, Task, LinearChoice]:
+    """Choose EASE's penalty, cut and weight of popularity on validation, then fit it for the test; with ``fade`` also
+    how fast popularity fades, where the data has time."""
     choose = tasks.choose.target_only() if target_only else tasks.choose
     final = tasks.final.target_only() if target_only else tasks.final
-    choice = choose_linear(choose, LinearData.of(choose, _rows(choose)))
+    choice = choose_linear(choose, LinearData.of(choose, _rows(choose)), cut=True, fade=fade)
     return ease_scorer(final, choice), final, choice
 
 
@@ -56,8 +66,9 @@ class TunedEase:
     """EASE tuned on validation, as an entry of an evaluation; ``choice`` is what the last ranking chose."""
 
     target_only: bool
+    fade: bool = False
     choice: LinearChoice | None = None
 
     def __call__(self, tasks: Tasks) -> Ranking:
-        scorer, task, self.choice = tuned_ease(tasks, self.target_only)
-        return rank_rows(scorer, task)
+        scorer, task, self.choice = tuned_ease(tasks, self.target_only, self.fade)
+        return rank_whole(scorer, task)

@@ -122,13 +122,18 @@ class Ease:
         return regular
 
 
-def keep_largest(weights: Floats, a_column: int, a_row: int) -> sp.csr_array:
-    """Keep the ``a_column`` largest weights by magnitude of each column, then the ``a_row`` largest of each row."""
+def column_cut(weights: Floats, most: int) -> sp.csr_array:
+    """Keep the ``most`` largest weights by magnitude of each column."""
     kept = np.zeros(weights.shape, bool)
     size = np.abs(weights)
-    top = np.argpartition(-size, min(a_column, len(size)) - 1, axis=0)[:a_column]
+    top = np.argpartition(-size, min(most, len(size)) - 1, axis=0)[:most]
     np.put_along_axis(kept, top, True, axis=0)
-    sparse = sp.csr_array(np.where(kept, weights, 0.0).astype(np.float32))
+    return sp.csr_array(np.where(kept, weights, 0.0).astype(np.float32))
+
+
+def keep_largest(weights: Floats, a_column: int, a_row: int) -> sp.csr_array:
+    """Keep the ``a_column`` largest weights by magnitude of each column, then the ``a_row`` largest of each row."""
+    sparse = column_cut(weights, a_column)
     for row in np.flatnonzero(np.diff(sparse.indptr) > a_row):
         values = sparse.data[sparse.indptr[row] : sparse.indptr[row + 1]]
         values[np.argsort(-np.abs(values), kind="stable")[a_row:]] = 0.0

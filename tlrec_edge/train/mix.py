@@ -13,10 +13,10 @@ from tlrec_edge.data.dataset import Bools, Dataset
 from tlrec_edge.data.task import Task
 from tlrec_edge.metrics import METRICS, rank_of_positive
 from tlrec_edge.train.artifact import EdgeModel, Mix, Past
+from tlrec_edge.train.config import PARTS
 from tlrec_edge.train.ranking import Floats, questions, sample_rows
 from tlrec_edge.train.wide import fading, log_popularity, shown
 
-PARTS = ("deep", "wide", "interest", "bias")
 LEAST_BIAS = 0.01
 """Weight of the bias, in units of its spread, where validation gives it none: an empty history falls back on it."""
 
@@ -35,7 +35,7 @@ class Blend:
     ndcg: float = float("nan")
 
 
-def choose_mix(model: EdgeModel, dataset: Dataset, task: Task, mode: str, use: Sequence[str] = PARTS) -> Blend:
+def choose_mix(model: EdgeModel, dataset: Dataset, task: Task, mode: str, use: Sequence[str] = tuple(PARTS)) -> Blend:
     """Choose the weights of the parts ``use`` on validation; the others get 0. The bias fades where that helps.
 
     Zero-shot takes equal spreads: it may not look at target labels.
@@ -44,8 +44,9 @@ def choose_mix(model: EdgeModel, dataset: Dataset, task: Task, mode: str, use: S
         return Blend(_even_mix(model, dataset, task))
     asked = sample_rows(task)
     if not len(asked.rows):
-        even = {"deep": 1.0, "wide": 10.0 if model.wide.nnz else 0.0, "interest": 0.0, "bias": 1.0}
-        return Blend(Mix(**{name: weight if name in use else 0.0 for name, weight in even.items()}))
+        linear = 10.0 if model.wide.nnz else 0.0
+        even = Mix(deep=1.0, wide=linear, rest=linear, bias=1.0)
+        return Blend(replace(even, **{name: 0.0 for name in PARTS if name not in use}))
     past = Past.of(task.history, model.rows(dataset), task.n_users, len(model.ids))
     question = questions(asked, asked.rows)
     scored = zip(PARTS, (question.pick(p) for p in model.part_scores(past, question.user)), strict=True)
@@ -53,7 +54,7 @@ def choose_mix(model: EdgeModel, dataset: Dataset, task: Task, mode: str, use: S
     best = plain = mix_parts(parts, question.valid)
     half_life = None
     for days, prior in fading(task).items() if "bias" in use else ():
-        faded = mix_parts([*parts[:3], question.pick_items(prior)], question.valid, start=plain.weights)
+        faded = mix_parts([*parts[:-1], question.pick_items(prior)], question.valid, start=plain.weights)
         if faded.ndcg > best.ndcg and shown(faded.values, plain.values, asked.rows.user):
             best, half_life = faded, days
     mix = Mix(*best.weights)
@@ -75,8 +76,8 @@ def _even_mix(model: EdgeModel, dataset: Dataset, task: Task) -> Mix:
     if not len(users):
         return Mix()
     spread = [float(np.std(part - part.mean(1, keepdims=True))) for part in model.part_scores(past, users)]
-    deep, wide, interest, bias = (1.0 / s if s > FLAT else 0.0 for s in spread)
-    return Mix(deep, wide, interest, 0.5 * bias)
+    *weights, bias = (1.0 / s if s > FLAT else 0.0 for s in spread)
+    return Mix(**dict(zip(PARTS, (*weights, 0.5 * bias), strict=True)))
 
 
 class Mixed(NamedTuple):

@@ -8,7 +8,7 @@ import numpy as np
 
 from tlrec_edge.data.dataset import TEST, Dataset, Ints
 from tlrec_edge.data.store import split_hash
-from tlrec_edge.data.task import Task, no_rows
+from tlrec_edge.data.task import BY_USER, Task, no_rows, question_time
 from tlrec_edge.errors import DataError
 from tlrec_edge.train.align import alignment
 from tlrec_edge.train.artifact import EdgeModel
@@ -22,16 +22,21 @@ def pretrain(
     dataset: Dataset, domains: tuple[str, ...], config: TrainConfig | None = None, say: Progress | None = None,
     kept: Checkpoint | None = None,
 ) -> EdgeModel:  # fmt: skip
-    """Train a model on the source domains: all their interactions before the test period.
+    """Train a model on the source domains: all their interactions before the test period, and where a split holds out
+    a user's last rows, none of a user's after a question in another domain.
 
     ``kept`` holds every epoch on disk (see ``checkpoint.resumable``).
     """
     config = config or TrainConfig()
     target = dataset.domain_codes(domains)
     log = dataset.interactions
-    mine = log.where(np.isin(log.domain, target) & (dataset.split.role != TEST))
+    inside, tested = np.isin(log.domain, target), dataset.split.role == TEST
+    known = inside & ~tested
+    if dataset.split.kind in BY_USER:
+        known &= log.time <= question_time(dataset, tested & ~inside)[log.user]
+    mine = log.where(known)
     if not len(mine):
-        raise DataError(f"domain {', '.join(domains)} has no interaction before the test period")
+        raise DataError(f"domain {', '.join(domains)} has no interaction from before its users are tested")
     task = Task(
         domains, target, mine, mine, no_rows(), np.unique(mine.item),
         dataset.split.mask_seen, len(dataset.users), len(dataset.items),

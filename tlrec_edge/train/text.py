@@ -52,18 +52,18 @@ class _Folder:
     """A sentence-transformers model that lies in a folder as ONNX: token vectors pooled by mean or by the first."""
 
     def __init__(self, path: Path) -> None:
-        try:
-            from tokenizers import Tokenizer
-        except ImportError as error:
-            raise MissingExtraError(f"text encoder {path}", "text") from error
-        import onnxruntime
-
         graph = next((path / name for name in ("onnx/model.onnx", "model.onnx") if (path / name).is_file()), None)
         if graph is None or not (path / "tokenizer.json").is_file():
             raise ModelError(
                 f"{path} holds no onnx/model.onnx beside a tokenizer.json; save the model there with "
                 "SentenceTransformer(name, backend='onnx').save_pretrained(folder)"
             )
+        try:
+            from tokenizers import Tokenizer
+        except ImportError as error:
+            raise MissingExtraError(f"text encoder {path}", "text") from error
+        import onnxruntime
+
         self.name = path.resolve().name
         self._tokenizer = Tokenizer.from_file(str(path / "tokenizer.json"))
         self._tokenizer.enable_truncation(_setting(path / "sentence_bert_config.json", "max_seq_length", 256))
