@@ -31,7 +31,8 @@ NEIGHBOURS = 20
 class Added:
     """Items added at run time; arrays as in the bundle. Never changed: adding more makes a new one.
 
-    An item scores as its ``near`` candidates do, by their ``share`` (n, k); where all shares are 0, by its own row.
+    An item scores as its ``near`` candidates do, by their ``share`` (n, k), plus its bias; where all shares are 0, by
+    its own row.
     """
 
     rows: Mapping[str, int]
@@ -130,12 +131,12 @@ class Catalogue:
             at = positions[late] - self.shape.candidates
             near, place = np.unique(self.added.near[at], return_inverse=True)
             own = self._own(state, near)
-            out[late] = self._borrowed(out[late], own[place.reshape(self.added.near[at].shape)], self.added.share[at])
+            out[late] = self._borrowed(out[late], own[place.reshape(self.added.near[at].shape)], at)
         return out
 
-    def _borrowed(self, own: Floats, lent: Floats, share: Floats) -> Floats:
-        """Return the mean of the scores ``lent`` (n, k) by ``share``; an item without shares keeps its own (n,)."""
-        total = np.zeros(len(own), np.float32)
+    def _borrowed(self, own: Floats, lent: Floats, at: Ints | slice) -> Floats:
+        """Return the mean by share of the scores ``lent`` (n, k) to added items; one without shares keeps its own."""
+        share, total = self.added.share[at], self.added.bias[at].copy()
         for k in range(share.shape[1]):  # in one order, so that the bits never depend on what else is scored
             total += share[:, k] * lent[:, k]
         return np.where(share.any(1), total, own)
@@ -162,7 +163,7 @@ class Catalogue:
             out[start:end] = self._combine(state, block, scale, part, bias)
         if len(self.added.near):
             late = out[self.shape.candidates :]
-            late[:] = self._borrowed(late, out[self.added.near], self.added.share)
+            late[:] = self._borrowed(late, out[self.added.near], slice(None))
         return out
 
     def _combine(self, state: UserState, block: Floats, scale: Floats, wide: Floats | None, bias: Floats) -> Floats:

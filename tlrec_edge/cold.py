@@ -39,7 +39,7 @@ class ColdItems:
                 "export a model that was trained with item content"
             )
         self._shape, self._dtype = bundle.shape, bundle.array("candidate_rows").dtype
-        self._bias = np.float32(bundle.scoring.unknown_score)
+        self._bias, self._popularity = np.float32(bundle.scoring.unknown_score), bundle.array("candidate_bias")
         self.encoder = read_features(bundle)
         self._texts = _unit_rows(bundle) if bundle.has(CANDIDATE_TEXT) else np.zeros((0, 0), np.float32)
         self.tower = Graph(bundle.read(ITEM_TOWER), str(bundle.path / ITEM_TOWER), ["history", "candidate"], threads)
@@ -84,10 +84,15 @@ class ColdItems:
             np.concatenate([added.history_scale, scale]),
             np.concatenate([added.candidate_rows, wide]),
             np.concatenate([added.candidate_scale, scales]),
-            np.concatenate([added.bias, np.full(n, self._bias)]),
+            np.concatenate([added.bias, self._biases(near, share)]),
             np.concatenate([added.near, near]),
             np.concatenate([added.share, share]),
         )
+
+    def _biases(self, near: NDArray[np.int32], share: Floats) -> Floats:
+        """Return what turns the neighbours' biases into the mean one: their popularity says nothing of a new item."""
+        borrowed: Floats = self._popularity.mean() - (share * self._popularity[near]).sum(1)
+        return np.where(share.any(1), borrowed, self._bias).astype(np.float32)
 
     def _nearest(self, text: Floats) -> tuple[NDArray[np.int32], Floats]:
         """Return the candidates with the nearest texts and their shares, (n, k); an item without text has none."""

@@ -6,6 +6,7 @@ python examples/cold_items/run.py online_retail.csv --text hashed --text wordlla
 from __future__ import annotations
 
 import argparse
+import logging
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -167,6 +168,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     everything = prepare_preset("online-retail", [given.file], SplitPlan("time")).dataset
+    logging.disable(logging.INFO)  # of the graph exporter
     window = make_window(everything, *WINDOWS[given.window])
     users = len(np.unique(window.user))
     print(f"{given.window}: {len(window.new)} new items, {len(window.user):,} purchases by {users:,} users with a past")

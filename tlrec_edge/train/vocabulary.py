@@ -20,7 +20,9 @@ from tlrec_edge.train.text import HASHED, TextEncoder, open_encoder
 
 Floats = NDArray[np.float32]
 BUCKETS = 8_192
-TEXT_WIDTH = 64
+TEXT_WIDTH, ENCODER_WIDTH = 64, 128
+"""Widths that text vectors are cut to: of hashed words, and of a pretrained encoder, whose small axes still tell
+which titles are near (see examples/cold_items)."""
 KNOTS = 33
 MAX_TEXTS = 20_000
 DOMAIN_ITEMS = 50
@@ -136,7 +138,7 @@ def _projection(encoder: TextEncoder, texts: list[str]) -> Floats:
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True).clip(1e-12)
     centred = (unit - unit.mean(0)).astype(np.float64)
     _, axes = np.linalg.eigh(centred.T @ centred)  # rising
-    table: Floats = axes[:, ::-1][:, :TEXT_WIDTH].astype(np.float16).astype(np.float32)  # as a bundle stores it
+    table: Floats = axes[:, ::-1][:, :ENCODER_WIDTH].astype(np.float16).astype(np.float32)  # as a bundle stores it
     return table
 
 
