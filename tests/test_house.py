@@ -38,7 +38,7 @@ MODULES = {
     "core": ("errors", "version", "metrics", "features", "topk", "rowwise", "parallel", "data.names", "data.times"),
     "bundle": ("layout", "ids", "bundle", "bundle_check", "bundle_writer"),
     "runtime": (
-        *("", "runtime", "history", "states", "catalogue", "cold", "graph", "bookkeeping"),
+        *("", "runtime", "arguments", "history", "states", "catalogue", "cold", "graph", "bookkeeping"),
         *("tables", "synth"),
     ),
 }

@@ -207,7 +207,7 @@ def test_the_sales_column_starts_the_bias_of_items_never_sold(bad: float) -> Non
         sold = np.full(len(data.items), bad, np.float32)
         sold[: len(values)] = values
         changed = replace(data, features=replace(data.features, numeric={"sales": sold}))
-        return sales_prior(changed, rows).tolist()  # type: ignore[no-any-return]
+        return sales_prior(changed, rows).tolist()  # type: ignore[no-any-return]  # numpy gives Any
 
     assert prior(0, np.e - 1, np.e**2 - 1, bad, -5) == pytest.approx([-0.75, 0.25, 1.25, 0.0, -0.75])
     assert prior() == [0.0] * 5

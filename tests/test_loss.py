@@ -121,4 +121,4 @@ def test_an_event_without_weight_is_never_asked_for() -> None:
 )
 def test_knobs_check_themselves(knobs: dict[str, object], words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        TrainConfig(**knobs)  # type: ignore[arg-type]
+        TrainConfig(**knobs)  # type: ignore[arg-type]  # one of several knobs

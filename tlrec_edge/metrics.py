@@ -100,6 +100,14 @@ def paired_lift(values: Array, over: Array, users: NDArray[np.integer], draws: i
     return lift_of_totals(np.bincount(code, weights=values - over), np.bincount(code), draws, seed)
 
 
+def lift_json(of: str, over: str, lift: Lift) -> dict[str, Any]:
+    """Return a lift as it stands in JSON; null where nothing varies."""
+    return measured({
+        "of": of, "over": over, "ndcg@10": lift.mean, "se": lift.se, "low": lift.low, "high": lift.high,
+        "verdict": lift.verdict,
+    })  # fmt: skip
+
+
 def lift_of_totals(total: NDArray[Any], count: NDArray[np.integer], draws: int = 2000, seed: int = 0) -> Lift:
     """Compare from each user's summed difference (u,) and number of rows (u,); NaN where fewer than two can vary."""
     nan = float("nan")

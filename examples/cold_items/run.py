@@ -143,7 +143,7 @@ def title_vectors(window: Window, text: str) -> tuple[Scores, Scores]:
     else:
         encoder = open_encoder(text)
         known, new = (encoder.encode(part) for part in titles)
-    return tuple(v / np.linalg.norm(v, axis=1, keepdims=True).clip(1e-9) for v in (known, new))  # type: ignore[return-value]
+    return tuple(v / np.linalg.norm(v, axis=1, keepdims=True).clip(1e-9) for v in (known, new))  # type: ignore[return-value]  # two tables in, two out
 
 
 def contenders(window: Window, texts: Sequence[str], seed: int) -> dict[str, Scores]:

@@ -165,8 +165,8 @@ def _compare(report: dict[str, Any], result: Evaluation, name: str, data: Datase
     """Add the lift over an earlier evaluation's contender of the same name."""
     if against is None:
         return
+    from tlrec_edge.metrics import lift_json
     from tlrec_edge.train.per_user import by_user, compare, read_per_user
-    from tlrec_edge.train.slices import lift_json
 
     lift = compare(by_user(result, name, data.users), read_per_user(against, name))
     report["lift"]["against"] = lift_json(name, f"{name} of {against.name}", lift)

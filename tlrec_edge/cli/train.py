@@ -121,7 +121,6 @@ def pretrain(
     checkpoint: Path | None, **knobs: Any,
 ) -> None:  # fmt: skip
     """Train a model on source domains of DATASET."""
-    from tlrec_edge.data.store import dataset_hash
     from tlrec_edge.train.artifact import check_target
     from tlrec_edge.train.checkpoint import resumable
     from tlrec_edge.train.config import TrainConfig
@@ -134,7 +133,7 @@ def pretrain(
     config = _config(TrainConfig, size=size, pretrain_epochs=epochs, min_buyers=min_buyers, seed=seed, **knobs)
     with progress("pretrain") as say, resumable(checkpoint, data, config, command="pretrain", domains=source) as kept:
         model = run(data, source, config, say, kept)
-        model.with_about(dataset_sha256=dataset_hash(data)).save(out)
+        model.save(out)
     domain_count = len(model.about["domains"])
     of = f"{domain_count} domain{'s' * (domain_count != 1)}"
     click.echo(f"{out}: {len(model.ids):,} items of {of}, size {size}")
@@ -167,7 +166,6 @@ def adapt(
     from dataclasses import replace
     from functools import partial
 
-    from tlrec_edge.data.store import dataset_hash
     from tlrec_edge.train.adapt import adapt as run
     from tlrec_edge.train.adapt import config_of
     from tlrec_edge.train.artifact import EdgeModel, check_target
@@ -188,7 +186,6 @@ def adapt(
             model, table = adapt_auto(data, target, start, config, fold, say, kept=kept)
         else:
             model, table = run(data, target, mode, start, config, fold, say, kept=kept), ()
-        model = model.with_about(dataset_sha256=dataset_hash(data))
         model.save(out)
     if source and start and (other := other_data(source, start.about, data)):
         click.echo(f"note: {other}", err=True)

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 import numpy as np
 
 from tlrec_edge.data.dataset import Dataset, Ints
-from tlrec_edge.data.store import split_hash
+from tlrec_edge.data.store import dataset_hash, split_hash
 from tlrec_edge.data.task import Task, Tasks, make_tasks
 from tlrec_edge.errors import ModelError
 from tlrec_edge.train.artifact import EdgeModel, Past
@@ -99,7 +99,7 @@ def settle(candidate: Candidate, context: Context, tasks: Tasks, fold: int | Non
         model = _build(context, mode, choices)
     return model.with_about(
         kind="target", mode=mode, domains=list(context.task.domains), fold=fold, train=asdict(context.config),
-        split_sha256=split_hash(context.dataset),
+        split_sha256=split_hash(context.dataset), dataset_sha256=dataset_hash(context.dataset),
         source=_source_domains(mode, context),
         choices={
             "epochs": choices.epochs, "penalty": choices.linear.penalty, "half_life": choices.blend.half_life,

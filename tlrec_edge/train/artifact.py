@@ -275,7 +275,7 @@ def _write_folder(path: Path, meta: Mapping[str, Any], arrays: Mapping[str, NDAr
     draft = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:
         draft.chmod(0o755)  # mkdtemp's is for its owner alone
-        np.savez(draft / "arrays.npz", **arrays)  # type: ignore[arg-type]
+        np.savez(draft / "arrays.npz", **arrays)  # type: ignore[arg-type]  # its stub takes no mapping of arrays
         (draft / "model.json").write_text(json.dumps(meta, ensure_ascii=False), encoding="utf-8")
         if path.exists():
             shutil.rmtree(path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from tlrec_edge.data.dataset import Dataset, Ints
 from tlrec_edge.data.task import Task, Tasks, make_tasks
 from tlrec_edge.errors import DataError
-from tlrec_edge.metrics import METRICS, Lift, describe, gini, measured, paired_lift
+from tlrec_edge.metrics import METRICS, Lift, describe, gini, lift_json, measured, paired_lift
 from tlrec_edge.train.adapt import adapt
 from tlrec_edge.train.artifact import EdgeModel
 from tlrec_edge.train.baselines import TunedEase, ease_scorer, item_cf_scorer, popularity_scorer
@@ -20,7 +21,7 @@ from tlrec_edge.train.config import TrainConfig
 from tlrec_edge.train.leaks import check_model, check_tasks
 from tlrec_edge.train.linear import popularity
 from tlrec_edge.train.ranking import Ranking, Scorer, rank_whole
-from tlrec_edge.train.slices import Labels, Side, lift_json, slice_rows, slice_table
+from tlrec_edge.train.slices import Labels, Side, slice_rows, slice_table
 from tlrec_edge.train.wide import LinearChoice
 
 Entry = Callable[[Tasks], Ranking]
@@ -164,7 +165,7 @@ def baseline_entries(
     if fading and dataset.has_time:
         entries["ease-fading"] = TunedEase(target_only=False, fade=True)
     for penalty in penalties:
-        entries[f"ease({penalty:g})"] = simple(lambda task, p=penalty: ease_scorer(task, LinearChoice(p, 0.0)))  # type: ignore[misc]
+        entries[f"ease({penalty:g})"] = simple(partial(ease_scorer, choice=LinearChoice(penalty, 0.0)))
     if config is not None:
         entries["target-only"] = lambda tasks: _rank_target_only(tasks, dataset, config)
     return entries

@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 import numpy as np
 
 from tlrec_edge.data.dataset import TEST, Dataset, Ints
-from tlrec_edge.data.store import split_hash
+from tlrec_edge.data.store import dataset_hash, split_hash
 from tlrec_edge.data.task import BY_USER, Task, no_rows, question_time
 from tlrec_edge.errors import DataError
 from tlrec_edge.train.align import alignment
@@ -72,6 +72,7 @@ def pretrain_task(context: Context, aside: Ints) -> EdgeModel:
     draft, result = fit_net(draft, examples, run, None, context.say)
     return draft.model.with_about(
         kind="source", domains=list(task.domains), split_sha256=split_hash(dataset),
+        dataset_sha256=dataset_hash(dataset),
         train=asdict(config), epochs=result.epochs, losses=list(result.losses),
     )  # fmt: skip
 

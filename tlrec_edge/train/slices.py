@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from tlrec_edge.data.dataset import TEST, Dataset, Ints
 from tlrec_edge.data.task import Task
-from tlrec_edge.metrics import METRICS, Lift, clustered, measured, paired_lift
+from tlrec_edge.metrics import METRICS, clustered, lift_json, measured, paired_lift
 from tlrec_edge.train.linear import popularity
 
 Labels = NDArray[np.str_]
@@ -123,11 +123,3 @@ def slice_table(slices: Mapping[str, Labels], user: Ints, model: Side, over: Sid
             lift = lift_json(model.name, over.name, paired_lift(values[""], values["over."], user[at]))
             lines.append({**line, "lift": lift if users >= FEW else {**lift, "verdict": "too few users"}})
     return lines
-
-
-def lift_json(of: str, over: str, lift: Lift) -> dict[str, Any]:
-    """Return a lift as it stands in JSON; null where nothing varies."""
-    return measured({
-        "of": of, "over": over, "ndcg@10": lift.mean, "se": lift.se, "low": lift.low, "high": lift.high,
-        "verdict": lift.verdict,
-    })  # fmt: skip

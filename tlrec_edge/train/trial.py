@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from tlrec_edge.data.dataset import Dataset
 from tlrec_edge.data.task import Task, Tasks
-from tlrec_edge.metrics import METRICS, Array, clustered, measured, paired_lift
+from tlrec_edge.metrics import METRICS, Array, clustered, lift_json, measured, paired_lift
 from tlrec_edge.train.adapt import adapt, check_source, choose, settle
 from tlrec_edge.train.artifact import EdgeModel
 from tlrec_edge.train.auto import adapt_auto
@@ -96,9 +97,9 @@ def _seen_by(mode: str, task: Task) -> Task:
 
 TRIALS: dict[str, Callable[[Setting], Outcome]] = {
     "popularity": _popularity,
-    "ease-target": lambda setting: _ease(setting, target_only=True),
-    "ease": lambda setting: _ease(setting, target_only=False),
-    **{mode: lambda setting, mode=mode: _mode(setting, mode) for mode in MODES},  # type: ignore[misc]
+    "ease-target": partial(_ease, target_only=True),
+    "ease": partial(_ease, target_only=False),
+    **{mode: partial(_mode, mode=mode) for mode in MODES},
     "auto": _auto,
 }
 """Every baseline, every mode, and the choice among them."""
@@ -143,11 +144,7 @@ class Line:
 
 def compare(of: Line, over: Line, users: np.ndarray[Any, Any]) -> dict[str, Any]:
     """Return the paired lift on the test rows as a row of a report."""
-    lift = paired_lift(of.values, over.values, users)
-    return measured({
-        "of": of.name, "over": over.name, "ndcg@10": lift.mean, "se": lift.se, "low": lift.low, "high": lift.high,
-        "verdict": lift.verdict,
-    })  # fmt: skip
+    return lift_json(of.name, over.name, paired_lift(of.values, over.values, users))
 
 
 def best_of(lines: Sequence[Line]) -> Line:
