@@ -206,7 +206,8 @@ def adapt(
         echo_table(
             ["candidate", "validation NDCG@10", "paired lift (SE)", ""],
             rows,
-            f"chosen: the simplest that none beats by {needed_errors(len(table) - 1):.1f} SE (of {len(table)}, one)",
+            "chosen: the simplest that none beats by 2 SE; transfer needs "
+            f"{needed_errors([line.mode for line in table]):.1f} SE over the target alone",
         )
     choice = about.get("choice", about["mode"])
     click.echo(f"{out}: {choice}, {model.candidates:,} candidates, {about['choices']['epochs']} epochs")

@@ -9,12 +9,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tlrec_edge.data.dataset import Bools, Dataset
+from tlrec_edge.data.dataset import Bools, Dataset, Ints
 from tlrec_edge.data.task import Task
-from tlrec_edge.metrics import METRICS, rank_of_positive
+from tlrec_edge.metrics import METRICS, Array, rank_of_positive
 from tlrec_edge.train.artifact import EdgeModel, Mix, Past
 from tlrec_edge.train.config import PARTS
-from tlrec_edge.train.ranking import Floats, questions, sample_rows
+from tlrec_edge.train.ranking import Floats, Questions, questions, sample_rows
 from tlrec_edge.train.wide import fading, log_popularity, shown
 
 LEAST_BIAS = 0.01
@@ -47,10 +47,7 @@ def choose_mix(model: EdgeModel, dataset: Dataset, task: Task, mode: str, use: S
         linear = 10.0 if model.wide.nnz else 0.0
         even = Mix(deep=1.0, wide=linear, rest=linear, bias=1.0)
         return Blend(replace(even, **{name: 0.0 for name in PARTS if name not in use}))
-    past = Past.of(task.history, model.rows(dataset), task.n_users, len(model.ids))
-    question = questions(asked, asked.rows)
-    scored = zip(PARTS, (question.pick(p) for p in model.part_scores(past, question.user)), strict=True)
-    parts = [part if name in use else np.zeros_like(part) for name, part in scored]
+    question, parts = _asked_parts(model, dataset, asked, use)
     best = plain = mix_parts(parts, question.valid)
     half_life = None
     for days, prior in fading(task).items() if "bias" in use else ():
@@ -62,6 +59,34 @@ def choose_mix(model: EdgeModel, dataset: Dataset, task: Task, mode: str, use: S
     if "bias" in use and not mix.bias and spread >= FLAT:
         mix = replace(mix, bias=LEAST_BIAS / spread)
     return Blend(mix, half_life, best.ndcg)
+
+
+def _asked_parts(model: EdgeModel, dataset: Dataset, task: Task, use: Sequence[str]) -> tuple[Questions, list[Floats]]:
+    """Score the task's rows by every part (m, 1 + k); those not in ``use`` are 0."""
+    past = Past.of(task.history, model.rows(dataset), task.n_users, len(model.ids))
+    question = questions(task, task.rows)
+    scored = zip(PARTS, (question.pick(p) for p in model.part_scores(past, question.user)), strict=True)
+    return question, [part if name in use else np.zeros_like(part) for name, part in scored]
+
+
+def cross_fitted(model: EdgeModel, dataset: Dataset, task: Task, mode: str, use: Sequence[str]) -> tuple[Array, Ints]:
+    """Return NDCG@10 of the validation rows and their users, each third of them under weights chosen on the others.
+
+    Weights chosen on the rows they are judged by flatter a model of many parts.
+    """
+    asked = sample_rows(task)
+    question, parts = _asked_parts(model, dataset, asked, use)
+    users, place = np.unique(asked.rows.user, return_inverse=True)
+    third = (np.random.default_rng(0).permutation(len(users)) % 3)[place]
+    values: Array = np.zeros(len(asked.rows))
+    for mine in (third == part for part in range(3)):
+        if mode == "zero-shot" or mine.all() or not mine.any():
+            weights = tuple(getattr(model.mix, name) for name in PARTS)
+        else:
+            weights = mix_parts([part[~mine] for part in parts], question.valid[~mine]).weights
+        total = sum((w * part[mine] for w, part in zip(weights, parts, strict=True)), np.zeros_like(parts[0][mine]))
+        values[mine] = METRICS["ndcg"](rank_of_positive(total, question.valid[mine]), 10)
+    return values, asked.rows.user
 
 
 def served_bias(model: EdgeModel, task: Task, half_life: float | None) -> Floats:

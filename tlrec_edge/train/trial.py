@@ -18,6 +18,7 @@ from tlrec_edge.train.auto import adapt_auto
 from tlrec_edge.train.baselines import ease_scorer, popularity_scorer, tuned_ease
 from tlrec_edge.train.config import TrainConfig
 from tlrec_edge.train.draft import Context
+from tlrec_edge.train.mix import cross_fitted
 from tlrec_edge.train.modes import MODES
 from tlrec_edge.train.ranking import Ranking, Scorer, rank_rows
 
@@ -87,8 +88,11 @@ def _mode(setting: Setting, mode: str) -> Outcome:
         model = adapt(dataset, tasks.final.domains, mode, source, config, setting.fold, tasks=tasks)
     else:
         model = settle(candidate, Context(dataset, tasks.final, source, config), tasks, setting.fold)
-    seen = Tasks(_seen_by(mode, tasks.choose), _seen_by(mode, tasks.final))
-    return _outcome(seen, lambda task: candidate.model.scorer(dataset, task), lambda task: model.scorer(dataset, task))
+    asked, final = _seen_by(mode, tasks.choose), _seen_by(mode, tasks.final)
+    validation = None
+    if len(asked.rows):  # judged as auto judges
+        validation = float(cross_fitted(candidate.model, dataset, asked, mode, config.parts)[0].mean())
+    return Outcome(validation, _ndcg(rank_rows(model.scorer(dataset, final), final)))
 
 
 def _seen_by(mode: str, task: Task) -> Task:
