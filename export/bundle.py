@@ -101,6 +101,8 @@ def export_bundle(
             "features.json": features_json(model.features.within(model.about["domains"])),
         }
         arrays["text_table"] = model.features.text_table.astype(np.float16)
+        if model.net.config.text:
+            arrays["candidate_text"] = model.net.text[: model.candidates].numpy().astype(np.float16)
     draft = path.parent / f".{path.name}.{os.getpid()}.unproven"
     write_bundle(draft, manifest, arrays, strings, blobs)
     try:
@@ -169,8 +171,8 @@ def _arrays(model: EdgeModel, past: Past, users: Ints) -> tuple[dict[str, NDArra
     }
     vectors = model.user_vectors(past, users) if len(users) else np.zeros((1, d), np.float32)
     tastes = _tastes(model, past, users) if len(users) else np.zeros((1, r), np.float32)
-    if model.rest.rank and mix.wide:
-        arrays |= {"taste_rows": taste_in, "taste_scale": (taste_scale * np.float32(mix.wide)).astype(np.float32)}
+    if model.rest.rank and mix.rest:
+        arrays |= {"taste_rows": taste_in, "taste_scale": (taste_scale * np.float32(mix.rest)).astype(np.float32)}
     limit = [exact_limit(d), exact_limit(r)]
     return arrays, [_power_of_two(2.0 * vectors, limit[0]), _power_of_two(4.0 * tastes, limit[1])], limit
 
@@ -220,6 +222,7 @@ def _manifest(
             "text": list(model.features.text_columns),
             "categorical": {name: len(values) for name, values in model.features.vocabulary.items()},
             "numeric": list(model.features.quantiles),
+            "text_encoder": None if model.features.text is None else model.features.text.encoder,
         },
         "quality": dict(cards.get("quality", {})),
         "transfer": dict(cards.get("transfer", {"claim": "none", "why": "not measured"})),

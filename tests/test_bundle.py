@@ -162,7 +162,7 @@ def test_users_without_a_way_to_look_them_up(bundle: Path) -> None:
 
 def test_what_is_no_bundle(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="path = None; expected the folder"):
-        Recommender.open(None)  # type: ignore[arg-type]
+        Recommender.open(None)  # type: ignore[arg-type]  # what is tested
     with pytest.raises(BundleError, match="does not exist"):
         Recommender.open(tmp_path / "nowhere")
     with pytest.raises(BundleError, match="not a bundle"):

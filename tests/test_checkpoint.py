@@ -128,7 +128,7 @@ def test_only_the_last_epoch_is_kept_and_nothing_is_pickled(left: Path) -> None:
 )
 def test_another_run_is_refused_and_its_checkpoint_kept(left: Path, change: dict[str, object], words: str) -> None:
     with pytest.raises(ModelError, match=f"is the checkpoint of another run: {words}"):
-        resume(left, **change)  # type: ignore[arg-type]
+        resume(left, **change)  # type: ignore[arg-type]  # one of several knobs
     resume(left)
     assert not left.exists()
 

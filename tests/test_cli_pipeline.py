@@ -151,8 +151,8 @@ def test_odd_ids_go_all_the_way(tmp_path: Path) -> None:
     log = [["user", "item", "domain", "timestamp"]]
     for u, user in enumerate(ODD):
         for i in range(6):
-            domain = "a, b" if i < 3 else "c|d"
-            log.append([user, ODD[(u + i) % len(ODD)] + ("" if i < 3 else "!"), domain, f"2024-01-{1 + i:02}"])
+            domain = "c|d" if i < 3 else "a, b"
+            log.append([user, ODD[(u + i) % len(ODD)] + ("!" if i < 3 else ""), domain, f"2024-01-{1 + i:02}"])
     items = [["item", "title", "price"], *([name, f"{name[:40]} thing", i] for i, name in enumerate(ODD))]
     ds, model, bundle = tmp_path / "d s", tmp_path / "mödel", tmp_path / "bün,dle"
     files = ("--interactions", write(tmp_path / "log.csv", log), "--items", write(tmp_path / "i.csv", items))
@@ -286,6 +286,8 @@ OUT_CALLS = {
     "adapt": "adapt $W/ds --domain small --mode scratch --out $OUT",
     "compress": "compress $W/model $W/ds --domain small --out $OUT",
     "export": "export $W/light $W/ds --domain small --out $OUT",
+    "study": "study $W/ds --domain small --domains big --out $OUT",
+    "curve": "curve $W/ds --domain small --from $W/source --out $OUT.html",
     "synth": "synth --items 10 --out $OUT",
     "demo": "demo --out $OUT",
     "bench": "bench $W/bundle --out $OUT",

@@ -13,6 +13,7 @@ from tlrec_edge.cli.prepare import PRESET_NAMES, SPLIT_KINDS, prepare
 from tlrec_edge.data.presets import PRESETS
 from tlrec_edge.data.split import SPLITS
 from tlrec_edge.data.store import load_dataset
+from tlrec_edge.data.task import make_tasks
 from tlrec_edge.errors import DataError
 
 
@@ -137,3 +138,22 @@ def test_one_user_and_one_item_are_enough_to_prepare(tmp_path: Path) -> None:
 def test_the_choices_are_those_of_the_library() -> None:
     assert isinstance(prepare, click.Command)
     assert (set(SPLIT_KINDS), set(PRESET_NAMES)) == (set(SPLITS), set(PRESETS))
+
+
+def test_all_candidates_are_ranked_what_was_seen_too_and_the_validation_rows_stay_out(tmp_path: Path) -> None:
+    log = tmp_path / "log.csv"
+    rows = [f"u{u},i{(u * k) % 11},2024-01-01" for u in range(1, 9) for k in range(1, 7)]
+    log.write_text("user,item,timestamp\n" + "".join(f"{row}\n" for row in rows))
+    plain, whole = tmp_path / "plain", tmp_path / "whole"
+    assert run("--interactions", log, "--out", plain).exit_code == 0
+    flags = ("--negatives", "0", "--rank-seen", "--no-refit")
+    assert run("--interactions", log, "--out", whole, *flags).exit_code == 0
+    split = load_dataset(whole).split
+    assert (split.negatives, split.mask_seen, split.refit) == (0, False, False)
+    split = load_dataset(plain).split
+    assert (split.negatives, split.mask_seen, split.refit) == (99, True, True)
+    data = load_dataset(whole)
+    tasks = make_tasks(data, data.domains)
+    assert tasks.final.rows.negatives.shape == (8, 0)
+    assert len(tasks.final.train) == len(tasks.choose.train) == 8 * 4
+    assert len(tasks.final.history) == 8 * 5

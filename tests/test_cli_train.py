@@ -123,9 +123,9 @@ def test_ids_alone_cannot_be_aligned(tmp_path: Path) -> None:
 def test_both_commands_have_the_same_knobs() -> None:
     def bare() -> None: ...
 
-    names = {parameter.name for parameter in knob_options(bare).__click_params__}  # type: ignore[attr-defined]
+    names = {parameter.name for parameter in knob_options(bare).__click_params__}  # type: ignore[attr-defined]  # set by click
     for command in ("pretrain", "adapt"):
-        found = main.get_command(None, command)  # type: ignore[arg-type]
+        found = main.get_command(None, command)  # type: ignore[arg-type]  # the context is not read
         assert found is not None
         assert names <= {parameter.name for parameter in found.params}
     assert ALIGN == config.ALIGN

@@ -36,7 +36,7 @@ def log_of(rows: list[tuple[int, int, int, int]]) -> Interactions:
 
 def roles(log: Interactions, kind: str, **options: object) -> list[int]:
     users = [str(code) for code in range(int(log.user.max()) + 1)]
-    return make_split(log, users, kind, **options).role.tolist()  # type: ignore[arg-type]
+    return make_split(log, users, kind, **options).role.tolist()  # type: ignore[arg-type]  # options of several types
 
 
 def test_leave_one_out_by_user_and_domain() -> None:

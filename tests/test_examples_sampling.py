@@ -40,7 +40,7 @@ def log_of(rows: list[tuple[int, int, int]]) -> Interactions:
 def examples(log: Interactions, **options: object) -> Examples:
     column = np.where(np.arange(20) >= 10, np.arange(20) - 10, -1).astype(np.int32)
     rows = np.arange(20, dtype=np.int32)
-    return Examples(log, rows, column, log.domain == 1, LENGTH, AGES, **{"cut": "basket", **options})  # type: ignore[arg-type]
+    return Examples(log, rows, column, log.domain == 1, LENGTH, AGES, **{"cut": "basket", **options})  # type: ignore[arg-type]  # options of several types
 
 
 LOG = log_of([(0, 1, 1), (0, 12, 2), (0, 13, 2), (0, 2, 3), (0, 14, 4), (1, 15, 1), (1, 3, 5), (2, 16, 1), (2, 17, 2)])

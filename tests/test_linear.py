@@ -17,10 +17,27 @@ from tlrec_edge.data.dataset import Dataset
 from tlrec_edge.data.schema import Schema
 from tlrec_edge.data.task import make_tasks
 from tlrec_edge.train import adapt
-from tlrec_edge.train.baselines import TunedEase
-from tlrec_edge.train.linear import Ease, group_counts, interest_ridge, item_cf, keep_largest, popularity, split_weights
+from tlrec_edge.train.baselines import TunedEase, ease_scorer
+from tlrec_edge.train.linear import (
+    Ease,
+    column_cut,
+    group_counts,
+    interest_ridge,
+    item_cf,
+    keep_largest,
+    popularity,
+    split_weights,
+)
 from tlrec_edge.train.mix import mix_parts
-from tlrec_edge.train.wide import HALF_LIVES, PENALTIES, LinearData, choose_linear, log_popularity, sales_prior
+from tlrec_edge.train.wide import (
+    HALF_LIVES,
+    PENALTIES,
+    LinearChoice,
+    LinearData,
+    choose_linear,
+    log_popularity,
+    sales_prior,
+)
 
 from . import train_fixtures
 from .train_fixtures import CONFIG
@@ -190,7 +207,7 @@ def test_the_sales_column_starts_the_bias_of_items_never_sold(bad: float) -> Non
         sold = np.full(len(data.items), bad, np.float32)
         sold[: len(values)] = values
         changed = replace(data, features=replace(data.features, numeric={"sales": sold}))
-        return sales_prior(changed, rows).tolist()  # type: ignore[no-any-return]
+        return sales_prior(changed, rows).tolist()  # type: ignore[no-any-return]  # numpy gives Any
 
     assert prior(0, np.e - 1, np.e**2 - 1, bad, -5) == pytest.approx([-0.75, 0.25, 1.25, 0.0, -0.75])
     assert prior() == [0.0] * 5
@@ -232,11 +249,22 @@ def changing_shop(seed: int = 0) -> Dataset:
 
 def test_a_bias_fades_where_fashion_changes_and_only_there() -> None:
     data = changing_shop()
-    model = adapt(data, data.domains, "scratch", None, CONFIG)
+    model = adapt(data, data.domains, "scratch", None, replace(CONFIG, without=("deep", "wide")))
     half_life = model.about["choices"]["half_life"]
     assert half_life in HALF_LIVES
     task = make_tasks(data, data.domains).final
     np.testing.assert_allclose(model.bias, log_popularity(task, half_life)[model.rows(data)[task.candidates]])
-    assert choose_linear(make_tasks(data, data.domains).choose, LinearData.of(task)).half_life is not None
+    choosing = make_tasks(data, data.domains).choose
+    assert choose_linear(choosing, LinearData.of(choosing), fade=True).half_life is not None
     steady = adapt(train_fixtures.dataset(), ("small",), "scratch", None, CONFIG)
     assert steady.about["choices"]["half_life"] is None
+
+
+def test_a_cut_baseline_scores_by_the_largest_weights_of_each_candidate() -> None:
+    task = make_tasks(train_fixtures.dataset(), ("small",)).final
+    users = np.unique(task.rows.user)[:20]
+    whole, cut = (ease_scorer(task, LinearChoice(100.0, 0.0, cut=most))(users) for most in (None, 3))
+    data = LinearData.of(task)
+    weights = column_cut(Ease(data.train, data.columns).weights(100.0), 3)
+    np.testing.assert_allclose(cut, (data.history[users] @ weights).toarray(), atol=1e-5)
+    assert not np.allclose(cut, whole)

@@ -79,7 +79,7 @@ def test_with_the_correction_popular_items_score_lower() -> None:
         assert source.about["train"]["logq"] == logq
         count = np.log1p(popular[[data.item_row[name] for name in source.ids[: source.candidates]]])
         past = Past.of(data.interactions, source.rows(data), len(data.users), len(source.ids))
-        deep, _, _, bias = source.part_scores(past, np.arange(60, dtype=np.int32))
+        deep, *_, bias = source.part_scores(past, np.arange(60, dtype=np.int32))
         slopes.append(np.polyfit(count, (deep + bias).mean(0), 1)[0])
     assert slopes[1] < slopes[0] - 0.3, slopes
 
@@ -121,4 +121,4 @@ def test_an_event_without_weight_is_never_asked_for() -> None:
 )
 def test_knobs_check_themselves(knobs: dict[str, object], words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        TrainConfig(**knobs)  # type: ignore[arg-type]
+        TrainConfig(**knobs)  # type: ignore[arg-type]  # one of several knobs

@@ -10,7 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from tlrec_edge.metrics import METRICS, Estimate, Lift, auc, clustered, describe, paired_lift, rank_of_positive
+from tlrec_edge.metrics import (
+    METRICS,
+    Estimate,
+    Lift,
+    auc,
+    clustered,
+    describe,
+    gini,
+    paired_lift,
+    rank_of_positive,
+)
 
 NAN, INF = float("nan"), float("inf")
 scores = arrays.arrays(np.float64, st.tuples(st.integers(1, 4), st.integers(1, 12)), elements=st.integers(-9, 9))
@@ -124,5 +134,27 @@ def test_describe_names_every_figure() -> None:
     assert set(found) == {
         *(f"{name}@{k}" for name in ("ndcg", "hr", "mrr", "recall") for k in (5, 20)),
         *(f"ndcg@{k}.{kind}" for kind in ("se", "by_user") for k in (5, 20)),
+        *(f"recall@{k}.by_user" for k in (5, 20)),
         "auc",
     }
+
+
+def test_recall_by_user_is_the_share_of_a_users_positives() -> None:
+    found = describe(np.array([1.0, 9.0, 2.0]), np.full(3, 9), np.array([0, 0, 1]), (3,))
+    assert found["recall@3"] == pytest.approx(2 / 3)
+    assert found["recall@3.by_user"] == pytest.approx((0.5 + 1) / 2)
+
+
+@pytest.mark.parametrize("users", [[], [4], [4, 4]])
+def test_a_lift_of_fewer_than_two_users_has_no_interval(users: list[int]) -> None:
+    lift = paired_lift(np.ones(len(users)), np.zeros(len(users)), np.array(users, int))
+    assert all(math.isnan(value) for value in (lift.se, lift.low, lift.high))
+    assert math.isnan(lift.mean) if not users else lift.mean == 1.0
+    assert lift.verdict == "no difference shown"
+
+
+@pytest.mark.parametrize(
+    ("counts", "value"), [([5, 5, 5, 5], 0.0), ([0, 0, 0, 8], 0.75), ([1, 3], 0.25), ([0, 0], NAN)]
+)
+def test_gini_by_hand(counts: list[int], value: float) -> None:
+    assert gini(np.array(counts)) == pytest.approx(value, nan_ok=True)

@@ -50,8 +50,10 @@ def results(name: str = "name") -> dict[str, Any]:
     """Return results of every kind, with ``name`` wherever a name can stand."""
     quality = {"ndcg@10": 0.2, "ndcg@10.se": 0.01, "ndcg@10.by_user": 0.21, "hr@10": 0.3, "mrr@10": 0.1, "auc": 0.7}
     lift = {"of": name, "over": "popularity", "ndcg@10": 0.02, "se": 0.005, "low": 0.01, "high": 0.03, "verdict": name}
+    other = {"over.ndcg@10": 0.1, "over.ndcg@10.se": 0.01}
     step = {"step": name, "ndcg@10": 0.2, "ratio": 0.99, "se": 0.01, "bytes": 2_000_000, "kept": False, "why": name}
     times = {"p50": 20.0, "p90": 30.0, "p99": 90.0, "p99.9": 4000.0, "max": 1e6}
+    line = {"name": name, "ndcg@10": 0.2, "ndcg@10.se": 0.01}
     shape = {"scenario": "single-stream", "state": "encoded", "shape": "100 candidates", "scored": 100, "qps": 5e4}
     return {
         "title": name,
@@ -65,7 +67,18 @@ def results(name: str = "name") -> dict[str, Any]:
                 "note": name,
                 "rows": [{"name": name, **quality}, {"name": "popularity", **quality, "ndcg@10": 0.1}],
                 "lift": [lift, {**lift, "low": None, "high": None, "ndcg@10": -0.5}],
+                "notes": [name],
+                "slices": [
+                    {"by": "history", "slice": "0", "tests": 3, **quality, **other, "lift": lift},
+                    {"by": "history", "slice": name, "tests": 1, "ndcg@10": 0.1, "ndcg@10.se": None, "lift": lift},
+                    {"by": "period", "slice": "2024-01", "tests": 4, **quality, **other, "lift": lift},
+                    {"by": "user", "slice": "no history", "tests": 4, **quality, **other, "lift": lift},
+                ],
             }
+        ],
+        "curve": [
+            {"share": 0.05, "users": 5, "rows": 9, "lines": [line, {"name": "b", "ndcg@10": None}], "lift": lift},
+            {"share": 1.0, "users": 99, "rows": 400, "lines": [line], "lift": None},
         ],
         "sizes": [{"name": name, "bytes": 1234}],
         "compression": [step, {**step, "kept": True, "se": 0}],
@@ -94,8 +107,18 @@ def html() -> str:
 
 def test_every_part_is_there(html: str) -> None:
     page = Page(html)
-    assert page.tags.count("svg") == 7
-    for words in ("0.2000", "+0.0200", "rejected", "3e-06", "1,000,000", "not readable here", "12.3 kB", "noisy"):
+    assert page.tags.count("svg") == 10
+    for words in (
+        "0.2000",
+        "+0.0200",
+        "rejected",
+        "3e-06",
+        "1,000,000",
+        "not readable here",
+        "12.3 kB",
+        "noisy",
+        "2024-01 (4)",
+    ):
         assert words in page.text
 
 

@@ -204,15 +204,15 @@ def test_bad_histories_say_what_is_wrong() -> None:
         History(["i1"], events=["like"])
     for event in (5, -1, None, 1.5):
         with pytest.raises(DataError, match="unknown event"):
-            History(["i1"], events=[event])  # type: ignore[list-item]
+            History(["i1"], events=[event])  # type: ignore[list-item]  # what is tested
     with pytest.raises(DataError, match="2 items has 1 timestamps"):
         History(["i1", "i2"], timestamps=[1.0])
     with pytest.raises(DataError, match="seconds since 1970, got 'today'"):
-        History(["i1"], timestamps=["today"])  # type: ignore[list-item]
+        History(["i1"], timestamps=["today"])  # type: ignore[list-item]  # what is tested
     with pytest.raises(DataError, match="a list of item ids, got the string 'i1'"):
         History("i1")
     with pytest.raises(DataError, match=r"user: expected .* got float 3\.5"):
-        as_history(3.5)  # type: ignore[arg-type]
+        as_history(3.5)  # type: ignore[arg-type]  # what is tested
     assert [History(["i1"], events=[name]).events for name in EVENTS] == [(code,) for code in range(5)]
 
 
@@ -311,7 +311,7 @@ def test_a_state_of_another_bundle_is_refused(rec: Recommender, tmp_path: Path) 
 @pytest.mark.parametrize("value", [5, None, {"i1": 1}])
 def test_histories_of_wrong_types(value: object) -> None:
     with pytest.raises(DataError, match=f"history: {LISTS}"):
-        History(value)  # type: ignore[arg-type]
+        History(value)  # type: ignore[arg-type]  # what is tested
     for name in ("events", "timestamps"):
         with pytest.raises(DataError, match=f"{name}: expected a list of one for each item, got the string"):
             History(["i1"], **{name: "view"})
@@ -546,7 +546,7 @@ def test_closing_and_bad_options(path: Path) -> None:
         {"verify": "x"},
     ):
         with pytest.raises(ValueError, match="expected"):
-            Recommender.open(path, **options)  # type: ignore[arg-type]
+            Recommender.open(path, **options)  # type: ignore[arg-type]  # what is tested
 
 
 def test_front_door() -> None:

@@ -124,7 +124,7 @@ def test_content_gives_a_vector_to_an_item_without_id() -> None:
 )
 def test_configs_check_themselves(make: object, words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        make()  # type: ignore[operator]
+        make()  # type: ignore[operator]  # one of several classes
 
 
 def test_configs_survive_json() -> None:

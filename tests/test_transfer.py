@@ -15,9 +15,12 @@ from tlrec_edge.data.dataset import TEST, Dataset
 from tlrec_edge.data.task import make_tasks
 from tlrec_edge.errors import DataError, ModelError, TrainingError
 from tlrec_edge.train import MODES, EdgeModel, adapt, adapt_auto, evaluate, modes, pretrain
-from tlrec_edge.train.auto import ORDER
+from tlrec_edge.train.adapt import choose
+from tlrec_edge.train.auto import ORDER, TRANSFER
 from tlrec_edge.train.cards import measure_cards, transfer_card
+from tlrec_edge.train.draft import Context
 from tlrec_edge.train.evaluate import baseline_entries, model_entry, pool
+from tlrec_edge.train.mix import choose_mix, cross_fitted
 
 from . import train_fixtures
 from .train_fixtures import CONFIG
@@ -202,7 +205,8 @@ def test_transfer_pays_on_the_small_world(evaluation: Any) -> None:
 def test_the_report_has_the_shape_that_readers_expect(evaluation: Any) -> None:
     report = evaluation.to_json((5, 10), "finetune")
     assert (report["domain"], report["users"], report["tests"]) == ("small", 240, 240)
-    assert [row["name"] for row in report["rows"]][:5] == ["popularity", "itemcf", "ease-target", "ease", "target-only"]
+    names = ["popularity", "itemcf", "ease-target", "ease", "ease-fading", "target-only"]
+    assert [row["name"] for row in report["rows"]][:6] == names
     assert all(
         0 <= row[f"{metric}@5"] <= row[f"{metric}@10"] <= 1 for row in report["rows"] for metric in ("ndcg", "hr")
     )
@@ -247,7 +251,10 @@ def test_auto_takes_what_wins() -> None:
     model, table = adapt_auto(train_fixtures.dataset(), ("small",), train_fixtures.source(), CONFIG)
     assert [line.mode for line in table] == list(ORDER)
     assert [line.mode for line in table if line.chosen] == [model.about["mode"]]
-    assert model.about["mode"] in ("frozen", "finetune", "joint")
+    best = next(line for line in table if line.chosen)
+    assert best.mode in TRANSFER
+    assert best.ndcg > 0.1 + max(line.ndcg for line in table if line.mode not in TRANSFER)
+    assert not [line for line in table if line.over == best.mode and line.lift > 2 * line.se]
     assert model.about["auto"][0]["mode"] == "popularity"
 
 
@@ -300,16 +307,19 @@ def test_a_new_mode_is_one_entry_of_a_table(monkeypatch: pytest.MonkeyPatch) -> 
     assert model.about["mode"] == "mine"
 
 
-@pytest.mark.parametrize(("without", "part"), [("deep", "deep"), ("wide", "wide"), ("counts", "interest")])
-def test_a_part_left_out_has_no_weight(without: str, part: str) -> None:
+@pytest.mark.parametrize(
+    ("before", "without", "part"),
+    [((), "deep", "deep"), (("deep",), "wide", "wide"), (("deep", "wide"), "counts", "interest")],
+)
+def test_a_part_left_out_has_no_weight(before: tuple[str, ...], without: str, part: str) -> None:
     data = train_fixtures.dataset()
-    whole, less = (
+    more, less = (
         adapt(data, ("small",), "finetune", train_fixtures.source(), replace(QUICK, without=left))
-        for left in ((), (without,))
+        for left in (before, (*before, without))
     )
-    assert getattr(whole.mix, part) > 0 or part == "interest"
+    assert getattr(more.mix, part) > 0
     assert getattr(less.mix, part) == 0
-    assert less.about["train"]["without"] == (without,)
+    assert less.about["train"]["without"] == (*before, without)
 
 
 def test_without_content_or_without_ids() -> None:
@@ -327,3 +337,18 @@ def test_without_content_or_without_ids() -> None:
         adapt(data, ("small",), "finetune", start, replace(QUICK, without=("ids", "content")))
     with pytest.raises(ValueError, match="without must be among"):
         replace(QUICK, without=("wheels",))
+
+
+def test_auto_judges_weights_by_users_they_were_not_chosen_on() -> None:
+    data = noise()
+    tasks = make_tasks(data, ("small",))
+    candidate = choose(Context(data, tasks.choose, None, CONFIG), "scratch")
+    task = tasks.choose.target_only()
+    values, users = cross_fitted(candidate.model, data, task, "scratch", CONFIG.parts)
+    assert np.array_equal(users, task.rows.user)
+    assert values.mean() < candidate.choices.blend.ndcg - 0.005
+    again, _ = cross_fitted(candidate.model, data, task, "scratch", CONFIG.parts)
+    assert np.array_equal(values, again)
+    # One part alone has no weight to choose: what it reaches is what it reaches.
+    alone, _ = cross_fitted(candidate.model, data, task, "scratch", ("bias",))
+    assert alone.mean() == pytest.approx(choose_mix(candidate.model, data, task, "scratch", ("bias",)).ndcg, abs=0.02)

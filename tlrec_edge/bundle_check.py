@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from tlrec_edge.errors import BundleError
 from tlrec_edge.ids import hash_all
-from tlrec_edge.layout import LARGEST, ModelShape
+from tlrec_edge.layout import CANDIDATE_TEXT, LARGEST, TEXT_TABLE, ModelShape
 
 Array = NDArray[Any]
 Arrays = Mapping[str, Array]
@@ -34,6 +34,10 @@ def check_lengths(path: Path, arrays: Arrays) -> None:
             raise BundleError(f"{path / offsets} does not end at the {length} entries of {data}; {REMEDY}")
     if "taste_rows.npy" in arrays and arrays["taste_rows.npy"].shape[1] > arrays["interest_in.npy"].shape[1]:
         raise BundleError(f"{path / 'taste_rows.npy'} is wider than the block it belongs to; {REMEDY}")
+    if CANDIDATE_TEXT in arrays:
+        table = arrays.get(TEXT_TABLE)
+        if table is None or table.shape[1] != arrays[CANDIDATE_TEXT].shape[1]:
+            raise BundleError(f"{path / CANDIDATE_TEXT} is not as wide as {TEXT_TABLE}; {REMEDY}")
     for name in _indexes(arrays):
         buckets, entries = arrays[f"{name}.buckets.npy"], len(arrays[f"{name}.offsets.npy"]) - 1
         count = len(buckets) - 1

@@ -18,15 +18,22 @@ from numpy.typing import NDArray
 from tlrec_edge.bundle import Bundle
 from tlrec_edge.history import UserState
 from tlrec_edge.ids import IdIndex, ItemId, as_text
+from tlrec_edge.layout import CANDIDATE_TEXT
 
 Ints = NDArray[np.int32]
 Floats = NDArray[np.float32]
 _SCAN_ROWS = 4096
+NEIGHBOURS = 20
+"""A new item scores as this many candidates with the nearest texts."""
 
 
 @dataclass(frozen=True, eq=False)
 class Added:
-    """Items added at run time; arrays as in the bundle. Never changed: adding more makes a new one."""
+    """Items added at run time; arrays as in the bundle. Never changed: adding more makes a new one.
+
+    An item scores as its ``near`` candidates do, by their ``share`` (n, k), plus its bias; where all shares are 0, by
+    its own row.
+    """
 
     rows: Mapping[str, int]
     names: tuple[str, ...]
@@ -35,6 +42,8 @@ class Added:
     candidate_rows: NDArray[Any]
     candidate_scale: Floats
     bias: Floats
+    near: Ints
+    share: Floats
 
 
 class Stacked:
@@ -116,6 +125,23 @@ class Catalogue:
 
     def score(self, state: UserState, positions: Ints) -> Floats:
         """Score some candidates. On the exact path each score has the same bits as in ``score_all``."""
+        out = self._own(state, positions)
+        late = np.flatnonzero(positions >= self.shape.candidates)
+        if len(late):
+            at = positions[late] - self.shape.candidates
+            near, place = np.unique(self.added.near[at], return_inverse=True)
+            own = self._own(state, near)
+            out[late] = self._borrowed(out[late], own[place.reshape(self.added.near[at].shape)], at)
+        return out
+
+    def _borrowed(self, own: Floats, lent: Floats, at: Ints | slice) -> Floats:
+        """Return the mean by share of the scores ``lent`` (n, k) to added items; one without shares keeps its own."""
+        share, total = self.added.share[at], self.added.bias[at].copy()
+        for k in range(share.shape[1]):  # in one order, so that the bits never depend on what else is scored
+            total += share[:, k] * lent[:, k]
+        return np.where(share.any(1), total, own)
+
+    def _own(self, state: UserState, positions: Ints) -> Floats:
         block = self.candidate_rows.take(positions).astype(np.float32)
         wide = _wide_at(state, positions) if len(state.wide_columns) else None
         return self._combine(state, block, self.scale.take(positions), wide, self.bias.take(positions))
@@ -135,6 +161,9 @@ class Catalogue:
             block[...] = rows
             part = None if wide is None else wide[start:end]
             out[start:end] = self._combine(state, block, scale, part, bias)
+        if len(self.added.near):
+            late = out[self.shape.candidates :]
+            late[:] = self._borrowed(late, out[self.added.near], slice(None))
         return out
 
     def _combine(self, state: UserState, block: Floats, scale: Floats, wide: Floats | None, bias: Floats) -> Floats:
@@ -181,7 +210,9 @@ def nothing_added(bundle: Bundle) -> Added:
     dtype = bundle.array("candidate_rows").dtype
     none = np.zeros(0, np.float32)
     rows, wide_rows = np.zeros((0, d), dtype), np.zeros((0, d + r), dtype)
-    return Added({}, (), rows, none, wide_rows, np.zeros((0, 2), np.float32), none)
+    k = min(NEIGHBOURS, bundle.shape.candidates) if bundle.has(CANDIDATE_TEXT) else 0
+    near, share = np.zeros((0, k), np.int32), np.zeros((0, k), np.float32)
+    return Added({}, (), rows, none, wide_rows, np.zeros((0, 2), np.float32), none, near, share)
 
 
 def _finite(scores: Floats) -> Floats:

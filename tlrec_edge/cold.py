@@ -1,4 +1,4 @@
-"""Items added at run time: raw features through the item tower to rows on the bundle's scale."""
+"""Items added at run time: raw features through the item tower, and the known items with the nearest texts."""
 
 from __future__ import annotations
 
@@ -11,18 +11,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlrec_edge.bundle import Bundle
-from tlrec_edge.catalogue import Added
+from tlrec_edge.catalogue import NEIGHBOURS, Added
 from tlrec_edge.errors import BundleError, DataError
 from tlrec_edge.features import FeatureEncoder, TowerInputs
 from tlrec_edge.graph import Graph
 from tlrec_edge.ids import ItemId, as_text, shown
-from tlrec_edge.layout import FEATURES, ITEM_TOWER
+from tlrec_edge.layout import CANDIDATE_TEXT, FEATURES, ITEM_TOWER
 from tlrec_edge.rowwise import store_rows
+from tlrec_edge.topk import top_k
 
 Floats = NDArray[np.float32]
 Features = Mapping[ItemId, Mapping[str, Any]]
 _BATCH = 1024
 _LARGEST = 1e6
+SHARPNESS = 5.0
+"""A neighbour weighs exp(SHARPNESS * cosine of the texts)."""
 _NAME_COLUMNS = ("name", "title")
 
 
@@ -36,8 +39,9 @@ class ColdItems:
                 "export a model that was trained with item content"
             )
         self._shape, self._dtype = bundle.shape, bundle.array("candidate_rows").dtype
-        self._bias = np.float32(bundle.scoring.unknown_score)
+        self._bias, self._popularity = np.float32(bundle.scoring.unknown_score), bundle.array("candidate_bias")
         self.encoder = read_features(bundle)
+        self._texts = _unit_rows(bundle) if bundle.has(CANDIDATE_TEXT) else np.zeros((0, 0), np.float32)
         self.tower = Graph(bundle.read(ITEM_TOWER), str(bundle.path / ITEM_TOWER), ["history", "candidate"], threads)
         parts = self._encode({}, 0, None)._asdict()
         self.tower.check_inputs({name: (None, part.shape[1]) for name, part in parts.items() if part.shape[1]})
@@ -49,14 +53,21 @@ class ColdItems:
             name: [values[min(i, len(values) - 1)] if values else "" for i in range(-1, most)]
             for name, values in self.encoder.vocabulary.items()
         }
-        self._run(self._encode(columns, most + 1, None))
+        self._run(self._encode(columns, most + 1, np.zeros((most + 1, self.encoder.vector_width), np.float32)))
+
+    def texts(self, features: Features) -> list[str]:
+        """Return the text that each item is read by. Raises DataError that names the item and the field."""
+        items = {as_text(key): values for key, values in features.items()}
+        return self.encoder.texts(self._columns(items), len(items))
 
     def extend(self, added: Added, features: Features, text_vectors: Floats | None) -> Added:
         """Return ``added`` with these items behind the old ones. Raises DataError that names the item and the field."""
         items = {as_text(key): values for key, values in features.items()}
         columns = self._columns(items)
         homes = [str(values.get("domain", "")) for values in items.values()]
-        history, candidate = self._run(self._encode(columns, len(items), text_vectors, homes))
+        inputs = self._encode(columns, len(items), text_vectors, homes)
+        history, candidate = self._run(inputs)
+        near, share = self._nearest(inputs.text)
         rows, scale = store_rows(history, self._dtype)
         deep, deep_scale = store_rows(candidate, self._dtype)
         n, first = len(items), self._shape.items + len(added.rows)
@@ -73,8 +84,26 @@ class ColdItems:
             np.concatenate([added.history_scale, scale]),
             np.concatenate([added.candidate_rows, wide]),
             np.concatenate([added.candidate_scale, scales]),
-            np.concatenate([added.bias, np.full(n, self._bias)]),
+            np.concatenate([added.bias, self._biases(near, share)]),
+            np.concatenate([added.near, near]),
+            np.concatenate([added.share, share]),
         )
+
+    def _biases(self, near: NDArray[np.int32], share: Floats) -> Floats:
+        """Return what turns the neighbours' biases into the mean one: their popularity says nothing of a new item."""
+        borrowed: Floats = self._popularity.mean() - (share * self._popularity[near]).sum(1)
+        return np.where(share.any(1), borrowed, self._bias).astype(np.float32)
+
+    def _nearest(self, text: Floats) -> tuple[NDArray[np.int32], Floats]:
+        """Return the candidates with the nearest texts and their shares, (n, k); an item without text has none."""
+        k = min(NEIGHBOURS, len(self._texts))
+        near, share = np.zeros((len(text), k), np.int32), np.zeros((len(text), k), np.float32)
+        for i in np.flatnonzero(text.any(1)) if k else ():
+            cosine = self._texts @ text[i]
+            near[i] = best = top_k(cosine, k)
+            weight = np.exp(np.float32(SHARPNESS) * cosine[best])
+            share[i] = weight / weight.sum()
+        return near, share
 
     def _name_columns(self) -> tuple[str, ...]:
         return (*_NAME_COLUMNS, *self.encoder.text_columns)
@@ -92,7 +121,7 @@ class ColdItems:
     def _encode(
         self, columns: Mapping[str, list[Any]], n: int, text_vectors: Floats | None, homes: Sequence[str] | None = None
     ) -> TowerInputs:
-        width = self.encoder.text_table.shape[1]
+        width = self.encoder.vector_width
         if text_vectors is not None:
             try:
                 text_vectors = np.asarray(text_vectors, np.float32)
@@ -111,6 +140,12 @@ class ColdItems:
             parts.append(self.tower.run({name: batch[name] for name in self.tower.inputs}, shape))
         history, candidate = (np.concatenate(part) for part in zip(*parts, strict=True))
         return history, candidate
+
+
+def _unit_rows(bundle: Bundle) -> Floats:
+    texts: Floats = bundle.array("candidate_text").astype(np.float32)
+    texts /= np.maximum(np.linalg.norm(texts, axis=1, keepdims=True), 1e-12)
+    return texts
 
 
 def read_features(bundle: Bundle) -> FeatureEncoder:

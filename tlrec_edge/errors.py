@@ -3,6 +3,7 @@
 TlrecError
 ├── DataError         a table, a dataset or a schema cannot be used
 ├── ModelError        a model folder cannot be read or does not fit the dataset
+├── LeakError         what a model is asked was among what it learned from
 ├── TrainingError     training diverged (NaN loss) or had nothing to learn from
 ├── ExportError       a gate refused the export
 ├── BudgetError       no compressed model fits the quality budget
@@ -24,6 +25,10 @@ class DataError(TlrecError):
 
 class ModelError(TlrecError):
     """A model folder cannot be read or does not fit the dataset."""
+
+
+class LeakError(TlrecError):
+    """What a model is asked, or what came after, was among what it learned from."""
 
 
 class TrainingError(TlrecError):

@@ -13,6 +13,8 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from tlrec_edge.errors import DataError
+
 Floats = NDArray[np.float32]
 _WORD = re.compile(r"\w+")
 _CHUNK = 8192
@@ -25,6 +27,21 @@ class TowerInputs(NamedTuple):
     text: Floats
     numeric: Floats
     categories: NDArray[np.int64]
+
+
+class TextSource(NamedTuple):
+    """The pretrained text encoder that a model reads texts by, and the width of its vectors."""
+
+    encoder: str
+    width: int
+
+    @classmethod
+    def from_json(cls, entry: Mapping[str, Any]) -> Self:
+        """Raise ValueError, KeyError, TypeError or AttributeError for what names no encoder."""
+        encoder, width = entry["encoder"], entry["width"]
+        if not isinstance(encoder, str) or not encoder or not isinstance(width, int) or width < 1:
+            raise ValueError(f"{entry!r:.80} names no text encoder and its width")
+        return cls(encoder, width)
 
 
 def tokens(text: str) -> list[str]:
@@ -61,7 +78,8 @@ class FeatureEncoder:
 
     ``vocabulary`` maps a categorical column to its values (code 0 = unknown or missing, code i + 1 = value i);
     ``quantiles`` maps a numeric column to rising knots; ``text_table`` (buckets, t) holds one vector a hashed token,
-    its inverse document frequency folded in. ``by_domain`` holds the knots of each domain that has its own: there a
+    its inverse document frequency folded in. Where ``text`` names a pretrained encoder, ``text_table`` (width, t)
+    projects its vectors instead. ``by_domain`` holds the knots of each domain that has its own: there a
     number is ranked among its own domain's, so that cheap means cheap in its market. ``aliases`` maps a categorical
     column's other names to the one that ``vocabulary`` holds.
     """
@@ -72,11 +90,14 @@ class FeatureEncoder:
     text_table: Floats
     by_domain: Mapping[str, Mapping[str, tuple[float, ...]]] = field(default_factory=dict)
     aliases: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    text: TextSource | None = None
     _codes: dict[str, dict[str, int]] = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         for column, values in self.vocabulary.items():
             self._codes[column] = {value: code for code, value in enumerate(values, 1)}
+        if self.text is not None and len(self.text_table) != self.text.width:
+            raise ValueError(f"text table of {len(self.text_table)} rows for vectors {self.text.width} wide")
 
     @classmethod
     def from_schema(cls, schema: Mapping[str, Any], text_table: Floats) -> Self:
@@ -91,6 +112,7 @@ class FeatureEncoder:
                 column: dict(zip(_strings(list(names)), _strings(list(names.values())), strict=True))
                 for column, names in schema.get("aliases", {}).items()
             },
+            TextSource.from_json(schema["text"]) if "text" in schema else None,
         )
 
     def schema(self) -> dict[str, Any]:
@@ -103,6 +125,8 @@ class FeatureEncoder:
         for name in ("by_domain", "aliases"):
             if held := getattr(self, name):
                 schema[name] = {key: dict(values) for key, values in held.items()}
+        if self.text is not None:
+            schema["text"] = self.text._asdict()
         return schema
 
     def within(self, domains: Sequence[str]) -> Self:
@@ -121,10 +145,12 @@ class FeatureEncoder:
     ) -> TowerInputs:
         """Encode n items given as columns; a missing column, None, "" or NaN counts as missing.
 
+        ``text_vectors``, of the encoder that ``text`` names (n, width) or ready as the tower takes them (n, t), stand
+        for the words. Raises DataError where there are words, and only the encoder's vectors can stand for them.
         ``domains`` (n,) names each item's home; without, or where that has no knots of its own, all items' knots count.
         """
-        columns = {column: self._one_name(column, values) for column, values in columns.items()}
-        text = self.encode_text(columns, n) if text_vectors is None else np.asarray(text_vectors, np.float32)
+        text = self.encode_text(columns, n) if text_vectors is None else self.project(text_vectors)
+        columns = self._named(columns)
         homes = np.array([""] * n if domains is None else domains, object)
         numeric = np.zeros((n, 2 * len(self.quantiles)), np.float32)
         for i, (column, knots) in enumerate(self.quantiles.items()):
@@ -147,14 +173,38 @@ class FeatureEncoder:
         summed = np.zeros((n, self.text_table.shape[1]), np.float32)
         if not summed.size:
             return summed
-        present = [columns[name] for name in (*self.text_columns, *self.vocabulary) if name in columns]
-        texts = [" ".join(str(value) for value in row if value) for row in zip(*present, strict=True)] or [""] * n
+        texts = self.texts(columns, n)
+        if self.text is not None:
+            if any(texts):
+                name, width = self.text
+                raise DataError(
+                    f"text_vectors are missing: the model reads texts by {name!r}, so give them as {(n, width)}, made "
+                    f"by tlrec_edge.train.text.open_encoder({name!r}).encode of the items' texts (`item_texts`)"
+                )
+            return summed
         distinct = {text: place for place, text in enumerate(dict.fromkeys(texts))}
         words = list(distinct)
         summed = np.concatenate([self._sum_tokens(words[i : i + _CHUNK]) for i in range(0, len(words), _CHUNK)])
-        summed = summed[[distinct[text] for text in texts]]
-        norm = np.linalg.norm(summed, axis=1, keepdims=True)
-        return np.asarray(summed / np.maximum(norm, 1e-12), np.float32)
+        return _unit(summed[[distinct[text] for text in texts]])
+
+    def texts(self, columns: Mapping[str, Sequence[Any]], n: int) -> list[str]:
+        """Join the text and categorical columns of each item: the text it is read by."""
+        columns = self._named(columns)
+        present = [columns[name] for name in (*self.text_columns, *self.vocabulary) if name in columns]
+        return [" ".join(str(value) for value in row if value) for row in zip(*present, strict=True)] or [""] * n
+
+    def project(self, vectors: Floats) -> Floats:
+        """Project the encoder's vectors (n, width) to the text input of the tower, (n, t); without one, keep them."""
+        vectors = np.asarray(vectors, np.float32)
+        return vectors if self.text is None else _unit(_unit(vectors) @ self.text_table)
+
+    @property
+    def vector_width(self) -> int:
+        """How wide ``text_vectors`` are."""
+        return int(self.text_table.shape[1]) if self.text is None else self.text.width
+
+    def _named(self, columns: Mapping[str, Sequence[Any]]) -> dict[str, Sequence[Any]]:
+        return {column: self._one_name(column, values) for column, values in columns.items()}
 
     def _one_name(self, column: str, values: Sequence[Any]) -> Sequence[Any]:
         names = self.aliases.get(column)
@@ -167,6 +217,11 @@ class FeatureEncoder:
         if len(present):
             summed[present] = np.add.reduceat(self.text_table[buckets], start, axis=0)
         return summed
+
+
+def _unit(vectors: Floats) -> Floats:
+    norm = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.asarray(vectors / np.maximum(norm, 1e-12), np.float32)
 
 
 def _rank(values: NDArray[np.float64], knots: Sequence[float]) -> NDArray[np.float64]:

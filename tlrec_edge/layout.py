@@ -16,6 +16,7 @@ ENCODER = "encoder.onnx"
 ITEM_TOWER = "item_tower.onnx"
 FEATURES = "features.json"
 TEXT_TABLE = "text_table.npy"
+CANDIDATE_TEXT = "candidate_text.npy"
 EVENTS = ("view", "click", "cart", "purchase", "other")
 """Rows of ``event_bias.npy``; the same tuple as ``tlrec_edge.data.dataset.EVENTS``, which a server must not import."""
 
@@ -162,6 +163,8 @@ def expected_optional(shape: ModelShape, present: Mapping[str, Any]) -> dict[str
         arrays.update(expected_strings("category_names", None))
     if ITEM_TOWER in present:
         arrays[TEXT_TABLE] = Expected(("<f2", "<f4"), (None, None))
+    if CANDIDATE_TEXT in present:
+        arrays[CANDIDATE_TEXT] = Expected(("<f2", "<f4"), (shape.candidates, None))
     if "user_rows.npy" in present or "users.bytes.npy" in present:
         arrays["user_rows.npy"] = Expected(("<f4",), (None, shape.d + shape.r))
         arrays["user_wide_indptr.npy"] = Expected(("<i8",), (None,))

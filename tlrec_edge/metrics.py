@@ -96,23 +96,51 @@ class Lift:
 
 def paired_lift(values: Array, over: Array, users: NDArray[np.integer], draws: int = 2000, seed: int = 0) -> Lift:
     """Compare two models on the same rows; the rows of a user are resampled together."""
-    difference = values - over
-    estimate = clustered(difference, users)
     _, code = np.unique(users, return_inverse=True)
-    total, count = np.bincount(code, weights=difference), np.bincount(code)
+    return lift_of_totals(np.bincount(code, weights=values - over), np.bincount(code), draws, seed)
+
+
+def lift_json(of: str, over: str, lift: Lift) -> dict[str, Any]:
+    """Return a lift as it stands in JSON; null where nothing varies."""
+    return measured({
+        "of": of, "over": over, "ndcg@10": lift.mean, "se": lift.se, "low": lift.low, "high": lift.high,
+        "verdict": lift.verdict,
+    })  # fmt: skip
+
+
+def lift_of_totals(total: NDArray[Any], count: NDArray[np.integer], draws: int = 2000, seed: int = 0) -> Lift:
+    """Compare from each user's summed difference (u,) and number of rows (u,); NaN where fewer than two can vary."""
+    nan = float("nan")
+    if not len(count):
+        return Lift(nan, nan, nan, nan)
+    mean = float(total.sum() / count.sum())
+    if len(count) == 1:
+        return Lift(mean, nan, nan, nan)
+    se = float(np.sqrt(((total - mean * count) ** 2).sum()) / count.sum())
     rng = np.random.default_rng(seed)
     means = np.empty(draws)
     for i in range(draws):
         drawn = rng.integers(0, len(count), len(count))
         means[i] = total[drawn].sum() / count[drawn].sum()
     low, high = np.quantile(means, [0.025, 0.975])
-    return Lift(estimate.mean, estimate.se, float(low), float(high))
+    return Lift(mean, se, float(low), float(high))
+
+
+def gini(counts: NDArray[np.integer]) -> float:
+    """Return the Gini coefficient of how often each item was shown: 0 = all alike, towards 1 = a few take all."""
+    if not counts.sum():
+        return float("nan")
+    rising, n = np.sort(counts).astype(np.float64), len(counts)
+    return float((2 * np.arange(1, n + 1) - n - 1) @ rising / (n * rising.sum()))
 
 
 def describe(
     rank: Array, others: NDArray[np.integer], users: NDArray[np.integer], ks: tuple[int, ...] = (10,)
 ) -> dict[str, float]:
-    """Return every metric's mean over rows, with ``.se`` and ``.by_user`` beside NDCG."""
+    """Return every metric's mean over rows, with ``.se`` and ``.by_user`` beside NDCG.
+
+    ``recall@k.by_user`` is the mean over users of the share of their positives among the first k.
+    """
     result: dict[str, float] = {}
     for k in ks:
         for name, metric in METRICS.items():
@@ -122,5 +150,6 @@ def describe(
                 result[f"{name}@{k}.se"] = estimate.se
                 result[f"{name}@{k}.by_user"] = estimate.by_user
         result[f"recall@{k}"] = result[f"hr@{k}"]
+        result[f"recall@{k}.by_user"] = clustered(METRICS["hr"](rank, k), users).by_user
     result["auc"] = clustered(auc(rank, others), users).mean
     return result

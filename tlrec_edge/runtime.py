@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import functools
 import math
 import os
 import threading
 import weakref
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Concatenate, NamedTuple, ParamSpec, Self, TypeVar
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tlrec_edge.arguments import USER_ID, User, check_features, check_k, is_whole, translated, user_key
 from tlrec_edge.bookkeeping import Counts, StateCache, process_memory
 from tlrec_edge.bundle import Bundle
 from tlrec_edge.catalogue import Catalogue
 from tlrec_edge.cold import ColdItems, Features
 from tlrec_edge.errors import BundleError, DataError, UnknownIdError
-from tlrec_edge.history import History, UserState, as_history
+from tlrec_edge.history import UserState, as_history
 from tlrec_edge.ids import IdIndex, ItemId, as_list, as_text, shown, user_key_hash
 from tlrec_edge.layout import ITEM_TOWER
 from tlrec_edge.states import StateBuilder
@@ -27,33 +27,7 @@ from tlrec_edge.topk import top_k
 
 Ints = NDArray[np.int32]
 Floats = NDArray[np.float32]
-User = History | UserState | str | int | Sequence[ItemId]
-"""A history, its state, a plain list of item ids, or the id of a user whose state the bundle stores."""
-_USER_ID = (str, int, np.integer)
 UNKNOWN_POLICIES = ("popularity", "error", "nan")
-
-
-_P = ParamSpec("_P")
-_R = TypeVar("_R")
-
-
-def _translated(
-    method: Callable[Concatenate[Recommender, _P], _R],
-) -> Callable[Concatenate[Recommender, _P], _R]:
-    """Turn what numpy raises over a damaged table, which opening does not read through, into BundleError."""
-
-    @functools.wraps(method)
-    def call(self: Recommender, /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
-        try:
-            return method(self, *args, **kwargs)
-        except (IndexError, ValueError) as error:
-            path = self._bundle.path
-            raise BundleError(
-                f"a table of {path} is damaged ({shown(str(error))}): `tlrec-edge verify {path}` names the file; "
-                "copy or export the bundle again"
-            ) from error
-
-    return call
 
 
 class Recommendations(NamedTuple):
@@ -70,7 +44,7 @@ class Recommender:
     def __init__(self, bundle: Bundle, threads: int, unknown: str, exact: bool, cache: int) -> None:
         if unknown not in UNKNOWN_POLICIES:
             raise ValueError(f"unknown = {unknown!r}, expected one of {', '.join(UNKNOWN_POLICIES)}")
-        if not (_is_whole(threads) and threads >= 1 and _is_whole(cache) and cache >= 0):
+        if not (is_whole(threads) and threads >= 1 and is_whole(cache) and cache >= 0):
             raise ValueError(
                 f"threads = {threads!r}, cache = {cache!r}: expected whole numbers of at least 1 and at least 0"
             )
@@ -136,24 +110,24 @@ class Recommender:
         self._open()
         return self._builder.exact
 
-    @_translated
+    @translated
     def has_user(self, user: str | int) -> bool:
         """Say whether the bundle stores a state for this user id."""
         return self._user_row(user) >= 0
 
-    @_translated
+    @translated
     def user_state(self, user: User) -> UserState:
         """Return the user's state, from the cache where the same history was seen before."""
         return self._state(self._open(), user)
 
-    @_translated
+    @translated
     def score(self, user: User, candidates: Sequence[ItemId] | NDArray[Any]) -> Floats:
         """Score candidates for one user, (n,). Unknown candidates go by the ``unknown`` policy."""
         catalogue = self._open()
         positions = self._positions(catalogue, candidates)
         return self._score(catalogue, self._state(catalogue, user), positions)
 
-    @_translated
+    @translated
     def score_pairs(self, users: Sequence[User], items: Sequence[ItemId] | NDArray[Any]) -> Floats:
         """Score user ``users[i]`` with item ``items[i]``, (n,); every distinct user is encoded once."""
         users, items = as_list(users, "users", "users, one for each item"), as_list(items, "items")
@@ -164,7 +138,7 @@ class Recommender:
         groups: dict[Hashable, list[int]] = {}
         for at, user in enumerate(users):
             try:
-                groups.setdefault(_user_key(user), []).append(at)
+                groups.setdefault(user_key(user), []).append(at)
             except TypeError:
                 raise DataError(
                     f"users[{at}]: expected a history, a list of item ids, a state or a user id, got {shown(user)}"
@@ -175,7 +149,7 @@ class Recommender:
             out[at_] = self._score_user(catalogue, users[places[0]], positions[at_])
         return out
 
-    @_translated
+    @translated
     def recommend(
         self,
         user: User,
@@ -189,7 +163,7 @@ class Recommender:
         ``exclude``: item ids, or "history" for the user's own items (a state stored in the bundle has none). ``allow``:
         item ids, or a mask over the candidates.
         """
-        _check_k(k)
+        check_k(k)
         catalogue = self._open()
         state = self._state(catalogue, user)
         excluded = self._excluded(catalogue, state, exclude)
@@ -203,10 +177,10 @@ class Recommender:
         best = top_k(scores, k)
         return _recommendations(catalogue, positions[best], scores[best])
 
-    @_translated
+    @translated
     def similar(self, item: ItemId, k: int = 10) -> Recommendations:
         """Return the candidates whose vectors are nearest by cosine. Raises UnknownIdError."""
-        _check_k(k)
+        check_k(k)
         catalogue = self._open()
         row = catalogue.rows([item])
         if row[0] < 0:
@@ -217,20 +191,21 @@ class Recommender:
         best = top_k(scores, k)
         return _recommendations(catalogue, best, scores[best])
 
-    @_translated
+    @translated
     def add_items(self, features: Features, text_vectors: Floats | None = None) -> None:
         """Add items nobody has bought yet: from now on they are candidates and may stand in histories.
 
-        ``features``: a mapping of columns for each new id. ``text_vectors`` (n, t) takes the place of the hashed words.
-        All items appear at once. Raises DataError for an id that exists or a value that is no number where the model
-        reads one, BundleError where there is no item tower.
+        ``features``: a mapping of columns for each new id. ``text_vectors`` (n, t) takes the place of the hashed words;
+        a model that reads texts by a pretrained encoder needs that encoder's vectors of ``item_texts``. All items
+        appear at once. An item with text scores as the candidates with the nearest texts do, where the bundle holds
+        those, else by the item tower, which always makes its place in histories. Raises DataError for an id that
+        exists, a value that is no number where the model reads one, or vectors that are missing; BundleError where
+        there is no item tower.
         """
-        if not isinstance(features, Mapping) or not all(isinstance(columns, Mapping) for columns in features.values()):
-            raise DataError(f"features: expected a mapping {{id: {{column: value}}}}, got {shown(features)}")
+        check_features(features)
         with self._adding:
             catalogue = self._open()
-            if self._cold is None:
-                self._cold = ColdItems(self._bundle, self._threads)
+            cold = self._cold_items()
             ids = list(features)
             if len({as_text(item) for item in ids}) != len(ids) or "" in ids:
                 raise DataError("the ids to add must be unique and not empty")
@@ -238,7 +213,15 @@ class Recommender:
             if len(known):
                 raise DataError(f"item {as_text(ids[known[0]])!r:.80} is already in the bundle; leave it out")
             if ids:
-                self._catalogue = catalogue.with_added(self._cold.extend(catalogue.added, features, text_vectors))
+                self._catalogue = catalogue.with_added(cold.extend(catalogue.added, features, text_vectors))
+
+    @translated
+    def item_texts(self, features: Features) -> list[str]:
+        """Return the texts of new items as the model reads them: what a text encoder is to be given."""
+        check_features(features)
+        with self._adding:
+            self._open()
+            return self._cold_items().texts(features)
 
     def stats(self) -> dict[str, int]:
         """Return counts since the start, and this process's memory in bytes where the system tells it."""
@@ -251,18 +234,22 @@ class Recommender:
             raise BundleError(f"the recommender of {self._bundle.path} is closed; open it again")
         return catalogue
 
+    def _cold_items(self) -> ColdItems:
+        if self._cold is None:
+            self._cold = ColdItems(self._bundle, self._threads)
+        return self._cold
+
     def _check_graphs(self) -> None:
         self._builder.check()
         if self._bundle.has(ITEM_TOWER):
-            self._cold = ColdItems(self._bundle, self._threads)
-            self._cold.check()
+            self._cold_items().check()
 
     def _state(self, catalogue: Catalogue, user: User) -> UserState:
         if isinstance(user, UserState):
             if (len(user.deep), len(user.interest)) != self._widths:
                 raise DataError("user: the state is of another bundle; make it by this one's `user_state`")
             return user
-        if isinstance(user, _USER_ID):
+        if isinstance(user, USER_ID):
             return self._stored_state(user)
         history = as_history(user)
         version = len(catalogue)
@@ -300,7 +287,7 @@ class Recommender:
         return out
 
     def _score_user(self, catalogue: Catalogue, user: User, positions: Ints) -> Floats:
-        if self._unknown == "nan" and isinstance(user, _USER_ID) and not self.has_user(user):
+        if self._unknown == "nan" and isinstance(user, USER_ID) and not self.has_user(user):
             self._counts.add(unknown_users=1)
             return np.full(len(positions), np.nan, np.float32)
         return self._score(catalogue, self._state(catalogue, user), positions)
@@ -360,23 +347,6 @@ def _reopen_sessions() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_reopen_sessions)
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-
-
-def _check_k(k: Any) -> None:
-    if not _is_whole(k) or k < 1:
-        raise DataError(f"k = {shown(k)}; ask for a whole number of at least 1 item")
-
-
-def _user_key(user: User) -> Hashable:
-    if isinstance(user, UserState):
-        return id(user)
-    if isinstance(user, _USER_ID):
-        return as_text(user)
-    return user if isinstance(user, History) else (len(user), *user)  # a stream, which has no length, is refused
 
 
 def _allowed(catalogue: Catalogue, allow: Sequence[ItemId] | NDArray[Any]) -> Ints:

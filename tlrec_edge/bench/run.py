@@ -27,7 +27,7 @@ _GROUPS = {
     "item-item weights": ("wide_*",),
     "encoder": ("encoder.onnx", "*_bias.npy", "groups.npy", "interest_in.npy"),
     "ids, names": ("item_ids.*", "item_names.*", "category_names.*", "item_category.npy"),
-    "cold items": ("item_tower.onnx", "text_table.npy", "features.json"),
+    "cold items": ("item_tower.onnx", "text_table.npy", "candidate_text.npy", "features.json"),
     "stored users": ("users.*", "user_*"),
 }
 

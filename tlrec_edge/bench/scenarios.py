@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from tlrec_edge.arguments import User
 from tlrec_edge.bench.config import BenchConfig
 from tlrec_edge.bench.latency import Latencies, time_calls
 from tlrec_edge.bench.requests import Requests
 from tlrec_edge.bench.result import Row
 from tlrec_edge.errors import BundleError
-from tlrec_edge.runtime import Recommender, User
+from tlrec_edge.runtime import Recommender
 
 Scenario = Callable[[Recommender, Requests, BenchConfig], Iterator[Row]]
 _CHECKED = 8

@@ -10,9 +10,9 @@ from tlrec_edge.errors import MissingExtraError, TlrecError
 from tlrec_edge.version import VERSION
 
 COMMANDS = {
-    "prepare": "prepare", "pretrain": "train", "adapt": "train", "evaluate": "train", "compress": "build",
-    "export": "build", "inspect": "use", "verify": "use", "score": "use", "recommend": "use", "similar": "use",
-    "bench": "bench", "synth": "synth", "demo": "demo",
+    "prepare": "prepare", "pretrain": "train", "adapt": "train", "evaluate": "measure", "crossval": "measure",
+    "study": "study", "curve": "study", "compress": "build", "export": "build", "inspect": "use", "verify": "use",
+    "score": "use", "recommend": "use", "similar": "use", "bench": "bench", "synth": "synth", "demo": "demo",
 }  # fmt: skip
 """Command -> module of this package, in the order of the pipeline."""
 

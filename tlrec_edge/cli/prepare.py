@@ -41,6 +41,13 @@ _FILE = click.Path(path_type=Path)
 @click.option("--test-from", metavar="DATE", help="First test day, for splits by time.  [default: last 10 %]")
 @click.option("--valid-from", metavar="DATE", help="First validation day.  [default: last 1/9 before the test]")
 @click.option("--min-buyers", type=click.IntRange(0), help="Buyers a candidate needs before the test.  [default: 0]")
+@click.option("--negatives", type=click.IntRange(0), help="Others beside each test item; 0 = all.  [default: 99]")
+@click.option(
+    "--mask-seen/--rank-seen", default=None, help="Rank what a user already had among the others?  [default: mask]"
+)
+@click.option(
+    "--refit/--no-refit", default=None, help="Let the final model learn from the validation rows.  [default: refit]"
+)
 @click.option("--max-per-user", type=click.IntRange(1), help="Newest interactions kept of a user.  [default: all]")
 @click.option("--seed", type=click.IntRange(0), help="Seed of every random choice.  [default: 0]")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of tables.")

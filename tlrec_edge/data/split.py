@@ -45,11 +45,14 @@ def make_split(
     seed: int = 0,
     negatives: int = 99,
     min_buyers: int = 0,
+    mask_seen: bool = True,
+    refit: bool = True,
     rows: Rows | None = None,
 ) -> Split:
     """Divide interactions by a kind of ``SPLITS``. Dates are "YYYY-MM-DD[ HH:MM:SS]" in UTC, or seconds since 1970.
 
-    ``min_buyers`` is stored for the tasks: how many users must have bought a candidate before the test.
+    ``min_buyers`` is stored for the tasks: how many users must have bought a candidate before the test. The others are
+    stored as they are (see ``Split``).
     """
     if kind not in SPLITS:
         raise DataError(f"unknown split {kind!r}; known: {', '.join(SPLITS)}")
@@ -63,7 +66,7 @@ def make_split(
     role, fold, settings = SPLITS[kind](request)
     if min_buyers:
         settings["min_buyers"] = min_buyers
-    return Split(kind, role, fold, negatives=negatives, seed=seed, settings=settings, rows=rows)
+    return Split(kind, role, fold, refit, mask_seen, negatives, seed, settings, rows)
 
 
 def as_seconds(date: int | str | None) -> int | None:

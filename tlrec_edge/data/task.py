@@ -85,7 +85,7 @@ def make_tasks(dataset: Dataset, domains: tuple[str, ...], fold: int | None = No
     def build(seen: Bools, asked: int, hide: tuple[int | None, ...], who: int | None) -> Task:
         hidden = inside & np.isin(split.fold[log.user], [f for f in hide if f is not None])
         if split.kind in BY_USER:
-            hidden |= log.time > _question_time(dataset, inside & (split.role == asked))[log.user]
+            hidden |= log.time > question_time(dataset, inside & (split.role == asked))[log.user]
         history = seen & ~hidden
         train = history if split.refit or asked == VALID else (split.role == TRAIN) & ~hidden
         task = Task(
@@ -114,7 +114,7 @@ BY_USER = ("leave-one-out", "last-basket", "given")
 """Splits that hold out each user's last rows in the target: what a user did elsewhere after that is not known yet."""
 
 
-def _question_time(dataset: Dataset, asked: Bools) -> NDArray[np.int64]:
+def question_time(dataset: Dataset, asked: Bools) -> NDArray[np.int64]:
     """Return when each user is asked, (users,): the first of the asked rows, or never."""
     when = np.full(len(dataset.users), np.iinfo(np.int64).max, np.int64)
     np.minimum.at(when, dataset.interactions.user[asked], dataset.interactions.time[asked])

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +21,7 @@ from tlrec_edge.data.store import load_dataset, save_dataset
 from tlrec_edge.data.task import Task, make_tasks
 from tlrec_edge.demo.story import tell
 from tlrec_edge.export import Parity, export_bundle
+from tlrec_edge.parallel import side_by_side
 from tlrec_edge.quantize import CompressConfig, Step, compress
 from tlrec_edge.report import render
 from tlrec_edge.tables import TableWriter
@@ -35,7 +32,7 @@ from tlrec_edge.train.cards import quality_card, transfer_card
 from tlrec_edge.train.config import TrainConfig
 from tlrec_edge.train.evaluate import Entry, Evaluation, baseline_entries, evaluate, model_entry, pool
 from tlrec_edge.train.pretrain import pretrain
-from tlrec_edge.train.ranking import rank_rows
+from tlrec_edge.train.ranking import rank_whole
 from tlrec_edge.train.served import bundle_scorer, history_of
 
 MODES = {"target-only": "scratch", "zero-shot": "zero-shot", "finetune": "finetune"}
@@ -157,28 +154,11 @@ def run_folds(
 ) -> list[Fold]:
     """Run folds side by side, one process and one thread for each core."""
     jobs = [(out, target, knobs, fold) for fold in folds]
-    with _one_thread_each(), ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as workers:
-        done = []
-        for fold, result in zip(folds, workers.map(_fold_job, jobs), strict=True):
-            say(f"  {'warm shoppers' if fold is None else f'fold {fold + 1}'} done")
-            done.append(result)
-        return done
-
-
-@contextmanager
-def _one_thread_each() -> Iterator[None]:
-    """Let child processes compute with one thread each: small matrices gain nothing from more."""
-    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-    before = {name: os.environ.get(name) for name in names}
-    os.environ.update(dict.fromkeys(names, "1"))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+    done = []
+    for fold, result in zip(folds, side_by_side(_fold_job, jobs), strict=True):
+        say(f"  {'warm shoppers' if fold is None else f'fold {fold + 1}'} done")
+        done.append(result)
+    return done
 
 
 def _fold_job(job: tuple[Path, tuple[str, ...], TrainConfig, int | None]) -> Fold:
@@ -201,8 +181,8 @@ def run_fold(
     compressed = compress(models["finetune"], dataset, CompressConfig(seed=knobs.seed), tasks=tasks)
     models["compressed"] = compressed.model
     entries: dict[str, Entry] = {
-        **baseline_entries(None, dataset),
-        "ease": lambda _: rank_rows(ease, ease_task),
+        **baseline_entries(None, dataset, fading=False),
+        "ease": lambda _: rank_whole(ease, ease_task),
         **{name: model_entry(model, dataset) for name, model in models.items()},
     }
     return Fold(models, compressed.steps, evaluate(dataset, target, entries, tasks=tasks), tasks.final.dropped)
@@ -227,7 +207,7 @@ def _cards(new_users: Evaluation, warm: Evaluation, source: EdgeModel, folds: in
 def _with_bundle(evaluation: Evaluation, dataset: Dataset, task: Task, bundle: Path) -> Evaluation:
     """Add the bundle itself, asked the way a service asks it."""
     with Recommender.open(bundle, verify="full") as recommender:
-        ranking = rank_rows(bundle_scorer(recommender, dataset, task), task)
+        ranking = rank_whole(bundle_scorer(recommender, dataset, task), task)
     return replace(evaluation, rankings={**evaluation.rankings, "bundle": ranking})
 
 

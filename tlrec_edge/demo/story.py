@@ -116,6 +116,8 @@ def _section(
         "tests": found["tests"],
         "rows": found["rows"],
         "lift": lifts,
+        "slices": found["slices"],
+        "notes": found["notes"],
         "dropped": dict(dropped),
         "note": note + left_out,
     }

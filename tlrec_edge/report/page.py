@@ -1,4 +1,4 @@
-"""From a demo's results to the page; every part is left out where its results are absent."""
+"""From results, as those of a demo, to the page; every part is left out where its results are absent."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ Data = Mapping[str, Any]
 Cell = tuple[str, str]
 """HTML, and a style class."""
 _DEFAULT_TITLE = "tlrec-edge report"
+_DRAWN = ("history", "period", "popularity", "domain")
+"""The slices that are drawn; the others have few lines and stand in the JSON."""
 _PERCENTILES = ("p50", "p90", "p99", "p99.9", "max")
 
 
@@ -67,14 +69,45 @@ def _section(section: Data) -> str:
     parts = [f"<h2>{text(title)}</h2>", f'<p class="soft">{", ".join(counts)}</p>' if counts else ""]
     if section.get("note"):
         parts.append(f"<p>{text(section['note'])}</p>")
+    parts += [f'<p class="soft">{text(note)}</p>' for note in section.get("notes") or []]
     parts.append(f'<div class="plots">{plots.quality(title, rows)}{plots.lift(title, lifts)}</div>')
     parts.append(_quality_table(rows) + _lift_table(lifts))
+    slices = section.get("slices") or []
+    drawn = [plots.slices(by, [line for line in slices if line.get("by") == by]) for by in _DRAWN]
+    parts.append(f'<div class="plots">{"".join(drawn)}</div>' if any(drawn) else "")
     return "".join(parts)
+
+
+def _curve(data: Data) -> str:
+    points = data.get("curve") or []
+    names = dict.fromkeys(str(line.get("name", "")) for point in points for line in point.get("lines") or [])
+    rows = []
+    for point in points:
+        reached = {str(line.get("name", "")): line for line in point.get("lines") or []}
+        cells = [(f"{100 * point['share']:g} %", ""), (number(point.get("users")), ""), (number(point.get("rows")), "")]
+        for name in names:
+            line = reached.get(name) or {}
+            error = line.get("ndcg@10.se")
+            shown = f" <small>± {number(error)}</small>" if error is not None else ""
+            cells.append((number(line.get("ndcg@10")) + shown, ""))
+        rows.append((cells, ""))
+    lifts = _lift_table(
+        [
+            {**point["lift"], "of": f"{100 * point['share']:g} %: {point['lift'].get('of')}"}
+            for point in points
+            if point.get("lift")
+        ]
+    )
+    table = _table(["share", "users", "rows", *map(text, names)], rows, caption="NDCG@10 on the test rows ± SE.")
+    return f"<h2>How much of the target it takes</h2>{plots.curve(points)}{table}{lifts}" if points else ""
 
 
 def _quality_table(rows: Sequence[Data]) -> str:
     best = max((row.get("ndcg@10") or 0.0 for row in rows), default=0.0)
-    columns = {"ndcg@10.by_user": "mean by user", "hr@10": "HR@10", "mrr@10": "MRR@10", "auc": "AUC"}
+    columns = {
+        "ndcg@10.by_user": "mean by user", "hr@10": "HR@10", "mrr@10": "MRR@10", "auc": "AUC",
+        "full.ndcg@10": "NDCG@10 among all", "coverage@10": "share of catalogue shown",
+    }  # fmt: skip
     columns = {key: name for key, name in columns.items() if any(key in row for row in rows)}
     lines = []
     for row in rows:
@@ -255,6 +288,7 @@ def _class(name: str) -> str:
 
 _PARTS: tuple[Callable[[Data], str], ...] = (
     _lead,
+    _curve,
     _quality,
     _compression,
     _parity,

@@ -63,6 +63,29 @@ def interval(row: Row) -> tuple[float, float]:
     return low, value + 1.96 * error if high is None else float(high)
 
 
+def slices(by: str, rows: Rows) -> str:
+    """NDCG@10 of the model and the best baseline in every slice of one kind."""
+
+    def mark(axes: Any, at: int, row: Row) -> None:
+        for key, shift, colour in (("ndcg@10", -0.16, "ours"), ("over.ndcg@10", 0.16, "other")):
+            if row.get(key) is not None:
+                axes.errorbar(row[key], at + shift, xerr=row.get(f"{key}.se") or 0.0, color=ink(colour), **_DOT)
+
+    lift = (rows[0].get("lift") or {}) if rows else {}
+    return _by_row(
+        rows, "ndcg@10", lambda row: f"{row.get('slice', '')} ({row.get('tests') or 0:,})", mark,
+        "NDCG@10, mean ± 1 standard error",
+        margin=0.08,
+        title=_BY.get(by, f"By {by}"),
+        label=f"NDCG@10 by {by}",
+        caption=f"Blue: {lift.get('of', 'the model')}. Grey: {lift.get('over', 'the best baseline')}. "
+        "In brackets: test rows.",
+    )  # fmt: skip
+
+
+_BY = {"history": "By length of history", "period": "By time", "popularity": "By popularity of the item, in tenths"}
+
+
 def ratios(rows: Rows) -> str:
     """Quality after each compression step over that of the uncompressed model."""
 
@@ -186,6 +209,41 @@ def training(rows: Rows) -> str:
 
 
 _CURVES = (("losses", "training loss"), ("values", "validation NDCG@10"))
+
+
+def curve(points: Rows) -> str:
+    """NDCG@10 by share of the target's users on a log axis, a line and a band of one standard error for each model."""
+    found: dict[str, list[tuple[float, float, float]]] = {}
+    for point in points:
+        for line in point.get("lines") or []:
+            if line.get("ndcg@10") is not None:
+                reached = found.setdefault(str(line.get("name", "")), [])
+                reached.append((float(point["share"]), line["ndcg@10"], line.get("ndcg@10.se") or 0.0))
+    if not found:
+        return ""
+
+    def paint(axes: Any) -> None:
+        for at, (name, reached) in enumerate(found.items()):
+            share, value, error = zip(*reached, strict=True)
+            low, high = ([v + sign * e for v, e in zip(value, error, strict=True)] for sign in (-1, 1))
+            colour, dash = ink(f"c{at % 6 + 1}"), "-" if at < 6 else "--"
+            axes.plot(share, value, dash, color=colour, marker="o", ms=4, label=name)
+            axes.fill_between(share, low, high, color=colour, alpha=0.15, linewidth=0)
+        axes.set_xscale("log")
+        shares = sorted({place for reached in found.values() for place, *_ in reached})
+        axes.set_xticks(shares, [f"{100 * share:g} %" for share in shares])
+        axes.set_xticks([], minor=True)
+        axes.set_xlabel("share of the target's users learned from (log scale)")
+        axes.set_ylabel("NDCG@10")
+        axes.grid(axis="y")
+        axes.figure.legend(loc="outside lower left", ncols=3)
+
+    return draw(
+        paint, height=3.4,
+        title="NDCG@10 by share of the target's users",
+        label="NDCG@10 by share of the target's users",
+        caption="Bands: one standard error, clustered by user. Lifts, paired on the same rows, have less error.",
+    )  # fmt: skip
 
 
 def _duration(us: float) -> str:

@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
-from tlrec_edge.data.dataset import Dataset
-from tlrec_edge.data.store import split_hash
+from tlrec_edge.data.dataset import Dataset, Ints
+from tlrec_edge.data.store import dataset_hash, split_hash
 from tlrec_edge.data.task import Task, Tasks, make_tasks
 from tlrec_edge.errors import ModelError
 from tlrec_edge.train.artifact import EdgeModel, Past
@@ -18,7 +18,7 @@ from tlrec_edge.train.draft import Context, Draft, examples_of, fit_net
 from tlrec_edge.train.fit import Progress
 from tlrec_edge.train.mix import Blend, choose_mix, served_bias
 from tlrec_edge.train.modes import MODES
-from tlrec_edge.train.ranking import ALL, ndcg, sample_rows
+from tlrec_edge.train.ranking import ALL, Columns, Floats, ndcg, sample_rows
 from tlrec_edge.train.wide import (
     USER_POWER,
     LinearChoice,
@@ -99,7 +99,7 @@ def settle(candidate: Candidate, context: Context, tasks: Tasks, fold: int | Non
         model = _build(context, mode, choices)
     return model.with_about(
         kind="target", mode=mode, domains=list(context.task.domains), fold=fold, train=asdict(context.config),
-        split_sha256=split_hash(context.dataset),
+        split_sha256=split_hash(context.dataset), dataset_sha256=dataset_hash(context.dataset),
         source=_source_domains(mode, context),
         choices={
             "epochs": choices.epochs, "penalty": choices.linear.penalty, "half_life": choices.blend.half_life,
@@ -132,7 +132,9 @@ def choose(context: Context, mode: str) -> Candidate:
         epochs = result.epochs
     draft.net.requires_grad_(False).eval()
     linear = LinearChoice() if mode == "zero-shot" else context.linear
-    linear = linear or choose_linear(task, LinearData.of(task, draft.vocabulary.rows), context.say, USER_POWER)
+    linear = linear or choose_linear(
+        task, LinearData.of(task, draft.vocabulary.rows), context.say, USER_POWER, cut=True
+    )
     model = _with_linear(draft, context, mode, linear)
     blend = choose_mix(model, context.dataset, task, mode, context.config.parts)
     return Candidate(mode, blended(model, task, blend), Choices(epochs, linear, blend))
@@ -182,6 +184,11 @@ def _deep_ndcg(draft: Draft, dataset: Dataset) -> Callable[[], float]:
         draft.net.eval()
         # A copy without the vectors cached for an earlier epoch.
         now = replace(draft.model, bias=draft.net.bias.detach().numpy())
-        return ndcg(lambda users, columns=ALL: sum(now.part_scores(past, users, columns)[::3]), asked)  # type: ignore[arg-type]
+
+        def towers(users: Ints, columns: Columns = ALL) -> Floats:
+            deep, *_, bias = now.part_scores(past, users, columns)
+            return deep + bias
+
+        return ndcg(towers, asked)
 
     return value

@@ -74,7 +74,7 @@ class Adversarial(Alignment):
         grown = 2.0 / (1.0 + math.exp(-10.0 * min(epoch / self.epochs, 1.0))) - 1.0
         vectors = torch.cat(self.content(net))  # (sides * SAMPLE, width)
         side = torch.arange(len(self.sides)).repeat_interleave(SAMPLE)
-        logits = self.classifier(Reverse.apply(vectors, self.weight * grown))  # type: ignore[no-untyped-call]
+        logits = self.classifier(Reverse.apply(vectors, self.weight * grown))  # type: ignore[no-untyped-call]  # torch has no type for it
         loss = nn.functional.cross_entropy(logits, side)
         self.note(loss=loss.item(), accuracy=(logits.argmax(1) == side).float().mean().item())
         return loss

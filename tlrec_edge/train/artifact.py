@@ -23,6 +23,7 @@ from tlrec_edge.data.store import split_hash
 from tlrec_edge.data.task import Task
 from tlrec_edge.errors import ModelError
 from tlrec_edge.features import FeatureEncoder, TowerInputs
+from tlrec_edge.train.config import PARTS
 from tlrec_edge.train.examples import take_histories
 from tlrec_edge.train.factors import Factors
 from tlrec_edge.train.linear import group_counts, user_item
@@ -37,10 +38,11 @@ MAX_HISTORY = 4096
 
 @dataclass(frozen=True)
 class Mix:
-    """Weights of the four parts in ``score = deep * u.c + wide * ... + interest * ... + bias * b``."""
+    """Weights of the parts: ``score = deep * u.c + wide * ... + rest * ... + interest * ... + bias * b``."""
 
     deep: float = 1.0
     wide: float = 0.0
+    rest: float = 0.0
     interest: float = 0.0
     bias: float = 1.0
 
@@ -155,23 +157,23 @@ class EdgeModel:
         def score(users: Ints, columns: Columns = ALL) -> NDArray[np.floating]:
             whole = isinstance(columns, slice)
             parts = self.part_scores(past, users, ALL if whole else place[columns])
-            weights = (self.mix.deep, self.mix.wide, self.mix.interest, self.mix.bias)
-            total = sum((w * p for w, p in zip(weights, parts, strict=True) if w), np.zeros_like(parts[3]))
+            weights = (getattr(self.mix, name) for name in PARTS)
+            total = sum((w * p for w, p in zip(weights, parts, strict=True) if w), np.zeros_like(parts[-1]))
             empty = past.length(users) == 0
-            total[empty] = self.mix.bias * parts[3][empty]
+            total[empty] = self.mix.bias * parts[-1][empty]
             return total[:, place] if whole else total
 
         return score
 
-    def part_scores(self, past: Past, users: Ints, columns: Columns = ALL) -> tuple[Floats, Floats, Floats, Floats]:
-        """Return the unweighted scores (u, columns) of the deep, wide, interest and bias part."""
+    def part_scores(self, past: Past, users: Ints, columns: Columns = ALL) -> tuple[Floats, ...]:
+        """Return the unweighted scores (u, columns) of ``PARTS``."""
         seen = past.matrix[users]
         deep = self.user_vectors(past, users) @ self.candidate_vectors[columns].T
         taste, split = self.user_tastes(seen), self.interest.rank
         outward = self.taste_vectors[columns]
         interest, rest = (taste[:, part] @ outward[:, part].T for part in (slice(split), slice(split, None)))
-        wide = (seen @ self.wide)[:, columns].toarray() + rest
-        return deep, wide, interest, np.broadcast_to(self.bias[columns], deep.shape)
+        wide = (seen @ self.wide)[:, columns].toarray()
+        return deep, wide, rest, interest, np.broadcast_to(self.bias[columns], deep.shape)
 
     def user_vectors(self, past: Past, users: Ints) -> Floats:
         """Encode users from the most recent part of their past, (u, width)."""
@@ -190,7 +192,7 @@ class EdgeModel:
     @property
     def taste_weights(self) -> Floats:
         """Weight of each column of the taste block, (r1 + r2,)."""
-        return np.repeat(np.array([self.mix.interest, self.mix.wide], np.float32), [self.interest.rank, self.rest.rank])
+        return np.repeat(np.array([self.mix.interest, self.mix.rest], np.float32), [self.interest.rank, self.rest.rank])
 
     def check_split(self, dataset: Dataset) -> None:
         """Raise ModelError where the dataset's split is not the one the model was trained under."""
@@ -280,7 +282,7 @@ def _write_folder(path: Path, meta: Mapping[str, Any], arrays: Mapping[str, NDAr
     draft = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:
         draft.chmod(0o755)  # mkdtemp's is for its owner alone
-        np.savez(draft / "arrays.npz", **arrays)  # type: ignore[arg-type]
+        np.savez(draft / "arrays.npz", **arrays)  # type: ignore[arg-type]  # its stub takes no mapping of arrays
         (draft / "model.json").write_text(json.dumps(meta, ensure_ascii=False), encoding="utf-8")
         if path.exists():
             shutil.rmtree(path)

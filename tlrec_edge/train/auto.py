@@ -1,25 +1,30 @@
-"""Choose how to transfer, or not to: the simplest candidate that no other beats by two standard errors."""
+"""Choose how to transfer, or not to: the simplest candidate that no other is shown to beat."""
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, replace
+from statistics import NormalDist
 
-from tlrec_edge.data.dataset import Dataset
-from tlrec_edge.data.task import Tasks, make_tasks
+from tlrec_edge.data.dataset import Dataset, Ints
+from tlrec_edge.data.task import Task, Tasks, make_tasks
 from tlrec_edge.errors import DataError
-from tlrec_edge.metrics import METRICS, Array, paired_lift
+from tlrec_edge.metrics import Array, paired_lift
 from tlrec_edge.train.adapt import Candidate, blended, check_source, choose, config_of, settle
 from tlrec_edge.train.artifact import EdgeModel
 from tlrec_edge.train.checkpoint import Checkpoint
 from tlrec_edge.train.config import TrainConfig
 from tlrec_edge.train.draft import Context
 from tlrec_edge.train.fit import Progress
-from tlrec_edge.train.mix import choose_mix
+from tlrec_edge.train.mix import choose_mix, cross_fitted
 from tlrec_edge.train.modes import MODES
-from tlrec_edge.train.ranking import rank_rows
 
 ORDER = ("popularity", "linear", "scratch", "pooled", "zero-shot", "frozen", "finetune", "joint")
 """Candidates from simple to complex; the first three know the target alone, ``pooled`` is linear over all domains."""
+TRANSFER = frozenset(ORDER[3:])
+_LINEAR = ("wide", "rest", "bias")
+USES = {"popularity": ("bias",), "linear": _LINEAR, "pooled": _LINEAR}
+"""The parts of the simple candidates; the others have all."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +46,10 @@ def adapt_auto(
 ) -> tuple[EdgeModel, tuple[Contest, ...]]:  # fmt: skip
     """Try every mode on the validation rows and fit the winner; return it with the table that chose it.
 
-    A candidate takes over only with a paired lift of two standard errors, clustered by user. Raises DataError where
-    the split leaves no validation rows to choose by.
+    A candidate takes over only with a paired lift of two standard errors, clustered by user, and transfer from what
+    knows the target alone only with ``needed_errors``; a candidate's weights are judged by other users than they were
+    chosen on. Raises
+    DataError where the split leaves no validation rows to choose by.
     """
     check_source(source, dataset, domains)
     config = config or config_of(source)
@@ -51,30 +58,34 @@ def adapt_auto(
         raise DataError("--mode auto chooses on validation rows and this split leaves none: name a mode")
     context = Context(dataset, tasks.choose, source, config, say, kept=kept)
     candidates = _candidates(context)
-    values = {name: _validation(candidate, context) for name, candidate in candidates.items()}
-    winner, table = _contest(values, tasks)
+    users, values = tasks.choose.rows.user, {}
+    for name, candidate in candidates.items():
+        task = _task(candidate, context)
+        use = tuple(part for part in USES.get(name, config.parts) if part in config.parts)
+        values[name], users = cross_fitted(candidate.model, dataset, task, candidate.mode, use)
+    winner, table = _contest(values, users)
     model = settle(candidates[winner], replace(context, task=tasks.final, say=say), tasks, fold)
-    return model.with_about(auto=[asdict(line) for line in table]), table
+    return model.with_about(auto=[asdict(line) for line in table], choice=winner), table
 
 
 def _candidates(context: Context) -> dict[str, Candidate]:
     scratch = choose(context, "scratch")
     found = {
-        "popularity": _with_parts(scratch, context, ("bias",)),
-        "linear": _with_parts(scratch, context, ("wide", "bias")),
+        "popularity": _with_parts(scratch, context, USES["popularity"]),
+        "linear": _with_parts(scratch, context, USES["linear"]),
         "scratch": scratch,
     }
     if context.source is not None:
         tuned = choose(context, "finetune")
         shared = replace(context, linear=tuned.choices.linear)
         found |= {mode: tuned if mode == "finetune" else choose(shared, mode) for mode in MODES if mode != "scratch"}
-        found["pooled"] = _with_parts(tuned, context, ("wide", "bias"))
+        found["pooled"] = _with_parts(tuned, context, USES["pooled"])
     return found
 
 
 def _with_parts(candidate: Candidate, context: Context, use: tuple[str, ...]) -> Candidate:
     """Return the candidate with some parts only, their weights chosen again."""
-    task = context.task.target_only() if candidate.mode == "scratch" else context.task
+    task = _task(candidate, context)
     use = tuple(part for part in use if part in context.config.parts)
     plain = replace(candidate.model, bias=candidate.model.net.bias.numpy())
     blend = choose_mix(plain, context.dataset, task, candidate.mode, use)
@@ -82,19 +93,28 @@ def _with_parts(candidate: Candidate, context: Context, use: tuple[str, ...]) ->
     return Candidate(candidate.mode, blended(plain, task, blend), choices)
 
 
-def _validation(candidate: Candidate, context: Context) -> Array:
-    task = context.task.target_only() if candidate.mode == "scratch" else context.task
-    return METRICS["ndcg"](rank_rows(candidate.model.scorer(context.dataset, task), task).rank, 10)
+def _task(candidate: Candidate, context: Context) -> Task:
+    return context.task.target_only() if candidate.mode == "scratch" else context.task
 
 
-def _contest(values: dict[str, Array], tasks: Tasks) -> tuple[str, tuple[Contest, ...]]:
-    users = tasks.choose.rows.user
+def needed_errors(names: Collection[str]) -> float:
+    """Return the standard errors of lift by which transfer takes over from what knows the target alone.
+
+    Two for a single way of transfer; more for several, so that chance lifts any of them that far no more often
+    (Bonferroni): a source of noise is to be refused. Among ways of the same kind two are enough.
+    """
+    normal = NormalDist()
+    return -normal.inv_cdf(normal.cdf(-2.0) / max(len(TRANSFER & set(names)), 1))
+
+
+def _contest(values: Mapping[str, Array], users: Ints) -> tuple[str, tuple[Contest, ...]]:
     best, lines = ORDER[0], []
     for name in ORDER:
         if name not in values:
             continue
         lift = paired_lift(values[name], values[best], users)
         lines.append((name, float(values[name].mean()), best, lift.mean, lift.se))
-        if lift.verdict == "better":
+        needed = needed_errors(values) if name in TRANSFER and best not in TRANSFER else 2.0
+        if lift.se > 0 and lift.mean >= needed * lift.se:
             best = name
     return best, tuple(Contest(*line, line[0] == best) for line in lines)

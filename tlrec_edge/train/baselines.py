@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from tlrec_edge.data.task import Task, Tasks
-from tlrec_edge.train.linear import item_cf, popularity
+from tlrec_edge.train.linear import column_cut, item_cf, popularity, sparse_scorer
 from tlrec_edge.train.neighbours import make_ease
-from tlrec_edge.train.ranking import ALL, Ranking, Scorer, rank_rows
+from tlrec_edge.train.ranking import ALL, Ranking, Scorer, rank_whole
 from tlrec_edge.train.wide import LinearChoice, LinearData, choose_linear, log_popularity
 
 
@@ -31,7 +31,11 @@ def item_cf_scorer(task: Task, similarity: str = "jaccard") -> Scorer:
 def ease_scorer(task: Task, choice: LinearChoice) -> Scorer:
     """Score by EASE over the whole history plus weighted log popularity."""
     data = LinearData.of(task, _rows(task))
-    score = make_ease(data.train, data.columns).scorer(choice.penalty)
+    solver = make_ease(data.train, data.columns)
+    if choice.cut is None:
+        score = solver.scorer(choice.penalty)
+    else:
+        score = sparse_scorer(column_cut(solver.weights(choice.penalty), choice.cut))
     prior = choice.popularity_weight * log_popularity(task, choice.half_life)
     return lambda users, columns=ALL: score(data.history[users], columns) + prior[columns]
 
@@ -44,11 +48,12 @@ def _rows(task: Task) -> np.ndarray[tuple[int], np.dtype[np.int32]]:
     return rows
 
 
-def tuned_ease(tasks: Tasks, target_only: bool) -> tuple[Scorer, Task, LinearChoice]:
-    """Choose EASE's penalty and its popularity (weight, half-life) on validation, then fit it for the test."""
+def tuned_ease(tasks: Tasks, target_only: bool, fade: bool = False) -> tuple[Scorer, Task, LinearChoice]:
+    """Choose EASE's penalty, cut and weight of popularity on validation, then fit it for the test; with ``fade`` also
+    how fast popularity fades, where the data has time."""
     choose = tasks.choose.target_only() if target_only else tasks.choose
     final = tasks.final.target_only() if target_only else tasks.final
-    choice = choose_linear(choose, LinearData.of(choose, _rows(choose)))
+    choice = choose_linear(choose, LinearData.of(choose, _rows(choose)), cut=True, fade=fade)
     return ease_scorer(final, choice), final, choice
 
 
@@ -57,8 +62,9 @@ class TunedEase:
     """EASE tuned on validation, as an entry of an evaluation; ``choice`` is what the last ranking chose."""
 
     target_only: bool
+    fade: bool = False
     choice: LinearChoice | None = None
 
     def __call__(self, tasks: Tasks) -> Ranking:
-        scorer, task, self.choice = tuned_ease(tasks, self.target_only)
-        return rank_rows(scorer, task)
+        scorer, task, self.choice = tuned_ease(tasks, self.target_only, self.fade)
+        return rank_whole(scorer, task)

@@ -106,7 +106,7 @@ class FitCheckpoint:
         arrays = f"epoch-{len(course.losses)}.npz"
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / arrays).open("wb") as file:
-            np.savez(file, **course.arrays())  # type: ignore[arg-type]
+            np.savez(file, **course.arrays())  # type: ignore[arg-type]  # its stub takes no mapping of arrays
             file.flush()
             os.fsync(file.fileno())
         write_json(self.folder / STATE, {**course.meta(), "arrays": arrays})

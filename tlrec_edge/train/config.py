@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from tlrec_edge.data.dataset import EVENT_WEIGHTS, EVENTS
 from tlrec_edge.train.augment import AUGMENTATIONS
 from tlrec_edge.train.model import ENCODERS
+from tlrec_edge.train.text import HASHED
 
 PRETRAIN_STEPS = 300
-PARTS = {"deep": "deep", "wide": "wide", "interest": "counts", "bias": ""}
+PARTS = {"deep": "deep", "wide": "wide", "rest": "wide", "interest": "counts", "bias": ""}
 """The parts of a score, and what ``without`` calls them; an item's bias always stays."""
 WITHOUT = ("deep", "wide", "counts", "content", "ids")
 ALIGN = ("none", "adversarial", "coral")
@@ -25,7 +26,8 @@ class TrainConfig:
     disturbances of training histories (see ``augment``). ``logq`` in [0, 1] adds that share of log popularity to the
     training logits, so that the rest of the model learns what is beyond popularity (Menon et al. 2021, arXiv
     2007.07314). ``event_weights`` are (event, weight) pairs that replace the dataset's; with them an example weighs as
-    much as its heaviest event, without them all examples weigh the same.
+    much as its heaviest event, without them all examples weigh the same. ``text`` is what texts are read by: hashed
+    words, or a pretrained encoder (see ``text``).
     """
 
     size: str = "fast"
@@ -46,8 +48,8 @@ class TrainConfig:
     augment: tuple[str, ...] = ()
     logq: float = 0.0
     event_weights: tuple[tuple[str, float], ...] = ()
-
     without: tuple[str, ...] = ()
+    text: str = HASHED
 
     @property
     def parts(self) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tlrec_edge.data.dataset import Dataset
+from tlrec_edge.data.dataset import Dataset, Ints
 from tlrec_edge.data.task import Task
 from tlrec_edge.errors import ModelError
 from tlrec_edge.features import FeatureEncoder, TowerInputs
@@ -43,6 +43,10 @@ class Context:
     say: Progress | None = None
     linear: LinearChoice | None = None
     kept: Checkpoint | None = None
+
+    def inputs(self, features: FeatureEncoder, rows: Ints) -> TowerInputs:
+        """Encode dataset rows for the item tower."""
+        return encode_features(self.dataset, features, rows, self.config.text)
 
 
 @dataclass(frozen=True)
@@ -85,8 +89,8 @@ def fresh(context: Context) -> Draft:
     """Start from co-occurrence vectors of the task's own training part."""
     dataset, task, config = context.dataset, context.task, context.config
     vocabulary = build_vocabulary(dataset, task, config.min_buyers)
-    features = context.source.features if context.source is not None else fit_features(dataset)
-    inputs = encode_features(dataset, features, vocabulary.dataset_rows)
+    features = context.source.features if context.source is not None else fit_features(dataset, config.text)
+    inputs = context.inputs(features, vocabulary.dataset_rows)
     whole = ModelConfig(
         size=config.size, width=config.width, feed_forward=2 * config.width,
         text=inputs.text.shape[1], numeric=inputs.numeric.shape[1],
@@ -125,7 +129,7 @@ def carried(context: Context, bias: NDArray[np.float32] | None) -> Draft:
     if source is None:
         raise ModelError("this mode transfers from a source model: give one with --from (see `tlrec-edge pretrain`)")
     vocabulary = build_vocabulary(dataset, task, context.config.min_buyers)
-    inputs = encode_features(dataset, source.features, vocabulary.dataset_rows)
+    inputs = context.inputs(source.features, vocabulary.dataset_rows)
     shape, inputs = _left(source.net.config, inputs, context.config)
     net = TwoTower(shape, len(vocabulary.ids), vocabulary.candidates, inputs)
     kept = {
@@ -160,7 +164,7 @@ def _align(context: Context, source: EdgeModel, vocabulary: Vocabulary, net: Two
     if context.config.align == "none":
         return None
     sides = np.split(vocabulary.dataset_rows, [vocabulary.candidates])
-    inputs = [encode_features(context.dataset, source.features, rows) for rows in sides]
+    inputs = [context.inputs(source.features, rows) for rows in sides]
     return alignment(net, inputs, context.config, context.config.epochs)
 
 

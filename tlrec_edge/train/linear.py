@@ -169,13 +169,25 @@ def keep_in_rows(weights: sp.csr_array, a_row: int) -> sp.csr_array:
     return kept
 
 
-def keep_largest(weights: Floats, a_column: int, a_row: int) -> sp.csr_array:
-    """Keep the ``a_column`` largest weights by magnitude of each column, then the ``a_row`` largest of each row."""
+def sparse_scorer(weights: sp.csr_array) -> LinearScorer:
+    """Return the scorer of a history by item-item weights (items, C)."""
+    return lambda history, columns=ALL: np.asarray((history @ weights)[:, columns].toarray(), np.float32)
+
+
+def column_cut(weights: Floats | sp.csc_array, most: int) -> sp.csr_array:
+    """Keep the ``most`` largest weights by magnitude of each column."""
+    if isinstance(weights, sp.csc_array):
+        return sp.csr_array(keep_in_rows(sp.csr_array(weights.T), most).T)
     kept = np.zeros(weights.shape, bool)
     size = np.abs(weights)
-    top = np.argpartition(-size, min(a_column, len(size)) - 1, axis=0)[:a_column]
+    top = np.argpartition(-size, min(most, len(size)) - 1, axis=0)[:most]
     np.put_along_axis(kept, top, True, axis=0)
-    sparse = sp.csr_array(np.where(kept, weights, 0.0).astype(np.float32))
+    return sp.csr_array(np.where(kept, weights, 0.0).astype(np.float32))
+
+
+def keep_largest(weights: Floats, a_column: int, a_row: int) -> sp.csr_array:
+    """Keep the ``a_column`` largest weights by magnitude of each column, then the ``a_row`` largest of each row."""
+    sparse = column_cut(weights, a_column)
     for row in np.flatnonzero(np.diff(sparse.indptr) > a_row):
         values = sparse.data[sparse.indptr[row] : sparse.indptr[row + 1]]
         values[np.argsort(-np.abs(values), kind="stable")[a_row:]] = 0.0

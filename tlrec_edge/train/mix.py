@@ -9,14 +9,14 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tlrec_edge.data.dataset import Bools, Dataset
+from tlrec_edge.data.dataset import Bools, Dataset, Ints
 from tlrec_edge.data.task import Task
-from tlrec_edge.metrics import METRICS, rank_of_positive
+from tlrec_edge.metrics import METRICS, Array, rank_of_positive
 from tlrec_edge.train.artifact import EdgeModel, Mix, Past
-from tlrec_edge.train.ranking import ALL, MANY, Floats, pick_scores, questions, sample_rows
+from tlrec_edge.train.config import PARTS
+from tlrec_edge.train.ranking import ALL, MANY, Floats, Questions, pick_scores, questions, sample_rows
 from tlrec_edge.train.wide import fading, log_popularity, shown
 
-PARTS = ("deep", "wide", "interest", "bias")
 LEAST_BIAS = 0.01
 """Weight of the bias, in units of its spread, where validation gives it none: an empty history falls back on it."""
 
@@ -35,7 +35,7 @@ class Blend:
     ndcg: float = float("nan")
 
 
-def choose_mix(model: EdgeModel, dataset: Dataset, task: Task, mode: str, use: Sequence[str] = PARTS) -> Blend:
+def choose_mix(model: EdgeModel, dataset: Dataset, task: Task, mode: str, use: Sequence[str] = tuple(PARTS)) -> Blend:
     """Choose the weights of the parts ``use`` on validation; the others get 0. The bias fades where that helps.
 
     Zero-shot takes equal spreads: it may not look at target labels.
@@ -44,16 +44,14 @@ def choose_mix(model: EdgeModel, dataset: Dataset, task: Task, mode: str, use: S
         return Blend(_even_mix(model, dataset, task))
     asked = sample_rows(task)
     if not len(asked.rows):
-        even = {"deep": 1.0, "wide": 10.0 if model.wide.nnz else 0.0, "interest": 0.0, "bias": 1.0}
-        return Blend(Mix(**{name: weight if name in use else 0.0 for name, weight in even.items()}))
-    past = Past.of(task.history, model.rows(dataset), task.n_users, len(model.ids))
-    question = questions(asked, asked.rows)
-    scored = zip(PARTS, pick_scores(lambda q: model.part_scores(past, q.user, q.asked), asked), strict=True)
-    parts = [part if name in use else np.zeros_like(part) for name, part in scored]
+        linear = 10.0 if model.wide.nnz else 0.0
+        even = Mix(deep=1.0, wide=linear, rest=linear, bias=1.0)
+        return Blend(replace(even, **{name: 0.0 for name in PARTS if name not in use}))
+    question, parts = _asked_parts(model, dataset, asked, use)
     best = plain = mix_parts(parts, question.valid)
     half_life = None
     for days, prior in fading(task).items() if "bias" in use else ():
-        faded = mix_parts([*parts[:3], question.pick_items(prior)], question.valid, start=plain.weights)
+        faded = mix_parts([*parts[:-1], question.pick_items(prior)], question.valid, start=plain.weights)
         if faded.ndcg > best.ndcg and shown(faded.values, plain.values, asked.rows.user):
             best, half_life = faded, days
     mix = Mix(*best.weights)
@@ -61,6 +59,34 @@ def choose_mix(model: EdgeModel, dataset: Dataset, task: Task, mode: str, use: S
     if "bias" in use and not mix.bias and spread >= FLAT:
         mix = replace(mix, bias=LEAST_BIAS / spread)
     return Blend(mix, half_life, best.ndcg)
+
+
+def _asked_parts(model: EdgeModel, dataset: Dataset, task: Task, use: Sequence[str]) -> tuple[Questions, list[Floats]]:
+    """Score the task's rows by every part (m, 1 + k); those not in ``use`` are 0."""
+    past = Past.of(task.history, model.rows(dataset), task.n_users, len(model.ids))
+    question = questions(task, task.rows)
+    scored = zip(PARTS, pick_scores(lambda q: model.part_scores(past, q.user, q.asked), task), strict=True)
+    return question, [part if name in use else np.zeros_like(part) for name, part in scored]
+
+
+def cross_fitted(model: EdgeModel, dataset: Dataset, task: Task, mode: str, use: Sequence[str]) -> tuple[Array, Ints]:
+    """Return NDCG@10 of the validation rows and their users, each third of them under weights chosen on the others.
+
+    Weights chosen on the rows they are judged by flatter a model of many parts.
+    """
+    asked = sample_rows(task)
+    question, parts = _asked_parts(model, dataset, asked, use)
+    users, place = np.unique(asked.rows.user, return_inverse=True)
+    third = (np.random.default_rng(0).permutation(len(users)) % 3)[place]
+    values: Array = np.zeros(len(asked.rows))
+    for mine in (third == part for part in range(3)):
+        if mode == "zero-shot" or mine.all() or not mine.any():
+            weights = tuple(getattr(model.mix, name) for name in PARTS)
+        else:
+            weights = mix_parts([part[~mine] for part in parts], question.valid[~mine]).weights
+        total = sum((w * part[mine] for w, part in zip(weights, parts, strict=True)), np.zeros_like(parts[0][mine]))
+        values[mine] = METRICS["ndcg"](rank_of_positive(total, question.valid[mine]), 10)
+    return values, asked.rows.user
 
 
 def served_bias(model: EdgeModel, task: Task, half_life: float | None) -> Floats:
@@ -76,8 +102,8 @@ def _even_mix(model: EdgeModel, dataset: Dataset, task: Task) -> Mix:
         return Mix()
     few = ALL if model.candidates <= MANY else np.random.default_rng(0).choice(model.candidates, MANY).astype(np.int32)
     spread = [float(np.std(part - part.mean(1, keepdims=True))) for part in model.part_scores(past, users, few)]
-    deep, wide, interest, bias = (1.0 / s if s > FLAT else 0.0 for s in spread)
-    return Mix(deep, wide, interest, 0.5 * bias)
+    *weights, bias = (1.0 / s if s > FLAT else 0.0 for s in spread)
+    return Mix(**dict(zip(PARTS, (*weights, 0.5 * bias), strict=True)))
 
 
 class Mixed(NamedTuple):

@@ -7,7 +7,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from tlrec_edge.data.dataset import Ints
-from tlrec_edge.train.linear import ITEMS, Ease, LinearScorer, is_small, weigh_users
+from tlrec_edge.train.linear import ITEMS, Ease, LinearScorer, is_small, sparse_scorer, weigh_users
 from tlrec_edge.train.ranking import ALL, Columns
 
 Floats = NDArray[np.float32]
@@ -79,8 +79,7 @@ class SparseEase:
 
     def scorer(self, penalty: float, wanted: Columns = ALL) -> LinearScorer:
         """Solve the columns ``wanted`` once and return the scorer of a history."""
-        weights = self.weights(penalty, wanted).tocsr()
-        return lambda history, columns=ALL: (history @ weights)[:, columns].toarray()
+        return sparse_scorer(self.weights(penalty, wanted).tocsr())
 
     def _batches(self, places: Ints) -> list[Ints]:
         """Split places so that a batch holds at most BATCH columns and about ENTRIES counts."""

@@ -7,8 +7,8 @@ from dataclasses import asdict, replace
 import numpy as np
 
 from tlrec_edge.data.dataset import TEST, Dataset, Ints
-from tlrec_edge.data.store import split_hash
-from tlrec_edge.data.task import Task, no_rows
+from tlrec_edge.data.store import dataset_hash, split_hash
+from tlrec_edge.data.task import BY_USER, Task, no_rows, question_time
 from tlrec_edge.errors import DataError
 from tlrec_edge.train.align import alignment
 from tlrec_edge.train.artifact import EdgeModel
@@ -16,23 +16,27 @@ from tlrec_edge.train.checkpoint import Checkpoint
 from tlrec_edge.train.config import PRETRAIN_STEPS, TrainConfig
 from tlrec_edge.train.draft import Context, Draft, examples_of, fit_net, fresh
 from tlrec_edge.train.fit import FitConfig, Progress
-from tlrec_edge.train.vocabulary import encode_features
 
 
 def pretrain(
     dataset: Dataset, domains: tuple[str, ...], config: TrainConfig | None = None, say: Progress | None = None,
     kept: Checkpoint | None = None,
 ) -> EdgeModel:  # fmt: skip
-    """Train a model on the source domains: all their interactions before the test period.
+    """Train a model on the source domains: all their interactions before the test period, and where a split holds out
+    a user's last rows, none of a user's after a question in another domain.
 
     ``kept`` holds every epoch on disk (see ``checkpoint.resumable``).
     """
     config = config or TrainConfig()
     target = dataset.domain_codes(domains)
     log = dataset.interactions
-    mine = log.where(np.isin(log.domain, target) & (dataset.split.role != TEST))
+    inside, tested = np.isin(log.domain, target), dataset.split.role == TEST
+    known = inside & ~tested
+    if dataset.split.kind in BY_USER:
+        known &= log.time <= question_time(dataset, tested & ~inside)[log.user]
+    mine = log.where(known)
     if not len(mine):
-        raise DataError(f"domain {', '.join(domains)} has no interaction before the test period")
+        raise DataError(f"domain {', '.join(domains)} has no interaction from before its users are tested")
     task = Task(
         domains, target, mine, mine, no_rows(), np.unique(mine.item),
         dataset.split.mask_seen, len(dataset.users), len(dataset.items),
@@ -68,6 +72,7 @@ def pretrain_task(context: Context, aside: Ints) -> EdgeModel:
     draft, result = fit_net(draft, examples, run, None, context.say)
     return draft.model.with_about(
         kind="source", domains=list(task.domains), split_sha256=split_hash(dataset),
+        dataset_sha256=dataset_hash(dataset),
         train=asdict(config), epochs=result.epochs, losses=list(result.losses),
     )  # fmt: skip
 
@@ -77,7 +82,7 @@ def _aligned(draft: Draft, context: Context, aside: Ints, epochs: int) -> Draft:
     dataset, task = context.dataset, context.task
     mine = np.setdiff1d(task.candidates, aside)
     sides = [mine, aside] if len(aside) else [mine[dataset.item_domain[mine] == code] for code in task.target]
-    inputs = [encode_features(dataset, draft.model.features, rows) for rows in sides]
+    inputs = [context.inputs(draft.model.features, rows) for rows in sides]
     align = alignment(draft.net, inputs, context.config, epochs)
     if align is None:
         raise DataError(

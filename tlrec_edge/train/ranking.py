@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from tlrec_edge.data.dataset import Bools, Ints, Rows
 from tlrec_edge.data.task import Task
 from tlrec_edge.metrics import METRICS, rank_of_positive
+from tlrec_edge.topk import top_k
 
 Floats = NDArray[np.floating]
 Columns = Ints | slice
@@ -27,13 +28,24 @@ class Scorer(Protocol):
     def __call__(self, users: Ints, columns: Columns = ALL) -> Floats: ...
 
 
+TOP = 10
+
+
 class Ranking(NamedTuple):
-    """Rank of each row's positive (1 = first, ties half) and the number of candidates it met."""
+    """Rank of each row's positive (1 = first, ties half) and the number of candidates it met, all (m,).
+
+    ``full`` (m,) and ``field`` (m,) are the same against every candidate but the user's known and other positive
+    items, where the rows have sampled negatives. ``top`` (u, TOP) are the item rows recommended to each distinct user,
+    -1 where there are fewer.
+    """
 
     rank: NDArray[np.float64]
     others: NDArray[np.int64]
     user: Ints
     item: Ints
+    full: NDArray[np.float64] | None = None
+    field: NDArray[np.int64] | None = None
+    top: Ints | None = None
 
 
 @dataclass(frozen=True)
@@ -116,6 +128,56 @@ def pick_scores(score: Callable[[Questions], Sequence[Floats]], task: Task) -> l
         found.append([asked.pick(scores) for scores in score(asked)])
     back = np.argsort(np.concatenate(parts))
     return [np.concatenate(of_one)[back] for of_one in zip(*found, strict=True)]
+
+
+def rank_whole(scorer: Scorer, task: Task) -> Ranking:
+    """Rank every row of the task among its negatives and among all candidates, and keep what would be recommended.
+
+    Of MANY candidates the negatives alone are ranked, where rows have them.
+    """
+    rows = task.rows
+    sampled, known = bool(rows.negatives.shape[1]), not task.mask_seen
+    if sampled and len(task.candidates) > MANY:
+        return rank_rows(scorer, task)
+    rank, others = np.empty(len(rows)), np.empty(len(rows), np.int64)
+    full, field, top = np.empty(len(rows)), np.empty(len(rows), np.int64), []
+    for part in chunks(task):
+        asked = questions(task, rows.where(part))
+        scores = np.asarray(scorer(asked.user))
+        rank[part] = rank_of_positive(asked.pick(scores), asked.valid)
+        others[part] = asked.valid[:, 1:].sum(1)
+        free = np.ones(scores.shape, bool) if known else ~seen_candidates(task, asked.user)  # (u, C)
+        top += [_best(line, task.candidates) for line in np.where(free & ~np.isnan(scores), scores, -np.inf)]
+        if sampled:
+            positive = asked.columns[:, 0]
+            free[asked.of, positive] = False
+            full[part], field[part] = _rank_among(scores, free, asked.of, positive)
+    best = np.array(top, np.int32).reshape(-1, TOP)
+    found = Ranking(rank, others, rows.user, rows.item, top=best)
+    return found._replace(full=full, field=field) if sampled else found
+
+
+def _best(scores: Floats, candidates: Ints) -> Ints:
+    """Return the item rows of the TOP best candidates; -inf is left out."""
+    best = candidates[top_k(scores.astype(np.float32), TOP)]
+    return np.pad(best, (0, TOP - len(best)), constant_values=-1)
+
+
+def _rank_among(
+    scores: Floats, free: Bools, of: NDArray[np.intp], positive: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Rank each row's positive among its user's free candidates: ``scores`` and ``free`` (u, C), ``of`` (m,)."""
+    clean = np.where(np.isnan(scores), -np.inf, scores)
+    rank, field = np.empty(len(of)), np.empty(len(of), np.int64)
+    order = np.argsort(of, kind="stable")
+    for mine in np.split(order, np.flatnonzero(np.diff(of[order])) + 1):
+        row = of[mine[0]]
+        rising = np.sort(clean[row, free[row]])
+        own = clean[row, positive[mine]]
+        below, upto = np.searchsorted(rising, own), np.searchsorted(rising, own, side="right")
+        rank[mine] = 1.0 + (len(rising) - upto) + 0.5 * (upto - below)
+        field[mine] = len(rising)
+    return rank, field
 
 
 def ndcg(scorer: Scorer, task: Task, k: int = 10) -> float:

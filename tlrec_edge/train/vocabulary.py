@@ -13,12 +13,16 @@ from numpy.typing import NDArray
 
 from tlrec_edge.data.dataset import Bools, Dataset, Interactions, Ints, ItemTable
 from tlrec_edge.data.task import Task
-from tlrec_edge.features import FeatureEncoder, TowerInputs, hash_tokens
+from tlrec_edge.errors import DataError, ModelError
+from tlrec_edge.features import FeatureEncoder, TextSource, TowerInputs, hash_tokens
 from tlrec_edge.train.factors import low_rank, right_vectors
+from tlrec_edge.train.text import HASHED, TextEncoder, open_encoder
 
 Floats = NDArray[np.float32]
 BUCKETS = 8_192
-TEXT_WIDTH = 64
+TEXT_WIDTH, ENCODER_WIDTH = 64, 128
+"""Widths that text vectors are cut to: of hashed words, and of a pretrained encoder, whose small axes still tell
+which titles are near (see examples/cold_items)."""
 KNOTS = 33
 MAX_TEXTS = 20_000
 MAX_GROUPS = 1_000_000
@@ -52,9 +56,10 @@ def build_vocabulary(dataset: Dataset, task: Task, min_buyers: int = 1) -> Vocab
 
 
 @lru_cache(maxsize=1)
-def fit_features(dataset: Dataset) -> FeatureEncoder:
-    """Fit the feature schema on all items: vocabularies, quantile knots, and latent semantic text vectors.
+def fit_features(dataset: Dataset, text: str = HASHED) -> FeatureEncoder:
+    """Fit the feature schema on all items: vocabularies, quantile knots, and text vectors.
 
+    Those are latent semantic vectors of hashed words, or with another ``text`` a pretrained encoder's (see ``text``).
     Features of the target's items are known before anyone buys there, so they take part; no behaviour is looked at.
     """
     table = dataset.features
@@ -64,14 +69,16 @@ def fit_features(dataset: Dataset) -> FeatureEncoder:
     own = {name: _quantiles(table, home, DOMAIN_ITEMS) for name, home in homes.items()}
     columns = (*table.text, *vocabulary)
     raw = raw_columns(dataset)
-    texts = {" ".join(row) for row in zip(*(map(str, raw[name]) for name in columns), strict=True)}
+    texts = sorted({" ".join(row) for row in zip(*(map(str, raw[name]) for name in columns), strict=True)})
+    encoder = None if text == HASHED else open_encoder(text)
     return FeatureEncoder(
         tuple(table.text),
         vocabulary,
         _quantiles(table, everywhere, 1),
-        _text_table(sorted(texts)),
+        _text_table(texts) if encoder is None else _projection(encoder, texts),
         {name: knots for name, knots in own.items() if knots},
         table.aliases,
+        None if encoder is None else TextSource(encoder.name, encoder.width),
     )
 
 
@@ -92,23 +99,60 @@ def raw_columns(dataset: Dataset) -> dict[str, Sequence[Any]]:
     return {**table.text, **table.categorical, **{name: values.tolist() for name, values in table.numeric.items()}}
 
 
-def encode_features(dataset: Dataset, encoder: FeatureEncoder, rows: Ints) -> TowerInputs:
-    """Encode the features of dataset rows for the item tower."""
-    every = _encode_all(dataset, encoder)
+def encode_features(dataset: Dataset, encoder: FeatureEncoder, rows: Ints, text: str = HASHED) -> TowerInputs:
+    """Encode the features of dataset rows for the item tower. Raises ModelError where ``text`` is another encoder."""
+    every = _encode_all(dataset, encoder, text)
     return TowerInputs(every.text[rows], every.numeric[rows], every.categories[rows])
 
 
 @lru_cache(maxsize=1)
-def _encode_all(dataset: Dataset, encoder: FeatureEncoder) -> TowerInputs:
+def _encode_all(dataset: Dataset, encoder: FeatureEncoder, text: str) -> TowerInputs:
     # Folds and modes of one dataset ask for the same items again and again.
     homes = [dataset.domains[code] if code >= 0 else "" for code in dataset.item_domain]
-    return encoder.encode(raw_columns(dataset), len(dataset.items), domains=homes)
+    columns, n = raw_columns(dataset), len(dataset.items)
+    return encoder.encode(columns, n, _text_vectors(encoder, encoder.texts(columns, n), text), homes)
+
+
+def _text_vectors(features: FeatureEncoder, texts: list[str], text: str) -> Floats | None:
+    """Return the vectors of a pretrained encoder, (n, width), if the features were fitted on one."""
+    if text == HASHED and features.text is None:
+        return None
+    encoder = None if text == HASHED else open_encoder(text)
+    found = None if encoder is None else TextSource(encoder.name, encoder.width)
+    if encoder is None or found != features.text:
+        raise ModelError(
+            f"the source model reads texts by {_words(features.text)}, not by {_words(found)}: give --text what it "
+            "was trained with, or pretrain it again"
+        )
+    distinct = {words: place for place, words in enumerate(dict.fromkeys(texts))}
+    return encoder.encode(list(distinct))[[distinct[words] for words in texts]]
+
+
+def _words(source: TextSource | None) -> str:
+    return repr(HASHED) if source is None else f"{source.encoder!r} ({source.width} wide)"
+
+
+def _projection(encoder: TextEncoder, texts: list[str]) -> Floats:
+    """Fit the directions in which the unit vectors of the texts differ most, (encoder.width, t): their PCA's axes."""
+    if not any(texts):
+        raise DataError(f"text encoder {encoder.name}: the items have no text; leave it out")
+    vectors = encoder.encode(_some(texts))
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True).clip(1e-12)
+    centred = (unit - unit.mean(0)).astype(np.float64)
+    _, axes = np.linalg.eigh(centred.T @ centred)  # rising
+    table: Floats = axes[:, ::-1][:, :ENCODER_WIDTH].astype(np.float16).astype(np.float32)  # as a bundle stores it
+    return table
+
+
+def _some(texts: list[str]) -> list[str]:
+    if len(texts) <= MAX_TEXTS:
+        return texts
+    return [texts[i] for i in np.random.default_rng(0).choice(len(texts), MAX_TEXTS, replace=False)]
 
 
 def _text_table(texts: list[str]) -> Floats:
     """Fit latent semantic analysis on hashed tokens; the table maps a bucket to its idf-weighted direction."""
-    if len(texts) > MAX_TEXTS:
-        texts = [texts[i] for i in np.random.default_rng(0).choice(len(texts), MAX_TEXTS, replace=False)]
+    texts = _some(texts)
     bucket, row = hash_tokens(texts, BUCKETS)
     if not len(bucket):
         return np.zeros((0, 0), np.float32)

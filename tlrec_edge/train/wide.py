@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
@@ -15,6 +16,9 @@ from tlrec_edge.data.task import Task
 from tlrec_edge.metrics import METRICS, clustered, rank_of_positive
 from tlrec_edge.train.factors import Factors
 from tlrec_edge.train.linear import (
+    Ease,
+    LinearScorer,
+    column_cut,
     empty,
     group_counts,
     interest_ridge,
@@ -23,11 +27,12 @@ from tlrec_edge.train.linear import (
     popularity,
     sparse_counts,
     sparse_ridge,
+    sparse_scorer,
     split_weights,
     user_item,
 )
 from tlrec_edge.train.neighbours import SUPPORT, SparseEase, make_ease
-from tlrec_edge.train.ranking import Floats, pick_scores, questions, sample_rows
+from tlrec_edge.train.ranking import Floats, Questions, pick_scores, questions, sample_rows
 from tlrec_edge.train.vocabulary import Vocabulary
 
 PENALTIES = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1e3, 3e3, 1e4, 3e4, 1e5)
@@ -69,12 +74,13 @@ def sales_prior(dataset: Dataset, rows: Ints) -> NDArray[np.float32]:
 @dataclass(frozen=True)
 class LinearChoice:
     """What validation chose for EASE: the penalty, the weight of log popularity beside it, the half-life of popularity
-    in days, and the NDCG reached (NaN: nothing was chosen)."""
+    in days, how many weights a candidate keeps (None: all), and the NDCG reached (NaN: nothing was chosen)."""
 
     penalty: float = 1000.0
     popularity_weight: float = 0.005
     ndcg: float = float("nan")
     half_life: float | None = None
+    cut: int | None = None
 
     @property
     def on_edge(self) -> bool:
@@ -103,11 +109,22 @@ class LinearData:
         return cls(matrix(task.train), matrix(task.history), rows[task.candidates])
 
 
+class _Trial(NamedTuple):
+    """EASE's scores of the asked rows, the choice they belong to, and NDCG@10 of each row beside popularity."""
+
+    scores: Floats
+    choice: LinearChoice
+    values: Floats
+
+
 def choose_linear(
-    task: Task, data: LinearData, say: Callable[[str], None] | None = None, user_power: float = 0.0
-) -> LinearChoice:
-    """Choose EASE's penalty and the weight of popularity beside it by NDCG@10 on the task's rows; popularity fades
-    where that is shown to help. Without rows return the default.
+    task: Task, data: LinearData, say: Callable[[str], None] | None = None, user_power: float = 0.0,
+    cut: bool = False, fade: bool = False,
+) -> LinearChoice:  # fmt: skip
+    """Choose EASE's penalty and the weight of popularity beside it by NDCG@10 on the task's rows.
+
+    Where that is shown to help, all but a candidate's largest weights are dropped (``cut``) and popularity fades
+    (``fade``). Without rows return the default.
     """
     if not len(task.rows) or not data.train.nnz:
         return LinearChoice()
@@ -116,34 +133,51 @@ def choose_linear(
     solver = make_ease(data.train, data.columns, user_power)
     if say and isinstance(solver, SparseEase):
         say(f"EASE on each candidate's {SUPPORT} nearest items: {data.train.shape[1]:,} items are too many for all")
-    plain = question.pick_items(log_popularity(task))
-    found: dict[int, tuple[Floats, LinearChoice, Floats]] = {}
 
-    def ranked(scores: Floats, prior: Floats, share: float) -> Floats:
-        return METRICS["ndcg"](rank_of_positive(scores + share * prior, question.valid), 10)
+    def asked_scores(score: LinearScorer) -> Floats:
+        (scores,) = pick_scores(lambda q: [score(data.history[q.user], q.asked)], asked)
+        return scores
 
-    def tune(scores: Floats, prior: Floats, choice: LinearChoice) -> tuple[Floats, LinearChoice, Floats]:
-        values = {share: ranked(scores, prior, share) for share in POPULARITY_WEIGHTS}
-        best = max(values, key=lambda share: float(values[share].mean()))
-        reached = float(values[best].mean())
-        return scores, replace(choice, popularity_weight=best, ndcg=reached), values[best]
-
+    prior = question.pick_items(log_popularity(task))
+    tried: dict[int, _Trial] = {}
     places: Sequence[int] = FIRST_PENALTIES
     while places:
         for place in places:
-            score = solver.scorer(PENALTIES[place], question.asked)
-            (scores,) = pick_scores(lambda q, score=score: [score(data.history[q.user], q.asked)], asked)  # type: ignore[misc]
-            found[place] = tune(scores, plain, LinearChoice(PENALTIES[place]))
-        best = max(found, key=lambda place: found[place][1].ndcg)
-        places = [p for p in (best - 1, best + 1) if 0 <= p < len(PENALTIES) and p not in found]
+            scores = asked_scores(solver.scorer(PENALTIES[place], question.asked))
+            tried[place] = _tune(question, scores, prior, LinearChoice(PENALTIES[place]))
+        at = max(tried, key=lambda place: tried[place].choice.ndcg)
+        places = [p for p in (at - 1, at + 1) if 0 <= p < len(PENALTIES) and p not in tried]
         if say:
-            say(f"EASE penalty {PENALTIES[best]:g}: best validation NDCG@10 so far {found[best][1].ndcg:.4f}")
-    scores, choice, reached = found[best]
-    for half_life, prior in fading(task).items():
-        _, faded, values = tune(scores, question.pick_items(prior), replace(choice, half_life=half_life))
-        if faded.ndcg > choice.ndcg and shown(values, reached, asked.rows.user):
-            choice = faded
-    return choice
+            say(f"EASE penalty {PENALTIES[at]:g}: best validation NDCG@10 so far {tried[at].choice.ndcg:.4f}")
+    best = tried[at]
+    others = []
+    if cut and isinstance(solver, Ease) and not solver.by_user:
+        # Where items are more than users, the many small weights are what helps.
+        for penalty in PENALTIES[max(at - 2, 0) : at + 1]:
+            scores = asked_scores(sparse_scorer(column_cut(solver.weights(penalty), A_COLUMN)))
+            others.append(_tune(question, scores, prior, LinearChoice(penalty, cut=A_COLUMN)))
+    best = _refined(best, others, asked.rows.user)
+    if fade:
+        priors = {days: question.pick_items(faded) for days, faded in fading(task).items()}
+        others = [_tune(question, best.scores, p, replace(best.choice, half_life=days)) for days, p in priors.items()]
+        best = _refined(best, others, asked.rows.user)
+    return best.choice
+
+
+def _tune(question: Questions, scores: Floats, prior: Floats, choice: LinearChoice) -> _Trial:
+    """Choose the weight of popularity."""
+    values = {
+        share: METRICS["ndcg"](rank_of_positive(scores + share * prior, question.valid), 10)
+        for share in POPULARITY_WEIGHTS
+    }
+    share = max(values, key=lambda share: float(values[share].mean()))
+    return _Trial(scores, replace(choice, popularity_weight=share, ndcg=float(values[share].mean())), values[share])
+
+
+def _refined(plain: _Trial, others: Sequence[_Trial], users: Ints) -> _Trial:
+    """Return the best of the others where it is shown to be better."""
+    best = max(others, key=lambda trial: trial.choice.ndcg, default=plain)
+    return best if shown(best.values, plain.values, users) else plain
 
 
 def shown(values: Floats, over: Floats, users: Ints) -> bool:

@@ -1,0 +1,259 @@
+"""Commands that measure: evaluate, crossval."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tlrec_edge.cli.common import (
+    dataset_argument,
+    domain_option,
+    echo_table,
+    figure,
+    json_option,
+    open_dataset,
+    other_data,
+    out_file,
+    parse_domains,
+    progress,
+    with_candidates,
+)
+from tlrec_edge.cli.train import MODES
+
+if TYPE_CHECKING:
+    from tlrec_edge.data.dataset import Dataset
+    from tlrec_edge.train.evaluate import Evaluation
+
+
+def report_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options of what is reported."""
+    for option in reversed((
+        click.option(
+            "-k", "ks", multiple=True, type=click.IntRange(1), default=(10,), show_default=True,
+            help="Cut-offs; repeatable.",
+        ),
+        click.option("--slices", is_flag=True, help="Show slices by user, item, history, popularity, domain, period."),
+        click.option(
+            "--per-user", type=click.Path(path_type=Path), callback=out_file,
+            help="Write every contender's figures by user: .csv, .csv.gz or .parquet.",
+        ),
+        click.option(
+            "--against", type=click.Path(path_type=Path),
+            help="Compare, paired by user, with the model in the --per-user file of another evaluation.",
+        ),
+        click.option(
+            "--report", "page", type=click.Path(path_type=Path), callback=out_file, help="Write an HTML page of it."
+        ),
+        json_option,
+    )):  # fmt: skip
+        command = option(command)
+    return command
+
+
+@click.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@dataset_argument
+@domain_option
+@click.option("--candidates", type=click.Path(path_type=Path), help="Test rows from a file: user, item(s), negatives.")
+@click.option("--fold", type=click.IntRange(0), help="Fold of split new-users.  [default: the model's]")
+@click.option(
+    "--target-only/--no-target-only",
+    default=True,
+    show_default=True,
+    help="Train the fair target-only model beside it.",
+)
+@click.option(
+    "--ease-penalty",
+    multiple=True,
+    type=click.FloatRange(min=0, min_open=True),
+    help="Also show EASE with this penalty; repeatable.",
+)
+@report_options
+def evaluate(
+    model: Path, dataset: Path, domain: str, candidates: Path | None, fold: int | None, target_only: bool,
+    ease_penalty: tuple[float, ...], ks: tuple[int, ...], slices: bool, per_user: Path | None, against: Path | None,
+    page: Path | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Evaluate MODEL (a model or bundle folder) on the test rows of DATASET, always beside the baselines.
+
+    Refuses to measure where test rows, or what came after them, were learned from.
+    """
+    from dataclasses import asdict
+
+    from tlrec_edge.data.task import make_tasks
+    from tlrec_edge.metrics import measured
+    from tlrec_edge.train.baselines import TunedEase
+    from tlrec_edge.train.contenders import open_contender
+    from tlrec_edge.train.evaluate import baseline_entries
+    from tlrec_edge.train.evaluate import evaluate as run
+    from tlrec_edge.train.leaks import leak_notes
+
+    data = open_dataset(dataset)
+    target = parse_domains(domain, data.domains)
+    contender = open_contender(model, data)
+    other = other_data(model, contender.about, data)
+    data = with_candidates(data, candidates)
+    entries = baseline_entries(
+        contender.config if target_only and contender.mode != "scratch" else None, data, ease_penalty
+    )
+    tuned = {name: entry for name, entry in entries.items() if isinstance(entry, TunedEase)}
+    tasks = make_tasks(data, target, contender.fold if fold is None else fold)
+    with progress("evaluate") as say:
+        # The model comes first, so that one of another domain is refused before the baselines are fitted.
+        ranked = contender.entry(tasks)
+        result = run(data, target, {**entries, "model": lambda _: ranked}, say=say, tasks=tasks)
+    report = result.to_json(ks if 10 in ks else (10, *ks))
+    choices = {name: entry.choice for name, entry in tuned.items() if entry.choice is not None}
+    report |= {
+        "dropped": dict(tasks.final.dropped),
+        "choices": {name: measured(asdict(choice)) for name, choice in choices.items()},
+        "notes": [
+            *([other] if other else []),
+            *report["notes"],
+            *leak_notes(data, tasks, contender.about),
+            *(f"{name}: penalty {c.penalty:g} is the edge of its grid" for name, c in choices.items() if c.on_edge),
+        ],
+    }
+    _compare(report, result, "model", data, against)
+    _finish(report, result, data, ks, slices, per_user, page, as_json)
+
+
+@click.command()
+@dataset_argument
+@domain_option
+@click.option("--from", "source", type=click.Path(path_type=Path), help="Source model, made by pretrain.")
+@click.option(
+    "--mode", "modes", type=click.Choice(MODES), multiple=True, default=("auto",), show_default=True,
+    help="How to transfer; repeatable.",
+)  # fmt: skip
+@click.option("--epochs", type=click.IntRange(0), default=20, show_default=True, help="Most passes over the target.")
+@click.option("--seed", type=click.IntRange(0), help="Seed of every random choice.  [default: the source's, else 0]")
+@report_options
+def crossval(
+    dataset: Path, domain: str, source: Path | None, modes: tuple[str, ...], epochs: int, seed: int | None,
+    ks: tuple[int, ...], slices: bool, per_user: Path | None, against: Path | None, page: Path | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Adapt to users new to the target and evaluate, on every fold of DATASET (split new-users), pooled."""
+    from dataclasses import replace
+
+    from tlrec_edge.train.adapt import config_of
+    from tlrec_edge.train.artifact import EdgeModel
+    from tlrec_edge.train.crossval import Recipe
+    from tlrec_edge.train.crossval import crossval as run
+
+    data = open_dataset(dataset)
+    target = parse_domains(domain, data.domains)
+    config = replace(config_of(EdgeModel.load(source) if source else None), epochs=epochs)
+    if seed is not None:
+        config = replace(config, seed=seed)
+    with progress("crossval") as say:
+        result = run(Recipe(dataset, target, tuple(dict.fromkeys(modes)), source, config), data, say)
+    report = result.to_json(ks if 10 in ks else (10, *ks))
+    for name in result.names:
+        taken = sorted({fold[name] for fold in result.taken})
+        if name == "auto":
+            report["notes"].append(f"auto took {', '.join(taken)} on {len(result.taken)} folds")
+    _compare(report, result.evaluation, result.names[0], data, against)
+    _finish(report, result.evaluation, data, ks, slices, per_user, page, as_json)
+
+
+def _compare(report: dict[str, Any], result: Evaluation, name: str, data: Dataset, against: Path | None) -> None:
+    """Add the lift over an earlier evaluation's contender of the same name."""
+    if against is None:
+        return
+    from tlrec_edge.metrics import lift_json
+    from tlrec_edge.train.per_user import by_user, compare, read_per_user
+
+    lift = compare(by_user(result, name, data.users), read_per_user(against, name))
+    report["lift"]["against"] = lift_json(name, f"{name} of {against.name}", lift)
+
+
+def _finish(
+    report: dict[str, Any], result: Evaluation, data: Dataset, ks: tuple[int, ...], slices: bool, per_user: Path | None,
+    page: Path | None, as_json: bool,
+) -> None:  # fmt: skip
+    from tlrec_edge.report import render
+    from tlrec_edge.train.per_user import write_per_user
+
+    if report["dropped"]:
+        why = ", ".join(f"{reason} {n:,}" for reason, n in report["dropped"].items())
+        report["notes"].append(f"test rows not asked: {why}")
+    if per_user is not None:
+        write_per_user(per_user, result, data.users)
+    if page is not None:
+        section = {**report, "title": report["domain"], "lift": list(report["lift"].values())}
+        page.write_text(render({"title": f"Evaluation on {report['domain']}", "sections": [section]}), "utf-8")
+    if as_json:
+        click.echo(json.dumps(report, ensure_ascii=False))
+    else:
+        show_evaluation(report, ks, slices)
+
+
+def show_evaluation(report: Mapping[str, Any], ks: tuple[int, ...] = (10,), slices: bool = False) -> None:
+    """Print an evaluation as tables, its notes under the first."""
+    full = any("full.ndcg@10" in row for row in report["rows"])
+    head = ["", *(f"{m}@{k}" for k in ks for m in ("NDCG", "HR", "MRR")), "AUC", "NDCG@10 by user"]
+    rows = []
+    for row in report["rows"]:
+        cells = [
+            with_error(row, f"{m}@{k}") if m == "ndcg" else figure(row[f"{m}@{k}"])
+            for k in ks
+            for m in ("ndcg", "hr", "mrr")
+        ]
+        cells += [figure(row["auc"]), figure(row["ndcg@10.by_user"])]
+        rows.append([row["name"], *cells, *([with_error(row, "full.ndcg@10")] if full else [])])
+    title = f"{report['domain']}: {report['tests']:,} tests of {report['users']:,} users; SE clustered by user"
+    echo_table([*head, *(["NDCG@10 among all"] if full else [])], rows, title)
+    for note in report["notes"]:
+        click.echo(f"note: {note}")
+    lifts = [[key, f"{lift['of']} over {lift['over']}", *lift_cells(lift)] for key, lift in report["lift"].items()]
+    echo_table(["lift", "", "NDCG@10 (SE)", "95 % interval", "verdict at 2 SE"], lifts, "Paired lifts on the same rows")
+    if slices:
+        _show_catalogue(report)
+        _show_slices(report["slices"])
+
+
+def _show_catalogue(report: Mapping[str, Any]) -> None:
+    rows = [
+        [
+            row["name"], figure(row["recall@10.by_user"]), f"{row['coverage@10']:.1%}", figure(row["gini@10"]),
+            "-" if row["buyers@10"] is None else f"{row['buyers@10']:,.1f}",
+        ]
+        for row in report["rows"]
+        if "coverage@10" in row
+    ]  # fmt: skip
+    title = f"Ten recommended to each of {report['users']:,} users, of {report['candidates'] or 0:,} candidates"
+    head = ["", "recall@10 by user", "catalogue shown", "Gini of showings", "mean buyers of an item shown"]
+    echo_table(head, rows, title)
+
+
+def _show_slices(slices: list[dict[str, Any]]) -> None:
+    if not slices:
+        return
+    of, over = slices[0]["lift"]["of"], slices[0]["lift"]["over"]
+    rows = [
+        [
+            f"{line['by']}: {line['slice']}", f"{line['tests']:,}", f"{line['users']:,}", with_error(line, "ndcg@10"),
+            with_error(line, "over.ndcg@10"), figure(line["recall@10"]), figure(line["over.recall@10"]),
+            lift_cells(line["lift"])[0], line["lift"]["verdict"],
+        ]
+        for line in slices
+    ]  # fmt: skip
+    head = ["slice", "tests", "users", of, over, f"R@10 {of}", f"R@10 {over}", "lift (SE)", "at 2 SE"]
+    title = f"Slices, NDCG@10 (SE) and recall@10: {of} and the best baseline, {over}; one slice in 20 differs by chance"
+    echo_table(head, rows, title)
+
+
+def with_error(row: Mapping[str, Any], key: str) -> str:
+    """Format a figure with its standard error."""
+    return f"{figure(row[key])} ({figure(row[f'{key}.se'])})"
+
+
+def lift_cells(lift: Mapping[str, Any]) -> list[str]:
+    """Format a lift: mean (SE), interval, verdict; what cannot be told is a dash."""
+    mean, low, high = ("-" if lift[key] is None else f"{lift[key]:+.4f}" for key in ("ndcg@10", "low", "high"))
+    return [f"{mean} ({figure(lift['se'])})", "-" if low == "-" else f"{low} .. {high}", lift["verdict"]]
