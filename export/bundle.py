@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime
+import scipy.sparse as sp
 import torch
 from numpy.typing import NDArray
 from tlrec_edge.export.graphs import IR_VERSION, OPSET, encoder_graph, item_tower_graph
@@ -150,7 +151,7 @@ def _arrays(model: EdgeModel, past: Past, users: Ints) -> tuple[dict[str, NDArra
         taste_in, taste_scale = tables.taste_in
         candidate = np.concatenate([tables.candidate.rows, tables.taste.rows], 1)
         block_scale = np.stack([tables.candidate.scale * mix.deep, tables.taste.scale], 1)
-    wide = (model.wide * np.float32(mix.wide)).tocsr()
+    wide = model.served_wide
     wide.eliminate_zeros()
     wide.sort_indices()
     arrays: dict[str, NDArray[Any]] = {
@@ -256,7 +257,7 @@ def _add_users(
     for part in np.array_split(users, max(1, len(users) // 512)):
         deep.append(model.user_vectors(past, part))
         tastes.append(_tastes(model, past, part))
-    summed = (past.matrix[users] @ (model.wide * np.float32(model.mix.wide))).tocsr()
+    summed = sp.csr_array(past.matrix[users] @ model.served_wide)
     summed.sort_indices()
     arrays["user_rows"] = np.concatenate([np.concatenate(deep), np.concatenate(tastes)], 1).astype(np.float32)
     arrays["user_wide_indptr"] = summed.indptr.astype(np.int64)

@@ -114,7 +114,7 @@ def served_bytes(model: EdgeModel) -> int:
     rest = model.rest.rank
     entry = 4 if model.tables is None else 1
     tables = n * (d + rest) * entry + 8 * n + c * (d + model.interest.rank + rest) * entry + 12 * c
-    wide = model.wide.nnz * 8 + 8 * (n + 1)
+    wide = model.served_wide.nnz * 8 + 8 * (n + 1)
     encoder = sum(p.numel() * 4 for p in model.net.encoder.parameters())
     return int(tables + wide + encoder)
 

@@ -24,7 +24,9 @@ from tlrec_edge.train.wide import (
     LinearChoice,
     LinearData,
     choose_linear,
+    choose_own,
     fit_interest,
+    fit_own,
     fit_wide,
     interest_groups,
 )
@@ -102,7 +104,8 @@ def settle(candidate: Candidate, context: Context, tasks: Tasks, fold: int | Non
         split_sha256=split_hash(context.dataset), dataset_sha256=dataset_hash(context.dataset),
         source=_source_domains(mode, context),
         choices={
-            "epochs": choices.epochs, "penalty": choices.linear.penalty, "half_life": choices.blend.half_life,
+            "epochs": choices.epochs, "penalty": choices.linear.penalty,
+            "own_penalty": choices.linear.own, "half_life": choices.blend.half_life,
             "mix": asdict(choices.blend.mix),
             "validation_ndcg@10": choices.blend.ndcg if np.isfinite(choices.blend.ndcg) else None,
         },
@@ -135,6 +138,8 @@ def choose(context: Context, mode: str) -> Candidate:
     linear = linear or choose_linear(
         task, LinearData.of(task, draft.vocabulary.rows), context.say, USER_POWER, cut=True
     )
+    if mode != "zero-shot" and linear.own is None:
+        linear = replace(linear, own=choose_own(task, draft.vocabulary.rows, context.say))
     model = _with_linear(draft, context, mode, linear)
     blend = choose_mix(model, context.dataset, task, mode, context.config.parts)
     return Candidate(mode, blended(model, task, blend), Choices(epochs, linear, blend))
@@ -173,7 +178,8 @@ def _with_linear(draft: Draft, context: Context, mode: str, linear: LinearChoice
         groups = groups[:, :0]
     wide, rest = fit_wide(LinearData.of(task, vocabulary.rows), linear.penalty, config.wide_rank)
     bias = draft.net.bias.detach().numpy()
-    return replace(draft.model, wide=wide, rest=rest, interest=interest, bias=bias, groups=groups)
+    own = fit_own(task, vocabulary.rows, linear.own)
+    return replace(draft.model, wide=wide, own=own, rest=rest, interest=interest, bias=bias, groups=groups)
 
 
 def _deep_ndcg(draft: Draft, dataset: Dataset) -> Callable[[], float]:

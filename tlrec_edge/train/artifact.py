@@ -31,17 +31,19 @@ from tlrec_edge.train.model import AGES, ModelConfig, TwoTower
 from tlrec_edge.train.ranking import ALL, Columns, Scorer
 
 Floats = NDArray[np.float32]
-FORMAT = 2
+FORMAT = 3
+_SPARSE = ("data", "indices", "indptr")
 MAX_HISTORY = 4096
 """The wide part and the interest counts read at most this many distinct items, the most recent."""
 
 
 @dataclass(frozen=True)
 class Mix:
-    """Weights of the parts: ``score = deep * u.c + wide * ... + rest * ... + interest * ... + bias * b``."""
+    """Weights of the parts of a score; ``EdgeModel.part_scores`` gives them in this order."""
 
     deep: float = 1.0
     wide: float = 0.0
+    own: float = 0.0
     rest: float = 0.0
     interest: float = 0.0
     bias: float = 1.0
@@ -76,7 +78,8 @@ class EdgeModel:
     """A model for one target.
 
     ``ids`` are the item ids, candidates first; ``net`` has as many rows. ``wide`` (N, C) leads from history rows to
-    candidate columns, and ``rest`` is what it leaves out, in low rank. ``interest`` leads from counts of groups to
+    candidate columns, ``own`` as well but from what the target's rows alone say, and ``rest`` is what ``wide`` leaves
+    out, in low rank. ``interest`` leads from counts of groups to
     candidates, ``groups`` (N, g) are those of each item, -1 for none. The two of low rank are served as one block of
     "taste": r1 columns of interest, then r2 of the rest. ``bias`` (C,) is what is served, the network's own or a
     popularity that fades. ``tables``, once quantized,
@@ -88,6 +91,7 @@ class EdgeModel:
     net: TwoTower
     features: FeatureEncoder
     wide: sp.csr_array
+    own: sp.csr_array
     rest: Factors
     interest: Factors
     bias: Floats
@@ -172,8 +176,8 @@ class EdgeModel:
         taste, split = self.user_tastes(seen), self.interest.rank
         outward = self.taste_vectors[columns]
         interest, rest = (taste[:, part] @ outward[:, part].T for part in (slice(split), slice(split, None)))
-        wide = (seen @ self.wide)[:, columns].toarray()
-        return deep, wide, rest, interest, np.broadcast_to(self.bias[columns], deep.shape)
+        wide, own = ((seen @ weights)[:, columns].toarray() for weights in (self.wide, self.own))
+        return deep, wide, own, rest, interest, np.broadcast_to(self.bias[columns], deep.shape)
 
     def user_vectors(self, past: Past, users: Ints) -> Floats:
         """Encode users from the most recent part of their past, (u, width)."""
@@ -188,6 +192,11 @@ class EdgeModel:
         """Return log group counts projected to r1 columns, then the sum of the items' ``taste_in``, (u, r1 + r2)."""
         counts = np.log1p(group_counts(seen, self.groups, len(self.interest.inward)))
         return np.concatenate([counts @ self.interest.inward, seen @ self.taste_in], 1)
+
+    @property
+    def served_wide(self) -> sp.csr_array:
+        """Item-item weights as served, (N, C): both sparse parts under their weights."""
+        return sp.csr_array(self.wide * np.float32(self.mix.wide) + self.own * np.float32(self.mix.own))
 
     @property
     def taste_weights(self) -> Floats:
@@ -212,7 +221,9 @@ class EdgeModel:
         check_target(path)
         arrays = {f"net.{name}": value.numpy() for name, value in self.net.state_dict().items()}
         arrays |= {f"input.{name}": getattr(self.net, name).numpy() for name in TowerInputs._fields}
-        arrays |= {"wide.data": self.wide.data, "wide.indices": self.wide.indices, "wide.indptr": self.wide.indptr}
+        for name in ("wide", "own"):
+            matrix: sp.csr_array = getattr(self, name)
+            arrays |= {f"{name}.{part}": getattr(matrix, part) for part in _SPARSE}
         for name in ("interest", "rest"):
             factors: Factors = getattr(self, name)
             arrays |= {f"{name}.inward": factors.inward, f"{name}.outward": factors.outward}
@@ -265,14 +276,16 @@ class EdgeModel:
         net.requires_grad_(False)
         features = FeatureEncoder.from_schema(meta["features"], arrays["text_table"])
         shape = (meta["items"], meta["candidates"])
-        wide = sp.csr_array((arrays["wide.data"], arrays["wide.indices"], arrays["wide.indptr"]), shape=shape)
+        wide, own = (
+            sp.csr_array(tuple(arrays[f"{name}.{part}"] for part in _SPARSE), shape=shape) for name in ("wide", "own")
+        )
         rest, interest = (Factors(arrays[f"{name}.inward"], arrays[f"{name}.outward"]) for name in ("rest", "interest"))
         tables = None
         if "table.history.rows" in arrays:
             names = Tables.__dataclass_fields__
             tables = Tables(*(RowTable(arrays[f"table.{name}.rows"], arrays[f"table.{name}.scale"]) for name in names))
         return cls(
-            tuple(meta["ids"]), tuple(meta["names"]), net, features, wide, rest, interest, arrays["bias"],
+            tuple(meta["ids"]), tuple(meta["names"]), net, features, wide, own, rest, interest, arrays["bias"],
             arrays["groups"], Mix(**meta["mix"]), dict(meta["about"]), tables,
         )  # fmt: skip
 

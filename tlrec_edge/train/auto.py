@@ -22,7 +22,7 @@ from tlrec_edge.train.modes import MODES
 ORDER = ("popularity", "linear", "scratch", "pooled", "zero-shot", "frozen", "finetune", "joint")
 """Candidates from simple to complex; the first three know the target alone, ``pooled`` is linear over all domains."""
 TRANSFER = frozenset(ORDER[3:])
-_LINEAR = ("wide", "rest", "bias")
+_LINEAR = ("wide", "own", "rest", "bias")
 USES = {"popularity": ("bias",), "linear": _LINEAR, "pooled": _LINEAR}
 """The parts of the simple candidates; the others have all."""
 

@@ -11,7 +11,7 @@ from tlrec_edge.train.model import ENCODERS
 from tlrec_edge.train.text import HASHED
 
 PRETRAIN_STEPS = 300
-PARTS = {"deep": "deep", "wide": "wide", "rest": "wide", "interest": "counts", "bias": ""}
+PARTS = {"deep": "deep", "wide": "wide", "own": "wide", "rest": "wide", "interest": "counts", "bias": ""}
 """The parts of a score, and what ``without`` calls them; an item's bias always stays."""
 WITHOUT = ("deep", "wide", "counts", "content", "ids")
 ALIGN = ("none", "adversarial", "coral")

@@ -77,6 +77,7 @@ def _assemble(context: Context, vocabulary: Vocabulary, net: TwoTower, features:
         net,
         features,
         none,
+        none,
         Factors.none(*none.shape),
         Factors.none(0, vocabulary.candidates),
         net.bias.detach().numpy(),

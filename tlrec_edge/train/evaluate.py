@@ -20,7 +20,7 @@ from tlrec_edge.train.baselines import TunedEase, ease_scorer, item_cf_scorer, p
 from tlrec_edge.train.config import TrainConfig
 from tlrec_edge.train.leaks import check_model, check_tasks
 from tlrec_edge.train.linear import popularity
-from tlrec_edge.train.ranking import Ranking, Scorer, rank_whole
+from tlrec_edge.train.ranking import MANY, Ranking, Scorer, rank_whole
 from tlrec_edge.train.slices import Labels, Side, slice_rows, slice_table
 from tlrec_edge.train.wide import LinearChoice
 
@@ -132,6 +132,8 @@ class Evaluation:
                     )
         if self.slices and "period" not in self.slices:
             notes.append("no figures by period: the test rows have no time")
+        if self._any.top is None:
+            notes.append(f"ranked among the negatives alone: more than {MANY:,} candidates are not ranked whole")
         return {
             "domain": ", ".join(self.domains), "users": self.users, "tests": self.tests, "rows": self.rows(ks),
             "lift": lifts, "choices": dict(self.choices), "slices": self.slice_rows(model), "notes": notes,

@@ -23,6 +23,8 @@ LEAST_BIAS = 0.01
 
 FLAT = 1e-6
 """A part whose spread within a row is below this says nothing; its weight would only magnify rounding."""
+GRID = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)
+ROUNDS, BAGS = 3, 8
 
 
 @dataclass(frozen=True)
@@ -48,10 +50,10 @@ def choose_mix(model: EdgeModel, dataset: Dataset, task: Task, mode: str, use: S
         even = Mix(deep=1.0, wide=linear, rest=linear, bias=1.0)
         return Blend(replace(even, **{name: 0.0 for name in PARTS if name not in use}))
     question, parts = _asked_parts(model, dataset, asked, use)
-    best = plain = mix_parts(parts, question.valid)
+    best = plain = mix_parts(parts, question.valid, asked.rows.user)
     half_life = None
     for days, prior in fading(task).items() if "bias" in use else ():
-        faded = mix_parts([*parts[:-1], question.pick_items(prior)], question.valid, start=plain.weights)
+        faded = mix_parts([*parts[:-1], question.pick_items(prior)], question.valid, asked.rows.user, plain.weights)
         if faded.ndcg > best.ndcg and shown(faded.values, plain.values, asked.rows.user):
             best, half_life = faded, days
     mix = Mix(*best.weights)
@@ -83,7 +85,8 @@ def cross_fitted(model: EdgeModel, dataset: Dataset, task: Task, mode: str, use:
         if mode == "zero-shot" or mine.all() or not mine.any():
             weights = tuple(getattr(model.mix, name) for name in PARTS)
         else:
-            weights = mix_parts([part[~mine] for part in parts], question.valid[~mine]).weights
+            others = [part[~mine] for part in parts]
+            weights = mix_parts(others, question.valid[~mine], asked.rows.user[~mine]).weights
         total = sum((w * part[mine] for w, part in zip(weights, parts, strict=True)), np.zeros_like(parts[0][mine]))
         values[mine] = METRICS["ndcg"](rank_of_positive(total, question.valid[mine]), 10)
     return values, asked.rows.user
@@ -117,38 +120,62 @@ class Mixed(NamedTuple):
         return float(self.values.mean())
 
 
-def mix_parts(
-    parts: Sequence[Floats], valid: Bools, grid: Sequence[float] = (0, 0.25, 0.5, 1, 2, 4),
-    start: Sequence[float] | None = None,
-) -> Mixed:  # fmt: skip
-    """Choose the weight of each part by coordinate ascent on NDCG@10.
+class _Search:
+    """Coordinate ascent on NDCG@10 over the weights of parts (m, 1 + k), in units of one over a part's spread within a
+    row. What a row reaches under some weights is computed once, whatever share of the rows it is asked for."""
 
-    ``parts`` are scores (m, 1 + k), positive first. The grid is in units of one over a part's spread within a row; a
-    part that is constant gets 0. The ascent begins at each part alone, or at the weights ``start``.
-    """
-    spread = np.array([float(np.std(p - p.mean(1, keepdims=True))) for p in parts])
-    scaled = [p / s if s > FLAT else np.zeros_like(p) for p, s in zip(parts, spread, strict=True)]
-    usable = [i for i, s in enumerate(spread) if s > FLAT]
+    def __init__(self, parts: Sequence[Floats], valid: Bools) -> None:
+        self.spread = np.array([float(np.std(p - p.mean(1, keepdims=True))) for p in parts])
+        self.parts = [p / s if s > FLAT else np.zeros_like(p) for p, s in zip(parts, self.spread, strict=True)]
+        self.usable = [i for i, s in enumerate(self.spread) if s > FLAT]
+        self.valid = valid
+        self.known: dict[tuple[float, ...], Floats] = {}
 
-    def rank(weights: NDArray[np.float64]) -> Floats:
-        total = sum((w * p for w, p in zip(weights, scaled, strict=True) if w), np.zeros_like(scaled[0]))
-        return METRICS["ndcg"](rank_of_positive(total, valid), 10)
+    def values(self, weights: Array) -> Floats:
+        """Return NDCG@10 of each row (m,)."""
+        key = tuple(weights / weights.max(initial=FLAT))
+        if key not in self.known:
+            total = sum((w * p for w, p in zip(key, self.parts, strict=True) if w), np.zeros_like(self.parts[0]))
+            self.known[key] = METRICS["ndcg"](rank_of_positive(total, self.valid), 10)
+        return self.known[key]
 
-    starts = [np.eye(len(parts))[i] for i in usable] if start is None else [np.asarray(start) * spread]
-    best, reached = np.zeros(len(parts)), -1.0
-    for weights in starts:
-        now = float(rank(weights).mean())
-        for _ in range(3):
+    def best(self, starts: Sequence[Array], share: Array) -> Array:
+        """Climb from every start and return the weights of the highest mean, rows weighing ``share`` (m,)."""
+        tops = [self._climb(start, share) for start in starts]
+        return max(tops, key=lambda weights: float(self.values(weights) @ share), default=np.zeros(len(self.parts)))
+
+    def _climb(self, weights: Array, share: Array) -> Array:
+        now = float(self.values(weights) @ share)
+        for _ in range(ROUNDS):
             before = now
-            for i in usable:
-                for step in grid:
+            for i in self.usable:
+                for step in GRID:
                     trial = weights.copy()
                     trial[i] = step
-                    if trial.any() and (got := float(rank(trial).mean())) > now:
+                    if trial.any() and (got := float(self.values(trial) @ share)) > now:
                         weights, now = trial, got
             if now == before:
                 break
-        if now > reached:
-            best, reached = weights, now
-    weights = tuple(float(w / s) if s > FLAT else 0.0 for w, s in zip(best, spread, strict=True))
-    return Mixed(weights, rank(best))
+        return weights
+
+
+def mix_parts(
+    parts: Sequence[Floats], valid: Bools, users: Ints | None = None, start: Sequence[float] | None = None
+) -> Mixed:
+    """Choose the weight of each part by NDCG@10: the mean of what BAGS draws of the users choose.
+
+    ``parts`` are scores (m, 1 + k), positive first, ``users`` (m,) whose they are (by default each row's own). A part
+    that is constant gets 0. A search begins at each part alone, or at the weights ``start``. Many weights rank a few
+    hundred rows equally well; their mean (Breiman, Bagging predictors, 1996) still does when more is learned from.
+    """
+    search = _Search(parts, valid)
+    starts = [np.eye(len(parts))[i] for i in search.usable] if start is None else [np.asarray(start) * search.spread]
+    _, place = np.unique(np.arange(len(valid)) if users is None else users, return_inverse=True)
+    count, rng = int(place.max(initial=0)) + 1, np.random.default_rng(0)
+    mean = np.zeros(len(parts))
+    for _ in range(BAGS):
+        drawn = rng.multinomial(count, np.full(count, 1.0 / count))[place].astype(np.float64)
+        chosen = search.best(starts, drawn)
+        mean += chosen / max(chosen.sum(), FLAT) / BAGS
+    weights = tuple(float(w / s) if s > FLAT else 0.0 for w, s in zip(mean, search.spread, strict=True))
+    return Mixed(weights, search.values(mean))

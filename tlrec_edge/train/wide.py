@@ -43,6 +43,8 @@ HALF_LIVES = (180.0, 90.0, 45.0, 20.0)
 """Days in which a purchase comes to count half in an item's popularity, where it is to fade."""
 USER_POWER = 0.25
 """How much less a heavy user weighs in the item-item weights that are served (see ``Ease``)."""
+MOST_ROWS = 6000
+"""Validation rows that a penalty is chosen by."""
 A_COLUMN, A_ROW = 50, 200
 """How many weights the sparse item-item part keeps a candidate, then a history item."""
 MAX_GROUPS = 4000
@@ -74,13 +76,15 @@ def sales_prior(dataset: Dataset, rows: Ints) -> NDArray[np.float32]:
 @dataclass(frozen=True)
 class LinearChoice:
     """What validation chose for EASE: the penalty, the weight of log popularity beside it, the half-life of popularity
-    in days, how many weights a candidate keeps (None: all), and the NDCG reached (NaN: nothing was chosen)."""
+    in days, how many weights a candidate keeps (None: all), and the NDCG reached (NaN: nothing was chosen). ``own`` is
+    the penalty of EASE on the target's rows alone, where it has a part in the model."""
 
     penalty: float = 1000.0
     popularity_weight: float = 0.005
     ndcg: float = float("nan")
     half_life: float | None = None
     cut: int | None = None
+    own: float | None = None
 
     @property
     def on_edge(self) -> bool:
@@ -128,7 +132,7 @@ def choose_linear(
     """
     if not len(task.rows) or not data.train.nnz:
         return LinearChoice()
-    asked = sample_rows(task)
+    asked = sample_rows(task, MOST_ROWS)
     question = questions(asked, asked.rows)
     solver = make_ease(data.train, data.columns, user_power)
     if say and isinstance(solver, SparseEase):
@@ -195,6 +199,27 @@ def fit_wide(data: LinearData, penalty: float, rank: int) -> tuple[sp.csr_array,
     if sp.issparse(weights):
         return keep_in_rows(sp.csr_array(weights), A_ROW), Factors.none(*weights.shape)
     return split_weights(weights, A_COLUMN, A_ROW, rank)
+
+
+def choose_own(task: Task, rows: Ints, say: Callable[[str], None] | None) -> float | None:
+    """Choose the penalty of EASE on the target's rows alone; None where that says nothing new: no asked user has a
+    history there, or there is nothing but the target."""
+    own = task.target_only()
+    data = LinearData.of(own, rows)
+    if len(own.train) == len(task.train) or not data.history[np.unique(task.rows.user)].nnz:
+        return None
+    return choose_linear(own, data, say, USER_POWER, cut=True).penalty
+
+
+def fit_own(task: Task, rows: Ints, penalty: float | None) -> sp.csr_array:
+    """Fit EASE on the target's rows alone and keep the largest weights (N, C); none without a penalty.
+
+    Beside the weights of all domains it keeps those within the target from being thinned out.
+    """
+    data = LinearData.of(task.target_only(), rows)
+    if penalty is None or not data.train.nnz:
+        return empty(data.train.shape[1], len(data.columns))
+    return fit_wide(data, penalty, 0)[0]
 
 
 def interest_groups(dataset: Dataset, vocabulary: Vocabulary, counted: Ints) -> tuple[Ints, int]:
