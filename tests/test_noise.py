@@ -58,13 +58,17 @@ def test_noise_keeps_the_target_and_how_often_each_item_is_sold() -> None:
 
 
 def check(seeds: int, most: int) -> None:
-    """Count the seeds where auto takes the noise, and those where its gain would be claimed as transfer."""
+    """Count the seeds where auto takes the noise, and look for a lift that would be called transfer.
+
+    A single forced fit from noise may beat or lose to the target alone by more than its standard error, which holds
+    the users but not the fits (invented worlds, twenty seeds: four and four); on average it must gain nothing.
+    """
     found = [from_noise(seed) for seed in range(seeds)]
     chosen = [model.about["mode"] for model, _ in found if model.about["source"] is not None]
     lifts = [result.lift(*result.lifts("finetune")["transfer"]) for _, result in found]
     assert len(chosen) <= most, f"transfer from noise in {len(chosen)} of {seeds} seeds: {chosen}"
-    assert sum(lift.verdict == "better" for lift in lifts) <= most
-    assert np.mean([lift.mean for lift in lifts]) < 0
+    mean, error = np.mean([lift.mean for lift in lifts]), np.hypot.reduce([lift.se for lift in lifts]) / seeds
+    assert mean < 2 * error, f"noise lifts by {mean:.4f} (SE {error:.4f})"
 
 
 def test_auto_refuses_noise() -> None:

@@ -12,7 +12,7 @@ from tlrec_edge.data.task import Task, make_tasks
 from tlrec_edge.metrics import rank_of_positive
 from tlrec_edge.train import Evaluation, evaluate
 from tlrec_edge.train.evaluate import Catalogue, baseline_entries, pool
-from tlrec_edge.train.ranking import TOP, Ranking, rank_rows, rank_whole
+from tlrec_edge.train.ranking import ALL, TOP, Ranking, rank_rows, rank_whole
 from tlrec_edge.train.slices import DECILES, UNKNOWN, slice_rows
 
 from . import train_fixtures
@@ -33,8 +33,8 @@ def scores_of(task: Task) -> np.ndarray:
 def test_the_full_rank_meets_all_but_known_and_other_positive_items(kind: str, fold: int | None) -> None:
     task = some_task(kind, fold)
     table = scores_of(task)
-    found = rank_whole(lambda users: table[users], task)
-    sampled = rank_rows(lambda users: table[users], task)
+    found = rank_whole(lambda users, columns=ALL: table[users][:, columns], task)
+    sampled = rank_rows(lambda users, columns=ALL: table[users][:, columns], task)
     np.testing.assert_array_equal(found.rank, sampled.rank)
     assert found.full is not None
     assert found.field is not None
@@ -50,7 +50,7 @@ def test_the_full_rank_meets_all_but_known_and_other_positive_items(kind: str, f
 def test_what_is_recommended_is_best_first_and_not_known() -> None:
     task = some_task("time")
     table = scores_of(task)
-    found = rank_whole(lambda users: table[users], task)
+    found = rank_whole(lambda users, columns=ALL: table[users][:, columns], task)
     users = np.unique(task.rows.user)
     assert found.top is not None
     assert found.top.shape == (len(users), TOP)
@@ -63,7 +63,7 @@ def test_what_is_recommended_is_best_first_and_not_known() -> None:
 def test_rows_without_negatives_are_ranked_in_full_already() -> None:
     task = some_task()
     bare = replace(task, rows=replace(task.rows, negatives=np.empty((len(task.rows), 0), np.int32)))
-    found = rank_whole(lambda users: scores_of(task)[users], bare)
+    found = rank_whole(lambda users, columns=ALL: scores_of(task)[users][:, columns], bare)
     assert (found.full, found.field) == (None, None)
     assert found.top is not None
 

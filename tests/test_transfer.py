@@ -21,6 +21,7 @@ from tlrec_edge.train.cards import measure_cards, transfer_card
 from tlrec_edge.train.draft import Context
 from tlrec_edge.train.evaluate import baseline_entries, model_entry, pool
 from tlrec_edge.train.mix import choose_mix, cross_fitted
+from tlrec_edge.train.noise import shuffle_domains
 
 from . import train_fixtures
 from .train_fixtures import CONFIG
@@ -258,24 +259,8 @@ def test_auto_takes_what_wins() -> None:
     assert model.about["auto"][0]["mode"] == "popularity"
 
 
-def noise() -> Dataset:
-    """Return the small world with a big domain that says nothing of any user or item."""
-    rng = np.random.default_rng(3)
-    data = train_fixtures.shuffled(lambda item: rng.permutation(item), "big")
-    home = np.flatnonzero(data.item_domain == 0)
-    moved = np.arange(len(data.items))
-    moved[home] = rng.permutation(home)
-
-    def mix(values: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(values[i] for i in moved)
-
-    text = {name: mix(values) for name, values in data.features.text.items()}
-    categorical = {name: mix(values) for name, values in data.features.categorical.items()}
-    return replace(data, features=replace(data.features, text=text, categorical=categorical))
-
-
 def test_auto_refuses_a_source_that_is_noise() -> None:
-    data = noise()
+    data = shuffle_domains(train_fixtures.dataset(), ("big",), 1)
     config = replace(CONFIG, pretrain_epochs=3)
     model, table = adapt_auto(data, ("small",), pretrain(data, ("big",), config), config)
     chosen = next(line.mode for line in table if line.chosen)
@@ -340,7 +325,7 @@ def test_without_content_or_without_ids() -> None:
 
 
 def test_auto_judges_weights_by_users_they_were_not_chosen_on() -> None:
-    data = noise()
+    data = shuffle_domains(train_fixtures.dataset(), ("big",), 1)
     tasks = make_tasks(data, ("small",))
     candidate = choose(Context(data, tasks.choose, None, CONFIG), "scratch")
     task = tasks.choose.target_only()

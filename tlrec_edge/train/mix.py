@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tlrec_edge.data.dataset import Bools, Dataset, Ints
 from tlrec_edge.data.task import Task
