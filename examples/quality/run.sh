@@ -26,7 +26,8 @@ retail_a() {
     for seen in rank mask; do
         "$tlrec" prepare --interactions "$out/baskets.csv" --schema "$out/keep.toml" --split leave-one-out \
             --negatives 0 "--$seen-seen" --no-refit --out "$out/a-$seen"
-        "$tlrec" adapt "$out/a-$seen" --domain all --mode scratch --seed "$seed" --out "$out/a-$seen-model"
+        "$tlrec" adapt "$out/a-$seen" --domain all --mode scratch --seed "$seed" \
+            --wide-weights 100 --wide-rank 64 --out "$out/a-$seen-model"
         "$tlrec" evaluate "$out/a-$seen-model" "$out/a-$seen" --domain all
     done
 }

@@ -84,6 +84,11 @@ def knob_options(command: Callable[..., None]) -> Callable[..., None]:
             help="Weight of an event in the loss, as view=0.1; repeatable.  [default: the dataset's]",
         ),
         click.option(
+            "--wide-weights", type=click.IntRange(1),
+            help="Item-item weights a candidate keeps: more rank better, for bytes and time.  [default: 50]",
+        ),
+        click.option("--wide-rank", type=click.IntRange(0), help="Rank of what those leave out.  [default: 32]"),
+        click.option(
             "--checkpoint", type=click.Path(path_type=Path),
             help="Folder to keep every epoch in; the same command goes on from it.",
         ),
@@ -161,7 +166,8 @@ def adapt(
 ) -> None:  # fmt: skip
     """Adapt to the target domain of DATASET; choices are made on its validation rows.
 
-    What is not given of --align, --augment, --text, --logq and --event-weight is as the source was trained.
+    What is not given of --align, --augment, --text, --logq, --event-weight, --wide-weights and --wide-rank is as the
+    source was trained.
     """
     from dataclasses import replace
     from functools import partial

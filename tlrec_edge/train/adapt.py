@@ -136,10 +136,10 @@ def choose(context: Context, mode: str) -> Candidate:
     draft.net.requires_grad_(False).eval()
     linear = LinearChoice() if mode == "zero-shot" else context.linear
     linear = linear or choose_linear(
-        task, LinearData.of(task, draft.vocabulary.rows), context.say, USER_POWER, cut=True
+        task, LinearData.of(task, draft.vocabulary.rows), context.say, USER_POWER, cut=context.config.wide_weights
     )
     if mode != "zero-shot" and linear.own is None:
-        linear = replace(linear, own=choose_own(task, draft.vocabulary.rows, context.say))
+        linear = replace(linear, own=choose_own(task, draft.vocabulary.rows, context.config.wide_weights, context.say))
     model = _with_linear(draft, context, mode, linear)
     blend = choose_mix(model, context.dataset, task, mode, context.config.parts)
     return Candidate(mode, blended(model, task, blend), Choices(epochs, linear, blend))
@@ -176,9 +176,9 @@ def _with_linear(draft: Draft, context: Context, mode: str, linear: LinearChoice
     interest = fit_interest(task, groups, size, vocabulary, config.interest_penalty, config.interest_rank)
     if not interest.rank:
         groups = groups[:, :0]
-    wide, rest = fit_wide(LinearData.of(task, vocabulary.rows), linear.penalty, config.wide_rank)
+    wide, rest = fit_wide(LinearData.of(task, vocabulary.rows), linear.penalty, config.wide_weights, config.wide_rank)
     bias = draft.net.bias.detach().numpy()
-    own = fit_own(task, vocabulary.rows, linear.own)
+    own = fit_own(task, vocabulary.rows, linear.own, config.wide_weights)
     return replace(draft.model, wide=wide, own=own, rest=rest, interest=interest, bias=bias, groups=groups)
 
 

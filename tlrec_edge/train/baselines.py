@@ -10,7 +10,7 @@ from tlrec_edge.data.task import Task, Tasks
 from tlrec_edge.train.linear import column_cut, item_cf, popularity, sparse_scorer
 from tlrec_edge.train.neighbours import make_ease
 from tlrec_edge.train.ranking import ALL, Ranking, Scorer, rank_whole
-from tlrec_edge.train.wide import LinearChoice, LinearData, choose_linear, log_popularity
+from tlrec_edge.train.wide import A_COLUMN, LinearChoice, LinearData, choose_linear, log_popularity
 
 
 def popularity_scorer(task: Task) -> Scorer:
@@ -53,7 +53,7 @@ def tuned_ease(tasks: Tasks, target_only: bool, fade: bool = False) -> tuple[Sco
     how fast popularity fades, where the data has time."""
     choose = tasks.choose.target_only() if target_only else tasks.choose
     final = tasks.final.target_only() if target_only else tasks.final
-    choice = choose_linear(choose, LinearData.of(choose, _rows(choose)), cut=True, fade=fade)
+    choice = choose_linear(choose, LinearData.of(choose, _rows(choose)), cut=A_COLUMN, fade=fade)
     return ease_scorer(final, choice), final, choice
 
 

@@ -27,7 +27,8 @@ class TrainConfig:
     training logits, so that the rest of the model learns what is beyond popularity (Menon et al. 2021, arXiv
     2007.07314). ``event_weights`` are (event, weight) pairs that replace the dataset's; with them an example weighs as
     much as its heaviest event, without them all examples weigh the same. ``text`` is what texts are read by: hashed
-    words, or a pretrained encoder (see ``text``).
+    words, or a pretrained encoder (see ``text``). A candidate keeps its ``wide_weights`` largest item-item weights, a
+    history item four times as many; ``wide_rank`` is the rank of what they leave out.
     """
 
     size: str = "fast"
@@ -39,6 +40,7 @@ class TrainConfig:
     trunk_rate: float = 0.3
     min_buyers: int = 1
     forget: float = 0.5
+    wide_weights: int = 50
     wide_rank: int = 32
     interest_rank: int = 16
     interest_penalty: float = 100.0
@@ -77,7 +79,8 @@ class TrainConfig:
         for name in ("rate", "tune_rate", "interest_penalty"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be above 0, not {getattr(self, name)}")
-        least_of = {"width": 1, "min_buyers": 1, "interest_rank": 1, "wide_rank": 0, "epochs": 0, "seed": 0}
+        counts = ("width", "min_buyers", "interest_rank", "wide_weights")
+        least_of = dict.fromkeys(counts, 1) | dict.fromkeys(("wide_rank", "epochs", "seed"), 0)
         for name, least in least_of.items():
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, not {getattr(self, name)}")

@@ -45,8 +45,8 @@ USER_POWER = 0.25
 """How much less a heavy user weighs in the item-item weights that are served (see ``Ease``)."""
 MOST_ROWS = 6000
 """Validation rows that a penalty is chosen by."""
-A_COLUMN, A_ROW = 50, 200
-"""How many weights the sparse item-item part keeps a candidate, then a history item."""
+A_COLUMN = 50
+"""How many item-item weights a candidate keeps, unless a config says otherwise."""
 MAX_GROUPS = 4000
 
 
@@ -123,11 +123,11 @@ class _Trial(NamedTuple):
 
 def choose_linear(
     task: Task, data: LinearData, say: Callable[[str], None] | None = None, user_power: float = 0.0,
-    cut: bool = False, fade: bool = False,
+    cut: int | None = None, fade: bool = False,
 ) -> LinearChoice:  # fmt: skip
     """Choose EASE's penalty and the weight of popularity beside it by NDCG@10 on the task's rows.
 
-    Where that is shown to help, all but a candidate's largest weights are dropped (``cut``) and popularity fades
+    Where that is shown to help, all but a candidate's ``cut`` largest weights are dropped and popularity fades
     (``fade``). Without rows return the default.
     """
     if not len(task.rows) or not data.train.nnz:
@@ -158,8 +158,8 @@ def choose_linear(
     if cut and isinstance(solver, Ease) and not solver.by_user:
         # Where items are more than users, the many small weights are what helps.
         for penalty in PENALTIES[max(at - 2, 0) : at + 1]:
-            scores = asked_scores(sparse_scorer(column_cut(solver.weights(penalty), A_COLUMN)))
-            others.append(_tune(question, scores, prior, LinearChoice(penalty, cut=A_COLUMN)))
+            scores = asked_scores(sparse_scorer(column_cut(solver.weights(penalty), cut)))
+            others.append(_tune(question, scores, prior, LinearChoice(penalty, cut=cut)))
     best = _refined(best, others, asked.rows.user)
     if fade:
         priors = {days: question.pick_items(faded) for days, faded in fading(task).items()}
@@ -190,36 +190,39 @@ def shown(values: Floats, over: Floats, users: Ints) -> bool:
     return difference.mean > difference.se
 
 
-def fit_wide(data: LinearData, penalty: float, rank: int) -> tuple[sp.csr_array, Factors]:
-    """Fit EASE, heavy users weighing less, and split it for serving: the largest weights (N, C) and a low-rank rest."""
+def fit_wide(data: LinearData, penalty: float, most: int, rank: int) -> tuple[sp.csr_array, Factors]:
+    """Fit EASE, heavy users weighing less, and split it for serving: the largest weights (N, C) and a low-rank rest.
+
+    A candidate keeps ``most`` weights, a history item four times as many.
+    """
     if not data.train.nnz:
         shape = data.train.shape[1], len(data.columns)
         return empty(*shape), Factors.none(*shape)
     weights = make_ease(data.train, data.columns, USER_POWER).weights(penalty)
-    if sp.issparse(weights):
-        return keep_in_rows(sp.csr_array(weights), A_ROW), Factors.none(*weights.shape)
-    return split_weights(weights, A_COLUMN, A_ROW, rank)
+    if isinstance(weights, sp.csc_array):
+        return keep_in_rows(column_cut(weights, most), 4 * most), Factors.none(*weights.shape)
+    return split_weights(weights, most, 4 * most, rank)
 
 
-def choose_own(task: Task, rows: Ints, say: Callable[[str], None] | None) -> float | None:
+def choose_own(task: Task, rows: Ints, most: int, say: Callable[[str], None] | None) -> float | None:
     """Choose the penalty of EASE on the target's rows alone; None where that says nothing new: no asked user has a
     history there, or there is nothing but the target."""
     own = task.target_only()
     data = LinearData.of(own, rows)
     if len(own.train) == len(task.train) or not data.history[np.unique(task.rows.user)].nnz:
         return None
-    return choose_linear(own, data, say, USER_POWER, cut=True).penalty
+    return choose_linear(own, data, say, USER_POWER, cut=most).penalty
 
 
-def fit_own(task: Task, rows: Ints, penalty: float | None) -> sp.csr_array:
-    """Fit EASE on the target's rows alone and keep the largest weights (N, C); none without a penalty.
+def fit_own(task: Task, rows: Ints, penalty: float | None, most: int) -> sp.csr_array:
+    """Fit EASE on the target's rows alone and keep ``most`` weights a candidate (N, C); none without a penalty.
 
     Beside the weights of all domains it keeps those within the target from being thinned out.
     """
     data = LinearData.of(task.target_only(), rows)
     if penalty is None or not data.train.nnz:
         return empty(data.train.shape[1], len(data.columns))
-    return fit_wide(data, penalty, 0)[0]
+    return fit_wide(data, penalty, most, 0)[0]
 
 
 def interest_groups(dataset: Dataset, vocabulary: Vocabulary, counted: Ints) -> tuple[Ints, int]:
