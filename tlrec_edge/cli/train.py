@@ -175,7 +175,7 @@ def adapt(
     from tlrec_edge.train.adapt import adapt as run
     from tlrec_edge.train.adapt import config_of
     from tlrec_edge.train.artifact import EdgeModel, check_target
-    from tlrec_edge.train.auto import adapt_auto, needed_errors
+    from tlrec_edge.train.auto import adapt_auto
     from tlrec_edge.train.checkpoint import resumable
 
     check_target(out)
@@ -212,8 +212,8 @@ def adapt(
         echo_table(
             ["candidate", "validation NDCG@10", "paired lift (SE)", ""],
             rows,
-            "chosen: the simplest that none beats by 2 SE; transfer needs "
-            f"{needed_errors([line.mode for line in table]):.1f} SE over the target alone",
+            "transfer is taken where its ways beat the target alone by 2 SE on average; "
+            "of them the simplest that the best does not beat by 1 SE",
         )
     choice = about.get("choice", about["mode"])
     click.echo(f"{out}: {choice}, {model.candidates:,} candidates, {about['choices']['epochs']} epochs")

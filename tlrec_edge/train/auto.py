@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from statistics import NormalDist
+
+import numpy as np
 
 from tlrec_edge.data.dataset import Dataset, Ints
 from tlrec_edge.data.task import Task, Tasks, make_tasks
 from tlrec_edge.errors import DataError
-from tlrec_edge.metrics import Array, paired_lift
+from tlrec_edge.metrics import Array, Lift, paired_lift
 from tlrec_edge.train.adapt import Candidate, blended, check_source, choose, config_of, settle
 from tlrec_edge.train.artifact import EdgeModel
 from tlrec_edge.train.checkpoint import Checkpoint
@@ -22,6 +23,8 @@ from tlrec_edge.train.modes import MODES
 ORDER = ("popularity", "linear", "scratch", "pooled", "zero-shot", "frozen", "finetune", "joint")
 """Candidates from simple to complex; the first three know the target alone, ``pooled`` is linear over all domains."""
 TRANSFER = frozenset(ORDER[3:])
+MEAN = "transfer, on average"
+"""The line of the table that says whether transfer is taken: the mean of its ways."""
 _LINEAR = ("wide", "own", "rest", "bias")
 USES = {"popularity": ("bias",), "linear": _LINEAR, "pooled": _LINEAR}
 """The parts of the simple candidates; the others have all."""
@@ -29,7 +32,7 @@ USES = {"popularity": ("bias",), "linear": _LINEAR, "pooled": _LINEAR}
 
 @dataclass(frozen=True)
 class Contest:
-    """One line of the table that made the choice: NDCG@10 on validation, and the lift over the choice so far."""
+    """One line of the table that made the choice: NDCG@10 on validation, and the lift over the target-only choice."""
 
     mode: str
     ndcg: float
@@ -46,10 +49,11 @@ def adapt_auto(
 ) -> tuple[EdgeModel, tuple[Contest, ...]]:  # fmt: skip
     """Try every mode on the validation rows and fit the winner; return it with the table that chose it.
 
-    A candidate takes over only with a paired lift of two standard errors, clustered by user, and transfer from what
-    knows the target alone only with ``needed_errors``; a candidate's weights are judged by other users than they were
-    chosen on. Raises
-    DataError where the split leaves no validation rows to choose by.
+    Of what knows the target alone, the more complex takes over with a paired lift of two standard errors, clustered by
+    user. Transfer takes over from that where its ways, zero-shot aside, do so on average: one test, which the number of
+    ways does not make easier. Among them the simplest is taken that the best does not beat by one standard error
+    (Breiman et al., Classification and Regression Trees, 1984). A candidate's weights are judged by other users than
+    they were chosen on. Raises DataError where the split leaves no validation rows to choose by.
     """
     check_source(source, dataset, domains)
     config = config or config_of(source)
@@ -97,24 +101,28 @@ def _task(candidate: Candidate, context: Context) -> Task:
     return context.task.target_only() if candidate.mode == "scratch" else context.task
 
 
-def needed_errors(names: Collection[str]) -> float:
-    """Return the standard errors of lift by which transfer takes over from what knows the target alone.
-
-    Two for a single way of transfer; more for several, so that chance lifts any of them that far no more often
-    (Bonferroni): a source of noise is to be refused. Among ways of the same kind two are enough.
-    """
-    normal = NormalDist()
-    return -normal.inv_cdf(normal.cdf(-2.0) / max(len(TRANSFER & set(names)), 1))
-
-
 def _contest(values: Mapping[str, Array], users: Ints) -> tuple[str, tuple[Contest, ...]]:
     best, lines = ORDER[0], []
-    for name in ORDER:
-        if name not in values:
-            continue
-        lift = paired_lift(values[name], values[best], users)
-        lines.append((name, float(values[name].mean()), best, lift.mean, lift.se))
-        needed = needed_errors(values) if name in TRANSFER and best not in TRANSFER else 2.0
-        if lift.se > 0 and lift.mean >= needed * lift.se:
+
+    def compare(name: str, found: Array, over: str) -> Lift:
+        lift = paired_lift(found, values[over], users)
+        lines.append((name, float(found.mean()), over, lift.mean, lift.se))
+        return lift
+
+    for name in (name for name in ORDER if name in values and name not in TRANSFER):
+        if _beats(compare(name, values[name], best), 2.0):
             best = name
+    ways = [name for name in ORDER if name in values and name in TRANSFER]
+    for name in ways:
+        compare(name, values[name], best)
+    if ways:
+        mean: Array = np.mean([values[name] for name in ways if name != "zero-shot"], 0)
+        if _beats(compare(MEAN, mean, best), 2.0):
+            top = max(ways, key=lambda name: float(values[name].mean()))
+            rivals = {name: paired_lift(values[top], values[name], users) for name in ways}
+            best = next(name for name, lift in rivals.items() if not _beats(lift, 1.0))
     return best, tuple(Contest(*line, line[0] == best) for line in lines)
+
+
+def _beats(lift: Lift, errors: float) -> bool:
+    return lift.se > 0 and lift.mean >= errors * lift.se
