@@ -18,6 +18,7 @@ import onnxruntime
 import scipy.sparse as sp
 import torch
 from numpy.typing import NDArray
+from tlrec_edge.export.gates import GATES, Evidence, check
 from tlrec_edge.export.graphs import IR_VERSION, OPSET, encoder_graph, item_tower_graph
 
 from tlrec_edge import Recommender
@@ -27,7 +28,7 @@ from tlrec_edge.cold import features_json
 from tlrec_edge.data.dataset import Dataset, Ints
 from tlrec_edge.data.store import dataset_hash, split_hash
 from tlrec_edge.data.task import Task, make_tasks
-from tlrec_edge.errors import BundleError, ExportError
+from tlrec_edge.errors import BundleError
 from tlrec_edge.ids import user_key_hash
 from tlrec_edge.layout import MANIFEST
 from tlrec_edge.rowwise import exact_limit
@@ -37,19 +38,29 @@ from tlrec_edge.train.served import history_of
 
 Floats = NDArray[np.float32]
 PARITY_USERS = 64
+CANDIDATES = 100
+"""Candidates of the request that a latency card is about."""
 
 
 @dataclass(frozen=True)
 class ExportConfig:
-    """``with_users``: store user states under keyed hashes (``hashed``) or plain ids; ``tolerance``: of the gate."""
+    """``with_users``: store user states under keyed hashes (``hashed``) or plain ids; ``tolerance``: of parity.
+
+    ``gates`` are checked (see ``gates``); those in ``allow`` may refuse, which the manifest then says.
+    """
 
     with_users: str | None = None
     tolerance: float = 1e-4
     seed: int = 0
+    gates: tuple[str, ...] = tuple(GATES)
+    allow: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.with_users not in (None, "hashed", "plain"):
             raise ValueError(f"with_users must be None, 'hashed' or 'plain', not {self.with_users!r}")
+        for name in (*self.gates, *self.allow):
+            if name not in GATES:
+                raise ValueError(f"no gate {name!r}; known: {', '.join(GATES)}")
 
 
 @dataclass(frozen=True)
@@ -74,10 +85,10 @@ def export_bundle(
     model: EdgeModel, dataset: Dataset, path: Path, config: ExportConfig | None = None,
     cards: Mapping[str, Any] | None = None,
 ) -> Parity:  # fmt: skip
-    """Write the bundle of a model at ``path``, after its scores passed the parity gate.
+    """Write the bundle of a model at ``path``, after it passed the gates.
 
     ``cards``: ``quality`` and ``transfer`` for the manifest (see ``tlrec_edge.train.evaluate``). Raises ExportError
-    where the bundle's float path differs from the torch model by more than the tolerance; nothing is left behind then.
+    that names the gate which refused; nothing is left behind then.
     """
     config = config or ExportConfig()
     path = Path(path)
@@ -108,14 +119,23 @@ def export_bundle(
     write_bundle(draft, manifest, arrays, strings, blobs)
     try:
         parity = measure_parity(model, dataset, task, past, users, draft)
-        if not parity.max_error <= config.tolerance:  # NaN included
-            raise ExportError(
-                f"parity gate: the bundle's scores differ from the torch model's by {parity.max_error:.2g}, "
-                f"allowed are {config.tolerance:g}; train again with another --seed or report the model"
-            )
+        found = Evidence(
+            draft,
+            [history_of(dataset, past.log, int(user)) for user in users[:PARITY_USERS]],
+            [dataset.items[row] for row in task.candidates],
+            parity.max_error,
+            config.tolerance,
+            cards or {},
+            dict(model.about.get("compression") or {}),
+        )
+        waived = check(found, config.gates, config.allow)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
-    write_bundle(path, manifest | {"parity": asdict(parity)}, arrays, strings, blobs)
+    proven = {
+        "parity": asdict(parity),
+        "gates": {"passed": [g for g in config.gates if g not in waived], "allowed": waived},
+    }
+    write_bundle(path, manifest | proven, arrays, strings, blobs)
     return parity
 
 
@@ -227,8 +247,8 @@ def _manifest(
         },
         "quality": dict(cards.get("quality", {})),
         "transfer": dict(cards.get("transfer", {"claim": "none", "why": "not measured"})),
-        "compression": list(model.about.get("compression", [])),
-        "latency": {"claim": "none", "why": "not measured: run `tlrec-edge bench`"},
+        "compression": dict(model.about.get("compression") or {}),
+        "latency": _latency(model.about),
         "provenance": {
             "dataset": dataset.source,
             "dataset_sha256": dataset_hash(dataset),
@@ -246,6 +266,18 @@ def _manifest(
             },
         },
     }  # fmt: skip
+
+
+def _latency(about: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the latency card: what the compression measured, and on which machine."""
+    found = about.get("compression") or {}
+    chosen: Mapping[str, Any] = next(
+        (point for point in found.get("points", []) if point["step"] == found["chosen"]), {}
+    )
+    if not chosen.get("us"):
+        return {"claim": "none", "why": "not measured: run `tlrec-edge bench`"}
+    request = f"a history and {CANDIDATES} candidates, encoded and scored"
+    return {"claim": "measured", "request": request, "us": chosen["us"], "machine": found.get("machine")}
 
 
 def _add_users(

@@ -9,6 +9,7 @@ from typing import Any
 
 import onnx
 import torch
+from tlrec_edge.export.compact import compact
 from torch import Tensor, nn
 
 from tlrec_edge.train.artifact import EdgeModel
@@ -76,6 +77,7 @@ def _export(module: nn.Module, example: tuple[Tensor, ...], inputs: list[str], o
     for node in proto.graph.node:
         del node.metadata_props[:]
         node.doc_string = ""
+    compact(proto)
     onnx.checker.check_model(proto)
     buffer = io.BytesIO()
     onnx.save_model(proto, buffer)

@@ -1,111 +1,241 @@
-"""Compress a model step by step, measure every step on the validation rows, and say what was kept and why."""
+"""Search for the smallest model that keeps its ranking; measure every point, and say of each rejected one why."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tlrec_edge.quantize.prune import prune_feed_forward
-from tlrec_edge.quantize.tables import quantize_tables
+from tlrec_edge.quantize.budget import Budget, Target
+from tlrec_edge.quantize.judge import Judge, Kept
+from tlrec_edge.quantize.recipes import ORIGINAL, STORES, structures
+from tlrec_edge.quantize.resume import Shelf
 
 from tlrec_edge.data.dataset import Dataset
-from tlrec_edge.data.task import Task, Tasks, make_tasks
-from tlrec_edge.metrics import METRICS, clustered, measured
+from tlrec_edge.data.task import Tasks, make_tasks
+from tlrec_edge.errors import BudgetError
+from tlrec_edge.metrics import measured
 from tlrec_edge.train.artifact import EdgeModel
-from tlrec_edge.train.ranking import rank_rows, sample_rows
+
+MACHINES = ("this", "avx2", "avx512-vnni", "arm64")
+SLOWER = 1.1
+"""A point may be this many times as slow as the original before it counts as slower: what noise alone can do."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a bundle costs: its bytes, and the latency of a request of 100 candidates in microseconds by percentile."""
+
+    bytes: int
+    us: Mapping[str, float] = field(default_factory=dict)
+
+
+Clock = Callable[[Sequence[EdgeModel]], list[Cost]]
+"""Measures models as bundles, all of them interleaved in one run."""
 
 
 @dataclass(frozen=True)
 class CompressConfig:
-    """``budget``: the least share of NDCG@10 a step may leave; ``keep``: share of feed-forward units that stay."""
+    """``budget``: what must stay, by the lower end of the 95 % interval. ``target``, ``max_bytes``: what it may cost.
 
-    budget: float = 0.995
-    keep: float = 0.5
-    recovery_steps: int = 200
+    ``machine``: where it will run; a latency is only known of "this". ``minutes`` bound the search: what is not tried
+    by then is left out and named. ``recovery_steps``: of distillation after a cut. ``only`` names the cuts to try.
+    """
+
+    budget: Budget = field(default_factory=Budget)
+    target: Target | None = None
+    max_bytes: int | None = None
+    machine: str = "this"
+    minutes: float = 10.0
+    recovery_steps: int = 300
     seed: int = 0
+    only: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
-        if not 0 < self.budget <= 1:
-            raise ValueError(f"budget must lie in (0, 1], not {self.budget}")
-        if not 0 < self.keep <= 1:
-            raise ValueError(f"keep must lie in (0, 1], not {self.keep}")
+        if self.machine not in MACHINES:
+            raise ValueError(f"machine must be one of {', '.join(MACHINES)}, not {self.machine!r}")
+        if self.target is not None and self.machine != "this":
+            raise ValueError(
+                f"a latency is only known of this machine, not of {self.machine}: compress there, or set no target"
+            )
+        if not self.minutes > 0:
+            raise ValueError(f"minutes must be above 0, not {self.minutes:g}")
+        if self.recovery_steps < 0:
+            raise ValueError(f"recovery_steps must be at least 0, not {self.recovery_steps}")
 
 
 @dataclass(frozen=True)
-class Step:
-    """What one step did: NDCG@10 on validation, its ratio to the uncompressed model with paired SE, bytes as served."""
+class Point:
+    """One model of the search: what it keeps (validation), what it costs, and why it was taken or not.
+
+    ``us`` is None where no latency was measured. ``front``: no other point keeps more, is faster and smaller at once.
+    """
 
     name: str
-    ndcg: float
-    ratio: float
-    se: float
+    kept: Kept
     bytes: int
-    kept: bool
+    us: Mapping[str, float] | None
+    front: bool
+    chosen: bool
     why: str
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data; a figure that could not be measured is None."""
-        named = {"step": self.name, "ndcg@10": self.ndcg}
-        data = named | {k: v for k, v in asdict(self).items() if k not in ("name", "ndcg")}
-        return measured(data)
+        return measured({
+            "step": self.name, "value": self.kept.value, "ratio": self.kept.ratio, "se": self.kept.se,
+            "low": self.kept.low, "bytes": self.bytes, "us": dict(self.us) if self.us else None, "front": self.front,
+            "kept": self.chosen, "why": self.why,
+        })  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Compression:
+    """The chosen model and every point; ``test``: what it keeps on the test rows, looked at once, after the choice."""
+
     model: EdgeModel
-    steps: tuple[Step, ...]
+    points: tuple[Point, ...]
+    test: Kept
+
+
+@dataclass(frozen=True)
+class _Trial:
+    name: str
+    model: EdgeModel
+    kept: Kept
+    cost: Cost
+    fault: str | None = None
 
 
 def compress(
     model: EdgeModel, dataset: Dataset, config: CompressConfig | None = None,
-    say: Callable[[str], None] | None = None, tasks: Tasks | None = None,
+    say: Callable[[str], None] = lambda line: None, tasks: Tasks | None = None, clock: Clock | None = None,
+    kept: Path | None = None, about_machine: Mapping[str, Any] | None = None,
 ) -> Compression:  # fmt: skip
-    """Prune the feed-forward width, then quantize the tables; a step outside the budget is left out.
+    """Cut the model's structure, store what is left in fewer bits, and return the smallest that keeps the budget.
 
-    Quality is measured on the target's validation rows, paired with the uncompressed model; the rows of a user count
-    as one draw in the standard error. The final model has learned from these rows, so the ratio is what counts, not
-    the level.
+    Quality is measured on the target's validation rows, paired with the model as given. These rows helped to fit the
+    final model, so the ratio is what counts, not the level. With a ``clock`` a point that is slower than the original
+    here is rejected; ``about_machine`` says of "here" what the card should. ``kept``: a folder from which a stopped
+    search goes on. Raises BudgetError where nothing that keeps the budget meets the target or the size, ModelError for
+    a folder of another search.
     """
     config = config or CompressConfig()
+    if config.target is not None and clock is None:
+        raise BudgetError("a latency target needs a clock: use `tlrec-edge compress`, which has one")
     tasks = tasks or make_tasks(dataset, tuple(model.about["domains"]), model.about.get("fold"))
-    asked = sample_rows(tasks.choose)
-    steps = [Step("as given", *_quality(model, model, dataset, asked), served_bytes(model), True, "reference")]
-    reference, now = model, model
-    width = model.net.config.feed_forward
-    trials: list[tuple[str, Callable[[EdgeModel], EdgeModel]]] = [
-        (
-            f"feed-forward {width} -> {max(1, round(width * config.keep))}",
-            lambda m: prune_feed_forward(m, dataset, tasks.final, config.keep, config.recovery_steps, config.seed),
-        ),
-        ("int8 rows", quantize_tables),
-    ]
-    for name, step in trials:
-        if say:
-            say(name)
-        if not name.startswith("int8") and model.mix.deep == 0.0:
-            steps.append(
-                Step(
-                    name,
-                    steps[-1].ndcg,
-                    1.0,
-                    0.0,
-                    served_bytes(now),
-                    False,
-                    "the deep part has no weight: nothing to gain",
-                )
+    judge = Judge(model, dataset, tasks.choose, config.budget)
+    shelf = Shelf(kept, model, config.seed, config.recovery_steps)
+    end = time.monotonic() + 60 * config.minutes
+    trials = [_Trial(ORIGINAL, model, judge.kept(model), Cost(served_bytes(model)))]
+    for name, cut in structures(model, config.only).items():
+        if name != ORIGINAL and time.monotonic() > end:
+            trials.append(
+                _Trial(name, model, _nothing(), trials[0].cost, f"not tried: {config.minutes:g} minutes are over")
             )
             continue
-        trial = step(now)
-        ndcg, ratio, se = _quality(trial, reference, dataset, asked)
-        fits = not len(asked.rows) or ratio >= config.budget
-        why = "within the budget" if fits else f"keeps {ratio:.1%} of NDCG@10, the budget is {config.budget:.1%}"
-        if not len(asked.rows):
-            why = "not measured: the target has no validation rows"
-        steps.append(Step(name, ndcg, ratio, se, served_bytes(trial), fits, why))
-        now = trial if fits else now
-    return Compression(now.with_about(compression=[step.to_json() for step in steps]), tuple(steps))
+        say(name)
+        smaller = shelf.take(name, lambda cut=cut: cut(model, dataset, tasks.final, config.recovery_steps, config.seed))
+        if name != ORIGINAL:
+            trials.append(_judged(name, smaller, judge, config.budget))
+            if trials[-1].fault:
+                continue
+        for store, pack in STORES.items():
+            label = store if name == ORIGINAL else f"{name}, {store}"
+            trials.append(_judged(label, pack(smaller), judge, config.budget))
+    if clock is not None:
+        trials = _timed(trials, clock, say)
+    return _choose(trials, judge, dataset, tasks, config, dict(about_machine or {}))
+
+
+def _judged(name: str, model: EdgeModel, judge: Judge, budget: Budget) -> _Trial:
+    kept = judge.kept(model)
+    fault = None
+    if kept.low < budget.share:
+        fault = f"keeps {kept.ratio:.1%} of {budget.name}, at least {kept.low:.1%} (95 %), not {budget.share:.1%}"
+    return _Trial(name, model, kept, Cost(served_bytes(model)), fault)
+
+
+def _timed(trials: list[_Trial], clock: Clock, say: Callable[[str], None]) -> list[_Trial]:
+    """Measure what is within the budget as bundles, and reject what is slower than the original here."""
+    sound = [trial for trial in trials if trial.fault is None]
+    say(f"latency of {len(sound)} bundles, interleaved")
+    costs = dict(zip((trial.name for trial in sound), clock([trial.model for trial in sound]), strict=True))
+    first = costs[ORIGINAL].us["p50"]
+    timed = []
+    for trial in trials:
+        cost = costs.get(trial.name, trial.cost)
+        fault = trial.fault
+        if fault is None and cost.us["p50"] > SLOWER * first:
+            fault = f"{cost.us['p50'] / first:.2f}x slower than the original on this CPU"
+        timed.append(replace(trial, cost=cost, fault=fault))
+    return timed
+
+
+def _choose(
+    trials: list[_Trial], judge: Judge, dataset: Dataset, tasks: Tasks, config: CompressConfig, machine: dict[str, Any]
+) -> Compression:
+    sound = [trial for trial in trials if trial.fault is None]
+    affordable = [trial for trial in sound if not _too_much(trial.cost, config)]
+    if not affordable:
+        smallest = min(sound, key=lambda trial: trial.cost.bytes)
+        faults = "; ".join(_too_much(smallest.cost, config))
+        raise BudgetError(
+            f"nothing that keeps {config.budget} is cheap enough: the smallest, {smallest.name}, {faults}; "
+            "allow more, or a smaller share"
+        )
+    best = min(affordable, key=lambda trial: trial.cost.bytes)
+    front = _front(trials)
+    points = []
+    for trial in trials:
+        wrong = [trial.fault] if trial.fault else _too_much(trial.cost, config)
+        why = "; ".join(wrong) or (
+            "the smallest that keeps the budget" if trial is best else "keeps the budget, larger"
+        )
+        us = trial.cost.us or None
+        points.append(Point(trial.name, trial.kept, trial.cost.bytes, us, trial.name in front, trial is best, why))
+    if not judge.rows:
+        points = [replace(point, why=f"not measured, no validation rows: {point.why}") for point in points]
+    test = Judge(trials[0].model, dataset, tasks.final, config.budget).kept(best.model)
+    about = {
+        "budget": str(config.budget),
+        "for": config.machine,
+        "machine": machine,
+        "chosen": best.name,
+        "original_bytes": trials[0].cost.bytes,
+        "test": measured(asdict(test)),
+        "points": [point.to_json() for point in points],
+    }
+    return Compression(best.model.with_about(compression=about), tuple(points), test)
+
+
+def _too_much(cost: Cost, config: CompressConfig) -> list[str]:
+    faults = []
+    if config.max_bytes is not None and cost.bytes > config.max_bytes:
+        faults.append(f"has {cost.bytes:,} bytes of at most {config.max_bytes:,}")
+    if config.target is not None and cost.us[config.target.percentile] > config.target.us:
+        faults.append(f"takes {cost.us[config.target.percentile]:.0f} us, the target is {config.target}")
+    return faults
+
+
+def _front(trials: Sequence[_Trial]) -> set[str]:
+    """Name the trials that no other beats in what is kept, bytes and latency at once."""
+    tried = [trial for trial in trials if np.isfinite(trial.kept.ratio)]
+    cost = np.array([(-t.kept.ratio, t.cost.bytes, t.cost.us.get("p50", 0.0)) for t in tried])
+    timed = [bool(t.cost.us) for t in tried]
+    names = set()
+    for i, trial in enumerate(tried):
+        rivals = [cost[j] for j in range(len(tried)) if timed[j] == timed[i] and j != i]
+        if not any((other <= cost[i]).all() and (other < cost[i]).any() for other in rivals):
+            names.add(trial.name)
+    return names
+
+
+def _nothing() -> Kept:
+    nan = float("nan")
+    return Kept(nan, nan, nan, nan)
 
 
 def served_bytes(model: EdgeModel) -> int:
@@ -117,17 +247,3 @@ def served_bytes(model: EdgeModel) -> int:
     wide = model.served_wide.nnz * 8 + 8 * (n + 1)
     encoder = sum(p.numel() * 4 for p in model.net.encoder.parameters())
     return int(tables + wide + encoder)
-
-
-def _quality(model: EdgeModel, reference: EdgeModel, dataset: Dataset, asked: Task) -> tuple[float, float, float]:
-    """Return NDCG@10, its ratio to the reference and the ratio's standard error."""
-    if not len(asked.rows):
-        return float("nan"), 1.0, float("nan")
-    values = METRICS["ndcg"](rank_rows(model.scorer(dataset, asked), asked).rank, 10)
-    base = METRICS["ndcg"](rank_rows(reference.scorer(dataset, asked), asked).rank, 10)
-    mean = base.mean()
-    if mean == 0.0:
-        return float(values.mean()), 1.0, float("nan")
-    ratio = float(values.mean() / mean)
-    se = clustered(np.asarray(values - ratio * base), asked.rows.user).se / mean
-    return float(values.mean()), ratio, float(se)

@@ -10,8 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
-from tlrec_edge.quantize import CompressConfig, compress, prune_feed_forward, quantize_tables
-from tlrec_edge.quantize import compress as package_compress
+from tlrec_edge.quantize import prune_feed_forward, quantize_tables
 from tlrec_edge.quantize.compress import served_bytes
 
 from tlrec_edge.data.task import make_tasks
@@ -103,51 +102,3 @@ def _inputs(model: EdgeModel) -> object:
     from tlrec_edge.features import TowerInputs
 
     return TowerInputs(*(getattr(model.net, name).numpy() for name in TowerInputs._fields))
-
-
-def test_compress_keeps_what_fits_and_writes_it_down() -> None:
-    said: list[str] = []
-    result = compress(
-        train_fixtures.model(), train_fixtures.dataset(), CompressConfig(0.9, recovery_steps=30), said.append
-    )
-    assert [step.kept for step in result.steps] == [True, True, True]
-    assert [step.bytes for step in result.steps] == sorted((step.bytes for step in result.steps), reverse=True)
-    assert result.model.tables is not None
-    assert result.model.net.config.feed_forward == train_fixtures.CONFIG.width
-    assert [line["step"] for line in result.model.about["compression"]] == [step.name for step in result.steps]
-    assert said[-1] == "int8 rows"
-    assert served_bytes(result.model) == result.steps[-1].bytes
-
-
-def test_a_step_beyond_the_budget_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    import sys
-
-    module = sys.modules[package_compress.__module__]
-
-    def spoil(model: EdgeModel, *_: object) -> EdgeModel:
-        return replace(model, mix=replace(model.mix, deep=-model.mix.deep, interest=0.0, wide=0.0))
-
-    monkeypatch.setattr(module, "prune_feed_forward", spoil)
-    result = compress(train_fixtures.model(), train_fixtures.dataset(), CompressConfig(0.95))
-    assert [step.kept for step in result.steps] == [True, False, True]
-    assert "the budget is 95.0%" in result.steps[1].why
-    assert result.steps[1].ratio < 0.95
-    assert result.model.mix == train_fixtures.model().mix
-    assert result.model.net.config.feed_forward == 2 * train_fixtures.CONFIG.width
-
-
-def test_without_a_deep_part_there_is_nothing_to_prune() -> None:
-    model = train_fixtures.model()
-    linear = replace(model, mix=replace(model.mix, deep=0.0))
-    result = compress(linear, train_fixtures.dataset())
-    assert [step.kept for step in result.steps] == [True, False, True]
-    assert "nothing to gain" in result.steps[1].why
-
-
-def test_without_validation_rows_it_says_so() -> None:
-    from tlrec_edge.train import adapt
-
-    data = train_fixtures.no_validation()
-    model = adapt(data, ("small",), "scratch", None, replace(train_fixtures.CONFIG, epochs=1))
-    result = compress(model, data, CompressConfig(recovery_steps=1))
-    assert all("not measured" in step.why for step in result.steps[1:])

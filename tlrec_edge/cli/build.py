@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,10 @@ from tlrec_edge.cli.common import (
     progress,
 )
 from tlrec_edge.errors import ModelError
+
+MACHINES = ("this", "avx2", "avx512-vnni", "arm64")
+GATES = ("parity", "batch", "order", "unknown", "quality", "speed", "transfer")
+"""As in ``tlrec_edge.quantize`` and ``tlrec_edge.export``, which are heavy to import."""
 
 model_argument = click.argument("model", type=click.Path(path_type=Path))
 
@@ -40,6 +45,34 @@ def _open(model: Path, dataset: Path, domain: str) -> tuple[Any, Any]:
     return loaded, data
 
 
+def _parsed(parse: Callable[[str], Any]) -> Callable[[click.Context, click.Parameter, str | None], Any]:
+    def read(context: click.Context, option: click.Parameter, given: str | None) -> Any:
+        try:
+            return None if given is None else parse(given)
+        except ValueError as error:
+            raise click.BadParameter(str(error), param=option) from error
+
+    return read
+
+
+def _budget(text: str) -> Any:
+    from tlrec_edge.quantize.budget import Budget
+
+    return Budget.parse(text)
+
+
+def _target(text: str) -> Any:
+    from tlrec_edge.quantize.budget import Target
+
+    return Target.parse(text)
+
+
+def _size(text: str) -> Any:
+    from tlrec_edge.quantize.budget import parse_bytes
+
+    return parse_bytes(text)
+
+
 @click.command()
 @model_argument
 @dataset_argument
@@ -47,49 +80,91 @@ def _open(model: Path, dataset: Path, domain: str) -> tuple[Any, Any]:
 @out_option
 @click.option(
     "--budget",
-    type=click.FloatRange(0, 1, min_open=True),
-    default=0.995,
+    callback=_parsed(_budget),
+    default="ndcg@10>=99.5%",
     show_default=True,
-    help="Share of validation NDCG@10 that must stay.",
+    help="What must stay on the validation rows, by the lower end of a 95 % interval.",
+)
+@click.option("--target", callback=_parsed(_target), metavar="P<=T", help="Latency of a request, as p99<=1ms.")
+@click.option("--max-bytes", callback=_parsed(_size), metavar="SIZE", help="Bytes of the bundle, as 5MB.")
+@click.option(
+    "--for",
+    "machine",
+    type=click.Choice(MACHINES),
+    default="this",
+    show_default=True,
+    help="Where it will run; latency is measured for this machine alone.",
 )
 @click.option(
-    "--keep",
-    type=click.FloatRange(0, 1, min_open=True),
-    default=0.5,
+    "--minutes",
+    type=click.FloatRange(0, min_open=True),
+    default=10.0,
     show_default=True,
-    help="Share of feed-forward units that stay.",
+    help="When they are over no other cut is tried.",
 )
+@click.option("--only", multiple=True, metavar="CUT", help="Try this cut alone; repeatable.  [default: all]")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the recovery.")
+@click.option(
+    "--checkpoint", type=click.Path(path_type=Path), help="Folder to keep cut models in; the same command goes on."
+)
 @json_option
 def compress(
-    model: Path, dataset: Path, domain: str, out: Path, budget: float, keep: float, seed: int, as_json: bool
-) -> None:
-    """Prune the encoder of MODEL and quantize its tables, keeping each step that stays in the budget."""
+    model: Path, dataset: Path, domain: str, out: Path, budget: Any, target: Any, max_bytes: int | None, machine: str,
+    minutes: float, only: tuple[str, ...], seed: int, checkpoint: Path | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Cut and quantize MODEL: the smallest that keeps the budget, and of every other why not.
+
+    Cuts of the structure are recovered by distillation, tables and weights stored in fewer bits. Every point is judged
+    on the validation rows, paired with MODEL, and timed beside it as a bundle.
+    """
+    from dataclasses import asdict
+
+    from tlrec_edge.bench.machine import fingerprint
+    from tlrec_edge.export.clock import bundle_costs
     from tlrec_edge.quantize import CompressConfig
     from tlrec_edge.quantize import compress as run
+    from tlrec_edge.quantize.compress import Cost
     from tlrec_edge.train.artifact import check_target
 
     check_target(out)
+    if checkpoint is not None and out.resolve() in (checkpoint.resolve(), *checkpoint.resolve().parents):
+        raise click.UsageError("--checkpoint must lie outside --out")
+    try:
+        config = CompressConfig(budget, target, max_bytes, machine, minutes, seed=seed, only=only or None)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
     loaded, data = _open(model, dataset, domain)
+
+    def clock(models: Sequence[Any]) -> list[Cost]:
+        return [Cost(cost.bytes, cost.us) for cost in bundle_costs(models, data)]
+
     with progress("compress") as say:
-        result = run(loaded, data, CompressConfig(budget, keep, seed=seed), say)
+        result = run(
+            loaded, data, config, say, clock=clock, kept=checkpoint, about_machine=asdict(fingerprint())
+        )  # fmt: skip
     result.model.save(out)
-    steps = [step.to_json() for step in result.steps]
+    points = [point.to_json() for point in result.points]
+    test = result.model.about["compression"]["test"]
     if as_json:
-        click.echo(json.dumps({"out": str(out), "steps": steps}))
+        click.echo(json.dumps({"out": str(out), "budget": str(budget), "points": points, "test": test}))
         return
     rows = [
         [
-            s["step"],
-            _figure(s["ndcg@10"]),
-            f"{_figure(s['ratio'])} ({_figure(s['se'])})",
-            f"{s['bytes']:,}",
-            "kept" if s["kept"] else "left out",
-            s["why"],
+            p["step"],
+            _figure(p["value"]),
+            f"{_figure(p['ratio'])} ({_figure(p['se'])})",
+            f"{p['bytes']:,}",
+            f"{p['us']['p50']:.0f} / {p['us']['p99']:.0f}" if p["us"] else "-",
+            "chosen" if p["kept"] else "front" if p["front"] else "",
+            p["why"],
         ]
-        for s in steps
+        for p in points
     ]
-    echo_table(["step", "validation NDCG@10", "ratio (SE)", "bytes", "", "why"], rows, f"{out}")
+    heads = ["point", f"validation {budget.name}", "ratio (SE)", "bytes", "p50 / p99 us", "", "why"]
+    echo_table(heads, rows, f"{out}")
+    click.echo(
+        f"on the test rows, looked at once: {_figure(test['ratio'])} (SE {_figure(test['se'])}) of {budget.name}"
+    )
 
 
 def _figure(value: float | None) -> str:
@@ -103,6 +178,12 @@ def _figure(value: float | None) -> str:
 @out_option
 @click.option("--with-users", is_flag=True, help="Store the states of known users under keyed hashes of their ids.")
 @click.option("--plain-user-ids", is_flag=True, help="With --with-users: store the ids as they are.")
+@click.option(
+    "--allow",
+    multiple=True,
+    type=click.Choice(GATES),
+    help="Export in spite of this gate; the manifest says so. Repeatable.",
+)
 @click.option(
     "--cards/--no-cards",
     default=True,
@@ -118,9 +199,14 @@ def export(
     with_users: bool,
     plain_user_ids: bool,
     cards: bool,
+    allow: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Write MODEL as a bundle: graphs, tables, cards; refused where its scores are not the model's."""
+    """Write MODEL as a bundle: graphs, tables, cards; refused where a gate finds it is not what it should be.
+
+    Gates: parity with the trained model; the same bits in a batch and in any order; unknown ids; the quality budget;
+    not slower than the original; no transfer claimed that is not shown.
+    """
     from dataclasses import asdict
 
     from tlrec_edge.export import ExportConfig, check_target, export_bundle
@@ -133,8 +219,8 @@ def export(
     kind = ("plain" if plain_user_ids else "hashed") if with_users else None
     with progress("export") as say:
         measured = measure_cards(loaded, data, say) if cards else {}
-        say("graphs and parity")
-        parity = export_bundle(loaded, data, out, ExportConfig(kind), measured)
+        say("graphs and gates")
+        parity = export_bundle(loaded, data, out, ExportConfig(kind, allow=allow), measured)
     size = sum(file.stat().st_size for file in out.iterdir())
     transfer = measured.get("transfer", {"claim": "none", "why": "not measured"})
     if as_json:

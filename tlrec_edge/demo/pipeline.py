@@ -22,7 +22,7 @@ from tlrec_edge.data.task import Task, make_tasks
 from tlrec_edge.demo.story import tell
 from tlrec_edge.export import Parity, export_bundle
 from tlrec_edge.parallel import side_by_side
-from tlrec_edge.quantize import CompressConfig, Step, compress
+from tlrec_edge.quantize import CompressConfig, Point, compress
 from tlrec_edge.report import render
 from tlrec_edge.tables import TableWriter
 from tlrec_edge.train.adapt import adapt
@@ -61,7 +61,7 @@ class Fold:
     """
 
     models: Mapping[str, EdgeModel]
-    steps: tuple[Step, ...]
+    points: tuple[Point, ...]
     evaluation: Evaluation
     dropped: Mapping[str, int]
 
@@ -74,7 +74,7 @@ class DemoResult:
     warm: Evaluation
     new_dropped: Mapping[str, int]
     warm_dropped: Mapping[str, int]
-    steps: tuple[Step, ...]
+    points: tuple[Point, ...]
     parity: Parity
     sizes: Mapping[str, int]
     bench: Mapping[str, dict[str, Any]]
@@ -142,7 +142,7 @@ def run_demo(out: Path, config: DemoConfig | None = None, say: Callable[[str], N
     shopper = recommend_new(dataset, task, out / "bundle")
     clock("")
     result = DemoResult(
-        new_users, warm, new_dropped, shipped.dropped, shipped.steps, parity, sizes, bench, *shopper, clock.seconds,
+        new_users, warm, new_dropped, shipped.dropped, shipped.points, parity, sizes, bench, *shopper, clock.seconds,
         out / "report.html",
     )  # fmt: skip
     write_report(result, prepared, source, config)
@@ -185,7 +185,7 @@ def run_fold(
         "ease": lambda _: rank_whole(ease, ease_task),
         **{name: model_entry(model, dataset) for name, model in models.items()},
     }
-    return Fold(models, compressed.steps, evaluate(dataset, target, entries, tasks=tasks), tasks.final.dropped)
+    return Fold(models, compressed.points, evaluate(dataset, target, entries, tasks=tasks), tasks.final.dropped)
 
 
 def _cards(new_users: Evaluation, warm: Evaluation, source: EdgeModel, folds: int) -> dict[str, Any]:

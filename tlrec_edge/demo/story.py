@@ -71,7 +71,7 @@ def tell(result: DemoResult, prepared: Prepared, source: EdgeModel, config: Demo
             ),
         ],
         "sizes": [{"name": name, "bytes": size} for name, size in result.sizes.items()],
-        "compression": [step.to_json() for step in result.steps],
+        "compression": [point.to_json() for point in result.points],
         "parity": asdict(result.parity),
         "bench": result.bench["bundle"],
         "recommendations": [

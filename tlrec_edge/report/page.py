@@ -134,15 +134,16 @@ def _compression(data: Data) -> str:
     rows = data.get("compression") or []
     lines = []
     for row in rows:
-        verdict = ("kept", "good") if row.get("kept") else ("rejected", "bad")
+        verdict = ("chosen", "good") if row.get("kept") else ("front", "") if row.get("front") else ("", "")
         ratio = number(row.get("ratio"), 3) + (f" <small>± {number(row['se'], 3)}</small>" if row.get("se") else "")
         stored = size(row["bytes"]) if row.get("bytes") is not None else text(None)
-        numbers = [(number(row.get("ndcg@10")), ""), (ratio, ""), (stored, "")]
+        time = number((row.get("us") or {}).get("p50"), 0)
+        numbers = [(number(row.get("value")), ""), (ratio, ""), (stored, ""), (time, "")]
         word, style = verdict
         cells = [(text(row.get("step")), ""), *numbers, (word, f"text {style}"), (text(row.get("why")), "text")]
         lines.append((cells, ""))
-    table = _table(["step", "NDCG@10", "ratio ± SE", "size", "", "why"], lines, text_columns=(4, 5))
-    drawn = plots.ratios(rows) + plots.sizes(data.get("sizes") or [], "models")
+    table = _table(["point", "metric", "ratio ± SE", "size", "p50 µs", "", "why"], lines, text_columns=(5, 6))
+    drawn = plots.front(rows) + plots.ratios(rows) + plots.sizes(data.get("sizes") or [], "models")
     return f'<h2>Compression</h2><div class="plots">{drawn}</div>{table}' if drawn or table else ""
 
 

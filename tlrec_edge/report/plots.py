@@ -86,8 +86,37 @@ def slices(by: str, rows: Rows) -> str:
 _BY = {"history": "By length of history", "period": "By time", "popularity": "By popularity of the item, in tenths"}
 
 
+def front(rows: Rows) -> str:
+    """What each compressed model keeps against its latency; a bubble's area is its bytes."""
+    rows = [row for row in rows if row.get("ratio") is not None and row.get("us")]
+    if not rows:
+        return ""
+    largest = max(float(row["bytes"]) for row in rows)
+
+    def paint(axes: Any) -> None:
+        for row in rows:
+            colour = ink("good" if row.get("kept") else "ours" if row.get("front") else "other")
+            area = 300.0 * float(row["bytes"]) / largest
+            axes.scatter(row["us"]["p50"], row["ratio"], s=area, color=colour, alpha=0.55, linewidths=0)
+            if row.get("kept") or row.get("front"):
+                at = (row["us"]["p50"], row["ratio"])
+                axes.annotate(str(row.get("step", "")), at, (0, 7), textcoords="offset points", ha="center", size=7)
+        axes.axhline(1, color=ink("soft"), linewidth=1)
+        axes.margins(0.22)
+        axes.set_xlabel("p50 of a request, µs")
+        axes.set_ylabel("metric kept")
+        axes.grid()
+
+    return draw(
+        paint, height=2.9,
+        title="Quality, latency, size",
+        label="Metric kept against latency by compressed model",
+        caption="Area: bytes of the bundle. Green: chosen. Blue: nothing else keeps more, is faster and smaller.",
+    )  # fmt: skip
+
+
 def ratios(rows: Rows) -> str:
-    """Quality after each compression step over that of the uncompressed model."""
+    """Quality of each compressed model over that of the model as given."""
 
     def mark(axes: Any, at: int, row: Row) -> None:
         kept = row.get("kept", True)
@@ -101,8 +130,8 @@ def ratios(rows: Rows) -> str:
         margin=0.15,
         line=1,
         title="Quality kept",
-        label="NDCG@10 ratio by compression step",
-        caption="Full dots: steps that were kept. Hollow: steps that were rejected.",
+        label="NDCG@10 ratio by compressed model",
+        caption="Full dot: the model that was chosen. Hollow: the others.",
     )  # fmt: skip
 
 

@@ -1,0 +1,47 @@
+"""Cut models kept on disk, so that a stopped search goes on where it was."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from tlrec_edge.errors import ModelError
+from tlrec_edge.train.artifact import EdgeModel
+
+_KEY = "search.json"
+
+
+class Shelf:
+    """A folder with the model of every cut that is done; without a folder nothing is kept."""
+
+    def __init__(self, folder: Path | None, model: EdgeModel, seed: int, steps: int) -> None:
+        self._folder = folder
+        if folder is None:
+            return
+        about = json.dumps([dict(model.about), model.net.config.to_json(), seed, steps], sort_keys=True, default=str)
+        weights = hashlib.sha256(about.encode())
+        for value in model.net.state_dict().values():
+            weights.update(value.numpy().tobytes())
+        key = {"model": weights.hexdigest()}
+        path = folder / _KEY
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            if path.is_file() and json.loads(path.read_text("utf-8")) != key:
+                raise ModelError(f"{folder} holds the search of another model or seed: choose another folder")
+            path.write_text(json.dumps(key), "utf-8")
+        except (OSError, ValueError) as error:
+            raise ModelError(f"{folder} cannot hold a search ({error}): choose another folder") from error
+
+    def take(self, name: str, make: Callable[[], EdgeModel]) -> EdgeModel:
+        """Return the model of a cut, made before or now."""
+        if self._folder is None:
+            return make()
+        path = self._folder / re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+        if (path / "model.json").is_file():
+            return EdgeModel.load(path)
+        made = make()
+        made.save(path)
+        return made

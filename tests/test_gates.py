@@ -1,0 +1,164 @@
+"""Each gate refuses what it is for, says its name, and is waived by it alone."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import numpy_helper
+from tlrec_edge.export import ExportConfig, export_bundle
+from tlrec_edge.export.clock import bundle_costs
+from tlrec_edge.export.compact import compact
+from tlrec_edge.export.gates import GATES
+from tlrec_edge.export.graphs import encoder_graph
+from tlrec_edge.quantize import quantize_graphs, quantize_tables
+from tlrec_edge.quantize.graphs import round_channels
+
+from tlrec_edge import Recommender
+from tlrec_edge.errors import ExportError
+from tlrec_edge.features import TowerInputs
+from tlrec_edge.train import EdgeModel
+
+from . import train_fixtures
+
+
+def inputs(model: EdgeModel) -> TowerInputs:
+    return TowerInputs(*(getattr(model.net, name).numpy() for name in TowerInputs._fields))
+
+
+def packed(**about: Any) -> EdgeModel:
+    return quantize_tables(train_fixtures.model()).with_about(**about)
+
+
+def compression(test: dict[str, float], slower: float = 1.0) -> dict[str, Any]:
+    points = [{"step": "as given", "us": {"p50": 50.0}}, {"step": "int8", "us": {"p50": 50.0 * slower}}]
+    return {"budget": "ndcg@10>=99.5%", "chosen": "int8", "points": points, "test": test, "machine": {"cpu": "here"}}
+
+
+def test_a_sound_bundle_passes_every_gate(tmp_path: Path) -> None:
+    model = packed(compression=compression({"ratio": 0.998, "se": 0.002}))
+    export_bundle(model, train_fixtures.dataset(), tmp_path / "b")
+    manifest = json.loads((tmp_path / "b" / "manifest.json").read_text("utf-8"))
+    assert manifest["gates"] == {"passed": list(GATES), "allowed": {}}
+    assert manifest["latency"]["us"] == {"p50": 50.0}
+    assert manifest["latency"]["machine"] == {"cpu": "here"}
+
+
+@pytest.mark.parametrize(
+    ("gate", "about", "cards", "says"),
+    [
+        ("quality", compression({"ratio": 0.9, "se": 0.01}), {}, r"kept 90.0% \(SE 1.0%\) on the test rows"),
+        ("speed", compression({"ratio": 1.0, "se": 0.0}, 1.5), {}, "takes 1.50 times as long"),
+        ("transfer", {}, {"transfer": {"claim": "transfer", "ndcg@10": 0.01, "se": 0.02}}, "without a lift of two"),
+    ],
+)
+def test_a_gate_refuses_and_is_waived_by_name(
+    tmp_path: Path, gate: str, about: dict[str, Any], cards: dict[str, Any], says: str
+) -> None:
+    model, data = packed(compression=about), train_fixtures.dataset()
+    with pytest.raises(ExportError, match=f"{gate} gate: .*{says}.*--allow {gate}"):
+        export_bundle(model, data, tmp_path / "b", cards=cards)
+    assert not list(tmp_path.iterdir())
+    other = next(name for name in GATES if name != gate)
+    with pytest.raises(ExportError, match=f"{gate} gate"):
+        export_bundle(model, data, tmp_path / "b", ExportConfig(allow=(other,)), cards)
+    export_bundle(model, data, tmp_path / "b", ExportConfig(allow=(gate,)), cards)
+    manifest = json.loads((tmp_path / "b" / "manifest.json").read_text("utf-8"))
+    assert list(manifest["gates"]["allowed"]) == [gate]
+    assert gate not in manifest["gates"]["passed"]
+
+
+def test_a_score_that_depends_on_its_company_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = Recommender.score
+
+    def company(self: Recommender, user: Any, candidates: Any) -> np.ndarray:
+        return np.asarray(plain(self, user, candidates)) + np.float32(1e-5 * (len(candidates) == 1))
+
+    monkeypatch.setattr(Recommender, "score", company)
+    with pytest.raises(ExportError, match=r"batch gate: .* scores differently alone than in a batch"):
+        export_bundle(packed(), train_fixtures.dataset(), tmp_path / "b")
+
+
+def test_a_score_that_depends_on_its_place_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = Recommender.score
+
+    def place(self: Recommender, user: Any, candidates: Any) -> np.ndarray:
+        scores = np.asarray(plain(self, user, candidates)).copy()
+        scores[0] += np.float32(1e-5 * (len(scores) > 1))
+        return scores
+
+    monkeypatch.setattr(Recommender, "score", place)
+    with pytest.raises(ExportError, match=r"(batch|order) gate"):
+        export_bundle(packed(), train_fixtures.dataset(), tmp_path / "b")
+
+
+def test_an_unknown_gate_is_named() -> None:
+    with pytest.raises(ValueError, match="no gate 'hope'; known: parity, batch"):
+        ExportConfig(allow=("hope",))
+
+
+@pytest.mark.parametrize("size", ["fast", "base"])
+def test_int8_weights_are_stored_as_such_and_give_the_same_floats(size: str, tmp_path: Path) -> None:
+    model = train_fixtures.model("finetune", size)
+    rounded = quantize_graphs(quantize_tables(model))
+    whole, small = (onnx.load_from_string(encoder_graph(m)) for m in (model, rounded))
+    kinds = {t.data_type for t in small.graph.initializer if np.prod(t.dims) >= 256 and not t.name.endswith(".scale")}
+    assert onnx.TensorProto.INT8 in kinds
+    assert len(small.SerializeToString()) < len(whole.SerializeToString())
+    assert export_bundle(rounded, train_fixtures.dataset(), tmp_path / "b").max_error < 1e-4
+
+
+def test_rounding_is_within_half_a_step_and_read_back_exactly() -> None:
+    weight = torch.randn(40, 30) * torch.logspace(-6, 3, 40)[:, None]
+    weight[3] = 0.0
+    rounded = round_channels(weight)
+    step = weight.abs().amax(1, keepdim=True) / 127
+    assert ((rounded - weight).abs() <= 0.501 * step + 1e-12).all()
+    assert torch.equal(round_channels(rounded), rounded)
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("MatMul", ["x", "w"], ["y"])], "g",
+        [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["b", 30])],
+        [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, ["b", 40])],
+        [numpy_helper.from_array(rounded.T.contiguous().numpy(), "w")],
+    )  # fmt: skip
+    proto = onnx.helper.make_model(graph)
+    assert compact(proto) == 1
+    parts = {t.name: numpy_helper.to_array(t) for t in proto.graph.initializer}
+    np.testing.assert_array_equal(parts["w.int8"].astype(np.float32) * parts["w.scale"], rounded.T.numpy())
+    assert compact(proto) == 0
+
+
+def test_weights_that_are_no_integers_stay(tmp_path: Path) -> None:
+    proto = onnx.load_from_string(encoder_graph(train_fixtures.model()))
+    assert all(t.data_type == onnx.TensorProto.FLOAT for t in proto.graph.initializer if len(t.dims) == 2)
+
+
+def test_bundles_are_timed_in_turn() -> None:
+    model = train_fixtures.model()
+    costs = bundle_costs([model, quantize_tables(model)], train_fixtures.dataset(), rounds=20)
+    assert costs[0].bytes > costs[1].bytes
+    for cost in costs:
+        assert 0 < cost.us["p50"] <= cost.us["p90"] <= cost.us["p99"]
+
+
+def test_a_fragile_model_is_never_silently_worse(tmp_path: Path) -> None:
+    """An outlier row and a huge layer: rows and channels have scales of their own, so nothing else loses its bits."""
+    model = train_fixtures.model()
+    net = type(model.net)(model.net.config, len(model.ids), model.candidates, inputs(model))
+    net.load_state_dict(model.net.state_dict())
+    with torch.no_grad():
+        net.candidate_id.weight[0] *= 1e4
+        net.encoder.feed_forward.up.weight[0] *= 1e4
+    fragile = replace(model, net=net.eval().requires_grad_(False))
+    small = quantize_graphs(quantize_tables(fragile))
+    rest = slice(1, None)
+    off = np.abs(small.candidate_vectors[rest] - fragile.candidate_vectors[rest]).max()
+    assert off <= np.abs(fragile.candidate_vectors[rest]).max() / 127
+    parity = export_bundle(small, train_fixtures.dataset(), tmp_path / "b", ExportConfig(tolerance=1.0))
+    assert parity.top10_overlap == 1.0
