@@ -2,7 +2,7 @@
 
 from tlrec_edge.quantize.compress import CompressConfig, Compression, Step, compress
 from tlrec_edge.quantize.distil import distance, distil, distil_fast
-from tlrec_edge.quantize.prune import prune_feed_forward, prune_heads, prune_history, prune_layers
+from tlrec_edge.quantize.prune import prune_feed_forward, prune_head_width, prune_heads, prune_history, prune_layers
 from tlrec_edge.quantize.tables import quantize_tables
 from tlrec_edge.quantize.width import prune_width
 
@@ -15,6 +15,7 @@ __all__ = [
     "distil",
     "distil_fast",
     "prune_feed_forward",
+    "prune_head_width",
     "prune_heads",
     "prune_history",
     "prune_layers",

@@ -73,6 +73,54 @@ def prune_heads(
     return _recovered(model, dataset, task, shape, changed, steps, seed)
 
 
+def prune_head_width(
+    model: EdgeModel, dataset: Dataset, task: Task, head_width: int = 16, steps: int = 400, seed: int = 0
+) -> EdgeModel:
+    """Return a ``base`` model with attention heads of ``head_width``, recovered.
+
+    A head is two bilinear forms, query with key and value with output; each is cut to its largest singular values.
+    Raises ValueError where ``head_width`` is not in 1..the model's, ModelError for a ``fast`` model.
+    """
+    config = _base(model, "heads")
+    _check("head_width", head_width, config.attention_width)
+    changed = dict(model.net.state_dict())
+    for i in range(config.layers):
+        layer = f"encoder.layers.{i}"
+        changed |= _narrow_heads(changed, layer, config, head_width)
+    shape = replace(config, head_width=head_width)
+    return _recovered(model, dataset, task, shape, changed, steps, seed)
+
+
+def _narrow_heads(state: Mapping[str, Tensor], layer: str, config: ModelConfig, width: int) -> dict[str, Tensor]:
+    """Cut one layer's heads. The values' bias passes through attention unchanged, so the output's bias takes it."""
+    heads, before, d = config.heads, config.attention_width, config.width
+    names = ("q.weight", "q.bias", "k.weight", "v.weight", "v.bias", "out.weight", "out.bias")
+    part = {name: state[f"{layer}.{name}"].double() for name in names}
+    query = torch.cat([part["q.weight"], part["q.bias"][:, None]], 1).reshape(heads, before, d + 1)
+    key, value = (part[f"{name}.weight"].reshape(heads, before, d) for name in ("k", "v"))
+    leaving = part["out.weight"].reshape(d, heads, before).transpose(0, 1)  # (heads, d, before)
+    query, key = _factors(query.transpose(1, 2) @ key, width)  # (heads, d + 1, width), (heads, width, d)
+    leaving, value = _factors(leaving @ value, width)  # (heads, d, width), (heads, width, d)
+    query = query.transpose(1, 2).flatten(0, 1) * (width / before) ** 0.5  # (heads * width, d + 1): the scale's change
+    narrow = {
+        "q.weight": query[:, :d],
+        "q.bias": query[:, d],
+        "k.weight": key.flatten(0, 1),
+        "v.weight": value.flatten(0, 1),
+        "v.bias": torch.zeros(heads * width),
+        "out.weight": leaving.transpose(0, 1).flatten(1),
+        "out.bias": part["out.bias"] + part["out.weight"] @ part["v.bias"],
+    }
+    return {f"{layer}.{name}": tensor.float().contiguous() for name, tensor in narrow.items()}
+
+
+def _factors(product: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+    """Return the best factors of a rank, (..., m, rank) and (..., rank, n), with the singular values shared out."""
+    left, value, right = torch.linalg.svd(product, full_matrices=False)
+    root = value[..., :rank].sqrt()
+    return left[..., :rank] * root[..., None, :], root[..., None] * right[..., :rank, :]
+
+
 def prune_layers(
     model: EdgeModel, dataset: Dataset, task: Task, layers: int = 1, steps: int = 1000, seed: int = 0
 ) -> EdgeModel:

@@ -11,6 +11,7 @@ taking turns.
 
 from __future__ import annotations
 
+import copy
 import sys
 import time
 from collections.abc import Callable
@@ -48,12 +49,11 @@ def deep_alone(model: EdgeModel) -> EdgeModel:
 
 def with_zeros(model: EdgeModel) -> EdgeModel:
     """Set the nine tenths of each matrix of the encoder that are smallest to zero."""
-    net = type(model.net)(model.net.config, len(model.ids), model.candidates, model.net)
-    net.load_state_dict(model.net.state_dict())
+    net = copy.deepcopy(model.net)
     for weight in net.encoder.parameters():
         if weight.ndim == 2:
-            weight.data[weight.abs() < weight.abs().quantile(0.9)] = 0.0
-    return replace(model, net=net.eval().requires_grad_(False))
+            weight[weight.abs() < weight.abs().quantile(0.9)] = 0.0
+    return replace(model, net=net)
 
 
 def session(model: EdgeModel) -> Callable[[], object]:
