@@ -2,9 +2,11 @@
 
 from tlrec_edge.quantize.budget import Budget, Target
 from tlrec_edge.quantize.compress import CompressConfig, Compression, Cost, Point, compress
+from tlrec_edge.quantize.distil import distance, distil, distil_fast
 from tlrec_edge.quantize.graphs import quantize_graphs
-from tlrec_edge.quantize.prune import prune_feed_forward
+from tlrec_edge.quantize.prune import prune_feed_forward, prune_head_width, prune_heads, prune_history, prune_layers
 from tlrec_edge.quantize.tables import quantize_tables
+from tlrec_edge.quantize.width import prune_width
 
 __all__ = [
     "Budget",
@@ -14,7 +16,15 @@ __all__ = [
     "Point",
     "Target",
     "compress",
+    "distance",
+    "distil",
+    "distil_fast",
     "prune_feed_forward",
+    "prune_head_width",
+    "prune_heads",
+    "prune_history",
+    "prune_layers",
+    "prune_width",
     "quantize_graphs",
     "quantize_tables",
 ]

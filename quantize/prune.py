@@ -1,117 +1,224 @@
-"""Prune the encoder's feed-forward width, then recover by distillation from the unpruned encoder."""
+"""Prune an encoder's structure: feed-forward units, attention heads, layers, the history it reads; then recover.
+
+Every step takes and gives an ``EdgeModel``, as ``(model, dataset, task, <what stays>, steps, seed)``, and ends with
+``steps`` of distillation from the model it was given (``distil``), on histories of the task's training part. The width
+of the vectors is cut in ``width``.
+
+Two things are not offered, for they would pay nothing. Single weights set to zero: the runtime multiplies by them all
+the same (``examples/structure`` measures it). Id embeddings of rarely seen items: a bundle holds one row an item, in
+which content and id are summed already, so that an item without an id takes the same bytes.
+"""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from tlrec_edge.quantize.distil import Histories, distil, reshaped
 from torch import Tensor, nn
 
 from tlrec_edge.data.dataset import Dataset
 from tlrec_edge.data.task import Task
-from tlrec_edge.train.artifact import EdgeModel, Past
-from tlrec_edge.train.examples import take_histories
-from tlrec_edge.train.model import AGES, FeedForward, TwoTower
+from tlrec_edge.errors import ModelError
+from tlrec_edge.train.artifact import EdgeModel
+from tlrec_edge.train.model import FeedForward, ModelConfig, SelfAttention
 
-BATCH = 256
+BATCHES = 4
+"""Batches of histories that importance is measured on."""
 
 
 def prune_feed_forward(
     model: EdgeModel, dataset: Dataset, task: Task, keep: float = 0.5, steps: int = 200, seed: int = 0
 ) -> EdgeModel:
-    """Return the model with ``keep`` of its feed-forward units, chosen by importance and recovered.
+    """Return the model with ``keep`` of its feed-forward units, those that matter most, and recovered.
 
     Importance is first-order Taylor (Molchanov et al., arXiv 1906.10771): the mean squared product of a unit's
-    activation and the gradient of the users' score spread. Recovery fits the pruned encoder to the scores that the
-    unpruned one gives the candidates, on histories of the task's training part.
+    activation and the gradient of the variance of the users' scores. Raises ValueError where ``keep`` is not in (0, 1].
     """
     if not 0 < keep <= 1:
         raise ValueError(f"keep must lie in (0, 1], not {keep}")
-    past = Past.of(task.train, model.rows(dataset), task.n_users, len(model.ids))
-    rng = np.random.default_rng(seed)
-    teacher = model.net
-    student = _shrunk(
-        teacher, keep, [_batch(model, past, rng) for _ in range(4)], torch.from_numpy(model.candidate_vectors)
+    config = model.net.config
+    hidden = max(1, round(config.feed_forward * keep))
+    changed = dict(model.net.state_dict())
+    for name, unit in _importance(model, dataset, task, FeedForward, "down", 1, seed).items():
+        best = _best(unit, hidden)
+        for part, axis in (("up.weight", 0), ("up.bias", 0), ("down.weight", 1)):
+            changed[f"{name}.{part}"] = changed[f"{name}.{part}"].index_select(axis, best)
+    return _recovered(model, dataset, task, replace(config, feed_forward=hidden), changed, steps, seed)
+
+
+def prune_heads(
+    model: EdgeModel, dataset: Dataset, task: Task, heads: int = 1, steps: int = 400, seed: int = 0
+) -> EdgeModel:
+    """Return a ``base`` model with ``heads`` attention heads a layer, those that matter most, and recovered.
+
+    Importance is that of ``prune_feed_forward``, a head being one unit (Michel et al., arXiv 1905.10650). A head keeps
+    its width. Raises ValueError where ``heads`` is not among those it has, ModelError for a ``fast`` model.
+    """
+    config = _base(model, "heads")
+    _check("heads", heads, config.heads)
+    width = config.attention_width
+    changed = dict(model.net.state_dict())
+    for name, head in _importance(model, dataset, task, SelfAttention, "out", width, seed).items():
+        unit = (_best(head, heads)[:, None] * width + torch.arange(width)).flatten()
+        for part, axis in (
+            ("q.weight", 0), ("q.bias", 0), ("k.weight", 0), ("v.weight", 0), ("v.bias", 0), ("out.weight", 1),
+        ):  # fmt: skip
+            changed[f"{name}.{part}"] = changed[f"{name}.{part}"].index_select(axis, unit)
+    shape = replace(config, heads=heads, head_width=width)
+    return _recovered(model, dataset, task, shape, changed, steps, seed)
+
+
+def prune_head_width(
+    model: EdgeModel, dataset: Dataset, task: Task, head_width: int = 16, steps: int = 400, seed: int = 0
+) -> EdgeModel:
+    """Return a ``base`` model with attention heads of ``head_width``, recovered.
+
+    A head is two bilinear forms, query with key and value with output; each is cut to its largest singular values.
+    Raises ValueError where ``head_width`` is not in 1..the model's, ModelError for a ``fast`` model.
+    """
+    config = _base(model, "heads")
+    _check("head_width", head_width, config.attention_width)
+    changed = dict(model.net.state_dict())
+    for i in range(config.layers):
+        layer = f"encoder.layers.{i}"
+        changed |= _narrow_heads(changed, layer, config, head_width)
+    shape = replace(config, head_width=head_width)
+    return _recovered(model, dataset, task, shape, changed, steps, seed)
+
+
+def _narrow_heads(state: Mapping[str, Tensor], layer: str, config: ModelConfig, width: int) -> dict[str, Tensor]:
+    """Cut one layer's heads. The values' bias passes through attention unchanged, so the output's bias takes it."""
+    heads, before, d = config.heads, config.attention_width, config.width
+    names = ("q.weight", "q.bias", "k.weight", "v.weight", "v.bias", "out.weight", "out.bias")
+    part = {name: state[f"{layer}.{name}"].double() for name in names}
+    query = torch.cat([part["q.weight"], part["q.bias"][:, None]], 1).reshape(heads, before, d + 1)
+    key, value = (part[f"{name}.weight"].reshape(heads, before, d) for name in ("k", "v"))
+    leaving = part["out.weight"].reshape(d, heads, before).transpose(0, 1)  # (heads, d, before)
+    query, key = _factors(query.transpose(1, 2) @ key, width)  # (heads, d + 1, width), (heads, width, d)
+    leaving, value = _factors(leaving @ value, width)  # (heads, d, width), (heads, width, d)
+    query = query.transpose(1, 2).flatten(0, 1) * (width / before) ** 0.5  # (heads * width, d + 1): the scale's change
+    narrow = {
+        "q.weight": query[:, :d],
+        "q.bias": query[:, d],
+        "k.weight": key.flatten(0, 1),
+        "v.weight": value.flatten(0, 1),
+        "v.bias": torch.zeros(heads * width),
+        "out.weight": leaving.transpose(0, 1).flatten(1),
+        "out.bias": part["out.bias"] + part["out.weight"] @ part["v.bias"],
+    }
+    return {f"{layer}.{name}": tensor.float().contiguous() for name, tensor in narrow.items()}
+
+
+def _factors(product: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+    """Return the best factors of a rank, (..., m, rank) and (..., rank, n), with the singular values shared out."""
+    left, value, right = torch.linalg.svd(product, full_matrices=False)
+    root = value[..., :rank].sqrt()
+    return left[..., :rank] * root[..., None, :], root[..., None] * right[..., :rank, :]
+
+
+def prune_layers(
+    model: EdgeModel, dataset: Dataset, task: Task, layers: int = 1, steps: int = 1000, seed: int = 0
+) -> EdgeModel:
+    """Return a ``base`` model with its last ``layers`` layers, recovered.
+
+    Raises ValueError where ``layers`` is not among those it has, ModelError for a ``fast`` model.
+    """
+    config = _base(model, "layers")
+    _check("layers", layers, config.layers)
+    gone = config.layers - layers
+    changed = {}
+    for name, value in model.net.state_dict().items():
+        head, _, rest = name.partition("encoder.layers.")
+        if not rest:
+            changed[head] = value
+        elif (place := int(rest.partition(".")[0]) - gone) >= 0:
+            changed[f"encoder.layers.{place}.{rest.partition('.')[2]}"] = value
+    return _recovered(model, dataset, task, replace(config, layers=layers), changed, steps, seed)
+
+
+def prune_history(
+    model: EdgeModel, dataset: Dataset, task: Task, history: int = 25, steps: int = 200, seed: int = 0
+) -> EdgeModel:
+    """Return the model reading only the ``history`` most recent positions, recovered.
+
+    The linear parts go on to read the whole past. Raises ValueError where it reads no more already.
+    """
+    config = model.net.config
+    _check("history", history, config.history)
+    changed = dict(model.net.state_dict())
+    for name in ("position_bias", "encoder.position"):
+        if name in changed:
+            changed[name] = changed[name][-history:]
+    return _recovered(model, dataset, task, replace(config, history=history), changed, steps, seed)
+
+
+def _check(name: str, asked: int, most: int) -> None:
+    if not 1 <= asked <= most:
+        raise ValueError(f"{name} must lie in 1..{most}, what the model has, not {asked}")
+
+
+def _base(model: EdgeModel, what: str) -> ModelConfig:
+    config = model.net.config
+    if config.size != "base":
+        raise ModelError(f"a {config.size} model has no {what} to prune: prune its feed-forward part or its width")
+    return config
+
+
+def _recovered(
+    model: EdgeModel, dataset: Dataset, task: Task, config: ModelConfig, changed: Mapping[str, Tensor], steps: int,
+    seed: int,
+) -> EdgeModel:  # fmt: skip
+    student: EdgeModel = distil(
+        replace(model, net=reshaped(model.net, config, changed)), dataset, task, model, steps, seed
     )
-    _recover(student, teacher, model, past, rng, steps)
-    return replace(model, net=student)
-
-
-def _batch(model: EdgeModel, past: Past, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """Draw histories cut at random places: item vectors (batch, length, width) and log weights (batch, length)."""
-    users = np.flatnonzero(np.diff(past.start) > 0)
-    user = rng.choice(users, BATCH)
-    start = past.start[user]
-    stop = start + 1 + np.floor(rng.random(BATCH) * (past.start[user + 1] - start)).astype(np.int64)
-    item, *rest = take_histories(past.log, start, stop, past.rows, model.net.config.history, AGES)
-    with torch.no_grad():
-        log_weight = model.net.log_weight(*map(torch.from_numpy, rest))
-    return torch.from_numpy(model.history_vectors[item]), log_weight
-
-
-def _parts(encoder: nn.Module) -> list[FeedForward]:
-    return [part for part in encoder.modules() if isinstance(part, FeedForward)]
-
-
-def _importance(
-    teacher: TwoTower, batches: list[tuple[Tensor, Tensor]], candidates: Tensor
-) -> list[NDArray[np.float64]]:
-    """Return one importance a hidden unit for each feed-forward part."""
-    encoder = copy.deepcopy(teacher.encoder).eval().requires_grad_(True)
-    seen: list[list[Tensor]] = [[] for _ in _parts(encoder)]
-
-    def keep_gradient(kept: list[Tensor], inputs: tuple[Tensor, ...]) -> None:
-        inputs[0].retain_grad()
-        kept.append(inputs[0])
-
-    for part, kept in zip(_parts(encoder), seen, strict=True):
-        part.down.register_forward_pre_hook(lambda _, inputs, kept=kept: keep_gradient(kept, inputs))
-    for history, log_weight in batches:
-        scores = encoder(history, log_weight) @ candidates.T
-        (scores - scores.mean(1, keepdim=True)).square().mean().backward()
-    totals = []
-    for kept in seen:
-        taylor = [(x * x.grad).detach().flatten(0, -2).square().mean(0) for x in kept if x.grad is not None]
-        totals.append(torch.stack(taylor).mean(0).double().numpy())
-    return totals
-
-
-def _shrunk(teacher: TwoTower, keep: float, batches: list[tuple[Tensor, Tensor]], candidates: Tensor) -> TwoTower:
-    student = copy.deepcopy(teacher)
-    width = max(1, round(teacher.config.feed_forward * keep))
-    student.config = replace(teacher.config, feed_forward=width)
-    for part, importance in zip(_parts(student.encoder), _importance(teacher, batches, candidates), strict=True):
-        best = torch.from_numpy(np.sort(np.argsort(-importance, kind="stable")[:width]))
-        up, down = nn.Linear(part.up.in_features, width), nn.Linear(width, part.down.out_features)
-        with torch.no_grad():
-            up.weight.copy_(part.up.weight[best])
-            up.bias.copy_(part.up.bias[best])
-            down.weight.copy_(part.down.weight[:, best])
-            down.bias.copy_(part.down.bias)
-        part.up, part.down = up, down
     return student
 
 
-def _recover(
-    student: TwoTower, teacher: TwoTower, model: EdgeModel, past: Past, rng: np.random.Generator, steps: int
-) -> None:
+def _best(importance: NDArray[np.float64], count: int) -> Tensor:
+    """Return the places of the largest, in rising order."""
+    return torch.from_numpy(np.sort(np.argsort(-importance, kind="stable")[:count]))
+
+
+def _importance(
+    model: EdgeModel, dataset: Dataset, task: Task, kind: type[nn.Module], last: str, together: int, seed: int
+) -> dict[str, NDArray[np.float64]]:
+    """Return the importance of what enters the ``last`` linear layer of each module of a kind, by the module's name.
+
+    ``together`` entries side by side are one unit.
+    """
+    net = copy.deepcopy(model.net.encoder).eval().requires_grad_(True)
     candidates = torch.from_numpy(model.candidate_vectors)
-    candidates = candidates - candidates.mean(0)  # a shift of all scores of a user does not change a ranking
-    gram = candidates.T @ candidates / len(candidates)  # (width, width)
-    student.encoder.requires_grad_(True).eval()
-    optimizer = torch.optim.AdamW(student.encoder.parameters(), lr=1e-3, weight_decay=0.0)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(steps, 1))
-    for _ in range(steps):
-        history, log_weight = _batch(model, past, rng)
-        with torch.no_grad():
-            wanted = teacher.encoder(history, log_weight)
-        off = student.encoder(history, log_weight) - wanted  # (batch, width)
-        loss = ((off @ gram) * off).sum(1).mean()
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-    student.requires_grad_(False).eval()
+    candidates = candidates - candidates.mean(0)
+    seen: dict[str, list[Tensor]] = {}
+    for name, part in net.named_modules():
+        if isinstance(part, kind):
+            kept = seen.setdefault(f"encoder.{name}", [])
+            part.get_submodule(last).register_forward_pre_hook(_keeping(kept))
+    histories = Histories(model, dataset, task, seed)
+    for _ in range(BATCHES):
+        item, *rest = histories.draw(model.net.config.history)
+        log_weight = model.net.log_weight(*map(torch.from_numpy, rest))
+        scores = net(torch.from_numpy(model.history_vectors[item]), log_weight) @ candidates.T  # (batch, C)
+        scores.square().mean().backward()
+    return {name: _taylor(kept, together) for name, kept in seen.items()}
+
+
+def _keeping(kept: list[Tensor]) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+    def keep(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        inputs[0].retain_grad()
+        kept.append(inputs[0])
+
+    return keep
+
+
+def _taylor(kept: list[Tensor], together: int) -> NDArray[np.float64]:
+    products = [(x * x.grad).detach().flatten(0, -2) for x in kept if x.grad is not None]
+    whole = torch.cat(products)  # (rows, entries)
+    units = whole.reshape(len(whole), -1, together).sum(2)  # (rows, units)
+    squared: NDArray[np.float64] = units.square().mean(0).double().numpy()
+    return squared

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 
+from tlrec_edge.quantize.distil import distil, distil_fast
 from tlrec_edge.quantize.graphs import quantize_graphs
-from tlrec_edge.quantize.prune import prune_feed_forward
+from tlrec_edge.quantize.prune import prune_feed_forward, prune_heads, prune_history, prune_layers
 from tlrec_edge.quantize.tables import quantize_tables
+from tlrec_edge.quantize.width import prune_width
 
 from tlrec_edge.data.dataset import Dataset
 from tlrec_edge.data.task import Task
@@ -35,15 +36,61 @@ def structures(model: EdgeModel, only: tuple[str, ...] | None = None) -> dict[st
     return {name: cut for name, cut in cuts.items() if name in (ORIGINAL, *only)}
 
 
-def _feed_forward(model: EdgeModel, dataset: Dataset, task: Task, steps: int, seed: int, keep: float) -> EdgeModel:
-    pruned: EdgeModel = prune_feed_forward(model, dataset, task, keep, steps, seed)
-    return pruned
+def _one(prune: Callable[..., EdgeModel], **knobs: int | float) -> Cut:
+    def cut(model: EdgeModel, dataset: Dataset, task: Task, steps: int, seed: int) -> EdgeModel:
+        return prune(model, dataset, task, steps=steps, seed=seed, **knobs)
+
+    return cut
+
+
+def _width(share: float, feed_forward: float = 1.0) -> Cut:
+    """Cut the vectors to a share of their width, and the feed-forward part with them."""
+
+    def cut(model: EdgeModel, dataset: Dataset, task: Task, steps: int, seed: int) -> EdgeModel:
+        width = max(2, round(model.net.config.width * share))
+        whole = model
+        if feed_forward < 1:
+            model = prune_feed_forward(model, dataset, task, keep=feed_forward, steps=0, seed=seed)
+        model = prune_width(model, dataset, task, width=width, steps=0, seed=seed)
+        recovered: EdgeModel = distil(model, dataset, task, whole, steps=steps, seed=seed)
+        return recovered
+
+    return cut
+
+
+def _history(share: float) -> Cut:
+    def cut(model: EdgeModel, dataset: Dataset, task: Task, steps: int, seed: int) -> EdgeModel:
+        length = max(1, round(model.net.config.history * share))
+        shorter: EdgeModel = prune_history(model, dataset, task, history=length, steps=steps, seed=seed)
+        return shorter
+
+    return cut
 
 
 _CUTS: dict[str, dict[str, Cut]] = {
-    "fast": {"feed-forward 1/2": partial(_feed_forward, keep=0.5)},
-    "base": {"feed-forward 1/2": partial(_feed_forward, keep=0.5)},
+    "fast": {
+        "feed-forward 1/2": _one(prune_feed_forward, keep=0.5),
+        "history 1/2": _history(0.5),
+        "width 3/4": _width(0.75),
+        "width 1/2": _width(0.5),
+        "width 1/2, feed-forward 1/2": _width(0.5, 0.5),
+        "width 3/8": _width(0.375),
+        "width 1/4": _width(0.25),
+    },
+    "base": {
+        "feed-forward 1/2": _one(prune_feed_forward, keep=0.5),
+        "heads 1/2": lambda model, dataset, task, steps, seed: prune_heads(
+            model, dataset, task, heads=max(1, model.net.config.heads // 2), steps=steps, seed=seed
+        ),
+        "width 3/4, feed-forward 1/2": _width(0.75, 0.5),
+        "one layer": _one(prune_layers, layers=1),
+        "as fast": _one(distil_fast),
+        "as fast, width 1/2": lambda model, dataset, task, steps, seed: _width(0.5)(
+            distil_fast(model, dataset, task, steps=steps, seed=seed), dataset, task, steps, seed
+        ),
+    },
 }
+"""By encoder."""
 
 
 def _all_in(model: EdgeModel) -> EdgeModel:

@@ -89,16 +89,10 @@ def test_pruning_takes_the_units_that_matter_least() -> None:
     data, model = train_fixtures.dataset(), train_fixtures.model()
     part = model.net.encoder.feed_forward
     dead = torch.arange(part.up.out_features) % 2 == 1
-    net = type(model.net)(model.net.config, len(model.ids), model.candidates, _inputs(model))
+    net = type(model.net)(model.net.config, len(model.ids), model.candidates, train_fixtures.inputs_of(model))
     net.load_state_dict(model.net.state_dict())
     with torch.no_grad():
         net.encoder.feed_forward.down.weight[:, dead] = 0.0
     halved = replace(model, net=net.eval().requires_grad_(False))
     pruned = prune_feed_forward(halved, data, make_tasks(data, ("small",)).final, 0.5, 0)
     np.testing.assert_allclose(scores(pruned), scores(halved), atol=1e-4)
-
-
-def _inputs(model: EdgeModel) -> object:
-    from tlrec_edge.features import TowerInputs
-
-    return TowerInputs(*(getattr(model.net, name).numpy() for name in TowerInputs._fields))

@@ -14,6 +14,7 @@ from tlrec_edge.data.dataset import TEST, TRAIN, VALID, Dataset, Rows
 from tlrec_edge.data.schema import Schema
 from tlrec_edge.data.split import make_split
 from tlrec_edge.data.task import Task
+from tlrec_edge.features import TowerInputs
 from tlrec_edge.train import EdgeModel, TrainConfig, adapt, pretrain
 
 TASTES = ("tea", "wool", "iron", "glass")
@@ -111,6 +112,11 @@ def _source(size: str) -> EdgeModel:
 def _model(mode: str, size: str) -> EdgeModel:
     start = None if mode == "scratch" else source(size)
     return adapt(dataset(), ("small",), mode, start, replace(CONFIG, size=size))
+
+
+def inputs_of(model: EdgeModel) -> TowerInputs:
+    """Return what a model's item tower reads."""
+    return TowerInputs(*(getattr(model.net, name).numpy() for name in TowerInputs._fields))
 
 
 def source_of(data: Dataset) -> EdgeModel:

@@ -97,7 +97,7 @@ class Coral(Alignment):
 
 
 def make_adversarial(net: TwoTower, sides: Sequence[TowerInputs], config: TrainConfig, epochs: int) -> Alignment:
-    return Adversarial(net.config.width, sides, config.align_weight, epochs, config.seed)
+    return Adversarial(net.config.hidden_width, sides, config.align_weight, epochs, config.seed)
 
 
 def make_coral(net: TwoTower, sides: Sequence[TowerInputs], config: TrainConfig, epochs: int) -> Alignment:

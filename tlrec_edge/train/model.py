@@ -24,7 +24,9 @@ class ModelConfig:
 
     ``fast`` pools the history with learned queries; ``base`` runs self-attention layers, the last one for the last
     position only. ``feed_forward`` is the hidden width of the encoder's feed-forward part. Without
-    ``ids`` an item is its content alone.
+    ``ids`` an item is its content alone. Pruning makes the vectors narrower than what computes them: ``tower_width``
+    is the hidden width of the item tower (None: ``width``), ``head_width`` that of an attention head (None: an equal
+    share of ``width``).
     """
 
     size: str = "fast"
@@ -40,14 +42,31 @@ class ModelConfig:
     numeric: int = 0
     vocabulary: tuple[int, ...] = ()
     ids: bool = True
+    tower_width: int | None = None
+    head_width: int | None = None
 
     def __post_init__(self) -> None:
         if self.size not in ENCODERS:
             raise ValueError(f"size must be one of {sorted(ENCODERS)}, not {self.size!r}")
-        if self.width % self.heads:
+        for name in ("width", "history", "queries", "layers", "heads", "tower_width", "head_width"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, not {value}")
+        if self.head_width is None and self.width % self.heads:
             raise ValueError(f"width {self.width} must be a multiple of heads {self.heads}")
-        if not 0 < self.feed_forward <= 4 * self.width:
-            raise ValueError(f"feed_forward must lie in 1..{4 * self.width} (4 x width), not {self.feed_forward}")
+        most = 4 * self.hidden_width
+        if not 0 < self.feed_forward <= most:
+            raise ValueError(f"feed_forward must lie in 1..{most} (4 x width), not {self.feed_forward}")
+
+    @property
+    def hidden_width(self) -> int:
+        """Width that the item tower computes in; that of the whole model before its vectors were cut."""
+        return self.tower_width or self.width
+
+    @property
+    def attention_width(self) -> int:
+        """Width of one attention head."""
+        return self.head_width or self.width // self.heads
 
     @property
     def content(self) -> bool:
@@ -66,13 +85,13 @@ class ItemTower(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        width = config.width
+        width = config.hidden_width
         self.text = nn.Linear(config.text, width, bias=False) if config.text else None
         self.numeric = nn.Linear(config.numeric, width, bias=False) if config.numeric else None
         self.categories = nn.ModuleList(nn.Embedding(size + 1, width, padding_idx=0) for size in config.vocabulary)
         self.hidden = nn.Linear(width, width)
-        self.history = nn.Linear(width, width, bias=False)
-        self.candidate = nn.Linear(width, width, bias=False)
+        self.history = nn.Linear(width, config.width, bias=False)
+        self.candidate = nn.Linear(width, config.width, bias=False)
         # From zero, so that a feature the source never shows moves no score in the target.
         for part in (self.text, self.numeric, *self.categories):
             if part is not None:
@@ -81,13 +100,13 @@ class ItemTower(nn.Module):
             nn.init.normal_(head.weight, std=0.05)
 
     def content(self, text: Tensor, numeric: Tensor, categories: Tensor) -> Tensor:
-        """Return the hidden layer both vectors are linear in, (n, width)."""
+        """Return the hidden layer both vectors are linear in, (n, hidden_width)."""
         parts = [table(categories[:, i]) for i, table in enumerate(self.categories)]
         if self.text is not None:
             parts.append(self.text(text))
         if self.numeric is not None:
             parts.append(self.numeric(numeric))
-        summed = parts[0]  # (n, width)
+        summed = parts[0]  # (n, hidden_width)
         for part in parts[1:]:
             summed = summed + part
         hidden: Tensor = summed + nn.functional.gelu(self.hidden(summed))
@@ -138,13 +157,13 @@ class SelfAttention(nn.Module):
 
     def __init__(self, config: ModelConfig, last: bool) -> None:
         super().__init__()
-        width = config.width
-        self.heads, self.last = config.heads, last
+        width, mixed = config.width, config.heads * config.attention_width
+        self.heads, self.last, self.scale = config.heads, last, config.attention_width**-0.5
         self.norm = nn.LayerNorm(width)
-        self.q = nn.Linear(width, width)
-        self.k = nn.Linear(width, width, bias=False)
-        self.v = nn.Linear(width, width)
-        self.out = nn.Linear(width, width)
+        self.q = nn.Linear(width, mixed)
+        self.k = nn.Linear(width, mixed, bias=False)
+        self.v = nn.Linear(width, mixed)
+        self.out = nn.Linear(mixed, width)
         self.norm_ff = nn.LayerNorm(width)
         self.feed_forward = FeedForward(width, config.feed_forward, width, config.dropout)
         self.dropout = nn.Dropout(config.dropout)
@@ -152,23 +171,21 @@ class SelfAttention(nn.Module):
             self.out.weight.mul_(0.3)
 
     def forward(self, x: Tensor, log_weight: Tensor) -> Tensor:
-        length, width = x.shape[1], x.shape[2]
+        length = x.shape[1]
         normed = self.norm(x)
         asking = normed[:, length - 1 :] if self.last else normed
         q, k, v = (self._split(part) for part in (self.q(asking), self.k(normed), self.v(normed)))
-        scale = (width / self.heads) ** -0.5
-        logits = (q * scale) @ k.transpose(2, 3) + log_weight[:, None, None, :]  # (batch, heads, asking, length)
-        mixed = (torch.softmax(logits, -1) @ v).transpose(1, 2).flatten(2)  # (batch, asking, width)
+        logits = (q * self.scale) @ k.transpose(2, 3) + log_weight[:, None, None, :]  # (batch, heads, asking, length)
+        mixed = (torch.softmax(logits, -1) @ v).transpose(1, 2).flatten(2)  # (batch, asking, heads * head_width)
         kept = x[:, length - 1 :] if self.last else x
         x = kept + self.dropout(self.out(mixed))
         output: Tensor = x + self.dropout(self.feed_forward(self.norm_ff(x)))
         return output
 
     def _split(self, x: Tensor) -> Tensor:
-        batch, length, width = x.shape
-        return x.reshape(batch, length, self.heads, width // self.heads).transpose(
-            1, 2
-        )  # (batch, heads, length, width)
+        batch, length, mixed = x.shape
+        parts = x.reshape(batch, length, self.heads, mixed // self.heads)
+        return parts.transpose(1, 2)  # (batch, heads, length, head_width)
 
 
 class BaseEncoder(nn.Module):
