@@ -6,7 +6,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 
 from tlrec_edge import Recommendations, Recommender
 from tlrec_edge.bench import BenchConfig, run_bench
+from tlrec_edge.bench.machine import fingerprint
 from tlrec_edge.data.build import Prepared
 from tlrec_edge.data.dataset import Dataset
 from tlrec_edge.data.presets import prepare_preset
@@ -21,8 +22,9 @@ from tlrec_edge.data.store import load_dataset, save_dataset
 from tlrec_edge.data.task import Task, make_tasks
 from tlrec_edge.demo.story import tell
 from tlrec_edge.export import Parity, export_bundle
+from tlrec_edge.export.clock import bundle_costs
 from tlrec_edge.parallel import side_by_side
-from tlrec_edge.quantize import CompressConfig, Point, compress
+from tlrec_edge.quantize import CompressConfig, Compression, Cost, Point, compress
 from tlrec_edge.report import render
 from tlrec_edge.tables import TableWriter
 from tlrec_edge.train.adapt import adapt
@@ -37,6 +39,8 @@ from tlrec_edge.train.served import bundle_scorer, history_of
 
 MODES = {"target-only": "scratch", "zero-shot": "zero-shot", "finetune": "finetune"}
 """Name in the tables -> transfer mode."""
+FOLD_CUT = "width 1/2"
+"""The cut that is tried on each fold of new shoppers."""
 ENOUGH = 50
 """Purchases that tell the taste of the shopper who is recommended to."""
 
@@ -55,13 +59,12 @@ class DemoConfig:
 
 @dataclass(frozen=True)
 class Fold:
-    """One way of dividing users: the models made for it, what compression did, how all of them rank on the test rows.
+    """One way of dividing users: the models made for it, and how all of them rank on the test rows.
 
     ``dropped`` counts the held-out rows that are no test, by reason.
     """
 
     models: Mapping[str, EdgeModel]
-    points: tuple[Point, ...]
     evaluation: Evaluation
     dropped: Mapping[str, int]
 
@@ -124,15 +127,18 @@ def run_demo(out: Path, config: DemoConfig | None = None, say: Callable[[str], N
     new_dropped = Counter[str]()
     for fold in folds:
         new_dropped.update(fold.dropped)
-    clock("export", "the compressed bundle, and the uncompressed one to compare")
-    model = shipped.models["compressed"]
+    clock("compress", "cuts and stores judged on validation, timed as bundles")
+    compression = _compress(shipped.models["finetune"], dataset, config.seed, say)
+    model = compression.model
     model.save(out / "model")
-    cards = _cards(new_users, shipped.evaluation, source, count)
+    warm = _with_model(shipped.evaluation, dataset, model, "compressed")
+    clock("export", "the compressed bundle, and the uncompressed one to compare")
+    cards = _cards(new_users, warm, source, count)
     parity = export_bundle(model, dataset, out / "bundle", cards=cards)
     export_bundle(shipped.models["finetune"], dataset, out / "bundle-float32", cards=cards)
     task = make_tasks(dataset, target).final
     clock("verify and score", "the test pairs of the warm shoppers")
-    warm = _with_bundle(shipped.evaluation, dataset, task, out / "bundle")
+    warm = _with_bundle(warm, dataset, task, out / "bundle")
     score_pairs(dataset, task, out / "bundle", out / "scores.csv")
     clock("bench", "both bundles")
     knob = BenchConfig(candidates=(1, 100), seconds=config.bench_seconds, starts=3)
@@ -142,8 +148,8 @@ def run_demo(out: Path, config: DemoConfig | None = None, say: Callable[[str], N
     shopper = recommend_new(dataset, task, out / "bundle")
     clock("")
     result = DemoResult(
-        new_users, warm, new_dropped, shipped.dropped, shipped.points, parity, sizes, bench, *shopper, clock.seconds,
-        out / "report.html",
+        new_users, warm, new_dropped, shipped.dropped, compression.points, parity, sizes, bench, *shopper,
+        clock.seconds, out / "report.html",
     )  # fmt: skip
     write_report(result, prepared, source, config)
     return result
@@ -178,14 +184,32 @@ def run_fold(
         )
         for name, mode in MODES.items()
     }
-    compressed = compress(models["finetune"], dataset, CompressConfig(seed=knobs.seed), tasks=tasks)
-    models["compressed"] = compressed.model
+    if fold is not None:  # the one that ships is searched for at length, on its own
+        config = CompressConfig(only=(FOLD_CUT,), seed=knobs.seed)
+        models["compressed"] = compress(models["finetune"], dataset, config, tasks=tasks).model
     entries: dict[str, Entry] = {
         **baseline_entries(None, dataset, fading=False),
         "ease": lambda _: rank_whole(ease, ease_task),
         **{name: model_entry(model, dataset) for name, model in models.items()},
     }
-    return Fold(models, compressed.points, evaluate(dataset, target, entries, tasks=tasks), tasks.final.dropped)
+    return Fold(models, evaluate(dataset, target, entries, tasks=tasks), tasks.final.dropped)
+
+
+def _compress(model: EdgeModel, dataset: Dataset, seed: int, say: Callable[[str], None]) -> Compression:
+    def clock(models: Sequence[EdgeModel]) -> list[Cost]:
+        return [Cost(cost.bytes, cost.us) for cost in bundle_costs(models, dataset)]
+
+    def tell(line: str) -> None:
+        say(f"  {line}")
+
+    machine = asdict(fingerprint())
+    return compress(model, dataset, CompressConfig(seed=seed), tell, clock=clock, about_machine=machine)
+
+
+def _with_model(evaluation: Evaluation, dataset: Dataset, model: EdgeModel, name: str) -> Evaluation:
+    """Add a model that was made after the others were ranked."""
+    tasks = make_tasks(dataset, evaluation.domains, model.about.get("fold"))
+    return replace(evaluation, rankings={**evaluation.rankings, name: model_entry(model, dataset)(tasks)})
 
 
 def _cards(new_users: Evaluation, warm: Evaluation, source: EdgeModel, folds: int) -> dict[str, Any]:
@@ -193,11 +217,11 @@ def _cards(new_users: Evaluation, warm: Evaluation, source: EdgeModel, folds: in
     domains = list(source.about["domains"])
     return {
         "quality": {
-            f"new users, {folds} folds of this recipe": quality_card(new_users),
+            f"new users, {folds} folds of this recipe, cut to {FOLD_CUT}": quality_card(new_users),
             "warm users": quality_card(warm),
         },
         "transfer": {
-            "for": "users new to the target; measured over folds of this recipe",
+            "for": f"users new to the target; measured over folds of this recipe, cut to {FOLD_CUT}",
             **transfer_card(new_users, "finetune", domains, "compressed"),
             "warm users": transfer_card(warm, "finetune", domains, "compressed"),
         },

@@ -139,9 +139,9 @@ def plain_words(result: DemoResult, target: str) -> list[str]:
         if zero.verdict != "better":
             words.append(f"Zero-shot did not help {who} {target}: {zero.mean:+.4f} (SE {zero.se:.4f}) over {over}.")
     whole, small = result.sizes["bundle-float32"], result.sizes["bundle"]
-    small_lift = result.new_users.lift("compressed", "finetune")
+    small_lift = result.warm.lift("compressed", "finetune")
     words.append(
         f"Compressed: {small / 1e6:.1f} MB instead of {whole / 1e6:.1f} MB, NDCG@10 {small_lift.mean:+.4f} "
-        f"(SE {small_lift.se:.4f})."
+        f"(SE {small_lift.se:.4f}, warm shoppers)."
     )
     return words
