@@ -88,7 +88,9 @@ TRIALS: list[Trial] = [
     *((f"fast width {width}", "fast", prune_width, {"width": width}) for width in (48, 32, 24, 16)),
     *((f"fast width {width}, no recovery", "fast", prune_width, {"width": width, "steps": 0}) for width in (32, 16)),
     ("fast feed-forward half", "fast", prune_feed_forward, {"keep": 0.5}),
+    ("fast feed-forward eighth", "fast", prune_feed_forward, {"keep": 0.125}),
     ("fast width 32, feed-forward half", "fast width 32", prune_feed_forward, {"keep": 0.5}),
+    ("fast width 32, feed-forward eighth", "fast width 32", prune_feed_forward, {"keep": 0.125}),
     ("fast history 25", "fast", prune_history, {"history": 25}),
     ("base feed-forward half", "base", prune_feed_forward, {"keep": 0.5}),
     ("base one head", "base", prune_heads, {"heads": 1}),
@@ -134,9 +136,7 @@ def main(data: str, domain: str, fast: str, base: str, seed: int = 0) -> None:
         print(lines[name], flush=True)
 
     print(f"{domain}: {len(tasks.choose.rows):,} validation rows of {len(np.unique(tasks.choose.rows.user)):,} users")
-    print(
-        "model | NDCG@10, difference (SE) | of the deep part alone | variance missed | to make | encoder, of its reference"
-    )
+    print("model | NDCG@10, difference (SE) | of the deep part alone | variance missed | to make | encoder")
     for name in ("fast", "base"):
         report(name, name, 0.0)
     made[AGAINST] = made["fast"]
