@@ -73,12 +73,14 @@ def session(model: EdgeModel) -> Callable[[], object]:
 
 
 def take_turns(calls: list[Callable[[], object]]) -> list[float]:
-    """Return the median microseconds of each call, one of each a round."""
+    """Return the median microseconds of each call, one of each a round, in an order that changes: a large one leaves
+    cold caches to the next."""
     taken = np.empty((ROUNDS, len(calls)))
+    rng = np.random.default_rng(0)
     for times in taken:
-        for i, call in enumerate(calls):
+        for i in rng.permutation(len(calls)):
             start = time.perf_counter_ns()
-            call()
+            calls[i]()
             times[i] = time.perf_counter_ns() - start
     return (np.median(taken[ROUNDS // 10 :], axis=0) / 1000).tolist()
 
