@@ -69,7 +69,8 @@ class ScoreLoss:
         if student.ids != teacher.ids or student.candidates != teacher.candidates:
             raise ModelError("student and teacher must have the same items and candidates: prune the teacher itself")
         own, whole = (model.candidate_vectors.astype(np.float64) for model in (student, teacher))
-        own, whole = own - own.mean(0), whole - whole.mean(0)
+        own -= own.mean(0)
+        whole -= whole.mean(0)
         products = (own.T @ own, own.T @ whole, whole.T @ whole)
         return cls(*(torch.from_numpy((product / len(own)).astype(np.float32)) for product in products))
 

@@ -93,8 +93,7 @@ def _cut_base(model: EdgeModel, width: int, histories: Histories) -> tuple[Doubl
     SliceGPT, arXiv 2401.15024, does for RMS norm).
     """
     d = model.net.config.width
-    candidates = model.candidate_vectors.astype(np.float64)
-    spreads = (_history_moments(model, histories)[1], np.cov(candidates.T, bias=True))
+    spreads = (_history_moments(model, histories)[1], _candidate_spread(model))
     spread = sum((part / max(np.trace(part), 1e-12) for part in spreads), np.zeros((d, d)))
     ones, rest = _around_ones(d)[:, :1], _around_ones(d)[:, 1:]
     kept = np.concatenate([ones, rest @ _largest(rest.T @ spread @ rest, width - 1)], 1)  # (d, width)
@@ -122,10 +121,19 @@ def _history_moments(model: EdgeModel, histories: Histories) -> tuple[Doubles, D
     """Return mean (d,) and covariance (d, d) of history vectors, an item weighing as often as it occurs."""
     past = histories.past
     count = np.bincount(past.rows[past.log.item], minlength=len(model.ids)).astype(np.float64)
-    vectors = model.history_vectors.astype(np.float64)
-    mean = count @ vectors / count.sum()
-    off = vectors - mean
-    return mean, (off.T * (count / count.sum())) @ off
+    share = count / count.sum()
+    off = model.history_vectors.astype(np.float64)
+    mean = share @ off
+    off -= mean
+    off *= np.sqrt(share)[:, None]
+    return mean, off.T @ off
+
+
+def _candidate_spread(model: EdgeModel) -> Doubles:
+    """Return the covariance of the candidates' vectors, (d, d)."""
+    off = model.candidate_vectors.astype(np.float64)
+    off -= off.mean(0)
+    return off.T @ off / len(off)
 
 
 def _score_axes(model: EdgeModel, width: int, histories: Histories) -> tuple[Doubles, Doubles]:
@@ -139,7 +147,7 @@ def _score_axes(model: EdgeModel, width: int, histories: Histories) -> tuple[Dou
     with torch.no_grad():
         users = torch.cat([encode(model, histories.draw(model.net.config.history)) for _ in range(BATCHES)])
     drawn = _double(users)
-    gram = np.cov(model.candidate_vectors.astype(np.float64).T, bias=True).reshape(d, d)
+    gram = _candidate_spread(model)
     value, vector = np.linalg.eigh(drawn.T @ drawn / len(drawn))
     # Floored, so that axes no sampled user has are turned too.
     root = (vector * np.sqrt(np.maximum(value, 1e-6 * value[-1]))) @ vector.T

@@ -26,6 +26,7 @@ from tlrec_edge.quantize import (
     distance,
     distil_fast,
     prune_feed_forward,
+    prune_head_width,
     prune_heads,
     prune_history,
     prune_layers,
@@ -40,7 +41,10 @@ from tlrec_edge.train.model import PAD
 from tlrec_edge.train.ranking import rank_rows
 
 ROUNDS = 3000
-Step = Callable[[EdgeModel], EdgeModel]
+
+
+def whole(model: EdgeModel) -> EdgeModel:
+    return model
 
 
 def deep_alone(model: EdgeModel) -> EdgeModel:
@@ -69,92 +73,87 @@ def session(model: EdgeModel) -> Callable[[], object]:
 
 
 def take_turns(calls: list[Callable[[], object]]) -> list[float]:
-    """Return the median microseconds of each call, one of each a round."""
+    """Return the median microseconds of each call, one of each a round, in an order that changes: a large one leaves
+    cold caches to the next."""
     taken = np.empty((ROUNDS, len(calls)))
+    rng = np.random.default_rng(0)
     for times in taken:
-        for i, call in enumerate(calls):
+        for i in rng.permutation(len(calls)):
             start = time.perf_counter_ns()
-            call()
+            calls[i]()
             times[i] = time.perf_counter_ns() - start
     return (np.median(taken[ROUNDS // 10 :], axis=0) / 1000).tolist()
 
 
-def main(data: str, domain: str, fast_path: str, base_path: str, seed: int = 0) -> None:
+Trial = tuple[str, str, Callable[..., EdgeModel], dict[str, float]]
+TRIALS: list[Trial] = [
+    *((f"fast width {width}", "fast", prune_width, {"width": width}) for width in (48, 32, 24, 16)),
+    *((f"fast width {width}, no recovery", "fast", prune_width, {"width": width, "steps": 0}) for width in (32, 16)),
+    ("fast feed-forward half", "fast", prune_feed_forward, {"keep": 0.5}),
+    ("fast feed-forward eighth", "fast", prune_feed_forward, {"keep": 0.125}),
+    ("fast width 32, feed-forward half", "fast width 32", prune_feed_forward, {"keep": 0.5}),
+    ("fast width 32, feed-forward eighth", "fast width 32", prune_feed_forward, {"keep": 0.125}),
+    ("fast history 25", "fast", prune_history, {"history": 25}),
+    ("base feed-forward half", "base", prune_feed_forward, {"keep": 0.5}),
+    ("base one head", "base", prune_heads, {"heads": 1}),
+    ("base head width 24", "base", prune_head_width, {"head_width": 24}),
+    ("base width 48, no recovery", "base", prune_width, {"width": 48, "steps": 0}),
+    ("base width 48", "base", prune_width, {"width": 48}),
+    ("base width 48, feed-forward half", "base feed-forward half", prune_width, {"width": 48, "steps": 1000}),
+    (
+        "base width 48, feed-forward half, head width 24",
+        "base width 48, feed-forward half",
+        prune_head_width,
+        {"head_width": 24},
+    ),
+    ("base one layer, no recovery", "base", prune_layers, {"layers": 1, "steps": 0}),
+    ("base one layer", "base", prune_layers, {"layers": 1}),
+    ("base history 25", "base", prune_history, {"history": 25}),
+    ("base into fast", "base", distil_fast, {}),
+    ("base into fast, width 32", "base into fast", prune_width, {"width": 32}),
+]
+"""Name, the model it is made from, the step and its knobs; a name begins with the reference, ``fast`` or ``base``."""
+AGAINST = "fast, not distilled, against base"
+
+
+def main(data: str, domain: str, fast: str, base: str, seed: int = 0) -> None:
     torch.set_num_threads(1)
     dataset = load_dataset(Path(data))
-    fast, base = EdgeModel.load(Path(fast_path)), EdgeModel.load(Path(base_path))
     tasks = make_tasks(dataset, (domain,))
-    asked, task = tasks.choose, tasks.final
+    made = {"fast": EdgeModel.load(Path(fast)), "base": EdgeModel.load(Path(base))}
+    lines: dict[str, str] = {}
 
-    def chain(*steps: Callable[..., EdgeModel]) -> Step:
-        def run(model: EdgeModel) -> EdgeModel:
-            for step in steps:
-                model = step(model, dataset, task, seed=seed)
-            return model
+    def ndcg(model: EdgeModel) -> np.ndarray:
+        return METRICS["ndcg"](rank_rows(model.scorer(dataset, tasks.choose), tasks.choose).rank, 10)
 
-        return run
+    def report(name: str, reference: str, seconds: float) -> None:
+        cells = [f"{name:48}"]
+        for view in (whole, deep_alone):
+            own, other = ndcg(view(made[name])), ndcg(view(made[reference]))
+            se = clustered(own - other, tasks.choose.rows.user).se
+            cells.append(f"{own.mean():.4f} {own.mean() - other.mean():+.4f} ({se:.4f})")
+        same = made[name].ids == made[reference].ids
+        missed = f"{distance(made[name], dataset, tasks.final, made[reference], seed=99):.5f}" if same else "-"
+        lines[name] = " | ".join([*cells, f"{missed:>8}", f"{seconds:5.0f} s"])
+        print(lines[name], flush=True)
 
-    def step(function: Callable[..., EdgeModel], **knobs: float) -> Callable[..., EdgeModel]:
-        return lambda *given, **more: function(*given, **knobs, **more)
-
-    trials: list[tuple[str, EdgeModel, Step]] = [("fast", fast, lambda model: model)]
-    for width in (48, 32, 24, 16):
-        for steps in (0, 400):
-            trials.append(
-                (f"fast width {width}, {steps} steps", fast, chain(step(prune_width, width=width, steps=steps)))
-            )
-    trials += [
-        ("fast feed-forward half", fast, chain(step(prune_feed_forward, keep=0.5))),
-        ("fast history 25", fast, chain(step(prune_history, history=25))),
-        ("fast width 32, feed-forward half", fast, chain(step(prune_width, width=32), step(prune_feed_forward))),
-        ("fast, 90 % zeros", fast, with_zeros),
-        ("base", base, lambda model: model),
-        ("base feed-forward half", base, chain(step(prune_feed_forward, keep=0.5))),
-        ("base heads 2 -> 1", base, chain(step(prune_heads, heads=1))),
-        ("base width 48, 0 steps", base, chain(step(prune_width, width=48, steps=0))),
-        ("base width 48, 2000 steps", base, chain(step(prune_width, width=48, steps=2000))),
-        ("base feed-forward half, width 48", base,
-         chain(step(prune_feed_forward, keep=0.5), step(prune_width, width=48, steps=2000))),
-        ("base layers 2 -> 1, 0 steps", base, chain(step(prune_layers, layers=1, steps=0))),
-        ("base layers 2 -> 1, 1000 steps", base, chain(step(prune_layers, layers=1, steps=1000))),
-        ("base history 25", base, chain(step(prune_history, history=25))),
-        ("base into fast, 0 steps", base, chain(step(distil_fast, steps=0))),
-        ("base into fast, 2000 steps", base, chain(step(distil_fast, steps=2000))),
-        ("base into fast, width 32", base, chain(step(distil_fast, steps=2000), step(prune_width, width=32))),
-        ("base, 90 % zeros", base, with_zeros),
-        ("fast, not distilled, against base", base, lambda _: fast),
-    ]  # fmt: skip
-
-    def values(model: EdgeModel) -> np.ndarray:
-        return METRICS["ndcg"](rank_rows(model.scorer(dataset, asked), asked).rank, 10)
-
-    print(
-        f"{dataset.source}, {domain}: {len(asked.rows):,} validation rows of {len(np.unique(asked.rows.user)):,} users"
-    )
-    made, lines = [], []
-    for name, reference, make in trials:
+    print(f"{domain}: {len(tasks.choose.rows):,} validation rows of {len(np.unique(tasks.choose.rows.user)):,} users")
+    print("model | NDCG@10, difference (SE) | of the deep part alone | variance missed | to make | encoder")
+    for name in ("fast", "base"):
+        report(name, name, 0.0)
+    made[AGAINST] = made["fast"]
+    report(AGAINST, "base", 0.0)
+    for name, parent, step, knobs in TRIALS:
         start = time.perf_counter()
-        model = make(reference)
-        seconds = time.perf_counter() - start
-        cells = [f"{name:34}"]
-        for view in (lambda m: m, deep_alone):
-            own, ref = values(view(model)), values(view(reference))
-            cells.append(
-                f"{own.mean():.4f} {own.mean() - ref.mean():+.4f} ({clustered(own - ref, asked.rows.user).se:.4f})"
-            )
-        same = model.ids == reference.ids
-        missed = f"{distance(model, dataset, task, reference, seed=99):.5f}" if same else "-"
-        cells.append(f"{missed:>8} {seconds:6.1f} s")
-        lines.append(cells)
-        made.append(session(model))
-        print(" | ".join(cells), flush=True)
-    print(
-        "\nname | NDCG@10, difference (SE) | deep part alone | variance missed, seconds | encoder us, of the reference"
-    )
-    taken = take_turns(made)
-    of = {id(reference): taken[i] for i, (name, reference, _) in enumerate(trials) if name in ("fast", "base")}
-    for cells, us, (_, reference, _) in zip(lines, taken, trials, strict=True):
-        print(" | ".join([*cells, f"{us:6.1f} {us / of[id(reference)]:.2f}"]))
+        made[name] = step(made[parent], dataset, tasks.final, **knobs, seed=seed)
+        report(name, name[:4], time.perf_counter() - start)
+    for name in ("fast", "base"):
+        made[f"{name}, 90 % zeros"] = with_zeros(made[name])
+        report(f"{name}, 90 % zeros", name, 0.0)
+    print()
+    taken = dict(zip(made, take_turns([session(model) for model in made.values()]), strict=True))
+    for name, us in taken.items():
+        print(f"{lines[name]} | {us:6.1f} us {us / taken['fast']:.2f} of fast, {us / taken['base']:.2f} of base")
 
 
 if __name__ == "__main__":
