@@ -2,13 +2,15 @@
 
 from tlrec_edge.quantize.compress import CompressConfig, Compression, Step, compress
 from tlrec_edge.quantize.prune import prune_feed_forward
-from tlrec_edge.quantize.tables import quantize_tables
+from tlrec_edge.quantize.tables import TableBits, quantize_tables, quantize_wide
 
 __all__ = [
     "CompressConfig",
     "Compression",
     "Step",
+    "TableBits",
     "compress",
     "prune_feed_forward",
     "quantize_tables",
+    "quantize_wide",
 ]

@@ -15,6 +15,7 @@ from tlrec_edge.data.task import Task, Tasks, make_tasks
 from tlrec_edge.metrics import METRICS, clustered, measured
 from tlrec_edge.train.artifact import EdgeModel
 from tlrec_edge.train.ranking import rank_rows, sample_rows
+from tlrec_edge.train.stored import stored_arrays
 
 
 @dataclass(frozen=True)
@@ -109,14 +110,10 @@ def compress(
 
 
 def served_bytes(model: EdgeModel) -> int:
-    """Return the bytes of item tables, sparse weights and encoder as a bundle stores them."""
-    n, c, d = len(model.ids), model.candidates, model.net.config.width
-    rest = model.rest.rank
-    entry = 4 if model.tables is None else 1
-    tables = n * (d + rest) * entry + 8 * n + c * (d + model.interest.rank + rest) * entry + 12 * c
-    wide = model.served_wide.nnz * 8 + 8 * (n + 1)
+    """Return the bytes of the arrays that scoring reads, as a bundle stores them, and of the encoder."""
+    arrays = sum(array.nbytes for array in stored_arrays(model).values())
     encoder = sum(p.numel() * 4 for p in model.net.encoder.parameters())
-    return int(tables + wide + encoder)
+    return int(arrays + encoder)
 
 
 def _quality(model: EdgeModel, reference: EdgeModel, dataset: Dataset, asked: Task) -> tuple[float, float, float]:
