@@ -22,7 +22,7 @@ from tlrec_edge.export.gates import GATES, Evidence, check
 from tlrec_edge.export.graphs import IR_VERSION, OPSET, encoder_graph, item_tower_graph
 
 from tlrec_edge import Recommender
-from tlrec_edge.bundle import write_bundle
+from tlrec_edge.bundle import Bundle, write_bundle
 from tlrec_edge.bundle_writer import sweep
 from tlrec_edge.cold import features_json
 from tlrec_edge.data.dataset import Dataset, Ints
@@ -35,6 +35,7 @@ from tlrec_edge.rowwise import exact_limit
 from tlrec_edge.train.artifact import MAX_HISTORY, EdgeModel, Past
 from tlrec_edge.train.model import PAD
 from tlrec_edge.train.served import history_of
+from tlrec_edge.train.stored import part_weights, storage, stored_arrays
 
 Floats = NDArray[np.float32]
 PARITY_USERS = 64
@@ -97,7 +98,8 @@ def export_bundle(
     task = make_tasks(dataset, tuple(model.about["domains"]), model.about.get("fold")).final
     past = Past.of(task.history, model.rows(dataset), task.n_users, len(model.ids))
     users = _sample_users(past, config.seed)
-    arrays, scale, limit = _arrays(model, past, users)
+    arrays = stored_arrays(model)
+    scale, limit = _user_scales(model, past, users)
     strings = {"item_ids": model.ids, "item_names": model.names}
     manifest = _manifest(model, dataset, scale, limit, arrays, cards or {})
     if config.with_users:
@@ -106,7 +108,7 @@ def export_bundle(
         strings["users"] = _add_users(arrays, model, dataset, past, key)
     arrays |= _categories(dataset, model, strings)
     blobs = {"encoder.onnx": encoder_graph(model)}
-    tower = item_tower_graph(model)
+    tower = item_tower_graph(model, weighted=storage(model).plain)
     if tower is not None:
         blobs |= {
             "item_tower.onnx": tower,
@@ -154,48 +156,13 @@ def _sample_users(past: Past, seed: int) -> Ints:
     return np.sort(drawn).astype(np.int32)
 
 
-def _arrays(model: EdgeModel, past: Past, users: Ints) -> tuple[dict[str, NDArray[Any]], list[float], list[int]]:
-    mix, tables, net = model.mix, model.tables, model.net
-    c, d = model.candidates, net.config.width
-    r = model.interest.rank + model.rest.rank
-    ones = np.ones(c, np.float32)
-    history: NDArray[Any]
-    taste_in: NDArray[Any]
-    if tables is None:
-        history, history_scale = model.history_vectors, np.ones(len(model.ids), np.float32)
-        taste_in, taste_scale = model.taste_in, np.ones(len(model.ids), np.float32)
-        candidate = np.concatenate([model.candidate_vectors, model.taste_vectors], 1)
-        block_scale = np.stack([ones * mix.deep, ones], 1)
-    else:
-        history, history_scale = tables.history
-        taste_in, taste_scale = tables.taste_in
-        candidate = np.concatenate([tables.candidate.rows, tables.taste.rows], 1)
-        block_scale = np.stack([tables.candidate.scale * mix.deep, tables.taste.scale], 1)
-    wide = model.served_wide
-    wide.eliminate_zeros()
-    wide.sort_indices()
-    arrays: dict[str, NDArray[Any]] = {
-        "history_rows": history,
-        "history_scale": history_scale,
-        "candidate_rows": candidate,
-        "candidate_scale": block_scale.astype(np.float32),
-        "candidate_bias": (model.bias * np.float32(mix.bias)).astype(np.float32),
-        "wide_indptr": wide.indptr.astype(np.int64),
-        "wide_columns": wide.indices.astype(np.int32),
-        "wide_values": wide.data.astype(np.float32),
-        "groups": model.groups,
-        # The weights of the taste block stand on the user's side: its two halves share a scale on the item's.
-        "interest_in": np.pad(model.interest.inward * np.float32(mix.interest), ((0, 0), (0, model.rest.rank))),
-        "position_bias": net.position_bias.numpy(),
-        "event_bias": net.event_bias.numpy(),
-        "age_bias": net.age_bias.numpy(),
-    }
+def _user_scales(model: EdgeModel, past: Past, users: Ints) -> tuple[list[float], list[int]]:
+    """Return the steps that user vectors are rounded to, and how many there may be: deep block, block of taste."""
+    d, r = model.net.config.width, model.interest.rank + model.rest.rank
     vectors = model.user_vectors(past, users) if len(users) else np.zeros((1, d), np.float32)
     tastes = _tastes(model, past, users) if len(users) else np.zeros((1, r), np.float32)
-    if model.rest.rank and mix.rest:
-        arrays |= {"taste_rows": taste_in, "taste_scale": (taste_scale * np.float32(mix.rest)).astype(np.float32)}
     limit = [exact_limit(d), exact_limit(r)]
-    return arrays, [_power_of_two(2.0 * vectors, limit[0]), _power_of_two(4.0 * tastes, limit[1])], limit
+    return [_power_of_two(2.0 * vectors, limit[0]), _power_of_two(4.0 * tastes, limit[1])], limit
 
 
 def _tastes(model: EdgeModel, past: Past, users: Ints) -> Floats:
@@ -217,12 +184,14 @@ def _manifest(
     return {
         "opset": OPSET,
         "ir": IR_VERSION,
-        "tables": "float32" if model.tables is None else "int8",
+        "tables": storage(model).entry,
+        **({} if storage(model).plain else {"weights": part_weights(model)}),
         "model": {
             "size": net.config.size,
             "mode": model.about.get("mode", "none"),
             "d": net.config.width,
             "r": model.interest.rank + model.rest.rank,
+            "taste": model.rest.rank,
             "L": net.config.history,
             "N": len(model.ids),
             "C": model.candidates,
@@ -347,12 +316,11 @@ def _bundle_scores(
             return floats, None, None
         exact = np.stack([rec.score(history, names) for history in histories])
         scale = rec.manifest["user_scale"]
-    rows = np.load(path / "candidate_rows.npy").astype(np.float64)
-    block = np.load(path / "candidate_scale.npy").astype(np.float64)
-    d = rec.manifest["model"]["d"]
+    bundle = Bundle.open(path, verify="none")
+    rows, block = bundle.array("candidate_rows"), bundle.array("candidate_scale").astype(np.float64)
+    form, weights = bundle.shape.candidate_format, (abs(bundle.scoring.weights[0]), 1.0)
     # Half a step of every user entry, times the row's entries: the most that rounding the user vector can move a score.
-    bound = (
-        np.abs(rows[:, :d]).sum(1) * block[:, 0] * scale[0] / 2
-        + np.abs(rows[:, d:]).sum(1) * block[:, 1] * scale[1] / 2
+    bound = sum(
+        np.abs(form.values(rows, i).astype(np.float64)).sum(1) * block[:, i] * weights[i] * scale[i] / 2 for i in (0, 1)
     )
-    return floats, exact, float(bound.max())
+    return floats, exact, float(np.max(bound))

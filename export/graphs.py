@@ -29,7 +29,7 @@ def encoder_graph(model: EdgeModel) -> bytes:
 class _Tower(nn.Module):
     """The item tower behind the inputs it really has: those of width 0 are left out of the graph.
 
-    The candidate side comes out as it is scored, times the weight of the deep part.
+    The candidate side comes out times ``weight``, that of the deep part where the bundle's scales hold it.
     """
 
     def __init__(self, tower: ItemTower, present: tuple[bool, bool, bool], weight: float) -> None:
@@ -44,8 +44,11 @@ class _Tower(nn.Module):
         return history, candidate * self.weight
 
 
-def item_tower_graph(model: EdgeModel) -> bytes | None:
-    """Export the content tower: features -> ``history`` (n, d), ``candidate`` (n, d); None without content."""
+def item_tower_graph(model: EdgeModel, weighted: bool = True) -> bytes | None:
+    """Export the content tower: features -> ``history`` (n, d), ``candidate`` (n, d); None without content.
+
+    ``weighted``: the candidate side times the deep part's weight, as candidates are stored in plain tables.
+    """
     net = model.net
     if net.tower is None:
         return None
@@ -54,7 +57,7 @@ def item_tower_graph(model: EdgeModel) -> bytes | None:
     given = {
         name: torch.zeros(2, value.shape[1], dtype=value.dtype) for name, value in inputs.items() if value.shape[1]
     }
-    module = _Tower(net.tower, present, model.mix.deep)  # type: ignore[arg-type]  # three inputs, so three flags
+    module = _Tower(net.tower, present, model.mix.deep if weighted else 1.0)  # type: ignore[arg-type]  # three inputs, so three flags
     return _export(module, tuple(given.values()), list(given), ["history", "candidate"])
 
 

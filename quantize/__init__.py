@@ -5,7 +5,7 @@ from tlrec_edge.quantize.compress import CompressConfig, Compression, Cost, Poin
 from tlrec_edge.quantize.distil import distance, distil, distil_fast
 from tlrec_edge.quantize.graphs import quantize_graphs
 from tlrec_edge.quantize.prune import prune_feed_forward, prune_head_width, prune_heads, prune_history, prune_layers
-from tlrec_edge.quantize.tables import quantize_tables
+from tlrec_edge.quantize.tables import TableBits, quantize_tables, quantize_wide
 from tlrec_edge.quantize.width import prune_width
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "Compression",
     "Cost",
     "Point",
+    "TableBits",
     "Target",
     "compress",
     "distance",
@@ -27,4 +28,5 @@ __all__ = [
     "prune_width",
     "quantize_graphs",
     "quantize_tables",
+    "quantize_wide",
 ]

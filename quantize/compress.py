@@ -19,6 +19,7 @@ from tlrec_edge.data.task import Tasks, make_tasks
 from tlrec_edge.errors import BudgetError
 from tlrec_edge.metrics import measured
 from tlrec_edge.train.artifact import EdgeModel
+from tlrec_edge.train.stored import stored_arrays
 
 MACHINES = ("this", "avx2", "avx512-vnni", "arm64")
 SLOWER = 1.1
@@ -239,11 +240,7 @@ def _nothing() -> Kept:
 
 
 def served_bytes(model: EdgeModel) -> int:
-    """Return the bytes of item tables, sparse weights and encoder as a bundle stores them."""
-    n, c, d = len(model.ids), model.candidates, model.net.config.width
-    rest = model.rest.rank
-    entry = 4 if model.tables is None else 1
-    tables = n * (d + rest) * entry + 8 * n + c * (d + model.interest.rank + rest) * entry + 12 * c
-    wide = model.served_wide.nnz * 8 + 8 * (n + 1)
+    """Return the bytes of the arrays that scoring reads, as a bundle stores them, and of the encoder."""
+    arrays = sum(array.nbytes for array in stored_arrays(model).values())
     encoder = sum(p.numel() * 4 for p in model.net.encoder.parameters())
-    return int(tables + wide + encoder)
+    return int(arrays + encoder)

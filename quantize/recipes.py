@@ -7,7 +7,7 @@ from collections.abc import Callable
 from tlrec_edge.quantize.distil import distil, distil_fast
 from tlrec_edge.quantize.graphs import quantize_graphs
 from tlrec_edge.quantize.prune import prune_feed_forward, prune_heads, prune_history, prune_layers
-from tlrec_edge.quantize.tables import quantize_tables
+from tlrec_edge.quantize.tables import quantize_tables, quantize_wide
 from tlrec_edge.quantize.width import prune_width
 
 from tlrec_edge.data.dataset import Dataset
@@ -93,10 +93,18 @@ _CUTS: dict[str, dict[str, Cut]] = {
 """By encoder."""
 
 
-def _all_in(model: EdgeModel) -> EdgeModel:
-    packed: EdgeModel = quantize_graphs(quantize_tables(model))
-    return packed
+def _packed(bits: int) -> Callable[[EdgeModel], EdgeModel]:
+    def pack(model: EdgeModel) -> EdgeModel:
+        packed: EdgeModel = quantize_graphs(quantize_wide(quantize_tables(model, bits)))
+        return packed
+
+    return pack
 
 
-STORES: dict[str, Callable[[EdgeModel], EdgeModel]] = {"int8 rows": quantize_tables, "int8": _all_in}
-"""Ways to store a model, from whole to small."""
+STORES: dict[str, Callable[[EdgeModel], EdgeModel]] = {
+    "int8 rows": quantize_tables,
+    "int8": _packed(8),
+    "int6": _packed(6),
+    "int4": _packed(4),
+}
+"""Ways to store a model, from whole to small: rows alone, or rows in so many bits with weights and graphs in 8."""

@@ -1,29 +1,67 @@
-"""Row-wise int8 tables: every item vector has a scale of its own (arXiv 1911.02079)."""
+"""Smaller tables: item vectors in 8, 6 or 4 bits with a scale a row, item-item weights in 8."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
+import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from tlrec_edge.rowwise import quantize_rows
-from tlrec_edge.train.artifact import EdgeModel, RowTable, Tables
+from tlrec_edge.rowwise import MOST, quantize_rows, quantize_sparse
+from tlrec_edge.train.artifact import EdgeModel, RowTable, Tables, WideCodes
 
 
-def quantize_tables(model: EdgeModel) -> EdgeModel:
-    """Return the model with its item tables in int8."""
+@dataclass(frozen=True)
+class TableBits:
+    """Bits of an entry of each table: 8, 6 or 4."""
+
+    history: int = 8
+    candidate: int = 8
+    taste_in: int = 8
+    taste: int = 8
+
+    def __post_init__(self) -> None:
+        for name, bits in vars(self).items():
+            if bits not in MOST:
+                raise ValueError(f"{name} = {bits!r} bits, expected one of {', '.join(map(str, MOST))}")
+
+
+def quantize_tables(model: EdgeModel, bits: int | TableBits = 8) -> EdgeModel:
+    """Return the model with its item tables in 8, 6 or 4 bits, a number for all four or one for each.
+
+    Tables that were quantized before are made anew from the network's vectors. See ``rowwise.quantize_rows`` for
+    how far an entry is off.
+    """
+    if not isinstance(bits, TableBits):
+        bits = TableBits(bits, bits, bits, bits)
     plain = replace(model, tables=None)
-    return replace(
-        model,
-        tables=Tables(
-            _table(plain.history_vectors),
-            _table(plain.candidate_vectors),
-            _table(plain.taste_in),
-            _table(plain.taste_vectors),
-        ),
+    tables = Tables(
+        _table(plain.history_vectors, bits.history),
+        _table(plain.candidate_vectors, bits.candidate),
+        _table(plain.taste_in, bits.taste_in),
+        _table(plain.taste_vectors, bits.taste),
     )
+    return replace(model, tables=tables)
 
 
-def _table(vectors: NDArray[np.float32]) -> RowTable:
-    return RowTable(*quantize_rows(vectors))
+def quantize_wide(model: EdgeModel) -> EdgeModel:
+    """Return the model with its item-item weights in int8, a scale a history row.
+
+    What is served is quantized: the two sparse parts under their weights become one, ``wide`` with weight 1. A weight
+    is off by at most half its row's scale, 1/254 of the row's largest; weights that round to 0 are left out.
+    """
+    served = model.served_wide
+    served.sort_indices()
+    entries, scale = quantize_sparse(served.data, served.indptr)
+    row = np.repeat(np.arange(served.shape[0]), np.diff(served.indptr))
+    kept = entries != 0
+    indptr = np.concatenate([[0], np.cumsum(np.bincount(row[kept], minlength=served.shape[0]))]).astype(np.int64)
+    codes = WideCodes(entries[kept], scale)
+    wide = sp.csr_array((codes.data(indptr), served.indices[kept], indptr), shape=served.shape)
+    nothing = sp.csr_array((codes.data(indptr)[:0], served.indices[:0], np.zeros_like(indptr)), shape=served.shape)
+    return replace(model, wide=wide, own=nothing, mix=replace(model.mix, wide=1.0, own=0.0), wide_codes=codes)
+
+
+def _table(vectors: NDArray[np.float32], bits: int) -> RowTable:
+    return RowTable(*quantize_rows(vectors, bits), bits)

@@ -14,8 +14,9 @@ from tlrec_edge.bundle import Bundle, write_bundle
 from tlrec_edge.cold import features_json
 from tlrec_edge.features import FeatureEncoder
 from tlrec_edge.ids import user_key_hash
-from tlrec_edge.layout import EVENTS
-from tlrec_edge.rowwise import exact_limit, store_rows
+from tlrec_edge.layout import EVENTS, Storage, column_dtype
+from tlrec_edge.packing import RowFormat
+from tlrec_edge.rowwise import exact_limit, quantize_sparse
 from tlrec_edge.synth import IR, OPSET, pooling_encoder
 
 USER_KEY = "00112233445566778899aabbccddeeff"
@@ -34,6 +35,8 @@ class Small:
     groups: int = 5
     max_history: int = 1024
     tables: str = "int8"
+    storage: Storage | None = None
+    """What each table is stored as, where they differ."""
     tower: bool = True
     users: Sequence[str] = ()
     user_ids: str = "hashed"
@@ -43,6 +46,10 @@ class Small:
     @property
     def items(self) -> int:
         return self.candidates + self.history_only
+
+    @property
+    def kinds(self) -> Storage:
+        return self.storage or Storage(*4 * (self.tables,))
 
     def item_ids(self) -> list[str]:
         return list(self.ids) or [f"i{row}" for row in range(self.items)]
@@ -86,29 +93,40 @@ def item_tower(d: int, rng: np.random.Generator) -> bytes:
 
 def tables(small: Small, rng: np.random.Generator) -> dict[str, np.ndarray]:
     n, c, d, r = small.items, small.candidates, small.d, small.r
-    dtype = np.dtype("i1" if small.tables == "int8" else "f4")
-    history_rows, history_scale = store_rows(rng.normal(0, 0.5, (n, d)).astype(np.float32), dtype)
-    deep, deep_scale = store_rows(rng.normal(0, 0.5, (c, d)).astype(np.float32), dtype)
-    interest, interest_scale = store_rows(rng.normal(0, 0.3, (c, r)).astype(np.float32), dtype)
+    kinds, width = small.kinds, min(small.taste, small.r)
+    history = rng.normal(0, 0.5, (n, d)).astype(np.float32)
+    deep = rng.normal(0, 0.5, (c, d)).astype(np.float32)
+    interest = rng.normal(0, 0.3, (c, r)).astype(np.float32)
+    history_rows, history_scale = RowFormat((kinds.history, d)).quantize(history)
+    candidate_rows, candidate_scale = RowFormat((kinds.candidate, d), (kinds.taste, r)).quantize(deep, interest)
     wide = rng.random((n, c)) < 0.1
-    taste_rows, taste_scale = store_rows(rng.normal(0, 0.2, (n, min(small.taste, r))).astype(np.float32), dtype)
-    taste = {"taste_rows": taste_rows, "taste_scale": taste_scale} if min(small.taste, r) else {}
+    taste_in = rng.normal(0, 0.2, (n, width)).astype(np.float32)
+    taste_rows, taste_scale = RowFormat((kinds.taste_in, width)).quantize(taste_in)
+    taste = {"taste_rows": taste_rows, "taste_scale": taste_scale[:, 0]} if width else {}
     return {
         **taste,
         "history_rows": history_rows,
-        "history_scale": history_scale,
-        "candidate_rows": np.hstack([deep, interest]),
-        "candidate_scale": np.stack([deep_scale, interest_scale], 1),
+        "history_scale": history_scale[:, 0],
+        "candidate_rows": candidate_rows,
+        "candidate_scale": candidate_scale,
         "candidate_bias": rng.normal(0, 0.3, c).astype(np.float32),
-        "wide_indptr": np.concatenate([[0], np.cumsum(wide.sum(1))]).astype(np.int64),
-        "wide_columns": np.nonzero(wide)[1].astype(np.int32),
-        "wide_values": rng.normal(0, 0.4, int(wide.sum())).astype(np.float32),
+        **wide_rows(small, wide, rng.normal(0, 0.4, int(wide.sum())).astype(np.float32)),
         "groups": rng.integers(-1, small.groups, (n, 2)).astype(np.int32),
         "interest_in": rng.normal(0, 0.4, (small.groups, r)).astype(np.float32),
         "position_bias": rng.normal(0, 0.5, small.length).astype(np.float32),
         "event_bias": rng.normal(0, 0.5, len(EVENTS)).astype(np.float32),
         "age_bias": rng.normal(0, 0.5, 7).astype(np.float32),
     }
+
+
+def wide_rows(small: Small, there: np.ndarray, values: np.ndarray) -> dict[str, np.ndarray]:
+    indptr = np.concatenate([[0], np.cumsum(there.sum(1))]).astype(np.int64)
+    columns = np.nonzero(there)[1]
+    if small.kinds.wide == "float32":
+        return {"wide_indptr": indptr, "wide_columns": columns.astype(np.int32), "wide_values": values}
+    rounded, scale = quantize_sparse(values, indptr)
+    columns = columns.astype(column_dtype(small.candidates))
+    return {"wide_indptr": indptr, "wide_columns": columns, "wide_values": rounded, "wide_scale": scale}
 
 
 def user_tables(small: Small, rng: np.random.Generator) -> dict[str, np.ndarray]:
@@ -130,8 +148,9 @@ def manifest(small: Small) -> dict[str, Any]:
     return {
         "opset": OPSET,
         "ir": IR,
-        "tables": small.tables,
-        "model": model | {"max_history": small.max_history},
+        "tables": small.kinds.entry,
+        "model": model | {"max_history": small.max_history, "taste": min(small.taste, small.r)},
+        "weights": {"deep": 0.75, "wide": 1.5, "rest": -0.5},
         "user_scale": [2.0**-8, 2.0**-8],
         "user_limit": [exact_limit(small.d), exact_limit(small.r)],
         "unknown_score": -1.5,

@@ -35,7 +35,18 @@ COMMANDS = {
 }
 
 MODULES = {
-    "core": ("errors", "version", "metrics", "features", "topk", "rowwise", "parallel", "data.names", "data.times"),
+    "core": (
+        "errors",
+        "version",
+        "metrics",
+        "features",
+        "topk",
+        "rowwise",
+        "packing",
+        "parallel",
+        "data.names",
+        "data.times",
+    ),
     "bundle": ("layout", "ids", "bundle", "bundle_check", "bundle_writer"),
     "runtime": (
         *("", "runtime", "arguments", "history", "states", "catalogue", "cold", "graph", "bookkeeping"),

@@ -76,7 +76,7 @@ class Bundle:
         bundle = cls(root, manifest, shape, arrays, verify != "none")
         if "user_rows.npy" in arrays and manifest["user_ids"] is None:
             raise BundleError(f"{root / MANIFEST} does not say how user ids are stored (user_ids); {REMEDY}")
-        check_lengths(root, arrays)
+        check_lengths(root, shape, arrays)
         if verify == "full":
             check_contents(root, shape, arrays)
         return bundle

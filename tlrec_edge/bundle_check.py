@@ -13,15 +13,16 @@ from numpy.typing import NDArray
 from tlrec_edge.errors import BundleError
 from tlrec_edge.ids import hash_all
 from tlrec_edge.layout import CANDIDATE_TEXT, LARGEST, TEXT_TABLE, ModelShape
+from tlrec_edge.packing import RowFormat
 
 Array = NDArray[Any]
 Arrays = Mapping[str, Array]
 REMEDY = "copy or export the bundle again"
-_CHUNK = 1 << 20
+_CHUNK = 1 << 16
 _STRINGS = 1 << 16
 
 
-def check_lengths(path: Path, arrays: Arrays) -> None:
+def check_lengths(path: Path, shape: ModelShape, arrays: Arrays) -> None:
     """Check ends and lengths without reading the tables. Raises BundleError that names the file."""
     pairs = [("wide_indptr.npy", "wide_columns.npy"), ("wide_indptr.npy", "wide_values.npy")]
     pairs += [("user_wide_indptr.npy", f"user_wide_{part}.npy") for part in ("columns", "values")]
@@ -32,7 +33,7 @@ def check_lengths(path: Path, arrays: Arrays) -> None:
         ends, length = arrays[offsets], len(arrays[data])
         if not len(ends) or ends[0] != 0 or ends[-1] != length:
             raise BundleError(f"{path / offsets} does not end at the {length} entries of {data}; {REMEDY}")
-    if "taste_rows.npy" in arrays and arrays["taste_rows.npy"].shape[1] > arrays["interest_in.npy"].shape[1]:
+    if shape.taste is None and "taste_rows.npy" in arrays and arrays["taste_rows.npy"].shape[1] > shape.r:
         raise BundleError(f"{path / 'taste_rows.npy'} is wider than the block it belongs to; {REMEDY}")
     if CANDIDATE_TEXT in arrays:
         table = arrays.get(TEXT_TABLE)
@@ -59,13 +60,17 @@ def check_contents(path: Path, shape: ModelShape, arrays: Arrays) -> None:
     limits |= {f"{name}.rows.npy": (0, len(arrays[f"{name}.rows.npy"])) for name in _indexes(arrays)}
     if "item_category.npy" in arrays:
         limits["item_category.npy"] = (-1, len(arrays["category_names.offsets.npy"]) - 1)
+    forms = {"history_rows.npy": shape.history_format, "candidate_rows.npy": shape.candidate_format}
+    if "taste_rows.npy" in arrays:
+        width = arrays["taste_rows.npy"].shape[1] if shape.taste is None else shape.taste
+        forms["taste_rows.npy"] = shape.taste_format(width)
     for name, array in arrays.items():
         low, end = limits.get(name, (0, 0))
         if name in limits and array.size and not (low <= array.min() and array.max() < end):
             raise BundleError(f"{path / name} points outside 0..{end - 1}; {REMEDY}")
         if name.endswith(("indptr.npy", "offsets.npy", "buckets.npy")) and (array[1:] < array[:-1]).any():
             raise BundleError(f"{path / name} is not in rising order; {REMEDY}")
-        if reason := _bad_numbers(name, array):
+        if reason := _bad_numbers(name, array, forms.get(name)):
             raise BundleError(f"{path / name} holds {reason}; {REMEDY}")
     for name in arrays:
         if name.endswith(".offsets.npy"):
@@ -80,12 +85,12 @@ def _indexes(arrays: Arrays) -> list[str]:
     return [name.removesuffix(".buckets.npy") for name in arrays if name.endswith(".buckets.npy")]
 
 
-def _bad_numbers(name: str, array: Array) -> str | None:
+def _bad_numbers(name: str, array: Array, form: RowFormat | None) -> str | None:
     """Say what no writer puts into a table: scores would be NaN, infinite or no longer exact."""
     for start in range(0, len(array), _CHUNK):
         chunk = array[start : start + _CHUNK]
-        if array.dtype == np.int8 and (chunk == -128).any():
-            return "the value -128, for which int8 sums are not exact"
+        if form is not None and (stranger := form.stranger(chunk)):
+            return stranger
         if array.dtype.kind != "f" or not chunk.size:
             continue
         if not np.isfinite(chunk).all():

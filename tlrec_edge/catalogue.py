@@ -19,6 +19,8 @@ from tlrec_edge.bundle import Bundle
 from tlrec_edge.history import UserState
 from tlrec_edge.ids import IdIndex, ItemId, as_text
 from tlrec_edge.layout import CANDIDATE_TEXT
+from tlrec_edge.packing import Query
+from tlrec_edge.rowwise import Scales
 
 Ints = NDArray[np.int32]
 Floats = NDArray[np.float32]
@@ -38,9 +40,9 @@ class Added:
     rows: Mapping[str, int]
     names: tuple[str, ...]
     history_rows: NDArray[Any]
-    history_scale: Floats
+    history_scale: Scales
     candidate_rows: NDArray[Any]
-    candidate_scale: Floats
+    candidate_scale: Scales
     bias: Floats
     near: Ints
     share: Floats
@@ -84,6 +86,8 @@ class Catalogue:
         self.candidate_rows = Stacked(array("candidate_rows"), extra.candidate_rows)
         self.scale = Stacked(array("candidate_scale"), extra.candidate_scale)
         self.bias = Stacked(array("candidate_bias"), extra.bias)
+        self._history, self._candidate = shape.history_format, shape.candidate_format
+        self._deep, self._interest = self._candidate.blocks
         self._ids = bundle.strings("item_ids")
         self._names = bundle.strings("item_names") if bundle.has("item_names.bytes.npy") else self._ids
         self._added_ids = tuple(extra.rows)
@@ -119,7 +123,7 @@ class Catalogue:
 
     def history_vectors(self, rows: NDArray[Any]) -> Floats:
         """Return the history-side vectors, (n, d)."""
-        vectors: Floats = self.history_rows.take(rows).astype(np.float32)
+        vectors = self._history.values(self.history_rows.take(rows))
         vectors *= self.history_scale.take(rows)[:, None]
         return vectors
 
@@ -142,9 +146,10 @@ class Catalogue:
         return np.where(share.any(1), total, own)
 
     def _own(self, state: UserState, positions: Ints) -> Floats:
-        block = self.candidate_rows.take(positions).astype(np.float32)
+        block = self._candidate.widen(self.candidate_rows.take(positions))
         wide = _wide_at(state, positions) if len(state.wide_columns) else None
-        return self._combine(state, block, self.scale.take(positions), wide, self.bias.take(positions))
+        queries = self._queries(state)
+        return self._combine(state, queries, block, self.scale.take(positions), wide, self.bias.take(positions))
 
     def score_all(self, state: UserState) -> Floats:
         """Score every candidate, block by block through a buffer that stays in cache."""
@@ -153,27 +158,36 @@ class Catalogue:
         if len(state.wide_columns):
             wide = np.zeros(len(self), np.float32)
             wide[state.wide_columns] = state.wide_values
-        buffer = self._buffer()
+        buffer, queries = self._buffer(), self._queries(state)
         bases = zip(self.scale.blocks(_SCAN_ROWS), self.bias.blocks(_SCAN_ROWS), strict=True)
         for (start, rows), ((_, scale), (_, bias)) in zip(self.candidate_rows.blocks(_SCAN_ROWS), bases, strict=True):
             end = start + len(rows)
-            block = buffer[: len(rows)]
-            block[...] = rows
+            block = self._candidate.widen(rows, buffer[: len(rows)])
             part = None if wide is None else wide[start:end]
-            out[start:end] = self._combine(state, block, scale, part, bias)
+            out[start:end] = self._combine(state, queries, block, scale, part, bias)
         if len(self.added.near):
             late = out[self.shape.candidates :]
             late[:] = self._borrowed(late, out[self.added.near], slice(None))
         return out
 
-    def _combine(self, state: UserState, block: Floats, scale: Floats, wide: Floats | None, bias: Floats) -> Floats:
+    def _queries(self, state: UserState) -> tuple[Query, Query]:
+        return self._candidate.query(0, state.deep), self._candidate.query(1, state.interest)
+
+    def _combine(
+        self, state: UserState, queries: tuple[Query, Query], block: Floats, scale: Scales, wide: Floats | None,
+        bias: Floats,
+    ) -> Floats:  # fmt: skip
         # One order of operations for every caller: float32 addition and scaling are not associative.
-        d = self.shape.d
-        out: Floats = block[:, :d] @ state.deep  # (n,): whole numbers on the exact path, whatever BLAS does
+        (deep, deep_offset), (interest, offset) = queries
+        out: Floats = block[:, self._deep] @ deep  # (n,): whole numbers on the exact path, whatever BLAS does
+        if deep_offset is not None:
+            out -= deep_offset
         out *= scale[:, 0]
         out *= state.deep_scale
         if self.shape.r:
-            part = block[:, d:] @ state.interest  # (n,)
+            part = block[:, self._interest] @ interest  # (n,)
+            if offset is not None:
+                part -= offset
             part *= scale[:, 1]
             part *= state.interest_scale
             out += part
@@ -184,14 +198,14 @@ class Catalogue:
 
     def cosine(self, row: int) -> Floats:
         """Return the cosine of every candidate with an item, by history-side vectors: the one space all items share."""
-        query = self.history_rows.take(np.array([row]))[0].astype(np.float32)
+        query = self._history.values(self.history_rows.take(np.array([row])))[0]
         query /= max(float(np.linalg.norm(query)), 1e-12)
         out = np.empty(len(self), np.float32)
         c, n = self.shape.candidates, self.shape.items
         for start, rows in self.history_rows.blocks(_SCAN_ROWS):
             if c <= start < n:
                 continue
-            block = (rows[: c - start] if start < c else rows).astype(np.float32)
+            block = self._history.values(rows[: c - start] if start < c else rows)
             at = start if start < c else start - (n - c)
             norms = np.sqrt(np.einsum("ij,ij->i", block, block))
             out[at : at + len(block)] = block @ query / np.maximum(norms, 1e-12)
@@ -200,19 +214,18 @@ class Catalogue:
     def _buffer(self) -> Floats:
         buffer: Floats | None = getattr(self._scratch, "buffer", None)
         if buffer is None:
-            buffer = self._scratch.buffer = np.empty((_SCAN_ROWS, self.shape.d + self.shape.r), np.float32)
+            buffer = self._scratch.buffer = np.empty((_SCAN_ROWS, self._candidate.columns), np.float32)
         return buffer
 
 
 def nothing_added(bundle: Bundle) -> Added:
     """Return the empty set of added items."""
-    d, r = bundle.shape.d, bundle.shape.r
-    dtype = bundle.array("candidate_rows").dtype
-    none = np.zeros(0, np.float32)
-    rows, wide_rows = np.zeros((0, d), dtype), np.zeros((0, d + r), dtype)
+    array = bundle.array
     k = min(NEIGHBOURS, bundle.shape.candidates) if bundle.has(CANDIDATE_TEXT) else 0
-    near, share = np.zeros((0, k), np.int32), np.zeros((0, k), np.float32)
-    return Added({}, (), rows, none, wide_rows, np.zeros((0, 2), np.float32), none, near, share)
+    return Added(
+        {}, (), array("history_rows")[:0], array("history_scale")[:0], array("candidate_rows")[:0],
+        array("candidate_scale")[:0], np.zeros(0, np.float32), np.zeros((0, k), np.int32), np.zeros((0, k), np.float32),
+    )  # fmt: skip
 
 
 def _finite(scores: Floats) -> Floats:

@@ -17,7 +17,7 @@ from tlrec_edge.features import FeatureEncoder, TowerInputs
 from tlrec_edge.graph import Graph
 from tlrec_edge.ids import ItemId, as_text, shown
 from tlrec_edge.layout import CANDIDATE_TEXT, FEATURES, ITEM_TOWER
-from tlrec_edge.rowwise import store_rows
+from tlrec_edge.rowwise import Scales
 from tlrec_edge.topk import top_k
 
 Floats = NDArray[np.float32]
@@ -38,7 +38,7 @@ class ColdItems:
                 f"{bundle.path} has no {ITEM_TOWER}, so items cannot be added: its model learned from ids only; "
                 "export a model that was trained with item content"
             )
-        self._shape, self._dtype = bundle.shape, bundle.array("candidate_rows").dtype
+        self._shape, self._path = bundle.shape, bundle.path
         self._bias, self._popularity = np.float32(bundle.scoring.unknown_score), bundle.array("candidate_bias")
         self.encoder = read_features(bundle)
         self._texts = _unit_rows(bundle) if bundle.has(CANDIDATE_TEXT) else np.zeros((0, 0), np.float32)
@@ -68,26 +68,29 @@ class ColdItems:
         inputs = self._encode(columns, len(items), text_vectors, homes)
         history, candidate = self._run(inputs)
         near, share = self._nearest(inputs.text)
-        rows, scale = store_rows(history, self._dtype)
-        deep, deep_scale = store_rows(candidate, self._dtype)
         n, first = len(items), self._shape.items + len(added.rows)
-        wide = np.zeros((n, self._shape.d + self._shape.r), self._dtype)
-        wide[:, : self._shape.d] = deep
-        scales = np.ones((n, 2), np.float32)
-        scales[:, 0] = deep_scale
+        rows, scale = self._shape.history_format.quantize(history)
+        no_taste = np.zeros((n, self._shape.r), np.float32)
+        wide, scales = self._shape.candidate_format.quantize(candidate, no_taste)
         named = self._name_columns()
         names = [next(filter(None, (_text(v.get(c), c, key) for c in named)), key) for key, v in items.items()]
         return Added(
             {**added.rows, **{key: first + i for i, key in enumerate(items)}},
             (*added.names, *names),
             np.concatenate([added.history_rows, rows]),
-            np.concatenate([added.history_scale, scale]),
+            self._with_scale(added.history_scale, scale[:, 0]),
             np.concatenate([added.candidate_rows, wide]),
-            np.concatenate([added.candidate_scale, scales]),
+            self._with_scale(added.candidate_scale, scales),
             np.concatenate([added.bias, self._biases(near, share)]),
             np.concatenate([added.near, near]),
             np.concatenate([added.share, share]),
         )
+
+    def _with_scale(self, known: Scales, new: Scales) -> Scales:
+        """Return the scales of added items with new ones behind them, in the bundle's dtype."""
+        if new.max(initial=0.0) > np.finfo(known.dtype).max:
+            raise BundleError(f"{self._path / ITEM_TOWER} gives vectors beyond the table's scales; export it again")
+        return np.concatenate([known, new.astype(known.dtype)])
 
     def _biases(self, near: NDArray[np.int32], share: Floats) -> Floats:
         """Return what turns the neighbours' biases into the mean one: their popularity says nothing of a new item."""

@@ -6,9 +6,13 @@ import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from tlrec_edge.errors import BundleError
+from tlrec_edge.packing import KINDS, RowFormat
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -22,7 +26,12 @@ EVENTS = ("view", "click", "cart", "purchase", "other")
 
 INDEXED = frozenset({"item_ids", "users"})
 """String tables that also carry an id index."""
-ROW_DTYPES = {"int8": "|i1", "float32": "<f4"}
+WIDE_KINDS = ("float32", "int8")
+"""What the item-item weights may be stored as; int8 has a scale a history row."""
+SHORT_COLUMNS = 65_536
+"""Up to as many candidates, the columns of int8 weights are uint16."""
+PLAIN = ("int8", "float32")
+"""Kinds that ``tables`` may name by themselves, for all tables: with float32 scales and float32 weights."""
 LARGEST = 1e12
 """No float of a bundle is larger: products of any two, summed, stay finite in float32."""
 
@@ -46,8 +55,53 @@ class Expected(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Storage:
+    """What each table is stored as: the manifest's ``tables``.
+
+    One of ``PLAIN`` for all, as in every bundle of before, or an object with these names. Then the weights of the
+    parts stand in the manifest (``weights``), not in the scales, which may be float16.
+    """
+
+    history: str
+    candidate: str
+    taste_in: str
+    taste: str
+    wide: str = "float32"
+
+    def __post_init__(self) -> None:
+        for name, kind in vars(self).items():
+            known = WIDE_KINDS if name == "wide" else KINDS
+            if kind not in known:
+                raise ValueError(f"tables: {name} = {kind!r:.40}, expected one of {', '.join(known)}")
+        RowFormat((self.candidate, 0), (self.taste, 0))  # raises where they do not fit into one row
+
+    @classmethod
+    def read(cls, entry: Any) -> Storage:
+        """Read the manifest's entry. Raises ValueError that names what is not known."""
+        if isinstance(entry, Mapping):
+            for name in entry.keys() ^ cls.__dataclass_fields__.keys():
+                raise ValueError(f"tables: {name!r:.40} is {'not known' if name in entry else 'missing'}")
+            return cls(**entry)
+        if entry not in PLAIN:
+            raise ValueError(f"tables = {entry!r:.40}, expected one of {', '.join(PLAIN)}, or the kind of each")
+        return cls(entry, entry, entry, entry)
+
+    @property
+    def entry(self) -> str | dict[str, str]:
+        """The manifest's entry. An older reader refuses the object by its text."""
+        return self.history if self.plain else dict(vars(self))
+
+    @property
+    def plain(self) -> bool:
+        return self.history in PLAIN and self == Storage.read(self.history)
+
+    def __str__(self) -> str:
+        return self.history if self.plain else ", ".join(f"{name} {kind}" for name, kind in vars(self).items())
+
+
+@dataclass(frozen=True)
 class ModelShape:
-    """The sizes every array of a bundle must agree with."""
+    """The sizes every array of a bundle must agree with; ``taste`` is the width of taste_rows.npy, None = any."""
 
     d: int
     r: int
@@ -58,7 +112,8 @@ class ModelShape:
     groups: int
     pad: float
     max_history: int
-    tables: str
+    tables: Storage
+    taste: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("r", "group_columns", "groups"):
@@ -71,8 +126,8 @@ class ModelShape:
             raise ValueError(f"pad = {self.pad}")
         if self.candidates > self.items:
             raise ValueError(f"{self.candidates} candidates of {self.items} items")
-        if self.tables not in ROW_DTYPES:
-            raise ValueError(f"tables = {self.tables!r}, expected one of {', '.join(ROW_DTYPES)}")
+        if not 0 <= (self.taste or 0) <= self.r:
+            raise ValueError(f"a taste table {self.taste} wide of a block {self.r} wide")
 
     @classmethod
     def from_manifest(cls, manifest: Mapping[str, Any]) -> ModelShape:
@@ -80,20 +135,38 @@ class ModelShape:
         try:
             model = manifest["model"]
             sizes = {field: int(model[key]) for field, key in _SIZES.items()}
-            return cls(**sizes, pad=float(model["pad"]), tables=str(manifest["tables"]))
+            tables = Storage.read(manifest["tables"])
+            taste = None if tables.plain else int(model["taste"])
+            return cls(**sizes, pad=float(model["pad"]), tables=tables, taste=taste)
         except KeyError as error:
             raise BundleError(f"{MANIFEST} has no entry {error}; export the bundle again") from error
         except (TypeError, ValueError, OverflowError) as error:
             raise BundleError(f"{MANIFEST} has a wrong model section: {error}; export the bundle again") from error
 
+    @cached_property
+    def history_format(self) -> RowFormat:
+        return RowFormat((self.tables.history, self.d))
+
+    @cached_property
+    def candidate_format(self) -> RowFormat:
+        """Deep block, then the block of taste."""
+        return RowFormat((self.tables.candidate, self.d), (self.tables.taste, self.r))
+
+    def taste_format(self, width: int) -> RowFormat:
+        return RowFormat((self.tables.taste_in, width))
+
 
 @dataclass(frozen=True)
 class Scoring:
-    """How user vectors are rounded (deep block, interest block), and what unknown items score."""
+    """How user vectors are rounded (deep block, interest block), and what unknown items score.
+
+    ``weights`` of deep part, item-item weights and taste_rows.npy: what the scales of plain tables hold themselves.
+    """
 
     scale: tuple[float, float]
     limit: tuple[int, int]
     unknown_score: float
+    weights: tuple[float, float, float] = (1.0, 1.0, 1.0)
 
     @classmethod
     def from_manifest(cls, manifest: Mapping[str, Any], shape: ModelShape) -> Scoring:
@@ -101,7 +174,11 @@ class Scoring:
         try:
             scale, limit = manifest["user_scale"], manifest["user_limit"]
             unknown = float(manifest["unknown_score"])
-            found = cls((float(scale[0]), float(scale[1])), (int(limit[0]), int(limit[1])), unknown)
+            weights = (1.0, 1.0, 1.0)
+            if not shape.tables.plain:
+                stated = manifest["weights"]
+                weights = float(stated["deep"]), float(stated["wide"]), float(stated["rest"])
+            found = cls((float(scale[0]), float(scale[1])), (int(limit[0]), int(limit[1])), unknown, weights)
             found._check(shape)
             if manifest["user_ids"] not in (None, "hashed", "plain"):
                 raise ValueError(f"user_ids = {manifest['user_ids']!r}, expected null, 'hashed' or 'plain'")
@@ -116,6 +193,9 @@ class Scoring:
     def _check(self, shape: ModelShape) -> None:
         if not abs(self.unknown_score) <= LARGEST:
             raise ValueError(f"unknown_score = {self.unknown_score}")
+        for weight in (*self.weights, self.weights[0] * self.scale[0]):
+            if not abs(weight) <= LARGEST:
+                raise ValueError(f"weights = {self.weights}")
         for name, scale, limit, width in zip(
             ("deep", "interest"), self.scale, self.limit, (shape.d, shape.r), strict=True
         ):
@@ -128,14 +208,13 @@ class Scoring:
 
 def expected_arrays(shape: ModelShape) -> dict[str, Expected]:
     """Return every array a bundle must hold."""
-    rows = (ROW_DTYPES[shape.tables],)
     f32, i32, i64 = ("<f4",), ("<i4",), ("<i8",)
     n, c = shape.items, shape.candidates
     arrays = {
-        "history_rows.npy": Expected(rows, (n, shape.d)),
-        "history_scale.npy": Expected(f32, (n,)),
-        "candidate_rows.npy": Expected(rows, (c, shape.d + shape.r)),
-        "candidate_scale.npy": Expected(f32, (c, 2)),
+        "history_rows.npy": _rows(shape.history_format, n),
+        "history_scale.npy": Expected(scales(shape), (n,)),
+        "candidate_rows.npy": _rows(shape.candidate_format, c),
+        "candidate_scale.npy": Expected(scales(shape), (c, 2)),
         "candidate_bias.npy": Expected(f32, (c,)),
         "wide_indptr.npy": Expected(i64, (n + 1,)),
         "wide_columns.npy": Expected(i32, (None,)),
@@ -146,16 +225,34 @@ def expected_arrays(shape: ModelShape) -> dict[str, Expected]:
         "event_bias.npy": Expected(f32, (len(EVENTS),)),
         "age_bias.npy": Expected(f32, (None,)),
     }
+    if shape.tables.wide == "int8":
+        arrays["wide_columns.npy"] = Expected((column_dtype(c).str,), (None,))
+        arrays["wide_values.npy"] = Expected(("|i1",), (None,))
+        arrays["wide_scale.npy"] = Expected(scales(shape), (n,))
     arrays.update(expected_strings("item_ids", n))
     return arrays
+
+
+def column_dtype(candidates: int) -> np.dtype[Any]:
+    """Return the dtype of the columns of int8 weights."""
+    return np.dtype("<u2" if candidates <= SHORT_COLUMNS else "<i4")
+
+
+def scales(shape: ModelShape) -> tuple[str, ...]:
+    return ("<f4",) if shape.tables.plain else ("<f4", "<f2")
+
+
+def _rows(form: RowFormat, n: int) -> Expected:
+    return Expected((form.dtype.str,), (n, form.width))
 
 
 def expected_optional(shape: ModelShape, present: Mapping[str, Any]) -> dict[str, Expected]:
     """Return the arrays of the optional parts that ``present`` (the manifest's files) shows to be there."""
     arrays: dict[str, Expected] = {}
     if "taste_rows.npy" in present or "taste_scale.npy" in present:
-        arrays["taste_rows.npy"] = Expected((ROW_DTYPES[shape.tables],), (shape.items, None))
-        arrays["taste_scale.npy"] = Expected(("<f4",), (shape.items,))
+        rows = _rows(shape.taste_format(shape.taste or 0), shape.items)
+        arrays["taste_rows.npy"] = rows if shape.taste is not None else Expected(rows.dtypes, (shape.items, None))
+        arrays["taste_scale.npy"] = Expected(scales(shape), (shape.items,))
     if "item_names.bytes.npy" in present:
         arrays.update(expected_strings("item_names", shape.items))
     if "item_category.npy" in present or "category_names.bytes.npy" in present:

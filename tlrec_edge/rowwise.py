@@ -1,4 +1,4 @@
-"""Row-wise int8: every vector has a scale of its own (arXiv 1911.02079), and dot products stay exact in float32."""
+"""Row-wise quantization: every vector has a scale of its own (arXiv 1911.02079), and dot products stay exact."""
 
 from __future__ import annotations
 
@@ -8,24 +8,76 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
+Scales = NDArray[np.floating[Any]]
+"""float16 or float32."""
+MOST = {8: 127, 6: 31, 4: 7}
+"""Bits of an entry -> its largest magnitude."""
+_CLIPS = np.linspace(1.0, 0.5, 26)
+_CHUNK = 16_384
 
 
-def quantize_rows(vectors: Floats) -> tuple[NDArray[np.int8], Floats]:
-    """Round each row to -127..127 by its largest magnitude: rows (n, width) and scales (n,).
+def quantize_rows(vectors: Floats, bits: int = 8) -> tuple[NDArray[np.int8], Scales]:
+    """Round each row to whole numbers of its scale: rows (n, width) in -MOST[bits]..MOST[bits] and scales (n,).
 
-    The error of an entry is at most half the row's scale.
+    8 bits: the largest magnitude is 127 scales (float32), so that an entry is off by at most half its row's scale.
+    6 and 4 bits: the scale is the one of 26 clip factors in 0.5..1 that leaves the least squared error, rounded to
+    float16 first (float32 where a vector is beyond that). An entry is off by at most half a scale, one that is
+    clipped by what lies beyond the largest; a row's squared error is never above that of the scale without clipping.
+    Raises ValueError for other bits.
     """
-    scale = np.abs(vectors).max(1, initial=0.0).astype(np.float32) / np.float32(127.0)
-    scale = np.where(scale > np.finfo(np.float32).tiny, scale, np.float32(1.0))  # zero, or too small to divide by
-    rows = np.clip(np.rint(vectors / scale[:, None]), -127, 127).astype(np.int8)
-    return rows, scale
+    if bits not in MOST:
+        raise ValueError(f"bits = {bits!r}, expected one of {', '.join(map(str, MOST))}")
+    largest = np.abs(vectors).max(1, initial=0.0).astype(np.float32) / np.float32(MOST[bits])
+    if bits == 8:
+        scale = np.where(largest > np.finfo(np.float32).tiny, largest, np.float32(1.0))  # zero, or too small to divide
+        return _round(vectors, scale, bits), scale
+    dtype = scale_dtype(largest)
+    rows, scales = np.empty(vectors.shape, np.int8), np.empty(len(vectors), dtype)
+    for start in range(0, len(vectors), _CHUNK):
+        part = slice(start, start + _CHUNK)
+        scales[part] = _clipped(vectors[part], largest[part], bits, dtype)
+        rows[part] = _round(vectors[part], scales[part].astype(np.float32), bits)
+    return rows, scales
 
 
-def store_rows(vectors: Floats, dtype: np.dtype[Any]) -> tuple[NDArray[Any], Floats]:
-    """Return rows of a table's dtype and a scale each: quantized for int8, as they are (scale 1) for float32."""
-    if dtype.kind == "f":
-        return vectors.astype(np.float32), np.ones(len(vectors), np.float32)
-    return quantize_rows(vectors)
+def quantize_sparse(values: Floats, indptr: NDArray[np.integer[Any]]) -> tuple[NDArray[np.int8], Scales]:
+    """Round the entries of each sparse row (CSR) to -127..127: entries (nnz,) and scales (rows,).
+
+    Scales are float16 where they fit. An entry is off by at most half its row's scale.
+    """
+    row = np.repeat(np.arange(len(indptr) - 1), np.diff(indptr))
+    largest = np.zeros(len(indptr) - 1, np.float32)
+    np.maximum.at(largest, row, np.abs(values) / np.float32(MOST[8]))
+    scale = usable(largest, scale_dtype(largest))
+    return np.clip(np.rint(values / scale.astype(np.float32)[row]), -MOST[8], MOST[8]).astype(np.int8), scale
+
+
+def scale_dtype(scale: Floats) -> np.dtype[Any]:
+    """Return float16 where the scales fit into it, else float32."""
+    return np.dtype("f2" if scale.max(initial=0.0) <= np.finfo(np.float16).max else "f4")
+
+
+def usable(scale: Floats, dtype: np.dtype[Any]) -> Scales:
+    """Return scales in a dtype; one that is zero there is 1, as its row is zero."""
+    stored: Scales = scale.astype(dtype)
+    return np.where(stored > 0, stored, stored.dtype.type(1.0))
+
+
+def _clipped(vectors: Floats, largest: Floats, bits: int, dtype: np.dtype[Any]) -> Scales:
+    """Return the scale of least squared error for each row; the first of equals, which clips the least."""
+    best, least = usable(largest, dtype), np.full(len(vectors), np.inf, np.float32)
+    for clip in _CLIPS.astype(np.float32):
+        scale = usable(largest * clip, dtype)
+        step = scale.astype(np.float32)
+        off = _round(vectors, step, bits) * step[:, None] - vectors
+        error = np.einsum("ij,ij->i", off, off)
+        best, least = np.where(error < least, scale, best), np.minimum(error, least)
+    return best
+
+
+def _round(vectors: Floats, scale: Floats, bits: int) -> NDArray[np.int8]:
+    rows: NDArray[np.int8] = np.clip(np.rint(vectors / scale[:, None]), -MOST[bits], MOST[bits]).astype(np.int8)
+    return rows
 
 
 def exact_limit(width: int) -> int:

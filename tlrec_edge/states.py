@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -10,6 +12,7 @@ from tlrec_edge.catalogue import Catalogue
 from tlrec_edge.graph import Graph
 from tlrec_edge.history import History, UserState
 from tlrec_edge.layout import ENCODER
+from tlrec_edge.rowwise import Scales
 
 Ints = NDArray[np.int32]
 Floats = NDArray[np.float32]
@@ -24,12 +27,18 @@ class StateBuilder:
     def __init__(self, bundle: Bundle, threads: int, exact: bool) -> None:
         array = bundle.array
         self.shape = shape = bundle.shape
-        self.exact = exact and shape.tables == "int8"
+        self.exact = exact and shape.candidate_format.exact
         self.encoder = Graph(bundle.read(ENCODER), str(bundle.path / ENCODER), ["user"], threads)
         self.encoder.check_inputs({"history": (None, shape.length, shape.d), "log_weight": (None, shape.length)})
         self._wide = array("wide_indptr"), array("wide_columns"), array("wide_values")
+        self._wide_scale = array("wide_scale") if shape.tables.wide == "int8" else None
         self._groups, self._interest_in = array("groups"), array("interest_in")
         self._taste = (array("taste_rows"), array("taste_scale")) if bundle.has("taste_rows.npy") else None
+        if self._taste is not None:
+            self._taste_width = self._taste[0].shape[1] if shape.taste is None else shape.taste
+            self._taste_format = shape.taste_format(self._taste_width)
+        deep, wide, rest = map(np.float32, bundle.scoring.weights)
+        self._deep_weight, self._wide_weight, self._rest_weight = deep, wide, rest
         self._position_bias, self._event_bias = array("position_bias"), array("event_bias")
         self._age_bias = array("age_bias")
         scale, limit = bundle.scoring.scale, bundle.scoring.limit
@@ -58,7 +67,8 @@ class StateBuilder:
         deep = self._encode(catalogue.history_vectors(rows[tail]), log_weight)
         recent, seen = _distinct(rows[known], self.shape.max_history)
         recent = recent[recent < self.shape.items]
-        wide = _sum_rows(*self._wide, recent)
+        columns, values = _sum_rows(*self._wide, self._wide_scale, recent)
+        wide = columns, values * self._wide_weight
         return self._state(deep, self._interest(recent), wide, seen), len(rows) - len(known)
 
     def from_user_row(self, row: int) -> UserState:
@@ -77,13 +87,13 @@ class StateBuilder:
     def _state(self, deep: Floats, interest: Floats, wide: tuple[Ints, Floats], seen: Ints) -> UserState:
         one = np.float32(1.0)
         if not self.exact:
-            return UserState(deep.copy(), interest.copy(), one, one, *wide, seen)
+            return UserState(deep.copy(), interest.copy(), self._deep_weight, one, *wide, seen)
         (deep_scale, interest_scale), (most, interest_most) = self._scale, self._limit
         rounded, interest_rounded = np.rint(deep / deep_scale), np.rint(interest / interest_scale)
         deep = np.clip(rounded, -most, most)
         interest = np.clip(interest_rounded, -interest_most, interest_most)
         clipped = bool((deep != rounded).any() or (interest != interest_rounded).any())
-        return UserState(deep, interest, deep_scale, interest_scale, *wide, seen, clipped)
+        return UserState(deep, interest, deep_scale * self._deep_weight, interest_scale, *wide, seen, clipped)
 
     def _encode(self, vectors: Floats, log_weight: Floats) -> Floats:
         # Always batch 1 and full length, so that a user's vector does not depend on who else asks.
@@ -114,7 +124,8 @@ class StateBuilder:
         interest: Floats = np.log1p(counts.astype(np.float32)) @ self._interest_in.take(found, axis=0)  # (r,)
         if self._taste is not None:
             table, scale = self._taste
-            interest[self.shape.r - table.shape[1] :] += scale.take(rows) @ table.take(rows, axis=0).astype(np.float32)
+            taste = scale.take(rows) @ self._taste_format.values(table.take(rows, axis=0))  # (taste,)
+            interest[self.shape.r - self._taste_width :] += taste * self._rest_weight
         return interest
 
 
@@ -126,8 +137,13 @@ def _distinct(rows: Ints, most: int) -> tuple[Ints, Ints]:
     return seen[np.sort(np.argpartition(last, most)[:most])], seen
 
 
-def _sum_rows(indptr: NDArray[np.int64], columns: Ints, values: Floats, rows: Ints) -> tuple[Ints, Floats]:
-    """Return columns (rising) and values of the sum of sparse rows, added up in float64 in the order of ``rows``."""
+def _sum_rows(
+    indptr: NDArray[np.int64], columns: NDArray[Any], values: NDArray[Any], scale: Scales | None, rows: Ints
+) -> tuple[Ints, Floats]:
+    """Return columns (rising) and values of the sum of sparse rows, added up in float64 in the order of ``rows``.
+
+    ``scale`` (n,) of the rows of int8 values; None for float32 ones.
+    """
     starts = indptr.take(rows)
     lengths = indptr.take(rows + 1) - starts
     total = int(lengths.sum())
@@ -137,4 +153,7 @@ def _sum_rows(indptr: NDArray[np.int64], columns: Ints, values: Floats, rows: In
         raise ValueError("sparse rows longer than their table")  # before a damaged table asks for all memory
     at = np.arange(total) + np.repeat(starts - (np.cumsum(lengths) - lengths), lengths)
     found, inverse = np.unique(columns.take(at), return_inverse=True)
-    return found, np.bincount(inverse, weights=values.take(at)).astype(np.float32)
+    weights = values.take(at)
+    if scale is not None:
+        weights = weights * np.repeat(scale.take(rows).astype(np.float64), lengths)
+    return found.astype(np.int32, copy=False), np.bincount(inverse, weights=weights).astype(np.float32)

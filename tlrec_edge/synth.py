@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from tlrec_edge.bundle import Bundle
 from tlrec_edge.bundle_writer import BundleWriter
 from tlrec_edge.errors import MissingExtraError
-from tlrec_edge.layout import ENCODER, ROW_DTYPES
-from tlrec_edge.rowwise import exact_limit, store_rows
+from tlrec_edge.layout import ENCODER, PLAIN, WIDE_KINDS, ModelShape, Storage, column_dtype
+from tlrec_edge.packing import KINDS
+from tlrec_edge.rowwise import exact_limit, quantize_sparse
 
 Floats = NDArray[np.float32]
 OPSET, IR = 18, 9
@@ -29,7 +30,10 @@ _LOOKS = ("red", "oak", "striped", "small", "vintage", "glass", "folding", "soft
 
 @dataclass(frozen=True)
 class SynthConfig:
-    """Sizes of a bundle; ``wide`` is the most item-item weights a row, ``history_only`` items are no candidates."""
+    """Sizes of a bundle; ``wide`` is the most item-item weights a row, ``history_only`` items are no candidates.
+
+    ``tables``: what rows are stored as, of ``packing.KINDS``; ``weights``: the item-item weights, of ``WIDE_KINDS``.
+    """
 
     items: int
     dim: int = 64
@@ -39,6 +43,7 @@ class SynthConfig:
     wide: int = 20
     history_only: int = 0
     tables: str = "int8"
+    weights: str = "float32"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -48,12 +53,17 @@ class SynthConfig:
         for name in ("interest", "wide", "history_only"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} = {getattr(self, name)}; expected at least 0")
-        if self.tables not in ROW_DTYPES:
-            raise ValueError(f"tables = {self.tables!r}; expected one of {', '.join(ROW_DTYPES)}")
+        for name, known in (("tables", KINDS), ("weights", WIDE_KINDS)):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} = {getattr(self, name)!r}; expected one of {', '.join(known)}")
 
     @property
     def rows(self) -> int:
         return self.items + self.history_only
+
+    @property
+    def storage(self) -> Storage:
+        return Storage(*4 * (self.tables,), wide=self.weights)
 
     @property
     def clusters(self) -> int:
@@ -66,10 +76,12 @@ def synthesize(
     """Write a synthetic bundle at ``path``; ``say`` hears of each step. Raises MissingExtraError without onnx."""
     encoder = pooling_encoder(config.dim, config.length, config.seed)
     rng = np.random.default_rng(config.seed)
-    with BundleWriter(path, _manifest(config)) as writer:
+    manifest = _manifest(config)
+    shape = ModelShape.from_manifest(manifest)
+    with BundleWriter(path, manifest) as writer:
         writer.blob(ENCODER, encoder)
         say("vectors")
-        _write_vectors(writer, config, rng)
+        _write_vectors(writer, config, shape, rng)
         _write_bias(writer, config)
         say("wide weights")
         _write_wide(writer, config, rng)
@@ -132,8 +144,9 @@ def _manifest(config: SynthConfig) -> dict[str, Any]:
     return {
         "opset": OPSET,
         "ir": IR,
-        "tables": config.tables,
-        "model": model | {"max_history": 1024},
+        "tables": config.storage.entry,
+        "model": model | {"max_history": 1024, "taste": 0},
+        "weights": {"deep": 1.0, "wide": 1.0, "rest": 1.0},
         "user_scale": [2.0**-9, 2.0**-9],
         "user_limit": [exact_limit(config.dim), exact_limit(config.interest)],
         "unknown_score": float(_bias(config, np.array([config.items]))[0]),
@@ -151,23 +164,25 @@ def _chunks(n: int) -> Iterator[tuple[int, int]]:
         yield start, min(n, start + _CHUNK)
 
 
-def _write_vectors(writer: BundleWriter, config: SynthConfig, rng: np.random.Generator) -> None:
+def _write_vectors(writer: BundleWriter, config: SynthConfig, shape: ModelShape, rng: np.random.Generator) -> None:
     n, c, d, r = config.rows, config.items, config.dim, config.interest
-    dtype = np.dtype(ROW_DTYPES[config.tables])
-    history_rows, history_scale = writer.create("history_rows", dtype, (n, d)), np.empty(n, np.float32)
-    candidate_rows, candidate_scale = writer.create("candidate_rows", dtype, (c, d + r)), np.ones((c, 2), np.float32)
+    history, candidate = shape.history_format, shape.candidate_format
+    scales = np.float32 if config.tables in PLAIN else np.float16
+    history_rows = writer.create("history_rows", history.dtype, (n, history.width))
+    candidate_rows = writer.create("candidate_rows", candidate.dtype, (c, candidate.width))
+    history_scale, candidate_scale = np.empty(n, scales), np.empty((c, 2), scales)
     centres = rng.standard_normal((config.clusters, d), np.float32)
     for start, end in _chunks(n):
         centre = centres[np.arange(start, end) % config.clusters]
         vectors = (centre + 0.5 * rng.standard_normal(centre.shape, np.float32)) * np.float32(d**-0.5)
-        history_rows[start:end], history_scale[start:end] = store_rows(vectors, dtype)
+        history_rows[start:end], scale = history.quantize(vectors)
+        history_scale[start:end] = scale[:, 0]
         if start >= c:
             continue
         end = min(end, c)
         deep = vectors[: end - start] + rng.normal(0, 0.2 * d**-0.5, (end - start, d)).astype(np.float32)
-        candidate_rows[start:end, :d], candidate_scale[start:end, 0] = store_rows(deep, dtype)
         interest = rng.normal(0, 0.1, (end - start, r)).astype(np.float32)
-        candidate_rows[start:end, d:], candidate_scale[start:end, 1] = store_rows(interest, dtype)
+        candidate_rows[start:end], candidate_scale[start:end] = candidate.quantize(deep, interest)
     writer.array("history_scale", history_scale)
     writer.array("candidate_scale", candidate_scale)
 
@@ -199,8 +214,10 @@ def _write_wide(writer: BundleWriter, config: SynthConfig, rng: np.random.Genera
     most = min(config.wide, per_cluster)
     lengths = rng.integers(most // 2, most + 1, n) if most else np.zeros(n, np.int64)
     indptr = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    columns = writer.create("wide_columns", "<i4", (int(indptr[-1]),))
-    values = writer.create("wide_values", "<f4", (int(indptr[-1]),))
+    small = config.weights == "int8"
+    columns = writer.create("wide_columns", column_dtype(c) if small else "<i4", (int(indptr[-1]),))
+    values = writer.create("wide_values", "|i1" if small else "<f4", (int(indptr[-1]),))
+    scale = np.ones(n, np.float16)
     for start, end in _chunks(n):
         if not most:
             break
@@ -211,8 +228,14 @@ def _write_wide(writer: BundleWriter, config: SynthConfig, rng: np.random.Genera
         used = np.arange(most) < lengths[start:end, None]
         span = slice(int(indptr[start]), int(indptr[end]))
         columns[span] = found[used]
-        values[span] = rng.exponential(0.1, span.stop - span.start)
+        found_values = rng.exponential(0.1, span.stop - span.start).astype(np.float32)
+        if small:
+            values[span], scale[start:end] = quantize_sparse(found_values, indptr[start : end + 1] - indptr[start])
+        else:
+            values[span] = found_values
     writer.array("wide_indptr", indptr)
+    if small:
+        writer.array("wide_scale", scale)
 
 
 def _write_small(writer: BundleWriter, config: SynthConfig, rng: np.random.Generator) -> None:

@@ -85,7 +85,7 @@ def _about(bundle: Bundle, requests: Requests) -> dict[str, Any]:
     return {
         "name": bundle.path.resolve().name,
         "format": bundle.manifest["format"],
-        "tables": shape.tables,
+        "tables": str(shape.tables),
         "items": shape.items,
         "candidates": shape.candidates,
         "width": shape.d + shape.r,

@@ -10,7 +10,8 @@ import click
 
 from tlrec_edge.cli.common import out_option
 from tlrec_edge.errors import DataError
-from tlrec_edge.layout import ROW_DTYPES
+from tlrec_edge.layout import WIDE_KINDS
+from tlrec_edge.packing import KINDS
 from tlrec_edge.synth import SynthConfig, synthesize
 
 _SLOW = 200_000
@@ -31,13 +32,20 @@ def count(value: str | int) -> int:
 @click.option("--interest", type=int, default=16, show_default=True, help="Width of the interest block.")
 @click.option("--wide", type=int, default=20, show_default=True, help="Most item-item weights a row.")
 @click.option("--history-only", type=count, default=0, show_default=True, help="Items that are no candidates.")
-@click.option("--tables", type=click.Choice(list(ROW_DTYPES)), default="int8", show_default=True, help="Row format.")
+@click.option("--tables", type=click.Choice(KINDS), default="int8", show_default=True, help="Row format.")
+@click.option(
+    "--weights", type=click.Choice(WIDE_KINDS), default="float32", show_default=True, help="Format of wide weights."
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of every random number.")
 @out_option
-def synth(items: int, dim: int, interest: int, wide: int, history_only: int, tables: str, seed: int, out: Path) -> None:
+def synth(
+    items: int, dim: int, interest: int, wide: int, history_only: int, tables: str, weights: str, seed: int, out: Path
+) -> None:
     """Write a bundle of random, clustered vectors: for load tests, and for trying the runtime without a model."""
     try:
-        config = SynthConfig(items, dim, interest, wide=wide, history_only=history_only, tables=tables, seed=seed)
+        config = SynthConfig(
+            items, dim, interest, wide=wide, history_only=history_only, tables=tables, weights=weights, seed=seed
+        )
     except ValueError as error:
         raise DataError(str(error)) from error
     started = time.monotonic()

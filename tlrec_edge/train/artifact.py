@@ -23,6 +23,7 @@ from tlrec_edge.data.store import split_hash
 from tlrec_edge.data.task import Task
 from tlrec_edge.errors import ModelError
 from tlrec_edge.features import FeatureEncoder, TowerInputs
+from tlrec_edge.rowwise import Scales
 from tlrec_edge.train.config import PARTS
 from tlrec_edge.train.examples import take_histories
 from tlrec_edge.train.factors import Factors
@@ -50,13 +51,28 @@ class Mix:
 
 
 class RowTable(NamedTuple):
-    """Row-wise int8 quantization: vector = ``rows`` (n, width) * ``scale`` (n,)."""
+    """Row-wise quantization: vector = ``rows`` (n, width) * ``scale`` (n,), float32 or float16.
+
+    ``rows`` lie within ``rowwise.MOST[bits]``; they are packed when a bundle is written, not here.
+    """
 
     rows: NDArray[np.int8]
-    scale: Floats
+    scale: Scales
+    bits: int = 8
 
     def vectors(self) -> Floats:
-        return self.rows.astype(np.float32) * self.scale[:, None]
+        return self.rows.astype(np.float32) * self.scale.astype(np.float32)[:, None]
+
+
+class WideCodes(NamedTuple):
+    """Quantized item-item weights: ``wide.data`` = ``entries`` (nnz,) * the ``scale`` (N,) of their row."""
+
+    entries: NDArray[np.int8]
+    scale: Scales
+
+    def data(self, indptr: NDArray[np.integer[Any]]) -> Floats:
+        scale = np.repeat(self.scale.astype(np.float32), np.diff(indptr))
+        return self.entries.astype(np.float32) * scale
 
 
 @dataclass(frozen=True)
@@ -83,7 +99,8 @@ class EdgeModel:
     candidates, ``groups`` (N, g) are those of each item, -1 for none. The two of low rank are served as one block of
     "taste": r1 columns of interest, then r2 of the rest. ``bias`` (C,) is what is served, the network's own or a
     popularity that fades. ``tables``, once quantized,
-    replace the network's item vectors. ``about`` holds what cards and provenance are made of.
+    replace the network's item vectors; ``wide_codes``, once quantized, are what ``wide`` is stored as, and ``own`` is
+    empty then. ``about`` holds what cards and provenance are made of.
     """
 
     ids: tuple[str, ...]
@@ -99,6 +116,7 @@ class EdgeModel:
     mix: Mix
     about: Mapping[str, Any] = field(default_factory=dict)
     tables: Tables | None = None
+    wide_codes: WideCodes | None = None
 
     @cached_property
     def history_vectors(self) -> Floats:
@@ -230,7 +248,11 @@ class EdgeModel:
         arrays |= {"bias": self.bias, "groups": self.groups, "text_table": self.features.text_table}
         if self.tables is not None:
             for name, table in vars(self.tables).items():
-                arrays |= {f"table.{name}.rows": table.rows, f"table.{name}.scale": table.scale}
+                parts = {"rows": table.rows, "scale": table.scale, "bits": np.array(table.bits)}
+                arrays |= {f"table.{name}.{part}": array for part, array in parts.items()}
+        if self.wide_codes is not None:
+            del arrays["wide.data"]
+            arrays |= {"wide.entries": self.wide_codes.entries, "wide.scale": self.wide_codes.scale}
         meta = {
             "format": FORMAT,
             "config": self.net.config.to_json(),
@@ -276,18 +298,26 @@ class EdgeModel:
         net.requires_grad_(False)
         features = FeatureEncoder.from_schema(meta["features"], arrays["text_table"])
         shape = (meta["items"], meta["candidates"])
+        codes = WideCodes(arrays["wide.entries"], arrays["wide.scale"]) if "wide.entries" in arrays else None
+        if codes is not None:
+            arrays["wide.data"] = codes.data(arrays["wide.indptr"])
         wide, own = (
             sp.csr_array(tuple(arrays[f"{name}.{part}"] for part in _SPARSE), shape=shape) for name in ("wide", "own")
         )
         rest, interest = (Factors(arrays[f"{name}.inward"], arrays[f"{name}.outward"]) for name in ("rest", "interest"))
         tables = None
         if "table.history.rows" in arrays:
-            names = Tables.__dataclass_fields__
-            tables = Tables(*(RowTable(arrays[f"table.{name}.rows"], arrays[f"table.{name}.scale"]) for name in names))
+            tables = Tables(*(_read_table(arrays, name) for name in Tables.__dataclass_fields__))
         return cls(
             tuple(meta["ids"]), tuple(meta["names"]), net, features, wide, own, rest, interest, arrays["bias"],
-            arrays["groups"], Mix(**meta["mix"]), dict(meta["about"]), tables,
+            arrays["groups"], Mix(**meta["mix"]), dict(meta["about"]), tables, codes,
         )  # fmt: skip
+
+
+def _read_table(arrays: Mapping[str, NDArray[Any]], name: str) -> RowTable:
+    rows, scale = arrays[f"table.{name}.rows"], arrays[f"table.{name}.scale"]
+    bits = arrays.get(f"table.{name}.bits")  # models of before have 8
+    return RowTable(rows, scale) if bits is None else RowTable(rows, scale, int(bits))
 
 
 def _write_folder(path: Path, meta: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:

@@ -1,0 +1,82 @@
+"""A model's tables as a bundle stores them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tlrec_edge.layout import Storage, column_dtype
+from tlrec_edge.packing import BITS, RowFormat
+from tlrec_edge.train.artifact import EdgeModel, RowTable, Tables
+
+Arrays = dict[str, NDArray[Any]]
+_KIND = {bits: kind for kind, bits in BITS.items()}
+
+
+def storage(model: EdgeModel) -> Storage:
+    """Return what each table is stored as."""
+    wide = "float32" if model.wide_codes is None else "int8"
+    if model.tables is None:
+        return Storage("float32", "float32", "float32", "float32", wide)
+    return Storage(**{name: _KIND[table.bits] for name, table in vars(model.tables).items()}, wide=wide)
+
+
+def part_weights(model: EdgeModel) -> dict[str, float]:
+    """Return the manifest's ``weights``: what the runtime multiplies parts with whose scales are stored bare."""
+    return {"deep": model.mix.deep, "wide": model.mix.wide, "rest": model.mix.rest}
+
+
+def stored_arrays(model: EdgeModel) -> Arrays:
+    """Return every array that scoring reads, by its name in the bundle.
+
+    In plain storage (``Storage.plain``) the weights of the parts are multiplied into float32 scales; else the scales
+    are the tables' own, and ``part_weights`` go into the manifest.
+    """
+    kinds, mix, net = storage(model), model.mix, model.net
+    tables = model.tables or _as_they_are(model)
+    deep, rest = (np.float32(mix.deep), np.float32(mix.rest)) if kinds.plain else (None, None)
+    d, r = net.config.width, model.interest.rank + model.rest.rank
+    candidate = RowFormat((kinds.candidate, d), (kinds.taste, r))
+    arrays: Arrays = {
+        "history_rows": RowFormat((kinds.history, d)).join([tables.history.rows]),
+        "history_scale": tables.history.scale,
+        "candidate_rows": candidate.join([tables.candidate.rows, tables.taste.rows]),
+        "candidate_scale": np.stack([_times(tables.candidate.scale, deep), tables.taste.scale], 1),
+        "candidate_bias": (model.bias * np.float32(mix.bias)).astype(np.float32),
+        "groups": model.groups,
+        # The weights of the taste block stand on the user's side: its two halves share a scale on the item's.
+        "interest_in": np.pad(model.interest.inward * np.float32(mix.interest), ((0, 0), (0, model.rest.rank))),
+        "position_bias": net.position_bias.numpy(),
+        "event_bias": net.event_bias.numpy(),
+        "age_bias": net.age_bias.numpy(),
+    }
+    if model.rest.rank and mix.rest:
+        taste = RowFormat((kinds.taste_in, model.rest.rank))
+        arrays |= {"taste_rows": taste.join([tables.taste_in.rows]), "taste_scale": _times(tables.taste_in.scale, rest)}
+    return arrays | _wide(model)
+
+
+def _wide(model: EdgeModel) -> Arrays:
+    """Return the sparse weights: bare with their scale where they are quantized, else under the weight of the part."""
+    if (codes := model.wide_codes) is not None:
+        wide = model.wide
+        columns = wide.indices.astype(column_dtype(model.candidates))
+        values = {"wide_values": codes.entries, "wide_scale": codes.scale}
+    else:
+        wide = model.served_wide
+        wide.eliminate_zeros()
+        wide.sort_indices()
+        columns, values = wide.indices.astype(np.int32), {"wide_values": wide.data.astype(np.float32)}
+    return {"wide_indptr": wide.indptr.astype(np.int64), "wide_columns": columns, **values}
+
+
+def _as_they_are(model: EdgeModel) -> Tables:
+    """Return float32 vectors in the place of quantized rows, with scales of 1."""
+    vectors = model.history_vectors, model.candidate_vectors, model.taste_in, model.taste_vectors
+    return Tables(*(RowTable(table, np.ones(len(table), np.float32)) for table in vectors))  # type: ignore[arg-type]
+
+
+def _times(scale: NDArray[Any], weight: np.float32 | None) -> NDArray[Any]:
+    return scale if weight is None else scale * weight
