@@ -187,7 +187,7 @@ def _choose(
             f"nothing that keeps {config.budget} is cheap enough: the smallest, {smallest.name}, {faults}; "
             "allow more, or a smaller share"
         )
-    best = min(affordable, key=lambda trial: trial.cost.bytes)
+    best = min(affordable, key=lambda trial: (trial.cost.bytes, -trial.kept.ratio))
     front = _front(trials)
     points = []
     for trial in trials:

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tlrec_edge.quantize import Budget, CompressConfig, Cost, Target, compress
 from tlrec_edge.quantize.budget import parse_bytes
-from tlrec_edge.quantize.compress import SLOWER
+from tlrec_edge.quantize.compress import SLOWER, served_bytes
 from tlrec_edge.quantize.recipes import ORIGINAL
 
 from tlrec_edge.errors import BudgetError, ModelError
@@ -26,11 +26,8 @@ LOOSE = CompressConfig(Budget(share=0.6), recovery_steps=20)
 
 
 def clock(models: Sequence[EdgeModel]) -> list[Cost]:
-    """Time by what a model holds: smaller is faster."""
-    return [
-        Cost(1000 * m.net.config.feed_forward + (0 if m.tables else 9000), {"p50": 50.0, "p90": 60.0, "p99": 90.0})
-        for m in models
-    ]
+    """Take the same time for all; bytes by what a model holds."""
+    return [Cost(served_bytes(m), {"p50": 50.0, "p90": 60.0, "p99": 90.0}) for m in models]
 
 
 @pytest.mark.parametrize(
