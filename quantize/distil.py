@@ -100,7 +100,10 @@ def distil(
     """
     if steps < 0 or not rate > 0:
         raise ValueError(f"steps must be at least 0 and rate above 0, not {steps} and {rate}")
-    loss, histories = ScoreLoss.between(model, teacher), Histories(teacher, dataset, task, seed)
+    loss = ScoreLoss.between(model, teacher)
+    if not steps:
+        return model
+    histories = Histories(teacher, dataset, task, seed)
     with one_thread():
         held_out = [_target(teacher, histories) for _ in range(HELD_OUT)]
         student = replace(model, net=_own_encoder(model.net))
@@ -115,7 +118,7 @@ def distil(
             optimizer.step()
             schedule.step()
         student.net.requires_grad_(False)
-        return student if steps and _mean(loss, student, held_out) < _mean(loss, model, held_out) else model
+        return student if _mean(loss, student, held_out) < _mean(loss, model, held_out) else model
 
 
 def distance(model: EdgeModel, dataset: Dataset, task: Task, teacher: EdgeModel, seed: int = 0) -> float:

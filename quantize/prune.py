@@ -1,8 +1,9 @@
 """Prune an encoder's structure: feed-forward units, attention heads, layers, the history it reads; then recover.
 
 Every step takes and gives an ``EdgeModel``, as ``(model, dataset, task, <what stays>, steps, seed)``, and ends with
-``steps`` of distillation from the model it was given (``distil``), on histories of the task's training part. The width
-of the vectors is cut in ``width``.
+``steps`` of distillation from the model it was given (``distil``), on histories of the task's training part. To recover
+several steps at once from the first model, take them with no steps and call ``distil`` behind. The width of the vectors
+is cut in ``width``.
 
 Two things are not offered, for they would pay nothing. Single weights set to zero: the runtime multiplies by them all
 the same (``examples/structure`` measures it). Id embeddings of rarely seen items: a bundle holds one row an item, in

@@ -34,8 +34,9 @@ def test_it_prints_a_line_a_model(
     monkeypatch.setitem(within, "ROUNDS", 20)
     script["main"](str(tmp_path / "data"), "small", str(tmp_path / "fast"), str(tmp_path / "base"))
     lines = [line for line in capsys.readouterr().out.splitlines() if " us " in line]
-    names = ("fast", "base", script["AGAINST"], *names, "fast, 90 % zeros", "base, 90 % zeros")
-    assert sorted(line.partition(" | ")[0].strip() for line in lines) == sorted(names)
+    compared = [f"{one}, against {other}" for one, other in script["COMPARED"]]
+    wanted = ["fast", "base", *names, *compared, "fast, 90 % zeros", "base, 90 % zeros"]
+    assert [line.partition(" | ")[0].strip() for line in lines] == wanted
 
 
 def test_nine_tenths_are_zero(script: dict[str, Any]) -> None:
