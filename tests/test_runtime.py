@@ -19,7 +19,7 @@ import tlrec_edge
 from tlrec_edge import BundleError, DataError, History, Recommender, UnknownIdError
 from tlrec_edge.bundle import Bundle
 from tlrec_edge.history import as_history
-from tlrec_edge.layout import EVENTS
+from tlrec_edge.layout import EVENTS, Storage
 from tlrec_edge.version import VERSION
 
 from . import bundle_factory
@@ -59,7 +59,9 @@ def reference(path: Path, history: History, rows: Sequence[int]) -> np.ndarray:
     bias = bundle.array("candidate_bias").astype(np.float64)
     if not log:
         return bias[list(rows)]
-    vectors = bundle.array("history_rows") * bundle.array("history_scale")[:, None].astype(np.float64)
+    rows_of = shape.history_format.values(bundle.array("history_rows")).astype(np.float64)
+    vectors = rows_of * bundle.array("history_scale")[:, None].astype(np.float64)
+    deep_weight, wide_weight, rest_weight = bundle.scoring.weights
     inputs = np.zeros((1, shape.length, shape.d), np.float32)
     weight = np.full((1, shape.length), shape.pad, np.float32)
     for back, (row, event, moment) in enumerate(reversed(log[-shape.length :]), 1):
@@ -79,14 +81,18 @@ def reference(path: Path, history: History, rows: Sequence[int]) -> np.ndarray:
         for group in bundle.array("groups")[row]:
             counts[group] += group >= 0
         span = slice(*bundle.array("wide_indptr")[row : row + 2])
-        wide[bundle.array("wide_columns")[span]] += bundle.array("wide_values")[span]
+        scale = bundle.array("wide_scale")[row].astype(np.float64) if shape.tables.wide == "int8" else 1.0
+        wide[bundle.array("wide_columns")[span]] += bundle.array("wide_values")[span] * scale * wide_weight
     interest = np.log1p(counts) @ bundle.array("interest_in")
     if bundle.has("taste_rows.npy"):
-        taste = bundle.array("taste_rows")[distinct] * bundle.array("taste_scale")[distinct, None].astype(np.float64)
-        interest[-taste.shape[1] :] += taste.sum(0)
-    table, scale = bundle.array("candidate_rows").astype(np.float64), bundle.array("candidate_scale")
-    deep = table[:, : shape.d] @ user * scale[:, 0]
-    return (deep + table[:, shape.d :] @ interest * scale[:, 1] + wide + bias)[list(rows)]
+        stored = bundle.array("taste_rows")
+        taste = shape.taste_format(stored.shape[1] if shape.taste is None else shape.taste).values(stored)[distinct]
+        taste = taste * bundle.array("taste_scale")[distinct, None].astype(np.float64)
+        interest[-taste.shape[1] :] += taste.sum(0) * rest_weight
+    table, scale = bundle.array("candidate_rows"), bundle.array("candidate_scale").astype(np.float64)
+    deep, taste_block = (shape.candidate_format.values(table, block).astype(np.float64) for block in (0, 1))
+    own = deep @ user * scale[:, 0] * deep_weight
+    return (own + taste_block @ interest * scale[:, 1] + wide + bias)[list(rows)]
 
 
 HISTORIES = {
@@ -103,16 +109,18 @@ HISTORIES = {
 
 
 @pytest.mark.parametrize("case", HISTORIES)
-@pytest.mark.parametrize("tables", ["int8", "float32"])
+@pytest.mark.parametrize("tables", ["int8", "float32", "int6", "int4", "mixed"])
 def test_float_path_equals_the_reference(tmp_path: Path, case: str, tables: str) -> None:
-    bundle_factory.build(tmp_path / "b", tables=tables, max_history=20)
+    mixed = Storage("int4", "int6", "int8", "int4", "int8")
+    storage = mixed if tables == "mixed" else Storage(*4 * (tables,))
+    bundle_factory.build(tmp_path / "b", storage=storage, max_history=20)
     expected = reference(tmp_path / "b", HISTORIES[case], range(CANDIDATES))
     names = [f"i{row}" for row in range(CANDIDATES)]
     with Recommender.open(tmp_path / "b", exact=False) as rec:
         assert not rec.exact
         assert np.abs(rec.score(HISTORIES[case], names) - expected).max() < 1e-5
     with Recommender.open(tmp_path / "b") as rec:
-        assert rec.exact == (tables == "int8")
+        assert rec.exact == (tables != "float32")
         assert np.abs(rec.score(HISTORIES[case], names) - expected).max() < 0.05
 
 

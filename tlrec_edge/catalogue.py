@@ -87,7 +87,6 @@ class Catalogue:
         self.scale = Stacked(array("candidate_scale"), extra.candidate_scale)
         self.bias = Stacked(array("candidate_bias"), extra.bias)
         self._history, self._candidate = shape.history_format, shape.candidate_format
-        self._deep, self._interest = self._candidate.blocks
         self._ids = bundle.strings("item_ids")
         self._names = bundle.strings("item_names") if bundle.has("item_names.bytes.npy") else self._ids
         self._added_ids = tuple(extra.rows)
@@ -146,7 +145,8 @@ class Catalogue:
         return np.where(share.any(1), total, own)
 
     def _own(self, state: UserState, positions: Ints) -> Floats:
-        block = self._candidate.widen(self.candidate_rows.take(positions))
+        rows = self.candidate_rows.take(positions)
+        block = self._candidate.widen(rows) if self._candidate.packed else rows.astype(np.float32)
         wide = _wide_at(state, positions) if len(state.wide_columns) else None
         queries = self._queries(state)
         return self._combine(state, queries, block, self.scale.take(positions), wide, self.bias.take(positions))
@@ -170,24 +170,23 @@ class Catalogue:
             late[:] = self._borrowed(late, out[self.added.near], slice(None))
         return out
 
-    def _queries(self, state: UserState) -> tuple[Query, Query]:
+    def _queries(self, state: UserState) -> tuple[Query, Query] | None:
+        if not self._candidate.packed:
+            return None
         return self._candidate.query(0, state.deep), self._candidate.query(1, state.interest)
 
     def _combine(
-        self, state: UserState, queries: tuple[Query, Query], block: Floats, scale: Scales, wide: Floats | None,
+        self, state: UserState, queries: tuple[Query, Query] | None, block: Floats, scale: Scales, wide: Floats | None,
         bias: Floats,
     ) -> Floats:  # fmt: skip
         # One order of operations for every caller: float32 addition and scaling are not associative.
-        (deep, deep_offset), (interest, offset) = queries
-        out: Floats = block[:, self._deep] @ deep  # (n,): whole numbers on the exact path, whatever BLAS does
-        if deep_offset is not None:
-            out -= deep_offset
+        d = self.shape.d
+        # Whole numbers on the exact path, whatever BLAS does.
+        out: Floats = block[:, :d] @ state.deep if queries is None else queries[0].sums(block)  # (n,)
         out *= scale[:, 0]
         out *= state.deep_scale
         if self.shape.r:
-            part = block[:, self._interest] @ interest  # (n,)
-            if offset is not None:
-                part -= offset
+            part = block[:, d:] @ state.interest if queries is None else queries[1].sums(block)  # (n,)
             part *= scale[:, 1]
             part *= state.interest_scale
             out += part

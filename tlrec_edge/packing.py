@@ -8,6 +8,7 @@ divide are padded with entries of 0.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -21,7 +22,7 @@ Bytes = NDArray[np.uint8]
 BITS = {"int8": 8, "int6": 6, "int4": 4}
 KINDS = ("float32", *BITS)
 """What the rows of a table may be stored as."""
-_ZERO = {4: 8, 6: 32}
+_ZERO = {4: 8, 6: 32, 8: 0}
 _LOW = {4: 15, 6: 63}
 _PARTS = {4: 2, 6: 4}
 
@@ -58,24 +59,41 @@ def unpack(packed: Bytes, width: int, bits: int) -> Floats:
 
 
 class Query(NamedTuple):
-    """A user's vector as widened rows are multiplied with: entry sum = row @ ``vector`` - ``offset``."""
+    """A user's vector as widened rows are multiplied with: its columns, their factors, and what the sum is too high."""
 
+    columns: slice
     vector: Floats
-    offset: np.float32 | None
+    offset: np.float32
+
+    def sums(self, block: Floats) -> Floats:
+        """Return the dot products of a table's rows with the user's vector, (n,)."""
+        sums: Floats = block[:, self.columns] @ self.vector
+        sums -= self.offset
+        return sums
 
 
-class _Block(NamedTuple):
+class _Run(NamedTuple):
+    """Tables of the same bits beside one another, packed as one."""
+
     bits: int
     width: int
     stored: slice
     columns: slice
 
 
+class _Table(NamedTuple):
+    run: _Run
+    part: slice
+    """Its columns in the run, before packing."""
+    columns: slice
+    """Those it needs of a widened row."""
+
+
 class RowFormat:
     """How the rows of one array are stored: tables side by side, (kind, width) each.
 
-    All "float32" or all "int8": an array of that dtype. Otherwise bytes: int8 as it is, int6 and int4 packed. Raises
-    ValueError for "float32" beside others.
+    All "float32" or all "int8": an array of that dtype. Otherwise bytes: int8 as it is; int6 and int4 packed, tables
+    of the same kind that are neighbours as one. Raises ValueError for "float32" beside others.
     """
 
     def __init__(self, *tables: tuple[str, int]) -> None:
@@ -84,54 +102,64 @@ class RowFormat:
             raise ValueError(f"tables = {', '.join(sorted(kinds))} in one row, expected all float32 or none")
         self.exact = kinds != {"float32"}
         self.dtype = np.dtype("<f4" if not self.exact else "i1" if kinds == {"int8"} else "u1")
-        self._packed = self.dtype.kind == "u"
-        self._blocks: list[_Block] = []
-        stored = columns = 0
-        for kind, width in tables:
-            bits = BITS.get(kind, 8)
-            size = packed_width(width, bits)
-            wide = size if bits == 8 else 2 * size
-            self._blocks.append(_Block(bits, width, slice(stored, stored + size), slice(columns, columns + wide)))
-            stored, columns = stored + size, columns + wide
-        self.width, self.columns = stored, columns
+        self.packed = self.dtype.kind == "u"
+        self.width = self.columns = 0
         """Entries of a stored row, and of a widened one."""
+        self._runs: list[tuple[_Run, list[int]]] = []
+        self._tables: list[_Table] = []
+        for kind, same in itertools.groupby(tables, key=lambda table: table[0]):
+            self._add(BITS.get(kind, 8), [width for _, width in same])
 
-    @property
-    def blocks(self) -> list[slice]:
-        """The columns of each table in a widened row."""
-        return [block.columns for block in self._blocks]
+    def _add(self, bits: int, widths: list[int]) -> None:
+        size = packed_width(sum(widths), bits)
+        wide = size if bits == 8 else 2 * size
+        stored, columns = slice(self.width, self.width + size), slice(self.columns, self.columns + wide)
+        run = _Run(bits, sum(widths), stored, columns)
+        self.width, self.columns = stored.stop, columns.stop
+        self._runs.append((run, widths))
+        for start, width in zip(itertools.accumulate(widths[:-1], initial=0), widths, strict=True):
+            part = slice(start, start + width)
+            used = part
+            if bits == 6 and width:
+                found = np.flatnonzero(_spread(run, part, np.ones(width, np.float32)))
+                used = slice(int(found[0]), int(found[-1]) + 1)
+            self._tables.append(_Table(run, part, slice(columns.start + used.start, columns.start + used.stop)))
 
     def join(self, tables: Sequence[NDArray[Any]]) -> NDArray[Any]:
         """Return the stored rows (n, ``width``) of entries (n, width of the table) for each table."""
-        if not self._packed:
+        if not self.packed:
             return np.concatenate(tables, 1, dtype=self.dtype)
-        pairs = zip(self._blocks, tables, strict=True)
-        return np.concatenate([t.view(np.uint8) if b.bits == 8 else pack(t, b.bits) for b, t in pairs], 1)
+        parts, left = [], list(tables)
+        for run, widths in self._runs:
+            rows = np.concatenate([left.pop(0) for _ in widths], 1)
+            parts.append(rows.view(np.uint8) if run.bits == 8 else pack(rows, run.bits))
+        return np.concatenate(parts, 1)
 
     def quantize(self, *tables: Floats) -> tuple[NDArray[Any], Scales]:
         """Return stored rows (n, ``width``) of vectors, and their scales (n, tables); those of float32 are 1."""
         if not self.exact:
             return self.join(tables), np.ones((len(tables[0]), len(tables)), np.float32)
-        rounded = [quantize_rows(table, block.bits) for block, table in zip(self._blocks, tables, strict=True)]
-        return self.join([rows for rows, _ in rounded]), np.stack([scale for _, scale in rounded], 1)
+        rounded = [quantize_rows(rows, table.run.bits) for table, rows in zip(self._tables, tables, strict=True)]
+        scales: Scales = np.stack([scale for _, scale in rounded], 1)
+        return self.join([rows for rows, _ in rounded]), scales
 
     def widen(self, stored: NDArray[Any], out: Floats | None = None) -> Floats:
         """Return stored rows as float32 (n, ``columns``), into ``out`` where given: what a ``Query`` is for."""
-        if not self._packed:
-            if out is None:
-                return stored.astype(np.float32)
-            out[...] = stored
-            return out
         if out is None:
             out = np.empty((len(stored), self.columns), np.float32)
-        for bits, _, where, columns in self._blocks:
-            part, wide = stored[:, where], out[:, columns]
+        if not self.packed:
+            out[...] = stored
+            return out
+        for run, _ in self._runs:
+            # Whole rows at once where there is one run: loops over a few columns are slow.
+            part = stored if len(self._runs) == 1 else stored[:, run.stored]
+            wide = out[:, run.columns]
             size = part.shape[1]
-            if bits == 8:
+            if run.bits == 8:
                 wide[...] = part.view(np.int8)
             else:
-                wide[:, :size] = part & _LOW[bits]
-                wide[:, size:] = part >> bits
+                wide[:, :size] = part & _LOW[run.bits]
+                wide[:, size:] = part >> run.bits
         return out
 
     def query(self, table: int, user: Floats) -> Query:
@@ -140,30 +168,33 @@ class RowFormat:
         With whole numbers below ``rowwise.exact_limit`` every partial sum stays an exact integer: an entry plus its
         offset, and that of a column in two-bit parts, is at most 63.
         """
-        bits, width, stored, _ = self._blocks[table]
-        if bits == 8:
-            return Query(user, None)
-        part = (stored.stop - stored.start) * 8 // (bits * _PARTS[bits])
-        vector = np.zeros(part * _PARTS[bits], np.float32)
-        vector[:width] = user
-        offset = np.float32(_ZERO[bits]) * vector.sum()
-        if bits == 6:
-            last = vector[3 * part :]
-            vector = np.concatenate([vector, 4.0 * last, 16.0 * last], dtype=np.float32)
-        return Query(vector, offset)
+        run, part, columns = self._tables[table]
+        offset = np.float32(_ZERO[run.bits]) * np.add.reduce(user)
+        if run.bits == 6:
+            first = run.columns.start
+            user = _spread(run, part, user)[columns.start - first : columns.stop - first]
+        return Query(columns, user, offset)
 
     def values(self, stored: NDArray[Any], table: int = 0) -> Floats:
         """Return the entries of one table, (n, width of the table), as float32."""
-        bits, width, where, _ = self._blocks[table]
-        part = stored[:, where]
-        if not self._packed:
-            return part.astype(np.float32)
-        return part.view(np.int8).astype(np.float32) if bits == 8 else unpack(part, width, bits)
+        run, part, _ = self._tables[table]
+        rows = stored[:, run.stored]
+        if run.bits < 8:
+            return unpack(rows, run.width, run.bits)[:, part]
+        return (rows.view(np.int8) if self.packed else rows)[:, part].astype(np.float32)
 
     def stranger(self, stored: NDArray[Any]) -> str | None:
         """Say which value no writer stores, if one is there; with -128 sums would not be exact."""
-        for table, block in enumerate(self._blocks if self.exact else ()):
-            bits = block.bits
-            if self.values(stored, table).min(initial=0.0) < -MOST[bits]:
-                return f"the value {-MOST[bits] - 1}, which no int{bits} table has"
+        for table, (run, _, _) in enumerate(self._tables if self.exact else ()):
+            if self.values(stored, table).min(initial=0.0) < -MOST[run.bits]:
+                return f"the value {-MOST[run.bits] - 1}, which no int{run.bits} table has"
         return None
+
+
+def _spread(run: _Run, part: slice, user: Floats) -> Floats:
+    """Return the factors of a run's widened columns in 6 bits: the last quarter stands in two-bit parts."""
+    size = -(-run.width // 4)
+    vector = np.zeros(4 * size, np.float32)
+    vector[part] = user
+    last = vector[3 * size :]
+    return np.concatenate([vector, 4.0 * last, 16.0 * last], dtype=np.float32)
