@@ -25,15 +25,14 @@ def structures(model: EdgeModel, only: tuple[str, ...] | None = None) -> dict[st
 
     Without a deep part there is nothing to cut.
     """
-    cuts: dict[str, Cut] = {ORIGINAL: lambda model, *_: model}
-    if model.mix.deep:
-        cuts |= _CUTS[model.net.config.size]
-    if only is None:
-        return cuts
-    for name in only:
+    cuts = _CUTS[model.net.config.size]
+    for name in only or ():
         if name not in cuts:
             raise ModelError(f"no cut {name!r} of this model; known: {', '.join(cuts)}")
-    return {name: cut for name, cut in cuts.items() if name in (ORIGINAL, *only)}
+    if not model.mix.deep:
+        cuts = {}
+    wanted = {name: cut for name, cut in cuts.items() if only is None or name in only}
+    return {ORIGINAL: lambda model, *_: model, **wanted}
 
 
 def _one(prune: Callable[..., EdgeModel], **knobs: int | float) -> Cut:
@@ -67,6 +66,22 @@ def _history(share: float) -> Cut:
     return cut
 
 
+def _heads(model: EdgeModel, dataset: Dataset, task: Task, steps: int, seed: int) -> EdgeModel:
+    half = max(1, model.net.config.heads // 2)
+    fewer: EdgeModel = prune_heads(model, dataset, task, heads=half, steps=steps, seed=seed)
+    return fewer
+
+
+def _narrow_fast(model: EdgeModel, dataset: Dataset, task: Task, steps: int, seed: int) -> EdgeModel:
+    fast: EdgeModel = distil_fast(model, dataset, task, steps=6 * steps, seed=seed)
+    return _width(0.5)(fast, dataset, task, steps, seed)
+
+
+def _longer(cut: Cut, times: int) -> Cut:
+    """Give a cut more steps of recovery: what it loses is more to learn again."""
+    return lambda model, dataset, task, steps, seed: cut(model, dataset, task, times * steps, seed)
+
+
 _CUTS: dict[str, dict[str, Cut]] = {
     "fast": {
         "feed-forward 1/2": _one(prune_feed_forward, keep=0.5),
@@ -79,15 +94,11 @@ _CUTS: dict[str, dict[str, Cut]] = {
     },
     "base": {
         "feed-forward 1/2": _one(prune_feed_forward, keep=0.5),
-        "heads 1/2": lambda model, dataset, task, steps, seed: prune_heads(
-            model, dataset, task, heads=max(1, model.net.config.heads // 2), steps=steps, seed=seed
-        ),
-        "width 3/4, feed-forward 1/2": _width(0.75, 0.5),
-        "one layer": _one(prune_layers, layers=1),
-        "as fast": _one(distil_fast),
-        "as fast, width 1/2": lambda model, dataset, task, steps, seed: _width(0.5)(
-            distil_fast(model, dataset, task, steps=steps, seed=seed), dataset, task, steps, seed
-        ),
+        "heads 1/2": _longer(_heads, 2),
+        "width 3/4, feed-forward 1/2": _longer(_width(0.75, 0.5), 3),
+        "one layer": _longer(_one(prune_layers, layers=1), 3),
+        "as fast": _longer(_one(distil_fast), 6),
+        "as fast, width 1/2": _narrow_fast,
     },
 }
 """By encoder."""

@@ -15,14 +15,14 @@ from hypothesis import strategies as st
 from tlrec_edge.quantize import Budget, CompressConfig, Cost, Target, compress
 from tlrec_edge.quantize.budget import parse_bytes
 from tlrec_edge.quantize.compress import SLOWER, served_bytes
-from tlrec_edge.quantize.recipes import ORIGINAL
+from tlrec_edge.quantize.recipes import ORIGINAL, STORES, structures
 
 from tlrec_edge.errors import BudgetError, ModelError
 from tlrec_edge.train import EdgeModel, adapt
 
 from . import train_fixtures
 
-LOOSE = CompressConfig(Budget(share=0.6), recovery_steps=20)
+LOOSE = CompressConfig(Budget(share=0.6), recovery_steps=20, only=("feed-forward 1/2", "width 1/2"))
 
 
 def clock(models: Sequence[EdgeModel]) -> list[Cost]:
@@ -106,13 +106,13 @@ def test_what_breaks_the_ranking_is_rejected_and_named(monkeypatch: pytest.Monke
         return replace(model, mix=replace(model.mix, deep=-model.mix.deep, interest=0.0, wide=0.0))
 
     monkeypatch.setitem(recipes._CUTS, "fast", {"spoilt": spoil})
-    found = compress(train_fixtures.model(), train_fixtures.dataset(), CompressConfig(Budget(share=0.95)))
+    found = compress(train_fixtures.model(), train_fixtures.dataset(), CompressConfig(Budget(share=0.9)))
     spoilt = next(point for point in found.points if point.name == "spoilt")
     assert not spoilt.chosen
-    assert "not 95.0%" in spoilt.why
-    assert spoilt.kept.low <= spoilt.kept.ratio < 0.95
+    assert "not 90.0%" in spoilt.why
+    assert spoilt.kept.low <= spoilt.kept.ratio < 0.9
     assert not [point for point in found.points if point.name.startswith("spoilt,")]
-    assert found.model.mix == train_fixtures.model().mix
+    assert found.model.mix.deep == train_fixtures.model().mix.deep
 
 
 def test_the_bound_is_below_the_ratio_and_whole_rows_keep_all() -> None:
@@ -147,14 +147,14 @@ def test_targets_and_sizes_bind() -> None:
 
 
 def test_time_runs_out_and_is_named() -> None:
-    found = compress(train_fixtures.model(), train_fixtures.dataset(), replace(LOOSE, minutes=1e-9))
-    late = [point for point in found.points if "not tried" in point.why]
-    assert [point.name for point in late] == ["feed-forward 1/2"]
-    assert found.model.about["compression"]["chosen"].startswith("int8")
+    found = compress(train_fixtures.model(), train_fixtures.dataset(), replace(LOOSE, minutes=1e-9, only=None))
+    late = {point.name for point in found.points if "not tried" in point.why}
+    assert late == set(structures(train_fixtures.model())) - {ORIGINAL}
+    assert found.model.about["compression"]["chosen"] in STORES
 
 
 def test_an_unknown_cut_is_one_line() -> None:
-    with pytest.raises(ModelError, match="no cut 'ears' of this model; known: as given, feed-forward 1/2"):
+    with pytest.raises(ModelError, match="no cut 'ears' of this model; known: feed-forward 1/2, history 1/2"):
         compress(train_fixtures.model(), train_fixtures.dataset(), replace(LOOSE, only=("ears",)))
 
 
