@@ -233,7 +233,7 @@ def test_entries_of_the_new_storage_are_needed(tmp_path: Path) -> None:
         (lambda m: m["model"].update({"taste": 5}), "taste table 5 wide of a block 4 wide"),
         (lambda m: m["tables"].pop("wide"), "'wide' is missing"),
         (lambda m: m.update({"tables": "int6"}), "tables = 'int6', expected one of int8, float32"),
-        (lambda m: m.pop("weights"), "has no entry 'tables'|has no entry 'weights'|tables = "),
+        (lambda m: m.pop("weights"), "has no entry 'weights'"),
     ):
         edit_manifest(tmp_path / "b", change)
         with pytest.raises(BundleError, match=message):
