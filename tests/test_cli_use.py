@@ -328,12 +328,15 @@ def test_recommend_wants_one_source(bundle: Path, tmp_path: Path) -> None:
     assert run(recommend, bundle, "--history", "i9", "--users", tmp_path / "u.csv").exit_code == 2
 
 
-@pytest.mark.parametrize("tables", ["int8", "float32"])
-def test_synth(tmp_path: Path, tables: str) -> None:
-    ok(synth, "--items", "0.5k", "--history-only", 50, "--dim", 16, "--tables", tables, "--out", tmp_path / "b")
+@pytest.mark.parametrize(
+    ("tables", "weights"), [("int8", "float32"), ("float32", "float32"), ("int6", "int8"), ("int4", "float32")]
+)
+def test_synth(tmp_path: Path, tables: str, weights: str) -> None:
+    kinds = ("--tables", tables, "--weights", weights)
+    ok(synth, "--items", "0.5k", "--history-only", 50, "--dim", 16, *kinds, "--out", tmp_path / "b")
     bundle = Bundle.open(tmp_path / "b", verify="full")
     assert (bundle.shape.candidates, bundle.shape.items) == (500, 550)
-    columns, indptr = bundle.array("wide_columns"), bundle.array("wide_indptr")
+    columns, indptr = bundle.array("wide_columns").astype(int), bundle.array("wide_indptr")
     for row in range(550):
         assert (np.diff(columns[indptr[row] : indptr[row + 1]]) > 0).all()
     with Recommender.open(tmp_path / "b") as rec:
@@ -341,7 +344,7 @@ def test_synth(tmp_path: Path, tables: str) -> None:
         scores = rec.score(["SKU00000003", "SKU00000520"], found.items)
         assert np.abs(scores - found.scores).max() <= (0 if rec.exact else 1e-6)
     before = {file.name: file.read_bytes() for file in (tmp_path / "b").glob("*.npy")}
-    ok(synth, "--items", 500, "--history-only", 50, "--dim", 16, "--tables", tables, "--out", tmp_path / "b")
+    ok(synth, "--items", 500, "--history-only", 50, "--dim", 16, *kinds, "--out", tmp_path / "b")
     assert before == {file.name: file.read_bytes() for file in (tmp_path / "b").glob("*.npy")}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -14,7 +15,8 @@ import pytest
 import torch
 from tlrec_edge.export import IR_VERSION, OPSET, ExportConfig, Parity, encoder_graph, export_bundle, item_tower_graph
 from tlrec_edge.export import bundle as bundle_module
-from tlrec_edge.quantize import quantize_tables
+from tlrec_edge.quantize import TableBits, quantize_tables, quantize_wide
+from tlrec_edge.quantize.compress import served_bytes
 
 from tlrec_edge import History, Recommender
 from tlrec_edge.data.task import make_tasks
@@ -26,6 +28,7 @@ from tlrec_edge.train.contenders import open_contender
 from tlrec_edge.train.evaluate import model_entry
 from tlrec_edge.train.model import PAD
 from tlrec_edge.train.served import history_of
+from tlrec_edge.train.stored import storage, stored_arrays
 
 from . import train_fixtures
 
@@ -34,12 +37,23 @@ CASES = [
     ("finetune", "base", "int8"),
     ("scratch", "fast", "float32"),
     ("finetune", "fast", "float32"),
+    ("finetune", "fast", "int6"),
+    ("finetune", "base", "int4"),
+    ("finetune", "fast", "mixed"),
+    ("scratch", "fast", "weights"),
 ]
+TABLES: dict[str, Callable[[EdgeModel], EdgeModel]] = {
+    "float32": lambda model: model,
+    "int8": quantize_tables,
+    "int6": lambda model: quantize_tables(model, 6),
+    "int4": lambda model: quantize_wide(quantize_tables(model, 4)),
+    "mixed": lambda model: quantize_wide(quantize_tables(model, TableBits(4, 6, 8, 4))),
+    "weights": quantize_wide,
+}
 
 
 def model_of(mode: str, size: str, tables: str) -> EdgeModel:
-    model = train_fixtures.model(mode, size)
-    return quantize_tables(model) if tables == "int8" else model
+    return TABLES[tables](train_fixtures.model(mode, size))
 
 
 @cache
@@ -77,9 +91,9 @@ def test_the_float_path_is_the_torch_model(folder: Path, mode: str, size: str, t
     assert parity.users == 64
 
 
-@pytest.mark.parametrize(("mode", "size"), [("finetune", "fast"), ("finetune", "base")])
-def test_the_exact_path_keeps_its_stated_bound(folder: Path, mode: str, size: str) -> None:
-    path, parity = exported(mode, size, "int8", folder)
+@pytest.mark.parametrize(("size", "tables"), [("fast", "int8"), ("base", "int8"), ("base", "int4"), ("fast", "mixed")])
+def test_the_exact_path_keeps_its_stated_bound(folder: Path, size: str, tables: str) -> None:
+    path, parity = exported("finetune", size, tables, folder)
     users = np.arange(240, dtype=np.int32)
     with Recommender.open(path) as rec, Recommender.open(path, exact=False) as floats:
         assert rec.exact
@@ -92,8 +106,9 @@ def test_the_exact_path_keeps_its_stated_bound(folder: Path, mode: str, size: st
     assert parity.exact_rms_share < 0.01
 
 
-def test_a_pair_scores_the_same_alone_and_in_any_batch(folder: Path) -> None:
-    path, _ = exported("finetune", "fast", "int8", folder)
+@pytest.mark.parametrize("tables", ["int8", "int6", "mixed"])
+def test_a_pair_scores_the_same_alone_and_in_any_batch(folder: Path, tables: str) -> None:
+    path, _ = exported("finetune", "fast", tables, folder)
     data = train_fixtures.dataset()
     items = [name for name in data.items if name[0] == "s"]
     with Recommender.open(path) as rec:
@@ -103,6 +118,28 @@ def test_a_pair_scores_the_same_alone_and_in_any_batch(folder: Path) -> None:
         assert whole[::-1].tolist() == rec.score(history, items[::-1]).tolist()
         found = rec.recommend(history, len(rec), exclude=None)
         assert found.scores.tolist() == rec.score(history, list(found.items)).tolist()
+
+
+@pytest.mark.parametrize("tables", TABLES)
+def test_what_is_served_is_counted_and_named(folder: Path, tables: str) -> None:
+    mode, size = next((mode, size) for mode, size, kind in CASES if kind == tables)
+    path, _ = exported(mode, size, tables, folder)
+    model = model_of(mode, size, tables)
+    arrays = stored_arrays(model)
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(np.load(path / f"{name}.npy"), array)
+    encoder = sum(parameter.numel() * 4 for parameter in model.net.encoder.parameters())
+    assert served_bytes(model) == sum(array.nbytes for array in arrays.values()) + encoder
+    named = json.loads((path / "manifest.json").read_text("utf-8"))["tables"]
+    assert named == (tables if tables in ("int8", "float32") else vars(storage(model)))
+
+
+@pytest.mark.parametrize("tables", ["int6", "mixed"])
+def test_weights_of_parts_may_change_after_quantization(tmp_path: Path, tables: str) -> None:
+    model = model_of("finetune", "fast", tables)
+    mix = replace(model.mix, deep=0.7, wide=2.5, rest=1.5, interest=0.3)
+    parity = export_bundle(replace(model, mix=mix), train_fixtures.dataset(), tmp_path / "b")
+    assert parity.max_error <= 1e-4
 
 
 @pytest.mark.parametrize("size", ["fast", "base"])
@@ -142,8 +179,9 @@ def test_the_item_tower_gives_the_content_vectors(folder: Path) -> None:
         np.testing.assert_allclose(candidate, wanted[1].numpy() * model.mix.deep, atol=1e-5)  # as it is scored
 
 
-def test_an_item_added_later_scores_like_its_like(folder: Path) -> None:
-    path, _ = exported("finetune", "fast", "int8", folder)
+@pytest.mark.parametrize("tables", ["int8", "mixed"])
+def test_an_item_added_later_scores_like_its_like(folder: Path, tables: str) -> None:
+    path, _ = exported("finetune", "fast", tables, folder)
     data = train_fixtures.dataset()
     like = {taste: {"title": f"{taste} no 90 for home", "category": taste} for taste in train_fixtures.TASTES}
     with Recommender.open(path) as rec:
@@ -157,8 +195,9 @@ def test_an_item_added_later_scores_like_its_like(folder: Path) -> None:
     assert np.mean(wins) > 0.75
 
 
-def test_stored_users_score_as_their_histories(folder: Path) -> None:
-    path, _ = exported("finetune", "fast", "int8", folder)
+@pytest.mark.parametrize("tables", ["int8", "mixed"])
+def test_stored_users_score_as_their_histories(folder: Path, tables: str) -> None:
+    path, _ = exported("finetune", "fast", tables, folder)
     data = train_fixtures.dataset()
     task = make_tasks(data, ("small",)).final
     names = [data.items[row] for row in task.candidates]

@@ -18,7 +18,7 @@ from tlrec_edge.packing import KINDS, RowFormat, pack, packed_width, unpack
 from tlrec_edge.rowwise import MOST, exact_limit, quantize_rows, quantize_sparse
 
 from . import bundle_factory
-from .test_bundle import edit_manifest, replace_array
+from .test_bundle import edit_manifest, replace_array, replace_file, use
 
 finite = st.floats(-1e6, 1e6, width=32)
 some_vectors = arrays.arrays(np.float32, st.tuples(st.integers(1, 5), st.integers(0, 9)), elements=finite)
@@ -61,7 +61,7 @@ def test_an_entry_is_off_by_half_a_scale_or_by_what_is_clipped(vectors: np.ndarr
     step = scale.astype(np.float64)[:, None]
     error = np.abs(rows * step - vectors)
     beyond = np.abs(vectors) - MOST[bits] * step
-    assert (error <= np.maximum(step * 0.5001, beyond * 1.001) + 1e-6).all()
+    assert (error <= np.maximum(step * 0.5001, beyond * 1.0001) + 1e-30).all()
     largest = np.abs(vectors).max(1, initial=0.0).astype(np.float64)
     unclipped = largest / MOST[bits] / 2 * 1.01 + 1e-6
     assert ((error**2).sum(1) <= vectors.shape[1] * unclipped**2 * 1.01).all()
@@ -91,7 +91,7 @@ def test_sparse_weights_are_off_by_half_a_scale(data: st.DataObject, rows: int) 
     values = data.draw(arrays.arrays(np.float32, int(indptr[-1]), elements=st.floats(-100, 100, width=32)))
     entries, scale = quantize_sparse(values, indptr)
     step = np.repeat(scale.astype(np.float64), lengths)
-    assert (np.abs(entries * step - values) <= step * 0.51 + 1e-6).all()
+    assert (np.abs(entries * step - values) <= step * 0.501).all()
     assert (entries.dtype, scale.shape) == (np.int8, (rows,))
 
 
@@ -148,7 +148,6 @@ def test_it_says_what_it_holds(path: Path) -> None:
     kinds = STORED[path.name]
     assert bundle.manifest["tables"] == vars(kinds)
     assert bundle.shape.tables == kinds
-    assert str(kinds) in f"tables {bundle.shape.tables}"
     assert bundle.array("wide_columns").dtype == (np.uint16 if kinds.wide == "int8" else np.int32)
     half = kinds.history not in ("int8", "float32")
     assert bundle.array("history_scale").dtype == (np.float16 if half else np.float32)
@@ -233,12 +232,41 @@ def test_entries_of_the_new_storage_are_needed(tmp_path: Path) -> None:
         (lambda m: m["model"].update({"taste": 5}), "taste table 5 wide of a block 4 wide"),
         (lambda m: m["tables"].pop("wide"), "'wide' is missing"),
         (lambda m: m.update({"tables": "int6"}), "tables = 'int6', expected one of int8, float32"),
-        (lambda m: m.pop("weights"), "has no entry 'tables'|has no entry 'weights'|tables = "),
+        (lambda m: m.pop("weights"), "has no entry 'weights'"),
     ):
         edit_manifest(tmp_path / "b", change)
         with pytest.raises(BundleError, match=message):
             Bundle.open(tmp_path / "b")
         bundle_factory.build(tmp_path / "b", storage=STORED["int6"])
+
+
+def test_kinds_are_told_shortly() -> None:
+    assert str(Storage("int8", "int8", "int8", "int8")) == "int8"
+    assert str(STORED["int6"]) == "int6"
+    assert str(STORED["int4"]) == "int4, wide int8"
+    assert str(STORED["mixed"]) == "history int6, candidate int4, taste_in int8, taste int8, wide int8"
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # numpy's, on the way to the error
+@pytest.mark.parametrize(
+    "name",
+    ["history_rows", "candidate_rows", "taste_rows", "candidate_scale", "wide_columns", "wide_values", "wide_scale"],
+)
+def test_whatever_a_byte_becomes_it_is_our_error_or_a_number(tmp_path: Path, name: str) -> None:
+    bundle_factory.build(tmp_path / "b", storage=STORED["mixed"], users=["ann", "bob"])
+    rng = np.random.default_rng(0)
+    content = (tmp_path / "b" / f"{name}.npy").read_bytes()
+    for trial in range(12):
+        damaged = bytearray(content)
+        at = int(rng.integers(len(content) if trial % 2 else min(128, len(content))))
+        damaged[at : at + 1 + trial % 8] = rng.bytes(1 + trial % 8)
+        replace_file(tmp_path / "b", f"{name}.npy", bytes(damaged))
+        for verify in ("full", "size"):
+            try:
+                messages = use(Recommender.open(tmp_path / "b", verify=verify))
+            except BundleError as error:
+                messages = [str(error)]
+            assert not [message for message in messages if "\n" in message]
 
 
 def test_columns_are_short_where_they_can_be() -> None:

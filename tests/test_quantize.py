@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
-from tlrec_edge.quantize import prune_feed_forward, quantize_tables
+from tlrec_edge.quantize import TableBits, prune_feed_forward, quantize_tables, quantize_wide
 from tlrec_edge.quantize.compress import served_bytes
 
 from tlrec_edge.data.task import make_tasks
@@ -58,6 +59,51 @@ def test_int8_tables_move_scores_by_little(size: str) -> None:
     assert 0 < np.abs(cut - whole).max() < 0.05 * spread(whole)
     assert served_bytes(quantize_tables(model)) < served_bytes(model)
     np.testing.assert_array_equal(scores(quantize_tables(quantize_tables(model))), cut)
+
+
+def test_fewer_bits_are_smaller_and_further_off() -> None:
+    model = train_fixtures.model()
+    whole = scores(model)
+    cut = [quantize_tables(model, bits) for bits in (8, 6, 4)]
+    off = [np.abs(scores(small) - whole).max() / spread(whole) for small in cut]
+    assert off == sorted(off)
+    assert off[1] < 0.2
+    sizes = [served_bytes(small) for small in (model, *cut, quantize_wide(cut[2]))]
+    assert sizes == sorted(sizes, reverse=True)
+    assert len(set(sizes)) == 5
+    np.testing.assert_array_equal(scores(quantize_tables(cut[2], TableBits(6, 6, 6, 6))), scores(cut[1]))
+    with pytest.raises(ValueError, match="taste = 5 bits, expected one of 8, 6, 4"):
+        TableBits(taste=5)
+
+
+def test_quantized_weights_are_what_the_model_scores_with() -> None:
+    model = train_fixtures.model()
+    model = replace(model, own=model.wide * np.float32(0.3), mix=replace(model.mix, wide=1.7, own=0.6))
+    small = quantize_wide(model)
+    served, cut = model.served_wide.toarray(), small.served_wide.toarray()
+    step = np.abs(served).max(1, keepdims=True) / 127
+    assert np.abs(cut - served).max() > 0
+    assert (np.abs(cut - served) <= step * 0.51).all()
+    assert small.wide_codes is not None
+    assert not (small.wide_codes.entries == 0).any()
+    assert 0 < np.abs(scores(small) - scores(model)).max() < 0.02 * spread(scores(model))
+    again = quantize_wide(small)
+    np.testing.assert_array_equal(again.served_wide.toarray(), cut)
+    np.testing.assert_array_equal(scores(again), scores(small))
+
+
+@pytest.mark.parametrize("bits", [8, 6, 4])
+def test_quantized_models_are_kept_in_a_folder(tmp_path: Path, bits: int) -> None:
+    small = quantize_wide(quantize_tables(train_fixtures.model(), bits))
+    small.save(tmp_path / "model")
+    found = EdgeModel.load(tmp_path / "model")
+    assert found.tables is not None
+    assert small.tables is not None
+    assert [(t.bits, t.scale.dtype) for t in vars(found.tables).values()] == [
+        (t.bits, t.scale.dtype) for t in vars(small.tables).values()
+    ]
+    np.testing.assert_array_equal(scores(found), scores(small))
+    assert served_bytes(found) == served_bytes(small)
 
 
 @pytest.mark.parametrize("size", ["fast", "base"])

@@ -96,7 +96,10 @@ class Storage:
         return self.history in PLAIN and self == Storage.read(self.history)
 
     def __str__(self) -> str:
-        return self.history if self.plain else ", ".join(f"{name} {kind}" for name, kind in vars(self).items())
+        rows = {self.history, self.candidate, self.taste_in, self.taste}
+        if len(rows) > 1:
+            return ", ".join(f"{name} {kind}" for name, kind in vars(self).items())
+        return self.history if self.wide == "float32" else f"{self.history}, wide {self.wide}"
 
 
 @dataclass(frozen=True)

@@ -177,6 +177,8 @@ class RowFormat:
 
     def values(self, stored: NDArray[Any], table: int = 0) -> Floats:
         """Return the entries of one table, (n, width of the table), as float32."""
+        if not self.packed and len(self._tables) == 1:
+            return stored.astype(np.float32)
         run, part, _ = self._tables[table]
         rows = stored[:, run.stored]
         if run.bits < 8:

@@ -58,9 +58,10 @@ def scale_dtype(scale: Floats) -> np.dtype[Any]:
 
 
 def usable(scale: Floats, dtype: np.dtype[Any]) -> Scales:
-    """Return scales in a dtype; one that is zero there is 1, as its row is zero."""
+    """Return scales in a dtype, rounded up so that nothing is clipped by it; 1 for that of a row of zeros."""
     stored: Scales = scale.astype(dtype)
-    return np.where(stored > 0, stored, stored.dtype.type(1.0))
+    stored = np.where(stored < scale, np.nextafter(stored, dtype.type(np.inf)), stored)
+    return np.where(stored > 0, stored, dtype.type(1.0))
 
 
 def _clipped(vectors: Floats, largest: Floats, bits: int, dtype: np.dtype[Any]) -> Scales:

@@ -37,12 +37,12 @@ class StateBuilder:
         if self._taste is not None:
             self._taste_width = self._taste[0].shape[1] if shape.taste is None else shape.taste
             self._taste_format = shape.taste_format(self._taste_width)
-        deep, wide, rest = map(np.float32, bundle.scoring.weights)
-        self._deep_weight, self._wide_weight, self._rest_weight = deep, wide, rest
+        self._deep_weight, self._wide_weight, self._rest_weight = map(np.float32, bundle.scoring.weights)
         self._position_bias, self._event_bias = array("position_bias"), array("event_bias")
         self._age_bias = array("age_bias")
         scale, limit = bundle.scoring.scale, bundle.scoring.limit
         self._scale = np.float32(scale[0]), np.float32(scale[1])
+        self._deep_step = self._scale[0] * self._deep_weight
         self._limit = np.float32(limit[0]), np.float32(limit[1])
         self._bundle = bundle
 
@@ -67,8 +67,9 @@ class StateBuilder:
         deep = self._encode(catalogue.history_vectors(rows[tail]), log_weight)
         recent, seen = _distinct(rows[known], self.shape.max_history)
         recent = recent[recent < self.shape.items]
-        columns, values = _sum_rows(*self._wide, self._wide_scale, recent)
-        wide = columns, values * self._wide_weight
+        wide = _sum_rows(*self._wide, self._wide_scale, recent)
+        if self._wide_weight != 1.0:
+            wide = wide[0], wide[1] * self._wide_weight
         return self._state(deep, self._interest(recent), wide, seen), len(rows) - len(known)
 
     def from_user_row(self, row: int) -> UserState:
@@ -93,7 +94,7 @@ class StateBuilder:
         deep = np.clip(rounded, -most, most)
         interest = np.clip(interest_rounded, -interest_most, interest_most)
         clipped = bool((deep != rounded).any() or (interest != interest_rounded).any())
-        return UserState(deep, interest, deep_scale * self._deep_weight, interest_scale, *wide, seen, clipped)
+        return UserState(deep, interest, self._deep_step, interest_scale, *wide, seen, clipped)
 
     def _encode(self, vectors: Floats, log_weight: Floats) -> Floats:
         # Always batch 1 and full length, so that a user's vector does not depend on who else asks.

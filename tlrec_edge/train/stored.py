@@ -25,7 +25,8 @@ def storage(model: EdgeModel) -> Storage:
 
 def part_weights(model: EdgeModel) -> dict[str, float]:
     """Return the manifest's ``weights``: what the runtime multiplies parts with whose scales are stored bare."""
-    return {"deep": model.mix.deep, "wide": model.mix.wide, "rest": model.mix.rest}
+    wide = 1.0 if model.wide_codes is None else model.mix.wide  # float32 weights are stored summed, under both weights
+    return {"deep": model.mix.deep, "wide": wide, "rest": model.mix.rest}
 
 
 def stored_arrays(model: EdgeModel) -> Arrays:
