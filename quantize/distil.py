@@ -142,8 +142,8 @@ def distil_fast(model: EdgeModel, dataset: Dataset, task: Task, steps: int = 200
     """Return a ``fast`` model that scores like this ``base`` one, on its tables.
 
     Only the encoder and the attention biases are new; items, linear parts, bias and mix stay. It comes close to
-    ``base``, not above a ``fast`` model trained by itself (``examples/structure``). Raises ModelError where the model is
-    ``fast`` already.
+    ``base``, not above a ``fast`` model trained by itself (``examples/structure``). Raises ModelError where the model
+    is ``fast`` already.
     """
     config = model.net.config
     if config.size == "fast":
