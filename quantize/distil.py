@@ -141,8 +141,9 @@ def _mean(loss: ScoreLoss, model: EdgeModel, targets: list[Target]) -> float:
 def distil_fast(model: EdgeModel, dataset: Dataset, task: Task, steps: int = 2000, seed: int = 0) -> EdgeModel:
     """Return a ``fast`` model that scores like this ``base`` one, on its tables.
 
-    Only the encoder and the attention biases are new; items, linear parts, bias and mix stay. Raises ModelError where
-    the model is ``fast`` already.
+    Only the encoder and the attention biases are new; items, linear parts, bias and mix stay. It comes close to
+    ``base``, not above a ``fast`` model trained by itself (``examples/structure``). Raises ModelError where the model
+    is ``fast`` already.
     """
     config = model.net.config
     if config.size == "fast":
