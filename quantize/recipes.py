@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from tlrec_edge.quantize.distil import distil, distil_fast
 from tlrec_edge.quantize.graphs import quantize_graphs
-from tlrec_edge.quantize.prune import prune_feed_forward, prune_heads, prune_history, prune_layers
+from tlrec_edge.quantize.prune import prune_feed_forward, prune_heads, prune_layers
 from tlrec_edge.quantize.tables import quantize_tables, quantize_wide
 from tlrec_edge.quantize.width import prune_width
 
@@ -57,15 +57,6 @@ def _width(share: float, feed_forward: float = 1.0) -> Cut:
     return cut
 
 
-def _history(share: float) -> Cut:
-    def cut(model: EdgeModel, dataset: Dataset, task: Task, steps: int, seed: int) -> EdgeModel:
-        length = max(1, round(model.net.config.history * share))
-        shorter: EdgeModel = prune_history(model, dataset, task, history=length, steps=steps, seed=seed)
-        return shorter
-
-    return cut
-
-
 def _heads(model: EdgeModel, dataset: Dataset, task: Task, steps: int, seed: int) -> EdgeModel:
     half = max(1, model.net.config.heads // 2)
     fewer: EdgeModel = prune_heads(model, dataset, task, heads=half, steps=steps, seed=seed)
@@ -85,7 +76,6 @@ def _longer(cut: Cut, times: int) -> Cut:
 _CUTS: dict[str, dict[str, Cut]] = {
     "fast": {
         "feed-forward 1/2": _one(prune_feed_forward, keep=0.5),
-        "history 1/2": _history(0.5),
         "width 3/4": _width(0.75),
         "width 1/2": _width(0.5),
         "width 1/2, feed-forward 1/2": _width(0.5, 0.5),
@@ -101,7 +91,7 @@ _CUTS: dict[str, dict[str, Cut]] = {
         "as fast, width 1/2": _narrow_fast,
     },
 }
-"""By encoder."""
+"""By encoder. A shorter history is not among them: it gains little and costs most (see examples/structure)."""
 
 
 def _packed(bits: int) -> Callable[[EdgeModel], EdgeModel]:

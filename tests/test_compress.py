@@ -156,7 +156,7 @@ def test_time_runs_out_and_is_named() -> None:
 
 
 def test_an_unknown_cut_is_one_line() -> None:
-    with pytest.raises(ModelError, match="no cut 'ears' of this model; known: feed-forward 1/2, history 1/2"):
+    with pytest.raises(ModelError, match="no cut 'ears' of this model; known: feed-forward 1/2, width 3/4"):
         compress(train_fixtures.model(), train_fixtures.dataset(), replace(LOOSE, only=("ears",)))
 
 
