@@ -25,6 +25,8 @@ from . import train_fixtures
 ODD = ("two words", 'say "hi"', "a,b", "🛒🎁", "x" * 10_000, "[bold]", "用户", "'; drop--", "007", " lead")
 
 
+FEW = ("--only", "feed-forward 1/2")
+"""One cut is enough where the search is not what is tested."""
 PROGRESS = re.compile(r"(pretrain|adapt|evaluate|compress|export): ")
 
 
@@ -72,7 +74,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ok("pretrain", path / "ds", "--domains", "big", "--epochs", 3, "--out", path / "source")
     adapted = ("--domain", "small", "--from", path / "source", "--mode", "finetune", "--epochs", 2)
     ok("adapt", path / "ds", *adapted, "--out", path / "model")
-    ok("compress", path / "model", path / "ds", "--domain", "small", "--out", path / "light", "--budget", 0.5)
+    ok("compress", path / "model", path / "ds", "--domain", "small", "--out", path / "light", "--budget", 0.5, *FEW)
     ok("export", path / "light", path / "ds", "--domain", "small", "--out", path / "bundle", "--with-users")
     return path
 
@@ -211,7 +213,7 @@ def test_only_items_never_sold_are_a_target_too(tmp_path: Path) -> None:
         "--out",
         tmp_path / "m",
     )
-    ok("compress", tmp_path / "m", tmp_path / "ds", "--domain", "small", "--out", tmp_path / "light")
+    ok("compress", tmp_path / "m", tmp_path / "ds", "--domain", "small", "--out", tmp_path / "light", *FEW)
     ok("export", tmp_path / "light", tmp_path / "ds", "--domain", "small", "--out", tmp_path / "b")
     found = json.loads(ok("recommend", tmp_path / "b", "--history", "b1,b5,b9", "-k", 5, "--json").stdout)["items"]
     assert sum(int(row["item"][1:]) % 4 == 1 for row in found) >= 4
@@ -386,7 +388,7 @@ def test_one_user_or_one_item_is_a_result_or_one_line(tmp_path: Path, rows: list
             refused(*command)
             assert not Path(str(command[-1])).exists()
     ok("adapt", tmp_path / "ds", "--domain", "all", "--mode", "scratch", "--epochs", 1, "--out", tmp_path / "m")
-    ok("compress", tmp_path / "m", tmp_path / "ds", "--domain", "all", "--out", tmp_path / "light")
+    ok("compress", tmp_path / "m", tmp_path / "ds", "--domain", "all", "--out", tmp_path / "light", *FEW)
     ok("export", tmp_path / "light", tmp_path / "ds", "--domain", "all", "--out", tmp_path / "b")
     assert json.loads(ok("recommend", tmp_path / "b", "--history", "u", "-k", 1, "--json").stdout)["items"]
 
