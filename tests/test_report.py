@@ -51,7 +51,7 @@ def results(name: str = "name") -> dict[str, Any]:
     quality = {"ndcg@10": 0.2, "ndcg@10.se": 0.01, "ndcg@10.by_user": 0.21, "hr@10": 0.3, "mrr@10": 0.1, "auc": 0.7}
     lift = {"of": name, "over": "popularity", "ndcg@10": 0.02, "se": 0.005, "low": 0.01, "high": 0.03, "verdict": name}
     other = {"over.ndcg@10": 0.1, "over.ndcg@10.se": 0.01}
-    step = {"step": name, "ndcg@10": 0.2, "ratio": 0.99, "se": 0.01, "bytes": 2_000_000, "kept": False, "why": name}
+    step = {"step": name, "value": 0.2, "ratio": 0.99, "se": 0.01, "bytes": 2_000_000, "kept": False, "why": name}
     times = {"p50": 20.0, "p90": 30.0, "p99": 90.0, "p99.9": 4000.0, "max": 1e6}
     line = {"name": name, "ndcg@10": 0.2, "ndcg@10.se": 0.01}
     shape = {"scenario": "single-stream", "state": "encoded", "shape": "100 candidates", "scored": 100, "qps": 5e4}
@@ -81,7 +81,7 @@ def results(name: str = "name") -> dict[str, Any]:
             {"share": 1.0, "users": 99, "rows": 400, "lines": [line], "lift": None},
         ],
         "sizes": [{"name": name, "bytes": 1234}],
-        "compression": [step, {**step, "kept": True, "se": 0}],
+        "compression": [step, {**step, "kept": True, "se": 0, "us": {"p50": 61.0}, "front": True}],
         "parity": {"max_error": 3e-6, "top10_overlap": 1.0, "exact_error": 0.004, name: name},
         "bench": {
             "rows": [{**shape, "latency_us": times}],
@@ -107,11 +107,11 @@ def html() -> str:
 
 def test_every_part_is_there(html: str) -> None:
     page = Page(html)
-    assert page.tags.count("svg") == 10
+    assert page.tags.count("svg") == 11
     for words in (
         "0.2000",
         "+0.0200",
-        "rejected",
+        "chosen",
         "3e-06",
         "1,000,000",
         "not readable here",

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tlrec_edge.quantize import CompressConfig, quantize_tables
+from tlrec_edge.quantize import Budget, CompressConfig, quantize_tables
 
 from tlrec_edge.data.task import make_tasks
 from tlrec_edge.errors import ModelError
@@ -113,8 +113,11 @@ def test_content_gives_a_vector_to_an_item_without_id() -> None:
         (lambda: ModelConfig(feed_forward=0), "not 0"),
         (lambda: FitConfig(batch=0), "batch must be at least 1"),
         (lambda: FitConfig(epochs=-1), "epochs must be 0 or more"),
-        (lambda: CompressConfig(budget=0), r"budget must lie in \(0, 1\]"),
-        (lambda: CompressConfig(keep=1.5), r"keep must lie in \(0, 1\]"),
+        (lambda: CompressConfig(Budget(share=0)), "more than 0 and at most 100 %"),
+        (lambda: CompressConfig(Budget(k=0)), "looks at 1 item or more, not 0"),
+        (lambda: CompressConfig(minutes=0), "minutes must be above 0, not 0"),
+        (lambda: CompressConfig(machine="mars"), "machine must be one of this, avx2, avx512-vnni, arm64"),
+        (lambda: CompressConfig(recovery_steps=-1), "recovery_steps must be at least 0"),
         (lambda: TrainConfig(size="huge"), "size must be one of"),
         (lambda: TrainConfig(epochs=-1), "epochs must be at least 0"),
         (lambda: TrainConfig(rate=0.0), "rate must be above 0"),
