@@ -25,7 +25,7 @@ class Budget:
 
     def __post_init__(self) -> None:
         if not 0 < self.share <= 1:
-            raise ValueError(f"a budget keeps more than 0 and at most 100 % of a metric, not {self.share:g}")
+            raise ValueError(f"a budget keeps more than 0 and at most 100 % of a metric, not {100 * self.share:g} %")
         if self.k < 1:
             raise ValueError(f"a metric looks at 1 item or more, not {self.k}")
 
@@ -37,7 +37,8 @@ class Budget:
         try:
             value = float(share.strip().removesuffix("%")) / (100 if share.strip().endswith("%") else 1)
         except ValueError:
-            raise ValueError(f"{text!r} is no budget: write it as ndcg@10>=99.5%") from None
+            known = ", ".join(METRICS)
+            raise ValueError(f"{text!r} is no budget: write it as ndcg@10>=99.5%; metrics: {known}") from None
         return cls(metric, int(k), value)
 
     @property
@@ -60,7 +61,7 @@ class Target:
     def parse(cls, text: str) -> Target:
         """Read ``p50|p90|p99<=NUMBER us|ms``. Raises ValueError."""
         found = _TARGET.fullmatch(text.strip())
-        if not found:
+        if not found or not float(found[2]) > 0:
             raise ValueError(f"{text!r} is no target: write it as p99<=1ms")
         percentile, number, unit = found.groups()
         return cls(percentile, float(number) * _MICROSECONDS[unit])
@@ -72,7 +73,7 @@ class Target:
 def parse_bytes(text: str) -> int:
     """Read 5MB, 600kB, 1.5MiB or a plain number. Raises ValueError."""
     found = _BYTES.fullmatch(text.strip())
-    if not found:
+    if not found or not float(found[1]) > 0:
         raise ValueError(f"{text!r} is no size: write it as 5MB")
     number, prefix, binary = found.groups()
     return int(float(number) * (1024 if binary else 1000) ** _POWERS[prefix])

@@ -16,7 +16,7 @@ from tlrec_edge.quantize.resume import Shelf
 
 from tlrec_edge.data.dataset import Dataset
 from tlrec_edge.data.task import Tasks, make_tasks
-from tlrec_edge.errors import BudgetError
+from tlrec_edge.errors import BudgetError, ModelError
 from tlrec_edge.metrics import measured
 from tlrec_edge.train.artifact import EdgeModel
 from tlrec_edge.train.stored import stored_arrays
@@ -127,6 +127,8 @@ def compress(
     a folder of another search.
     """
     config = config or CompressConfig()
+    if model.tables is not None or model.wide_codes is not None:
+        raise ModelError("the model was compressed already: give the one it was made from")
     if config.target is not None and clock is None:
         raise BudgetError("a latency target needs a clock: use `tlrec-edge compress`, which has one")
     tasks = tasks or make_tasks(dataset, tuple(model.about["domains"]), model.about.get("fold"))
@@ -150,7 +152,7 @@ def compress(
             label = store if name == ORIGINAL else f"{name}, {store}"
             trials.append(replace(_judged(label, pack(smaller), judge, config.budget), store=store))
     if clock is not None:
-        trials = _timed(trials, clock, say)
+        trials = _timed(trials, clock, config, say)
     return _choose(trials, judge, dataset, tasks, config, dict(about_machine or {}))
 
 
@@ -162,8 +164,11 @@ def _judged(name: str, model: EdgeModel, judge: Judge, budget: Budget) -> _Trial
     return _Trial(name, model, kept, Cost(served_bytes(model)), fault)
 
 
-def _timed(trials: list[_Trial], clock: Clock, say: Callable[[str], None]) -> list[_Trial]:
-    """Measure the smallest within the budget as bundles, and reject what is slower than the original here."""
+def _timed(trials: list[_Trial], clock: Clock, config: CompressConfig, say: Callable[[str], None]) -> list[_Trial]:
+    """Measure the smallest within the budget as bundles, and reject what is slower than the original here.
+
+    A target says what is too slow by itself; of another machine nothing is known but the bytes.
+    """
     sound = [trials[0]]
     for store in ("", *STORES):
         of_store = (trial for trial in trials[1:] if trial.fault is None and trial.store == store)
@@ -174,11 +179,13 @@ def _timed(trials: list[_Trial], clock: Clock, say: Callable[[str], None]) -> li
     rest = costs[ORIGINAL].bytes - trials[0].cost.bytes  # what every bundle holds beside tables, weights and encoder
     timed = []
     for trial in trials:
-        cost = costs.get(trial.name, Cost(trial.cost.bytes + rest))
+        cost, timed_here = costs.get(trial.name, Cost(trial.cost.bytes + rest)), trial.name in costs
         fault = trial.fault
-        if fault is None and not cost.us:
+        if fault is None and not timed_here:
             fault = f"keeps the budget, larger than {TIMED} of its kind that do: not timed"
-        if fault is None and cost.us["p50"] > SLOWER * first:
+        if config.machine != "this":
+            cost = Cost(cost.bytes)
+        elif fault is None and config.target is None and cost.us["p50"] > SLOWER * first:
             fault = f"{cost.us['p50'] / first:.2f}x slower than the original on this CPU"
         timed.append(replace(trial, cost=cost, fault=fault))
     return timed
@@ -233,11 +240,12 @@ def _too_much(cost: Cost, config: CompressConfig) -> list[str]:
 def _front(trials: Sequence[_Trial]) -> set[str]:
     """Name the trials that no other beats in what is kept, bytes and latency at once."""
     tried = [trial for trial in trials if np.isfinite(trial.kept.ratio)]
+    if any(trial.cost.us for trial in tried):  # what was not timed has estimated bytes
+        tried = [trial for trial in tried if trial.cost.us]
     cost = np.array([(-t.kept.ratio, t.cost.bytes, t.cost.us.get("p50", 0.0)) for t in tried])
-    timed = [bool(t.cost.us) for t in tried]
     names = set()
     for i, trial in enumerate(tried):
-        rivals = [cost[j] for j in range(len(tried)) if timed[j] == timed[i] and j != i]
+        rivals = np.delete(cost, i, 0)
         if not any((other <= cost[i]).all() and (other < cost[i]).any() for other in rivals):
             names.add(trial.name)
     return names

@@ -29,11 +29,14 @@ class Shelf:
         path = folder / _KEY
         try:
             folder.mkdir(parents=True, exist_ok=True)
+            if not path.is_file() and any(folder.iterdir()):
+                raise ModelError(f"{folder} is not empty and holds no search: choose another folder")
             if path.is_file() and json.loads(path.read_text("utf-8")) != key:
                 raise ModelError(f"{folder} holds the search of another model or seed: choose another folder")
             path.write_text(json.dumps(key), "utf-8")
         except (OSError, ValueError) as error:
-            raise ModelError(f"{folder} cannot hold a search ({error}): choose another folder") from error
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise ModelError(f"{folder} cannot hold a search ({reason}): choose another folder") from error
 
     def take(self, name: str, make: Callable[[], EdgeModel]) -> EdgeModel:
         """Return the model of a cut, made before or now."""

@@ -65,15 +65,15 @@ def test_targets_and_sizes_are_read() -> None:
         2 * 10**9,
         77,
     ]
-    for text in ("p75<=1ms", "p99<1ms", "p99<=fast", ""):
+    for text in ("p75<=1ms", "p99<1ms", "p99<=fast", "", "p99<=0ms"):
         with pytest.raises(ValueError, match="write it as p99<=1ms"):
             Target.parse(text)
-    for text in ("", "5 bananas", "-3MB", "MB"):
+    for text in ("", "5 bananas", "-3MB", "MB", "0"):
         with pytest.raises(ValueError, match="write it as 5MB"):
             parse_bytes(text)
 
 
-@given(st.integers(0, 10**12))
+@given(st.integers(1, 10**12))
 def test_a_plain_number_is_bytes(number: int) -> None:
     assert parse_bytes(str(number)) == number
 
@@ -156,7 +156,7 @@ def test_time_runs_out_and_is_named() -> None:
 
 
 def test_an_unknown_cut_is_one_line() -> None:
-    with pytest.raises(ModelError, match="no cut 'ears' of this model; known: feed-forward 1/2, width 3/4"):
+    with pytest.raises(ModelError, match="no cut 'ears' of this model; known: feed-forward 1/2; width 3/4"):
         compress(train_fixtures.model(), train_fixtures.dataset(), replace(LOOSE, only=("ears",)))
 
 
@@ -189,3 +189,29 @@ def test_without_validation_rows_it_says_so() -> None:
     found = compress(model, data, replace(LOOSE, recovery_steps=1))
     assert all("not measured, no validation rows" in point.why for point in found.points)
     assert np.isnan(found.points[0].kept.ratio)
+
+
+def test_a_target_alone_says_what_is_too_slow_and_another_machine_nothing() -> None:
+    def slow(models: Sequence[EdgeModel]) -> list[Cost]:
+        return [
+            Cost(served_bytes(m), dict.fromkeys(("p50", "p90", "p99"), 50.0 if m.tables is None else 100.0))
+            for m in models
+        ]
+
+    data, model = train_fixtures.dataset(), train_fixtures.model()
+    few = replace(LOOSE, only=("width 1/2",))
+    assert compress(model, data, few, clock=slow).model.tables is None
+    assert compress(model, data, replace(few, target=Target("p99", 200.0)), clock=slow).model.tables is not None
+    other = compress(model, data, replace(few, machine="arm64"), clock=slow)
+    assert other.model.tables is not None
+    assert not [point for point in other.points if point.us]
+
+
+def test_a_compressed_model_and_a_foreign_folder_are_refused(tmp_path: Path) -> None:
+    data, model = train_fixtures.dataset(), train_fixtures.model()
+    small = compress(model, data, replace(LOOSE, only=())).model
+    with pytest.raises(ModelError, match="compressed already: give the one it was made from"):
+        compress(small, data, LOOSE)
+    (tmp_path / "mine.txt").write_text("x")
+    with pytest.raises(ModelError, match="is not empty and holds no search"):
+        compress(model, data, LOOSE, kept=tmp_path)

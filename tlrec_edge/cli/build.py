@@ -83,7 +83,7 @@ def _size(text: str) -> Any:
     callback=_parsed(_budget),
     default="ndcg@10>=99.5%",
     show_default=True,
-    help="What must stay on the validation rows, by the lower end of a 95 % interval.",
+    help="What must stay on the validation rows (ndcg, hr or mrr), by the lower end of a 95 % interval.",
 )
 @click.option("--target", callback=_parsed(_target), metavar="P<=T", help="Latency of a request, as p99<=1ms.")
 @click.option("--max-bytes", callback=_parsed(_size), metavar="SIZE", help="Bytes of the bundle, as 5MB.")
@@ -102,7 +102,12 @@ def _size(text: str) -> Any:
     show_default=True,
     help="When they are over no other cut is tried.",
 )
-@click.option("--only", multiple=True, metavar="CUT", help="Try this cut alone; repeatable.  [default: all]")
+@click.option(
+    "--only",
+    multiple=True,
+    metavar="CUT",
+    help="Of the cuts try this one alone, as 'width 1/2'; repeatable.  [default: all]",
+)
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the recovery.")
 @click.option(
     "--checkpoint", type=click.Path(path_type=Path), help="Folder to keep cut models in; the same command goes on."
@@ -129,6 +134,8 @@ def compress(
     check_target(out)
     if checkpoint is not None and out.resolve() in (checkpoint.resolve(), *checkpoint.resolve().parents):
         raise click.UsageError("--checkpoint must lie outside --out")
+    if out.resolve() == model.resolve():
+        raise click.UsageError("--out is MODEL itself, which the search compares with: choose another folder")
     try:
         config = CompressConfig(budget, target, max_bytes, machine, minutes, seed=seed, only=only or None)
     except ValueError as error:
@@ -153,7 +160,7 @@ def compress(
             p["step"],
             _figure(p["value"]),
             f"{_figure(p['ratio'])} ({_figure(p['se'])})",
-            f"{p['bytes']:,}",
+            f"{'' if p['us'] else '~'}{p['bytes']:,}",
             f"{p['us']['p50']:.0f} / {p['us']['p99']:.0f}" if p["us"] else "-",
             "chosen" if p["kept"] else "front" if p["front"] else "",
             p["why"],
