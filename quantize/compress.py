@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from tlrec_edge.quantize.budget import Budget, Target
+from tlrec_edge.quantize.graphs import graph_bytes
 from tlrec_edge.quantize.judge import Judge, Kept
 from tlrec_edge.quantize.recipes import ORIGINAL, STORES, structures
 from tlrec_edge.quantize.resume import Shelf
@@ -257,7 +258,5 @@ def _nothing() -> Kept:
 
 
 def served_bytes(model: EdgeModel) -> int:
-    """Return the bytes of the arrays that scoring reads, as a bundle stores them, and of the encoder."""
-    arrays = sum(array.nbytes for array in stored_arrays(model).values())
-    encoder = sum(p.numel() * 4 for p in model.net.encoder.parameters())
-    return int(arrays + encoder)
+    """Return the bytes of the arrays that scoring reads and of the graphs' weights, as a bundle stores them."""
+    return int(sum(array.nbytes for array in stored_arrays(model).values()) + graph_bytes(model.net))

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from tlrec_edge.train.artifact import EdgeModel
+from tlrec_edge.train.model import TwoTower
 
 LEAST = 256
 """Weights from which on a matrix is rounded; smaller ones are not worth a scale."""
@@ -26,6 +27,17 @@ def quantize_graphs(model: EdgeModel) -> EdgeModel:
             for weight in _matrices(part):
                 weight.copy_(round_channels(weight))
     return replace(model, net=net)
+
+
+def graph_bytes(net: TwoTower) -> int:
+    """Return the bytes of the weights of encoder and item tower as a bundle stores them."""
+    weights = [weight for part in (net.encoder, net.tower) if part is not None for weight in part.parameters()]
+    return sum(
+        weight.numel() + 4 * len(weight)
+        if weight.dim() == 2 and weight.numel() >= LEAST and torch.equal(round_channels(weight), weight)
+        else 4 * weight.numel()
+        for weight in weights
+    )
 
 
 def _matrices(part: nn.Module | None) -> list[Tensor]:

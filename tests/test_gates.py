@@ -18,6 +18,7 @@ from tlrec_edge.export.compact import compact
 from tlrec_edge.export.gates import GATES
 from tlrec_edge.export.graphs import encoder_graph
 from tlrec_edge.quantize import quantize_graphs, quantize_tables
+from tlrec_edge.quantize.compress import served_bytes
 from tlrec_edge.quantize.graphs import round_channels
 
 from tlrec_edge import Recommender
@@ -162,3 +163,10 @@ def test_a_fragile_model_is_never_silently_worse(tmp_path: Path) -> None:
     assert off <= np.abs(fragile.candidate_vectors[rest]).max() / 127
     parity = export_bundle(small, train_fixtures.dataset(), tmp_path / "b", ExportConfig(tolerance=1.0))
     assert parity.top10_overlap == 1.0
+
+
+def test_bytes_that_are_not_measured_are_near_those_that_are() -> None:
+    model = train_fixtures.model()
+    small = quantize_graphs(quantize_tables(model))
+    costs = bundle_costs([model, small], train_fixtures.dataset(), rounds=2)
+    assert served_bytes(model) - served_bytes(small) == pytest.approx(costs[0].bytes - costs[1].bytes, rel=0.1)
