@@ -6,13 +6,13 @@ import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from tlrec_edge.export.bundle import CANDIDATES, ExportConfig, export_bundle
 
 from tlrec_edge import History, Recommender
+from tlrec_edge.cost import Cost
 from tlrec_edge.data.dataset import Dataset
 from tlrec_edge.data.task import make_tasks
 from tlrec_edge.train.artifact import EdgeModel
@@ -21,20 +21,13 @@ from tlrec_edge.train.served import history_of
 PERCENTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
 
 
-@dataclass(frozen=True)
-class BundleCost:
-    """Bytes of a bundle, and by percentile the microseconds of a request: a history, encoded, and CANDIDATES scores."""
-
-    bytes: int
-    us: dict[str, float]
-
-
 def bundle_costs(
     models: Sequence[EdgeModel], dataset: Dataset, rounds: int = 400, seed: int = 0
-) -> list[BundleCost]:  # fmt: skip
+) -> list[Cost]:  # fmt: skip
     """Export every model to a folder of its own, ask all of them the same requests in turn, and remove the folders.
 
-    A round asks each bundle once, in an order drawn anew, with a history that it has not encoded before.
+    A request is a history of a user of the target and CANDIDATES drawn candidates. A round asks each bundle once, in an
+    order drawn anew; nothing is cached.
     """
     rng = np.random.default_rng(seed)
     requests = _requests(models[0], dataset, rng)
@@ -57,7 +50,7 @@ def bundle_costs(
                 taken[at, turn] = time.perf_counter_ns() - before
     taken.sort(axis=1)
     return [
-        BundleCost(size, {name: float(row[int(rounds * p)]) / 1000 for name, p in PERCENTILES.items()})
+        Cost(size, {name: float(row[int(rounds * p)]) / 1000 for name, p in PERCENTILES.items()})
         for size, row in zip(sizes, taken, strict=True)
     ]
 

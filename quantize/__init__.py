@@ -1,7 +1,7 @@
 """Compression: cut the structure, store the rest in fewer bits, and keep what is proven to rank as before."""
 
 from tlrec_edge.quantize.budget import Budget, Target
-from tlrec_edge.quantize.compress import CompressConfig, Compression, Cost, Point, compress
+from tlrec_edge.quantize.compress import CompressConfig, Compression, Point, compress
 from tlrec_edge.quantize.distil import distance, distil, distil_fast
 from tlrec_edge.quantize.graphs import quantize_graphs
 from tlrec_edge.quantize.prune import prune_feed_forward, prune_head_width, prune_heads, prune_history, prune_layers
@@ -12,7 +12,6 @@ __all__ = [
     "Budget",
     "CompressConfig",
     "Compression",
-    "Cost",
     "Point",
     "TableBits",
     "Target",

@@ -113,7 +113,7 @@ def distil(
         for _ in range(steps):
             batch, users = _target(teacher, histories)
             optimizer.zero_grad(set_to_none=True)
-            loss(encode(student, batch), users).backward()  # type: ignore[no-untyped-call]
+            loss(encode(student, batch), users).backward()  # type: ignore[no-untyped-call]  # torch has no types for it
             torch.nn.utils.clip_grad_norm_(fitted, 1.0)
             optimizer.step()
             schedule.step()

@@ -17,7 +17,7 @@ from tlrec_edge.train.artifact import EdgeModel
 
 Cut = Callable[[EdgeModel, Dataset, Task, int, int], EdgeModel]
 """From a model, its data, the task to recover on, the steps of recovery and a seed to a smaller model."""
-ORIGINAL = "as given"
+ORIGINAL, ROWS = "as given", "int8 rows"
 
 
 def structures(model: EdgeModel, only: tuple[str, ...] | None = None) -> dict[str, Cut]:
@@ -103,7 +103,7 @@ def _packed(bits: int) -> Callable[[EdgeModel], EdgeModel]:
 
 
 STORES: dict[str, Callable[[EdgeModel], EdgeModel]] = {
-    "int8 rows": quantize_tables,
+    ROWS: quantize_tables,
     "int8": _packed(8),
     "int6": _packed(6),
     "int4": _packed(4),

@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tlrec_edge.quantize import Budget, CompressConfig, Cost, Target, compress
+from tlrec_edge.quantize import Budget, CompressConfig, Target, compress
 from tlrec_edge.quantize.budget import parse_bytes
-from tlrec_edge.quantize.compress import SLOWER, served_bytes
-from tlrec_edge.quantize.recipes import ORIGINAL, STORES, structures
+from tlrec_edge.quantize.compress import served_bytes
+from tlrec_edge.quantize.recipes import ORIGINAL, ROWS, STORES, structures
 
+from tlrec_edge.cost import SLOWER, Cost
 from tlrec_edge.errors import BudgetError, ModelError
 from tlrec_edge.train import EdgeModel, adapt
 
@@ -188,6 +189,7 @@ def test_without_validation_rows_it_says_so() -> None:
     model = adapt(data, ("small",), "scratch", None, replace(train_fixtures.CONFIG, epochs=1))
     found = compress(model, data, replace(LOOSE, recovery_steps=1))
     assert all("not measured, no validation rows" in point.why for point in found.points)
+    assert [point.name for point in found.points] == [ORIGINAL, ROWS]
     assert np.isnan(found.points[0].kept.ratio)
 
 

@@ -18,10 +18,11 @@ from tlrec_edge.export.compact import compact
 from tlrec_edge.export.gates import GATES
 from tlrec_edge.export.graphs import encoder_graph
 from tlrec_edge.quantize import quantize_graphs, quantize_tables
-from tlrec_edge.quantize.compress import served_bytes
+from tlrec_edge.quantize.compress import MACHINES, served_bytes
 from tlrec_edge.quantize.graphs import round_channels
 
 from tlrec_edge import Recommender
+from tlrec_edge.cli import build
 from tlrec_edge.errors import ExportError
 from tlrec_edge.features import TowerInputs
 from tlrec_edge.train import EdgeModel
@@ -97,6 +98,16 @@ def test_a_score_that_depends_on_its_place_is_refused(tmp_path: Path, monkeypatc
     monkeypatch.setattr(Recommender, "score", place)
     with pytest.raises(ExportError, match=r"(batch|order) gate"):
         export_bundle(packed(), train_fixtures.dataset(), tmp_path / "b")
+
+
+def test_a_latency_that_was_asked_for_takes_the_place_of_the_speed_gate(tmp_path: Path) -> None:
+    found = compression({"ratio": 1.0, "se": 0.0}, 1.5) | {"target": "p99<=500us"}
+    export_bundle(packed(compression=found), train_fixtures.dataset(), tmp_path / "b")
+
+
+def test_the_command_line_knows_every_gate_and_machine() -> None:
+    assert tuple(GATES) == build.GATES
+    assert build.MACHINES == MACHINES
 
 
 def test_an_unknown_gate_is_named() -> None:

@@ -39,6 +39,7 @@ MODULES = {
         "errors",
         "version",
         "metrics",
+        "cost",
         "features",
         "topk",
         "rowwise",

@@ -18,6 +18,8 @@ Ints = NDArray[np.int32]
 Floats = NDArray[np.float32]
 _NO_ROWS = np.zeros(0, np.int32)
 _NO_VALUES = np.zeros(0, np.float32)
+DENSE = 8
+"""Up to this many columns an entry, sparse rows are summed into a dense row: cheaper than sorting the entries."""
 _NO_PLACES = np.zeros(0, np.intp)
 
 
@@ -67,7 +69,7 @@ class StateBuilder:
         deep = self._encode(catalogue.history_vectors(rows[tail]), log_weight)
         recent, seen = _distinct(rows[known], self.shape.max_history)
         recent = recent[recent < self.shape.items]
-        wide = _sum_rows(*self._wide, self._wide_scale, recent)
+        wide = _sum_rows(*self._wide, self._wide_scale, recent, self.shape.candidates)
         if self._wide_weight != 1.0:
             wide = wide[0], wide[1] * self._wide_weight
         return self._state(deep, self._interest(recent), wide, seen), len(rows) - len(known)
@@ -139,11 +141,12 @@ def _distinct(rows: Ints, most: int) -> tuple[Ints, Ints]:
 
 
 def _sum_rows(
-    indptr: NDArray[np.int64], columns: NDArray[Any], values: NDArray[Any], scale: Scales | None, rows: Ints
-) -> tuple[Ints, Floats]:
+    indptr: NDArray[np.int64], columns: NDArray[Any], values: NDArray[Any], scale: Scales | None, rows: Ints,
+    size: int,
+) -> tuple[Ints, Floats]:  # fmt: skip
     """Return columns (rising) and values of the sum of sparse rows, added up in float64 in the order of ``rows``.
 
-    ``scale`` (n,) of the rows of int8 values; None for float32 ones.
+    ``scale`` (n,) of the rows of int8 values; None for float32 ones. All columns lie below ``size``.
     """
     starts = indptr.take(rows)
     lengths = indptr.take(rows + 1) - starts
@@ -153,8 +156,14 @@ def _sum_rows(
     if total > len(columns):
         raise ValueError("sparse rows longer than their table")  # before a damaged table asks for all memory
     at = np.arange(total) + np.repeat(starts - (np.cumsum(lengths) - lengths), lengths)
-    found, inverse = np.unique(columns.take(at), return_inverse=True)
-    weights = values.take(at)
+    column, weights = columns.take(at), values.take(at)
     if scale is not None:
         weights = weights * np.repeat(scale.take(rows).astype(np.float64), lengths)
-    return found.astype(np.int32, copy=False), np.bincount(inverse, weights=weights).astype(np.float32)
+    if size > DENSE * total:
+        found, inverse = np.unique(column, return_inverse=True)
+        return found.astype(np.int32, copy=False), np.bincount(inverse, weights=weights).astype(np.float32)
+    if int(column.max()) >= size:
+        raise ValueError("a sparse row leads to a column that is none")  # before a damaged one asks for all memory
+    summed = np.bincount(column, weights=weights, minlength=size).astype(np.float32)  # (size,)
+    found = np.flatnonzero(summed).astype(np.int32)
+    return found, summed.take(found)

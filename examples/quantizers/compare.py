@@ -116,7 +116,7 @@ def variants(folder: Path, whole: Path, feeds: list[Feed]) -> dict[str, Path]:
         for reduce in (False, True):
             attempt(
                 f"static QDQ, {method}{', reduced range' if reduce else ''}",
-                lambda path, method=method, reduce=reduce: quantize_static(  # type: ignore[misc]
+                lambda path, method=method, reduce=reduce: quantize_static(  # type: ignore[misc]  # defaults
                     str(whole), str(path), Calibration(feeds), quant_format=QuantFormat.QDQ, per_channel=True,
                     reduce_range=reduce, calibrate_method=getattr(CalibrationMethod, method),
                 ),

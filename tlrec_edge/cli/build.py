@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -123,12 +123,12 @@ def compress(
     on the validation rows, paired with MODEL, and timed beside it as a bundle.
     """
     from dataclasses import asdict
+    from functools import partial
 
     from tlrec_edge.bench.machine import fingerprint
     from tlrec_edge.export.clock import bundle_costs
     from tlrec_edge.quantize import CompressConfig
     from tlrec_edge.quantize import compress as run
-    from tlrec_edge.quantize.compress import Cost
     from tlrec_edge.train.artifact import check_target
 
     check_target(out)
@@ -142,13 +142,9 @@ def compress(
         raise click.UsageError(str(error)) from error
     loaded, data = _open(model, dataset, domain)
 
-    def clock(models: Sequence[Any]) -> list[Cost]:
-        return [Cost(cost.bytes, cost.us) for cost in bundle_costs(models, data)]
-
+    clock, here = partial(bundle_costs, dataset=data), asdict(fingerprint())
     with progress("compress") as say:
-        result = run(
-            loaded, data, config, say, clock=clock, kept=checkpoint, about_machine=asdict(fingerprint())
-        )  # fmt: skip
+        result = run(loaded, data, config, say, clock=clock, kept=checkpoint, about_machine=here)
     result.model.save(out)
     points = [point.to_json() for point in result.points]
     test = result.model.about["compression"]["test"]

@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from tlrec_edge.demo.story import tell
 from tlrec_edge.export import Parity, export_bundle
 from tlrec_edge.export.clock import bundle_costs
 from tlrec_edge.parallel import side_by_side
-from tlrec_edge.quantize import CompressConfig, Compression, Cost, Point, compress
+from tlrec_edge.quantize import CompressConfig, Compression, Point, compress
 from tlrec_edge.report import render
 from tlrec_edge.tables import TableWriter
 from tlrec_edge.train.adapt import adapt
@@ -196,8 +197,7 @@ def run_fold(
 
 
 def _compress(model: EdgeModel, dataset: Dataset, seed: int, say: Callable[[str], None]) -> Compression:
-    def clock(models: Sequence[EdgeModel]) -> list[Cost]:
-        return [Cost(cost.bytes, cost.us) for cost in bundle_costs(models, dataset)]
+    clock = partial(bundle_costs, dataset=dataset)
 
     def tell(line: str) -> None:
         say(f"  {line}")
