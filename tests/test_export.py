@@ -128,8 +128,9 @@ def test_what_is_served_is_counted_and_named(folder: Path, tables: str) -> None:
     arrays = stored_arrays(model)
     for name, array in arrays.items():
         np.testing.assert_array_equal(np.load(path / f"{name}.npy"), array)
-    encoder = sum(parameter.numel() * 4 for parameter in model.net.encoder.parameters())
-    assert served_bytes(model) == sum(array.nbytes for array in arrays.values()) + encoder
+    graphs = [part for part in (model.net.encoder, model.net.tower) if part is not None]
+    weights = sum(parameter.numel() * 4 for part in graphs for parameter in part.parameters())
+    assert served_bytes(model) == sum(array.nbytes for array in arrays.values()) + weights
     named = json.loads((path / "manifest.json").read_text("utf-8"))["tables"]
     assert named == (tables if tables in ("int8", "float32") else vars(storage(model)))
 
