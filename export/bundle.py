@@ -206,6 +206,7 @@ def _manifest(
         "user_scale": scale,
         "user_limit": limit,
         "unknown_score": float(arrays["candidate_bias"].min()),
+        "repeat": model.mix.repeat,
         "user_ids": None,
         "user_key": None,
         "features": {

@@ -164,12 +164,14 @@ class Scoring:
     """How user vectors are rounded (deep block, interest block), and what unknown items score.
 
     ``weights`` of deep part, item-item weights and taste_rows.npy: what the scales of plain tables hold themselves.
+    ``repeat`` is added to the score of an item that the user already had.
     """
 
     scale: tuple[float, float]
     limit: tuple[int, int]
     unknown_score: float
     weights: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    repeat: float = 0.0
 
     @classmethod
     def from_manifest(cls, manifest: Mapping[str, Any], shape: ModelShape) -> Scoring:
@@ -181,7 +183,8 @@ class Scoring:
             if not shape.tables.plain:
                 stated = manifest["weights"]
                 weights = float(stated["deep"]), float(stated["wide"]), float(stated["rest"])
-            found = cls((float(scale[0]), float(scale[1])), (int(limit[0]), int(limit[1])), unknown, weights)
+            repeat = float(manifest.get("repeat", 0.0))  # bundles of before have none
+            found = cls((float(scale[0]), float(scale[1])), (int(limit[0]), int(limit[1])), unknown, weights, repeat)
             found._check(shape)
             if manifest["user_ids"] not in (None, "hashed", "plain"):
                 raise ValueError(f"user_ids = {manifest['user_ids']!r}, expected null, 'hashed' or 'plain'")
@@ -196,6 +199,8 @@ class Scoring:
     def _check(self, shape: ModelShape) -> None:
         if not abs(self.unknown_score) <= LARGEST:
             raise ValueError(f"unknown_score = {self.unknown_score}")
+        if not abs(self.repeat) <= LARGEST:
+            raise ValueError(f"repeat = {self.repeat}")
         for weight in (*self.weights, self.weights[0] * self.scale[0]):
             if not abs(weight) <= LARGEST:
                 raise ValueError(f"weights = {self.weights}")

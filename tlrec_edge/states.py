@@ -42,6 +42,7 @@ class StateBuilder:
         self._deep_weight, self._wide_weight, self._rest_weight = map(np.float32, bundle.scoring.weights)
         self._position_bias, self._event_bias = array("position_bias"), array("event_bias")
         self._age_bias = array("age_bias")
+        self._repeat = np.float32(bundle.scoring.repeat)
         scale, limit = bundle.scoring.scale, bundle.scoring.limit
         self._scale = np.float32(scale[0]), np.float32(scale[1])
         self._deep_step = self._scale[0] * self._deep_weight
@@ -72,6 +73,8 @@ class StateBuilder:
         wide = _sum_rows(*self._wide, self._wide_scale, recent, self.shape.candidates)
         if self._wide_weight != 1.0:
             wide = wide[0], wide[1] * self._wide_weight
+        if self._repeat:
+            wide = _lifted(*wide, recent[recent < self.shape.candidates], self._repeat)
         return self._state(deep, self._interest(recent), wide, seen), len(rows) - len(known)
 
     def from_user_row(self, row: int) -> UserState:
@@ -138,6 +141,15 @@ def _distinct(rows: Ints, most: int) -> tuple[Ints, Ints]:
     if len(seen) <= most:
         return seen, seen
     return seen[np.sort(np.argpartition(last, most)[:most])], seen
+
+
+def _lifted(columns: Ints, values: Floats, rows: Ints, by: np.float32) -> tuple[Ints, Floats]:
+    """Return a sparse sum with ``by`` added at ``rows``, both rising."""
+    together = np.union1d(columns, rows)
+    lifted = np.zeros(len(together), np.float32)
+    lifted[np.searchsorted(together, columns)] = values
+    lifted[np.searchsorted(together, rows)] += by
+    return together, lifted
 
 
 def _sum_rows(

@@ -24,13 +24,15 @@ retail_a() {
     python3 "$here/baskets.py" "$RETAIL/protocol_a_sequences.tsv.gz" "$out/baskets.csv"
     printf '[clean]\nduplicates = "keep"\n' >"$out/keep.toml"
     for seen in rank mask; do
-        # Chosen on validation: among items not seen the many small weights matter, elsewhere they do not.
-        more=()
-        test $seen = rank || more=(--wide-weights 100 --wide-rank 64)
         "$tlrec" prepare --interactions "$out/baskets.csv" --schema "$out/keep.toml" --split leave-one-out \
             --negatives 0 "--$seen-seen" --no-refit --out "$out/a-$seen"
-        "$tlrec" adapt "$out/a-$seen" --domain all --mode scratch --seed "$seed" "${more[@]}" --out "$out/a-$seen-model"
-        "$tlrec" evaluate "$out/a-$seen-model" "$out/a-$seen" --domain all
+        # What a bundle can serve of EASE alone, tuned on the same rows.
+        "$tlrec" adapt "$out/a-$seen" --domain all --mode scratch --without deep,counts --wide-rank 0 --out "$out/a-$seen-ease"
+        "$tlrec" evaluate "$out/a-$seen-ease" "$out/a-$seen" --domain all --per-user "$out/a-$seen-ease.parquet"
+        # Chosen on validation: among items not seen the many small weights matter.
+        "$tlrec" adapt "$out/a-$seen" --domain all --mode scratch --seed "$seed" --wide-weights 100 --wide-rank 64 \
+            --out "$out/a-$seen-model"
+        "$tlrec" evaluate "$out/a-$seen-model" "$out/a-$seen" --domain all --against "$out/a-$seen-ease.parquet"
     done
 }
 

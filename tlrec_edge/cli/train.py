@@ -29,7 +29,7 @@ MODES = ("auto", "scratch", "zero-shot", "frozen", "finetune", "joint")
 SIZES = ("fast", "base")
 ALIGN = ("none", "adversarial", "coral")
 AUGMENT = ("crop", "mask", "reorder", "token-dropout")
-WITHOUT = ("deep", "wide", "counts", "content", "ids")
+WITHOUT = ("deep", "wide", "counts", "repeat", "content", "ids")
 
 
 def _some_of(known: Sequence[str]) -> Callable[..., tuple[str, ...] | None]:

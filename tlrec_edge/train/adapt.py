@@ -127,17 +127,19 @@ def choose(context: Context, mode: str) -> Candidate:
     draft = MODES[mode](context)
     task = draft.task
     asked = bool(len(task.rows))
-    epochs = 0
+    linear = LinearChoice() if mode == "zero-shot" else context.linear
+    linear = linear or choose_linear(
+        task, LinearData.of(task, draft.vocabulary.rows), context.say, USER_POWER, cut=context.config.wide_weights,
+        repeats="repeat" in context.config.parts,
+    )  # fmt: skip
+    draft, epochs = _rivals(draft, linear), 0
     if draft.fit is not None and _trainable(draft) and "deep" in context.config.parts:
         validate = _deep_ndcg(draft, context.dataset) if asked else None
         run = draft.fit if asked else replace(draft.fit, epochs=min(draft.fit.epochs, 5))
         draft, result = fit_net(draft, examples_of(draft, context.config), run, validate, context.say)
         epochs = result.epochs
+    draft = replace(draft, task=task)
     draft.net.requires_grad_(False).eval()
-    linear = LinearChoice() if mode == "zero-shot" else context.linear
-    linear = linear or choose_linear(
-        task, LinearData.of(task, draft.vocabulary.rows), context.say, USER_POWER, cut=context.config.wide_weights
-    )
     if mode != "zero-shot" and linear.own is None:
         linear = replace(linear, own=choose_own(task, draft.vocabulary.rows, context.config.wide_weights, context.say))
     model = _with_linear(draft, context, mode, linear)
@@ -152,11 +154,20 @@ def blended(model: EdgeModel, task: Task, blend: Blend) -> EdgeModel:
 
 def _build(context: Context, mode: str, choices: Choices) -> EdgeModel:
     draft = MODES[mode](context)
+    task = draft.task
     if draft.fit is not None and choices.epochs:
         run = replace(draft.fit, epochs=choices.epochs)
+        draft = _rivals(draft, choices.linear)
         draft, _ = fit_net(draft, examples_of(draft, context.config), run, None, context.say)
+    draft = replace(draft, task=task)
     draft.net.requires_grad_(False).eval()
-    return blended(_with_linear(draft, context, mode, choices.linear), draft.task, choices.blend)
+    return blended(_with_linear(draft, context, mode, choices.linear), task, choices.blend)
+
+
+def _rivals(draft: Draft, linear: LinearChoice) -> Draft:
+    """Let the network learn without the items a user had as rivals, where those are seldom bought again: they have a
+    weight of their own in the score."""
+    return replace(draft, task=replace(draft.task, mask_seen=True)) if linear.repeat < 0 else draft
 
 
 def _trainable(draft: Draft) -> bool:

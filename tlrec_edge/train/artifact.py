@@ -47,6 +47,7 @@ class Mix:
     own: float = 0.0
     rest: float = 0.0
     interest: float = 0.0
+    repeat: float = 0.0
     bias: float = 1.0
 
 
@@ -100,7 +101,7 @@ class EdgeModel:
     "taste": r1 columns of interest, then r2 of the rest. ``bias`` (C,) is what is served, the network's own or a
     popularity that fades. ``tables``, once quantized,
     replace the network's item vectors; ``wide_codes``, once quantized, are what ``wide`` is stored as, and ``own`` is
-    empty then. ``about`` holds what cards and provenance are made of.
+    empty then. ``mix.repeat`` is added to what a user already had. ``about`` holds what cards and provenance are made of.
     """
 
     ids: tuple[str, ...]
@@ -194,8 +195,9 @@ class EdgeModel:
         taste, split = self.user_tastes(seen), self.interest.rank
         outward = self.taste_vectors[columns]
         interest, rest = (taste[:, part] @ outward[:, part].T for part in (slice(split), slice(split, None)))
-        wide, own = ((seen @ weights)[:, columns].toarray() for weights in (self.wide, self.own))
-        return deep, wide, own, rest, interest, np.broadcast_to(self.bias[columns], deep.shape)
+        same = sp.eye_array(*self.wide.shape, dtype=np.float32, format="csr")
+        wide, own, repeat = ((seen @ weights)[:, columns].toarray() for weights in (self.wide, self.own, same))
+        return deep, wide, own, rest, interest, repeat, np.broadcast_to(self.bias[columns], deep.shape)
 
     def user_vectors(self, past: Past, users: Ints) -> Floats:
         """Encode users from the most recent part of their past, (u, width)."""

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tlrec_edge.data.dataset import Ints
 from tlrec_edge.data.task import Task, Tasks
 from tlrec_edge.train.linear import column_cut, item_cf, popularity, sparse_scorer
 from tlrec_edge.train.neighbours import make_ease
-from tlrec_edge.train.ranking import ALL, Ranking, Scorer, rank_whole
+from tlrec_edge.train.ranking import ALL, Columns, Floats, Ranking, Scorer, rank_whole
 from tlrec_edge.train.wide import A_COLUMN, LinearChoice, LinearData, choose_linear, log_popularity
 
 
@@ -37,7 +38,13 @@ def ease_scorer(task: Task, choice: LinearChoice) -> Scorer:
     else:
         score = sparse_scorer(column_cut(solver.weights(choice.penalty), choice.cut))
     prior = choice.popularity_weight * log_popularity(task, choice.half_life)
-    return lambda users, columns=ALL: score(data.history[users], columns) + prior[columns]
+
+    def scored(users: Ints, columns: Columns = ALL) -> Floats:
+        past = data.history[users]
+        total = score(past, columns) + prior[columns]
+        return total + choice.repeat * past[:, data.columns[columns]].toarray() if choice.repeat else total
+
+    return scored
 
 
 def _rows(task: Task) -> np.ndarray[tuple[int], np.dtype[np.int32]]:
@@ -49,8 +56,8 @@ def _rows(task: Task) -> np.ndarray[tuple[int], np.dtype[np.int32]]:
 
 
 def tuned_ease(tasks: Tasks, target_only: bool, fade: bool = False) -> tuple[Scorer, Task, LinearChoice]:
-    """Choose EASE's penalty, cut and weight of popularity on validation, then fit it for the test; with ``fade`` also
-    how fast popularity fades, where the data has time."""
+    """Choose EASE's penalty, cut and weights of popularity and repeats on validation, then fit it for the test; with
+    ``fade`` also how fast popularity fades, where the data has time."""
     choose = tasks.choose.target_only() if target_only else tasks.choose
     final = tasks.final.target_only() if target_only else tasks.final
     choice = choose_linear(choose, LinearData.of(choose, _rows(choose)), cut=A_COLUMN, fade=fade)

@@ -11,9 +11,11 @@ from tlrec_edge.train.model import ENCODERS
 from tlrec_edge.train.text import HASHED
 
 PRETRAIN_STEPS = 300
-PARTS = {"deep": "deep", "wide": "wide", "own": "wide", "rest": "wide", "interest": "counts", "bias": ""}
+PARTS = {
+    "deep": "deep", "wide": "wide", "own": "wide", "rest": "wide", "interest": "counts", "repeat": "repeat", "bias": "",
+}  # fmt: skip
 """The parts of a score, and what ``without`` calls them; an item's bias always stays."""
-WITHOUT = ("deep", "wide", "counts", "content", "ids")
+WITHOUT = ("deep", "wide", "counts", "repeat", "content", "ids")
 ALIGN = ("none", "adversarial", "coral")
 
 

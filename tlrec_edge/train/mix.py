@@ -14,7 +14,7 @@ from tlrec_edge.metrics import METRICS, Array, rank_of_positive
 from tlrec_edge.train.artifact import EdgeModel, Mix, Past
 from tlrec_edge.train.config import PARTS
 from tlrec_edge.train.ranking import ALL, MANY, Floats, Questions, pick_scores, questions, sample_rows
-from tlrec_edge.train.wide import fading, log_popularity, shown
+from tlrec_edge.train.wide import fading, log_popularity, repeatable, shown
 
 LEAST_BIAS = 0.01
 """Weight of the bias, in units of its spread, where validation gives it none: an empty history falls back on it."""
@@ -23,6 +23,8 @@ LEAST_BIAS = 0.01
 FLAT = 1e-6
 """A part whose spread within a row is below this says nothing; its weight would only magnify rounding."""
 GRID = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)
+SIGNED = list(PARTS).index("repeat")
+"""The part whose weight may be negative: what one has may be what one buys again, or never."""
 ROUNDS, BAGS = 3, 8
 
 
@@ -67,7 +69,9 @@ def _asked_parts(model: EdgeModel, dataset: Dataset, task: Task, use: Sequence[s
     past = Past.of(task.history, model.rows(dataset), task.n_users, len(model.ids))
     question = questions(task, task.rows)
     scored = zip(PARTS, pick_scores(lambda q: model.part_scores(past, q.user, q.asked), task), strict=True)
-    return question, [part if name in use else np.zeros_like(part) for name, part in scored]
+    parts = [part if name in use else np.zeros_like(part) for name, part in scored]
+    parts[SIGNED] = repeatable(task, question, parts[SIGNED])
+    return question, parts
 
 
 def cross_fitted(model: EdgeModel, dataset: Dataset, task: Task, mode: str, use: Sequence[str]) -> tuple[Array, Ints]:
@@ -105,7 +109,7 @@ def _even_mix(model: EdgeModel, dataset: Dataset, task: Task) -> Mix:
     few = ALL if model.candidates <= MANY else np.random.default_rng(0).choice(model.candidates, MANY).astype(np.int32)
     spread = [float(np.std(part - part.mean(1, keepdims=True))) for part in model.part_scores(past, users, few)]
     *weights, bias = (1.0 / s if s > FLAT else 0.0 for s in spread)
-    return Mix(**dict(zip(PARTS, (*weights, 0.5 * bias), strict=True)))
+    return replace(Mix(**dict(zip(PARTS, (*weights, 0.5 * bias), strict=True))), repeat=0.0)
 
 
 class Mixed(NamedTuple):
@@ -132,7 +136,7 @@ class _Search:
 
     def values(self, weights: Array) -> Floats:
         """Return NDCG@10 of each row (m,)."""
-        key = tuple(weights / weights.max(initial=FLAT))
+        key = tuple(weights / np.abs(weights).max(initial=FLAT))
         if key not in self.known:
             total = sum((w * p for w, p in zip(key, self.parts, strict=True) if w), np.zeros_like(self.parts[0]))
             self.known[key] = METRICS["ndcg"](rank_of_positive(total, self.valid), 10)
@@ -148,7 +152,7 @@ class _Search:
         for _ in range(ROUNDS):
             before = now
             for i in self.usable:
-                for step in GRID:
+                for step in (*GRID, *(-step for step in GRID if i == SIGNED and step)):
                     trial = weights.copy()
                     trial[i] = step
                     if trial.any() and (got := float(self.values(trial) @ share)) > now:
@@ -175,6 +179,6 @@ def mix_parts(
     for _ in range(BAGS):
         drawn = rng.multinomial(count, np.full(count, 1.0 / count))[place].astype(np.float64)
         chosen = search.best(starts, drawn)
-        mean += chosen / max(chosen.sum(), FLAT) / BAGS
+        mean += chosen / max(np.abs(chosen).sum(), FLAT) / BAGS
     weights = tuple(float(w / s) if s > FLAT else 0.0 for w, s in zip(mean, search.spread, strict=True))
     return Mixed(weights, search.values(mean))

@@ -39,6 +39,8 @@ PENALTIES = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1e3, 3e3, 1e4, 3e4, 1e5)
 FIRST_PENALTIES = (4, 5, 6, 7)
 """Places of the penalties that are always tried; the neighbours of the best follow, until it lies between two tried."""
 POPULARITY_WEIGHTS = (0.0, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1)
+REPEATS = (0.0, -4.0, -1.0, -0.25, 0.25, 1.0)
+"""What having had an item may add to EASE's score of it, where such items are ranked at all."""
 HALF_LIVES = (180.0, 90.0, 45.0, 20.0)
 """Days in which a purchase comes to count half in an item's popularity, where it is to fade."""
 USER_POWER = 0.25
@@ -76,14 +78,16 @@ def sales_prior(dataset: Dataset, rows: Ints) -> NDArray[np.float32]:
 @dataclass(frozen=True)
 class LinearChoice:
     """What validation chose for EASE: the penalty, the weight of log popularity beside it, the half-life of popularity
-    in days, how many weights a candidate keeps (None: all), and the NDCG reached (NaN: nothing was chosen). ``own`` is
-    the penalty of EASE on the target's rows alone, where it has a part in the model."""
+    in days, how many weights a candidate keeps (None: all), what is added to an item that the user already had, and the
+    NDCG reached (NaN: nothing was chosen). ``own`` is the penalty of EASE on the target's rows alone, where it has a
+    part in the model."""
 
     penalty: float = 1000.0
     popularity_weight: float = 0.005
     ndcg: float = float("nan")
     half_life: float | None = None
     cut: int | None = None
+    repeat: float = 0.0
     own: float | None = None
 
     @property
@@ -123,12 +127,13 @@ class _Trial(NamedTuple):
 
 def choose_linear(
     task: Task, data: LinearData, say: Callable[[str], None] | None = None, user_power: float = 0.0,
-    cut: int | None = None, fade: bool = False,
+    cut: int | None = None, fade: bool = False, repeats: bool = True,
 ) -> LinearChoice:  # fmt: skip
     """Choose EASE's penalty and the weight of popularity beside it by NDCG@10 on the task's rows.
 
     Where that is shown to help, all but a candidate's ``cut`` largest weights are dropped and popularity fades
-    (``fade``). Without rows return the default.
+    (``fade``). ``repeats``: where items that a user had compete, choose what having had one adds. Without rows return
+    the default.
     """
     if not len(task.rows) or not data.train.nnz:
         return LinearChoice()
@@ -143,12 +148,14 @@ def choose_linear(
         return scores
 
     prior = question.pick_items(log_popularity(task))
+    (had,) = pick_scores(lambda q: [held(data, q)], asked)
+    had = repeatable(task, question, had) if repeats else np.zeros_like(had)
     tried: dict[int, _Trial] = {}
     places: Sequence[int] = FIRST_PENALTIES
     while places:
         for place in places:
             scores = asked_scores(solver.scorer(PENALTIES[place], question.asked))
-            tried[place] = _tune(question, scores, prior, LinearChoice(PENALTIES[place]))
+            tried[place] = _tune(question, scores, had, prior, LinearChoice(PENALTIES[place]))
         at = max(tried, key=lambda place: tried[place].choice.ndcg)
         places = [p for p in (at - 1, at + 1) if 0 <= p < len(PENALTIES) and p not in tried]
         if say:
@@ -159,23 +166,45 @@ def choose_linear(
         # Where items are more than users, the many small weights are what helps.
         for penalty in PENALTIES[max(at - 2, 0) : at + 1]:
             scores = asked_scores(sparse_scorer(column_cut(solver.weights(penalty), cut)))
-            others.append(_tune(question, scores, prior, LinearChoice(penalty, cut=cut)))
+            others.append(_tune(question, scores, had, prior, LinearChoice(penalty, cut=cut)))
     best = _refined(best, others, asked.rows.user)
     if fade:
         priors = {days: question.pick_items(faded) for days, faded in fading(task).items()}
-        others = [_tune(question, best.scores, p, replace(best.choice, half_life=days)) for days, p in priors.items()]
+        others = [
+            _tune(question, best.scores, had, prior, replace(best.choice, half_life=days))
+            for days, prior in priors.items()
+        ]
         best = _refined(best, others, asked.rows.user)
     return best.choice
 
 
-def _tune(question: Questions, scores: Floats, prior: Floats, choice: LinearChoice) -> _Trial:
-    """Choose the weight of popularity."""
-    values = {
-        share: METRICS["ndcg"](rank_of_positive(scores + share * prior, question.valid), 10)
-        for share in POPULARITY_WEIGHTS
-    }
-    share = max(values, key=lambda share: float(values[share].mean()))
-    return _Trial(scores, replace(choice, popularity_weight=share, ndcg=float(values[share].mean())), values[share])
+def held(data: LinearData, question: Questions) -> Floats:
+    """Mark the asked candidates that each user already had, (u, asked): 1 or 0."""
+    marks: Floats = (data.history[question.user][:, data.columns[question.asked]] > 0).toarray().astype(np.float32)
+    return marks
+
+
+def repeatable(task: Task, question: Questions, had: Floats) -> Floats:
+    """Return the marks ``had`` (m, 1 + k) that a weight can be learned from: those of candidates that compete.
+
+    None where negatives were drawn: they leave out what a user had, so that buying again would look certain.
+    """
+    free = np.zeros_like(question.valid) if task.rows.negatives.shape[1] else question.valid
+    return np.where(free, had, np.float32(0.0))
+
+
+def _tune(question: Questions, scores: Floats, had: Floats, prior: Floats, choice: LinearChoice) -> _Trial:
+    """Choose what an item gains by having been bought before, then the weight of popularity."""
+
+    def values(repeat: float, share: float) -> Floats:
+        total = scores + share * prior
+        return METRICS["ndcg"](rank_of_positive(total + repeat * had if repeat else total, question.valid), 10)
+
+    repeat = max(REPEATS, key=lambda repeat: float(values(repeat, 0.0).mean())) if had.any() else 0.0
+    tried = {share: values(repeat, share) for share in POPULARITY_WEIGHTS}
+    share = max(tried, key=lambda share: float(tried[share].mean()))
+    chosen = replace(choice, popularity_weight=share, repeat=repeat, ndcg=float(tried[share].mean()))
+    return _Trial(scores, chosen, tried[share])
 
 
 def _refined(plain: _Trial, others: Sequence[_Trial], users: Ints) -> _Trial:

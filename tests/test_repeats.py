@@ -1,0 +1,94 @@
+"""What a user already had: whether it is bought again is learned, where such items are ranked at all."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from tlrec_edge.export import export_bundle
+
+from tlrec_edge import Recommender
+from tlrec_edge.data.build import SplitPlan, prepare_tables
+from tlrec_edge.data.dataset import Dataset
+from tlrec_edge.data.schema import Schema
+from tlrec_edge.data.task import make_tasks
+from tlrec_edge.errors import BundleError
+from tlrec_edge.train import EdgeModel, TrainConfig, adapt
+from tlrec_edge.train.baselines import tuned_ease
+from tlrec_edge.train.ranking import ndcg
+from tlrec_edge.train.served import history_of
+
+USERS, ITEMS = 200, 40
+CONFIG = TrainConfig(width=16, epochs=6, interest_rank=4)
+
+
+@cache
+def shop(loyal: bool, mask_seen: bool = False, negatives: int = 0) -> Dataset:
+    """Return a log of one market: its users buy three items again and again, or never anything twice."""
+    rng = np.random.default_rng(3)
+    rows = []
+    for user in range(USERS):
+        mine = (user % 4) * 10 + rng.permutation(10)
+        bought = [int(mine[rng.integers(3)]) for _ in range(9)] if loyal else mine[:9].tolist()
+        rows += [(f"u{user}", f"i{item}", f"2024-{1 + at:02}-01") for at, item in enumerate(bought)]
+    log = pd.DataFrame(rows, columns=["user", "item", "timestamp"])
+    plan = SplitPlan("leave-one-out", negatives=negatives, mask_seen=mask_seen, refit=False)
+    return prepare_tables([log], [], Schema(duplicates="keep"), plan).dataset
+
+
+@cache
+def model(loyal: bool, without: tuple[str, ...] = (), **split: object) -> EdgeModel:
+    data = shop(loyal, **split)  # type: ignore[arg-type]
+    return adapt(data, data.domains, "scratch", None, TrainConfig(**{**vars(CONFIG), "without": without}))
+
+
+def test_what_is_bought_again_gains_and_what_is_not_loses() -> None:
+    assert model(True).mix.repeat > 0 > model(False).mix.repeat
+    for loyal in (True, False):
+        data = shop(loyal)
+        task = make_tasks(data, data.domains).final
+        plain = model(loyal, without=("repeat",))
+        assert plain.mix.repeat == 0
+        assert ndcg(model(loyal).scorer(data, task), task) > ndcg(plain.scorer(data, task), task) + 0.05
+
+
+def test_the_baseline_learns_it_too() -> None:
+    for loyal in (True, False):
+        tasks = make_tasks(shop(loyal), shop(loyal).domains)
+        scorer, task, choice = tuned_ease(tasks, target_only=False)
+        assert (choice.repeat > 0) == loyal
+        assert ndcg(scorer, task) == pytest.approx(ndcg(model(loyal).scorer(shop(loyal), task), task), abs=0.1)
+
+
+@pytest.mark.parametrize(("mask_seen", "negatives"), [(True, 0), (False, 15)])
+def test_nothing_is_learned_of_it_where_such_items_do_not_compete(mask_seen: bool, negatives: int) -> None:
+    assert model(False, mask_seen=mask_seen, negatives=negatives).mix.repeat == 0
+
+
+@pytest.mark.parametrize("loyal", [True, False])
+def test_the_bundle_scores_it_as_the_model_does(tmp_path: Path, loyal: bool) -> None:
+    data = shop(loyal)
+    parity = export_bundle(model(loyal), data, tmp_path / "b")
+    assert parity.max_error <= 1e-4
+    history = history_of(data, data.interactions, 7)
+    with Recommender.open(tmp_path / "b", verify="full") as rec:
+        best = rec.recommend(history, 1, exclude=None).items[0]
+        assert (best in history.items) == loyal
+        everything = rec.recommend(history, len(rec), exclude=None)
+        assert everything.scores.tolist() == rec.score(history, list(everything.items)).tolist()
+        assert rec.score([], ["i1"])[0] == rec.score(["nobody sells this"], ["i1"])[0]
+
+
+def test_a_manifest_with_an_impossible_weight_is_refused(tmp_path: Path) -> None:
+    export_bundle(model(True), shop(True), tmp_path / "b")
+    manifest = tmp_path / "b" / "manifest.json"
+    text = manifest.read_text("utf-8")
+    stated = f'"repeat": {model(True).mix.repeat}'
+    assert stated in text
+    for wrong in ("1e39", "NaN", '"much"'):
+        manifest.write_text(text.replace(stated, f'"repeat": {wrong}'), "utf-8")
+        with pytest.raises(BundleError, match=r"manifest\.json"):
+            Recommender.open(tmp_path / "b")
