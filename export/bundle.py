@@ -259,7 +259,10 @@ def _add_users(
     for part in np.array_split(users, max(1, len(users) // 512)):
         deep.append(model.user_vectors(past, part))
         tastes.append(_tastes(model, past, part))
-    summed = sp.csr_array(past.matrix[users] @ model.served_wide)
+    wide = model.served_wide
+    if model.mix.repeat:
+        wide = wide + np.float32(model.mix.repeat) * sp.eye_array(*wide.shape, dtype=np.float32)
+    summed = sp.csr_array(past.matrix[users] @ wide)
     summed.sort_indices()
     arrays["user_rows"] = np.concatenate([np.concatenate(deep), np.concatenate(tastes)], 1).astype(np.float32)
     arrays["user_wide_indptr"] = summed.indptr.astype(np.int64)

@@ -63,7 +63,8 @@ class Counts:
 
     def add(self, **more: int) -> None:
         with self._lock:
-            self._counts.update(more)
+            for name, count in more.items():
+                self._counts[name] += count
 
     def read(self) -> dict[str, int]:
         with self._lock:

@@ -110,6 +110,8 @@ class Catalogue:
     def positions(self, rows: Ints) -> Ints:
         """Return the candidate position of each row, -1 for what is no candidate."""
         c, n = self.shape.candidates, self.shape.items
+        if c == n and not self._added_ids:
+            return rows
         return np.where(rows < c, rows, np.where(rows < n, -1, rows - (n - c))).astype(np.int32)
 
     def item_id(self, position: int) -> str:
@@ -120,15 +122,19 @@ class Catalogue:
         late = position - self.shape.candidates
         return self._names[position] if late < 0 else self.added.names[late]
 
-    def history_vectors(self, rows: NDArray[Any]) -> Floats:
-        """Return the history-side vectors, (n, d)."""
-        vectors = self._history.values(self.history_rows.take(rows))
-        vectors *= self.history_scale.take(rows)[:, None]
+    def history_vectors(self, rows: NDArray[Any], out: Floats | None = None) -> Floats:
+        """Return the history-side vectors (n, d), in ``out`` where it is given."""
+        stored, scale = self.history_rows.take(rows), self.history_scale.take(rows)[:, None]
+        vectors: Floats = np.multiply(
+            self._history.values(stored) if self._history.packed else stored, scale, out=out, dtype=np.float32
+        )
         return vectors
 
     def score(self, state: UserState, positions: Ints) -> Floats:
         """Score some candidates. On the exact path each score has the same bits as in ``score_all``."""
         out = self._own(state, positions)
+        if not self._added_ids:
+            return out
         late = np.flatnonzero(positions >= self.shape.candidates)
         if len(late):
             at = positions[late] - self.shape.candidates
@@ -147,7 +153,7 @@ class Catalogue:
     def _own(self, state: UserState, positions: Ints) -> Floats:
         rows = self.candidate_rows.take(positions)
         block = self._candidate.widen(rows) if self._candidate.packed else rows.astype(np.float32)
-        wide = _wide_at(state, positions) if len(state.wide_columns) else None
+        wide = self._lifts(state, positions) if len(state.wide) else None
         queries = self._queries(state)
         return self._combine(state, queries, block, self.scale.take(positions), wide, self.bias.take(positions))
 
@@ -155,9 +161,10 @@ class Catalogue:
         """Score every candidate, block by block through a buffer that stays in cache."""
         out = np.empty(len(self), np.float32)
         wide = None
-        if len(state.wide_columns):
+        if len(state.wide):
             wide = np.zeros(len(self), np.float32)
-            wide[state.wide_columns] = state.wide_values
+            columns, values = state.wide.summed
+            wide[columns] = values
         buffer, queries = self._buffer(), self._queries(state)
         bases = zip(self.scale.blocks(_SCAN_ROWS), self.bias.blocks(_SCAN_ROWS), strict=True)
         for (start, rows), ((_, scale), (_, bias)) in zip(self.candidate_rows.blocks(_SCAN_ROWS), bases, strict=True):
@@ -210,6 +217,12 @@ class Catalogue:
             out[at : at + len(block)] = block @ query / np.maximum(norms, 1e-12)
         return _finite(out)
 
+    def _lifts(self, state: UserState, positions: Ints) -> Floats:
+        marks: Ints | None = getattr(self._scratch, "marks", None)
+        if marks is None:
+            marks = self._scratch.marks = np.full(len(self), -1, np.int32)
+        return state.wide.at(positions, marks)
+
     def _buffer(self) -> Floats:
         buffer: Floats | None = getattr(self._scratch, "buffer", None)
         if buffer is None:
@@ -231,9 +244,3 @@ def _finite(scores: Floats) -> Floats:
     if not scores.dot(scores) < math.inf:  # the cheapest test that NaN and infinity fail
         raise ValueError("scores that are NaN or infinite")
     return scores
-
-
-def _wide_at(state: UserState, positions: Ints) -> Floats:
-    at = np.minimum(np.searchsorted(state.wide_columns, positions), len(state.wide_columns) - 1)
-    hit = state.wide_columns.take(at) == positions
-    return np.where(hit, state.wide_values.take(at), np.float32(0.0))

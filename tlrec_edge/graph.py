@@ -13,15 +13,53 @@ from tlrec_edge.errors import BundleError
 from tlrec_edge.layout import LARGEST
 
 
+def _refuse_absurd(out: NDArray[np.float32], graph: str, name: str) -> None:
+    flat = out.reshape(-1)
+    if not flat.dot(flat) <= LARGEST**2:  # the cheapest test that NaN, infinity and absurd values fail
+        raise BundleError(f"{graph} gives NaN or absurd values for '{name}'; export the bundle again")
+
+
+def _does_not_run(graph: str, error: Exception) -> BundleError:
+    return BundleError(f"{graph} does not run: {str(error).splitlines()[0]:.300}; export the bundle again")
+
+
+class Bound:
+    """A graph tied to fixed arrays: fill the inputs, then ``run``. Not for two threads at once."""
+
+    def __init__(
+        self, session: Any, graph: str, output: str, inputs: Mapping[str, NDArray[np.float32]], shape: tuple[int, int]
+    ) -> None:
+        self.inputs, self._out = inputs, np.zeros(shape, np.float32)
+        self._session, self._names = session, (graph, output)
+        self._binding = session.io_binding()
+        # By address: what the session reads and writes are these arrays themselves.
+        for name, array in inputs.items():
+            self._binding.bind_input(name, "cpu", 0, np.float32, array.shape, array.ctypes.data)
+        self._binding.bind_output(output, "cpu", 0, np.float32, shape, self._out.ctypes.data)
+
+    def of(self, graph: Graph) -> bool:
+        """Say whether this is still the session of ``graph``."""
+        return self._session is graph.session
+
+    def run(self) -> NDArray[np.float32]:
+        """Return the output, which the next call overwrites. Raises BundleError for NaN or absurd values."""
+        try:
+            self._session.run_with_iobinding(self._binding)
+        except Exception as error:  # as in Graph
+            raise _does_not_run(self._names[0], error) from error
+        _refuse_absurd(self._out, *self._names)
+        return self._out
+
+
 class Graph:
     """A loaded graph. ``run`` may be called from many threads."""
 
     def __init__(self, blob: bytes, name: str, outputs: Sequence[str], threads: int = 1) -> None:
         self._blob, self._name, self._outputs, self._threads = blob, name, list(outputs), threads
-        self._session = self._load()
+        self.session = self._load()
         try:
-            self.inputs: dict[str, list[Any]] = {node.name: node.shape for node in self._session.get_inputs()}
-            missing = set(outputs) - {node.name for node in self._session.get_outputs() if node.type == "tensor(float)"}
+            self.inputs: dict[str, list[Any]] = {node.name: node.shape for node in self.session.get_inputs()}
+            missing = set(outputs) - {node.name for node in self.session.get_outputs() if node.type == "tensor(float)"}
         except UnicodeDecodeError as error:
             raise BundleError(f"{name} has names that are not UTF-8: altered; export the bundle again") from error
         if missing:
@@ -29,22 +67,26 @@ class Graph:
 
     def reload(self) -> None:
         """Make a new session: one that was made before a fork must not be used after it."""
-        self._session = self._load()
+        self.session = self._load()
 
     def run(self, feed: Mapping[str, NDArray[Any]], shape: tuple[int, int]) -> list[NDArray[np.float32]]:
         """Return the outputs, each of ``shape``. Raises BundleError for other shapes and for NaN or absurd values."""
         try:
-            found: list[NDArray[np.float32]] = self._session.run(self._outputs, feed)
+            found: list[NDArray[np.float32]] = self.session.run(self._outputs, feed)
         except Exception as error:  # as in _load
-            reason = str(error).splitlines()[0]
-            raise BundleError(f"{self._name} does not run: {reason:.300}; export the bundle again") from error
+            raise _does_not_run(self._name, error) from error
         for name, out in zip(self._outputs, found, strict=True):
             if out.shape != shape:
                 raise BundleError(f"{self._name} gives '{name}' of shape {out.shape}, expected {shape}; export again")
-            flat = out.reshape(-1)
-            if not flat.dot(flat) <= LARGEST**2:  # the cheapest test that NaN, infinity and absurd values fail
-                raise BundleError(f"{self._name} gives NaN or absurd values for '{name}'; export the bundle again")
+            _refuse_absurd(out, self._name, name)
         return found
+
+    def bind(self, inputs: Mapping[str, NDArray[np.float32]], shape: tuple[int, int]) -> Bound:
+        """Return the graph tied to arrays of the caller's, for one output of ``shape``: half the cost of ``run``.
+
+        For one thread alone, and until ``reload``.
+        """
+        return Bound(self.session, self._name, self._outputs[0], inputs, shape)
 
     def check_inputs(self, expected: Mapping[str, tuple[int | None, ...]]) -> None:
         """Raise BundleError unless the inputs are these, None standing for a free axis."""

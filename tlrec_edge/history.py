@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from tlrec_edge.errors import DataError
 from tlrec_edge.ids import ItemId, as_list, as_text, shown
 from tlrec_edge.layout import EVENTS
+from tlrec_edge.sparse import SparseSum
 
 Ints = NDArray[np.int32]
 Floats = NDArray[np.float32]
@@ -40,7 +41,9 @@ class History:
     def __post_init__(self) -> None:
         if isinstance(self.items, Set):
             raise DataError(f"history: expected a list of item ids, oldest first; got the set {shown(self.items)}")
-        items = tuple(as_text(item) for item in as_list(self.items, "history"))
+        items = tuple(as_list(self.items, "history"))
+        if set(map(type, items)) - {str}:
+            items = tuple(map(as_text, items))
         object.__setattr__(self, "items", items)
         for name, convert in (("events", event_code), ("timestamps", _seconds)):
             values = getattr(self, name)
@@ -73,7 +76,7 @@ class History:
         return events, np.maximum(0.0, now - times) / 86_400, order
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False, slots=True)
 class UserState:
     """Opaque: a user vector on the scale it is scored with and the wide part's sum. Belongs to its bundle."""
 
@@ -81,8 +84,7 @@ class UserState:
     interest: Floats
     deep_scale: np.float32
     interest_scale: np.float32
-    wide_columns: Ints
-    wide_values: Floats
+    wide: SparseSum
     seen: Ints
     """Rows of all known items of the history, rising."""
     clipped: bool = False

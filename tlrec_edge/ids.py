@@ -25,6 +25,7 @@ ItemId = str | int
 _SEED = 0x7E1EC
 _HOT_IDS = 65_536
 _HOT_LENGTH = 256
+_KEYS = {str, int}
 _CHUNK = 1 << 16
 
 
@@ -152,7 +153,7 @@ class IdIndex:
         self._rows: Ints = index["rows"]
         self._hashes: NDArray[np.uint32] = index["hashes"]
         self._mask = len(self._buckets) - 2
-        self._hot: dict[str, int] = {}
+        self._hot: dict[ItemId, int] = {}
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -160,15 +161,18 @@ class IdIndex:
     def rows(self, ids: Sequence[ItemId] | NDArray[Any]) -> Ints:
         """Return the row of each id, -1 where it is unknown."""
         values = ids.tolist() if isinstance(ids, np.ndarray) else ids
-        texts = [value if type(value) is str else as_text(value) for value in values]
-        hot = self._hot.get
-        found = np.array([hot(text, -2) for text in texts], np.int32)
+        if set(map(type, values)) - _KEYS:  # a bool or a float equals an integer, but is no id
+            values = [as_text(value) for value in values]
+        hot = self._hot
+        try:
+            return np.fromiter(map(hot.__getitem__, values), np.int32, len(values))
+        except KeyError:
+            found = np.array([hot.get(value, -2) for value in values], np.int32)
         cold = np.flatnonzero(found == -2).tolist()
-        if cold:
-            missing = [texts[at] for at in cold]
-            rows = self._probe([encode(text) for text in missing])
-            found[cold] = rows
-            self._remember(missing, rows)
+        missing = [values[at] for at in cold]
+        rows = self._probe([encode(as_text(value)) for value in missing])
+        found[cold] = rows
+        self._remember(missing, rows)
         return found
 
     def row(self, value: ItemId) -> int:
@@ -208,10 +212,12 @@ class IdIndex:
         equal[np.flatnonzero(equal)] = np.logical_and.reduceat(same, firsts)
         return equal
 
-    def _remember(self, texts: list[str], rows: Ints) -> None:
+    def _remember(self, ids: list[ItemId], rows: Ints) -> None:
         # Only known ids are kept, so a stream of made-up ones cannot push the hot ones out.
         fresh = {
-            text: row for text, row in zip(texts, rows.tolist(), strict=True) if row >= 0 and len(text) <= _HOT_LENGTH
+            value: row
+            for value, row in zip(ids, rows.tolist(), strict=True)
+            if row >= 0 and (isinstance(value, int) or len(value) <= _HOT_LENGTH)
         }
         if len(self._hot) + len(fresh) > _HOT_IDS:
             self._hot = {}

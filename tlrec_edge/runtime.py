@@ -268,8 +268,8 @@ class Recommender:
     ) -> Ints:
         candidates = as_list(candidates, name)
         positions = catalogue.positions(catalogue.rows(candidates))
-        unknown = np.flatnonzero(positions < 0)
-        if len(unknown):
+        if len(positions) and positions.min() < 0:
+            unknown = np.flatnonzero(positions < 0)
             if self._unknown == "error":
                 name = as_text(candidates[int(unknown[0])])
                 raise UnknownIdError(
@@ -279,9 +279,9 @@ class Recommender:
         return positions
 
     def _score(self, catalogue: Catalogue, state: UserState, positions: Ints) -> Floats:
-        known = positions >= 0
-        if known.all():
+        if not len(positions) or positions.min() >= 0:
             return catalogue.score(state, positions)
+        known = positions >= 0
         out = np.full(len(positions), self._unknown_score(), np.float32)
         out[known] = catalogue.score(state, positions[known])
         return out

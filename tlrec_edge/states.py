@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
+import threading
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tlrec_edge.bundle import Bundle
 from tlrec_edge.catalogue import Catalogue
-from tlrec_edge.graph import Graph
+from tlrec_edge.graph import Bound, Graph
 from tlrec_edge.history import History, UserState
 from tlrec_edge.layout import ENCODER
-from tlrec_edge.rowwise import Scales
+from tlrec_edge.sparse import NOTHING, SparseSum, gather
 
 Ints = NDArray[np.int32]
 Floats = NDArray[np.float32]
 _NO_ROWS = np.zeros(0, np.int32)
 _NO_VALUES = np.zeros(0, np.float32)
-DENSE = 8
-"""Up to this many columns an entry, sparse rows are summed into a dense row: cheaper than sorting the entries."""
-_NO_PLACES = np.zeros(0, np.intp)
 
 
 class StateBuilder:
@@ -46,88 +43,116 @@ class StateBuilder:
         scale, limit = bundle.scoring.scale, bundle.scoring.limit
         self._scale = np.float32(scale[0]), np.float32(scale[1])
         self._deep_step = self._scale[0] * self._deep_weight
-        self._limit = np.float32(limit[0]), np.float32(limit[1])
+        self._steps = np.repeat(np.array(scale, np.float32), (shape.d, shape.r))
+        self._most = np.repeat(np.array(limit, np.float32), (shape.d, shape.r))
+        self._local = threading.local()
         self._bundle = bundle
 
     def check(self) -> None:
         """Run the encoder on an empty and on a full history. Raises BundleError where it gives no vectors."""
-        for n in (0, self.shape.length):
-            self._encode(np.ones((n, self.shape.d), np.float32), self._log_weight(n, None, None, _NO_PLACES))
+        length, d = self.shape.length, self.shape.d
+        for n in (0, length):
+            history = np.zeros((1, length, d), np.float32)
+            history[0, length - n :] = 1.0
+            weight = np.full((1, length), self.shape.pad, np.float32)
+            weight[0, length - n :] = self._position_bias[length - n :]
+            self.encoder.run({"history": history, "log_weight": weight}, (1, d))
 
     def from_history(self, catalogue: Catalogue, history: History) -> tuple[UserState, int]:
         """Return the state of a history and how many of its items are unknown."""
         rows = catalogue.rows(history.items)
-        if not (rows >= 0).any():
+        mask = rows >= 0
+        known = int(np.count_nonzero(mask))
+        if not known:
             return self.popularity(), len(rows)
-        events, ages, order = history.columns(rows >= 0)
+        events, ages, order = history.columns(mask)
         if order is not None:
-            rows = rows[order]
+            rows, mask = rows[order], mask[order]
+        if known < len(rows):
+            order = mask.nonzero()[0] if order is None else order[mask]
+            rows = rows[mask]
+        if order is not None:
             events = None if events is None else events[order]
             ages = None if ages is None else ages[order]
-        known = np.flatnonzero(rows >= 0)
-        tail = known[-self.shape.length :]
-        log_weight = self._log_weight(len(tail), events, ages, tail)
-        deep = self._encode(catalogue.history_vectors(rows[tail]), log_weight)
-        recent, seen = _distinct(rows[known], self.shape.max_history)
-        recent = recent[recent < self.shape.items]
-        wide = _sum_rows(*self._wide, self._wide_scale, recent, self.shape.candidates)
-        if self._wide_weight != 1.0:
-            wide = wide[0], wide[1] * self._wide_weight
-        if self._repeat:
-            wide = _lifted(*wide, recent[recent < self.shape.candidates], self._repeat)
-        return self._state(deep, self._interest(recent), wide, seen), len(rows) - len(known)
+        recent, seen = _distinct(rows, self.shape.max_history)
+        if recent[-1] >= self.shape.items:
+            recent = recent[recent < self.shape.items]
+        deep = self._encode(catalogue, rows, events, ages)
+        return self._state(deep, self._interest(recent), self._sum(recent), seen), len(history.items) - known
 
     def from_user_row(self, row: int) -> UserState:
         """Return the state stored for row ``row`` of the bundle's user table."""
         array, d = self._bundle.array, self.shape.d
         start, end = array("user_wide_indptr")[row : row + 2]
-        wide = array("user_wide_columns")[start:end], array("user_wide_values")[start:end]
+        wide = SparseSum(array("user_wide_columns")[start:end], array("user_wide_values")[start:end].astype(np.float64))
         vector = array("user_rows")[row]
         return self._state(vector[:d], vector[d:], wide, _NO_ROWS)
 
     def popularity(self) -> UserState:
         """Return the state of a user of whom nothing is known: every score is the item's bias."""
         zeros = np.zeros(self.shape.d + self.shape.r, np.float32)
-        return self._state(zeros[: self.shape.d], zeros[self.shape.d :], (_NO_ROWS, _NO_VALUES), _NO_ROWS)
+        return self._state(zeros[: self.shape.d], zeros[self.shape.d :], NOTHING, _NO_ROWS)
 
-    def _state(self, deep: Floats, interest: Floats, wide: tuple[Ints, Floats], seen: Ints) -> UserState:
-        one = np.float32(1.0)
+    def _state(self, deep: Floats, interest: Floats, wide: SparseSum, seen: Ints) -> UserState:
+        vector, d = np.concatenate([deep, interest]), self.shape.d
         if not self.exact:
-            return UserState(deep.copy(), interest.copy(), self._deep_weight, one, *wide, seen)
-        (deep_scale, interest_scale), (most, interest_most) = self._scale, self._limit
-        rounded, interest_rounded = np.rint(deep / deep_scale), np.rint(interest / interest_scale)
-        deep = np.clip(rounded, -most, most)
-        interest = np.clip(interest_rounded, -interest_most, interest_most)
-        clipped = bool((deep != rounded).any() or (interest != interest_rounded).any())
-        return UserState(deep, interest, self._deep_step, interest_scale, *wide, seen, clipped)
+            return UserState(vector[:d], vector[d:], self._deep_weight, np.float32(1.0), wide, seen)
+        vector /= self._steps
+        np.rint(vector, out=vector)
+        clipped = bool((np.abs(vector) > self._most).any())
+        if clipped:
+            vector = np.clip(vector, -self._most, self._most)
+        return UserState(vector[:d], vector[d:], self._deep_step, self._scale[1], wide, seen, clipped)
 
-    def _encode(self, vectors: Floats, log_weight: Floats) -> Floats:
-        # Always batch 1 and full length, so that a user's vector does not depend on who else asks.
-        length = self.shape.length
-        history = np.zeros((1, length, self.shape.d), np.float32)
-        weight = np.full((1, length), self.shape.pad, np.float32)
-        history[0, length - len(vectors) :] = vectors
-        weight[0, length - len(vectors) :] = log_weight
-        feed = {"history": history, "log_weight": weight}
-        return self.encoder.run(feed, (1, self.shape.d))[0].reshape(-1)  # (d,)
+    def _sum(self, rows: Ints) -> SparseSum:
+        """Return what the item-item weights of history rows add, and what having had an item adds to it."""
+        columns, weights = gather(*self._wide, self._wide_scale, rows)
+        if self._wide_weight != 1.0:
+            weights *= self._wide_weight
+        if self._repeat:
+            had = rows[rows < self.shape.candidates]
+            columns = np.concatenate([columns, had])
+            weights = np.concatenate([weights, np.full(len(had), self._repeat)])
+        return SparseSum(columns, weights)
 
-    def _log_weight(
-        self, n: int, events: Ints | None, ages: NDArray[np.float64] | None, tail: NDArray[np.intp]
+    def _encode(
+        self, catalogue: Catalogue, rows: Ints, events: Ints | None, ages: NDArray[np.float64] | None
     ) -> Floats:
-        weight: Floats = self._position_bias[self.shape.length - n :].copy()
+        # Always batch 1 and full length, so that a user's vector does not depend on who else asks.
+        bound = self._bound()
+        history, weight = bound.inputs["history"][0], bound.inputs["log_weight"][0]  # (length, d), (length,)
+        rows = rows[-len(weight) :]
+        n = len(rows)
+        free = len(weight) - n
+        history[:free] = 0.0
+        weight[:free] = self.shape.pad
+        catalogue.history_vectors(rows, history[free:])
+        weight[free:] = self._position_bias[free:]
         if events is not None:
-            weight += self._event_bias.take(events[tail])
+            weight[free:] += self._event_bias.take(events[-n:])
         if ages is not None and len(self._age_bias):
-            bucket = np.log2(1.0 + ages[tail]).astype(np.intp)
-            weight += self._age_bias.take(np.minimum(bucket, len(self._age_bias) - 1))
-        return weight
+            bucket = np.log2(1.0 + ages[-n:]).astype(np.intp)
+            weight[free:] += self._age_bias.take(np.minimum(bucket, len(self._age_bias) - 1))
+        vector: Floats = bound.run()[0]  # (d,)
+        return vector
+
+    def _bound(self) -> Bound:
+        bound: Bound | None = getattr(self._local, "bound", None)
+        if bound is None or not bound.of(self.encoder):
+            length, d = self.shape.length, self.shape.d
+            inputs = {"history": np.zeros((1, length, d), np.float32), "log_weight": np.zeros((1, length), np.float32)}
+            bound = self._local.bound = self.encoder.bind(inputs, (1, d))
+        return bound
 
     def _interest(self, rows: Ints) -> Floats:
         if not self.shape.r:
             return _NO_VALUES
         groups = self._groups.take(rows, axis=0).ravel()
-        found, counts = np.unique(groups[groups >= 0], return_counts=True)
-        interest: Floats = np.log1p(counts.astype(np.float32)) @ self._interest_in.take(found, axis=0)  # (r,)
+        counts = np.bincount(groups + 1, minlength=1)[1:]  # -1 stands for none
+        found = counts.nonzero()[0]
+        interest: Floats = np.log1p(counts.take(found).astype(np.float32)) @ self._interest_in.take(
+            found, axis=0
+        )  # (r,)
         if self._taste is not None:
             table, scale = self._taste
             taste = scale.take(rows) @ self._taste_format.values(table.take(rows, axis=0))  # (taste,)
@@ -137,45 +162,11 @@ class StateBuilder:
 
 def _distinct(rows: Ints, most: int) -> tuple[Ints, Ints]:
     """Return the ``most`` most recent distinct rows and all distinct rows, each rising, so that sums have one order."""
+    if len(rows) <= most:
+        seen = np.sort(rows)
+        seen = seen[np.append(True, seen[1:] != seen[:-1])]
+        return seen, seen
     seen, last = np.unique(rows[::-1], return_index=True)
     if len(seen) <= most:
         return seen, seen
     return seen[np.sort(np.argpartition(last, most)[:most])], seen
-
-
-def _lifted(columns: Ints, values: Floats, rows: Ints, by: np.float32) -> tuple[Ints, Floats]:
-    """Return a sparse sum with ``by`` added at ``rows``, both rising."""
-    together = np.union1d(columns, rows)
-    lifted = np.zeros(len(together), np.float32)
-    lifted[np.searchsorted(together, columns)] = values
-    lifted[np.searchsorted(together, rows)] += by
-    return together, lifted
-
-
-def _sum_rows(
-    indptr: NDArray[np.int64], columns: NDArray[Any], values: NDArray[Any], scale: Scales | None, rows: Ints,
-    size: int,
-) -> tuple[Ints, Floats]:  # fmt: skip
-    """Return columns (rising) and values of the sum of sparse rows, added up in float64 in the order of ``rows``.
-
-    ``scale`` (n,) of the rows of int8 values; None for float32 ones. All columns lie below ``size``.
-    """
-    starts = indptr.take(rows)
-    lengths = indptr.take(rows + 1) - starts
-    total = int(lengths.sum())
-    if not total:
-        return _NO_ROWS, _NO_VALUES
-    if total > len(columns):
-        raise ValueError("sparse rows longer than their table")  # before a damaged table asks for all memory
-    at = np.arange(total) + np.repeat(starts - (np.cumsum(lengths) - lengths), lengths)
-    column, weights = columns.take(at), values.take(at)
-    if scale is not None:
-        weights = weights * np.repeat(scale.take(rows).astype(np.float64), lengths)
-    if size > DENSE * total:
-        found, inverse = np.unique(column, return_inverse=True)
-        return found.astype(np.int32, copy=False), np.bincount(inverse, weights=weights).astype(np.float32)
-    if int(column.max()) >= size:
-        raise ValueError("a sparse row leads to a column that is none")  # before a damaged one asks for all memory
-    summed = np.bincount(column, weights=weights, minlength=size).astype(np.float32)  # (size,)
-    found = np.flatnonzero(summed).astype(np.int32)
-    return found, summed.take(found)
