@@ -43,6 +43,7 @@ MODULES = {
         "features",
         "topk",
         "rowwise",
+        "sparse",
         "packing",
         "parallel",
         "data.names",

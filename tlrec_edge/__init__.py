@@ -2,6 +2,9 @@
 
 from tlrec_edge.errors import BundleError, DataError, TlrecError, UnknownIdError
 from tlrec_edge.history import History
+from tlrec_edge.ids import Rows
 from tlrec_edge.runtime import Recommendations, Recommender
 
-__all__ = ["BundleError", "DataError", "History", "Recommendations", "Recommender", "TlrecError", "UnknownIdError"]
+__all__ = [
+    "BundleError", "DataError", "History", "Recommendations", "Recommender", "Rows", "TlrecError", "UnknownIdError",
+]  # fmt: skip

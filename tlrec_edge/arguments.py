@@ -11,10 +11,10 @@ import numpy as np
 from tlrec_edge.bundle import Bundle
 from tlrec_edge.errors import BundleError, DataError
 from tlrec_edge.history import History, UserState
-from tlrec_edge.ids import ItemId, as_text, shown
+from tlrec_edge.ids import ItemId, Rows, as_text, shown
 
-User = History | UserState | str | int | Sequence[ItemId]
-"""A history, its state, a plain list of item ids, or the id of a user whose state the bundle stores."""
+User = History | UserState | str | int | Sequence[ItemId] | Rows
+"""A history, its state, a plain list of item ids or their rows, or the id of a user whose state the bundle stores."""
 USER_ID = (str, int, np.integer)
 
 
@@ -66,4 +66,4 @@ def user_key(user: User) -> Hashable:
         return id(user)
     if isinstance(user, USER_ID):
         return as_text(user)
-    return user if isinstance(user, History) else (len(user), *user)
+    return user if isinstance(user, (History, Rows)) else (len(user), *user)

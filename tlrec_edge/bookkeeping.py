@@ -31,6 +31,8 @@ class StateCache:
         return len(self._states)
 
     def get(self, history: History, version: int) -> UserState | None:
+        if not self._size:
+            return None
         with self._lock:
             state = self._states.get((history, version))
             if state is not None:
@@ -39,7 +41,7 @@ class StateCache:
 
     def put(self, history: History, version: int, state: UserState) -> None:
         # A key holds its history's ids, so a very long one is not worth its memory.
-        if len(history.items) > self._longest:
+        if len(history.items) > self._longest or not self._size:
             return
         with self._lock:
             self._states[history, version] = state

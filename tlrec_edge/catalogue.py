@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlrec_edge.bundle import Bundle
+from tlrec_edge.errors import DataError
 from tlrec_edge.history import UserState
-from tlrec_edge.ids import IdIndex, ItemId, as_text
+from tlrec_edge.ids import IdIndex, ItemId, Rows, as_text
 from tlrec_edge.layout import CANDIDATE_TEXT
 from tlrec_edge.packing import Query
 from tlrec_edge.rowwise import Scales
@@ -98,8 +99,12 @@ class Catalogue:
     def with_added(self, added: Added) -> Catalogue:
         return Catalogue(self._bundle, self._index, added)
 
-    def rows(self, ids: Sequence[ItemId] | NDArray[Any]) -> Ints:
-        """Return the row of each item id, -1 where it is unknown."""
+    def rows(self, ids: Sequence[ItemId] | NDArray[Any] | Rows) -> Ints:
+        """Return the row of each item id, -1 where it is unknown. Raises DataError for rows that do not exist."""
+        if isinstance(ids, Rows):
+            if ids.values.max(initial=-1) >= self.shape.items + len(self._added_ids):
+                raise DataError(f"row {ids.values.max()} is none of this bundle's; ask it for its `rows`")
+            return ids.values
         found = self._index.rows(ids)
         if self._added_ids:
             values = ids.tolist() if isinstance(ids, np.ndarray) else ids

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlrec_edge.errors import DataError
-from tlrec_edge.ids import ItemId, as_list, as_text, shown
+from tlrec_edge.ids import ItemId, Rows, as_list, as_text, shown
 from tlrec_edge.layout import EVENTS
 from tlrec_edge.sparse import SparseSum
 
@@ -33,7 +33,7 @@ class History:
     it is in another unit.
     """
 
-    items: Sequence[ItemId]
+    items: Sequence[ItemId] | Rows
     events: Sequence[str | int] | None = None
     timestamps: Sequence[float] | None = None
     now: float | None = None
@@ -41,10 +41,9 @@ class History:
     def __post_init__(self) -> None:
         if isinstance(self.items, Set):
             raise DataError(f"history: expected a list of item ids, oldest first; got the set {shown(self.items)}")
-        items = tuple(as_list(self.items, "history"))
-        if set(map(type, items)) - {str}:
-            items = tuple(map(as_text, items))
-        object.__setattr__(self, "items", items)
+        items = as_list(self.items, "history")
+        if not isinstance(items, Rows):
+            object.__setattr__(self, "items", tuple(map(as_text, items) if set(map(type, items)) - {str} else items))
         for name, convert in (("events", event_code), ("timestamps", _seconds)):
             values = getattr(self, name)
             if values is None:
@@ -102,8 +101,8 @@ def event_code(value: Any) -> int:
     return code
 
 
-def as_history(value: History | Sequence[ItemId]) -> History:
-    """Take a History as it is and wrap a plain list of item ids."""
+def as_history(value: History | Sequence[ItemId] | Rows) -> History:
+    """Take a History as it is and wrap a plain list of item ids or their rows."""
     if isinstance(value, History):
         return value
     return History(value if isinstance(value, Set) else as_list(value, "user"))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -43,9 +43,40 @@ def as_text(value: Any) -> str:
     raise DataError(f"an id must be a string or an integer, got {type(value).__name__} {shown(value)}")
 
 
-def as_list(values: Any, name: str, of: str = "item ids") -> list[Any]:
+class Rows:
+    """Items by their rows in one bundle, from ``Recommender.rows``: taken wherever item ids are, without looking up.
+
+    ``values`` (n,) are int32; -1 is an unknown item. Not to be kept beyond the bundle: another one's rows differ.
+    """
+
+    __slots__ = ("_key", "values")
+
+    def __init__(self, values: NDArray[np.integer[Any]]) -> None:
+        self.values: Ints = np.array(values, np.int32)
+        if self.values.ndim != 1 or self.values.min(initial=0) < -1:
+            raise DataError(f"rows: expected a list of row numbers from -1 on, got {shown(values)}")
+        self.values.setflags(write=False)
+        self._key = hash(self.values.tobytes())
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitem__(self, at: int) -> int:
+        return int(self.values[at])
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.values.tolist())
+
+    def __hash__(self) -> int:
+        return self._key
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Rows) and self._key == other._key and np.array_equal(self.values, other.values)
+
+
+def as_list(values: Any, name: str, of: str = "item ids") -> list[Any] | Rows:
     """Return argument ``name`` as a list. Raises DataError for what is none, such as a string or a mapping."""
-    if type(values) is list:
+    if type(values) is list or type(values) is Rows:
         return values
     if isinstance(values, np.ndarray) and values.ndim == 1:
         return list(values.tolist())

@@ -20,13 +20,15 @@ from tlrec_edge.catalogue import Catalogue
 from tlrec_edge.cold import ColdItems, Features
 from tlrec_edge.errors import BundleError, DataError, UnknownIdError
 from tlrec_edge.history import UserState, as_history
-from tlrec_edge.ids import IdIndex, ItemId, as_list, as_text, shown, user_key_hash
+from tlrec_edge.ids import IdIndex, ItemId, Rows, as_list, as_text, shown, user_key_hash
 from tlrec_edge.layout import ITEM_TOWER
 from tlrec_edge.states import StateBuilder
 from tlrec_edge.topk import top_k
 
 Ints = NDArray[np.int32]
 Floats = NDArray[np.float32]
+Items = Sequence[ItemId] | NDArray[Any] | Rows
+"""Item ids, or rows that ``Recommender.rows`` gave for them."""
 UNKNOWN_POLICIES = ("popularity", "error", "nan")
 
 
@@ -121,16 +123,21 @@ class Recommender:
         return self._state(self._open(), user)
 
     @translated
-    def score(self, user: User, candidates: Sequence[ItemId] | NDArray[Any]) -> Floats:
+    def rows(self, items: Items) -> Rows:
+        """Return the rows of item ids, for callers who score the same items again: taken wherever ids are."""
+        return Rows(self._open().rows(as_list(items, "items")))
+
+    @translated
+    def score(self, user: User, candidates: Items) -> Floats:
         """Score candidates for one user, (n,). Unknown candidates go by the ``unknown`` policy."""
         catalogue = self._open()
         positions = self._positions(catalogue, candidates)
         return self._score(catalogue, self._state(catalogue, user), positions)
 
     @translated
-    def score_pairs(self, users: Sequence[User], items: Sequence[ItemId] | NDArray[Any]) -> Floats:
+    def score_pairs(self, users: Sequence[User], items: Items) -> Floats:
         """Score user ``users[i]`` with item ``items[i]``, (n,); every distinct user is encoded once."""
-        users, items = as_list(users, "users", "users, one for each item"), as_list(items, "items")
+        users, items = list(as_list(users, "users", "users, one for each item")), as_list(items, "items")
         if len(users) != len(items):
             raise DataError(f"{len(users)} users and {len(items)} items; give one item for each user")
         catalogue = self._open()
@@ -155,8 +162,8 @@ class Recommender:
         user: User,
         k: int = 10,
         *,
-        exclude: str | Sequence[ItemId] | None = "history",
-        allow: Sequence[ItemId] | NDArray[Any] | None = None,
+        exclude: str | Sequence[ItemId] | Rows | None = "history",
+        allow: Items | None = None,
     ) -> Recommendations:
         """Return the k best candidates; fewer where fewer are left. Among equal scores the lower row comes first.
 
@@ -263,9 +270,7 @@ class Recommender:
         self._cache.put(history, version, state)
         return state
 
-    def _positions(
-        self, catalogue: Catalogue, candidates: Sequence[ItemId] | NDArray[Any], name: str = "candidates"
-    ) -> Ints:
+    def _positions(self, catalogue: Catalogue, candidates: Items, name: str = "candidates") -> Ints:
         candidates = as_list(candidates, name)
         positions = catalogue.positions(catalogue.rows(candidates))
         if len(positions) and positions.min() < 0:
@@ -314,7 +319,7 @@ class Recommender:
         self._counts.add(unknown_users=1, fallbacks=1)
         return self._builder.popularity()
 
-    def _excluded(self, catalogue: Catalogue, state: UserState, exclude: str | Sequence[ItemId] | None) -> Ints:
+    def _excluded(self, catalogue: Catalogue, state: UserState, exclude: str | Sequence[ItemId] | Rows | None) -> Ints:
         if exclude is None:
             return np.zeros(0, np.int32)
         if isinstance(exclude, str):
@@ -349,7 +354,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_reopen_sessions)
 
 
-def _allowed(catalogue: Catalogue, allow: Sequence[ItemId] | NDArray[Any]) -> Ints:
+def _allowed(catalogue: Catalogue, allow: Items) -> Ints:
     if isinstance(allow, np.ndarray) and allow.dtype == np.bool_:
         if allow.ndim != 1 or len(allow) not in (catalogue.shape.candidates, len(catalogue)):
             raise DataError(f"the mask `allow` has shape {allow.shape}; there are {len(catalogue)} candidates")
