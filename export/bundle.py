@@ -29,8 +29,10 @@ from tlrec_edge.data.dataset import Dataset, Ints
 from tlrec_edge.data.store import dataset_hash, split_hash
 from tlrec_edge.data.task import Task, make_tasks
 from tlrec_edge.errors import BundleError
+from tlrec_edge.heads import fit_heads, stored_vectors
 from tlrec_edge.ids import user_key_hash
 from tlrec_edge.layout import MANIFEST
+from tlrec_edge.packing import RowFormat
 from tlrec_edge.rowwise import exact_limit
 from tlrec_edge.train.artifact import MAX_HISTORY, EdgeModel, Past
 from tlrec_edge.train.model import PAD
@@ -100,6 +102,7 @@ def export_bundle(
     users = _sample_users(past, config.seed)
     arrays = stored_arrays(model)
     scale, limit = _user_scales(model, past, users)
+    arrays |= _heads(model, past, users, arrays)
     strings = {"item_ids": model.ids, "item_names": model.names}
     manifest = _manifest(model, dataset, scale, limit, arrays, cards or {})
     if config.with_users:
@@ -269,6 +272,16 @@ def _add_users(
     arrays["user_wide_columns"] = summed.indices.astype(np.int32)
     arrays["user_wide_values"] = summed.data.astype(np.float32)
     return tuple(dataset.users[u] if key is None else user_key_hash(dataset.users[u], key) for u in users)
+
+
+def _heads(model: EdgeModel, past: Past, users: Ints, arrays: Mapping[str, NDArray[Any]]) -> Mapping[str, NDArray[Any]]:
+    """Return the heads of the candidates, fitted to the users who are asked about; none where none pay."""
+    kinds, d, r = storage(model), model.net.config.width, model.interest.rank + model.rest.rank
+    form = RowFormat((kinds.candidate, d), (kinds.taste, r))
+    weight = 1.0 if kinds.plain else model.mix.deep  # as scales hold it, or as the runtime multiplies with it
+    asked = np.concatenate([model.user_vectors(past, users) * weight, _tastes(model, past, users)], 1)
+    read = stored_vectors(form, arrays["candidate_rows"], arrays["candidate_scale"])
+    return fit_heads(read, arrays["candidate_bias"], asked.astype(np.float64))
 
 
 def _categories(dataset: Dataset, model: EdgeModel, strings: dict[str, Any]) -> dict[str, NDArray[Any]]:

@@ -51,7 +51,7 @@ MODULES = {
     ),
     "bundle": ("layout", "ids", "bundle", "bundle_check", "bundle_writer"),
     "runtime": (
-        *("", "runtime", "arguments", "history", "states", "catalogue", "cold", "graph", "bookkeeping"),
+        *("", "runtime", "arguments", "history", "states", "catalogue", "heads", "cold", "graph", "bookkeeping"),
         *("tables", "synth"),
     ),
 }

@@ -67,6 +67,11 @@ class BundleWriter:
         """Return a writable map of a new array ``name``.npy."""
         return np.lib.format.open_memmap(self.folder / f"{name}.npy", "w+", np.dtype(dtype), shape)
 
+    def written(self, name: str) -> NDArray[Any]:
+        """Return a map of an array that is already there."""
+        array: NDArray[Any] = np.load(self.folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+        return array
+
     def strings(self, name: str, values: Iterable[str], *, index: bool = False) -> None:
         """Write a string table, and with ``index`` its id index: values must then be unique and not empty."""
         data, offsets = build_strings(values)

@@ -17,11 +17,13 @@ from numpy.typing import NDArray
 
 from tlrec_edge.bundle import Bundle
 from tlrec_edge.errors import DataError
+from tlrec_edge.heads import Heads
 from tlrec_edge.history import UserState
 from tlrec_edge.ids import IdIndex, ItemId, Rows, as_text
 from tlrec_edge.layout import CANDIDATE_TEXT
 from tlrec_edge.packing import Query
 from tlrec_edge.rowwise import Scales
+from tlrec_edge.topk import top_k
 
 Ints = NDArray[np.int32]
 Floats = NDArray[np.float32]
@@ -91,6 +93,7 @@ class Catalogue:
         self._ids = bundle.strings("item_ids")
         self._names = bundle.strings("item_names") if bundle.has("item_names.bytes.npy") else self._ids
         self._added_ids = tuple(extra.rows)
+        self._heads = Heads(bundle.array) if bundle.has("head_rows.npy") else None
         self._scratch = threading.local()
 
     def __len__(self) -> int:
@@ -155,7 +158,7 @@ class Catalogue:
             total += share[:, k] * lent[:, k]
         return np.where(share.any(1), total, own)
 
-    def _own(self, state: UserState, positions: Ints) -> Floats:
+    def _own(self, state: UserState, positions: NDArray[np.integer[Any]]) -> Floats:
         rows = self.candidate_rows.take(positions)
         block = self._candidate.widen(rows) if self._candidate.packed else rows.astype(np.float32)
         wide = self._lifts(state, positions) if len(state.wide) else None
@@ -181,6 +184,17 @@ class Catalogue:
             late = out[self.shape.candidates :]
             late[:] = self._borrowed(late, out[self.added.near], slice(None))
         return out
+
+    def best(self, state: UserState, k: int, excluded: Ints) -> tuple[NDArray[np.intp], Floats]:
+        """Return the positions of the k best candidates, best first, and their scores."""
+        if self._heads is not None and not self._added_ids and 8 * k < len(self):
+            found = self._heads.best(state, k, excluded, lambda at: self._own(state, at))
+            if found is not None:
+                return found
+        scores = self.score_all(state)
+        scores[excluded] = -np.inf
+        best = top_k(scores, k)
+        return best, scores[best]
 
     def _queries(self, state: UserState) -> tuple[Query, Query] | None:
         if not self._candidate.packed:
@@ -222,7 +236,7 @@ class Catalogue:
             out[at : at + len(block)] = block @ query / np.maximum(norms, 1e-12)
         return _finite(out)
 
-    def _lifts(self, state: UserState, positions: Ints) -> Floats:
+    def _lifts(self, state: UserState, positions: NDArray[np.integer[Any]]) -> Floats:
         marks: Ints | None = getattr(self._scratch, "marks", None)
         if marks is None:
             marks = self._scratch.marks = np.full(len(self), -1, np.int32)

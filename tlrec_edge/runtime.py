@@ -175,10 +175,7 @@ class Recommender:
         state = self._state(catalogue, user)
         excluded = self._excluded(catalogue, state, exclude)
         if allow is None:
-            scores = catalogue.score_all(state)
-            scores[excluded] = -np.inf
-            best = top_k(scores, k)
-            return _recommendations(catalogue, best, scores[best])
+            return _recommendations(catalogue, *catalogue.best(state, k, excluded))
         positions = np.setdiff1d(_allowed(catalogue, allow), excluded)
         scores = catalogue.score(state, positions)
         best = top_k(scores, k)

@@ -41,7 +41,7 @@ class SparseSum:
         weights = self.weights.take(keys & 0xFFFFFFFF)
         return columns[first], np.bincount(first.cumsum() - 1, weights).astype(np.float32)
 
-    def at(self, positions: Ints, marks: Ints) -> Floats:
+    def at(self, positions: NDArray[np.integer[Any]], marks: Ints) -> Floats:
         """Return the sums at ``positions`` (n,). ``marks`` (C,) is the caller's alone, all -1, and so it is left."""
         n = len(positions)
         marks[positions] = np.arange(n, dtype=np.int32)
