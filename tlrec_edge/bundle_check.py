@@ -39,8 +39,8 @@ def check_lengths(path: Path, shape: ModelShape, arrays: Arrays) -> None:
         table = arrays.get(TEXT_TABLE)
         if table is None or table.shape[1] != arrays[CANDIDATE_TEXT].shape[1]:
             raise BundleError(f"{path / CANDIDATE_TEXT} is not as wide as {TEXT_TABLE}; {REMEDY}")
-    if "head_rows.npy" in arrays and not 3 <= arrays["head_rows.npy"].shape[1] == arrays["head_scale.npy"].shape[1]:
-        raise BundleError(f"{path / 'head_rows.npy'} is not as wide as head_scale.npy; {REMEDY}")
+    if "head_rows.npy" in arrays and not 3 <= arrays["head_rows.npy"].shape[1] == arrays["head_step.npy"].shape[1]:
+        raise BundleError(f"{path / 'head_rows.npy'} is not as wide as head_step.npy; {REMEDY}")
     for name in _indexes(arrays):
         buckets, entries = arrays[f"{name}.buckets.npy"], len(arrays[f"{name}.offsets.npy"]) - 1
         count = len(buckets) - 1

@@ -46,7 +46,7 @@ class Heads:
     def __init__(self, array: Callable[[str], NDArray[Any]]) -> None:
         self._rows: NDArray[np.int8] = array("head_rows")
         self._turn, self._mean = array("head_turn"), array("head_mean")
-        self._step, self._offset = array("head_scale")
+        self._step, self._offset = array("head_step")
         self._reach = array("head_reach")
         self._scratch = threading.local()
 
@@ -127,7 +127,7 @@ def fit_heads(vectors: Vectors, bias: Floats, users: Doubles) -> Mapping[str, ND
         return {}
     rows, scale = _heads(vectors, bias, into, mean, h)
     limits = np.array([reach, float(np.abs(bias).max())])
-    return {"head_rows": rows, "head_turn": turn, "head_mean": mean, "head_scale": scale, "head_reach": limits}
+    return {"head_rows": rows, "head_turn": turn, "head_mean": mean, "head_step": scale, "head_reach": limits}
 
 
 def _chunks(vectors: Vectors, count: int) -> Any:

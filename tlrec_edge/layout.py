@@ -21,7 +21,7 @@ ITEM_TOWER = "item_tower.onnx"
 FEATURES = "features.json"
 TEXT_TABLE = "text_table.npy"
 CANDIDATE_TEXT = "candidate_text.npy"
-HEADS = ("head_rows", "head_turn", "head_mean", "head_scale", "head_reach")
+HEADS = ("head_rows", "head_turn", "head_mean", "head_step", "head_reach")
 EVENTS = ("view", "click", "cart", "purchase", "other")
 """Rows of ``event_bias.npy``; the same tuple as ``tlrec_edge.data.dataset.EVENTS``, which a server must not import."""
 
