@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
+from tlrec_edge.export.lint import lint
 
 from tlrec_edge import History, Recommender
 from tlrec_edge.cost import SLOWER
 from tlrec_edge.errors import ExportError
+from tlrec_edge.layout import ENCODER, ITEM_TOWER
 
 Floats = NDArray[np.float32]
 MANY = 200
@@ -70,6 +73,15 @@ def unknown(found: Evidence) -> str | None:
     return None
 
 
+def graph(found: Evidence) -> str | None:
+    """The graphs hold none of the shapes that are known to be slow, or to make a score depend on its batch."""
+    for name in (ENCODER, ITEM_TOWER):
+        path = found.bundle / name
+        if path.is_file() and (wrong := lint(onnx.load(path))):
+            return f"{name}: {wrong[0]}" + (f" ({len(wrong) - 1} more)" if wrong[1:] else "")
+    return None
+
+
 def quality(found: Evidence) -> str | None:
     """A compressed model keeps its budget on the test rows too, as far as they can tell."""
     test, budget = found.compression.get("test") or {}, str(found.compression.get("budget", ""))
@@ -116,6 +128,7 @@ GATES: dict[str, Callable[[Evidence], str | None]] = {
     "batch": batch,
     "order": order,
     "unknown": unknown,
+    "graph": graph,
     "quality": quality,
     "speed": speed,
     "transfer": transfer,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 import threading
 from collections import Counter, OrderedDict
 from pathlib import Path
@@ -17,6 +19,10 @@ COUNTED = (
     "cache_hits",
     "cache_misses",
 )
+
+
+QUOTA = Path("/sys/fs/cgroup/cpu.max")
+"""Microseconds of CPU in each period that a container may use, under cgroup 2."""
 
 
 class StateCache:
@@ -48,6 +54,12 @@ class StateCache:
             while len(self._states) > self._size:
                 self._states.popitem(last=False)
 
+    @property
+    def nbytes(self) -> int:
+        """The bytes of the states' arrays; those of a history's ids are its own."""
+        with self._lock:
+            return sum(state.nbytes for state in self._states.values())
+
     def clear(self) -> None:
         with self._lock:
             self._states.clear()
@@ -74,6 +86,17 @@ class Counts:
 
     def after_fork(self) -> None:
         self._lock = threading.Lock()
+
+
+def granted_cores() -> int:
+    """Return how many cores this process may use: those it is bound to, within its container's CPU quota."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    try:
+        quota, period = QUOTA.read_text("ascii").split()
+        return max(1, min(cores, math.ceil(int(quota) / int(period))))
+    except (OSError, ValueError):  # no such group, or "max": no quota
+        return cores
 
 
 def process_memory() -> dict[str, int]:

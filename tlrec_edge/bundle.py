@@ -88,6 +88,11 @@ class Bundle:
         except KeyError:
             raise BundleError(f"{self.path / name}.npy is not part of this bundle; export it with that part") from None
 
+    @property
+    def nbytes(self) -> int:
+        """The bytes of the mapped arrays."""
+        return sum(array.nbytes for array in self._arrays.values())
+
     def has(self, file: str) -> bool:
         """Say whether the bundle lists ``file``."""
         return file in self.manifest["files"]

@@ -50,6 +50,18 @@ class Added:
     near: Ints
     share: Floats
 
+    @property
+    def nbytes(self) -> int:
+        arrays = (
+            self.history_rows,
+            self.history_scale,
+            self.candidate_rows,
+            self.candidate_scale,
+            self.bias,
+            self.near,
+        )
+        return sum(array.nbytes for array in (*arrays, self.share))
+
 
 class Stacked:
     """Rows of a mapped array followed by rows in memory."""
@@ -98,6 +110,10 @@ class Catalogue:
 
     def __len__(self) -> int:
         return len(self.candidate_rows)
+
+    @property
+    def hot_bytes(self) -> int:
+        return self._index.hot_bytes
 
     def with_added(self, added: Added) -> Catalogue:
         return Catalogue(self._bundle, self._index, added)

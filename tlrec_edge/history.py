@@ -89,6 +89,10 @@ class UserState:
     clipped: bool = False
     """Whether the vector did not fit the bundle's scale: the stated error of the exact path does not hold then."""
 
+    @property
+    def nbytes(self) -> int:
+        return self.deep.nbytes + self.interest.nbytes + self.wide.nbytes + self.seen.nbytes
+
 
 def event_code(value: Any) -> int:
     """Return an event's position in ``EVENTS``. Raises DataError that lists the known names."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import sys
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -205,6 +206,12 @@ class IdIndex:
         found[cold] = rows
         self._remember(missing, rows)
         return found
+
+    @property
+    def hot_bytes(self) -> int:
+        """The bytes of the ids that were looked up of late."""
+        hot = list(self._hot)
+        return sys.getsizeof(self._hot) + sum(map(sys.getsizeof, hot))
 
     def row(self, value: ItemId) -> int:
         """Return the row of one id, -1 if it is unknown."""

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlrec_edge.arguments import USER_ID, User, check_features, check_k, is_whole, translated, user_key
-from tlrec_edge.bookkeeping import Counts, StateCache, process_memory
+from tlrec_edge.bookkeeping import Counts, StateCache, granted_cores, process_memory
 from tlrec_edge.bundle import Bundle
 from tlrec_edge.catalogue import Catalogue
 from tlrec_edge.cold import ColdItems, Features
@@ -50,6 +50,7 @@ class Recommender:
             raise ValueError(
                 f"threads = {threads!r}, cache = {cache!r}: expected whole numbers of at least 1 and at least 0"
             )
+        threads = min(threads, granted_cores())  # more would wait for one another
         self._bundle, self._unknown, self._threads = bundle, unknown, threads
         self._widths = bundle.shape.d, bundle.shape.r
         self._builder = StateBuilder(bundle, threads, exact)
@@ -74,7 +75,8 @@ class Recommender:
     ) -> Self:
         """Open a bundle folder.
 
-        ``verify``: "none", "size" or "full" (every hash, every value, every graph). ``unknown``: how a candidate or
+        ``verify``: "none", "size" or "full" (every hash, every value, every graph). ``threads`` of the graphs: no more
+        than the cores, or the container's CPU quota, are used. ``unknown``: how a candidate or
         user id that is not in the bundle is scored: "popularity", "nan", or "error" for UnknownIdError. ``exact=False``
         keeps user vectors unrounded: equal to the trained model within 1e-4, but without bit-equal scores. ``cache``:
         how many user states are kept, the most recently used ones. Raises BundleError.
@@ -231,6 +233,19 @@ class Recommender:
         """Return counts since the start, and this process's memory in bytes where the system tells it."""
         added = len(self._open().added.rows)
         return self._counts.read() | {"cached_states": len(self._cache), "added_items": added} | process_memory()
+
+    def memory(self) -> dict[str, int]:
+        """Return bytes: ``mapped`` are the bundle's tables, which all processes on the machine share and the system may
+        drop; the others are this recommender's own, ``states`` cached, ``ids`` looked up of late, ``items`` added. The
+        process's ``private_bytes`` and ``shared_bytes`` stand beside them where the system tells.
+        """
+        catalogue = self._open()
+        return {
+            "mapped": self._bundle.nbytes,
+            "states": self._cache.nbytes,
+            "ids": catalogue.hot_bytes,
+            "items": catalogue.added.nbytes,
+        } | process_memory()
 
     def _open(self) -> Catalogue:
         catalogue: Catalogue | None = self._catalogue

@@ -27,6 +27,11 @@ class SparseSum:
     def __len__(self) -> int:
         return len(self.columns)
 
+    @property
+    def nbytes(self) -> int:
+        summed = self.__dict__.get("summed", ())  # where it was read
+        return sum(array.nbytes for array in (self.columns, self.weights, *summed))
+
     @cached_property
     def summed(self) -> tuple[NDArray[np.intp], Floats]:
         """The columns, rising and each once, and their sums."""

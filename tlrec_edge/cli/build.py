@@ -23,7 +23,7 @@ from tlrec_edge.cli.common import (
 from tlrec_edge.errors import ModelError
 
 MACHINES = ("this", "avx2", "avx512-vnni", "arm64")
-GATES = ("parity", "batch", "order", "unknown", "quality", "speed", "transfer")
+GATES = ("parity", "batch", "order", "unknown", "graph", "quality", "speed", "transfer")
 """As in ``tlrec_edge.quantize`` and ``tlrec_edge.export``, which are heavy to import."""
 
 model_argument = click.argument("model", type=click.Path(path_type=Path))
@@ -207,8 +207,8 @@ def export(
 ) -> None:
     """Write MODEL as a bundle: graphs, tables, cards; refused where a gate finds it is not what it should be.
 
-    Gates: parity with the trained model; the same bits in a batch and in any order; unknown ids; the quality budget;
-    not slower than the original; no transfer claimed that is not shown.
+    Gates: parity with the trained model; the same bits in a batch and in any order; unknown ids; no graph of a slow
+    shape; the quality budget; not slower than the original; no transfer claimed that is not shown.
     """
     from dataclasses import asdict
 
