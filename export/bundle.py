@@ -29,7 +29,7 @@ from tlrec_edge.data.dataset import Dataset, Ints
 from tlrec_edge.data.store import dataset_hash, split_hash
 from tlrec_edge.data.task import Task, make_tasks
 from tlrec_edge.errors import BundleError
-from tlrec_edge.heads import fit_heads, stored_vectors
+from tlrec_edge.heads import Fitted, fit_heads, stored_vectors
 from tlrec_edge.ids import user_key_hash
 from tlrec_edge.layout import MANIFEST
 from tlrec_edge.packing import RowFormat
@@ -102,9 +102,11 @@ def export_bundle(
     users = _sample_users(past, config.seed)
     arrays = stored_arrays(model)
     scale, limit = _user_scales(model, past, users)
-    arrays |= _heads(model, past, users, arrays)
+    heads = _heads(model, past, users, arrays)
+    arrays |= heads.arrays
     strings = {"item_ids": model.ids, "item_names": model.names}
     manifest = _manifest(model, dataset, scale, limit, arrays, cards or {})
+    manifest["index"] = dict(heads.card)
     if config.with_users:
         key = secrets.token_hex(16) if config.with_users == "hashed" else None
         manifest |= {"user_ids": config.with_users, "user_key": key}
@@ -274,7 +276,7 @@ def _add_users(
     return tuple(dataset.users[u] if key is None else user_key_hash(dataset.users[u], key) for u in users)
 
 
-def _heads(model: EdgeModel, past: Past, users: Ints, arrays: Mapping[str, NDArray[Any]]) -> Mapping[str, NDArray[Any]]:
+def _heads(model: EdgeModel, past: Past, users: Ints, arrays: Mapping[str, NDArray[Any]]) -> Fitted:
     """Return the heads of the candidates, fitted to the users who are asked about; none where none pay."""
     kinds, d, r = storage(model), model.net.config.width, model.interest.rank + model.rest.rank
     form = RowFormat((kinds.candidate, d), (kinds.taste, r))

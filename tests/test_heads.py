@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tlrec_edge import BundleError, Recommender, heads
+from tlrec_edge.catalogue import Added
 from tlrec_edge.heads import fit_heads
 from tlrec_edge.history import UserState
 from tlrec_edge.synth import SynthConfig, synthesize
@@ -116,11 +118,11 @@ def test_heads_are_left_out_where_they_do_not_pay(monkeypatch: pytest.MonkeyPatc
     rng = np.random.default_rng(0)
     items, users = rng.normal(0, 1, (3000, 40)), rng.normal(0, 1, (64, 40))
     bias = np.zeros(3000, np.float32)
-    assert fit_heads(lambda start, end: items[start:end], bias, users) == {}  # few items
+    assert fit_heads(lambda start, end: items[start:end], bias, users).arrays == {}  # few items
     monkeypatch.setattr(heads, "LEAST", 1000)
-    assert fit_heads(lambda start, end: items[start:end], bias, users) == {}  # no axis says more than another
+    assert fit_heads(lambda start, end: items[start:end], bias, users).arrays == {}  # no axis says more than another
     items[:, 3:] *= 0.01
-    assert fit_heads(lambda start, end: items[start:end], bias, users)["head_rows"].shape == (3000, 8)
+    assert fit_heads(lambda start, end: items[start:end], bias, users).arrays["head_rows"].shape == (3000, 8)
 
 
 def test_heads_of_another_width_are_refused(path: Path, tmp_path: Path) -> None:
@@ -129,3 +131,85 @@ def test_heads_of_another_width_are_refused(path: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "b" / "head_rows.npy", rows[:, 1:])
     with pytest.raises(BundleError, match=r"head_rows\.npy is not as wide as head_step\.npy"):
         Recommender.open(tmp_path / "b", verify="none")
+
+
+def test_added_items_stand_beside_those_with_heads(rec: Recommender) -> None:
+    catalogue = rec._catalogue
+    state = rec.user_state(["SKU00000005", "SKU00000099"])
+    rows, scale = catalogue.candidate_rows.base, catalogue.scale.base
+    near = np.zeros((2, 0), np.int32)
+    added = Added(
+        {"best": ITEMS, "worst": ITEMS + 1}, ("best", "worst"), catalogue.history_rows.base[:2],
+        catalogue.history_scale.base[:2], rows[5:7], scale[5:7], np.array([99, -99], np.float32), near,
+        near.astype(np.float32),
+    )  # fmt: skip
+    more = catalogue.with_added(added)
+    at, scores = more.best(state, 10, state.seen)
+    everything = more.score_all(state)
+    everything[state.seen] = -np.inf
+    wanted = top_k(everything, 10)
+    assert at.tolist() == wanted.tolist()
+    assert at[0] == ITEMS
+    assert scores.tolist() == everything[wanted].tolist()
+    assert ITEMS not in more.best(state, 10, np.append(state.seen, ITEMS).astype(np.int32))[0]
+
+
+@pytest.fixture(scope="module")
+def listed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recommender]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(heads, "MANY", ITEMS)
+        path = tmp_path_factory.mktemp("listed") / "bundle"
+        synthesize(path, SynthConfig(ITEMS, dim=24, interest=8, wide=6))
+    with Recommender.open(path, verify="full") as opened:
+        yield opened
+
+
+def test_lists_keep_the_recall_that_the_manifest_states(listed: Recommender) -> None:
+    card = listed.manifest["index"]
+    assert card["recall@10"] >= 0.995
+    assert card["recall@100"] >= 0.98
+    assert 0 < card["probes"] < card["lists"] / 2
+    rng = np.random.default_rng(7)
+    kept: dict[int, list[float]] = {10: [], 100: []}
+    for _ in range(30):
+        state = listed.user_state(listed.rows([f"SKU{row:08d}" for row in rng.integers(0, ITEMS, 30)]))
+        for k, shares in kept.items():
+            every, some = listed.recommend(state, k, exact=True), listed.recommend(state, k)
+            assert list(every.items) == [f"SKU{row:08d}" for row in full_scan(listed, state, k)[0]]
+            assert some.scores.tolist() == listed.score(state, list(some.items)).tolist()
+            shares.append(len({*every.items} & {*some.items}) / k)
+    assert np.mean(kept[10]) > 0.97
+    assert np.mean(kept[100]) > 0.95
+
+
+def test_what_is_lifted_is_found_in_any_list(listed: Recommender) -> None:
+    state = listed.user_state(["SKU00000005"])
+    lowest = int(np.argmin(listed._catalogue.score_all(state)))
+    state.wide = type(state.wide)(np.array([lowest], np.int32), np.array([50.0]))
+    assert listed.recommend(state, 3).items[0] == f"SKU{lowest:08d}"
+    assert f"SKU{lowest:08d}" not in listed.recommend(state, 3, exclude=[f"SKU{lowest:08d}"]).items
+
+
+def test_a_long_answer_is_exact(listed: Recommender) -> None:
+    state = listed.user_state(["SKU00000005", "SKU00000099"])
+    found = [int(item.removeprefix("SKU")) for item in listed.recommend(state, 101).items]
+    assert found == full_scan(listed, state, 101)[0]
+
+
+def test_damaged_lists_are_refused(listed: Recommender, tmp_path: Path) -> None:
+    for name, change in {
+        "list_starts": lambda array: array[:-1],
+        "list_centres": lambda array: array[:, 1:],
+        "list_order": lambda array: array + ITEMS,
+    }.items():
+        copy = tmp_path / name
+        shutil.copytree(listed._bundle.path, copy)
+        np.save(copy / f"{name}.npy", change(np.load(copy / f"{name}.npy")))
+        with pytest.raises(BundleError, match=r"list_\w+\.npy"):
+            Recommender.open(copy, verify="none" if name != "list_order" else "full")
+    manifest = listed._bundle.path / "manifest.json"
+    copy = tmp_path / "silent"
+    shutil.copytree(listed._bundle.path, copy)
+    (copy / "manifest.json").write_text(manifest.read_text("utf-8").replace('"probes"', '"problems"'), "utf-8")
+    with pytest.raises(BundleError, match="does not say how many lists to look into"):
+        Recommender.open(copy)

@@ -51,7 +51,19 @@ MODULES = {
     ),
     "bundle": ("layout", "ids", "bundle", "bundle_check", "bundle_writer"),
     "runtime": (
-        *("", "runtime", "arguments", "history", "states", "catalogue", "heads", "cold", "graph", "bookkeeping"),
+        *(
+            "",
+            "runtime",
+            "arguments",
+            "history",
+            "states",
+            "catalogue",
+            "heads",
+            "lists",
+            "cold",
+            "graph",
+            "bookkeeping",
+        ),
         *("tables", "synth"),
     ),
 }

@@ -41,6 +41,11 @@ def check_lengths(path: Path, shape: ModelShape, arrays: Arrays) -> None:
             raise BundleError(f"{path / CANDIDATE_TEXT} is not as wide as {TEXT_TABLE}; {REMEDY}")
     if "head_rows.npy" in arrays and not 3 <= arrays["head_rows.npy"].shape[1] == arrays["head_step.npy"].shape[1]:
         raise BundleError(f"{path / 'head_rows.npy'} is not as wide as head_step.npy; {REMEDY}")
+    if "list_order.npy" in arrays:
+        starts, heads = arrays["list_starts.npy"], arrays.get("head_rows.npy")
+        size = (len(starts) - 1, -1 if heads is None else heads.shape[1])
+        if arrays["list_centres.npy"].shape != size or not size[0] or starts[0] or starts[-1] != shape.candidates:
+            raise BundleError(f"{path / 'list_starts.npy'} does not fit its heads and centres; {REMEDY}")
     for name in _indexes(arrays):
         buckets, entries = arrays[f"{name}.buckets.npy"], len(arrays[f"{name}.offsets.npy"]) - 1
         count = len(buckets) - 1
@@ -59,6 +64,7 @@ def check_contents(path: Path, shape: ModelShape, arrays: Arrays) -> None:
     """Check every value that is used as a position, shown, or added to a score. Raises BundleError as above."""
     limits = dict.fromkeys(("wide_columns.npy", "user_wide_columns.npy"), (0, shape.candidates))
     limits["groups.npy"] = (-1, shape.groups)
+    limits["list_order.npy"] = (0, shape.candidates)
     limits |= {f"{name}.rows.npy": (0, len(arrays[f"{name}.rows.npy"])) for name in _indexes(arrays)}
     if "item_category.npy" in arrays:
         limits["item_category.npy"] = (-1, len(arrays["category_names.offsets.npy"]) - 1)
@@ -70,7 +76,7 @@ def check_contents(path: Path, shape: ModelShape, arrays: Arrays) -> None:
         low, end = limits.get(name, (0, 0))
         if name in limits and array.size and not (low <= array.min() and array.max() < end):
             raise BundleError(f"{path / name} points outside 0..{end - 1}; {REMEDY}")
-        if name.endswith(("indptr.npy", "offsets.npy", "buckets.npy")) and (array[1:] < array[:-1]).any():
+        if name.endswith(("indptr.npy", "offsets.npy", "buckets.npy", "starts.npy")) and (array[1:] < array[:-1]).any():
             raise BundleError(f"{path / name} is not in rising order; {REMEDY}")
         if reason := _bad_numbers(name, array, forms.get(name)):
             raise BundleError(f"{path / name} holds {reason}; {REMEDY}")

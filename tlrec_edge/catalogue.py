@@ -105,7 +105,7 @@ class Catalogue:
         self._ids = bundle.strings("item_ids")
         self._names = bundle.strings("item_names") if bundle.has("item_names.bytes.npy") else self._ids
         self._added_ids = tuple(extra.rows)
-        self._heads = Heads(bundle.array) if bundle.has("head_rows.npy") else None
+        self._heads = Heads(bundle.array, bundle.probes) if bundle.has("head_rows.npy") else None
         self._scratch = threading.local()
 
     def __len__(self) -> int:
@@ -154,7 +154,7 @@ class Catalogue:
         )
         return vectors
 
-    def score(self, state: UserState, positions: Ints) -> Floats:
+    def score(self, state: UserState, positions: NDArray[np.integer[Any]]) -> Floats:
         """Score some candidates. On the exact path each score has the same bits as in ``score_all``."""
         out = self._own(state, positions)
         if not self._added_ids:
@@ -167,7 +167,7 @@ class Catalogue:
             out[late] = self._borrowed(out[late], own[place.reshape(self.added.near[at].shape)], at)
         return out
 
-    def _borrowed(self, own: Floats, lent: Floats, at: Ints | slice) -> Floats:
+    def _borrowed(self, own: Floats, lent: Floats, at: NDArray[np.integer[Any]] | slice) -> Floats:
         """Return the mean by share of the scores ``lent`` (n, k) to added items; one without shares keeps its own."""
         share, total = self.added.share[at], self.added.bias[at].copy()
         for k in range(share.shape[1]):  # in one order, so that the bits never depend on what else is scored
@@ -201,10 +201,16 @@ class Catalogue:
             late[:] = self._borrowed(late, out[self.added.near], slice(None))
         return out
 
-    def best(self, state: UserState, k: int, excluded: Ints) -> tuple[NDArray[np.intp], Floats]:
-        """Return the positions of the k best candidates, best first, and their scores."""
-        if self._heads is not None and not self._added_ids and 8 * k < len(self):
-            found = self._heads.best(state, k, excluded, lambda at: self._own(state, at))
+    def best(self, state: UserState, k: int, excluded: Ints, exact: bool = True) -> tuple[NDArray[np.intp], Floats]:
+        """Return the positions of the k best candidates, best first, and their scores; all where not ``exact``."""
+        c = self.shape.candidates
+        if self._heads is not None and 8 * k < c:
+            found = self._heads.best(state, k, excluded[excluded < c], lambda at: self._own(state, at), exact)
+            if found is not None and len(self) > c:  # the added ones have no heads
+                late = np.setdiff1d(np.arange(c, len(self)), excluded)
+                at, scores = np.append(found[0], late), np.append(found[1], self.score(state, late))
+                best = np.lexsort((at, -scores))[:k]
+                found = at[best], scores[best]
             if found is not None:
                 return found
         scores = self.score_all(state)

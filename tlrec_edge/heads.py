@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tlrec_edge.history import UserState
+from tlrec_edge.lists import LONGEST, make_lists
 from tlrec_edge.packing import RowFormat
 from tlrec_edge.topk import top_k
 
@@ -31,7 +32,10 @@ LEAST = 20_000
 """Candidates from which on heads are worth their bytes."""
 WIDTHS = (6, 14, 22, 30)
 """How many turned coordinates a head may have; with bias and the norm of the rest, a multiple of eight bytes."""
+MANY = 200_000
+"""Candidates from which on heads are kept in lists, so that a search may look into the likeliest alone."""
 _BLOCK, _CHUNK = 4096, 1 << 15
+_NONE = np.zeros(0, np.intp)
 _SAMPLE, _K = 32, 10
 _WHOLE = 500
 """What scoring a whole row costs, in head entries read (measured: 70 ns and 0.14 ns)."""
@@ -41,41 +45,59 @@ _ROUNDING = 8e-6
 
 
 class Heads:
-    """The heads of one bundle; safe to read from many threads."""
+    """The heads of one bundle, all or list by list; safe to read from many threads."""
 
-    def __init__(self, array: Callable[[str], NDArray[Any]]) -> None:
+    def __init__(self, array: Callable[[str], NDArray[Any]], probes: int = 0) -> None:
+        """``probes``: how many lists an inexact search looks into; 0 where there are none."""
         self._rows: NDArray[np.int8] = array("head_rows")
         self._turn, self._mean = array("head_turn"), array("head_mean")
         self._step, self._offset = array("head_step")
         self._reach = array("head_reach")
+        self._probes = probes
+        self._order: Ints | None = array("list_order") if probes else None
+        self._starts: NDArray[np.int64] = array("list_starts") if probes else np.zeros(1, np.int64)
+        self._centres: Floats = array("list_centres") if probes else np.zeros((0, 0), np.float32)
         self._scratch = threading.local()
 
     def best(
-        self, state: UserState, k: int, excluded: Ints, score: Callable[[Places], Floats]
+        self, state: UserState, k: int, excluded: Ints, score: Callable[[Places], Floats], exact: bool = True
     ) -> tuple[Places, Floats] | None:
         """Return the k best candidates, best first, and their scores; None where the bounds leave too many open.
 
         ``score`` gives the scores of candidates, rising, as a full scan would. Among equals the lower row comes first.
+        With ``exact`` False, and where there are lists, the best of the likeliest lists, and of what is lifted.
         """
-        bounds, slack = self._bounds(state)
+        entry, slack = self._entry(state)
+        places = None if exact or not self._probes or k > LONGEST else self._probed(entry)
+        bounds = self._scan(entry, places)
+        lifted = _NONE
         if len(state.wide):
             columns, lifts = state.wide.summed
-            bounds[columns] += lifts
+            lifted = columns[lifts > 0]
             slack += _ROUNDING * float(np.abs(lifts).max())
-        bounds[excluded] = -np.inf
-        first = score(np.sort(top_k(bounds, 2 * k + 32)))
+        excluded = np.sort(excluded)
+
+        def named(at: Places) -> Places:
+            """Return the candidates of some places and the lifted ones, rising, without those excluded."""
+            if places is not None:
+                at = places.take(at)
+            found = np.union1d(at if self._order is None else self._order.take(at), lifted)
+            return found[_absent(found, excluded)]
+
+        first = score(named(top_k(bounds, 2 * k + 32 + len(excluded))))
         if len(first) < k:
             return None
         least = float(np.partition(first, len(first) - k)[len(first) - k])
         left = np.flatnonzero(bounds >= np.float32(least - slack))
-        if len(left) > len(bounds) // 4:
+        if len(left) > len(self._rows) // 4:
             return None
-        scores = score(left)
+        found = named(left)
+        scores = score(found)
         best = top_k(scores, k)
-        return left[best], scores[best]
+        return found[best], scores[best]
 
-    def _bounds(self, state: UserState) -> tuple[Floats, float]:
-        """Return (C,) numbers and what no score, lifts aside, exceeds them by."""
+    def _entry(self, state: UserState) -> tuple[Floats, float]:
+        """Return what heads are multiplied with (h + 2,), and what no score, lifts aside, exceeds the product by."""
         user = np.concatenate([state.deep * float(state.deep_scale), state.interest * float(state.interest_scale)])
         turned: Doubles = self._turn @ user
         h = len(self._step) - 2
@@ -86,20 +108,41 @@ class Heads:
         slack = float(turned @ self._mean + factor @ self._offset + size[:-1].sum() / 2)
         slack += _ROUNDING * (_TOP * float(size.sum()) + abs(slack))
         slack += _ROUNDING * (float(np.linalg.norm(user)) * float(self._reach[0]) + float(self._reach[1]))
-        return self._scan(entry.astype(np.float32)), slack
+        return entry.astype(np.float32), slack
 
-    def _scan(self, entry: Floats) -> Floats:
-        """Return the product of every head with ``entry``, (C,)."""
+    def _probed(self, entry: Floats) -> Places:
+        """Return the places of the heads in the likeliest lists."""
+        likely = self._centres @ entry
+        count = min(self._probes, len(likely))
+        lists = np.sort(np.argpartition(-likely, count - 1)[:count])
+        starts = self._starts.take(lists)
+        lengths = self._starts.take(lists + 1) - starts
+        ends = lengths.cumsum()
+        places: Places = np.arange(int(ends[-1])) + (starts - (ends - lengths)).repeat(lengths)
+        return places
+
+    def _scan(self, entry: Floats, places: Places | None) -> Floats:
+        """Return the product of heads, all or those at ``places``, with ``entry``."""
         buffer: Floats | None = getattr(self._scratch, "buffer", None)
         if buffer is None:
             buffer = self._scratch.buffer = np.empty((_BLOCK, len(entry)), np.float32)
-        out = np.empty(len(self._rows), np.float32)
+        heads = self._rows if places is None else self._rows.take(places, axis=0)
+        out = np.empty(len(heads), np.float32)
         for start in range(0, len(out), _BLOCK):
-            rows = self._rows[start : start + _BLOCK]
+            rows = heads[start : start + _BLOCK]
             block = buffer[: len(rows)]
             block[...] = rows
             np.matmul(block, entry, out=out[start : start + len(rows)])
         return out
+
+
+def _absent(values: Places, among: Ints) -> NDArray[np.bool_]:
+    """Mark what is not ``among`` some rising numbers."""
+    if not len(among):
+        return np.ones(len(values), bool)
+    at = np.minimum(among.searchsorted(values), len(among) - 1)
+    absent: NDArray[np.bool_] = among.take(at) != values
+    return absent
 
 
 def stored_vectors(form: RowFormat, rows: NDArray[Any], scale: NDArray[Any]) -> Vectors:
@@ -112,11 +155,18 @@ def stored_vectors(form: RowFormat, rows: NDArray[Any], scale: NDArray[Any]) -> 
     return read
 
 
-def fit_heads(vectors: Vectors, bias: Floats, users: Doubles) -> Mapping[str, NDArray[Any]]:
-    """Return the arrays of the heads that make a top-10 cheapest for the user vectors (u, D); none where none pay."""
+class Fitted(NamedTuple):
+    """The arrays of the heads, none where none pay, and the manifest's entry ``index``: lists, probes and recall."""
+
+    arrays: Mapping[str, NDArray[Any]]
+    card: Mapping[str, Any]
+
+
+def fit_heads(vectors: Vectors, bias: Floats, users: Doubles) -> Fitted:
+    """Return the heads that make a top-10 cheapest for the user vectors (u, D), in lists where items are MANY."""
     count, d = len(bias), users.shape[1]
     if count < LEAST or not len(users) or d <= WIDTHS[0]:
-        return {}
+        return Fitted({}, {})
     # Users the turn was fitted to are too easy: the width is chosen on others.
     sample, rest = np.split(users, [min(_SAMPLE, max(1, len(users) // 4))])
     into, turn, mean, reach = _turns(vectors, count, rest if len(rest) else sample)
@@ -124,10 +174,22 @@ def fit_heads(vectors: Vectors, bias: Floats, users: Doubles) -> Mapping[str, ND
     open_ = _left_open(vectors, bias, sample, (into, mean), sample @ turn.T, widths)
     price, h = min((h + 2 + _WHOLE * share, h) for h, share in zip(widths, open_, strict=True))
     if price > d / 2:
-        return {}
+        return Fitted({}, {})
     rows, scale = _heads(vectors, bias, into, mean, h)
     limits = np.array([reach, float(np.abs(bias).max())])
-    return {"head_rows": rows, "head_turn": turn, "head_mean": mean, "head_step": scale, "head_reach": limits}
+    arrays: dict[str, NDArray[Any]] = {
+        "head_rows": rows,
+        "head_turn": turn,
+        "head_mean": mean,
+        "head_step": scale,
+        "head_reach": limits,
+    }
+    if count < MANY:
+        return Fitted(arrays, {})
+    turned = sample @ turn.T
+    factors = [turned[:, :h], np.ones((len(sample), 1)), np.linalg.norm(turned[:, h:], axis=1, keepdims=True)]
+    lists = make_lists(rows, scale[0], np.concatenate(factors, 1) * scale[0], _best_of(vectors, bias, sample))
+    return Fitted({**arrays, **lists.arrays}, lists.card)
 
 
 def _chunks(vectors: Vectors, count: int) -> Any:
@@ -176,6 +238,19 @@ def _left_open(
             bound += np.linalg.norm(turned[:, h:], axis=1)[:, None] * np.linalg.norm(seen[:, h:], axis=1)
             found[i] += (bound >= least).sum()
     return found / (len(users) * len(bias))
+
+
+def _best_of(vectors: Vectors, bias: Floats, users: Doubles) -> Places:
+    """Return each user's LONGEST best candidates, best first, (u, LONGEST)."""
+    best = np.full((len(users), LONGEST), -np.inf)
+    names = np.zeros((len(users), LONGEST), np.intp)
+    for at, part in _chunks(vectors, len(bias)):
+        scores = np.concatenate([best, users @ part.T + bias[at]], 1)
+        found = np.concatenate([names, np.broadcast_to(np.arange(at.start, at.stop), (len(users), len(part)))], 1)
+        top = np.argpartition(-scores, LONGEST - 1, 1)[:, :LONGEST]
+        best, names = np.take_along_axis(scores, top, 1), np.take_along_axis(found, top, 1)
+    order = np.argsort(-best, 1)
+    return np.take_along_axis(names, order, 1)
 
 
 def _heads(vectors: Vectors, bias: Floats, into: Doubles, mean: Doubles, h: int) -> tuple[NDArray[np.int8], Doubles]:

@@ -21,6 +21,7 @@ ITEM_TOWER = "item_tower.onnx"
 FEATURES = "features.json"
 TEXT_TABLE = "text_table.npy"
 CANDIDATE_TEXT = "candidate_text.npy"
+LISTS = ("list_order", "list_starts", "list_centres")
 HEADS = ("head_rows", "head_turn", "head_mean", "head_step", "head_reach")
 EVENTS = ("view", "click", "cart", "purchase", "other")
 """Rows of ``event_bias.npy``; the same tuple as ``tlrec_edge.data.dataset.EVENTS``, which a server must not import."""
@@ -276,6 +277,10 @@ def expected_optional(shape: ModelShape, present: Mapping[str, Any]) -> dict[str
         columns = ((None,), (d, d), (d,), (2, None), (2,))
         arrays["head_rows.npy"] = Expected(("|i1",), (shape.candidates, None))
         arrays |= {f"{name}.npy": Expected(("<f8",), size) for name, size in zip(HEADS[1:], columns[1:], strict=True)}
+    if any(f"{name}.npy" in present for name in LISTS):
+        arrays["list_order.npy"] = Expected(("<i4",), (shape.candidates,))
+        arrays["list_starts.npy"] = Expected(("<i8",), (None,))
+        arrays["list_centres.npy"] = Expected(("<f4",), (None, None))
     if "user_rows.npy" in present or "users.bytes.npy" in present:
         arrays["user_rows.npy"] = Expected(("<f4",), (None, shape.d + shape.r))
         arrays["user_wide_indptr.npy"] = Expected(("<i8",), (None,))

@@ -166,18 +166,20 @@ class Recommender:
         *,
         exclude: str | Sequence[ItemId] | Rows | None = "history",
         allow: Items | None = None,
+        exact: bool = False,
     ) -> Recommendations:
         """Return the k best candidates; fewer where fewer are left. Among equal scores the lower row comes first.
 
         ``exclude``: item ids, or "history" for the user's own items (a state stored in the bundle has none). ``allow``:
-        item ids, or a mask over the candidates.
+        item ids, or a mask over the candidates. Of 200,000 candidates or more the likeliest lists are searched, and
+        what item-item weights lift; the manifest's ``index`` states the recall. ``exact`` looks at all.
         """
         check_k(k)
         catalogue = self._open()
         state = self._state(catalogue, user)
         excluded = self._excluded(catalogue, state, exclude)
         if allow is None:
-            return _recommendations(catalogue, *catalogue.best(state, k, excluded))
+            return _recommendations(catalogue, *catalogue.best(state, k, excluded, exact))
         positions = np.setdiff1d(_allowed(catalogue, allow), excluded)
         scores = catalogue.score(state, positions)
         best = top_k(scores, k)

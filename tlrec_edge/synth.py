@@ -217,8 +217,10 @@ def _write_heads(writer: BundleWriter, config: SynthConfig, shape: ModelShape, e
     counts = np.stack([np.bincount(row, minlength=config.groups) for row in groups])
     users = np.concatenate([deep, np.log1p(counts) @ read("interest_in")], 1).astype(np.float64)
     vectors_of = stored_vectors(shape.candidate_format, read("candidate_rows"), read("candidate_scale"))
-    for name, array in fit_heads(vectors_of, read("candidate_bias"), users).items():
+    found = fit_heads(vectors_of, read("candidate_bias"), users)
+    for name, array in found.arrays.items():
         writer.array(name, array)
+    writer.update({"index": dict(found.card)})
 
 
 def _bias(config: SynthConfig, rank: NDArray[np.int64]) -> Floats:
