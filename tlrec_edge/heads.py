@@ -73,7 +73,10 @@ class Heads:
         lifted = _NONE
         if len(state.wide):
             columns, lifts = state.wide.summed
-            lifted = columns[lifts > 0]
+            if self._order is None:
+                bounds[columns] += lifts
+            else:  # where a lifted candidate's head stands is not known: it is scored whole
+                lifted = columns[lifts > 0]
             slack += _ROUNDING * float(np.abs(lifts).max())
         excluded = np.sort(excluded)
 

@@ -106,6 +106,8 @@ class StateBuilder:
 
     def _sum(self, rows: Ints) -> SparseSum:
         """Return what the item-item weights of history rows add, and what having had an item adds to it."""
+        if not self._repeat and not len(self._wide[1]):
+            return NOTHING
         columns, weights = gather(*self._wide, self._wide_scale, rows)
         if self._wide_weight != 1.0:
             weights *= self._wide_weight
@@ -164,7 +166,9 @@ def _distinct(rows: Ints, most: int) -> tuple[Ints, Ints]:
     """Return the ``most`` most recent distinct rows and all distinct rows, each rising, so that sums have one order."""
     if len(rows) <= most:
         seen = np.sort(rows)
-        seen = seen[np.append(True, seen[1:] != seen[:-1])]
+        first = np.ones(len(seen), bool)
+        np.not_equal(seen[1:], seen[:-1], out=first[1:])
+        seen = seen[first]
         return seen, seen
     seen, last = np.unique(rows[::-1], return_index=True)
     if len(seen) <= most:
