@@ -4,8 +4,9 @@
 #   a     Online Retail, basket completion, full ranking         (RETAIL)
 #   new   Complete Journey, users new to a department: auto on every fold
 #   warm  Complete Journey, first purchases of users who are known there
+#   small what compress makes of the models of b and warm (run those first), at two budgets
 set -euo pipefail
-part=${1:?which part: b, a, new or warm} out=${2:?a folder to write to} seed=${3:-0}
+part=${1:?which part: b, a, new, warm or small} out=${2:?a folder to write to} seed=${3:-0}
 here=$(cd "$(dirname "$0")" && pwd)
 tlrec=${TLREC:-tlrec-edge}
 mkdir -p "$out"
@@ -63,10 +64,23 @@ warm_users() {
     done
 }
 
+small() {
+    for given in "b-model $out/b non_uk" "warm-NUTRITION $out/journey NUTRITION"; do
+        read -r name data target <<<"$given"
+        test -d "$out/$name" || continue
+        for budget in 99.5% 98.5%; do
+            "$tlrec" compress "$out/$name" "$data" --domain "$target" --budget "ndcg@10>=$budget" --seed "$seed" \
+                --checkpoint "$out/$name-search" --out "$out/$name-$budget"
+            "$tlrec" evaluate "$out/$name-$budget" "$data" --domain "$target"
+        done
+    done
+}
+
 case $part in
     b) retail_b ;;
     a) retail_a ;;
     new) new_users ;;
     warm) warm_users ;;
-    *) echo "unknown part $part: b, a, new or warm" >&2; exit 2 ;;
+    small) small ;;
+    *) echo "unknown part $part: b, a, new, warm or small" >&2; exit 2 ;;
 esac
