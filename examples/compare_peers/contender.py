@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,11 +37,11 @@ class Contender:
     ``top`` (the same, the best 10 of all), ``top_exact``, ``top100``. A system leaves out what it can't do.
     """
 
-    exact: ClassVar[bool] = True
+    exact: bool = True
     """Whether the best items must be the best; else recall is stated."""
-    tolerance: ClassVar[float] = 1e-4
+    tolerance: float = 1e-4
     """How far a score may be off, as a share of the spread of all scores."""
-    about: ClassVar[str] = ""
+    about: str = ""
     """How it is run, for the report."""
 
     def __init__(self, data: Data, model: str) -> None:

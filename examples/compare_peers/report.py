@@ -34,6 +34,11 @@ def _lines(results: Found) -> Iterator[str]:
             yield _limit(row, limit)
     for row in results["rows"].values():
         yield from _row(row)
+    abouts = {name: own["about"] for row in results["rows"].values() for name, own in row["contenders"].items()}
+    yield ""
+    yield "## How each is run"
+    yield ""
+    yield from (f"- {name}: {about}" for name, about in sorted(abouts.items()))
     reasons = {name: why for row in results["rows"].values() for name, why in row["missing"].items()}
     yield ""
     yield "## Not measured"
