@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from .install import PEERS, ROOT, TORCH, install
+from .install import ROOT, TORCH, install
 from .rows import ROWS
 from .turns import python_of
 
@@ -39,10 +39,10 @@ def main(arguments: list[str]) -> int:
     given = parse(arguments)
     given.folder = given.folder.resolve()
     given.folder.mkdir(parents=True, exist_ok=True)
+    reasons = given.folder / "absent.json"
     if given.here:
-        return run(given, {})
-    absent = install(given.folder, given.torch, _say)
-    (given.folder / "absent.json").write_text(json.dumps(absent))
+        return run(given, json.loads(reasons.read_text()) if reasons.is_file() else {})
+    reasons.write_text(json.dumps(install(given.folder, given.torch, _say)))
     # From here on in the environment, which has what makes the data.
     command = [python_of(given.folder / "env"), "-m", __package__, *arguments, "--here"]
     return subprocess.run(command, cwd=ROOT).returncode

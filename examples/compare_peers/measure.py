@@ -37,8 +37,8 @@ class Bench:
         with ExitStack() as stack:
             workers: dict[str, tuple[Worker, tuple[str, ...]]] = {}
             for entry in wanted:
-                if entry.contender in self.absent:
-                    found["missing"][entry.contender] = self.absent[entry.contender]
+                if why := next((w for peer, w in self.absent.items() if entry.contender.startswith(peer)), None):
+                    found["missing"][entry.contender] = why
                     continue
                 self.say(f"  loading {entry.contender}")
                 try:

@@ -18,12 +18,16 @@ def _lines(results: Found) -> Iterator[str]:
     machine, noise = results["machine"], results["noise"]
     yield f"# tlrec-edge {machine['tlrec_edge']} and its peers"
     yield ""
-    yield f"{machine['cpu']}, {machine['usable_cores']} cores ({', '.join(machine['flags'])}), Python {machine['python']},"
-    yield f"numpy {machine['numpy']}, onnxruntime {machine['onnxruntime']}. One thread; everybody answers the same questions"
-    yield "in turns, each in a process of its own; times of `run` alone. `cpu` above 1: more than one thread ran."
-    yield f"The slowest tenth of equal loops took {1 + noise['spread']:.2f} x the fastest before, {1 + noise['after']:.2f} x"
-    stolen = "unknown" if noise["stolen"] is None else f"{noise['stolen']:.1%}"
-    yield f"after the run; the host took {stolen} of the time; load {noise['load'][0]:.1f} before, {noise['load'][1]:.1f} after."
+    flags, load = ", ".join(machine["flags"]), noise["load"]
+    stolen = "an unknown share" if noise["stolen"] is None else f"{noise['stolen']:.1%}"
+    yield f"{machine['cpu']}, {machine['usable_cores']} cores ({flags}), Python {machine['python']},"
+    yield f"numpy {machine['numpy']}, onnxruntime {machine['onnxruntime']}; {results['sizes'][0]:,} and"
+    yield f"{results['sizes'][1]:,} items where a row says 100k and 1M. One thread; everybody answers the same questions"
+    yield "in turns, each in a process of its own. `cpu` above 1: more than one thread ran. USS counts pages of mapped"
+    yield "files that nobody else maps at the time; what a process wrote itself is beside it."
+    yield f"The slowest tenth of equal loops took {1 + noise['spread']:.2f} x the fastest before the run and"
+    yield f"{1 + noise['after']:.2f} x after it; the host took {stolen} of the time;"
+    yield f"load {load[0]:.1f} before, {load[1]:.1f} after."
     yield ""
     yield "| what | against | asked | found | with id mapping | |"
     yield "|---|---|---|---|---|---|"
@@ -77,17 +81,18 @@ def _row(row: Found) -> Iterator[str]:
     yield ""
     yield f"## {row['title']}"
     yield ""
-    yield "| contender | task | median us | p10 | p99 | of ours | cpu | answers | first answer s | USS MB |"
-    yield "|---|---|---|---|---|---|---|---|---|---|"
+    yield "| contender | task | median us | p10 | p99 | of ours | cpu | answers | first answer s | USS MB | written |"
+    yield "|---|---|---|---|---|---|---|---|---|---|---|"
     first = next((own["tasks"] for name, own in row["contenders"].items() if name == "tlrec-edge"), {})
     ours = next((timed["median"] for timed in first.values() if timed), None)
     for name, own in row["contenders"].items():
         if name in row["wrong"]:  # told below
             continue
-        answers = ", ".join(f"{k} {own[k]:.3g}" for k in ("error", "recall@10", "recall@100", "effort") if own.get(k))
+        answers = ", ".join(f"{k} {own[k]:.3g}" for k in ("error", "recall@10", "recall@100", "effort") if k in own)
         if own.get("reached") is False:
             answers += ", recall not reached"
-        start = f"{answers} | {own['seconds']:.2f} | {own['uss'] / _MB:.0f}" if "uss" in own else f"{answers} | |"
+        memory = " | ".join(f"{own[kind] / _MB:.0f}" if kind in own else "" for kind in ("uss", "dirty"))
+        start = f"{answers} | {own['seconds']:.2f} | {memory}"
         if not own["tasks"]:
             yield f"| {name} | | | | | | | {start} |"
         for task, timed in own["tasks"].items():
@@ -96,8 +101,8 @@ def _row(row: Found) -> Iterator[str]:
                 f"| {name} | {task} | {timed['median']:.1f} | {timed['p10']:.1f} | {timed['p99']:.1f} | {ratio} |"
                 f" {timed['cpu']:.2f} | {start} |"
             )
-            start = " | | "
+            start = " | | | "
     for name, why in row["wrong"].items():
-        yield f"| {name} | **wrong, not timed**: {why} | | | | | | | | |"
+        yield f"| {name} | **wrong, not timed**: {why} | | | | | | | | | |"
     for name in row["missing"]:
-        yield f"| {name} | not measured, see below | | | | | | | | |"
+        yield f"| {name} | not measured, see below | | | | | | | | | |"

@@ -26,13 +26,14 @@ _K = {"top": 10, "top_exact": 10, "top100": 100}
 
 
 def memory() -> dict[str, int]:
-    """Return USS, PSS and RSS in bytes, or nothing where the system does not tell."""
+    """Return USS, PSS, RSS and what of it was written, in bytes, or nothing where the system does not tell."""
     try:
         lines = Path("/proc/self/smaps_rollup").read_text("ascii").splitlines()[1:]
     except OSError:
         return {}
     size = {name: int(rest.split()[0]) * 1024 for name, _, rest in (line.partition(":") for line in lines)}
-    return {"uss": size["Private_Clean"] + size["Private_Dirty"], "pss": size["Pss"], "rss": size["Rss"]}
+    uss, dirty = size["Private_Clean"] + size["Private_Dirty"], size["Private_Dirty"]
+    return {"uss": uss, "dirty": dirty, "pss": size["Pss"], "rss": size["Rss"]}
 
 
 class Session:

@@ -13,13 +13,15 @@ from ..data import Data
 def _model(data: Data) -> Any:
     import torch
     from torch_rechub.basic.features import SequenceFeature, SparseFeature
+    from torch_rechub.basic.initializers import RandomNormal
     from torch_rechub.models.matching import DSSM
 
     torch.manual_seed(0)
     torch.set_num_threads(1)
     items, dim = data.load("vectors").shape
-    user = [SequenceFeature("history", vocab_size=items, embed_dim=dim, pooling="mean")]
-    item = [SparseFeature("item", vocab_size=items, embed_dim=dim)]
+    # Wider than by default, where all untrained scores are the same but for the rounding of floats.
+    shape = {"vocab_size": items, "embed_dim": dim, "initializer": RandomNormal(0, 1)}
+    user, item = [SequenceFeature("history", pooling="mean", **shape)], [SparseFeature("item", **shape)]
     tower = {"dims": [dim, dim], "activation": "relu", "dropout": 0.0}
     return DSSM(user, item, user_params=tower, item_params=dict(tower)).eval()
 

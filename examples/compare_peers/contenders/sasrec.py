@@ -73,9 +73,7 @@ class Replay(Contender):
         def run(batch: Any) -> Any:
             return predict(batch)[0].topk(10)
 
-        return Call(
-            lambda i: (self._batch(i),), run, lambda i, out: Answer(out.indices.numpy(), out.values.numpy())
-        )
+        return Call(lambda i: (self._batch(i),), run, lambda i, out: Answer(out.indices.numpy(), out.values.numpy()))
 
     def reference(self, task: str, i: int) -> Floats | None:
         with self._torch.no_grad():
@@ -101,7 +99,8 @@ class RecBole(Contender):
         items, dim = data.load("vectors").shape
         self._length = data.load("histories").shape[1]
         config = {
-            "USER_ID_FIELD": "user", "ITEM_ID_FIELD": "item", "LIST_SUFFIX": "_list", "ITEM_LIST_LENGTH_FIELD": "length",
+            "USER_ID_FIELD": "user", "ITEM_ID_FIELD": "item", "LIST_SUFFIX": "_list",
+            "ITEM_LIST_LENGTH_FIELD": "length",
             "NEG_PREFIX": "neg_", "MAX_ITEM_LIST_LENGTH": self._length, "device": "cpu", "n_layers": 2, "n_heads": 2,
             "hidden_size": dim, "inner_size": 4 * dim, "hidden_dropout_prob": 0.0, "attn_dropout_prob": 0.0,
             "hidden_act": "gelu", "layer_norm_eps": 1e-12, "initializer_range": 0.02, "loss_type": "CE",
@@ -133,9 +132,7 @@ class RecBole(Contender):
             with torch.inference_mode():
                 return (model.item_embedding.weight[1:] @ model(history, self._seen)[0]).topk(10)
 
-        return Call(
-            lambda i: (self._history(i),), run, lambda i, out: Answer(out.indices.numpy(), out.values.numpy())
-        )
+        return Call(lambda i: (self._history(i),), run, lambda i, out: Answer(out.indices.numpy(), out.values.numpy()))
 
     def reference(self, task: str, i: int) -> Floats | None:
         with self._torch.inference_mode():
