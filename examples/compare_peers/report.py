@@ -22,7 +22,7 @@ def _lines(results: Found) -> Iterator[str]:
     stolen = "an unknown share" if noise["stolen"] is None else f"{noise['stolen']:.1%}"
     yield f"{machine['cpu']}, {machine['usable_cores']} cores ({flags}), Python {machine['python']},"
     yield f"numpy {machine['numpy']}, onnxruntime {machine['onnxruntime']}; {results['sizes'][0]:,} and"
-    yield f"{results['sizes'][1]:,} items where a row says 100k and 1M. One thread; everybody answers the same questions"
+    yield f"{results['sizes'][1]:,} items where a row says 100k and 1M. One thread; all answer the same questions"
     yield "in turns, each in a process of its own. `cpu` above 1: more than one thread ran. USS counts pages of mapped"
     yield "files that nobody else maps at the time; what a process wrote itself is beside it."
     yield f"The slowest tenth of equal loops took {1 + noise['spread']:.2f} x the fastest before the run and"
