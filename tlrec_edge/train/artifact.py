@@ -101,7 +101,8 @@ class EdgeModel:
     "taste": r1 columns of interest, then r2 of the rest. ``bias`` (C,) is what is served, the network's own or a
     popularity that fades. ``tables``, once quantized,
     replace the network's item vectors; ``wide_codes``, once quantized, are what ``wide`` is stored as, and ``own`` is
-    empty then. ``mix.repeat`` is added to what a user already had. ``about`` holds what cards and provenance are made of.
+    empty then. ``mix.repeat`` is added to what a user already had. ``about`` holds what cards and provenance are made
+    of.
     """
 
     ids: tuple[str, ...]
