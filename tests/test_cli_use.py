@@ -22,6 +22,7 @@ from tlrec_edge.cli.synth import synth
 from tlrec_edge.cli.use import inspect, recommend, score, similar, verify
 from tlrec_edge.data.build import prepare_files
 from tlrec_edge.errors import MissingExtraError
+from tlrec_edge.synth import SynthConfig, pooling_encoder, synthesize
 from tlrec_edge.tables import TableWriter, read_columns, read_histories
 
 from . import bundle_factory
@@ -346,6 +347,14 @@ def test_synth(tmp_path: Path, tables: str, weights: str) -> None:
     before = {file.name: file.read_bytes() for file in (tmp_path / "b").glob("*.npy")}
     ok(synth, "--items", 500, "--history-only", 50, "--dim", 16, *kinds, "--out", tmp_path / "b")
     assert before == {file.name: file.read_bytes() for file in (tmp_path / "b").glob("*.npy")}
+
+
+def test_synth_without_popularity_and_with_an_encoder_given(tmp_path: Path) -> None:
+    ok(synth, "--items", 50, "--popularity", 0, "--out", tmp_path / "b")
+    assert not Bundle.open(tmp_path / "b").array("candidate_bias").any()
+    graph = pooling_encoder(64, 50, seed=7)
+    assert synthesize(tmp_path / "c", SynthConfig(50), encoder=graph).read("encoder.onnx") == graph
+    assert "popularity = -1" in fails(DataError, synth, "--items", 5, "--popularity", -1, "--out", tmp_path / "d")
 
 
 def test_synth_says_what_it_cannot_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

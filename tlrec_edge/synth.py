@@ -36,6 +36,7 @@ class SynthConfig:
     """Sizes of a bundle; ``wide`` is the most item-item weights a row, ``history_only`` items are no candidates.
 
     ``tables``: what rows are stored as, of ``packing.KINDS``; ``weights``: the item-item weights, of ``WIDE_KINDS``.
+    ``popularity``: how far the log popularity moves scores; 0 makes every item's bias 0.
     """
 
     items: int
@@ -47,6 +48,7 @@ class SynthConfig:
     history_only: int = 0
     tables: str = "int8"
     weights: str = "float32"
+    popularity: float = 0.15
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -56,6 +58,8 @@ class SynthConfig:
         for name in ("interest", "wide", "history_only"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} = {getattr(self, name)}; expected at least 0")
+        if not 0 <= self.popularity <= 100:
+            raise ValueError(f"popularity = {self.popularity}; expected a factor in 0..100")
         for name, known in (("tables", KINDS), ("weights", WIDE_KINDS)):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} = {getattr(self, name)!r}; expected one of {', '.join(known)}")
@@ -74,10 +78,15 @@ class SynthConfig:
 
 
 def synthesize(
-    path: str | os.PathLike[str], config: SynthConfig, say: Callable[[str], None] = lambda step: None
-) -> Bundle:
-    """Write a synthetic bundle at ``path``; ``say`` hears of each step. Raises MissingExtraError without onnx."""
-    encoder = pooling_encoder(config.dim, config.length, config.seed)
+    path: str | os.PathLike[str], config: SynthConfig, say: Callable[[str], None] = lambda step: None,
+    encoder: bytes | None = None,
+) -> Bundle:  # fmt: skip
+    """Write a synthetic bundle at ``path``; ``say`` hears of each step.
+
+    ``encoder`` is the graph to put in, of inputs and output as ``pooling_encoder``'s, which is made without one. That
+    raises MissingExtraError where onnx is not installed.
+    """
+    encoder = encoder or pooling_encoder(config.dim, config.length, config.seed)
     rng = np.random.default_rng(config.seed)
     manifest = _manifest(config)
     shape = ModelShape.from_manifest(manifest)
@@ -225,7 +234,7 @@ def _write_heads(writer: BundleWriter, config: SynthConfig, shape: ModelShape, e
 
 def _bias(config: SynthConfig, rank: NDArray[np.int64]) -> Floats:
     """Return the log popularity of a rank under Zipf's law, on the scale of the scores."""
-    return (-0.15 * np.log1p(rank)).astype(np.float32)
+    return (-config.popularity * np.log1p(rank)).astype(np.float32)
 
 
 def _write_bias(writer: BundleWriter, config: SynthConfig) -> None:

@@ -36,16 +36,21 @@ def count(value: str | int) -> int:
 @click.option(
     "--weights", type=click.Choice(WIDE_KINDS), default="float32", show_default=True, help="Format of wide weights."
 )
+@click.option(
+    "--popularity", type=float, default=0.15, show_default=True, help="Effect of log popularity; 0: no item bias."
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of every random number.")
 @out_option
 def synth(
-    items: int, dim: int, interest: int, wide: int, history_only: int, tables: str, weights: str, seed: int, out: Path
-) -> None:
+    items: int, dim: int, interest: int, wide: int, history_only: int, tables: str, weights: str, popularity: float,
+    seed: int, out: Path,
+) -> None:  # fmt: skip
     """Write a bundle of random, clustered vectors: for load tests, and for trying the runtime without a model."""
     try:
         config = SynthConfig(
-            items, dim, interest, wide=wide, history_only=history_only, tables=tables, weights=weights, seed=seed
-        )
+            items, dim, interest, wide=wide, history_only=history_only, tables=tables, weights=weights,
+            popularity=popularity, seed=seed,
+        )  # fmt: skip
     except ValueError as error:
         raise DataError(str(error)) from error
     started = time.monotonic()

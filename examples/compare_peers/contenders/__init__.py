@@ -1,0 +1,36 @@
+"""Who takes part: one class a contender, each in the module of its kind; none is imported before it is asked for."""
+
+from __future__ import annotations
+
+import importlib
+
+from ..contender import Contender
+from ..data import Data
+
+CONTENDERS = {
+    "tlrec-edge": "ours:Ours",
+    "tlrec-edge-wide": "ours:OursWide",
+    "onnxruntime": "graphs:OnnxRuntime",
+    "openvino": "graphs:OpenVino",
+    "replay": "sasrec:Replay",
+    "recbole": "sasrec:RecBole",
+    "rechub": "rechub:Dssm",
+    "implicit": "vectors:Implicit",
+    "faiss-flat": "vectors:FaissFlat",
+    "faiss-sq8": "vectors:FaissSq8",
+    "faiss-ivf": "vectors:FaissIvf",
+    "hnswlib": "vectors:Hnsw",
+}
+"""Name -> module and class."""
+
+
+def kind(name: str) -> type[Contender]:
+    """Return the class of a contender. Raises ImportError where its package is not installed."""
+    module, _, attribute = CONTENDERS[name].partition(":")
+    found: type[Contender] = getattr(importlib.import_module(f".{module}", __package__), attribute)
+    return found
+
+
+def make(name: str, data: Data, model: str) -> Contender:
+    """Load a contender. Raises whatever keeps it from running."""
+    return kind(name)(data, model)
