@@ -37,7 +37,7 @@ def test_our_rows_and_the_floor_are_measured(report: tuple[dict[str, Any], str])
     assert rows["top-100k"]["contenders"]["tlrec-edge"]["recall@10"] == 1.0
     floor = rows["fast-100"]["targets"][2]
     assert floor["text"] == "floor"
-    assert 1 < floor["found"] < floor["without"]
+    assert 1 < floor["found"] < floor["named"]
 
 
 def test_who_is_not_installed_is_named_with_the_reason(report: tuple[dict[str, Any], str]) -> None:

@@ -124,11 +124,12 @@ def _judge(target: Target, contenders: Found) -> Found:
 
     others = {name: median(name, task) for name, task in target.against}
     there = {name: value for name, value in others.items() if value is not None}
-    judged: Found = {"text": target.text, "most": target.most, "added": target.added, "found": None, "without": None}
-    ours, ids = median(*target.ours), median(target.ours[0], target.less) if target.less else 0.0
-    if ours is None or ids is None or not there:
+    judged: Found = {"text": target.text, "most": target.most, "added": target.added, "found": None, "named": None}
+    ours = median(*target.ours)
+    if ours is None or not there:
         return judged
     best = min(there, key=lambda name: there[name])
     compare = (lambda value: value - there[best]) if target.added else (lambda value: value / there[best])
-    judged |= {"best": best, "missing": sorted(set(others) - set(there)), "found": compare(ours - ids)}
-    return judged | ({"without": compare(ours)} if target.less else {})
+    judged |= {"best": best, "missing": sorted(set(others) - set(there)), "found": compare(ours)}
+    named = median(target.ours[0], target.named) if target.named else None
+    return judged if named is None else judged | {"named": compare(named)}

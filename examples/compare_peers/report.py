@@ -62,7 +62,7 @@ def _target(row: Found, target: Found) -> str:
         against += f", without {', '.join(target['missing'])}"
     verdict = "met" if target["found"] <= target["most"] else "**missed**"
     return (
-        f"| {row['title']} | {against} | {show(target['most'])} | {show(target['found'])} | {show(target['without'])} |"
+        f"| {row['title']} | {against} | {show(target['most'])} | {show(target['found'])} | {show(target['named'])} |"
         f" {verdict} |"
     )
 

@@ -18,14 +18,14 @@ class Entry(NamedTuple):
 class Target(NamedTuple):
     """Our task is to take at most ``most`` x the best of ``against``, or (``added``) at most so many us on top of it.
 
-    ``less``: a task whose time is left out of ours: the mapping of ids, which the peers are not asked to do.
+    ``named``: the same task given ids instead of rows, which the peers are not asked for.
     """
 
     text: str
     most: float
     against: tuple[tuple[str, str], ...]
     ours: tuple[str, str] = ("tlrec-edge", "request")
-    less: str | None = None
+    named: str | None = None
     added: bool = False
 
 

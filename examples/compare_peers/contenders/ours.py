@@ -21,7 +21,7 @@ class Ours(Contender):
     tolerance = 0.03
     # A user's vector is rounded to whole numbers of a step, here a coarse one; `exact=False`, which is what the plain
     # export is compared with, agrees to 1e-4.
-    about = "Recommender, no cache of states; a request is given ids, `cached` and `top` a state"
+    about = "Recommender, no cache of states; a request is given rows (`_ids`: ids), `cached` and `top` a state"
 
     def __init__(self, data: Data, model: str) -> None:
         super().__init__(data, model)
@@ -29,10 +29,14 @@ class Ours(Contender):
         self._parameters = inspect.signature(self.rec.recommend).parameters
 
     def request(self) -> Call:
-        return Call(lambda i: (self._history(i), self._candidates(i, 100)), self.rec.score, self._scored(100))
+        rows = self.rec.rows
+        return Call(
+            lambda i: (rows(self._history(i)), rows(self._candidates(i, 100))), self.rec.score, self._scored(100)
+        )
 
     def cached(self) -> Call:
-        return Call(lambda i: (self._state(i), self._candidates(i, 1000)), self.rec.score, self._scored(1000))
+        rows = self.rec.rows
+        return Call(lambda i: (self._state(i), rows(self._candidates(i, 1000))), self.rec.score, self._scored(1000))
 
     def top(self) -> Call:
         return self._top(10)
@@ -50,13 +54,11 @@ class Ours(Contender):
         return Call(lambda i: (self._candidates(i, 100),), index.rows, None)
 
     def request_ids(self) -> Call:
-        """Map the ids that ``request`` is given."""
-        index = Bundle.open(self.data.path(self.model)).index("item_ids")
-        return Call(lambda i: ([*self._history(i), *self._candidates(i, 100)],), index.rows, None)
+        """``request`` by ids."""
+        return Call(lambda i: (self._history(i), self._candidates(i, 100)), self.rec.score, None)
 
     def cached_ids(self) -> Call:
-        index = Bundle.open(self.data.path(self.model)).index("item_ids")
-        return Call(lambda i: (self._candidates(i, 1000),), index.rows, None)
+        return Call(lambda i: (self._state(i), self._candidates(i, 1000)), self.rec.score, None)
 
     def cold_ids(self) -> Call:
         """Map 100 ids that were not asked for in the last 65,536."""
