@@ -132,6 +132,7 @@ def export_bundle(
             [dataset.items[row] for row in task.candidates],
             parity.max_error,
             config.tolerance,
+            parity.exact_rms_share,
             cards or {},
             dict(model.about.get("compression") or {}),
         )

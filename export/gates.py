@@ -20,29 +20,39 @@ from tlrec_edge.layout import ENCODER, ITEM_TOWER
 Floats = NDArray[np.float32]
 MANY = 200
 """Candidates of a sampled user that are also scored alone and in another order."""
+EXACT_SHARE = 0.02
+"""Root mean square that rounding user vectors may add to scores, as a share of their spread; about .002 is usual."""
 
 
 @dataclass(frozen=True)
 class Evidence:
     """What the gates look at: the draft bundle, sampled histories, candidate names, the largest difference from the
-    torch model and what is allowed, the cards, and what the compression measured."""
+    torch model and what is allowed, that of the exact path from the float path (root mean square over the spread of
+    scores, None without an exact path), the cards, and what the compression measured."""
 
     bundle: Path
     histories: Sequence[History]
     names: Sequence[str]
     max_error: float
     tolerance: float
+    exact_share: float | None
     cards: Mapping[str, Any]
     compression: Mapping[str, Any]
 
 
 def parity(found: Evidence) -> str | None:
-    """The float path gives the torch model's scores."""
-    if found.max_error <= found.tolerance:  # NaN fails
+    """The float path gives the torch model's scores, and the exact path, which serves, those of the float path."""
+    if not found.max_error <= found.tolerance:  # NaN fails
+        return (
+            f"the bundle's scores differ from the torch model's by {found.max_error:.2g}, allowed are "
+            f"{found.tolerance:g}; train again with another --seed or report the model"
+        )
+    if found.exact_share is None or found.exact_share <= EXACT_SHARE:
         return None
     return (
-        f"the bundle's scores differ from the torch model's by {found.max_error:.2g}, allowed are "
-        f"{found.tolerance:g}; train again with another --seed or report the model"
+        f"rounding user vectors moves scores by {found.exact_share:.1%} of their spread, allowed are "
+        f"{EXACT_SHARE:.0%}: an entry of them is far larger than the rest; train again with another --seed or "
+        "export float32 tables"
     )
 
 

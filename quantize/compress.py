@@ -114,8 +114,8 @@ def compress(
     Quality is measured on the target's validation rows, paired with the model as given. These rows helped to fit the
     final model, so the ratio is what counts, not the level. With a ``clock`` a point that is slower than the original
     here is rejected; ``about_machine`` says of "here" what the card should. ``kept``: a folder from which a stopped
-    search goes on. Raises BudgetError where nothing that keeps the budget meets the target or the size, ModelError for
-    a folder of another search.
+    search goes on. Raises BudgetError, with every point, where nothing that keeps the budget meets the target or the
+    size, ModelError for a folder of another search.
     """
     config = config or CompressConfig()
     if model.tables is not None or model.wide_codes is not None:
@@ -193,25 +193,16 @@ def _choose(
 ) -> Compression:
     sound = [trial for trial in trials if trial.fault is None]
     affordable = [trial for trial in sound if not _too_much(trial.cost, config)]
-    if not affordable:
+    best = min(affordable, key=lambda trial: (trial.cost.bytes, -trial.kept.ratio), default=None)
+    points = _points(trials, best, config, bool(judge.rows))
+    if best is None:
         smallest = min(sound, key=lambda trial: trial.cost.bytes)
         faults = "; ".join(_too_much(smallest.cost, config))
         raise BudgetError(
             f"nothing that keeps {config.budget} is cheap enough: the smallest, {smallest.name}, {faults}; "
-            "allow more, or a smaller share"
+            "allow more, or a smaller share",
+            [point.to_json() for point in points],
         )
-    best = min(affordable, key=lambda trial: (trial.cost.bytes, -trial.kept.ratio))
-    front = _front(trials)
-    points = []
-    for trial in trials:
-        wrong = [trial.fault] if trial.fault else _too_much(trial.cost, config)
-        why = "; ".join(wrong) or (
-            "the smallest that keeps the budget" if trial is best else "keeps the budget, larger"
-        )
-        us = trial.cost.us or None
-        points.append(Point(trial.name, trial.kept, trial.cost.bytes, us, trial.name in front, trial is best, why))
-    if not judge.rows:
-        points = [replace(point, why=f"not measured, no validation rows: {point.why}") for point in points]
     test = Judge(trials[0].model, dataset, tasks.final, config.budget).kept(best.model)
     about = {
         "budget": str(config.budget),
@@ -224,6 +215,20 @@ def _choose(
         "points": [point.to_json() for point in points],
     }
     return Compression(best.model.with_about(compression=about), tuple(points), test)
+
+
+def _points(trials: list[_Trial], best: _Trial | None, config: CompressConfig, judged: bool) -> list[Point]:
+    front, points = _front(trials), []
+    for trial in trials:
+        wrong = [trial.fault] if trial.fault else _too_much(trial.cost, config)
+        why = "; ".join(wrong) or (
+            "the smallest that keeps the budget" if trial is best else "keeps the budget, larger"
+        )
+        if not judged:
+            why = f"not measured, no validation rows: {why}"
+        us = trial.cost.us or None
+        points.append(Point(trial.name, trial.kept, trial.cost.bytes, us, trial.name in front, trial is best, why))
+    return points
 
 
 def _too_much(cost: Cost, config: CompressConfig) -> list[str]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import json
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,21 +20,16 @@ from tlrec_edge.export.clock import bundle_costs
 from tlrec_edge.export.compact import compact
 from tlrec_edge.export.gates import GATES
 from tlrec_edge.export.graphs import encoder_graph
-from tlrec_edge.quantize import quantize_graphs, quantize_tables
+from tlrec_edge.quantize import CompressConfig, compress, quantize_graphs, quantize_tables
 from tlrec_edge.quantize.compress import MACHINES, served_bytes
 from tlrec_edge.quantize.graphs import round_channels
 
 from tlrec_edge import Recommender
 from tlrec_edge.cli import build
 from tlrec_edge.errors import ExportError
-from tlrec_edge.features import TowerInputs
 from tlrec_edge.train import EdgeModel
 
 from . import train_fixtures
-
-
-def inputs(model: EdgeModel) -> TowerInputs:
-    return TowerInputs(*(getattr(model.net, name).numpy() for name in TowerInputs._fields))
 
 
 def packed(**about: Any) -> EdgeModel:
@@ -159,21 +157,75 @@ def test_bundles_are_timed_in_turn() -> None:
         assert 0 < cost.us["p50"] <= cost.us["p90"] <= cost.us["p99"]
 
 
-def test_a_fragile_model_is_never_silently_worse(tmp_path: Path) -> None:
-    """An outlier row and a huge layer: rows and channels have scales of their own, so nothing else loses its bits."""
+def fragile(change: Callable[[torch.nn.Module], None]) -> EdgeModel:
+    """Return the small world's model with its network changed in place."""
     model = train_fixtures.model()
-    net = type(model.net)(model.net.config, len(model.ids), model.candidates, inputs(model))
-    net.load_state_dict(model.net.state_dict())
+    net = copy.deepcopy(model.net)
     with torch.no_grad():
+        change(net)
+    return replace(model, net=net.eval().requires_grad_(False))
+
+
+def saturating(size: float) -> EdgeModel:
+    """Return a model whose users share one huge entry, which no candidate answers to: float scores stay as they are."""
+
+    def change(net: torch.nn.Module) -> None:
+        net.encoder.feed_forward.down.bias[0] += size
+        net.candidate_id.weight[:, 0] = 0.0
+        net.tower.candidate.weight[0] = 0.0
+
+    return fragile(change)
+
+
+def outlier_weight(size: float) -> EdgeModel:
+    """Return a model with one item-item weight far above its row's others."""
+    model = train_fixtures.model()
+    wide = model.wide.copy()
+    wide.data[0] *= size
+    return replace(model, wide=wide)
+
+
+def test_an_outlier_row_or_channel_leaves_the_others_their_bits(tmp_path: Path) -> None:
+    def change(net: torch.nn.Module) -> None:
         net.candidate_id.weight[0] *= 1e4
         net.encoder.feed_forward.up.weight[0] *= 1e4
-    fragile = replace(model, net=net.eval().requires_grad_(False))
-    small = quantize_graphs(quantize_tables(fragile))
+
+    model = fragile(change)
+    small = quantize_graphs(quantize_tables(model))
     rest = slice(1, None)
-    off = np.abs(small.candidate_vectors[rest] - fragile.candidate_vectors[rest]).max()
-    assert off <= np.abs(fragile.candidate_vectors[rest]).max() / 127
+    off = np.abs(small.candidate_vectors[rest] - model.candidate_vectors[rest]).max()
+    assert off <= np.abs(model.candidate_vectors[rest]).max() / 127
     parity = export_bundle(small, train_fixtures.dataset(), tmp_path / "b", ExportConfig(tolerance=1.0))
     assert parity.top10_overlap == 1.0
+
+
+def test_a_saturating_layer_is_refused_where_it_drowns_the_exact_scores(tmp_path: Path) -> None:
+    data = train_fixtures.dataset()
+    with pytest.raises(ExportError, match=r"parity gate: rounding user vectors moves scores by .*--allow parity"):
+        export_bundle(quantize_tables(saturating(3e3)), data, tmp_path / "b")
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(ExportError, match="parity gate: rounding user vectors"):
+        compress(saturating(3e3), data, CompressConfig(only=()), clock=partial(bundle_costs, dataset=data, rounds=2))
+    export_bundle(saturating(3e3), data, tmp_path / "b")  # float32 tables are not rounded
+    assert export_bundle(quantize_tables(saturating(30.0)), data, tmp_path / "c").top10_overlap == 1.0
+
+
+def test_a_fragile_model_is_compressed_within_its_budget_or_refused() -> None:
+    """An outlier row of either table, and an outlier weight."""
+    data = train_fixtures.dataset()
+    clock = partial(bundle_costs, dataset=data, rounds=2)
+    models = [
+        fragile(lambda net: net.history_id.weight[0].mul_(1e4)),
+        fragile(lambda net: net.candidate_id.weight[0].mul_(100.0)),
+        outlier_weight(1e4),
+    ]
+    for model in models:
+        found = compress(model, data, CompressConfig(only=()), clock=clock)
+        chosen = next(point for point in found.points if point.chosen)
+        assert chosen.kept.low >= 0.995
+        assert all(point.kept.low >= 0.995 or "not 99.5%" in point.why for point in found.points)
+    with pytest.raises(ExportError, match="parity gate"):
+        compress(fragile(lambda net: net.candidate_id.weight[0].mul_(1e6)), data, CompressConfig(only=()), clock=clock)
 
 
 def test_bytes_that_are_not_measured_are_near_those_that_are() -> None:

@@ -14,6 +14,12 @@ TlrecError
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Any
+
 
 class TlrecError(Exception):
     """Root of every error this package raises on purpose."""
@@ -40,7 +46,11 @@ class ExportError(TlrecError):
 
 
 class BudgetError(TlrecError):
-    """No compressed model fits the quality budget."""
+    """No compressed model fits the quality budget. ``points``: all that was tried, as plain data, each with why not."""
+
+    def __init__(self, message: str, points: Sequence[Mapping[str, Any]] = ()) -> None:
+        super().__init__(message)
+        self.points = tuple(points)
 
 
 class BundleError(TlrecError):

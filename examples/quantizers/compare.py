@@ -1,4 +1,4 @@
-"""What onnxruntime's own quantizers do to a two-tower model, beside row-wise tables: NDCG, bytes, time, and company.
+"""What other quantizers do to a two-tower model, beside row-wise tables: NDCG, bytes, time, and company.
 
     python examples/quantizers/compare.py MODEL DATASET DOMAIN
 
@@ -13,23 +13,18 @@ import argparse
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnxruntime
 import torch
-from onnxruntime.quantization import (
-    CalibrationDataReader,
-    CalibrationMethod,
-    QuantFormat,
-    quantize_dynamic,
-    quantize_static,
-)
+from contenders import CONTENDERS, Feed
 from rich.console import Console
 from rich.table import Table
-from tlrec_edge.quantize import quantize_tables
+from tlrec_edge.export.clock import bundle_costs
+from tlrec_edge.export.graphs import encoder_graph
+from tlrec_edge.quantize import quantize_graphs, quantize_tables
 from torch import Tensor, nn
 
 from tlrec_edge.data.store import load_dataset
@@ -41,7 +36,6 @@ from tlrec_edge.train.examples import take_histories
 from tlrec_edge.train.model import AGES
 from tlrec_edge.train.ranking import questions, sample_rows
 
-Feed = dict[str, np.ndarray]
 ROUNDS = 200
 
 
@@ -55,17 +49,9 @@ class Whole(nn.Module):
         self.encoder = model.net.encoder
 
     def forward(self, history: Tensor, log_weight: Tensor, candidates: Tensor) -> Tensor:
-        user = self.encoder(self.history[history], log_weight)  # (B, d)
-        scores: Tensor = (self.candidate[candidates] @ user.unsqueeze(2)).squeeze(2)  # (B, M)
+        user = self.encoder(nn.functional.embedding(history, self.history), log_weight)  # (B, d)
+        scores: Tensor = (nn.functional.embedding(candidates, self.candidate) @ user.unsqueeze(2)).squeeze(2)  # (B, M)
         return scores
-
-
-class Calibration(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has no types
-    def __init__(self, feeds: list[Feed]) -> None:
-        self.feeds: Iterator[Feed] = iter(feeds)
-
-    def get_next(self) -> Feed | None:
-        return next(self.feeds, None)
 
 
 def export(model: EdgeModel, path: Path) -> None:
@@ -97,31 +83,21 @@ def session(path: Path) -> Any:
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
-def variants(folder: Path, whole: Path, feeds: list[Feed]) -> dict[str, Path]:
-    """Quantize the whole graph in every way onnxruntime offers that runs; name those that do not."""
-    found = {"float32": whole}
-
-    def attempt(name: str, make: Callable[[Path], None]) -> None:
+def variants(folder: Path, whole: Path, feeds: list[Feed]) -> tuple[dict[str, Path], list[str]]:
+    """Quantize the whole graph in every way there is here; return the files and what the others failed of."""
+    found, missing = {"float32": whole}, []
+    for name, quantize in CONTENDERS.items():
         path = folder / f"{len(found)}.onnx"
         try:
-            make(path)
-            session(path)
+            quantize(whole, path, feeds)
+            session(path).run(None, feeds[0])
+        except ModuleNotFoundError as error:
+            missing.append(f"{name}: not installed ({error})")
         except Exception as error:  # any of many
-            Console().print(f"{name}: does not run ({str(error).splitlines()[0]:.100})")
+            missing.append(f"{name}: does not run ({' '.join(str(error).split())[:200]})")
         else:
             found[name] = path
-
-    attempt("quantize_dynamic", lambda path: quantize_dynamic(str(whole), str(path)))
-    for method in ("MinMax", "Entropy", "Percentile"):
-        for reduce in (False, True):
-            attempt(
-                f"static QDQ, {method}{', reduced range' if reduce else ''}",
-                lambda path, method=method, reduce=reduce: quantize_static(  # type: ignore[misc]  # defaults
-                    str(whole), str(path), Calibration(feeds), quant_format=QuantFormat.QDQ, per_channel=True,
-                    reduce_range=reduce, calibrate_method=getattr(CalibrationMethod, method),
-                ),
-            )  # fmt: skip
-    return found
+    return found, missing
 
 
 def main() -> None:
@@ -153,7 +129,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         whole = Path(folder) / "whole.onnx"
         export(model, whole)
-        found = variants(Path(folder), whole, one[:100])
+        found, missing = variants(Path(folder), whole, one[:100])
         sessions = {name: session(path) for name, path in found.items()}
         us = timed(sessions, one)
         spread = float(np.std(parts[0] - parts[0].mean(1, keepdims=True)))
@@ -166,15 +142,26 @@ def main() -> None:
             company = float(np.abs(alone - together).max()) / spread
             table.add_row(name, *figures(values(together), base, task), f"{found[name].stat().st_size:,}",
                           f"{us[name]:.0f}", f"{us[name] / us['float32']:.2f}", f"{company:.1e}")  # fmt: skip
-        for bits in (8, 4):
-            small = quantize_tables(model, bits)
+        table.add_section()
+        ours = {f"ours, int{bits} rows": quantize_graphs(quantize_tables(model, bits)) for bits in (8, 6, 4)}
+        first, *costs = bundle_costs([model, *ours.values()], dataset)
+        for (name, small), cost in zip(ours.items(), costs, strict=True):
             deep = question.pick(small.user_vectors(past, question.user) @ small.candidate_vectors.T)
-            tables = [table for name, table in vars(small.tables).items() if name in ("history", "candidate")]
-            packed = sum(t.rows.size * bits // 8 + t.scale.nbytes - 4 * t.rows.size for t in tables)
-            size = whole.stat().st_size + packed
-            table.add_row(f"row-wise int{bits} tables, float32 graph", *figures(values(deep), base, task), f"{size:,}",
-                          "as float32", "see compress", "0 (exact path)")  # fmt: skip
-    Console(width=150).print(table)
+            table.add_row(name, *figures(values(deep), base, task), f"{deep_bytes(small):,}", "-",
+                          f"{cost.us['p50'] / first.us['p50']:.2f} *", "0 *")  # fmt: skip
+    console = Console(width=150)
+    console.print(table)
+    console.print(
+        "* as a bundle: p50 of a whole request beside the float32 bundle's; `export` refuses what company moves"
+    )
+    for line in missing:
+        console.print(line, markup=False)
+
+
+def deep_bytes(model: EdgeModel) -> int:
+    """Return the bytes of both tables and of the encoder's graph as a bundle stores them."""
+    tables = (model.tables.history, model.tables.candidate)
+    return len(encoder_graph(model)) + sum(t.rows.size * t.bits // 8 + t.scale.nbytes for t in tables)
 
 
 def figures(values: np.ndarray, base: np.ndarray, task: Task) -> tuple[str]:

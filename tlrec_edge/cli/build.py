@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from tlrec_edge.cli.common import (
     parse_domains,
     progress,
 )
-from tlrec_edge.errors import ModelError
+from tlrec_edge.errors import BudgetError, ModelError
 
 MACHINES = ("this", "avx2", "avx512-vnni", "arm64")
 GATES = ("parity", "batch", "order", "unknown", "graph", "quality", "speed", "transfer")
@@ -143,14 +143,32 @@ def compress(
     loaded, data = _open(model, dataset, domain)
 
     clock, here = partial(bundle_costs, dataset=data), asdict(fingerprint())
-    with progress("compress") as say:
-        result = run(loaded, data, config, say, clock=clock, kept=checkpoint, about_machine=here)
+    try:
+        with progress("compress") as say:
+            result = run(loaded, data, config, say, clock=clock, kept=checkpoint, about_machine=here)
+    except BudgetError as error:
+        if as_json:
+            click.echo(json.dumps({"out": None, "budget": str(budget), "points": error.points, "test": None}))
+        elif error.points:
+            _echo_points(error.points, budget, "nothing chosen")
+        raise
+    except KeyboardInterrupt:
+        if checkpoint is not None:
+            click.echo(f"stopped: what is done lies in {checkpoint}; the same command goes on", err=True)
+        raise
     result.model.save(out)
     points = [point.to_json() for point in result.points]
     test = result.model.about["compression"]["test"]
     if as_json:
         click.echo(json.dumps({"out": str(out), "budget": str(budget), "points": points, "test": test}))
         return
+    _echo_points(points, budget, str(out))
+    click.echo(
+        f"on the test rows, looked at once: {_figure(test['ratio'])} (SE {_figure(test['se'])}) of {budget.name}"
+    )
+
+
+def _echo_points(points: Sequence[Mapping[str, Any]], budget: Any, title: str) -> None:
     rows = [
         [
             p["step"],
@@ -164,10 +182,7 @@ def compress(
         for p in points
     ]
     heads = ["point", f"validation {budget.name}", "ratio (SE)", "bytes", "p50 / p99 us", "", "why"]
-    echo_table(heads, rows, f"{out}")
-    click.echo(
-        f"on the test rows, looked at once: {_figure(test['ratio'])} (SE {_figure(test['se'])}) of {budget.name}"
-    )
+    echo_table(heads, rows, title)
 
 
 def _figure(value: float | None) -> str:

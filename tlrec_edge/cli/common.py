@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -35,8 +36,10 @@ def out_file(context: click.Context, parameter: click.Parameter, value: Path | N
 def _writable(path: Path, parent: Path) -> Path:
     if not parent.is_dir():
         raise DataError(f"{path} cannot be written: {parent} is not a folder; choose another --out")
-    if not os.access(parent, os.W_OK | os.X_OK):
-        raise DataError(f"{path} cannot be written: no right to write in {parent}; choose another --out")
+    try:  # rights alone do not tell: of a read-only or virtual file system, of a full disk
+        os.rmdir(tempfile.mkdtemp(prefix=".tlrec-edge.", dir=parent))
+    except OSError as error:
+        raise DataError(f"{path} cannot be written: {parent}: {error.strerror}; choose another --out") from error
     return path
 
 

@@ -18,6 +18,7 @@ from tlrec_edge.bundle import Bundle
 from tlrec_edge.cli.common import out_file
 from tlrec_edge.errors import DataError
 from tlrec_edge.history import History
+from tlrec_edge.layout import MANIFEST
 from tlrec_edge.runtime import UNKNOWN_POLICIES, Recommendations, Recommender
 from tlrec_edge.tables import TableWriter, read_columns, read_histories
 
@@ -75,7 +76,7 @@ def verify(bundle: Path, as_json: bool) -> None:
     _say_if_large("hashing", sum(file.stat().st_size for file in bundle.iterdir()) if bundle.is_dir() else 0)
     with Recommender.open(bundle, verify="full") as opened:
         files = opened.manifest["files"]
-    size = sum(entry["size"] for entry in files.values())
+    size = sum(entry["size"] for entry in files.values()) + (bundle / MANIFEST).stat().st_size
     if as_json:
         click.echo(json.dumps({"ok": True, "files": len(files), "bytes": size}))
     else:

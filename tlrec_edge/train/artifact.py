@@ -96,12 +96,11 @@ class EdgeModel:
 
     ``ids`` are the item ids, candidates first; ``net`` has as many rows. ``wide`` (N, C) leads from history rows to
     candidate columns, ``own`` as well but from what the target's rows alone say, and ``rest`` is what ``wide`` leaves
-    out, in low rank. ``interest`` leads from counts of groups to
-    candidates, ``groups`` (N, g) are those of each item, -1 for none. The two of low rank are served as one block of
-    "taste": r1 columns of interest, then r2 of the rest. ``bias`` (C,) is what is served, the network's own or a
-    popularity that fades; ``mix.repeat`` is added to what a user already had. ``tables``, once quantized, replace the
-    network's item vectors; ``wide_codes``, once quantized, are what ``wide`` is stored as, and ``own`` is empty then.
-    ``about`` holds what cards and provenance are made of.
+    out, in low rank. ``interest`` leads from counts of groups to candidates, ``groups`` (N, g) are those of each item,
+    -1 for none. The two of low rank are served as one block of "taste": r1 columns of interest, then r2 of the rest.
+    ``bias`` (C,) is what is served, the network's own or a popularity that fades; ``mix.repeat`` is added to what a
+    user already had. ``tables``, once quantized, replace the network's item vectors; ``wide_codes``, once quantized,
+    are what ``wide`` is stored as, and ``own`` is empty then. ``about`` holds what cards and provenance are made of.
     """
 
     ids: tuple[str, ...]
