@@ -24,7 +24,7 @@ ITEMS = 20_000
 @pytest.fixture(scope="module")
 def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("heads") / "bundle"
-    synthesize(path, SynthConfig(ITEMS, dim=24, interest=8, wide=6))
+    synthesize(path, SynthConfig(ITEMS, dim=56, interest=8, wide=6))
     return path
 
 
@@ -87,7 +87,7 @@ def test_users_unlike_those_it_was_fitted_to_get_the_same_answers(rec: Recommend
     plain = rec.user_state(["SKU00000005", "SKU00000099"])
     for _ in range(20):
         size = UNUSUAL[kind](rng)
-        deep, interest = (np.clip(np.rint(rng.normal(0, size, n)), -2000, 2000).astype(np.float32) for n in (24, 8))
+        deep, interest = (np.clip(np.rint(rng.normal(0, size, n)), -2000, 2000).astype(np.float32) for n in (56, 8))
         state = UserState(deep, interest, plain.deep_scale, plain.interest_scale, plain.wide, plain.seen)
         found = rec._catalogue.best(state, 25, state.seen)
         assert (found[0].tolist(), found[1].tolist()) == full_scan(rec, state, 25)
@@ -104,7 +104,7 @@ def test_lifted_items_are_looked_at(rec: Recommender) -> None:
 
 @pytest.mark.parametrize("tables", ["float32", "int4"])
 def test_other_tables_have_heads_too(tmp_path: Path, tables: str) -> None:
-    synthesize(tmp_path / "b", SynthConfig(ITEMS, dim=24, interest=8, wide=6, tables=tables))
+    synthesize(tmp_path / "b", SynthConfig(ITEMS, dim=56, interest=8, wide=6, tables=tables))
     with Recommender.open(tmp_path / "b", verify="full") as rec:
         state = rec.user_state(["SKU00000005", "SKU00000099"])
         assert rows_read(rec, state, 10) < ITEMS
@@ -126,7 +126,7 @@ def test_heads_are_left_out_where_they_do_not_pay(monkeypatch: pytest.MonkeyPatc
 
 
 def test_heads_of_another_width_are_refused(path: Path, tmp_path: Path) -> None:
-    synthesize(tmp_path / "b", SynthConfig(ITEMS, dim=24, interest=8, wide=6))
+    synthesize(tmp_path / "b", SynthConfig(ITEMS, dim=56, interest=8, wide=6))
     rows = np.load(tmp_path / "b" / "head_rows.npy")
     np.save(tmp_path / "b" / "head_rows.npy", rows[:, 1:])
     with pytest.raises(BundleError, match=r"head_rows\.npy is not as wide as head_step\.npy"):
@@ -159,7 +159,7 @@ def listed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recommender]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(heads, "MANY", ITEMS)
         path = tmp_path_factory.mktemp("listed") / "bundle"
-        synthesize(path, SynthConfig(ITEMS, dim=24, interest=8, wide=6))
+        synthesize(path, SynthConfig(ITEMS, dim=56, interest=8, wide=6))
     with Recommender.open(path, verify="full") as opened:
         yield opened
 

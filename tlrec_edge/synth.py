@@ -26,7 +26,7 @@ from tlrec_edge.rowwise import exact_limit, quantize_sparse
 Floats = NDArray[np.float32]
 OPSET, IR = 18, 9
 _CHUNK = 65_536
-_USERS = 128
+_USERS = 256
 _KINDS = ("Mug", "Lamp", "Scarf", "Kettle", "Notebook", "Chair", "Pillow", "Knife", "Basket", "Clock", "Tray", "Candle")
 _LOOKS = ("red", "oak", "striped", "small", "vintage", "glass", "folding", "soft", "blue", "travel", "brass")
 
@@ -212,10 +212,12 @@ def _spread(d: int) -> Floats:
 
 
 def _write_heads(writer: BundleWriter, config: SynthConfig, shape: ModelShape, encoder: bytes) -> None:
-    """Fit heads to users of random histories."""
+    """Fit heads to users whose histories lie within three clusters each."""
     rng = np.random.default_rng(config.seed)
     read = writer.written
-    rows = rng.integers(0, config.rows, (_USERS, config.length))
+    tastes = rng.integers(0, config.clusters, (_USERS, 3))
+    picks = np.take_along_axis(tastes, rng.integers(0, 3, (_USERS, config.length)), 1)
+    rows = picks + config.clusters * rng.integers(0, config.rows // config.clusters, picks.shape)
     vectors = (
         shape.history_format.values(read("history_rows")[rows.ravel()]) * read("history_scale")[rows.ravel(), None]
     )
