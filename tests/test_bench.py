@@ -12,8 +12,12 @@ from click.testing import CliRunner
 
 from tlrec_edge import BundleError, DataError, Recommender
 from tlrec_edge.bench import BenchConfig, BenchResult, run_bench
+from tlrec_edge.bench.bill import Bill
+from tlrec_edge.bench.energy import metered
 from tlrec_edge.bench.lab import Lab
-from tlrec_edge.bench.machine import Noise, fingerprint, stolen_share
+from tlrec_edge.bench.latency import Times
+from tlrec_edge.bench.machine import fingerprint
+from tlrec_edge.bench.noise import Noise, Ticks, copy_bandwidth, read_ticks, shares
 from tlrec_edge.bench.requests import Ids, Requests
 from tlrec_edge.bench.scenarios import SCENARIOS
 from tlrec_edge.bench.startup import measure_startup
@@ -143,18 +147,66 @@ def test_the_machine_is_named() -> None:
     machine = fingerprint()
     assert machine.cpu
     assert machine.cores >= machine.usable_cores >= 1
+    assert machine.mhz is None or 100 < machine.mhz < 20_000
+    assert all(cache.startswith("L") for cache in machine.caches)
+
+
+def test_shares_of_cpu_time_are_those_between_two_readings() -> None:
+    before, after = Ticks(100, 50, 1, 10.0), Ticks(200, 110, 6, 30.0)
+    assert shares(before, after) == (0.05, 0.4)
+    assert shares(None, after) == shares(before, before) == (None, None)
+    here = read_ticks()
+    assert here is None or 0 <= here.busy + here.stolen <= here.total
+
+
+def test_memory_is_copied_at_a_plausible_rate() -> None:
+    assert 1e8 < copy_bandwidth(1 << 22) < 1e13
+
+
+def test_energy_is_of_all_packages_and_survives_a_counter_that_wraps(tmp_path: Path) -> None:
+    for name, start in (("intel-rapl:0", 900), ("intel-rapl:1", 100), ("intel-rapl:0:0", 5)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "energy_uj").write_text(str(start))
+        (tmp_path / name / "max_energy_range_uj").write_text("1000")
+
+    def run() -> Times:
+        (tmp_path / "intel-rapl:0" / "energy_uj").write_text("50")
+        (tmp_path / "intel-rapl:1" / "energy_uj").write_text("300")
+        return Times([1], 1.0, 0.0)
+
+    assert metered(run, tmp_path).joules == pytest.approx((150 + 200) / 1e6)
+    assert metered(lambda: Times([1], 1.0, 0.0), tmp_path / "none").joules is None
+
+
+def test_a_bill_is_arithmetic() -> None:
+    bill = Bill(qps=1000, p99_us=5000, scored=100, price=0.36, wanted=2500)
+    assert bill.per_million_requests == pytest.approx(0.1)
+    assert bill.per_million_scores == pytest.approx(0.001)
+    assert bill.machines == 3
+    assert Bill(1000, None, 100, 0.36, 2500).machines is None
+
+
+def test_the_price_of_an_hour_gives_that_of_a_million() -> None:
+    words = ["--seconds", "0.05", "--scenario", "offline", "--price-per-hour", "3.6"]
+    done = CliRunner().invoke(bench, [str(GOLDEN), *words, "--json"])
+    bill = json.loads(done.stdout)["bill"]
+    assert bill["per_million_requests"] == pytest.approx(1000 / bill["qps"])
+    assert "a million scores" in CliRunner().invoke(bench, [str(GOLDEN), *words]).stdout
+    assert CliRunner().invoke(bench, [str(GOLDEN), "--machines-for", "5"]).exit_code == 2
+
+
+def test_a_cold_start_has_read_the_bundle_or_is_not_told(result: BenchResult, tmp_path: Path) -> None:
+    start = result.startup
+    assert start is not None
+    assert (start.cold_ms is None) == (start.cold_read_bytes is None)
+    assert start.cold_ms is None or start.cold_ms > 0
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "share"), [((0, 100), (5, 200), 0.05), (None, (1, 2), None), ((1, 2), (1, 2), None)]
+    ("noise", "noisy"), [((0.1, 0.0), False), ((0.5, None), True), ((0.1, 0.1), True), ((0.1, 0.0, 0.3), True)]
 )
-def test_stolen_time(before: tuple[int, int] | None, after: tuple[int, int], share: float | None) -> None:
-    assert stolen_share(before, after) == share
-
-
-@pytest.mark.parametrize(("noise", "noisy"), [((0.1, 0.0), False), ((0.5, None), True), ((0.1, 0.1), True)])
 def test_a_noisy_machine_is_told_in_the_first_line(
-    result: BenchResult, noise: tuple[float, float | None], noisy: bool, capsys: pytest.CaptureFixture[str]
+    result: BenchResult, noise: tuple[Any, ...], noisy: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
     show(replace(result, noise=Noise(*noise)))
     assert capsys.readouterr().out.startswith("NOISY MACHINE") is noisy
@@ -164,7 +216,7 @@ def test_what_is_not_readable_is_said(result: BenchResult, capsys: pytest.Captur
     assert result.startup is not None
     blind = replace(result.startup, rss_bytes=None, pss_bytes=None, uss_bytes=None)
     show(replace(result, startup=blind, machine=replace(result.machine, virtualised=None)))
-    assert capsys.readouterr().out.count("not readable here") == 4
+    assert capsys.readouterr().out.count("not readable here") == 5
 
 
 def test_the_command_prints_json_and_writes_the_same(tmp_path: Path) -> None:

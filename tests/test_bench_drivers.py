@@ -10,14 +10,14 @@ import pytest
 
 from tlrec_edge.bench import BenchConfig
 from tlrec_edge.bench.drivers import Limits, closed_loop, flat_out, open_loop, poisson
-from tlrec_edge.bench.lab import Lab
+from tlrec_edge.bench.lab import Lab, caller
 from tlrec_edge.bench.latency import Times, binomial_cdf, describe, holds, merge, most_above, percentile
 from tlrec_edge.bench.requests import Ids, Requests
 from tlrec_edge.bench.scenarios import SCENARIOS
 from tlrec_edge.bench.search import find_qps
 from tlrec_edge.bench.system import FunctionSource
 
-from .bench_worlds import MS, SleepingClock, Stalling, VirtualClock
+from .bench_worlds import MS, Keeper, SleepingClock, Stalling, VirtualClock
 
 LONG = Limits(seconds=60.0, min_queries=1, warmup=0.0)
 
@@ -179,6 +179,14 @@ def test_a_query_of_several_requests_is_timed_to_its_last() -> None:
     assert row.latency.qps == pytest.approx(1000 / 3)
     (row,) = SCENARIOS["offline"](lab(Stalling(clock, work=3 * MS, stall=0), clock, batch=10))
     assert row.latency.qps == pytest.approx(1000 / 3, rel=0.01)
+
+
+def test_queries_of_several_requests_share_none_until_all_were_asked() -> None:
+    keeper = Keeper()
+    call = caller(keeper, list(range(12)), 4)  # type: ignore[arg-type]
+    for at in range(3):
+        call(at)
+    assert keeper.seen == list(range(12))
 
 
 def test_the_server_scenario_is_loaded_by_shares_of_what_the_system_can_do() -> None:

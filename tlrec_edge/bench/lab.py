@@ -80,7 +80,10 @@ class Lab:
 
 
 def caller(system: System, requests: Sequence[Request], each: int = 1) -> Callable[[int], Any]:
-    """Return a function that has the system answer request number ``at`` and the ``each - 1`` after it, in one call."""
+    """Return a function that has the system answer query number ``at``, of ``each`` requests, in one call.
+
+    Queries share no request until the whole pool was used, so that they never profit from one another.
+    """
     size, answer = len(requests), system.answer
-    queries = [[requests[(at + i) % size] for i in range(each)] for at in range(size)]
+    queries = [[requests[(at * each + i) % size] for i in range(each)] for at in range(size)]
     return lambda at: answer(queries[at])

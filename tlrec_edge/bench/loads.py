@@ -14,9 +14,11 @@ from typing import Any
 from tlrec_edge.bench.clock import WALL, Clock
 from tlrec_edge.bench.config import BenchConfig
 from tlrec_edge.bench.drivers import Limits, Verdict, flat_out, open_loop, poisson
+from tlrec_edge.bench.energy import metered
 from tlrec_edge.bench.lab import Lab, caller
 from tlrec_edge.bench.latency import Times, merge
 from tlrec_edge.bench.system import Request, Source, System
+from tlrec_edge.bookkeeping import memory_rollup
 from tlrec_edge.errors import BundleError, TlrecError
 from tlrec_edge.parallel import one_thread_each
 
@@ -35,9 +37,9 @@ def drive(lab: Lab, load: Load, stop: Verdict | None = None) -> Times:
 
     ``stop`` is not asked where there are several processes.
     """
-    if lab.config.processes == 1:
-        return _run(lab.system, lab.load.requests, load, lab.config, lab.limits, stop, lab.clock)
-    return _in_processes(lab, load)
+    if lab.config.processes > 1:
+        return metered(lambda: _in_processes(lab, load))
+    return metered(lambda: _run(lab.system, lab.load.requests, load, lab.config, lab.limits, stop, lab.clock))
 
 
 def capacity(lab: Lab) -> float:
@@ -110,7 +112,8 @@ def _work(job: _Job, start: Barrier, end: Connection) -> None:
         with job.source.open() as system:
             caller(system, job.requests)(0)
             start.wait(_PATIENCE)
-            end.send(_run(system, job.requests, job.load, job.config, job.limits))
+            times = _run(system, job.requests, job.load, job.config, job.limits)
+            end.send(replace(times, pss_bytes=memory_rollup().get("pss_bytes")))
     except BrokenBarrierError:
         end.send(_NotStarted("another process of the run did not start"))
     except TlrecError as error:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
+from tlrec_edge.bench.bill import Bill
 from tlrec_edge.bench.config import BenchConfig
 from tlrec_edge.bench.latency import Latencies
-from tlrec_edge.bench.machine import Machine, Noise
+from tlrec_edge.bench.machine import Machine
+from tlrec_edge.bench.noise import Noise
 from tlrec_edge.bench.startup import Startup
 
 
@@ -48,6 +50,8 @@ class Row:
             "qps": seen.qps,
             "cpu_seconds_per_million": seen.cpu_seconds_per_million,
             "cpu_percent": seen.cpu_percent,
+            "pss_bytes": seen.pss_bytes,
+            "joules": seen.joules,
         }
 
 
@@ -80,6 +84,9 @@ class BenchResult:
     rows: tuple[Row, ...]
     notes: tuple[str, ...]
     peak: Peak | None = None
+    bill: Bill | None = None
+    bandwidth: float | None = None
+    """Bytes a second that one core reads and writes when it copies memory."""
 
     @property
     def bytes(self) -> int | None:
@@ -91,12 +98,14 @@ class BenchResult:
             "kind": "MLPerf-style, unofficial",
             "bundle": self.bundle,
             "config": self.config.to_json(),
-            "machine": asdict(self.machine) | {"flags": list(self.machine.flags)},
+            "machine": self.machine.to_json(),
             "noise": self.noise.to_json(),
             "startup": None if self.startup is None else self.startup.to_json(),
             "files": self.files,
             "bytes": self.bytes,
             "rows": [row.to_json() for row in self.rows],
+            "copy_bytes_per_second": self.bandwidth,
+            "bill": None if self.bill is None else self.bill.to_json(),
             "peak": None if self.peak is None else self.peak.to_json(),
             "notes": list(self.notes),
         }

@@ -9,12 +9,14 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from tlrec_edge.bench.bill import Bill
 from tlrec_edge.bench.config import BenchConfig
 from tlrec_edge.bench.lab import Lab
 from tlrec_edge.bench.latency import PERCENTILES
-from tlrec_edge.bench.machine import Noise, cpu_ticks, fingerprint, loop_spread, stolen_share
+from tlrec_edge.bench.machine import fingerprint
+from tlrec_edge.bench.noise import NoiseMeter, copy_bandwidth
 from tlrec_edge.bench.requests import AnyRequests, Ids, Replay, Requests
-from tlrec_edge.bench.result import BenchResult, Row
+from tlrec_edge.bench.result import BenchResult, Peak, Row
 from tlrec_edge.bench.scenarios import SCENARIOS
 from tlrec_edge.bench.search import find_qps
 from tlrec_edge.bench.startup import Startup, measure_startup
@@ -45,18 +47,21 @@ def run_bench(
     replay: Path | None = None,
     items: int = _INVENTED,
     p99_us: float | None = None,
+    price: float | None = None,
+    wanted: float | None = None,
 ) -> BenchResult:
     """Measure a bundle: latency by scenario, start-up, memory, bytes. ``say`` hears what is being done.
 
     ``source``: measure this system instead, with requests of the bundle's ids, or of ``items`` invented ones where
-    ``path`` is None. ``replay``: a file of requests. ``p99_us``: search the highest rate that keeps this p99. Requests
+    ``path`` is None. ``replay``: a file of requests. ``p99_us``: search the highest rate that keeps this p99.
+    ``price``: of this machine an hour; ``wanted``: requests a second to be served, for the number of machines. Requests
     of more candidates than there are, are left out and named in ``notes``. Raises DataError if none is left, and
     BundleError.
     """
     bundle = None if path is None else Bundle.open(path)
     ids = Ids.invented(items) if bundle is None else Ids.of_bundle(bundle)
     config, notes = _fit(config, ids.candidates)
-    ticks, spread = cpu_ticks(), loop_spread()
+    meter = NoiseMeter()
     drawn = Requests(ids, config.pool, config.zipf, config.seed)
     requests: AnyRequests = drawn if replay is None else Replay(replay, drawn)
     startup = files = None
@@ -72,9 +77,21 @@ def run_bench(
             say(f"{name}: each shape for {config.seconds:g} s")
             rows.extend(SCENARIOS[name](lab))
         peak = None if p99_us is None else find_qps(lab, p99_us, say)
-    noise = Noise(max(spread, loop_spread()), stolen_share(ticks, cpu_ticks()))
+    noise = meter.stop()
+    bill = _bill(rows, peak, lab, price, wanted)
     notes += _saturated(rows) + _thin(rows)
-    return BenchResult(about, config, fingerprint(), noise, startup, files, tuple(rows), tuple(notes), peak)
+    return BenchResult(
+        about, config, fingerprint(), noise, startup, files, tuple(rows), tuple(notes), peak, bill, copy_bandwidth()
+    )
+
+
+def _bill(rows: Sequence[Row], peak: Peak | None, lab: Lab, price: float | None, wanted: float | None) -> Bill | None:
+    """Weigh the highest rate within the bound, or without one the throughput."""
+    offline = next((row.latency.qps for row in rows if row.scenario == "offline"), None)
+    qps, bound = (peak.qps, peak.p99_us) if peak is not None else (offline, None)
+    if qps is None or (price is None and wanted is None):
+        return None
+    return Bill(qps, bound, lab.load.scored, price, wanted)
 
 
 def _own(bundle: Bundle | None, requests: AnyRequests) -> BundleSource:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 
 from tlrec_edge.bench.drivers import closed_loop
+from tlrec_edge.bench.energy import metered
 from tlrec_edge.bench.lab import Lab, Shape, caller
 from tlrec_edge.bench.loads import Load, capacity, drive
 from tlrec_edge.bench.result import Row
@@ -33,7 +35,7 @@ def multi_stream(lab: Lab) -> Iterator[Row]:
     """Send queries of several requests, one after another; a query's latency ends with its last answer."""
     shape, each = lab.load, lab.config.streams
     call = caller(lab.system, shape.requests, each)
-    times = closed_loop(call, len(shape.requests), lab.limits.of_many(each), lab.clock)
+    times = metered(lambda: closed_loop(call, len(shape.requests), lab.limits.of_many(each), lab.clock))
     seen = replace(times, each=each).describe(lab.config.confidence)
     yield Row("multi-stream", "encoded", f"{each} x {shape.label}", shape.scored, seen)
 
@@ -66,7 +68,8 @@ def _one_by_one(lab: Lab, name: str, shape: Shape) -> Iterator[Row]:
     if isinstance(lab.system, BundleSystem):
         shapes["given"] = shape.given([lab.system.user_state(request.user) for request in shape.requests])
     for state, asked in shapes.items():
-        times = closed_loop(caller(lab.system, asked.requests), len(asked.requests), lab.limits, lab.clock)
+        loop = partial(closed_loop, caller(lab.system, asked.requests), len(asked.requests), lab.limits, lab.clock)
+        times = metered(loop)
         yield Row(name, state, asked.label, asked.scored, times.describe(lab.config.confidence))
 
 

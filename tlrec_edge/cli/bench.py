@@ -96,6 +96,10 @@ def load(context: click.Context, parameter: click.Parameter, value: str) -> int:
 @click.option("--qps", callback=rates, help="Rates of the server scenario.  [default: 10 to 90 % of its throughput]")
 @click.option("--find-qps", is_flag=True, help="Search the highest rate that keeps --p99.")
 @click.option("--p99", callback=duration, metavar="TIME", help="Bound of the 99th percentile: 500us, 5ms, 1s.")
+@click.option("--price-per-hour", type=click.FloatRange(min=0, min_open=True), metavar="MONEY",
+              help="Price of this machine: gives the cost of a million requests and scores.")  # fmt: skip
+@click.option("--machines-for", type=click.FloatRange(min=0, min_open=True), metavar="QPS",
+              help="Load of all machines: gives how many are needed. With --find-qps.")  # fmt: skip
 @click.option("--streams", type=click.IntRange(min=1), default=8, show_default=True,
               help="Requests in one query of multi-stream.")  # fmt: skip
 @click.option("--batch", type=click.IntRange(min=1), default=32, show_default=True,
@@ -126,7 +130,8 @@ def load(context: click.Context, parameter: click.Parameter, value: str) -> int:
 @click.option("--out", type=_FILE, callback=out_file, help="File to write the JSON to as well.")
 def bench(
     bundle: Path | None, scenario: str, candidates: tuple[int, ...], k: int, histories: tuple[int, ...], load: int,
-    qps: tuple[float, ...], find_qps: bool, p99: float | None, streams: int, batch: int, threads: int, processes: int,
+    qps: tuple[float, ...], find_qps: bool, p99: float | None, price_per_hour: float | None,
+    machines_for: float | None, streams: int, batch: int, threads: int, processes: int,
     replay: Path | None, sut: str | None, url: str | None, items: int, seconds: float, min_queries: int,
     confidence: float, driver: str, seed: int, as_json: bool, out: Path | None,
 ) -> None:  # fmt: skip
@@ -141,6 +146,8 @@ def bench(
     """
     if find_qps != (p99 is not None):
         raise click.UsageError("--find-qps and --p99 go together: --find-qps --p99 5ms")
+    if machines_for and not find_qps:
+        raise click.UsageError("--machines-for needs the rate of one machine: --find-qps --p99 5ms")
     if sut and url:
         raise click.UsageError("--sut and --http are two systems: give one")
     source: Source | None = FunctionSource(sut) if sut else HttpSource(url) if url else None
@@ -156,7 +163,7 @@ def bench(
         names = []
     result = run_bench(
         bundle, config, names, lambda line: click.echo(line, err=True),
-        source=source, replay=replay, items=items, p99_us=p99,
+        source=source, replay=replay, items=items, p99_us=p99, price=price_per_hour, wanted=machines_for,
     )  # fmt: skip
     found = result.to_json()
     if out is not None:

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tlrec_edge.bench import BenchResult
+from tlrec_edge.bench.bill import Bill
 from tlrec_edge.bench.latency import PERCENTILES
 from tlrec_edge.bench.result import Peak, Row
 from tlrec_edge.bench.startup import Startup
@@ -21,24 +22,25 @@ def show(result: BenchResult) -> None:
     """Print a result for people; a machine too noisy to trust is told first."""
     console = Console(soft_wrap=True, highlight=False)
     machine, noise = result.machine, result.noise
-    stolen = "" if noise.stolen is None else f", the host took {noise.stolen:.1%} of CPU time"
-    steadiness = f"equal loops differ by {noise.spread:.0%}{stolen}"
     if noise.noisy:
-        console.print(f"NOISY MACHINE: {steadiness}; repeat before you rely on these times", style="bold")
+        console.print(f"NOISY MACHINE: {noise}; repeat before you rely on these times", style="bold")
     for table in filter(None, (_latency_table(result), _load_table(result))):
         console.print(table)
     if result.peak is not None:
         console.print(_peak_line(result.peak), markup=False)
     for note in result.notes:
         console.print(note, markup=False)
-    if result.files is not None and result.startup is not None:
-        console.print(_cost_table(result.files, result.startup))
+    console.print(_cost_table(result))
     virtual = {True: "virtualised", False: "no hypervisor seen", None: f"virtualised: {_NOT_READABLE}"}
     quota = "no quota" if machine.quota_cores is None else f"quota {machine.quota_cores:g} cores"
     flags = ", ".join(machine.flags) or "no vector flags seen"
     where = f"{machine.cpu} ({flags}), {machine.usable_cores} cores, {quota}, {virtual[machine.virtualised]}"
+    speed = [f"{machine.mhz:,.0f} MHz"] if machine.mhz else []
+    speed += machine.caches
+    if result.bandwidth:
+        speed.append(f"copies {result.bandwidth / 1e9:.1f} GB/s")
     versions = f"python {machine.python}, numpy {machine.numpy}, onnxruntime {machine.onnxruntime}"
-    console.print(f"{where}; {machine.system}; {versions}; {steadiness}", markup=False)
+    console.print(f"{where}; {', '.join(speed)}; {machine.system}; {versions}; {noise}", markup=False)
 
 
 def _table(title: str, heads: Sequence[str]) -> Table:
@@ -101,16 +103,58 @@ def _peak_line(peak: Peak) -> str:
     return f"no rate was shown to keep a {bound}: it is {found}"
 
 
-def _cost_table(files: dict[str, int], start: Startup) -> Table:
-    table = Table("", "", title="bytes, start-up, memory", show_header=False, box=box.SIMPLE_HEAD)
-    table.add_row("bundle", f"{sum(files.values()):,} bytes")
-    for group, size in files.items():
-        table.add_row(f"  {group}", f"{size:,}")
+def _cost_table(result: BenchResult) -> Table:
+    table = Table("", "", title="cost", show_header=False, box=box.SIMPLE_HEAD)
+    if result.files is not None:
+        table.add_row("bundle", f"{result.bytes:,} bytes")
+        for group, size in result.files.items():
+            table.add_row(f"  {group}", f"{size:,}")
+    if result.startup is not None:
+        _add_startup(table, result.startup)
+    workers = max((row.latency.pss_bytes or 0 for row in result.rows), default=0)
+    if workers:
+        table.add_row(f"memory, PSS of {result.config.processes} processes under load", _megabytes(workers))
+    table.add_row("energy of the machine", _energy(result.rows))
+    if result.bill is not None:
+        _add_bill(table, result.bill)
+    return table
+
+
+def _add_startup(table: Table, start: Startup) -> None:
     table.add_row("start to first score", f"{start.total_ms:,.0f} ms (median of {start.runs} fresh processes)")
     parts = f"{start.import_ms:,.0f}, {start.open_ms:,.1f}, {start.first_score_ms:,.1f} ms"
     table.add_row("  import, open, score", parts)
     table.add_row("  CPU time", f"{start.cpu_ms:,.0f} ms")
+    cold = "the page cache could not be emptied here"
+    if start.cold_ms is not None and start.cold_read_bytes is not None:
+        cold = f"{start.cold_ms:,.0f} ms, {_megabytes(start.cold_read_bytes)} read"
+    table.add_row("  bundle not in page cache", cold)
     memory = {"RSS": start.rss_bytes, "PSS": start.pss_bytes, "USS (private)": start.uss_bytes}
     for name, used in memory.items():
-        table.add_row(f"memory, {name}", _NOT_READABLE if used is None else f"{used / 1e6:,.0f} MB")
-    return table
+        table.add_row(f"memory, {name}", _megabytes(used))
+    if start.rss_bytes is not None and start.uss_bytes is not None:
+        table.add_row("memory, shared or shareable", _megabytes(start.rss_bytes - start.uss_bytes))
+
+
+def _add_bill(table: Table, bill: Bill) -> None:
+    bound = f"p99 within {bill.p99_us / 1000:g} ms" if bill.p99_us else "flat out, no bound of latency"
+    table.add_row("requests a second of this machine", f"{bill.qps:,.0f} ({bound})")
+    if bill.per_million_requests is not None and bill.per_million_scores is not None:
+        table.add_row("a million requests", f"{bill.per_million_requests:.4g} at {bill.price:g} an hour")
+        table.add_row("a million scores", f"{bill.per_million_scores:.4g}")
+    if bill.machines is not None:
+        table.add_row(f"machines for {bill.wanted:,.0f} requests a second", f"{bill.machines:,}")
+
+
+def _energy(rows: Sequence[Row]) -> str:
+    busiest = max(
+        (row for row in rows if row.latency.joules is not None), key=lambda row: row.latency.qps, default=None
+    )
+    if busiest is None or busiest.latency.joules is None:
+        return _NOT_READABLE
+    seen, joules = busiest.latency, busiest.latency.joules
+    return f"{joules / (seen.samples or seen.queries) * 1e6:,.0f} J a million requests ({busiest.scenario})"
+
+
+def _megabytes(size: int | None) -> str:
+    return _NOT_READABLE if size is None else f"{size / 1e6:,.0f} MB"
