@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from tlrec_edge.bench.bill import Bill
+from tlrec_edge.bench.compare import Ratio, compare
 from tlrec_edge.bench.config import BenchConfig
+from tlrec_edge.bench.drivers import Limits
 from tlrec_edge.bench.lab import Lab
 from tlrec_edge.bench.latency import PERCENTILES
 from tlrec_edge.bench.machine import fingerprint
-from tlrec_edge.bench.noise import NoiseMeter, copy_bandwidth
+from tlrec_edge.bench.noise import Noise, NoiseMeter, copy_bandwidth
 from tlrec_edge.bench.requests import AnyRequests, Ids, Replay, Requests
 from tlrec_edge.bench.result import BenchResult, Peak, Row
 from tlrec_edge.bench.scenarios import SCENARIOS
@@ -83,6 +85,29 @@ def run_bench(
     return BenchResult(
         about, config, fingerprint(), noise, startup, files, tuple(rows), tuple(notes), peak, bill, copy_bandwidth()
     )
+
+
+def compare_bundles(
+    a: str | os.PathLike[str],
+    b: str | os.PathLike[str],
+    config: BenchConfig = _DEFAULT,
+    say: Callable[[str], None] = lambda line: None,
+) -> tuple[list[Ratio], Noise]:
+    """Time two bundles in turns on requests of A's ids: the scenarios' load, and top-k. Rounds last ``seconds / 4``.
+
+    Raises BundleError.
+    """
+    meter, paths = NoiseMeter(), (Path(a), Path(b))
+    requests = Requests(Ids.of_bundle(Bundle.open(a)), config.pool, config.zipf, config.seed)
+    first, second = (BundleSource(path, config.pool // 2) for path in paths)
+    limits = Limits(config.seconds / 4, 1, min(config.warmup, config.seconds / 4))
+    with first.open() as system:
+        lab = Lab(first, system, requests, config)
+        shapes = {shape.label: shape for shape in (lab.load, lab.top_k(requests))}
+    ratios = [
+        compare(first, second, name, shape.requests, limits, config.seed, say=say) for name, shape in shapes.items()
+    ]
+    return ratios, meter.stop()
 
 
 def _bill(rows: Sequence[Row], peak: Peak | None, lab: Lab, price: float | None, wanted: float | None) -> Bill | None:

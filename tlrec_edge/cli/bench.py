@@ -4,72 +4,23 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from pathlib import Path
 from typing import Any
 
 import click
 
-from tlrec_edge.bench import BenchConfig, run_bench
-from tlrec_edge.bench.config import DEFAULT_CANDIDATES, DRIVERS, TOP_K
+from tlrec_edge.bench import BenchConfig, compare_bundles, run_bench
+from tlrec_edge.bench.baseline import hold_against, read_result
+from tlrec_edge.bench.config import DEFAULT_CANDIDATES, DRIVERS
 from tlrec_edge.bench.endpoint import HttpSource
 from tlrec_edge.bench.scenarios import SCENARIOS
 from tlrec_edge.bench.system import FunctionSource, Source
-from tlrec_edge.cli.bench_tables import show
+from tlrec_edge.cli.bench_options import counts, duration, load, rates, share
+from tlrec_edge.cli.bench_tables import show, show_changes, show_ratios
 from tlrec_edge.cli.common import out_file
-from tlrec_edge.errors import DataError
+from tlrec_edge.errors import DataError, RegressionError
 
 _FILE = click.Path(path_type=Path)
-_UNITS = {"us": 1.0, "ms": 1e3, "s": 1e6}
-
-
-def counts(context: click.Context, parameter: click.Parameter, value: str) -> tuple[int, ...]:
-    """Read a list of counts: 1,32,100."""
-    if not value:
-        return _empty(parameter, value)
-    try:
-        found = tuple(int(word) for word in value.split(","))
-    except ValueError:
-        raise click.BadParameter(f"{value!r:.60} is no list of counts; write 1,32,100") from None
-    if min(found) < 1:
-        raise click.BadParameter(f"{value!r:.60}: every count must be at least 1")
-    return found
-
-
-def _empty(parameter: click.Parameter, value: str) -> tuple[int, ...]:
-    if parameter.default == value:
-        return ()
-    raise click.BadParameter("the list is empty; write 1,32,100")
-
-
-def rates(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[float, ...]:
-    """Read a list of rates: 100,2000."""
-    try:
-        found = tuple(float(word) for word in (value or "").split(",") if value)
-    except ValueError:
-        raise click.BadParameter(f"{value!r:.60} is no list of rates; write 100,2000") from None
-    if not all(0 < rate < float("inf") for rate in found):
-        raise click.BadParameter(f"{value!r:.60}: every rate must be more than 0")
-    return found
-
-
-def duration(context: click.Context, parameter: click.Parameter, value: str | None) -> float | None:
-    """Read a time, 500us, 5ms or 1s, as microseconds."""
-    if value is None:
-        return None
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(us|ms|s)", value.strip())
-    if found is None or not float(found[1]):
-        raise click.BadParameter(f"{value!r:.60} is no time; write 500us, 5ms or 1s")
-    return float(found[1]) * _UNITS[found[2]]
-
-
-def load(context: click.Context, parameter: click.Parameter, value: str) -> int:
-    """Read a number of candidates, or top-k."""
-    if value == "top-k":
-        return TOP_K
-    if not value.isdecimal() or not int(value):
-        raise click.BadParameter(f"{value!r:.60}: write a number of candidates, or top-k")
-    return int(value)
 
 
 @click.command()
@@ -121,6 +72,13 @@ def load(context: click.Context, parameter: click.Parameter, value: str) -> int:
 )
 @click.option("--min-queries", type=click.IntRange(min=1), default=1000, show_default=True,
               help="Queries that each needs beyond that time, for five times as long at most.")  # fmt: skip
+@click.option("--compare", type=(_FILE, _FILE), metavar="A B",
+              help="Two bundles in turns, the ratio of their times with its interval; instead of BUNDLE.")  # fmt: skip
+@click.option(
+    "--against", type=_FILE, metavar="JSON", help="An earlier --out of this machine to hold this run against."
+)
+@click.option("--max-regression", callback=share, default="10%", show_default=True,
+              help="How much worse than --against, or B than A of --compare, ends with exit code 1.")  # fmt: skip
 @click.option("--confidence", type=click.FloatRange(0.5, 1, max_open=True), default=0.99, show_default=True,
               help="Of the stated bounds of percentiles.")  # fmt: skip
 @click.option("--driver", type=click.Choice(DRIVERS), default=DRIVERS[0], show_default=True,
@@ -133,7 +91,8 @@ def bench(
     qps: tuple[float, ...], find_qps: bool, p99: float | None, price_per_hour: float | None,
     machines_for: float | None, streams: int, batch: int, threads: int, processes: int,
     replay: Path | None, sut: str | None, url: str | None, items: int, seconds: float, min_queries: int,
-    confidence: float, driver: str, seed: int, as_json: bool, out: Path | None,
+    compare: tuple[Path, Path] | None, against: Path | None, max_regression: float, confidence: float,
+    driver: str, seed: int, as_json: bool, out: Path | None,
 ) -> None:  # fmt: skip
     """Measure BUNDLE here: latency, throughput, start-up, memory, bytes. MLPerf-style, unofficial.
 
@@ -143,6 +102,8 @@ def bench(
     tlrec-edge bench BUNDLE --find-qps --p99 5ms                # how many requests a second within 5 ms
     tlrec-edge bench BUNDLE --sut mine.system:answer            # your own system, the same requests
     tlrec-edge bench --http http://localhost:8000/v2/models/m/infer
+    tlrec-edge bench --compare OLD NEW                          # in turns: is NEW slower?
+    tlrec-edge bench BUNDLE --against old.json                  # for CI: exit code 1 where it is
     """
     if find_qps != (p99 is not None):
         raise click.UsageError("--find-qps and --p99 go together: --find-qps --p99 5ms")
@@ -151,8 +112,8 @@ def bench(
     if sut and url:
         raise click.UsageError("--sut and --http are two systems: give one")
     source: Source | None = FunctionSource(sut) if sut else HttpSource(url) if url else None
-    if bundle is None and source is None:
-        raise click.UsageError("give a BUNDLE, --sut or --http")
+    if (bundle is None and source is None) == (compare is None):
+        raise click.UsageError("give a BUNDLE, --sut or --http, or --compare A B")
     config = BenchConfig(
         candidates=candidates, k=k, seconds=seconds, min_queries=min_queries, seed=seed, histories=histories, load=load,
         qps=qps, streams=streams, batch=batch, threads=threads, processes=processes, confidence=confidence,
@@ -161,17 +122,42 @@ def bench(
     names = list(SCENARIOS) if scenario == "all" else [scenario]
     if find_qps and scenario == "all":
         names = []
+    before = None if against is None else read_result(against)
+
+    def say(line: str) -> None:
+        click.echo(line, err=True)
+
+    if compare is not None:
+        ratios, noise = compare_bundles(*compare, config, say)
+        _give({"noise": noise.to_json(), "compare": [ratio.to_json() for ratio in ratios]}, as_json, out)
+        if not as_json:
+            show_ratios(ratios, noise)
+        _refuse([f"{r.shape}: {r.low:.3f} times as long at least" for r in ratios if r.low > 1 + max_regression])
+        return
     result = run_bench(
-        bundle, config, names, lambda line: click.echo(line, err=True),
+        bundle, config, names, say,
         source=source, replay=replay, items=items, p99_us=p99, price=price_per_hour, wanted=machines_for,
     )  # fmt: skip
     found = result.to_json()
+    changes = None if before is None else hold_against(found, before, max_regression)
+    _give(found if changes is None else found | {"against": changes.to_json()}, as_json, out)
+    if not as_json:
+        show(result)
+        if changes is not None:
+            show_changes(changes)
+    _refuse([f"{c.what}: {c.ratio:.2f} times the baseline" for c in (changes.regressed if changes else [])])
+
+
+def _refuse(worse: list[str]) -> None:
+    if worse:
+        raise RegressionError(f"{len(worse)} above --max-regression; {'; '.join(worse)}")
+
+
+def _give(found: dict[str, Any], as_json: bool, out: Path | None) -> None:
     if out is not None:
         _write(out, found)
     if as_json:
         click.echo(json.dumps(found, ensure_ascii=False))
-    else:
-        show(result)
 
 
 def _write(path: Path, found: dict[str, Any]) -> None:

@@ -9,8 +9,11 @@ from rich.console import Console
 from rich.table import Table
 
 from tlrec_edge.bench import BenchResult
+from tlrec_edge.bench.baseline import Changes
 from tlrec_edge.bench.bill import Bill
+from tlrec_edge.bench.compare import Ratio
 from tlrec_edge.bench.latency import PERCENTILES
+from tlrec_edge.bench.noise import Noise
 from tlrec_edge.bench.result import Peak, Row
 from tlrec_edge.bench.startup import Startup
 
@@ -22,8 +25,7 @@ def show(result: BenchResult) -> None:
     """Print a result for people; a machine too noisy to trust is told first."""
     console = Console(soft_wrap=True, highlight=False)
     machine, noise = result.machine, result.noise
-    if noise.noisy:
-        console.print(f"NOISY MACHINE: {noise}; repeat before you rely on these times", style="bold")
+    _say_noise(console, noise)
     for table in filter(None, (_latency_table(result), _load_table(result))):
         console.print(table)
     if result.peak is not None:
@@ -41,6 +43,40 @@ def show(result: BenchResult) -> None:
         speed.append(f"copies {result.bandwidth / 1e9:.1f} GB/s")
     versions = f"python {machine.python}, numpy {machine.numpy}, onnxruntime {machine.onnxruntime}"
     console.print(f"{where}; {', '.join(speed)}; {machine.system}; {versions}; {noise}", markup=False)
+
+
+def show_ratios(ratios: Sequence[Ratio], noise: Noise) -> None:
+    """Print how two bundles compare."""
+    console = Console(soft_wrap=True, highlight=False)
+    _say_noise(console, noise)
+    table = Table(title="B against A, in turns", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("request")
+    for name in ("A us", "B us", "B / A", "interval", "verdict"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for r in ratios:
+        spread = f"{r.low:.3f} .. {r.high:.3f}"
+        table.add_row(r.shape, f"{r.a_us:,.0f}", f"{r.b_us:,.0f}", f"{r.ratio:.3f}", spread, r.verdict)
+    table.caption = f"medians of {len(ratios[0].rounds)} rounds; interval at {ratios[0].confidence:.1%}"
+    console.print(table)
+
+
+def show_changes(changes: Changes) -> None:
+    """Print how a run compares with its baseline."""
+    console = Console(soft_wrap=True, highlight=False)
+    table = Table(title="against the baseline", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("figure")
+    for name in ("then", "now", "ratio", ""):
+        table.add_column(name, justify="right", no_wrap=True)
+    for c in changes.changes:
+        table.add_row(c.what, f"{c.before:,.0f}", f"{c.now:,.0f}", f"{c.ratio:.2f}", "WORSE" if c.regressed else "")
+    if changes.drift > 1:
+        table.caption = f"a fixed loop took {changes.drift:.2f} times as long as then: times are held against that"
+    console.print(table)
+
+
+def _say_noise(console: Console, noise: Noise) -> None:
+    if noise.noisy:
+        console.print(f"NOISY MACHINE: {noise}; repeat before you rely on these times", style="bold")
 
 
 def _table(title: str, heads: Sequence[str]) -> Table:
