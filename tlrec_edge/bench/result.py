@@ -12,6 +12,9 @@ from tlrec_edge.bench.machine import Machine
 from tlrec_edge.bench.noise import Noise
 from tlrec_edge.bench.startup import Startup
 
+VERSION = 1
+"""Of the JSON, whose schema is ``result.schema.json``; it rises when a reader of the old one would fail."""
+
 
 @dataclass(frozen=True)
 class Row:
@@ -87,6 +90,8 @@ class BenchResult:
     bill: Bill | None = None
     bandwidth: float | None = None
     """Bytes a second that one core reads and writes when it copies memory."""
+    compression: tuple[dict[str, Any], ...] = ()
+    """What else the compression that made the bundle tried: quality, latency and bytes."""
 
     @property
     def bytes(self) -> int | None:
@@ -96,6 +101,7 @@ class BenchResult:
         """Return plain dicts, lists, numbers and strings."""
         return {
             "kind": "MLPerf-style, unofficial",
+            "version": VERSION,
             "bundle": self.bundle,
             "config": self.config.to_json(),
             "machine": self.machine.to_json(),
@@ -107,5 +113,6 @@ class BenchResult:
             "copy_bytes_per_second": self.bandwidth,
             "bill": None if self.bill is None else self.bill.to_json(),
             "peak": None if self.peak is None else self.peak.to_json(),
+            "compression": list(self.compression),
             "notes": list(self.notes),
         }

@@ -83,7 +83,18 @@ def run_bench(
     bill = _bill(rows, peak, lab, price, wanted)
     notes += _saturated(rows) + _thin(rows)
     return BenchResult(
-        about, config, fingerprint(), noise, startup, files, tuple(rows), tuple(notes), peak, bill, copy_bandwidth()
+        about,
+        config,
+        fingerprint(),
+        noise,
+        startup,
+        files,
+        tuple(rows),
+        tuple(notes),
+        peak,
+        bill,
+        copy_bandwidth(),
+        _compression(bundle),
     )
 
 
@@ -117,6 +128,11 @@ def _bill(rows: Sequence[Row], peak: Peak | None, lab: Lab, price: float | None,
     if qps is None or (price is None and wanted is None):
         return None
     return Bill(qps, bound, lab.load.scored, price, wanted)
+
+
+def _compression(bundle: Bundle | None) -> tuple[dict[str, Any], ...]:
+    """Return the points of the compression that made the bundle, as its manifest tells."""
+    return () if bundle is None else tuple((bundle.manifest.get("compression") or {}).get("points") or ())
 
 
 def _own(bundle: Bundle | None, requests: AnyRequests) -> BundleSource:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ from tlrec_edge.bench.system import FunctionSource, Source
 from tlrec_edge.cli.bench_options import counts, duration, load, rates, share
 from tlrec_edge.cli.bench_tables import show, show_changes, show_ratios
 from tlrec_edge.cli.common import out_file
-from tlrec_edge.errors import DataError, RegressionError
+from tlrec_edge.errors import DataError, MissingExtraError, RegressionError
+from tlrec_edge.report import render_bench
 
 _FILE = click.Path(path_type=Path)
 
@@ -83,6 +85,7 @@ _FILE = click.Path(path_type=Path)
               help="Of the stated bounds of percentiles.")  # fmt: skip
 @click.option("--driver", type=click.Choice(DRIVERS), default=DRIVERS[0], show_default=True,
               help="loadgen: MLCommons LoadGen sends the queries (extra [bench]).")  # fmt: skip
+@click.option("--html", type=_FILE, callback=out_file, help="File to write a report to: one page, no network.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of requests and arrivals.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for machines instead of a table.")
 @click.option("--out", type=_FILE, callback=out_file, help="File to write the JSON to as well.")
@@ -92,7 +95,7 @@ def bench(
     machines_for: float | None, streams: int, batch: int, threads: int, processes: int,
     replay: Path | None, sut: str | None, url: str | None, items: int, seconds: float, min_queries: int,
     compare: tuple[Path, Path] | None, against: Path | None, max_regression: float, confidence: float,
-    driver: str, seed: int, as_json: bool, out: Path | None,
+    driver: str, seed: int, html: Path | None, as_json: bool, out: Path | None,
 ) -> None:  # fmt: skip
     """Measure BUNDLE here: latency, throughput, start-up, memory, bytes. MLPerf-style, unofficial.
 
@@ -122,6 +125,8 @@ def bench(
     names = list(SCENARIOS) if scenario == "all" else [scenario]
     if find_qps and scenario == "all":
         names = []
+    if html is not None and find_spec("matplotlib") is None:
+        raise MissingExtraError("--html", "bench")
     before = None if against is None else read_result(against)
 
     def say(line: str) -> None:
@@ -141,6 +146,8 @@ def bench(
     found = result.to_json()
     changes = None if before is None else hold_against(found, before, max_regression)
     _give(found if changes is None else found | {"against": changes.to_json()}, as_json, out)
+    if html is not None:
+        _write(html, render_bench(found))
     if not as_json:
         show(result)
         if changes is not None:
@@ -155,13 +162,12 @@ def _refuse(worse: list[str]) -> None:
 
 def _give(found: dict[str, Any], as_json: bool, out: Path | None) -> None:
     if out is not None:
-        _write(out, found)
+        _write(out, json.dumps(found, ensure_ascii=False, indent=1) + "\n")
     if as_json:
         click.echo(json.dumps(found, ensure_ascii=False))
 
 
-def _write(path: Path, found: dict[str, Any]) -> None:
-    text = json.dumps(found, ensure_ascii=False, indent=1) + "\n"
+def _write(path: Path, text: str) -> None:
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         beside.write_text(text, "utf-8")
