@@ -31,7 +31,7 @@ HEAVY |= {"wordllama", "tokenizers"}
 UNSAFE = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 COMMANDS = {
     *("prepare", "pretrain", "adapt", "evaluate", "crossval", "study", "curve", "compress", "export"),
-    *("inspect", "verify", "score", "recommend", "similar", "bench", "synth", "demo"),
+    *("inspect", "verify", "score", "recommend", "similar", "bench", "plan", "synth", "demo"),
 }
 
 MODULES = {

@@ -183,6 +183,7 @@ def _about(bundle: Bundle | None, source: Source | None, requests: AnyRequests) 
         "tables": str(shape.tables),
         "items": shape.items,
         "candidates": shape.candidates,
+        "dim": shape.d,
         "width": shape.d + shape.r,
         **{name: value for name, value in about.items() if value},
     }
