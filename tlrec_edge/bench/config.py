@@ -60,6 +60,8 @@ class BenchConfig:
             raise ValueError(f"confidence = {self.confidence}: expected at least 0.5 and less than 1")
         if self.driver not in DRIVERS:
             raise ValueError(f"driver = {self.driver!r}: expected one of {', '.join(DRIVERS)}")
+        if self.driver == "loadgen" and self.processes > 1:
+            raise ValueError(f"processes = {self.processes}: LoadGen drives one process; use threads")
 
     def to_json(self) -> dict[str, Any]:
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}

@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from tlrec_edge.bench import loadgen
 from tlrec_edge.bench.bill import Bill
 from tlrec_edge.bench.compare import Ratio, compare
 from tlrec_edge.bench.config import BenchConfig
@@ -60,6 +61,8 @@ def run_bench(
     of more candidates than there are, are left out and named in ``notes``. Raises DataError if none is left, and
     BundleError.
     """
+    if config.driver == "loadgen":
+        loadgen.require()
     bundle = None if path is None else Bundle.open(path)
     ids = Ids.invented(items) if bundle is None else Ids.of_bundle(bundle)
     config, notes = _fit(config, ids.candidates)

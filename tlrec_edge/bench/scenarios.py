@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import partial
 
+from tlrec_edge.bench import loadgen
 from tlrec_edge.bench.drivers import closed_loop
 from tlrec_edge.bench.energy import metered
 from tlrec_edge.bench.lab import Lab, Shape, caller
+from tlrec_edge.bench.latency import Latencies
 from tlrec_edge.bench.loads import Load, capacity, drive
 from tlrec_edge.bench.result import Row
 from tlrec_edge.bench.system import BundleSystem
@@ -34,9 +35,7 @@ def top_k(lab: Lab) -> Iterator[Row]:
 def multi_stream(lab: Lab) -> Iterator[Row]:
     """Send queries of several requests, one after another; a query's latency ends with its last answer."""
     shape, each = lab.load, lab.config.streams
-    call = caller(lab.system, shape.requests, each)
-    times = metered(lambda: closed_loop(call, len(shape.requests), lab.limits.of_many(each), lab.clock))
-    seen = replace(times, each=each).describe(lab.config.confidence)
+    seen = _closed(lab, shape, each)
     yield Row("multi-stream", "encoded", f"{each} x {shape.label}", shape.scored, seen)
 
 
@@ -45,7 +44,7 @@ def server(lab: Lab) -> Iterator[Row]:
     most = 0.0 if lab.config.qps else capacity(lab)
     rates = lab.config.qps or [share * most for share in SHARES]
     for rate in rates:
-        seen = drive(lab, Load(rate)).describe(lab.config.confidence)
+        seen = _served(lab, rate)
         yield Row("server", "encoded", lab.load.label, lab.load.scored, seen, target_qps=rate)
 
 
@@ -68,9 +67,25 @@ def _one_by_one(lab: Lab, name: str, shape: Shape) -> Iterator[Row]:
     if isinstance(lab.system, BundleSystem):
         shapes["given"] = shape.given([lab.system.user_state(request.user) for request in shape.requests])
     for state, asked in shapes.items():
-        loop = partial(closed_loop, caller(lab.system, asked.requests), len(asked.requests), lab.limits, lab.clock)
-        times = metered(loop)
-        yield Row(name, state, asked.label, asked.scored, times.describe(lab.config.confidence))
+        yield Row(name, state, asked.label, asked.scored, _closed(lab, asked))
+
+
+def _closed(lab: Lab, shape: Shape, each: int = 1) -> Latencies:
+    """Send queries of ``each`` requests, one after another, by the driver of the lab."""
+    call, pool, limits = caller(lab.system, shape.requests, each), len(shape.requests), lab.limits.of_many(each)
+    if lab.config.driver == "loadgen":
+        seen = loadgen.closed_loop(call, pool, limits, lab.config.seed)
+        return replace(seen, samples=each * seen.queries)
+    times = metered(lambda: closed_loop(call, pool, limits, lab.clock))
+    return replace(times, each=each).describe(lab.config.confidence)
+
+
+def _served(lab: Lab, rate: float) -> Latencies:
+    """Send requests at Poisson times by the driver of the lab."""
+    if lab.config.driver == "loadgen":
+        call, pool = caller(lab.system, lab.load.requests), len(lab.load.requests)
+        return loadgen.open_loop(call, pool, rate, lab.limits, lab.config.seed, lab.config.threads)
+    return drive(lab, Load(rate)).describe(lab.config.confidence)
 
 
 def _flat_out(lab: Lab) -> Row:
