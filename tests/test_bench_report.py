@@ -99,3 +99,12 @@ def test_the_command_writes_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert refused.exit_code == 1
     assert "tlrec-edge[bench]" in refused.stderr
     assert "start-up" not in refused.stderr
+
+
+@pytest.mark.parametrize(("card", "points"), [({"points": [{"step": "half"}]}, 1), ([], 0), (None, 0)])
+def test_the_points_of_the_compression_are_those_of_the_manifest(tmp_path: Path, card: Any, points: int) -> None:
+    for file in GOLDEN.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    manifest = json.loads((GOLDEN / "manifest.json").read_text("utf-8"))
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest | {"compression": card}), "utf-8")
+    assert len(run_bench(tmp_path, QUICK, ["offline"]).compression) == points

@@ -135,7 +135,8 @@ def _bill(rows: Sequence[Row], peak: Peak | None, lab: Lab, price: float | None,
 
 def _compression(bundle: Bundle | None) -> tuple[dict[str, Any], ...]:
     """Return the points of the compression that made the bundle, as its manifest tells."""
-    return () if bundle is None else tuple((bundle.manifest.get("compression") or {}).get("points") or ())
+    card = {} if bundle is None else bundle.manifest.get("compression")
+    return tuple(card.get("points") or ()) if isinstance(card, dict) else ()  # a list in the first bundles
 
 
 def _own(bundle: Bundle | None, requests: AnyRequests) -> BundleSource:
