@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tlrec_edge.bench import loadgen
 from tlrec_edge.bench.compare import compare
 from tlrec_edge.bench.drivers import Limits, closed_loop, open_loop, poisson
@@ -66,18 +68,21 @@ def stall(runs: int, seconds: float) -> None:
 
 
 def drivers(runs: int, seconds: float) -> None:
+    # Ours asks the pool in turn and LoadGen by lot: the slow requests must not come at a regular distance.
+    slow = np.random.default_rng(0).random(POOL) < 0.2
+
     def call(at: int) -> None:
-        time.sleep(0.004 if at % 5 == 0 else 0.002)
+        time.sleep(0.004 if slow[at] else 0.002)
 
     limits = Limits(seconds, 100, 0.1)
     pairs: dict[str, tuple[Callable[[int], Any], Callable[[int], Any]]] = {
         "single-stream": (
-            lambda seed: closed_loop(call, 50, limits).describe(0.99),
-            lambda seed: loadgen.closed_loop(call, 50, limits, seed),
+            lambda seed: closed_loop(call, POOL, limits).describe(0.99),
+            lambda seed: loadgen.closed_loop(call, POOL, limits, seed),
         ),
         "server at 100 a second": (
-            lambda seed: open_loop(call, 50, poisson(100.0, limits, seed), limits).describe(0.99),
-            lambda seed: loadgen.open_loop(call, 50, 100.0, limits, seed),
+            lambda seed: open_loop(call, POOL, poisson(100.0, limits, seed), limits).describe(0.99),
+            lambda seed: loadgen.open_loop(call, POOL, 100.0, limits, seed),
         ),
     }
     for name, both in pairs.items():
