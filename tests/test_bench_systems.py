@@ -199,3 +199,12 @@ def test_every_rate_asked_for_is_a_row() -> None:
     done = run(str(GOLDEN), "--scenario", "server", "--qps", "50,100.5", "--json", *FAST)
     assert [row["target_qps"] for row in json.loads(done.stdout)["rows"]] == [50, 100.5]
     assert isinstance(main, click.Group)
+
+
+def test_a_system_that_fails_in_its_process_does_not_keep_the_others_waiting(here: Path) -> None:
+    (here / "readers_broken.py").write_text("def each(request):\n    raise RuntimeError('broken')\n", "utf-8")
+    requests = Requests(Ids.invented(50), 8, 1.0, 0)
+    config = BenchConfig(candidates=(2,), seconds=0.1, min_queries=1, warmup=0.0, load=5, processes=2)
+    lab = Lab(FunctionSource("readers_broken:each"), Keeper(), requests, config)
+    with pytest.raises(BundleError, match="ended without a word"):
+        drive(lab, Load(None))

@@ -119,3 +119,6 @@ def _work(job: _Job, start: Barrier, end: Connection) -> None:
     except TlrecError as error:
         start.abort()
         end.send(error)
+    except BaseException:
+        start.abort()  # the others would wait for this one
+        raise
