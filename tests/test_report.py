@@ -168,5 +168,5 @@ def test_the_same_results_make_the_same_file(html: str) -> None:
 
 def test_without_matplotlib_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(MissingExtraError, match=r"\[build\]"):
+    with pytest.raises(MissingExtraError, match=r"\[bench\]"):
         render(results())

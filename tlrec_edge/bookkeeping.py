@@ -105,9 +105,24 @@ def process_memory() -> dict[str, int]:
     Private is what it wrote; shared are clean pages of mapped files, which other workers use as well and the system may
     drop.
     """
+    size = _rollup()
+    if not size:
+        return {}
+    return {"private_bytes": size["Private_Dirty"], "shared_bytes": size["Rss"] - size["Private_Dirty"]}
+
+
+def memory_rollup() -> dict[str, int]:
+    """Return RSS, PSS and USS (private pages, clean and dirty) in bytes, or nothing where the system does not tell."""
+    size = _rollup()
+    if not size:
+        return {}
+    private = size["Private_Clean"] + size["Private_Dirty"]
+    return {"rss_bytes": size["Rss"], "pss_bytes": size["Pss"], "uss_bytes": private}
+
+
+def _rollup() -> dict[str, int]:
     try:
         lines = Path("/proc/self/smaps_rollup").read_text("ascii").splitlines()[1:]
     except OSError:
         return {}
-    size = {name: int(rest.split()[0]) * 1024 for name, _, rest in (line.partition(":") for line in lines)}
-    return {"private_bytes": size["Private_Dirty"], "shared_bytes": size["Rss"] - size["Private_Dirty"]}
+    return {name: int(rest.split()[0]) * 1024 for name, _, rest in (line.partition(":") for line in lines)}

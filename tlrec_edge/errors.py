@@ -7,6 +7,7 @@ TlrecError
 ├── TrainingError     training diverged (NaN loss) or had nothing to learn from
 ├── ExportError       a gate refused the export
 ├── BudgetError       no compressed model fits the quality budget
+├── RegressionError   a figure is worse than its baseline allows
 ├── BundleError       a bundle is missing, cut, altered or too new
 ├── UnknownIdError    an id the bundle does not know, under policy "error"
 └── MissingExtraError an optional dependency is not installed
@@ -51,6 +52,10 @@ class BudgetError(TlrecError):
     def __init__(self, message: str, points: Sequence[Mapping[str, Any]] = ()) -> None:
         super().__init__(message)
         self.points = tuple(points)
+
+
+class RegressionError(TlrecError):
+    """A figure is worse than its baseline allows."""
 
 
 class BundleError(TlrecError):

@@ -25,12 +25,12 @@ def side_by_side(
     if count <= 1:
         yield from map(work, jobs)
         return
-    with _one_thread_each(), ProcessPoolExecutor(count, get_context("spawn")) as workers:
+    with one_thread_each(), ProcessPoolExecutor(count, get_context("spawn")) as workers:
         yield from workers.map(work, jobs)
 
 
 @contextmanager
-def _one_thread_each() -> Iterator[None]:
+def one_thread_each() -> Iterator[None]:
     """Let child processes compute with one thread each: small matrices gain nothing from more."""
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
     before = {name: os.environ.get(name) for name in names}

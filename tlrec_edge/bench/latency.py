@@ -1,70 +1,129 @@
-"""Time calls one after another and describe what was seen."""
+"""Times of single queries, and what they say: percentiles, and bounds of percentiles at a stated confidence."""
 
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 PERCENTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p99.9": 0.999}
-_MIN_WARM_UP_CALLS = 10
-_LONGEST = 5.0
+_CURVE = (0, 0.01, 0.05, *(n / 10 for n in range(1, 10)), 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9995, 0.9999, 1)
 
 
 @dataclass(frozen=True)
 class Latencies:
-    """What one closed loop saw. ``us``: the percentiles and the maximum, in microseconds."""
+    """What one run saw. ``us``: percentiles and maximum, in microseconds; ``samples``: requests in all queries.
+
+    ``bound_us``: what each percentile is at most, at the run's confidence and for independent queries; a percentile
+    that so few queries cannot bound is left out. ``curve``: latency by share of the queries. ``unanswered``: queries
+    still waiting when the run was given up; they count with the time they had waited. ``joules``: of the machine.
+    """
 
     queries: int
     seconds: float
     cpu_seconds: float
     us: dict[str, float]
+    samples: int = 0
+    bound_us: dict[str, float] | None = None
+    curve: tuple[tuple[float, float], ...] = ()
+    unanswered: int = 0
+    pss_bytes: int | None = None
+    joules: float | None = None
 
     @property
     def qps(self) -> float:
-        """Requests in one second of one stream."""
-        return self.queries / self.seconds
+        """Requests answered in one second."""
+        return (self.samples or self.queries) / self.seconds
 
     @property
     def cpu_seconds_per_million(self) -> float:
-        return self.cpu_seconds / self.queries * 1e6
+        """CPU seconds of a million requests, which are CPU microseconds of one."""
+        return self.cpu_seconds / (self.samples or self.queries) * 1e6
+
+    @property
+    def cpu_percent(self) -> float:
+        """Busy share of one core; 200 is two busy cores."""
+        return 100 * self.cpu_seconds / self.seconds
 
 
-def percentile(ordered: Sequence[float], p: float) -> float:
+@dataclass(frozen=True)
+class Times:
+    """Every query of a run, in nanoseconds; ``each`` is the number of requests in a query."""
+
+    taken: Sequence[int]
+    seconds: float
+    cpu_seconds: float
+    each: int = 1
+    unanswered: int = 0
+    pss_bytes: int | None = None
+    """Memory of all processes that answered, shared pages counted once; None where they were not processes alone."""
+    joules: float | None = None
+
+    def describe(self, confidence: float) -> Latencies:
+        """Return percentiles, and their bounds at ``confidence``. Raises ValueError where there are no times."""
+        if not len(self.taken):
+            raise ValueError("no query was timed")
+        ordered = np.sort(np.asarray(self.taken, np.int64)) / 1000  # (n,), microseconds
+        curve = tuple((float(p), percentile(ordered, p)) for p in _CURVE)
+        return Latencies(
+            len(ordered), self.seconds, self.cpu_seconds, describe(ordered), self.each * len(ordered),
+            _bounds(ordered, confidence), curve, self.unanswered, self.pss_bytes, self.joules,
+        )  # fmt: skip
+
+
+def merge(runs: Iterable[Times]) -> Times:
+    """Return the queries of several processes that ran at the same time as those of one run."""
+    runs = list(runs)
+    memory = [run.pss_bytes for run in runs]
+    taken = np.concatenate([np.asarray(run.taken, np.int64) for run in runs])
+    return Times(
+        taken.tolist(), max(run.seconds for run in runs), sum(run.cpu_seconds for run in runs), runs[0].each,
+        sum(run.unanswered for run in runs), None if None in memory else sum(size or 0 for size in memory),
+    )  # fmt: skip
+
+
+def percentile(ordered: Sequence[float] | NDArray[np.float64], p: float) -> float:
     """Return ``ordered[floor(n * p)]``, MLPerf LoadGen's definition; ``ordered`` rises and is not empty."""
-    return ordered[min(len(ordered) - 1, math.floor(len(ordered) * p))]
+    return float(ordered[min(len(ordered) - 1, math.floor(len(ordered) * p))])
 
 
-def describe(nanoseconds: Sequence[int]) -> dict[str, float]:
-    """Return the percentiles and the maximum in microseconds."""
-    ordered = sorted(nanoseconds)
-    found = {name: percentile(ordered, p) / 1000 for name, p in PERCENTILES.items()}
-    return found | {"max": ordered[-1] / 1000}
+def describe(ordered: Sequence[float] | NDArray[np.float64]) -> dict[str, float]:
+    """Return the percentiles and the maximum of what rises."""
+    return {name: percentile(ordered, p) for name, p in PERCENTILES.items()} | {"max": float(ordered[-1])}
 
 
-def time_calls(call: Callable[[int], Any], pool: int, *, seconds: float, min_queries: int, warmup: float) -> Latencies:
-    """Call ``call(0)``, ``call(1)``, ... round and round the pool; each starts when the one before has ended."""
-    at = _warm_up(call, pool, warmup)
-    clock = time.perf_counter_ns
-    taken: list[int] = []
-    cpu, started = time.process_time(), clock()
-    soft, hard = started + int(seconds * 1e9), started + int(_LONGEST * seconds * 1e9)
-    now = started
-    while now < hard and (now < soft or len(taken) < min_queries):
-        at = (at + 1) % pool
-        before = clock()
-        call(at)
-        now = clock()
-        taken.append(now - before)
-    return Latencies(len(taken), (now - started) / 1e9, time.process_time() - cpu, describe(taken))
+def binomial_cdf(n: int, q: float) -> NDArray[np.float64]:
+    """Return P(X <= k) for k = 0..n, X the number of hits in n independent trials of chance 0 < q < 1."""
+    k = np.arange(n)
+    steps = np.log((n - k) / (k + 1)) + (math.log(q) - math.log1p(-q))
+    log_mass = n * math.log1p(-q) + np.concatenate([[0.0], np.cumsum(steps)])
+    cdf: NDArray[np.float64] = np.minimum(np.cumsum(np.exp(log_mass)), 1.0)
+    return cdf
 
 
-def _warm_up(call: Callable[[int], Any], pool: int, seconds: float) -> int:
-    end = time.perf_counter() + seconds
-    at = 0
-    while at < _MIN_WARM_UP_CALLS or time.perf_counter() < end:
-        call(at % pool)
-        at += 1
-    return (at - 1) % pool
+def most_above(n: int, p: float, confidence: float) -> int | None:
+    """Return how many of n queries may lie above the order statistic that bounds percentile ``p``; None if none does.
+
+    The largest t with P(X <= t) <= 1 - confidence, X the number of n queries beyond the percentile: LoadGen's early
+    stopping criterion without a tolerance.
+    """
+    most = int(np.searchsorted(binomial_cdf(n, 1 - p), 1 - confidence, side="right")) - 1
+    return most if most >= 0 else None
+
+
+def holds(n: int, above: int, p: float, confidence: float) -> bool | None:
+    """Say whether percentile ``p`` lies below a bound that ``above`` of n queries exceeded; None: not yet known."""
+    if not n:
+        return None
+    cdf = binomial_cdf(n, 1 - p)
+    if cdf[above] <= 1 - confidence:
+        return True
+    return False if above and 1 - cdf[above - 1] <= 1 - confidence else None
+
+
+def _bounds(ordered: NDArray[np.float64], confidence: float) -> dict[str, float]:
+    found = {name: most_above(len(ordered), p, confidence) for name, p in PERCENTILES.items()}
+    return {name: float(ordered[-1 - above]) for name, above in found.items() if above is not None}

@@ -1,10 +1,9 @@
-"""Which machine this is, and how steadily it runs."""
+"""Which machine this is."""
 
 from __future__ import annotations
 
 import os
 import platform
-import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,6 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from tlrec_edge.bench.latency import percentile
 from tlrec_edge.version import VERSION
 
 _FLAGS = {
@@ -27,9 +25,7 @@ _FLAGS = {
     "i8mm": "I8MM",
     "sve": "SVE",
 }
-_LOOPS, _LOOP = 300, 20_000
-_NOISY = 0.25
-_STOLEN = 0.02
+_CPU = Path("/sys/devices/system/cpu/cpu0")
 
 
 @dataclass(frozen=True)
@@ -41,6 +37,8 @@ class Machine:
     cores: int
     usable_cores: int
     quota_cores: float | None
+    mhz: float | None
+    caches: tuple[str, ...]
     memory_bytes: int | None
     virtualised: bool | None
     system: str
@@ -49,24 +47,8 @@ class Machine:
     onnxruntime: str
     tlrec_edge: str
 
-
-@dataclass(frozen=True)
-class Noise:
-    """How unsteady the machine was.
-
-    ``spread``: by how much the slowest tenth of equal loops exceeds the fastest. ``stolen``: share of CPU time that the
-    host took away during the run, None where it is not readable.
-    """
-
-    spread: float
-    stolen: float | None
-
-    @property
-    def noisy(self) -> bool:
-        return self.spread > _NOISY or (self.stolen or 0.0) > _STOLEN
-
     def to_json(self) -> dict[str, Any]:
-        return asdict(self) | {"noisy": self.noisy}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
 
 def fingerprint() -> Machine:
@@ -79,6 +61,8 @@ def fingerprint() -> Machine:
         cores=os.cpu_count() or 1,
         usable_cores=_usable_cores(),
         quota_cores=_quota(),
+        mhz=_frequency(info),
+        caches=_caches(),
         memory_bytes=_memory(),
         virtualised="hypervisor" in words if "flags" in info else None,
         system=f"{platform.system()} {platform.release()} {platform.machine()}",
@@ -87,33 +71,6 @@ def fingerprint() -> Machine:
         onnxruntime=onnxruntime.__version__,
         tlrec_edge=VERSION,
     )
-
-
-def loop_spread() -> float:
-    """Time the same loop many times; return the 90th percentile over the fastest, less 1."""
-    taken: list[float] = []
-    for _ in range(_LOOPS):
-        started = time.perf_counter_ns()
-        sum(range(_LOOP))
-        taken.append(time.perf_counter_ns() - started)
-    taken.sort()
-    return percentile(taken, 0.9) / taken[0] - 1
-
-
-def cpu_ticks() -> tuple[int, int] | None:
-    """Return (stolen, all) ticks since the machine started; None where the system does not tell."""
-    try:
-        ticks = [int(word) for word in Path("/proc/stat").read_text("ascii").splitlines()[0].split()[1:9]]
-    except (OSError, ValueError, IndexError):
-        return None
-    return (ticks[7], sum(ticks)) if len(ticks) == 8 else None
-
-
-def stolen_share(before: tuple[int, int] | None, after: tuple[int, int] | None) -> float | None:
-    """Return the share of CPU time stolen between two readings of ``cpu_ticks``."""
-    if before is None or after is None or after[1] <= before[1]:
-        return None
-    return (after[0] - before[0]) / (after[1] - before[1])
 
 
 def _cpuinfo() -> dict[str, str]:
@@ -148,3 +105,27 @@ def _memory() -> int | None:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):
         return None
+
+
+def _frequency(info: dict[str, str]) -> float | None:
+    """Return the highest clock in MHz, or what it is now where only that is told."""
+    try:
+        return int((_CPU / "cpufreq/cpuinfo_max_freq").read_text("ascii")) / 1000
+    except (OSError, ValueError):
+        try:
+            return float(info["cpu MHz"])
+        except (KeyError, ValueError):
+            return None
+
+
+def _caches() -> tuple[str, ...]:
+    """Return the caches that a core reads data through: L1 48K, L2 1024K, L3 32768K."""
+    found = []
+    for index in sorted((_CPU / "cache").glob("index*")):
+        try:
+            level, kind, size = ((index / name).read_text("ascii").strip() for name in ("level", "type", "size"))
+        except OSError:
+            continue
+        if kind != "Instruction":
+            found.append(f"L{level} {size}")
+    return tuple(found)

@@ -5,18 +5,15 @@ import sys
 import time
 from pathlib import Path
 
-_MEMORY = {"Rss": "rss_bytes", "Pss": "pss_bytes"}
 
-
-def _memory() -> dict[str, int]:
-    """Return RSS, PSS and USS (private pages, clean and dirty) in bytes, or nothing where the system does not tell."""
+def _read_bytes() -> dict[str, int]:
+    """Return how much this process had read from disk, where the system tells."""
     try:
-        lines = Path("/proc/self/smaps_rollup").read_text("ascii").splitlines()[1:]
+        lines = Path("/proc/self/io").read_text("ascii").splitlines()
     except OSError:
         return {}
-    size = {name: int(rest.split()[0]) * 1024 for name, _, rest in (line.partition(":") for line in lines)}
-    found = {name: size[key] for key, name in _MEMORY.items()}
-    return found | {"uss_bytes": size["Private_Clean"] + size["Private_Dirty"]}
+    pairs = (line.split(": ") for line in lines)
+    return {name: int(count) for name, count in pairs if name == "read_bytes"}
 
 
 def main() -> None:
@@ -30,10 +27,12 @@ def main() -> None:
     opened = clock()
     rec.score(history, [item])
     scored, scored_at = clock(), time.time()
+    from tlrec_edge.bookkeeping import memory_rollup
+
     spans = {"import_ms": imported - started, "open_ms": opened - imported, "first_score_ms": scored - opened}
     seen = {name: seconds * 1000 for name, seconds in spans.items()}
     seen |= {"scored_at": scored_at, "cpu_ms": time.process_time() * 1000}
-    sys.stdout.write(json.dumps(seen | _memory()))
+    sys.stdout.write(json.dumps(seen | _read_bytes() | memory_rollup()))
 
 
 if __name__ == "__main__":

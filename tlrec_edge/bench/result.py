@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
+from tlrec_edge.bench.bill import Bill
 from tlrec_edge.bench.config import BenchConfig
 from tlrec_edge.bench.latency import Latencies
-from tlrec_edge.bench.machine import Machine, Noise
+from tlrec_edge.bench.machine import Machine
+from tlrec_edge.bench.noise import Noise
 from tlrec_edge.bench.startup import Startup
+
+VERSION = 1
+"""Of the JSON, whose schema is ``result.schema.json``; it rises when a reader of the old one would fail."""
 
 
 @dataclass(frozen=True)
@@ -21,6 +26,13 @@ class Row:
     scored: int
     """Candidates scored in one request."""
     latency: Latencies
+    target_qps: float | None = None
+    """The rate at which requests arrived; None where each waited for the one before."""
+
+    @property
+    def saturated(self) -> bool:
+        """Whether requests arrived faster than they were answered."""
+        return self.target_qps is not None and (self.latency.unanswered > 0 or self.latency.qps < 0.9 * self.target_qps)
 
     def to_json(self) -> dict[str, Any]:
         seen = self.latency
@@ -30,42 +42,77 @@ class Row:
             "shape": self.shape,
             "scored": self.scored,
             "latency_us": seen.us,
+            "bound_us": seen.bound_us or {},
+            "curve": [list(point) for point in seen.curve],
             "queries": seen.queries,
+            "requests": seen.samples or seen.queries,
+            "unanswered": seen.unanswered,
             "seconds": seen.seconds,
+            "target_qps": self.target_qps,
+            "saturated": self.saturated,
             "qps": seen.qps,
             "cpu_seconds_per_million": seen.cpu_seconds_per_million,
+            "cpu_percent": seen.cpu_percent,
+            "pss_bytes": seen.pss_bytes,
+            "joules": seen.joules,
         }
 
 
 @dataclass(frozen=True)
+class Peak:
+    """The highest rate of Poisson arrivals shown to keep p99 within ``p99_us``; ``qps`` None: no rate was."""
+
+    p99_us: float
+    confidence: float
+    qps: float | None
+    trials: tuple[tuple[Row, bool], ...]
+    """Every rate that was tried, and whether it kept the bound."""
+
+    def to_json(self) -> dict[str, Any]:
+        trials = [row.to_json() | {"holds": kept} for row, kept in self.trials]
+        return {"p99_us": self.p99_us, "confidence": self.confidence, "qps": self.qps, "trials": trials}
+
+
+@dataclass(frozen=True)
 class BenchResult:
-    """A whole run."""
+    """A whole run; ``bundle`` is about the system, whatever it is. None: only a bundle has it."""
 
     bundle: dict[str, Any]
     config: BenchConfig
     machine: Machine
     noise: Noise
-    startup: Startup
-    files: dict[str, int]
+    startup: Startup | None
+    files: dict[str, int] | None
     """Bytes by group of files."""
     rows: tuple[Row, ...]
     notes: tuple[str, ...]
+    peak: Peak | None = None
+    bill: Bill | None = None
+    bandwidth: float | None = None
+    """Bytes a second that one core reads and writes when it copies memory."""
+    compression: tuple[dict[str, Any], ...] = ()
+    """What else the compression that made the bundle tried: quality, latency and bytes."""
 
     @property
-    def bytes(self) -> int:
-        return sum(self.files.values())
+    def bytes(self) -> int | None:
+        return None if self.files is None else sum(self.files.values())
 
     def to_json(self) -> dict[str, Any]:
         """Return plain dicts, lists, numbers and strings."""
         return {
             "kind": "MLPerf-style, unofficial",
+            "version": VERSION,
             "bundle": self.bundle,
             "config": self.config.to_json(),
-            "machine": asdict(self.machine) | {"flags": list(self.machine.flags)},
+            "machine": self.machine.to_json(),
             "noise": self.noise.to_json(),
-            "startup": self.startup.to_json(),
+            "startup": None if self.startup is None else self.startup.to_json(),
             "files": self.files,
             "bytes": self.bytes,
             "rows": [row.to_json() for row in self.rows],
+            "copy_bytes_per_second": self.bandwidth,
+            "bill": None if self.bill is None else self.bill.to_json(),
+            "peak": None if self.peak is None else self.peak.to_json(),
+            "compression": list(self.compression),
             "notes": list(self.notes),
         }

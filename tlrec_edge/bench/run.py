@@ -9,19 +9,27 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from tlrec_edge.bench import loadgen
+from tlrec_edge.bench.bill import Bill
+from tlrec_edge.bench.compare import Ratio, compare
 from tlrec_edge.bench.config import BenchConfig
+from tlrec_edge.bench.drivers import Limits
+from tlrec_edge.bench.lab import Lab
 from tlrec_edge.bench.latency import PERCENTILES
-from tlrec_edge.bench.machine import Noise, cpu_ticks, fingerprint, loop_spread, stolen_share
-from tlrec_edge.bench.requests import Requests
-from tlrec_edge.bench.result import BenchResult, Row
+from tlrec_edge.bench.machine import fingerprint
+from tlrec_edge.bench.noise import Noise, NoiseMeter, copy_bandwidth
+from tlrec_edge.bench.requests import AnyRequests, Ids, Replay, Requests
+from tlrec_edge.bench.result import BenchResult, Peak, Row
 from tlrec_edge.bench.scenarios import SCENARIOS
-from tlrec_edge.bench.startup import measure_startup
+from tlrec_edge.bench.search import find_qps
+from tlrec_edge.bench.startup import Startup, measure_startup
+from tlrec_edge.bench.system import BundleSource, Source
 from tlrec_edge.bundle import Bundle
 from tlrec_edge.errors import DataError
 from tlrec_edge.layout import MANIFEST
-from tlrec_edge.runtime import Recommender
 
 _DEFAULT = BenchConfig()
+_INVENTED = 10_000
 _GROUPS = {
     "item vectors": ("history_*", "candidate_*"),
     "item-item weights": ("wide_*",),
@@ -33,32 +41,112 @@ _GROUPS = {
 
 
 def run_bench(
-    path: str | os.PathLike[str],
+    path: str | os.PathLike[str] | None,
     config: BenchConfig = _DEFAULT,
     scenarios: Sequence[str] = tuple(SCENARIOS),
     say: Callable[[str], None] = lambda line: None,
+    *,
+    source: Source | None = None,
+    replay: Path | None = None,
+    items: int = _INVENTED,
+    p99_us: float | None = None,
+    price: float | None = None,
+    wanted: float | None = None,
 ) -> BenchResult:
     """Measure a bundle: latency by scenario, start-up, memory, bytes. ``say`` hears what is being done.
 
-    Requests of more candidates than there are, are left out and named in ``notes``. Raises DataError if none is left,
+    ``source``: measure this system instead, with requests of the bundle's ids, or of ``items`` invented ones where
+    ``path`` is None. ``replay``: a file of requests. ``p99_us``: search the highest rate that keeps this p99.
+    ``price``: of this machine an hour; ``wanted``: requests a second to be served, for the number of machines. Requests
+    of more candidates than there are, are left out and named in ``notes``. Raises DataError if none is left, and
     BundleError.
     """
-    bundle = Bundle.open(path)
-    config, notes = _fit(config, bundle.shape.candidates)
-    ticks, spread = cpu_ticks(), loop_spread()
-    requests = Requests(bundle, config.pool, config.zipf, config.seed)
-    say("start-up: fresh processes")
-    startup = measure_startup(bundle.path, requests.histories[0], requests.candidates(1)[0][0], config.starts)
+    if config.driver == "loadgen":
+        loadgen.require()
+    bundle = None if path is None else Bundle.open(path)
+    ids = Ids.invented(items) if bundle is None else Ids.of_bundle(bundle)
+    config, notes = _fit(config, ids.candidates)
+    meter = NoiseMeter()
+    drawn = Requests(ids, config.pool, config.zipf, config.seed)
+    requests: AnyRequests = drawn if replay is None else Replay(replay, drawn)
+    startup = files = None
+    if bundle is not None and source is None:
+        say("start-up: fresh processes")
+        startup, files = _startup(bundle, requests, config.starts), _bytes(bundle)
+    about = _about(bundle, source, requests)
+    source = source or _own(bundle, requests)
     rows: list[Row] = []
-    with Recommender.open(path, cache=config.pool // 2) as rec:
+    with source.open() as system:
+        lab = Lab(source, system, requests, config)
         for name in scenarios:
             say(f"{name}: each shape for {config.seconds:g} s")
-            rows.extend(SCENARIOS[name](rec, requests, config))
-    noise = Noise(max(spread, loop_spread()), stolen_share(ticks, cpu_ticks()))
-    about = _about(bundle, requests)
+            rows.extend(SCENARIOS[name](lab))
+        peak = None if p99_us is None else find_qps(lab, p99_us, say)
+    noise = meter.stop()
+    bill = _bill(rows, peak, lab, price, wanted)
+    notes += _saturated(rows) + _thin(rows)
     return BenchResult(
-        about, config, fingerprint(), noise, startup, _bytes(bundle), tuple(rows), (*notes, *_thin(rows))
+        about,
+        config,
+        fingerprint(),
+        noise,
+        startup,
+        files,
+        tuple(rows),
+        tuple(notes),
+        peak,
+        bill,
+        copy_bandwidth(),
+        _compression(bundle),
     )
+
+
+def compare_bundles(
+    a: str | os.PathLike[str],
+    b: str | os.PathLike[str],
+    config: BenchConfig = _DEFAULT,
+    say: Callable[[str], None] = lambda line: None,
+) -> tuple[list[Ratio], Noise]:
+    """Time two bundles in turns on requests of A's ids: the scenarios' load, and top-k. Rounds last ``seconds / 4``.
+
+    Raises BundleError.
+    """
+    meter, paths = NoiseMeter(), (Path(a), Path(b))
+    requests = Requests(Ids.of_bundle(Bundle.open(a)), config.pool, config.zipf, config.seed)
+    first, second = (BundleSource(path, config.pool // 2) for path in paths)
+    limits = Limits(config.seconds / 4, 1, min(config.warmup, config.seconds / 4))
+    with first.open() as system:
+        lab = Lab(first, system, requests, config)
+        shapes = {shape.label: shape for shape in (lab.load, lab.top_k(requests))}
+    ratios = [
+        compare(first, second, name, shape.requests, limits, config.seed, say=say) for name, shape in shapes.items()
+    ]
+    return ratios, meter.stop()
+
+
+def _bill(rows: Sequence[Row], peak: Peak | None, lab: Lab, price: float | None, wanted: float | None) -> Bill | None:
+    """Weigh the highest rate within the bound, or without one the throughput."""
+    offline = next((row.latency.qps for row in rows if row.scenario == "offline"), None)
+    qps, bound = (peak.qps, peak.p99_us) if peak is not None else (offline, None)
+    if qps is None or (price is None and wanted is None):
+        return None
+    return Bill(qps, bound, lab.load.scored, price, wanted)
+
+
+def _compression(bundle: Bundle | None) -> tuple[dict[str, Any], ...]:
+    """Return the points of the compression that made the bundle, as its manifest tells."""
+    card = {} if bundle is None else bundle.manifest.get("compression")
+    return tuple(card.get("points") or ()) if isinstance(card, dict) else ()  # a list in the first bundles
+
+
+def _own(bundle: Bundle | None, requests: AnyRequests) -> BundleSource:
+    if bundle is None:
+        raise DataError("nothing to measure: give a bundle, or a system under test")
+    return BundleSource(bundle.path, requests.count // 2)
+
+
+def _startup(bundle: Bundle, requests: AnyRequests, starts: int) -> Startup:
+    return measure_startup(bundle.path, requests.histories[0], requests.candidates(1)[0][0], starts)
 
 
 def _fit(config: BenchConfig, candidates: int) -> tuple[BenchConfig, list[str]]:
@@ -80,7 +168,18 @@ def _thin(rows: Sequence[Row]) -> list[str]:
     ]
 
 
-def _about(bundle: Bundle, requests: Requests) -> dict[str, Any]:
+def _saturated(rows: Sequence[Row]) -> list[str]:
+    return [
+        f"server at {row.target_qps:,.0f} a second: answered {row.latency.qps:,.0f}, so the queue grows without end"
+        for row in rows
+        if row.saturated
+    ]
+
+
+def _about(bundle: Bundle | None, source: Source | None, requests: AnyRequests) -> dict[str, Any]:
+    about: dict[str, Any] = {"name": source.name if source else "", "history": requests.history_length}
+    if bundle is None:
+        return about
     shape = bundle.shape
     return {
         "name": bundle.path.resolve().name,
@@ -88,8 +187,9 @@ def _about(bundle: Bundle, requests: Requests) -> dict[str, Any]:
         "tables": str(shape.tables),
         "items": shape.items,
         "candidates": shape.candidates,
+        "dim": shape.d,
         "width": shape.d + shape.r,
-        "history": requests.history_length,
+        **{name: value for name, value in about.items() if value},
     }
 
 

@@ -1,68 +1,93 @@
-"""Scenarios, as MLPerf Inference names them; each is a function from a recommender and requests to measured rows."""
+"""Scenarios, as MLPerf Inference defines them; each is a function from a lab to measured rows."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
-from typing import Any
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 
-import numpy as np
-
-from tlrec_edge.arguments import User
-from tlrec_edge.bench.config import BenchConfig
-from tlrec_edge.bench.latency import Latencies, time_calls
-from tlrec_edge.bench.requests import Requests
+from tlrec_edge.bench import loadgen
+from tlrec_edge.bench.drivers import closed_loop
+from tlrec_edge.bench.energy import metered
+from tlrec_edge.bench.lab import Lab, Shape, caller
+from tlrec_edge.bench.latency import Latencies
+from tlrec_edge.bench.loads import Load, capacity, drive
 from tlrec_edge.bench.result import Row
-from tlrec_edge.errors import BundleError
-from tlrec_edge.runtime import Recommender
+from tlrec_edge.bench.system import BundleSystem
 
-Scenario = Callable[[Recommender, Requests, BenchConfig], Iterator[Row]]
-_CHECKED = 8
+Scenario = Callable[[Lab], Iterator[Row]]
+SHARES = (0.1, 0.3, 0.5, 0.7, 0.8, 0.9)
+"""Rates of the server scenario where none is asked for, in shares of what the system does when it is never idle."""
 
 
-def single_stream(rec: Recommender, requests: Requests, config: BenchConfig) -> Iterator[Row]:
+def single_stream(lab: Lab) -> Iterator[Row]:
     """Score n candidates for one user, one request after another; the state encoded each time, or given."""
-    users = _users(rec, requests)
-    for n in config.candidates:
-        items = requests.candidates(n)
-        _check_agreement(rec, requests.histories, items)
-        for state, given in users.items():
-            measured = _measure(partial(_score, rec, given, items), config)
-            yield Row("single-stream", state, f"{n:,} candidates" if n > 1 else "1 candidate", n, measured)
+    for shape in lab.shapes():
+        if isinstance(lab.system, BundleSystem):
+            lab.system.check(shape.requests)
+        yield from _one_by_one(lab, "single-stream", shape)
 
 
-def top_k(rec: Recommender, requests: Requests, config: BenchConfig) -> Iterator[Row]:
-    """Rank the whole catalogue for one user, without the history's own items."""
-    for state, given in _users(rec, requests).items():
-        measured = _measure(partial(_recommend, rec, given, config.k), config)
-        yield Row("top-k", state, f"top {config.k} of {len(rec):,}", len(rec), measured)
+def top_k(lab: Lab) -> Iterator[Row]:
+    """Rank the whole catalogue for one user, without the history's own items, one request after another."""
+    yield from _one_by_one(lab, "top-k", lab.top_k(lab.requests))
 
 
-SCENARIOS: dict[str, Scenario] = {"single-stream": single_stream, "top-k": top_k}
+def multi_stream(lab: Lab) -> Iterator[Row]:
+    """Send queries of several requests, one after another; a query's latency ends with its last answer."""
+    shape, each = lab.load, lab.config.streams
+    seen = _closed(lab, shape, each)
+    yield Row("multi-stream", "encoded", f"{each} x {shape.label}", shape.scored, seen)
 
 
-def _users(rec: Recommender, requests: Requests) -> dict[str, Sequence[User]]:
-    return {"encoded": requests.histories, "given": [rec.user_state(history) for history in requests.histories]}
+def server(lab: Lab) -> Iterator[Row]:
+    """Send requests at Poisson times of a given rate; latency runs from the scheduled time."""
+    most = 0.0 if lab.config.qps else capacity(lab)
+    rates = lab.config.qps or [share * most for share in SHARES]
+    for rate in rates:
+        seen = _served(lab, rate)
+        yield Row("server", "encoded", lab.load.label, lab.load.scored, seen, target_qps=rate)
 
 
-def _score(rec: Recommender, users: Sequence[User], items: list[list[str]], at: int) -> None:
-    rec.score(users[at], items[at])
+def offline(lab: Lab) -> Iterator[Row]:
+    """Have all requests answered as fast as possible, ``batch`` in a call: throughput."""
+    yield _flat_out(lab)
 
 
-def _recommend(rec: Recommender, users: Sequence[User], k: int, at: int) -> None:
-    rec.recommend(users[at], k)
+SCENARIOS: dict[str, Scenario] = {
+    "single-stream": single_stream,
+    "top-k": top_k,
+    "multi-stream": multi_stream,
+    "server": server,
+    "offline": offline,
+}
 
 
-def _measure(call: Callable[[int], Any], config: BenchConfig) -> Latencies:
-    return time_calls(call, config.pool, seconds=config.seconds, min_queries=config.min_queries, warmup=config.warmup)
+def _one_by_one(lab: Lab, name: str, shape: Shape) -> Iterator[Row]:
+    shapes = {"encoded": shape}
+    if isinstance(lab.system, BundleSystem):
+        shapes["given"] = shape.given([lab.system.user_state(request.user) for request in shape.requests])
+    for state, asked in shapes.items():
+        yield Row(name, state, asked.label, asked.scored, _closed(lab, asked))
 
 
-def _check_agreement(rec: Recommender, histories: list[list[str]], items: list[list[str]]) -> None:
-    """Time nothing that is wrong: a pair must score the same alone as in its list. Raises BundleError."""
-    tolerance = 0.0 if rec.exact else 1e-4
-    for history, candidates in zip(histories[:_CHECKED], items, strict=False):
-        together = rec.score(history, candidates)
-        alone = np.array([rec.score(history, [item])[0] for item in candidates[:_CHECKED]])
-        worst = float(np.abs(together[:_CHECKED] - alone).max())
-        if not worst <= tolerance:
-            raise BundleError(f"a pair's score alone and in a list differ by {worst:g}; export the bundle again")
+def _closed(lab: Lab, shape: Shape, each: int = 1) -> Latencies:
+    """Send queries of ``each`` requests, one after another, by the driver of the lab."""
+    call, pool, limits = caller(lab.system, shape.requests, each), len(shape.requests), lab.limits.of_many(each)
+    if lab.config.driver == "loadgen":
+        seen = loadgen.closed_loop(call, pool, limits, lab.config.seed)
+        return replace(seen, samples=each * seen.queries)
+    times = metered(lambda: closed_loop(call, pool, limits, lab.clock))
+    return replace(times, each=each).describe(lab.config.confidence)
+
+
+def _served(lab: Lab, rate: float) -> Latencies:
+    """Send requests at Poisson times by the driver of the lab."""
+    if lab.config.driver == "loadgen":
+        call, pool = caller(lab.system, lab.load.requests), len(lab.load.requests)
+        return loadgen.open_loop(call, pool, rate, lab.limits, lab.config.seed, lab.config.threads)
+    return drive(lab, Load(rate)).describe(lab.config.confidence)
+
+
+def _flat_out(lab: Lab) -> Row:
+    seen = drive(lab, Load(None)).describe(lab.config.confidence)
+    return Row("offline", "encoded", lab.load.label, lab.load.scored, seen)

@@ -18,6 +18,7 @@ _PROBE = Path(__file__).with_name("probe.py")
 _TIMES = ("import_ms", "open_ms", "first_score_ms", "total_ms", "cpu_ms")
 _MEMORY = ("rss_bytes", "pss_bytes", "uss_bytes")
 _TIMEOUT = 120
+_COLD = 3
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,9 @@ class Startup:
     rss_bytes: int | None
     pss_bytes: int | None
     uss_bytes: int | None
+    cold_ms: float | None = None
+    """The same with the bundle's files out of the page cache; None where they could not be put out of it."""
+    cold_read_bytes: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -47,7 +51,30 @@ def measure_startup(bundle: Path, history: list[str], item: str, runs: int) -> S
     for name in _MEMORY:
         readable = all(name in run for run in seen)
         middle[name] = int(statistics.median(run[name] for run in seen)) if readable else None
-    return Startup(runs, **middle)
+    return Startup(runs, **middle, **_cold(bundle, request, runs))
+
+
+def _cold(bundle: Path, request: str, runs: int) -> dict[str, Any]:
+    """Start with the bundle's files, not those of Python and the libraries, to be read from disk."""
+    seen = []
+    for _ in range(min(runs, _COLD)):
+        for file in bundle.iterdir():
+            _forget(file)
+        seen.append(_start(request))
+    read = statistics.median(run.get("read_bytes", 0) for run in seen)
+    if not read:
+        return {}
+    return {"cold_ms": statistics.median(run["total_ms"] for run in seen), "cold_read_bytes": int(read)}
+
+
+def _forget(file: Path) -> None:
+    """Ask the system to drop a file's pages; it keeps those that another process has mapped."""
+    if hasattr(os, "posix_fadvise"):
+        handle = os.open(file, os.O_RDONLY)
+        try:
+            os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
+        finally:
+            os.close(handle)
 
 
 def _start(request: str) -> dict[str, float]:

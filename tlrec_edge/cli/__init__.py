@@ -12,7 +12,8 @@ from tlrec_edge.version import VERSION
 COMMANDS = {
     "prepare": "prepare", "pretrain": "train", "adapt": "train", "evaluate": "measure", "crossval": "measure",
     "study": "study", "curve": "study", "compress": "build", "export": "build", "inspect": "use", "verify": "use",
-    "score": "use", "recommend": "use", "similar": "use", "bench": "bench", "synth": "synth", "demo": "demo",
+    "score": "use", "recommend": "use", "similar": "use",
+    "bench": "bench", "plan": "plan", "synth": "synth", "demo": "demo",
 }  # fmt: skip
 """Command -> module of this package, in the order of the pipeline."""
 

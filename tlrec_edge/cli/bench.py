@@ -1,47 +1,39 @@
-"""Command `bench`: what a bundle costs on this machine."""
+"""Command `bench`: what a bundle, or another system, costs on this machine."""
 
 from __future__ import annotations
 
 import json
 import os
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import click
-from rich import box
-from rich.console import Console
-from rich.table import Table
 
-from tlrec_edge.bench import BenchConfig, BenchResult, run_bench
-from tlrec_edge.bench.config import DEFAULT_CANDIDATES
-from tlrec_edge.bench.latency import PERCENTILES
+from tlrec_edge.bench import BenchConfig, compare_bundles, run_bench
+from tlrec_edge.bench.baseline import hold_against, read_result
+from tlrec_edge.bench.config import DEFAULT_CANDIDATES, DRIVERS
+from tlrec_edge.bench.endpoint import HttpSource
 from tlrec_edge.bench.scenarios import SCENARIOS
+from tlrec_edge.bench.system import FunctionSource, Source
+from tlrec_edge.cli.bench_options import counts, duration, load, rates, share
+from tlrec_edge.cli.bench_tables import show, show_changes, show_ratios
 from tlrec_edge.cli.common import out_file
-from tlrec_edge.errors import DataError
+from tlrec_edge.errors import DataError, MissingExtraError, RegressionError
+from tlrec_edge.report import render_bench
 
-_NOT_READABLE = "not readable here"
 _FILE = click.Path(path_type=Path)
 
 
-def counts(context: click.Context, parameter: click.Parameter, value: str) -> tuple[int, ...]:
-    """Read a list of counts: 1,32,100."""
-    try:
-        found = tuple(int(word) for word in value.split(","))
-    except ValueError:
-        raise click.BadParameter(f"{value!r:.60} is no list of counts; write 1,32,100") from None
-    if min(found) < 1:
-        raise click.BadParameter(f"{value!r:.60}: every count must be at least 1")
-    return found
-
-
 @click.command()
-@click.argument("bundle", type=_FILE)
+@click.argument("bundle", type=_FILE, required=False)
 @click.option(
     "--scenario",
     type=click.Choice([*SCENARIOS, "all"]),
     default="all",
     show_default=True,
-    help="single-stream scores lists of candidates, top-k ranks the whole catalogue.",
+    help="single-stream: lists of candidates, one request after another; top-k: the whole catalogue likewise; "
+    "multi-stream: several requests a query; server: Poisson arrivals; offline: throughput.",
 )
 @click.option(
     "--candidates",
@@ -51,91 +43,133 @@ def counts(context: click.Context, parameter: click.Parameter, value: str) -> tu
     help="Candidates in a request; more than the bundle has are left out.",
 )
 @click.option("--k", type=click.IntRange(min=1), default=10, show_default=True, help="Items that top-k returns.")
+@click.option("--histories", callback=counts, default="", help="Lengths of history.  [default: what the encoder reads]")
+@click.option("--load", callback=load, default="100", show_default=True, metavar="N|top-k",
+              help="Candidates of a request in multi-stream, server and offline, or top-k.")  # fmt: skip
+@click.option("--qps", callback=rates, help="Rates of the server scenario.  [default: 10 to 90 % of its throughput]")
+@click.option("--find-qps", is_flag=True, help="Search the highest rate that keeps --p99.")
+@click.option("--p99", callback=duration, metavar="TIME", help="Bound of the 99th percentile: 500us, 5ms, 1s.")
+@click.option("--price-per-hour", type=click.FloatRange(min=0, min_open=True), metavar="MONEY",
+              help="Price of this machine: gives the cost of a million requests and scores.")  # fmt: skip
+@click.option("--machines-for", type=click.FloatRange(min=0, min_open=True), metavar="QPS",
+              help="Load of all machines: gives how many are needed. With --find-qps.")  # fmt: skip
+@click.option("--streams", type=click.IntRange(min=1), default=8, show_default=True,
+              help="Requests in one query of multi-stream.")  # fmt: skip
+@click.option("--batch", type=click.IntRange(min=1), default=32, show_default=True,
+              help="Requests in one call of offline.")  # fmt: skip
+@click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True,
+              help="Threads of a process that answer in server and offline.")  # fmt: skip
+@click.option("--processes", type=click.IntRange(min=1), default=1, show_default=True,
+              help="Processes that answer in server and offline.")  # fmt: skip
+@click.option("--replay", type=_FILE,
+              help='Requests to replay: JSON lines {"history": [ids], "candidates": [ids]}.')  # fmt: skip
+@click.option("--sut", metavar="MODULE:FUNCTION",
+              help="Measure your own system: a function of one request (.user, .candidates, .k).")  # fmt: skip
+@click.option("--http", "url", metavar="URL",
+              help="Measure a server: .../v2/models/NAME/infer (Open Inference Protocol), or plain JSON.")  # fmt: skip
+@click.option("--items", type=click.IntRange(min=1), default=10_000, show_default=True,
+              help="Ids item-0, item-1, ... that --sut and --http are asked for without BUNDLE.")  # fmt: skip
 @click.option(
     "--seconds", type=click.FloatRange(min=0.01), default=2.0, show_default=True, help="Time for each shape of request."
 )
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the requests.")
+@click.option("--min-queries", type=click.IntRange(min=1), default=1000, show_default=True,
+              help="Queries that each needs beyond that time, for five times as long at most.")  # fmt: skip
+@click.option("--compare", type=(_FILE, _FILE), metavar="A B",
+              help="Two bundles in turns, the ratio of their times with its interval; instead of BUNDLE.")  # fmt: skip
+@click.option(
+    "--against", type=_FILE, metavar="JSON", help="An earlier --out of this machine to hold this run against."
+)
+@click.option("--max-regression", callback=share, default="10%", show_default=True,
+              help="How much worse than --against, or B than A of --compare, ends with exit code 1.")  # fmt: skip
+@click.option("--confidence", type=click.FloatRange(0.5, 1, max_open=True), default=0.99, show_default=True,
+              help="Of the stated bounds of percentiles.")  # fmt: skip
+@click.option("--driver", type=click.Choice(DRIVERS), default=DRIVERS[0], show_default=True,
+              help="loadgen: MLCommons LoadGen sends the queries, but for offline (extra [bench]).")  # fmt: skip
+@click.option("--html", type=_FILE, callback=out_file, help="File to write a report to: one page, no network.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of requests and arrivals.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for machines instead of a table.")
 @click.option("--out", type=_FILE, callback=out_file, help="File to write the JSON to as well.")
 def bench(
-    bundle: Path,
-    scenario: str,
-    candidates: tuple[int, ...],
-    k: int,
-    seconds: float,
-    seed: int,
-    as_json: bool,
-    out: Path | None,
-) -> None:
-    """Measure BUNDLE here: latency, start-up, memory, bytes. MLPerf-style, unofficial."""
-    config = BenchConfig(candidates=candidates, k=k, seconds=seconds, seed=seed)
+    bundle: Path | None, scenario: str, candidates: tuple[int, ...], k: int, histories: tuple[int, ...], load: int,
+    qps: tuple[float, ...], find_qps: bool, p99: float | None, price_per_hour: float | None,
+    machines_for: float | None, streams: int, batch: int, threads: int, processes: int,
+    replay: Path | None, sut: str | None, url: str | None, items: int, seconds: float, min_queries: int,
+    compare: tuple[Path, Path] | None, against: Path | None, max_regression: float, confidence: float,
+    driver: str, seed: int, html: Path | None, as_json: bool, out: Path | None,
+) -> None:  # fmt: skip
+    """Measure BUNDLE here: latency, throughput, start-up, memory, bytes. MLPerf-style, unofficial.
+
+    \b
+    tlrec-edge bench BUNDLE                                     # everything
+    tlrec-edge bench BUNDLE --scenario server --qps 500,2000    # Poisson arrivals, from the scheduled time
+    tlrec-edge bench BUNDLE --find-qps --p99 5ms                # how many requests a second within 5 ms
+    tlrec-edge bench BUNDLE --sut mine.system:answer            # your own system, the same requests
+    tlrec-edge bench --http http://localhost:8000/v2/models/m/infer
+    tlrec-edge bench --compare OLD NEW                          # in turns: is NEW slower?
+    tlrec-edge bench BUNDLE --against old.json                  # for CI: exit code 1 where it is
+    """
+    if find_qps != (p99 is not None):
+        raise click.UsageError("--find-qps and --p99 go together: --find-qps --p99 5ms")
+    if machines_for and not find_qps:
+        raise click.UsageError("--machines-for needs the rate of one machine: --find-qps --p99 5ms")
+    if driver == "loadgen" and (find_qps or processes > 1):
+        raise click.UsageError("--driver loadgen goes with one process and without --find-qps")
+    if sut and url:
+        raise click.UsageError("--sut and --http are two systems: give one")
+    source: Source | None = FunctionSource(sut) if sut else HttpSource(url) if url else None
+    if (bundle is None and source is None) == (compare is None):
+        raise click.UsageError("give a BUNDLE, --sut or --http, or --compare A B")
+    config = BenchConfig(
+        candidates=candidates, k=k, seconds=seconds, min_queries=min_queries, seed=seed, histories=histories, load=load,
+        qps=qps, streams=streams, batch=batch, threads=threads, processes=processes, confidence=confidence,
+        driver=driver,
+    )  # fmt: skip
     names = list(SCENARIOS) if scenario == "all" else [scenario]
-    result = run_bench(bundle, config, names, lambda line: click.echo(line, err=True))
+    if find_qps and scenario == "all":
+        names = []
+    if html is not None and find_spec("matplotlib") is None:
+        raise MissingExtraError("--html", "bench")
+    before = None if against is None else read_result(against)
+
+    def say(line: str) -> None:
+        click.echo(line, err=True)
+
+    if compare is not None:
+        ratios, noise = compare_bundles(*compare, config, say)
+        _give({"noise": noise.to_json(), "compare": [ratio.to_json() for ratio in ratios]}, as_json, out)
+        if not as_json:
+            show_ratios(ratios, noise)
+        _refuse([f"{r.shape}: {r.low:.3f} times as long at least" for r in ratios if r.low > 1 + max_regression])
+        return
+    result = run_bench(
+        bundle, config, names, say,
+        source=source, replay=replay, items=items, p99_us=p99, price=price_per_hour, wanted=machines_for,
+    )  # fmt: skip
     found = result.to_json()
+    changes = None if before is None else hold_against(found, before, max_regression)
+    _give(found if changes is None else found | {"against": changes.to_json()}, as_json, out)
+    if html is not None:
+        _write(html, render_bench(found))
+    if not as_json:
+        show(result)
+        if changes is not None:
+            show_changes(changes)
+    _refuse([f"{c.what}: {c.ratio:.2f} times the baseline" for c in (changes.regressed if changes else [])])
+
+
+def _refuse(worse: list[str]) -> None:
+    if worse:
+        raise RegressionError(f"{len(worse)} above --max-regression; {'; '.join(worse)}")
+
+
+def _give(found: dict[str, Any], as_json: bool, out: Path | None) -> None:
     if out is not None:
-        _write(out, found)
+        _write(out, json.dumps(found, ensure_ascii=False, indent=1) + "\n")
     if as_json:
         click.echo(json.dumps(found, ensure_ascii=False))
-    else:
-        show(result)
 
 
-def show(result: BenchResult) -> None:
-    """Print a result for people; a machine too noisy to trust is told first."""
-    console = Console(soft_wrap=True, highlight=False)
-    machine, noise = result.machine, result.noise
-    stolen = "" if noise.stolen is None else f", the host took {noise.stolen:.1%} of CPU time"
-    steadiness = f"equal loops differ by {noise.spread:.0%}{stolen}"
-    if noise.noisy:
-        console.print(f"NOISY MACHINE: {steadiness}; repeat before you rely on these times", style="bold")
-    console.print(_latency_table(result))
-    for note in result.notes:
-        console.print(note, markup=False)
-    console.print(_cost_table(result))
-    virtual = {True: "virtualised", False: "no hypervisor seen", None: f"virtualised: {_NOT_READABLE}"}
-    quota = "no quota" if machine.quota_cores is None else f"quota {machine.quota_cores:g} cores"
-    flags = ", ".join(machine.flags) or "no vector flags seen"
-    where = f"{machine.cpu} ({flags}), {machine.usable_cores} cores, {quota}, {virtual[machine.virtualised]}"
-    versions = f"python {machine.python}, numpy {machine.numpy}, onnxruntime {machine.onnxruntime}"
-    console.print(f"{where}; {machine.system}; {versions}; {steadiness}", markup=False)
-
-
-def _latency_table(result: BenchResult) -> Table:
-    about = result.bundle
-    title = f"{about['name']}: microseconds, one stream, one thread, histories of {about['history']} items"
-    # Narrow, so that it fits 80 columns.
-    table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    table.add_column("request")
-    table.add_column("state", no_wrap=True)
-    for name in (*PERCENTILES, "max", "CPU", "per s"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for row in result.rows:
-        times = [f"{value:,.0f}" for value in row.latency.us.values()]
-        # CPU seconds for a million requests are CPU microseconds for one.
-        rates = f"{row.latency.cpu_seconds_per_million:,.0f}", f"{row.latency.qps:,.0f}"
-        table.add_row(row.shape, row.state, *times, *rates)
-    table.caption = "state of the user: encoded in the request, or given; CPU: CPU time of one request"
-    return table
-
-
-def _cost_table(result: BenchResult) -> Table:
-    table = Table("", "", title="bytes, start-up, memory", show_header=False, box=box.SIMPLE_HEAD)
-    start = result.startup
-    table.add_row("bundle", f"{result.bytes:,} bytes")
-    for group, size in result.files.items():
-        table.add_row(f"  {group}", f"{size:,}")
-    table.add_row("start to first score", f"{start.total_ms:,.0f} ms (median of {start.runs} fresh processes)")
-    parts = f"{start.import_ms:,.0f}, {start.open_ms:,.1f}, {start.first_score_ms:,.1f} ms"
-    table.add_row("  import, open, score", parts)
-    table.add_row("  CPU time", f"{start.cpu_ms:,.0f} ms")
-    memory = {"RSS": start.rss_bytes, "PSS": start.pss_bytes, "USS (private)": start.uss_bytes}
-    for name, used in memory.items():
-        table.add_row(f"memory, {name}", _NOT_READABLE if used is None else f"{used / 1e6:,.0f} MB")
-    return table
-
-
-def _write(path: Path, found: dict[str, Any]) -> None:
-    text = json.dumps(found, ensure_ascii=False, indent=1) + "\n"
+def _write(path: Path, text: str) -> None:
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         beside.write_text(text, "utf-8")

@@ -143,7 +143,9 @@ def run_demo(out: Path, config: DemoConfig | None = None, say: Callable[[str], N
     score_pairs(dataset, task, out / "bundle", out / "scores.csv")
     clock("bench", "both bundles")
     knob = BenchConfig(candidates=(1, 100), seconds=config.bench_seconds, starts=3)
-    bench = {name: run_bench(out / name, knob).to_json() for name in ("bundle", "bundle-float32")}
+    bench = {
+        name: run_bench(out / name, knob, ("single-stream", "top-k")).to_json() for name in ("bundle", "bundle-float32")
+    }
     clock("report")
     sizes = {name: sum(f.stat().st_size for f in (out / name).iterdir()) for name in bench}
     shopper = recommend_new(dataset, task, out / "bundle")

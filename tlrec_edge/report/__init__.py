@@ -1,5 +1,6 @@
-"""The report: one self-contained HTML file from a demo's results."""
+"""Reports: one self-contained HTML file from the results of a demo, an evaluation or a bench."""
 
+from tlrec_edge.report.lab import render_bench
 from tlrec_edge.report.page import render
 
-__all__ = ["render"]
+__all__ = ["render", "render_bench"]

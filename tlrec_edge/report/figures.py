@@ -49,7 +49,7 @@ def draw(
         import matplotlib
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise MissingExtraError("the report", "build") from error
+        raise MissingExtraError("the report", "bench") from error
     settings: Any = _settings(label)
     with matplotlib.rc_context(settings), warnings.catch_warnings():
         # The browser has the fonts for it; matplotlib measures with its own.

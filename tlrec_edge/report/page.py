@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 from tlrec_edge.report import plots
-from tlrec_edge.report.style import STYLE
+from tlrec_edge.report.html import Cell, Data, document, facts, machine_line, startup, table
 from tlrec_edge.report.words import microseconds, number, sign_class, size, text, tiny
 
-Data = Mapping[str, Any]
-Cell = tuple[str, str]
-"""HTML, and a style class."""
 _DEFAULT_TITLE = "tlrec-edge report"
 _DRAWN = ("history", "period", "popularity", "domain")
 """The slices that are drawn; the others have few lines and stand in the JSON."""
@@ -22,11 +18,7 @@ def render(data: Data) -> str:
     """Return one HTML file that loads nothing. Raises MissingExtraError where matplotlib is not installed."""
     title = text(data.get("title") or _DEFAULT_TITLE)
     body = "\n".join(part for part in (make(data) for make in _PARTS) if part)
-    return (
-        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{title}</title>\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<style>{STYLE}</style>\n</head>\n<body>\n<h1>{title}</h1>\n{body}\n</body>\n</html>\n"
-    )
+    return document(title, body)
 
 
 def _lead(data: Data) -> str:
@@ -98,8 +90,8 @@ def _curve(data: Data) -> str:
             if point.get("lift")
         ]
     )
-    table = _table(["share", "users", "rows", *map(text, names)], rows, caption="NDCG@10 on the test rows ± SE.")
-    return f"<h2>How much of the target it takes</h2>{plots.curve(points)}{table}{lifts}" if points else ""
+    rows_table = table(["share", "users", "rows", *map(text, names)], rows, caption="NDCG@10 on the test rows ± SE.")
+    return f"<h2>How much of the target it takes</h2>{plots.curve(points)}{rows_table}{lifts}" if points else ""
 
 
 def _quality_table(rows: Sequence[Data]) -> str:
@@ -115,7 +107,7 @@ def _quality_table(rows: Sequence[Data]) -> str:
         value = number(row.get("ndcg@10")) + (f" <small>± {number(error)}</small>" if error is not None else "")
         cells = [(text(row.get("name")), ""), (value, ""), *((number(row.get(key)), "") for key in columns)]
         lines.append((cells, "best" if best and row.get("ndcg@10") == best else ""))
-    return _table(["model", "NDCG@10 ± SE", *columns.values()], lines)
+    return table(["model", "NDCG@10 ± SE", *columns.values()], lines)
 
 
 def _lift_table(rows: Sequence[Data]) -> str:
@@ -127,7 +119,7 @@ def _lift_table(rows: Sequence[Data]) -> str:
         what = f"{text(row.get('of'))} over {text(row.get('over'))}"
         verdict = text(row.get("verdict")), "text"
         lines.append(([(what, ""), value, verdict, (number(row.get("se")), ""), (spread, "")], ""))
-    return _table(["lift", "NDCG@10", "verdict", "SE", "95 % interval"], lines, text_columns=(2,))
+    return table(["lift", "NDCG@10", "verdict", "SE", "95 % interval"], lines, text_columns=(2,))
 
 
 def _compression(data: Data) -> str:
@@ -142,9 +134,9 @@ def _compression(data: Data) -> str:
         word, style = verdict
         cells = [(text(row.get("step")), ""), *numbers, (word, f"text {style}"), (text(row.get("why")), "text")]
         lines.append((cells, ""))
-    table = _table(["point", "metric", "ratio ± SE", "size", "p50 µs", "", "why"], lines, text_columns=(5, 6))
+    points = table(["point", "metric", "ratio ± SE", "size", "p50 µs", "", "why"], lines, text_columns=(5, 6))
     drawn = plots.front(rows) + plots.ratios(rows) + plots.sizes(data.get("sizes") or [], "models")
-    return f'<h2>Compression</h2><div class="plots">{drawn}</div>{table}' if drawn or table else ""
+    return f'<h2>Compression</h2><div class="plots">{drawn}</div>{points}' if drawn or points else ""
 
 
 def _parity(data: Data) -> str:
@@ -162,7 +154,7 @@ def _parity(data: Data) -> str:
         ([(names.get(key, text(key)), ""), (tiny(value) if isinstance(value, float) else number(value), "")], "")
         for key, value in parity.items()
     ]
-    return f"<h2>Does the bundle score like the model?</h2>{_table(['', ''], lines)}" if lines else ""
+    return f"<h2>Does the bundle score like the model?</h2>{table(['', ''], lines)}" if lines else ""
 
 
 def _bench(data: Data) -> str:
@@ -186,36 +178,11 @@ def _bench(data: Data) -> str:
         ]
         lines.append((cells, ""))
     heads = ["request", "user state", *_PERCENTILES, "per second"]
-    parts.append(_table(heads, lines, text_columns=(1,), caption="Microseconds; MLPerf-style, unofficial."))
-    parts.append(_startup(bench.get("startup") or {}))
-    parts.append(_machine(bench.get("machine") or {}))
+    parts.append(table(heads, lines, text_columns=(1,), caption="Microseconds; MLPerf-style, unofficial."))
+    parts.append(startup(bench.get("startup") or {}))
+    parts.append(machine_line(bench.get("machine") or {}))
     parts += [f'<p class="soft">{text(note)}</p>' for note in bench.get("notes") or []]
     return "".join(parts)
-
-
-def _startup(start: Data) -> str:
-    names = {
-        "total_ms": "start of a process to its first score",
-        "import_ms": "import",
-        "open_ms": "open the bundle",
-        "first_score_ms": "first score",
-        "cpu_ms": "CPU time",
-    }
-    lines = [
-        ([(name, ""), (f"{number(float(start[key]), 1)} ms", "")], "") for key, name in names.items() if key in start
-    ]
-    memory = {"rss_bytes": "memory, RSS", "pss_bytes": "memory, PSS", "uss_bytes": "memory, USS (private)"}
-    for key, name in memory.items():
-        if key in start:
-            lines.append(([(name, ""), (size(start[key]) if start[key] is not None else "not readable here", "")], ""))
-    return _table(["a fresh process", ""], lines)
-
-
-def _machine(machine: Data) -> str:
-    facts = {key: value for key, value in machine.items() if value not in (None, "", [])}
-    if "memory_bytes" in facts:
-        facts["memory"] = size(facts.pop("memory_bytes"))
-    return f'<p class="soft">{_facts(facts)}</p>' if facts else ""
 
 
 def _recommendations(data: Data) -> str:
@@ -243,48 +210,16 @@ def _dataset(data: Data) -> str:
     lines = [
         ([(text(reason), ""), (number(count), "")], "") for reason, count in (dataset.get("cleaning") or {}).items()
     ]
-    table = _table(["rows left out, by reason", "rows"], lines)
+    left_out = table(["rows left out, by reason", "rows"], lines)
     note = f"<p>{text(dataset['note'])}</p>" if dataset.get("note") else ""
-    return f"<h2>Data</h2>{note}{table}" if note or table else ""
+    return f"<h2>Data</h2>{note}{left_out}" if note or left_out else ""
 
 
 def _again(data: Data) -> str:
     commands = "\n".join(text(command) for command in data.get("commands") or [])
-    versions = _facts(data.get("versions") or {})
+    versions = facts(data.get("versions") or {})
     shown = f"<h2>Run it again</h2><pre>{commands}</pre>" if commands else ""
     return shown + (f"<footer>{versions}</footer>" if versions else "")
-
-
-def _facts(facts: Data) -> str:
-    return " · ".join(f"{text(str(key).replace('_', ' '))}: {_plain(value)}" for key, value in facts.items())
-
-
-def _plain(value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return text(", ".join(map(str, value)) if isinstance(value, list | tuple) else value)
-
-
-def _table(
-    heads: Sequence[str],
-    lines: Sequence[tuple[Sequence[Cell], str]],
-    text_columns: Sequence[int] = (),
-    caption: str = "",
-) -> str:
-    if not lines:
-        return ""
-    head = "".join(f"<th{_class('text' if at in text_columns else '')}>{name}</th>" for at, name in enumerate(heads))
-    rows = "".join(
-        f"<tr{_class(style)}>{''.join(f'<td{_class(kind)}>{cell}</td>' for cell, kind in cells)}</tr>"
-        for cells, style in lines
-    )
-    said = f"<caption>{caption}</caption>" if caption else ""
-    top = f"<thead><tr>{head}</tr></thead>" if any(heads) else ""
-    return f'<div class="wide"><table>{said}{top}<tbody>{rows}</tbody></table></div>'
-
-
-def _class(name: str) -> str:
-    return f' class="{name.strip()}"' if name else ""
 
 
 _PARTS: tuple[Callable[[Data], str], ...] = (

@@ -135,7 +135,7 @@ def ratios(rows: Rows) -> str:
     )  # fmt: skip
 
 
-def sizes(rows: Rows, what: str) -> str:
+def sizes(rows: Rows, what: str, title: str = "Size on disk") -> str:
     """Bytes, as bars from zero."""
     most = max((float(row["bytes"]) for row in rows if row.get("bytes") is not None), default=0.0)
     unit, name = next(((u, n) for u, n in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")) if most >= u), (1.0, "bytes"))
@@ -147,8 +147,8 @@ def sizes(rows: Rows, what: str) -> str:
     return _by_row(
         rows, "bytes", lambda row: str(row.get("name", "")), mark, f"size, {name}",
         margin=0.22,
-        title="Size on disk",
-        label=f"Size on disk: {what}",
+        title=title,
+        label=f"{title}: {what}",
     )  # fmt: skip
 
 
@@ -166,7 +166,7 @@ def latency(rows: Rows) -> str:
         for name, shape in _MARKS.items():
             axes.plot([], [], shape, ms=4.5, color=ink("soft"), linestyle="none", label=name)
         axes.set_xscale("log")
-        axes.xaxis.set_major_formatter(lambda value, _: _duration(value))
+        axes.xaxis.set_major_formatter(lambda value, _: duration(value))
         axes.xaxis.set_minor_formatter(lambda value, _: "")
         axes.figure.legend(loc="outside lower right", ncols=5, columnspacing=1, handletextpad=0.1)
 
@@ -275,7 +275,8 @@ def curve(points: Rows) -> str:
     )  # fmt: skip
 
 
-def _duration(us: float) -> str:
+def duration(us: float) -> str:
+    """Return microseconds in the unit that fits."""
     for unit, name in ((1e6, "s"), (1e3, "ms")):
         if us >= unit:
             return f"{us / unit:g} {name}"

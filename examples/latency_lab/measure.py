@@ -1,0 +1,161 @@
+"""Is the lab right? Each question is asked of systems whose answer is known, in many runs; none is left out.
+
+stall    2 ms a request and a 200 ms stall every second: p99 by an open loop and by a closed one, against the truth.
+drivers  our driver and MLCommons LoadGen on one system: percentiles, medians of the runs.
+compare  a bundle against itself, and against itself made 10 % slower.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tlrec_edge.bench import loadgen
+from tlrec_edge.bench.compare import compare
+from tlrec_edge.bench.drivers import Limits, closed_loop, open_loop, poisson
+from tlrec_edge.bench.latency import percentile
+from tlrec_edge.bench.noise import NoiseMeter
+from tlrec_edge.bench.requests import Ids, Requests
+from tlrec_edge.bench.system import BundleSource, Request, Source
+from tlrec_edge.bundle import Bundle
+
+MS = 1_000_000
+POOL = 512
+
+
+def stalled(start: int) -> int:
+    """Return when a request is done whose turn comes at ``start``: 2 ms of work, none in the first 200 of each 1000."""
+    since = start % (1000 * MS)
+    start += max(0, 200 * MS - since)
+    return start + 2 * MS + (200 * MS if start % (1000 * MS) + 2 * MS >= 1000 * MS else 0)
+
+
+def true_p99(qps: float, seconds: float) -> float:
+    """Return p99 of the queue in ms: one server, requests in order, for a very long time."""
+    free, waits = 0, []
+    for arrival in poisson(qps, Limits(seconds, 1, 0), 12345):
+        free = stalled(max(free, arrival))
+        waits.append(free - arrival)
+    return percentile(sorted(waits), 0.99) / MS
+
+
+def stall(runs: int, seconds: float) -> None:
+    truth = true_p99(100.0, 3600.0)
+    print(f"truth: p99 {truth:.1f} ms")
+    errors = []
+    for run in range(runs):
+        started, meter = time.perf_counter_ns(), NoiseMeter()
+
+        def call(at: int, started: int = started) -> None:
+            now = time.perf_counter_ns() - started
+            time.sleep(max(0, stalled(now) - now) / 1e9)
+
+        limits = Limits(seconds, 1, 0.0)
+        opened = open_loop(call, 8, poisson(100.0, limits, run), limits).describe(0.99).us["p99"] / 1000
+        closed = closed_loop(call, 8, Limits(seconds / 4, 1, 0.0)).describe(0.99).us["p99"] / 1000
+        errors.append(opened / truth - 1)
+        print(f"run {run}: server {opened:.1f} ms ({errors[-1]:+.1%}), closed loop {closed:.1f} ms{_flag(meter)}")
+    within = sum(abs(error) <= 0.05 for error in errors)
+    print(f"server p99 within 5 % of the truth in {within} of {runs} runs")
+
+
+def drivers(runs: int, seconds: float) -> None:
+    # Ours asks the pool in turn and LoadGen by lot: the slow requests must not come at a regular distance.
+    slow = np.random.default_rng(0).random(POOL) < 0.2
+
+    def call(at: int) -> None:
+        time.sleep(0.004 if slow[at] else 0.002)
+
+    limits = Limits(seconds, 100, 0.1)
+    pairs: dict[str, tuple[Callable[[int], Any], Callable[[int], Any]]] = {
+        "single-stream": (
+            lambda seed: closed_loop(call, POOL, limits).describe(0.99),
+            lambda seed: loadgen.closed_loop(call, POOL, limits, seed),
+        ),
+        "server at 100 a second": (
+            lambda seed: open_loop(call, POOL, poisson(100.0, limits, seed), limits).describe(0.99),
+            lambda seed: loadgen.open_loop(call, POOL, 100.0, limits, seed),
+        ),
+    }
+    for name, both in pairs.items():
+        meter = NoiseMeter()
+        seen = [tuple(driver(seed).us for driver in both) for seed in range(runs)]
+        for tail in ("p50", "p90", "p99"):
+            ours, theirs = (statistics.median(run[side][tail] for run in seen) for side in (0, 1))
+            print(f"{name}, {tail}: ours {ours:,.0f} us, LoadGen {theirs:,.0f} us ({ours / theirs - 1:+.1%})")
+        print(f"{name}: medians of {runs} runs{_flag(meter)}")
+
+
+@dataclass(frozen=True)
+class Slower:
+    """Another system that takes ``by`` times longer, as busy as before."""
+
+    inner: Source
+    by: float
+    name: str = "slower"
+
+    @contextmanager
+    def open(self) -> Iterator[Any]:
+        with self.inner.open() as system:
+            by, clock = self.by, time.perf_counter_ns
+
+            class Busy:
+                def answer(self, requests: Sequence[Request]) -> None:
+                    start = clock()
+                    system.answer(requests)
+                    end = clock() + by * (clock() - start)
+                    while clock() < end:
+                        pass
+
+            yield Busy()
+
+
+def compared(runs: int, seconds: float, bundle: Path) -> None:
+    drawn = Requests(Ids.of_bundle(Bundle.open(bundle)), POOL, 1.0, 0)
+    candidates = drawn.candidates(min(100, drawn.ids.candidates))
+    requests = [Request(user, items) for user, items in zip(drawn.histories, candidates, strict=True)]
+    source, limits = BundleSource(bundle, POOL // 2), Limits(seconds, 1, min(0.2, seconds))
+    for name, other, verdict in (
+        ("itself", source, "no difference shown"),
+        ("10 % slower", Slower(source, 0.1), "slower"),
+    ):
+        right, widths = 0, []
+        for run in range(runs):
+            meter = NoiseMeter()
+            found = compare(source, other, name, requests, limits, run)
+            right += found.verdict == verdict
+            widths.append((found.high - found.low) / found.ratio)
+            print(f"{name}, run {run}: {found.ratio:.4f} [{found.low:.4f}, {found.high:.4f}]{_flag(meter)}")
+        print(f"{name}: {verdict!r} in {right} of {runs} runs; intervals at most {max(widths):.1%} wide")
+
+
+def _flag(meter: NoiseMeter) -> str:
+    noise = meter.stop()
+    return f"  NOISY: {noise}" if noise.noisy else ""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("question", choices=["stall", "drivers", "compare"])
+    parser.add_argument("--runs", type=int, default=20)
+    parser.add_argument("--seconds", type=float, default=None, help="of a run; of a round in compare")
+    parser.add_argument("--bundle", type=Path, help="for compare")
+    given = parser.parse_args(arguments)
+    if given.question == "compare":
+        if given.bundle is None:
+            parser.error("compare needs --bundle")
+        compared(given.runs, given.seconds or 0.4, given.bundle)
+    else:
+        {"stall": stall, "drivers": drivers}[given.question](given.runs, given.seconds or 10.0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,76 @@
+"""Systems under test whose times are known, and a clock that only they move."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+MS = 1_000_000
+
+
+class VirtualClock:
+    """Time passes where somebody waits, and nowhere else."""
+
+    def __init__(self) -> None:
+        self.time = 0
+
+    def now(self) -> int:
+        return self.time
+
+    def wait_until(self, moment: int, alone: bool = True) -> None:
+        self.time = max(self.time, moment)
+
+
+class Stalling:
+    """Takes ``work`` nanoseconds a request, and stands still for ``stall`` at the start of every ``period``."""
+
+    def __init__(self, clock: Any, work: int = 2 * MS, stall: int = 200 * MS, period: int = 1000 * MS) -> None:
+        self.clock, self.work, self.stall, self.period = clock, work, stall, period
+        self.started = clock.now()
+
+    def done(self, start: int) -> int:
+        """Return when a request is done whose turn comes at ``start``: nothing moves during a stall."""
+        start -= self.started
+        left, since = self.work, start % self.period
+        if since < self.stall:
+            start += self.stall - since
+        until = self.period - start % self.period
+        return self.started + start + left + (self.stall if left >= until else 0)
+
+    def answer(self, requests: Sequence[Any]) -> None:
+        for _ in requests:
+            self.clock.wait_until(self.done(self.clock.now()))
+
+    def latencies(self, arrivals: Sequence[int]) -> list[int]:
+        """Return the truth: what one server that takes arrivals in order makes each of them wait."""
+        free, found = 0, []
+        for arrival in arrivals:
+            free = self.done(max(free, arrival))
+            found.append(free - arrival)
+        return found
+
+
+class SleepingClock:
+    """The real clock, which sleeps for whoever waits."""
+
+    now = staticmethod(time.perf_counter_ns)
+
+    def wait_until(self, moment: int, alone: bool = True) -> None:
+        left = moment - self.now()
+        if left > 0:
+            time.sleep(left / 1e9)
+
+
+def echo(request: Any) -> None:
+    """Answer at once: a system for ``--sut``."""
+
+
+class Keeper:
+    """A system that keeps what it was asked."""
+
+    def __init__(self) -> None:
+        self.seen: list[Any] = []
+
+    def answer(self, requests: Sequence[Any]) -> None:
+        self.seen.extend(requests)

@@ -1,0 +1,135 @@
+"""A plan is arithmetic on what was measured, states its error, and refuses what it cannot know."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from tlrec_edge import DataError
+from tlrec_edge.bench import BenchConfig, run_bench
+from tlrec_edge.bench.config import TOP_K
+from tlrec_edge.bench.plan import SCENARIOS, Size, Wanted, make_plan
+from tlrec_edge.cli import main
+from tlrec_edge.synth import SynthConfig, synthesize
+
+WANTED = Wanted(items=1_000_000, dim=64, qps=300, p99_us=60_000)
+STRETCH = ((0.1, 1.5), (0.5, 2.5), (0.7, 4.0))
+
+
+def size(items: int, **changes: Any) -> Size:
+    figures = {"top_k_us": 100 + 0.02 * items, "busy_us": 50 + 0.01 * items, "bundle_bytes": 1e4 + 350.0 * items}
+    made = Size(items, 64, "cpu", 2, False, figures | {"memory_bytes": 1e8 + 400.0 * items}, STRETCH)
+    return replace(made, **changes)
+
+
+SIZES = [size(50_000), size(200_000), size(400_000)]
+
+
+def test_what_is_a_line_is_told_exactly() -> None:
+    plan = make_plan(WANTED, SIZES[::-1])
+    assert plan.figures["top_k_us"] == pytest.approx(20_100)
+    assert plan.figures["memory_bytes"] == pytest.approx(5e8)
+    assert list(plan.errors.values()) == pytest.approx([0] * 4, abs=1e-9)
+    assert (plan.fitted, plan.held_back) == ((50_000, 200_000), 400_000)
+    # 2.5 * 20.1 ms is within 60 ms, 4 * 20.1 is not.
+    assert plan.share == 0.5
+    assert plan.qps_of_a_machine == pytest.approx(0.5 * 1e6 / 10_050)
+    assert plan.machines == plan.machines_with_error == 7
+
+
+def test_the_error_is_that_of_the_size_not_seen() -> None:
+    largest = size(400_000, figures=size(400_000).figures | {"busy_us": 5000.0, "top_k_us": 10_000.0})
+    plan = make_plan(WANTED, [*SIZES[:2], largest])
+    assert plan.errors["busy_us"] == pytest.approx(4050 / 5000 - 1)
+    assert plan.errors["top_k_us"] == pytest.approx(8100 / 10_000 - 1)
+    assert plan.machines_with_error > plan.machines
+
+
+@pytest.mark.parametrize(
+    ("wanted", "sizes", "words"),
+    [
+        (WANTED, SIZES[:2], "three measured sizes"),
+        (WANTED, [*SIZES[:2], size(400_000, cpu="other")], "different machines: cpu, other"),
+        (WANTED, [*SIZES[:2], size(400_000, workers=4)], "different numbers of processes"),
+        (replace(WANTED, dim=32), SIZES, "asked for 32"),
+        (replace(WANTED, items=4_000_001), SIZES, "at most 4,000,000"),
+        (replace(WANTED, p99_us=20_000), SIZES, "more machines do not bring it"),
+        (WANTED, [*SIZES[:2], size(400_000, stretch=())], "quieter"),
+    ],
+)
+def test_what_cannot_be_known_is_refused(wanted: Wanted, sizes: list[Size], words: str) -> None:
+    with pytest.raises(DataError, match=words):
+        make_plan(wanted, sizes)
+
+
+def test_a_catalogue_beyond_the_machines_memory_is_refused() -> None:
+    assert make_plan(WANTED, SIZES, memory=600_000_000).machines
+    with pytest.raises(DataError, match=r"take 0\.5 GB, this machine has 0\.4"):
+        make_plan(WANTED, SIZES, memory=400_000_000)
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("sizes")
+    config = BenchConfig(load=TOP_K, qps=(20.0,), seconds=0.05, min_queries=5, starts=1, warmup=0.0, pool=8)
+    paths = []
+    for items in (500, 1000, 2000):
+        bundle = synthesize(folder / str(items), SynthConfig(items, 16)).path
+        paths.append(folder / f"{items}.json")
+        paths[-1].write_text(json.dumps(run_bench(bundle, config, SCENARIOS).to_json()))
+    return paths
+
+
+def plan(results: list[Path], *words: str) -> Result:
+    return CliRunner().invoke(main, ["plan", *(word for path in results for word in ("--from", str(path))), *words])
+
+
+def test_the_command_plans_from_results(results: list[Path]) -> None:
+    words = [
+        "--items",
+        "4k",
+        "--dim",
+        "16",
+        "--qps",
+        "100",
+        "--p99",
+        "60s",
+        "--users",
+        "10M",
+        "--price-per-hour",
+        "0.05",
+    ]
+    shown = plan(results, *words)
+    assert shown.exit_code == 0, shown.output
+    assert "4,000 items of 16" in shown.stdout
+    assert "error at 2,000 items" in shown.stdout
+    assert "10,000,000 users take no memory" in shown.stdout
+    found = json.loads(plan(results, *words, "--json").stdout)
+    assert found["machines"] >= 1
+    assert abs(found["errors"]["bundle_bytes"]) < 0.05
+
+
+def test_the_command_refuses_in_one_line(results: list[Path], tmp_path: Path) -> None:
+    refused = plan(results, "--items", "4k", "--dim", "64", "--qps", "1", "--p99", "1s")
+    assert refused.exit_code == 1
+    assert "measured with vectors of 16, asked for 64" in refused.stderr
+    other = json.loads(results[0].read_text())
+    other["rows"] = []
+    (tmp_path / "thin.json").write_text(json.dumps(other))
+    thin = plan([*results, tmp_path / "thin.json"], "--items", "4k", "--dim", "16", "--qps", "1", "--p99", "1s")
+    assert "thin.json lacks" in thin.stderr
+    assert plan(results, "--items", "many", "--qps", "1", "--p99", "1s").exit_code == 2
+
+
+@pytest.mark.slow
+def test_the_command_measures_by_itself() -> None:
+    done = CliRunner().invoke(
+        main, ["plan", "--items", "50k", "--dim", "16", "--qps", "10", "--p99", "10s", "--seconds", "0.1"]
+    )
+    assert done.exit_code == 0, done.output
+    assert "error at 10,000 items, from" in " ".join(done.stdout.split())

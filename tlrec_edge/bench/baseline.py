@@ -1,0 +1,98 @@
+"""Hold a run against an earlier one of the same machine."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from tlrec_edge.errors import DataError
+
+_TIMED = ("single-stream", "top-k", "multi-stream")
+"""Scenarios whose median says how fast a system is; that of the others hangs on the rate."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """One figure, then and now. ``ratio``: now over what was to be expected, more is worse."""
+
+    what: str
+    before: float
+    now: float
+    ratio: float
+    regressed: bool
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Changes:
+    """``drift``: how many times as long a fixed loop took on the machine, 1 where it was faster than then."""
+
+    drift: float
+    changes: tuple[Change, ...]
+
+    @property
+    def regressed(self) -> list[Change]:
+        return [change for change in self.changes if change.regressed]
+
+    def to_json(self) -> dict[str, Any]:
+        return {"drift": self.drift, "changes": [change.to_json() for change in self.changes]}
+
+
+def read_result(path: Path) -> dict[str, Any]:
+    """Read what ``bench --out`` wrote. Raises DataError."""
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    if not isinstance(found, dict) or not {"kind", "rows", "machine", "noise"} <= found.keys():
+        raise DataError(f"{path} is no result of `tlrec-edge bench --out`")
+    return found
+
+
+def hold_against(now: dict[str, Any], before: dict[str, Any], most: float) -> Changes:
+    """Compare medians, bundle bytes and private memory with those of ``before``; ``most`` above is a regression.
+
+    Where the machine itself was slower than then, by the fixed loop, times are expected to be so too. Raises DataError
+    where the two runs cannot be compared.
+    """
+    then_cpu, cpu = before["machine"].get("cpu"), now["machine"].get("cpu")
+    if then_cpu != cpu:
+        raise DataError(f"the baseline is of another machine: {then_cpu}, here {cpu}; measure a baseline here")
+    loops = [run["noise"].get("loop_us") for run in (before, now)]
+    drift = max(1.0, loops[1] / loops[0]) if all(loops) else 1.0
+    changes = []
+    for what, old, new, is_time in _figures(before, now):
+        ratio = new / (old * (drift if is_time else 1.0))
+        changes.append(Change(what, old, new, ratio, ratio > 1 + most))
+    if not changes:
+        raise DataError("the baseline has no figure in common with this run; measure the same scenarios and shapes")
+    return Changes(drift, tuple(changes))
+
+
+def _figures(before: dict[str, Any], now: dict[str, Any]) -> Iterator[tuple[str, float, float, bool]]:
+    old_rows = {_key(row): row for row in before["rows"] if row["scenario"] in _TIMED}
+    for row in now["rows"]:
+        old = old_rows.get(_key(row))
+        if old is not None:
+            name = f"{row['scenario']}, {row['shape']}, {row['state']}: p50 us"
+            yield name, old["latency_us"]["p50"], row["latency_us"]["p50"], True
+    for name, places in {"bundle bytes": ("bytes",), "private memory, bytes": ("startup", "uss_bytes")}.items():
+        old, new = (_at(run, places) for run in (before, now))
+        if old and new:
+            yield name, old, new, False
+
+
+def _key(row: dict[str, Any]) -> tuple[str, str, str]:
+    return row["scenario"], row["shape"], row["state"]
+
+
+def _at(run: dict[str, Any], places: tuple[str, ...]) -> Any:
+    found: Any = run
+    for place in places:
+        found = (found or {}).get(place)
+    return found

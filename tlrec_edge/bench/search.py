@@ -1,0 +1,47 @@
+"""Search the highest rate of arrivals that a system serves within a bound of its p99."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from tlrec_edge.bench.lab import Lab
+from tlrec_edge.bench.latency import holds
+from tlrec_edge.bench.loads import Load, capacity, drive
+from tlrec_edge.bench.result import Peak, Row
+
+_P = 0.99
+_CLOSE = 1.05
+_MOST = 12
+_IDLE = 32
+"""At one part in so many of what it can do a system has no queue: what fails there, fails at any rate."""
+
+
+def find_qps(lab: Lab, p99_us: float, say: Callable[[str], None] = lambda line: None) -> Peak:
+    """Halve the interval between a rate that keeps the bound and one that does not, until 5 % are left between them.
+
+    A rate keeps it if, for independent queries, p99 lies below the bound at the lab's confidence; a trial ends as soon
+    as the contrary is shown.
+    """
+    nanoseconds, confidence = p99_us * 1000, lab.config.confidence
+    most = 1.1 * capacity(lab)
+    low, high = 0.0, most
+    trials: list[tuple[Row, bool]] = []
+
+    def verdict(taken: Sequence[int]) -> bool | None:
+        times = np.array(taken[:])
+        return holds(len(times), int((times > nanoseconds).sum()), _P, confidence)
+
+    def failed(taken: Sequence[int]) -> bool | None:
+        return False if verdict(taken) is False else None
+
+    while len(trials) < _MOST and high > _CLOSE * low and high > most / _IDLE:
+        rate = (low + high) / 2
+        times = drive(lab, Load(rate), failed)
+        row = Row("server", "encoded", lab.load.label, lab.load.scored, times.describe(confidence), rate)
+        kept = verdict(times.taken) is True and not row.saturated
+        say(f"{rate:,.0f} a second: p99 {row.latency.us['p99']:,.0f} us {'holds' if kept else 'does not hold'}")
+        trials.append((row, kept))
+        low, high = (rate, high) if kept else (low, rate)
+    return Peak(p99_us, confidence, low or None, tuple(trials))

@@ -1,0 +1,133 @@
+"""What is measured: a system under test answers queries. A bundle is one; so is a reader's function, or a server."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from tlrec_edge.arguments import User
+from tlrec_edge.errors import BundleError, DataError
+from tlrec_edge.runtime import Recommender
+
+_CHECKED = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request: a history of item ids (or a user's state), and what to score.
+
+    ``candidates`` None asks for the ``k`` best items of the whole catalogue.
+    """
+
+    user: User
+    candidates: list[str] | None
+    k: int = 10
+
+
+class System(Protocol):
+    """A system under test. It answers several requests in one call, and may be called from several threads."""
+
+    def answer(self, requests: Sequence[Request]) -> object: ...
+
+
+class Source(Protocol):
+    """Where a system comes from: each process of a run opens its own."""
+
+    @property
+    def name(self) -> str: ...
+
+    def open(self) -> AbstractContextManager[System]: ...
+
+
+@dataclass(frozen=True)
+class BundleSource:
+    """A bundle folder, opened with a cache of ``cache`` user states."""
+
+    path: Path
+    cache: int
+
+    @property
+    def name(self) -> str:
+        return self.path.resolve().name
+
+    @contextmanager
+    def open(self) -> Iterator[BundleSystem]:
+        with Recommender.open(self.path, cache=self.cache) as rec:
+            yield BundleSystem(rec)
+
+
+class BundleSystem:
+    """A recommender, answering one request after another."""
+
+    def __init__(self, rec: Recommender) -> None:
+        self._rec = rec
+        self.user_state = rec.user_state
+
+    def answer(self, requests: Sequence[Request]) -> None:
+        for request in requests:
+            if request.candidates is None:
+                self._rec.recommend(request.user, request.k)
+            else:
+                self._rec.score(request.user, request.candidates)
+
+    def check(self, requests: Sequence[Request]) -> None:
+        """Time nothing that is wrong: a pair must score the same alone as in its list. Raises BundleError."""
+        tolerance = 0.0 if self._rec.exact else 1e-4
+        for request in requests[:_CHECKED]:
+            candidates = request.candidates or []
+            together = self._rec.score(request.user, candidates)[:_CHECKED]
+            alone = np.array([self._rec.score(request.user, [item])[0] for item in candidates[:_CHECKED]])
+            worst = float(np.abs(together - alone).max())
+            if not worst <= tolerance:
+                raise BundleError(f"a pair's score alone and in a list differ by {worst:g}; export the bundle again")
+
+
+@dataclass(frozen=True)
+class FunctionSource:
+    """``package.module:function``: a function of one Request, or an object with the method ``answer`` of System.
+
+    The module is looked for in the current folder first, as ``python -m`` does.
+    """
+
+    target: str
+
+    @property
+    def name(self) -> str:
+        return self.target
+
+    @contextmanager
+    def open(self) -> Iterator[System]:
+        """Yield the system. Raises DataError that says what could not be imported."""
+        module, _, names = self.target.partition(":")
+        if not module or not names:
+            raise DataError(f"{self.target!r} names no function; write package.module:function")
+        here = os.getcwd()
+        sys.path.insert(0, here)
+        try:
+            found: Any = importlib.import_module(module)
+            for name in names.split("."):
+                found = getattr(found, name)
+        except (ImportError, AttributeError) as error:
+            raise DataError(f"{self.target} cannot be imported: {error}; write package.module:function") from error
+        finally:
+            sys.path.remove(here)
+        if not callable(found) and not hasattr(found, "answer"):
+            raise DataError(f"{self.target} is neither a function of one request nor has it a method `answer`")
+        yield found if hasattr(found, "answer") else _EachByFunction(found)
+
+
+@dataclass(frozen=True)
+class _EachByFunction:
+    function: Callable[[Request], object]
+
+    def answer(self, requests: Sequence[Request]) -> None:
+        for request in requests:
+            self.function(request)

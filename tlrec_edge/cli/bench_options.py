@@ -1,0 +1,68 @@
+"""How options of `bench` and `plan` are read."""
+
+from __future__ import annotations
+
+import re
+
+import click
+
+from tlrec_edge.bench.config import TOP_K
+
+_UNITS = {"us": 1.0, "ms": 1e3, "s": 1e6}
+
+
+def counts(context: click.Context, parameter: click.Parameter, value: str) -> tuple[int, ...]:
+    """Read a list of counts: 1,32,100."""
+    if not value:
+        return _empty(parameter, value)
+    try:
+        found = tuple(int(word) for word in value.split(","))
+    except ValueError:
+        raise click.BadParameter(f"{value!r:.60} is no list of counts; write 1,32,100") from None
+    if min(found) < 1:
+        raise click.BadParameter(f"{value!r:.60}: every count must be at least 1")
+    return found
+
+
+def _empty(parameter: click.Parameter, value: str) -> tuple[int, ...]:
+    if parameter.default == value:
+        return ()
+    raise click.BadParameter("the list is empty; write 1,32,100")
+
+
+def rates(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[float, ...]:
+    """Read a list of rates: 100,2000."""
+    try:
+        found = tuple(float(word) for word in (value or "").split(",") if value)
+    except ValueError:
+        raise click.BadParameter(f"{value!r:.60} is no list of rates; write 100,2000") from None
+    if not all(0 < rate < float("inf") for rate in found):
+        raise click.BadParameter(f"{value!r:.60}: every rate must be more than 0")
+    return found
+
+
+def duration(context: click.Context, parameter: click.Parameter, value: str | None) -> float | None:
+    """Read a time, 500us, 5ms or 1s, as microseconds."""
+    if value is None:
+        return None
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(us|ms|s)", value.strip())
+    if found is None or not float(found[1]):
+        raise click.BadParameter(f"{value!r:.60} is no time; write 500us, 5ms or 1s")
+    return float(found[1]) * _UNITS[found[2]]
+
+
+def load(context: click.Context, parameter: click.Parameter, value: str) -> int:
+    """Read a number of candidates, or top-k."""
+    if value == "top-k":
+        return TOP_K
+    if not value.isdecimal() or not int(value):
+        raise click.BadParameter(f"{value!r:.60}: write a number of candidates, or top-k")
+    return int(value)
+
+
+def share(context: click.Context, parameter: click.Parameter, value: str) -> float:
+    """Read 10% or 0.1 as 0.1."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)(%?)", value.strip())
+    if found is None:
+        raise click.BadParameter(f"{value!r:.60} is no share; write 10% or 0.1")
+    return float(found[1]) / (100 if found[2] else 1)

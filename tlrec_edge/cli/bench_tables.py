@@ -1,0 +1,196 @@
+"""What `bench` found, for people."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from tlrec_edge.bench import BenchResult
+from tlrec_edge.bench.baseline import Changes
+from tlrec_edge.bench.bill import Bill
+from tlrec_edge.bench.compare import Ratio
+from tlrec_edge.bench.latency import PERCENTILES
+from tlrec_edge.bench.noise import Noise
+from tlrec_edge.bench.result import Peak, Row
+from tlrec_edge.bench.startup import Startup
+
+_NOT_READABLE = "not readable here"
+_ONE_BY_ONE = ("single-stream", "top-k")
+
+
+def show(result: BenchResult) -> None:
+    """Print a result for people; a machine too noisy to trust is told first."""
+    console = Console(soft_wrap=True, highlight=False)
+    machine, noise = result.machine, result.noise
+    _say_noise(console, noise)
+    for table in filter(None, (_latency_table(result), _load_table(result))):
+        console.print(table)
+    if result.peak is not None:
+        console.print(_peak_line(result.peak), markup=False)
+    for note in result.notes:
+        console.print(note, markup=False)
+    console.print(_cost_table(result))
+    virtual = {True: "virtualised", False: "no hypervisor seen", None: f"virtualised: {_NOT_READABLE}"}
+    quota = "no quota" if machine.quota_cores is None else f"quota {machine.quota_cores:g} cores"
+    flags = ", ".join(machine.flags) or "no vector flags seen"
+    where = f"{machine.cpu} ({flags}), {machine.usable_cores} cores, {quota}, {virtual[machine.virtualised]}"
+    speed = [f"{machine.mhz:,.0f} MHz"] if machine.mhz else []
+    speed += machine.caches
+    if result.bandwidth:
+        speed.append(f"copies {result.bandwidth / 1e9:.1f} GB/s")
+    versions = f"python {machine.python}, numpy {machine.numpy}, onnxruntime {machine.onnxruntime}"
+    console.print(f"{where}; {', '.join(speed)}; {machine.system}; {versions}; {noise}", markup=False)
+
+
+def show_ratios(ratios: Sequence[Ratio], noise: Noise) -> None:
+    """Print how two bundles compare."""
+    console = Console(soft_wrap=True, highlight=False)
+    _say_noise(console, noise)
+    table = Table(title="B against A, in turns", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("request")
+    for name in ("A us", "B us", "B / A", "interval", "verdict"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for r in ratios:
+        spread = f"{r.low:.3f} .. {r.high:.3f}"
+        table.add_row(r.shape, f"{r.a_us:,.0f}", f"{r.b_us:,.0f}", f"{r.ratio:.3f}", spread, r.verdict)
+    table.caption = f"medians of {len(ratios[0].rounds)} rounds; interval at {ratios[0].confidence:.1%}"
+    console.print(table)
+
+
+def show_changes(changes: Changes) -> None:
+    """Print how a run compares with its baseline."""
+    console = Console(soft_wrap=True, highlight=False)
+    table = Table(title="against the baseline", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("figure")
+    for name in ("then", "now", "ratio", ""):
+        table.add_column(name, justify="right", no_wrap=True)
+    for c in changes.changes:
+        table.add_row(c.what, f"{c.before:,.0f}", f"{c.now:,.0f}", f"{c.ratio:.2f}", "WORSE" if c.regressed else "")
+    if changes.drift > 1:
+        table.caption = f"a fixed loop took {changes.drift:.2f} times as long as then: times are held against that"
+    console.print(table)
+
+
+def _say_noise(console: Console, noise: Noise) -> None:
+    if noise.noisy:
+        console.print(f"NOISY MACHINE: {noise}; repeat before you rely on these times", style="bold")
+
+
+def _table(title: str, heads: Sequence[str]) -> Table:
+    # Narrow, so that it fits 80 columns.
+    table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("request")
+    for name in heads:
+        table.add_column(name, justify="right", no_wrap=True)
+    return table
+
+
+def _latency_table(result: BenchResult) -> Table | None:
+    rows = [row for row in result.rows if row.scenario in _ONE_BY_ONE]
+    if not rows:
+        return None
+    about = result.bundle
+    title = f"{about['name']}: microseconds, one stream, one thread, histories of {about['history']} items"
+    table = _table(title, ["state", *PERCENTILES, "max", "CPU", "per s"])
+    for row in rows:
+        # CPU seconds for a million requests are CPU microseconds for one.
+        rates = f"{row.latency.cpu_seconds_per_million:,.0f}", f"{row.latency.qps:,.0f}"
+        table.add_row(row.shape, row.state, *_times(row, (*PERCENTILES, "max")), *rates)
+    table.caption = "state of the user: encoded in the request, or given; CPU: CPU time of one request"
+    return table
+
+
+def _load_table(result: BenchResult) -> Table | None:
+    rows = [row for row in result.rows if row.scenario not in _ONE_BY_ONE]
+    rows += [row for row, _ in result.peak.trials] if result.peak else []
+    if not rows:
+        return None
+    config = result.config
+    workers = f"{config.processes} process(es) of {config.threads} thread(s)"
+    title = f"{rows[-1].shape} under load: microseconds, {workers}"
+    heads = ["arrive/s", "per s", "p50", "p90", "p99", f"{config.confidence:.0%} sure", "max", "CPU %"]
+    table = _table(title, heads)
+    table.columns[0].header = "scenario"
+    for row in rows:
+        arrive = "" if row.target_qps is None else f"{row.target_qps:,.0f}"
+        bound = (row.latency.bound_us or {}).get("p99")
+        sure = "-" if bound is None else f"{bound:,.0f}"
+        p50, p90, p99, most = _times(row, ("p50", "p90", "p99", "max"))
+        name = f"{row.scenario} x{config.streams}" if row.scenario == "multi-stream" else row.scenario
+        busy = f"{row.latency.cpu_percent:.0f}"
+        table.add_row(name, arrive, f"{row.latency.qps:,.0f}", p50, p90, p99, sure, most, busy)
+    table.caption = "server: from the scheduled time of Poisson arrivals; sure: p99 is at most this"
+    return table
+
+
+def _times(row: Row, names: Sequence[str]) -> list[str]:
+    return [f"{row.latency.us[name]:,.0f}" for name in names]
+
+
+def _peak_line(peak: Peak) -> str:
+    bound = f"p99 of {peak.p99_us:,.0f} us at {peak.confidence:.0%} confidence"
+    if peak.qps is not None:
+        return f"highest rate that keeps a {bound}: {peak.qps:,.0f} requests a second"
+    slowest = min((row for row, _ in peak.trials), key=lambda row: row.target_qps or 0.0)
+    found = f"{slowest.latency.us['p99']:,.0f} us at {slowest.target_qps:,.0f} a second"
+    return f"no rate was shown to keep a {bound}: it is {found}"
+
+
+def _cost_table(result: BenchResult) -> Table:
+    table = Table("", "", title="cost", show_header=False, box=box.SIMPLE_HEAD)
+    if result.files is not None:
+        table.add_row("bundle", f"{result.bytes:,} bytes")
+        for group, size in result.files.items():
+            table.add_row(f"  {group}", f"{size:,}")
+    if result.startup is not None:
+        _add_startup(table, result.startup)
+    workers = max((row.latency.pss_bytes or 0 for row in result.rows), default=0)
+    if workers:
+        table.add_row(f"memory, PSS of {result.config.processes} processes under load", _megabytes(workers))
+    table.add_row("energy of the machine", _energy(result.rows))
+    if result.bill is not None:
+        _add_bill(table, result.bill)
+    return table
+
+
+def _add_startup(table: Table, start: Startup) -> None:
+    table.add_row("start to first score", f"{start.total_ms:,.0f} ms (median of {start.runs} fresh processes)")
+    parts = f"{start.import_ms:,.0f}, {start.open_ms:,.1f}, {start.first_score_ms:,.1f} ms"
+    table.add_row("  import, open, score", parts)
+    table.add_row("  CPU time", f"{start.cpu_ms:,.0f} ms")
+    cold = "the page cache could not be emptied here"
+    if start.cold_ms is not None and start.cold_read_bytes is not None:
+        cold = f"{start.cold_ms:,.0f} ms, {_megabytes(start.cold_read_bytes)} read"
+    table.add_row("  bundle not in page cache", cold)
+    memory = {"RSS": start.rss_bytes, "PSS": start.pss_bytes, "USS (private)": start.uss_bytes}
+    for name, used in memory.items():
+        table.add_row(f"memory, {name}", _megabytes(used))
+    if start.rss_bytes is not None and start.uss_bytes is not None:
+        table.add_row("memory, shared or shareable", _megabytes(start.rss_bytes - start.uss_bytes))
+
+
+def _add_bill(table: Table, bill: Bill) -> None:
+    bound = f"p99 within {bill.p99_us / 1000:g} ms" if bill.p99_us else "flat out, no bound of latency"
+    table.add_row("requests a second of this machine", f"{bill.qps:,.0f} ({bound})")
+    if bill.per_million_requests is not None and bill.per_million_scores is not None:
+        table.add_row("a million requests", f"{bill.per_million_requests:.4g} at {bill.price:g} an hour")
+        table.add_row("a million scores", f"{bill.per_million_scores:.4g}")
+    if bill.machines is not None:
+        table.add_row(f"machines for {bill.wanted:,.0f} requests a second", f"{bill.machines:,}")
+
+
+def _energy(rows: Sequence[Row]) -> str:
+    busiest = max(
+        (row for row in rows if row.latency.joules is not None), key=lambda row: row.latency.qps, default=None
+    )
+    if busiest is None or busiest.latency.joules is None:
+        return _NOT_READABLE
+    seen, joules = busiest.latency, busiest.latency.joules
+    return f"{joules / (seen.samples or seen.queries) * 1e6:,.0f} J a million requests ({busiest.scenario})"
+
+
+def _megabytes(size: int | None) -> str:
+    return _NOT_READABLE if size is None else f"{size / 1e6:,.0f} MB"
