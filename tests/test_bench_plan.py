@@ -129,7 +129,7 @@ def test_the_command_refuses_in_one_line(results: list[Path], tmp_path: Path) ->
 @pytest.mark.slow
 def test_the_command_measures_by_itself() -> None:
     done = CliRunner().invoke(
-        main, ["plan", "--items", "50k", "--dim", "16", "--qps", "10", "--p99", "10s", "--seconds", "0.1"]
+        main, ["plan", "--items", "50k", "--dim", "16", "--qps", "10", "--p99", "10s", "--seconds", "0.5"]
     )
     assert done.exit_code == 0, done.output
-    assert "error at 10,000 items, from" in " ".join(done.stdout.split())
+    assert "error at 160,000 items, from 20,000 and 80,000" in " ".join(done.stdout.split())
