@@ -56,7 +56,7 @@ def inspect(bundle: Path, as_json: bool) -> None:
     about.add_row("items", f"{shape.items:,}, of which {shape.candidates:,} candidates")
     about.add_row("vectors", f"{shape.d} deep + {shape.r} interest, history of {shape.length}")
     console.print(about)
-    for card in ("quality", "transfer", "latency", "parity", "provenance"):
+    for card in ("quality", "transfer", "latency", "index", "parity", "provenance"):
         if manifest.get(card):
             for table in _card(card, manifest[card]):
                 console.print(table)
