@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -153,10 +154,10 @@ def crossval(
     with progress("crossval") as say:
         result = run(Recipe(dataset, target, tuple(dict.fromkeys(modes)), source, config), data, say)
     report = result.to_json(ks if 10 in ks else (10, *ks))
-    for name in result.names:
-        taken = sorted({fold[name] for fold in result.taken})
-        if name == "auto":
-            report["notes"].append(f"auto took {', '.join(taken)} on {len(result.taken)} folds")
+    if "auto" in result.names:
+        taken = Counter(fold["auto"] for fold in result.taken).most_common()
+        folds = ", ".join(f"{mode} on {count}" for mode, count in taken)
+        report["notes"].append(f"auto took {folds} of {len(result.taken)} folds")
     _compare(report, result.evaluation, result.names[0], data, against)
     _finish(report, result.evaluation, data, ks, slices, per_user, page, as_json)
 

@@ -153,6 +153,11 @@ class EdgeModel:
         """History side of the rest as served, (N, r2)."""
         return self.rest.inward if self.tables is None else self.tables.taste_in.vectors()
 
+    @cached_property
+    def _same(self) -> sp.csr_array:
+        """From each history row to the candidate it is, (N, C)."""
+        return sp.csr_array(sp.eye_array(*self.wide.shape, dtype=np.float32, format="csr"))
+
     @property
     def candidates(self) -> int:
         return len(self.net.bias)
@@ -194,8 +199,8 @@ class EdgeModel:
         taste, split = self.user_tastes(seen), self.interest.rank
         outward = self.taste_vectors[columns]
         interest, rest = (taste[:, part] @ outward[:, part].T for part in (slice(split), slice(split, None)))
-        same = sp.eye_array(*self.wide.shape, dtype=np.float32, format="csr")
-        wide, own, repeat = ((seen @ weights)[:, columns].toarray() for weights in (self.wide, self.own, same))
+        matrices = self.wide, self.own, self._same
+        wide, own, repeat = ((seen @ weights)[:, columns].toarray() for weights in matrices)
         return deep, wide, own, rest, interest, repeat, np.broadcast_to(self.bias[columns], deep.shape)
 
     def user_vectors(self, past: Past, users: Ints) -> Floats:
