@@ -50,7 +50,8 @@ def main(arguments: list[str]) -> int:
 
 def run(given: argparse.Namespace, absent: dict[str, str]) -> int:
     """Measure and report; 1 where a contender was wrong."""
-    from tlrec_edge.bench.machine import cpu_ticks, fingerprint, loop_spread, stolen_share
+    from tlrec_edge.bench.machine import fingerprint
+    from tlrec_edge.bench.noise import NoiseMeter
 
     from .make_data import Sizes, prepare
     from .measure import Bench
@@ -60,15 +61,12 @@ def run(given: argparse.Namespace, absent: dict[str, str]) -> int:
     needed = tuple(sorted({row.catalogue for row in rows.values()}))
     prepare(data, Sizes(given.small, given.large), needed, _say)
     bench = Bench(sys.executable, data, tuple(given.only), given.seconds, absent, _say)
-    ticks, load, spread = cpu_ticks(), os.getloadavg()[0], loop_spread()
+    meter, load = NoiseMeter(), os.getloadavg()[0]
     found: dict[str, Any] = {}
     for key, row in rows.items():
         _say(f"{key}: {row.title}")
         found[key] = bench.measure(row)
-    noise = {
-        "spread": spread, "after": loop_spread(), "stolen": stolen_share(ticks, cpu_ticks()),
-        "load": (load, os.getloadavg()[0]),
-    }  # fmt: skip
+    noise = meter.stop().to_json() | {"load": (load, os.getloadavg()[0])}
     results = {"machine": vars(fingerprint()), "noise": noise, "sizes": [given.small, given.large], "rows": found}
     (given.folder / "peers.json").write_text(json.dumps(results, indent=2))
     text = markdown(results)

@@ -62,6 +62,7 @@ VARIANTS = (
     Variant("finetune - deep", "finetune", "plain", {"without": ("deep",)}),
     Variant("finetune - wide", "finetune", "plain", {"without": ("wide",)}),
     Variant("finetune - counts", "finetune", "plain", {"without": ("counts",)}),
+    Variant("finetune - repeat", "finetune", "plain", {"without": ("repeat",)}),
     Variant("finetune - content", "finetune", "without-content", SOURCES["without-content"]),
     Variant("finetune - ids", "finetune", "without-ids", SOURCES["without-ids"]),
     Variant(f"finetune, source {NOISE}", "finetune", NOISE),
