@@ -157,7 +157,7 @@ def test_added_items_stand_beside_those_with_heads(rec: Recommender) -> None:
 @pytest.fixture(scope="module")
 def listed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recommender]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(heads, "MANY", ITEMS)
+        patch.setattr(heads, "MANY", ITEMS - 1)
         path = tmp_path_factory.mktemp("listed") / "bundle"
         synthesize(path, SynthConfig(ITEMS, dim=56, interest=8, wide=6))
     with Recommender.open(path, verify="full") as opened:

@@ -40,6 +40,7 @@ MODULES = {
         "version",
         "metrics",
         "cost",
+        "cores",
         "features",
         "topk",
         "rowwise",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tlrec_edge import Recommender, bookkeeping
+from tlrec_edge import Recommender, cores
 from tlrec_edge.synth import SynthConfig, synthesize
 
 from . import bundle_factory
@@ -37,18 +37,18 @@ def test_memory_says_what_is_shared_and_what_is_not(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("granted", "cores"), [("150000 100000", 2), ("20000 100000", 1), ("max 100000", 8), ("nonsense", 8), (None, 8)]
+    ("granted", "wanted"), [("150000 100000", 2), ("20000 100000", 1), ("max 100000", 8), ("nonsense", 8), (None, 8)]
 )
 def test_threads_stay_within_the_quota(
-    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, granted: str | None, cores: int
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, granted: str | None, wanted: int
 ) -> None:
-    monkeypatch.setattr(bookkeeping, "QUOTA", tmp_path / "cpu.max")
+    monkeypatch.setattr(cores, "CGROUP", tmp_path)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
     if granted:
         (tmp_path / "cpu.max").write_text(granted + "\n", "ascii")
-    assert bookkeeping.granted_cores() == cores
+    assert cores.granted_cores() == wanted
     with Recommender.open(path, threads=64) as rec:
-        assert rec._threads == cores
+        assert rec._threads == wanted
 
 
 @pytest.mark.slow

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import os
 import threading
 from collections import Counter, OrderedDict
 from pathlib import Path
@@ -19,10 +17,6 @@ COUNTED = (
     "cache_hits",
     "cache_misses",
 )
-
-
-QUOTA = Path("/sys/fs/cgroup/cpu.max")
-"""Microseconds of CPU in each period that a container may use, under cgroup 2."""
 
 
 class StateCache:
@@ -86,17 +80,6 @@ class Counts:
 
     def after_fork(self) -> None:
         self._lock = threading.Lock()
-
-
-def granted_cores() -> int:
-    """Return how many cores this process may use: those it is bound to, within its container's CPU quota."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
-    try:
-        quota, period = QUOTA.read_text("ascii").split()
-        return max(1, min(cores, math.ceil(int(quota) / int(period))))
-    except (OSError, ValueError):  # no such group, or "max": no quota
-        return cores
 
 
 def process_memory() -> dict[str, int]:

@@ -82,7 +82,7 @@ class Graph:
         return found
 
     def bind(self, inputs: Mapping[str, NDArray[np.float32]], shape: tuple[int, int]) -> Bound:
-        """Return the graph tied to arrays of the caller's, for one output of ``shape``: half the cost of ``run``.
+        """Return the graph tied to arrays of the caller's, for one output of ``shape``: nothing is made or copied.
 
         For one thread alone, and until ``reload``.
         """

@@ -33,7 +33,7 @@ LEAST = 20_000
 WIDTHS = (6, 14, 22, 30)
 """How many turned coordinates a head may have; with bias and the norm of the rest, a multiple of eight bytes."""
 MANY = 200_000
-"""Candidates from which on heads are kept in lists, so that a search may look into the likeliest alone."""
+"""Candidates beyond which heads are kept in lists, so that a search may look into the likeliest alone."""
 _BLOCK, _CHUNK = 4096, 1 << 15
 _NONE = np.zeros(0, np.intp)
 _SAMPLE, _K = 64, 10
@@ -187,7 +187,7 @@ def fit_heads(vectors: Vectors, bias: Floats, users: Doubles) -> Fitted:
         "head_step": scale,
         "head_reach": limits,
     }
-    if count < MANY:
+    if count <= MANY:
         return Fitted(arrays, {})
     turned = sample @ turn.T
     factors = [turned[:, :h], np.ones((len(sample), 1)), np.linalg.norm(turned[:, h:], axis=1, keepdims=True)]

@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlrec_edge.arguments import USER_ID, User, check_features, check_k, is_whole, translated, user_key
-from tlrec_edge.bookkeeping import Counts, StateCache, granted_cores, process_memory
+from tlrec_edge.bookkeeping import Counts, StateCache, process_memory
 from tlrec_edge.bundle import Bundle
 from tlrec_edge.catalogue import Catalogue
 from tlrec_edge.cold import ColdItems, Features
+from tlrec_edge.cores import granted_cores
 from tlrec_edge.errors import BundleError, DataError, UnknownIdError
 from tlrec_edge.history import UserState, as_history
 from tlrec_edge.ids import IdIndex, ItemId, Rows, as_list, as_text, shown, user_key_hash
@@ -171,7 +172,7 @@ class Recommender:
         """Return the k best candidates; fewer where fewer are left. Among equal scores the lower row comes first.
 
         ``exclude``: item ids, or "history" for the user's own items (a state stored in the bundle has none). ``allow``:
-        item ids, or a mask over the candidates. Of 200,000 candidates or more the likeliest lists are searched, and
+        item ids, or a mask over the candidates. Of more than 200,000 candidates the likeliest lists are searched, and
         what item-item weights lift; the manifest's ``index`` states the recall. ``exact`` looks at all.
         """
         check_k(k)

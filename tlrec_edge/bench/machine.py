@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
+from tlrec_edge.cores import quota_cores, usable_cores
 from tlrec_edge.version import VERSION
 
 _FLAGS = {
@@ -59,8 +60,8 @@ def fingerprint() -> Machine:
         cpu=info.get("model name") or info.get("Model") or platform.processor() or platform.machine(),
         flags=tuple(dict.fromkeys(name for flag, name in _FLAGS.items() if flag in words)),
         cores=os.cpu_count() or 1,
-        usable_cores=_usable_cores(),
-        quota_cores=_quota(),
+        usable_cores=usable_cores(),
+        quota_cores=quota_cores(),
         mhz=_frequency(info),
         caches=_caches(),
         memory_bytes=_memory(),
@@ -80,24 +81,6 @@ def _cpuinfo() -> dict[str, str]:
         return {}
     pairs = (line.partition(":") for line in lines if ":" in line)
     return {name.strip(): value.strip() for name, _, value in pairs}
-
-
-def _usable_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _quota() -> float | None:
-    """Return the CPU quota of a container in cores (cgroup v2, then v1)."""
-    root = Path("/sys/fs/cgroup")
-    try:
-        quota, period = (root / "cpu.max").read_text("ascii").split()
-    except (OSError, ValueError):
-        try:
-            quota = (root / "cpu/cpu.cfs_quota_us").read_text("ascii").strip()
-            period = (root / "cpu/cpu.cfs_period_us").read_text("ascii").strip()
-        except OSError:
-            return None
-    return None if quota in ("max", "-1") else int(quota) / int(period)
 
 
 def _memory() -> int | None:
