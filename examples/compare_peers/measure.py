@@ -6,6 +6,7 @@ import json
 import statistics
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,7 @@ class Bench:
         data, log = self.folder / row.catalogue, self.folder / f"{entry.contender}.log"
         if entry.contender in _BUILDS:
             build(self.python, data, entry.model, entry.contender, log)
-        spawn = lambda: Worker(self.python, data, entry.model, entry.contender, entry.tasks[0], log)  # noqa: E731
+        spawn = partial(Worker, self.python, data, entry.model, entry.contender, entry.tasks[0], log)
         seconds, ready = [], {}
         for _ in range(STARTS - 1 if row.limits else 0):
             with spawn() as early:

@@ -54,7 +54,10 @@ def _lines(results: Found) -> Iterator[str]:
 
 def _target(row: Found, target: Found) -> str:
     unit = " us" if target["added"] else " x"
-    show = lambda value: "" if value is None else f"{value:.3g}{unit}"  # noqa: E731
+
+    def show(value: float | None) -> str:
+        return "" if value is None else f"{value:.3g}{unit}"
+
     if target["found"] is None:
         return f"| {row['title']} | {target['text']} | {show(target['most'])} | not measured | | |"
     against = target["text"] + (f" ({target['best']})" if target["best"] not in target["text"] else "")
