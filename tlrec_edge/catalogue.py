@@ -26,6 +26,7 @@ from tlrec_edge.rowwise import Scales
 from tlrec_edge.topk import top_k
 
 Ints = NDArray[np.int32]
+Places = NDArray[np.intp]
 Floats = NDArray[np.float32]
 _SCAN_ROWS = 4096
 NEIGHBOURS = 20
@@ -118,25 +119,25 @@ class Catalogue:
     def with_added(self, added: Added) -> Catalogue:
         return Catalogue(self._bundle, self._index, added)
 
-    def rows(self, ids: Sequence[ItemId] | NDArray[Any] | Rows) -> Ints:
+    def rows(self, ids: Sequence[ItemId] | NDArray[Any] | Rows) -> Places:
         """Return the row of each item id, -1 where it is unknown. Raises DataError for rows that do not exist."""
         if isinstance(ids, Rows):
-            if ids.values.max(initial=-1) >= self.shape.items + len(self._added_ids):
-                raise DataError(f"row {ids.values.max()} is none of this bundle's; ask it for its `rows`")
+            if ids.most >= self.shape.items + len(self._added_ids):
+                raise DataError(f"row {ids.most} is none of this bundle's; ask it for its `rows`")
             return ids.values
-        found = self._index.rows(ids)
+        found = self._index.rows(ids).astype(np.intp)
         if self._added_ids:
             values = ids.tolist() if isinstance(ids, np.ndarray) else ids
             for at in np.flatnonzero(found < 0).tolist():
                 found[at] = self.added.rows.get(as_text(values[at]), -1)
         return found
 
-    def positions(self, rows: Ints) -> Ints:
+    def positions(self, rows: Places) -> Places:
         """Return the candidate position of each row, -1 for what is no candidate."""
         c, n = self.shape.candidates, self.shape.items
         if c == n and not self._added_ids:
             return rows
-        return np.where(rows < c, rows, np.where(rows < n, -1, rows - (n - c))).astype(np.int32)
+        return np.where(rows < c, rows, np.where(rows < n, -1, rows - (n - c)))
 
     def item_id(self, position: int) -> str:
         late = position - self.shape.candidates
@@ -149,10 +150,11 @@ class Catalogue:
     def history_vectors(self, rows: NDArray[Any], out: Floats | None = None) -> Floats:
         """Return the history-side vectors (n, d), in ``out`` where it is given."""
         stored, scale = self.history_rows.take(rows), self.history_scale.take(rows)[:, None]
-        vectors: Floats = np.multiply(
-            self._history.values(stored) if self._history.packed else stored, scale, out=out, dtype=np.float32
-        )
-        return vectors
+        if out is None:
+            out = np.empty((len(rows), self.shape.d), np.float32)
+        out[...] = self._history.values(stored) if self._history.packed else stored
+        out *= scale
+        return out
 
     def score(self, state: UserState, positions: NDArray[np.integer[Any]]) -> Floats:
         """Score some candidates. On the exact path each score has the same bits as in ``score_all``."""
@@ -201,7 +203,7 @@ class Catalogue:
             late[:] = self._borrowed(late, out[self.added.near], slice(None))
         return out
 
-    def best(self, state: UserState, k: int, excluded: Ints, exact: bool = True) -> tuple[NDArray[np.intp], Floats]:
+    def best(self, state: UserState, k: int, excluded: Places, exact: bool = True) -> tuple[NDArray[np.intp], Floats]:
         """Return the positions of the k best candidates, best first, and their scores; all where not ``exact``."""
         c = self.shape.candidates
         if self._heads is not None and 8 * k < c:
@@ -230,11 +232,11 @@ class Catalogue:
         # One order of operations for every caller: float32 addition and scaling are not associative.
         d = self.shape.d
         # Whole numbers on the exact path, whatever BLAS does.
-        out: Floats = block[:, :d] @ state.deep if queries is None else queries[0].sums(block)  # (n,)
+        out: Floats = block[:, :d].dot(state.deep) if queries is None else queries[0].sums(block)  # (n,)
         out *= scale[:, 0]
         out *= state.deep_scale
         if self.shape.r:
-            part = block[:, d:] @ state.interest if queries is None else queries[1].sums(block)  # (n,)
+            part = block[:, d:].dot(state.interest) if queries is None else queries[1].sums(block)  # (n,)
             part *= scale[:, 1]
             part *= state.interest_scale
             out += part

@@ -60,7 +60,7 @@ class Heads:
         self._scratch = threading.local()
 
     def best(
-        self, state: UserState, k: int, excluded: Ints, score: Callable[[Places], Floats], exact: bool = True
+        self, state: UserState, k: int, excluded: Places, score: Callable[[Places], Floats], exact: bool = True
     ) -> tuple[Places, Floats] | None:
         """Return the k best candidates, best first, and their scores; None where the bounds leave too many open.
 
@@ -139,7 +139,7 @@ class Heads:
         return out
 
 
-def _absent(values: Places, among: Ints) -> NDArray[np.bool_]:
+def _absent(values: Places, among: Places) -> NDArray[np.bool_]:
     """Mark what is not ``among`` some rising numbers."""
     if not len(among):
         return np.ones(len(values), bool)

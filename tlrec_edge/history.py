@@ -39,10 +39,11 @@ class History:
     now: float | None = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.items, Set):
-            raise DataError(f"history: expected a list of item ids, oldest first; got the set {shown(self.items)}")
-        items = as_list(self.items, "history")
-        if not isinstance(items, Rows):
+        items = self.items
+        if type(items) is not Rows:
+            if isinstance(items, Set):
+                raise DataError(f"history: expected a list of item ids, oldest first; got the set {shown(items)}")
+            items = as_list(items, "history")
             object.__setattr__(self, "items", tuple(map(as_text, items) if set(map(type, items)) - {str} else items))
         for name, convert in (("events", event_code), ("timestamps", _seconds)):
             values = getattr(self, name)
@@ -81,11 +82,11 @@ class UserState:
 
     deep: Floats
     interest: Floats
-    deep_scale: np.float32
-    interest_scale: np.float32
+    deep_scale: Floats
+    interest_scale: Floats
     wide: SparseSum
-    seen: Ints
-    """Rows of all known items of the history, rising."""
+    seen: NDArray[np.intp]
+    """Rows of all known items of the history."""
     clipped: bool = False
     """Whether the vector did not fit the bundle's scale: the stated error of the exact path does not hold then."""
 
@@ -107,6 +108,8 @@ def event_code(value: Any) -> int:
 
 def as_history(value: History | Sequence[ItemId] | Rows) -> History:
     """Take a History as it is and wrap a plain list of item ids or their rows."""
+    if type(value) is Rows:
+        return History(value)
     if isinstance(value, History):
         return value
     return History(value if isinstance(value, Set) else as_list(value, "user"))

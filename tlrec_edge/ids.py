@@ -20,6 +20,7 @@ from tlrec_edge.errors import BundleError, DataError
 
 Ints = NDArray[np.int32]
 Longs = NDArray[np.int64]
+Places = NDArray[np.intp]
 Bytes = NDArray[np.uint8]
 
 ItemId = str | int
@@ -47,15 +48,17 @@ def as_text(value: Any) -> str:
 class Rows:
     """Items by their rows in one bundle, from ``Recommender.rows``: taken wherever item ids are, without looking up.
 
-    ``values`` (n,) are int32; -1 is an unknown item. Not to be kept beyond the bundle: another one's rows differ.
+    ``values`` (n,) are row numbers; -1 is an unknown item. Not to be kept beyond the bundle: another one's rows differ.
     """
 
-    __slots__ = ("_key", "values")
+    __slots__ = ("_key", "known", "most", "values")
 
     def __init__(self, values: NDArray[np.integer[Any]]) -> None:
-        self.values: Ints = np.array(values, np.int32)
-        if self.values.ndim != 1 or self.values.min(initial=0) < -1:
+        self.values: Places = np.array(values, np.intp)  # what numpy's `take` reads without a conversion
+        least, self.most = (int(self.values.min(initial=0)), int(self.values.max(initial=-1)))
+        if self.values.ndim != 1 or least < -1:
             raise DataError(f"rows: expected a list of row numbers from -1 on, got {shown(values)}")
+        self.known = least == 0
         self.values.setflags(write=False)
         self._key = hash(self.values.tobytes())
 

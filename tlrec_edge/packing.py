@@ -67,7 +67,7 @@ class Query(NamedTuple):
 
     def sums(self, block: Floats) -> Floats:
         """Return the dot products of a table's rows with the user's vector, (n,)."""
-        sums: Floats = block[:, self.columns] @ self.vector
+        sums: Floats = block[:, self.columns].dot(self.vector)
         sums -= self.offset
         return sums
 

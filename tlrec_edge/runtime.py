@@ -26,7 +26,7 @@ from tlrec_edge.layout import ITEM_TOWER
 from tlrec_edge.states import StateBuilder
 from tlrec_edge.topk import top_k
 
-Ints = NDArray[np.int32]
+Places = NDArray[np.intp]
 Floats = NDArray[np.float32]
 Items = Sequence[ItemId] | NDArray[Any] | Rows
 """Item ids, or rows that ``Recommender.rows`` gave for them."""
@@ -134,8 +134,8 @@ class Recommender:
     def score(self, user: User, candidates: Items) -> Floats:
         """Score candidates for one user, (n,). Unknown candidates go by the ``unknown`` policy."""
         catalogue = self._open()
-        positions = self._positions(catalogue, candidates)
-        return self._score(catalogue, self._state(catalogue, user), positions)
+        positions, known = self._positions(catalogue, candidates)
+        return self._score(catalogue, self._state(catalogue, user), positions, known)
 
     @translated
     def score_pairs(self, users: Sequence[User], items: Items) -> Floats:
@@ -144,7 +144,7 @@ class Recommender:
         if len(users) != len(items):
             raise DataError(f"{len(users)} users and {len(items)} items; give one item for each user")
         catalogue = self._open()
-        positions = self._positions(catalogue, items, "items")
+        positions, known = self._positions(catalogue, items, "items")
         groups: dict[Hashable, list[int]] = {}
         for at, user in enumerate(users):
             try:
@@ -156,7 +156,7 @@ class Recommender:
         out = np.empty(len(items), np.float32)
         for places in groups.values():
             at_ = np.array(places)
-            out[at_] = self._score_user(catalogue, users[places[0]], positions[at_])
+            out[at_] = self._score_user(catalogue, users[places[0]], positions[at_], known)
         return out
 
     @translated
@@ -285,10 +285,16 @@ class Recommender:
         self._cache.put(history, version, state)
         return state
 
-    def _positions(self, catalogue: Catalogue, candidates: Items, name: str = "candidates") -> Ints:
+    def _positions(self, catalogue: Catalogue, candidates: Items, name: str = "candidates") -> tuple[Places, bool]:
+        """Return candidate positions, -1 for what is none, and whether all are candidates."""
         candidates = as_list(candidates, name)
-        positions = catalogue.positions(catalogue.rows(candidates))
-        if len(positions) and positions.min() < 0:
+        rows = catalogue.rows(candidates)
+        positions = catalogue.positions(rows)
+        if positions is rows and type(candidates) is Rows:
+            known = candidates.known
+        else:
+            known = not len(positions) or bool(positions.min() >= 0)
+        if not known:
             unknown = np.flatnonzero(positions < 0)
             if self._unknown == "error":
                 name = as_text(candidates[int(unknown[0])])
@@ -296,21 +302,21 @@ class Recommender:
                     f"item {name!r:.80} is no candidate of the bundle; leave it out or change `unknown`"
                 )
             self._counts.add(unknown_candidates=len(unknown))
-        return positions
+        return positions, known
 
-    def _score(self, catalogue: Catalogue, state: UserState, positions: Ints) -> Floats:
-        if not len(positions) or positions.min() >= 0:
+    def _score(self, catalogue: Catalogue, state: UserState, positions: Places, known: bool) -> Floats:
+        if known:
             return catalogue.score(state, positions)
-        known = positions >= 0
+        found = positions >= 0
         out = np.full(len(positions), self._unknown_score(), np.float32)
-        out[known] = catalogue.score(state, positions[known])
+        out[found] = catalogue.score(state, positions[found])
         return out
 
-    def _score_user(self, catalogue: Catalogue, user: User, positions: Ints) -> Floats:
+    def _score_user(self, catalogue: Catalogue, user: User, positions: Places, known: bool) -> Floats:
         if self._unknown == "nan" and isinstance(user, USER_ID) and not self.has_user(user):
             self._counts.add(unknown_users=1)
             return np.full(len(positions), np.nan, np.float32)
-        return self._score(catalogue, self._state(catalogue, user), positions)
+        return self._score(catalogue, self._state(catalogue, user), positions, known)
 
     def _unknown_score(self) -> float:
         return math.nan if self._unknown == "nan" else self._bundle.scoring.unknown_score
@@ -334,9 +340,11 @@ class Recommender:
         self._counts.add(unknown_users=1, fallbacks=1)
         return self._builder.popularity()
 
-    def _excluded(self, catalogue: Catalogue, state: UserState, exclude: str | Sequence[ItemId] | Rows | None) -> Ints:
+    def _excluded(
+        self, catalogue: Catalogue, state: UserState, exclude: str | Sequence[ItemId] | Rows | None
+    ) -> Places:
         if exclude is None:
-            return np.zeros(0, np.int32)
+            return np.zeros(0, np.intp)
         if isinstance(exclude, str):
             if exclude != "history":
                 raise DataError(f"exclude = {exclude!r:.60}; expected 'history', None or a list of item ids")
@@ -369,11 +377,11 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_reopen_sessions)
 
 
-def _allowed(catalogue: Catalogue, allow: Items) -> Ints:
+def _allowed(catalogue: Catalogue, allow: Items) -> Places:
     if isinstance(allow, np.ndarray) and allow.dtype == np.bool_:
         if allow.ndim != 1 or len(allow) not in (catalogue.shape.candidates, len(catalogue)):
             raise DataError(f"the mask `allow` has shape {allow.shape}; there are {len(catalogue)} candidates")
-        return np.flatnonzero(allow).astype(np.int32)
+        return np.flatnonzero(allow)
     positions = catalogue.positions(catalogue.rows(as_list(allow, "allow")))
     return np.unique(positions[positions >= 0])
 

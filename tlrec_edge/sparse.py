@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from tlrec_edge.rowwise import Scales
 
 Ints = NDArray[np.int32]
+Places = NDArray[np.intp]
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
 
@@ -63,7 +64,7 @@ NOTHING = SparseSum(np.zeros(0, np.int32), np.zeros(0, np.float64))
 
 
 def gather(
-    indptr: NDArray[np.int64], columns: NDArray[Any], values: NDArray[Any], scale: Scales | None, rows: Ints
+    indptr: NDArray[np.int64], columns: NDArray[Any], values: NDArray[Any], scale: Scales | None, rows: Places
 ) -> tuple[NDArray[Any], Doubles]:
     """Return columns and values of the entries of sparse ``rows``, row by row.
 
