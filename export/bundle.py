@@ -29,7 +29,7 @@ from tlrec_edge.data.dataset import Dataset, Ints
 from tlrec_edge.data.store import dataset_hash, split_hash
 from tlrec_edge.data.task import Task, make_tasks
 from tlrec_edge.errors import BundleError
-from tlrec_edge.heads import Fitted, fit_heads, stored_vectors
+from tlrec_edge.head_fit import Fitted, fit_heads, stored_vectors
 from tlrec_edge.ids import user_key_hash
 from tlrec_edge.layout import MANIFEST
 from tlrec_edge.packing import RowFormat
@@ -112,7 +112,7 @@ def export_bundle(
         manifest |= {"user_ids": config.with_users, "user_key": key}
         strings["users"] = _add_users(arrays, model, dataset, past, key)
     arrays |= _categories(dataset, model, strings)
-    blobs = {"encoder.onnx": encoder_graph(model)}
+    blobs = {"encoder.onnx": encoder_graph(model), **heads.blobs}
     tower = item_tower_graph(model, weighted=storage(model).plain)
     if tower is not None:
         blobs |= {

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tlrec_edge import BundleError, Recommender, heads
+from tlrec_edge import BundleError, Recommender, head_fit, scan
 from tlrec_edge.catalogue import Added
-from tlrec_edge.heads import fit_heads
+from tlrec_edge.head_fit import fit_heads
 from tlrec_edge.history import UserState
+from tlrec_edge.scan import scan_graph
 from tlrec_edge.synth import SynthConfig, synthesize
 from tlrec_edge.topk import top_k
 
@@ -50,8 +53,8 @@ def rows_read(rec: Recommender, state: UserState, k: int) -> int:
         read += len(at)
         return catalogue._own(state, at)
 
-    assert catalogue._heads is not None
-    return read if catalogue._heads.best(state, k, state.seen, score) else ITEMS
+    assert catalogue.heads is not None
+    return read if catalogue.heads.best(state, k, state.seen, score) else ITEMS
 
 
 @settings(max_examples=40, deadline=None)
@@ -119,17 +122,17 @@ def test_heads_are_left_out_where_they_do_not_pay(monkeypatch: pytest.MonkeyPatc
     items, users = rng.normal(0, 1, (3000, 40)), rng.normal(0, 1, (64, 40))
     bias = np.zeros(3000, np.float32)
     assert fit_heads(lambda start, end: items[start:end], bias, users).arrays == {}  # few items
-    monkeypatch.setattr(heads, "LEAST", 1000)
+    monkeypatch.setattr(head_fit, "LEAST", 1000)
     assert fit_heads(lambda start, end: items[start:end], bias, users).arrays == {}  # no axis says more than another
     items[:, 3:] *= 0.01
-    assert fit_heads(lambda start, end: items[start:end], bias, users).arrays["head_rows"].shape == (3000, 8)
+    assert fit_heads(lambda start, end: items[start:end], bias, users).arrays["head_columns"].shape == (8, 3072)
 
 
 def test_heads_of_another_width_are_refused(path: Path, tmp_path: Path) -> None:
     synthesize(tmp_path / "b", SynthConfig(ITEMS, dim=56, interest=8, wide=6))
-    rows = np.load(tmp_path / "b" / "head_rows.npy")
-    np.save(tmp_path / "b" / "head_rows.npy", rows[:, 1:])
-    with pytest.raises(BundleError, match=r"head_rows\.npy is not as wide as head_step\.npy"):
+    columns = np.load(tmp_path / "b" / "head_columns.npy")
+    np.save(tmp_path / "b" / "head_columns.npy", columns[1:])
+    with pytest.raises(BundleError, match=r"head_columns\.npy is not as wide as head_step\.npy"):
         Recommender.open(tmp_path / "b", verify="none")
 
 
@@ -154,10 +157,55 @@ def test_added_items_stand_beside_those_with_heads(rec: Recommender) -> None:
     assert ITEMS not in more.best(state, 10, np.append(state.seen, ITEMS).astype(np.int32))[0]
 
 
+def answers(rec: Recommender, seed: int) -> list[tuple[tuple[str, ...], list[float]]]:
+    rng = np.random.default_rng(seed)
+    rows = [rec.rows([f"SKU{row:08d}" for row in rng.integers(0, ITEMS, 30)]) for _ in range(20)]
+    return [(found.items, found.scores.tolist()) for found in (rec.recommend(history) for history in rows)]
+
+
+def test_threads_that_search_at_once_get_their_own_answers(path: Path) -> None:
+    with Recommender.open(path) as rec:
+        alone = [answers(rec, seed) for seed in range(8)]
+    with Recommender.open(path, cache=0) as rec, ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(lambda seed: answers(rec, seed), range(8))) == alone
+        assert rec.memory()["heads"] > 8 * ITEMS
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_a_child_of_a_fork_searches_too(rec: Recommender) -> None:
+    wanted = answers(rec, 3)
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if answers(rec, 3) == wanted else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_a_machine_whose_whole_numbers_saturate_scans_all_rows(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Recommender.open(path) as rec:
+        wanted = answers(rec, 1)
+    monkeypatch.setattr(scan, "ZERO", 127)  # what a sum that is off by a little looks like
+    with Recommender.open(path) as rec:
+        assert rec._catalogue.heads is not None
+        assert rec._catalogue.heads.scan(np.ones(rec._catalogue.heads.scan._columns.shape[0], np.int8)) is None
+        assert answers(rec, 1) == wanted
+
+
+def test_a_graph_of_other_heads_is_refused(path: Path, tmp_path: Path) -> None:
+    shutil.copytree(path, tmp_path / "b")
+    (tmp_path / "b" / "head_scan.onnx").write_bytes(scan_graph(8, 128))
+    with Recommender.open(tmp_path / "b", verify="none") as rec:
+        assert rec.score(["SKU00000005"], ["SKU00000009"]).shape == (1,)
+        with pytest.raises(BundleError, match=r"head_scan\.onnx does not load"):
+            rec.recommend(["SKU00000005"])
+    with pytest.raises(BundleError, match=r"head_scan\.onnx"):
+        Recommender.open(tmp_path / "b", verify="full")
+
+
 @pytest.fixture(scope="module")
 def listed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recommender]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(heads, "MANY", ITEMS - 1)
+        patch.setattr(head_fit, "MANY", ITEMS - 1)
         path = tmp_path_factory.mktemp("listed") / "bundle"
         synthesize(path, SynthConfig(ITEMS, dim=56, interest=8, wide=6))
     with Recommender.open(path, verify="full") as opened:
@@ -211,5 +259,5 @@ def test_damaged_lists_are_refused(listed: Recommender, tmp_path: Path) -> None:
     copy = tmp_path / "silent"
     shutil.copytree(listed._bundle.path, copy)
     (copy / "manifest.json").write_text(manifest.read_text("utf-8").replace('"probes"', '"problems"'), "utf-8")
-    with pytest.raises(BundleError, match="does not say how many lists to look into"):
+    with pytest.raises(BundleError, match="does not say how far to search"):
         Recommender.open(copy)

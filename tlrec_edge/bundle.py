@@ -26,6 +26,7 @@ from tlrec_edge.layout import (
     INDEXED,
     ITEM_TOWER,
     MANIFEST,
+    SCAN,
     Expected,
     ModelShape,
     Scoring,
@@ -68,7 +69,11 @@ class Bundle:
             except OSError as error:
                 raise BundleError(f"{root / name} cannot be read ({error.strerror}); {REMEDY}") from error
         expected = expected_arrays(shape) | expected_optional(shape, files)
-        graphs = [ENCODER, *([FEATURES] if ITEM_TOWER in files else [])]
+        graphs = [
+            ENCODER,
+            *([FEATURES] if ITEM_TOWER in files else []),
+            *([SCAN] if "head_columns.npy" in files else []),
+        ]
         for name in (*expected, *graphs):
             if name not in files:
                 raise BundleError(f"{root / name} is not listed in {MANIFEST}; {REMEDY}")
@@ -89,14 +94,15 @@ class Bundle:
             raise BundleError(f"{self.path / name}.npy is not part of this bundle; export it with that part") from None
 
     @property
-    def probes(self) -> int:
-        """How many lists of heads an inexact search looks into; 0 where there are no lists."""
+    def search(self) -> tuple[int, int]:
+        """How many lists of heads an inexact search looks into, 0 where there are none, and at how many heads."""
         if not self.has("list_order.npy"):
-            return 0
-        found = (self.manifest.get("index") or {}).get("probes")
-        if not isinstance(found, int) or found < 1:
-            raise BundleError(f"{self.path / MANIFEST} does not say how many lists to look into (index); {REMEDY}")
-        return found
+            return 0, 0
+        index = self.manifest.get("index") or {}
+        probes, depth = index.get("probes"), index.get("depth")
+        if not (isinstance(probes, int) and isinstance(depth, int) and probes > 0 and depth > 0):
+            raise BundleError(f"{self.path / MANIFEST} does not say how far to search (index); {REMEDY}")
+        return probes, depth
 
     @property
     def nbytes(self) -> int:

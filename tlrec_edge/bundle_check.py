@@ -39,11 +39,12 @@ def check_lengths(path: Path, shape: ModelShape, arrays: Arrays) -> None:
         table = arrays.get(TEXT_TABLE)
         if table is None or table.shape[1] != arrays[CANDIDATE_TEXT].shape[1]:
             raise BundleError(f"{path / CANDIDATE_TEXT} is not as wide as {TEXT_TABLE}; {REMEDY}")
-    if "head_rows.npy" in arrays and not 3 <= arrays["head_rows.npy"].shape[1] == arrays["head_step.npy"].shape[1]:
-        raise BundleError(f"{path / 'head_rows.npy'} is not as wide as head_step.npy; {REMEDY}")
+    heads = arrays.get("head_columns.npy")
+    if heads is not None and not 3 <= len(heads) == arrays["head_step.npy"].shape[1]:
+        raise BundleError(f"{path / 'head_columns.npy'} is not as wide as head_step.npy; {REMEDY}")
     if "list_order.npy" in arrays:
-        starts, heads = arrays["list_starts.npy"], arrays.get("head_rows.npy")
-        size = (len(starts) - 1, -1 if heads is None else heads.shape[1])
+        starts = arrays["list_starts.npy"]
+        size = (len(starts) - 1, -1 if heads is None else len(heads))
         if arrays["list_centres.npy"].shape != size or not size[0] or starts[0] or starts[-1] != shape.candidates:
             raise BundleError(f"{path / 'list_starts.npy'} does not fit its heads and centres; {REMEDY}")
     for name in _indexes(arrays):

@@ -19,7 +19,7 @@ def _refuse_absurd(out: NDArray[np.float32], graph: str, name: str) -> None:
         raise BundleError(f"{graph} gives NaN or absurd values for '{name}'; export the bundle again")
 
 
-def _does_not_run(graph: str, error: Exception) -> BundleError:
+def does_not_run(graph: str, error: Exception) -> BundleError:
     return BundleError(f"{graph} does not run: {str(error).splitlines()[0]:.300}; export the bundle again")
 
 
@@ -46,7 +46,7 @@ class Bound:
         try:
             self._session.run_with_iobinding(self._binding)
         except Exception as error:  # as in Graph
-            raise _does_not_run(self._names[0], error) from error
+            raise does_not_run(self._names[0], error) from error
         _refuse_absurd(self._out, *self._names)
         return self._out
 
@@ -56,7 +56,7 @@ class Graph:
 
     def __init__(self, blob: bytes, name: str, outputs: Sequence[str], threads: int = 1) -> None:
         self._blob, self._name, self._outputs, self._threads = blob, name, list(outputs), threads
-        self.session = self._load()
+        self.session = load_session(self._blob, self._name, self._threads)
         try:
             self.inputs: dict[str, list[Any]] = {node.name: node.shape for node in self.session.get_inputs()}
             missing = set(outputs) - {node.name for node in self.session.get_outputs() if node.type == "tensor(float)"}
@@ -67,14 +67,14 @@ class Graph:
 
     def reload(self) -> None:
         """Make a new session: one that was made before a fork must not be used after it."""
-        self.session = self._load()
+        self.session = load_session(self._blob, self._name, self._threads)
 
     def run(self, feed: Mapping[str, NDArray[Any]], shape: tuple[int, int]) -> list[NDArray[np.float32]]:
         """Return the outputs, each of ``shape``. Raises BundleError for other shapes and for NaN or absurd values."""
         try:
             found: list[NDArray[np.float32]] = self.session.run(self._outputs, feed)
         except Exception as error:  # as in _load
-            raise _does_not_run(self._name, error) from error
+            raise does_not_run(self._name, error) from error
         for name, out in zip(self._outputs, found, strict=True):
             if out.shape != shape:
                 raise BundleError(f"{self._name} gives '{name}' of shape {out.shape}, expected {shape}; export again")
@@ -100,21 +100,24 @@ class Graph:
             if not fits:
                 raise BundleError(f"{self._name} takes '{name}' of shape {found}, expected {list(want)}; export again")
 
-    def _load(self) -> Any:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = self._threads
-        options.inter_op_num_threads = 1
-        options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-        # Spinning workers of an idle server take the core from the request that needs it.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.add_session_config_entry("session.inter_op.allow_spinning", "0")
-        options.log_severity_level = 3
-        try:
-            # Without the fallback, which prints what went wrong and tries the same provider again.
-            return onnxruntime.InferenceSession(
-                self._blob, options, providers=["CPUExecutionProvider"], enable_fallback=0
-            )
-        except Exception as error:  # onnxruntime's own errors share no base class
-            reason = str(error).splitlines()[0]
-            version = onnxruntime.__version__
-            raise BundleError(f"{self._name} does not load in onnxruntime {version}: {reason:.300}") from error
+
+def load_session(blob: bytes, name: str, threads: int = 1, external: Mapping[str, NDArray[Any]] | None = None) -> Any:
+    """Return a session of a graph that never spins; ``external`` are its constants elsewhere. Raises BundleError."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    # Spinning workers of an idle server take the core from the request that needs it.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    options.log_severity_level = 3
+    try:
+        if external:
+            values = [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in external.values()]
+            options.add_external_initializers(list(external), values)
+        # Without the fallback, which prints what went wrong and tries the same provider again.
+        return onnxruntime.InferenceSession(blob, options, providers=["CPUExecutionProvider"], enable_fallback=0)
+    except Exception as error:  # onnxruntime's own errors share no base class
+        reason = str(error).splitlines()[0]
+        version = onnxruntime.__version__
+        raise BundleError(f"{name} does not load in onnxruntime {version}: {reason:.300}") from error

@@ -55,7 +55,7 @@ class Recommender:
         self._bundle, self._unknown, self._threads = bundle, unknown, threads
         self._widths = bundle.shape.d, bundle.shape.r
         self._builder = StateBuilder(bundle, threads, exact)
-        self._catalogue = Catalogue(bundle, bundle.index("item_ids"))
+        self._catalogue = Catalogue(bundle, bundle.index("item_ids"), threads)
         self._users: IdIndex | None = bundle.index("users") if bundle.has("user_rows.npy") else None
         self._cold: ColdItems | None = None
         self._cache = StateCache(cache, bundle.shape.max_history)
@@ -239,8 +239,9 @@ class Recommender:
 
     def memory(self) -> dict[str, int]:
         """Return bytes: ``mapped`` are the bundle's tables, which all processes on the machine share and the system may
-        drop; the others are this recommender's own, ``states`` cached, ``ids`` looked up of late, ``items`` added. The
-        process's ``private_bytes`` and ``shared_bytes`` stand beside them where the system tells.
+        drop; the others are this recommender's own: ``states`` cached, ``ids`` looked up of late, ``items`` added, and
+        ``heads`` packed with a thread's products, once a catalogue was searched as a whole. The process's
+        ``private_bytes`` and ``shared_bytes`` stand beside them where the system tells.
         """
         catalogue = self._open()
         return {
@@ -248,6 +249,7 @@ class Recommender:
             "states": self._cache.nbytes,
             "ids": catalogue.hot_bytes,
             "items": catalogue.added.nbytes,
+            "heads": 0 if catalogue.heads is None else catalogue.heads.scan.nbytes,
         } | process_memory()
 
     def _open(self) -> Catalogue:
@@ -263,6 +265,8 @@ class Recommender:
 
     def _check_graphs(self) -> None:
         self._builder.check()
+        if self._catalogue.heads is not None:
+            self._catalogue.heads.scan.check()
         if self._bundle.has(ITEM_TOWER):
             self._cold_items().check()
 
@@ -363,6 +367,8 @@ class Recommender:
             self._builder.encoder.reload()
         if self._cold is not None:
             self._cold.tower.reload()
+        if self._catalogue is not None and self._catalogue.heads is not None:
+            self._catalogue.heads.scan.reload()
 
 
 _alive: weakref.WeakSet[Recommender] = weakref.WeakSet()

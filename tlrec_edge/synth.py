@@ -18,7 +18,7 @@ from tlrec_edge.bundle import Bundle
 from tlrec_edge.bundle_writer import BundleWriter
 from tlrec_edge.errors import MissingExtraError
 from tlrec_edge.graph import Graph
-from tlrec_edge.heads import fit_heads, stored_vectors
+from tlrec_edge.head_fit import fit_heads, stored_vectors
 from tlrec_edge.layout import ENCODER, PLAIN, WIDE_KINDS, ModelShape, Storage, column_dtype
 from tlrec_edge.packing import KINDS
 from tlrec_edge.rowwise import exact_limit, quantize_sparse
@@ -231,6 +231,8 @@ def _write_heads(writer: BundleWriter, config: SynthConfig, shape: ModelShape, e
     found = fit_heads(vectors_of, read("candidate_bias"), users)
     for name, array in found.arrays.items():
         writer.array(name, array)
+    for name, blob in found.blobs.items():
+        writer.blob(name, blob)
     writer.update({"index": dict(found.card)})
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -14,18 +17,22 @@ def top_k(scores: Scores, k: int) -> NDArray[np.intp]:
 
     Positions that score -inf are left out, so fewer than k may come back.
     """
-    kept = np.flatnonzero(scores >= _lower_bound(scores, k))
+    kept = np.flatnonzero(scores >= lower_bound(scores, k))
     values = scores[kept]
     kept, values = kept[values > -np.inf], values[values > -np.inf]
     return kept[np.argsort(-values, kind="stable")[:k]]
 
 
-def _lower_bound(scores: Scores, k: int) -> np.float32:
-    """Return a value that at least k scores reach: the k-th largest block maximum, or the k-th score itself."""
-    blocks = len(scores) // _BLOCK
+def lower_bound(scores: NDArray[Any], k: int, maxima: NDArray[Any] | None = None) -> float:
+    """Return a value that at least k scores reach: the k-th largest block maximum, or the k-th score itself.
+
+    ``maxima`` of blocks, where they are known.
+    """
+    blocks = len(scores) // _BLOCK if maxima is None else len(maxima)
     if k >= len(scores):
-        return np.float32(-np.inf)
+        return -math.inf
     if k >= blocks:
-        return np.float32(np.partition(scores, len(scores) - k)[len(scores) - k])
-    maxima = scores[: blocks * _BLOCK].reshape(blocks, _BLOCK).max(axis=1)  # (blocks,)
-    return np.float32(np.partition(maxima, blocks - k)[blocks - k])
+        return float(np.partition(scores, len(scores) - k)[len(scores) - k])
+    if maxima is None:
+        maxima = scores[: blocks * _BLOCK].reshape(blocks, _BLOCK).max(axis=1)  # (blocks,)
+    return float(np.partition(maxima, blocks - k)[blocks - k])

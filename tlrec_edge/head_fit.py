@@ -1,0 +1,177 @@
+"""Fit the heads of a catalogue (see ``heads``): which turn, how wide, and in lists where items are many."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tlrec_edge.layout import BLOCK, SCAN
+from tlrec_edge.lists import LONGEST, make_lists
+from tlrec_edge.packing import RowFormat
+from tlrec_edge.scan import ZERO, scan_graph
+
+Floats = NDArray[np.float32]
+Doubles = NDArray[np.float64]
+Places = NDArray[np.intp]
+Vectors = Callable[[int, int], Doubles]
+"""The item vectors of candidates start..end-1, (n, D)."""
+
+LEAST = 20_000
+"""Candidates from which on heads are worth their bytes."""
+WIDTHS = (6, 14, 22, 30)
+"""How many turned coordinates a head may have; with bias and the norm of the rest, a multiple of eight bytes."""
+MANY = 200_000
+"""Candidates beyond which heads are kept in lists, so that a search may look into the likeliest alone."""
+_CHUNK = 1 << 15
+_SAMPLE, _K = 64, 10
+_WHOLE, _FULL = 1500, 4
+"""What scoring a whole row costs, in head entries read, and what an entry of a full scan does."""
+_TOP = 127
+
+
+def stored_vectors(form: RowFormat, rows: NDArray[Any], scale: NDArray[Any]) -> Vectors:
+    """Return what reads the item vectors off the arrays of a bundle."""
+
+    def read(start: int, end: int) -> Doubles:
+        at = slice(start, end)
+        return np.concatenate([form.values(rows[at], i) * scale[at, i, None].astype(np.float64) for i in (0, 1)], 1)
+
+    return read
+
+
+class Fitted(NamedTuple):
+    """The arrays of the heads, none where none pay, and the manifest's entry ``index``: lists, probes and recall."""
+
+    arrays: Mapping[str, NDArray[Any]]
+    card: Mapping[str, Any]
+
+    @property
+    def blobs(self) -> dict[str, bytes]:
+        """The graph that scans them."""
+        return {SCAN: scan_graph(*self.arrays["head_columns"].shape)} if self.arrays else {}
+
+
+def fit_heads(vectors: Vectors, bias: Floats, users: Doubles) -> Fitted:
+    """Return the heads that make a top-10 cheapest for the user vectors (u, D), in lists where items are MANY."""
+    count, d = len(bias), users.shape[1]
+    if count < LEAST or not len(users) or d <= WIDTHS[0]:
+        return Fitted({}, {})
+    # Users the turn was fitted to are too easy: the width is chosen on others.
+    sample, rest = np.split(users, [min(_SAMPLE, max(1, len(users) // 4))])
+    into, turn, mean, reach = _turns(vectors, count, rest if len(rest) else sample)
+    widths = [h for h in WIDTHS if h < d]
+    open_ = _left_open(vectors, bias, sample, (into, mean), sample @ turn.T, widths)
+    price, h = min((h + 2 + _WHOLE * share, h) for h, share in zip(widths, open_, strict=True))
+    if price > _FULL * d / 2:
+        return Fitted({}, {})
+    rows, scale = _heads(vectors, bias, into, mean, h)
+    limits = np.array([reach, float(np.abs(bias).max())])
+    arrays: dict[str, NDArray[Any]] = {
+        "head_columns": _columns(rows),
+        "head_turn": turn,
+        "head_mean": mean,
+        "head_step": scale,
+        "head_reach": limits,
+    }
+    if count <= MANY:
+        return Fitted(arrays, {})
+    turned = sample @ turn.T
+    factors = [turned[:, :h], np.ones((len(sample), 1)), np.linalg.norm(turned[:, h:], axis=1, keepdims=True)]
+    lists = make_lists(rows, scale[0], np.concatenate(factors, 1) * scale[0], _best_of(vectors, bias, sample))
+    arrays |= lists.arrays
+    arrays["head_columns"] = _columns(rows[lists.arrays["list_order"]])
+    return Fitted(arrays, lists.card)
+
+
+def _columns(rows: NDArray[np.int8]) -> NDArray[np.uint8]:
+    """Return heads (C, width) as a scan reads them: by column, unsigned, the last one repeated to whole blocks."""
+    columns = np.empty((rows.shape[1], -(-len(rows) // BLOCK) * BLOCK), np.uint8)
+    np.add(rows.T, ZERO, out=columns[:, : len(rows)], casting="unsafe", dtype=np.int16)
+    columns[:, len(rows) :] = columns[:, len(rows) - 1 : len(rows)]
+    return columns
+
+
+def _chunks(vectors: Vectors, count: int) -> Any:
+    for start in range(0, count, _CHUNK):
+        end = min(count, start + _CHUNK)
+        yield slice(start, end), vectors(start, end)
+
+
+def _turns(vectors: Vectors, count: int, users: Doubles) -> tuple[Doubles, Doubles, Doubles, float]:
+    """Return what turns items (D, D), z @ into, and users, turn @ x; the mean turned item; the longest item vector.
+
+    Coordinates are the main axes of the items as the users see them, who may also look elsewhere a little: a tenth of
+    the mean was best from 96 users to 512.
+    """
+    d = users.shape[1]
+    moment = users.T @ users / len(users)
+    value, axes = np.linalg.eigh(moment + 0.1 * max(np.trace(moment) / d, 1e-30) * np.eye(d))
+    root = axes * np.sqrt(value)
+    total, square, reach = np.zeros(d), np.zeros((d, d)), 0.0
+    for _, part in _chunks(vectors, count):
+        seen = part @ root
+        total += seen.sum(0)
+        square += seen.T @ seen
+        reach = max(reach, float(np.sqrt((part**2).sum(1).max())))
+    mean = total / count
+    _, main = np.linalg.eigh(square / count - np.outer(mean, mean))
+    main = main[:, ::-1]
+    return root @ main, main.T @ (axes / np.sqrt(value)).T, mean @ main, reach
+
+
+def _left_open(
+    vectors: Vectors, bias: Floats, users: Doubles, into: tuple[Doubles, Doubles], turned: Doubles, widths: list[int]
+) -> Doubles:
+    """Return the share of candidates whose bound reaches the users' tenth best score, for each width."""
+    best = np.full((len(users), _K), -np.inf)
+    for at, part in _chunks(vectors, len(bias)):
+        scores = np.concatenate([best, users @ part.T + bias[at]], 1)
+        best = -np.partition(-scores, _K - 1, 1)[:, :_K]
+    least = best.min(1, keepdims=True)
+    found = np.zeros(len(widths))
+    turn, mean = into
+    for at, part in _chunks(vectors, len(bias)):
+        seen = part @ turn - mean
+        for i, h in enumerate(widths):
+            bound = turned[:, :h] @ seen[:, :h].T + (turned @ mean)[:, None] + bias[at]
+            bound += np.linalg.norm(turned[:, h:], axis=1)[:, None] * np.linalg.norm(seen[:, h:], axis=1)
+            found[i] += (bound >= least).sum()
+    return found / (len(users) * len(bias))
+
+
+def _best_of(vectors: Vectors, bias: Floats, users: Doubles) -> Places:
+    """Return each user's LONGEST best candidates, best first, (u, LONGEST)."""
+    best = np.full((len(users), LONGEST), -np.inf)
+    names = np.zeros((len(users), LONGEST), np.intp)
+    for at, part in _chunks(vectors, len(bias)):
+        scores = np.concatenate([best, users @ part.T + bias[at]], 1)
+        found = np.concatenate([names, np.broadcast_to(np.arange(at.start, at.stop), (len(users), len(part)))], 1)
+        top = np.argpartition(-scores, LONGEST - 1, 1)[:, :LONGEST]
+        best, names = np.take_along_axis(scores, top, 1), np.take_along_axis(found, top, 1)
+    order = np.argsort(-best, 1)
+    return np.take_along_axis(names, order, 1)
+
+
+def _heads(vectors: Vectors, bias: Floats, into: Doubles, mean: Doubles, h: int) -> tuple[NDArray[np.int8], Doubles]:
+    """Return the heads (C, h + 2) and step and offset of each of their columns (2, h + 2)."""
+    low, high = np.full(h + 2, np.inf), np.full(h + 2, -np.inf)
+
+    def values(at: slice, part: Doubles) -> Doubles:
+        seen = part @ into - mean
+        rest = np.linalg.norm(seen[:, h:], axis=1)
+        return np.concatenate([seen[:, :h], bias[at, None].astype(np.float64), rest[:, None]], 1)
+
+    for at, part in _chunks(vectors, len(bias)):
+        found = values(at, part)
+        low, high = np.minimum(low, found.min(0)), np.maximum(high, found.max(0))
+    step = np.maximum((high - low) / (2 * _TOP), 1e-30)
+    offset = (high + low) / 2
+    rows = np.empty((len(bias), h + 2), np.int8)
+    for at, part in _chunks(vectors, len(bias)):
+        entries = (values(at, part) - offset) / step
+        entries[:, -1] = np.ceil(entries[:, -1])
+        rows[at] = np.clip(np.rint(entries), -_TOP, _TOP)
+    return rows, np.stack([step, offset])
