@@ -19,7 +19,7 @@ from tlrec_edge.bundle import Bundle
 from tlrec_edge.errors import DataError
 from tlrec_edge.heads import Heads
 from tlrec_edge.history import UserState
-from tlrec_edge.ids import IdIndex, ItemId, Rows, as_text
+from tlrec_edge.ids import IdIndex, ItemId, Rows, StringTable, as_text
 from tlrec_edge.layout import CANDIDATE_TEXT
 from tlrec_edge.lists import LONGEST
 from tlrec_edge.packing import Query
@@ -142,13 +142,19 @@ class Catalogue:
             return rows
         return np.where(rows < c, rows, np.where(rows < n, -1, rows - (n - c)))
 
-    def item_id(self, position: int) -> str:
-        late = position - self.shape.candidates
-        return self._ids[position] if late < 0 else self._added_ids[late]
+    def item_ids(self, positions: Places) -> list[str]:
+        """Return the ids of candidates."""
+        return self._texts(self._ids, self._added_ids, positions)
 
-    def name(self, position: int) -> str:
-        late = position - self.shape.candidates
-        return self._names[position] if late < 0 else self.added.names[late]
+    def names(self, positions: Places) -> list[str]:
+        """Return the names of candidates: their ids, where the bundle has none."""
+        return self._texts(self._names, self.added.names, positions)
+
+    def _texts(self, base: StringTable, added: Sequence[str], positions: Places) -> list[str]:
+        c = self.shape.candidates
+        if not added:
+            return base.take(positions)
+        return [base[at] if at < c else added[at - c] for at in positions.tolist()]
 
     def history_vectors(self, rows: NDArray[Any], out: Floats | None = None) -> Floats:
         """Return the history-side vectors (n, d), in ``out`` where it is given."""

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from tlrec_edge.bundle import Bundle
 from tlrec_edge.history import UserState
-from tlrec_edge.layout import SCAN
+from tlrec_edge.layout import BLOCK, SCAN
 from tlrec_edge.scan import ZERO, Scan
 from tlrec_edge.topk import lower_bound
 
@@ -29,7 +29,9 @@ Places = NDArray[np.intp]
 
 _NONE = np.zeros(0, np.intp)
 _TOP = 127
-_MOST = 2**30
+_MOST = 2.0**30
+_FEW = 4
+"""Where more than this part of all candidates is left open, a full scan is no slower."""
 _ROUNDING = 8e-6
 """Share of the largest possible score that float32 arithmetic may be off by; dozens of times what it is."""
 
@@ -51,7 +53,10 @@ class Heads:
         self._count = bundle.shape.candidates
         self._turn, self._mean = array("head_turn"), array("head_mean")
         self._step, self._offset = array("head_step")
-        self._reach = array("head_reach")
+        self._reach: list[float] = array("head_reach").tolist()
+        self._ones = np.ones(len(self._step))
+        self._half = np.full(len(self._step), 0.5 + _ROUNDING * _TOP)  # rounding moved an entry by half a step at most
+        self._half[-1] -= 0.5  # and never down
         self.scan = Scan(bundle.read(SCAN), str(bundle.path / SCAN), self._columns, threads)
         self._probes, self._depth = bundle.search
         self.listed = self._probes > 0
@@ -70,23 +75,27 @@ class Heads:
         query = self._query(state)
         if (found := self.scan(query.entries)) is None:
             return None
-        products, maxima = found[0][: self._count], found[1]
-        enough = lower_bound(products, 2 * k + 32 + len(excluded), maxima)
-        slack, lifted = query.slack, _NONE
-        if len(state.wide):
+        products, maxima = found
+        slack, raised, skip = query.slack, *_raised(state, excluded)
+        totals = np.full(len(raised), _MOST)
+        if len(raised):
             columns, lifts = state.wide.summed
-            slack += _ROUNDING * float(np.abs(lifts).max())
-            if self._order is None:
-                products[columns] += np.ceil(np.clip(lifts / query.step, -_MOST, _MOST)).astype(np.int32)
-            else:
-                lifted = columns[lifts > 0]
-        ranking = _Ranking(score, excluded, lifted)
-        first = ranking.scores(self._candidates((products >= enough).nonzero()[0]))[1]
-        if not k <= len(first) <= self._count // 4:
+            slack += _ROUNDING * float(lifts.max())
+            if self._order is None:  # in lists, where the head of what is raised stands is not known
+                lift = lifts.take(columns.searchsorted(raised)) / query.step
+                totals = products.take(raised) + np.ceil(np.minimum(lift, _MOST))
+
+        def reaching(least: int) -> Places:
+            at = self._candidates(_reaching(products, maxima, least, self._count))
+            return np.concatenate([at[_absent(at, skip)], raised[totals >= least]])
+
+        wanted = 2 * k + 32 + len(excluded)
+        first = score(reaching(_whole(lower_bound(products[: self._count], wanted, maxima))))
+        if not k <= len(first) <= self._count // _FEW:
             return None
         least = float(np.partition(first, len(first) - k)[len(first) - k])
-        left = (products >= math.floor(min((least - slack) / query.step, _MOST / 2))).nonzero()[0]
-        return ranking.best(self._candidates(left), k) if len(left) <= self._count // 4 else None
+        left = reaching(_whole((least - slack) / query.step))
+        return _best(left, score(left), k) if len(left) <= self._count // _FEW else None
 
     def likely(
         self, state: UserState, k: int, excluded: Places, score: Callable[[Places], Floats]
@@ -99,30 +108,32 @@ class Heads:
         query[-1] = 0  # the norm of the rest bounds a score, but does not tell which is higher
         places, products = self._probed(query)
         enough = lower_bound(products, max(self._depth, k) + len(excluded))
-        lifted = _NONE
-        if len(state.wide):
-            columns, lifts = state.wide.summed
-            lifted = columns[lifts > 0]
-        return _Ranking(score, excluded, lifted).best(self._candidates(places[products >= enough]), k)
+        raised, skip = _raised(state, excluded)
+        at = self._candidates(places[products >= enough])
+        found = np.concatenate([at[_absent(at, skip)], raised])
+        return _best(found, score(found), k)
 
     def _candidates(self, places: Places) -> Places:
         return places if self._order is None else self._order.take(places).astype(np.intp)
 
     def _query(self, state: UserState) -> _Query:
-        user = np.concatenate([state.deep * float(state.deep_scale), state.interest * float(state.interest_scale)])
-        turned = self._turn @ user
+        user = state.deep * float(state.deep_scale)
+        if len(state.interest):
+            user = np.concatenate([user, state.interest * float(state.interest_scale)])
+        turned = self._turn.dot(user)
         h = len(self._step) - 2
-        rest = math.sqrt(turned[h:].dot(turned[h:]))
-        factor = np.concatenate([turned[:h], [1.0, rest]])
+        factor = np.empty(h + 2)
+        factor[:h], factor[h] = turned[:h], 1.0
+        factor[-1] = math.sqrt(turned[h:].dot(turned[h:]))
         exact = factor * self._step
         size = np.abs(exact)
-        step = max(float(size.max()) / _TOP, 1e-30)
+        step = max(float(size[size.argmax()]) / _TOP, 1e-30)
         entries = np.rint(exact / step)
-        slack = float(turned @ self._mean + factor @ self._offset + size[:-1].sum() / 2)
-        slack += _TOP * float(np.abs(exact - entries * step).sum())
-        slack += _ROUNDING * (_TOP * float(size.sum()) + abs(slack))
-        slack += _ROUNDING * (math.sqrt(user.dot(user)) * float(self._reach[0]) + float(self._reach[1]))
-        return _Query(entries.astype(np.int8), step, slack)
+        # What heads leave out, and what rounding them, the query and float32 scores may hide.
+        slack = float(turned.dot(self._mean) + factor.dot(self._offset))
+        hidden = size.dot(self._half) + _TOP * np.abs(exact - entries * step).dot(self._ones)
+        hidden += _ROUNDING * (abs(slack) + math.sqrt(user.dot(user)) * self._reach[0] + self._reach[1])
+        return _Query(entries.astype(np.int8), step, slack + float(hidden))
 
     def _probed(self, query: NDArray[np.int8]) -> tuple[Places, Floats]:
         """Return the places of the heads in the likeliest lists, and their products with the query."""
@@ -140,32 +151,36 @@ class Heads:
         return places, products
 
 
-class _Ranking:
-    """Whole scores of some candidates and of all that are lifted: where their heads stand in lists is not known."""
+def _raised(state: UserState, excluded: Places) -> tuple[Places, Places]:
+    """Return what item-item weights lift, without the excluded, and both, rising: what heads need not tell of."""
+    skip = np.sort(excluded)
+    if not len(state.wide):
+        return _NONE, skip
+    columns, lifts = state.wide.summed
+    raised = columns[lifts > 0]
+    return raised[_absent(raised, skip)], np.sort(np.concatenate([skip, raised]))
 
-    def __init__(self, score: Callable[[Places], Floats], excluded: Places, lifted: Places) -> None:
-        self._score, self._skip = score, np.sort(excluded)
-        self._lifted = lifted
-        if len(lifted):
-            self._lifted = lifted[_absent(lifted, self._skip)]
-            self._skip = np.sort(np.concatenate([self._skip, lifted]))
-            self._lifts = score(self._lifted)
 
-    def scores(self, candidates: Places) -> tuple[Places, Floats]:
-        """Return the candidates that are not excluded, with those that are lifted, and their scores."""
-        kept = candidates[_absent(candidates, self._skip)]
-        if not len(self._lifted):
-            return kept, self._score(kept)
-        return np.concatenate([kept, self._lifted]), np.concatenate([self._score(kept), self._lifts])
+def _whole(least: float) -> int:
+    """Round down, within what products are compared with."""
+    return math.floor(max(-_MOST, min(least, _MOST)))
 
-    def best(self, candidates: Places, k: int) -> tuple[Places, Floats]:
-        """Return the k best of them, best first, the lower row first among equals, and their scores."""
-        kept, scores = self.scores(candidates)
-        if len(kept) > k:
-            found = (scores >= np.partition(scores, len(scores) - k)[len(scores) - k]).nonzero()[0]
-            kept, scores = kept[found], scores[found]
-        order = np.lexsort((kept, -scores))[:k]
-        return kept[order], scores[order]
+
+def _reaching(products: Ints, maxima: Ints, least: int, count: int) -> Places:
+    """Return the places, of the first ``count``, whose product is at least ``least``, rising."""
+    blocks = (maxima >= least).nonzero()[0]
+    at = (products.reshape(-1, BLOCK).take(blocks, axis=0).ravel() >= least).nonzero()[0]
+    places: Places = (blocks * BLOCK).take(at // BLOCK) + at % BLOCK
+    return places[: places.searchsorted(count)]
+
+
+def _best(candidates: Places, scores: Floats, k: int) -> tuple[Places, Floats]:
+    """Return the k best candidates, best first, the lower row first among equals, and their scores."""
+    if len(scores) > k:
+        found = (scores >= np.partition(scores, len(scores) - k)[len(scores) - k]).nonzero()[0]
+        candidates, scores = candidates[found], scores[found]
+    order = np.lexsort((candidates, -scores))[:k]
+    return candidates[order], scores[order]
 
 
 def _absent(values: Places, among: Places) -> NDArray[np.bool_]:

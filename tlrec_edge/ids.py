@@ -174,9 +174,17 @@ class StringTable:
         except UnicodeDecodeError as error:
             raise BundleError(f"{self._name}: row {row} is not UTF-8: altered; export the bundle again") from error
 
-    def take(self, rows: Iterable[int]) -> list[str]:
-        """Return the strings of many rows."""
-        return [self[row] for row in rows]
+    def take(self, rows: Sequence[int] | NDArray[np.integer[Any]]) -> list[str]:
+        """Return the strings of many rows. Raises IndexError for one that is not there."""
+        at = np.asarray(rows, np.intp)
+        if at.min(initial=0) < 0:
+            raise IndexError(f"row {at.min()}")
+        view, ends = self._data.data, self._offsets.take(at + 1)  # which raises where a row is too high
+        try:
+            spans = zip(self._offsets.take(at).tolist(), ends.tolist(), strict=True)
+            return [str(view[start:end], "utf-8", "surrogatepass") for start, end in spans]
+        except UnicodeDecodeError as error:
+            raise BundleError(f"{self._name}: a row is not UTF-8: altered; export the bundle again") from error
 
 
 class IdIndex:

@@ -6,7 +6,7 @@ import math
 import os
 import threading
 import weakref
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
@@ -392,7 +392,5 @@ def _allowed(catalogue: Catalogue, allow: Items) -> Places:
     return np.unique(positions[positions >= 0])
 
 
-def _recommendations(catalogue: Catalogue, positions: Iterable[int], scores: Floats) -> Recommendations:
-    places = [int(position) for position in positions]
-    items = tuple(catalogue.item_id(place) for place in places)
-    return Recommendations(items, scores, tuple(catalogue.name(place) for place in places))
+def _recommendations(catalogue: Catalogue, positions: Places, scores: Floats) -> Recommendations:
+    return Recommendations(tuple(catalogue.item_ids(positions)), scores, tuple(catalogue.names(positions)))
