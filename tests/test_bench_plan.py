@@ -22,8 +22,8 @@ STRETCH = ((0.1, 1.5), (0.5, 2.5), (0.7, 4.0))
 
 
 def size(items: int, **changes: Any) -> Size:
-    figures = {"top_k_us": 100 + 0.02 * items, "busy_us": 50 + 0.01 * items, "bundle_bytes": 1e4 + 350.0 * items}
-    made = Size(items, 64, "cpu", 2, False, figures | {"memory_bytes": 1e8 + 400.0 * items}, STRETCH)
+    figures = {"top_k_us": 100 + 20 * items**0.5, "busy_us": 50 + 10 * items**0.5, "bundle_bytes": 1e4 + 350.0 * items}
+    made = Size(items, 64, True, "cpu", 2, False, figures | {"memory_bytes": 1e8 + 400.0 * items}, STRETCH)
     return replace(made, **changes)
 
 
@@ -43,10 +43,10 @@ def test_what_is_a_line_is_told_exactly() -> None:
 
 
 def test_the_error_is_that_of_the_size_not_seen() -> None:
-    largest = size(400_000, figures=size(400_000).figures | {"busy_us": 5000.0, "top_k_us": 10_000.0})
+    largest = size(400_000, figures=size(400_000).figures | {"busy_us": 8000.0, "top_k_us": 10_000.0})
     plan = make_plan(WANTED, [*SIZES[:2], largest])
-    assert plan.errors["busy_us"] == pytest.approx(4050 / 5000 - 1)
-    assert plan.errors["top_k_us"] == pytest.approx(8100 / 10_000 - 1)
+    assert plan.errors["busy_us"] == pytest.approx((50 + 10 * 400_000**0.5) / 8000 - 1)
+    assert plan.errors["top_k_us"] == pytest.approx((100 + 20 * 400_000**0.5) / 10_000 - 1)
     assert plan.machines_with_error > plan.machines
 
 
@@ -58,6 +58,8 @@ def test_the_error_is_that_of_the_size_not_seen() -> None:
         (WANTED, [*SIZES[:2], size(400_000, workers=4)], "different numbers of processes"),
         (replace(WANTED, dim=32), SIZES, "asked for 32"),
         (replace(WANTED, items=4_000_001), SIZES, "at most 4,000,000"),
+        (replace(WANTED, items=200_000), SIZES, r"as a whole.*synth --lists-beyond 200000"),
+        (WANTED, [replace(size, listed=False) for size in SIZES], r"list by list.*synth --lists-beyond 0"),
         (replace(WANTED, p99_us=20_000), SIZES, "more machines do not bring it"),
         (WANTED, [*SIZES[:2], size(400_000, stretch=())], "quieter"),
     ],

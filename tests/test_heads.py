@@ -204,10 +204,8 @@ def test_a_graph_of_other_heads_is_refused(path: Path, tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def listed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recommender]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(head_fit, "MANY", ITEMS - 1)
-        path = tmp_path_factory.mktemp("listed") / "bundle"
-        synthesize(path, SynthConfig(ITEMS, dim=56, interest=8, wide=6))
+    path = tmp_path_factory.mktemp("listed") / "bundle"
+    synthesize(path, SynthConfig(ITEMS, dim=56, interest=8, wide=6, lists_beyond=0))
     with Recommender.open(path, verify="full") as opened:
         yield opened
 

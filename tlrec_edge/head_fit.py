@@ -54,8 +54,8 @@ class Fitted(NamedTuple):
         return {SCAN: scan_graph(*self.arrays["head_columns"].shape)} if self.arrays else {}
 
 
-def fit_heads(vectors: Vectors, bias: Floats, users: Doubles) -> Fitted:
-    """Return the heads that make a top-10 cheapest for the user vectors (u, D), in lists where items are MANY."""
+def fit_heads(vectors: Vectors, bias: Floats, users: Doubles, many: int = MANY) -> Fitted:
+    """Return the heads that make a top-10 cheapest for the user vectors (u, D), in lists beyond ``many`` items."""
     count, d = len(bias), users.shape[1]
     if count < LEAST or not len(users) or d <= WIDTHS[0]:
         return Fitted({}, {})
@@ -76,7 +76,7 @@ def fit_heads(vectors: Vectors, bias: Floats, users: Doubles) -> Fitted:
         "head_step": scale,
         "head_reach": limits,
     }
-    if count <= MANY:
+    if count <= many:
         return Fitted(arrays, {})
     turned = sample @ turn.T
     factors = [turned[:, :h], np.ones((len(sample), 1)), np.linalg.norm(turned[:, h:], axis=1, keepdims=True)]

@@ -18,7 +18,7 @@ from tlrec_edge.bundle import Bundle
 from tlrec_edge.bundle_writer import BundleWriter
 from tlrec_edge.errors import MissingExtraError
 from tlrec_edge.graph import Graph
-from tlrec_edge.head_fit import fit_heads, stored_vectors
+from tlrec_edge.head_fit import MANY, fit_heads, stored_vectors
 from tlrec_edge.layout import ENCODER, PLAIN, WIDE_KINDS, ModelShape, Storage, column_dtype
 from tlrec_edge.packing import KINDS
 from tlrec_edge.rowwise import exact_limit, quantize_sparse
@@ -36,7 +36,8 @@ class SynthConfig:
     """Sizes of a bundle; ``wide`` is the most item-item weights a row, ``history_only`` items are no candidates.
 
     ``tables``: what rows are stored as, of ``packing.KINDS``; ``weights``: the item-item weights, of ``WIDE_KINDS``.
-    ``popularity``: how far the log popularity moves scores; 0 makes every item's bias 0.
+    ``popularity``: how far the log popularity moves scores; 0 makes every item's bias 0. Beyond ``lists_beyond`` items
+    heads stand in lists.
     """
 
     items: int
@@ -49,13 +50,14 @@ class SynthConfig:
     tables: str = "int8"
     weights: str = "float32"
     popularity: float = 0.15
+    lists_beyond: int = MANY
     seed: int = 0
 
     def __post_init__(self) -> None:
         for name in ("items", "dim", "length", "groups"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} = {getattr(self, name)}; expected at least 1")
-        for name in ("interest", "wide", "history_only"):
+        for name in ("interest", "wide", "history_only", "lists_beyond"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} = {getattr(self, name)}; expected at least 0")
         if not 0 <= self.popularity <= 100:
@@ -228,7 +230,7 @@ def _write_heads(writer: BundleWriter, config: SynthConfig, shape: ModelShape, e
     counts = np.stack([np.bincount(row, minlength=config.groups) for row in groups])
     users = np.concatenate([deep, np.log1p(counts) @ read("interest_in")], 1).astype(np.float64)
     vectors_of = stored_vectors(shape.candidate_format, read("candidate_rows"), read("candidate_scale"))
-    found = fit_heads(vectors_of, read("candidate_bias"), users)
+    found = fit_heads(vectors_of, read("candidate_bias"), users, config.lists_beyond)
     for name, array in found.arrays.items():
         writer.array(name, array)
     for name, blob in found.blobs.items():

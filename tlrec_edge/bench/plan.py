@@ -1,7 +1,8 @@
 """How much of this machine a shop of a given size needs: extrapolated from measured sizes, with the error that shows.
 
-Each figure is taken to be a line in the number of items. The line through the smaller sizes is tried on the largest,
-which it has not seen; the plan itself rests on all of them.
+Each figure is taken to be a line in the number of items; times where lists are searched, in its square root, as there
+are about as many lists. The line through the smaller sizes is tried on the largest, which it has not seen; the plan
+itself rests on all of them.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ from tlrec_edge.synth import SynthConfig, synthesize
 
 SCENARIOS = ("top-k", "server", "offline")
 _FARTHEST = 10
-_SMALLEST, _LARGEST = LEAST, MANY
-"""Between them top-k works in one way, by heads without lists, so that a line is to be expected."""
+_SMALLEST, _LARGEST = LEAST, 200_000
+_TIMES = ("top_k_us", "busy_us")
 FIGURES = {
     "top_k_us": "top-k alone, p50 in us",
     "busy_us": "machine time of a request, us",
@@ -48,10 +49,12 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Size:
-    """One measured size. ``stretch``: p99 over ``top_k_us`` at each share of the machine's capacity."""
+    """One measured size; ``listed``: whether a top-k searches lists there, or all heads. ``stretch``: p99 over
+    ``top_k_us`` at each share of the machine's capacity."""
 
     items: int
     dim: int
+    listed: bool
     cpu: str
     workers: int
     noisy: bool
@@ -74,9 +77,11 @@ class Size:
         steady = sorted(
             (r["target_qps"] / capacity, r["latency_us"]["p99"] / service) for r in loaded if not r["saturated"]
         )
+        if memory:
+            figures["memory_bytes"] = float(memory)
         return cls(
-            about["candidates"], about["dim"], result["machine"]["cpu"], result["config"]["processes"],
-            result["noise"]["noisy"], figures | ({"memory_bytes": float(memory)} if memory else {}), tuple(steady),
+            about["candidates"], about["dim"], bool(about.get("lists")), result["machine"]["cpu"],
+            result["config"]["processes"], result["noise"]["noisy"], figures, tuple(steady),
         )  # fmt: skip
 
 
@@ -135,7 +140,8 @@ def measure_sizes(
         largest = max(8 * _SMALLEST, min(_LARGEST, items // 5))
         for count in (largest // 8, largest // 2, largest):
             say(f"{count:,} items: a synthetic bundle")
-            synthesize(Path(folder) / str(count), SynthConfig(count, dim, seed=seed))
+            lists_beyond = 0 if items > MANY else MANY
+            synthesize(Path(folder) / str(count), SynthConfig(count, dim, lists_beyond=lists_beyond, seed=seed))
             found = run_bench(Path(folder) / str(count), config, SCENARIOS, say).to_json()
             sizes.append(Size.from_result(found))
     return sizes
@@ -151,6 +157,13 @@ def _refuse_unlike(wanted: Wanted, sizes: Sequence[Size]) -> None:
     if dims != {wanted.dim}:
         measured = ", ".join(map(str, sorted(dims)))
         raise DataError(f"measured with vectors of {measured}, asked for {wanted.dim}: measure that width")
+    listed = wanted.items > MANY
+    if {size.listed for size in sizes} != {listed}:
+        how = "list by list" if listed else "as a whole"
+        raise DataError(
+            f"{wanted.items:,} items are searched {how}, which was not measured: "
+            f"make bundles by `synth --lists-beyond {0 if listed else MANY}`"
+        )
     largest = max(size.items for size in sizes)
     if wanted.items > _FARTHEST * largest:
         most = _FARTHEST * largest
@@ -162,10 +175,11 @@ def _refuse_unlike(wanted: Wanted, sizes: Sequence[Size]) -> None:
 
 def _line(sizes: Sequence[Size], name: str, items: int) -> float:
     """Return the value at ``items`` of the line with the least relative error through the sizes."""
-    x = np.array([size.items for size in sizes], np.float64)
+    power = 0.5 if name in _TIMES and sizes[0].listed else 1.0
+    x = np.array([size.items for size in sizes], np.float64) ** power
     y = np.array([size.figures[name] for size in sizes], np.float64)
     slope, start = np.polyfit(x, y, 1, w=1 / y)
-    return float(start + slope * items)
+    return float(start + slope * items**power)
 
 
 def _share(wanted: Wanted, top_k_us: float, measured: Size) -> float:

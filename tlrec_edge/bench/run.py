@@ -189,6 +189,7 @@ def _about(bundle: Bundle | None, source: Source | None, requests: AnyRequests) 
         "candidates": shape.candidates,
         "dim": shape.d,
         "width": shape.d + shape.r,
+        "lists": (bundle.manifest.get("index") or {}).get("lists", 0),
         **{name: value for name, value in about.items() if value},
     }
 

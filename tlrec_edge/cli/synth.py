@@ -10,6 +10,7 @@ import click
 
 from tlrec_edge.cli.common import out_option
 from tlrec_edge.errors import DataError
+from tlrec_edge.head_fit import MANY
 from tlrec_edge.layout import WIDE_KINDS
 from tlrec_edge.packing import KINDS
 from tlrec_edge.synth import SynthConfig, synthesize
@@ -39,17 +40,20 @@ def count(value: str | int) -> int:
 @click.option(
     "--popularity", type=float, default=0.15, show_default=True, help="Effect of log popularity; 0: no item bias."
 )
+@click.option(
+    "--lists-beyond", type=count, default=MANY, show_default=True, help="Candidates beyond which lists are searched."
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of every random number.")
 @out_option
 def synth(
     items: int, dim: int, interest: int, wide: int, history_only: int, tables: str, weights: str, popularity: float,
-    seed: int, out: Path,
+    lists_beyond: int, seed: int, out: Path,
 ) -> None:  # fmt: skip
     """Write a bundle of random, clustered vectors: for load tests, and for trying the runtime without a model."""
     try:
         config = SynthConfig(
             items, dim, interest, wide=wide, history_only=history_only, tables=tables, weights=weights,
-            popularity=popularity, seed=seed,
+            popularity=popularity, lists_beyond=lists_beyond, seed=seed,
         )  # fmt: skip
     except ValueError as error:
         raise DataError(str(error)) from error
