@@ -189,7 +189,7 @@ class Catalogue:
         rows = self.candidate_rows.take(positions)
         block = self._candidate.widen(rows) if self._candidate.packed else rows.astype(np.float32)
         wide = self._lifts(state, positions) if len(state.wide) else None
-        queries = self._queries(state)
+        queries = self._queries(state) if self._candidate.packed else None
         return self._combine(state, queries, block, self.scale.take(positions), wide, self.bias.take(positions))
 
     def score_all(self, state: UserState) -> Floats:
@@ -200,7 +200,7 @@ class Catalogue:
             wide = np.zeros(len(self), np.float32)
             columns, values = state.wide.summed
             wide[columns] = values
-        buffer, queries = self._buffer(), self._queries(state)
+        buffer, queries = self._buffer(), self._queries(state) if self._candidate.packed else None
         bases = zip(self.scale.blocks(_SCAN_ROWS), self.bias.blocks(_SCAN_ROWS), strict=True)
         for (start, rows), ((_, scale), (_, bias)) in zip(self.candidate_rows.blocks(_SCAN_ROWS), bases, strict=True):
             end = start + len(rows)
@@ -230,9 +230,7 @@ class Catalogue:
         best = top_k(scores, k)
         return best, scores[best]
 
-    def _queries(self, state: UserState) -> tuple[Query, Query] | None:
-        if not self._candidate.packed:
-            return None
+    def _queries(self, state: UserState) -> tuple[Query, Query]:
         return self._candidate.query(0, state.deep), self._candidate.query(1, state.interest)
 
     def _combine(
@@ -242,7 +240,8 @@ class Catalogue:
         # One order of operations for every caller: float32 addition and scaling are not associative.
         d = self.shape.d
         # Whole numbers on the exact path, whatever BLAS does.
-        out: Floats = block[:, :d].dot(state.deep) if queries is None else queries[0].sums(block)  # (n,)
+        deep = block if block.shape[1] == d else block[:, :d]
+        out: Floats = deep.dot(state.deep) if queries is None else queries[0].sums(block)  # (n,)
         out *= scale[:, 0]
         out *= state.deep_scale
         if self.shape.r:

@@ -283,9 +283,11 @@ class Recommender:
             self._counts.add(cache_hits=1)
             return cached
         state, unknown = self._builder.from_history(catalogue, history)
-        self._counts.add(
-            cache_misses=1, unknown_items=unknown, fallbacks=int(not len(state.seen)), clipped_users=int(state.clipped)
-        )
+        if unknown or state.clipped or not len(state.seen):
+            self._counts.add(
+                unknown_items=unknown, fallbacks=int(not len(state.seen)), clipped_users=int(state.clipped)
+            )
+        self._counts.add(cache_misses=1)
         self._cache.put(history, version, state)
         return state
 

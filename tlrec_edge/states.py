@@ -135,11 +135,11 @@ class StateBuilder:
         rows = rows[-len(weight) :]
         n = len(rows)
         free = len(weight) - n
+        weight[:] = self._position_bias
         if free:
             history[:free] = 0.0
             weight[:free] = self.shape.pad
         catalogue.history_vectors(rows, history[free:])
-        weight[free:] = self._position_bias[free:]
         if events is not None:
             weight[free:] += self._event_bias.take(events[-n:])
         if ages is not None and len(self._age_bias):
