@@ -49,6 +49,16 @@ def test_a_history_of_rows_is_cached(rec: Recommender) -> None:
     assert rec.stats()["cache_hits"] == 1
 
 
+@given(st.integers(0, len(IDS)))
+def test_a_history_goes_on(path: Path, at: int) -> None:
+    with Recommender.open(path) as rec:
+        held = rec.rows(IDS[:at]) + rec.rows(IDS[at:])
+        assert held == rec.rows(IDS)
+        assert rec.score(held, ["i1"]).tolist() == rec.score(IDS, ["i1"]).tolist()
+    with pytest.raises(TypeError):
+        held + IDS  # type: ignore[operator]
+
+
 def test_rows_are_no_integer_ids(path: Path, tmp_path: Path) -> None:
     bundle_factory.build(tmp_path / "b", bundle_factory.Small(ids=[str(9 + row) for row in range(80)]))
     with Recommender.open(tmp_path / "b") as rec:

@@ -10,13 +10,14 @@ import math
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tlrec_edge.bundle import Bundle
-from tlrec_edge.errors import DataError
+from tlrec_edge.errors import DataError, UnknownIdError
 from tlrec_edge.heads import Heads
 from tlrec_edge.history import UserState
 from tlrec_edge.ids import IdIndex, ItemId, Rows, StringTable, as_text
@@ -149,6 +150,18 @@ class Catalogue:
     def names(self, positions: Places) -> list[str]:
         """Return the names of candidates: their ids, where the bundle has none."""
         return self._texts(self._names, self.added.names, positions)
+
+    def category(self, name: str) -> NDArray[np.bool_]:
+        """Return which of the bundle's candidates are of a category. Raises UnknownIdError that names the nearest."""
+        if not self._bundle.has("item_category.npy"):
+            raise UnknownIdError(f"{self._bundle.path} names no categories; export it from a dataset that has them")
+        names = self._bundle.strings("category_names")
+        known = names.take(range(len(names)))
+        if name not in known:
+            near = "".join(f"; did you mean {near!r:.80}?" for near in get_close_matches(str(name), known, 1))
+            raise UnknownIdError(f"no category {name!r:.80} among the {len(known)} of the bundle{near}")
+        own: NDArray[np.bool_] = self._bundle.array("item_category")[: self.shape.candidates] == known.index(name)
+        return own
 
     def _texts(self, base: StringTable, added: Sequence[str], positions: Places) -> list[str]:
         c = self.shape.candidates

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from tlrec_edge.errors import BundleError
 from tlrec_edge.layout import LARGEST
 
-
 _MOST = LARGEST**2
 
 

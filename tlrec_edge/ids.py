@@ -65,6 +65,10 @@ class Rows:
     def __len__(self) -> int:
         return len(self.values)
 
+    def __add__(self, later: Rows) -> Rows:
+        """Return these items followed by later ones: a history goes on without its ids being looked up again."""
+        return Rows(np.concatenate([self.values, later.values])) if isinstance(later, Rows) else NotImplemented
+
     def __getitem__(self, at: int) -> int:
         return int(self.values[at])
 

@@ -172,8 +172,9 @@ class Recommender:
         """Return the k best candidates; fewer where fewer are left. Among equal scores the lower row comes first.
 
         ``exclude``: item ids, or "history" for the user's own items (a state stored in the bundle has none). ``allow``:
-        item ids, or a mask over the candidates. Of more than 200,000 candidates the likeliest lists are searched, and
-        what item-item weights lift; the manifest's ``index`` states the recall. ``exact`` looks at all.
+        item ids, or a mask over the candidates, such as ``category`` gives. Of more than 200,000 candidates the
+        likeliest lists are searched, and what item-item weights lift; the manifest's ``index`` states the recall.
+        ``exact`` looks at all.
         """
         check_k(k)
         catalogue = self._open()
@@ -185,6 +186,25 @@ class Recommender:
         scores = catalogue.score(state, positions)
         best = top_k(scores, k)
         return _recommendations(catalogue, positions[best], scores[best])
+
+    def recommend_many(
+        self,
+        users: Sequence[User],
+        k: int = 10,
+        *,
+        exclude: str | Sequence[ItemId] | Rows | None = "history",
+        allow: Items | None = None,
+        exact: bool = False,
+    ) -> list[Recommendations]:
+        """Return the k best candidates for each user, as ``recommend`` does; ids in ``allow`` are looked up once."""
+        allow = allow if allow is None or _is_mask(allow) else self.rows(allow)
+        asked = as_list(users, "users", "users")
+        return [self.recommend(user, k, exclude=exclude, allow=allow, exact=exact) for user in asked]
+
+    @translated
+    def category(self, name: str) -> NDArray[np.bool_]:
+        """Return a mask over the bundle's candidates, for ``allow``: those of a category. Raises UnknownIdError."""
+        return self._open().category(name)
 
     @translated
     def similar(self, item: ItemId, k: int = 10) -> Recommendations:
@@ -385,8 +405,12 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_reopen_sessions)
 
 
+def _is_mask(allow: Items) -> bool:
+    return isinstance(allow, np.ndarray) and allow.dtype == np.bool_
+
+
 def _allowed(catalogue: Catalogue, allow: Items) -> Places:
-    if isinstance(allow, np.ndarray) and allow.dtype == np.bool_:
+    if isinstance(allow, np.ndarray) and _is_mask(allow):
         if allow.ndim != 1 or len(allow) not in (catalogue.shape.candidates, len(catalogue)):
             raise DataError(f"the mask `allow` has shape {allow.shape}; there are {len(catalogue)} candidates")
         return np.flatnonzero(allow)

@@ -130,6 +130,7 @@ def score(bundle: Path, pairs: Path, interactions: Path | None, out: Path, unkno
 @interactions_option
 @k_option
 @click.option("--keep-seen", is_flag=True, help="Recommend items of the history too.")
+@click.option("--category", help="Recommend items of this category alone.")
 @click.option(
     "--out",
     type=_FILE,
@@ -145,6 +146,7 @@ def recommend(
     interactions: Path | None,
     k: int,
     keep_seen: bool,
+    category: str | None,
     out: Path | None,
     as_json: bool,
 ) -> None:
@@ -155,8 +157,9 @@ def recommend(
     exclude = None if keep_seen else "history"
     with Recommender.open(bundle) as rec:
         _check_k(rec, k)
+        allow = None if category is None else rec.category(category)
         if users_file is None:
-            found = rec.recommend(given, k, exclude=exclude)
+            found = rec.recommend(given, k, exclude=exclude, allow=allow)
             if unknown := rec.stats()["unknown_items"]:
                 click.echo(f"{unknown} of {len(given)} history items are not in the bundle", err=True)
             results: Iterator[tuple[str, Recommendations]] = iter([("", found)])
@@ -167,7 +170,7 @@ def recommend(
         names = dict.fromkeys(user for chunk in read_columns(users_file, ["user"]) for user in chunk["user"])
         if not names:
             raise DataError(f"{users_file} has no rows; expected a user column")
-        results = ((user, rec.recommend(users.get(user), k, exclude=exclude)) for user in names)
+        results = ((user, rec.recommend(users.get(user), k, exclude=exclude, allow=allow)) for user in names)
         _show(_counted(results, say), out, as_json)
         users.report("popularity")
 
