@@ -144,6 +144,8 @@ GATES: dict[str, Callable[[Evidence], str | None]] = {
     "transfer": transfer,
 }
 """Name -> what is wrong, or None."""
+OF_BUNDLE = ("parity", "batch", "order", "unknown", "graph")
+"""Gates that look at the bundle alone, not at what was measured of the model before."""
 
 
 def check(found: Evidence, names: Sequence[str], allow: Sequence[str]) -> dict[str, str]:
@@ -153,7 +155,7 @@ def check(found: Evidence, names: Sequence[str], allow: Sequence[str]) -> dict[s
         if (wrong := GATES[name](found)) is None:
             continue
         if name not in allow:
-            raise ExportError(f"{name} gate: {wrong} (--allow {name} exports it all the same and says so)")
+            raise ExportError(f"{name} gate: {wrong}", f"--allow {name} exports it all the same and says so")
         waived[name] = wrong
     return waived
 

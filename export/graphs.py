@@ -1,15 +1,19 @@
-"""The two graphs of a bundle: the history encoder without any table, and the content tower for cold items."""
+"""The two graphs of a bundle: the history encoder without any table, and the content tower for cold items.
+
+Every request runs the encoder, so it is written node by node (``encoders``); the tower is what torch exports.
+"""
 
 from __future__ import annotations
 
 import io
 import logging
 import warnings
-from typing import Any
 
 import onnx
 import torch
+from onnx import TensorProto, helper
 from tlrec_edge.export.compact import compact
+from tlrec_edge.export.encoders import encoder_nodes
 from torch import Tensor, nn
 
 from tlrec_edge.train.artifact import EdgeModel
@@ -21,9 +25,14 @@ OPSET, IR_VERSION = 18, 9
 
 def encoder_graph(model: EdgeModel) -> bytes:
     """Export ``history`` (B, L, d), ``log_weight`` (B, L) -> ``user`` (B, d); B is free, L is fixed."""
-    config = model.net.config
-    example = (torch.zeros(2, config.history, config.width), torch.zeros(2, config.history))
-    return _export(model.net.encoder, example, ["history", "log_weight"], ["user"])
+    length, width = model.net.config.history, model.net.config.width
+    nodes = encoder_nodes(model.net.encoder, length, width)
+    history, log_weight, user = (
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", *shape])
+        for name, shape in (("history", (length, width)), ("log_weight", (length,)), ("user", (width,)))
+    )
+    graph = helper.make_graph(nodes.made, "encoder", [history, log_weight], [user], nodes.constants)
+    return _written(helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION))
 
 
 class _Tower(nn.Module):
@@ -58,21 +67,19 @@ def item_tower_graph(model: EdgeModel, weighted: bool = True) -> bytes | None:
         name: torch.zeros(2, value.shape[1], dtype=value.dtype) for name, value in inputs.items() if value.shape[1]
     }
     module = _Tower(net.tower, present, model.mix.deep if weighted else 1.0)  # type: ignore[arg-type]  # three inputs, so three flags
-    return _export(module, tuple(given.values()), list(given), ["history", "candidate"])
+    return _export(module, given)
 
 
-def _export(module: nn.Module, example: tuple[Tensor, ...], inputs: list[str], outputs: list[str]) -> bytes:
+def _export(tower: _Tower, given: dict[str, Tensor]) -> bytes:
     batch = torch.export.Dim("batch", min=1)
-    shapes: Any = tuple({0: batch} for _ in example)
-    if isinstance(module, _Tower):
-        shapes = (shapes,)  # its forward takes *args, which torch.export sees as one tuple
+    shapes = (tuple({0: batch} for _ in given),)  # forward takes *args, which torch.export sees as one tuple
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         # torch's exporter warns of its own deprecations; nothing here depends on them.
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
-            module.eval(), example, input_names=inputs, output_names=outputs, dynamic_shapes=shapes,
-            opset_version=OPSET, dynamo=True, external_data=False, verbose=False,
+            tower.eval(), tuple(given.values()), input_names=list(given), output_names=["history", "candidate"],
+            dynamic_shapes=shapes, opset_version=OPSET, dynamo=True, external_data=False, verbose=False,
         )  # fmt: skip
     proto = program.model_proto  # type: ignore[union-attr]  # None only without dynamo
     proto.ir_version = IR_VERSION
@@ -80,6 +87,11 @@ def _export(module: nn.Module, example: tuple[Tensor, ...], inputs: list[str], o
     for node in proto.graph.node:
         del node.metadata_props[:]
         node.doc_string = ""
+    return _written(proto)
+
+
+def _written(proto: onnx.ModelProto) -> bytes:
+    """Return the file of a graph: weights that are whole numbers times scales as such, checked."""
     compact(proto)
     onnx.checker.check_model(proto)
     buffer = io.BytesIO()

@@ -115,7 +115,7 @@ def compress(
     final model, so the ratio is what counts, not the level. With a ``clock`` a point that is slower than the original
     here is rejected; ``about_machine`` says of "here" what the card should. ``kept``: a folder from which a stopped
     search goes on. Raises BudgetError, with every point, where nothing that keeps the budget meets the target or the
-    size, ModelError for a folder of another search.
+    size or makes a sound bundle, ModelError for a folder of another search.
     """
     config = config or CompressConfig()
     if model.tables is not None or model.wide_codes is not None:
@@ -172,14 +172,17 @@ def _timed(trials: list[_Trial], clock: Clock, config: CompressConfig, say: Call
         sound += sorted(of_store, key=lambda trial: trial.cost.bytes)[: None if config.target else TIMED]
     say(f"latency of {len(sound)} bundles, interleaved")
     costs = dict(zip((trial.name for trial in sound), clock([trial.model for trial in sound]), strict=True))
-    first = costs[ORIGINAL].us["p50"]
-    rest = costs[ORIGINAL].bytes - trials[0].cost.bytes  # what every bundle holds beside tables, weights and encoder
+    made = [trial for trial in sound if costs[trial.name].fault is None]
+    # What every bundle holds beside tables, weights and encoder.
+    rest = costs[made[0].name].bytes - made[0].cost.bytes if made else 0
+    first = costs[ORIGINAL].us.get("p50", np.inf)
     timed = []
     for trial in trials:
-        cost, timed_here = costs.get(trial.name, Cost(trial.cost.bytes + rest)), trial.name in costs
-        fault = trial.fault
-        if fault is None and not timed_here:
-            fault = f"keeps the budget, larger than {TIMED} of its kind that do: not timed"
+        cost, fault = costs.get(trial.name), trial.fault
+        if cost is None or cost.fault is not None:
+            not_timed = f"keeps the budget, larger than {TIMED} of its kind that do: not timed"
+            fault = fault or (not_timed if cost is None else cost.fault)
+            cost = Cost(trial.cost.bytes + rest)
         if config.machine != "this":
             cost = Cost(cost.bytes)
         elif fault is None and config.target is None and cost.us["p50"] > SLOWER * first:
@@ -196,13 +199,7 @@ def _choose(
     best = min(affordable, key=lambda trial: (trial.cost.bytes, -trial.kept.ratio), default=None)
     points = _points(trials, best, config, bool(judge.rows))
     if best is None:
-        smallest = min(sound, key=lambda trial: trial.cost.bytes)
-        faults = "; ".join(_too_much(smallest.cost, config))
-        raise BudgetError(
-            f"nothing that keeps {config.budget} is cheap enough: the smallest, {smallest.name}, {faults}; "
-            "allow more, or a smaller share",
-            [point.to_json() for point in points],
-        )
+        raise BudgetError(_nothing_left(trials, sound, config), [point.to_json() for point in points])
     test = Judge(trials[0].model, dataset, tasks.final, config.budget).kept(best.model)
     about = {
         "budget": str(config.budget),
@@ -215,6 +212,17 @@ def _choose(
         "points": [point.to_json() for point in points],
     }
     return Compression(best.model.with_about(compression=about), tuple(points), test)
+
+
+def _nothing_left(trials: list[_Trial], sound: list[_Trial], config: CompressConfig) -> str:
+    if not sound:
+        return f"nothing is left: {trials[0].name}, {trials[0].fault}; of every other point the table says why"
+    smallest = min(sound, key=lambda trial: trial.cost.bytes)
+    faults = "; ".join(_too_much(smallest.cost, config))
+    return (
+        f"nothing that keeps {config.budget} is cheap enough: the smallest, {smallest.name}, {faults}; "
+        "allow more, or a smaller share"
+    )
 
 
 def _points(trials: list[_Trial], best: _Trial | None, config: CompressConfig, judged: bool) -> list[Point]:

@@ -42,12 +42,14 @@ def _one(prune: Callable[..., EdgeModel], **knobs: int | float) -> Cut:
     return cut
 
 
-def _width(share: float, feed_forward: float = 1.0) -> Cut:
-    """Cut the vectors to a share of their width, and the feed-forward part with them."""
+def _width(share: float, feed_forward: float = 1.0, heads: float = 1.0) -> Cut:
+    """Cut the vectors to a share of their width, and feed-forward part and attention heads with them."""
 
     def cut(model: EdgeModel, dataset: Dataset, task: Task, steps: int, seed: int) -> EdgeModel:
         width = max(2, round(model.net.config.width * share))
         whole = model
+        if heads < 1:
+            model = prune_heads(model, dataset, task, heads=_share(model, heads), steps=0, seed=seed)
         if feed_forward < 1:
             model = prune_feed_forward(model, dataset, task, keep=feed_forward, steps=0, seed=seed)
         model = prune_width(model, dataset, task, width=width, steps=0, seed=seed)
@@ -58,9 +60,12 @@ def _width(share: float, feed_forward: float = 1.0) -> Cut:
 
 
 def _heads(model: EdgeModel, dataset: Dataset, task: Task, steps: int, seed: int) -> EdgeModel:
-    half = max(1, model.net.config.heads // 2)
-    fewer: EdgeModel = prune_heads(model, dataset, task, heads=half, steps=steps, seed=seed)
+    fewer: EdgeModel = prune_heads(model, dataset, task, heads=_share(model, 0.5), steps=steps, seed=seed)
     return fewer
+
+
+def _share(model: EdgeModel, share: float) -> int:
+    return max(1, round(model.net.config.heads * share))
 
 
 def _narrow_fast(model: EdgeModel, dataset: Dataset, task: Task, steps: int, seed: int) -> EdgeModel:
@@ -86,6 +91,7 @@ _CUTS: dict[str, dict[str, Cut]] = {
         "feed-forward 1/2": _one(prune_feed_forward, keep=0.5),
         "heads 1/2": _longer(_heads, 2),
         "width 3/4, feed-forward 1/2": _longer(_width(0.75, 0.5), 3),
+        "width 3/4, feed-forward 1/2, heads 1/2": _longer(_width(0.75, 0.5, 0.5), 3),
         "one layer": _longer(_one(prune_layers, layers=1), 3),
         "as fast": _longer(_one(distil_fast), 6),
         "as fast, width 1/2": _narrow_fast,

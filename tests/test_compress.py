@@ -137,6 +137,33 @@ def test_slower_than_the_original_is_rejected() -> None:
     )
 
 
+def test_a_bundle_that_a_gate_refuses_is_one_point_less() -> None:
+    refused = "order gate: 'a' scores differently in another order"
+
+    def gated(models: Sequence[EdgeModel]) -> list[Cost]:
+        return [Cost(0, fault=refused) if m.wide_codes is not None else cost
+                for m, cost in zip(models, clock(models), strict=True)]  # fmt: skip
+
+    data, model = train_fixtures.dataset(), train_fixtures.model()
+    found = compress(model, data, LOOSE, clock=gated)
+    refused_ones = [point for point in found.points if point.why == refused]
+    assert {point.name.rpartition(", ")[2] for point in refused_ones} == {"int8", "int6", "int4"}
+    assert all(point.us is None and point.bytes > 0 and not point.front for point in refused_ones)
+    assert found.model.about["compression"]["chosen"].endswith(ROWS)
+    with pytest.raises(BudgetError, match=r"nothing is left: as given, order gate: .* order; of every other"):
+        compress(model, data, replace(LOOSE, only=()), clock=lambda models: [Cost(0, fault=refused)] * len(models))
+
+
+def test_an_original_that_a_gate_refuses_is_no_yardstick() -> None:
+    def gated(models: Sequence[EdgeModel]) -> list[Cost]:
+        return [Cost(0, fault="parity gate: off") if m.tables is None else cost
+                for m, cost in zip(models, clock(models), strict=True)]  # fmt: skip
+
+    found = compress(train_fixtures.model(), train_fixtures.dataset(), replace(LOOSE, only=()), clock=gated)
+    assert found.points[0].why == "parity gate: off"
+    assert found.model.tables is not None
+
+
 def test_targets_and_sizes_bind() -> None:
     data, model = train_fixtures.dataset(), train_fixtures.model()
     with pytest.raises(BudgetError, match=r"takes 90 us, the target is p99<=10us"):

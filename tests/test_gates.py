@@ -20,13 +20,14 @@ from tlrec_edge.export.clock import bundle_costs
 from tlrec_edge.export.compact import compact
 from tlrec_edge.export.gates import GATES
 from tlrec_edge.export.graphs import encoder_graph
-from tlrec_edge.quantize import CompressConfig, compress, quantize_graphs, quantize_tables
+from tlrec_edge.quantize import Budget, CompressConfig, compress, quantize_graphs, quantize_tables
 from tlrec_edge.quantize.compress import MACHINES, served_bytes
 from tlrec_edge.quantize.graphs import round_channels
+from tlrec_edge.quantize.recipes import ROWS, STORES
 
 from tlrec_edge import Recommender
 from tlrec_edge.cli import build
-from tlrec_edge.errors import ExportError
+from tlrec_edge.errors import BudgetError, ExportError
 from tlrec_edge.train import EdgeModel
 
 from . import train_fixtures
@@ -204,8 +205,14 @@ def test_a_saturating_layer_is_refused_where_it_drowns_the_exact_scores(tmp_path
     with pytest.raises(ExportError, match=r"parity gate: rounding user vectors moves scores by .*--allow parity"):
         export_bundle(quantize_tables(saturating(3e3)), data, tmp_path / "b")
     assert not list(tmp_path.iterdir())
-    with pytest.raises(ExportError, match="parity gate: rounding user vectors"):
-        compress(saturating(3e3), data, CompressConfig(only=()), clock=partial(bundle_costs, dataset=data, rounds=2))
+    found = compress(
+        saturating(3e3), data, CompressConfig(only=()), clock=partial(bundle_costs, dataset=data, rounds=2)
+    )
+    assert found.model.tables is None
+    rows = next(point for point in found.points if point.name == ROWS)
+    assert rows.why.startswith("parity gate: rounding user vectors moves scores by")
+    assert rows.us is None
+    assert "--allow" not in rows.why
     export_bundle(saturating(3e3), data, tmp_path / "b")  # float32 tables are not rounded
     assert export_bundle(quantize_tables(saturating(30.0)), data, tmp_path / "c").top10_overlap == 1.0
 
@@ -224,8 +231,27 @@ def test_a_fragile_model_is_compressed_within_its_budget_or_refused() -> None:
         chosen = next(point for point in found.points if point.chosen)
         assert chosen.kept.low >= 0.995
         assert all(point.kept.low >= 0.995 or "not 99.5%" in point.why for point in found.points)
-    with pytest.raises(ExportError, match="parity gate"):
+    with pytest.raises(
+        BudgetError, match="nothing is left: as given, parity gate: the bundle's scores differ"
+    ) as refused:
         compress(fragile(lambda net: net.candidate_id.weight[0].mul_(1e6)), data, CompressConfig(only=()), clock=clock)
+    assert "--allow" not in str(refused.value)
+    assert all("gate" in point["why"] or "not 99.5%" in point["why"] for point in refused.value.points)
+
+
+def test_what_export_would_refuse_is_rejected_in_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of models stored as integers, a score depends on its company: `export` would stop at that, one search later."""
+    plain = Recommender.score
+
+    def company(self: Recommender, user: Any, candidates: Any) -> np.ndarray:
+        alone = self.exact and len(candidates) == 1 and candidates[0].isprintable()
+        return np.asarray(plain(self, user, candidates)) + np.float32(1e-5 * alone)
+
+    monkeypatch.setattr(Recommender, "score", company)
+    data, loose = train_fixtures.dataset(), CompressConfig(Budget(share=0.6), only=())
+    found = compress(train_fixtures.model(), data, loose, clock=partial(bundle_costs, dataset=data, rounds=2))
+    assert found.model.tables is None
+    assert all(p.why.startswith("batch gate: ") for p in found.points if p.name in STORES)
 
 
 def test_bytes_that_are_not_measured_are_near_those_that_are() -> None:

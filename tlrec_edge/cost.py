@@ -11,7 +11,11 @@ SLOWER = 1.1
 
 @dataclass(frozen=True)
 class Cost:
-    """Bytes of a bundle, and by percentile the microseconds of a request: a history, encoded, and 100 scores."""
+    """Bytes of a bundle, and by percentile the microseconds of a request: a history, encoded, and 100 scores.
+
+    ``fault``: why there is no such bundle, so that neither is known.
+    """
 
     bytes: int
     us: Mapping[str, float] = field(default_factory=dict)
+    fault: str | None = None

@@ -43,7 +43,11 @@ class TrainingError(TlrecError):
 
 
 class ExportError(TlrecError):
-    """A gate refused the export."""
+    """A gate refused the export. ``why``: which and why, without the ``waiver`` that only ``export`` knows."""
+
+    def __init__(self, why: str, waiver: str = "") -> None:
+        super().__init__(f"{why} ({waiver})" if waiver else why)
+        self.why = why
 
 
 class BudgetError(TlrecError):

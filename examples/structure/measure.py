@@ -100,12 +100,7 @@ TRIALS: list[Trial] = [
     ("base width 48, no recovery", "base", prune_width, {"width": 48, "steps": 0}),
     ("base width 48", "base", prune_width, {"width": 48}),
     ("base width 48, feed-forward half", "base feed-forward half", prune_width, {"width": 48, "steps": 1000}),
-    (
-        "base width 48, feed-forward half, head width 24",
-        "base width 48, feed-forward half",
-        prune_head_width,
-        {"head_width": 24},
-    ),
+    ("base width 48, feed-forward half, one head", "base width 48, feed-forward half", prune_heads, {"heads": 1}),
     ("base one layer, no recovery", "base", prune_layers, {"layers": 1, "steps": 0}),
     ("base one layer", "base", prune_layers, {"layers": 1}),
     ("base history 25", "base", prune_history, {"history": 25}),

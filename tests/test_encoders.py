@@ -1,0 +1,88 @@
+"""Encoders written as graphs compute what torch does, in few nodes, from the model's own matrices."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from onnx import numpy_helper
+from tlrec_edge.export.graphs import encoder_graph
+from tlrec_edge.export.lint import lint
+from tlrec_edge.quantize.graphs import round_channels
+
+from tlrec_edge.train.model import ENCODERS, PAD, ModelConfig
+
+LENGTH = 12
+SHAPES: dict[str, dict[str, Any]] = {
+    "fast": {"size": "fast", "width": 16, "feed_forward": 24},
+    "fast, one query": {"size": "fast", "width": 10, "queries": 1, "feed_forward": 7},
+    "base": {"size": "base", "width": 16, "feed_forward": 24},
+    "base, one layer": {"size": "base", "width": 16, "layers": 1, "feed_forward": 24},
+    "base, three layers": {"size": "base", "width": 16, "layers": 3, "heads": 4, "feed_forward": 24},
+    "base, one head": {"size": "base", "width": 12, "heads": 1, "head_width": 5, "feed_forward": 9},
+    "base, wide heads": {"size": "base", "width": 12, "heads": 3, "head_width": 16, "feed_forward": 9},
+}
+NODES = {"fast": 10, "base": 42}
+"""Nodes that onnxruntime runs for one request."""
+
+
+def made(shape: dict[str, Any]) -> Any:
+    """Return a model of this shape whose every weight, biases and norms too, is drawn."""
+    config = ModelConfig(history=LENGTH, tower_width=64, **shape)
+    torch.manual_seed(0)
+    encoder = ENCODERS[config.size](config).eval().requires_grad_(False)
+    for weight in encoder.parameters():
+        weight.copy_(torch.randn_like(weight) * 0.4)
+    return SimpleNamespace(net=SimpleNamespace(config=config, encoder=encoder))
+
+
+def session(blob: bytes, optimized: Path | None = None) -> Any:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    if optimized:
+        options.optimized_model_filepath = str(optimized)
+    return onnxruntime.InferenceSession(blob, options, providers=["CPUExecutionProvider"])
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_a_graph_gives_what_torch_does(shape: dict[str, Any]) -> None:
+    model = made(shape)
+    run = session(encoder_graph(model))
+    for batch, known in ((1, LENGTH), (1, 0), (3, 5)):
+        history, log_weight = torch.randn(batch, LENGTH, shape["width"]), torch.randn(batch, LENGTH)
+        history[:, : LENGTH - known] = 0.0
+        log_weight[:, : LENGTH - known] = PAD
+        (found,) = run.run(["user"], {"history": history.numpy(), "log_weight": log_weight.numpy()})
+        wanted = model.net.encoder(history, log_weight).numpy()
+        np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("size", NODES)
+def test_a_request_runs_few_nodes(size: str, tmp_path: Path) -> None:
+    """Fewer than were written: products of constants are made when a session loads, GELU becomes one node."""
+    blob = encoder_graph(made(SHAPES[size]))
+    assert not lint(onnx.load_from_string(blob))
+    session(blob, tmp_path / "run.onnx")
+    kinds = Counter(node.op_type for node in onnx.load(tmp_path / "run.onnx").graph.node)
+    assert sum(kinds.values()) <= NODES[size]
+    assert kinds["Gelu"] == {"fast": 1, "base": 2}[size]
+    assert "Erf" not in kinds
+
+
+@pytest.mark.parametrize("size", NODES)
+def test_the_file_holds_the_models_own_matrices(size: str) -> None:
+    """So that those in int8 stay so, although what is run are products of them."""
+    model = made(SHAPES[size] | {"width": 32, "feed_forward": 48})
+    matrices = [weight for weight in model.net.encoder.parameters() if weight.dim() == 2 and weight.numel() >= 256]
+    for weight in matrices:
+        weight.copy_(round_channels(weight))
+    stored = [numpy_helper.to_array(t) for t in onnx.load_from_string(encoder_graph(model)).graph.initializer]
+    assert sum(array.dtype == np.int8 for array in stored) == len(matrices)
+    assert not [array for array in stored if array.dtype == np.float32 and array.size >= 256]
