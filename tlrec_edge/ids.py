@@ -208,10 +208,10 @@ class IdIndex:
             missing = [value for value in values if value not in hot]
         keys = _encode_all(missing)
         rows = self._probe(keys)
-        fresh = dict(zip(missing, rows.tolist(), strict=True))
-        self._remember(fresh, rows, keys)
+        self._remember(missing, rows, keys)
         if len(missing) == len(values):
             return rows
+        fresh = dict(zip(missing, rows.tolist(), strict=True))
         return np.array([fresh[value] if value in fresh else hot[value] for value in values], np.int32)
 
     @property
@@ -257,14 +257,15 @@ class IdIndex:
         equal[equal] = np.logical_and.reduceat(same, ends - lengths)
         return equal
 
-    def _remember(self, fresh: dict[ItemId, int], rows: Ints, keys: list[bytes]) -> None:
+    def _remember(self, ids: list[ItemId], rows: Ints, keys: list[bytes]) -> None:
         # Only known ids are kept, so a stream of made-up ones cannot push the hot ones out.
-        if rows.min(initial=0) < 0 or len(max(keys, key=len, default=b"")) > _HOT_LENGTH:
-            fresh = {value: row for value, row in fresh.items() if row >= 0 and len(str(value)) <= _HOT_LENGTH}
-        if len(self._hot) + len(fresh) > _HOT_IDS:
+        if rows.min(initial=0) < 0 or max(map(len, keys), default=0) > _HOT_LENGTH:
+            keep = [at for at, key in enumerate(keys) if rows[at] >= 0 and len(key) <= _HOT_LENGTH]
+            ids, rows = [ids[at] for at in keep], rows[keep]
+        if len(self._hot) + len(ids) > _HOT_IDS:
             self._hot = {}
-        if len(fresh) <= _HOT_IDS:
-            self._hot.update(fresh)
+        if len(ids) <= _HOT_IDS:
+            self._hot.update(zip(ids, rows.tolist(), strict=True))
 
 
 def _encode_all(values: Sequence[ItemId]) -> list[bytes]:
