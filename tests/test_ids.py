@@ -73,7 +73,7 @@ def test_a_damaged_bucket_is_an_error_before_it_takes_memory() -> None:
     data, offsets = build_strings([f"i{row}" for row in range(4)])
     index = build_index(data, offsets)
     index["buckets"][1:] = 2**31 - 1
-    with pytest.raises(ValueError, match="a bucket of"):
+    with pytest.raises(ValueError, match="ids in the buckets of 50"):
         IdIndex(data, offsets, index).rows([f"i{row}" for row in range(50)])
 
 

@@ -229,11 +229,12 @@ class IdIndex:
         bucket = hashes & np.uint32(self._mask)
         first = self._buckets.take(bucket)
         counts = self._buckets.take(bucket + np.uint32(1)) - first
-        if counts.max(initial=0) > _LONGEST_BUCKET:  # before a damaged index asks for all memory
-            raise ValueError(f"a bucket of {counts.max()} ids")
+        ends = counts.cumsum()
+        if len(keys) and ends[-1] > _LONGEST_BUCKET * len(keys):  # before a damaged index asks for all memory
+            raise ValueError(f"{ends[-1]} ids in the buckets of {len(keys)}")
         # Every id of every bucket at once: on average there is one a key.
         key = np.arange(len(keys)).repeat(counts)
-        at = (first + counts - counts.cumsum()).repeat(counts) + np.arange(len(key))
+        at = (first + counts - ends).repeat(counts) + np.arange(len(key))
         same = np.flatnonzero(self._hashes.take(at) == hashes.take(key))
         key, rows = key.take(same), self._rows.take(at.take(same))
         equal = self._equal([keys[i] for i in key.tolist()], rows)
@@ -245,17 +246,20 @@ class IdIndex:
         starts = self._offsets.take(rows)
         lengths = np.fromiter(map(len, keys), np.int64, len(keys))
         equal: NDArray[np.bool_] = (self._offsets.take(rows + 1) - starts == lengths) & (lengths > 0)
-        if not equal.all():
-            keep = np.flatnonzero(equal)
-            keys, starts, lengths = [keys[i] for i in keep.tolist()], starts[keep], lengths[keep]
-        if not keys:
-            return equal
+        if len(keys) and equal.all():
+            return self._same_bytes(keys, starts, lengths)
+        if keep := np.flatnonzero(equal).tolist():
+            equal[keep] = self._same_bytes([keys[i] for i in keep], starts[keep], lengths[keep])
+        return equal
+
+    def _same_bytes(self, keys: list[bytes], starts: Longs, lengths: Longs) -> NDArray[np.bool_]:
+        """Compare keys with the stored ids of the same lengths, at least 1, that begin at ``starts``."""
         ends = lengths.cumsum()
         # Position of every query byte in the table: its offset within the key, moved to where the stored id starts.
         positions = (starts - ends + lengths).repeat(lengths) + np.arange(ends[-1])
         same = self._data.take(positions) == np.frombuffer(b"".join(keys), np.uint8)
-        equal[equal] = np.logical_and.reduceat(same, ends - lengths)
-        return equal
+        whole: NDArray[np.bool_] = np.logical_and.reduceat(same, ends - lengths)
+        return whole
 
     def _remember(self, ids: list[ItemId], rows: Ints, keys: list[bytes]) -> None:
         # Only known ids are kept, so a stream of made-up ones cannot push the hot ones out.
