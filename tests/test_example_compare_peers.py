@@ -116,3 +116,50 @@ def test_a_wrong_contender_is_told_and_not_timed(peers: Any, monkeypatch: pytest
     assert timed == ["tlrec-edge"]
     assert found["wrong"] == {"implicit": "Disagreement: a score is off"}
     assert found["targets"][0]["found"] is None
+
+
+def test_the_smallest_effort_that_reaches_the_recall_or_hardly_less(peers: Any, tmp_path: Path) -> None:
+    from examples.compare_peers.contenders import vectors
+    from examples.compare_peers.data import Data
+
+    rng = np.random.default_rng(0)
+    np.save(tmp_path / "vectors.npy", rng.normal(size=(1000, 4)).astype(np.float32))
+    np.save(tmp_path / "queries-fast.npy", rng.normal(size=(32, 4)).astype(np.float32))
+
+    class Part(vectors._Vectors):
+        """Knows the first ``effort`` items, and never more than ``most``."""
+
+        most = 1000
+
+        def efforts(self) -> list[int]:
+            return [500, 990, 1000, 2000]
+
+        def set_effort(self, effort: int) -> None:
+            self.known = min(effort, self.most)
+
+        def find(self, query: Any, k: int) -> tuple[Any, Any]:
+            scores = (self.data.load("vectors")[: self.known] @ query.T)[:, 0]
+            rows = np.argsort(-scores)[:k]
+            return scores[rows], rows
+
+    part = Part(Data(tmp_path), "fast")
+    found = part.tune()
+    assert found["reached"]
+    assert found["effort"] in (990, 1000)
+    part.most = 700
+    assert part.tune() == {"effort": 990, "reached": False}
+    assert part.known == 700
+
+
+def test_a_target_is_who_reaches_the_recall_not_who_is_fastest(peers: Any) -> None:
+    from examples.compare_peers.rows import Target
+
+    def took(us: float, **more: bool) -> dict[str, Any]:
+        return {"tasks": {"top": {"median": us}}, **more}
+
+    contenders = {"tlrec-edge": took(60), "quick": took(20, reached=False), "right": took(30, reached=True)}
+    target = Target("both", 2.0, (("quick", "top"), ("right", "top")), ("tlrec-edge", "top"))
+    judged = peers[2]._judge(target, contenders)
+    assert (judged["best"], judged["found"]) == ("right", 2.0)
+    del contenders["right"]
+    assert peers[2]._judge(target, contenders)["best"] == "quick"

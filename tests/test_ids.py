@@ -10,6 +10,8 @@ from tlrec_edge.errors import DataError
 from tlrec_edge.ids import IdIndex, StringTable, build_index, build_strings, user_key_hash
 
 any_text = st.text(st.characters(), min_size=1, max_size=30)
+# Few letters, so that ids are prefixes of one another and of what is asked, also by a NUL at the end.
+alike = st.text("a\0é\ud800", max_size=4)
 
 
 def make(values: list[str]) -> IdIndex:
@@ -27,6 +29,24 @@ def test_every_id_finds_its_row_and_no_other_does(values: list[str], others: lis
         assert index.rows(asked).tolist() == [expected.get(value, -1) for value in asked]
 
 
+@given(st.lists(alike.filter(len), unique=True, max_size=40), st.lists(st.lists(alike, max_size=30), max_size=4))
+@settings(max_examples=150, deadline=None)
+def test_ids_that_are_nearly_the_same_partly_hot(values: list[str], batches: list[list[str]]) -> None:
+    index = make(values)
+    expected = {value: row for row, value in enumerate(values)}
+    for asked in batches:  # each finds what those before left in the hot cache
+        assert index.rows(asked).tolist() == [expected.get(value, -1) for value in asked]
+
+
+@given(st.lists(st.integers(-(2**70), 2**70), unique=True, max_size=40), st.lists(st.integers(-50, 50)))
+@settings(deadline=None)
+def test_integers_are_found_by_their_digits(values: list[int], others: list[int]) -> None:
+    index = make([str(value) for value in values])
+    asked: list[str | int] = [*others, *values, *map(str, values)]
+    expected = {str(value): row for row, value in enumerate(values)}
+    assert index.rows(asked).tolist() == [expected.get(str(value), -1) for value in asked]
+
+
 @given(st.lists(st.text(max_size=20), max_size=40))
 @settings(deadline=None)
 def test_strings_come_back(values: list[str]) -> None:
@@ -40,6 +60,21 @@ def test_a_hash_collision_never_gives_the_wrong_row(monkeypatch: pytest.MonkeyPa
     assert index.rows(["cc", "b", "nope", "c", "a" * 50, "a"]).tolist() == [2, 1, -1, -1, 3, 0]
     with pytest.raises(DataError, match="rows 1 and 3"):
         make(["x", "same", "y", "same"])
+
+
+def test_ids_made_to_collide_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ids_module.zlib, "crc32", lambda data, seed: 7)
+    assert make([f"i{row}" for row in range(1024)]).row("i1023") == 1023
+    with pytest.raises(DataError, match=r"1,025 of id have hashes alike"):
+        make([f"i{row}" for row in range(1025)])
+
+
+def test_a_damaged_bucket_is_an_error_before_it_takes_memory() -> None:
+    data, offsets = build_strings([f"i{row}" for row in range(4)])
+    index = build_index(data, offsets)
+    index["buckets"][1:] = 2**31 - 1
+    with pytest.raises(ValueError, match="ids in the buckets of 50"):
+        IdIndex(data, offsets, index).rows([f"i{row}" for row in range(50)])
 
 
 def test_duplicates_and_empty_ids_are_refused() -> None:

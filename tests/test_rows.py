@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -105,3 +106,27 @@ def test_a_sparse_sum_is_the_same_however_it_is_read(entries: list[tuple[int, fl
     wanted = np.zeros(12)
     np.add.at(wanted, columns, total.weights)
     np.testing.assert_allclose(whole, wanted, atol=1e-5)
+
+
+def test_one_sum_that_is_being_read_holds_up_no_other() -> None:
+    """Not in a thread, and so not in the child of a fork made meanwhile, which would wait for ever."""
+    begun, release = threading.Event(), threading.Event()
+
+    class Slow:
+        def take(self, at: np.ndarray) -> np.ndarray:
+            begun.set()
+            release.wait(20)
+            return np.ones(len(at))
+
+    columns = np.arange(3)
+    slow, quick = SparseSum(columns, Slow()), SparseSum(columns, np.ones(3))  # type: ignore[arg-type]  # as slow as need be
+    reader = threading.Thread(target=lambda: slow.summed)
+    other = threading.Thread(target=lambda: quick.summed, daemon=True)
+    reader.start()
+    assert begun.wait(10)
+    other.start()
+    other.join(5)
+    waiting = other.is_alive()
+    release.set()
+    reader.join()
+    assert not waiting

@@ -29,6 +29,7 @@ _HOT_IDS = 65_536
 _HOT_LENGTH = 256
 _KEYS = {str, int}
 _CHUNK = 1 << 16
+_LONGEST_BUCKET = 1024
 
 
 def encode(text: str) -> bytes:
@@ -116,7 +117,10 @@ def build_strings(values: Iterable[str]) -> tuple[Bytes, Longs]:
 
 
 def build_index(data: Bytes, offsets: Longs, what: str = "id") -> dict[str, NDArray[Any]]:
-    """Return the arrays ``buckets``, ``rows`` and ``hashes``. Raises DataError on an empty or repeated id."""
+    """Return the arrays ``buckets``, ``rows`` and ``hashes``. Raises DataError on an empty or repeated id.
+
+    Also where more than 1,024 fall into one of at least n buckets, which no ids do by chance.
+    """
     n = len(offsets) - 1
     empty = np.flatnonzero(offsets[1:] == offsets[:-1])
     if len(empty):
@@ -129,6 +133,8 @@ def build_index(data: Bytes, offsets: Longs, what: str = "id") -> dict[str, NDAr
     hashes = hashes[order]
     _refuse_duplicates(view, offsets, order, hashes, what)
     per_bucket = np.bincount(hashes & np.uint32(count - 1), minlength=count)
+    if per_bucket.max() > _LONGEST_BUCKET:
+        raise DataError(f"{per_bucket.max():,} of {what} have hashes alike, which makes look-ups slow; rename some")
     buckets = np.zeros(count + 1, np.int32)
     np.cumsum(per_bucket, out=buckets[1:])
     return {"buckets": buckets, "rows": order.astype(np.int32), "hashes": hashes}
@@ -214,13 +220,14 @@ class IdIndex:
         try:
             return np.fromiter(map(hot.__getitem__, values), np.int32, len(values))
         except KeyError:
-            found = np.array([hot.get(value, -2) for value in values], np.int32)
-        cold = np.flatnonzero(found == -2).tolist()
-        missing = [values[at] for at in cold]
-        rows = self._probe([encode(as_text(value)) for value in missing])
-        found[cold] = rows
-        self._remember(missing, rows)
-        return found
+            missing = [value for value in values if value not in hot]
+        keys = _encode_all(missing)
+        rows = self._probe(keys)
+        self._remember(missing, rows, keys)
+        if len(missing) == len(values):
+            return rows
+        fresh = dict(zip(missing, rows.tolist(), strict=True))
+        return np.array([fresh[value] if value in fresh else hot[value] for value in values], np.int32)
 
     @property
     def hot_bytes(self) -> int:
@@ -233,49 +240,58 @@ class IdIndex:
         return int(self.rows([value])[0])
 
     def _probe(self, keys: list[bytes]) -> Ints:
-        crc = zlib.crc32
-        hashes = np.array([crc(key, _SEED) for key in keys], np.uint32)
-        bucket = (hashes & np.uint32(self._mask)).astype(np.intp)
-        at, end = self._buckets.take(bucket), self._buckets.take(bucket + 1)
+        hashes = np.fromiter(map(zlib.crc32, keys, itertools.repeat(_SEED)), np.uint32, len(keys))
+        bucket = hashes & np.uint32(self._mask)
+        first = self._buckets.take(bucket)
+        counts = self._buckets.take(bucket + np.uint32(1)) - first
+        ends = counts.cumsum()
+        if len(keys) and ends[-1] > _LONGEST_BUCKET * len(keys):  # before a damaged index asks for all memory
+            raise ValueError(f"{ends[-1]} ids in the buckets of {len(keys)}")
+        # Every id of every bucket at once: on average there is one a key.
+        key = np.arange(len(keys)).repeat(counts)
+        at = (first + counts - ends).repeat(counts) + np.arange(len(key))
+        same = np.flatnonzero(self._hashes.take(at) == hashes.take(key))
+        key, rows = key.take(same), self._rows.take(at.take(same))
+        equal = self._equal([keys[i] for i in key.tolist()], rows)
         found = np.full(len(keys), -1, np.int32)
-        pending = np.flatnonzero(at < end)
-        while len(pending):
-            same = pending[self._hashes.take(at[pending]) == hashes[pending]]
-            if len(same):
-                rows = self._rows.take(at[same])
-                equal = self._equal([keys[i] for i in same.tolist()], rows)
-                found[same[equal]] = rows[equal]
-            at[pending] += 1
-            pending = pending[(found[pending] < 0) & (at[pending] < end[pending])]
+        found[key[equal]] = rows[equal]
         return found
 
     def _equal(self, keys: list[bytes], rows: Ints) -> NDArray[np.bool_]:
         starts = self._offsets.take(rows)
-        lengths = np.array([len(key) for key in keys], np.int64)
+        lengths = np.fromiter(map(len, keys), np.int64, len(keys))
         equal: NDArray[np.bool_] = (self._offsets.take(rows + 1) - starts == lengths) & (lengths > 0)
-        if not equal.all():
-            keep = np.flatnonzero(equal)
-            keys, starts, lengths = [keys[i] for i in keep.tolist()], starts[keep], lengths[keep]
-            if not keys:
-                return equal
-        firsts = np.cumsum(lengths) - lengths
-        # Position of every query byte in the table: its offset within the key, moved to where the stored id starts.
-        positions = np.arange(int(lengths.sum())) + np.repeat(starts - firsts, lengths)
-        same = self._data.take(positions) == np.frombuffer(b"".join(keys), np.uint8)
-        equal[np.flatnonzero(equal)] = np.logical_and.reduceat(same, firsts)
+        if len(keys) and equal.all():
+            return self._same_bytes(keys, starts, lengths)
+        if keep := np.flatnonzero(equal).tolist():
+            equal[keep] = self._same_bytes([keys[i] for i in keep], starts[keep], lengths[keep])
         return equal
 
-    def _remember(self, ids: list[ItemId], rows: Ints) -> None:
+    def _same_bytes(self, keys: list[bytes], starts: Longs, lengths: Longs) -> NDArray[np.bool_]:
+        """Compare keys with the stored ids of the same lengths, at least 1, that begin at ``starts``."""
+        ends = lengths.cumsum()
+        # Position of every query byte in the table: its offset within the key, moved to where the stored id starts.
+        positions = (starts - ends + lengths).repeat(lengths) + np.arange(ends[-1])
+        same = self._data.take(positions) == np.frombuffer(b"".join(keys), np.uint8)
+        whole: NDArray[np.bool_] = np.logical_and.reduceat(same, ends - lengths)
+        return whole
+
+    def _remember(self, ids: list[ItemId], rows: Ints, keys: list[bytes]) -> None:
         # Only known ids are kept, so a stream of made-up ones cannot push the hot ones out.
-        fresh = {
-            value: row
-            for value, row in zip(ids, rows.tolist(), strict=True)
-            if row >= 0 and (isinstance(value, int) or len(value) <= _HOT_LENGTH)
-        }
-        if len(self._hot) + len(fresh) > _HOT_IDS:
+        if rows.min(initial=0) < 0 or max(map(len, keys), default=0) > _HOT_LENGTH:
+            keep = [at for at, key in enumerate(keys) if rows[at] >= 0 and len(key) <= _HOT_LENGTH]
+            ids, rows = [ids[at] for at in keep], rows[keep]
+        if len(self._hot) + len(ids) > _HOT_IDS:
             self._hot = {}
-        if len(fresh) <= _HOT_IDS:
-            self._hot.update(fresh)
+        if len(ids) <= _HOT_IDS:
+            self._hot.update(zip(ids, rows.tolist(), strict=True))
+
+
+def _encode_all(values: Sequence[ItemId]) -> list[bytes]:
+    try:
+        return list(map(str.encode, values))  # type: ignore[arg-type]  # of integers it is the error below
+    except (TypeError, UnicodeEncodeError):
+        return [encode(str(value)) for value in values]
 
 
 def user_key_hash(user: str, key: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -24,18 +23,27 @@ class SparseSum:
 
     def __init__(self, columns: NDArray[Any], weights: Doubles) -> None:
         self.columns, self.weights = columns, weights
+        self._summed: tuple[NDArray[np.intp], Floats] | None = None
 
     def __len__(self) -> int:
         return len(self.columns)
 
     @property
     def nbytes(self) -> int:
-        summed = self.__dict__.get("summed", ())  # where it was read
-        return sum(array.nbytes for array in (self.columns, self.weights, *summed))
+        return sum(array.nbytes for array in (self.columns, self.weights, *(self._summed or ())))
 
-    @cached_property
+    @property
     def summed(self) -> tuple[NDArray[np.intp], Floats]:
-        """The columns, rising and each once, and their sums."""
+        """The columns, rising and each once, and their sums; kept once read.
+
+        Two threads may both add them up. ``cached_property`` would not let them, but in Python 3.11 it has one lock for
+        all sums there are, at which threads queue, and a child of a fork made meanwhile waits for ever.
+        """
+        if self._summed is None:
+            self._summed = self._sum()
+        return self._summed
+
+    def _sum(self) -> tuple[NDArray[np.intp], Floats]:
         # One sort of the column and the entry's place together: stable, and twice as fast as a stable sort.
         keys = self.columns.astype(np.int64) << 32
         keys |= np.arange(len(keys))

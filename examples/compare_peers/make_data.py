@@ -48,12 +48,12 @@ def prepare(folder: Path, sizes: Sizes, catalogues: tuple[str, ...], say: Callab
 
 
 def _code() -> str:
-    """Return a hash of what writes bundles and data: they are made again where it changed."""
-    digest = hashlib.sha256()
-    folders = (_PACKAGE / "tlrec_edge", _PACKAGE / "export", Path(__file__).parent)
-    for path in sorted(path for folder in folders for path in folder.glob("*.py")):
-        if path.parent != folders[-1] or path.stem in ("make_data", "model"):
-            digest.update(path.read_bytes())
+    """Return a hash of what writes bundles, data and the peers' indexes: they are made again where it changed."""
+    digest, here = hashlib.sha256(), Path(__file__).parent
+    folders = (_PACKAGE / "tlrec_edge", _PACKAGE / "export", here / "contenders")
+    written = [path for folder in folders for path in folder.glob("*.py")]
+    for path in (*sorted(written), here / "make_data.py", here / "model.py"):
+        digest.update(path.read_bytes())
     return digest.hexdigest()
 
 

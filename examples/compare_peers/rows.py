@@ -81,7 +81,7 @@ ROWS: Mapping[str, Row] = {
             *(Entry(name, ("top",)) for name in ("faiss-flat", "implicit", "replay", "recbole", "faiss-sq8")),
             Entry("onnxruntime", ("top",), "scan"),
             Entry("openvino", ("top",), "scan"),
-            *(Entry(name, ("top",), checked=("top100",)) for name in ("faiss-ivf", "hnswlib")),
+            *(Entry(name, ("top",), checked=("top100",)) for name in ("faiss-ivf", "faiss-ivf-rerank", "hnswlib")),
         ),
         tuple(
             Target(f"best of faiss Flat, implicit, replay{extra}", most,
@@ -92,11 +92,13 @@ ROWS: Mapping[str, Row] = {
     "top-1m": Row(
         "top-10 of 1M, default index; recall@10 >= .99, recall@100 >= .97", "large",
         (
-            *(Entry(name, ("top",), checked=("top100",)) for name in ("tlrec-edge", "faiss-ivf", "hnswlib")),
-            Entry("faiss-sq8", ("top",), checked=("top100",)),
+            *(
+                Entry(name, ("top",), checked=("top100",))
+                for name in ("tlrec-edge", "faiss-ivf", "faiss-ivf-rerank", "hnswlib", "faiss-sq8")
+            ),
         ),
         tuple(
-            Target(f"faiss IVF-SQ8{extra}", most, (("faiss-ivf", "top"),), _TOP)
+            Target(f"faiss IVF-SQ8{extra}", most, (("faiss-ivf", "top"), ("faiss-ivf-rerank", "top")), _TOP)
             for extra, most in (("", 2.0), (", with [speed]", 1.1))
         ),
         approximate=True,

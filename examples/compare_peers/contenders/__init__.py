@@ -19,6 +19,7 @@ CONTENDERS = {
     "faiss-flat": "vectors:FaissFlat",
     "faiss-sq8": "vectors:FaissSq8",
     "faiss-ivf": "vectors:FaissIvf",
+    "faiss-ivf-rerank": "vectors:FaissIvfRerank",
     "hnswlib": "vectors:Hnsw",
 }
 """Name -> module and class."""
