@@ -22,6 +22,7 @@ from tlrec_edge.export.gates import GATES, Evidence, check
 from tlrec_edge.export.graphs import IR_VERSION, OPSET, encoder_graph, item_tower_graph
 
 from tlrec_edge import Recommender
+from tlrec_edge.arrange import arranged, item_order
 from tlrec_edge.bundle import Bundle, write_bundle
 from tlrec_edge.bundle_writer import sweep
 from tlrec_edge.cold import features_json
@@ -29,11 +30,13 @@ from tlrec_edge.data.dataset import Dataset, Ints
 from tlrec_edge.data.store import dataset_hash, split_hash
 from tlrec_edge.data.task import Task, make_tasks
 from tlrec_edge.errors import BundleError
-from tlrec_edge.head_fit import Fitted, fit_heads, stored_vectors
+from tlrec_edge.head_fit import fit_heads, stored_vectors
 from tlrec_edge.ids import user_key_hash
-from tlrec_edge.layout import MANIFEST
+from tlrec_edge.layout import MANIFEST, SCAN
+from tlrec_edge.list_fit import MANY, fit_lists
 from tlrec_edge.packing import RowFormat
 from tlrec_edge.rowwise import exact_limit
+from tlrec_edge.scan import scan_graph
 from tlrec_edge.train.artifact import MAX_HISTORY, EdgeModel, Past
 from tlrec_edge.train.model import PAD
 from tlrec_edge.train.served import history_of
@@ -102,17 +105,14 @@ def export_bundle(
     users = _sample_users(past, config.seed)
     arrays = stored_arrays(model)
     scale, limit = _user_scales(model, past, users)
-    heads = _heads(model, past, users, arrays)
-    arrays |= heads.arrays
     strings = {"item_ids": model.ids, "item_names": model.names}
     manifest = _manifest(model, dataset, scale, limit, arrays, cards or {})
-    manifest["index"] = dict(heads.card)
     if config.with_users:
         key = secrets.token_hex(16) if config.with_users == "hashed" else None
         manifest |= {"user_ids": config.with_users, "user_key": key}
         strings["users"] = _add_users(arrays, model, dataset, past, key)
     arrays |= _categories(dataset, model, strings)
-    blobs = {"encoder.onnx": encoder_graph(model), **heads.blobs}
+    blobs = {"encoder.onnx": encoder_graph(model)}
     tower = item_tower_graph(model, weighted=storage(model).plain)
     if tower is not None:
         blobs |= {
@@ -122,6 +122,7 @@ def export_bundle(
         arrays["text_table"] = model.features.text_table.astype(np.float16)
         if model.net.config.text:
             arrays["candidate_text"] = model.net.text[: model.candidates].numpy().astype(np.float16)
+    manifest |= _add_search(model, past, users, arrays, strings, blobs)
     draft = path.parent / f".{path.name}.{os.getpid()}.unproven"
     write_bundle(draft, manifest, arrays, strings, blobs)
     try:
@@ -277,14 +278,32 @@ def _add_users(
     return tuple(dataset.users[u] if key is None else user_key_hash(dataset.users[u], key) for u in users)
 
 
-def _heads(model: EdgeModel, past: Past, users: Ints, arrays: Mapping[str, NDArray[Any]]) -> Fitted:
-    """Return the heads of the candidates, fitted to the users who are asked about; none where none pay."""
+def _add_search(
+    model: EdgeModel, past: Past, users: Ints, arrays: dict[str, NDArray[Any]], strings: dict[str, Any],
+    blobs: dict[str, bytes],
+) -> dict[str, Any]:  # fmt: skip
+    """Add what a top-k is found by, for the users who are asked about, where it pays: heads, and of MANY candidates
+    lists, in whose order all then stand. Return the manifest's entry ``index``."""
     kinds, d, r = storage(model), model.net.config.width, model.interest.rank + model.rest.rank
     form = RowFormat((kinds.candidate, d), (kinds.taste, r))
     weight = 1.0 if kinds.plain else model.mix.deep  # as scales hold it, or as the runtime multiplies with it
     asked = np.concatenate([model.user_vectors(past, users) * weight, _tastes(model, past, users)], 1)
+    asked = asked.astype(np.float64)
+    card: dict[str, Any] = {}
+    if len(users) and model.candidates > MANY:
+        read = stored_vectors(form, arrays["candidate_rows"], arrays["candidate_scale"])
+        lists = fit_lists(read, arrays["candidate_bias"], asked)
+        arrays |= dict(arranged(arrays, lists.order, len(model.ids))) | dict(lists.arrays)
+        rows = item_order(lists.order, len(model.ids))
+        for name in ("item_ids", "item_names"):
+            strings[name] = [strings[name][row] for row in rows.tolist()]
+        card = dict(lists.card)
     read = stored_vectors(form, arrays["candidate_rows"], arrays["candidate_scale"])
-    return fit_heads(read, arrays["candidate_bias"], asked.astype(np.float64))
+    heads = fit_heads(read, arrays["candidate_bias"], asked)
+    arrays |= heads
+    if heads:
+        blobs[SCAN] = scan_graph(*heads["head_columns"].shape)
+    return {"index": card}
 
 
 def _categories(dataset: Dataset, model: EdgeModel, strings: dict[str, Any]) -> dict[str, NDArray[Any]]:

@@ -50,7 +50,7 @@ MODULES = {
         "data.names",
         "data.times",
     ),
-    "bundle": ("layout", "ids", "bundle", "bundle_check", "bundle_writer"),
+    "bundle": ("layout", "ids", "bundle", "bundle_check", "bundle_writer", "arrange"),
     "runtime": (
         *(
             "",
@@ -63,6 +63,7 @@ MODULES = {
             "heads",
             "head_fit",
             "lists",
+            "list_fit",
             "cold",
             "graph",
             "bookkeeping",

@@ -94,15 +94,12 @@ class Bundle:
             raise BundleError(f"{self.path / name}.npy is not part of this bundle; export it with that part") from None
 
     @property
-    def search(self) -> tuple[int, int]:
-        """How many lists of heads an inexact search looks into, 0 where there are none, and at how many heads."""
-        if not self.has("list_order.npy"):
-            return 0, 0
-        index = self.manifest.get("index") or {}
-        probes, depth = index.get("probes"), index.get("depth")
-        if not (isinstance(probes, int) and isinstance(depth, int) and probes > 0 and depth > 0):
-            raise BundleError(f"{self.path / MANIFEST} does not say how far to search (index); {REMEDY}")
-        return probes, depth
+    def probes(self) -> int:
+        """How many lists a search looks into."""
+        found = (self.manifest.get("index") or {}).get("probes")
+        if not isinstance(found, int) or found < 1:
+            raise BundleError(f"{self.path / MANIFEST} does not say how many lists to look into (index); {REMEDY}")
+        return found
 
     @property
     def nbytes(self) -> int:

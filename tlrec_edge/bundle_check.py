@@ -42,11 +42,10 @@ def check_lengths(path: Path, shape: ModelShape, arrays: Arrays) -> None:
     heads = arrays.get("head_columns.npy")
     if heads is not None and not 3 <= len(heads) == arrays["head_step.npy"].shape[1]:
         raise BundleError(f"{path / 'head_columns.npy'} is not as wide as head_step.npy; {REMEDY}")
-    if "list_order.npy" in arrays:
-        starts = arrays["list_starts.npy"]
-        size = (len(starts) - 1, -1 if heads is None else len(heads))
-        if arrays["list_centres.npy"].shape != size or not size[0] or starts[0] or starts[-1] != shape.candidates:
-            raise BundleError(f"{path / 'list_starts.npy'} does not fit its heads and centres; {REMEDY}")
+    if "list_starts.npy" in arrays:
+        starts, count = arrays["list_starts.npy"], len(arrays["list_centres.npy"])
+        if len(starts) != count + 1 or not count or starts[0] or starts[-1] != shape.candidates:
+            raise BundleError(f"{path / 'list_starts.npy'} does not fit its candidates and centres; {REMEDY}")
     for name in _indexes(arrays):
         buckets, entries = arrays[f"{name}.buckets.npy"], len(arrays[f"{name}.offsets.npy"]) - 1
         count = len(buckets) - 1
@@ -65,7 +64,6 @@ def check_contents(path: Path, shape: ModelShape, arrays: Arrays) -> None:
     """Check every value that is used as a position, shown, or added to a score. Raises BundleError as above."""
     limits = dict.fromkeys(("wide_columns.npy", "user_wide_columns.npy"), (0, shape.candidates))
     limits["groups.npy"] = (-1, shape.groups)
-    limits["list_order.npy"] = (0, shape.candidates)
     limits |= {f"{name}.rows.npy": (0, len(arrays[f"{name}.rows.npy"])) for name in _indexes(arrays)}
     if "item_category.npy" in arrays:
         limits["item_category.npy"] = (-1, len(arrays["category_names.offsets.npy"]) - 1)

@@ -72,6 +72,10 @@ class BundleWriter:
         array: NDArray[Any] = np.load(self.folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
         return array
 
+    def names(self) -> list[str]:
+        """Return the names of the arrays that are there."""
+        return sorted(path.stem for path in self.folder.glob("*.npy"))
+
     def strings(self, name: str, values: Iterable[str], *, index: bool = False) -> None:
         """Write a string table, and with ``index`` its id index: values must then be unique and not empty."""
         data, offsets = build_strings(values)

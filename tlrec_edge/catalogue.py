@@ -22,7 +22,7 @@ from tlrec_edge.heads import Heads
 from tlrec_edge.history import UserState
 from tlrec_edge.ids import IdIndex, ItemId, Rows, StringTable, as_text
 from tlrec_edge.layout import CANDIDATE_TEXT
-from tlrec_edge.lists import LONGEST
+from tlrec_edge.lists import LONGEST, Lists
 from tlrec_edge.packing import Query
 from tlrec_edge.rowwise import Scales
 from tlrec_edge.topk import top_k
@@ -95,8 +95,9 @@ class Catalogue:
     """Item arrays of one bundle with one set of added items; safe to read from many threads."""
 
     def __init__(
-        self, bundle: Bundle, index: IdIndex, threads: int = 1, added: Added | None = None, heads: Heads | None = None
-    ) -> None:
+        self, bundle: Bundle, index: IdIndex, threads: int = 1, added: Added | None = None, heads: Heads | None = None,
+        lists: Lists | None = None,
+    ) -> None:  # fmt: skip
         shape, array = bundle.shape, bundle.array
         self._bundle, self._index, self.shape = bundle, index, shape
         self.added = nothing_added(bundle) if added is None else added
@@ -111,6 +112,7 @@ class Catalogue:
         self._names = bundle.strings("item_names") if bundle.has("item_names.bytes.npy") else self._ids
         self._added_ids = tuple(extra.rows)
         self.heads = heads or (Heads(bundle, threads) if bundle.has("head_columns.npy") else None)
+        self._lists = lists or (Lists(bundle) if bundle.has("list_starts.npy") else None)
         self._scratch = threading.local()
 
     def __len__(self) -> int:
@@ -121,7 +123,7 @@ class Catalogue:
         return self._index.hot_bytes
 
     def with_added(self, added: Added) -> Catalogue:
-        return Catalogue(self._bundle, self._index, added=added, heads=self.heads)
+        return Catalogue(self._bundle, self._index, added=added, heads=self.heads, lists=self._lists)
 
     def rows(self, ids: Sequence[ItemId] | NDArray[Any] | Rows) -> Places:
         """Return the row of each item id, -1 where it is unknown. Raises DataError for rows that do not exist."""
@@ -228,9 +230,10 @@ class Catalogue:
     def best(self, state: UserState, k: int, excluded: Places, exact: bool = True) -> tuple[NDArray[np.intp], Floats]:
         """Return the positions of the k best candidates, best first, and their scores; all where not ``exact``."""
         c = self.shape.candidates
-        if self.heads is not None and 8 * k < c:
-            search = self.heads.best if exact or not self.heads.listed or k > LONGEST else self.heads.likely
-            found = search(state, k, excluded[excluded < c], lambda at: self._own(state, at))
+        likely = self._lists is not None and not exact and k <= LONGEST
+        search = self._lists if likely else self.heads
+        if search is not None and 8 * k < c:
+            found = search.best(state, k, excluded[excluded < c], lambda at: self._own(state, at))
             if found is not None and len(self) > c:  # the added ones have no heads
                 late = np.setdiff1d(np.arange(c, len(self)), excluded)
                 at, scores = np.append(found[0], late), np.append(found[1], self.score(state, late))

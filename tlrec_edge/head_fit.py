@@ -1,21 +1,19 @@
-"""Fit the heads of a catalogue (see ``heads``): which turn, how wide, and in lists where items are many."""
+"""Fit the heads of a catalogue (see ``heads``): which turn, and how wide."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tlrec_edge.layout import BLOCK, SCAN
-from tlrec_edge.lists import LONGEST, make_lists
+from tlrec_edge.layout import BLOCK
 from tlrec_edge.packing import RowFormat
-from tlrec_edge.scan import ZERO, scan_graph
+from tlrec_edge.scan import ZERO
 
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
-Places = NDArray[np.intp]
 Vectors = Callable[[int, int], Doubles]
 """The item vectors of candidates start..end-1, (n, D)."""
 
@@ -23,8 +21,6 @@ LEAST = 20_000
 """Candidates from which on heads are worth their bytes."""
 WIDTHS = (6, 14, 22, 30)
 """How many turned coordinates a head may have; with bias and the norm of the rest, a multiple of eight bytes."""
-MANY = 200_000
-"""Candidates beyond which heads are kept in lists, so that a search may look into the likeliest alone."""
 _CHUNK = 1 << 15
 _SAMPLE, _K = 64, 10
 _WHOLE, _FULL = 1500, 4
@@ -42,23 +38,11 @@ def stored_vectors(form: RowFormat, rows: NDArray[Any], scale: NDArray[Any]) -> 
     return read
 
 
-class Fitted(NamedTuple):
-    """The arrays of the heads, none where none pay, and the manifest's entry ``index``: lists, probes and recall."""
-
-    arrays: Mapping[str, NDArray[Any]]
-    card: Mapping[str, Any]
-
-    @property
-    def blobs(self) -> dict[str, bytes]:
-        """The graph that scans them."""
-        return {SCAN: scan_graph(*self.arrays["head_columns"].shape)} if self.arrays else {}
-
-
-def fit_heads(vectors: Vectors, bias: Floats, users: Doubles, many: int = MANY) -> Fitted:
-    """Return the heads that make a top-10 cheapest for the user vectors (u, D), in lists beyond ``many`` items."""
+def fit_heads(vectors: Vectors, bias: Floats, users: Doubles) -> dict[str, NDArray[Any]]:
+    """Return the arrays of the heads that make a top-10 cheapest for the user vectors (u, D); none where none pay."""
     count, d = len(bias), users.shape[1]
     if count < LEAST or not len(users) or d <= WIDTHS[0]:
-        return Fitted({}, {})
+        return {}
     # Users the turn was fitted to are too easy: the width is chosen on others.
     sample, rest = np.split(users, [min(_SAMPLE, max(1, len(users) // 4))])
     into, turn, mean, reach = _turns(vectors, count, rest if len(rest) else sample)
@@ -66,24 +50,16 @@ def fit_heads(vectors: Vectors, bias: Floats, users: Doubles, many: int = MANY) 
     open_ = _left_open(vectors, bias, sample, (into, mean), sample @ turn.T, widths)
     price, h = min((h + 2 + _WHOLE * share, h) for h, share in zip(widths, open_, strict=True))
     if price > _FULL * d / 2:
-        return Fitted({}, {})
+        return {}
     rows, scale = _heads(vectors, bias, into, mean, h)
     limits = np.array([reach, float(np.abs(bias).max())])
-    arrays: dict[str, NDArray[Any]] = {
+    return {
         "head_columns": _columns(rows),
         "head_turn": turn,
         "head_mean": mean,
         "head_step": scale,
         "head_reach": limits,
     }
-    if count <= many:
-        return Fitted(arrays, {})
-    turned = sample @ turn.T
-    factors = [turned[:, :h], np.ones((len(sample), 1)), np.linalg.norm(turned[:, h:], axis=1, keepdims=True)]
-    lists = make_lists(rows, scale[0], np.concatenate(factors, 1) * scale[0], _best_of(vectors, bias, sample))
-    arrays |= lists.arrays
-    arrays["head_columns"] = _columns(rows[lists.arrays["list_order"]])
-    return Fitted(arrays, lists.card)
 
 
 def _columns(rows: NDArray[np.int8]) -> NDArray[np.uint8]:
@@ -140,19 +116,6 @@ def _left_open(
             bound += np.linalg.norm(turned[:, h:], axis=1)[:, None] * np.linalg.norm(seen[:, h:], axis=1)
             found[i] += (bound >= least).sum()
     return found / (len(users) * len(bias))
-
-
-def _best_of(vectors: Vectors, bias: Floats, users: Doubles) -> Places:
-    """Return each user's LONGEST best candidates, best first, (u, LONGEST)."""
-    best = np.full((len(users), LONGEST), -np.inf)
-    names = np.zeros((len(users), LONGEST), np.intp)
-    for at, part in _chunks(vectors, len(bias)):
-        scores = np.concatenate([best, users @ part.T + bias[at]], 1)
-        found = np.concatenate([names, np.broadcast_to(np.arange(at.start, at.stop), (len(users), len(part)))], 1)
-        top = np.argpartition(-scores, LONGEST - 1, 1)[:, :LONGEST]
-        best, names = np.take_along_axis(scores, top, 1), np.take_along_axis(found, top, 1)
-    order = np.argsort(-best, 1)
-    return np.take_along_axis(names, order, 1)
 
 
 def _heads(vectors: Vectors, bias: Floats, into: Doubles, mean: Doubles, h: int) -> tuple[NDArray[np.int8], Doubles]:

@@ -24,7 +24,7 @@ BLOCK = 128
 FEATURES = "features.json"
 TEXT_TABLE = "text_table.npy"
 CANDIDATE_TEXT = "candidate_text.npy"
-LISTS = ("list_order", "list_starts", "list_centres")
+LISTS = ("list_starts", "list_centres")
 HEADS = ("head_columns", "head_turn", "head_mean", "head_step", "head_reach")
 EVENTS = ("view", "click", "cart", "purchase", "other")
 """Rows of ``event_bias.npy``; the same tuple as ``tlrec_edge.data.dataset.EVENTS``, which a server must not import."""
@@ -281,9 +281,8 @@ def expected_optional(shape: ModelShape, present: Mapping[str, Any]) -> dict[str
         arrays["head_columns.npy"] = Expected(("|u1",), (None, -(-shape.candidates // BLOCK) * BLOCK))
         arrays |= {f"{name}.npy": Expected(("<f8",), size) for name, size in zip(HEADS[1:], columns[1:], strict=True)}
     if any(f"{name}.npy" in present for name in LISTS):
-        arrays["list_order.npy"] = Expected(("<i4",), (shape.candidates,))
         arrays["list_starts.npy"] = Expected(("<i8",), (None,))
-        arrays["list_centres.npy"] = Expected(("<f4",), (None, None))
+        arrays["list_centres.npy"] = Expected(("<f4",), (None, shape.d + shape.r + 1))
     if "user_rows.npy" in present or "users.bytes.npy" in present:
         arrays["user_rows.npy"] = Expected(("<f4",), (None, shape.d + shape.r))
         arrays["user_wide_indptr.npy"] = Expected(("<i8",), (None,))

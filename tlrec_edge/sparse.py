@@ -15,6 +15,9 @@ Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
 
 
+_NONE = np.zeros(0, np.intp)
+
+
 class SparseSum:
     """A sum over candidates, kept as its entries (m,) until it is read: ``weights`` at ``columns``, in any order.
 
@@ -42,6 +45,14 @@ class SparseSum:
         if self._summed is None:
             self._summed = self._sum()
         return self._summed
+
+    @property
+    def raised(self) -> NDArray[np.intp]:
+        """The columns whose sum is above 0, rising."""
+        if not len(self):
+            return _NONE
+        columns, sums = self.summed
+        return columns[sums > 0]
 
     def _sum(self) -> tuple[NDArray[np.intp], Floats]:
         # One sort of the column and the entry's place together: stable, and twice as fast as a stable sort.

@@ -14,16 +14,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tlrec_edge.arrange import arranged, item_order
 from tlrec_edge.bundle import Bundle
 from tlrec_edge.bundle_writer import BundleWriter
 from tlrec_edge.errors import MissingExtraError
 from tlrec_edge.graph import Graph
-from tlrec_edge.head_fit import MANY, fit_heads, stored_vectors
-from tlrec_edge.layout import ENCODER, PLAIN, WIDE_KINDS, ModelShape, Storage, column_dtype
+from tlrec_edge.head_fit import Vectors, fit_heads, stored_vectors
+from tlrec_edge.layout import ENCODER, PLAIN, SCAN, WIDE_KINDS, ModelShape, Storage, column_dtype
+from tlrec_edge.list_fit import MANY, fit_lists
 from tlrec_edge.packing import KINDS
 from tlrec_edge.rowwise import exact_limit, quantize_sparse
+from tlrec_edge.scan import scan_graph
 
 Floats = NDArray[np.float32]
+Places = NDArray[np.intp]
 OPSET, IR = 18, 9
 _CHUNK = 65_536
 _USERS = 256
@@ -37,7 +41,7 @@ class SynthConfig:
 
     ``tables``: what rows are stored as, of ``packing.KINDS``; ``weights``: the item-item weights, of ``WIDE_KINDS``.
     ``popularity``: how far the log popularity moves scores; 0 makes every item's bias 0. Beyond ``lists_beyond`` items
-    heads stand in lists.
+    they stand list by list, not by number.
     """
 
     items: int
@@ -100,11 +104,11 @@ def synthesize(
         say("wide weights")
         _write_wide(writer, config, rng)
         _write_small(writer, config, rng)
-        say("heads")
-        _write_heads(writer, config, shape, encoder)
+        say("lists and heads")
+        order = _write_search(writer, config, shape, encoder)
         say("ids and names")
-        writer.strings("item_ids", (f"SKU{row:08d}" for row in range(config.rows)), index=True)
-        writer.strings("item_names", _names(config))
+        writer.strings("item_ids", (f"SKU{row:08d}" for row in order.tolist()), index=True)
+        writer.strings("item_names", _names(config, order))
         say("hashes")
     return Bundle.open(path)
 
@@ -213,8 +217,35 @@ def _spread(d: int) -> Floats:
     return spread
 
 
-def _write_heads(writer: BundleWriter, config: SynthConfig, shape: ModelShape, encoder: bytes) -> None:
-    """Fit heads to users whose histories lie within three clusters each."""
+def _write_search(writer: BundleWriter, config: SynthConfig, shape: ModelShape, encoder: bytes) -> Places:
+    """Fit lists and heads to users whose histories lie within three clusters each; return the order of the rows."""
+    users = _users(writer, config, shape, encoder)
+
+    def vectors() -> Vectors:
+        return stored_vectors(
+            shape.candidate_format, writer.written("candidate_rows"), writer.written("candidate_scale")
+        )
+
+    order = np.arange(config.rows)
+    if config.items > config.lists_beyond:
+        lists = fit_lists(vectors(), writer.written("candidate_bias"), users)
+        order = item_order(lists.order, config.rows)
+        arrays = {name: writer.written(name) for name in writer.names()}
+        for name, array in arranged(arrays, lists.order, config.rows):
+            writer.array(name, array)
+        for name, array in lists.arrays.items():
+            writer.array(name, array)
+        writer.update({"index": dict(lists.card)})
+    found = fit_heads(vectors(), writer.written("candidate_bias"), users)
+    for name, array in found.items():
+        writer.array(name, array)
+    if found:
+        writer.blob(SCAN, scan_graph(*found["head_columns"].shape))
+    return order
+
+
+def _users(writer: BundleWriter, config: SynthConfig, shape: ModelShape, encoder: bytes) -> NDArray[np.float64]:
+    """Return the vectors of invented users (u, d + r)."""
     rng = np.random.default_rng(config.seed)
     read = writer.written
     tastes = rng.integers(0, config.clusters, (_USERS, 3))
@@ -228,14 +259,7 @@ def _write_heads(writer: BundleWriter, config: SynthConfig, shape: ModelShape, e
     (deep,) = Graph(encoder, ENCODER, ["user"]).run(feed, (_USERS, config.dim))
     groups = read("groups")[:, 0][rows]
     counts = np.stack([np.bincount(row, minlength=config.groups) for row in groups])
-    users = np.concatenate([deep, np.log1p(counts) @ read("interest_in")], 1).astype(np.float64)
-    vectors_of = stored_vectors(shape.candidate_format, read("candidate_rows"), read("candidate_scale"))
-    found = fit_heads(vectors_of, read("candidate_bias"), users, config.lists_beyond)
-    for name, array in found.arrays.items():
-        writer.array(name, array)
-    for name, blob in found.blobs.items():
-        writer.blob(name, blob)
-    writer.update({"index": dict(found.card)})
+    return np.concatenate([deep, np.log1p(counts) @ read("interest_in")], 1).astype(np.float64)
 
 
 def _bias(config: SynthConfig, rank: NDArray[np.int64]) -> Floats:
@@ -298,7 +322,7 @@ def _write_small(writer: BundleWriter, config: SynthConfig, rng: np.random.Gener
     writer.array("age_bias", np.linspace(0, -1, 12, dtype=np.float32))
 
 
-def _names(config: SynthConfig) -> Iterator[str]:
-    for row in range(config.rows):
+def _names(config: SynthConfig, order: Places) -> Iterator[str]:
+    for row in order.tolist():
         cluster = row % config.clusters
         yield f"{_LOOKS[row % len(_LOOKS)]} {_KINDS[cluster % len(_KINDS)]} {row}"

@@ -1,4 +1,4 @@
-"""Exact top-k by block maxima."""
+"""The best of scores, by block maxima."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Scores = NDArray[np.float32]
+Places = NDArray[np.intp]
 _BLOCK = 128
 
 
@@ -36,3 +37,28 @@ def lower_bound(scores: NDArray[Any], k: int, maxima: NDArray[Any] | None = None
     if maxima is None:
         maxima = scores[: blocks * _BLOCK].reshape(blocks, _BLOCK).max(axis=1)  # (blocks,)
     return float(np.partition(maxima, blocks - k)[blocks - k])
+
+
+def best_of(places: Places, scores: Scores, k: int, excluded: Places) -> tuple[Places, Scores]:
+    """Return the k best of some candidates, each there once, that are not ``excluded``, and their scores.
+
+    Best first, the lower place first among equals.
+    """
+    least = lower_bound(scores, k + len(excluded))
+    found = (scores >= least).nonzero()[0]
+    places, scores = places.take(found), scores.take(found)
+    order = np.lexsort((places, -scores))
+    if len(excluded):
+        order = order[absent(places.take(order), np.sort(excluded))]
+    order = order[:k]
+    return places.take(order), scores.take(order)
+
+
+def absent(values: Places, among: Places) -> NDArray[np.bool_]:
+    """Mark what is not ``among`` some rising numbers."""
+    if not len(among):
+        return np.ones(len(values), bool)
+    at = among.searchsorted(values)
+    np.minimum(at, len(among) - 1, out=at)
+    found: NDArray[np.bool_] = among.take(at) != values
+    return found

@@ -20,7 +20,8 @@ from tlrec_edge.bench.config import TOP_K, BenchConfig
 from tlrec_edge.bench.machine import fingerprint
 from tlrec_edge.bench.run import run_bench
 from tlrec_edge.errors import DataError
-from tlrec_edge.head_fit import LEAST, MANY
+from tlrec_edge.head_fit import LEAST
+from tlrec_edge.list_fit import MANY
 from tlrec_edge.synth import SynthConfig, synthesize
 
 SCENARIOS = ("top-k", "server", "offline")

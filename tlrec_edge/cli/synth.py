@@ -10,8 +10,8 @@ import click
 
 from tlrec_edge.cli.common import out_option
 from tlrec_edge.errors import DataError
-from tlrec_edge.head_fit import MANY
 from tlrec_edge.layout import WIDE_KINDS
+from tlrec_edge.list_fit import MANY
 from tlrec_edge.packing import KINDS
 from tlrec_edge.synth import SynthConfig, synthesize
 
