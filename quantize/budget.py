@@ -9,8 +9,9 @@ from tlrec_edge.metrics import METRICS
 
 PERCENTILES = ("p50", "p90", "p99")
 _METRIC = re.compile(rf"({'|'.join(METRICS)})@(\d+)\s*>=\s*(.+)")
-_TARGET = re.compile(rf"({'|'.join(PERCENTILES)})\s*<=\s*([\d.]+)\s*(us|ms)")
-_BYTES = re.compile(r"([\d.]+)\s*([kMG]?)(i?)B?")
+_NUMBER = r"(\d+(?:\.\d+)?)"
+_TARGET = re.compile(rf"({'|'.join(PERCENTILES)})\s*<=\s*{_NUMBER}\s*(us|ms)")
+_BYTES = re.compile(rf"{_NUMBER}\s*([kMG]?)(i?)B?")
 _MICROSECONDS = {"us": 1.0, "ms": 1000.0}
 _POWERS = {"": 0, "k": 1, "M": 2, "G": 3}
 
@@ -73,7 +74,8 @@ class Target:
 def parse_bytes(text: str) -> int:
     """Read 5MB, 600kB, 1.5MiB or a plain number. Raises ValueError."""
     found = _BYTES.fullmatch(text.strip())
-    if not found or not float(found[1]) > 0:
+    number, prefix, binary = found.groups() if found else ("0", "", "")
+    size = int(float(number) * (1024 if binary else 1000) ** _POWERS[prefix])
+    if not size:
         raise ValueError(f"{text!r} is no size: write it as 5MB")
-    number, prefix, binary = found.groups()
-    return int(float(number) * (1024 if binary else 1000) ** _POWERS[prefix])
+    return size

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -65,12 +66,13 @@ class CompressConfig:
 class Point:
     """One model of the search: what it keeps (validation), what it costs, and why it was taken or not.
 
-    ``us`` is None where no latency was measured. ``front``: no other point keeps more, is faster and smaller at once.
+    ``us`` is None where no latency was measured, ``bytes`` where the point was not tried. ``front``: no other point
+    keeps more, is faster and smaller at once.
     """
 
     name: str
     kept: Kept
-    bytes: int
+    bytes: int | None
     us: Mapping[str, float] | None
     front: bool
     chosen: bool
@@ -132,9 +134,8 @@ def compress(
         cuts, stores = {ORIGINAL: cuts[ORIGINAL]}, {ROWS: STORES[ROWS]}
     for name, cut in cuts.items():
         if name != ORIGINAL and time.monotonic() > end:
-            trials.append(
-                _Trial(name, model, _nothing(), trials[0].cost, f"not tried: {config.minutes:g} minutes are over")
-            )
+            fault = f"not tried: {config.minutes:g} minutes are over"
+            trials.append(_Trial(name, model, Kept(*4 * (math.nan,)), Cost(0), fault))
             continue
         say(name)
         smaller = shelf.take(name, lambda cut=cut: cut(model, dataset, tasks.final, config.recovery_steps, config.seed))
@@ -182,7 +183,7 @@ def _timed(trials: list[_Trial], clock: Clock, config: CompressConfig, say: Call
         if cost is None or cost.fault is not None:
             not_timed = f"keeps the budget, larger than {TIMED} of its kind that do: not timed"
             fault = fault or (not_timed if cost is None else cost.fault)
-            cost = Cost(trial.cost.bytes + rest)
+            cost = Cost(trial.cost.bytes and trial.cost.bytes + rest)
         if config.machine != "this":
             cost = Cost(cost.bytes)
         elif fault is None and config.target is None and cost.us["p50"] > SLOWER * first:
@@ -234,8 +235,8 @@ def _points(trials: list[_Trial], best: _Trial | None, config: CompressConfig, j
         )
         if not judged:
             why = f"not measured, no validation rows: {why}"
-        us = trial.cost.us or None
-        points.append(Point(trial.name, trial.kept, trial.cost.bytes, us, trial.name in front, trial is best, why))
+        size, us = trial.cost.bytes or None, trial.cost.us or None
+        points.append(Point(trial.name, trial.kept, size, us, trial.name in front, trial is best, why))
     return points
 
 
@@ -260,11 +261,6 @@ def _front(trials: Sequence[_Trial]) -> set[str]:
         if not any((other <= cost[i]).all() and (other < cost[i]).any() for other in rivals):
             names.add(trial.name)
     return names
-
-
-def _nothing() -> Kept:
-    nan = float("nan")
-    return Kept(nan, nan, nan, nan)
 
 
 def served_bytes(model: EdgeModel) -> int:

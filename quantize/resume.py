@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -43,8 +44,11 @@ class Shelf:
         if self._folder is None:
             return make()
         path = self._folder / re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
-        if (path / "model.json").is_file():
-            return EdgeModel.load(path)
+        if path.exists():
+            try:
+                return EdgeModel.load(path)
+            except ModelError:  # damaged, or of another version: cut again
+                shutil.rmtree(path, ignore_errors=True)
         made = make()
         made.save(path)
         return made

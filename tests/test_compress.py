@@ -49,7 +49,7 @@ def test_a_budget_is_read(text: str, metric: str, k: int, share: float) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "ndcg", "ndcg@10", "auc@10>=1", "ndcg@10<=1", "110%", "0", "-5%", "nan", "x%", "inf"]
+    "text", ["", "ndcg", "ndcg@10", "auc@10>=1", "ndcg@10<=1", "110%", "0", "-5%", "nan", "x%", "inf", "1.2.3%"]
 )
 def test_a_wrong_budget_is_one_line(text: str) -> None:
     with pytest.raises(ValueError, match=r"budget|keeps more than 0"):
@@ -66,10 +66,10 @@ def test_targets_and_sizes_are_read() -> None:
         2 * 10**9,
         77,
     ]
-    for text in ("p75<=1ms", "p99<1ms", "p99<=fast", "", "p99<=0ms"):
+    for text in ("p75<=1ms", "p99<1ms", "p99<=fast", "", "p99<=0ms", "p99<=1.2.3ms", "p99<=.ms"):
         with pytest.raises(ValueError, match="write it as p99<=1ms"):
             Target.parse(text)
-    for text in ("", "5 bananas", "-3MB", "MB", "0"):
+    for text in ("", "5 bananas", "-3MB", "MB", "0", "1.2.3MB", ".", "0.1"):
         with pytest.raises(ValueError, match="write it as 5MB"):
             parse_bytes(text)
 
@@ -180,6 +180,7 @@ def test_time_runs_out_and_is_named() -> None:
     found = compress(train_fixtures.model(), train_fixtures.dataset(), replace(LOOSE, minutes=1e-9, only=None))
     late = {point.name for point in found.points if "not tried" in point.why}
     assert late == set(structures(train_fixtures.model())) - {ORIGINAL}
+    assert all((point.to_json()["bytes"] is None) == (point.name in late) for point in found.points)
     assert found.model.about["compression"]["chosen"] in STORES
 
 
@@ -199,6 +200,11 @@ def test_a_search_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setitem(recipes._CUTS, "fast", dict.fromkeys(recipes._CUTS["fast"], never))
     again = compress(model, data, LOOSE, kept=tmp_path / "kept")
     assert [point.to_json() for point in again.points] == [point.to_json() for point in first.points]
+    monkeypatch.undo()
+    half = tmp_path / "kept" / "width-1-2"
+    (half / "arrays.npz").write_bytes(b"cut short")
+    mended = compress(model, data, LOOSE, kept=tmp_path / "kept")
+    assert [point.to_json() for point in mended.points] == [point.to_json() for point in first.points]
     with pytest.raises(ModelError, match="holds the search of another model or seed"):
         compress(model, data, replace(LOOSE, seed=1), kept=tmp_path / "kept")
 

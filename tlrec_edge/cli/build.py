@@ -174,7 +174,7 @@ def _echo_points(points: Sequence[Mapping[str, Any]], budget: Any, title: str) -
             p["step"],
             _figure(p["value"]),
             f"{_figure(p['ratio'])} ({_figure(p['se'])})",
-            f"{'' if p['us'] else '~'}{p['bytes']:,}",
+            f"{'' if p['us'] else '~'}{p['bytes']:,}" if p["bytes"] else "-",
             f"{p['us']['p50']:.0f} / {p['us']['p99']:.0f}" if p["us"] else "-",
             "chosen" if p["kept"] else "front" if p["front"] else "",
             p["why"],
