@@ -112,7 +112,7 @@ class Catalogue:
         self._names = bundle.strings("item_names") if bundle.has("item_names.bytes.npy") else self._ids
         self._added_ids = tuple(extra.rows)
         self.heads = heads or (Heads(bundle, threads) if bundle.has("head_columns.npy") else None)
-        self._lists = lists or (Lists(bundle) if bundle.has("list_starts.npy") else None)
+        self._lists = lists or (Lists(bundle, self.heads) if bundle.has("list_starts.npy") else None)
         self._scratch = threading.local()
 
     def __len__(self) -> int:

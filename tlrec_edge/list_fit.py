@@ -19,7 +19,7 @@ Vectors = Callable[[int, int], Doubles]
 
 MANY = 200_000
 """Candidates beyond which they stand in lists, so that a search may look into the likeliest alone."""
-_LISTS, _ROUNDS, _TRAIN = 4, 6, 24
+_LISTS, _ROUNDS, _TRAIN = 2, 8, 32
 """Lists for the square root of the candidates; rounds of Lloyd's algorithm on so many candidates a list."""
 _BIAS = 4.0
 """Weight of the bias beside the vectors, over the users' length: with 1 it would outweigh what items are like."""

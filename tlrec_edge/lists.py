@@ -8,11 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlrec_edge.bundle import Bundle
+from tlrec_edge.heads import Heads
 from tlrec_edge.history import UserState
 from tlrec_edge.topk import absent, best_of
 
 Floats = NDArray[np.float32]
 Places = NDArray[np.intp]
+_ONE = np.ones(1, np.float32)
 
 RECALL = {10: 0.995, 100: 0.98}
 """Recall at k that a search must reach, over users the lists were not made for."""
@@ -21,9 +23,10 @@ LONGEST = max(RECALL)
 
 
 class Lists:
-    """The lists of one bundle; safe to read from many threads."""
+    """The lists of one bundle; safe to read from many threads. ``heads``, if there are any, spare most whole rows."""
 
-    def __init__(self, bundle: Bundle) -> None:
+    def __init__(self, bundle: Bundle, heads: Heads | None) -> None:
+        self._heads = heads
         self._starts: NDArray[np.int64] = bundle.array("list_starts")
         self._centres: Floats = bundle.array("list_centres")
         self._probes = min(bundle.probes, len(self._centres))
@@ -35,15 +38,16 @@ class Lists:
 
         Best first; among equals the lower row comes first. ``score`` gives the scores of candidates.
         """
-        user = np.concatenate([state.deep * state.deep_scale, state.interest * state.interest_scale, [1.0]])
-        likely = self._centres.dot(user.astype(np.float32))  # the mean score of each list
+        user = np.concatenate([state.deep * state.deep_scale, state.interest * state.interest_scale, _ONE])
+        likely = self._centres.dot(user)  # the mean score of each list
         lists = likely.argpartition(len(likely) - self._probes)[len(likely) - self._probes :]
         lists.sort()
-        starts = self._starts.take(lists)
-        lengths = self._starts.take(lists + 1) - starts
-        ends = lengths.cumsum()
-        places = (starts - ends + lengths).repeat(lengths)
-        places += np.arange(len(places))
+        starts, stops = self._starts.take(lists), self._starts.take(lists + 1)
+        if self._heads is None:
+            runs = zip(starts.tolist(), stops.tolist(), strict=True)
+            places = np.concatenate([np.arange(start, stop) for start, stop in runs])
+        else:
+            places = self._heads.reach(state, k, excluded, score, starts, stops)
         lifted = state.wide.raised
         if len(lifted):
             places = np.concatenate([places, lifted[absent(lifted, places)]])

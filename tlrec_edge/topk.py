@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 Scores = NDArray[np.float32]
 Places = NDArray[np.intp]
 _BLOCK = 128
+_EACH = 4
+"""Blocks for each of the best, with fewer of which their maxima lie too far below the k-th score."""
 
 
 def top_k(scores: Scores, k: int) -> NDArray[np.intp]:
@@ -32,7 +34,7 @@ def lower_bound(scores: NDArray[Any], k: int, maxima: NDArray[Any] | None = None
     blocks = len(scores) // _BLOCK if maxima is None else len(maxima)
     if k >= len(scores):
         return -math.inf
-    if k >= blocks:
+    if _EACH * k >= blocks:
         return float(np.partition(scores, len(scores) - k)[len(scores) - k])
     if maxima is None:
         maxima = scores[: blocks * _BLOCK].reshape(blocks, _BLOCK).max(axis=1)  # (blocks,)
