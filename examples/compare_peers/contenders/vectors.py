@@ -83,7 +83,7 @@ class _Faiss(_Vectors):
         import faiss
 
         index = faiss.index_factory(vectors.shape[1], cls.key, faiss.METRIC_INNER_PRODUCT)
-        index.train(vectors)
+        index.train(_mixed(vectors))
         index.add(vectors)
         return index
 
@@ -136,7 +136,7 @@ class FaissIvf(_Faiss):
         bits = faiss.ScalarQuantizer.QT_8bit
         index = faiss.IndexIVFScalarQuantizer(centres, d, lists, bits, faiss.METRIC_INNER_PRODUCT, True)
         index.cp.spherical = False
-        index.train(vectors)
+        index.train(_mixed(vectors))
         index.add(vectors)
         centres.metric_type = faiss.METRIC_INNER_PRODUCT
         return index
@@ -193,7 +193,8 @@ class Hnsw(_Vectors):
             points = np.column_stack([vectors, np.sqrt(squares.max() - squares)])  # all of one length
             index = hnswlib.Index(space="l2", dim=points.shape[1])
             index.init_index(max_elements=len(points), ef_construction=200, M=16, random_seed=0)
-            index.add_items(points, num_threads=len(os.sched_getaffinity(0)))
+            rows = _mixed(np.arange(len(points)))
+            index.add_items(points[rows], rows, num_threads=len(os.sched_getaffinity(0)))
             index.save_index(str(path))
 
     def queries(self) -> Any:
@@ -208,6 +209,11 @@ class Hnsw(_Vectors):
 
     def set_effort(self, effort: int) -> None:
         self._index.set_ef(effort)
+
+
+def _mixed(rows: Any) -> Any:
+    """Return rows in a random order: a large catalogue stands list by list, and its beginning is no sample of it."""
+    return np.random.default_rng(0).permutation(rows)
 
 
 class Implicit(_Vectors):
