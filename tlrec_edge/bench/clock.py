@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
+import sys
 import time
-from typing import Protocol
+from typing import Any, Protocol
 
 _SPIN = 300_000
 """Nanoseconds before the moment from which sleeping is too coarse: a sleep ends 50 to 150 microseconds late."""
@@ -37,3 +39,16 @@ class WallClock:
 
 
 WALL = WallClock()
+
+
+_PR_SET_TIMERSLACK = 29
+_LIBC: Any = ctypes.CDLL(None) if sys.platform == "linux" else None
+
+
+def set_timer_slack(ns: int) -> None:
+    """Let this thread's sleeps run over by at most ``ns``, 0 for what is usual; does nothing outside of Linux.
+
+    The usual 50 microseconds of Linux, which save power, count as latency of whatever was to start at a given moment.
+    """
+    if _LIBC is not None:
+        _LIBC.prctl(_PR_SET_TIMERSLACK, ctypes.c_ulong(ns), 0, 0, 0)

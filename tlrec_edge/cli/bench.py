@@ -84,7 +84,7 @@ _FILE = click.Path(path_type=Path)
 @click.option("--confidence", type=click.FloatRange(0.5, 1, max_open=True), default=0.99, show_default=True,
               help="Of the stated bounds of percentiles.")  # fmt: skip
 @click.option("--driver", type=click.Choice(DRIVERS), default=DRIVERS[0], show_default=True,
-              help="loadgen: MLCommons LoadGen sends the queries, but for offline (extra [bench]).")  # fmt: skip
+              help="loadgen: MLCommons LoadGen sends the queries (extra [bench]).")  # fmt: skip
 @click.option("--html", type=_FILE, callback=out_file, help="File to write a report to: one page, no network.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of requests and arrivals.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for machines instead of a table.")
