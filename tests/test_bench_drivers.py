@@ -90,6 +90,7 @@ def test_arrivals_are_poisson_and_seeded() -> None:
     assert gaps.std() == pytest.approx(1, rel=0.02)
     assert arrivals == poisson(1000.0, LONG, 3) != poisson(1000.0, LONG, 4)
     assert len(poisson(10.0, Limits(2.0, 1000, 0), 0)) == 100, "five times the seconds at most"
+    assert poisson(100.0, Limits(1.01, 1, 0), 0)[-1] == 1_064_780_852, "as LoadGen says of its own"
 
 
 def test_an_open_loop_sees_what_a_stall_delayed_and_a_closed_loop_does_not() -> None:

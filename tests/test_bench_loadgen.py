@@ -55,6 +55,15 @@ def test_both_drivers_see_the_same_delay() -> None:
         assert seen.us["p90"] >= seen.us["p50"]
 
 
+def test_both_drivers_send_at_the_same_moments() -> None:
+    sent: list[float] = []
+    seen = loadgen.server(lambda numbers: sent.append(time.perf_counter()), 8, Limits(0.5, 60, 0.0), 3, 200.0)
+    due = np.diff(poisson(200.0, Limits(0.5, 60, 0.0), 3)) / 1e9
+    gaps = np.diff(sent[-seen.queries :])[: len(due)]
+    assert np.median(np.abs(gaps - due)) < 0.001
+    assert np.corrcoef(gaps, due)[0, 1] > 0.7
+
+
 def test_a_query_of_several_requests_is_one_call() -> None:
     calls: list[int] = []
     seen = loadgen.multi_stream(lambda numbers: calls.append(len(numbers)), 8, Limits(0.05, 50, 0.0), 0, 5)

@@ -179,7 +179,8 @@ def test_a_bad_replay_names_file_and_line(tmp_path: Path, text: str, words: str)
 @pytest.mark.parametrize(
     "words",
     [("--find-qps",), ("--p99", "5ms"), ("--find-qps", "--p99", "5"), ("--qps", "x"), ("--qps", "0"),
-     ("--load", "none"), ("--histories", "0"), ("--sut", "a:b", "--http", "http://x")],
+     ("--cache", "cold", "--sut", "a:b"), ("--cache", "cold", "--driver", "loadgen"),
+     ("--price-per-hour", "1", "--scenario", "server"), ("--load", "none"), ("--histories", "0"), ("--sut", "a:b", "--http", "http://x")],
 )  # fmt: skip
 def test_wrong_usage_is_exit_code_2(words: tuple[str, ...]) -> None:
     assert run(str(GOLDEN), *words).exit_code == 2

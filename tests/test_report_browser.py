@@ -25,14 +25,16 @@ SWITCHES = (
 )  # fmt: skip
 # A page shows in a frame as wide as a phone; whatever it tried to load would be an error on the console.
 FRAME = f"""<!doctype html><meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'">
+<meta http-equiv="Content-Security-Policy"
+  content="default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'">
 <iframe style="border:0; width:{PHONE}px; height:800px" srcdoc="PAGE"></iframe>
 <pre></pre><script>
 addEventListener("load", () => {{
   const inside = document.querySelector("iframe").contentWindow, root = inside.document.documentElement;
   document.querySelector("pre").textContent = JSON.stringify({{
     width: root.scrollWidth, view: inside.innerWidth, loaded: inside.performance.getEntriesByType("resource").length,
-    plots: inside.document.querySelectorAll("svg").length, paper: inside.getComputedStyle(inside.document.body).backgroundColor,
+    plots: inside.document.querySelectorAll("svg").length,
+    paper: inside.getComputedStyle(inside.document.body).backgroundColor,
   }});
 }});
 </script>"""

@@ -100,7 +100,8 @@ def hold_against(now: dict[str, Any], before: dict[str, Any], most: float) -> Ch
 
 
 def _figures(before: dict[str, Any], now: dict[str, Any]) -> Iterator[tuple[str, float, float, bool]]:
-    old_rows = {_key(row): row for row in before["rows"] if row["scenario"] in _TIMED}
+    # How fast a disk is, says nothing of a bundle.
+    old_rows = {_key(row): row for row in before["rows"] if row["scenario"] in _TIMED and row["state"] != "cold"}
     for row in now["rows"]:
         old = old_rows.get(_key(row))
         if old is not None:

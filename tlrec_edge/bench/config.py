@@ -9,6 +9,7 @@ DEFAULT_CANDIDATES = (1, 32, 100, 1000)
 TOP_K = 0
 """In the place of a number of candidates: rank the whole catalogue."""
 DRIVERS = ("native", "loadgen")
+CACHES = ("warm", "cold")
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,8 @@ class BenchConfig:
     candidates of a request in the scenarios of load (multi-stream, server, offline), ``TOP_K`` for the whole catalogue.
     ``qps``: arrival rates of the server scenario, none for shares of what the system can do. ``streams``: requests in
     one query of multi-stream; ``batch``: requests in one call of offline. ``threads`` and ``processes`` answer in the
-    server and offline scenarios. ``confidence``: of the bounds of percentiles.
+    server and offline scenarios. ``confidence``: of the bounds of percentiles. ``cache`` cold: single-stream and top-k
+    ask a bundle once more, each time with its files out of the page cache.
     """
 
     candidates: tuple[int, ...] = DEFAULT_CANDIDATES
@@ -41,6 +43,7 @@ class BenchConfig:
     processes: int = 1
     confidence: float = 0.99
     driver: str = "native"
+    cache: str = "warm"
 
     def __post_init__(self) -> None:
         if not self.candidates or min(self.candidates) < 1:
@@ -60,6 +63,8 @@ class BenchConfig:
             raise ValueError(f"confidence = {self.confidence}: expected at least 0.5 and less than 1")
         if self.driver not in DRIVERS:
             raise ValueError(f"driver = {self.driver!r}: expected one of {', '.join(DRIVERS)}")
+        if self.cache not in CACHES:
+            raise ValueError(f"cache = {self.cache!r}: expected one of {', '.join(CACHES)}")
         if self.driver == "loadgen" and self.processes > 1:
             raise ValueError(f"processes = {self.processes}: LoadGen drives one process; use threads")
 

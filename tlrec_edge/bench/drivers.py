@@ -62,12 +62,31 @@ def closed_loop(call: Call, pool: int, limits: Limits, clock: Clock = WALL) -> T
     return Times(taken, (now - started) / 1e9, time.process_time() - cpu)
 
 
+def cold_loop(call: Call, pool: int, limits: Limits, evict: Callable[[], None], clock: Clock = WALL) -> Times:
+    """Call as a closed loop does, each time after ``evict``, which is not timed; ``limits.seconds`` at most."""
+    taken, cpu, at, end = array("q"), 0.0, 0, clock.now() + int(limits.seconds * 1e9)
+    while not taken or clock.now() < end:
+        evict()
+        busy, before = time.process_time(), clock.now()
+        call(at % pool)
+        taken.append(clock.now() - before)
+        cpu += time.process_time() - busy
+        at += 1
+    return Times(taken, sum(taken) / 1e9, cpu)
+
+
 def poisson(qps: float, limits: Limits, seed: int) -> list[int]:
-    """Return the times of Poisson arrivals in nanoseconds, for as long as ``limits`` asks."""
+    """Return the times of Poisson arrivals in nanoseconds, for as long as ``limits`` asks.
+
+    They are those that LoadGen makes of this seed: the first at once, each gap the logarithm of two words of mt19937.
+    """
     most = max(2, int(_LONGEST * limits.seconds * qps))
     least = max(1, round(limits.seconds * qps))
-    gaps = np.random.default_rng([seed, 1]).exponential(1e9 / qps, min(most, max(least, limits.min_queries)))
-    return [int(moment) for moment in np.cumsum(gaps)]
+    count = min(most, max(least, limits.min_queries))
+    words = np.random.RandomState((seed + 1) % 2**32).randint(0, 2**32, (count, 2), np.uint32)  # (count, low and high)
+    gaps = -np.log1p(-(words @ [2.0**-64, 2.0**-32])) / qps * 1e9
+    found: list[int] = np.cumsum(gaps.astype(np.int64)).tolist()
+    return [0, *found[:-1]]
 
 
 def open_loop(

@@ -23,7 +23,7 @@ from tlrec_edge.bench.result import BenchResult, Peak, Row
 from tlrec_edge.bench.scenarios import SCENARIOS
 from tlrec_edge.bench.search import find_qps
 from tlrec_edge.bench.startup import Startup, measure_startup
-from tlrec_edge.bench.system import BundleSource, Source
+from tlrec_edge.bench.system import BundleSource, BundleSystem, Request, Source, System
 from tlrec_edge.bundle import Bundle
 from tlrec_edge.errors import DataError
 from tlrec_edge.layout import MANIFEST
@@ -77,6 +77,8 @@ def run_bench(
     source = source or _own(bundle, requests)
     rows: list[Row] = []
     with source.open() as system:
+        config, told = _cache(config, system, requests)
+        notes += told
         lab = Lab(source, system, requests, config)
         for name in scenarios:
             say(f"{name}: each shape for {config.seconds:g} s")
@@ -157,6 +159,18 @@ def _fit(config: BenchConfig, candidates: int) -> tuple[BenchConfig, list[str]]:
         raise DataError(f"{asked} candidates asked for, the bundle has {candidates}; ask for at most {candidates}")
     notes = [f"the bundle has {candidates} candidates: requests of {', '.join(left_out)} left out"] if left_out else []
     return replace(config, candidates=fitting), notes
+
+
+def _cache(config: BenchConfig, system: System, requests: AnyRequests) -> tuple[BenchConfig, list[str]]:
+    """Leave the cold requests out, and say so, where a bundle cannot be put out of the page cache."""
+    if config.cache == "warm" or not isinstance(system, BundleSystem):
+        return config, []
+    if system.is_evicted(Request(requests.histories[0], requests.candidates(1)[0])):
+        return config, []
+    note = (
+        "the bundle cannot be put out of the page cache here, so no cold requests: is it on a disk, and open only here?"
+    )
+    return replace(config, cache="warm"), [note]
 
 
 def _thin(rows: Sequence[Row]) -> list[str]:

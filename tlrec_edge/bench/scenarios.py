@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from tlrec_edge.bench import loadgen
-from tlrec_edge.bench.drivers import closed_loop
+from tlrec_edge.bench.drivers import closed_loop, cold_loop
 from tlrec_edge.bench.energy import metered
 from tlrec_edge.bench.lab import Lab, Shape, asker, caller
 from tlrec_edge.bench.latency import Latencies
@@ -68,6 +68,10 @@ def _one_by_one(lab: Lab, name: str, shape: Shape) -> Iterator[Row]:
         shapes["given"] = shape.given([lab.system.user_state(request.user) for request in shape.requests])
     for state, asked in shapes.items():
         yield Row(name, state, asked.label, asked.scored, _closed(lab, asked))
+    if isinstance(lab.system, BundleSystem) and lab.config.cache == "cold":
+        call, evict = caller(lab.system, shape.requests), lab.system.evict
+        times = metered(lambda: cold_loop(call, len(shape.requests), lab.limits, evict, lab.clock))
+        yield Row(name, "cold", shape.label, shape.scored, times.describe(lab.config.confidence))
 
 
 def _closed(lab: Lab, shape: Shape, each: int = 1) -> Latencies:

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from tlrec_edge.arguments import User
+from tlrec_edge.bench.page_cache import evict, reads_from_disk
 from tlrec_edge.errors import BundleError, DataError
 from tlrec_edge.runtime import Recommender
 
@@ -61,14 +62,14 @@ class BundleSource:
     @contextmanager
     def open(self) -> Iterator[BundleSystem]:
         with Recommender.open(self.path, cache=self.cache) as rec:
-            yield BundleSystem(rec)
+            yield BundleSystem(rec, self.path)
 
 
 class BundleSystem:
     """A recommender, answering one request after another."""
 
-    def __init__(self, rec: Recommender) -> None:
-        self._rec = rec
+    def __init__(self, rec: Recommender, path: Path) -> None:
+        self._rec, self._path = rec, path
         self.user_state = rec.user_state
 
     def answer(self, requests: Sequence[Request]) -> None:
@@ -77,6 +78,14 @@ class BundleSystem:
                 self._rec.recommend(request.user, request.k)
             else:
                 self._rec.score(request.user, request.candidates)
+
+    def evict(self) -> None:
+        """Put the bundle out of the page cache, where the system can."""
+        evict(self._path)
+
+    def is_evicted(self, request: Request) -> bool:
+        """Say whether ``request`` has to read from disk what was put out of the page cache."""
+        return reads_from_disk(self._path, lambda: self.answer([request]))
 
     def check(self, requests: Sequence[Request]) -> None:
         """Time nothing that is wrong: a pair must score the same alone as in its list. Raises BundleError."""

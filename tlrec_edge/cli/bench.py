@@ -13,7 +13,7 @@ from click.core import ParameterSource
 
 from tlrec_edge.bench import BenchConfig, compare_bundles, run_bench
 from tlrec_edge.bench.baseline import hold_against, read_baseline
-from tlrec_edge.bench.config import DEFAULT_CANDIDATES, DRIVERS
+from tlrec_edge.bench.config import CACHES, DEFAULT_CANDIDATES, DRIVERS
 from tlrec_edge.bench.endpoint import HttpSource
 from tlrec_edge.bench.scenarios import SCENARIOS
 from tlrec_edge.bench.system import FunctionSource, Source
@@ -86,6 +86,8 @@ _FILE = click.Path(path_type=Path)
               help="Of the stated bounds of percentiles.")  # fmt: skip
 @click.option("--driver", type=click.Choice(DRIVERS), default=DRIVERS[0], show_default=True,
               help="loadgen: MLCommons LoadGen sends the queries (extra [bench]).")  # fmt: skip
+@click.option("--cache", type=click.Choice(CACHES), default=CACHES[0], show_default=True,
+              help="cold: single-stream and top-k also with the bundle's files out of the page cache.")  # fmt: skip
 @click.option("--html", type=_FILE, callback=out_file, help="File to write a report to: one page, no network.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of requests and arrivals.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for machines instead of a table.")
@@ -97,7 +99,7 @@ def bench(
     price_per_hour: float | None, machines_for: float | None, streams: int, batch: int, threads: int, processes: int,
     replay: Path | None, sut: str | None, url: str | None, items: int, seconds: float, min_queries: int,
     compare: tuple[Path, Path] | None, against: Path | None, max_regression: float, confidence: float,
-    driver: str, seed: int, html: Path | None, as_json: bool, out: Path | None,
+    driver: str, cache: str, seed: int, html: Path | None, as_json: bool, out: Path | None,
 ) -> None:  # fmt: skip
     """Measure BUNDLE here: latency, throughput, start-up, memory, bytes. MLPerf-style, unofficial.
 
@@ -118,6 +120,10 @@ def bench(
         raise click.UsageError("--price-per-hour needs a rate: --scenario offline, or --find-qps --p99 5ms")
     if driver == "loadgen" and (find_qps or processes > 1):
         raise click.UsageError("--driver loadgen goes with one process and without --find-qps")
+    if cache == "cold" and (sut or url or driver == "loadgen"):
+        raise click.UsageError(
+            "--cache cold is of a bundle's own files, by our driver: leave --sut, --http, --driver out"
+        )
     if sut and url:
         raise click.UsageError("--sut and --http are two systems: give one")
     source: Source | None = FunctionSource(sut) if sut else HttpSource(url) if url else None
@@ -126,7 +132,7 @@ def bench(
     config = BenchConfig(
         candidates=candidates, k=k, seconds=seconds, min_queries=min_queries, seed=seed, histories=histories, load=load,
         qps=qps, streams=streams, batch=batch, threads=threads, processes=processes, confidence=confidence,
-        driver=driver,
+        driver=driver, cache=cache,
     )  # fmt: skip
     if html is not None and find_spec("matplotlib") is None:
         raise MissingExtraError("--html", "bench")

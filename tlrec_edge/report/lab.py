@@ -54,7 +54,8 @@ def _noise(found: Data) -> str:
 
 def _cards(bench: Data) -> str:
     cards: list[Cell] = []
-    for row in [row for row in bench.get("rows") or [] if row["scenario"] in _ONE_BY_ONE and row["scored"] >= 100][:4]:
+    alone = [row for row in bench.get("rows") or [] if row["scenario"] in _ONE_BY_ONE and row["state"] != "cold"]
+    for row in [row for row in alone if row["scored"] >= 100][:4]:
         what = f"median of {text(row['shape'])}, state {text(row['state'])}"
         cards.append((f"{microseconds(row['latency_us']['p50'])} µs", what))
     peak = bench.get("peak") or {}

@@ -93,7 +93,7 @@ def latency(rows: Rows) -> str:
 
     def mark(axes: Any, at: int, row: Row) -> None:
         seen = {name: row["latency_us"][name] for name in _MARKS if name in row["latency_us"]}
-        colour = ink("c1" if row.get("state") == "encoded" else "c3")
+        colour = ink({"encoded": "c1", "given": "c3"}.get(str(row.get("state")), "c2"))
         axes.plot(list(seen.values()), [at] * len(seen), color=colour, linewidth=1, alpha=0.6)
         for name, value in seen.items():
             axes.plot(value, at, _MARKS[name], ms=4.5, color=colour)
@@ -112,7 +112,8 @@ def latency(rows: Rows) -> str:
         below=0.2,
         title="Latency, one stream on one thread",
         label="Latency percentiles",
-        caption="Blue, encoded: the request encodes the history. Green, given: the user's state was at hand.",
+        caption="Blue, encoded: the request encodes the history. Green, given: the user's state was at hand."
+        + (" Orange, cold: encoded, the bundle read from disk." if any(r.get("state") == "cold" for r in rows) else ""),
     )  # fmt: skip
 
 
