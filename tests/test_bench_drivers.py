@@ -12,12 +12,12 @@ import pytest
 from tlrec_edge.bench import BenchConfig
 from tlrec_edge.bench.clock import set_timer_slack
 from tlrec_edge.bench.drivers import Limits, closed_loop, flat_out, open_loop, poisson
+from tlrec_edge.bench.function import FunctionSource
 from tlrec_edge.bench.lab import Lab, caller
 from tlrec_edge.bench.latency import Times, binomial_cdf, describe, holds, merge, most_above, percentile
 from tlrec_edge.bench.requests import Ids, Requests
 from tlrec_edge.bench.scenarios import SCENARIOS
 from tlrec_edge.bench.search import find_qps
-from tlrec_edge.bench.system import FunctionSource
 
 from .bench_worlds import MS, Keeper, SleepingClock, Stalling, VirtualClock
 

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import importlib
-import os
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
 from tlrec_edge.arguments import User
 from tlrec_edge.bench.page_cache import evict, reads_from_disk
-from tlrec_edge.errors import BundleError, DataError
+from tlrec_edge.errors import BundleError
 from tlrec_edge.runtime import Recommender
 
 _CHECKED = 8
@@ -97,46 +94,3 @@ class BundleSystem:
             worst = float(np.abs(together - alone).max())
             if not worst <= tolerance:
                 raise BundleError(f"a pair's score alone and in a list differ by {worst:g}; export the bundle again")
-
-
-@dataclass(frozen=True)
-class FunctionSource:
-    """``package.module:function``: a function of one Request, or an object with the method ``answer`` of System.
-
-    The module is looked for in the current folder first, as ``python -m`` does.
-    """
-
-    target: str
-
-    @property
-    def name(self) -> str:
-        return self.target
-
-    @contextmanager
-    def open(self) -> Iterator[System]:
-        """Yield the system. Raises DataError that says what could not be imported."""
-        module, _, names = self.target.partition(":")
-        if not module or not names:
-            raise DataError(f"{self.target!r} names no function; write package.module:function")
-        here = os.getcwd()
-        sys.path.insert(0, here)
-        try:
-            found: Any = importlib.import_module(module)
-            for name in names.split("."):
-                found = getattr(found, name)
-        except (ImportError, AttributeError) as error:
-            raise DataError(f"{self.target} cannot be imported: {error}; write package.module:function") from error
-        finally:
-            sys.path.remove(here)
-        if not callable(found) and not hasattr(found, "answer"):
-            raise DataError(f"{self.target} is neither a function of one request nor has it a method `answer`")
-        yield found if hasattr(found, "answer") else _EachByFunction(found)
-
-
-@dataclass(frozen=True)
-class _EachByFunction:
-    function: Callable[[Request], object]
-
-    def answer(self, requests: Sequence[Request]) -> None:
-        for request in requests:
-            self.function(request)

@@ -15,8 +15,9 @@ from tlrec_edge.bench import BenchConfig, compare_bundles, run_bench
 from tlrec_edge.bench.baseline import hold_against, read_baseline
 from tlrec_edge.bench.config import CACHES, DEFAULT_CANDIDATES, DRIVERS
 from tlrec_edge.bench.endpoint import HttpSource
+from tlrec_edge.bench.function import FunctionSource
 from tlrec_edge.bench.scenarios import SCENARIOS
-from tlrec_edge.bench.system import FunctionSource, Source
+from tlrec_edge.bench.system import Source
 from tlrec_edge.cli.bench_options import counts, duration, load, rates, share
 from tlrec_edge.cli.bench_tables import show, show_changes, show_ratios
 from tlrec_edge.cli.common import out_file
