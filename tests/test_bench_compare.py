@@ -88,6 +88,9 @@ def test_the_command_compares_two_bundles() -> None:
     assert all(0.5 < row["low"] <= row["ratio"] <= row["high"] < 2 for row in found["compare"])
     assert (found["a"], found["b"]) == ("golden_bundle", "golden_bundle")
     assert CliRunner().invoke(main, [*words, GOLDEN]).exit_code == 2
+    missing = CliRunner().invoke(main, ["bench", "--compare", GOLDEN, "no-bundle"])
+    assert missing.exit_code == 1
+    assert missing.stderr.count("\n") == 1, "told before anything is measured"
 
 
 @pytest.mark.parametrize("unread", [["--against", "x.json"], ["--replay", "x"], ["--threads", "2"], ["--qps", "5"]])

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -119,7 +123,11 @@ def test_any_other_url_is_asked_in_plain_json(address: str) -> None:
     ]
 
 
-@pytest.mark.parametrize(("url", "words"), [("ftp://x/y", "no http URL"), ("http://127.0.0.1:9/x", "does not answer")])
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [("ftp://x/y", "no http URL"), ("http://[::1", "no http URL"), ("http://x:99999/", "no http URL"),
+     ("http://127.0.0.1:9/x", "does not answer")],
+)  # fmt: skip
 def test_a_server_that_is_not_there_is_one_line(url: str, words: str) -> None:
     done = run("--http", url, *FAST)
     assert done.exit_code == 1
@@ -181,6 +189,8 @@ def test_a_bad_replay_names_file_and_line(tmp_path: Path, text: str, words: str)
 @pytest.mark.parametrize(
     "words",
     [("--find-qps",), ("--p99", "5ms"), ("--find-qps", "--p99", "5"), ("--qps", "x"), ("--qps", "0"),
+     ("--qps", "1e12"), ("--qps", "1e-9"), ("--seconds", "nan"), ("--seconds", "inf"), ("--streams", "100000"),
+     ("--batch", "1000000"), ("--price-per-hour", "nan"), ("--price-per-hour", "0"),
      ("--cache", "cold", "--sut", "a:b"), ("--cache", "cold", "--driver", "loadgen"),
      ("--price-per-hour", "1", "--scenario", "server"), ("--load", "none"),
      ("--histories", "0"), ("--sut", "a:b", "--http", "http://x")],
@@ -188,6 +198,32 @@ def test_a_bad_replay_names_file_and_line(tmp_path: Path, text: str, words: str)
 def test_wrong_usage_is_exit_code_2(words: tuple[str, ...]) -> None:
     assert run(str(GOLDEN), *words).exit_code == 2
     assert run().exit_code == 2
+
+
+def test_a_replay_of_empty_histories_is_measured(tmp_path: Path) -> None:
+    file = tmp_path / "log.jsonl"
+    file.write_text('{"history": []}\n', "utf-8")
+    done = run(str(GOLDEN), "--replay", str(file), "--scenario", "top-k", *FAST)
+    assert done.exit_code == 0, done.output
+    assert "histories of 0 items" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("--threads", "3"), ("--processes", "2"), ("--driver", "loadgen"), ("--driver", "loadgen", "--threads", "2")],
+)
+def test_ctrl_c_ends_a_run_at_once_and_in_one_line(words: tuple[str, ...]) -> None:
+    command = [sys.executable, "-c", "from tlrec_edge.cli import main; main()", "bench", str(GOLDEN)]
+    asked = ["--scenario", "server", "--qps", "20", "--load", "5", "--seconds", "8", "--min-queries", "1", *words]
+    started = subprocess.Popen([*command, *asked], stderr=subprocess.PIPE, encoding="utf-8", start_new_session=True)
+    assert started.stderr is not None
+    while "server" not in started.stderr.readline():
+        pass
+    time.sleep(3.0)
+    os.killpg(started.pid, signal.SIGINT)
+    _, said = started.communicate(timeout=30)
+    assert started.returncode == 1
+    assert said.split() == ["Aborted!"]
 
 
 def test_the_highest_rate_is_told() -> None:

@@ -10,15 +10,18 @@ from __future__ import annotations
 import math
 import queue
 import re
+import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from tlrec_edge.bench.clock import set_timer_slack
+from tlrec_edge.bench.config import LONGEST
 from tlrec_edge.bench.drivers import Limits, warm_up
 from tlrec_edge.bench.latency import Latencies
 from tlrec_edge.errors import MissingExtraError
@@ -117,13 +120,34 @@ class _Workers:
         self.ended = time.perf_counter()
 
 
+@contextmanager
+def _interruptible(workers: _Workers) -> Iterator[None]:
+    """Have Ctrl-C end the answers, and so the run; a second one ends the process.
+
+    Raised where it comes, it would pass through LoadGen, which ends the process with a core dump.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: object) -> None:
+        workers.error = workers.error or KeyboardInterrupt()
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    before = signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def _settings(scenario: str, limits: Limits, seed: int) -> Any:
     loadgen = require()
     settings = loadgen.TestSettings()
     settings.scenario = getattr(loadgen.TestScenario, scenario)
     settings.mode = loadgen.TestMode.PerformanceOnly
     settings.min_duration_ms = max(1, round(limits.seconds * 1000))
-    settings.max_duration_ms = max(1, round(5 * limits.seconds * 1000))
+    settings.max_duration_ms = max(1, round(LONGEST * limits.seconds * 1000))
     settings.min_query_count = limits.min_queries
     settings.qsl_rng_seed = settings.sample_index_rng_seed = settings.schedule_rng_seed = seed + 1
     return settings
@@ -158,7 +182,7 @@ def _run(
     sut = loadgen.ConstructSUT(around(workers.issue), _nothing)
     qsl = loadgen.ConstructQSL(pool, pool, _nothing, _nothing)
     try:
-        with TemporaryDirectory(prefix="tlrec-loadgen-") as folder:
+        with TemporaryDirectory(prefix="tlrec-loadgen-") as folder, _interruptible(workers):
             logs = loadgen.LogSettings()
             logs.log_output.outdir = folder
             logs.log_output.copy_summary_to_stdout = False

@@ -114,7 +114,8 @@ def compare_bundles(
     Raises BundleError.
     """
     meter, paths = NoiseMeter(), (Path(a), Path(b))
-    requests = Requests(Ids.of_bundle(Bundle.open(a)), config.pool, config.zipf, config.seed)
+    opened = [Bundle.open(path) for path in paths]
+    requests = Requests(Ids.of_bundle(opened[0]), config.pool, config.zipf, config.seed)
     first, second = (BundleSource(path, config.pool // 2) for path in paths)
     limits = Limits(config.seconds / 4, 1, min(config.warmup, config.seconds / 4))
     with first.open() as system:
@@ -203,7 +204,7 @@ def _about(bundle: Bundle | None, source: Source | None, requests: AnyRequests) 
         "candidates": shape.candidates,
         "dim": shape.d,
         "width": shape.d + shape.r,
-        **{name: value for name, value in about.items() if value},
+        **(about if source else {"history": about["history"]}),
     }
 
 

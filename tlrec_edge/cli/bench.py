@@ -18,7 +18,7 @@ from tlrec_edge.bench.endpoint import HttpSource
 from tlrec_edge.bench.function import FunctionSource
 from tlrec_edge.bench.scenarios import SCENARIOS
 from tlrec_edge.bench.system import Source
-from tlrec_edge.cli.bench_options import counts, duration, load, rates, share
+from tlrec_edge.cli.bench_options import POSITIVE, counts, duration, load, rates, share
 from tlrec_edge.cli.bench_tables import show, show_changes, show_ratios
 from tlrec_edge.cli.common import out_file
 from tlrec_edge.errors import DataError, MissingExtraError, RegressionError
@@ -51,9 +51,9 @@ _FILE = click.Path(path_type=Path)
 @click.option("--qps", callback=rates, help="Rates of the server scenario.  [default: 10 to 90 % of its throughput]")
 @click.option("--find-qps", is_flag=True, help="Search the highest rate that keeps --p99.")
 @click.option("--p99", callback=duration, metavar="TIME", help="Bound of the 99th percentile: 500us, 5ms, 1s.")
-@click.option("--price-per-hour", type=click.FloatRange(min=0, min_open=True), metavar="MONEY",
+@click.option("--price-per-hour", type=POSITIVE, metavar="MONEY",
               help="Price of this machine: gives the cost of a million requests and scores.")  # fmt: skip
-@click.option("--machines-for", type=click.FloatRange(min=0, min_open=True), metavar="QPS",
+@click.option("--machines-for", type=POSITIVE, metavar="QPS",
               help="Load of all machines: gives how many are needed. With --find-qps.")  # fmt: skip
 @click.option("--streams", type=click.IntRange(min=1), default=8, show_default=True,
               help="Requests in one query of multi-stream.")  # fmt: skip
@@ -130,11 +130,14 @@ def bench(
     source: Source | None = FunctionSource(sut) if sut else HttpSource(url) if url else None
     if (bundle is None and source is None) == (compare is None):
         raise click.UsageError("give a BUNDLE, --sut or --http, or --compare A B")
-    config = BenchConfig(
-        candidates=candidates, k=k, seconds=seconds, min_queries=min_queries, seed=seed, histories=histories, load=load,
-        qps=qps, streams=streams, batch=batch, threads=threads, processes=processes, confidence=confidence,
-        driver=driver, cache=cache,
-    )  # fmt: skip
+    try:
+        config = BenchConfig(
+            candidates=candidates, k=k, seconds=seconds, min_queries=min_queries, seed=seed, histories=histories,
+            load=load, qps=qps, streams=streams, batch=batch, threads=threads, processes=processes,
+            confidence=confidence, driver=driver, cache=cache,
+        )  # fmt: skip
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
     if html is not None and find_spec("matplotlib") is None:
         raise MissingExtraError("--html", "bench")
     if compare is not None:
