@@ -62,10 +62,6 @@ class SleepingClock:
             time.sleep(left / 1e9)
 
 
-def echo(request: Any) -> None:
-    """Answer at once: a system for ``--sut``."""
-
-
 class Keeper:
     """A system that keeps what it was asked."""
 

@@ -18,6 +18,7 @@ from tlrec_edge.bench.lab import Lab
 from tlrec_edge.bench.latency import Times
 from tlrec_edge.bench.machine import fingerprint
 from tlrec_edge.bench.noise import Noise, Ticks, copy_bandwidth, read_ticks, shares
+from tlrec_edge.bench.page_cache import evict
 from tlrec_edge.bench.requests import Ids, Requests
 from tlrec_edge.bench.scenarios import SCENARIOS
 from tlrec_edge.bench.startup import measure_startup
@@ -56,6 +57,7 @@ def test_a_config_survives_json(config: BenchConfig) -> None:
         {"histories": (0,)},
         {"load": -1},
         {"driver": "x"},
+        {"cache": "x"},
     ],
 )
 def test_a_config_refuses_nonsense(wrong: dict[str, Any]) -> None:
@@ -200,6 +202,33 @@ def test_a_cold_start_has_read_the_bundle_or_is_not_told(result: BenchResult, tm
     assert start is not None
     assert (start.cold_ms is None) == (start.cold_read_bytes is None)
     assert start.cold_ms is None or start.cold_ms > 0
+
+
+def test_a_cold_request_reads_the_bundle_from_disk_or_is_not_told() -> None:
+    found = run_bench(GOLDEN, replace(QUICK, cache="cold", seconds=0.1), ["single-stream", "top-k"])
+    cold = {(row.scenario, row.shape): row.latency for row in found.rows if row.state == "cold"}
+    warm = {(row.scenario, row.shape): row.latency for row in found.rows if row.state == "encoded"}
+    if not cold:
+        assert any("no cold requests" in note for note in found.notes)
+        pytest.skip("the page cache cannot be emptied here")
+    assert cold.keys() == warm.keys()
+    for shape, seen in cold.items():
+        assert seen.us["p50"] > 1.5 * warm[shape].us["p50"]
+
+
+def test_where_the_page_cache_stays_full_no_request_is_called_cold(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tlrec_edge.bench.page_cache.read_bytes", lambda: None)
+    found = run_bench(GOLDEN, replace(QUICK, cache="cold"), ["top-k"])
+    assert [row.state for row in found.rows] == ["encoded", "given"]
+    assert any("no cold requests" in note for note in found.notes)
+
+
+def test_what_is_put_out_of_the_page_cache_is_unchanged() -> None:
+    with Recommender.open(GOLDEN) as rec:
+        items = Bundle.open(GOLDEN).strings("item_ids").take([0, 1, 2, 3])
+        before = rec.score(items, items)
+        evict(GOLDEN)
+        assert (rec.score(items, items) == before).all()
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 from tlrec_edge import DataError
-from tlrec_edge.bench.baseline import hold_against, read_result
+from tlrec_edge.bench.baseline import hold_against, read_baseline, read_result
 from tlrec_edge.bench.compare import compare, ordered_interval
 from tlrec_edge.bench.drivers import Limits
 from tlrec_edge.bench.system import Request
@@ -86,7 +86,18 @@ def test_the_command_compares_two_bundles() -> None:
     found = json.loads(done.stdout)
     assert [row["shape"] for row in found["compare"]] == ["22 candidates", "top 10 of 22"]
     assert all(0.5 < row["low"] <= row["ratio"] <= row["high"] < 2 for row in found["compare"])
+    assert (found["a"], found["b"]) == ("golden_bundle", "golden_bundle")
     assert CliRunner().invoke(main, [*words, GOLDEN]).exit_code == 2
+    missing = CliRunner().invoke(main, ["bench", "--compare", GOLDEN, "no-bundle"])
+    assert missing.exit_code == 1
+    assert missing.stderr.count("\n") == 1, "told before anything is measured"
+
+
+@pytest.mark.parametrize("unread", [["--against", "x.json"], ["--replay", "x"], ["--threads", "2"], ["--qps", "5"]])
+def test_what_a_comparison_does_not_read_is_wrong_usage(unread: list[str]) -> None:
+    done = CliRunner().invoke(main, ["bench", "--compare", GOLDEN, GOLDEN, *unread])
+    assert done.exit_code == 2
+    assert f"does not read {unread[0]}" in done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -133,14 +144,40 @@ def test_what_got_worse_is_named_unless_the_machine_got_slower(baseline: Path) -
 
 def test_what_cannot_be_compared_is_refused(baseline: Path, tmp_path: Path) -> None:
     found = read_result(baseline)
-    with pytest.raises(DataError, match="another machine"):
-        hold_against(found, found | {"machine": {"cpu": "other"}}, 0.1)
+    odd = tmp_path / "odd.json"
+    odd.write_text(json.dumps(found | {"machine": {"cpu": "other"}}))
+    with pytest.raises(DataError, match=r"odd\.json is of another machine: other"):
+        read_baseline(odd)
     with pytest.raises(DataError, match="no figure in common"):
         hold_against(found | {"rows": []}, found | {"bytes": None, "startup": None}, 0.1)
-    for text in ("{}", "[]", "x"):
-        (tmp_path / "odd.json").write_text(text)
-        with pytest.raises(DataError, match=r"odd\.json"):
-            read_result(tmp_path / "odd.json")
+    row = found["rows"][0]
+    for wrong in (
+        {},
+        [],
+        3,
+        found | {"rows": 5},
+        found | {"rows": ["x"]},
+        found | {"machine": []},
+        found | {"rows": [row | {"latency_us": {"p50": 0}}]},
+        found | {"rows": [row | {"latency_us": {"p50": float("nan")}}]},
+        {key: value for key, value in found.items() if key != "bytes"},
+    ):
+        odd.write_text(json.dumps(wrong))
+        with pytest.raises(DataError, match=r"odd\.json is no result"):
+            read_result(odd)
+    odd.write_bytes(b"\xff[")
+    with pytest.raises(DataError, match=r"odd\.json cannot be read"):
+        read_result(odd)
+
+
+def test_a_run_that_nothing_can_be_held_against_is_kept(baseline: Path, tmp_path: Path) -> None:
+    found, before, out = read_result(baseline), tmp_path / "before.json", tmp_path / "now.json"
+    before.write_text(json.dumps(found | {"rows": [], "bytes": None, "startup": None}))
+    words = ["--scenario", "offline", "--seconds", "0.02", "--against", str(before), "--out", str(out)]
+    done = CliRunner().invoke(main, ["bench", GOLDEN, *words])
+    assert done.exit_code == 1
+    assert "no figure in common" in done.stderr
+    assert read_result(out)["rows"][0]["scenario"] == "offline"
 
 
 def test_the_command_exits_1_where_a_figure_got_worse(baseline: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from typing import Any
 
@@ -9,13 +10,14 @@ import numpy as np
 import pytest
 
 from tlrec_edge.bench import BenchConfig
+from tlrec_edge.bench.clock import set_timer_slack
 from tlrec_edge.bench.drivers import Limits, closed_loop, flat_out, open_loop, poisson
+from tlrec_edge.bench.function import FunctionSource
 from tlrec_edge.bench.lab import Lab, caller
 from tlrec_edge.bench.latency import Times, binomial_cdf, describe, holds, merge, most_above, percentile
 from tlrec_edge.bench.requests import Ids, Requests
 from tlrec_edge.bench.scenarios import SCENARIOS
 from tlrec_edge.bench.search import find_qps
-from tlrec_edge.bench.system import FunctionSource
 
 from .bench_worlds import MS, Keeper, SleepingClock, Stalling, VirtualClock
 
@@ -88,6 +90,7 @@ def test_arrivals_are_poisson_and_seeded() -> None:
     assert gaps.std() == pytest.approx(1, rel=0.02)
     assert arrivals == poisson(1000.0, LONG, 3) != poisson(1000.0, LONG, 4)
     assert len(poisson(10.0, Limits(2.0, 1000, 0), 0)) == 100, "five times the seconds at most"
+    assert poisson(100.0, Limits(1.01, 1, 0), 0)[-1] == 1_064_780_852, "as LoadGen says of its own"
 
 
 def test_an_open_loop_sees_what_a_stall_delayed_and_a_closed_loop_does_not() -> None:
@@ -156,6 +159,22 @@ def test_waiting_costs_no_cpu_time_of_the_system() -> None:
     limits = Limits(0.3, 1, 0.0)
     seen = open_loop(lambda at: None, 4, poisson(2000.0, limits, 0), limits)
     assert seen.cpu_seconds < 0.15
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="timer slack is one of Linux")
+def test_sleeps_end_on_time_where_they_are_told_to() -> None:
+    def overslept() -> float:
+        before = time.perf_counter_ns()
+        time.sleep(0.0005)
+        return (time.perf_counter_ns() - before) / 1000 - 500
+
+    seen: dict[int, list[float]] = {0: [], 1: []}
+    for _ in range(200):
+        for slack, found in seen.items():
+            set_timer_slack(slack)
+            found.append(overslept())
+    set_timer_slack(0)
+    assert np.median(seen[1]) < np.median(seen[0]) - 20
 
 
 def test_requests_go_round_the_pool_and_stop_in_time() -> None:

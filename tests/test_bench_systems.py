@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -16,10 +21,11 @@ from click.testing import CliRunner, Result
 from tlrec_edge import BundleError, DataError
 from tlrec_edge.bench import BenchConfig, run_bench
 from tlrec_edge.bench.endpoint import HttpSource
+from tlrec_edge.bench.function import FunctionSource
 from tlrec_edge.bench.lab import Lab
 from tlrec_edge.bench.loads import Load, drive
 from tlrec_edge.bench.requests import Ids, Replay, Requests
-from tlrec_edge.bench.system import BundleSource, FunctionSource, Request
+from tlrec_edge.bench.system import BundleSource, Request
 from tlrec_edge.bundle import Bundle
 from tlrec_edge.cli import main
 
@@ -37,8 +43,8 @@ def run(*words: str) -> Result:
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    code = "def each(request):\n    len(request.user), len(request.candidates or ())\nnumber = 3\n"
-    code += "class many:\n    @staticmethod\n    def answer(requests):\n        assert requests\n"
+    code = "def each(request):\n    return [*request.user, *(request.candidates or ())]\nnumber = 3\n"
+    code += "class many:\n    @staticmethod\n    def answer(requests):\n        return [each(r) for r in requests]\n"
     (tmp_path / "readers_own.py").write_text(code, "utf-8")
     return tmp_path
 
@@ -117,7 +123,11 @@ def test_any_other_url_is_asked_in_plain_json(address: str) -> None:
     ]
 
 
-@pytest.mark.parametrize(("url", "words"), [("ftp://x/y", "no http URL"), ("http://127.0.0.1:9/x", "does not answer")])
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [("ftp://x/y", "no http URL"), ("http://[::1", "no http URL"), ("http://x:99999/", "no http URL"),
+     ("http://127.0.0.1:9/x", "does not answer")],
+)  # fmt: skip
 def test_a_server_that_is_not_there_is_one_line(url: str, words: str) -> None:
     done = run("--http", url, *FAST)
     assert done.exit_code == 1
@@ -179,11 +189,41 @@ def test_a_bad_replay_names_file_and_line(tmp_path: Path, text: str, words: str)
 @pytest.mark.parametrize(
     "words",
     [("--find-qps",), ("--p99", "5ms"), ("--find-qps", "--p99", "5"), ("--qps", "x"), ("--qps", "0"),
-     ("--load", "none"), ("--histories", "0"), ("--sut", "a:b", "--http", "http://x")],
+     ("--qps", "1e12"), ("--qps", "1e-9"), ("--seconds", "nan"), ("--seconds", "inf"), ("--streams", "100000"),
+     ("--batch", "1000000"), ("--price-per-hour", "nan"), ("--price-per-hour", "0"),
+     ("--cache", "cold", "--sut", "a:b"), ("--cache", "cold", "--driver", "loadgen"),
+     ("--price-per-hour", "1", "--scenario", "server"), ("--load", "none"),
+     ("--histories", "0"), ("--sut", "a:b", "--http", "http://x")],
 )  # fmt: skip
 def test_wrong_usage_is_exit_code_2(words: tuple[str, ...]) -> None:
     assert run(str(GOLDEN), *words).exit_code == 2
     assert run().exit_code == 2
+
+
+def test_a_replay_of_empty_histories_is_measured(tmp_path: Path) -> None:
+    file = tmp_path / "log.jsonl"
+    file.write_text('{"history": []}\n', "utf-8")
+    done = run(str(GOLDEN), "--replay", str(file), "--scenario", "top-k", *FAST)
+    assert done.exit_code == 0, done.output
+    assert "histories of 0 items" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("--threads", "3"), ("--processes", "2"), ("--driver", "loadgen"), ("--driver", "loadgen", "--threads", "2")],
+)
+def test_ctrl_c_ends_a_run_at_once_and_in_one_line(words: tuple[str, ...]) -> None:
+    command = [sys.executable, "-c", "from tlrec_edge.cli import main; main()", "bench", str(GOLDEN)]
+    asked = ["--scenario", "server", "--qps", "20", "--load", "5", "--seconds", "8", "--min-queries", "1", *words]
+    started = subprocess.Popen([*command, *asked], stderr=subprocess.PIPE, encoding="utf-8", start_new_session=True)
+    assert started.stderr is not None
+    while "server" not in started.stderr.readline():
+        pass
+    time.sleep(3.0)
+    os.killpg(started.pid, signal.SIGINT)
+    _, said = started.communicate(timeout=30)
+    assert started.returncode == 1
+    assert said.split() == ["Aborted!"]
 
 
 def test_the_highest_rate_is_told() -> None:
@@ -206,5 +246,38 @@ def test_a_system_that_fails_in_its_process_does_not_keep_the_others_waiting(her
     requests = Requests(Ids.invented(50), 8, 1.0, 0)
     config = BenchConfig(candidates=(2,), seconds=0.1, min_queries=1, warmup=0.0, load=5, processes=2)
     lab = Lab(FunctionSource("readers_broken:each"), Keeper(), requests, config)
-    with pytest.raises(BundleError, match="ended without a word"):
+    with pytest.raises(DataError, match=r"failed on a request: RuntimeError: broken \(readers_broken.py, line 2\)"):
         drive(lab, Load(None))
+
+
+@pytest.mark.parametrize("driver", ["native", "loadgen"])
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [("def each(request):\n    return request.nothing", "AttributeError: 'Request' object has no attribute 'nothing'"),
+     ("def each():\n    return 1", "takes 0 positional arguments"),
+     ("def each(request):\n    request.user", "returned nothing"),
+     ("async def each(request):\n    return 1", "returned a coroutine, which is not run"),
+     ("def each(request):\n    yield 1", "returned a generator, which is not run"),
+     ("class each:\n    def answer(self, requests):\n        return 1", "missing 1 required positional argument"),
+     ("import sys\ndef each(request):\n    sys.exit(3)", "SystemExit: 3"),
+     ("def each(request):\n    return 1 +", "SyntaxError"),
+     ("raise SystemExit(0)", "SystemExit: 0"),
+     ("1 / 0", "ZeroDivisionError: division by zero (readers_wrong.py, line 1)")],
+)  # fmt: skip
+def test_a_system_that_is_wrong_is_one_line_that_says_where(here: Path, code: str, words: str, driver: str) -> None:
+    (here / "readers_wrong.py").write_text(code, "utf-8")
+    sys.modules.pop("readers_wrong", None)
+    done = run("--sut", "readers_wrong:each", "--driver", driver, *FAST)
+    assert done.exit_code == 1
+    assert words in done.stderr
+    assert done.stderr.count("Error: readers_wrong:each") == 1
+    assert "Traceback" not in done.stderr
+
+
+def test_what_a_system_prints_is_not_in_the_json(here: Path) -> None:
+    code = "print('imported')\ndef each(request):\n    print('asked')\n    return 1\n"
+    (here / "readers_talking.py").write_text(code, "utf-8")
+    done = run("--sut", "readers_talking:each", "--scenario", "offline", "--json", *FAST)
+    assert json.loads(done.stdout)["rows"]
+    assert done.stderr.count("imported") == 1
+    assert "asked" in done.stderr

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from tlrec_edge.bench.machine import fingerprint
 from tlrec_edge.errors import DataError
 
 _TIMED = ("single-stream", "top-k", "multi-stream")
 """Scenarios whose median says how fast a system is; that of the others hangs on the rate."""
+_WHOLE = {"kind", "bundle", "config", "machine", "noise", "startup", "bytes", "rows"}
+_ROW = {"scenario", "state", "shape", "scored", "latency_us", "target_qps", "saturated", "qps", "pss_bytes"}
 
 
 @dataclass(frozen=True)
@@ -47,10 +51,34 @@ def read_result(path: Path) -> dict[str, Any]:
     """Read what ``bench --out`` wrote. Raises DataError."""
     try:
         found = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
-    if not isinstance(found, dict) or not {"kind", "rows", "machine", "noise"} <= found.keys():
+    if not _is_result(found):
         raise DataError(f"{path} is no result of `tlrec-edge bench --out`")
+    result: dict[str, Any] = found
+    return result
+
+
+def _is_result(found: Any) -> bool:
+    """Say whether what is read of a result is there, times more than 0."""
+    try:
+        rows, medians = found["rows"], [row["latency_us"]["p50"] for row in found["rows"]]
+        return (
+            found.keys() >= _WHOLE
+            and all(isinstance(found[name], dict) for name in ("bundle", "config", "machine", "noise"))
+            and all(row.keys() >= _ROW for row in rows)
+            and all(0 < median < math.inf for median in medians)
+        )
+    except (TypeError, KeyError, AttributeError):
+        return False
+
+
+def read_baseline(path: Path) -> dict[str, Any]:
+    """Read a result to hold a run against. Raises DataError, where it is of another machine too."""
+    found = read_result(path)
+    then, here = found["machine"].get("cpu"), fingerprint().cpu
+    if then != here:
+        raise DataError(f"{path} is of another machine: {then}, here {here}; measure a baseline here")
     return found
 
 
@@ -58,11 +86,8 @@ def hold_against(now: dict[str, Any], before: dict[str, Any], most: float) -> Ch
     """Compare medians, bundle bytes and private memory with those of ``before``; ``most`` above is a regression.
 
     Where the machine itself was slower than then, by the fixed loop, times are expected to be so too. Raises DataError
-    where the two runs cannot be compared.
+    where the two runs have no figure in common.
     """
-    then_cpu, cpu = before["machine"].get("cpu"), now["machine"].get("cpu")
-    if then_cpu != cpu:
-        raise DataError(f"the baseline is of another machine: {then_cpu}, here {cpu}; measure a baseline here")
     loops = [run["noise"].get("loop_us") for run in (before, now)]
     drift = max(1.0, loops[1] / loops[0]) if all(loops) else 1.0
     changes = []
@@ -75,7 +100,8 @@ def hold_against(now: dict[str, Any], before: dict[str, Any], most: float) -> Ch
 
 
 def _figures(before: dict[str, Any], now: dict[str, Any]) -> Iterator[tuple[str, float, float, bool]]:
-    old_rows = {_key(row): row for row in before["rows"] if row["scenario"] in _TIMED}
+    # How fast a disk is, says nothing of a bundle.
+    old_rows = {_key(row): row for row in before["rows"] if row["scenario"] in _TIMED and row["state"] != "cold"}
     for row in now["rows"]:
         old = old_rows.get(_key(row))
         if old is not None:

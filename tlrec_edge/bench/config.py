@@ -9,6 +9,10 @@ DEFAULT_CANDIDATES = (1, 32, 100, 1000)
 TOP_K = 0
 """In the place of a number of candidates: rank the whole catalogue."""
 DRIVERS = ("native", "loadgen")
+LONGEST = 5
+"""A row ends after so many times its seconds, however few queries there were."""
+_FASTEST, _LARGEST = 10_000_000, 4096
+CACHES = ("warm", "cold")
 
 
 @dataclass(frozen=True)
@@ -20,7 +24,8 @@ class BenchConfig:
     candidates of a request in the scenarios of load (multi-stream, server, offline), ``TOP_K`` for the whole catalogue.
     ``qps``: arrival rates of the server scenario, none for shares of what the system can do. ``streams``: requests in
     one query of multi-stream; ``batch``: requests in one call of offline. ``threads`` and ``processes`` answer in the
-    server and offline scenarios. ``confidence``: of the bounds of percentiles.
+    server and offline scenarios. ``confidence``: of the bounds of percentiles. ``cache`` cold: single-stream and top-k
+    ask a bundle once more, each time with its files out of the page cache.
     """
 
     candidates: tuple[int, ...] = DEFAULT_CANDIDATES
@@ -41,6 +46,7 @@ class BenchConfig:
     processes: int = 1
     confidence: float = 0.99
     driver: str = "native"
+    cache: str = "warm"
 
     def __post_init__(self) -> None:
         if not self.candidates or min(self.candidates) < 1:
@@ -54,12 +60,18 @@ class BenchConfig:
             raise ValueError(f"pool = {self.pool}, zipf = {self.zipf}, seed = {self.seed}: expected 2, 0, 0 or more")
         if self.load < 0 or any(length < 1 for length in self.histories):
             raise ValueError(f"load = {self.load}, histories = {self.histories}: expected 0 or more, each at least 1")
-        if not all(0 < rate < float("inf") for rate in self.qps):
-            raise ValueError(f"qps = {self.qps}: expected rates of more than 0")
+        if not all(0 < rate <= _FASTEST for rate in self.qps):
+            raise ValueError(f"qps = {self.qps}: expected rates of more than 0 and at most {_FASTEST:,} a second")
+        if any(rate * LONGEST * self.seconds < 1 for rate in self.qps):
+            raise ValueError(f"qps = {self.qps}: not one request in {LONGEST * self.seconds:g} s; give more seconds")
+        if max(self.streams, self.batch) > _LARGEST:
+            raise ValueError(f"streams = {self.streams}, batch = {self.batch}: expected at most {_LARGEST:,}")
         if not 0.5 <= self.confidence < 1:
             raise ValueError(f"confidence = {self.confidence}: expected at least 0.5 and less than 1")
         if self.driver not in DRIVERS:
             raise ValueError(f"driver = {self.driver!r}: expected one of {', '.join(DRIVERS)}")
+        if self.cache not in CACHES:
+            raise ValueError(f"cache = {self.cache!r}: expected one of {', '.join(CACHES)}")
         if self.driver == "loadgen" and self.processes > 1:
             raise ValueError(f"processes = {self.processes}: LoadGen drives one process; use threads")
 

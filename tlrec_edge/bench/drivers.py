@@ -13,20 +13,20 @@ import threading
 import time
 from array import array
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from tlrec_edge.bench.clock import WALL, Clock
+from tlrec_edge.bench.config import LONGEST
 from tlrec_edge.bench.latency import Times
 
 Call = Callable[[int], Any]
 Verdict = Callable[[Sequence[int]], bool | None]
 """Times so far -> whether the question of a run is answered, None: not yet."""
 _MIN_WARM_UP_CALLS = 10
-_LONGEST = 5.0
 _FIRST_LOOK = 128
 
 
@@ -44,7 +44,7 @@ class Limits:
 
     def ends(self, start: int) -> tuple[int, int]:
         """Return the earliest and the latest end of a run that begins at ``start``, in nanoseconds."""
-        return start + int(self.seconds * 1e9), start + int(_LONGEST * self.seconds * 1e9)
+        return start + int(self.seconds * 1e9), start + int(LONGEST * self.seconds * 1e9)
 
 
 def closed_loop(call: Call, pool: int, limits: Limits, clock: Clock = WALL) -> Times:
@@ -62,12 +62,31 @@ def closed_loop(call: Call, pool: int, limits: Limits, clock: Clock = WALL) -> T
     return Times(taken, (now - started) / 1e9, time.process_time() - cpu)
 
 
+def cold_loop(call: Call, pool: int, limits: Limits, evict: Callable[[], None], clock: Clock = WALL) -> Times:
+    """Call as a closed loop does, each time after ``evict``, which is not timed; ``limits.seconds`` at most."""
+    taken, cpu, at, end = array("q"), 0.0, 0, clock.now() + int(limits.seconds * 1e9)
+    while not taken or clock.now() < end:
+        evict()
+        busy, before = time.process_time(), clock.now()
+        call(at % pool)
+        taken.append(clock.now() - before)
+        cpu += time.process_time() - busy
+        at += 1
+    return Times(taken, sum(taken) / 1e9, cpu)
+
+
 def poisson(qps: float, limits: Limits, seed: int) -> list[int]:
-    """Return the times of Poisson arrivals in nanoseconds, for as long as ``limits`` asks."""
-    most = max(2, int(_LONGEST * limits.seconds * qps))
+    """Return the times of Poisson arrivals in nanoseconds, for as long as ``limits`` asks.
+
+    They are those that LoadGen makes of this seed: the first at once, each gap the logarithm of two words of mt19937.
+    """
+    most = max(2, int(LONGEST * limits.seconds * qps))
     least = max(1, round(limits.seconds * qps))
-    gaps = np.random.default_rng([seed, 1]).exponential(1e9 / qps, min(most, max(least, limits.min_queries)))
-    return [int(moment) for moment in np.cumsum(gaps)]
+    count = min(most, max(least, limits.min_queries))
+    words = np.random.RandomState((seed + 1) % 2**32).randint(0, 2**32, (count, 2), np.uint32)  # (count, low and high)
+    gaps = -np.log1p(-(words @ [2.0**-64, 2.0**-32])) / qps * 1e9
+    found: list[int] = np.cumsum(gaps.astype(np.int64)).tolist()
+    return [0, *found[:-1]]
 
 
 def open_loop(
@@ -98,11 +117,7 @@ def open_loop(
                     before = time.thread_time_ns()
                     clock.wait_until(due[at], threads == 1)
                     waited[0] += time.thread_time_ns() - before
-            try:
-                call((first + 1 + at) % pool)
-            except BaseException:
-                over.set()
-                raise
+            call((first + 1 + at) % pool)
             now = clock.now()
             taken.append(now - due[at])
             if now > hard:
@@ -112,7 +127,7 @@ def open_loop(
                 if stop(taken) is not None:
                     over.set()
 
-    _in_threads(work, threads)
+    _in_threads(work, threads, over)
     now = clock.now()
     # Whoever still waits has waited this long at least.
     waiting = [now - moment for moment in due[next(numbers) :] if moment < now]
@@ -123,18 +138,19 @@ def open_loop(
 def flat_out(call: Call, pool: int, limits: Limits, threads: int = 1, clock: Clock = WALL) -> Times:
     """Call as often as ``threads`` can: throughput is what counts, the times are those of one call in that crowd."""
     at, taken, numbers = warm_up(call, pool, limits.warmup, clock), array("q"), itertools.count()
+    over = threading.Event()
     cpu, started = time.process_time(), clock.now()
     soft, hard = limits.ends(started)
 
     def work() -> None:
         now = started
-        while now < hard and (now < soft or len(taken) < limits.min_queries):
+        while not over.is_set() and now < hard and (now < soft or len(taken) < limits.min_queries):
             before = clock.now()
             call((at + 1 + next(numbers)) % pool)
             now = clock.now()
             taken.append(now - before)
 
-    _in_threads(work, threads)
+    _in_threads(work, threads, over)
     return Times(taken, (clock.now() - started) / 1e9, time.process_time() - cpu)
 
 
@@ -147,10 +163,16 @@ def warm_up(call: Call, pool: int, seconds: float, clock: Clock = WALL) -> int:
     return (at - 1) % pool
 
 
-def _in_threads(work: Callable[[], None], threads: int) -> None:
+def _in_threads(work: Callable[[], None], threads: int, over: threading.Event) -> None:
+    """Run ``work`` in so many threads; an error in one of them, or Ctrl-C, sets ``over`` for the others."""
     if threads == 1:
         work()
         return
     with ThreadPoolExecutor(threads) as workers:
-        for done in [workers.submit(work) for _ in range(threads)]:
-            done.result()
+        started = [workers.submit(work) for _ in range(threads)]
+        try:
+            for done in as_completed(started):
+                done.result()
+        except BaseException:
+            over.set()
+            raise

@@ -46,11 +46,15 @@ class HttpSystem:
     """Posts each request and reads the whole answer; anything but status 200 ends the run with DataError."""
 
     def __init__(self, url: str) -> None:
-        parts = urlsplit(url)
+        try:
+            parts = urlsplit(url)
+            port = parts.port
+        except ValueError as error:
+            raise DataError(f"{url!r:.200} is no http URL: {error}; write http://host:port/path") from error
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise DataError(f"{url!r:.200} is no http URL; write http://host:port/path")
         kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-        self._url, self._kind, self._address = url, kind, (parts.hostname, parts.port)
+        self._url, self._kind, self._address = url, kind, (parts.hostname, port)
         self._path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         self._body = _open_inference if parts.path.rstrip("/").endswith("/infer") else _plain
         self._local = threading.local()

@@ -87,3 +87,9 @@ def caller(system: System, requests: Sequence[Request], each: int = 1) -> Callab
     size, answer = len(requests), system.answer
     queries = [[requests[(at * each + i) % size] for i in range(each)] for at in range(size)]
     return lambda at: answer(queries[at])
+
+
+def asker(system: System, requests: Sequence[Request]) -> Callable[[Sequence[int]], Any]:
+    """Return a function that has the system answer the requests of these numbers, in one call."""
+    answer = system.answer
+    return lambda numbers: answer([requests[number] for number in numbers])

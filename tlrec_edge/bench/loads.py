@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
 from multiprocessing.synchronize import Barrier
 from threading import BrokenBarrierError
 from typing import Any
@@ -83,7 +84,7 @@ def _in_processes(lab: Lab, load: Load) -> Times:
             process = context.Process(target=_work, args=(job, start, there), daemon=True)
             process.start()
             there.close()
-            stack.callback(process.join)
+            stack.push(_ending(process))
             stack.enter_context(here)
             ends.append(here)
         heard = [_received(end) for end in ends]
@@ -91,6 +92,17 @@ def _in_processes(lab: Lab, load: Load) -> Times:
     for error in sorted((e for e in heard if isinstance(e, TlrecError)), key=lambda e: isinstance(e, _NotStarted)):
         raise error
     return merge(times for times in heard if isinstance(times, Times))
+
+
+def _ending(process: SpawnProcess) -> Callable[[object, object, object], None]:
+    """Return an exit that waits for a process, or ends it where there was an error or Ctrl-C."""
+
+    def end(kind: object, error: object, where: object) -> None:
+        if error is not None:
+            process.terminate()
+        process.join()
+
+    return end
 
 
 class _NotStarted(BundleError):
@@ -114,6 +126,8 @@ def _work(job: _Job, start: Barrier, end: Connection) -> None:
             start.wait(_PATIENCE)
             times = _run(system, job.requests, job.load, job.config, job.limits)
             end.send(replace(times, pss_bytes=memory_rollup().get("pss_bytes")))
+    except KeyboardInterrupt:
+        start.abort()  # whoever started this process says so
     except BrokenBarrierError:
         end.send(_NotStarted("another process of the run did not start"))
     except TlrecError as error:

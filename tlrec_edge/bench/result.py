@@ -18,7 +18,11 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class Row:
-    """One measured shape of request. ``state``: the user's state is "encoded" within the request, or "given"."""
+    """One measured shape of request.
+
+    ``state``: the user's state is "encoded" within the request, or "given"; "cold": encoded, and the bundle read from
+    disk.
+    """
 
     scenario: str
     state: str

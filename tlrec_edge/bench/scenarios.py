@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from tlrec_edge.bench import loadgen
-from tlrec_edge.bench.drivers import closed_loop
+from tlrec_edge.bench.drivers import closed_loop, cold_loop
 from tlrec_edge.bench.energy import metered
-from tlrec_edge.bench.lab import Lab, Shape, caller
+from tlrec_edge.bench.lab import Lab, Shape, asker, caller
 from tlrec_edge.bench.latency import Latencies
 from tlrec_edge.bench.loads import Load, capacity, drive
 from tlrec_edge.bench.result import Row
@@ -68,26 +68,39 @@ def _one_by_one(lab: Lab, name: str, shape: Shape) -> Iterator[Row]:
         shapes["given"] = shape.given([lab.system.user_state(request.user) for request in shape.requests])
     for state, asked in shapes.items():
         yield Row(name, state, asked.label, asked.scored, _closed(lab, asked))
+    if isinstance(lab.system, BundleSystem) and lab.config.cache == "cold":
+        call, evict = caller(lab.system, shape.requests), lab.system.evict
+        times = metered(lambda: cold_loop(call, len(shape.requests), lab.limits, evict, lab.clock))
+        yield Row(name, "cold", shape.label, shape.scored, times.describe(lab.config.confidence))
 
 
 def _closed(lab: Lab, shape: Shape, each: int = 1) -> Latencies:
     """Send queries of ``each`` requests, one after another, by the driver of the lab."""
-    call, pool, limits = caller(lab.system, shape.requests, each), len(shape.requests), lab.limits.of_many(each)
+    pool, limits, seed = len(shape.requests), lab.limits, lab.config.seed
     if lab.config.driver == "loadgen":
-        seen = loadgen.closed_loop(call, pool, limits, lab.config.seed)
-        return replace(seen, samples=each * seen.queries)
-    times = metered(lambda: closed_loop(call, pool, limits, lab.clock))
+        ask = asker(lab.system, shape.requests)
+        if each == 1:
+            return loadgen.single_stream(ask, pool, limits, seed)
+        return loadgen.multi_stream(ask, pool, limits, seed, each)
+    call = caller(lab.system, shape.requests, each)
+    times = metered(lambda: closed_loop(call, pool, limits.of_many(each), lab.clock))
     return replace(times, each=each).describe(lab.config.confidence)
 
 
 def _served(lab: Lab, rate: float) -> Latencies:
     """Send requests at Poisson times by the driver of the lab."""
-    if lab.config.driver == "loadgen":
-        call, pool = caller(lab.system, lab.load.requests), len(lab.load.requests)
-        return loadgen.open_loop(call, pool, rate, lab.limits, lab.config.seed, lab.config.threads)
-    return drive(lab, Load(rate)).describe(lab.config.confidence)
+    config, requests = lab.config, lab.load.requests
+    if config.driver == "loadgen":
+        ask = asker(lab.system, requests)
+        return loadgen.server(ask, len(requests), lab.limits, config.seed, rate, config.threads)
+    return drive(lab, Load(rate)).describe(config.confidence)
 
 
 def _flat_out(lab: Lab) -> Row:
-    seen = drive(lab, Load(None)).describe(lab.config.confidence)
+    config, requests = lab.config, lab.load.requests
+    if config.driver == "loadgen":
+        ask = asker(lab.system, requests)
+        seen = loadgen.offline(ask, len(requests), lab.limits, config.seed, config.batch, config.threads)
+    else:
+        seen = drive(lab, Load(None)).describe(config.confidence)
     return Row("offline", "encoded", lab.load.label, lab.load.scored, seen)

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from tlrec_edge.bench.page_cache import evict
 from tlrec_edge.errors import BundleError
 
 _PROBE = Path(__file__).with_name("probe.py")
@@ -58,23 +59,12 @@ def _cold(bundle: Path, request: str, runs: int) -> dict[str, Any]:
     """Start with the bundle's files, not those of Python and the libraries, to be read from disk."""
     seen = []
     for _ in range(min(runs, _COLD)):
-        for file in bundle.iterdir():
-            _forget(file)
+        evict(bundle)
         seen.append(_start(request))
     read = statistics.median(run.get("read_bytes", 0) for run in seen)
     if not read:
         return {}
     return {"cold_ms": statistics.median(run["total_ms"] for run in seen), "cold_read_bytes": int(read)}
-
-
-def _forget(file: Path) -> None:
-    """Ask the system to drop a file's pages; it keeps those that another process has mapped."""
-    if hasattr(os, "posix_fadvise"):
-        handle = os.open(file, os.O_RDONLY)
-        try:
-            os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
-        finally:
-            os.close(handle)
 
 
 def _start(request: str) -> dict[str, float]:

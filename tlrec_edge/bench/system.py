@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import importlib
-import os
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
 from tlrec_edge.arguments import User
-from tlrec_edge.errors import BundleError, DataError
+from tlrec_edge.bench.page_cache import evict, reads_from_disk
+from tlrec_edge.errors import BundleError
 from tlrec_edge.runtime import Recommender
 
 _CHECKED = 8
@@ -61,14 +59,14 @@ class BundleSource:
     @contextmanager
     def open(self) -> Iterator[BundleSystem]:
         with Recommender.open(self.path, cache=self.cache) as rec:
-            yield BundleSystem(rec)
+            yield BundleSystem(rec, self.path)
 
 
 class BundleSystem:
     """A recommender, answering one request after another."""
 
-    def __init__(self, rec: Recommender) -> None:
-        self._rec = rec
+    def __init__(self, rec: Recommender, path: Path) -> None:
+        self._rec, self._path = rec, path
         self.user_state = rec.user_state
 
     def answer(self, requests: Sequence[Request]) -> None:
@@ -77,6 +75,14 @@ class BundleSystem:
                 self._rec.recommend(request.user, request.k)
             else:
                 self._rec.score(request.user, request.candidates)
+
+    def evict(self) -> None:
+        """Put the bundle out of the page cache, where the system can."""
+        evict(self._path)
+
+    def is_evicted(self, request: Request) -> bool:
+        """Say whether ``request`` has to read from disk what was put out of the page cache."""
+        return reads_from_disk(self._path, lambda: self.answer([request]))
 
     def check(self, requests: Sequence[Request]) -> None:
         """Time nothing that is wrong: a pair must score the same alone as in its list. Raises BundleError."""
@@ -88,46 +94,3 @@ class BundleSystem:
             worst = float(np.abs(together - alone).max())
             if not worst <= tolerance:
                 raise BundleError(f"a pair's score alone and in a list differ by {worst:g}; export the bundle again")
-
-
-@dataclass(frozen=True)
-class FunctionSource:
-    """``package.module:function``: a function of one Request, or an object with the method ``answer`` of System.
-
-    The module is looked for in the current folder first, as ``python -m`` does.
-    """
-
-    target: str
-
-    @property
-    def name(self) -> str:
-        return self.target
-
-    @contextmanager
-    def open(self) -> Iterator[System]:
-        """Yield the system. Raises DataError that says what could not be imported."""
-        module, _, names = self.target.partition(":")
-        if not module or not names:
-            raise DataError(f"{self.target!r} names no function; write package.module:function")
-        here = os.getcwd()
-        sys.path.insert(0, here)
-        try:
-            found: Any = importlib.import_module(module)
-            for name in names.split("."):
-                found = getattr(found, name)
-        except (ImportError, AttributeError) as error:
-            raise DataError(f"{self.target} cannot be imported: {error}; write package.module:function") from error
-        finally:
-            sys.path.remove(here)
-        if not callable(found) and not hasattr(found, "answer"):
-            raise DataError(f"{self.target} is neither a function of one request nor has it a method `answer`")
-        yield found if hasattr(found, "answer") else _EachByFunction(found)
-
-
-@dataclass(frozen=True)
-class _EachByFunction:
-    function: Callable[[Request], object]
-
-    def answer(self, requests: Sequence[Request]) -> None:
-        for request in requests:
-            self.function(request)

@@ -9,18 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from tlrec_edge.bench import BenchConfig, compare_bundles, run_bench
-from tlrec_edge.bench.baseline import hold_against, read_result
-from tlrec_edge.bench.config import DEFAULT_CANDIDATES, DRIVERS
+from tlrec_edge.bench.baseline import hold_against, read_baseline
+from tlrec_edge.bench.config import CACHES, DEFAULT_CANDIDATES, DRIVERS
 from tlrec_edge.bench.endpoint import HttpSource
+from tlrec_edge.bench.function import FunctionSource
 from tlrec_edge.bench.scenarios import SCENARIOS
-from tlrec_edge.bench.system import FunctionSource, Source
-from tlrec_edge.cli.bench_options import counts, duration, load, rates, share
+from tlrec_edge.bench.system import Source
+from tlrec_edge.cli.bench_options import POSITIVE, counts, duration, load, rates, share
 from tlrec_edge.cli.bench_tables import show, show_changes, show_ratios
 from tlrec_edge.cli.common import out_file
 from tlrec_edge.errors import DataError, MissingExtraError, RegressionError
-from tlrec_edge.report import render_bench
+from tlrec_edge.report import render_bench, render_compare
 
 _FILE = click.Path(path_type=Path)
 
@@ -49,9 +51,9 @@ _FILE = click.Path(path_type=Path)
 @click.option("--qps", callback=rates, help="Rates of the server scenario.  [default: 10 to 90 % of its throughput]")
 @click.option("--find-qps", is_flag=True, help="Search the highest rate that keeps --p99.")
 @click.option("--p99", callback=duration, metavar="TIME", help="Bound of the 99th percentile: 500us, 5ms, 1s.")
-@click.option("--price-per-hour", type=click.FloatRange(min=0, min_open=True), metavar="MONEY",
+@click.option("--price-per-hour", type=POSITIVE, metavar="MONEY",
               help="Price of this machine: gives the cost of a million requests and scores.")  # fmt: skip
-@click.option("--machines-for", type=click.FloatRange(min=0, min_open=True), metavar="QPS",
+@click.option("--machines-for", type=POSITIVE, metavar="QPS",
               help="Load of all machines: gives how many are needed. With --find-qps.")  # fmt: skip
 @click.option("--streams", type=click.IntRange(min=1), default=8, show_default=True,
               help="Requests in one query of multi-stream.")  # fmt: skip
@@ -84,18 +86,21 @@ _FILE = click.Path(path_type=Path)
 @click.option("--confidence", type=click.FloatRange(0.5, 1, max_open=True), default=0.99, show_default=True,
               help="Of the stated bounds of percentiles.")  # fmt: skip
 @click.option("--driver", type=click.Choice(DRIVERS), default=DRIVERS[0], show_default=True,
-              help="loadgen: MLCommons LoadGen sends the queries, but for offline (extra [bench]).")  # fmt: skip
+              help="loadgen: MLCommons LoadGen sends the queries (extra [bench]).")  # fmt: skip
+@click.option("--cache", type=click.Choice(CACHES), default=CACHES[0], show_default=True,
+              help="cold: single-stream and top-k also with the bundle's files out of the page cache.")  # fmt: skip
 @click.option("--html", type=_FILE, callback=out_file, help="File to write a report to: one page, no network.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of requests and arrivals.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for machines instead of a table.")
 @click.option("--out", type=_FILE, callback=out_file, help="File to write the JSON to as well.")
+@click.pass_context
 def bench(
-    bundle: Path | None, scenario: str, candidates: tuple[int, ...], k: int, histories: tuple[int, ...], load: int,
-    qps: tuple[float, ...], find_qps: bool, p99: float | None, price_per_hour: float | None,
-    machines_for: float | None, streams: int, batch: int, threads: int, processes: int,
+    context: click.Context, bundle: Path | None, scenario: str, candidates: tuple[int, ...], k: int,
+    histories: tuple[int, ...], load: int, qps: tuple[float, ...], find_qps: bool, p99: float | None,
+    price_per_hour: float | None, machines_for: float | None, streams: int, batch: int, threads: int, processes: int,
     replay: Path | None, sut: str | None, url: str | None, items: int, seconds: float, min_queries: int,
     compare: tuple[Path, Path] | None, against: Path | None, max_regression: float, confidence: float,
-    driver: str, seed: int, html: Path | None, as_json: bool, out: Path | None,
+    driver: str, cache: str, seed: int, html: Path | None, as_json: bool, out: Path | None,
 ) -> None:  # fmt: skip
     """Measure BUNDLE here: latency, throughput, start-up, memory, bytes. MLPerf-style, unofficial.
 
@@ -112,49 +117,82 @@ def bench(
         raise click.UsageError("--find-qps and --p99 go together: --find-qps --p99 5ms")
     if machines_for and not find_qps:
         raise click.UsageError("--machines-for needs the rate of one machine: --find-qps --p99 5ms")
+    if price_per_hour and not find_qps and scenario not in ("all", "offline"):
+        raise click.UsageError("--price-per-hour needs a rate: --scenario offline, or --find-qps --p99 5ms")
     if driver == "loadgen" and (find_qps or processes > 1):
         raise click.UsageError("--driver loadgen goes with one process and without --find-qps")
+    if cache == "cold" and (sut or url or driver == "loadgen"):
+        raise click.UsageError(
+            "--cache cold is of a bundle's own files, by our driver: leave --sut, --http, --driver out"
+        )
     if sut and url:
         raise click.UsageError("--sut and --http are two systems: give one")
     source: Source | None = FunctionSource(sut) if sut else HttpSource(url) if url else None
     if (bundle is None and source is None) == (compare is None):
         raise click.UsageError("give a BUNDLE, --sut or --http, or --compare A B")
-    config = BenchConfig(
-        candidates=candidates, k=k, seconds=seconds, min_queries=min_queries, seed=seed, histories=histories, load=load,
-        qps=qps, streams=streams, batch=batch, threads=threads, processes=processes, confidence=confidence,
-        driver=driver,
-    )  # fmt: skip
+    try:
+        config = BenchConfig(
+            candidates=candidates, k=k, seconds=seconds, min_queries=min_queries, seed=seed, histories=histories,
+            load=load, qps=qps, streams=streams, batch=batch, threads=threads, processes=processes,
+            confidence=confidence, driver=driver, cache=cache,
+        )  # fmt: skip
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+    if html is not None and find_spec("matplotlib") is None:
+        raise MissingExtraError("--html", "bench")
+    if compare is not None:
+        _refuse_unread(context)
+        _compare(compare, config, max_regression, html, as_json, out)
+        return
+    before = None if against is None else read_baseline(against)
     names = list(SCENARIOS) if scenario == "all" else [scenario]
     if find_qps and scenario == "all":
         names = []
-    if html is not None and find_spec("matplotlib") is None:
-        raise MissingExtraError("--html", "bench")
-    before = None if against is None else read_result(against)
-
-    def say(line: str) -> None:
-        click.echo(line, err=True)
-
-    if compare is not None:
-        ratios, noise = compare_bundles(*compare, config, say)
-        _give({"noise": noise.to_json(), "compare": [ratio.to_json() for ratio in ratios]}, as_json, out)
-        if not as_json:
-            show_ratios(ratios, noise)
-        _refuse([f"{r.shape}: {r.low:.3f} times as long at least" for r in ratios if r.low > 1 + max_regression])
-        return
     result = run_bench(
-        bundle, config, names, say,
+        bundle, config, names, _say,
         source=source, replay=replay, items=items, p99_us=p99, price=price_per_hour, wanted=machines_for,
     )  # fmt: skip
     found = result.to_json()
+    _save(found, out)  # what was measured is kept, whatever it is held against
     changes = None if before is None else hold_against(found, before, max_regression)
-    _give(found if changes is None else found | {"against": changes.to_json()}, as_json, out)
+    if changes is not None:
+        found["against"] = changes.to_json()
+        _save(found, out)
     if html is not None:
         _write(html, render_bench(found))
-    if not as_json:
+    if as_json:
+        click.echo(json.dumps(found, ensure_ascii=False))
+    else:
         show(result)
         if changes is not None:
             show_changes(changes)
     _refuse([f"{c.what}: {c.ratio:.2f} times the baseline" for c in (changes.regressed if changes else [])])
+
+
+_COMPARE_READS = ("compare", "seconds", "load", "k", "seed", "max_regression", "html", "as_json", "out")
+
+
+def _refuse_unread(context: click.Context) -> None:
+    for option in context.command.params:
+        given = context.get_parameter_source(option.name or "") is ParameterSource.COMMANDLINE
+        if given and option.name not in _COMPARE_READS:
+            raise click.UsageError(f"--compare does not read {option.opts[0]}: leave it out")
+
+
+def _compare(
+    paths: tuple[Path, Path], config: BenchConfig, most: float, html: Path | None, as_json: bool, out: Path | None
+) -> None:
+    ratios, noise = compare_bundles(*paths, config, _say)
+    a, b = (path.resolve().name for path in paths)
+    found = {"a": a, "b": b, "noise": noise.to_json(), "compare": [ratio.to_json() for ratio in ratios]}
+    _save(found, out)
+    if html is not None:
+        _write(html, render_compare(found))
+    if as_json:
+        click.echo(json.dumps(found, ensure_ascii=False))
+    else:
+        show_ratios(ratios, noise)
+    _refuse([f"{r.shape}: {r.low:.3f} times as long at least" for r in ratios if r.low > 1 + most])
 
 
 def _refuse(worse: list[str]) -> None:
@@ -162,11 +200,13 @@ def _refuse(worse: list[str]) -> None:
         raise RegressionError(f"{len(worse)} above --max-regression; {'; '.join(worse)}")
 
 
-def _give(found: dict[str, Any], as_json: bool, out: Path | None) -> None:
+def _say(line: str) -> None:
+    click.echo(line, err=True)
+
+
+def _save(found: dict[str, Any], out: Path | None) -> None:
     if out is not None:
         _write(out, json.dumps(found, ensure_ascii=False, indent=1) + "\n")
-    if as_json:
-        click.echo(json.dumps(found, ensure_ascii=False))
 
 
 def _write(path: Path, text: str) -> None:

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+import math
 import re
+from typing import Any
 
 import click
 
 from tlrec_edge.bench.config import TOP_K
 
+
+class _Positive(click.FloatRange):
+    """A number of more than 0, and not infinite."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        found = super().convert(value, param, ctx)
+        if not math.isfinite(found):
+            self.fail(f"{value!r:.60} is no number to reckon with", param, ctx)
+        return found
+
+
+POSITIVE = _Positive(min=0, min_open=True)
 _UNITS = {"us": 1.0, "ms": 1e3, "s": 1e6}
 
 

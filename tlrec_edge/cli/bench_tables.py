@@ -99,7 +99,9 @@ def _latency_table(result: BenchResult) -> Table | None:
         # CPU seconds for a million requests are CPU microseconds for one.
         rates = f"{row.latency.cpu_seconds_per_million:,.0f}", f"{row.latency.qps:,.0f}"
         table.add_row(row.shape, row.state, *_times(row, (*PERCENTILES, "max")), *rates)
-    table.caption = "state of the user: encoded in the request, or given; CPU: CPU time of one request"
+    table.caption = (
+        "state of the user: encoded in the request, or given; cold: the bundle read from disk; CPU: of one request"
+    )
     return table
 
 

@@ -1,6 +1,6 @@
 """Reports: one self-contained HTML file from the results of a demo, an evaluation or a bench."""
 
-from tlrec_edge.report.lab import render_bench
+from tlrec_edge.report.lab import render_bench, render_compare
 from tlrec_edge.report.page import render
 
-__all__ = ["render", "render_bench"]
+__all__ = ["render", "render_bench", "render_compare"]

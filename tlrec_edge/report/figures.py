@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -28,7 +28,11 @@ _INKS = {
     "#110505": "var(--c5)",
     "#110606": "var(--c6)",
 }
+Row = Mapping[str, Any]
+Rows = Sequence[Row]
 _BY_NAME = {variable[6:-1]: colour for colour, variable in _INKS.items()}
+_HEAD, _ROW = 0.7, 0.27
+"""Inches."""
 _WIDTH = 4.3
 """Inches. A phone shows it at nearly its own size, so its text can be read there."""
 
@@ -69,7 +73,37 @@ def short(text: str, most: int = 30) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
-def name_rows(axes: Any, names: Sequence[str]) -> None:
+def by_row(
+    rows: Rows, key: str, name: Callable[[Row], str], mark: Callable[[Any, int, Row], None], xlabel: str, *,
+    margin: float = 0.05, line: float | None = None, dress: Callable[[Any], None] = lambda axes: None,
+    below: float = 0.0, title: str, label: str, caption: str = "",
+) -> str:  # fmt: skip
+    """Draw a line of the plot for each row that has ``key``, named on its left: ``mark(axes, place, row)``.
+
+    A vertical line stands at ``line``; ``dress`` finishes the axes, and has ``below`` more inches for it.
+    """
+    rows = [row for row in rows if row.get(key) is not None]
+    if not rows:
+        return ""
+
+    def paint(axes: Any) -> None:
+        if line is not None:
+            axes.axvline(line, color=ink("soft"), linewidth=1)
+        for at, row in enumerate(rows):
+            mark(axes, at, row)
+        _name_rows(axes, [name(row) for row in rows])
+        axes.margins(x=margin)
+        axes.set_xlabel(xlabel)
+        dress(axes)
+
+    return draw(paint, height=_HEAD + below + _ROW * len(rows), title=title, label=label, caption=caption)
+
+
+def write(axes: Any, text: str, value: float, at: int, gap: float = 6) -> None:
+    axes.annotate(text, (value, at), (gap, 0), textcoords="offset points", va="center", size=8)
+
+
+def _name_rows(axes: Any, names: Sequence[str]) -> None:
     """Put names beside the rows of a plot, the first on top."""
     axes.set_yticks(range(len(names)), [short(name) for name in names])
     axes.set_ylim(len(names) - 0.5, -0.5)

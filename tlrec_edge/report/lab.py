@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from tlrec_edge.report import lab_plots, plots
 from tlrec_edge.report.html import Cell, Data, document, machine_line, startup, table
@@ -19,21 +18,44 @@ def render_bench(bench: Data) -> str:
     return document(title, "\n".join(part for part in (make(bench) for make in _PARTS) if part))
 
 
+def render_compare(found: Data) -> str:
+    """Return one HTML file of ``bench --compare``. Raises MissingExtraError where matplotlib is not installed."""
+    a, b, rows = text(found.get("a")), text(found.get("b")), found.get("compare") or []
+    lines = []
+    for row in rows:
+        times = [(microseconds(row[side]), "") for side in ("a_us", "b_us")]
+        spread = f"{number(row['low'], 3)} to {number(row['high'], 3)}"
+        style = {"slower": "bad", "faster": "good"}.get(row["verdict"], "")
+        cells = [(text(row["shape"]), ""), *times, (number(row["ratio"], 3), ""), (spread, "")]
+        lines.append(([*cells, (text(row["verdict"]), f"text {style}")], ""))
+    sure = f"interval at {rows[0]['confidence']:.1%}" if rows else ""
+    shown = table(
+        ["request", "A", "B", "B / A", sure, "B is"], lines, text_columns=(5,), caption="Medians, microseconds."
+    )
+    about = f"<p>A: {a}. B: {b}. Every request went to both in turns; each round opened both anew.</p>"
+    return document(f"{b} against {a}", _noise(found) + about + lab_plots.compared(rows) + shown)
+
+
 def _lead(bench: Data) -> str:
-    noise = bench.get("noise") or {}
+    return f'{_noise(bench)}<p class="soft">{text(bench.get("kind"))}.</p>{_cards(bench)}'
+
+
+def _noise(found: Data) -> str:
+    noise = found.get("noise") or {}
     words = [f"equal loops differed by {noise.get('spread', 0):.0%}"]
     for key, said in (("stolen", "the host took {:.1%} of CPU time"), ("others", "other processes used {:.0%}")):
         if noise.get(key) is not None:
             words.append(said.format(noise[key]))
     shaky = ", ".join(words)
-    first = f'<p class="bad">Noisy machine: {shaky}; repeat before you rely on these times.</p>'
-    steady = f'<p class="soft">{text(bench.get("kind"))}. {shaky[:1].upper()}{shaky[1:]}.</p>'
-    return (first if noise.get("noisy") else "") + steady + _cards(bench)
+    if noise.get("noisy"):
+        return f'<p class="bad">Noisy machine: {shaky}; repeat before you rely on these times.</p>'
+    return f'<p class="soft">{shaky[:1].upper()}{shaky[1:]}.</p>'
 
 
 def _cards(bench: Data) -> str:
     cards: list[Cell] = []
-    for row in [row for row in bench.get("rows") or [] if row["scenario"] in _ONE_BY_ONE and row["scored"] >= 100][:4]:
+    alone = [row for row in bench.get("rows") or [] if row["scenario"] in _ONE_BY_ONE and row["state"] != "cold"]
+    for row in [row for row in alone if row["scored"] >= 100][:4]:
         what = f"median of {text(row['shape'])}, state {text(row['state'])}"
         cards.append((f"{microseconds(row['latency_us']['p50'])} µs", what))
     peak = bench.get("peak") or {}
@@ -53,7 +75,7 @@ def _one_by_one(bench: Data) -> str:
     if not rows:
         return ""
     encoded = [row for row in rows if row["state"] == "encoded"]
-    drawn = f'<div class="plots">{lab_plots.distribution(encoded)}{plots.latency(rows)}</div>'
+    drawn = f'<div class="plots">{lab_plots.distribution(encoded)}{lab_plots.latency(rows)}</div>'
     lines = []
     for row in rows:
         times = [(microseconds(row["latency_us"].get(name)), "") for name in _PERCENTILES]
@@ -64,30 +86,69 @@ def _one_by_one(bench: Data) -> str:
     return f"<h2>One request after another</h2>{drawn}{shown}"
 
 
+def _against(bench: Data) -> str:
+    against = bench.get("against") or {}
+    lines = []
+    for change in against.get("changes") or []:
+        verdict = ("worse", "text bad") if change["regressed"] else ("", "text")
+        values = [(microseconds(change[key]), "") for key in ("before", "now")]
+        lines.append(([(text(change["what"]), ""), *values, (number(change["ratio"], 2), ""), verdict], ""))
+    drift = against.get("drift") or 1.0
+    said = f"A fixed loop took {drift:.2f} times as long as then: times are held against that." if drift > 1 else ""
+    shown = table(["figure", "then", "now", "ratio", ""], lines, text_columns=(4,), caption=said)
+    return f"<h2>Against the baseline</h2>{shown}" if shown else ""
+
+
 def _loads(bench: Data) -> str:
     peak = bench.get("peak") or {}
-    tried = peak.get("trials") or []
-    rows = [row for row in bench.get("rows") or [] if row["scenario"] not in _ONE_BY_ONE] + tried
+    rows = [row for row in bench.get("rows") or [] if row["scenario"] not in _ONE_BY_ONE]
+    rows += peak.get("trials") or []
     if not rows:
         return ""
+    config = bench.get("config") or {}
     lines = []
     for row in rows:
         arrive = NOTHING if row["target_qps"] is None else microseconds(row["target_qps"])
         times = [microseconds(row["latency_us"].get(name)) for name in _PERCENTILES]
         sure = microseconds((row.get("bound_us") or {}).get("p99"))
         cells = [arrive, microseconds(row["qps"]), *times, sure, number(float(row["cpu_percent"]), 0)]
-        name = f"{text(row['scenario'])}, {text(row['shape'])}"
-        lines.append(([(name, ""), *((cell, "") for cell in cells)], "bad" if row.get("saturated") else ""))
-    confidence = (bench.get("config") or {}).get("confidence", 0.99)
-    heads = ["scenario", "arrive / s", "per second", *_PERCENTILES, f"p99 ≤ at {confidence:.0%}", "CPU %"]
+        name = f"multi-stream × {config.get('streams')}" if row["scenario"] == "multi-stream" else text(row["scenario"])
+        wrong = not row["holds"] if "holds" in row else row.get("saturated")
+        name += ", searched" if "holds" in row else ""
+        lines.append(([(name, ""), *((cell, "") for cell in cells)], "bad" if wrong else ""))
+    heads = ["scenario", "arrive / s", "per second", *_PERCENTILES, f"p99 ≤ at {_sure(bench)}", "CPU %"]
+    said = f"{text(rows[-1]['shape'])} a request. Microseconds, of server from the scheduled time."
     drawn = lab_plots.load(rows, peak.get("p99_us"))
-    return f"<h2>Under load</h2>{drawn}{table(heads, lines, caption='Microseconds from the scheduled time.')}"
+    return f"<h2>Under load</h2>{_peak(bench)}{drawn}{table(heads, lines, caption=said)}"
+
+
+def _peak(bench: Data) -> str:
+    peak = bench.get("peak")
+    if not peak:
+        return ""
+    bound = f"a p99 of {peak['p99_us'] / 1000:g} ms at {_sure(bench)} confidence"
+    if peak["qps"] is None:
+        return f'<p class="bad">No rate was shown to keep {bound}.</p>'
+    return f"<p>The highest rate shown to keep {bound}: {microseconds(peak['qps'])} requests a second.</p>"
+
+
+def _sure(bench: Data) -> str:
+    return f"{(bench.get('config') or {}).get('confidence', 0.99):.0%}"
 
 
 def _compression(bench: Data) -> str:
     points = bench.get("compression") or []
     drawn = plots.front(points)
-    return f"<h2>Accuracy, latency, size</h2>{drawn}" if drawn else ""
+    best = [point for point in points if (point.get("front") or point.get("kept")) and point.get("us")]
+    lines = []
+    for point in sorted(best, key=lambda point: float(point["us"]["p50"])):
+        figures = [number(point.get("ratio"), 4), microseconds(point["us"]["p50"]), size(point["bytes"])]
+        verdict = ("chosen", "text good") if point.get("kept") else ("", "text")
+        lines.append(([(text(point.get("step")), ""), *((value, "") for value in figures), verdict], ""))
+    shown = table(
+        ["model", "metric kept", "p50 µs", "size", ""], lines, text_columns=(4,), caption="Green and blue dots."
+    )
+    return f"<h2>Accuracy, latency, size</h2>{drawn}{shown}" if drawn else ""
 
 
 def _memory(bench: Data) -> str:
@@ -95,7 +156,9 @@ def _memory(bench: Data) -> str:
     named = {"rss_bytes": "RSS", "pss_bytes": "PSS", "uss_bytes": "private (USS)"}
     used = [{"name": name, "bytes": start[key]} for key, name in named.items() if start.get(key)]
     files = [{"name": name, "bytes": value} for name, value in (bench.get("files") or {}).items()]
-    drawn = plots.sizes(used, "memory of a process", title="Memory of one process") + plots.sizes(files, "bundle")
+    drawn = lab_plots.sizes(used, "memory of a process", title="Memory of one process") + lab_plots.sizes(
+        files, "bundle"
+    )
     shown = startup(start) if start else ""
     if start and start.get("cold_ms"):
         shown += f"<p>With the bundle out of the page cache: {number(float(start['cold_ms']), 0)} ms.</p>"
@@ -126,4 +189,6 @@ def _machine(bench: Data) -> str:
     return f"<h2>Machine</h2>{machine_line(machine)}{notes}" if machine else notes
 
 
-_PARTS: tuple[Callable[[Data], Any], ...] = (_lead, _one_by_one, _loads, _compression, _memory, _cost, _machine)
+_PARTS: tuple[Callable[[Data], str], ...] = (
+    _lead, _against, _one_by_one, _loads, _compression, _memory, _cost, _machine
+)  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from tlrec_edge.report import plots
+from tlrec_edge.report import lab_plots, plots
 from tlrec_edge.report.html import Cell, Data, document, facts, machine_line, startup, table
 from tlrec_edge.report.words import microseconds, number, sign_class, size, text, tiny
 
@@ -135,7 +135,7 @@ def _compression(data: Data) -> str:
         cells = [(text(row.get("step")), ""), *numbers, (word, f"text {style}"), (text(row.get("why")), "text")]
         lines.append((cells, ""))
     points = table(["point", "metric", "ratio ± SE", "size", "p50 µs", "", "why"], lines, text_columns=(5, 6))
-    drawn = plots.front(rows) + plots.ratios(rows) + plots.sizes(data.get("sizes") or [], "models")
+    drawn = plots.front(rows) + plots.ratios(rows) + lab_plots.sizes(data.get("sizes") or [], "models")
     return f'<h2>Compression</h2><div class="plots">{drawn}</div>{points}' if drawn or points else ""
 
 
@@ -166,7 +166,7 @@ def _bench(data: Data) -> str:
     warning = f"The machine was noisy during this run: equal loops differed by {noise.get('spread', 0):.0%}."
     parts = ["<h2>Latency, memory, size</h2>", f'<p class="bad">{warning}</p>' if noise.get("noisy") else ""]
     groups = [{"name": name, "bytes": value} for name, value in (bench.get("files") or {}).items()]
-    parts.append(f'<div class="plots">{plots.latency(rows)}{plots.sizes(groups, "parts of the bundle")}</div>')
+    parts.append(f'<div class="plots">{lab_plots.latency(rows)}{lab_plots.sizes(groups, "parts of the bundle")}</div>')
     lines = []
     for row in rows:
         times = [(microseconds(row["latency_us"].get(name)), "") for name in _PERCENTILES]

@@ -1,20 +1,15 @@
-"""The report's plots; each takes a part of the results and returns a figure element, or nothing to draw."""
+"""Plots of quality; each takes a part of the results and returns a figure element, or nothing."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from tlrec_edge.report.figures import draw, ink, name_rows
-from tlrec_edge.report.words import sign_class, size
+from tlrec_edge.report.figures import Row, Rows, by_row, draw, ink, write
+from tlrec_edge.report.words import sign_class
 
-Row = Mapping[str, Any]
-Rows = Sequence[Row]
 BASELINES = ("popularity", "itemcf", "ease")
-_ROW = 0.27
-_HEAD = 0.7
 _DOT: Mapping[str, Any] = {"fmt": "o", "ms": 5, "elinewidth": 1.6, "capsize": 2.5}
-_MARKS = {"p50": "o", "p90": "D", "p99": "s", "p99.9": "^", "max": "|"}
 
 
 def quality(title: str, rows: Rows) -> str:
@@ -24,9 +19,9 @@ def quality(title: str, rows: Rows) -> str:
         colour = ink("other" if str(row["name"]).lower().startswith(BASELINES) else "ours")
         value, error = row["ndcg@10"], row.get("ndcg@10.se") or 0.0
         axes.errorbar(value, at, xerr=error, color=colour, **_DOT)
-        _write(axes, f"{value:.3f}", value + error, at)
+        write(axes, f"{value:.3f}", value + error, at)
 
-    return _by_row(
+    return by_row(
         rows, "ndcg@10", lambda row: str(row["name"]), mark, "NDCG@10, mean ± 1 standard error",
         margin=0.18,
         title="Ranking quality by model",
@@ -44,7 +39,7 @@ def lift(title: str, rows: Rows) -> str:
         axes.plot([low, high], [at, at], color=colour, solid_capstyle="butt")
         axes.plot(row["ndcg@10"], at, "o", ms=5, color=colour)
 
-    return _by_row(
+    return by_row(
         rows, "ndcg@10", lambda row: f"{row.get('of', '')} − {row.get('over', '')}", mark,
         "difference of NDCG@10, 95 % interval",
         margin=0.1,
@@ -72,7 +67,7 @@ def slices(by: str, rows: Rows) -> str:
                 axes.errorbar(row[key], at + shift, xerr=row.get(f"{key}.se") or 0.0, color=ink(colour), **_DOT)
 
     lift = (rows[0].get("lift") or {}) if rows else {}
-    return _by_row(
+    return by_row(
         rows, "ndcg@10", lambda row: f"{row.get('slice', '')} ({row.get('tests') or 0:,})", mark,
         "NDCG@10, mean ± 1 standard error",
         margin=0.08,
@@ -98,9 +93,9 @@ def front(rows: Rows) -> str:
             colour = ink("good" if row.get("kept") else "ours" if row.get("front") else "other")
             area = 300.0 * float(row["bytes"]) / largest
             axes.scatter(row["us"]["p50"], row["ratio"], s=area, color=colour, alpha=0.55, linewidths=0)
-            if row.get("kept") or row.get("front"):
+            if row.get("kept"):
                 at = (row["us"]["p50"], row["ratio"])
-                axes.annotate(str(row.get("step", "")), at, (0, 7), textcoords="offset points", ha="center", size=7)
+                axes.annotate(str(row.get("step", "")), at, (0, 8), textcoords="offset points", ha="center", size=8)
         axes.axhline(1, color=ink("soft"), linewidth=1)
         axes.margins(0.22)
         axes.set_xlabel("p50 of a request, µs")
@@ -124,7 +119,7 @@ def ratios(rows: Rows) -> str:
         error = 1.96 * (row.get("se") or 0.0)
         axes.errorbar(row["ratio"], at, xerr=error, color=colour, mfc=colour if kept else "none", **_DOT)
 
-    return _by_row(
+    return by_row(
         rows, "ratio", lambda row: str(row.get("step", "")), mark,
         "NDCG@10 over that of the uncompressed model, 95 % interval",
         margin=0.15,
@@ -133,82 +128,6 @@ def ratios(rows: Rows) -> str:
         label="NDCG@10 ratio by compressed model",
         caption="Full dot: the model that was chosen. Hollow: the others.",
     )  # fmt: skip
-
-
-def sizes(rows: Rows, what: str, title: str = "Size on disk") -> str:
-    """Bytes, as bars from zero."""
-    most = max((float(row["bytes"]) for row in rows if row.get("bytes") is not None), default=0.0)
-    unit, name = next(((u, n) for u, n in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")) if most >= u), (1.0, "bytes"))
-
-    def mark(axes: Any, at: int, row: Row) -> None:
-        axes.barh(at, row["bytes"] / unit, height=0.55, color=ink("ours"))
-        _write(axes, size(row["bytes"]), row["bytes"] / unit, at, gap=4)
-
-    return _by_row(
-        rows, "bytes", lambda row: str(row.get("name", "")), mark, f"size, {name}",
-        margin=0.22,
-        title=title,
-        label=f"{title}: {what}",
-    )  # fmt: skip
-
-
-def latency(rows: Rows) -> str:
-    """Percentiles of each shape of request on a log axis."""
-
-    def mark(axes: Any, at: int, row: Row) -> None:
-        seen = {name: row["latency_us"][name] for name in _MARKS if name in row["latency_us"]}
-        colour = ink("c1" if row.get("state") == "encoded" else "c3")
-        axes.plot(list(seen.values()), [at] * len(seen), color=colour, linewidth=1, alpha=0.6)
-        for name, value in seen.items():
-            axes.plot(value, at, _MARKS[name], ms=4.5, color=colour)
-
-    def dress(axes: Any) -> None:
-        for name, shape in _MARKS.items():
-            axes.plot([], [], shape, ms=4.5, color=ink("soft"), linestyle="none", label=name)
-        axes.set_xscale("log")
-        axes.xaxis.set_major_formatter(lambda value, _: duration(value))
-        axes.xaxis.set_minor_formatter(lambda value, _: "")
-        axes.figure.legend(loc="outside lower right", ncols=5, columnspacing=1, handletextpad=0.1)
-
-    return _by_row(
-        [row for row in rows if row.get("latency_us")], "latency_us",
-        lambda row: f"{row.get('shape', '')}, {row.get('state', '')}", mark, "latency of one request (log scale)",
-        dress=dress,
-        below=0.2,
-        title="Latency, one stream on one thread",
-        label="Latency percentiles",
-        caption="Blue, encoded: the request encodes the history. Green, given: the user's state was at hand.",
-    )  # fmt: skip
-
-
-def _by_row(
-    rows: Rows, key: str, name: Callable[[Row], str], mark: Callable[[Any, int, Row], None], xlabel: str, *,
-    margin: float = 0.05, line: float | None = None, dress: Callable[[Any], None] = lambda axes: None,
-    below: float = 0.0, title: str, label: str, caption: str = "",
-) -> str:  # fmt: skip
-    """Draw a line of the plot for each row that has ``key``, named on its left: ``mark(axes, place, row)``.
-
-    A vertical line stands at ``line``; ``dress`` finishes the axes, and has ``below`` more inches for it.
-    """
-    rows = [row for row in rows if row.get(key) is not None]
-    if not rows:
-        return ""
-
-    def paint(axes: Any) -> None:
-        if line is not None:
-            axes.axvline(line, color=ink("soft"), linewidth=1)
-        for at, row in enumerate(rows):
-            mark(axes, at, row)
-        name_rows(axes, [name(row) for row in rows])
-        axes.margins(x=margin)
-        axes.set_xlabel(xlabel)
-        dress(axes)
-
-    return draw(paint, height=_HEAD + below + _ROW * len(rows), title=title, label=label, caption=caption)
-
-
-def _write(axes: Any, text: str, value: float, at: int, gap: float = 6) -> None:
-    axes.annotate(text, (value, at), (gap, 0), textcoords="offset points", va="center", size=8)
 
 
 def training(rows: Rows) -> str:
@@ -273,11 +192,3 @@ def curve(points: Rows) -> str:
         label="NDCG@10 by share of the target's users",
         caption="Bands: one standard error, clustered by user. Lifts, paired on the same rows, have less error.",
     )  # fmt: skip
-
-
-def duration(us: float) -> str:
-    """Return microseconds in the unit that fits."""
-    for unit, name in ((1e6, "s"), (1e3, "ms")):
-        if us >= unit:
-            return f"{us / unit:g} {name}"
-    return f"{us:g} µs"

@@ -14,7 +14,7 @@ h1 { font-size: clamp(1.5rem, 5vw, 2.2rem); line-height: 1.2; margin: 0 0 .4rem;
 h2 { font-size: 1.3rem; margin: 3rem 0 .6rem; padding-top: 1rem; border-top: 1px solid var(--line); }
 h3 { font-size: 1rem; margin: 1.4rem 0 .4rem; }
 p, ul { margin: .5rem 0; max-width: 44rem; overflow-wrap: anywhere; }
-.soft, figcaption, caption { color: var(--soft); font-size: .9rem; }
+.soft, figcaption { color: var(--soft); font-size: .9rem; }
 .words { margin: 1.2rem 0; padding: .8rem 1.2rem; border-left: 4px solid var(--ours); background: var(--card); }
 .words p { margin: .45rem 0; }
 .cards { display: grid; gap: .7rem; margin: 1.2rem 0;
@@ -27,9 +27,12 @@ p, ul { margin: .5rem 0; max-width: 44rem; overflow-wrap: anywhere; }
 figure { margin: .8rem 0; min-width: 0; max-width: 31rem; }
 figure h3 { margin: 0 0 .3rem; }
 figure svg { display: block; width: 100%; height: auto; font-family: inherit; }
-.wide { overflow-x: auto; margin: 1.1rem 0; }
+.wide { overflow-x: auto; margin: .5rem 0 1.1rem; background-repeat: no-repeat;
+  background-image: linear-gradient(to right, var(--paper) 30%, transparent),
+    linear-gradient(to left, var(--paper) 30%, transparent), linear-gradient(to right, var(--line), transparent),
+    linear-gradient(to left, var(--line), transparent); background-position: 0 0, 100% 0, 0 0, 100% 0;
+  background-size: 3rem 100%, 3rem 100%, .8rem 100%, .8rem 100%; background-attachment: local, local, scroll, scroll; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .92rem; }
-caption { text-align: left; padding-bottom: .3rem; }
 th, td { text-align: right; padding: .28rem .9rem .28rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
 th { font-weight: 600; color: var(--soft); white-space: nowrap; }
 th:first-child, td:first-child, .text { text-align: left; }
