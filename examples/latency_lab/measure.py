@@ -3,6 +3,7 @@
 stall    2 ms a request and a 200 ms stall every second: p99 by an open loop and by a closed one, against the truth.
 drivers  our driver and MLCommons LoadGen on one system: percentiles, medians of the runs.
 compare  a bundle against itself, and against itself made 10 % slower.
+plan     latency and memory at a million items, told from 50,000 to 200,000, against what is measured there.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -24,9 +26,11 @@ from tlrec_edge.bench.compare import compare
 from tlrec_edge.bench.drivers import Limits, closed_loop, open_loop, poisson
 from tlrec_edge.bench.latency import percentile
 from tlrec_edge.bench.noise import NoiseMeter
+from tlrec_edge.bench.plan import Wanted, make_plan, measure_size
 from tlrec_edge.bench.requests import Ids, Requests
 from tlrec_edge.bench.system import BundleSource, Request, Source
 from tlrec_edge.bundle import Bundle
+from tlrec_edge.synth import SynthConfig, synthesize
 
 MS = 1_000_000
 POOL = 512
@@ -146,6 +150,26 @@ def compared(runs: int, seconds: float, bundle: Path) -> None:
         print(f"{name}: {verdict!r} in {right} of {runs} runs; intervals at most {max(widths):.1%} wide")
 
 
+def planned(runs: int, seconds: float) -> None:
+    wanted, errors = Wanted(1_000_000, 64, 1.0, 60e6), []
+    with TemporaryDirectory() as folder:
+        bundles = [
+            synthesize(Path(folder) / str(items), SynthConfig(items, lists_beyond=0)).path
+            for items in (50_000, 100_000, 200_000, wanted.items)
+        ]
+        for run in range(runs):
+            meter = NoiseMeter()
+            *small, large = (measure_size(bundle, seconds, run) for bundle in bundles)
+            told = make_plan(wanted, small).figures
+            errors.append({name: told[name] / large.figures[name] - 1 for name in told})
+            found = f"{told['top_k_us']:,.0f} us told, {large.figures['top_k_us']:,.0f} measured"
+            shown = ", ".join(f"{name} {error:+.1%}" for name, error in errors[-1].items())
+            print(f"run {run}: {found}; {shown}{_flag(meter)}", flush=True)
+    for name, bar in (("top_k_us", 0.25), ("memory_bytes", 0.05)):
+        within = sum(abs(error[name]) <= bar for error in errors)
+        print(f"{name} within {bar:.0%} of what was measured in {within} of {runs} runs")
+
+
 def _flag(meter: NoiseMeter) -> str:
     noise = meter.stop()
     return f"  NOISY: {noise}" if noise.noisy else ""
@@ -153,7 +177,7 @@ def _flag(meter: NoiseMeter) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("question", choices=["stall", "drivers", "compare"])
+    parser.add_argument("question", choices=["stall", "drivers", "compare", "plan"])
     parser.add_argument("--runs", type=int, default=20)
     parser.add_argument("--seconds", type=float, default=None, help="of a run; of a round in compare")
     parser.add_argument("--bundle", type=Path, help="for compare")
@@ -163,7 +187,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             parser.error("compare needs --bundle")
         compared(given.runs, given.seconds or 0.4, given.bundle)
     else:
-        {"stall": stall, "drivers": drivers}[given.question](given.runs, given.seconds or 10.0)
+        asked, default = {"stall": (stall, 10.0), "drivers": (drivers, 10.0), "plan": (planned, 1.0)}[given.question]
+        asked(given.runs, given.seconds or default)
 
 
 if __name__ == "__main__":

@@ -134,8 +134,6 @@ def measure_sizes(
     items: int, dim: int, seconds: float, seed: int = 0, say: Callable[[str], None] = lambda line: None
 ) -> list[Size]:
     """Measure three synthetic bundles with a worker a core. Raises MissingExtraError without onnx."""
-    config = BenchConfig(load=TOP_K, seconds=seconds, seed=seed, batch=1, starts=1, min_queries=100)
-    config = replace(config, processes=fingerprint().usable_cores)
     sizes = []
     with TemporaryDirectory(prefix="tlrec-plan-") as folder:
         largest = max(8 * _SMALLEST, min(_LARGEST, items // 5))
@@ -143,9 +141,15 @@ def measure_sizes(
             say(f"{count:,} items: a synthetic bundle")
             lists_beyond = 0 if items > MANY else MANY
             synthesize(Path(folder) / str(count), SynthConfig(count, dim, lists_beyond=lists_beyond, seed=seed))
-            found = run_bench(Path(folder) / str(count), config, SCENARIOS, say).to_json()
-            sizes.append(Size.from_result(found))
+            sizes.append(measure_size(Path(folder) / str(count), seconds, seed, say))
     return sizes
+
+
+def measure_size(bundle: Path, seconds: float, seed: int = 0, say: Callable[[str], None] = lambda line: None) -> Size:
+    """Measure one bundle with a worker a core."""
+    config = BenchConfig(load=TOP_K, seconds=seconds, seed=seed, batch=1, starts=1, min_queries=100)
+    config = replace(config, processes=fingerprint().usable_cores)
+    return Size.from_result(run_bench(bundle, config, SCENARIOS, say).to_json())
 
 
 def _refuse_unlike(wanted: Wanted, sizes: Sequence[Size]) -> None:
