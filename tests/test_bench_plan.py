@@ -50,6 +50,12 @@ def test_the_error_is_that_of_the_size_not_seen() -> None:
     assert plan.machines_with_error > plan.machines
 
 
+def test_what_falls_as_it_grows_is_taken_as_level() -> None:
+    falling = [size(items, figures=one.figures | {"busy_us": busy}) for one, items, busy in
+               zip(SIZES, (50_000, 200_000, 400_000), (300.0, 200.0, 250.0), strict=True)]  # fmt: skip
+    assert 200 < make_plan(WANTED, falling).figures["busy_us"] < 300
+
+
 @pytest.mark.parametrize(
     ("wanted", "sizes", "words"),
     [

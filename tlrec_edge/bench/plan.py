@@ -184,6 +184,8 @@ def _line(sizes: Sequence[Size], name: str, items: int) -> float:
     x = np.array([size.items for size in sizes], np.float64) ** power
     y = np.array([size.figures[name] for size in sizes], np.float64)
     slope, start = np.polyfit(x, y, 1, w=1 / y)
+    if slope < 0:  # nothing gets cheaper as it grows: a line that falls is noise about a level one
+        slope, start = 0.0, np.polyfit(x, y, 0, w=1 / y)[0]
     return float(start + slope * items**power)
 
 
