@@ -78,8 +78,8 @@ class _Workers:
     """Answer what LoadGen issues, ``each`` requests in a call; after an error nothing is asked any more.
 
     The requests are asked in turn, as by our drivers: those that LoadGen draws by lot were often asked not long before,
-    so that a cache of users' states has half of them. A query that is not completed would keep LoadGen waiting for ever,
-    so each is, whatever happened.
+    so that a cache of users' states has half of them. A query that is not completed keeps LoadGen waiting for ever, so
+    each is, whatever happened.
     """
 
     def __init__(self, ask: Ask, pool: int, first: int, each: int, threads: int) -> None:
