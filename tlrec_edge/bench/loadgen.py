@@ -202,7 +202,11 @@ def _run(
         raise workers.error
     us = {name: _number(summary, rf"{tail} percentile latency \(ns\)") / 1000 for tail, name in _TAILS.items()}
     us["max"] = _number(summary, r"Max latency \(ns\)") / 1000
-    return Latencies(workers.issued, workers.ended - started, cpu, us, samples=workers.issued)
+    arrived = _number(summary, "Scheduled samples per second")  # of Server alone
+    return Latencies(
+        workers.issued, workers.ended - started, cpu, us, samples=workers.issued,
+        arrived_qps=None if math.isnan(arrived) else arrived,
+    )  # fmt: skip
 
 
 def _number(text: str, name: str) -> float:
