@@ -217,6 +217,14 @@ def test_the_server_scenario_is_loaded_by_shares_of_what_the_system_can_do() -> 
     assert not rows[0].saturated
 
 
+def test_few_arrivals_that_came_slowly_are_no_queue_without_end() -> None:
+    for seed in range(20):
+        clock = VirtualClock()
+        settings = {"qps": (20.0,), "seconds": 0.5, "min_queries": 1, "seed": seed}
+        (row,) = SCENARIOS["server"](lab(Stalling(clock, work=MS // 10, stall=0), clock, **settings))
+        assert not row.saturated, f"{row.latency.qps:.0f} of {row.latency.arrived_qps:.0f} a second"
+
+
 def test_the_highest_rate_within_a_bound_is_that_of_queueing_theory() -> None:
     """The waiting time of M/D/1 is known: at 2 ms a request, p99 is 10 ms near a load of 0.69."""
     clock = VirtualClock()

@@ -190,7 +190,7 @@ def test_a_bad_replay_names_file_and_line(tmp_path: Path, text: str, words: str)
     "words",
     [("--find-qps",), ("--p99", "5ms"), ("--find-qps", "--p99", "5"), ("--qps", "x"), ("--qps", "0"),
      ("--qps", "1e12"), ("--qps", "1e-9"), ("--seconds", "nan"), ("--seconds", "inf"), ("--streams", "100000"),
-     ("--batch", "1000000"), ("--price-per-hour", "nan"), ("--price-per-hour", "0"),
+     ("--out", "x", "--html", "x"), ("--batch", "1000000"), ("--price-per-hour", "nan"), ("--price-per-hour", "0"),
      ("--cache", "cold", "--sut", "a:b"), ("--cache", "cold", "--driver", "loadgen"),
      ("--price-per-hour", "1", "--scenario", "server"), ("--load", "none"),
      ("--histories", "0"), ("--sut", "a:b", "--http", "http://x")],

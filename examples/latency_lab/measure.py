@@ -9,7 +9,6 @@ plan     latency and memory at a million items, told from 50,000 to 200,000, aga
 from __future__ import annotations
 
 import argparse
-import itertools
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -34,6 +33,7 @@ from tlrec_edge.synth import SynthConfig, synthesize
 
 MS = 1_000_000
 POOL = 512
+DRIVERS = ("ours", "LoadGen")
 
 
 def stalled(start: int) -> int:
@@ -73,11 +73,10 @@ def stall(runs: int, seconds: float) -> None:
 
 
 def drivers(runs: int, seconds: float) -> None:
-    # Sleeping takes as long on a busy machine; times of every length leave no gap for a percentile to fall into; and
-    # they come in one order, whichever requests are asked: ours asks the pool in turn, LoadGen by lot.
-    times = itertools.cycle(np.random.default_rng(0).lognormal(np.log(0.005), 0.5, POOL).tolist())
+    # Sleeping takes as long on a busy machine, and times of every length leave no gap for a percentile to fall into.
+    slept = np.random.default_rng(0).lognormal(np.log(0.005), 0.5, POOL).tolist()
     print("a request takes 5 ms in the median, 16 ms in a hundredth")
-    agree(runs, seconds, 50.0, lambda at: time.sleep(next(times)))
+    agree(runs, seconds, 50.0, lambda at: time.sleep(slept[at]))
     print("a request takes nothing: what a driver adds")
     agree(runs, seconds / 10, 50.0, lambda at: None)
 
@@ -101,10 +100,14 @@ def agree(runs: int, seconds: float, qps: float, call: Callable[[int], object]) 
         for run in range(runs):
             for side in (0, 1) if run % 2 else (1, 0):
                 seen[side].append(both[side](run).us)
+            last = (
+                f"{side} {us[-1]['p50']:,.0f}, {us[-1]['p99']:,.0f}" for side, us in zip(DRIVERS, seen, strict=True)
+            )
+            print(f"{name}, run {run}: p50, p99: {'; '.join(last)} us", flush=True)
         for tail in ("p50", "p90", "p99"):
             ours, theirs = (statistics.median(us[tail] for us in side) for side in seen)
             print(f"{name}, {tail}: ours {ours:,.0f} us, LoadGen {theirs:,.0f} us ({ours / theirs - 1:+.1%})")
-        print(f"{name}: medians of {runs} runs{_flag(meter)}", flush=True)
+        print(f"{name}: medians of {runs} runs{_flag(meter)}")
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ import time
 from array import array
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -62,15 +63,17 @@ def closed_loop(call: Call, pool: int, limits: Limits, clock: Clock = WALL) -> T
     return Times(taken, (now - started) / 1e9, time.process_time() - cpu)
 
 
-def cold_loop(call: Call, pool: int, limits: Limits, evict: Callable[[], None], clock: Clock = WALL) -> Times:
-    """Call as a closed loop does, each time after ``evict``, which is not timed; ``limits.seconds`` at most."""
+def cold_loop(
+    fresh: Callable[[], AbstractContextManager[Call]], pool: int, limits: Limits, clock: Clock = WALL
+) -> Times:
+    """Call round a pool, each time what ``fresh`` yields, whose making is not timed; ``limits.seconds`` in all."""
     taken, cpu, at, end = array("q"), 0.0, 0, clock.now() + int(limits.seconds * 1e9)
     while not taken or clock.now() < end:
-        evict()
-        busy, before = time.process_time(), clock.now()
-        call(at % pool)
-        taken.append(clock.now() - before)
-        cpu += time.process_time() - busy
+        with fresh() as call:
+            busy, before = time.process_time(), clock.now()
+            call(at % pool)
+            taken.append(clock.now() - before)
+            cpu += time.process_time() - busy
         at += 1
     return Times(taken, sum(taken) / 1e9, cpu)
 
@@ -131,8 +134,11 @@ def open_loop(
     now = clock.now()
     # Whoever still waits has waited this long at least.
     waiting = [now - moment for moment in due[next(numbers) :] if moment < now]
-    seconds = (now - started) / 1e9
-    return Times([*taken, *waiting], seconds, time.process_time() - cpu - waited[0] / 1e9, unanswered=len(waiting))
+    seconds, arrived = (now - started) / 1e9, len(schedule) / schedule[-1] * 1e9 if schedule[-1] else None
+    return Times(
+        [*taken, *waiting], seconds, time.process_time() - cpu - waited[0] / 1e9, unanswered=len(waiting),
+        arrived_qps=arrived,
+    )  # fmt: skip
 
 
 def flat_out(call: Call, pool: int, limits: Limits, threads: int = 1, clock: Clock = WALL) -> Times:

@@ -20,6 +20,8 @@ class Latencies:
     ``bound_us``: what each percentile is at most, at the run's confidence and for independent queries; a percentile
     that so few queries cannot bound is left out. ``curve``: latency by share of the queries. ``unanswered``: queries
     still waiting when the run was given up; they count with the time they had waited. ``joules``: of the machine.
+    ``arrived_qps``: the rate at which queries came by their schedule, which few Poisson arrivals make another than the
+    one asked for; None where they had none.
     """
 
     queries: int
@@ -32,6 +34,7 @@ class Latencies:
     unanswered: int = 0
     pss_bytes: int | None = None
     joules: float | None = None
+    arrived_qps: float | None = None
 
     @property
     def qps(self) -> float:
@@ -61,6 +64,7 @@ class Times:
     pss_bytes: int | None = None
     """Memory of all processes that answered, shared pages counted once; None where they were not processes alone."""
     joules: float | None = None
+    arrived_qps: float | None = None
 
     def describe(self, confidence: float) -> Latencies:
         """Return percentiles, and their bounds at ``confidence``. Raises ValueError where there are no times."""
@@ -70,18 +74,19 @@ class Times:
         curve = tuple((float(p), percentile(ordered, p)) for p in _CURVE)
         return Latencies(
             len(ordered), self.seconds, self.cpu_seconds, describe(ordered), self.each * len(ordered),
-            _bounds(ordered, confidence), curve, self.unanswered, self.pss_bytes, self.joules,
+            _bounds(ordered, confidence), curve, self.unanswered, self.pss_bytes, self.joules, self.arrived_qps,
         )  # fmt: skip
 
 
 def merge(runs: Iterable[Times]) -> Times:
     """Return the queries of several processes that ran at the same time as those of one run."""
     runs = list(runs)
-    memory = [run.pss_bytes for run in runs]
+    memory, arrived = [run.pss_bytes for run in runs], [run.arrived_qps for run in runs]
     taken = np.concatenate([np.asarray(run.taken, np.int64) for run in runs])
     return Times(
         taken.tolist(), max(run.seconds for run in runs), sum(run.cpu_seconds for run in runs), runs[0].each,
         sum(run.unanswered for run in runs), None if None in memory else sum(size or 0 for size in memory),
+        arrived_qps=None if None in arrived else sum(rate or 0.0 for rate in arrived),
     )  # fmt: skip
 
 

@@ -36,7 +36,9 @@ class Row:
     @property
     def saturated(self) -> bool:
         """Whether requests arrived faster than they were answered."""
-        return self.target_qps is not None and (self.latency.unanswered > 0 or self.latency.qps < 0.9 * self.target_qps)
+        if self.target_qps is None:
+            return False
+        return self.latency.unanswered > 0 or self.latency.qps < 0.9 * (self.latency.arrived_qps or self.target_qps)
 
     def to_json(self) -> dict[str, Any]:
         seen = self.latency

@@ -87,6 +87,8 @@ def run_bench(
     noise = meter.stop()
     bill = _bill(rows, peak, lab, price, wanted)
     notes += _saturated(rows) + _thin(rows)
+    if config.driver == "loadgen" and "offline" in scenarios:
+        notes.append("offline by LoadGen: each request is timed from the start of the run")
     return BenchResult(
         about,
         config,

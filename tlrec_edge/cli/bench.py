@@ -125,6 +125,8 @@ def bench(
         raise click.UsageError(
             "--cache cold is of a bundle's own files, by our driver: leave --sut, --http, --driver out"
         )
+    if out is not None and out == html:
+        raise click.UsageError("--out and --html name one file: give two")
     if sut and url:
         raise click.UsageError("--sut and --http are two systems: give one")
     source: Source | None = FunctionSource(sut) if sut else HttpSource(url) if url else None

@@ -121,10 +121,10 @@ def _load_table(result: BenchResult) -> Table | None:
         bound = (row.latency.bound_us or {}).get("p99")
         sure = "-" if bound is None else f"{bound:,.0f}"
         p50, p90, p99, most = _times(row, ("p50", "p90", "p99", "max"))
-        name = f"{row.scenario} x{config.streams}" if row.scenario == "multi-stream" else row.scenario
         busy = f"{row.latency.cpu_percent:.0f}"
-        table.add_row(name, arrive, f"{row.latency.qps:,.0f}", p50, p90, p99, sure, most, busy)
-    table.caption = "server: from the scheduled time of Poisson arrivals; sure: p99 is at most this"
+        table.add_row(row.scenario, arrive, f"{row.latency.qps:,.0f}", p50, p90, p99, sure, most, busy)
+    several = f"multi-stream: queries of {config.streams} requests; " if config.streams > 1 else ""
+    table.caption = f"{several}server: from the scheduled time of Poisson arrivals; sure: p99 is at most this"
     return table
 
 
