@@ -6,9 +6,11 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,6 +20,7 @@ from tlrec_edge.catalogue import Added
 from tlrec_edge.head_fit import fit_heads
 from tlrec_edge.history import UserState
 from tlrec_edge.scan import scan_graph
+from tlrec_edge.sparse import SparseSum
 from tlrec_edge.synth import SynthConfig, synthesize
 from tlrec_edge.topk import top_k
 
@@ -103,6 +106,19 @@ def test_lifted_items_are_looked_at(rec: Recommender) -> None:
     state.wide = type(state.wide)(columns, weights)
     assert rec._catalogue.best(state, 3, state.seen)[0][0] == lowest
     assert rec._catalogue.best(state, 3, state.seen)[0].tolist() == full_scan(rec, state, 3)[0]
+
+
+@pytest.mark.parametrize("size", [300.0, 5e4, 1e6, 1e12])
+@pytest.mark.parametrize("entries", [0, 1, 2000])
+def test_lifts_of_any_size_keep_the_order(rec: Recommender, size: float, entries: int) -> None:
+    plain = rec.user_state(["SKU00000005", "SKU00000099"])
+    deep = np.zeros_like(plain.deep)
+    deep[0] = entries
+    columns = np.random.default_rng(int(size)).choice(ITEMS, 30, replace=False).astype(np.int32)
+    wide = SparseSum(columns, size * np.linspace(-1, 2, 30))
+    state = replace(plain, deep=deep, interest=np.zeros_like(plain.interest), wide=wide)
+    found = rec._catalogue.best(state, 10, state.seen)
+    assert (found[0].tolist(), found[1].tolist()) == full_scan(rec, state, 10)
 
 
 @pytest.mark.parametrize("tables", ["float32", "int4"])
@@ -198,6 +214,14 @@ def test_a_graph_of_other_heads_is_refused(path: Path, tmp_path: Path) -> None:
         assert rec.score(["SKU00000005"], ["SKU00000009"]).shape == (1,)
         with pytest.raises(BundleError, match=r"head_scan\.onnx does not load"):
             rec.recommend(["SKU00000005"])
+    graph = onnx.load(path / "head_scan.onnx", load_external_data=False)
+    graph.graph.input[0].name = graph.graph.node[0].input[0] = "ask"
+    (tmp_path / "b" / "head_scan.onnx").write_bytes(graph.SerializeToString())
+    with (
+        Recommender.open(tmp_path / "b", verify="none") as rec,
+        pytest.raises(BundleError, match=r"head_scan\.onnx does not run"),
+    ):
+        rec.recommend(["SKU00000005"])
     with pytest.raises(BundleError, match=r"head_scan\.onnx"):
         Recommender.open(tmp_path / "b", verify="full")
 
@@ -244,6 +268,18 @@ def test_what_is_lifted_is_found_in_any_list(listed: Recommender) -> None:
 def test_a_long_answer_is_exact(listed: Recommender) -> None:
     state = listed.user_state(["SKU00000005", "SKU00000099"])
     assert list(listed.recommend(state, 101).items) == ids(listed, full_scan(listed, state, 101)[0])
+
+
+def test_what_is_excluded_is_made_up_for(listed: Recommender) -> None:
+    state = listed.user_state(["SKU00000005", "SKU00000247", "SKU00000364"])
+    best, shown = listed.recommend(state, 1000, exact=True), 0
+    for page in range(10):
+        seen = list(best.items[:shown])
+        some, every = (listed.recommend(state, 50, exclude=seen, exact=exact) for exact in (False, True))
+        assert len(some.items) == 50
+        assert len({*some.items} & {*every.items}) >= 45, page
+        shown += 100
+    assert len(listed.recommend(state, 10, exclude=[f"SKU{row:08d}" for row in range(ITEMS - 7)]).items) == 7
 
 
 def test_list_by_list_every_item_scores_as_before(rec: Recommender, listed: Recommender) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from tlrec_edge import Recommender, UnknownIdError
+from tlrec_edge import DataError, Recommender, UnknownIdError
 from tlrec_edge.bundle import Bundle
 from tlrec_edge.cli import main
 
@@ -59,3 +59,12 @@ def test_many_users_get_what_each_would(tmp_path: Path) -> None:
             alone = [rec.recommend(user, 3, allow=allow) for user in users]
             assert [(one.items, one.scores.tolist()) for one in found] == [(a.items, a.scores.tolist()) for a in alone]
         assert rec.recommend_many([]) == []
+        top = list(rec.recommend([], 3).items)
+        for found in rec.recommend_many([[], []], 3, exclude=(item for item in top)):
+            assert not {*found.items} & {*top}
+        for wrong in ({"k": 0}, {"allow": np.ones(5, bool)}):
+            with pytest.raises(DataError):
+                rec.recommend_many([], **wrong)  # type: ignore[arg-type]
+        with pytest.raises(DataError, match="rows are items"):
+            rec.recommend_many(rec.rows(["i1"]))
+        assert rec.recommend(["i1"], np.int8(10)).items == rec.recommend(["i1"], 10).items  # type: ignore[arg-type]

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import pickle
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -58,6 +62,21 @@ def test_a_history_goes_on(path: Path, at: int) -> None:
         assert rec.score(held, ["i1"]).tolist() == rec.score(IDS, ["i1"]).tolist()
     with pytest.raises(TypeError):
         held + IDS  # type: ignore[operator]
+
+
+def test_rows_survive_another_process(rec: Recommender) -> None:
+    held = rec.rows(IDS)
+    code = "import pickle, sys; rows = pickle.load(sys.stdin.buffer); pickle.dump(rows[:], sys.stdout.buffer)"
+    done = subprocess.run([sys.executable, "-c", code], input=pickle.dumps(held), capture_output=True, check=True)
+    found = pickle.loads(done.stdout)
+    assert (found, hash(found)) == (held, hash(held))
+    assert list(held[1:3]) == [70, -1]
+
+
+@pytest.mark.parametrize("values", [[1.7], [True], ["a"], None, [float("nan")]])
+def test_what_is_no_row_number_is_refused(values: Any) -> None:
+    with pytest.raises(DataError, match="expected a list of row numbers"):
+        Rows(values)
 
 
 def test_rows_are_no_integer_ids(path: Path, tmp_path: Path) -> None:

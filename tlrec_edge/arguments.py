@@ -54,10 +54,11 @@ def check_features(features: Any) -> None:
         raise DataError(f"features: expected a mapping {{id: {{column: value}}}}, got {shown(features)}")
 
 
-def check_k(k: Any) -> None:
-    """Raise DataError where ``k`` is no number of items."""
+def check_k(k: Any) -> int:
+    """Return ``k`` as an integer that does not overflow. Raises DataError where it is no number of items."""
     if not is_whole(k) or k < 1:
         raise DataError(f"k = {shown(k)}; ask for a whole number of at least 1 item")
+    return int(k)
 
 
 def user_key(user: User) -> Hashable:

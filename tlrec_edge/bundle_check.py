@@ -77,6 +77,10 @@ def check_contents(path: Path, shape: ModelShape, arrays: Arrays) -> None:
             raise BundleError(f"{path / name} points outside 0..{end - 1}; {REMEDY}")
         if name.endswith(("indptr.npy", "offsets.npy", "buckets.npy", "starts.npy")) and (array[1:] < array[:-1]).any():
             raise BundleError(f"{path / name} is not in rising order; {REMEDY}")
+        if name == "list_starts.npy" and (array[1:] == array[:-1]).any():
+            raise BundleError(f"{path / name} holds an empty list; {REMEDY}")
+        if (name == "head_reach.npy" and array.min() < 0) or (name == "head_step.npy" and array[0].min() <= 0):
+            raise BundleError(f"{path / name} bounds nothing; {REMEDY}")
         if reason := _bad_numbers(name, array, forms.get(name)):
             raise BundleError(f"{path / name} holds {reason}; {REMEDY}")
     for name in arrays:

@@ -231,8 +231,9 @@ class Catalogue:
         """Return the positions of the k best candidates, best first, and their scores; all where not ``exact``."""
         c = self.shape.candidates
         likely = self._lists is not None and not exact and k <= LONGEST
-        search = self._lists if likely else self.heads
-        if search is not None and 8 * k < c:
+        for search in (self._lists if likely else None, self.heads):
+            if search is None or 8 * k >= c:
+                continue
             found = search.best(state, k, excluded[excluded < c], lambda at: self._own(state, at))
             if found is not None and len(self) > c:  # the added ones have no heads
                 late = np.setdiff1d(np.arange(c, len(self)), excluded)

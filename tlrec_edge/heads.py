@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,25 +70,26 @@ class Heads:
         if (found := self.scan(query.entries)) is None:
             return None
         products, maxima = found
-        slack, lifted, totals = query.slack, state.wide.raised, _NONE
+        slack, lifted = query.slack, state.wide.raised
+        totals: NDArray[Any] = _NONE
         if len(lifted):
             columns, lifts = state.wide.summed
             slack += _ROUNDING * float(lifts.max())
-            lift = lifts.take(columns.searchsorted(lifted)) / query.step
-            totals = products.take(lifted) + np.ceil(np.minimum(lift, _MOST))
+            lift = lifts.take(columns.searchsorted(lifted)).astype(np.float64) / query.step
+            totals = products.take(lifted) + np.ceil(lift)
 
-        def reaching(least: int) -> Places:
-            at = _reaching(products, maxima, least, self._count)
+        def reaching(least: float) -> Places:
+            at = _reaching(products, maxima, _whole(least), self._count)
             return np.concatenate([at[absent(at, lifted)], lifted[totals >= least]]) if len(lifted) else at
 
         wanted = 2 * k + 32 + len(excluded)
-        first = reaching(_whole(lower_bound(products[: self._count], wanted, maxima)))
+        first = reaching(lower_bound(products[: self._count], wanted, maxima))
         if len(first) > self._count // _FEW:
             return None
         best = best_of(first, score(first), k, excluded)[1]
         if len(best) < k:
             return None
-        left = reaching(_whole((float(best[-1]) - slack) / query.step))
+        left = reaching(math.floor((float(best[-1]) - slack) / query.step))
         return best_of(left, score(left), k, excluded) if len(left) <= self._count // _FEW else None
 
     def reach(

@@ -11,7 +11,7 @@ import itertools
 import sys
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,7 +55,10 @@ class Rows:
     __slots__ = ("_key", "known", "most", "values")
 
     def __init__(self, values: NDArray[np.integer[Any]]) -> None:
-        self.values: Places = np.array(values, np.intp)  # what numpy's `take` reads without a conversion
+        given = np.asarray(values)
+        if given.dtype.kind not in "iu" and given.size:
+            raise DataError(f"rows: expected a list of row numbers from -1 on, got {shown(values)}")
+        self.values: Places = np.array(given, np.intp)  # what numpy's `take` reads without a conversion
         least, self.most = (int(self.values.min(initial=0)), int(self.values.max(initial=-1)))
         if self.values.ndim != 1 or least < -1:
             raise DataError(f"rows: expected a list of row numbers from -1 on, got {shown(values)}")
@@ -70,8 +73,15 @@ class Rows:
         """Return these items followed by later ones: a history goes on without its ids being looked up again."""
         return Rows(np.concatenate([self.values, later.values])) if isinstance(later, Rows) else NotImplemented
 
-    def __getitem__(self, at: int) -> int:
-        return int(self.values[at])
+    @overload
+    def __getitem__(self, at: int) -> int: ...
+    @overload
+    def __getitem__(self, at: slice) -> Rows: ...
+    def __getitem__(self, at: int | slice) -> int | Rows:
+        return Rows(self.values[at]) if isinstance(at, slice) else int(self.values[at])
+
+    def __reduce__(self) -> tuple[type[Rows], tuple[Places]]:
+        return Rows, (self.values,)  # hashes differ between processes
 
     def __iter__(self) -> Iterator[int]:
         return iter(self.values.tolist())

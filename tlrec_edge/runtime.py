@@ -176,7 +176,7 @@ class Recommender:
         likeliest lists are searched, and what item-item weights lift; the manifest's ``index`` states the recall.
         ``exact`` looks at all.
         """
-        check_k(k)
+        k = check_k(k)
         catalogue = self._open()
         state = self._state(catalogue, user)
         excluded = self._excluded(catalogue, state, exclude)
@@ -187,6 +187,7 @@ class Recommender:
         best = top_k(scores, k)
         return _recommendations(catalogue, positions[best], scores[best])
 
+    @translated
     def recommend_many(
         self,
         users: Sequence[User],
@@ -196,9 +197,17 @@ class Recommender:
         allow: Items | None = None,
         exact: bool = False,
     ) -> list[Recommendations]:
-        """Return the k best candidates for each user, as ``recommend`` does; ids in ``allow`` are looked up once."""
-        allow = allow if allow is None or _is_mask(allow) else self.rows(allow)
+        """Return the k best candidates for each user, as ``recommend`` does; other ids are looked up once."""
+        k, catalogue = check_k(k), self._open()
+        if isinstance(users, Rows):
+            raise DataError("users: rows are items; give a list with the rows of each user's history")
         asked = as_list(users, "users", "users")
+        if allow is not None and not _is_mask(allow):
+            allow = self.rows(allow)
+        elif allow is not None:
+            _allowed(catalogue, allow)
+        if exclude is not None and not isinstance(exclude, str):
+            exclude = Rows(catalogue.rows(as_list(exclude, "exclude")))
         return [self.recommend(user, k, exclude=exclude, allow=allow, exact=exact) for user in asked]
 
     @translated
@@ -209,7 +218,7 @@ class Recommender:
     @translated
     def similar(self, item: ItemId, k: int = 10) -> Recommendations:
         """Return the candidates whose vectors are nearest by cosine. Raises UnknownIdError."""
-        check_k(k)
+        k = check_k(k)
         catalogue = self._open()
         row = catalogue.rows([item])
         if row[0] < 0:

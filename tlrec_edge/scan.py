@@ -131,9 +131,12 @@ class Scan:
         query = np.zeros((1, width), np.uint8)
         products, maxima = np.zeros((1, count), np.int32), np.zeros(count // BLOCK, np.int32)
         binding = session.io_binding()
-        binding.bind_input("query", "cpu", 0, np.uint8, query.shape, query.ctypes.data)
-        binding.bind_output("products", "cpu", 0, np.int32, products.shape, products.ctypes.data)
-        binding.bind_output("maxima", "cpu", 0, np.int32, maxima.shape, maxima.ctypes.data)
+        try:
+            binding.bind_input("query", "cpu", 0, np.uint8, query.shape, query.ctypes.data)
+            binding.bind_output("products", "cpu", 0, np.int32, products.shape, products.ctypes.data)
+            binding.bind_output("maxima", "cpu", 0, np.int32, maxima.shape, maxima.ctypes.data)
+        except Exception as error:  # as in _run
+            raise does_not_run(self._name, error) from error
         return _Bound(binding, query[0], products[0], maxima)
 
     def _run(self, session: Any, bound: _Bound, query: NDArray[np.int8]) -> tuple[Whole, Whole]:
