@@ -47,6 +47,7 @@ def answers(rec, at):
 
 with Recommender.open(path, cache=16) as rec:
     right = [{key: ask() for key, ask in answers(rec, at).items()} for at in range(len(users))]
+    place = rec.rows(map(name, range(30_000))).values.tolist()
     wrong, calls, stop = [], [0] * threads, threading.Event()
 
     def serve(me):
@@ -59,7 +60,7 @@ with Recommender.open(path, cache=16) as rec:
                     wrong.append(f"{keys[0]} of user {at} differs")
                 # Known ones fit into the hot cache, full before memory is read; unknown ones are always cold.
                 rows = [mine.randrange(30_000) + mine.choice([0, items]) for _ in range(20)]
-                if rec.rows(map(name, rows)).values.tolist() != [row if row < items else -1 for row in rows]:
+                if rec.rows(map(name, rows)).values.tolist() != [place[row] if row < items else -1 for row in rows]:
                     wrong.append("rows differ")
             except Exception as error:
                 wrong.append(repr(error))
