@@ -95,6 +95,8 @@ def _write_questions(data: Data, bundle: Bundle, config: SynthConfig) -> None:
         cluster = rng.choice(config.clusters, min(3, config.clusters), replace=False)
         own = (cluster[:, None] + config.clusters * np.arange(members)[None]).ravel()
         history[:] = rng.choice(own, config.length, replace=len(own) < config.length)
+    names = [f"SKU{item:08d}" for item in histories.ravel().tolist()]  # a large catalogue stands list by list
+    histories = bundle.index("item_ids").rows(names).reshape(histories.shape).astype(np.int64)
     most = min(MOST_CANDIDATES, n)
     candidates = np.stack([rng.choice(n, most, replace=False) for _ in range(QUESTIONS)])
     np.save(data.path("histories.npy"), histories)
