@@ -59,6 +59,7 @@ MODULES = {
             "history",
             "states",
             "catalogue",
+            "choice",
             "scan",
             "heads",
             "head_fit",

@@ -17,6 +17,7 @@ from tlrec_edge.arguments import USER_ID, User, check_features, check_k, is_whol
 from tlrec_edge.bookkeeping import Counts, StateCache, process_memory
 from tlrec_edge.bundle import Bundle
 from tlrec_edge.catalogue import Catalogue
+from tlrec_edge.choice import Exclude, Items, allowed_places, excluded_places, is_mask
 from tlrec_edge.cold import ColdItems, Features
 from tlrec_edge.cores import granted_cores
 from tlrec_edge.errors import BundleError, DataError, UnknownIdError
@@ -28,8 +29,6 @@ from tlrec_edge.topk import top_k
 
 Places = NDArray[np.intp]
 Floats = NDArray[np.float32]
-Items = Sequence[ItemId] | NDArray[Any] | Rows
-"""Item ids, or rows that ``Recommender.rows`` gave for them."""
 UNKNOWN_POLICIES = ("popularity", "error", "nan")
 
 
@@ -165,7 +164,7 @@ class Recommender:
         user: User,
         k: int = 10,
         *,
-        exclude: str | Sequence[ItemId] | Rows | None = "history",
+        exclude: Exclude = "history",
         allow: Items | None = None,
         exact: bool = False,
     ) -> Recommendations:
@@ -179,10 +178,10 @@ class Recommender:
         k = check_k(k)
         catalogue = self._open()
         state = self._state(catalogue, user)
-        excluded = self._excluded(catalogue, state, exclude)
+        excluded = excluded_places(catalogue, state, exclude)
         if allow is None:
             return _recommendations(catalogue, *catalogue.best(state, k, excluded, exact))
-        positions = np.setdiff1d(_allowed(catalogue, allow), excluded)
+        positions = np.setdiff1d(allowed_places(catalogue, allow), excluded)
         scores = catalogue.score(state, positions)
         best = top_k(scores, k)
         return _recommendations(catalogue, positions[best], scores[best])
@@ -193,7 +192,7 @@ class Recommender:
         users: Sequence[User],
         k: int = 10,
         *,
-        exclude: str | Sequence[ItemId] | Rows | None = "history",
+        exclude: Exclude = "history",
         allow: Items | None = None,
         exact: bool = False,
     ) -> list[Recommendations]:
@@ -202,10 +201,10 @@ class Recommender:
         if isinstance(users, Rows):
             raise DataError("users: rows are items; give a list with the rows of each user's history")
         asked = as_list(users, "users", "users")
-        if allow is not None and not _is_mask(allow):
+        if allow is not None and not is_mask(allow):
             allow = self.rows(allow)
         elif allow is not None:
-            _allowed(catalogue, allow)
+            allowed_places(catalogue, allow)
         if exclude is not None and not isinstance(exclude, str):
             exclude = Rows(catalogue.rows(as_list(exclude, "exclude")))
         return [self.recommend(user, k, exclude=exclude, allow=allow, exact=exact) for user in asked]
@@ -375,20 +374,6 @@ class Recommender:
         self._counts.add(unknown_users=1, fallbacks=1)
         return self._builder.popularity()
 
-    def _excluded(
-        self, catalogue: Catalogue, state: UserState, exclude: str | Sequence[ItemId] | Rows | None
-    ) -> Places:
-        if exclude is None:
-            return np.zeros(0, np.intp)
-        if isinstance(exclude, str):
-            if exclude != "history":
-                raise DataError(f"exclude = {exclude!r:.60}; expected 'history', None or a list of item ids")
-            rows = state.seen
-        else:
-            rows = catalogue.rows(as_list(exclude, "exclude"))
-        positions = catalogue.positions(rows)
-        return positions[positions >= 0]
-
     def _after_fork(self) -> None:
         # A lock that another thread of the parent held would stay locked for ever.
         self._adding = threading.Lock()
@@ -412,19 +397,6 @@ def _reopen_sessions() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_reopen_sessions)
-
-
-def _is_mask(allow: Items) -> bool:
-    return isinstance(allow, np.ndarray) and allow.dtype == np.bool_
-
-
-def _allowed(catalogue: Catalogue, allow: Items) -> Places:
-    if isinstance(allow, np.ndarray) and _is_mask(allow):
-        if allow.ndim != 1 or len(allow) not in (catalogue.shape.candidates, len(catalogue)):
-            raise DataError(f"the mask `allow` has shape {allow.shape}; there are {len(catalogue)} candidates")
-        return np.flatnonzero(allow)
-    positions = catalogue.positions(catalogue.rows(as_list(allow, "allow")))
-    return np.unique(positions[positions >= 0])
 
 
 def _recommendations(catalogue: Catalogue, positions: Places, scores: Floats) -> Recommendations:
