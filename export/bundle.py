@@ -30,7 +30,7 @@ from tlrec_edge.data.dataset import Dataset, Ints
 from tlrec_edge.data.store import dataset_hash, split_hash
 from tlrec_edge.data.task import Task, make_tasks
 from tlrec_edge.errors import BundleError
-from tlrec_edge.head_fit import fit_heads, stored_vectors
+from tlrec_edge.head_fit import fit_heads
 from tlrec_edge.ids import user_key_hash
 from tlrec_edge.layout import MANIFEST, SCAN
 from tlrec_edge.list_fit import MANY, fit_lists
@@ -41,6 +41,7 @@ from tlrec_edge.train.artifact import MAX_HISTORY, EdgeModel, Past
 from tlrec_edge.train.model import PAD
 from tlrec_edge.train.served import history_of
 from tlrec_edge.train.stored import part_weights, storage, stored_arrays
+from tlrec_edge.vectors import stored_vectors
 
 Floats = NDArray[np.float32]
 PARITY_USERS = 64

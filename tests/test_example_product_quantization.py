@@ -14,11 +14,11 @@ import pytest
 
 from tlrec_edge import Recommender
 from tlrec_edge.bundle import Bundle
-from tlrec_edge.head_fit import stored_vectors
 from tlrec_edge.history import UserState
 from tlrec_edge.ids import Rows
 from tlrec_edge.synth import SynthConfig, synthesize
 from tlrec_edge.topk import top_k
+from tlrec_edge.vectors import stored_vectors
 
 FOLDER = Path(__file__).parents[1] / "examples" / "product_quantization"
 ITEMS, K = 3000, 10

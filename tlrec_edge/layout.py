@@ -282,7 +282,7 @@ def expected_optional(shape: ModelShape, present: Mapping[str, Any]) -> dict[str
         arrays |= {f"{name}.npy": Expected(("<f8",), size) for name, size in zip(HEADS[1:], columns[1:], strict=True)}
     if any(f"{name}.npy" in present for name in LISTS):
         arrays["list_starts.npy"] = Expected(("<i8",), (None,))
-        arrays["list_centres.npy"] = Expected(("<f4",), (None, shape.d + shape.r + 1))
+        arrays["list_centres.npy"] = Expected(("<f4",), (None, shape.d + shape.r + 2))
     if "user_rows.npy" in present or "users.bytes.npy" in present:
         arrays["user_rows.npy"] = Expected(("<f4",), (None, shape.d + shape.r))
         arrays["user_wide_indptr.npy"] = Expected(("<i8",), (None,))

@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tlrec_edge.lists import LONGEST, RECALL
+from tlrec_edge.lists import LONGEST, RECALL, asked_of
+from tlrec_edge.vectors import Vectors
 
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
 Places = NDArray[np.intp]
-Vectors = Callable[[int, int], Doubles]
-"""The item vectors of candidates start..end-1, (n, D)."""
 
 MANY = 200_000
 """Candidates beyond which they stand in lists, so that a search may look into the likeliest alone."""
-_LISTS, _ROUNDS, _TRAIN = 2, 8, 32
+_LISTS, _ROUNDS, _TRAIN = 4, 8, 32
 """Lists for the square root of the candidates; rounds of Lloyd's algorithm on so many candidates a list."""
-_BIAS = 4.0
-"""Weight of the bias beside the vectors, over the users' length: with 1 it would outweigh what items are like."""
-_CHUNK, _POINTS, _SAMPLE = 1 << 15, 2048, 128
+_SPREAD = 2.0
+"""A list is looked into for its mean score and so many standard deviations: a fifth fewer lists than for its mean."""
+_CHUNK, _POINTS, _SAMPLE = 1 << 15, 2048, 256
 
 
 class Listed(NamedTuple):
@@ -38,7 +37,8 @@ def fit_lists(vectors: Vectors, bias: Floats, users: Doubles) -> Listed:
     """Cluster candidates by vector and bias (C,) so that users (u, D) find their best in few lists."""
     rng = np.random.default_rng(0)
     users = users[rng.permutation(len(users))[:_SAMPLE]]
-    weight = np.float32(_BIAS / max(math.sqrt(float((users**2).sum(1).mean())), 1e-30))
+    # A step of the bias moves a score as far as one along an axis of the vectors moves a usual user's.
+    weight = np.float32(1.0 / max(math.sqrt(float((users**2).mean())), 1e-30))
     count = len(bias)
 
     def points() -> Iterator[tuple[slice, Floats]]:
@@ -55,18 +55,36 @@ def fit_lists(vectors: Vectors, bias: Floats, users: Doubles) -> Listed:
     mean = sum((_sums(part, label[at], len(held)) for at, part in points()), np.zeros((len(held), centres.shape[1])))
     mean /= held[:, None]
     mean[:, -1] /= weight
-    likely = users @ mean[:, :-1].T + mean[:, -1]
+    spread = _SPREAD * _spread(vectors, label, mean[:, :-1], users)
+    centres = np.concatenate([mean[:, :-1], spread[:, None], mean[:, -1:]], 1).astype(np.float32)
+    likely = asked_of(users) @ centres.T
     rank = np.empty(likely.shape, np.intp)
     np.put_along_axis(rank, np.argsort(-likely, 1), np.arange(len(held))[None], 1)
     found = np.take_along_axis(rank, label[_best_of(vectors, bias, users)], 1)  # lists before the one that holds it
-    probes = max(_needed(found[:, :k], share) for k, share in RECALL.items())
-    recall = {f"recall@{k}": round(float((found[:, :k] < probes).mean()), 4) for k in RECALL}
+    probes, most = dict.fromkeys(RECALL, 0), 0
+    for k, share in RECALL.items():
+        probes[k] = most = max(most, _needed(found[:, :k], share))
+    recall = {f"recall@{k}": round(float((found[:, :k] < probes[k]).mean()), 4) for k in RECALL}
     arrays: dict[str, NDArray[Any]] = {
         "list_starts": np.concatenate([[0], held.cumsum()]).astype(np.int64),
-        "list_centres": mean.astype(np.float32),
+        "list_centres": centres,
     }
-    card = {"lists": len(held), "probes": probes, **recall, "users": len(users)}
+    at = {f"probes@{k}": count for k, count in probes.items()}
+    card = {"lists": len(held), **at, **recall, "users": len(users)}
     return Listed(np.argsort(label, kind="stable"), arrays, card)
+
+
+def _spread(vectors: Vectors, label: Places, mean: Doubles, users: Doubles) -> Doubles:
+    """Return the standard deviation of the scores within each list, (L,), for a usual user of length 1."""
+    value, axes = np.linalg.eigh(users.T @ users / len(users))
+    root = axes * np.sqrt(np.maximum(value, 0.0))
+    square = np.zeros(len(mean))
+    for start in range(0, len(label), _CHUNK):
+        own = label[start : start + _CHUNK]
+        seen = (vectors(start, start + len(own)) - mean[own]) @ root
+        square += np.bincount(own, (seen**2).sum(1), len(mean))
+    variance: Doubles = square / np.bincount(label) / max(float(value.sum()), 1e-30)
+    return np.sqrt(variance)
 
 
 def _best_of(vectors: Vectors, bias: Floats, users: Doubles) -> Places:

@@ -7,67 +7,96 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tlrec_edge.bundle import Bundle
-from tlrec_edge.heads import Heads
+from tlrec_edge.bundle_check import REMEDY
+from tlrec_edge.errors import BundleError
 from tlrec_edge.history import UserState
-from tlrec_edge.topk import absent, best_of
+from tlrec_edge.layout import MANIFEST
+from tlrec_edge.runs import Runs
+from tlrec_edge.topk import absent, best_of, lower_bound
 
 Floats = NDArray[np.float32]
 Places = NDArray[np.intp]
-_ONE = np.ones(1, np.float32)
+Score = Callable[[Places | Runs], Floats]
+"""Gives the scores of candidates."""
 
-RECALL = {10: 0.995, 100: 0.98}
+RECALL = {10: 0.99, 100: 0.97}
 """Recall at k that a search must reach, over users the lists were not made for."""
 LONGEST = max(RECALL)
 """The longest answer that recall is measured for; a longer one is exact."""
 
 
 class Lists:
-    """The lists of one bundle; safe to read from many threads. ``heads``, if there are any, spare most whole rows."""
+    """The lists of one bundle; safe to read from many threads."""
 
-    def __init__(self, bundle: Bundle, heads: Heads | None) -> None:
-        self._heads = heads
+    def __init__(self, bundle: Bundle) -> None:
         self._starts: NDArray[np.int64] = bundle.array("list_starts")
         self._centres: Floats = bundle.array("list_centres")
-        self._probes = min(bundle.probes, len(self._centres))
+        probes = _probes(bundle)
+        # For 0..LONGEST candidates: in between, what lies between the two.
+        self._probes: list[int] = np.ceil(np.interp(range(LONGEST + 1), list(RECALL), probes)).astype(int).tolist()
 
-    def best(
-        self, state: UserState, k: int, excluded: Places, score: Callable[[Places], Floats]
-    ) -> tuple[Places, Floats] | None:
+    @property
+    def nbytes(self) -> int:
+        """The bytes of what is not the bundle's own."""
+        return 0
+
+    def best(self, state: UserState, k: int, excluded: Places, score: Score) -> tuple[Places, Floats] | None:
         """Return the k best candidates, and their scores, of the likeliest lists and of what is lifted.
 
-        Best first; among equals the lower row comes first. ``score`` gives the scores of candidates. The more of the
-        lists is ``excluded``, the more lists are looked into. None where that is most of them, or leaves fewer than k.
+        Best first; among equals the lower row comes first. The more is ``excluded``, the more lists are looked into:
+        of many, only what the likeliest lists hold counts. None where that is most lists, or leaves fewer than k.
         """
-        user = np.concatenate([state.deep * state.deep_scale, state.interest * state.interest_scale, _ONE])
-        likely = self._centres.dot(user)  # the mean score of each list
-        lists = _largest(likely, self._probes)
-        if len(excluded):
+        user = np.concatenate([state.deep * state.deep_scale, state.interest * state.interest_scale])
+        wanted = k + len(excluded)
+        if wanted > LONGEST:
             held = self._starts.searchsorted(excluded, "right") - 1
-            wanted = k + int(np.count_nonzero(np.isin(held, lists)))
-            if wanted > LONGEST:
-                lists = _largest(likely, math.ceil(self._probes * wanted / LONGEST))
-        if 2 * len(lists) > max(len(likely), 2 * self._probes):
+            wanted = max(LONGEST, k + int(np.isin(held, self._likeliest(user, self._probes[-1])).sum()))
+        count = self._probes[wanted] if wanted <= LONGEST else math.ceil(self._probes[-1] * wanted / LONGEST)
+        if 2 * count > max(len(self._centres), 2 * self._probes[-1]):
             return None
-        starts, stops = self._starts.take(lists), self._starts.take(lists + 1)
-        if self._heads is None:
-            runs = zip(starts.tolist(), stops.tolist(), strict=True)
-            places = np.concatenate([np.arange(start, stop) for start, stop in runs])
-        else:
-            places = self._heads.reach(state, k, excluded, score, starts, stops)
+        places, scores = self._search(user, count, k + len(excluded), score)
         lifted = state.wide.raised
         if len(lifted):
-            places = np.concatenate([places, lifted[absent(lifted, places)]])
-        best = best_of(places, score(places), k, excluded)
+            lifted = lifted[absent(lifted, places)]
+            places, scores = np.concatenate([places, lifted]), np.concatenate([scores, score(lifted)])
+        best = best_of(places, scores, k, excluded)
         return best if len(best[0]) == k else None
 
+    def _search(self, user: Floats, count: int, most: int, score: Score) -> tuple[Places, Floats]:
+        """Return the ``most`` best of the likeliest ``count`` lists among others, rising, and their scores."""
+        lists = self._likeliest(user, count)
+        runs = Runs(self._starts.take(lists), self._starts.take(lists + 1))
+        scores = score(runs)
+        at = (scores >= lower_bound(scores, most)).nonzero()[0]
+        return runs.rows(at), scores.take(at)
 
-def _largest(likely: Floats, count: int) -> Places:
-    """Return the lists of the largest means, rising."""
-    if count >= len(likely):
-        return np.arange(len(likely))
-    return np.sort(likely.argpartition(len(likely) - count)[len(likely) - count :])
+    def _likeliest(self, user: Floats, count: int) -> Places:
+        """Return the numbers of the likeliest lists, rising."""
+        if count >= len(self._centres):
+            return np.arange(len(self._centres))
+        likely = self._centres.dot(asked_of(user))
+        return np.sort(likely.argpartition(len(likely) - count)[len(likely) - count :])
+
+
+def asked_of(users: NDArray[Any]) -> NDArray[Any]:
+    """Return what centres (L, D + 2) are multiplied with for users (..., D): them, their lengths, and 1.
+
+    A centre holds the list's mean vector, what its best score above the mean for a user of length 1, and its mean bias.
+    """
+    length = np.sqrt((users * users).sum(-1, keepdims=True))
+    return np.concatenate([users, length, np.ones_like(length)], -1)
+
+
+def _probes(bundle: Bundle) -> list[int]:
+    """Return how many lists a search looks into for each k of ``RECALL``. Raises BundleError."""
+    index = bundle.manifest.get("index") or {}
+    found: list[Any] = [index.get(f"probes@{k}") for k in RECALL]
+    if not all(isinstance(probes, int) and probes > 0 for probes in found):
+        raise BundleError(f"{bundle.path / MANIFEST} does not say how many lists to look into (index); {REMEDY}")
+    return found

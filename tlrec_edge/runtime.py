@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import threading
-import weakref
 from collections.abc import Hashable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -21,6 +20,7 @@ from tlrec_edge.choice import Exclude, Items, allowed_places, excluded_places, i
 from tlrec_edge.cold import ColdItems, Features
 from tlrec_edge.cores import granted_cores
 from tlrec_edge.errors import BundleError, DataError, UnknownIdError
+from tlrec_edge.forks import watch
 from tlrec_edge.history import UserState, as_history
 from tlrec_edge.ids import IdIndex, ItemId, Rows, as_list, as_text, shown, user_key_hash
 from tlrec_edge.layout import ITEM_TOWER
@@ -43,7 +43,7 @@ class Recommendations(NamedTuple):
 class Recommender:
     """Scores and ranks a bundle's candidates; safe from many threads and after a fork. Use ``Recommender.open``."""
 
-    def __init__(self, bundle: Bundle, threads: int, unknown: str, exact: bool, cache: int) -> None:
+    def __init__(self, bundle: Bundle, threads: int, unknown: str, exact: bool, cache: int, speed: bool) -> None:
         if unknown not in UNKNOWN_POLICIES:
             raise ValueError(f"unknown = {unknown!r}, expected one of {', '.join(UNKNOWN_POLICIES)}")
         if not (is_whole(threads) and threads >= 1 and is_whole(cache) and cache >= 0):
@@ -54,13 +54,13 @@ class Recommender:
         self._bundle, self._unknown, self._threads = bundle, unknown, threads
         self._widths = bundle.shape.d, bundle.shape.r
         self._builder = StateBuilder(bundle, threads, exact)
-        self._catalogue = Catalogue(bundle, bundle.index("item_ids"), threads)
+        self._catalogue = Catalogue(bundle, bundle.index("item_ids"), threads, speed=speed)
         self._users: IdIndex | None = bundle.index("users") if bundle.has("user_rows.npy") else None
         self._cold: ColdItems | None = None
         self._cache = StateCache(cache, bundle.shape.max_history)
         self._counts = Counts()
         self._adding = threading.Lock()
-        _alive.add(self)
+        watch(self)
 
     @classmethod
     def open(
@@ -72,6 +72,7 @@ class Recommender:
         unknown: str = "popularity",
         exact: bool = True,
         cache: int = 1024,
+        speed: bool = False,
     ) -> Self:
         """Open a bundle folder.
 
@@ -79,9 +80,11 @@ class Recommender:
         than the cores, or the container's CPU quota, are used. ``unknown``: how a candidate or
         user id that is not in the bundle is scored: "popularity", "nan", or "error" for UnknownIdError. ``exact=False``
         keeps user vectors unrounded: equal to the trained model within 1e-4, but without bit-equal scores. ``cache``:
-        how many user states are kept, the most recently used ones. Raises BundleError.
+        how many user states are kept, the most recently used ones. ``speed``: have faiss, the extra [speed], search
+        more than 200,000 candidates: the same answers faster, for memory of this process's own (``memory()["lists"]``).
+        Raises BundleError; MissingExtraError where faiss is asked for and not installed.
         """
-        rec = cls(Bundle.open(path, verify), threads, unknown, exact, cache)
+        rec = cls(Bundle.open(path, verify), threads, unknown, exact, cache, speed)
         if verify == "full":
             rec._check_graphs()
         return rec
@@ -268,7 +271,8 @@ class Recommender:
     def memory(self) -> dict[str, int]:
         """Return bytes: ``mapped`` are the bundle's tables, which all processes on the machine share and the system may
         drop; the others are this recommender's own: ``states`` cached, ``ids`` looked up of late, ``items`` added, and
-        ``heads`` packed with a thread's products, once a catalogue was searched as a whole. The process's
+        ``heads`` packed with a thread's products, once a catalogue was searched as a whole; and ``lists`` copied for
+        faiss with ``speed``. The process's
         ``private_bytes`` and ``shared_bytes`` stand beside them where the system tells.
         """
         catalogue = self._open()
@@ -278,6 +282,7 @@ class Recommender:
             "ids": catalogue.hot_bytes,
             "items": catalogue.added.nbytes,
             "heads": 0 if catalogue.heads is None else catalogue.heads.scan.nbytes,
+            "lists": 0 if catalogue.lists is None else catalogue.lists.nbytes,
         } | process_memory()
 
     def _open(self) -> Catalogue:
@@ -374,7 +379,8 @@ class Recommender:
         self._counts.add(unknown_users=1, fallbacks=1)
         return self._builder.popularity()
 
-    def _after_fork(self) -> None:
+    def after_fork(self) -> None:
+        """Make locks and sessions anew."""
         # A lock that another thread of the parent held would stay locked for ever.
         self._adding = threading.Lock()
         self._cache.after_fork()
@@ -385,18 +391,6 @@ class Recommender:
             self._cold.tower.reload()
         if self._catalogue is not None and self._catalogue.heads is not None:
             self._catalogue.heads.scan.reload()
-
-
-_alive: weakref.WeakSet[Recommender] = weakref.WeakSet()
-
-
-def _reopen_sessions() -> None:
-    for recommender in list(_alive):
-        recommender._after_fork()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_reopen_sessions)
 
 
 def _recommendations(catalogue: Catalogue, positions: Places, scores: Floats) -> Recommendations:

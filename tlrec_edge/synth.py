@@ -19,12 +19,13 @@ from tlrec_edge.bundle import Bundle
 from tlrec_edge.bundle_writer import BundleWriter
 from tlrec_edge.errors import MissingExtraError
 from tlrec_edge.graph import Graph
-from tlrec_edge.head_fit import Vectors, fit_heads, stored_vectors
+from tlrec_edge.head_fit import fit_heads
 from tlrec_edge.layout import ENCODER, PLAIN, SCAN, WIDE_KINDS, ModelShape, Storage, column_dtype
 from tlrec_edge.list_fit import MANY, fit_lists
 from tlrec_edge.packing import KINDS
 from tlrec_edge.rowwise import exact_limit, quantize_sparse
 from tlrec_edge.scan import scan_graph
+from tlrec_edge.vectors import Vectors, stored_vectors
 
 Floats = NDArray[np.float32]
 Places = NDArray[np.intp]

@@ -27,12 +27,12 @@ from rich.table import Table
 from tlrec_edge import Recommender
 from tlrec_edge.bench.requests import Ids, Requests
 from tlrec_edge.bundle import Bundle
-from tlrec_edge.head_fit import stored_vectors
 from tlrec_edge.heads import Heads
 from tlrec_edge.history import UserState
 from tlrec_edge.ids import Rows
 from tlrec_edge.synth import SynthConfig
 from tlrec_edge.topk import top_k
+from tlrec_edge.vectors import stored_vectors
 
 LEARN, ASK, K, WHOLE, ROUNDS = 256, 64, 10, 50, 200
 WIDTHS = (8, 16)
@@ -141,7 +141,7 @@ def ways_of_bundle(bundle: Bundle, rec: Recommender, ask: list[UserState]) -> di
     ways = {f"heads of {size} bytes, exact": Way(size, heads_open(bundle, rec, ask), "1, bit for bit", exact)}
     if Heads(bundle).listed:
         index = bundle.manifest["index"]
-        share = index["probes"] / index["lists"]
+        share = index["probes@10"] / index["lists"]
         likely = partial(rec.recommend, exclude=None)
         recall = np.mean([len({*likely(state).items} & {*exact(state).items}) / K for state in ask])
         ways[f"heads in lists, {share:.1%} of them"] = Way(size, float("nan"), f"{recall:.3f}", likely)

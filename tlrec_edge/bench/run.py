@@ -72,9 +72,9 @@ def run_bench(
     startup = files = None
     if bundle is not None and source is None:
         say("start-up: fresh processes")
-        startup, files = _startup(bundle, requests, config.starts), _bytes(bundle)
+        startup, files = _startup(bundle, requests, config), _bytes(bundle)
     about = _about(bundle, source, requests)
-    source = source or _own(bundle, requests)
+    source = source or _own(bundle, requests, config)
     rows: list[Row] = []
     with source.open() as system:
         config, told = _cache(config, system, requests)
@@ -118,7 +118,7 @@ def compare_bundles(
     meter, paths = NoiseMeter(), (Path(a), Path(b))
     opened = [Bundle.open(path) for path in paths]
     requests = Requests(Ids.of_bundle(opened[0]), config.pool, config.zipf, config.seed)
-    first, second = (BundleSource(path, config.pool // 2) for path in paths)
+    first, second = (BundleSource(path, config.pool // 2, config.speed) for path in paths)
     limits = Limits(config.seconds / 4, 1, min(config.warmup, config.seconds / 4))
     with first.open() as system:
         lab = Lab(first, system, requests, config)
@@ -144,14 +144,15 @@ def _compression(bundle: Bundle | None) -> tuple[dict[str, Any], ...]:
     return tuple(card.get("points") or ()) if isinstance(card, dict) else ()  # a list in the first bundles
 
 
-def _own(bundle: Bundle | None, requests: AnyRequests) -> BundleSource:
+def _own(bundle: Bundle | None, requests: AnyRequests, config: BenchConfig) -> BundleSource:
     if bundle is None:
         raise DataError("nothing to measure: give a bundle, or a system under test")
-    return BundleSource(bundle.path, requests.count // 2)
+    return BundleSource(bundle.path, requests.count // 2, config.speed)
 
 
-def _startup(bundle: Bundle, requests: AnyRequests, starts: int) -> Startup:
-    return measure_startup(bundle.path, requests.histories[0], requests.candidates(1)[0][0], starts)
+def _startup(bundle: Bundle, requests: AnyRequests, config: BenchConfig) -> Startup:
+    item = requests.candidates(1)[0][0]
+    return measure_startup(bundle.path, requests.histories[0], item, config.starts, config.speed)
 
 
 def _fit(config: BenchConfig, candidates: int) -> tuple[BenchConfig, list[str]]:

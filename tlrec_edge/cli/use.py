@@ -131,6 +131,7 @@ def score(bundle: Path, pairs: Path, interactions: Path | None, out: Path, unkno
 @k_option
 @click.option("--keep-seen", is_flag=True, help="Recommend items of the history too.")
 @click.option("--category", help="Recommend items of this category alone.")
+@click.option("--speed", is_flag=True, help="Have faiss search a large catalogue (extra [speed]).")
 @click.option(
     "--out",
     type=_FILE,
@@ -147,6 +148,7 @@ def recommend(
     k: int,
     keep_seen: bool,
     category: str | None,
+    speed: bool,
     out: Path | None,
     as_json: bool,
 ) -> None:
@@ -155,7 +157,7 @@ def recommend(
     if bool(history or items) == (users_file is not None):
         raise click.UsageError("give either --history (or --item), or --users FILE")
     exclude = None if keep_seen else "history"
-    with Recommender.open(bundle) as rec:
+    with Recommender.open(bundle, speed=speed) as rec:
         _check_k(rec, k)
         allow = None if category is None else rec.category(category)
         if users_file is None:

@@ -1,0 +1,28 @@
+"""What must be made anew in the child of a fork."""
+
+from __future__ import annotations
+
+import os
+import weakref
+from typing import Protocol
+
+
+class _Forked(Protocol):
+    def after_fork(self) -> None: ...
+
+
+_alive: weakref.WeakSet[_Forked] = weakref.WeakSet()
+
+
+def watch(forked: _Forked) -> None:
+    """Have ``after_fork`` called in every child made by a fork, as long as the object lives."""
+    _alive.add(forked)
+
+
+def _tell() -> None:
+    for forked in list(_alive):
+        forked.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_tell)
