@@ -9,70 +9,14 @@ from numpy.typing import NDArray
 
 from tlrec_edge.rowwise import Scales
 
-Ints = NDArray[np.int32]
 Places = NDArray[np.intp]
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
-
 
 _NONE = np.zeros(0, np.intp)
 _COUNT = np.arange(4096)
 # Arrays without dimensions: numpy sets many entries to one in half the time that a bool takes.
 _ON, _OFF = np.array(True), np.array(False)
-
-
-class SparseTable:
-    """Sparse rows over candidates: the arrays of CSR. ``scale`` (n,) is of int8 values, None for float32 ones.
-
-    All weights are multiplied by ``weight``.
-    """
-
-    def __init__(
-        self, indptr: NDArray[np.int64], columns: NDArray[Any], values: NDArray[Any], scale: Scales | None = None,
-        weight: float | np.float32 = 1.0,
-    ) -> None:  # fmt: skip
-        self._starts, self._stops = indptr[:-1], indptr[1:]
-        self.columns, self.values, self.scale, self.weight = columns, values, scale, weight
-
-    def __len__(self) -> int:
-        return len(self.columns)
-
-    def gather(self, rows: Places) -> tuple[NDArray[Any], Weights]:
-        """Return columns and weights of the entries of ``rows``, row by row."""
-        stops = self._stops.take(rows)
-        lengths = stops - self._starts.take(rows)
-        ends = np.add.accumulate(lengths)
-        total = int(ends[-1]) if len(ends) else 0
-        if total > len(self.columns):
-            raise ValueError("sparse rows longer than their table")  # before a damaged table asks for all memory
-        stops -= ends
-        at = stops.repeat(lengths)
-        at += _COUNT[:total] if total <= len(_COUNT) else np.arange(total)
-        return self.columns.take(at), Weights(self, at, rows, lengths)
-
-
-class Weights:
-    """Weights of the entries of some rows of a table, read when they are asked for: most of them never are."""
-
-    def __init__(self, table: SparseTable, at: Places, rows: Places, lengths: Places) -> None:
-        self._table, self._at, self._rows, self._lengths = table, at, rows, lengths
-
-    def __len__(self) -> int:
-        return len(self._at)
-
-    @property
-    def nbytes(self) -> int:
-        return self._at.nbytes + self._rows.nbytes + self._lengths.nbytes
-
-    def take(self, entries: Places) -> Doubles:
-        """Return the weights of entries, by their places among all of them."""
-        table = self._table
-        weights = table.values.take(self._at.take(entries)).astype(np.float64)
-        if table.scale is not None:
-            weights *= table.scale.take(self._rows.repeat(self._lengths).take(entries))
-        if table.weight != 1.0:
-            weights *= table.weight
-        return weights
 
 
 class Scratch:
@@ -149,3 +93,68 @@ class SparseSum:
 
 
 NOTHING = SparseSum(np.zeros(0, np.int32), np.zeros(0, np.float64))
+
+
+class SparseTable:
+    """Sparse rows over candidates: the arrays of CSR, int8 values with the ``scale`` (n,) of their rows.
+
+    All are multiplied by ``weight``. ``diagonal`` is added to a row's own column, where it is one of ``candidates``.
+    """
+
+    def __init__(
+        self, indptr: NDArray[np.int64], columns: NDArray[Any], values: NDArray[Any], scale: Scales | None,
+        candidates: int, weight: float = 1.0, diagonal: float = 0.0,
+    ) -> None:  # fmt: skip
+        self._starts, self._stops, self._columns = indptr[:-1], indptr[1:], columns
+        self.values, self.scale, self.weight, self.diagonal = values, scale, weight, diagonal
+        self._candidates = candidates
+
+    def __bool__(self) -> bool:
+        return bool(len(self._columns) or self.diagonal)
+
+    def sum(self, rows: Places) -> SparseSum:
+        """Return the sum of ``rows``, in their order."""
+        stops = self._stops.take(rows)
+        lengths = stops - self._starts.take(rows)
+        ends = np.add.accumulate(lengths)
+        total = int(ends[-1]) if len(ends) else 0
+        if total > len(self._columns):
+            raise ValueError("sparse rows longer than their table")  # before a damaged table asks for all memory
+        stops -= ends
+        at = stops.repeat(lengths)
+        at += _COUNT[:total] if total <= len(_COUNT) else np.arange(total)
+        columns = self._columns.take(at)
+        if self.diagonal:
+            columns = np.concatenate([columns, rows[rows < self._candidates]])
+        return SparseSum(columns, Weights(self, at, rows, lengths))
+
+
+class Weights:
+    """The weights of the entries of a sum of ``rows``, read when they are asked for: most of them never are.
+
+    ``at`` (m,) is where the table holds them; entries beyond are of its diagonal.
+    """
+
+    def __init__(self, table: SparseTable, at: Places, rows: Places, lengths: Places) -> None:
+        self._table, self._at, self._rows, self._lengths = table, at, rows, lengths
+
+    @property
+    def nbytes(self) -> int:
+        return self._at.nbytes + self._rows.nbytes + self._lengths.nbytes
+
+    def take(self, entries: Places) -> Doubles:
+        if not self._table.diagonal:
+            return self._read(entries)
+        weights = np.full(len(entries), self._table.diagonal)
+        stored = entries < len(self._at)
+        weights[stored] = self._read(entries[stored])
+        return weights
+
+    def _read(self, entries: Places) -> Doubles:
+        table = self._table
+        weights = table.values.take(self._at.take(entries)).astype(np.float64)
+        if table.scale is not None:
+            weights *= table.scale.take(self._rows.repeat(self._lengths).take(entries))
+        if table.weight != 1.0:
+            weights *= table.weight
+        return weights

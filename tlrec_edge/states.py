@@ -38,11 +38,13 @@ class StateBuilder:
             self._taste_width = self._taste[0].shape[1] if shape.taste is None else shape.taste
             self._taste_format = shape.taste_format(self._taste_width)
         self._deep_weight, wide_weight, self._rest_weight = map(np.float32, bundle.scoring.weights)
-        scale = array("wide_scale") if shape.tables.wide == "int8" else None
-        self._wide = SparseTable(array("wide_indptr"), array("wide_columns"), array("wide_values"), scale, wide_weight)
+        self._wide = SparseTable(
+            array("wide_indptr"), array("wide_columns"), array("wide_values"),
+            array("wide_scale") if shape.tables.wide == "int8" else None,
+            shape.candidates, float(wide_weight), float(np.float32(bundle.scoring.repeat)),
+        )  # fmt: skip
         self._position_bias, self._event_bias = array("position_bias"), array("event_bias")
         self._age_bias = array("age_bias")
-        self._repeat = np.float32(bundle.scoring.repeat)
         # Arrays without dimensions: numpy multiplies by one in half the time that a scalar takes.
         self._steps = [np.array(step, np.float32) for step in bundle.scoring.scale]
         self._limits = bundle.scoring.limit
@@ -50,7 +52,7 @@ class StateBuilder:
             self._scales = np.array(self._steps[0] * self._deep_weight), self._steps[1]
         else:
             self._scales = np.array(self._deep_weight), np.array(1, np.float32)
-        self._beside = bool(shape.r or self._repeat or len(self._wide))
+        self._beside = bool(shape.r or self._wide)
         self._local = threading.local()
         self._bundle = bundle
 
@@ -81,7 +83,8 @@ class StateBuilder:
         recent, seen = _distinct(rows, self.shape.max_history)
         if recent[-1] >= self.shape.items:
             recent = recent[recent < self.shape.items]
-        return self._state(deep, self._interest(recent), self._sum(recent), seen), unknown
+        wide = self._wide.sum(recent) if self._wide else NOTHING
+        return self._state(deep, self._interest(recent), wide, seen), unknown
 
     def from_user_row(self, row: int) -> UserState:
         """Return the state stored for row ``row`` of the bundle's user table."""
@@ -113,17 +116,6 @@ class StateBuilder:
         if whole.dot(whole) <= limit * limit:  # the cheapest test that no entry is beyond
             return whole, False
         return whole.clip(-limit, limit), bool((np.abs(whole) > limit).any())
-
-    def _sum(self, rows: Places) -> SparseSum:
-        """Return what the item-item weights of history rows add, and what having had an item adds to it."""
-        if not self._repeat and not len(self._wide):
-            return NOTHING
-        columns, weights = self._wide.gather(rows)
-        if not self._repeat:
-            return SparseSum(columns, weights)
-        had = rows[rows < self.shape.candidates]
-        both = [weights.take(np.arange(len(weights))), np.full(len(had), self._repeat, np.float64)]
-        return SparseSum(np.concatenate([columns, had]), np.concatenate(both))
 
     def _encode(
         self, catalogue: Catalogue, rows: Places, events: Ints | None, ages: NDArray[np.float64] | None
@@ -194,10 +186,9 @@ def _distinct(rows: Places, most: int) -> tuple[Places, Places]:
     if len(rows) <= most:
         seen = rows.copy()
         seen.sort()
-        first = np.empty(len(seen), bool)
-        first[0] = True
-        np.not_equal(seen[1:], seen[:-1], out=first[1:])
-        seen = seen[first]
+        fresh = seen[1:] != seen[:-1]
+        if np.count_nonzero(fresh) < len(fresh):
+            seen = np.append(seen[:1], seen[1:][fresh])
         return seen, seen
     seen, last = np.unique(rows[::-1], return_index=True)
     if len(seen) <= most:
