@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tlrec_edge import DataError, History, Recommender, Rows, UnknownIdError
-from tlrec_edge.sparse import SparseSum
+from tlrec_edge.sparse import Scratch, SparseSum
 
 from . import bundle_factory
 
@@ -114,9 +114,9 @@ entries = st.lists(st.tuples(st.integers(0, 11), st.floats(-4, 4, width=32)), ma
 def test_a_sparse_sum_is_the_same_however_it_is_read(entries: list[tuple[int, float]], asked: list[int]) -> None:
     columns = np.array([column for column, _ in entries], np.int32)
     total = SparseSum(columns, np.array([weight for _, weight in entries], np.float64))
-    marks = np.full(12, -1, np.int32)
-    found = total.at(np.array(asked, np.int32), marks)
-    assert (marks == -1).all()
+    scratch = Scratch(12)
+    found = total.at(np.array(asked, np.int32), scratch)
+    assert not scratch.asked.any()
     whole = np.zeros(12, np.float32)
     rising, sums = total.summed
     assert (np.diff(rising) > 0).all()

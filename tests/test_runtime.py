@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -83,6 +84,8 @@ def reference(path: Path, history: History, rows: Sequence[int]) -> np.ndarray:
         span = slice(*bundle.array("wide_indptr")[row : row + 2])
         scale = bundle.array("wide_scale")[row].astype(np.float64) if shape.tables.wide == "int8" else 1.0
         wide[bundle.array("wide_columns")[span]] += bundle.array("wide_values")[span] * scale * wide_weight
+        if row < shape.candidates:
+            wide[row] += bundle.scoring.repeat
     interest = np.log1p(counts) @ bundle.array("interest_in")
     if bundle.has("taste_rows.npy"):
         stored = bundle.array("taste_rows")
@@ -122,6 +125,27 @@ def test_float_path_equals_the_reference(tmp_path: Path, case: str, tables: str)
     with Recommender.open(tmp_path / "b") as rec:
         assert rec.exact == (tables != "float32")
         assert np.abs(rec.score(HISTORIES[case], names) - expected).max() < 0.05
+
+
+@pytest.mark.parametrize("repeat", [0.0, -0.37])
+@pytest.mark.parametrize("weights", ["float32", "int8"])
+def test_thousands_of_item_item_weights_are_added_up_for_one_candidate_as_for_all(
+    tmp_path: Path, weights: str, repeat: float
+) -> None:
+    path = tmp_path / "b"
+    bundle_factory.build(path, candidates=300, storage=Storage(*4 * ("int8",), weights))
+    manifest = json.loads((path / "manifest.json").read_text("utf-8"))
+    (path / "manifest.json").write_text(json.dumps(manifest | {"repeat": repeat}), "utf-8")
+    names, few = [f"i{row}" for row in range(300)], ["i7", "i299", "i7"]
+    history = History([f"i{row}" for row in range(2, 320)])
+    expected = reference(path, history, range(300))
+    with Recommender.open(path, exact=False) as rec:
+        np.testing.assert_allclose(rec.score(history, names), expected, atol=1e-4)
+    with Recommender.open(path) as rec:
+        found = rec.recommend(history, 300, exclude=None, exact=True)
+        best = dict(zip(found.items, bits(found.scores), strict=True))
+        assert bits(rec.score(history, names)) == [best[name] for name in names]
+        assert bits(rec.score(history, few)) == [best[name] for name in few]
 
 
 @given(history=ids_of_histories, asked=ids_of_candidates, data=st.data())

@@ -24,9 +24,10 @@ from tlrec_edge.history import UserState
 from tlrec_edge.ids import IdIndex, ItemId, Rows, StringTable, as_text
 from tlrec_edge.layout import CANDIDATE_TEXT
 from tlrec_edge.lists import LONGEST, Lists
-from tlrec_edge.packing import Query
+from tlrec_edge.packing import Query, products
 from tlrec_edge.rowwise import Scales
 from tlrec_edge.runs import Runs
+from tlrec_edge.sparse import Scratch
 from tlrec_edge.topk import top_k
 
 Ints = NDArray[np.int32]
@@ -265,12 +266,11 @@ class Catalogue:
         # One order of operations for every caller: float32 addition and scaling are not associative.
         d = self.shape.d
         # Whole numbers on the exact path, whatever BLAS does.
-        deep = block if block.shape[1] == d else block[:, :d]
-        out: Floats = deep.dot(state.deep) if queries is None else queries[0].sums(block)  # (n,)
+        out = products(block, slice(d), state.deep) if queries is None else queries[0].sums(block)  # (n,)
         out *= scale[:, 0]
         out *= state.deep_scale
         if self.shape.r:
-            part = block[:, d:].dot(state.interest) if queries is None else queries[1].sums(block)  # (n,)
+            part = products(block, slice(d, None), state.interest) if queries is None else queries[1].sums(block)
             part *= scale[:, 1]
             part *= state.interest_scale
             out += part
@@ -297,10 +297,10 @@ class Catalogue:
     def _lifts(self, state: UserState, positions: NDArray[np.integer[Any]] | Runs) -> Floats:
         if isinstance(positions, Runs):
             return positions.dense(*state.wide.summed)
-        marks: Ints | None = getattr(self._scratch, "marks", None)
-        if marks is None:
-            marks = self._scratch.marks = np.full(len(self), -1, np.int32)
-        return state.wide.at(positions, marks)
+        sums: Scratch | None = getattr(self._scratch, "sums", None)
+        if sums is None:
+            sums = self._scratch.sums = Scratch(len(self))
+        return state.wide.at(positions, sums)
 
     def _buffer(self) -> Floats:
         buffer: Floats | None = getattr(self._scratch, "buffer", None)

@@ -67,9 +67,16 @@ class Query(NamedTuple):
 
     def sums(self, block: Floats) -> Floats:
         """Return the dot products of a table's rows with the user's vector, (n,)."""
-        sums: Floats = block[:, self.columns].dot(self.vector)
+        sums = products(block, self.columns, self.vector)
         sums -= self.offset
         return sums
+
+
+def products(block: Floats, columns: slice, vector: Floats) -> Floats:
+    """Return the dot products of some columns of rows with a vector, (n,)."""
+    # `dot` would copy columns out of wider rows first; `@` costs more where there are no others.
+    found: Floats = block.dot(vector) if block.shape[1] == len(vector) else block[:, columns] @ vector
+    return found
 
 
 class _Run(NamedTuple):

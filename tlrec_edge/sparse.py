@@ -9,13 +9,24 @@ from numpy.typing import NDArray
 
 from tlrec_edge.rowwise import Scales
 
-Ints = NDArray[np.int32]
 Places = NDArray[np.intp]
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
 
-
 _NONE = np.zeros(0, np.intp)
+_COUNT = np.arange(4096)
+# Arrays without dimensions: numpy sets many entries to one in half the time that a bool takes.
+_ON, _OFF = np.array(True), np.array(False)
+
+
+class Scratch:
+    """What one thread reads sums over ``n`` candidates with."""
+
+    def __init__(self, n: int) -> None:
+        self.asked = np.zeros(n, bool)
+        """Whose sums are asked for; all False between calls."""
+        self.place = np.empty(n, np.int32)
+        """Where in the answer they stand; of the others anything."""
 
 
 class SparseSum:
@@ -24,7 +35,7 @@ class SparseSum:
     Entries of one column are added up in float64 in the order they stand, however the sum is read.
     """
 
-    def __init__(self, columns: NDArray[Any], weights: Doubles) -> None:
+    def __init__(self, columns: NDArray[Any], weights: Doubles | Weights) -> None:
         self.columns, self.weights = columns, weights
         self._summed: tuple[NDArray[np.intp], Floats] | None = None
 
@@ -66,41 +77,84 @@ class SparseSum:
         weights = self.weights.take(keys & 0xFFFFFFFF)
         return columns[first], np.bincount(first.cumsum() - 1, weights).astype(np.float32)
 
-    def at(self, positions: NDArray[np.integer[Any]], marks: Ints) -> Floats:
-        """Return the sums at ``positions`` (n,). ``marks`` (C,) is the caller's alone, all -1, and so it is left."""
-        n = len(positions)
-        marks[positions] = np.arange(n, dtype=np.int32)
+    def at(self, positions: NDArray[np.integer[Any]], scratch: Scratch) -> Floats:
+        """Return the sums at ``positions`` (n,). ``scratch`` is the caller's alone."""
+        n, asked, place = len(positions), scratch.asked, scratch.place
+        asked[positions] = _ON
         try:
-            place = marks.take(self.columns)
-            hit = (place >= 0).nonzero()[0]
-            sums = np.bincount(place.take(hit), self.weights.take(hit), n)
-            return sums.take(marks.take(positions)).astype(np.float32)  # a position that is asked twice has one mark
+            hit = asked.take(self.columns).nonzero()[0]
         finally:
-            marks[positions] = -1
+            asked[positions] = _OFF
+        if not len(hit):
+            return np.zeros(n, np.float32)
+        place[positions] = np.arange(n, dtype=np.int32)
+        sums = np.bincount(place.take(self.columns.take(hit)), self.weights.take(hit), n)
+        return sums.take(place.take(positions)).astype(np.float32)  # a position that is asked twice has one place
 
 
 NOTHING = SparseSum(np.zeros(0, np.int32), np.zeros(0, np.float64))
 
 
-def gather(
-    indptr: NDArray[np.int64], columns: NDArray[Any], values: NDArray[Any], scale: Scales | None, rows: Places
-) -> tuple[NDArray[Any], Doubles]:
-    """Return columns and values of the entries of sparse ``rows``, row by row.
+class SparseTable:
+    """Sparse rows over candidates: the arrays of CSR, int8 values with the ``scale`` (n,) of their rows.
 
-    ``scale`` (n,) of the rows of int8 values; None for float32 ones.
+    All are multiplied by ``weight``. ``diagonal`` is added to a row's own column, where it is one of ``candidates``.
     """
-    starts = indptr.take(rows)
-    lengths = indptr.take(rows + 1)
-    lengths -= starts
-    ends = lengths.cumsum()
-    total = int(ends[-1]) if len(ends) else 0
-    if total > len(columns):
-        raise ValueError("sparse rows longer than their table")  # before a damaged table asks for all memory
-    starts += lengths
-    starts -= ends
-    at = starts.repeat(lengths)
-    at += np.arange(total)
-    weights = values.take(at).astype(np.float64)
-    if scale is not None:
-        weights *= scale.take(rows).repeat(lengths)
-    return columns.take(at), weights
+
+    def __init__(
+        self, indptr: NDArray[np.int64], columns: NDArray[Any], values: NDArray[Any], scale: Scales | None,
+        candidates: int, weight: float = 1.0, diagonal: float = 0.0,
+    ) -> None:  # fmt: skip
+        self._starts, self._stops, self._columns = indptr[:-1], indptr[1:], columns
+        self.values, self.scale, self.weight, self.diagonal = values, scale, weight, diagonal
+        self._candidates = candidates
+
+    def __bool__(self) -> bool:
+        return bool(len(self._columns) or self.diagonal)
+
+    def sum(self, rows: Places) -> SparseSum:
+        """Return the sum of ``rows``, in their order."""
+        stops = self._stops.take(rows)
+        lengths = stops - self._starts.take(rows)
+        ends = np.add.accumulate(lengths)
+        total = int(ends[-1]) if len(ends) else 0
+        if total > len(self._columns):
+            raise ValueError("sparse rows longer than their table")  # before a damaged table asks for all memory
+        stops -= ends
+        at = stops.repeat(lengths)
+        at += _COUNT[:total] if total <= len(_COUNT) else np.arange(total)
+        columns = self._columns.take(at)
+        if self.diagonal:
+            columns = np.concatenate([columns, rows[rows < self._candidates]])
+        return SparseSum(columns, Weights(self, at, rows, lengths))
+
+
+class Weights:
+    """The weights of the entries of a sum of ``rows``, read when they are asked for: most of them never are.
+
+    ``at`` (m,) is where the table holds them; entries beyond are of its diagonal.
+    """
+
+    def __init__(self, table: SparseTable, at: Places, rows: Places, lengths: Places) -> None:
+        self._table, self._at, self._rows, self._lengths = table, at, rows, lengths
+
+    @property
+    def nbytes(self) -> int:
+        return self._at.nbytes + self._rows.nbytes + self._lengths.nbytes
+
+    def take(self, entries: Places) -> Doubles:
+        if not self._table.diagonal:
+            return self._read(entries)
+        weights = np.full(len(entries), self._table.diagonal)
+        stored = entries < len(self._at)
+        weights[stored] = self._read(entries[stored])
+        return weights
+
+    def _read(self, entries: Places) -> Doubles:
+        table = self._table
+        weights = table.values.take(self._at.take(entries)).astype(np.float64)
+        if table.scale is not None:
+            weights *= table.scale.take(self._rows.repeat(self._lengths).take(entries))
+        if table.weight != 1.0:
+            weights *= table.weight
+        return weights

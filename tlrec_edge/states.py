@@ -13,13 +13,14 @@ from tlrec_edge.graph import Bound, Graph
 from tlrec_edge.history import History, UserState
 from tlrec_edge.ids import Rows
 from tlrec_edge.layout import ENCODER
-from tlrec_edge.sparse import NOTHING, SparseSum, gather
+from tlrec_edge.sparse import NOTHING, SparseSum, SparseTable
 
 Ints = NDArray[np.int32]
 Places = NDArray[np.intp]
 Floats = NDArray[np.float32]
 _NO_ROWS = np.zeros(0, np.intp)
 _NO_VALUES = np.zeros(0, np.float32)
+_ONE = np.array(1, np.int32)
 
 
 class StateBuilder:
@@ -31,17 +32,19 @@ class StateBuilder:
         self.exact = exact and shape.candidate_format.exact
         self.encoder = Graph(bundle.read(ENCODER), str(bundle.path / ENCODER), ["user"], threads)
         self.encoder.check_inputs({"history": (None, shape.length, shape.d), "log_weight": (None, shape.length)})
-        self._wide = array("wide_indptr"), array("wide_columns"), array("wide_values")
-        self._wide_scale = array("wide_scale") if shape.tables.wide == "int8" else None
         self._groups, self._interest_in = array("groups"), array("interest_in")
         self._taste = (array("taste_rows"), array("taste_scale")) if bundle.has("taste_rows.npy") else None
         if self._taste is not None:
             self._taste_width = self._taste[0].shape[1] if shape.taste is None else shape.taste
             self._taste_format = shape.taste_format(self._taste_width)
-        self._deep_weight, self._wide_weight, self._rest_weight = map(np.float32, bundle.scoring.weights)
+        self._deep_weight, wide_weight, self._rest_weight = map(np.float32, bundle.scoring.weights)
+        self._wide = SparseTable(
+            array("wide_indptr"), array("wide_columns"), array("wide_values"),
+            array("wide_scale") if shape.tables.wide == "int8" else None,
+            shape.candidates, float(wide_weight), float(np.float32(bundle.scoring.repeat)),
+        )  # fmt: skip
         self._position_bias, self._event_bias = array("position_bias"), array("event_bias")
         self._age_bias = array("age_bias")
-        self._repeat = np.float32(bundle.scoring.repeat)
         # Arrays without dimensions: numpy multiplies by one in half the time that a scalar takes.
         self._steps = [np.array(step, np.float32) for step in bundle.scoring.scale]
         self._limits = bundle.scoring.limit
@@ -49,7 +52,7 @@ class StateBuilder:
             self._scales = np.array(self._steps[0] * self._deep_weight), self._steps[1]
         else:
             self._scales = np.array(self._deep_weight), np.array(1, np.float32)
-        self._beside = bool(shape.r or self._repeat or len(self._wide[1]))
+        self._beside = bool(shape.r or self._wide)
         self._local = threading.local()
         self._bundle = bundle
 
@@ -80,7 +83,8 @@ class StateBuilder:
         recent, seen = _distinct(rows, self.shape.max_history)
         if recent[-1] >= self.shape.items:
             recent = recent[recent < self.shape.items]
-        return self._state(deep, self._interest(recent), self._sum(recent), seen), unknown
+        wide = self._wide.sum(recent) if self._wide else NOTHING
+        return self._state(deep, self._interest(recent), wide, seen), unknown
 
     def from_user_row(self, row: int) -> UserState:
         """Return the state stored for row ``row`` of the bundle's user table."""
@@ -112,19 +116,6 @@ class StateBuilder:
         if whole.dot(whole) <= limit * limit:  # the cheapest test that no entry is beyond
             return whole, False
         return whole.clip(-limit, limit), bool((np.abs(whole) > limit).any())
-
-    def _sum(self, rows: Places) -> SparseSum:
-        """Return what the item-item weights of history rows add, and what having had an item adds to it."""
-        if not self._repeat and not len(self._wide[1]):
-            return NOTHING
-        columns, weights = gather(*self._wide, self._wide_scale, rows)
-        if self._wide_weight != 1.0:
-            weights *= self._wide_weight
-        if self._repeat:
-            had = rows[rows < self.shape.candidates]
-            columns = np.concatenate([columns, had])
-            weights = np.concatenate([weights, np.full(len(had), self._repeat)])
-        return SparseSum(columns, weights)
 
     def _encode(
         self, catalogue: Catalogue, rows: Places, events: Ints | None, ages: NDArray[np.float64] | None
@@ -159,15 +150,15 @@ class StateBuilder:
     def _interest(self, rows: Places) -> Floats:
         if not self.shape.r:
             return _NO_VALUES
-        groups = self._groups.take(rows, axis=0).ravel()
-        counts = np.bincount(groups + 1, minlength=1)[1:]  # -1 stands for none
+        groups = self._groups.take(rows, axis=0)  # (rows, group columns)
+        groups += _ONE
+        counts = np.bincount(groups.ravel())[1:]  # -1 stands for none
         found = counts.nonzero()[0]
-        interest: Floats = np.log1p(counts.take(found).astype(np.float32)) @ self._interest_in.take(
-            found, axis=0
-        )  # (r,)
+        counted = np.log1p(counts.take(found).astype(np.float32))
+        interest: Floats = counted.dot(self._interest_in.take(found, axis=0))  # (r,)
         if self._taste is not None:
             table, scale = self._taste
-            taste = scale.take(rows) @ self._taste_format.values(table.take(rows, axis=0))  # (taste,)
+            taste = scale.take(rows).dot(self._taste_format.values(table.take(rows, axis=0)))  # (taste,)
             interest[self.shape.r - self._taste_width :] += taste * self._rest_weight
         return interest
 
@@ -193,10 +184,11 @@ def _known(history: History, rows: Places) -> tuple[Places, Ints | None, NDArray
 def _distinct(rows: Places, most: int) -> tuple[Places, Places]:
     """Return the ``most`` most recent distinct rows and all distinct rows, each rising, so that sums have one order."""
     if len(rows) <= most:
-        seen = np.sort(rows)
-        first = np.ones(len(seen), bool)
-        np.not_equal(seen[1:], seen[:-1], out=first[1:])
-        seen = seen[first]
+        seen = rows.copy()
+        seen.sort()
+        fresh = seen[1:] != seen[:-1]
+        if np.count_nonzero(fresh) < len(fresh):
+            seen = np.append(seen[:1], seen[1:][fresh])
         return seen, seen
     seen, last = np.unique(rows[::-1], return_index=True)
     if len(seen) <= most:
