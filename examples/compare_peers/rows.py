@@ -94,12 +94,12 @@ ROWS: Mapping[str, Row] = {
         (
             *(
                 Entry(name, ("top",), checked=("top100",))
-                for name in ("tlrec-edge", "faiss-ivf", "faiss-ivf-rerank", "hnswlib", "faiss-sq8")
+                for name in ("tlrec-edge", "tlrec-edge-speed", "faiss-ivf", "faiss-ivf-rerank", "hnswlib", "faiss-sq8")
             ),
         ),
         (
             Target("faiss IVF-SQ8", 2.0, (("faiss-ivf", "top"),), _TOP),
-            Target("faiss IVF-SQ8, with [speed]", 1.1, (("faiss-ivf", "top"),), _TOP),
+            Target("faiss IVF-SQ8, with [speed]", 1.1, (("faiss-ivf", "top"),), ("tlrec-edge-speed", "top")),
             Target("faiss IVF-SQ8 and all vectors as floats, to rank again", 2.0, (("faiss-ivf-rerank", "top"),), _TOP),
         ),
         approximate=True,
