@@ -42,7 +42,7 @@ def test_our_rows_and_the_floor_are_measured(report: tuple[dict[str, Any], str])
 
 def test_who_is_not_installed_is_named_with_the_reason(report: tuple[dict[str, Any], str]) -> None:
     missing = {name: why for row in report[0]["rows"].values() for name, why in row["missing"].items()}
-    for name in ("replay", "recbole", "rechub", "openvino", "implicit", "faiss-flat", "hnswlib"):
+    for name in ("replay", "recbole", "rechub", "openvino", "implicit", "hnswlib"):
         assert "No module named" in missing[name]
         assert f"- {name}: " in report[1]
     assert "not measured" in report[1]

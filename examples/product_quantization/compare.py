@@ -144,7 +144,7 @@ def ways_of_bundle(bundle: Bundle, rec: Recommender, ask: list[UserState]) -> di
         share = index["probes@10"] / index["lists"]
         likely = partial(rec.recommend, exclude=None)
         recall = np.mean([len({*likely(state).items} & {*exact(state).items}) / K for state in ask])
-        ways[f"heads in lists, {share:.1%} of them"] = Way(size, float("nan"), f"{recall:.3f}", likely)
+        ways[f"lists, {share:.1%} of them"] = Way(bundle.shape.candidate_format.width, float("nan"), f"{recall:.3f}", likely)
     return ways
 
 
