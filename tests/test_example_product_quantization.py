@@ -119,6 +119,11 @@ def test_the_table_names_every_way(tmp_path: Path) -> None:
     assert all("1, bit for bit" in line for line in exact)
     for way in ("codes of 16 bytes, best 50", "codes of 8 bytes, alone", "scan alone of 16 bytes, onnxruntime"):
         assert f"│ {way} " in done.stdout
+    synthesize(tmp_path / "large", SynthConfig(20_000, dim=24, interest=5, wide=6, lists_beyond=0))
+    done = subprocess.run([sys.executable, script, str(tmp_path / "large")], capture_output=True, text=True, env=env)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "│ heads of " in done.stdout
+    assert "│ lists, " in done.stdout
     refused = subprocess.run([sys.executable, script, str(tmp_path / "float")], capture_output=True, text=True, env=env)
     assert refused.returncode == 2
     assert "has float32 tables" in refused.stderr

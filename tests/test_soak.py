@@ -12,7 +12,7 @@ import pytest
 import tlrec_edge
 from tlrec_edge.synth import SynthConfig, synthesize
 
-ITEMS = 210_000  # enough for heads in lists
+ITEMS = 210_000  # enough for lists
 THREADS, SECONDS, WARM = 16, 60, 15
 GROWTH = 6_000_000
 """Bytes that the process may own more after a minute than after the first ``WARM`` seconds."""

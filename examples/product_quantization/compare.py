@@ -139,12 +139,13 @@ def ways_of_bundle(bundle: Bundle, rec: Recommender, ask: list[UserState]) -> di
     size = len(bundle.array("head_columns"))
     exact = partial(rec.recommend, exclude=None, exact=True)
     ways = {f"heads of {size} bytes, exact": Way(size, heads_open(bundle, rec, ask), "1, bit for bit", exact)}
-    if Heads(bundle).listed:
-        index = bundle.manifest["index"]
+    if index := bundle.manifest.get("index"):
         share = index["probes@10"] / index["lists"]
         likely = partial(rec.recommend, exclude=None)
         recall = np.mean([len({*likely(state).items} & {*exact(state).items}) / K for state in ask])
-        ways[f"lists, {share:.1%} of them"] = Way(bundle.shape.candidate_format.width, float("nan"), f"{recall:.3f}", likely)
+        ways[f"lists, {share:.1%} of them"] = Way(
+            bundle.shape.candidate_format.width, float("nan"), f"{recall:.3f}", likely
+        )
     return ways
 
 
