@@ -102,9 +102,12 @@ def _best_of(vectors: Vectors, bias: Floats, users: Doubles) -> Places:
 
 
 def _needed(found: Places, share: float) -> int:
-    """Return how many lists hold a share of what is to be found."""
-    rising = np.sort(found, axis=None)
-    return int(rising[math.ceil(share * len(rising)) - 1]) + 1
+    """Return how many lists hold a share of what each user is to be found (u, k), and a standard error more."""
+    for count in range(1, int(found.max()) + 1):
+        held = (found < count).mean(1)
+        if held.mean() - held.std() / math.sqrt(len(held)) >= share:
+            return count
+    return int(found.max()) + 1
 
 
 def _cluster(some: Floats, count: int, rng: np.random.Generator) -> Floats:

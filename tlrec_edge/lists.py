@@ -26,7 +26,7 @@ Score = Callable[[Places | Runs], Floats]
 """Gives the scores of candidates."""
 
 RECALL = {10: 0.99, 100: 0.97}
-"""Recall at k that a search must reach, over users the lists were not made for."""
+"""Recall at k that a search must reach by a standard error, over users the lists were not made for."""
 LONGEST = max(RECALL)
 """The longest answer that recall is measured for; a longer one is exact."""
 
