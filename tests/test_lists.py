@@ -140,6 +140,15 @@ def test_what_faiss_cannot_settle_is_read_without_it(both: list[Recommender], mo
     assert fast.recommend(history).items == slow.recommend(history).items
 
 
+@pytest.mark.parametrize("tables", ["int8", "float32"])
+def test_faiss_gives_the_same_answers_among_equals(tmp_path: Path, tables: str) -> None:
+    pytest.importorskip("faiss")
+    config = SynthConfig(ITEMS, dim=14, interest=4, wide=0, popularity=0.0, lists_beyond=0, tables=tables)
+    synthesize(tmp_path / "b", config)  # a user without a history: every list and every item scores 0
+    with Recommender.open(tmp_path / "b") as slow, Recommender.open(tmp_path / "b", speed=True) as fast:
+        assert fast.recommend([]).items == slow.recommend([]).items
+
+
 def test_faiss_is_safe_from_many_threads(both: list[Recommender]) -> None:
     slow, fast = both
     histories = [[f"SKU{row:08d}" for row in range(first, 9000, 701)] for first in range(64)]

@@ -32,7 +32,7 @@ class FaissLists(Lists):
     def __init__(self, bundle: Bundle) -> None:
         super().__init__(bundle)
         faiss = _faiss()
-        self._parameters = faiss.SearchParametersIVF
+        self._parameters, self._pointer = faiss.SearchParametersIVF, faiss.swig_ptr
         array, form = bundle.array, bundle.shape.candidate_format
         vectors, bias = stored_vectors(form, array("candidate_rows"), array("candidate_scale")), array("candidate_bias")
         lists, width = self._centres.shape
@@ -72,15 +72,26 @@ class FaissLists(Lists):
         if most > _MOST:
             return super()._search(user, count, most, score)
         asked = self._filled(asked_of(user)[None])
-        likely, rows = self._index.search(asked, 2 * most + 32, params=self._parameters(nprobe=count))
-        least = likely[0, -1] + np.abs(asked[0]).dot(self._off)  # what is left out scores no more
-        places = np.sort(rows[0])
+        lists = self._likeliest(user, count)  # not faiss's choice, which is another among equals
+        likely, rows = self._find(asked, 2 * most + 32, lists)
+        least = likely[-1] + np.abs(asked[0]).dot(self._off)  # what is left out scores no more
+        places = np.sort(rows)
         if places[0] < 0:  # fewer than asked for: all there is
             places, least = places[places >= 0], -np.inf
         scores = score(places)
-        if len(scores) >= most and np.partition(scores, len(scores) - most)[len(scores) - most] < least:
+        # Of equals the lower row comes first: it may be left out.
+        if len(scores) >= most and not np.partition(scores, len(scores) - most)[len(scores) - most] > least:
             return super()._search(user, count, most, score)
         return places, scores
+
+    def _find(self, asked: Floats, most: int, lists: Places) -> tuple[Floats, Places]:
+        """Return the ``most`` best scores of some lists, best first, and their rows, -1 where there are fewer."""
+        likely, rows = np.empty(most, np.float32), np.empty(most, np.int64)
+        parts = asked, lists, np.zeros(len(lists), np.float32), likely, rows
+        query, assigned, distances, *found = map(self._pointer, parts)
+        parameters = self._parameters(nprobe=len(lists))  # which faiss's own wrapper does not take
+        self._index.search_preassigned_c(1, query, most, assigned, distances, *found, False, parameters)
+        return likely, rows
 
 
 def _faiss() -> Any:
