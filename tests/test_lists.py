@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -156,6 +158,28 @@ def test_faiss_is_safe_from_many_threads(both: list[Recommender]) -> None:
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(lambda at: fast.recommend(histories[at], 1 + at).items, range(64)))
     assert found == wanted
+
+
+FORKING = """
+import os, sys
+from tlrec_edge import Recommender
+
+def answer():
+    with Recommender.open(sys.argv[1], speed=True) as rec:
+        return rec.recommend(["SKU00000005"]).items
+
+first = answer()
+child = os.fork()
+if not child:
+    os._exit(answer() != first)
+sys.exit(os.waitpid(child, 0)[1])
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_child_of_a_fork_opens_with_faiss(both: list[Recommender]) -> None:
+    command = [sys.executable, "-c", FORKING, str(both[0]._bundle.path)]
+    subprocess.run(command, check=True, timeout=30, env=os.environ | {"OMP_NUM_THREADS": "4"})
 
 
 def test_the_copy_for_faiss_is_told(both: list[Recommender]) -> None:

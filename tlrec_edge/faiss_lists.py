@@ -7,6 +7,8 @@ two may be apart is known: where something that faiss left out could be among th
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -51,9 +53,10 @@ class FaissLists(Lists):
         self._index = faiss.IndexIVFScalarQuantizer(likely, likely.d, lists, bits, product, False)
         self._index.sq.rangestat = faiss.ScalarQuantizer.RS_minmax
         self._index.train(np.stack([low, high]))
-        for number, (start, stop) in enumerate(runs):
-            rows, codes = np.arange(start, stop), self._index.sq.compute_codes(read(start, stop))
-            self._index.invlists.add_entries(number, len(rows), faiss.swig_ptr(rows), faiss.swig_ptr(codes))
+        with _one_thread(faiss):
+            for number, (start, stop) in enumerate(runs):
+                rows, codes = np.arange(start, stop), self._index.sq.compute_codes(read(start, stop))
+                self._index.invlists.add_entries(number, len(rows), self._pointer(rows), self._pointer(codes))
         self._index.ntotal = len(bias)
         # A coordinate is off by half a step of 255 at most; and what float32 sums may hide.
         self._off = (high - low) / 510 + _ROUNDING * np.maximum(np.abs(low), np.abs(high))
@@ -92,6 +95,17 @@ class FaissLists(Lists):
         parameters = self._parameters(nprobe=len(lists))  # which faiss's own wrapper does not take
         self._index.search_preassigned_c(1, query, most, assigned, distances, *found, False, parameters)
         return likely, rows
+
+
+@contextmanager
+def _one_thread(faiss: Any) -> Iterator[None]:
+    """Have this thread start no others in faiss: in the child of a fork it would wait for those of its parent."""
+    threads = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(threads)
 
 
 def _faiss() -> Any:
