@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -100,12 +101,28 @@ def test_damaged_lists_are_refused(listed: Recommender, tmp_path: Path) -> None:
         np.save(copy / f"{name}.npy", change(np.load(copy / f"{name}.npy")))
         with pytest.raises(BundleError, match=r"list_\w+\.npy"):
             Recommender.open(copy, verify="none")
-    manifest = listed._bundle.path / "manifest.json"
+
+
+@pytest.mark.parametrize(
+    "index", [None, "x", [1], {}, *({"probes@10": bad, "probes@100": 9} for bad in (0, True, "3", 1.5, 2**63, 10**400))]
+)
+def test_lists_without_a_number_to_look_into_are_refused(listed: Recommender, tmp_path: Path, index: object) -> None:
     copy = tmp_path / "silent"
     shutil.copytree(listed._bundle.path, copy)
-    (copy / "manifest.json").write_text(manifest.read_text("utf-8").replace('"probes@10"', '"probes"'), "utf-8")
+    (copy / "manifest.json").write_text(json.dumps({**listed.manifest, "index": index}), "utf-8")
     with pytest.raises(BundleError, match="does not say how many lists to look into"):
         Recommender.open(copy)
+
+
+def test_faiss_is_not_given_lists_out_of_order(listed: Recommender, tmp_path: Path) -> None:
+    pytest.importorskip("faiss")
+    copy = tmp_path / "empty"
+    shutil.copytree(listed._bundle.path, copy)
+    starts = np.load(copy / "list_starts.npy")
+    starts[2] = starts[1]
+    np.save(copy / "list_starts.npy", starts)
+    with pytest.raises(BundleError, match=r"list_starts\.npy is not in rising order"):
+        Recommender.open(copy, speed=True)
 
 
 @pytest.fixture(scope="module", params=["int8", "int4", "float32"])

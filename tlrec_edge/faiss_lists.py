@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from tlrec_edge.bundle import Bundle
-from tlrec_edge.errors import MissingExtraError
+from tlrec_edge.bundle_check import REMEDY
+from tlrec_edge.errors import BundleError, MissingExtraError
 from tlrec_edge.lists import Floats, Lists, Places, Score, asked_of
 from tlrec_edge.vectors import stored_vectors
 
@@ -44,6 +45,8 @@ class FaissLists(Lists):
             part = vectors(start, stop)
             return self._filled(np.concatenate([part, np.zeros((len(part), 1)), bias[start:stop, None]], 1))
 
+        if (self._starts[1:] <= self._starts[:-1]).any():
+            raise BundleError(f"{bundle.path / 'list_starts.npy'} is not in rising order; {REMEDY}")
         runs = list(itertools.pairwise(self._starts.tolist()))
         ends = np.array([(part.min(0), part.max(0)) for part in itertools.starmap(read, runs)])
         low, high = ends[:, 0].min(0), ends[:, 1].max(0)

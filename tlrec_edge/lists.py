@@ -95,8 +95,8 @@ def asked_of(users: NDArray[Any]) -> NDArray[Any]:
 
 def _probes(bundle: Bundle) -> list[int]:
     """Return how many lists a search looks into for each k of ``RECALL``. Raises BundleError."""
-    index = bundle.manifest.get("index") or {}
-    found: list[Any] = [index.get(f"probes@{k}") for k in RECALL]
-    if not all(isinstance(probes, int) and probes > 0 for probes in found):
+    index = bundle.manifest.get("index")
+    found: list[Any] = [index.get(f"probes@{k}") if isinstance(index, dict) else None for k in RECALL]
+    if not all(type(probes) is int and 0 < probes <= bundle.shape.candidates for probes in found):
         raise BundleError(f"{bundle.path / MANIFEST} does not say how many lists to look into (index); {REMEDY}")
     return found
