@@ -229,6 +229,9 @@ def test_speed_goes_through_the_command_line(listed: Recommender) -> None:
     found = run(main, timed)
     assert found.exit_code == 0, found.output
     assert '"speed": true' in found.output
+    compared = run(main, ["bench", "--compare", path, path, "--seconds", "0.05", "--speed", "--json"])
+    assert "does not read" not in compared.output
+    assert compared.exit_code != 2
     refused = run(main, ["bench", path, "--sut", "a:b", "--speed"])
     assert refused.exit_code == 2
     assert "--speed is of bundles" in refused.output

@@ -174,7 +174,7 @@ def bench(
     _refuse([f"{c.what}: {c.ratio:.2f} times the baseline" for c in (changes.regressed if changes else [])])
 
 
-_COMPARE_READS = ("compare", "seconds", "load", "k", "seed", "max_regression", "html", "as_json", "out")
+_COMPARE_READS = ("compare", "seconds", "load", "k", "seed", "max_regression", "speed", "html", "as_json", "out")
 
 
 def _refuse_unread(context: click.Context) -> None:
