@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import subprocess
 import sys
@@ -71,6 +72,22 @@ def test_rows_survive_another_process(rec: Recommender) -> None:
     found = pickle.loads(done.stdout)
     assert (found, hash(found)) == (held, hash(held))
     assert list(held[1:3]) == [70, -1]
+
+
+@pytest.mark.parametrize("repeat", [0.0, 0.5])
+def test_a_state_leaves_its_process_without_the_tables_it_is_read_from(tmp_path: Path, repeat: float) -> None:
+    bundle_factory.build(tmp_path / "b")
+    manifest = json.loads((tmp_path / "b" / "manifest.json").read_text("utf-8"))
+    (tmp_path / "b" / "manifest.json").write_text(json.dumps(manifest | {"repeat": repeat}), "utf-8")
+    with Recommender.open(tmp_path / "b") as rec:
+        state = rec.user_state(["i1", "i70", "i3"])
+        weights = state.wide.weights
+        sent = pickle.loads(pickle.dumps(state))
+        assert isinstance(sent.wide.weights, np.ndarray)
+        assert sent.wide.weights.shape == sent.wide.columns.shape
+        wanted = rec.recommend(state, 60, exclude=None)
+        assert wanted.scores.tolist() == rec.recommend(sent, 60, exclude=None).scores.tolist()
+        assert state.wide.weights is weights
 
 
 @pytest.mark.parametrize("values", [[1.7], [True], ["a"], None, [float("nan")]])

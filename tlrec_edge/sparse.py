@@ -42,6 +42,10 @@ class SparseSum:
     def __len__(self) -> int:
         return len(self.columns)
 
+    def __reduce__(self) -> tuple[type[SparseSum], tuple[NDArray[Any], Doubles]]:
+        """Leave this process, or be copied, without the table that the weights are read from."""
+        return SparseSum, (self.columns, self.weights.take(np.arange(len(self))))
+
     @property
     def nbytes(self) -> int:
         return sum(array.nbytes for array in (self.columns, self.weights, *(self._summed or ())))
