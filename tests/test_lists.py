@@ -189,7 +189,7 @@ first = answer()
 child = os.fork()
 if not child:
     os._exit(answer() != first)
-sys.exit(os.waitpid(child, 0)[1])
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
 
 
