@@ -65,6 +65,13 @@ def test_what_is_lifted_is_found_in_any_list(listed: Recommender) -> None:
     assert name not in listed.recommend(state, 3, exclude=[name]).items
 
 
+def test_who_is_not_known_gets_what_is_most_popular(tmp_path: Path) -> None:
+    synthesize(tmp_path / "b", SynthConfig(ITEMS, dim=14, interest=4, wide=0, popularity=0.02, lists_beyond=0))
+    with Recommender.open(tmp_path / "b") as rec:
+        for k in (1, 10, 100):
+            assert rec.recommend([], k).items == rec.recommend([], k, exact=True).items
+
+
 def test_a_long_answer_is_exact(listed: Recommender) -> None:
     state = listed.user_state(["SKU00000005", "SKU00000099"])
     assert list(listed.recommend(state, 101).items) == ids(listed, full_scan(listed, state, 101)[0])

@@ -50,9 +50,12 @@ class Lists:
         """Return the k best candidates, and their scores, of the likeliest lists and of what is lifted.
 
         Best first; among equals the lower row comes first. The more is ``excluded``, the more lists are looked into:
-        of many, only what the likeliest lists hold counts. None where that is most lists, or leaves fewer than k.
+        of many, only what the likeliest lists hold counts. None where that is most lists, or leaves fewer than k, and
+        for a user of whom nothing is known: the recall was not measured on them, and lists tell no bias from another.
         """
         user = np.concatenate([state.deep * state.deep_scale, state.interest * state.interest_scale])
+        if not user.any():
+            return None
         wanted = k + len(excluded)
         if wanted > LONGEST:
             held = self._starts.searchsorted(excluded, "right") - 1

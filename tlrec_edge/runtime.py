@@ -176,7 +176,7 @@ class Recommender:
         ``exclude``: item ids, or "history" for the user's own items (a state stored in the bundle has none). ``allow``:
         item ids, or a mask over the candidates, such as ``category`` gives. Of more than 200,000 candidates the
         likeliest lists are searched, and what item-item weights lift; the manifest's ``index`` states the recall.
-        ``exact`` looks at all.
+        ``exact`` looks at all, as is done for a user of whom nothing is known.
         """
         k = check_k(k)
         catalogue = self._open()
