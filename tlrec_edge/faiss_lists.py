@@ -115,5 +115,5 @@ def _faiss() -> Any:
     try:
         import faiss
     except ImportError as error:
-        raise MissingExtraError("lists read by faiss", "speed") from error
+        raise MissingExtraError("a search by faiss", "speed") from error
     return faiss
