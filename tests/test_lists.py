@@ -17,7 +17,7 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tlrec_edge import BundleError, Recommender
+from tlrec_edge import BundleError, Recommender, lists
 from tlrec_edge.cli import main
 from tlrec_edge.errors import MissingExtraError
 from tlrec_edge.runs import Runs
@@ -30,8 +30,10 @@ from .test_heads import ITEMS, full_scan
 def listed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recommender]:
     path = tmp_path_factory.mktemp("listed") / "bundle"
     synthesize(path, SynthConfig(ITEMS, dim=56, interest=8, wide=6, lists_beyond=0))
-    with Recommender.open(path, verify="full") as opened:
-        yield opened
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lists, "PART", 0.5)  # so few candidates stand in few lists
+        with Recommender.open(path, verify="full") as opened:
+            yield opened
 
 
 def ids(rec: Recommender, positions: list[int]) -> list[str]:
@@ -137,8 +139,21 @@ def both(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     pytest.importorskip("faiss")
     path = tmp_path_factory.mktemp("speed") / "bundle"
     synthesize(path, SynthConfig(ITEMS, dim=30, interest=10, wide=6, lists_beyond=0, tables=request.param))
-    with Recommender.open(path) as slow, Recommender.open(path, speed=True) as fast:
-        yield [slow, fast]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lists, "PART", 0.5)
+        with Recommender.open(path) as slow, Recommender.open(path, speed=True) as fast:
+            yield [slow, fast]
+
+
+def test_lists_that_do_not_pay_are_left_to_the_heads(tmp_path: Path) -> None:
+    synthesize(tmp_path / "b", SynthConfig(ITEMS, dim=56, interest=8, wide=6, popularity=0.02, lists_beyond=0))
+    with Recommender.open(tmp_path / "b") as rec:
+        index = rec.manifest["index"]
+        assert index["probes@10"] > index["lists"] / 16
+        for history in (["SKU00000005"], ["SKU00000247", "SKU00000364", "SKU00019999"]):
+            found, exact = rec.recommend(history), rec.recommend(history, exact=True)
+            assert found.items == exact.items
+            assert found.scores.tobytes() == exact.scores.tobytes()
 
 
 @settings(max_examples=60, deadline=None)
