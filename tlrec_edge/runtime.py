@@ -82,7 +82,7 @@ class Recommender:
         keeps user vectors unrounded: equal to the trained model within 1e-4, but without bit-equal scores. ``cache``:
         how many user states are kept, the most recently used ones. ``speed``: have faiss, the extra [speed], search
         more than 200,000 candidates: the same answers faster, for memory of this process's own (``memory()["lists"]``).
-        Raises BundleError; MissingExtraError where faiss is asked for and not installed.
+        Raises BundleError; MissingExtraError where that is asked of such a bundle and faiss is not installed.
         """
         rec = cls(Bundle.open(path, verify), threads, unknown, exact, cache, speed)
         if verify == "full":
@@ -171,7 +171,7 @@ class Recommender:
         allow: Items | None = None,
         exact: bool = False,
     ) -> Recommendations:
-        """Return the k best candidates; fewer where fewer are left. Among equal scores the lower row comes first.
+        """Return the k best candidates; fewer where fewer are left. Of equal scores found, the lower row comes first.
 
         ``exclude``: item ids, or "history" for the user's own items (a state stored in the bundle has none). ``allow``:
         item ids, or a mask over the candidates, such as ``category`` gives. Of more than 200,000 candidates the
@@ -272,8 +272,8 @@ class Recommender:
         """Return bytes: ``mapped`` are the bundle's tables, which all processes on the machine share and the system may
         drop; the others are this recommender's own: ``states`` cached, ``ids`` looked up of late, ``items`` added, and
         ``heads`` packed with a thread's products, once a catalogue was searched as a whole; and ``lists`` copied for
-        faiss with ``speed``. The process's
-        ``private_bytes`` and ``shared_bytes`` stand beside them where the system tells.
+        faiss with ``speed``. The process's ``private_bytes`` and ``shared_bytes`` stand beside them where the system
+        tells.
         """
         catalogue = self._open()
         return {
