@@ -1,6 +1,6 @@
 """Export: torch to ONNX, the parity gate, and the bundle with its cards."""
 
-from tlrec_edge.export.bundle import ExportConfig, Parity, check_target, export_bundle
+from tlrec_edge.export.bundle import ExportConfig, Parity, export_bundle
 from tlrec_edge.export.graphs import IR_VERSION, OPSET, encoder_graph, item_tower_graph
 
 __all__ = [
@@ -8,7 +8,6 @@ __all__ = [
     "OPSET",
     "ExportConfig",
     "Parity",
-    "check_target",
     "encoder_graph",
     "export_bundle",
     "item_tower_graph",

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-import os
 import platform
 import secrets
-import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,15 +22,15 @@ from tlrec_edge.export.graphs import IR_VERSION, OPSET, encoder_graph, item_towe
 from tlrec_edge import Recommender
 from tlrec_edge.arrange import arranged, item_order
 from tlrec_edge.bundle import Bundle, write_bundle
-from tlrec_edge.bundle_writer import sweep
+from tlrec_edge.bundle_writer import BUNDLE
 from tlrec_edge.cold import features_json
 from tlrec_edge.data.dataset import Dataset, Ints
 from tlrec_edge.data.store import dataset_hash, split_hash
 from tlrec_edge.data.task import Task, make_tasks
-from tlrec_edge.errors import BundleError
+from tlrec_edge.folders import check_target, staging_folder
 from tlrec_edge.head_fit import fit_heads
 from tlrec_edge.ids import user_key_hash
-from tlrec_edge.layout import MANIFEST, SCAN
+from tlrec_edge.layout import SCAN
 from tlrec_edge.list_fit import MANY, fit_lists
 from tlrec_edge.packing import RowFormat
 from tlrec_edge.rowwise import exact_limit
@@ -99,8 +97,7 @@ def export_bundle(
     """
     config = config or ExportConfig()
     path = Path(path)
-    check_target(path)
-    sweep(path)
+    check_target(path, BUNDLE)
     task = make_tasks(dataset, tuple(model.about["domains"]), model.about.get("fold")).final
     past = Past.of(task.history, model.rows(dataset), task.n_users, len(model.ids))
     users = _sample_users(past, config.seed)
@@ -124,9 +121,9 @@ def export_bundle(
         if model.net.config.text:
             arrays["candidate_text"] = model.net.text[: model.candidates].numpy().astype(np.float16)
     manifest |= _add_search(model, past, users, arrays, strings, blobs)
-    draft = path.parent / f".{path.name}.{os.getpid()}.unproven"
-    write_bundle(draft, manifest, arrays, strings, blobs)
-    try:
+    with staging_folder(path, BUNDLE) as staging:
+        draft = staging / "bundle"
+        write_bundle(draft, manifest, arrays, strings, blobs)
         parity = measure_parity(model, dataset, task, past, users, draft)
         found = Evidence(
             draft,
@@ -139,20 +136,12 @@ def export_bundle(
             dict(model.about.get("compression") or {}),
         )
         waived = check(found, config.gates, config.allow)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
     proven = {
         "parity": asdict(parity),
         "gates": {"passed": [g for g in config.gates if g not in waived], "allowed": waived},
     }
     write_bundle(path, manifest | proven, arrays, strings, blobs)
     return parity
-
-
-def check_target(path: Path) -> None:
-    """Raise BundleError where a bundle may not be written: over something that is none."""
-    if path.exists() and not (path / MANIFEST).is_file() and (not path.is_dir() or any(path.iterdir())):
-        raise BundleError(f"{path} exists and is no bundle folder: choose another --out")
 
 
 def _sample_users(past: Past, seed: int) -> Ints:

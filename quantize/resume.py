@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 from tlrec_edge.errors import ModelError
-from tlrec_edge.train.artifact import EdgeModel
+from tlrec_edge.folders import check_target
+from tlrec_edge.train.artifact import MODEL, EdgeModel
 
 _KEY = "search.json"
 
@@ -47,8 +47,8 @@ class Shelf:
         if path.exists():
             try:
                 return EdgeModel.load(path)
-            except ModelError:  # damaged, or of another version: cut again
-                shutil.rmtree(path, ignore_errors=True)
+            except ModelError:  # damaged, or of another version: cut again, if it may be replaced
+                check_target(path, MODEL)
         made = make()
         made.save(path)
         return made

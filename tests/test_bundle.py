@@ -385,10 +385,10 @@ def test_writing_replaces_a_bundle_whole(tmp_path: Path) -> None:
 def test_leftovers_of_killed_writers_are_swept(tmp_path: Path) -> None:
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
-    swept = [f".bundle.{dead.pid}.{rest}" for rest in ("unproven", "abcd_123.new")]
-    swept.append(f"..bundle.{dead.pid}.unproven.{dead.pid}.abcd_123.new")
+    swept = [f".bundle.{dead.pid}.{rest}.new" for rest in ("abcd_123", "zzzzzzzz")]
     old = f".bundle.{dead.pid}.abcd_123.old"
-    kept = [f".bundle.{os.getpid()}.unproven", f".other.{dead.pid}.unproven", ".bundle.notes", f".bundle.{dead.pid}.x"]
+    kept = [f".bundle.{os.getpid()}.abcd_123.new", f".other.{dead.pid}.abcd_123.new"]
+    kept += [".bundle.notes", f".bundle.{dead.pid}.x", f".bundle.{dead.pid}.abcd_123.new.bak"]
     for name in (*swept, old, *kept):
         (tmp_path / name).mkdir()
         (tmp_path / name / "encoder.onnx").write_bytes(b"x")
@@ -415,9 +415,9 @@ def test_a_failed_write_leaves_what_was_there(tmp_path: Path) -> None:
 
 def test_other_folders_are_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(BundleError, match="other things in it"):
+    with pytest.raises(BundleError, match="exists and is not a bundle"):
         bundle_factory.build(tmp_path)
-    with pytest.raises(BundleError, match="is a file"):
+    with pytest.raises(BundleError, match=r"is not a bundle.*not a directory"):
         bundle_factory.build(tmp_path / "notes.txt")
     assert (tmp_path / "notes.txt").read_text() == "mine"
     (tmp_path / "empty").mkdir()

@@ -47,6 +47,7 @@ MODULES = {
         "sparse",
         "packing",
         "parallel",
+        "folders",
         "forks",
         "runs",
         "vectors",

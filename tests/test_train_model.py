@@ -170,9 +170,9 @@ def test_a_model_without_content_is_stored_too(tmp_path: Path) -> None:
 
 def test_nothing_else_is_overwritten(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(ModelError, match="is no model folder: choose another --out"):
+    with pytest.raises(ModelError, match="is not a model; choose another --out"):
         train_fixtures.model().save(tmp_path)
-    with pytest.raises(ModelError, match="is no model folder"):
+    with pytest.raises(ModelError, match="is not a model"):
         train_fixtures.model().save(tmp_path / "notes.txt")
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 

@@ -135,7 +135,7 @@ def write_bundle(
     Names in ``arrays`` and ``strings`` are those of the format without ``.npy``. An older bundle at ``path`` is
     replaced; any other folder that is not empty is refused with BundleError.
     """
-    with BundleWriter(path, manifest) as writer:
+    with BundleWriter.at(path, manifest) as writer:
         for name, array in arrays.items():
             writer.array(name.removesuffix(".npy"), array)
         for name, values in strings.items():

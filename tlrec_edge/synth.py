@@ -97,7 +97,7 @@ def synthesize(
     rng = np.random.default_rng(config.seed)
     manifest = _manifest(config)
     shape = ModelShape.from_manifest(manifest)
-    with BundleWriter(path, manifest) as writer:
+    with BundleWriter.at(path, manifest) as writer:
         writer.blob(ENCODER, encoder)
         say("vectors")
         _write_vectors(writer, config, shape, rng)

@@ -21,6 +21,7 @@ from tlrec_edge.cli.common import (
     progress,
 )
 from tlrec_edge.errors import BudgetError, ModelError
+from tlrec_edge.folders import check_target
 
 MACHINES = ("this", "avx2", "avx512-vnni", "arm64")
 GATES = ("parity", "batch", "order", "unknown", "graph", "quality", "speed", "transfer")
@@ -129,9 +130,9 @@ def compress(
     from tlrec_edge.export.clock import bundle_costs
     from tlrec_edge.quantize import CompressConfig
     from tlrec_edge.quantize import compress as run
-    from tlrec_edge.train.artifact import check_target
+    from tlrec_edge.train.artifact import MODEL
 
-    check_target(out)
+    check_target(out, MODEL)
     if checkpoint is not None and out.resolve() in (checkpoint.resolve(), *checkpoint.resolve().parents):
         raise click.UsageError("--checkpoint must lie outside --out")
     if out.resolve() == model.resolve():
@@ -227,12 +228,13 @@ def export(
     """
     from dataclasses import asdict
 
-    from tlrec_edge.export import ExportConfig, check_target, export_bundle
+    from tlrec_edge.bundle_writer import BUNDLE
+    from tlrec_edge.export import ExportConfig, export_bundle
     from tlrec_edge.train.cards import measure_cards
 
     if plain_user_ids and not with_users:
         raise click.UsageError("--plain-user-ids goes with --with-users")
-    check_target(out)
+    check_target(out, BUNDLE)
     loaded, data = _open(model, dataset, domain)
     kind = ("plain" if plain_user_ids else "hashed") if with_users else None
     with progress("export") as say:

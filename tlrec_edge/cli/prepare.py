@@ -13,6 +13,7 @@ import click
 
 from tlrec_edge.cli.common import out_folder
 from tlrec_edge.errors import MissingExtraError
+from tlrec_edge.folders import check_target
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -108,9 +109,9 @@ def prepare(
 
     _need_build()
     from tlrec_edge.data.build import describe
-    from tlrec_edge.data.store import check_target, dataset_hash, save_dataset, split_hash
+    from tlrec_edge.data.store import DATASET, dataset_hash, save_dataset, split_hash
 
-    check_target(out)
+    check_target(out, DATASET)
     with Console(stderr=True).status(f"preparing {preset or ', '.join(path.name for path in interactions)} ..."):
         prepared = _build(interactions, items, schema, preset, max_per_user or 0, split_options)
         save_dataset(prepared.dataset, out)

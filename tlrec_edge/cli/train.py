@@ -20,6 +20,7 @@ from tlrec_edge.cli.common import (
     parse_domains,
     progress,
 )
+from tlrec_edge.folders import check_target
 from tlrec_edge.layout import EVENTS
 
 if TYPE_CHECKING:
@@ -126,12 +127,12 @@ def pretrain(
     checkpoint: Path | None, **knobs: Any,
 ) -> None:  # fmt: skip
     """Train a model on source domains of DATASET."""
-    from tlrec_edge.train.artifact import check_target
+    from tlrec_edge.train.artifact import MODEL
     from tlrec_edge.train.checkpoint import resumable
     from tlrec_edge.train.config import TrainConfig
     from tlrec_edge.train.pretrain import pretrain as run
 
-    check_target(out)
+    check_target(out, MODEL)
     _check_apart(out, checkpoint)
     data = open_dataset(dataset)
     source = parse_domains(domains, data.domains)
@@ -174,11 +175,11 @@ def adapt(
 
     from tlrec_edge.train.adapt import adapt as run
     from tlrec_edge.train.adapt import config_of
-    from tlrec_edge.train.artifact import EdgeModel, check_target
+    from tlrec_edge.train.artifact import MODEL, EdgeModel
     from tlrec_edge.train.auto import adapt_auto
     from tlrec_edge.train.checkpoint import resumable
 
-    check_target(out)
+    check_target(out, MODEL)
     _check_apart(out, checkpoint)
     data = open_dataset(dataset)
     target = parse_domains(domain, data.domains)

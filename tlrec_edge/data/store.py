@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
-import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,37 +15,20 @@ from numpy.typing import NDArray
 
 from tlrec_edge.data.dataset import Dataset, Interactions, ItemTable, Rows, Split
 from tlrec_edge.errors import DataError
+from tlrec_edge.folders import FolderKind, replace_folder
 
 FORMAT = 1
 _MARKER = "dataset.json"
+DATASET = FolderKind(
+    "dataset", _MARKER, ("hash", "tables"), lambda head: [f"{name}.parquet" for name in head["tables"]], DataError
+)
 _SPLIT_FIELDS = ("kind", "refit", "mask_seen", "negatives", "seed")
 
 
 def save_dataset(dataset: Dataset, path: Path) -> None:
     """Write the dataset, replacing an older one. Raises DataError when the folder holds anything else."""
-    path = Path(path)
-    check_target(path)
-    try:
-        path.absolute().parent.mkdir(parents=True, exist_ok=True)
-        staged = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.absolute().parent))
-    except OSError as error:
-        raise DataError(f"cannot write beside {path}: {error.strerror}; choose another --out") from error
-    try:
-        staged.chmod(0o755)
-        _write(dataset, staged)
-        _replace(staged, path)
-    except OSError as error:
-        raise DataError(f"cannot write {path}: {error.strerror or error}; nothing was changed") from error
-    finally:
-        shutil.rmtree(staged, ignore_errors=True)
-
-
-def check_target(path: Path) -> None:
-    """Raise DataError unless a dataset may be written to this path."""
-    if path.is_dir() and (path / _MARKER).is_file():
-        return
-    if path.is_file() or (path.is_dir() and any(path.iterdir())):
-        raise DataError(f"{path} exists and is not a dataset; choose another --out or remove it")
+    with replace_folder(Path(path), DATASET) as folder:
+        _write(dataset, folder)
 
 
 def load_dataset(path: Path) -> Dataset:
@@ -141,9 +121,6 @@ def _write(dataset: Dataset, folder: Path) -> None:
         "tables": list(tables),
     }
     (folder / _MARKER).write_text(json.dumps(head, ensure_ascii=False, indent=2), "utf-8")
-    for file in folder.iterdir():
-        with file.open("rb") as handle:
-            os.fsync(handle.fileno())
 
 
 def _item_columns(dataset: Dataset) -> dict[str, Any]:
@@ -158,22 +135,6 @@ def _item_columns(dataset: Dataset) -> dict[str, Any]:
         for name, values in columns.items()
     }
     return {**strings, "domain": dataset.item_domain}
-
-
-def _replace(staged: Path, path: Path) -> None:
-    old = None
-    if path.exists():
-        old = Path(tempfile.mkdtemp(prefix=f".{path.name}-old-", dir=path.absolute().parent))
-        os.rename(path, old / "dataset")
-    try:
-        os.rename(staged, path)
-    except OSError:
-        if old is not None:
-            os.rename(old / "dataset", path)
-        raise
-    finally:
-        if old is not None:
-            shutil.rmtree(old, ignore_errors=True)
 
 
 def _read_head(path: Path) -> dict[str, Any]:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import tempfile
 import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -23,6 +20,7 @@ from tlrec_edge.data.store import split_hash
 from tlrec_edge.data.task import Task
 from tlrec_edge.errors import ModelError
 from tlrec_edge.features import FeatureEncoder, TowerInputs
+from tlrec_edge.folders import FolderKind, replace_folder
 from tlrec_edge.rowwise import Scales
 from tlrec_edge.train.config import PARTS
 from tlrec_edge.train.examples import take_histories
@@ -33,6 +31,8 @@ from tlrec_edge.train.ranking import ALL, Columns, Scorer
 
 Floats = NDArray[np.float32]
 FORMAT = 3
+_MARKER, _ARRAYS = "model.json", "arrays.npz"
+MODEL = FolderKind("model", _MARKER, ("config", "items", "ids"), lambda head: (_ARRAYS,), ModelError)
 _SPARSE = ("data", "indices", "indptr")
 MAX_HISTORY = 4096
 """The wide part and the interest counts read at most this many distinct items, the most recent."""
@@ -241,8 +241,6 @@ class EdgeModel:
 
     def save(self, path: Path) -> None:
         """Write ``model.json`` and ``arrays.npz`` to a folder, atomically."""
-        path = Path(path)
-        check_target(path)
         arrays = {f"net.{name}": value.numpy() for name, value in self.net.state_dict().items()}
         arrays |= {f"input.{name}": getattr(self.net, name).numpy() for name in TowerInputs._fields}
         for name in ("wide", "own"):
@@ -270,22 +268,21 @@ class EdgeModel:
             "features": self.features.schema(),
             "about": dict(self.about),
         }
-        try:
-            _write_folder(path, meta, arrays)
-        except OSError as error:
-            raise ModelError(f"cannot write {path} ({error.strerror or error}): choose another --out") from error
+        with replace_folder(Path(path), MODEL) as folder:
+            np.savez(folder / _ARRAYS, **arrays)  # type: ignore[arg-type]  # its stub takes no mapping of arrays
+            (folder / _MARKER).write_text(json.dumps(meta, ensure_ascii=False), encoding="utf-8")
 
     @classmethod
     def load(cls, path: Path) -> EdgeModel:
         """Read a model folder. Raises ModelError that names the file."""
         path = Path(path)
-        if not (path / "model.json").is_file():
+        if not (path / _MARKER).is_file():
             raise ModelError(
                 f"{path} is no model folder (no model.json): make one with `tlrec-edge pretrain` or `adapt`"
             )
         try:
-            meta = json.loads((path / "model.json").read_text(encoding="utf-8"))
-            with (path / "arrays.npz").open("rb") as file, np.load(file, allow_pickle=False) as stored:
+            meta = json.loads((path / _MARKER).read_text(encoding="utf-8"))
+            with (path / _ARRAYS).open("rb") as file, np.load(file, allow_pickle=False) as stored:
                 arrays = {name: stored[name] for name in stored.files}
             return cls._restore(meta, arrays)
         except (OSError, EOFError, zipfile.BadZipFile, ValueError, KeyError, TypeError, RuntimeError) as error:
@@ -324,26 +321,6 @@ def _read_table(arrays: Mapping[str, NDArray[Any]], name: str) -> RowTable:
     rows, scale = arrays[f"table.{name}.rows"], arrays[f"table.{name}.scale"]
     bits = arrays.get(f"table.{name}.bits")  # models of before have 8
     return RowTable(rows, scale) if bits is None else RowTable(rows, scale, int(bits))
-
-
-def _write_folder(path: Path, meta: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    try:
-        draft.chmod(0o755)  # mkdtemp's is for its owner alone
-        np.savez(draft / "arrays.npz", **arrays)  # type: ignore[arg-type]  # its stub takes no mapping of arrays
-        (draft / "model.json").write_text(json.dumps(meta, ensure_ascii=False), encoding="utf-8")
-        if path.exists():
-            shutil.rmtree(path)
-        os.replace(draft, path)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
-
-
-def check_target(path: Path) -> None:
-    """Raise ModelError where a model may not be written: over something that is no model."""
-    if path.exists() and not (path / "model.json").is_file() and (not path.is_dir() or any(path.iterdir())):
-        raise ModelError(f"{path} exists and is no model folder: choose another --out")
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
+import re
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -23,6 +23,7 @@ from tlrec_edge.train.config import TrainConfig
 from tlrec_edge.version import VERSION
 
 RUN, STATE = "run.json", "state.json"
+_OURS = re.compile(r"epoch-\d+\.npz|state\.(json|new)")
 
 
 @dataclass
@@ -110,9 +111,19 @@ class FitCheckpoint:
             file.flush()
             os.fsync(file.fileno())
         write_json(self.folder / STATE, {**course.meta(), "arrays": arrays})
-        for old in self.folder.glob("epoch-*.npz"):
-            if old.name != arrays:
-                old.unlink()
+        self._remove(keep=(STATE, arrays))
+
+    def _remove(self, keep: Collection[str] = ()) -> None:
+        """Remove the files that ``save`` wrote, but for those in ``keep``; others may have put files here too."""
+        for file in self.folder.iterdir():
+            if _OURS.fullmatch(file.name) and file.name not in keep:
+                file.unlink()
+
+    def remove(self) -> None:
+        """Remove the fit's files, and its folder if nothing else is in it."""
+        self._remove()
+        with suppress(OSError):
+            self.folder.rmdir()
 
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
@@ -141,7 +152,8 @@ def resumable(
     _claim(folder, json.loads(json.dumps(facts)))
     yield Checkpoint(folder)
     for fit in folder.glob("fit-*"):
-        shutil.rmtree(fit)
+        if re.fullmatch(r"fit-\d+", fit.name) and fit.is_dir():
+            FitCheckpoint(fit).remove()
     (folder / RUN).unlink()
     with suppress(OSError):  # somebody put something else there
         folder.rmdir()
