@@ -17,6 +17,7 @@ from tlrec_edge.train.config import TrainConfig
 from tlrec_edge.train.draft import Context, Draft, examples_of, fit_net
 from tlrec_edge.train.fit import Progress
 from tlrec_edge.train.mix import Blend, choose_mix, served_bias
+from tlrec_edge.train.model import numpy_copy
 from tlrec_edge.train.modes import MODES
 from tlrec_edge.train.ranking import ALL, Columns, Floats, ndcg, sample_rows
 from tlrec_edge.train.wide import (
@@ -188,7 +189,7 @@ def _with_linear(draft: Draft, context: Context, mode: str, linear: LinearChoice
     if not interest.rank:
         groups = groups[:, :0]
     wide, rest = fit_wide(LinearData.of(task, vocabulary.rows), linear.penalty, config.wide_weights, config.wide_rank)
-    bias = draft.net.bias.detach().numpy()
+    bias = numpy_copy(draft.net.bias)
     own = fit_own(task, vocabulary.rows, linear.own, config.wide_weights)
     return replace(draft.model, wide=wide, own=own, rest=rest, interest=interest, bias=bias, groups=groups)
 
@@ -200,7 +201,7 @@ def _deep_ndcg(draft: Draft, dataset: Dataset) -> Callable[[], float]:
     def value() -> float:
         draft.net.eval()
         # A copy without the vectors cached for an earlier epoch.
-        now = replace(draft.model, bias=draft.net.bias.detach().numpy())
+        now = replace(draft.model, bias=numpy_copy(draft.net.bias))
 
         def towers(users: Ints, columns: Columns = ALL) -> Floats:
             deep, *_, bias = now.part_scores(past, users, columns)

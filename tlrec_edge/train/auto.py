@@ -18,6 +18,7 @@ from tlrec_edge.train.config import TrainConfig
 from tlrec_edge.train.draft import Context
 from tlrec_edge.train.fit import Progress
 from tlrec_edge.train.mix import choose_mix, cross_fitted
+from tlrec_edge.train.model import numpy_copy
 from tlrec_edge.train.modes import MODES
 
 ORDER = ("popularity", "linear", "scratch", "pooled", "zero-shot", "frozen", "finetune", "joint")
@@ -91,7 +92,7 @@ def _with_parts(candidate: Candidate, context: Context, use: tuple[str, ...]) ->
     """Return the candidate with some parts only, their weights chosen again."""
     task = _task(candidate, context)
     use = tuple(part for part in use if part in context.config.parts)
-    plain = replace(candidate.model, bias=candidate.model.net.bias.numpy())
+    plain = replace(candidate.model, bias=numpy_copy(candidate.model.net.bias))
     blend = choose_mix(plain, context.dataset, task, candidate.mode, use)
     choices = replace(candidate.choices, blend=blend)
     return Candidate(candidate.mode, blended(plain, task, blend), choices)

@@ -21,7 +21,7 @@ from tlrec_edge.train.examples import Examples
 from tlrec_edge.train.factors import Factors
 from tlrec_edge.train.fit import FitConfig, FitResult, Progress, fit
 from tlrec_edge.train.linear import empty
-from tlrec_edge.train.model import AGES, ModelConfig, TwoTower
+from tlrec_edge.train.model import AGES, ModelConfig, TwoTower, numpy_copy
 from tlrec_edge.train.vocabulary import (
     Vocabulary,
     build_vocabulary,
@@ -80,7 +80,7 @@ def _assemble(context: Context, vocabulary: Vocabulary, net: TwoTower, features:
         none,
         Factors.none(*none.shape),
         Factors.none(0, vocabulary.candidates),
-        net.bias.detach().numpy(),
+        numpy_copy(net.bias),
         groups,
         Mix(),
     )
