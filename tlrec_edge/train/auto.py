@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from tlrec_edge.train.fit import Progress
 from tlrec_edge.train.mix import choose_mix, cross_fitted
 from tlrec_edge.train.model import numpy_copy
 from tlrec_edge.train.modes import MODES
+from tlrec_edge.train.provenance import Contest
 
 ORDER = ("popularity", "linear", "scratch", "pooled", "zero-shot", "frozen", "finetune", "joint")
 """Candidates from simple to complex; the first three know the target alone, ``pooled`` is linear over all domains."""
@@ -29,18 +30,6 @@ MEAN = "transfer, on average"
 _LINEAR = ("wide", "own", "rest", "bias")
 USES = {"popularity": ("bias",), "linear": _LINEAR, "pooled": _LINEAR}
 """The parts of the simple candidates; the others have all."""
-
-
-@dataclass(frozen=True)
-class Contest:
-    """One line of the table that made the choice: NDCG@10 on validation, and the lift over the target-only choice."""
-
-    mode: str
-    ndcg: float
-    over: str
-    lift: float
-    se: float
-    chosen: bool
 
 
 def adapt_auto(
@@ -70,7 +59,7 @@ def adapt_auto(
         values[name], users = cross_fitted(candidate.model, dataset, task, candidate.mode, use)
     winner, table = _contest(values, users)
     model = settle(candidates[winner], replace(context, task=tasks.final, say=say), tasks, fold)
-    return model.with_about(auto=[asdict(line) for line in table], choice=winner), table
+    return model.with_provenance(auto=table, choice=winner), table
 
 
 def _candidates(context: Context) -> dict[str, Candidate]:
