@@ -98,7 +98,7 @@ def export_bundle(
     config = config or ExportConfig()
     path = Path(path)
     check_target(path, BUNDLE)
-    task = make_tasks(dataset, tuple(model.about["domains"]), model.about.get("fold")).final
+    task = make_tasks(dataset, model.provenance.domains, model.provenance.fold).final
     past = Past.of(task.history, model.rows(dataset), task.n_users, len(model.ids))
     users = _sample_users(past, config.seed)
     arrays = stored_arrays(model)
@@ -115,7 +115,7 @@ def export_bundle(
     if tower is not None:
         blobs |= {
             "item_tower.onnx": tower,
-            "features.json": features_json(model.features.within(model.about["domains"])),
+            "features.json": features_json(model.features.within(model.provenance.domains)),
         }
         arrays["text_table"] = model.features.text_table.astype(np.float16)
         if model.net.config.text:
@@ -133,7 +133,7 @@ def export_bundle(
             config.tolerance,
             parity.exact_rms_share,
             cards or {},
-            dict(model.about.get("compression") or {}),
+            dict(model.provenance.compression),
         )
         waived = check(found, config.gates, config.allow)
     proven = {
@@ -177,7 +177,7 @@ def _manifest(
     model: EdgeModel, dataset: Dataset, scale: list[float], limit: list[int], arrays: Mapping[str, NDArray[Any]],
     cards: Mapping[str, Any],
 ) -> dict[str, Any]:  # fmt: skip
-    net = model.net
+    net, made = model.net, model.provenance
     return {
         "opset": OPSET,
         "ir": IR_VERSION,
@@ -185,7 +185,7 @@ def _manifest(
         **({} if storage(model).plain else {"weights": part_weights(model)}),
         "model": {
             "size": net.config.size,
-            "mode": model.about.get("mode", "none"),
+            "mode": model.provenance.mode or "none",
             "d": net.config.width,
             "r": model.interest.rank + model.rest.rank,
             "taste": model.rest.rank,
@@ -214,19 +214,19 @@ def _manifest(
         },
         "quality": dict(cards.get("quality", {})),
         "transfer": dict(cards.get("transfer", {"claim": "none", "why": "not measured"})),
-        "compression": dict(model.about.get("compression") or {}),
-        "latency": _latency(model.about),
+        "compression": dict(model.provenance.compression),
+        "latency": _latency(model.provenance.compression),
         "provenance": {
             "dataset": dataset.source,
             "dataset_sha256": dataset_hash(dataset),
             "split": dataset.split.kind,
             "split_sha256": split_hash(dataset),
-            "domains": list(model.about["domains"]),
-            "fold": model.about.get("fold"),
-            "source_domains": model.about.get("source"),
-            "mode": model.about.get("mode"),
-            "choices": model.about.get("choices"),
-            "train": model.about.get("train"),
+            "domains": list(made.domains),
+            "fold": made.fold,
+            "source_domains": made.source,
+            "mode": made.mode,
+            "choices": made.choices and made.choices.to_json(),
+            "train": asdict(made.train),
             "versions": {
                 "python": platform.python_version(), "torch": torch.__version__, "onnx": onnx.__version__,
                 "onnxruntime": onnxruntime.__version__, "numpy": np.__version__,
@@ -235,9 +235,8 @@ def _manifest(
     }  # fmt: skip
 
 
-def _latency(about: Mapping[str, Any]) -> dict[str, Any]:
+def _latency(found: Mapping[str, Any]) -> dict[str, Any]:
     """Return the latency card: what the compression measured, and on which machine."""
-    found = about.get("compression") or {}
     chosen: Mapping[str, Any] = next(
         (point for point in found.get("points", []) if point["step"] == found["chosen"]), {}
     )

@@ -68,7 +68,7 @@ def _percentiles(rising: NDArray[np.float64]) -> dict[str, float]:
 
 def _requests(model: EdgeModel, dataset: Dataset, rng: np.random.Generator) -> list[tuple[History, list[str]]]:
     """Draw histories of the target's users, and candidates for each."""
-    task = make_tasks(dataset, tuple(model.about["domains"]), model.about.get("fold")).final
+    task = make_tasks(dataset, model.provenance.domains, model.provenance.fold).final
     users = np.unique(task.history.user)
     drawn = rng.choice(users, min(len(users), 200), replace=False)
     names = [dataset.items[row] for row in task.candidates]

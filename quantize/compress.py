@@ -124,7 +124,7 @@ def compress(
         raise ModelError("the model was compressed already: give the one it was made from")
     if config.target is not None and clock is None:
         raise BudgetError("a latency target needs a clock: use `tlrec-edge compress`, which has one")
-    tasks = tasks or make_tasks(dataset, tuple(model.about["domains"]), model.about.get("fold"))
+    tasks = tasks or make_tasks(dataset, model.provenance.domains, model.provenance.fold)
     judge = Judge(model, dataset, tasks.choose, config.budget)
     shelf = Shelf(kept, model, config.seed, config.recovery_steps)
     end = time.monotonic() + 60 * config.minutes
@@ -212,7 +212,7 @@ def _choose(
         "test": measured(asdict(test)),
         "points": [point.to_json() for point in points],
     }
-    return Compression(best.model.with_about(compression=about), tuple(points), test)
+    return Compression(best.model.with_provenance(compression=about), tuple(points), test)
 
 
 def _nothing_left(trials: list[_Trial], sound: list[_Trial], config: CompressConfig) -> str:

@@ -162,6 +162,8 @@ def reshaped(net: TwoTower, config: ModelConfig, changed: Mapping[str, Tensor]) 
     inputs = TowerInputs(*(getattr(net, name).numpy() for name in TowerInputs._fields))
     with torch.device("meta"):
         other = TwoTower(config, net.history_id.num_embeddings, len(net.bias), inputs)
+    for name in TowerInputs._fields:  # the tensor itself: a view of it dangles once torch moves the tensor
+        setattr(other, name, getattr(net, name))
     other.load_state_dict(state | dict(changed), assign=True)
     return other.eval().requires_grad_(False)
 

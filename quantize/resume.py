@@ -22,8 +22,8 @@ class Shelf:
         self._folder = folder
         if folder is None:
             return
-        about = json.dumps([dict(model.about), model.net.config.to_json(), seed, steps], sort_keys=True, default=str)
-        weights = hashlib.sha256(about.encode())
+        facts = [model.provenance.to_json(), model.net.config.to_json(), seed, steps]
+        weights = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode())
         for value in model.net.state_dict().values():
             weights.update(value.numpy().tobytes())
         key = {"model": weights.hexdigest()}

@@ -147,14 +147,14 @@ def test_what_alignment_reached_is_said_and_written(align: str) -> None:
     data = train_fixtures.dataset()
     source = pretrain(data, ("big",), replace(QUICK, align=align), said.append)
     names = {"loss", "accuracy"} if align == "adversarial" else {"loss"}
-    assert set(source.about["align"]) == names
+    assert set(source.provenance.align) == names
     assert all(f"alignment {name} " in line for line in said for name in names)
     for mode in ("finetune", "joint"):
         model = adapt(data, ("small",), mode, source, replace(QUICK, align=align))
-        assert set(model.about["align"]) == names
-        assert model.about["train"]["align"] == align
-    assert "align" not in adapt(data, ("small",), "scratch", None, replace(QUICK, align=align)).about
-    assert "align" not in train_fixtures.model().about
+        assert set(model.provenance.align) == names
+        assert model.provenance.train.align == align
+    assert not adapt(data, ("small",), "scratch", None, replace(QUICK, align=align)).provenance.align
+    assert not train_fixtures.model().provenance.align
 
 
 @each_kind
@@ -178,7 +178,7 @@ def test_no_behaviour_of_the_target_is_looked_at(align: str) -> None:
 @each_kind
 def test_two_source_domains_are_aligned_with_each_other_where_there_is_no_other(align: str) -> None:
     source = pretrain(train_fixtures.dataset(), ("big", "small"), replace(QUICK, align=align))
-    assert source.about["align"]["loss"] >= 0
+    assert source.provenance.align["loss"] >= 0
 
 
 def test_what_cannot_be_aligned_is_one_line() -> None:
@@ -195,7 +195,7 @@ def test_auto_goes_on_with_an_aligned_source() -> None:
     data = train_fixtures.dataset()
     config = replace(QUICK, align="adversarial", epochs=1)
     model, _ = adapt_auto(data, ("small",), pretrain(data, ("big",), config))
-    assert model.about["train"]["align"] == "adversarial"
+    assert model.provenance.train.align == "adversarial"
 
 
 def test_the_table_has_every_kind() -> None:

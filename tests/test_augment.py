@@ -96,7 +96,7 @@ def test_training_is_augmented_and_seeded() -> None:
     data = train_fixtures.dataset()
     quick = replace(CONFIG, pretrain_epochs=2)
     config = replace(quick, augment=("crop", "reorder"))
-    one, again, plain = (pretrain(data, ("big",), knobs).about["losses"] for knobs in (config, config, quick))
+    one, again, plain = (pretrain(data, ("big",), knobs).provenance.losses for knobs in (config, config, quick))
     assert one == again
     assert one != plain
 

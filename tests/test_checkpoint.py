@@ -47,7 +47,7 @@ def same(one: EdgeModel, other: EdgeModel) -> None:
     for name, value in one.net.state_dict().items():
         np.testing.assert_array_equal(other.net.state_dict()[name].numpy(), value.numpy(), err_msg=name)
     assert one.mix == other.mix
-    assert one.about == other.about
+    assert one.provenance == other.provenance
 
 
 def interrupted_and_resumed(folder: Path, run: Run, config: TrainConfig, epochs: int) -> EdgeModel:

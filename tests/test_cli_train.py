@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -36,8 +38,8 @@ def _disk_full(self: EdgeModel, path: Path) -> None:
 
 
 def knobs_of(folder: Path) -> dict[str, object]:
-    about = EdgeModel.load(folder).about["train"]
-    return {name: about[name] for name in ("align", "align_weight", "augment", "logq", "event_weights", "seed")}
+    train = json.loads(json.dumps(asdict(EdgeModel.load(folder).provenance.train)))
+    return {name: train[name] for name in ("align", "align_weight", "augment", "logq", "event_weights", "seed")}
 
 
 def test_adapt_takes_over_what_is_not_given(ds: Path, tmp_path: Path) -> None:
@@ -47,7 +49,7 @@ def test_adapt_takes_over_what_is_not_given(ds: Path, tmp_path: Path) -> None:
         "event_weights": [["purchase", 1.0], ["view", 0.1]], "seed": 3,
     }  # fmt: skip
     assert knobs_of(tmp_path / "source") == given
-    assert "loss" in EdgeModel.load(tmp_path / "source").about["align"]
+    assert "loss" in EdgeModel.load(tmp_path / "source").provenance.align
     call = ("adapt", ds, "--domain", "small", "--from", tmp_path / "source", "--mode", "finetune", "--epochs", 1)
     ok(*call, "--out", tmp_path / "same")
     assert knobs_of(tmp_path / "same") == given
@@ -59,7 +61,7 @@ def test_without_knobs_all_are_off(ds: Path, tmp_path: Path) -> None:
     ok("pretrain", ds, "--domains", "big", "--epochs", 1, "--out", tmp_path / "source")
     off = {"align": "none", "align_weight": 1.0, "augment": [], "logq": 0.0, "event_weights": [], "seed": 0}
     assert knobs_of(tmp_path / "source") == off
-    assert "align" not in EdgeModel.load(tmp_path / "source").about
+    assert not EdgeModel.load(tmp_path / "source").provenance.align
 
 
 def test_a_checkpoint_is_gone_at_the_end_and_kept_on_an_error(ds: Path, tmp_path: Path) -> None:

@@ -92,11 +92,11 @@ def test_the_smallest_that_keeps_the_budget_is_taken() -> None:
     assert chosen.front
     assert found.points[0].kept.ratio == 1.0
     assert found.model.tables is not None
-    about = found.model.about["compression"]
-    assert (about["chosen"], about["budget"], about["for"]) == (chosen.name, "ndcg@10>=60%", "this")
-    assert about["test"]["ratio"] == pytest.approx(found.test.ratio)
+    card = found.model.provenance.compression
+    assert (card["chosen"], card["budget"], card["for"]) == (chosen.name, "ndcg@10>=60%", "this")
+    assert card["test"]["ratio"] == pytest.approx(found.test.ratio)
     assert 0.5 < found.test.ratio < 1.5
-    json.dumps(about)
+    json.dumps(card)
     assert said[-1].startswith("latency of")
 
 
@@ -149,7 +149,7 @@ def test_a_bundle_that_a_gate_refuses_is_one_point_less() -> None:
     refused_ones = [point for point in found.points if point.why == refused]
     assert {point.name.rpartition(", ")[2] for point in refused_ones} == {"int8", "int6", "int4"}
     assert all(point.us is None and point.bytes > 0 and not point.front for point in refused_ones)
-    assert found.model.about["compression"]["chosen"].endswith(ROWS)
+    assert found.model.provenance.compression["chosen"].endswith(ROWS)
     with pytest.raises(BudgetError, match=r"nothing is left: as given, order gate: .* order; of every other"):
         compress(model, data, replace(LOOSE, only=()), clock=lambda models: [Cost(0, fault=refused)] * len(models))
 
@@ -181,7 +181,7 @@ def test_time_runs_out_and_is_named() -> None:
     late = {point.name for point in found.points if "not tried" in point.why}
     assert late == set(structures(train_fixtures.model())) - {ORIGINAL}
     assert all((point.to_json()["bytes"] is None) == (point.name in late) for point in found.points)
-    assert found.model.about["compression"]["chosen"] in STORES
+    assert found.model.provenance.compression["chosen"] in STORES
 
 
 def test_an_unknown_cut_is_one_line() -> None:

@@ -20,6 +20,7 @@ from tlrec_edge.demo import DemoConfig, DemoResult, pipeline, run_demo
 from tlrec_edge.demo.story import tell
 from tlrec_edge.errors import DataError
 from tlrec_edge.train.evaluate import Evaluation
+from tlrec_edge.train.provenance import Provenance
 from tlrec_edge.train.ranking import Ranking
 
 from . import train_fixtures
@@ -47,7 +48,7 @@ def story(new: bool = True, folds: int | None = None) -> dict[str, Any]:
         Parity(2, 0.0, 1.0, 0.0, 0.0, 0.0), {"bundle": 3_000_000, "bundle-float32": 7_000_000}, {"bundle": {}},
         "u5", new, ("tea",), best, {}, Path("r.html"),
     )  # fmt: skip
-    source: Any = SimpleNamespace(about={"losses": []})
+    source: Any = SimpleNamespace(provenance=Provenance())
     config = DemoConfig(target="small shop", folds=folds, min_buyers=3, seed=8)
     return tell(result, Prepared(data(), {}, {}, ()), source, config)
 

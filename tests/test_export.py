@@ -229,7 +229,7 @@ def test_user_ids_are_hashed_unless_asked(tmp_path: Path) -> None:
 def test_the_bundle_ranks_like_the_model(folder: Path) -> None:
     path, _ = exported("finetune", "fast", "int8", folder)
     data = train_fixtures.dataset()
-    model = model_of("finetune", "fast", "float32").with_about()
+    model = model_of("finetune", "fast", "float32").with_provenance()
     entries = {"model": model_entry(model, data), "bundle": open_contender(path, data).entry}
     result = evaluate(data, ("small",), entries)
     assert result.values("bundle").mean() == pytest.approx(result.values("model").mean(), abs=0.01)

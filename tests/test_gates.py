@@ -33,8 +33,8 @@ from tlrec_edge.train import EdgeModel
 from . import train_fixtures
 
 
-def packed(**about: Any) -> EdgeModel:
-    return quantize_tables(train_fixtures.model()).with_about(**about)
+def packed(**changes: Any) -> EdgeModel:
+    return quantize_tables(train_fixtures.model()).with_provenance(**changes)
 
 
 def compression(test: dict[str, float], slower: float = 1.0) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from tlrec_edge.errors import LeakError
 from tlrec_edge.train import evaluate
 from tlrec_edge.train.evaluate import baseline_entries, model_entry
 from tlrec_edge.train.leaks import check_model, check_tasks, leak_notes
+from tlrec_edge.train.provenance import Provenance
 
 from . import train_fixtures
 
@@ -105,7 +106,7 @@ def test_data_without_time_are_checked_for_rows_and_pairs() -> None:
 
 def test_a_source_that_learned_from_the_target_is_refused() -> None:
     data = train_fixtures.dataset()
-    model = train_fixtures.model().with_about(source=["big", "small"])
+    model = train_fixtures.model().with_provenance(source=("big", "small"))
     with pytest.raises(LeakError, match="rows of the target in what the source learned from, first user 'u0', item 's"):
         evaluate(data, ("small",), {"model": model_entry(model, data)})
 
@@ -114,21 +115,21 @@ def test_a_source_that_learned_from_the_target_is_refused() -> None:
 def test_a_model_of_another_fold_is_refused(fold: int | None) -> None:
     data = train_fixtures.dataset("new-users")
     with pytest.raises(LeakError, match="rows of users asked as new in what the model learned from"):
-        check_model(data, make_tasks(data, ("small",), 2), {"fold": fold})
-    check_model(data, make_tasks(data, ("small",), 2), {"fold": 2})
-    check_model(data, make_tasks(data, ("small",)), {"fold": fold})
+        check_model(data, make_tasks(data, ("small",), 2), Provenance(fold=fold))
+    check_model(data, make_tasks(data, ("small",), 2), Provenance(fold=2))
+    check_model(data, make_tasks(data, ("small",)), Provenance(fold=fold))
 
 
 def test_what_the_split_does_not_promise_is_a_note() -> None:
     data = train_fixtures.dataset("given")
     tasks = make_tasks(data, ("small",))
-    assert not leak_notes(data, tasks, {})
+    assert not leak_notes(data, tasks, Provenance())
     rows = held(data, 0).where(np.arange(2))
     asked = replace(tasks.final.rows, user=rows.user, item=rows.item, negatives=tasks.final.rows.negatives[:2])
     known = replace(tasks, final=replace(tasks.final, rows=asked))
     check_tasks(data, known)
-    assert leak_notes(data, known, {})[0].startswith("2 given test pairs in the training part, first user")
+    assert leak_notes(data, known, Provenance())[0].startswith("2 given test pairs in the training part, first user")
     loo = train_fixtures.dataset()
-    notes = leak_notes(loo, make_tasks(loo, ("small",)), {"source": ["big"], "mode": "finetune"})
+    notes = leak_notes(loo, make_tasks(loo, ("small",)), Provenance(source=("big",), mode="finetune"))
     assert "rows from after their user's question in what the source learned, first user" in notes[0]
-    assert not leak_notes(loo, make_tasks(loo, ("small",)), {"source": ["big"], "mode": "joint"})
+    assert not leak_notes(loo, make_tasks(loo, ("small",)), Provenance(source=("big",), mode="joint"))

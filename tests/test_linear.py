@@ -250,14 +250,14 @@ def changing_shop(seed: int = 0) -> Dataset:
 def test_a_bias_fades_where_fashion_changes_and_only_there() -> None:
     data = changing_shop()
     model = adapt(data, data.domains, "scratch", None, replace(CONFIG, without=("deep", "wide")))
-    half_life = model.about["choices"]["half_life"]
+    half_life = model.provenance.choices.half_life
     assert half_life in HALF_LIVES
     task = make_tasks(data, data.domains).final
     np.testing.assert_allclose(model.bias, log_popularity(task, half_life)[model.rows(data)[task.candidates]])
     choosing = make_tasks(data, data.domains).choose
     assert choose_linear(choosing, LinearData.of(choosing), fade=True).half_life is not None
     steady = adapt(train_fixtures.dataset(), ("small",), "scratch", None, CONFIG)
-    assert steady.about["choices"]["half_life"] is None
+    assert steady.provenance.choices.half_life is None
 
 
 def test_a_cut_baseline_scores_by_the_largest_weights_of_each_candidate() -> None:

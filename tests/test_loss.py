@@ -76,7 +76,7 @@ def test_with_the_correction_popular_items_score_lower() -> None:
     slopes = []
     for logq in (0.0, 1.0):
         source = pretrain(data, ("big",), replace(CONFIG, logq=logq))
-        assert source.about["train"]["logq"] == logq
+        assert source.provenance.train.logq == logq
         count = np.log1p(popular[[data.item_row[name] for name in source.ids[: source.candidates]]])
         past = Past.of(data.interactions, source.rows(data), len(data.users), len(source.ids))
         deep, *_, bias = source.part_scores(past, np.arange(60, dtype=np.int32))
@@ -95,12 +95,12 @@ def with_views() -> Dataset:
 def test_weights_of_events_are_a_knob() -> None:
     data = with_views()
     losses = {
-        weights: pretrain(data, ("big",), replace(QUICK, event_weights=weights)).about["losses"]
+        weights: pretrain(data, ("big",), replace(QUICK, event_weights=weights)).provenance.losses
         for weights in ((), (("view", 0.2),), (("view", 0.01),), (("view", 0.0),))
     }
     assert len({tuple(values) for values in losses.values()}) == 4
     quarter = replace(data, interactions=replace(data.interactions, weight=data.interactions.weight / 4))
-    assert pretrain(quarter, ("big",), QUICK).about["losses"] == pytest.approx(losses[()], rel=1e-6)
+    assert pretrain(quarter, ("big",), QUICK).provenance.losses == pytest.approx(losses[()], rel=1e-6)
 
 
 def test_an_event_without_weight_is_never_asked_for() -> None:

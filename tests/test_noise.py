@@ -64,7 +64,7 @@ def check(seeds: int, most: int) -> None:
     the users but not the fits (invented worlds, twenty seeds: four and four); on average it must gain nothing.
     """
     found = [from_noise(seed) for seed in range(seeds)]
-    chosen = [model.about["mode"] for model, _ in found if model.about["source"] is not None]
+    chosen = [model.provenance.mode for model, _ in found if model.provenance.source is not None]
     lifts = [result.lift(*result.lifts("finetune")["transfer"]) for _, result in found]
     assert len(chosen) <= most, f"transfer from noise in {len(chosen)} of {seeds} seeds: {chosen}"
     mean, error = np.mean([lift.mean for lift in lifts]), np.hypot.reduce([lift.se for lift in lifts]) / seeds

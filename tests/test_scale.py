@@ -174,7 +174,7 @@ def test_large_data_go_through_every_step(monkeypatch: pytest.MonkeyPatch) -> No
     assert any("nearest items" in line for line in said)
     assert model.rest.rank == 0
     assert model.wide.nnz
-    assert model.about["choices"]["validation_ndcg@10"] > 0.3
+    assert model.provenance.choices.validation_ndcg > 0.3
 
 
 def test_sparse_ease_chooses_a_penalty(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -209,7 +209,7 @@ def test_a_model_of_many_rows_trains_and_resumes_to_the_same(tmp_path: Path, mon
     config = replace(CONFIG, pretrain_epochs=3)
     whole = pretrain(data, ("big",), config)
     assert whole.net.sparse
-    assert whole.about["losses"][-1] < whole.about["losses"][0]
+    assert whole.provenance.losses[-1] < whole.provenance.losses[0]
 
     class Stop(Exception):
         pass

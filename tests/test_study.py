@@ -163,6 +163,6 @@ def test_the_command_prints_the_table_and_keeps_it(folder: Path, tmp_path: Path)
     kept = json.loads((tmp_path / "out" / "study.json").read_text("utf-8"))
     assert kept == json.loads(ok(*call, 1, "--json").stdout)
     assert [row["name"] for row in kept["rows"]] == ["popularity", "scratch", "finetune", "finetune - wide"]
-    assert EdgeModel.load(tmp_path / "out" / "sources" / "plain-0").about["domains"] == ["big"]
+    assert EdgeModel.load(tmp_path / "out" / "sources" / "plain-0").provenance.domains == ("big",)
     assert "no row 'x'" in refused("study", folder, "--domain", "small", "--only", "x")
     assert run("study", folder, "--domain", "small", "--fold", "-1").exit_code == 2

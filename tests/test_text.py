@@ -93,7 +93,7 @@ def _texts(features: FeatureEncoder) -> dict[str, Sequence[str]]:
 
 def test_a_model_names_its_encoder_and_adapt_takes_it_over(source: EdgeModel, model: EdgeModel, tmp_path: Path) -> None:
     assert source.features.text == model.features.text == TextSource("letters", 26)
-    assert model.about["train"]["text"] == "letters"
+    assert model.provenance.train.text == "letters"
     model.save(tmp_path / "m")
     again = EdgeModel.load(tmp_path / "m")
     assert again.features.text == TextSource("letters", 26)

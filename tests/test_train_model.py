@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -132,7 +132,7 @@ def test_configs_check_themselves(make: object, words: str) -> None:
 
 def test_configs_survive_json() -> None:
     assert ModelConfig.from_json(json.loads(json.dumps(SMALL.to_json()))) == SMALL
-    assert TrainConfig(**json.loads(json.dumps(train_fixtures.model().about["train"]))) == train_fixtures.CONFIG
+    assert TrainConfig(**json.loads(json.dumps(asdict(train_fixtures.CONFIG)))) == train_fixtures.CONFIG
 
 
 def scores(model: EdgeModel) -> np.ndarray:
@@ -149,7 +149,7 @@ def test_a_stored_model_scores_the_same(tmp_path: Path, size: str, tables: str) 
     model.save(tmp_path / "model")
     again = EdgeModel.load(tmp_path / "model")
     np.testing.assert_array_equal(scores(again), scores(model))
-    assert json.loads(json.dumps(again.about)) == json.loads(json.dumps(dict(model.about)))
+    assert again.provenance == model.provenance
     assert (again.ids, again.names, again.features.vocabulary) == (model.ids, model.names, model.features.vocabulary)
     model.save(tmp_path / "model")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model"]
@@ -194,7 +194,19 @@ def change_meta(folder: Path, **changes: object) -> None:
     file.write_text(json.dumps(json.loads(file.read_text("utf-8")) | changes), "utf-8")
 
 
+def change_provenance(folder: Path, **changes: object) -> None:
+    change_meta(folder, about=json.loads((folder / "model.json").read_text("utf-8"))["about"] | changes)
+
+
+def drop_meta(folder: Path, name: str) -> None:
+    file = folder / "model.json"
+    meta = json.loads(file.read_text("utf-8"))
+    del meta[name]
+    file.write_text(json.dumps(meta), "utf-8")
+
+
 DAMAGE = {
+    "provenance left out": lambda folder: drop_meta(folder, "about"),
     "no arrays": lambda folder: (folder / "arrays.npz").unlink(),
     "cut arrays": lambda folder: (folder / "arrays.npz").write_bytes((folder / "arrays.npz").read_bytes()[:2000]),
     "no zip": lambda folder: (folder / "arrays.npz").write_bytes(b"no zip"),
@@ -209,7 +221,13 @@ DAMAGE = {
     "wrong sizes": lambda folder: change_meta(folder, items=3),
     "short ids": lambda folder: change_meta(folder, ids=["a"]),
     "wrong config": lambda folder: change_meta(folder, config={"size": "huge"}),
-    "no about": lambda folder: change_meta(folder, about=None),
+    "no provenance": lambda folder: change_meta(folder, about=None),
+    "empty provenance": lambda folder: change_meta(folder, about={}),
+    "a list as provenance": lambda folder: change_meta(folder, about=[]),
+    "a word as domains": lambda folder: change_provenance(folder, domains="small"),
+    "unknown hyperparameter": lambda folder: change_provenance(folder, train={"depth": 3}),
+    "choices without a mix": lambda folder: change_provenance(folder, choices={"epochs": 3}),
+    "a number as compression": lambda folder: change_provenance(folder, compression=3),
     "unknown mix": lambda folder: change_meta(folder, mix={"shallow": 1.0}),
 }
 

@@ -52,8 +52,9 @@ def test_every_mode_gives_a_model_of_the_target(mode: str, size: str) -> None:
     config = replace(QUICK, size=size, pretrain_epochs=1)
     model = adapt(data, ("small",), mode, None if mode == "scratch" else train_fixtures.source(size), config)
     assert np.isfinite(scores(model)).all()
-    assert (model.about["kind"], model.about["mode"], model.about["domains"]) == ("target", mode, ["small"])
-    assert model.about["source"] == (None if mode == "scratch" else ["big"])
+    made = model.provenance
+    assert (made.kind, made.mode, made.domains) == ("target", mode, ("small",))
+    assert made.source == (None if mode == "scratch" else ("big",))
     assert model.candidates == train_fixtures.SMALL
     model.check_split(data)
 
@@ -112,7 +113,7 @@ def test_finetune_starts_at_the_source_and_moves_everything() -> None:
 
 def test_joint_training_names_its_source_though_it_has_no_model_of_it() -> None:
     model = adapt(train_fixtures.dataset(), ("small",), "joint", None, replace(QUICK, pretrain_epochs=1))
-    assert model.about["source"] == ["big"]
+    assert model.provenance.source == ("big",)
 
 
 def test_a_source_model_is_not_changed_by_adapting() -> None:
@@ -238,7 +239,7 @@ def test_new_users_gain_from_their_past_elsewhere() -> None:
     model = adapt(data, ("small",), "finetune", train_fixtures.source_of(data), CONFIG, fold=1)
     result = evaluate(data, ("small",), {**baseline_entries(None, data), "model": model_entry(model, data)}, 1)
     assert result.lift("model", "popularity").low > 0.05
-    assert model.about["fold"] == 1
+    assert model.provenance.fold == 1
 
 
 def test_no_test_question_is_one_line() -> None:
@@ -251,13 +252,13 @@ def test_no_test_question_is_one_line() -> None:
 def test_auto_takes_what_wins() -> None:
     model, table = adapt_auto(train_fixtures.dataset(), ("small",), train_fixtures.source(), CONFIG)
     assert [line.mode for line in table] == [*ORDER, MEAN]
-    assert [line.mode for line in table if line.chosen] == [model.about["mode"]]
+    assert [line.mode for line in table if line.chosen] == [model.provenance.mode]
     best = next(line for line in table if line.chosen)
     assert best.mode in ("frozen", "finetune", "joint")
     assert best.ndcg > 0.1 + max(line.ndcg for line in table if line.mode in ORDER[:3])
     assert table[-1].lift > 2 * table[-1].se
     assert {line.over for line in table if line.mode in TRANSFER} == {table[-1].over} < set(ORDER) - TRANSFER
-    assert model.about["auto"][0]["mode"] == "popularity"
+    assert model.provenance.auto[0].mode == "popularity"
 
 
 def test_auto_refuses_a_source_that_is_noise() -> None:
@@ -266,7 +267,7 @@ def test_auto_refuses_a_source_that_is_noise() -> None:
     model, table = adapt_auto(data, ("small",), pretrain(data, ("big",), config), config)
     chosen = next(line.mode for line in table if line.chosen)
     assert chosen in ORDER[:3]
-    assert model.about["source"] is None
+    assert model.provenance.source is None
     cards = measure_cards(model, data)
     assert cards["transfer"]["claim"] == "none"
     assert "target alone" in cards["transfer"]["why"]
@@ -276,7 +277,7 @@ def test_auto_refuses_a_source_that_is_noise() -> None:
 def test_auto_without_a_source_still_chooses() -> None:
     model, table = adapt_auto(train_fixtures.dataset(), ("small",), None, QUICK)
     assert [line.mode for line in table] == list(ORDER[:3])
-    assert model.about["source"] is None
+    assert model.provenance.source is None
 
 
 def test_auto_without_validation_rows_asks_for_a_mode() -> None:
@@ -290,7 +291,7 @@ def test_auto_without_validation_rows_asks_for_a_mode() -> None:
 def test_a_new_mode_is_one_entry_of_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(modes.MODES, "mine", modes.zero_shot)
     model = adapt(train_fixtures.dataset(), ("small",), "mine", train_fixtures.source(), QUICK)
-    assert model.about["mode"] == "mine"
+    assert model.provenance.mode == "mine"
 
 
 @pytest.mark.parametrize(
@@ -305,7 +306,7 @@ def test_a_part_left_out_has_no_weight(before: tuple[str, ...], without: str, pa
     )
     assert getattr(more.mix, part) > 0
     assert getattr(less.mix, part) == 0
-    assert less.about["train"]["without"] == (*before, without)
+    assert less.provenance.train.without == (*before, without)
 
 
 def test_without_content_or_without_ids() -> None:

@@ -151,7 +151,7 @@ def contenders(window: Window, texts: Sequence[str], seed: int) -> dict[str, Sco
     found = {"random": np.random.default_rng(seed).random((len(window.known.users), len(window.new)))}
     for text in texts:
         model = adapt(window.known, window.known.domains, "scratch", None, TrainConfig(seed=seed, text=text))
-        penalty = model.about["choices"]["penalty"]
+        penalty = model.provenance.choices.penalty
         nearest = neighbour_scores(window, *title_vectors(window, text), penalty)
         found |= {f"nearest titles ({text}), {score}": values for score, values in nearest.items()}
         found[f"item tower ({text})"] = tower_scores(model, window, text)

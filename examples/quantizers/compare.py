@@ -107,7 +107,7 @@ def main() -> None:
     parser.add_argument("domain")
     given = parser.parse_args()
     dataset, model = load_dataset(given.dataset), EdgeModel.load(given.model)
-    task = sample_rows(make_tasks(dataset, (given.domain,), model.about.get("fold")).final)
+    task = sample_rows(make_tasks(dataset, (given.domain,), model.provenance.fold).final)
     past = Past.of(task.history, model.rows(dataset), task.n_users, len(model.ids))
     question = questions(task, task.rows)
     parts = [question.pick(part) for part in model.part_scores(past, question.user)]

@@ -37,12 +37,10 @@ def _open(model: Path, dataset: Path, domain: str) -> tuple[Any, Any]:
     target = parse_domains(domain, data.domains)
     loaded = EdgeModel.load(model)
     loaded.check_split(data)
-    if other := other_data(model, loaded.about, data):
+    if other := other_data(model, loaded.provenance.dataset_sha256, data):
         raise ModelError(f"{other}: adapt one to this dataset")
-    if tuple(loaded.about["domains"]) != target:
-        raise ModelError(
-            f"{model} was adapted to {', '.join(loaded.about['domains'])}, not to {domain}: adapt one to {domain}"
-        )
+    if (own := loaded.provenance.domains) != target:
+        raise ModelError(f"{model} was adapted to {', '.join(own)}, not to {domain}: adapt one to {domain}")
     return loaded, data
 
 
@@ -159,7 +157,7 @@ def compress(
         raise
     result.model.save(out)
     points = [point.to_json() for point in result.points]
-    test = result.model.about["compression"]["test"]
+    test = result.model.provenance.compression["test"]
     if as_json:
         click.echo(json.dumps({"out": str(out), "budget": str(budget), "points": points, "test": test}))
         return

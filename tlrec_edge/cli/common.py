@@ -6,10 +6,10 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -61,11 +61,11 @@ def open_dataset(path: Path) -> Dataset:
     return load_dataset(path)
 
 
-def other_data(made: Path, about: Mapping[str, Any], dataset: Dataset) -> str:
-    """Say that a model or bundle, described by ``about``, was made from other data; nothing where it was not."""
+def other_data(made: Path, dataset_sha256: str | None, dataset: Dataset) -> str:
+    """Return a sentence if a model or bundle was made from other data, by its own account; else nothing."""
     from tlrec_edge.data.store import dataset_hash
 
-    if about.get("dataset_sha256") in (None, dataset_hash(dataset)):
+    if dataset_sha256 in (None, dataset_hash(dataset)):
         return ""
     return f"{made} was made from other data than this dataset's, under the same split"
 

@@ -96,13 +96,12 @@ def evaluate(
     data = open_dataset(dataset)
     target = parse_domains(domain, data.domains)
     contender = open_contender(model, data)
-    other = other_data(model, contender.about, data)
+    made = contender.provenance
+    other = other_data(model, made.dataset_sha256, data)
     data = with_candidates(data, candidates)
-    entries = baseline_entries(
-        contender.config if target_only and contender.mode != "scratch" else None, data, ease_penalty
-    )
+    entries = baseline_entries(made.train if target_only and made.mode != "scratch" else None, data, ease_penalty)
     tuned = {name: entry for name, entry in entries.items() if isinstance(entry, TunedEase)}
-    tasks = make_tasks(data, target, contender.fold if fold is None else fold)
+    tasks = make_tasks(data, target, made.fold if fold is None else fold)
     with progress("evaluate") as say:
         # The model comes first, so that one of another domain is refused before the baselines are fitted.
         ranked = contender.entry(tasks)
@@ -115,7 +114,7 @@ def evaluate(
         "notes": [
             *([other] if other else []),
             *report["notes"],
-            *leak_notes(data, tasks, contender.about),
+            *leak_notes(data, tasks, made),
             *(f"{name}: penalty {c.penalty:g} is the edge of its grid" for name, c in choices.items() if c.on_edge),
         ],
     }

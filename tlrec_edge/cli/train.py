@@ -140,7 +140,7 @@ def pretrain(
     with progress("pretrain") as say, resumable(checkpoint, data, config, command="pretrain", domains=source) as kept:
         model = run(data, source, config, say, kept)
         model.save(out)
-    domain_count = len(model.about["domains"])
+    domain_count = len(model.provenance.domains)
     of = f"{domain_count} domain{'s' * (domain_count != 1)}"
     click.echo(f"{out}: {len(model.ids):,} items of {of}, size {size}")
 
@@ -187,18 +187,18 @@ def adapt(
     config = _config(partial(replace, config_of(start)), epochs=epochs, size=size, **knobs)
     if start is not None and size not in (None, start.net.config.size):
         raise click.UsageError(f"--size {size} does not fit the source model, which is {start.net.config.size}")
-    facts = {"domains": target, "mode": mode, "fold": fold, "source": dict(start.about) if start else None}
+    facts = {"domains": target, "mode": mode, "fold": fold, "source": start.provenance.to_json() if start else None}
     with progress("adapt") as say, resumable(checkpoint, data, config, command="adapt", **facts) as kept:
         if mode == "auto":
             model, table = adapt_auto(data, target, start, config, fold, say, kept=kept)
         else:
             model, table = run(data, target, mode, start, config, fold, say, kept=kept), ()
         model.save(out)
-    if source and start and (other := other_data(source, start.about, data)):
+    if source and start and (other := other_data(source, start.provenance.dataset_sha256, data)):
         click.echo(f"note: {other}", err=True)
-    about = dict(model.about)
+    made = model.provenance
     if as_json:
-        click.echo(json.dumps({"out": str(out), **about}, ensure_ascii=False))
+        click.echo(json.dumps({"out": str(out), **made.to_json()}, ensure_ascii=False))
         return
     if table:
         rows = [
@@ -216,8 +216,8 @@ def adapt(
             "transfer is taken where its ways beat the target alone by 2 SE on average; "
             "of them the simplest that the best does not beat by 1 SE",
         )
-    choice = about.get("choice", about["mode"])
-    click.echo(f"{out}: {choice}, {model.candidates:,} candidates, {about['choices']['epochs']} epochs")
-    if about["source"] is None:
-        fell = f"; auto fell back on {choice}" if table and start is not None else ""
+    epochs = made.choices.epochs if made.choices else 0
+    click.echo(f"{out}: {made.way}, {model.candidates:,} candidates, {epochs} epochs")
+    if made.source is None:
+        fell = f"; auto fell back on {made.way}" if table and start is not None else ""
         click.echo(f"transfer: none (the model learns from the target alone{fell})")

@@ -210,13 +210,13 @@ def _compress(model: EdgeModel, dataset: Dataset, seed: int, say: Callable[[str]
 
 def _with_model(evaluation: Evaluation, dataset: Dataset, model: EdgeModel, name: str) -> Evaluation:
     """Add a model that was made after the others were ranked."""
-    tasks = make_tasks(dataset, evaluation.domains, model.about.get("fold"))
+    tasks = make_tasks(dataset, evaluation.domains, model.provenance.fold)
     return replace(evaluation, rankings={**evaluation.rankings, name: model_entry(model, dataset)(tasks)})
 
 
 def _cards(new_users: Evaluation, warm: Evaluation, source: EdgeModel, folds: int) -> dict[str, Any]:
     """Return the bundle's cards: the claim rests on the folds of the same recipe, the warm figures stand beside it."""
-    domains = list(source.about["domains"])
+    domains = list(source.provenance.domains)
     return {
         "quality": {
             f"new users, {folds} folds of this recipe, cut to {FOLD_CUT}": quality_card(new_users),

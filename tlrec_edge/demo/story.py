@@ -84,7 +84,7 @@ def tell(result: DemoResult, prepared: Prepared, source: EdgeModel, config: Demo
                 ],
             }
         ],
-        "training": [{"name": "pretrain", "losses": source.about["losses"], "values": []}],
+        "training": [{"name": "pretrain", "losses": list(source.provenance.losses), "values": []}],
         "commands": commands(config),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
         "seconds": dict(result.seconds),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -17,7 +17,9 @@ from tlrec_edge.train.config import TrainConfig
 from tlrec_edge.train.draft import Context, Draft, examples_of, fit_net
 from tlrec_edge.train.fit import Progress
 from tlrec_edge.train.mix import Blend, choose_mix, served_bias
+from tlrec_edge.train.model import numpy_copy
 from tlrec_edge.train.modes import MODES
+from tlrec_edge.train.provenance import ValidationChoices
 from tlrec_edge.train.ranking import ALL, Columns, Floats, ndcg, sample_rows
 from tlrec_edge.train.wide import (
     USER_POWER,
@@ -76,11 +78,11 @@ def check_source(source: EdgeModel | None, dataset: Dataset, domains: tuple[str,
     """Raise ModelError where the source may have learned what the target is validated or tested on."""
     if source is None:
         return
-    if source.about.get("split_sha256") != split_hash(dataset):
+    if source.provenance.split_sha256 != split_hash(dataset):
         raise ModelError(
             "the source model was trained under another split than this dataset's: pretrain it again on this dataset"
         )
-    seen = [name for name in domains if name in source.about["domains"]]
+    seen = [name for name in domains if name in source.provenance.domains]
     if seen:
         raise ModelError(
             f"the source model has already learned from {', '.join(seen)}: pretrain on the other domains, "
@@ -90,7 +92,7 @@ def check_source(source: EdgeModel | None, dataset: Dataset, domains: tuple[str,
 
 def config_of(source: EdgeModel | None) -> TrainConfig:
     """Return the knobs the source was trained with, or the defaults."""
-    return TrainConfig(**source.about["train"]) if source is not None else TrainConfig()
+    return source.provenance.train if source is not None else TrainConfig()
 
 
 def settle(candidate: Candidate, context: Context, tasks: Tasks, fold: int | None) -> EdgeModel:
@@ -99,27 +101,26 @@ def settle(candidate: Candidate, context: Context, tasks: Tasks, fold: int | Non
     model = candidate.model
     if len(tasks.final.train) > len(tasks.choose.train):
         model = _build(context, mode, choices)
-    return model.with_about(
-        kind="target", mode=mode, domains=list(context.task.domains), fold=fold, train=asdict(context.config),
+    return model.with_provenance(
+        kind="target", mode=mode, domains=context.task.domains, fold=fold, train=context.config,
         split_sha256=split_hash(context.dataset), dataset_sha256=dataset_hash(context.dataset),
         source=_source_domains(mode, context),
-        choices={
-            "epochs": choices.epochs, "penalty": choices.linear.penalty,
-            "own_penalty": choices.linear.own, "half_life": choices.blend.half_life,
-            "mix": asdict(choices.blend.mix),
-            "validation_ndcg@10": choices.blend.ndcg if np.isfinite(choices.blend.ndcg) else None,
-        },
+        choices=ValidationChoices(
+            epochs=choices.epochs, penalty=choices.linear.penalty,
+            own_penalty=choices.linear.own, half_life=choices.blend.half_life, mix=choices.blend.mix,
+            validation_ndcg=choices.blend.ndcg if np.isfinite(choices.blend.ndcg) else None,
+        ),
     )  # fmt: skip
 
 
-def _source_domains(mode: str, context: Context) -> list[str] | None:
+def _source_domains(mode: str, context: Context) -> tuple[str, ...] | None:
     """Name the domains beside the target that the model learned from; None where there are none."""
     if mode == "scratch":
         return None
     if mode == "joint":
         train, names = context.task.train, context.dataset.domains
-        return [names[i] for i in np.unique(train.domain[~context.task.in_target(train)])] or None
-    return None if context.source is None else list(context.source.about["domains"])
+        return tuple(names[i] for i in np.unique(train.domain[~context.task.in_target(train)])) or None
+    return None if context.source is None else context.source.provenance.domains
 
 
 def choose(context: Context, mode: str) -> Candidate:
@@ -188,7 +189,7 @@ def _with_linear(draft: Draft, context: Context, mode: str, linear: LinearChoice
     if not interest.rank:
         groups = groups[:, :0]
     wide, rest = fit_wide(LinearData.of(task, vocabulary.rows), linear.penalty, config.wide_weights, config.wide_rank)
-    bias = draft.net.bias.detach().numpy()
+    bias = numpy_copy(draft.net.bias)
     own = fit_own(task, vocabulary.rows, linear.own, config.wide_weights)
     return replace(draft.model, wide=wide, own=own, rest=rest, interest=interest, bias=bias, groups=groups)
 
@@ -200,7 +201,7 @@ def _deep_ndcg(draft: Draft, dataset: Dataset) -> Callable[[], float]:
     def value() -> float:
         draft.net.eval()
         # A copy without the vectors cached for an earlier epoch.
-        now = replace(draft.model, bias=draft.net.bias.detach().numpy())
+        now = replace(draft.model, bias=numpy_copy(draft.net.bias))
 
         def towers(users: Ints, columns: Columns = ALL) -> Floats:
             deep, *_, bias = now.part_scores(past, users, columns)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import zipfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,11 +22,12 @@ from tlrec_edge.errors import ModelError
 from tlrec_edge.features import FeatureEncoder, TowerInputs
 from tlrec_edge.folders import FolderKind, replace_folder
 from tlrec_edge.rowwise import Scales
-from tlrec_edge.train.config import PARTS
+from tlrec_edge.train.config import PARTS, Mix
 from tlrec_edge.train.examples import take_histories
 from tlrec_edge.train.factors import Factors
 from tlrec_edge.train.linear import group_counts, user_item
 from tlrec_edge.train.model import AGES, ModelConfig, TwoTower
+from tlrec_edge.train.provenance import Provenance
 from tlrec_edge.train.ranking import ALL, Columns, Scorer
 
 Floats = NDArray[np.float32]
@@ -36,19 +37,6 @@ MODEL = FolderKind("model", _MARKER, ("config", "items", "ids"), lambda head: (_
 _SPARSE = ("data", "indices", "indptr")
 MAX_HISTORY = 4096
 """The wide part and the interest counts read at most this many distinct items, the most recent."""
-
-
-@dataclass(frozen=True)
-class Mix:
-    """Weights of the parts of a score; ``EdgeModel.part_scores`` gives them in this order."""
-
-    deep: float = 1.0
-    wide: float = 0.0
-    own: float = 0.0
-    rest: float = 0.0
-    interest: float = 0.0
-    repeat: float = 0.0
-    bias: float = 1.0
 
 
 class RowTable(NamedTuple):
@@ -100,7 +88,7 @@ class EdgeModel:
     -1 for none. The two of low rank are served as one block of "taste": r1 columns of interest, then r2 of the rest.
     ``bias`` (C,) is what is served, the network's own or a popularity that fades; ``mix.repeat`` is added to what a
     user already had. ``tables``, once quantized, replace the network's item vectors; ``wide_codes``, once quantized,
-    are what ``wide`` is stored as, and ``own`` is empty then. ``about`` holds what cards and provenance are made of.
+    are what ``wide`` is stored as, and ``own`` is empty then.
     """
 
     ids: tuple[str, ...]
@@ -114,7 +102,7 @@ class EdgeModel:
     bias: Floats
     groups: Ints
     mix: Mix
-    about: Mapping[str, Any] = field(default_factory=dict)
+    provenance: Provenance
     tables: Tables | None = None
     wide_codes: WideCodes | None = None
 
@@ -229,15 +217,15 @@ class EdgeModel:
 
     def check_split(self, dataset: Dataset) -> None:
         """Raise ModelError where the dataset's split is not the one the model was trained under."""
-        if self.about.get("kind") != "target":
+        if self.provenance.kind != "target":
             raise ModelError("this is a source model: adapt it to a target first (`tlrec-edge adapt`)")
-        if self.about.get("split_sha256") != split_hash(dataset):
+        if self.provenance.split_sha256 != split_hash(dataset):
             raise ModelError(
                 "the model was trained under another split than this dataset's: adapt it again to this dataset"
             )
 
-    def with_about(self, **changes: Any) -> EdgeModel:
-        return replace(self, about={**self.about, **changes})
+    def with_provenance(self, **changes: Any) -> EdgeModel:
+        return replace(self, provenance=replace(self.provenance, **changes))
 
     def save(self, path: Path) -> None:
         """Write ``model.json`` and ``arrays.npz`` to a folder, atomically."""
@@ -266,7 +254,7 @@ class EdgeModel:
             "names": self.names,
             "mix": asdict(self.mix),
             "features": self.features.schema(),
-            "about": dict(self.about),
+            "about": self.provenance.to_json(),
         }
         with replace_folder(Path(path), MODEL) as folder:
             np.savez(folder / _ARRAYS, **arrays)  # type: ignore[arg-type]  # its stub takes no mapping of arrays
@@ -313,7 +301,7 @@ class EdgeModel:
             tables = Tables(*(_read_table(arrays, name) for name in Tables.__dataclass_fields__))
         return cls(
             tuple(meta["ids"]), tuple(meta["names"]), net, features, wide, own, rest, interest, arrays["bias"],
-            arrays["groups"], Mix(**meta["mix"]), dict(meta["about"]), tables, codes,
+            arrays["groups"], Mix(**meta["mix"]), Provenance.from_json(meta["about"]), tables, codes,
         )  # fmt: skip
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
@@ -18,7 +18,9 @@ from tlrec_edge.train.config import TrainConfig
 from tlrec_edge.train.draft import Context
 from tlrec_edge.train.fit import Progress
 from tlrec_edge.train.mix import choose_mix, cross_fitted
+from tlrec_edge.train.model import numpy_copy
 from tlrec_edge.train.modes import MODES
+from tlrec_edge.train.provenance import Contest
 
 ORDER = ("popularity", "linear", "scratch", "pooled", "zero-shot", "frozen", "finetune", "joint")
 """Candidates from simple to complex; the first three know the target alone, ``pooled`` is linear over all domains."""
@@ -28,18 +30,6 @@ MEAN = "transfer, on average"
 _LINEAR = ("wide", "own", "rest", "bias")
 USES = {"popularity": ("bias",), "linear": _LINEAR, "pooled": _LINEAR}
 """The parts of the simple candidates; the others have all."""
-
-
-@dataclass(frozen=True)
-class Contest:
-    """One line of the table that made the choice: NDCG@10 on validation, and the lift over the target-only choice."""
-
-    mode: str
-    ndcg: float
-    over: str
-    lift: float
-    se: float
-    chosen: bool
 
 
 def adapt_auto(
@@ -69,7 +59,7 @@ def adapt_auto(
         values[name], users = cross_fitted(candidate.model, dataset, task, candidate.mode, use)
     winner, table = _contest(values, users)
     model = settle(candidates[winner], replace(context, task=tasks.final, say=say), tasks, fold)
-    return model.with_about(auto=[asdict(line) for line in table], choice=winner), table
+    return model.with_provenance(auto=table, choice=winner), table
 
 
 def _candidates(context: Context) -> dict[str, Candidate]:
@@ -91,7 +81,7 @@ def _with_parts(candidate: Candidate, context: Context, use: tuple[str, ...]) ->
     """Return the candidate with some parts only, their weights chosen again."""
     task = _task(candidate, context)
     use = tuple(part for part in use if part in context.config.parts)
-    plain = replace(candidate.model, bias=candidate.model.net.bias.numpy())
+    plain = replace(candidate.model, bias=numpy_copy(candidate.model.net.bias))
     blend = choose_mix(plain, context.dataset, task, candidate.mode, use)
     choices = replace(candidate.choices, blend=blend)
     return Candidate(candidate.mode, blended(plain, task, blend), choices)

@@ -2,31 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from tlrec_edge.data.dataset import Dataset
 from tlrec_edge.data.task import make_tasks
 from tlrec_edge.metrics import measured
 from tlrec_edge.train.artifact import EdgeModel
-from tlrec_edge.train.config import TrainConfig
 from tlrec_edge.train.evaluate import Evaluation, baseline_entries, evaluate, model_entry
 
 
 def measure_cards(model: EdgeModel, dataset: Dataset, say: Callable[[str], None] | None = None) -> dict[str, Any]:
     """Evaluate the model beside its baselines and return its cards; without test rows they say so."""
-    domains, fold, mode = tuple(model.about["domains"]), model.about.get("fold"), str(model.about["mode"])
-    tasks = make_tasks(dataset, domains, fold)
+    made = model.provenance
+    tasks = make_tasks(dataset, made.domains, made.fold)
     if not len(tasks.final.rows):
         why = "the split leaves no test rows in the target"
         return {"quality": {"tests": 0, "why": why}, "transfer": {"claim": "none", "why": why}}
-    config = TrainConfig(**model.about["train"]) if mode != "scratch" else None
+    config = made.train if made.mode != "scratch" else None
     entries = {**baseline_entries(config, dataset), "model": model_entry(model, dataset)}
-    result = evaluate(dataset, domains, entries, say=say, tasks=tasks)
-    return {"quality": quality_card(result), "transfer": transfer_card(result, mode, model.about.get("source"))}
+    result = evaluate(dataset, made.domains, entries, say=say, tasks=tasks)
+    return {"quality": quality_card(result), "transfer": transfer_card(result, made.mode, made.source)}
 
 
-def transfer_card(evaluation: Evaluation, mode: str, source: list[str] | None, model: str = "model") -> dict[str, Any]:
+def transfer_card(
+    evaluation: Evaluation, mode: str | None, source: Sequence[str] | None, model: str = "model"
+) -> dict[str, Any]:
     """Return what a bundle may say about transfer: a claim only where the lift is shown at two standard errors."""
     if not source or mode == "scratch":
         return {"claim": "none", "why": "the model learned from the target alone"}

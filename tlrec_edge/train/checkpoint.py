@@ -40,6 +40,7 @@ class Course:
     report: dict[str, float] = field(default_factory=dict)
 
     def arrays(self) -> dict[str, np.ndarray[Any, Any]]:
+        """Return views of all tensors, to be written at once: copies would double the memory of a fit."""
         found: dict[str, Tensor] = {"torch": torch.get_rng_state()}
         found |= {f"module.{name}": value for name, value in self.modules.state_dict().items()}
         found |= {f"best.{name}": value for name, value in self.best_net.items()}

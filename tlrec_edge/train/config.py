@@ -1,4 +1,4 @@
-"""The knobs of pretraining and adaptation."""
+"""The hyperparameters of pretraining and adaptation, and the parts of a score."""
 
 from __future__ import annotations
 
@@ -17,6 +17,19 @@ PARTS = {
 """The parts of a score, and what ``without`` calls them; an item's bias always stays."""
 WITHOUT = ("deep", "wide", "counts", "repeat", "content", "ids")
 ALIGN = ("none", "adversarial", "coral")
+
+
+@dataclass(frozen=True)
+class Mix:
+    """Weights of the parts of a score; ``EdgeModel.part_scores`` gives them in the order of PARTS."""
+
+    deep: float = 1.0
+    wide: float = 0.0
+    own: float = 0.0
+    rest: float = 0.0
+    interest: float = 0.0
+    repeat: float = 0.0
+    bias: float = 1.0
 
 
 @dataclass(frozen=True)

@@ -16,53 +16,53 @@ from tlrec_edge.train.artifact import EdgeModel
 from tlrec_edge.train.config import TrainConfig
 from tlrec_edge.train.evaluate import Entry, model_entry
 from tlrec_edge.train.leaks import check_model
+from tlrec_edge.train.provenance import Provenance
 from tlrec_edge.train.ranking import Ranking, rank_whole
 from tlrec_edge.train.served import bundle_scorer
 
 
 @dataclass(frozen=True)
 class Contender:
-    """``entry`` ranks the test rows; ``config`` trains a comparable target-only model; ``fold`` is the one held out.
-
-    ``about`` is what the folder says of where it comes from.
-    """
+    """A folder under comparison: ``entry`` ranks the test rows."""
 
     entry: Entry
-    mode: str
-    config: TrainConfig
-    fold: int | None
-    source: tuple[str, ...]
-    about: Mapping[str, Any]
+    provenance: Provenance
 
 
 def open_contender(path: Path, dataset: Dataset) -> Contender:
     """Open a folder as a bundle (it has a manifest) or a model. Raises ModelError or BundleError."""
     if (path / "manifest.json").is_file():
         recommender = Recommender.open(path)
-        about = dict(recommender.manifest.get("provenance") or {})
-        about["source"] = about.get("source_domains")
-        if about.get("split_sha256") != split_hash(dataset):
+        made = _provenance_of(recommender.manifest)
+        if made.split_sha256 != split_hash(dataset):
             raise BundleError(
                 f"{path} was made under another split than this dataset's: export it again from a model of it"
             )
 
         def entry(tasks: Tasks) -> Ranking:
-            if tuple(about.get("domains") or ()) != tasks.final.domains:
+            if made.domains != tasks.final.domains:
                 raise BundleError(
-                    f"{path} was made for {', '.join(about.get('domains') or ('no domain',))}, "
+                    f"{path} was made for {', '.join(made.domains or ('no domain',))}, "
                     f"not for {', '.join(tasks.final.domains)}: give its own --domain"
                 )
-            check_model(dataset, tasks, about)
-            task = tasks.final.target_only() if about.get("mode") == "scratch" else tasks.final
+            check_model(dataset, tasks, made)
+            task = tasks.final.target_only() if made.mode == "scratch" else tasks.final
             return rank_whole(bundle_scorer(recommender, dataset, task), task)
 
-        return _contender(entry, about)
+        return Contender(entry, made)
     model = EdgeModel.load(path)
     model.check_split(dataset)
-    return _contender(model_entry(model, dataset), dict(model.about))
+    return Contender(model_entry(model, dataset), model.provenance)
 
 
-def _contender(entry: Entry, about: dict[str, Any]) -> Contender:
+def _provenance_of(manifest: Mapping[str, Any]) -> Provenance:
+    """Read what a comparison needs from a manifest; bundles of others may say nothing of where they come from."""
+    found = manifest.get("provenance") or {}
     known = {field.name for field in fields(TrainConfig)}
-    config = TrainConfig(**{k: v for k, v in (about.get("train") or {}).items() if k in known})
-    return Contender(entry, str(about.get("mode")), config, about.get("fold"), tuple(about.get("source") or ()), about)
+    source = found.get("source_domains")
+    return Provenance(
+        kind="target", domains=tuple(found.get("domains") or ()), mode=found.get("mode"), fold=found.get("fold"),
+        train=TrainConfig(**{k: v for k, v in (found.get("train") or {}).items() if k in known}),
+        source=None if source is None else tuple(source),
+        split_sha256=found.get("split_sha256"), dataset_sha256=found.get("dataset_sha256"),
+    )  # fmt: skip

@@ -99,5 +99,5 @@ def _fold(job: tuple[Recipe, int]) -> tuple[Evaluation, Mapping[str, int], Mappi
             models[name] = adapt(data, recipe.domains, mode, source, recipe.config, fold, tasks=tasks)
     entries = baseline_entries(None if "target-only" in models else recipe.config, data)
     entries |= {name: model_entry(model, data) for name, model in models.items()}
-    taken = {name: str(model.about.get("choice", model.about["mode"])) for name, model in models.items()}
+    taken = {name: str(model.provenance.way) for name, model in models.items()}
     return evaluate(data, recipe.domains, entries, tasks=tasks), tasks.final.dropped, taken

@@ -14,14 +14,15 @@ from tlrec_edge.data.task import Task
 from tlrec_edge.errors import ModelError
 from tlrec_edge.features import FeatureEncoder, TowerInputs
 from tlrec_edge.train.align import Alignment, alignment
-from tlrec_edge.train.artifact import EdgeModel, Mix
+from tlrec_edge.train.artifact import EdgeModel
 from tlrec_edge.train.checkpoint import Checkpoint
-from tlrec_edge.train.config import TrainConfig
+from tlrec_edge.train.config import Mix, TrainConfig
 from tlrec_edge.train.examples import Examples
 from tlrec_edge.train.factors import Factors
 from tlrec_edge.train.fit import FitConfig, FitResult, Progress, fit
 from tlrec_edge.train.linear import empty
-from tlrec_edge.train.model import AGES, ModelConfig, TwoTower
+from tlrec_edge.train.model import AGES, ModelConfig, TwoTower, numpy_copy
+from tlrec_edge.train.provenance import Provenance
 from tlrec_edge.train.vocabulary import (
     Vocabulary,
     build_vocabulary,
@@ -80,9 +81,10 @@ def _assemble(context: Context, vocabulary: Vocabulary, net: TwoTower, features:
         none,
         Factors.none(*none.shape),
         Factors.none(0, vocabulary.candidates),
-        net.bias.detach().numpy(),
+        numpy_copy(net.bias),
         groups,
         Mix(),
+        Provenance(),
     )
 
 
@@ -155,7 +157,7 @@ def carried(context: Context, bias: NDArray[np.float32] | None) -> Draft:
         if bias is not None:
             net.bias.copy_(torch.from_numpy(bias))
     model = _assemble(context, vocabulary, net, source.features)
-    model = model.with_about(**{key: source.about[key] for key in ("align",) if key in source.about})
+    model = model.with_provenance(align=source.provenance.align)
     align = _align(context, source, vocabulary, net)
     return Draft(vocabulary, net, model, task, None, align=align, kept=context.kept)
 
@@ -194,7 +196,7 @@ def examples_of(draft: Draft, config: TrainConfig) -> Examples:
 def fit_net(
     draft: Draft, examples: Examples, run: FitConfig, validate: Callable[[], float] | None, say: Progress | None
 ) -> tuple[Draft, FitResult]:
-    """Train a draft's network in place; return the draft with what its alignment reached in ``model.about``."""
+    """Train a draft's network in place; return the draft with what its alignment reached in the model's provenance."""
     net = draft.net
     if draft.frozen:
         for name, parameter in net.named_parameters():
@@ -204,5 +206,5 @@ def fit_net(
     result = fit(net, examples, run, validate, draft.task.mask_seen and not draft.whole, say, align, kept)
     net.requires_grad_(False)
     if result.report:
-        draft = replace(draft, model=draft.model.with_about(align=dict(result.report)))
+        draft = replace(draft, model=draft.model.with_provenance(align=dict(result.report)))
     return draft, result

@@ -186,9 +186,9 @@ def model_entry(model: EdgeModel, dataset: Dataset) -> Entry:
     """
 
     def rank(tasks: Tasks) -> Ranking:
-        task = tasks.final.target_only() if model.about.get("mode") == "scratch" else tasks.final
+        task = tasks.final.target_only() if model.provenance.mode == "scratch" else tasks.final
         scorer = model.scorer(dataset, task)
-        check_model(dataset, tasks, model.about)
+        check_model(dataset, tasks, model.provenance)
         return rank_whole(scorer, task)
 
     return rank

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
 from tlrec_edge.data.dataset import TEST, VALID, Dataset, Interactions
 from tlrec_edge.data.task import BY_USER, Task, Tasks
 from tlrec_edge.errors import LeakError
+from tlrec_edge.train.provenance import Provenance
 from tlrec_edge.train.slices import find_questions
 
 
@@ -37,24 +35,21 @@ def check_tasks(dataset: Dataset, tasks: Tasks) -> None:
         _refuse(dataset, log, after, f"rows in {where} from after their user's {asked} question")
 
 
-def check_model(dataset: Dataset, tasks: Tasks, about: Mapping[str, Any]) -> None:
-    """Raise LeakError where the source, or a model of another fold, learned from the asked users' rows in the target.
-
-    ``about`` is what a model or bundle says of where it comes from.
-    """
+def check_model(dataset: Dataset, tasks: Tasks, provenance: Provenance) -> None:
+    """Raise LeakError if the source, or a model of another fold, learned from the asked users' rows in the target."""
     log, split, final = dataset.interactions, dataset.split, tasks.final
     learned = np.isin(log.domain, final.target) & (split.role != TEST)
-    shared = [dataset.domains.index(n) for n in about.get("source") or () if n in dataset.domains]
+    shared = [dataset.domains.index(n) for n in provenance.source or () if n in dataset.domains]
     _refuse(dataset, log, learned & np.isin(log.domain, shared), "rows of the target in what the source learned from")
     if split.kind == "new-users":
-        fold = about.get("fold")
+        fold = provenance.fold
         mine = learned & np.isin(log.user, final.rows.user)
         mine &= np.ones(len(log), bool) if fold is None else split.fold[log.user] != fold
         kept = np.isin(log.position, final.history.position)
         _refuse(dataset, log, mine & ~kept, "rows of users asked as new in what the model learned from")
 
 
-def leak_notes(dataset: Dataset, tasks: Tasks, about: Mapping[str, Any]) -> list[str]:
+def leak_notes(dataset: Dataset, tasks: Tasks, provenance: Provenance) -> list[str]:
     """Say what the split does not promise and is not so: known test pairs from a file, a source that saw later rows."""
     final, log = tasks.final, dataset.interactions
     notes = []
@@ -62,8 +57,8 @@ def leak_notes(dataset: Dataset, tasks: Tasks, about: Mapping[str, Any]) -> list
         known = _asked_pairs(final.train, final)
         if known.any():
             notes.append(f"{_say(dataset, final.train, known, 'given test pairs in the training part')}: easy hits")
-    if dataset.split.kind in BY_USER and about.get("mode") != "joint":
-        source = [dataset.domains.index(n) for n in about.get("source") or () if n in dataset.domains]
+    if dataset.split.kind in BY_USER and provenance.mode != "joint":
+        source = [dataset.domains.index(n) for n in provenance.source or () if n in dataset.domains]
         seen = np.isin(log.domain, source) & (dataset.split.role != TEST)
         seen &= _after(log, _question_time(dataset, final, TEST))
         if seen.any():

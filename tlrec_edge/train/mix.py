@@ -11,8 +11,8 @@ import numpy as np
 from tlrec_edge.data.dataset import Bools, Dataset, Ints
 from tlrec_edge.data.task import Task
 from tlrec_edge.metrics import METRICS, Array, rank_of_positive
-from tlrec_edge.train.artifact import EdgeModel, Mix, Past
-from tlrec_edge.train.config import PARTS
+from tlrec_edge.train.artifact import EdgeModel, Past
+from tlrec_edge.train.config import PARTS, Mix
 from tlrec_edge.train.ranking import ALL, MANY, Floats, Questions, pick_scores, questions, sample_rows
 from tlrec_edge.train.wide import fading, log_popularity, repeatable, shown
 

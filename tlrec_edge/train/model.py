@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tlrec_edge.features import TowerInputs
@@ -265,3 +266,12 @@ class TwoTower(nn.Module):
         """Encode histories given as item vectors (batch, length, width)."""
         user: Tensor = self.encoder(vectors, self.log_weight(event, age, present))
         return user
+
+
+def numpy_copy(tensor: Tensor) -> NDArray[Any]:
+    """Copy a tensor into an array of its own.
+
+    The view that ``tensor.numpy()`` returns dangles as soon as torch sends the tensor to another process: pickling
+    moves the tensor into shared memory and frees what the view points at. What is kept must be a copy.
+    """
+    return tensor.detach().numpy().copy()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import numpy as np
 
@@ -70,10 +70,10 @@ def pretrain_task(context: Context, aside: Ints) -> EdgeModel:
     if config.align != "none":
         draft = _aligned(draft, context, aside, epochs)
     draft, result = fit_net(draft, examples, run, None, context.say)
-    return draft.model.with_about(
-        kind="source", domains=list(task.domains), split_sha256=split_hash(dataset),
+    return draft.model.with_provenance(
+        kind="source", domains=task.domains, split_sha256=split_hash(dataset),
         dataset_sha256=dataset_hash(dataset),
-        train=asdict(config), epochs=result.epochs, losses=list(result.losses),
+        train=config, epochs=result.epochs, losses=tuple(result.losses),
     )  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from tlrec_edge.layout import Storage, column_dtype
 from tlrec_edge.packing import BITS, RowFormat
 from tlrec_edge.train.artifact import EdgeModel, RowTable, Tables
+from tlrec_edge.train.model import numpy_copy
 
 Arrays = dict[str, NDArray[Any]]
 _KIND = {bits: kind for kind, bits in BITS.items()}
@@ -49,9 +50,9 @@ def stored_arrays(model: EdgeModel) -> Arrays:
         "groups": model.groups,
         # The weights of the taste block stand on the user's side: its two halves share a scale on the item's.
         "interest_in": np.pad(model.interest.inward * np.float32(mix.interest), ((0, 0), (0, model.rest.rank))),
-        "position_bias": net.position_bias.numpy(),
-        "event_bias": net.event_bias.numpy(),
-        "age_bias": net.age_bias.numpy(),
+        "position_bias": numpy_copy(net.position_bias),
+        "event_bias": numpy_copy(net.event_bias),
+        "age_bias": numpy_copy(net.age_bias),
     }
     if model.rest.rank and mix.rest:
         taste = RowFormat((kinds.taste_in, model.rest.rank))

@@ -75,7 +75,7 @@ def _auto(setting: Setting) -> Outcome:
     dataset, tasks, fold = setting.dataset, setting.tasks, setting.fold
     model, table = adapt_auto(dataset, tasks.final.domains, setting.source, setting.config, fold, tasks=tasks)
     chosen = next(line for line in table if line.chosen)
-    task = _seen_by(str(model.about["mode"]), tasks.final)
+    task = _seen_by(model.provenance.mode, tasks.final)
     return Outcome(chosen.ndcg, _ndcg(rank_rows(model.scorer(dataset, task), task)), chosen.mode)
 
 
@@ -95,7 +95,7 @@ def _mode(setting: Setting, mode: str) -> Outcome:
     return Outcome(validation, _ndcg(rank_rows(model.scorer(dataset, final), final)))
 
 
-def _seen_by(mode: str, task: Task) -> Task:
+def _seen_by(mode: str | None, task: Task) -> Task:
     return task.target_only() if mode == "scratch" else task
 
 
