@@ -283,7 +283,7 @@ class Catalogue:
     def cosine(self, row: int) -> Floats:
         """Return the cosine of every candidate with an item, by history-side vectors: the one space all items share.
 
-        A cosine needs no scales, and sums of products of whole numbers are exact, so its bits don't depend on BLAS.
+        It needs no scales. Sums over stored integers are exact up to 1,040 columns, so the bits don't depend on BLAS.
         """
         query = self._history.values(self.history_rows.take(np.array([row])))[0]
         length = np.sqrt(query.dot(query))
