@@ -22,6 +22,20 @@ class VirtualClock:
         self.time = max(self.time, moment)
 
 
+class TickingClock:
+    """A clock on which 0.1 ms pass each time it is read: what a run measures depends neither on speed nor on load."""
+
+    def __init__(self) -> None:
+        self.time = 0
+
+    def now(self) -> int:
+        self.time += MS // 10
+        return self.time
+
+    def wait_until(self, moment: int, alone: bool = True) -> None:
+        self.time = max(self.time, moment)
+
+
 class Stalling:
     """Takes ``work`` nanoseconds a request, and stands still for ``stall`` at the start of every ``period``."""
 

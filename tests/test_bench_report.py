@@ -17,14 +17,18 @@ from tlrec_edge.bench import BenchConfig, run_bench
 from tlrec_edge.cli import main
 from tlrec_edge.report import render_bench
 
+from .bench_worlds import TickingClock
+
 GOLDEN = Path(__file__).parent / "data" / "golden_bundle"
-QUICK = BenchConfig(candidates=(1, 8), k=5, seconds=0.02, min_queries=20, warmup=0.0, pool=16, starts=1, confidence=0.5)
+QUICK = BenchConfig(
+    candidates=(1, 8), k=5, seconds=0.02, min_queries=100, warmup=0.0, pool=16, starts=1, confidence=0.5
+)
 SCHEMA = json.loads(files("tlrec_edge.bench").joinpath("result.schema.json").read_text("utf-8"))
 
 
 @pytest.fixture(scope="module")
 def result() -> dict[str, Any]:
-    found = run_bench(GOLDEN, QUICK, p99_us=1e6, price=0.05, wanted=1e6).to_json()
+    found = run_bench(GOLDEN, QUICK, p99_us=1e6, price=0.05, wanted=1e6, clock=TickingClock()).to_json()
     point = {"step": "half", "ratio": 0.99, "us": {"p50": 90.0}, "bytes": 5000, "kept": True}
     return json.loads(json.dumps(found)) | {"compression": [point, point | {"kept": False, "front": True}]}
 

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, ClassVar
@@ -29,7 +30,7 @@ from tlrec_edge.bench.system import BundleSource, Request
 from tlrec_edge.bundle import Bundle
 from tlrec_edge.cli import main
 
-from .bench_worlds import Keeper
+from .bench_worlds import Keeper, TickingClock
 
 GOLDEN = Path(__file__).parent / "data" / "golden_bundle"
 QUICK = BenchConfig(candidates=(2,), k=3, seconds=0.02, min_queries=20, warmup=0.0, pool=8, load=5, starts=1)
@@ -212,21 +213,32 @@ def test_a_replay_of_empty_histories_is_measured(tmp_path: Path) -> None:
     "words",
     [("--threads", "3"), ("--processes", "2"), ("--driver", "loadgen"), ("--driver", "loadgen", "--threads", "2")],
 )
-def test_ctrl_c_ends_a_run_at_once_and_in_one_line(words: tuple[str, ...]) -> None:
-    command = [sys.executable, "-c", "from tlrec_edge.cli import main; main()", "bench", str(GOLDEN)]
-    asked = ["--scenario", "server", "--qps", "20", "--load", "5", "--seconds", "8", "--min-queries", "1", *words]
+def test_ctrl_c_ends_a_run_at_once_and_in_one_line(here: Path, words: tuple[str, ...]) -> None:
+    code = "import os, pathlib\n\ndef each(request):\n    pathlib.Path(f'asked.{os.getpid()}').touch()\n    return 1\n"
+    (here / "readers_marking.py").write_text(code, "utf-8")
+    command = [
+        sys.executable,
+        "-c",
+        "from tlrec_edge.cli import main; main()",
+        "bench",
+        "--sut",
+        "readers_marking:each",
+    ]
+    asked = ["--scenario", "server", "--qps", "20", "--load", "5", "--seconds", "100", "--min-queries", "1", *words]
     started = subprocess.Popen([*command, *asked], stderr=subprocess.PIPE, encoding="utf-8", start_new_session=True)
-    assert started.stderr is not None
-    while "server" not in started.stderr.readline():
-        pass
-    time.sleep(3.0)
+    processes = 2 if "--processes" in words else 1
+    while started.poll() is None and len(list(here.glob("asked.*"))) < processes:
+        time.sleep(0.01)
     os.killpg(started.pid, signal.SIGINT)
-    _, said = started.communicate(timeout=30)
+    _, said = started.communicate(timeout=90)
     assert started.returncode == 1
-    assert said.split() == ["Aborted!"]
+    first, *rest = said.split("\n", 1)
+    assert first.startswith("server: ")
+    assert "".join(rest).split() == ["Aborted!"]
 
 
-def test_the_highest_rate_is_told() -> None:
+def test_the_highest_rate_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tlrec_edge.cli.bench.run_bench", partial(run_bench, clock=TickingClock()))
     done = run(str(GOLDEN), "--find-qps", "--p99", "1s", "--seconds", "0.05", "--min-queries", "500", "--load", "top-k")
     assert done.exit_code == 0, done.output
     assert "requests a second" in done.stdout

@@ -27,6 +27,7 @@ from .test_bundle import replace_array
 from .test_cli_pipeline import ok, refused
 
 export = pytest.importorskip("tlrec_edge.export")
+quantize_tables = pytest.importorskip("tlrec_edge.quantize").quantize_tables
 
 
 class Letters:
@@ -146,13 +147,16 @@ def test_without_vectors_items_with_text_are_refused_and_those_without_added(bun
 
 
 @pytest.mark.parametrize("exact", [True, False])
-def test_a_new_item_scores_as_those_with_the_nearest_texts(bundle: Path, model: EdgeModel, exact: bool) -> None:
+def test_a_new_item_scores_as_those_with_the_nearest_texts(model: EdgeModel, tmp_path: Path, exact: bool) -> None:
+    bundle = tmp_path / "b"
+    export.export_bundle(quantize_tables(model) if exact else model, train_fixtures.dataset(), bundle)
     texts = model.net.text[: model.candidates].numpy().astype(np.float16).astype(np.float32)
     vector = model.features.project(Letters().encode(["wool no 90 for home wool"]))[0]
     cosine = texts @ vector / np.linalg.norm(texts, axis=1)
     near = np.argsort(-cosine, kind="stable")[:20]
     weight = np.exp(5 * cosine[near]) / np.exp(5 * cosine[near]).sum()
     with Recommender.open(bundle, exact=exact) as rec:
+        assert rec.exact == exact
         rec.add_items(LIKE, Letters().encode(rec.item_texts(LIKE)))
         rec.add_items({"bare": {"price": 3.0}})
         state = rec.user_state(["b1", "b5", "s2"])

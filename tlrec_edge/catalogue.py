@@ -34,6 +34,7 @@ Ints = NDArray[np.int32]
 Places = NDArray[np.intp]
 Floats = NDArray[np.float32]
 _SCAN_ROWS = 4096
+_TINY = np.finfo(np.float32).tiny
 NEIGHBOURS = 20
 """A new item scores as this many candidates with the nearest texts."""
 
@@ -280,9 +281,12 @@ class Catalogue:
         return _finite(out)
 
     def cosine(self, row: int) -> Floats:
-        """Return the cosine of every candidate with an item, by history-side vectors: the one space all items share."""
+        """Return the cosine of every candidate with an item, by history-side vectors: the one space all items share.
+
+        It needs no scales. Sums over stored integers are exact up to 1,040 columns, so the bits don't depend on BLAS.
+        """
         query = self._history.values(self.history_rows.take(np.array([row])))[0]
-        query /= max(float(np.linalg.norm(query)), 1e-12)
+        length = np.sqrt(query.dot(query))
         out = np.empty(len(self), np.float32)
         c, n = self.shape.candidates, self.shape.items
         for start, rows in self.history_rows.blocks(_SCAN_ROWS):
@@ -290,8 +294,8 @@ class Catalogue:
                 continue
             block = self._history.values(rows[: c - start] if start < c else rows)
             at = start if start < c else start - (n - c)
-            norms = np.sqrt(np.einsum("ij,ij->i", block, block))
-            out[at : at + len(block)] = block @ query / np.maximum(norms, 1e-12)
+            lengths = length * np.sqrt(np.einsum("ij,ij->i", block, block))
+            out[at : at + len(block)] = block @ query / np.maximum(lengths, _TINY)
         return _finite(out)
 
     def _lifts(self, state: UserState, positions: NDArray[np.integer[Any]] | Runs) -> Floats:

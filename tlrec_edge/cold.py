@@ -66,7 +66,7 @@ class ColdItems:
         columns = self._columns(items)
         homes = [str(values.get("domain", "")) for values in items.values()]
         inputs = self._encode(columns, len(items), text_vectors, homes)
-        history, candidate = self._run(inputs)
+        history, candidate = self._run(inputs, 1)  # one by one: an item's bits don't depend on what is added with it
         near, share = self._nearest(inputs.text)
         n, first = len(items), self._shape.items + len(added.rows)
         rows, scale = self._shape.history_format.quantize(history)
@@ -135,10 +135,10 @@ class ColdItems:
                 raise DataError(f"text_vectors has shape {text_vectors.shape}; {want}")
         return self.encoder.encode(columns, n, text_vectors, homes)
 
-    def _run(self, inputs: TowerInputs) -> tuple[Floats, Floats]:
+    def _run(self, inputs: TowerInputs, size: int = _BATCH) -> tuple[Floats, Floats]:
         parts = []
-        for start in range(0, len(inputs.text), _BATCH):
-            batch = {name: part[start : start + _BATCH] for name, part in inputs._asdict().items()}
+        for start in range(0, len(inputs.text), size):
+            batch = {name: part[start : start + size] for name, part in inputs._asdict().items()}
             shape = len(batch["text"]), self._shape.d
             parts.append(self.tower.run({name: batch[name] for name in self.tower.inputs}, shape))
         history, candidate = (np.concatenate(part) for part in zip(*parts, strict=True))

@@ -196,7 +196,10 @@ class FeatureEncoder:
     def project(self, vectors: Floats) -> Floats:
         """Project the encoder's vectors (n, width) to the text input of the tower, (n, t); without one, keep them."""
         vectors = np.asarray(vectors, np.float32)
-        return vectors if self.text is None else _unit(_unit(vectors) @ self.text_table)
+        if self.text is None:
+            return vectors
+        # One product for each row: BLAS chooses by the shape in which order it sums, and so the last bits.
+        return _unit(np.matmul(_unit(vectors)[:, None], self.text_table)[:, 0])  # (n, t)
 
     @property
     def vector_width(self) -> int:

@@ -79,7 +79,8 @@ class Recommender:
         ``verify``: "none", "size" or "full" (every hash, every value, every graph). ``threads`` of the graphs: no more
         than the cores, or the container's CPU quota, are used. ``unknown``: how a candidate or
         user id that is not in the bundle is scored: "popularity", "nan", or "error" for UnknownIdError. ``exact=False``
-        keeps user vectors unrounded: equal to the trained model within 1e-4, but without bit-equal scores. ``cache``:
+        keeps user vectors unrounded: equal to the trained model within 1e-4, but without bit-equal scores, which float32
+        tables never have (see ``Recommender.exact``). ``cache``:
         how many user states are kept, the most recently used ones. ``speed``: have faiss, the extra [speed], search
         more than 200,000 candidates: the same answers faster, for memory of this process's own (``memory()["lists"]``).
         Raises BundleError; MissingExtraError where that is asked of such a bundle and faiss is not installed.
@@ -113,7 +114,7 @@ class Recommender:
 
     @property
     def exact(self) -> bool:
-        """Whether a pair's score has the same bits in every call (int8 tables and ``exact=True``)."""
+        """Whether a pair's score has the same bits in every call: ``exact=True``, and no float32 item vectors."""
         self._open()
         return self._builder.exact
 
@@ -219,7 +220,10 @@ class Recommender:
 
     @translated
     def similar(self, item: ItemId, k: int = 10) -> Recommendations:
-        """Return the candidates whose vectors are nearest by cosine. Raises UnknownIdError."""
+        """Return the candidates whose vectors are nearest by cosine. Raises UnknownIdError.
+
+        Unless the history-side vectors are float32, a cosine has the same bits in every call and both ways.
+        """
         k = check_k(k)
         catalogue = self._open()
         row = catalogue.rows([item])

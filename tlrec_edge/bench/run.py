@@ -11,6 +11,7 @@ from typing import Any
 
 from tlrec_edge.bench import loadgen
 from tlrec_edge.bench.bill import Bill
+from tlrec_edge.bench.clock import WALL, Clock
 from tlrec_edge.bench.compare import Ratio, compare
 from tlrec_edge.bench.config import BenchConfig
 from tlrec_edge.bench.drivers import Limits
@@ -52,14 +53,15 @@ def run_bench(
     p99_us: float | None = None,
     price: float | None = None,
     wanted: float | None = None,
+    clock: Clock = WALL,
 ) -> BenchResult:
     """Measure a bundle: latency by scenario, start-up, memory, bytes. ``say`` hears what is being done.
 
     ``source``: measure this system instead, with requests of the bundle's ids, or of ``items`` invented ones where
     ``path`` is None. ``replay``: a file of requests. ``p99_us``: search the highest rate that keeps this p99.
-    ``price``: of this machine an hour; ``wanted``: requests a second to be served, for the number of machines. Requests
-    of more candidates than there are, are left out and named in ``notes``. Raises DataError if none is left, and
-    BundleError.
+    ``price``: of this machine an hour; ``wanted``: requests a second to be served, for the number of machines.
+    ``clock``: times the requests that this process answers. Requests of more candidates than there are, are left out
+    and named in ``notes``. Raises DataError if none is left, and BundleError.
     """
     if config.driver == "loadgen":
         loadgen.require()
@@ -79,7 +81,7 @@ def run_bench(
     with source.open() as system:
         config, told = _cache(config, system, requests)
         notes += told
-        lab = Lab(source, system, requests, config)
+        lab = Lab(source, system, requests, config, clock)
         for name in scenarios:
             say(f"{name}: each shape for {config.seconds:g} s")
             rows.extend(SCENARIOS[name](lab))
