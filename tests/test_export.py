@@ -19,6 +19,7 @@ from tlrec_edge.quantize import TableBits, quantize_tables, quantize_wide
 from tlrec_edge.quantize.compress import served_bytes
 
 from tlrec_edge import History, Recommender
+from tlrec_edge.bundle import Bundle
 from tlrec_edge.data.task import make_tasks
 from tlrec_edge.errors import BundleError, ExportError, TlrecError
 from tlrec_edge.train import EdgeModel, adapt, evaluate
