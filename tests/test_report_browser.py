@@ -66,7 +66,7 @@ def on_a_phone(page: str, folder: Path, dark: bool = False) -> tuple[dict[str, A
 def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("pages")
     quick = ["--seconds", "0.1", "--min-queries", "20"]
-    card = {"step": "width 1/2, feed-forward 1/2, int6", "ratio": 0.99, "us": {"p50": 90.0}, "bytes": 5000}
+    card = {"step": "width 1/2, feed-forward 1/2, int4", "ratio": 0.99, "us": {"p50": 90.0}, "bytes": 5000}
     bundle = folder / "bundle"
     shutil.copytree(GOLDEN, bundle)
     manifest = json.loads((bundle / "manifest.json").read_text("utf-8"))

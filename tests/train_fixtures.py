@@ -15,7 +15,9 @@ from tlrec_edge.data.schema import Schema
 from tlrec_edge.data.split import make_split
 from tlrec_edge.data.task import Task
 from tlrec_edge.features import TowerInputs
+from tlrec_edge.rowwise import quantize_rows
 from tlrec_edge.train import EdgeModel, TrainConfig, adapt, pretrain
+from tlrec_edge.train.artifact import RowTable, Tables
 
 TASTES = ("tea", "wool", "iron", "glass")
 USERS, BIG, SMALL, NEVER_SOLD = 240, 60, 44, 4
@@ -112,6 +114,17 @@ def _source(size: str) -> EdgeModel:
 def _model(mode: str, size: str) -> EdgeModel:
     start = None if mode == "scratch" else source(size)
     return adapt(dataset(), ("small",), mode, start, replace(CONFIG, size=size))
+
+
+def six_bits(model: EdgeModel, *names: str) -> EdgeModel:
+    """Return a quantized model with the named tables, all if none is named, in 6 bits, as models of 0.1 may have."""
+    whole = replace(model, tables=None)
+    vectors = {
+        "history": whole.history_vectors, "candidate": whole.candidate_vectors,
+        "taste_in": whole.taste_in, "taste": whole.taste_vectors,
+    }  # fmt: skip
+    six = {name: RowTable(*quantize_rows(vectors[name], 6), 6) for name in names or vectors}
+    return replace(model, tables=Tables(**{**vars(model.tables), **six}))
 
 
 def inputs_of(model: EdgeModel) -> TowerInputs:

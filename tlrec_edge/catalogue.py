@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 
 from tlrec_edge.bundle import Bundle
 from tlrec_edge.errors import DataError, UnknownIdError
-from tlrec_edge.faiss_lists import FaissLists
 from tlrec_edge.heads import Heads
 from tlrec_edge.history import UserState
 from tlrec_edge.ids import IdIndex, ItemId, Rows, StringTable, as_text
@@ -102,9 +101,14 @@ class Catalogue:
     """Item arrays of one bundle with one set of added items; safe to read from many threads."""
 
     def __init__(
-        self, bundle: Bundle, index: IdIndex, threads: int = 1, added: Added | None = None, heads: Heads | None = None,
-        lists: Lists | None = None, speed: bool = False,
-    ) -> None:  # fmt: skip
+        self,
+        bundle: Bundle,
+        index: IdIndex,
+        threads: int = 1,
+        added: Added | None = None,
+        heads: Heads | None = None,
+        lists: Lists | None = None,
+    ) -> None:
         shape, array = bundle.shape, bundle.array
         self._bundle, self._index, self.shape = bundle, index, shape
         self.added = nothing_added(bundle) if added is None else added
@@ -119,9 +123,7 @@ class Catalogue:
         self._names = bundle.strings("item_names") if bundle.has("item_names.bytes.npy") else self._ids
         self._added_ids = tuple(extra.rows)
         self.heads = heads or (Heads(bundle, threads) if bundle.has("head_columns.npy") else None)
-        if lists is None and bundle.has("list_starts.npy"):
-            lists = FaissLists(bundle) if speed else Lists(bundle)
-        self.lists = lists
+        self._lists = lists or (Lists(bundle) if bundle.has("list_starts.npy") else None)
         self._scratch = threading.local()
 
     def __len__(self) -> int:
@@ -132,7 +134,7 @@ class Catalogue:
         return self._index.hot_bytes
 
     def with_added(self, added: Added) -> Catalogue:
-        return Catalogue(self._bundle, self._index, added=added, heads=self.heads, lists=self.lists)
+        return Catalogue(self._bundle, self._index, added=added, heads=self.heads, lists=self._lists)
 
     def rows(self, ids: Sequence[ItemId] | NDArray[Any] | Rows) -> Places:
         """Return the row of each item id, -1 where it is unknown. Raises DataError for rows that do not exist."""
@@ -240,8 +242,8 @@ class Catalogue:
     def best(self, state: UserState, k: int, excluded: Places, exact: bool = True) -> tuple[NDArray[np.intp], Floats]:
         """Return the positions of the k best candidates, best first, and their scores; all where not ``exact``."""
         c = self.shape.candidates
-        likely = self.lists is not None and not exact and k <= LONGEST
-        for search in (self.lists if likely else None, self.heads):
+        likely = self._lists is not None and not exact and k <= LONGEST
+        for search in (self._lists if likely else None, self.heads):
             if search is None or 8 * k >= c:
                 continue
             found = search.best(state, k, excluded[excluded < c], lambda at: self._own(state, at))

@@ -45,11 +45,6 @@ class Lists:
         # For 0..LONGEST candidates: in between, what lies between the two.
         self._probes: list[int] = np.ceil(np.interp(range(LONGEST + 1), list(RECALL), probes)).astype(int).tolist()
 
-    @property
-    def nbytes(self) -> int:
-        """The bytes of what is not the bundle's own."""
-        return 0
-
     def best(self, state: UserState, k: int, excluded: Places, score: Score) -> tuple[Places, Floats] | None:
         """Return the k best candidates, and their scores, of the likeliest lists and of what is lifted.
 

@@ -22,6 +22,8 @@ Bytes = NDArray[np.uint8]
 BITS = {"int8": 8, "int6": 6, "int4": 4}
 KINDS = ("float32", *BITS)
 """What the rows of a table may be stored as."""
+WRITTEN = ("float32", "int8", "int4")
+"""What new tables are stored as; int6 is only read, from models and bundles of 0.1."""
 _ZERO = {4: 8, 6: 32, 8: 0}
 _LOW = {4: 15, 6: 63}
 _PARTS = {4: 2, 6: 4}

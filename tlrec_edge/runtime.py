@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import threading
+import warnings
 from collections.abc import Hashable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -43,7 +44,7 @@ class Recommendations(NamedTuple):
 class Recommender:
     """Scores and ranks a bundle's candidates; safe from many threads and after a fork. Use ``Recommender.open``."""
 
-    def __init__(self, bundle: Bundle, threads: int, unknown: str, exact: bool, cache: int, speed: bool) -> None:
+    def __init__(self, bundle: Bundle, threads: int, unknown: str, exact: bool, cache: int) -> None:
         if unknown not in UNKNOWN_POLICIES:
             raise ValueError(f"unknown = {unknown!r}, expected one of {', '.join(UNKNOWN_POLICIES)}")
         if not (is_whole(threads) and threads >= 1 and is_whole(cache) and cache >= 0):
@@ -54,7 +55,7 @@ class Recommender:
         self._bundle, self._unknown, self._threads = bundle, unknown, threads
         self._widths = bundle.shape.d, bundle.shape.r
         self._builder = StateBuilder(bundle, threads, exact)
-        self._catalogue = Catalogue(bundle, bundle.index("item_ids"), threads, speed=speed)
+        self._catalogue = Catalogue(bundle, bundle.index("item_ids"), threads)
         self._users: IdIndex | None = bundle.index("users") if bundle.has("user_rows.npy") else None
         self._cold: ColdItems | None = None
         self._cache = StateCache(cache, bundle.shape.max_history)
@@ -72,7 +73,7 @@ class Recommender:
         unknown: str = "popularity",
         exact: bool = True,
         cache: int = 1024,
-        speed: bool = False,
+        speed: bool | None = None,
     ) -> Self:
         """Open a bundle folder.
 
@@ -80,12 +81,16 @@ class Recommender:
         than the cores, or the container's CPU quota, are used. ``unknown``: how a candidate or
         user id that is not in the bundle is scored: "popularity", "nan", or "error" for UnknownIdError. ``exact=False``
         keeps user vectors unrounded: equal to the trained model within 1e-4, but without bit-equal scores, which float32
-        tables never have (see ``Recommender.exact``). ``cache``:
-        how many user states are kept, the most recently used ones. ``speed``: have faiss, the extra [speed], search
-        more than 200,000 candidates: the same answers faster, for memory of this process's own (``memory()["lists"]``).
-        Raises BundleError; MissingExtraError where that is asked of such a bundle and faiss is not installed.
+        tables never have (see ``Recommender.exact``). ``cache``: how many user states are kept, the most recently used
+        ones. ``speed`` is deprecated and has no effect. Raises BundleError.
         """
-        rec = cls(Bundle.open(path, verify), threads, unknown, exact, cache, speed)
+        if speed is not None:
+            warnings.warn(
+                f"speed={speed} has no effect: the faiss index was removed in 0.2; drop the argument",
+                DeprecationWarning,
+                stacklevel=2,
+            )
+        rec = cls(Bundle.open(path, verify), threads, unknown, exact, cache)
         if verify == "full":
             rec._check_graphs()
         return rec
@@ -275,9 +280,8 @@ class Recommender:
     def memory(self) -> dict[str, int]:
         """Return bytes: ``mapped`` are the bundle's tables, which all processes on the machine share and the system may
         drop; the others are this recommender's own: ``states`` cached, ``ids`` looked up of late, ``items`` added, and
-        ``heads`` packed with a thread's products, once a catalogue was searched as a whole; and ``lists`` copied for
-        faiss with ``speed``. The process's ``private_bytes`` and ``shared_bytes`` stand beside them where the system
-        tells.
+        ``heads`` packed with a thread's products, once a catalogue was searched as a whole. ``lists`` is always 0, as
+        they are mapped. The process's ``private_bytes`` and ``shared_bytes`` are added if the system reports them.
         """
         catalogue = self._open()
         return {
@@ -286,7 +290,7 @@ class Recommender:
             "ids": catalogue.hot_bytes,
             "items": catalogue.added.nbytes,
             "heads": 0 if catalogue.heads is None else catalogue.heads.scan.nbytes,
-            "lists": 0 if catalogue.lists is None else catalogue.lists.nbytes,
+            "lists": 0,  # for readers of 0.1, where faiss copied them
         } | process_memory()
 
     def _open(self) -> Catalogue:

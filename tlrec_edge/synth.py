@@ -22,7 +22,7 @@ from tlrec_edge.graph import Graph
 from tlrec_edge.head_fit import fit_heads
 from tlrec_edge.layout import ENCODER, PLAIN, SCAN, WIDE_KINDS, ModelShape, Storage, column_dtype
 from tlrec_edge.list_fit import MANY, fit_lists
-from tlrec_edge.packing import KINDS
+from tlrec_edge.packing import WRITTEN
 from tlrec_edge.rowwise import exact_limit, quantize_sparse
 from tlrec_edge.scan import scan_graph
 from tlrec_edge.vectors import Vectors, stored_vectors
@@ -40,7 +40,7 @@ _LOOKS = ("red", "oak", "striped", "small", "vintage", "glass", "folding", "soft
 class SynthConfig:
     """Sizes of a bundle; ``wide`` is the most item-item weights a row, ``history_only`` items are no candidates.
 
-    ``tables``: what rows are stored as, of ``packing.KINDS``; ``weights``: the item-item weights, of ``WIDE_KINDS``.
+    ``tables``: what rows are stored as, of ``packing.WRITTEN``; ``weights``: the item-item weights, of ``WIDE_KINDS``.
     ``popularity``: how far the log popularity moves scores; 0 makes every item's bias 0. Beyond ``lists_beyond`` items
     they stand list by list, not by number.
     """
@@ -67,7 +67,7 @@ class SynthConfig:
                 raise ValueError(f"{name} = {getattr(self, name)}; expected at least 0")
         if not 0 <= self.popularity <= 100:
             raise ValueError(f"popularity = {self.popularity}; expected a factor in 0..100")
-        for name, known in (("tables", KINDS), ("weights", WIDE_KINDS)):
+        for name, known in (("tables", WRITTEN), ("weights", WIDE_KINDS)):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} = {getattr(self, name)!r}; expected one of {', '.join(known)}")
 

@@ -63,7 +63,6 @@ ROWS: Mapping[str, Row] = {
         "fast",
         (
             Target("replay", 1 / 8, _REPLAY, _OURS, "request_ids"),
-            Target("replay, with [speed]", 1 / 12, _REPLAY, _OURS, "request_ids"),
             Target("floor", 3.0, (("tlrec-edge", "floor"),), _OURS, "request_ids"),
         ),
         "rechub", "implicit",
@@ -83,10 +82,9 @@ ROWS: Mapping[str, Row] = {
             Entry("openvino", ("top",), "scan"),
             *(Entry(name, ("top",), checked=("top100",)) for name in ("faiss-ivf", "faiss-ivf-rerank", "hnswlib")),
         ),
-        tuple(
-            Target(f"best of faiss Flat, implicit, replay{extra}", most,
-                   (("faiss-flat", "top"), ("implicit", "top"), ("replay", "top")), _TOP)
-            for extra, most in (("", 0.40), (", with [speed]", 0.30))
+        (
+            Target("best of faiss Flat, implicit, replay", 0.40,
+                   (("faiss-flat", "top"), ("implicit", "top"), ("replay", "top")), _TOP),
         ),
     ),
     "top-1m": Row(
@@ -94,12 +92,11 @@ ROWS: Mapping[str, Row] = {
         (
             *(
                 Entry(name, ("top",), checked=("top100",))
-                for name in ("tlrec-edge", "tlrec-edge-speed", "faiss-ivf", "faiss-ivf-rerank", "hnswlib", "faiss-sq8")
+                for name in ("tlrec-edge", "faiss-ivf", "faiss-ivf-rerank", "hnswlib", "faiss-sq8")
             ),
         ),
         (
             Target("faiss IVF-SQ8", 2.0, (("faiss-ivf", "top"),), _TOP),
-            Target("faiss IVF-SQ8, with [speed]", 1.1, (("faiss-ivf", "top"),), ("tlrec-edge-speed", "top")),
             Target("faiss IVF-SQ8 and all vectors as floats, to rank again", 2.0, (("faiss-ivf-rerank", "top"),), _TOP),
         ),
         approximate=True,
@@ -110,10 +107,7 @@ ROWS: Mapping[str, Row] = {
             *(Entry(name, ("top_exact",)) for name in ("tlrec-edge", "faiss-flat", "implicit")),
             Entry("onnxruntime", ("top_exact",), "scan"),
         ),
-        tuple(
-            Target(f"faiss Flat{extra}", most, (("faiss-flat", "top_exact"),), _EXACT)
-            for extra, most in (("", 0.45), (", with [speed]", 0.35))
-        ),
+        (Target("faiss Flat", 0.45, (("faiss-flat", "top_exact"),), _EXACT),),
     ),
     "wide": Row(
         "the wide part's added cost, 100k", "small",

@@ -143,7 +143,7 @@ def main() -> None:
             table.add_row(name, *figures(values(together), base, task), f"{found[name].stat().st_size:,}",
                           f"{us[name]:.0f}", f"{us[name] / us['float32']:.2f}", f"{company:.1e}")  # fmt: skip
         table.add_section()
-        ours = {f"ours, int{bits} rows": quantize_graphs(quantize_tables(model, bits)) for bits in (8, 6, 4)}
+        ours = {f"ours, int{bits} rows": quantize_graphs(quantize_tables(model, bits)) for bits in (8, 4)}
         first, *costs = bundle_costs([model, *ours.values()], dataset)
         for (name, small), cost in zip(ours.items(), costs, strict=True):
             deep = question.pick(small.user_vectors(past, question.user) @ small.candidate_vectors.T)

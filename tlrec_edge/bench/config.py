@@ -25,7 +25,7 @@ class BenchConfig:
     ``qps``: arrival rates of the server scenario, none for shares of what the system can do. ``streams``: requests in
     one query of multi-stream; ``batch``: requests in one call of offline. ``threads`` and ``processes`` answer in the
     server and offline scenarios. ``confidence``: of the bounds of percentiles. ``cache`` cold: single-stream and top-k
-    ask a bundle once more, each time with its files out of the page cache. ``speed``: open bundles with it.
+    ask a bundle once more, each time with its files out of the page cache.
     """
 
     candidates: tuple[int, ...] = DEFAULT_CANDIDATES
@@ -47,7 +47,6 @@ class BenchConfig:
     confidence: float = 0.99
     driver: str = "native"
     cache: str = "warm"
-    speed: bool = False
 
     def __post_init__(self) -> None:
         if not self.candidates or min(self.candidates) < 1:

@@ -17,13 +17,13 @@ def _read_bytes() -> dict[str, int]:
 
 
 def main() -> None:
-    bundle, speed, history, item = json.loads(sys.stdin.read())
+    bundle, history, item = json.loads(sys.stdin.read())
     clock = time.perf_counter
     started = clock()
     import tlrec_edge
 
     imported = clock()
-    rec = tlrec_edge.Recommender.open(bundle, speed=speed)
+    rec = tlrec_edge.Recommender.open(bundle)
     opened = clock()
     rec.score(history, [item])
     scored, scored_at = clock(), time.time()

@@ -120,7 +120,7 @@ def compare_bundles(
     meter, paths = NoiseMeter(), (Path(a), Path(b))
     opened = [Bundle.open(path) for path in paths]
     requests = Requests(Ids.of_bundle(opened[0]), config.pool, config.zipf, config.seed)
-    first, second = (BundleSource(path, config.pool // 2, config.speed) for path in paths)
+    first, second = (BundleSource(path, config.pool // 2) for path in paths)
     limits = Limits(config.seconds / 4, 1, min(config.warmup, config.seconds / 4))
     with first.open() as system:
         lab = Lab(first, system, requests, config)
@@ -149,12 +149,12 @@ def _compression(bundle: Bundle | None) -> tuple[dict[str, Any], ...]:
 def _own(bundle: Bundle | None, requests: AnyRequests, config: BenchConfig) -> BundleSource:
     if bundle is None:
         raise DataError("nothing to measure: give a bundle, or a system under test")
-    return BundleSource(bundle.path, requests.count // 2, config.speed)
+    return BundleSource(bundle.path, requests.count // 2)
 
 
 def _startup(bundle: Bundle, requests: AnyRequests, config: BenchConfig) -> Startup:
     item = requests.candidates(1)[0][0]
-    return measure_startup(bundle.path, requests.histories[0], item, config.starts, config.speed)
+    return measure_startup(bundle.path, requests.histories[0], item, config.starts)
 
 
 def _fit(config: BenchConfig, candidates: int) -> tuple[BenchConfig, list[str]]:

@@ -44,9 +44,9 @@ class Startup:
         return asdict(self)
 
 
-def measure_startup(bundle: Path, history: list[str], item: str, runs: int, speed: bool = False) -> Startup:
+def measure_startup(bundle: Path, history: list[str], item: str, runs: int) -> Startup:
     """Start a fresh process ``runs`` times after one that is not counted. Raises BundleError if one fails."""
-    request = json.dumps([str(bundle.resolve()), speed, history, item])
+    request = json.dumps([str(bundle.resolve()), history, item])
     seen = [_start(request) for _ in range(runs + 1)][1:]
     middle: dict[str, Any] = {name: statistics.median(run[name] for run in seen) for name in _TIMES}
     for name in _MEMORY:

@@ -47,11 +47,10 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class BundleSource:
-    """A bundle folder, opened with a cache of ``cache`` user states, and with ``speed``."""
+    """A bundle folder, opened with a cache of ``cache`` user states."""
 
     path: Path
     cache: int
-    speed: bool = False
 
     @property
     def name(self) -> str:
@@ -59,7 +58,7 @@ class BundleSource:
 
     @contextmanager
     def open(self) -> Iterator[BundleSystem]:
-        with Recommender.open(self.path, cache=self.cache, speed=self.speed) as rec:
+        with Recommender.open(self.path, cache=self.cache) as rec:
             yield BundleSystem(rec, self.path)
 
 

@@ -20,7 +20,7 @@ from tlrec_edge.bench.scenarios import SCENARIOS
 from tlrec_edge.bench.system import Source
 from tlrec_edge.cli.bench_options import POSITIVE, counts, duration, load, rates, share
 from tlrec_edge.cli.bench_tables import show, show_changes, show_ratios
-from tlrec_edge.cli.common import out_file
+from tlrec_edge.cli.common import out_file, speed_option
 from tlrec_edge.errors import DataError, MissingExtraError, RegressionError
 from tlrec_edge.report import render_bench, render_compare
 
@@ -89,7 +89,7 @@ _FILE = click.Path(path_type=Path)
               help="loadgen: MLCommons LoadGen sends the queries (extra [bench]).")  # fmt: skip
 @click.option("--cache", type=click.Choice(CACHES), default=CACHES[0], show_default=True,
               help="cold: single-stream and top-k also with the bundle's files out of the page cache.")  # fmt: skip
-@click.option("--speed", is_flag=True, help="Have faiss search a large catalogue (extra [speed]).")
+@speed_option
 @click.option("--html", type=_FILE, callback=out_file, help="File to write a report to: one page, no network.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of requests and arrivals.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for machines instead of a table.")
@@ -101,7 +101,7 @@ def bench(
     price_per_hour: float | None, machines_for: float | None, streams: int, batch: int, threads: int, processes: int,
     replay: Path | None, sut: str | None, url: str | None, items: int, seconds: float, min_queries: int,
     compare: tuple[Path, Path] | None, against: Path | None, max_regression: float, confidence: float,
-    driver: str, cache: str, speed: bool, seed: int, html: Path | None, as_json: bool, out: Path | None,
+    driver: str, cache: str, seed: int, html: Path | None, as_json: bool, out: Path | None,
 ) -> None:  # fmt: skip
     """Measure BUNDLE here: latency, throughput, start-up, memory, bytes. MLPerf-style, unofficial.
 
@@ -126,8 +126,6 @@ def bench(
         raise click.UsageError(
             "--cache cold is of a bundle's own files, by our driver: leave --sut, --http, --driver out"
         )
-    if speed and (sut or url):
-        raise click.UsageError("--speed is of bundles: leave --sut and --http out")
     if out is not None and out == html:
         raise click.UsageError("--out and --html name one file: give two")
     if sut and url:
@@ -139,7 +137,7 @@ def bench(
         config = BenchConfig(
             candidates=candidates, k=k, seconds=seconds, min_queries=min_queries, seed=seed, histories=histories,
             load=load, qps=qps, streams=streams, batch=batch, threads=threads, processes=processes,
-            confidence=confidence, driver=driver, cache=cache, speed=speed,
+            confidence=confidence, driver=driver, cache=cache,
         )  # fmt: skip
     except ValueError as error:
         raise click.UsageError(str(error)) from error

@@ -12,7 +12,7 @@ from tlrec_edge.cli.common import out_option
 from tlrec_edge.errors import DataError
 from tlrec_edge.layout import WIDE_KINDS
 from tlrec_edge.list_fit import MANY
-from tlrec_edge.packing import KINDS
+from tlrec_edge.packing import WRITTEN
 from tlrec_edge.synth import SynthConfig, synthesize
 
 _SLOW = 200_000
@@ -33,7 +33,7 @@ def count(value: str | int) -> int:
 @click.option("--interest", type=int, default=16, show_default=True, help="Width of the interest block.")
 @click.option("--wide", type=int, default=20, show_default=True, help="Most item-item weights a row.")
 @click.option("--history-only", type=count, default=0, show_default=True, help="Items that are no candidates.")
-@click.option("--tables", type=click.Choice(KINDS), default="int8", show_default=True, help="Row format.")
+@click.option("--tables", type=click.Choice(WRITTEN), default="int8", show_default=True, help="Row format.")
 @click.option(
     "--weights", type=click.Choice(WIDE_KINDS), default="float32", show_default=True, help="Format of wide weights."
 )

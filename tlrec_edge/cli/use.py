@@ -15,7 +15,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from tlrec_edge.bundle import Bundle
-from tlrec_edge.cli.common import out_file
+from tlrec_edge.cli.common import out_file, speed_option
 from tlrec_edge.errors import DataError
 from tlrec_edge.history import History
 from tlrec_edge.layout import MANIFEST
@@ -131,7 +131,7 @@ def score(bundle: Path, pairs: Path, interactions: Path | None, out: Path, unkno
 @k_option
 @click.option("--keep-seen", is_flag=True, help="Recommend items of the history too.")
 @click.option("--category", help="Recommend items of this category alone.")
-@click.option("--speed", is_flag=True, help="Have faiss search a large catalogue (extra [speed]).")
+@speed_option
 @click.option(
     "--out",
     type=_FILE,
@@ -148,7 +148,6 @@ def recommend(
     k: int,
     keep_seen: bool,
     category: str | None,
-    speed: bool,
     out: Path | None,
     as_json: bool,
 ) -> None:
@@ -157,7 +156,7 @@ def recommend(
     if bool(history or items) == (users_file is not None):
         raise click.UsageError("give either --history (or --item), or --users FILE")
     exclude = None if keep_seen else "history"
-    with Recommender.open(bundle, speed=speed) as rec:
+    with Recommender.open(bundle) as rec:
         _check_k(rec, k)
         allow = None if category is None else rec.category(category)
         if users_file is None:

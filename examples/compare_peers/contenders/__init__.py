@@ -10,7 +10,6 @@ from ..data import Data
 CONTENDERS = {
     "tlrec-edge": "ours:Ours",
     "tlrec-edge-wide": "ours:OursWide",
-    "tlrec-edge-speed": "ours:OursSpeed",
     "onnxruntime": "graphs:OnnxRuntime",
     "openvino": "graphs:OpenVino",
     "replay": "sasrec:Replay",

@@ -23,11 +23,9 @@ class Ours(Contender):
     # export is compared with, agrees to 1e-4.
     about = "Recommender, no cache of states; a request is given rows (`_ids`: ids), `cached` and `top` a state"
 
-    speed = False
-
     def __init__(self, data: Data, model: str) -> None:
         super().__init__(data, model)
-        self.rec = Recommender.open(data.path(model), cache=0, **({"speed": True} if self.speed else {}))
+        self.rec = Recommender.open(data.path(model), cache=0)
         self._parameters = inspect.signature(self.rec.recommend).parameters
 
     def request(self) -> Call:
@@ -132,12 +130,6 @@ class Ours(Contender):
         if i not in kept:
             kept[i] = self.rec.user_state(self._history(i))
         return kept[i]
-
-
-class OursSpeed(Ours):
-    """Lists read by faiss."""
-
-    about, speed = "the same, opened with speed=True", True
 
 
 class OursWide(Ours):
