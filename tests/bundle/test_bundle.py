@@ -5,15 +5,15 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from helpers import bundles
-from tlrec_edge import BundleError, DataError, Recommender, TlrecError
-from tlrec_edge.bundle import Bundle, file_sha256, write_bundle
+from helpers.bundles import agree, edit_manifest, replace_array, replace_file, use
+from tlrec_edge import BundleError, DataError, Recommender
+from tlrec_edge.bundle import Bundle, write_bundle
 from tlrec_edge.data.dataset import EVENTS as DATASET_EVENTS
 from tlrec_edge.layout import EVENTS, ModelShape, expected_arrays
 
@@ -28,29 +28,6 @@ def master(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def bundle(master: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(master, tmp_path / "bundle"))
-
-
-def edit_manifest(bundle: Path, change: Callable[[dict], object]) -> None:
-    file = bundle / "manifest.json"
-    manifest = json.loads(file.read_text("utf-8"))
-    change(manifest)
-    file.write_text(json.dumps(manifest), "utf-8")
-
-
-def replace_array(bundle: Path, name: str, array: np.ndarray) -> None:
-    """Put another array in place and make the manifest agree with it."""
-    np.save(bundle / name, array)
-    agree(bundle, name)
-
-
-def replace_file(bundle: Path, name: str, content: bytes) -> None:
-    (bundle / name).write_bytes(content)
-    agree(bundle, name)
-
-
-def agree(bundle: Path, name: str) -> None:
-    entry = {"size": (bundle / name).stat().st_size, "sha256": file_sha256(bundle / name)}
-    edit_manifest(bundle, lambda manifest: manifest["files"].update({name: entry}))
 
 
 def test_what_is_written_is_read(master: Path) -> None:
@@ -293,29 +270,6 @@ def test_what_is_read_whole_is_hashed_when_it_is_read(bundle: Path) -> None:
         with pytest.raises(BundleError, match=f"{name} differs from the SHA-256"), Recommender.open(bundle) as rec:
             rec.add_items({"new": {"title": "mug"}})
         (bundle / name).write_bytes(content)
-
-
-def use(rec: Recommender) -> list[str]:
-    """Ask for everything and return what our errors say; scores that are no numbers may not come."""
-    messages: list[str] = []
-    ids = [f"i{row}" for row in range(80)]
-    calls: list[Callable[[], np.ndarray | None]] = [
-        lambda: rec.score(["i3", "i70", "i9"], ids),
-        lambda: rec.score_pairs(["ann", "bob"], ["i1", "i2"]),
-        lambda: rec.recommend(["i3", "i4"], 80).scores,
-        lambda: rec.recommend("ann", 80).scores,
-        lambda: rec.similar("i5", 80).scores,
-        lambda: rec.add_items({"new": {"title": "red mug", "colour": "blue", "price": 2.0}}),
-        lambda: rec.score(["new", "i1"], ["new", "i2"]),
-    ]
-    for call in calls:
-        try:
-            found = call()
-        except TlrecError as error:
-            messages.append(str(error))
-        else:
-            assert found is None or np.isfinite(found).all()
-    return messages
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # numpy's, on the way to the error

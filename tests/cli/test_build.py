@@ -11,9 +11,8 @@ import pytest
 from tlrec_edge.export import export_bundle
 
 from helpers import synthetic
+from helpers.commands import ok, refused, run
 from tlrec_edge.data.store import save_dataset
-
-from .test_pipeline import ok, refused, run
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,7 @@ import pandas as pd
 import pytest
 
 from helpers import synthetic
-
-from .test_pipeline import ok, read, refused, run, write
+from helpers.commands import ok, read, refused, run, write
 
 
 @pytest.fixture(scope="module")

@@ -7,13 +7,12 @@ from pathlib import Path
 import pytest
 
 from helpers import synthetic
+from helpers.commands import ok, refused, run
 from tlrec_edge.cli import main
 from tlrec_edge.cli.train import ALIGN, AUGMENT, WITHOUT, knob_options
 from tlrec_edge.errors import ModelError
 from tlrec_edge.train import EdgeModel, config
 from tlrec_edge.train.augment import AUGMENTATIONS
-
-from .test_pipeline import ok, refused, run
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 from helpers import synthetic
+from helpers.commands import ok, run
+from helpers.pages import Page
 from tlrec_edge.data.store import save_dataset
 from tlrec_edge.data.task import Task, make_tasks
 from tlrec_edge.errors import ModelError
@@ -17,9 +19,6 @@ from tlrec_edge.report import render
 from tlrec_edge.train import adapt, pretrain
 from tlrec_edge.train.curve import Curve, CurvePlan, curve, thinned
 from tlrec_edge.train.evaluate import evaluate, model_entry
-
-from ..cli.test_pipeline import ok, run
-from ..report.test_page import Page
 
 QUICK = replace(synthetic.CONFIG, epochs=2, pretrain_epochs=4)
 

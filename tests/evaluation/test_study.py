@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from helpers import synthetic
+from helpers.commands import ok, refused, run
 from tlrec_edge.data.store import save_dataset
 from tlrec_edge.data.task import make_tasks
 from tlrec_edge.errors import DataError
@@ -18,8 +19,6 @@ from tlrec_edge.train.config import ALIGN, WITHOUT
 from tlrec_edge.train.evaluate import baseline_entries, evaluate, model_entry
 from tlrec_edge.train.study import VARIANTS, Plan, Study, study
 from tlrec_edge.train.trial import Line, Outcome
-
-from ..cli.test_pipeline import ok, refused, run
 
 QUICK = replace(synthetic.CONFIG, epochs=2, pretrain_epochs=2)
 

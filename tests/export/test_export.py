@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -15,10 +14,10 @@ import pytest
 import torch
 from tlrec_edge.export import IR_VERSION, OPSET, ExportConfig, Parity, encoder_graph, export_bundle, item_tower_graph
 from tlrec_edge.export import bundle as bundle_module
-from tlrec_edge.quantize import TableBits, quantize_tables, quantize_wide
 from tlrec_edge.quantize.compress import served_bytes
 
 from helpers import synthetic
+from helpers.quantized import TABLES, model_of
 from tlrec_edge import History, Recommender
 from tlrec_edge.data.task import make_tasks
 from tlrec_edge.errors import BundleError, ExportError, TlrecError
@@ -41,18 +40,6 @@ CASES = [
     ("finetune", "fast", "mixed"),
     ("scratch", "fast", "weights"),
 ]
-TABLES: dict[str, Callable[[EdgeModel], EdgeModel]] = {
-    "float32": lambda model: model,
-    "int8": quantize_tables,
-    "int6": lambda model: quantize_tables(model, 6),
-    "int4": lambda model: quantize_wide(quantize_tables(model, 4)),
-    "mixed": lambda model: quantize_wide(quantize_tables(model, TableBits(4, 6, 8, 4))),
-    "weights": quantize_wide,
-}
-
-
-def model_of(mode: str, size: str, tables: str) -> EdgeModel:
-    return TABLES[tables](synthetic.model(mode, size))
 
 
 @cache

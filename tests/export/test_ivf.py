@@ -10,10 +10,9 @@ from tlrec_edge.export import ExportConfig, export_bundle
 from tlrec_edge.export import bundle as bundle_module
 
 from helpers import synthetic
+from helpers.quantized import model_of
 from tlrec_edge import Recommender, head_fit
 from tlrec_edge.bundle import Bundle
-
-from .test_export import model_of
 
 
 @pytest.mark.parametrize("tables", ["int8", "mixed"])

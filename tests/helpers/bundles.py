@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,8 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
-from tlrec_edge.bundle import Bundle, write_bundle
+from tlrec_edge import Recommender, TlrecError
+from tlrec_edge.bundle import Bundle, file_sha256, write_bundle
 from tlrec_edge.cold import features_json
 from tlrec_edge.features import FeatureEncoder
 from tlrec_edge.ids import user_key_hash
@@ -176,3 +178,49 @@ def build(path: Path, small: Small | None = None, **changes: Any) -> Bundle:
         hashed = small.user_ids == "hashed"
         strings["users"] = [user_key_hash(user, USER_KEY) if hashed else user for user in small.users]
     return write_bundle(path, manifest(small), arrays, strings, blobs)
+
+
+def edit_manifest(bundle: Path, change: Callable[[dict], object]) -> None:
+    file = bundle / "manifest.json"
+    manifest = json.loads(file.read_text("utf-8"))
+    change(manifest)
+    file.write_text(json.dumps(manifest), "utf-8")
+
+
+def replace_array(bundle: Path, name: str, array: np.ndarray) -> None:
+    """Put another array in place and make the manifest agree with it."""
+    np.save(bundle / name, array)
+    agree(bundle, name)
+
+
+def replace_file(bundle: Path, name: str, content: bytes) -> None:
+    (bundle / name).write_bytes(content)
+    agree(bundle, name)
+
+
+def agree(bundle: Path, name: str) -> None:
+    entry = {"size": (bundle / name).stat().st_size, "sha256": file_sha256(bundle / name)}
+    edit_manifest(bundle, lambda manifest: manifest["files"].update({name: entry}))
+
+
+def use(rec: Recommender) -> list[str]:
+    """Ask for everything and return what our errors say; scores that are no numbers may not come."""
+    messages: list[str] = []
+    ids = [f"i{row}" for row in range(80)]
+    calls: list[Callable[[], np.ndarray | None]] = [
+        lambda: rec.score(["i3", "i70", "i9"], ids),
+        lambda: rec.score_pairs(["ann", "bob"], ["i1", "i2"]),
+        lambda: rec.recommend(["i3", "i4"], 80).scores,
+        lambda: rec.recommend("ann", 80).scores,
+        lambda: rec.similar("i5", 80).scores,
+        lambda: rec.add_items({"new": {"title": "red mug", "colour": "blue", "price": 2.0}}),
+        lambda: rec.score(["new", "i1"], ["new", "i2"]),
+    ]
+    for call in calls:
+        try:
+            found = call()
+        except TlrecError as error:
+            messages.append(str(error))
+        else:
+            assert found is None or np.isfinite(found).all()
+    return messages

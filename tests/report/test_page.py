@@ -4,46 +4,15 @@ from __future__ import annotations
 
 import re
 import sys
-from html.parser import HTMLParser
 from typing import Any
 
 import pytest
 
+from helpers.pages import Page
 from tlrec_edge.errors import MissingExtraError
 from tlrec_edge.report import render
 
 EVIL = "<script>alert(1)</script> & \"quotes\" 'too' $x$ 食品 🛒"
-VOID = {"meta"}
-
-
-class Page(HTMLParser):
-    """Collects tags, attributes and text, and checks that every element is closed."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.tags: list[str] = []
-        self.attributes: list[tuple[str, str | None]] = []
-        self.text = ""
-        self._open: list[str] = []
-        self.feed(html)
-        self.close()
-        assert not self._open
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self.attributes += attrs
-        if tag not in VOID:
-            self._open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self.attributes += attrs
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self._open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
 
 
 def results(name: str = "name") -> dict[str, Any]:

@@ -17,13 +17,12 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from helpers.scans import ITEMS, full_scan
 from tlrec_edge import BundleError, Recommender, lists
 from tlrec_edge.cli import main
 from tlrec_edge.errors import MissingExtraError
 from tlrec_edge.runs import Runs
 from tlrec_edge.synth import SynthConfig, synthesize
-
-from .test_prefix_scan import ITEMS, full_scan
 
 
 @pytest.fixture(scope="module")

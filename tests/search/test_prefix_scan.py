@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from helpers.scans import ITEMS, full_scan
 from tlrec_edge import BundleError, Recommender, head_fit, scan
 from tlrec_edge.catalogue import Added
 from tlrec_edge.head_fit import fit_heads
@@ -23,8 +24,6 @@ from tlrec_edge.scan import scan_graph
 from tlrec_edge.sparse import SparseSum
 from tlrec_edge.synth import SynthConfig, synthesize
 from tlrec_edge.topk import top_k
-
-ITEMS = 20_000
 
 
 @pytest.fixture(scope="module")
@@ -38,13 +37,6 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def rec(path: Path) -> Iterator[Recommender]:
     with Recommender.open(path) as opened:
         yield opened
-
-
-def full_scan(rec: Recommender, state: UserState, k: int) -> tuple[list[int], list[float]]:
-    scores = rec._catalogue.score_all(state)
-    scores[state.seen[state.seen < ITEMS]] = -np.inf
-    best = top_k(scores, k)
-    return best.tolist(), scores[best].tolist()
 
 
 def rows_read(rec: Recommender, state: UserState, k: int) -> int:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from helpers import synthetic
+from helpers.networks import SMALL, network
 from helpers.synthetic import CONFIG
 from tlrec_edge.data.build import SplitPlan, prepare_tables
 from tlrec_edge.errors import DataError, ModelError
@@ -18,8 +19,6 @@ from tlrec_edge.train.align import ALIGNMENTS, SAMPLE, Adversarial, Coral, Rever
 from tlrec_edge.train.config import ALIGN, TrainConfig
 from tlrec_edge.train.model import TwoTower
 from tlrec_edge.train.vocabulary import encode_features
-
-from .test_model import SMALL, network
 
 QUICK = replace(CONFIG, epochs=2, pretrain_epochs=2)
 each_kind = pytest.mark.parametrize("align", sorted(ALIGNMENTS))

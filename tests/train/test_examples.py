@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from helpers import synthetic
+from helpers.logs import AGES, LENGTH, examples, log_of
 from tlrec_edge.data.dataset import Interactions
 from tlrec_edge.data.task import make_tasks
 from tlrec_edge.features import FeatureEncoder, hash_tokens, tokens
@@ -17,30 +18,6 @@ from tlrec_edge.train import examples as module
 from tlrec_edge.train.examples import DAY, Examples, age_bucket, take_histories
 from tlrec_edge.train.factors import low_rank
 from tlrec_edge.train.vocabulary import build_vocabulary, cooccurrence_vectors, encode_features, fit_features
-
-LENGTH, AGES = 4, 12
-
-
-def log_of(rows: list[tuple[int, int, int]]) -> Interactions:
-    """Rows of (user, item, day), sorted by user and day."""
-    user, item, day = (np.array(column, np.int32) for column in zip(*rows, strict=True))
-    n, zero = len(rows), np.zeros(len(rows), np.int32)
-    return Interactions(
-        user,
-        item,
-        item // 10,
-        zero + 3,
-        np.ones(n, np.float32),
-        day.astype(np.int64) * DAY,
-        np.arange(n, dtype=np.int32),
-    )
-
-
-def examples(log: Interactions, **options: object) -> Examples:
-    column = np.where(np.arange(20) >= 10, np.arange(20) - 10, -1).astype(np.int32)
-    rows = np.arange(20, dtype=np.int32)
-    return Examples(log, rows, column, log.domain == 1, LENGTH, AGES, **{"cut": "basket", **options})  # type: ignore[arg-type]  # options of several types
-
 
 LOG = log_of([(0, 1, 1), (0, 12, 2), (0, 13, 2), (0, 2, 3), (0, 14, 4), (1, 15, 1), (1, 3, 5), (2, 16, 1), (2, 17, 2)])
 

@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from helpers import synthetic
+from helpers.logs import examples, log_of
+from helpers.networks import SMALL, network
 from helpers.synthetic import CONFIG
 from tlrec_edge.data.dataset import EVENT_WEIGHTS, EVENTS, Dataset
 from tlrec_edge.train import TrainConfig, pretrain
@@ -16,9 +18,6 @@ from tlrec_edge.train.artifact import Past
 from tlrec_edge.train.augment import HistoryBatch
 from tlrec_edge.train.examples import Batch, Examples
 from tlrec_edge.train.fit import FitConfig, softmax_loss
-
-from .test_examples import examples, log_of
-from .test_model import SMALL, network
 
 QUICK = replace(CONFIG, pretrain_epochs=2)
 UNIFORM = torch.full((4,), 0.25)

@@ -13,31 +13,15 @@ import torch
 from tlrec_edge.quantize import Budget, CompressConfig, quantize_tables
 
 from helpers import synthetic
+from helpers.networks import SMALL, network
 from tlrec_edge.data.task import make_tasks
 from tlrec_edge.errors import ModelError
-from tlrec_edge.features import TowerInputs
 from tlrec_edge.train import EdgeModel, TrainConfig
 from tlrec_edge.train.artifact import Past
 from tlrec_edge.train.fit import FitConfig
-from tlrec_edge.train.model import PAD, ModelConfig, TwoTower
+from tlrec_edge.train.model import PAD, ModelConfig
 
-SMALL = ModelConfig(width=8, history=6, feed_forward=16, text=3, numeric=2, vocabulary=(4, 2))
 each_size = pytest.mark.parametrize("size", ["fast", "base"])
-
-
-def network(config: ModelConfig, items: int = 7, candidates: int = 4) -> TwoTower:
-    torch.manual_seed(0)
-    rng = np.random.default_rng(0)
-    inputs = TowerInputs(
-        rng.standard_normal((items, config.text)).astype(np.float32),
-        rng.standard_normal((items, config.numeric)).astype(np.float32),
-        rng.integers(0, 2, (items, len(config.vocabulary))),
-    )
-    net = TwoTower(config, items, candidates, inputs).eval()
-    with torch.no_grad():
-        for bias in (net.position_bias, net.event_bias, net.age_bias):
-            bias.normal_()
-    return net
 
 
 def history(length: int, past: int, junk: int = 0) -> tuple[torch.Tensor, ...]:

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from helpers import bundles, synthetic
+from helpers.bundles import replace_array
+from helpers.commands import ok, refused
 from tlrec_edge import Recommender
 from tlrec_edge.data.store import load_dataset
 from tlrec_edge.errors import BundleError, DataError, MissingExtraError, ModelError
@@ -22,9 +24,6 @@ from tlrec_edge.train import EdgeModel, adapt, pretrain, text
 from tlrec_edge.train.contenders import open_contender
 from tlrec_edge.train.text import open_encoder
 from tlrec_edge.train.vocabulary import encode_features, fit_features
-
-from ..bundle.test_bundle import replace_array
-from ..cli.test_pipeline import ok, refused
 
 export = pytest.importorskip("tlrec_edge.export")
 
