@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from helpers.paths import GOLDEN
 from helpers.systems import VirtualClock
 from tlrec_edge import DataError
 from tlrec_edge.bench.baseline import hold_against, read_baseline, read_result
@@ -22,7 +23,6 @@ from tlrec_edge.bench.drivers import Limits
 from tlrec_edge.bench.system import Request
 from tlrec_edge.cli import main
 
-GOLDEN = str(Path(__file__).parents[1] / "data" / "golden_bundle")
 LIMITS = Limits(0.05, 1, 0.0)
 REQUESTS = [Request([str(n)], ["a"]) for n in range(32)]
 
@@ -79,22 +79,22 @@ def test_the_interval_is_one_of_order_statistics() -> None:
 
 
 def test_the_command_compares_two_bundles() -> None:
-    words = ["bench", "--compare", GOLDEN, GOLDEN, "--seconds", "0.08"]
+    words = ["bench", "--compare", str(GOLDEN), str(GOLDEN), "--seconds", "0.08"]
     done = CliRunner().invoke(main, [*words, "--json", "--max-regression", "1000%"])
     assert done.exit_code == 0, done.output
     found = json.loads(done.stdout)
     assert [row["shape"] for row in found["compare"]] == ["22 candidates", "top 10 of 22"]
     assert all(0.5 < row["low"] <= row["ratio"] <= row["high"] < 2 for row in found["compare"])
     assert (found["a"], found["b"]) == ("golden_bundle", "golden_bundle")
-    assert CliRunner().invoke(main, [*words, GOLDEN]).exit_code == 2
-    missing = CliRunner().invoke(main, ["bench", "--compare", GOLDEN, "no-bundle"])
+    assert CliRunner().invoke(main, [*words, str(GOLDEN)]).exit_code == 2
+    missing = CliRunner().invoke(main, ["bench", "--compare", str(GOLDEN), "no-bundle"])
     assert missing.exit_code == 1
     assert missing.stderr.count("\n") == 1, "told before anything is measured"
 
 
 @pytest.mark.parametrize("unread", [["--against", "x.json"], ["--replay", "x"], ["--threads", "2"], ["--qps", "5"]])
 def test_what_a_comparison_does_not_read_is_wrong_usage(unread: list[str]) -> None:
-    done = CliRunner().invoke(main, ["bench", "--compare", GOLDEN, GOLDEN, *unread])
+    done = CliRunner().invoke(main, ["bench", "--compare", str(GOLDEN), str(GOLDEN), *unread])
     assert done.exit_code == 2
     assert f"does not read {unread[0]}" in done.stderr
 
@@ -104,7 +104,7 @@ def baseline(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("baseline") / "bench.json"
     words = [
         "bench",
-        GOLDEN,
+        str(GOLDEN),
         "--scenario",
         "single-stream",
         "--candidates",
@@ -173,14 +173,14 @@ def test_a_run_that_nothing_can_be_held_against_is_kept(baseline: Path, tmp_path
     found, before, out = read_result(baseline), tmp_path / "before.json", tmp_path / "now.json"
     before.write_text(json.dumps(found | {"rows": [], "bytes": None, "startup": None}))
     words = ["--scenario", "offline", "--seconds", "0.02", "--against", str(before), "--out", str(out)]
-    done = CliRunner().invoke(main, ["bench", GOLDEN, *words])
+    done = CliRunner().invoke(main, ["bench", str(GOLDEN), *words])
     assert done.exit_code == 1
     assert "no figure in common" in done.stderr
     assert read_result(out)["rows"][0]["scenario"] == "offline"
 
 
 def test_the_command_exits_1_where_a_figure_got_worse(baseline: Path, tmp_path: Path) -> None:
-    words = ["bench", GOLDEN, "--scenario", "single-stream", "--candidates", "2", "--seconds", "0.05", "--against"]
+    words = ["bench", str(GOLDEN), "--scenario", "single-stream", "--candidates", "2", "--seconds", "0.05", "--against"]
     fine = CliRunner().invoke(main, [*words, str(baseline), "--max-regression", "900%"])
     assert fine.exit_code == 0, fine.output
     found = read_result(baseline)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from helpers.paths import GOLDEN
 from tlrec_edge import BundleError, DataError, Recommender
 from tlrec_edge.bench import BenchConfig, BenchResult, run_bench
 from tlrec_edge.bench.bill import Bill
@@ -28,7 +29,6 @@ from tlrec_edge.cli.bench import bench
 from tlrec_edge.cli.bench_tables import show
 from tlrec_edge.layout import ModelShape
 
-GOLDEN = Path(__file__).parents[1] / "data" / "golden_bundle"
 QUICK = BenchConfig(candidates=(1, 8), k=5, seconds=0.02, min_queries=20, warmup=0.0, pool=16, starts=1)
 
 

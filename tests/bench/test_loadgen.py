@@ -7,18 +7,17 @@ import statistics
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from helpers.paths import GOLDEN
 from tlrec_edge import DataError
 from tlrec_edge.bench import loadgen
 from tlrec_edge.bench.drivers import Limits, closed_loop, open_loop, poisson
 from tlrec_edge.cli import main
 
-GOLDEN = str(Path(__file__).parents[1] / "data" / "golden_bundle")
 FAST = ["--seconds", "0.05", "--min-queries", "5", "--candidates", "2", "--load", "3", "--driver", "loadgen"]
 
 
@@ -33,7 +32,7 @@ def ask(numbers: Sequence[int]) -> None:
 
 
 def test_loadgen_runs_every_scenario() -> None:
-    done = CliRunner().invoke(main, ["bench", GOLDEN, "--qps", "100", "--json", *FAST])
+    done = CliRunner().invoke(main, ["bench", str(GOLDEN), "--qps", "100", "--json", *FAST])
     assert done.exit_code == 0, done.output
     rows = json.loads(done.stdout)["rows"]
     assert {row["scenario"] for row in rows} == {"single-stream", "top-k", "multi-stream", "server", "offline"}
@@ -92,7 +91,7 @@ def test_a_system_that_fails_ends_the_run(threads: int) -> None:
 
 def test_it_is_named_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "mlperf_loadgen", None)
-    done = CliRunner().invoke(main, ["bench", GOLDEN, *FAST])
+    done = CliRunner().invoke(main, ["bench", str(GOLDEN), *FAST])
     assert done.exit_code == 1
     assert "tlrec-edge[bench]" in done.stderr
     assert "start-up" not in done.stderr
@@ -100,7 +99,7 @@ def test_it_is_named_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_what_it_does_not_do_is_wrong_usage() -> None:
     for words in (("--processes", "2"), ("--find-qps", "--p99", "5ms")):
-        assert CliRunner().invoke(main, ["bench", GOLDEN, *FAST, *words]).exit_code == 2
+        assert CliRunner().invoke(main, ["bench", str(GOLDEN), *FAST, *words]).exit_code == 2
 
 
 @pytest.mark.slow

@@ -13,11 +13,11 @@ import jsonschema
 import pytest
 from click.testing import CliRunner
 
+from helpers.paths import GOLDEN
 from tlrec_edge.bench import BenchConfig, run_bench
 from tlrec_edge.cli import main
 from tlrec_edge.report import render_bench
 
-GOLDEN = Path(__file__).parents[1] / "data" / "golden_bundle"
 QUICK = BenchConfig(candidates=(1, 8), k=5, seconds=0.02, min_queries=20, warmup=0.0, pool=16, starts=1, confidence=0.5)
 SCHEMA = json.loads(files("tlrec_edge.bench").joinpath("result.schema.json").read_text("utf-8"))
 

@@ -18,6 +18,7 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
+from helpers.paths import GOLDEN
 from helpers.systems import Keeper
 from tlrec_edge import BundleError, DataError
 from tlrec_edge.bench import BenchConfig, run_bench
@@ -30,7 +31,6 @@ from tlrec_edge.bench.system import BundleSource, Request
 from tlrec_edge.bundle import Bundle
 from tlrec_edge.cli import main
 
-GOLDEN = Path(__file__).parents[1] / "data" / "golden_bundle"
 QUICK = BenchConfig(candidates=(2,), k=3, seconds=0.02, min_queries=20, warmup=0.0, pool=8, load=5, starts=1)
 FAST = ["--seconds", "0.02", "--min-queries", "5", "--candidates", "2", "--load", "3"]
 

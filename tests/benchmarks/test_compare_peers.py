@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from helpers.paths import ROOT
+
 SIZES = ["--small", "600", "--large", "900", "--seconds", "0.02"]
 
 

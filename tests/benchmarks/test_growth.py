@@ -10,12 +10,12 @@ from types import ModuleType
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from helpers.paths import BENCHMARKS
 
 
 @pytest.fixture(scope="module")
 def measure() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("measure_growth", ROOT / "examples" / "growth" / "measure.py")
+    spec = importlib.util.spec_from_file_location("measure_growth", BENCHMARKS / "growth" / "measure.py")
     assert spec is not None
     assert spec.loader is not None
     module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)

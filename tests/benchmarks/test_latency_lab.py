@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from pathlib import Path
 from types import ModuleType
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-GOLDEN = ROOT / "tests" / "data" / "golden_bundle"
+from helpers.paths import BENCHMARKS, GOLDEN
 
 
 @pytest.fixture(scope="module")
 def measure() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("measure_lab", ROOT / "examples" / "latency_lab" / "measure.py")
+    spec = importlib.util.spec_from_file_location("measure_lab", BENCHMARKS / "latency_lab" / "measure.py")
     assert spec is not None
     assert spec.loader is not None
     module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from helpers.paths import BENCHMARKS
 from tlrec_edge import Recommender
 from tlrec_edge.bundle import Bundle
 from tlrec_edge.history import UserState
@@ -20,7 +21,7 @@ from tlrec_edge.synth import SynthConfig, synthesize
 from tlrec_edge.topk import top_k
 from tlrec_edge.vectors import stored_vectors
 
-FOLDER = Path(__file__).parents[2] / "examples" / "product_quantization"
+FOLDER = BENCHMARKS / "product_quantization"
 ITEMS, K = 3000, 10
 
 

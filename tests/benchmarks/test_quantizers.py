@@ -9,9 +9,10 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from helpers import synthetic
+from helpers.paths import BENCHMARKS
 from tlrec_edge.data.store import save_dataset
 
-SCRIPT = Path(__file__).parents[2] / "examples" / "quantizers" / "compare.py"
+SCRIPT = BENCHMARKS / "quantizers" / "compare.py"
 
 
 def test_every_contender_is_measured(tmp_path: Path) -> None:

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from helpers.paths import BENCHMARKS
 from tlrec_edge.data.build import prepare_files
 
-MAKE = Path(__file__).parents[2] / "examples" / "scale" / "make_data.py"
+MAKE = BENCHMARKS / "scale" / "make_data.py"
 
 
 def make(out: Path, form: str) -> list[Path]:

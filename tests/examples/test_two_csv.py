@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "two_csv"
+from helpers.paths import EXAMPLES
+
+EXAMPLE = EXAMPLES / "two_csv"
 
 
 def read(path: Path) -> list[dict[str, str]]:

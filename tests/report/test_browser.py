@@ -14,9 +14,9 @@ import pytest
 from click.testing import CliRunner
 from matplotlib.image import imread
 
+from helpers.paths import GOLDEN
 from tlrec_edge.cli import main
 
-GOLDEN = str(Path(__file__).parents[1] / "data" / "golden_bundle")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 PHONE = 390
 SWITCHES = (
@@ -76,7 +76,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     for name, words in {
         "whole": [*whole, "--price-per-hour", "0.05", "--out", str(folder / "before.json")],
         "against": [str(bundle), *small, "--against", str(folder / "before.json"), "--max-regression", "9900%"],
-        "compare": ["--compare", GOLDEN, str(bundle), "--seconds", "0.1", "--max-regression", "9900%"],
+        "compare": ["--compare", str(GOLDEN), str(bundle), "--seconds", "0.1", "--max-regression", "9900%"],
     }.items():
         done = CliRunner().invoke(main, ["bench", *words, "--html", str(folder / f"{name}.html")])
         assert done.exit_code == 0, done.output

@@ -9,22 +9,22 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from check_golden import BUNDLE
 from helpers import bundles
+from helpers.paths import GOLDEN
 from tlrec_edge import DataError, Recommender, UnknownIdError
 from tlrec_edge.bundle import Bundle
 from tlrec_edge.cli import main
 
 
 def of_category(name: str) -> list[str]:
-    bundle = Bundle.open(BUNDLE)
+    bundle = Bundle.open(GOLDEN)
     code = bundle.strings("category_names").take(range(3)).index(name)
     rows = np.flatnonzero(bundle.array("item_category")[: bundle.shape.candidates] == code)
     return bundle.strings("item_ids").take(rows)
 
 
 def test_a_category_is_a_mask_over_the_candidates() -> None:
-    with Recommender.open(BUNDLE) as rec:
+    with Recommender.open(GOLDEN) as rec:
         wanted = of_category("Küche")
         found = rec.recommend([], len(rec), allow=rec.category("Küche"))
         assert sorted(found.items) == sorted(wanted) != []
@@ -32,7 +32,7 @@ def test_a_category_is_a_mask_over_the_candidates() -> None:
 
 
 def test_a_category_that_is_not_there_is_told_the_nearest(tmp_path: Path) -> None:
-    with Recommender.open(BUNDLE) as rec, pytest.raises(UnknownIdError, match=r"no category 'Gaten'.*'Garten'"):
+    with Recommender.open(GOLDEN) as rec, pytest.raises(UnknownIdError, match=r"no category 'Gaten'.*'Garten'"):
         rec.category("Gaten")
     bundles.build(tmp_path / "b")
     with Recommender.open(tmp_path / "b") as rec, pytest.raises(UnknownIdError, match="names no categories"):
@@ -40,7 +40,7 @@ def test_a_category_that_is_not_there_is_told_the_nearest(tmp_path: Path) -> Non
 
 
 def test_the_command_recommends_of_a_category() -> None:
-    words = ["recommend", str(BUNDLE), "--history", of_category("玩具")[0], "--category", "Garten", "--json", "-k", "2"]
+    words = ["recommend", str(GOLDEN), "--history", of_category("玩具")[0], "--category", "Garten", "--json", "-k", "2"]
     done = CliRunner().invoke(main, words)
     assert done.exit_code == 0, done.output
     assert {row["item"] for row in json.loads(done.stdout)["items"]} <= set(of_category("Garten"))
