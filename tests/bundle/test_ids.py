@@ -20,7 +20,7 @@ def make(values: list[str]) -> IdIndex:
 
 
 @given(st.lists(any_text, unique=True, max_size=60), st.lists(any_text, max_size=20))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_every_id_finds_its_row_and_no_other_does(values: list[str], others: list[str]) -> None:
     index = make(values)
     expected = {value: row for row, value in enumerate(values)}
@@ -30,7 +30,7 @@ def test_every_id_finds_its_row_and_no_other_does(values: list[str], others: lis
 
 
 @given(st.lists(alike.filter(len), unique=True, max_size=40), st.lists(st.lists(alike, max_size=30), max_size=4))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_ids_that_are_nearly_the_same_partly_hot(values: list[str], batches: list[list[str]]) -> None:
     index = make(values)
     expected = {value: row for row, value in enumerate(values)}
@@ -39,7 +39,6 @@ def test_ids_that_are_nearly_the_same_partly_hot(values: list[str], batches: lis
 
 
 @given(st.lists(st.integers(-(2**70), 2**70), unique=True, max_size=40), st.lists(st.integers(-50, 50)))
-@settings(deadline=None)
 def test_integers_are_found_by_their_digits(values: list[int], others: list[int]) -> None:
     index = make([str(value) for value in values])
     asked: list[str | int] = [*others, *values, *map(str, values)]
@@ -48,7 +47,6 @@ def test_integers_are_found_by_their_digits(values: list[int], others: list[int]
 
 
 @given(st.lists(st.text(max_size=20), max_size=40))
-@settings(deadline=None)
 def test_strings_come_back(values: list[str]) -> None:
     table = StringTable(*build_strings(values))
     assert table.take(range(len(values))) == values

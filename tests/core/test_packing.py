@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
@@ -273,7 +273,6 @@ def test_columns_are_short_where_they_can_be() -> None:
     assert column_dtype(65_537) == np.int32
 
 
-@settings(deadline=None)
 @given(st.sampled_from(KINDS), st.integers(0, 5), st.integers(0, 9))
 def test_quantize_is_what_values_read(kind: str, n: int, width: int) -> None:
     vectors = np.random.default_rng(n).standard_normal((n, width)).astype(np.float32)

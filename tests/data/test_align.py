@@ -172,7 +172,7 @@ def test_a_misspelt_name_or_column_is_one_line() -> None:
 names = st.text("aAéEsS -'3", min_size=1, max_size=4).filter(str.strip)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     st.lists(st.tuples(names, st.sampled_from(["uk", "fr", "de"])), min_size=1, max_size=12),
     st.sampled_from(["name", "vector", "id"]),

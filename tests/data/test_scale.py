@@ -119,7 +119,7 @@ def test_scale_in_toml(tmp_path: Path) -> None:
         parse_schema({"scale": {"by_domain": 1}})
 
 
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(st.floats(1e-3, 1e5))
 def test_within_its_domain_the_unit_of_a_number_does_not_matter(factor: float) -> None:
     found = prices(two_markets(factor, by_domain=True))

@@ -81,7 +81,7 @@ names = st.lists(
 )
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(users=names, items=names, column=st.text(st.characters(exclude_categories=["Cs"]), max_size=9))
 def test_any_id_and_column_name_survives(tmp_path: Path, users: list[str], items: list[str], column: str) -> None:
     n = len(users)

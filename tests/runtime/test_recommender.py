@@ -27,7 +27,7 @@ from tlrec_edge.version import VERSION
 CANDIDATES, ITEMS = 60, 80
 ids_of_candidates = st.lists(st.integers(0, CANDIDATES - 1).map(lambda row: f"i{row}"), min_size=1, max_size=200)
 ids_of_histories = st.lists(st.integers(0, ITEMS + 5).map(lambda row: f"i{row}"), max_size=12)
-in_one_fixture = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+in_one_fixture = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @pytest.fixture(scope="module")

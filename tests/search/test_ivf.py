@@ -155,7 +155,7 @@ def test_lists_that_do_not_pay_are_left_to_the_heads(tmp_path: Path) -> None:
             assert found.scores.tobytes() == exact.scores.tobytes()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     history=st.lists(st.integers(0, ITEMS - 1), max_size=60),
     k=st.sampled_from([1, 10, 37, 100, 101]),

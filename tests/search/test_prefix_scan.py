@@ -52,7 +52,7 @@ def rows_read(rec: Recommender, state: UserState, k: int) -> int:
     return read if catalogue.heads.best(state, k, state.seen, score) else ITEMS
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 10**6), length=st.integers(0, 60), k=st.sampled_from([1, 10, 137, 1000]))
 def test_the_best_are_those_of_a_full_scan(rec: Recommender, seed: int, length: int, k: int) -> None:
     rng = np.random.default_rng(seed)
