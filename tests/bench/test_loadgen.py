@@ -1,0 +1,132 @@
+"""The second driver: MLCommons LoadGen sees what ours sees."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from helpers.paths import GOLDEN
+from tlrec_edge import DataError
+from tlrec_edge.bench import loadgen
+from tlrec_edge.bench.drivers import Limits, closed_loop, open_loop, poisson
+from tlrec_edge.cli import main
+
+FAST = ["--seconds", "0.05", "--min-queries", "5", "--candidates", "2", "--load", "3", "--driver", "loadgen"]
+
+
+def mixed(at: int) -> None:
+    """Take 2 ms, every fifth request 4 ms."""
+    time.sleep(0.004 if at % 5 == 0 else 0.002)
+
+
+def ask(numbers: Sequence[int]) -> None:
+    for at in numbers:
+        mixed(at)
+
+
+def test_loadgen_runs_every_scenario() -> None:
+    done = CliRunner().invoke(main, ["bench", str(GOLDEN), "--qps", "100", "--json", *FAST])
+    assert done.exit_code == 0, done.output
+    rows = json.loads(done.stdout)["rows"]
+    assert {row["scenario"] for row in rows} == {"single-stream", "top-k", "multi-stream", "server", "offline"}
+    for row in rows:
+        assert 0 < row["latency_us"]["p50"] <= row["latency_us"]["max"]
+        assert row["queries"] > 0
+
+
+def test_both_drivers_see_the_same_delay() -> None:
+    limits = Limits(0.5, 20, 0.0)
+    for seen in (
+        loadgen.single_stream(ask, 50, limits, 0),
+        closed_loop(mixed, 50, limits).describe(0.99),
+        loadgen.server(ask, 50, limits, 0, 20.0),
+        open_loop(mixed, 50, poisson(20.0, limits, 0), limits).describe(0.99),
+    ):
+        assert 2000 <= seen.us["p50"] < 6000
+        assert seen.us["p90"] >= seen.us["p50"]
+
+
+def test_both_drivers_send_at_the_same_moments() -> None:
+    sent: list[float] = []
+    seen = loadgen.server(lambda numbers: sent.append(time.perf_counter()), 8, Limits(0.5, 60, 0.0), 3, 200.0)
+    due = np.diff(poisson(200.0, Limits(0.5, 60, 0.0), 3)) / 1e9
+    gaps = np.diff(sent[-seen.queries :])[: len(due)]
+    assert np.median(np.abs(gaps - due)) < 0.001
+    assert np.corrcoef(gaps, due)[0, 1] > 0.7
+
+
+def test_a_query_of_several_requests_is_one_call() -> None:
+    calls: list[int] = []
+    seen = loadgen.multi_stream(lambda numbers: calls.append(len(numbers)), 8, Limits(0.05, 50, 0.0), 0, 5)
+    assert seen.samples == 5 * seen.queries >= 50
+    assert calls[-seen.queries :] == [5] * seen.queries
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_offline_is_throughput_of_all_threads(threads: int) -> None:
+    seen = loadgen.offline(lambda numbers: time.sleep(0.01), 50, Limits(0.3, 1, 0.0), 0, 4, threads)
+    assert seen.qps == pytest.approx(400 * threads, rel=0.3)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_system_that_fails_ends_the_run(threads: int) -> None:
+    asked: list[int] = []
+
+    def fail(numbers: Sequence[int]) -> None:
+        asked.extend(numbers)
+        if len(asked) > 20:
+            raise DataError("no more")
+
+    with pytest.raises(DataError, match="no more"):
+        loadgen.server(fail, 8, Limits(0.2, 50, 0.0), 0, 200.0, threads)
+    assert len(asked) <= 20 + threads
+
+
+def test_it_is_named_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "mlperf_loadgen", None)
+    done = CliRunner().invoke(main, ["bench", str(GOLDEN), *FAST])
+    assert done.exit_code == 1
+    assert "tlrec-edge[bench]" in done.stderr
+    assert "start-up" not in done.stderr
+
+
+def test_what_it_does_not_do_is_wrong_usage() -> None:
+    for words in (("--processes", "2"), ("--find-qps", "--p99", "5ms")):
+        assert CliRunner().invoke(main, ["bench", str(GOLDEN), *FAST, *words]).exit_code == 2
+
+
+@pytest.mark.slow
+def test_the_two_drivers_agree() -> None:
+    """Medians of runs in turns: 5 % on p50 and p90, 10 % on p99."""
+    # Sleeping takes as long on a busy machine, and no percentile falls into a gap between times.
+    slept = np.random.default_rng(0).lognormal(np.log(0.005), 0.5, 512).tolist()
+    limits = Limits(6.0, 100, 0.1)
+
+    def call(at: int) -> None:
+        time.sleep(slept[at])
+
+    def called(numbers: Sequence[int]) -> None:
+        call(numbers[0])
+
+    runs = {
+        "single-stream": (
+            lambda seed: loadgen.single_stream(called, 512, limits, seed),
+            lambda seed: closed_loop(call, 512, limits).describe(0.99),
+        ),
+        "server": (
+            lambda seed: loadgen.server(called, 512, limits, seed, 50.0),
+            lambda seed: open_loop(call, 512, poisson(50.0, limits, seed), limits).describe(0.99),
+        ),
+    }
+    for name, (theirs, ours) in runs.items():
+        seen = [(theirs(seed).us, ours(seed).us) for seed in range(9)]
+        for tail, tolerance in (("p50", 0.05), ("p90", 0.05), ("p99", 0.1)):
+            their, our = (statistics.median(pair[side][tail] for pair in seen) for side in (0, 1))
+            assert our == pytest.approx(their, rel=tolerance), f"{name}, {tail}"

@@ -1,0 +1,76 @@
+"""Compress and what ends it early: nothing affordable, an unwritable --out, Ctrl-C; and what verify counts."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tlrec_edge.export import export_bundle
+
+from helpers import synthetic
+from helpers.commands import ok, refused, run
+from tlrec_edge.data.store import save_dataset
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("build")
+    save_dataset(synthetic.dataset(), path / "ds")
+    synthetic.model().save(path / "model")
+    export_bundle(synthetic.model(), synthetic.dataset(), path / "bundle")
+    return path
+
+
+def compress(work: Path, out: Path) -> tuple[object, ...]:
+    return ("compress", work / "model", work / "ds", "--domain", "small", "--only", "width 1/2", "--out", out)
+
+
+def test_where_nothing_is_affordable_the_rejected_points_are_shown(work: Path, tmp_path: Path) -> None:
+    call = (*compress(work, tmp_path / "light"), "--max-bytes", "1kB", "--checkpoint", tmp_path / "kept")
+    shown = run(*call)
+    assert shown.exit_code == 1
+    assert "int8 rows" in shown.stdout
+    assert "bytes of at most 1,000" in shown.stdout
+    assert shown.stderr.strip().splitlines()[-1].startswith("Error: nothing that keeps ndcg@10>=99.5%")
+    told = run(*call, "--json")
+    assert told.exit_code == 1
+    found = json.loads(told.stdout)
+    assert found["out"] is None
+    assert not any(point["kept"] for point in found["points"])
+    assert all(point["why"] for point in found["points"])
+    assert not (tmp_path / "light").exists()
+
+
+@pytest.mark.parametrize("checkpoint", [True, False])
+def test_ctrl_c_says_how_to_go_on(
+    work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, checkpoint: bool
+) -> None:
+    def stop(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tlrec_edge.quantize.compress", stop)
+    kept = ("--checkpoint", tmp_path / "kept") if checkpoint else ()
+    result = run(*compress(work, tmp_path / "light"), *kept)
+    assert result.exit_code == 1
+    assert "Aborted!" in result.stderr
+    assert ("the same command goes on" in result.stderr) == checkpoint
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="needs a file system that takes no folder")
+@pytest.mark.parametrize("command", ["compress", "adapt", "pretrain", "export"])
+def test_an_out_that_takes_no_folder_is_told_before_any_work(command: str) -> None:
+    """The dataset does not even exist; root has every right there and still can write nothing."""
+    domain = "--domains" if command == "pretrain" else "--domain"
+    model = ("nowhere",) if command in ("compress", "export") else ()
+    words = refused(command, *model, "nowhere", domain, "x", "--out", "/proc/out")
+    assert "/proc/out cannot be written: /proc: " in words
+    assert "choose another --out" in words
+
+
+def test_verify_counts_every_byte(work: Path) -> None:
+    size = sum(file.stat().st_size for file in (work / "bundle").iterdir())
+    assert json.loads(ok("verify", work / "bundle", "--json").stdout)["bytes"] == size
+    assert f"{size:,} bytes" in ok("verify", work / "bundle").stdout

@@ -1,0 +1,17 @@
+"""Settings of every test run: one thread for small matrices, and the same examples however busy the machine is."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from hypothesis import settings
+
+# Before numpy and torch are imported: more threads only wait for each other on matrices of this size.
+for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(name, "1")
+
+pytest.register_assert_rewrite("helpers")
+
+settings.register_profile("repeatable", deadline=None, derandomize=True)
+settings.load_profile("repeatable")

@@ -1,0 +1,129 @@
+"""Which column means what: common names, declared names, and misspelt ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from helpers.paths import ROOT
+from tlrec_edge.data.names import INTERACTION_NAMES, ITEM_NAMES
+from tlrec_edge.data.schema import Align, Schema, find_roles, load_schema, need_role, parse_schema
+from tlrec_edge.errors import DataError
+
+
+@pytest.mark.parametrize(
+    ("columns", "roles"),
+    [
+        ("用户ID 商品ID 点击次数 购买次数", "user item clicks purchases"),
+        ("用户ID 分类 点击次数 购买次数", "user category clicks purchases"),
+        ("user_id sku event_type timestamp", "user item event timestamp"),
+        ("Customer-ID Product_ID Qty Unit_Price", "user item quantity price"),
+        ("household_id product_id transaction_timestamp quantity", "user item timestamp quantity"),
+        ("CustomerID StockCode InvoiceDate Country Description", "user item timestamp domain title"),
+    ],
+)
+def test_common_names_of_interactions(columns: str, roles: str) -> None:
+    names = columns.split()
+    assert find_roles(names, {}, INTERACTION_NAMES, "log") == dict(zip(roles.split(), names, strict=True))
+
+
+def test_common_names_of_items() -> None:
+    found = find_roles(["商品ID", "价格", "销量", "评分", "分类", "标题"], {}, ITEM_NAMES, "items")
+    assert found == {"item": "商品ID", "category": "分类", "name": "标题"}
+
+
+def test_declared_names_win_and_an_empty_one_switches_a_role_off() -> None:
+    declared = {"user": "buyer", "timestamp": ""}
+    assert find_roles(["buyer", "user", "item", "time"], declared, INTERACTION_NAMES, "log") == {
+        "user": "buyer",
+        "item": "item",
+    }
+
+
+def test_a_missing_column_lists_what_was_found_and_the_nearest() -> None:
+    with pytest.raises(DataError, match=r"log.csv: no column 'usr_id'.*found user_ids, item; did you mean 'user_ids'"):
+        find_roles(["user_ids", "item"], {"user": "usr_id"}, INTERACTION_NAMES, "log.csv")
+    with pytest.raises(DataError, match=r"no user column; found userr, item; is 'userr' the user\?; name it"):
+        need_role({}, "user", ["userr", "item"], "log.csv")
+
+
+def test_a_schema_file_is_read_whole(tmp_path: Path) -> None:
+    path = tmp_path / "schema.toml"
+    path.write_text(
+        """
+[interactions]
+user = "who"
+[items]
+name = "label"
+text = ["label", "about"]
+numeric = ["weight"]
+[domains]
+"United Kingdom" = "uk"
+"*" = "non_uk"
+[events]
+kauf = "purchase"
+[clean]
+duplicates = "first-pair"
+positive_price = true
+cancelled = { column = "InvoiceNo", prefix = "C" }
+drop_domains = ["FUEL"]
+"""
+    )
+    schema = load_schema(path)
+    assert schema == Schema(
+        interactions={"user": "who"},
+        items={"name": "label"},
+        features={"label": "text", "about": "text", "weight": "numeric"},
+        domains={"United Kingdom": "uk", "*": "non_uk"},
+        events={"kauf": "purchase"},
+        duplicates="first-pair",
+        positive_price=True,
+        cancelled=("InvoiceNo", "C"),
+        drop_domains=("FUEL",),
+    )
+    assert [schema.domain_of(name) for name in ("United Kingdom", "France")] == ["uk", "non_uk"]
+    assert [schema.event_of(name) for name in ("kauf", "Add_To_Cart", "浏览", "?")] == [
+        "purchase",
+        "cart",
+        "view",
+        None,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("raw", "words"),
+    [
+        ({"interaction": {}}, "did you mean 'interactions'"),
+        ({"interactions": {"usr": "a"}}, "unknown key 'usr' .* did you mean 'user'"),
+        ({"clean": {"duplicate": "drop"}}, "did you mean 'duplicates'"),
+        ({"clean": {"duplicates": "first"}}, "'first', expected one of drop, keep, first-pair"),
+        ({"clean": {"positive_price": "yes"}}, "expected true or false"),
+        ({"clean": {"cancelled": "C"}}, "cancelled is 'C'"),
+        ({"events": {"kauf": "bought"}}, "'bought', expected one of view"),
+        ({"items": {"text": "title"}}, "expected a list of names"),
+        ({"interactions": {"user": 3}}, "'user' is 3, expected text"),
+        ({"domains": "uk"}, r"must be a table: write \[domains\]"),
+    ],
+)
+def test_a_wrong_schema_says_what_is_wrong(raw: dict[str, object], words: str) -> None:
+    with pytest.raises(DataError, match=words):
+        parse_schema(raw)
+
+
+def test_the_schema_of_the_readme_is_one(tmp_path: Path) -> None:
+    readme = (ROOT / "README.md").read_text("utf-8")
+    (tmp_path / "schema.toml").write_text(readme.split("```toml")[1].split("```")[0], "utf-8")
+    (tmp_path / "map.csv").write_text("from,to\nuk1,fr1\n")
+    schema = load_schema(tmp_path / "schema.toml")
+    assert (schema.scale, schema.by_domain, schema.item_map) == ({"price": {"uk": 1.17}}, True, {"uk1": "fr1"})
+    assert schema.align == {"category": Align("name", {"Milk": "Lait"})}
+
+
+@pytest.mark.parametrize("content", [b"user = ", b"\xff\xfe", None])
+def test_an_unreadable_schema_is_named(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "schema.toml"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(DataError, match=r"cannot read schema .*schema.toml"):
+        load_schema(path)

@@ -1,0 +1,79 @@
+"""A source that says nothing is refused, and what it seems to bring vanishes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from helpers import synthetic
+from helpers.synthetic import CONFIG
+from tlrec_edge.data.build import SplitPlan, prepare_tables
+from tlrec_edge.data.dataset import Dataset
+from tlrec_edge.data.schema import Schema
+from tlrec_edge.errors import DataError
+from tlrec_edge.train import EdgeModel, adapt, adapt_auto, evaluate, pretrain
+from tlrec_edge.train.evaluate import Evaluation, baseline_entries, model_entry
+from tlrec_edge.train.noise import shuffle_domains
+
+TARGET = ("small",)
+
+
+def world(seed: int) -> Dataset:
+    tables = [synthetic.interactions(seed)], [synthetic.items(seed)]
+    return prepare_tables(*tables, Schema(features={"title": "text"}), SplitPlan(negatives=20)).dataset
+
+
+def from_noise(seed: int) -> tuple[EdgeModel, Evaluation]:
+    """Return what auto chooses from a source of noise, and finetune beside what knows the target alone."""
+    data = shuffle_domains(world(seed), ("big",), seed)
+    config = replace(CONFIG, pretrain_epochs=3, seed=seed)
+    source = pretrain(data, ("big",), config)
+    chosen, _ = adapt_auto(data, TARGET, source, config)
+    tuned = adapt(data, TARGET, "finetune", source, config)
+    return chosen, evaluate(data, TARGET, {**baseline_entries(config, data), "finetune": model_entry(tuned, data)})
+
+
+def test_noise_keeps_the_target_and_how_often_each_item_is_sold() -> None:
+    data = world(0)
+    noise = shuffle_domains(data, ("big",), 1)
+    big = data.interactions.domain == data.domains.index("big")
+    before, after = data.interactions.item, noise.interactions.item
+    np.testing.assert_array_equal(before[~big], after[~big])
+    np.testing.assert_array_equal(np.sort(before[big]), np.sort(after[big]))
+    assert (before[big] == after[big]).mean() < 0.1
+    small = data.item_domain == data.domains.index("small")
+    for one, other in zip(data.features.text.values(), noise.features.text.values(), strict=True):
+        assert [x for x, own in zip(one, small, strict=True) if own] == [
+            x for x, own in zip(other, small, strict=True) if own
+        ]
+        assert one != other
+        assert sorted(one) == sorted(other)
+    np.testing.assert_array_equal(shuffle_domains(data, ("big",), 1).interactions.item, after)
+    assert (shuffle_domains(data, ("big",), 2).interactions.item != after).any()
+    with pytest.raises(DataError, match="unknown domain 'huge'"):
+        shuffle_domains(data, ("huge",))
+
+
+def check(seeds: int, most: int) -> None:
+    """Count the seeds where auto takes the noise, and look for a lift that would be called transfer.
+
+    A single forced fit from noise may beat or lose to the target alone by more than its standard error, which holds
+    the users but not the fits (invented worlds, twenty seeds: four and four); on average it must gain nothing.
+    """
+    found = [from_noise(seed) for seed in range(seeds)]
+    chosen = [model.provenance.mode for model, _ in found if model.provenance.source is not None]
+    lifts = [result.lift(*result.lifts("finetune")["transfer"]) for _, result in found]
+    assert len(chosen) <= most, f"transfer from noise in {len(chosen)} of {seeds} seeds: {chosen}"
+    mean, error = np.mean([lift.mean for lift in lifts]), np.hypot.reduce([lift.se for lift in lifts]) / seeds
+    assert mean < 2 * error, f"noise lifts by {mean:.4f} (SE {error:.4f})"
+
+
+def test_auto_refuses_noise() -> None:
+    check(seeds=2, most=0)
+
+
+@pytest.mark.slow
+def test_auto_refuses_noise_in_twenty_seeds() -> None:
+    check(seeds=20, most=1)

@@ -1,0 +1,68 @@
+"""The plainest case, as its script runs it: two CSV files in, recommendations out."""
+
+from __future__ import annotations
+
+import csv
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from helpers.paths import EXAMPLES
+
+EXAMPLE = EXAMPLES / "two_csv"
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("two csv")
+    tools = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    done = subprocess.run(
+        ["bash", str(EXAMPLE / "run.sh"), str(path)],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PATH": tools, "PYTHON": sys.executable},
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return path
+
+
+def own_share(liked: list[tuple[str, str]], found: list[tuple[str, str]]) -> float:
+    """Return the share of recommendations whose category is one that the user has shown an interest in."""
+    pairs = set(liked)
+    return sum(pair in pairs for pair in found) / len(found)
+
+
+def test_interest_in_categories_is_carried_over_to_goods_never_sold(out: Path) -> None:
+    work = out / "by-category"
+    category = {row["商品ID"]: row["分类"] for row in read(work / "goods_features.csv")}
+    liked = [(row["用户ID"], row["分类"]) for row in read(work / "user_behavior.csv")]
+    found = [(row["user"], category[row["item"]]) for row in read(work / "recommendations.csv")]
+    assert {user for user, _ in found} == {user for user, _ in liked}
+    assert own_share(liked, found) > 0.9
+
+
+def test_rows_that_name_items_learn_from_themselves(out: Path) -> None:
+    work = out / "by-item"
+    category = {row["item_id"]: row["category"] for row in read(work / "goods_features.csv")}
+    behaviour = read(work / "user_behavior.csv")
+    liked = [(row["user_id"], category[row["item_id"]]) for row in behaviour]
+    seen = {(row["user_id"], row["item_id"]) for row in behaviour}
+    rows = read(work / "recommendations.csv")
+    assert own_share(liked, [(row["user"], category[row["item"]]) for row in rows]) > 0.7
+    assert not seen & {(row["user"], row["item"]) for row in rows}
+
+
+def test_the_tables_are_the_same_each_time(tmp_path: Path) -> None:
+    texts = []
+    for name in ("a", "b"):
+        subprocess.run([sys.executable, str(EXAMPLE / "make_tables.py"), "--out", str(tmp_path / name)], check=True)
+        texts.append([(tmp_path / name / file).read_bytes() for file in ("user_behavior.csv", "goods_features.csv")])
+    assert texts[0] == texts[1]

@@ -1,0 +1,269 @@
+"""Counting and linear scorers against the textbook."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from helpers import synthetic
+from helpers.synthetic import CONFIG
+from tlrec_edge.data.build import SplitPlan, prepare_tables
+from tlrec_edge.data.dataset import Dataset
+from tlrec_edge.data.schema import Schema
+from tlrec_edge.data.task import make_tasks
+from tlrec_edge.train import adapt
+from tlrec_edge.train.baselines import TunedEase, ease_scorer
+from tlrec_edge.train.linear import (
+    Ease,
+    column_cut,
+    group_counts,
+    interest_ridge,
+    item_cf,
+    keep_largest,
+    popularity,
+    split_weights,
+)
+from tlrec_edge.train.mix import mix_parts
+from tlrec_edge.train.wide import (
+    HALF_LIVES,
+    PENALTIES,
+    LinearChoice,
+    LinearData,
+    choose_linear,
+    log_popularity,
+    sales_prior,
+)
+
+
+def binary(users: int, items: int, seed: int = 0) -> sp.csr_array:
+    return sp.csr_array((np.random.default_rng(seed).random((users, items)) < 0.25).astype(np.float32))
+
+
+def textbook_ease(x: np.ndarray, penalty: float) -> np.ndarray:
+    inverse = np.linalg.inv(x.T @ x + penalty * np.eye(x.shape[1]))
+    weights = -inverse / np.diag(inverse)
+    np.fill_diagonal(weights, 0.0)
+    return weights
+
+
+@pytest.mark.parametrize(("users", "items"), [(12, 40), (40, 12), (20, 20)])
+@pytest.mark.parametrize("few", [True, False], ids=["few columns", "all columns"])
+@pytest.mark.parametrize("penalty", [0.5, 100.0])
+def test_ease_is_the_textbooks(users: int, items: int, few: bool, penalty: float) -> None:
+    x = binary(users, items)
+    columns = np.arange(items)[:: 4 if few else 1][::-1].astype(np.int32)
+    wanted = textbook_ease(x.toarray().astype(np.float64), penalty)[:, columns]
+    solver = Ease(x, columns)
+    np.testing.assert_allclose(solver.weights(penalty), wanted, atol=1e-5)
+    history = binary(9, items, seed=1)
+    np.testing.assert_allclose(solver.scorer(penalty)(history), history @ wanted, atol=1e-5)
+    np.testing.assert_allclose(solver.scorer(penalty)(history[[2]]), history[[2]] @ wanted, atol=1e-5)
+
+
+def test_heavy_users_weigh_less_and_an_interaction_as_much_as_before() -> None:
+    x = binary(12, 8)
+    size = x.toarray().sum(1)
+    weight = np.where(size > 0, np.maximum(size, 1) ** -0.5, 0)
+    weight *= size.sum() / (weight * size).sum()
+    scaled = x.toarray() * np.sqrt(weight)[:, None]
+    columns = np.arange(8, dtype=np.int32)
+    np.testing.assert_allclose(Ease(x, columns, 0.5).weights(2.0), textbook_ease(scaled, 2.0), atol=1e-5)
+
+
+@pytest.mark.parametrize("rank", [0, 3, 30])
+def test_what_the_largest_weights_leave_out_is_kept_in_low_rank(rank: int) -> None:
+    weights = np.random.default_rng(0).normal(0, 1, (40, 12)).astype(np.float32)
+    sparse, rest = split_weights(weights, 5, 4, rank)
+    assert np.array_equal(sparse.toarray(), keep_largest(weights, 5, 4).toarray())
+    assert rest.rank == min(rank, 12)
+    left = np.where(sparse.toarray() != 0, 0, weights)
+    u, s, v = np.linalg.svd(left, full_matrices=False)
+    best = (u[:, :rank] * s[:rank]) @ v[:rank]
+    np.testing.assert_allclose(rest.inward @ rest.outward.T, best, atol=1e-4)
+    if rank:
+        assert np.mean(rest.outward**2) == pytest.approx(1.0, rel=1e-5)
+
+
+def test_ease_of_items_nobody_bought_is_zero() -> None:
+    x = sp.csr_array(np.array([[1, 1, 0], [1, 0, 0]], np.float32))
+    weights = Ease(x, np.arange(3, dtype=np.int32)).weights(1.0)
+    assert not weights[2].any()
+    assert not weights[:, 2].any()
+
+
+def test_item_cf_by_hand() -> None:
+    x = sp.csr_array(np.array([[1, 1, 0], [1, 1, 1], [1, 0, 0]], np.float32))
+    columns = np.array([1, 0], np.int32)
+    np.testing.assert_allclose(item_cf(x, columns).toarray(), [[2 / 3, 0], [0, 2 / 3], [1 / 2, 1 / 3]])
+    cosine = item_cf(x, columns, "cosine").toarray()
+    np.testing.assert_allclose(cosine, [[2 / np.sqrt(6), 0], [0, 2 / np.sqrt(6)], [1 / np.sqrt(2), 1 / np.sqrt(3)]])
+
+
+@given(
+    arrays.arrays(np.float32, st.tuples(st.integers(1, 9), st.integers(1, 9)), elements=st.integers(-5, 5)),
+    st.integers(1, 10), st.integers(1, 10),
+)  # fmt: skip
+def test_keep_largest_caps_columns_then_rows(weights: np.ndarray, a_column: int, a_row: int) -> None:
+    kept = keep_largest(weights, a_column, a_row)
+    dense = kept.toarray()
+    assert (np.count_nonzero(dense, 0) <= a_column).all()
+    assert (np.count_nonzero(dense, 1) <= a_row).all()
+    assert ((dense == 0) | (dense == weights)).all()
+    if a_column >= len(weights) and a_row >= weights.shape[1]:
+        np.testing.assert_array_equal(dense, weights)
+
+
+def test_keep_largest_keeps_the_largest() -> None:
+    weights = np.array([[1, -5, 3], [2, 4, -9], [-3, 1, 1]], np.float32)
+    assert keep_largest(weights, 2, 9).toarray().tolist() == [[0, -5, 3], [2, 4, -9], [-3, 0, 0]]
+    assert keep_largest(weights, 2, 1).toarray().tolist() == [[0, -5, 0], [0, 0, -9], [-3, 0, 0]]
+
+
+@pytest.mark.parametrize("rank", [1, 3, 6])
+def test_the_interest_ridge_cut_to_its_rank(rank: int) -> None:
+    rng = np.random.default_rng(0)
+    counts = rng.integers(0, 5, (80, 6)).astype(np.float32)
+    labels = (rng.random((80, 9)) < 0.3).astype(np.float32)
+    found = interest_ridge(counts, labels, 2.0, rank)
+    assert (found.inward.shape, found.outward.shape) == ((6, rank), (9, rank))
+    x = np.log1p(counts) - np.log1p(counts).mean(0)
+    full = np.linalg.solve(x.T @ x + 2.0 * np.eye(6), x.T @ (labels - labels.mean(0)))
+    left, values, right = np.linalg.svd(full, full_matrices=False)
+    best = (left[:, :rank] * values[:rank]) @ right[:rank]
+    np.testing.assert_allclose(found.inward @ found.outward.T, best, atol=1e-5)
+
+
+def test_group_counts_by_hand() -> None:
+    seen = sp.csr_array(np.array([[1, 1, 1], [0, 0, 0]], np.float32))
+    groups = np.array([[0, 2], [0, -1], [1, -1]], np.int32)
+    assert group_counts(seen, groups, 4).tolist() == [[2, 1, 1, 0], [0, 0, 0, 0]]
+
+
+def test_popularity_counts_buyers_of_the_target_once() -> None:
+    task = make_tasks(synthetic.dataset(), ("small",)).final
+    buyers: dict[int, set[int]] = {}
+    for user, item in synthetic.pairs(task, "train"):
+        buyers.setdefault(item, set()).add(user)
+    assert popularity(task).tolist() == [len(buyers.get(item, ())) for item in task.candidates]
+
+
+def test_the_penalty_is_chosen_on_validation() -> None:
+    task = make_tasks(synthetic.dataset(), ("small",)).choose
+    said: list[str] = []
+    choice = choose_linear(task, LinearData.of(task), said.append)
+    assert choice.ndcg > 0.4
+    assert "EASE penalty" in said[0]
+
+
+@pytest.mark.parametrize(("peak", "edge"), [(300.0, False), (30.0, False), (3e4, False), (1.0, True), (1e5, True)])
+def test_the_penalty_grid_is_widened_until_the_best_lies_inside(
+    peak: float, edge: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A solver whose scores are the better, the nearer the penalty is to ``peak``."""
+    task = make_tasks(synthetic.dataset(), ("small",)).choose
+    tried: list[float] = []
+
+    def scorer(self: Ease, penalty: float, wanted: object) -> object:
+        tried.append(penalty)
+        noise = np.random.default_rng(0).random((task.n_users, len(task.candidates)))
+        hit = np.zeros_like(noise)
+        hit[task.rows.user, task.column[task.rows.item]] = 1 / (1 + abs(np.log(penalty / peak)))
+        asked = np.unique(task.rows.user)
+        return lambda history, columns: (noise + 2 * hit)[asked]
+
+    monkeypatch.setattr(Ease, "scorer", scorer)
+    choice = choose_linear(task, LinearData.of(task))
+    assert (choice.penalty, choice.on_edge) == (peak, edge)
+    assert len(tried) == len(set(tried)) <= len(PENALTIES)
+    assert edge or min(tried) < peak < max(tried)
+
+
+def test_a_part_that_tells_nothing_gets_no_weight() -> None:
+    rng = np.random.default_rng(0)
+    good = rng.random((200, 11))
+    good[:, 0] += 0.5
+    valid = np.ones(good.shape, bool)
+    found = mix_parts([np.zeros_like(good), good], valid)
+    assert found.weights[0] == 0
+    assert found.weights[1] > 0
+    assert found.ndcg > mix_parts([rng.random((200, 11))], valid).ndcg
+    assert mix_parts([np.zeros_like(good), good], valid, start=found.weights).weights == pytest.approx(found.weights)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_the_sales_column_starts_the_bias_of_items_never_sold(bad: float) -> None:
+    data = synthetic.dataset()
+    rows = np.arange(5, dtype=np.int32)
+
+    def prior(*values: float) -> list[float]:
+        sold = np.full(len(data.items), bad, np.float32)
+        sold[: len(values)] = values
+        changed = replace(data, features=replace(data.features, numeric={"sales": sold}))
+        return sales_prior(changed, rows).tolist()  # type: ignore[no-any-return]  # numpy gives Any
+
+    assert prior(0, np.e - 1, np.e**2 - 1, bad, -5) == pytest.approx([-0.75, 0.25, 1.25, 0.0, -0.75])
+    assert prior() == [0.0] * 5
+    assert sales_prior(data, rows).tolist() == [0.0] * 5
+
+
+def test_a_tuned_entry_keeps_what_it_chose() -> None:
+    tasks = make_tasks(synthetic.dataset(), ("small",))
+    entry = TunedEase(target_only=False)
+    assert len(entry(tasks).rank) == len(tasks.final.rows)
+    assert entry.choice is not None
+    assert entry.choice.penalty in PENALTIES
+
+
+def test_popularity_fades_with_the_days_since_each_buyers_last_purchase() -> None:
+    task = make_tasks(synthetic.dataset(), ("small",)).final
+    log = task.train.where(task.in_target(task.train))
+    now = log.time.max()
+    wanted = np.zeros(task.n_items)
+    for user, item in set(zip(log.user.tolist(), log.item.tolist(), strict=True)):
+        last = log.time[(log.user == user) & (log.item == item)].max()
+        wanted[item] += 0.5 ** ((now - last) / 86_400 / 30.0)
+    np.testing.assert_allclose(popularity(task, 30.0), wanted[task.candidates], rtol=1e-5)
+    assert (popularity(task, 1e9) <= popularity(task) + 1e-4).all()
+
+
+def changing_shop(seed: int = 0) -> Dataset:
+    """Each month another tenth of the items is what everyone buys: what was popular long ago says little."""
+    rng = np.random.default_rng(seed)
+    rows = [
+        (f"u{user}", f"i{(month * 10 + rng.integers(14)) % 120}", f"2024-{1 + month:02}-{1 + rng.integers(28):02}")
+        for user in range(300)
+        for month in rng.permutation(12)[:5]
+    ]
+    table = pd.DataFrame(rows, columns=["user", "item", "timestamp"])
+    plan = SplitPlan("time", test_from="2024-12-01", valid_from="2024-11-01", negatives=30)
+    return prepare_tables([table], [], Schema(), plan).dataset
+
+
+def test_a_bias_fades_where_fashion_changes_and_only_there() -> None:
+    data = changing_shop()
+    model = adapt(data, data.domains, "scratch", None, replace(CONFIG, without=("deep", "wide")))
+    half_life = model.provenance.choices.half_life
+    assert half_life in HALF_LIVES
+    task = make_tasks(data, data.domains).final
+    np.testing.assert_allclose(model.bias, log_popularity(task, half_life)[model.rows(data)[task.candidates]])
+    choosing = make_tasks(data, data.domains).choose
+    assert choose_linear(choosing, LinearData.of(choosing), fade=True).half_life is not None
+    steady = adapt(synthetic.dataset(), ("small",), "scratch", None, CONFIG)
+    assert steady.provenance.choices.half_life is None
+
+
+def test_a_cut_baseline_scores_by_the_largest_weights_of_each_candidate() -> None:
+    task = make_tasks(synthetic.dataset(), ("small",)).final
+    users = np.unique(task.rows.user)[:20]
+    whole, cut = (ease_scorer(task, LinearChoice(100.0, 0.0, cut=most))(users) for most in (None, 3))
+    data = LinearData.of(task)
+    weights = column_cut(Ease(data.train, data.columns).weights(100.0), 3)
+    np.testing.assert_allclose(cut, (data.history[users] @ weights).toarray(), atol=1e-5)
+    assert not np.allclose(cut, whole)

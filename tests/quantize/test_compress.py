@@ -1,0 +1,251 @@
+"""The search: what it tries, what it takes, what it says of the rest, and that it goes on where it stopped."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tlrec_edge.quantize import Budget, CompressConfig, Target, compress
+from tlrec_edge.quantize.budget import parse_bytes
+from tlrec_edge.quantize.compress import served_bytes
+from tlrec_edge.quantize.recipes import ORIGINAL, ROWS, STORES, structures
+
+from helpers import synthetic
+from tlrec_edge.cost import SLOWER, Cost
+from tlrec_edge.errors import BudgetError, ModelError
+from tlrec_edge.train import EdgeModel, adapt
+
+LOOSE = CompressConfig(Budget(share=0.6), recovery_steps=20, only=("feed-forward 1/2", "width 1/2"))
+
+
+def clock(models: Sequence[EdgeModel]) -> list[Cost]:
+    """Take the same time for all; bytes by what a model holds."""
+    return [Cost(served_bytes(m), {"p50": 50.0, "p90": 60.0, "p99": 90.0}) for m in models]
+
+
+@pytest.mark.parametrize(
+    ("text", "metric", "k", "share"),
+    [
+        ("ndcg@10>=99.5%", "ndcg", 10, 0.995),
+        ("hr@5 >= 0.9", "hr", 5, 0.9),
+        (" mrr@20>=100% ", "mrr", 20, 1.0),
+        ("99%", "ndcg", 10, 0.99),
+        ("0.985", "ndcg", 10, 0.985),
+    ],
+)
+def test_a_budget_is_read(text: str, metric: str, k: int, share: float) -> None:
+    found = Budget.parse(text)
+    assert (found.metric, found.k) == (metric, k)
+    assert found.share == pytest.approx(share)
+    assert Budget.parse(str(found)) == found
+
+
+@pytest.mark.parametrize(
+    "text", ["", "ndcg", "ndcg@10", "auc@10>=1", "ndcg@10<=1", "110%", "0", "-5%", "nan", "x%", "inf", "1.2.3%"]
+)
+def test_a_wrong_budget_is_one_line(text: str) -> None:
+    with pytest.raises(ValueError, match=r"budget|keeps more than 0"):
+        Budget.parse(text)
+
+
+def test_targets_and_sizes_are_read() -> None:
+    assert Target.parse("p99<=1ms") == Target("p99", 1000.0)
+    assert Target.parse("p50 <= 80us").us == 80.0
+    assert [parse_bytes(t) for t in ("5MB", "600kB", "1.5MiB", "2G", "77")] == [
+        5_000_000,
+        600_000,
+        1_572_864,
+        2 * 10**9,
+        77,
+    ]
+    for text in ("p75<=1ms", "p99<1ms", "p99<=fast", "", "p99<=0ms", "p99<=1.2.3ms", "p99<=.ms"):
+        with pytest.raises(ValueError, match="write it as p99<=1ms"):
+            Target.parse(text)
+    for text in ("", "5 bananas", "-3MB", "MB", "0", "1.2.3MB", ".", "0.1"):
+        with pytest.raises(ValueError, match="write it as 5MB"):
+            parse_bytes(text)
+
+
+@given(st.integers(1, 10**12))
+def test_a_plain_number_is_bytes(number: int) -> None:
+    assert parse_bytes(str(number)) == number
+
+
+def test_the_smallest_that_keeps_the_budget_is_taken() -> None:
+    said: list[str] = []
+    model = synthetic.model()
+    found = compress(model, synthetic.dataset(), LOOSE, said.append, clock=clock)
+    names = [point.name for point in found.points]
+    assert names[0] == ORIGINAL
+    assert {"int8", "feed-forward 1/2", "feed-forward 1/2, int8"} < set(names)
+    chosen = next(point for point in found.points if point.chosen)
+    sound = [point for point in found.points if "keeps the budget" in point.why]
+    assert chosen.bytes == min(point.bytes for point in sound)
+    assert chosen.front
+    assert found.points[0].kept.ratio == 1.0
+    assert found.model.tables is not None
+    card = found.model.provenance.compression
+    assert (card["chosen"], card["budget"], card["for"]) == (chosen.name, "ndcg@10>=60%", "this")
+    assert card["test"]["ratio"] == pytest.approx(found.test.ratio)
+    assert 0.5 < found.test.ratio < 1.5
+    json.dumps(card)
+    assert said[-1].startswith("latency of")
+
+
+def test_what_breaks_the_ranking_is_rejected_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    recipes = sys.modules["tlrec_edge.quantize.recipes"]
+
+    def spoil(model: EdgeModel, *_: object) -> EdgeModel:
+        return replace(model, mix=replace(model.mix, deep=-model.mix.deep, interest=0.0, wide=0.0))
+
+    monkeypatch.setitem(recipes._CUTS, "fast", {"spoilt": spoil})
+    found = compress(synthetic.model(), synthetic.dataset(), CompressConfig(Budget(share=0.9)))
+    spoilt = next(point for point in found.points if point.name == "spoilt")
+    assert not spoilt.chosen
+    assert "not 90.0%" in spoilt.why
+    assert spoilt.kept.low <= spoilt.kept.ratio < 0.9
+    assert not [point for point in found.points if point.name.startswith("spoilt,")]
+    assert found.model.mix.deep == synthetic.model().mix.deep
+
+
+def test_the_bound_is_below_the_ratio_and_whole_rows_keep_all() -> None:
+    found = compress(synthetic.model(), synthetic.dataset(), replace(LOOSE, only=()))
+    rows = next(point for point in found.points if point.name == "int8 rows")
+    assert rows.kept.low <= rows.kept.ratio
+    assert rows.kept.ratio == pytest.approx(1.0, abs=0.05)
+    assert found.points[0].name == ORIGINAL
+    assert not [point for point in found.points if "feed-forward" in point.name]
+
+
+def test_slower_than_the_original_is_rejected() -> None:
+    def slow(models: Sequence[EdgeModel]) -> list[Cost]:
+        return [Cost(cost.bytes, {"p50": 50.0 if m.tables is None else 50 * SLOWER + 1}) for m, cost in
+                zip(models, clock(models), strict=True)]  # fmt: skip
+
+    found = compress(synthetic.model(), synthetic.dataset(), LOOSE, clock=slow)
+    assert found.model.tables is None
+    assert all(
+        "slower than the original" in p.why for p in found.points if p.us and p.name != ORIGINAL and "int" in p.name
+    )
+
+
+def test_a_bundle_that_a_gate_refuses_is_one_point_less() -> None:
+    refused = "order gate: 'a' scores differently in another order"
+
+    def gated(models: Sequence[EdgeModel]) -> list[Cost]:
+        return [Cost(0, fault=refused) if m.wide_codes is not None else cost
+                for m, cost in zip(models, clock(models), strict=True)]  # fmt: skip
+
+    data, model = synthetic.dataset(), synthetic.model()
+    found = compress(model, data, LOOSE, clock=gated)
+    refused_ones = [point for point in found.points if point.why == refused]
+    assert {point.name.rpartition(", ")[2] for point in refused_ones} == {"int8", "int4"}
+    assert all(point.us is None and point.bytes > 0 and not point.front for point in refused_ones)
+    assert found.model.provenance.compression["chosen"].endswith(ROWS)
+    with pytest.raises(BudgetError, match=r"nothing is left: as given, order gate: .* order; of every other"):
+        compress(model, data, replace(LOOSE, only=()), clock=lambda models: [Cost(0, fault=refused)] * len(models))
+
+
+def test_an_original_that_a_gate_refuses_is_no_yardstick() -> None:
+    def gated(models: Sequence[EdgeModel]) -> list[Cost]:
+        return [Cost(0, fault="parity gate: off") if m.tables is None else cost
+                for m, cost in zip(models, clock(models), strict=True)]  # fmt: skip
+
+    found = compress(synthetic.model(), synthetic.dataset(), replace(LOOSE, only=()), clock=gated)
+    assert found.points[0].why == "parity gate: off"
+    assert found.model.tables is not None
+
+
+def test_targets_and_sizes_bind() -> None:
+    data, model = synthetic.dataset(), synthetic.model()
+    with pytest.raises(BudgetError, match=r"takes 90 us, the target is p99<=10us"):
+        compress(model, data, replace(LOOSE, target=Target("p99", 10.0)), clock=clock)
+    with pytest.raises(BudgetError, match=r"bytes of at most 1;"):
+        compress(model, data, replace(LOOSE, max_bytes=1, only=()))
+    with pytest.raises(BudgetError, match="needs a clock"):
+        compress(model, data, replace(LOOSE, target=Target("p99", 10.0)))
+    with pytest.raises(ValueError, match="only known of this machine"):
+        CompressConfig(target=Target("p99", 10.0), machine="arm64")
+
+
+def test_time_runs_out_and_is_named() -> None:
+    found = compress(synthetic.model(), synthetic.dataset(), replace(LOOSE, minutes=1e-9, only=None))
+    late = {point.name for point in found.points if "not tried" in point.why}
+    assert late == set(structures(synthetic.model())) - {ORIGINAL}
+    assert all((point.to_json()["bytes"] is None) == (point.name in late) for point in found.points)
+    assert found.model.provenance.compression["chosen"] in STORES
+
+
+def test_an_unknown_cut_is_one_line() -> None:
+    with pytest.raises(ModelError, match="no cut 'ears' of this model; known: feed-forward 1/2; width 3/4"):
+        compress(synthetic.model(), synthetic.dataset(), replace(LOOSE, only=("ears",)))
+
+
+def test_a_search_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data, model = synthetic.dataset(), synthetic.model()
+    first = compress(model, data, LOOSE, kept=tmp_path / "kept")
+    recipes = sys.modules["tlrec_edge.quantize.recipes"]
+
+    def never(*_: object) -> EdgeModel:
+        raise AssertionError("cut again")
+
+    monkeypatch.setitem(recipes._CUTS, "fast", dict.fromkeys(recipes._CUTS["fast"], never))
+    again = compress(model, data, LOOSE, kept=tmp_path / "kept")
+    assert [point.to_json() for point in again.points] == [point.to_json() for point in first.points]
+    monkeypatch.undo()
+    half = tmp_path / "kept" / "width-1-2"
+    (half / "arrays.npz").write_bytes(b"cut short")
+    mended = compress(model, data, LOOSE, kept=tmp_path / "kept")
+    assert [point.to_json() for point in mended.points] == [point.to_json() for point in first.points]
+    with pytest.raises(ModelError, match="holds the search of another model or seed"):
+        compress(model, data, replace(LOOSE, seed=1), kept=tmp_path / "kept")
+
+
+def test_without_a_deep_part_there_is_nothing_to_cut() -> None:
+    model = synthetic.model()
+    linear = replace(model, mix=replace(model.mix, deep=0.0))
+    found = compress(linear, synthetic.dataset(), LOOSE)
+    assert not [point for point in found.points if "feed-forward" in point.name]
+    assert found.model.tables is not None
+
+
+def test_without_validation_rows_it_says_so() -> None:
+    data = synthetic.no_validation()
+    model = adapt(data, ("small",), "scratch", None, replace(synthetic.CONFIG, epochs=1))
+    found = compress(model, data, replace(LOOSE, recovery_steps=1))
+    assert all("not measured, no validation rows" in point.why for point in found.points)
+    assert [point.name for point in found.points] == [ORIGINAL, ROWS]
+    assert np.isnan(found.points[0].kept.ratio)
+
+
+def test_a_target_alone_says_what_is_too_slow_and_another_machine_nothing() -> None:
+    def slow(models: Sequence[EdgeModel]) -> list[Cost]:
+        return [
+            Cost(served_bytes(m), dict.fromkeys(("p50", "p90", "p99"), 50.0 if m.tables is None else 100.0))
+            for m in models
+        ]
+
+    data, model = synthetic.dataset(), synthetic.model()
+    few = replace(LOOSE, only=("width 1/2",))
+    assert compress(model, data, few, clock=slow).model.tables is None
+    assert compress(model, data, replace(few, target=Target("p99", 200.0)), clock=slow).model.tables is not None
+    other = compress(model, data, replace(few, machine="arm64"), clock=slow)
+    assert other.model.tables is not None
+    assert not [point for point in other.points if point.us]
+
+
+def test_a_compressed_model_and_a_foreign_folder_are_refused(tmp_path: Path) -> None:
+    data, model = synthetic.dataset(), synthetic.model()
+    small = compress(model, data, replace(LOOSE, only=())).model
+    with pytest.raises(ModelError, match="compressed already: give the one it was made from"):
+        compress(small, data, LOOSE)
+    (tmp_path / "mine.txt").write_text("x")
+    with pytest.raises(ModelError, match="is not empty and holds no search"):
+        compress(model, data, LOOSE, kept=tmp_path)

@@ -1,0 +1,62 @@
+"""A pair's score has the same bits alone, in a batch and in any order, whichever kernels BLAS has."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from helpers import bundles
+from helpers.bundles import Small
+from tlrec_edge.bundle import Bundle, write_bundle
+from tlrec_edge.cold import features_json
+from tlrec_edge.features import FeatureEncoder, TextSource
+from tlrec_edge.layout import Storage
+
+from . import check_bits
+
+SIMD = np.show_config(mode="dicts")["SIMD Extensions"]
+AVX2 = {"AVX2", "X86_V3"} & {*SIMD["baseline"], *SIMD["found"]}
+KERNELS = [None, "Nehalem", "Prescott", *(["Haswell"] if AVX2 else [])]
+STORED = {"int8": Storage("int8", "int8", "int8", "int8"), "packed": Storage("int6", "int4", "int8", "int8")}
+
+
+@pytest.fixture(scope="module", params=STORED)
+def bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a bundle with the texts of its candidates, by an encoder that callers run themselves."""
+    path = tmp_path_factory.mktemp("bits") / "b"
+    small = Small(candidates=150, d=48, r=16, taste=8, storage=STORED[request.param])
+    rng = np.random.default_rng(5)
+    base = bundles.encoder_features(rng)
+    features = FeatureEncoder(
+        base.text_columns, base.vocabulary, base.quantiles, base.text_table, text=TextSource("own", check_bits.WORDS)
+    )
+    arrays = bundles.tables(small, rng) | {
+        "text_table": features.text_table,
+        "candidate_text": rng.normal(size=(small.candidates, 3)).astype(np.float16),
+    }
+    ids = small.item_ids()
+    strings = {"item_ids": ids, "item_names": ids}
+    blobs = {
+        "encoder.onnx": bundles.pooling_encoder(small.d, small.length, small.seed),
+        "item_tower.onnx": bundles.item_tower(small.d, rng),
+        "features.json": features_json(features),
+    }
+    write_bundle(path, bundles.manifest(small), arrays, strings, blobs)
+    Bundle.open(path, verify="full")
+    return path
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_answers_have_the_same_bits_with_every_kernel(bundle: Path, kernel: str | None) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "OPENBLAS_CORETYPE"}
+    if kernel is not None:
+        environment["OPENBLAS_CORETYPE"] = kernel
+    done = subprocess.run(
+        [sys.executable, check_bits.__file__, str(bundle)], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr

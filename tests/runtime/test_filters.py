@@ -1,0 +1,69 @@
+"""What `recommend` may be narrowed to, and many users at once."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from helpers import bundles
+from helpers.paths import GOLDEN
+from tlrec_edge import DataError, Recommender, UnknownIdError
+from tlrec_edge.bundle import Bundle
+from tlrec_edge.cli import main
+
+
+def of_category(name: str) -> list[str]:
+    bundle = Bundle.open(GOLDEN)
+    code = bundle.strings("category_names").take(range(3)).index(name)
+    rows = np.flatnonzero(bundle.array("item_category")[: bundle.shape.candidates] == code)
+    return bundle.strings("item_ids").take(rows)
+
+
+def test_a_category_is_a_mask_over_the_candidates() -> None:
+    with Recommender.open(GOLDEN) as rec:
+        wanted = of_category("Küche")
+        found = rec.recommend([], len(rec), allow=rec.category("Küche"))
+        assert sorted(found.items) == sorted(wanted) != []
+        assert found.scores.tolist() == rec.score([], list(found.items)).tolist()
+
+
+def test_a_category_that_is_not_there_is_told_the_nearest(tmp_path: Path) -> None:
+    with Recommender.open(GOLDEN) as rec, pytest.raises(UnknownIdError, match=r"no category 'Gaten'.*'Garten'"):
+        rec.category("Gaten")
+    bundles.build(tmp_path / "b")
+    with Recommender.open(tmp_path / "b") as rec, pytest.raises(UnknownIdError, match="names no categories"):
+        rec.category("Garten")
+
+
+def test_the_command_recommends_of_a_category() -> None:
+    words = ["recommend", str(GOLDEN), "--history", of_category("玩具")[0], "--category", "Garten", "--json", "-k", "2"]
+    done = CliRunner().invoke(main, words)
+    assert done.exit_code == 0, done.output
+    assert {row["item"] for row in json.loads(done.stdout)["items"]} <= set(of_category("Garten"))
+    wrong = CliRunner().invoke(main, [*words, "--category", "Gaten"])
+    assert (wrong.exit_code, wrong.stdout) == (1, "")
+    assert "'Garten'" in wrong.stderr
+
+
+def test_many_users_get_what_each_would(tmp_path: Path) -> None:
+    bundles.build(tmp_path / "b")
+    users = [["i1", "i9"], "nobody", [], ["i3"]]
+    with Recommender.open(tmp_path / "b") as rec:
+        for allow in (None, ["i1", "i2", "i3", "i4", "none"], np.arange(len(rec)) % 2 == 0):
+            found = rec.recommend_many(users, 3, allow=allow)
+            alone = [rec.recommend(user, 3, allow=allow) for user in users]
+            assert [(one.items, one.scores.tolist()) for one in found] == [(a.items, a.scores.tolist()) for a in alone]
+        assert rec.recommend_many([]) == []
+        top = list(rec.recommend([], 3).items)
+        for found in rec.recommend_many([[], []], 3, exclude=(item for item in top)):
+            assert not {*found.items} & {*top}
+        for wrong in ({"k": 0}, {"allow": np.ones(5, bool)}):
+            with pytest.raises(DataError):
+                rec.recommend_many([], **wrong)  # type: ignore[arg-type]
+        with pytest.raises(DataError, match="rows are items"):
+            rec.recommend_many(rec.rows(["i1"]))
+        assert rec.recommend(["i1"], np.int8(10)).items == rec.recommend(["i1"], 10).items  # type: ignore[arg-type]

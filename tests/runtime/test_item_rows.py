@@ -1,0 +1,167 @@
+"""Callers who hold the rows of items pass them where ids stand, and get the same answers."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from helpers import bundles
+from tlrec_edge import DataError, History, Recommender, Rows, UnknownIdError
+from tlrec_edge.sparse import Scratch, SparseSum
+
+IDS = ["i3", "i70", "nobody", "i3", "i59"]
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("rows") / "bundle"
+    bundles.build(path)
+    return path
+
+
+@pytest.fixture
+def rec(path: Path) -> Iterator[Recommender]:
+    with Recommender.open(path) as opened:
+        yield opened
+
+
+def test_rows_score_as_their_ids_do(rec: Recommender) -> None:
+    rows = rec.rows(IDS)
+    assert list(rows) == [3, 70, -1, 3, 59]
+    candidates = [f"i{row}" for row in range(60)]
+    held = rec.rows(candidates)
+    for by_id, by_row in ((IDS, rows), (History(IDS, events=["view"] * 5), History(rows, events=["view"] * 5))):
+        assert rec.score(by_id, candidates).tolist() == rec.score(by_row, held).tolist()
+        assert rec.recommend(by_id, 5).items == rec.recommend(by_row, 5, allow=held).items
+    assert rec.score_pairs([rows, IDS], rec.rows(["i1", "i1"])).tolist() == [rec.score(IDS, ["i1"])[0]] * 2
+    assert rec.recommend(IDS, 3, exclude=rec.rows(["i1"])).items == rec.recommend(IDS, 3, exclude=["i1"]).items
+
+
+def test_a_history_of_rows_is_cached(rec: Recommender) -> None:
+    rec.score(rec.rows(IDS), ["i1"])
+    rec.score(rec.rows(IDS), ["i2"])
+    assert rec.stats()["cache_hits"] == 1
+
+
+@given(st.integers(0, len(IDS)))
+def test_a_history_goes_on(path: Path, at: int) -> None:
+    with Recommender.open(path) as rec:
+        held = rec.rows(IDS[:at]) + rec.rows(IDS[at:])
+        assert held == rec.rows(IDS)
+        assert rec.score(held, ["i1"]).tolist() == rec.score(IDS, ["i1"]).tolist()
+    with pytest.raises(TypeError):
+        held + IDS  # type: ignore[operator]
+
+
+def test_rows_survive_another_process(rec: Recommender) -> None:
+    held = rec.rows(IDS)
+    code = "import pickle, sys; rows = pickle.load(sys.stdin.buffer); pickle.dump(rows[:], sys.stdout.buffer)"
+    done = subprocess.run([sys.executable, "-c", code], input=pickle.dumps(held), capture_output=True, check=True)
+    found = pickle.loads(done.stdout)
+    assert (found, hash(found)) == (held, hash(held))
+    assert list(held[1:3]) == [70, -1]
+
+
+@pytest.mark.parametrize("repeat", [0.0, 0.5])
+def test_a_state_leaves_its_process_without_the_tables_it_is_read_from(tmp_path: Path, repeat: float) -> None:
+    bundles.build(tmp_path / "b")
+    manifest = json.loads((tmp_path / "b" / "manifest.json").read_text("utf-8"))
+    (tmp_path / "b" / "manifest.json").write_text(json.dumps(manifest | {"repeat": repeat}), "utf-8")
+    with Recommender.open(tmp_path / "b") as rec:
+        state = rec.user_state(["i1", "i70", "i3"])
+        weights = state.wide.weights
+        sent = pickle.loads(pickle.dumps(state))
+        assert isinstance(sent.wide.weights, np.ndarray)
+        assert sent.wide.weights.shape == sent.wide.columns.shape
+        wanted = rec.recommend(state, 60, exclude=None)
+        assert wanted.scores.tolist() == rec.recommend(sent, 60, exclude=None).scores.tolist()
+        assert state.wide.weights is weights
+
+
+@pytest.mark.parametrize("values", [[1.7], [True], ["a"], None, [float("nan")]])
+def test_what_is_no_row_number_is_refused(values: Any) -> None:
+    with pytest.raises(DataError, match="expected a list of row numbers"):
+        Rows(values)
+
+
+def test_rows_are_no_integer_ids(path: Path, tmp_path: Path) -> None:
+    bundles.build(tmp_path / "b", bundles.Small(ids=[str(9 + row) for row in range(80)]))
+    with Recommender.open(tmp_path / "b") as rec:
+        assert list(rec.rows([9, 10])) == [0, 1]
+        apart = rec.score_pairs([[9], Rows(np.array([9]))], ["20", "20"])
+        assert apart[0] == rec.score([9], ["20"])[0] != apart[1]
+        assert apart[1] == rec.score(["18"], ["20"])[0]
+
+
+def test_rows_that_do_not_exist_are_refused(rec: Recommender, path: Path) -> None:
+    for call in (lambda rows: rec.score(["i1"], rows), lambda rows: rec.score(rows, ["i1"])):
+        with pytest.raises(DataError, match="row 80 is none of this bundle's"):
+            call(Rows(np.array([1, 80])))
+    with pytest.raises(DataError, match="from -1 on"):
+        Rows(np.array([-2]))
+    with Recommender.open(path, unknown="error") as strict, pytest.raises(UnknownIdError):
+        strict.score(["i1"], Rows(np.array([-1])))
+
+
+def test_the_caller_may_reuse_its_array() -> None:
+    values = np.array([1, 2], np.int32)
+    rows = Rows(values)
+    values[0] = 7
+    assert list(rows) == [1, 2]
+    with pytest.raises(ValueError, match="read-only"):
+        rows.values[0] = 3
+
+
+entries = st.lists(st.tuples(st.integers(0, 11), st.floats(-4, 4, width=32)), max_size=40)
+
+
+@given(entries=entries, asked=st.lists(st.integers(0, 11), min_size=1, max_size=20))
+def test_a_sparse_sum_is_the_same_however_it_is_read(entries: list[tuple[int, float]], asked: list[int]) -> None:
+    columns = np.array([column for column, _ in entries], np.int32)
+    total = SparseSum(columns, np.array([weight for _, weight in entries], np.float64))
+    scratch = Scratch(12)
+    found = total.at(np.array(asked, np.int32), scratch)
+    assert not scratch.asked.any()
+    whole = np.zeros(12, np.float32)
+    rising, sums = total.summed
+    assert (np.diff(rising) > 0).all()
+    whole[rising] = sums
+    assert found.tolist() == whole[asked].tolist()
+    wanted = np.zeros(12)
+    np.add.at(wanted, columns, total.weights)
+    np.testing.assert_allclose(whole, wanted, atol=1e-5)
+
+
+def test_one_sum_that_is_being_read_holds_up_no_other() -> None:
+    """Not in a thread, and so not in the child of a fork made meanwhile, which would wait for ever."""
+    begun, release = threading.Event(), threading.Event()
+
+    class Slow:
+        def take(self, at: np.ndarray) -> np.ndarray:
+            begun.set()
+            release.wait(20)
+            return np.ones(len(at))
+
+    columns = np.arange(3)
+    slow, quick = SparseSum(columns, Slow()), SparseSum(columns, np.ones(3))  # type: ignore[arg-type]  # as slow as need be
+    reader = threading.Thread(target=lambda: slow.summed)
+    other = threading.Thread(target=lambda: quick.summed, daemon=True)
+    reader.start()
+    assert begun.wait(10)
+    other.start()
+    other.join(5)
+    waiting = other.is_alive()
+    release.set()
+    reader.join()
+    assert not waiting

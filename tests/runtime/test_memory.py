@@ -1,0 +1,67 @@
+"""What a recommender holds is said, bounded, and does not grow."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from helpers import bundles
+from tlrec_edge import Recommender, cores
+from tlrec_edge.synth import SynthConfig, synthesize
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("memory") / "bundle"
+    bundles.build(path)
+    return path
+
+
+def test_memory_says_what_is_shared_and_what_is_not(path: Path) -> None:
+    with Recommender.open(path, cache=2) as rec:
+        before = rec.memory()
+        assert before["mapped"] == sum(array.nbytes for array in rec._bundle._arrays.values())
+        assert (before["states"], before["items"]) == (0, 0)
+        for row in range(6):
+            rec.recommend([f"i{row}", f"i{row + 1}"], 3)
+        used = rec.memory()
+        assert 0 < used["states"] < 20_000  # two states, whoever asks
+        assert used["ids"] > before["ids"]
+        rec.add_items({"new": {"title": "red lamp", "price": 2.0, "colour": "red"}})
+        assert rec.memory()["items"] > 0
+        if os.path.exists("/proc/self/smaps_rollup"):
+            assert used["private_bytes"] > 0
+
+
+@pytest.mark.parametrize(
+    ("granted", "wanted"), [("150000 100000", 2), ("20000 100000", 1), ("max 100000", 8), ("nonsense", 8), (None, 8)]
+)
+def test_threads_stay_within_the_quota(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, granted: str | None, wanted: int
+) -> None:
+    monkeypatch.setattr(cores, "CGROUP", tmp_path)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    if granted:
+        (tmp_path / "cpu.max").write_text(granted + "\n", "ascii")
+    assert cores.granted_cores() == wanted
+    with Recommender.open(path, threads=64) as rec:
+        assert rec._threads == wanted
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow(tmp_path: Path) -> None:
+    synthesize(tmp_path / "b", SynthConfig(30_000, dim=16, interest=4))
+    with Recommender.open(tmp_path / "b", cache=256) as rec:
+
+        def serve(start: int, count: int) -> int:
+            for at in range(start, start + count):
+                history = [f"SKU{(at * 7 + i) % 30_000:08d}" for i in range(20)]
+                rec.score(history, [f"SKU{(at + i) % 30_000:08d}" for i in range(100)])
+                if at % 50 == 0:
+                    rec.recommend(history, 10)
+            return rec.memory()["private_bytes"]
+
+        warm = serve(0, 20_000)
+        assert serve(20_000, 60_000) - warm < 2_000_000

@@ -1,0 +1,123 @@
+"""The loss of a step: weights of events, and the correction for popularity."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from helpers import synthetic
+from helpers.logs import examples, log_of
+from helpers.networks import SMALL, network
+from helpers.synthetic import CONFIG
+from tlrec_edge.data.dataset import EVENT_WEIGHTS, EVENTS, Dataset
+from tlrec_edge.train import TrainConfig, pretrain
+from tlrec_edge.train.artifact import Past
+from tlrec_edge.train.augment import HistoryBatch
+from tlrec_edge.train.examples import Batch, Examples
+from tlrec_edge.train.fit import FitConfig, softmax_loss
+
+QUICK = replace(CONFIG, pretrain_epochs=2)
+UNIFORM = torch.full((4,), 0.25)
+
+
+def batch(positive: list[list[int]], weight: list[list[float]]) -> Batch:
+    n = len(positive)
+    present = np.ones((n, SMALL.history), bool)
+    item = np.tile(np.arange(SMALL.history), (n, 1))
+    history = HistoryBatch(item, np.full_like(item, 3), np.zeros_like(item), present)
+    return Batch(history, np.array(positive), np.array(weight, np.float32))
+
+
+def loss_of(
+    found: Batch, config: FitConfig | None = None, by_weight: bool = False, sampler: torch.Tensor = UNIFORM
+) -> float:
+    told: Examples = replace(examples(log_of([(0, 1, 1), (0, 12, 2)])), by_weight=by_weight)
+    return softmax_loss(network(SMALL), found, told, sampler, config or FitConfig(), False).item()
+
+
+def test_positives_of_one_example_weigh_by_their_events() -> None:
+    one, other = loss_of(batch([[0]], [[1.0]])), loss_of(batch([[1]], [[1.0]]))
+    both = loss_of(batch([[0, 1]], [[1.0, 0.2]]))
+    assert both == pytest.approx((one + 0.2 * other) / 1.2, rel=1e-5)
+
+
+def test_an_example_weighs_the_same_unless_events_are_to_count() -> None:
+    """Where a basket holds one event, only the weight of the example can tell a view from a purchase."""
+    one, other = loss_of(batch([[0]], [[1.0]])), loss_of(batch([[1]], [[1.0]]))
+    two = batch([[0], [1]], [[1.0], [0.2]])
+    assert loss_of(two) == pytest.approx((one + other) / 2, rel=1e-5)
+    assert loss_of(two, by_weight=True) == pytest.approx((one + 0.2 * other) / 1.2, rel=1e-5)
+
+
+def test_log_popularity_is_added_to_the_logits() -> None:
+    share = torch.tensor([0.7, 0.1, 0.1, 0.1], dtype=torch.float64)
+    found, net = batch([[1]], [[1.0]]), network(SMALL)
+    with torch.no_grad():
+        logits = net.users(*(torch.from_numpy(x) for x in found.history)) @ net.candidate_vectors().T + net.bias
+    for logq in (0.0, 0.5, 1.0):
+        want = -torch.log_softmax(logits + logq * share.log().float(), 1)[0, 1].item()
+        assert loss_of(found, FitConfig(logq=logq), sampler=share) == pytest.approx(want, rel=1e-5)
+
+
+def test_the_sampled_softmax_takes_it_beside_its_own_correction() -> None:
+    share = torch.tensor([0.7, 0.1, 0.1, 0.1], dtype=torch.float64)
+    found = batch([[0, 1]], [[1.0, 1.0]])  # two columns at least, whatever is drawn
+    plain, corrected = (loss_of(found, FitConfig(logq=q, sampled=1), sampler=share) for q in (0.0, 1.0))
+    assert plain != corrected
+
+
+def test_with_the_correction_popular_items_score_lower() -> None:
+    data = synthetic.dataset()
+    popular = np.bincount(data.interactions.item, minlength=len(data.items))
+    slopes = []
+    for logq in (0.0, 1.0):
+        source = pretrain(data, ("big",), replace(CONFIG, logq=logq))
+        assert source.provenance.train.logq == logq
+        count = np.log1p(popular[[data.item_row[name] for name in source.ids[: source.candidates]]])
+        past = Past.of(data.interactions, source.rows(data), len(data.users), len(source.ids))
+        deep, *_, bias = source.part_scores(past, np.arange(60, dtype=np.int32))
+        slopes.append(np.polyfit(count, (deep + bias).mean(0), 1)[0])
+    assert slopes[1] < slopes[0] - 0.3, slopes
+
+
+def with_views() -> Dataset:
+    """Return the small world where every other interaction is a view."""
+    data = synthetic.dataset()
+    log = data.interactions
+    event = np.where(np.arange(len(log)) % 2, EVENTS.index("view"), EVENTS.index("purchase")).astype(np.int32)
+    return replace(data, interactions=replace(log, event=event, weight=np.array(EVENT_WEIGHTS, np.float32)[event]))
+
+
+def test_weights_of_events_are_a_knob() -> None:
+    data = with_views()
+    losses = {
+        weights: pretrain(data, ("big",), replace(QUICK, event_weights=weights)).provenance.losses
+        for weights in ((), (("view", 0.2),), (("view", 0.01),), (("view", 0.0),))
+    }
+    assert len({tuple(values) for values in losses.values()}) == 4
+    quarter = replace(data, interactions=replace(data.interactions, weight=data.interactions.weight / 4))
+    assert pretrain(quarter, ("big",), QUICK).provenance.losses == pytest.approx(losses[()], rel=1e-6)
+
+
+def test_an_event_without_weight_is_never_asked_for() -> None:
+    log = log_of([(0, 1, 1), (0, 12, 2), (0, 13, 3), (0, 12, 4)])
+    log = replace(log, weight=np.array([1, 0, 1, 1], np.float32))
+    found = examples(log, first_only=True)
+    assert found.wanted.tolist() == [False, False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("knobs", "words"),
+    [
+        ({"logq": 1.5}, r"logq must lie in \[0, 1\]"),
+        ({"event_weights": (("glance", 1.0),)}, "event_weights take view, click"),
+        ({"event_weights": (("view", -1.0),)}, "0 or more"),
+        ({"event_weights": (("view", float("nan")),)}, "0 or more"),
+    ],
+)
+def test_knobs_check_themselves(knobs: dict[str, object], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        TrainConfig(**knobs)  # type: ignore[arg-type]  # one of several knobs

@@ -1,0 +1,113 @@
+"""A model owns its arrays: none is a view of torch's memory, which torch frees when it sends a tensor to a process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import is_dataclass, replace
+from multiprocessing.reduction import ForkingPickler
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+import torch
+import torch.multiprocessing  # how it pickles a tensor is what every pool of processes then does
+from tlrec_edge.quantize import quantize_tables
+from tlrec_edge.quantize.distil import reshaped
+
+from helpers import synthetic
+from tlrec_edge.features import TowerInputs
+from tlrec_edge.train import EdgeModel, adapt, pretrain
+from tlrec_edge.train.model import TwoTower
+from tlrec_edge.train.stored import stored_arrays
+
+QUICK = replace(synthetic.CONFIG, epochs=1, pretrain_epochs=1)
+
+
+def pretrained() -> EdgeModel:
+    return pretrain(synthetic.dataset(), ("big",), QUICK)
+
+
+def adapted(mode: str) -> EdgeModel:
+    source = None if mode == "scratch" else synthetic.source()
+    return adapt(synthetic.dataset(), ("small",), mode, source, QUICK)
+
+
+MODELS: dict[str, Callable[[], EdgeModel]] = {
+    "pretrained": pretrained,
+    "scratch": lambda: adapted("scratch"),
+    "zero-shot": lambda: adapted("zero-shot"),
+    "finetune": lambda: adapted("finetune"),
+    "quantized": lambda: quantize_tables(adapted("finetune")),
+}
+each_model = pytest.mark.parametrize("make", MODELS.values(), ids=MODELS)
+
+
+def arrays_in(value: object, path: str) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield every array that a model's fields, cached vectors included, lead to; the network's tensors are apart."""
+    if isinstance(value, np.ndarray):
+        yield path, value
+    elif isinstance(value, sp.csr_array):
+        for name in ("data", "indices", "indptr"):
+            yield f"{path}.{name}", getattr(value, name)
+    elif isinstance(value, tuple):
+        for place, part in enumerate(value):
+            yield from arrays_in(part, f"{path}[{place}]")
+    elif is_dataclass(value):
+        for name, part in vars(value).items():
+            yield from arrays_in(part, f"{path}.{name}")
+
+
+def tensors_in(net: TwoTower) -> dict[str, torch.Tensor]:
+    inputs = {name: getattr(net, name) for name in TowerInputs._fields}
+    return {**net.state_dict(), **inputs}
+
+
+def content(model: EdgeModel) -> dict[str, np.ndarray]:
+    """Copy every array and every tensor of a model."""
+    tensors = {f"net.{name}": value.numpy().copy() for name, value in tensors_in(model.net).items()}
+    return tensors | {name: array.copy() for name, array in arrays_in(model, "model")}
+
+
+def assert_same(found: dict[str, np.ndarray], wanted: dict[str, np.ndarray]) -> None:
+    assert found.keys() == wanted.keys()
+    for name, array in wanted.items():
+        np.testing.assert_array_equal(found[name], array, err_msg=name)
+
+
+def poison(net: TwoTower) -> list[torch.Tensor]:
+    """Take the memory that tensors like these left free, and fill it with what no weight is."""
+    return [torch.full_like(value, 77) for value in tensors_in(net).values() for _ in range(20)]
+
+
+@each_model
+def test_a_model_outlives_a_journey_to_a_process(make: Callable[[], EdgeModel]) -> None:
+    model = make()
+    _ = model.history_vectors, model.candidate_vectors, model.taste_vectors, model.taste_in
+    before = content(model)
+    sent = bytes(ForkingPickler.dumps(model))
+    kept = poison(model.net)
+    assert_same(content(model), before)
+    assert_same(content(ForkingPickler.loads(sent)), before)
+    assert kept
+
+
+@each_model
+def test_no_array_is_a_view_of_a_tensor(make: Callable[[], EdgeModel]) -> None:
+    model = make()
+    arrays = dict(arrays_in(model, "model")) | stored_arrays(model)
+    assert {"model.bias", "model.features.text_table", "model.wide.data"} <= arrays.keys()
+    for name, array in arrays.items():
+        for other, tensor in tensors_in(model.net).items():
+            assert not np.shares_memory(array, tensor.numpy()), f"{name} is a view of {other}"
+
+
+def test_a_network_of_another_shape_outlives_the_one_it_shares_tensors_with() -> None:
+    net = adapted("finetune").net
+    encoder = {name: value.clone() for name, value in net.state_dict().items() if name.startswith("encoder.")}
+    other = reshaped(net, net.config, encoder)
+    before = {name: value.clone() for name, value in tensors_in(other).items()}
+    ForkingPickler.dumps(net)
+    kept = poison(net)
+    for name, value in tensors_in(other).items():
+        torch.testing.assert_close(value, before[name], rtol=0, atol=0, msg=name)
+    assert kept
