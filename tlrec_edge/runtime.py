@@ -81,8 +81,8 @@ class Recommender:
         than the cores, or the container's CPU quota, are used. ``unknown``: how a candidate or
         user id that is not in the bundle is scored: "popularity", "nan", or "error" for UnknownIdError. ``exact=False``
         keeps user vectors unrounded: equal to the trained model within 1e-4, but without bit-equal scores, which
-        float32 tables never have (see ``Recommender.exact``). ``cache``: how many user states are kept, the most recently used
-        ones. ``speed`` is deprecated and has no effect. Raises BundleError.
+        float32 tables never have (see ``Recommender.exact``). ``cache``: how many user states are kept, the most
+        recently used ones. ``speed`` is deprecated and has no effect. Raises BundleError.
         """
         if speed is not None:
             warnings.warn(

@@ -1,0 +1,42 @@
+"""Write cli.md from the commands' own `--help`: `python docs/make_cli.py`. A test holds the page to it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+from click.testing import CliRunner
+
+from tlrec_edge.cli import main
+
+PAGE = Path(__file__).with_name("cli.md")
+WIDTH = 100
+HEAD = """# Command line
+
+This page is generated from `tlrec-edge COMMAND --help` by `python docs/make_cli.py`.
+
+Every command exits with 0 if it succeeds, with 1 and one line on stderr if your data, a bundle or
+an option's value cannot be used, and with 2 if the command line itself is wrong. Progress goes to
+stderr, results go to stdout; `--json` prints them for machines.
+"""
+
+
+def render() -> str:
+    """Return the page: a section for each command, in the order of the pipeline."""
+    sections = [HEAD, _section("tlrec-edge", [])]
+    for name in main.list_commands(click.Context(main)):
+        sections.append(_section(name, [name]))
+    return "\n".join(sections)
+
+
+def _section(title: str, command: list[str]) -> str:
+    shown = CliRunner().invoke(
+        main, [*command, "--help"], prog_name="tlrec-edge", terminal_width=WIDTH, max_content_width=WIDTH
+    )
+    if shown.exit_code:
+        raise SystemExit(f"`{' '.join(command)} --help` failed: {shown.output}")
+    return f"## {title}\n\n```text\n{shown.output.strip()}\n```\n"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(render(), encoding="utf-8")
