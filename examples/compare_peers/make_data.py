@@ -40,8 +40,12 @@ def prepare(folder: Path, sizes: Sizes, catalogues: tuple[str, ...], say: Callab
         target, mark = folder / name, folder / name / "stamp.json"
         if mark.is_file() and mark.read_text() == stamp:
             continue
-        shutil.rmtree(target, ignore_errors=True)
+        if mark.is_file():
+            shutil.rmtree(target)
+        elif target.exists():
+            raise FileExistsError(f"{target} was not made by this comparison; move it away or name another folder")
         target.mkdir(parents=True)
+        mark.write_text("unfinished")
         say(f"data: {name}, {getattr(sizes, name):,} items")
         _make(Data(target), sizes, getattr(sizes, name), everything=name == "small")
         mark.write_text(stamp)

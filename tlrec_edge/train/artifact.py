@@ -257,7 +257,7 @@ class EdgeModel:
             "about": self.provenance.to_json(),
         }
         with replace_folder(Path(path), MODEL) as folder:
-            np.savez(folder / _ARRAYS, **arrays)  # type: ignore[arg-type]  # its stub takes no mapping of arrays
+            np.savez(folder / _ARRAYS, **arrays)
             (folder / _MARKER).write_text(json.dumps(meta, ensure_ascii=False), encoding="utf-8")
 
     @classmethod
