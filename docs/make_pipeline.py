@@ -7,6 +7,7 @@ from xml.sax.saxutils import escape
 
 PICTURE = Path(__file__).with_name("pipeline.svg")
 BOX, GAP, HEIGHT, TOP = (136, 54), 34, 236, 46
+LABEL = "prepare, pretrain, adapt, compress, export; then the bundle is served and benchmarked"
 STYLE = """
     .train { fill: #eef2ff; stroke: #4f46e5 } .serve { fill: #ecfdf5; stroke: #059669 }
     .bundle { fill: #fef3c7; stroke: #d97706 } rect { stroke-width: 1.5 }
@@ -80,9 +81,12 @@ def render() -> str:
         detour,
     ]
     body = "\n  ".join(parts)
-    return f"""<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{HEIGHT}" viewBox="0 0 {width} {HEIGHT}" role="img" aria-label="prepare, pretrain, adapt, compress, export; then the bundle is served and benchmarked">
+    size = f'width="{width}" height="{HEIGHT}" viewBox="0 0 {width} {HEIGHT}"'
+    return f"""<svg xmlns="http://www.w3.org/2000/svg" {size} role="img" aria-label="{LABEL}">
   <defs>
-    <marker id="tip" markerWidth="8" markerHeight="8" refX="7" refY="4" orient="auto"><path d="M1 1 L7 4 L1 7"/></marker>
+    <marker id="tip" markerWidth="8" markerHeight="8" refX="7" refY="4" orient="auto">
+      <path d="M1 1 L7 4 L1 7"/>
+    </marker>
   </defs>
   <style>{STYLE}  </style>
   {body}

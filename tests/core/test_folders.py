@@ -22,10 +22,11 @@ from tlrec_edge.data.store import load_dataset, save_dataset
 from tlrec_edge.errors import BundleError, DataError, ModelError, TlrecError
 from tlrec_edge.train import EdgeModel
 
-from .test_checkpoint import QUICK
 from .test_cli_pipeline import refused
 
 WEB_APP = {"name": "Shop", "manifest_version": 3, "icons": {"48": "icon.png"}}
+
+QUICK = replace(synthetic.CONFIG, epochs=3, pretrain_epochs=4)
 
 
 class Writer(NamedTuple):
