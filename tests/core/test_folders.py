@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,12 +18,11 @@ import numpy as np
 import pytest
 
 from helpers import bundles, synthetic
+from helpers.commands import refused
 from tlrec_edge import Recommender
 from tlrec_edge.data.store import load_dataset, save_dataset
 from tlrec_edge.errors import BundleError, DataError, ModelError, TlrecError
 from tlrec_edge.train import EdgeModel
-
-from .test_cli_pipeline import refused
 
 WEB_APP = {"name": "Shop", "manifest_version": 3, "icons": {"48": "icon.png"}}
 
