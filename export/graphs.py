@@ -77,17 +77,18 @@ class _Tower(nn.Module):
         super().__init__()
         self.tower, self.inputs, self.weight = tower, inputs, weight
 
-    def forward(self, *values: Tensor) -> tuple[Tensor, Tensor]:
-        given = dict(zip(self.inputs, values, strict=True))
-        empty = values[0].new_zeros((values[0].shape[0], 0))
+    def forward(self, *given: Tensor) -> tuple[Tensor, Tensor]:
+        # The parameter's name becomes a name in the graph: renaming it changes the file's bytes.
+        features = dict(zip(self.inputs, given, strict=True))
+        empty = given[0].new_zeros((given[0].shape[0], 0))
         names = ("text", "numeric", "categories")
-        history, candidate = self.tower(*(given.get(name, empty) for name in names))
+        history, candidate = self.tower(*(features.get(name, empty) for name in names))
         return history, candidate * self.weight
 
 
 def _export(tower: _Tower, example: dict[str, Tensor]) -> bytes:
     batch = torch.export.Dim("batch", min=1)
-    shapes = (tuple({0: batch} for _ in example),)  # torch.export sees *values as one tuple
+    shapes = (tuple({0: batch} for _ in example),)  # torch.export sees *given as one tuple
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         # torch's exporter warns about its own deprecations; nothing here depends on them.
