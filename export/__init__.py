@@ -1,7 +1,8 @@
-"""Export: torch to ONNX, the parity gate, and the bundle with its cards."""
+"""Export: from a torch model to a bundle that passed its gates."""
 
-from tlrec_edge.export.bundle import ExportConfig, Parity, export_bundle
-from tlrec_edge.export.graphs import IR_VERSION, OPSET, encoder_graph, item_tower_graph
+from .export import ExportConfig, export_bundle
+from .graphs import IR_VERSION, OPSET, encoder_graph, item_tower_graph
+from .parity import Parity
 
 __all__ = [
     "IR_VERSION",

@@ -1,9 +1,13 @@
-"""The history encoders as graphs, written node by node: what ``train.model`` computes, as onnxruntime runs it fastest.
+"""The history encoders as graphs, written node by node so that onnxruntime runs them fastest.
 
-A node costs about half a microsecond whatever it does, so there are few: a linear layer is one Gemm over all rows, GELU
-has the order of operations that onnxruntime fuses into one node, and attention forms no keys, values or transposes: for
-a head with matrices Q, K, V, O (out, in) the logit of i and j is n_i (Q'K) n_j, and what i reads (sum_j p_ij n_j) V'O'.
-These products are of constants: the file holds the model's own matrices, and a session multiplies them when it loads.
+They compute what ``train.model`` does. A node costs about half a microsecond whatever it does, so
+there are few: a linear layer is one Gemm over all rows, and GELU has the order of operations that
+onnxruntime fuses into one node.
+
+Attention forms no keys, values or transposes: for an attention head with matrices Q, K, V, O
+(out, in) the logit of positions i and j is n_i (Q'K) n_j, and position i reads
+(sum_j p_ij n_j) V'O'. These are products of constants: the file holds the model's own matrices,
+which stay int8 if they are, and a session multiplies them when it loads.
 """
 
 from __future__ import annotations
@@ -20,11 +24,11 @@ from torch import Tensor, nn
 from tlrec_edge.train.model import BaseEncoder, FastEncoder, FeedForward, SelfAttention
 
 Value = str | float | list[int] | Tensor
-"""What a node reads: the output of another or an input of the graph, by name; or a constant."""
+"""An input of a node: a constant, or the name of another node's output or of a graph input."""
 
 
 class Nodes:
-    """A graph in the making: a call adds a node and returns the name of its output."""
+    """A graph under construction: a call adds a node and returns the name of its output."""
 
     def __init__(self) -> None:
         self.made: list[onnx.NodeProto] = []
@@ -32,7 +36,8 @@ class Nodes:
 
     def __call__(self, kind: str, *inputs: Value, **attributes: Any) -> str:
         name = f"{kind.lower()}_{len(self.made)}"
-        self.made.append(helper.make_node(kind, [self._name(value) for value in inputs], [name], name, **attributes))
+        names = [self._name(value) for value in inputs]
+        self.made.append(helper.make_node(kind, names, [name], name, **attributes))
         return name
 
     def _name(self, value: Value) -> str:
@@ -49,7 +54,13 @@ class Nodes:
 
 
 def encoder_nodes(encoder: nn.Module, length: int, width: int) -> Nodes:
-    """Return the nodes that make ``user`` (B, d) of ``history`` (B, L, d) and ``log_weight`` (B, L)."""
+    """Write an encoder as nodes: ``history`` (B, L, d), ``log_weight`` (B, L) -> ``user`` (B, d).
+
+    Args:
+        encoder: One of ``train.model.ENCODERS``.
+        length: History length L.
+        width: Width d of the vectors.
+    """
     add = Nodes()
     WRITERS[type(encoder)](add, encoder, length, width)
     add.made[-1].output[0] = "user"
@@ -57,18 +68,19 @@ def encoder_nodes(encoder: nn.Module, length: int, width: int) -> Nodes:
 
 
 def _fast(add: Nodes, encoder: FastEncoder, length: int, width: int) -> None:
-    """Write attention pooling: queries (Q, d), not (d, Q), so that softmax runs along the last axis."""
+    """Write attention pooling, with queries (Q, d) so that softmax runs along the last axis."""
     queries = encoder.query.shape[1]
-    logits = add("MatMul", encoder.query.T, add("Transpose", "history", perm=[0, 2, 1]))  # (B, Q, L)
-    share = add("Softmax", add("Add", logits, add("Unsqueeze", "log_weight", [1])), axis=-1)
-    pooled = add("Reshape", add("MatMul", share, "history"), [-1, queries * width])  # (B, Q * d)
+    by_column = add("Transpose", "history", perm=[0, 2, 1])  # (B, d, L)
+    logits = add("MatMul", encoder.query.T, by_column)  # (B, Q, L)
+    weights = add("Softmax", add("Add", logits, add("Unsqueeze", "log_weight", [1])), axis=-1)
+    pooled = add("Reshape", add("MatMul", weights, "history"), [-1, queries * width])  # (B, Q * d)
     part = encoder.feed_forward
     skip = add("Gemm", pooled, encoder.skip.weight, part.down.bias, transB=1)
     add("Gemm", _hidden(add, pooled, part), part.down.weight, skip, transB=1)
 
 
 def _base(add: Nodes, encoder: BaseEncoder, length: int, width: int) -> None:
-    """Write self-attention; x are the rows of all histories, (B * L, d), and after the last layer one a user."""
+    """Write self-attention; x has one row per position, (B * L, d), and one per user at the end."""
     mask = add("Unsqueeze", "log_weight", [1])  # (B, 1, L)
     x = add("Reshape", add("Add", "history", encoder.position), [-1, width])
     for layer in cast("Iterable[SelfAttention]", encoder.layers):
@@ -81,37 +93,47 @@ def _base(add: Nodes, encoder: BaseEncoder, length: int, width: int) -> None:
 
 
 def _attention(add: Nodes, layer: SelfAttention, x: str, mask: str, length: int, width: int) -> str:
-    """Write attention and the sum with x: of all rows, or of the last position's alone."""
+    """Write attention plus x, for all rows or, in the last layer, for the last position alone.
+
+    With biases, the logit of i and j is n_i (Q'K) n_j + (b_q K) n_j; K has none. The bias of V
+    passes through attention unchanged, because softmax sums to one, and joins that of O.
+    """
     heads, d = layer.heads, width
     split = [heads, layer.q.weight.shape[0] // heads, d]
 
-    def turned(matrix: Tensor) -> str:
-        return add("Transpose", add("Reshape", matrix, split), perm=[0, 2, 1])  # (heads, d, head width)
+    def transposed(matrix: Tensor) -> str:
+        # (heads, d, head width)
+        return add("Transpose", add("Reshape", matrix, split), perm=[0, 2, 1])
 
     keys = add("Reshape", layer.k.weight, split)
-    ask = add("Mul", add("MatMul", turned(layer.q.weight), keys), float(layer.scale))  # (heads, d, d)
-    ask = add("Reshape", add("Transpose", ask, perm=[1, 0, 2]), [d, heads * d])
-    bias = layer.scale * (layer.q.bias.reshape(heads, 1, -1) @ layer.k.weight.reshape(split)).reshape(-1)
-    leave = add("Reshape", add("Transpose", layer.out.weight, perm=[1, 0]), split)
-    leave = add("Reshape", add("MatMul", turned(layer.v.weight), leave), [heads * d, d])
+    query_key = add("MatMul", transposed(layer.q.weight), keys)  # (heads, d, d)
+    query_key = add("Mul", query_key, float(layer.scale))
+    query_key = add("Reshape", add("Transpose", query_key, perm=[1, 0, 2]), [d, heads * d])
+    query_bias = layer.q.bias.reshape(heads, 1, -1) @ layer.k.weight.reshape(split)
+    query_bias = layer.scale * query_bias.reshape(-1)
+    value_out = add("Reshape", add("Transpose", layer.out.weight, perm=[1, 0]), split)
+    value_out = add("Reshape", add("MatMul", transposed(layer.v.weight), value_out), [heads * d, d])
+    out_bias = layer.out.bias + layer.out.weight @ layer.v.bias
     normed = _norm(add, x, layer.norm)
-    among = add("Reshape", normed, [-1, length, d])  # (B, L, d)
-    asking = length
+    positions = add("Reshape", normed, [-1, length, d])  # (B, L, d)
+    queries = length
     if layer.last:
-        asking, last = 1, length - 1
-        normed = add("Gather", among, last, axis=1)
+        queries, last = 1, length - 1
+        normed = add("Gather", positions, last, axis=1)
         x = add("Gather", add("Reshape", x, [-1, length, d]), last, axis=1)  # (B, d)
-    query = add("Reshape", add("Gemm", normed, ask, bias), [-1, asking * heads, d])
-    logits = add("MatMul", query, add("Transpose", among, perm=[0, 2, 1]))  # (B, asking * heads, L)
-    read = add("MatMul", add("Softmax", add("Add", logits, mask), axis=-1), among)
-    read = add("Reshape", read, [-1, heads * d])
-    return add("Add", x, add("Gemm", read, leave, layer.out.bias + layer.out.weight @ layer.v.bias))
+    query = add("Reshape", add("Gemm", normed, query_key, query_bias), [-1, queries * heads, d])
+    by_column = add("Transpose", positions, perm=[0, 2, 1])  # (B, d, L)
+    logits = add("MatMul", query, by_column)  # (B, queries * heads, L)
+    weights = add("Softmax", add("Add", logits, mask), axis=-1)
+    read = add("Reshape", add("MatMul", weights, positions), [-1, heads * d])
+    return add("Add", x, add("Gemm", read, value_out, out_bias))
 
 
 def _hidden(add: Nodes, x: str, part: FeedForward) -> str:
+    """Write the hidden layer: GELU of up x, as up * (1 + erf(up / sqrt 2)) * 0.5."""
     up = add("Gemm", x, part.up.weight, part.up.bias, transB=1)
-    grown = add("Add", add("Erf", add("Div", up, 2**0.5)), 1.0)
-    return add("Mul", add("Mul", up, grown), 0.5)
+    gate = add("Add", add("Erf", add("Div", up, 2**0.5)), 1.0)
+    return add("Mul", add("Mul", up, gate), 0.5)
 
 
 def _norm(add: Nodes, x: str, norm: nn.LayerNorm) -> str:

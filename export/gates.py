@@ -1,4 +1,7 @@
-"""What a bundle must prove before it is written; each gate may be waived by name, which the manifest then says."""
+"""What a bundle must prove before it is published.
+
+Each gate may be waived by name; the manifest then says which was, and why it failed.
+"""
 
 from __future__ import annotations
 
@@ -10,91 +13,118 @@ from typing import Any
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from tlrec_edge.export.lint import lint
 
 from tlrec_edge import History, Recommender
 from tlrec_edge.cost import SLOWER
 from tlrec_edge.errors import ExportError
 from tlrec_edge.layout import ENCODER, ITEM_TOWER
 
+from .lint import lint
+from .parity import Parity
+
 Floats = NDArray[np.float32]
-MANY = 200
+Rescore = Callable[[Recommender, Any, Sequence[str]], Floats]
+COMPARED_CANDIDATES = 200
 """Candidates of a sampled user that are also scored alone and in another order."""
-EXACT_SHARE = 0.02
-"""Root mean square that rounding user vectors may add to scores, as a share of their spread; about .002 is usual."""
+COMPARED_USERS, UNKNOWN_USERS = 8, 4
+"""Sampled users that the gates batch and order, and the gate unknown, score again."""
+MAX_ROUNDING_SHARE = 0.02
+"""Root mean square that rounding user vectors may add to scores, as a share of their standard
+deviation; about .002 is usual."""
+UNKNOWN_ID = "\x00 no such item \x00"
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the gates look at: the draft bundle, sampled histories, candidate names, the largest difference from the
-    torch model and what is allowed, that of the exact path from the float path (root mean square over the spread of
-    scores, None without an exact path), the cards, and what the compression measured."""
+    """What the gates look at.
+
+    Attributes:
+        bundle: The staging folder of the bundle.
+        histories: Histories of sampled users.
+        candidates: Ids of all candidates.
+        parity: How far the bundle's scores are from the torch model's.
+        tolerance: Largest difference from the torch model that is accepted.
+        cards: The ``quality`` and ``transfer`` cards, either of which may be missing.
+        compression: What the compression measured; empty if the model was not compressed.
+    """
 
     bundle: Path
     histories: Sequence[History]
-    names: Sequence[str]
-    max_error: float
+    candidates: Sequence[str]
+    parity: Parity
     tolerance: float
-    exact_share: float | None
     cards: Mapping[str, Any]
     compression: Mapping[str, Any]
 
 
-def parity(found: Evidence) -> str | None:
-    """The float path gives the torch model's scores, and the exact path, which serves, those of the float path."""
-    if not found.max_error <= found.tolerance:  # NaN fails
+def parity(evidence: Evidence) -> str | None:
+    """The float path must match the torch model, and the deterministic path the float path."""
+    found = evidence.parity
+    if not found.max_error <= evidence.tolerance:  # NaN fails
         return (
-            f"the bundle's scores differ from the torch model's by {found.max_error:.2g}, allowed are "
-            f"{found.tolerance:g}; train again with another --seed or report the model"
+            f"the bundle's scores differ from the torch model's by {found.max_error:.2g}, "
+            f"more than the {evidence.tolerance:g} allowed; train again with another --seed, "
+            "or report the model"
         )
-    if found.exact_share is None or found.exact_share <= EXACT_SHARE:
+    share = found.exact_rms_share
+    if share is None or share <= MAX_ROUNDING_SHARE:
         return None
     return (
-        f"rounding user vectors moves scores by {found.exact_share:.1%} of their spread, allowed are "
-        f"{EXACT_SHARE:.0%}: an entry of them is far larger than the rest; train again with another --seed or "
-        "export float32 tables"
+        f"rounding user vectors moves scores by {share:.1%} of their standard deviation, "
+        f"more than the {MAX_ROUNDING_SHARE:.0%} allowed, because one entry is far larger than the "
+        "others; train again with another --seed, or export float32 tables"
     )
 
 
-def batch(found: Evidence) -> str | None:
-    """A pair scores the same alone and in a batch, bit for bit."""
-    return _compare(
-        found, lambda rec, state, names: np.concatenate([rec.score(state, [name]) for name in names]), "alone"
-    )
+def batch(evidence: Evidence) -> str | None:
+    """A candidate must score the same alone and in a batch, bit for bit."""
+
+    def alone(rec: Recommender, state: Any, names: Sequence[str]) -> Floats:
+        return np.concatenate([rec.score(state, [name]) for name in names])
+
+    return _compare(evidence, alone, "alone")
 
 
-def order(found: Evidence) -> str | None:
-    """A pair scores the same in any order, bit for bit."""
-    return _compare(found, lambda rec, state, names: rec.score(state, names[::-1])[::-1], "in another order")
+def order(evidence: Evidence) -> str | None:
+    """A candidate must score the same in any order, bit for bit."""
+
+    def reversed_(rec: Recommender, state: Any, names: Sequence[str]) -> Floats:
+        return rec.score(state, names[::-1])[::-1]
+
+    return _compare(evidence, reversed_, "in another order")
 
 
-def unknown(found: Evidence) -> str | None:
-    """An unknown candidate scores by policy, and unknown items in a history change nothing."""
-    odd = "\x00 no such item \x00"
-    with Recommender.open(found.bundle) as rec:
+def unknown(evidence: Evidence) -> str | None:
+    """An unknown candidate must score by policy, and an unknown item in a history change nothing.
+
+    It is put first in the history, which keeps the position of every known item.
+    """
+    names = evidence.candidates[:COMPARED_CANDIDATES]
+    with Recommender.open(evidence.bundle) as rec:
         policy = np.float32(rec.manifest["unknown_score"])
-        for history in found.histories[:4]:
-            mixed = History([odd, *history.items])
-            plain = rec.score(History(list(history.items)), found.names[:MANY])
-            if rec.score(history, [odd])[0] != policy:
-                return "an item that the bundle does not know is not scored by its policy; report the model"
-            if not np.array_equal(rec.score(mixed, found.names[:MANY]), plain):
+        for history in evidence.histories[:UNKNOWN_USERS]:
+            if rec.score(history, [UNKNOWN_ID])[0] != policy:
+                return "an unknown candidate is not scored by the bundle's policy; report the model"
+            known = rec.score(History(list(history.items)), names)
+            if not np.array_equal(rec.score(History([UNKNOWN_ID, *history.items]), names), known):
                 return "an unknown item in a history changes its scores; report the model"
     return None
 
 
-def graph(found: Evidence) -> str | None:
-    """The graphs hold none of the shapes that are known to be slow, or to make a score depend on its batch."""
+def graph(evidence: Evidence) -> str | None:
+    """No graph may hold nodes that are known to be slow, or to couple the scores of a batch."""
     for name in (ENCODER, ITEM_TOWER):
-        path = found.bundle / name
-        if path.is_file() and (wrong := lint(onnx.load(path))):
-            return f"{name}: {wrong[0]}" + (f" ({len(wrong) - 1} more)" if wrong[1:] else "")
+        path = evidence.bundle / name
+        if path.is_file() and (findings := lint(onnx.load(path))):
+            others = f" ({len(findings) - 1} more)" if findings[1:] else ""
+            return f"{name}: {findings[0]}{others}"
     return None
 
 
-def quality(found: Evidence) -> str | None:
-    """A compressed model keeps its budget on the test rows too, as far as they can tell."""
-    test, budget = found.compression.get("test") or {}, str(found.compression.get("budget", ""))
+def quality(evidence: Evidence) -> str | None:
+    """A compressed model must keep its budget on the test rows too, within two standard errors."""
+    compression = evidence.compression
+    test, budget = compression.get("test") or {}, str(compression.get("budget", ""))
     ratio, se = test.get("ratio"), test.get("se") or 0.0
     if ratio is None or ">=" not in budget:
         return None
@@ -102,35 +132,38 @@ def quality(found: Evidence) -> str | None:
     if ratio + 2 * se >= share:
         return None
     return (
-        f"compression kept {ratio:.1%} (SE {se:.1%}) on the test rows, its budget is {budget}; "
-        "compress again with another --seed or a larger budget"
+        f"compression kept {ratio:.1%} (SE {se:.1%}) on the test rows, "
+        f"below its budget of {budget}; compress again with another --seed or a larger budget"
     )
 
 
-def speed(found: Evidence) -> str | None:
-    """A compressed model is not slower than the original was, on the machine that compressed it.
+def speed(evidence: Evidence) -> str | None:
+    """A compressed model must not be slower than the original, on the machine that compressed it.
 
-    One that was compressed to a latency has met that instead.
+    A model that was compressed to a latency target met that instead.
     """
-    if found.compression.get("target"):
+    compression = evidence.compression
+    if compression.get("target"):
         return None
-    points = {point["step"]: point for point in found.compression.get("points", [])}
-    chosen, first = points.get(found.compression.get("chosen")), next(iter(points.values()), None)
-    if not chosen or not first or not chosen.get("us") or not first.get("us"):
+    points = {point["step"]: point for point in compression.get("points", [])}
+    chosen, original = points.get(compression.get("chosen")), next(iter(points.values()), None)
+    if not chosen or not original or not chosen.get("us") or not original.get("us"):
         return None
-    ratio = chosen["us"]["p50"] / first["us"]["p50"]
-    return None if ratio <= SLOWER else f"the compressed model takes {ratio:.2f} times as long; compress again here"
+    ratio = chosen["us"]["p50"] / original["us"]["p50"]
+    if ratio <= SLOWER:
+        return None
+    return f"the compressed model takes {ratio:.2f} times as long as the original; compress it here"
 
 
-def transfer(found: Evidence) -> str | None:
-    """A claim of transfer rests on a lift that this model shows."""
-    card = found.cards.get("transfer") or {}
-    lift, se = card.get("ndcg@10"), card.get("se")
+def transfer(evidence: Evidence) -> str | None:
+    """A claim of transfer must rest on a gain of at least two standard errors."""
+    card = evidence.cards.get("transfer") or {}
+    gain, se = card.get("ndcg@10"), card.get("se")
     if card.get("claim", "none") == "none":
         return None
-    if lift is not None and se and lift >= 2 * se:
+    if gain is not None and se and gain >= 2 * se:
         return None
-    return "the card claims transfer without a lift of two standard errors; measure it on this model again"
+    return "the card claims transfer without a gain of two standard errors; measure it again"
 
 
 GATES: dict[str, Callable[[Evidence], str | None]] = {
@@ -143,34 +176,48 @@ GATES: dict[str, Callable[[Evidence], str | None]] = {
     "speed": speed,
     "transfer": transfer,
 }
-"""Name -> what is wrong, or None."""
-OF_BUNDLE = ("parity", "batch", "order", "unknown", "graph")
+"""Gates by name; each returns what is wrong and what to do, or None."""
+BUNDLE_GATES = ("parity", "batch", "order", "unknown", "graph")
 """Gates that look at the bundle alone, not at what was measured of the model before."""
 
 
-def check(found: Evidence, names: Sequence[str], allow: Sequence[str]) -> dict[str, str]:
-    """Return what waived gates had to say. Raises ExportError at the first other one that refuses."""
+def check_gates(evidence: Evidence, names: Sequence[str], allow: Sequence[str]) -> dict[str, str]:
+    """Check gates in order.
+
+    Args:
+        evidence: What the gates look at.
+        names: Names of the gates to check.
+        allow: Names of the gates that may fail.
+
+    Returns:
+        Why each waived gate failed, by its name.
+
+    Raises:
+        ExportError: If a gate fails that is not in ``allow``.
+    """
     waived = {}
     for name in names:
-        if (wrong := GATES[name](found)) is None:
+        if (reason := GATES[name](evidence)) is None:
             continue
         if name not in allow:
-            raise ExportError(f"{name} gate: {wrong}", f"--allow {name} exports it all the same and says so")
-        waived[name] = wrong
+            waiver = f"--allow {name} exports it anyway; the manifest then says so"
+            raise ExportError(f"{name} gate: {reason}", waiver)
+        waived[name] = reason
     return waived
 
 
-def _compare(
-    found: Evidence, again: Callable[[Recommender, Any, Sequence[str]], Floats], how: str
-) -> str | None:  # fmt: skip
-    names = list(found.names[:MANY])
-    with Recommender.open(found.bundle) as rec:
-        if not rec.exact:  # float32 tables promise no bits
+def _compare(evidence: Evidence, rescore: Rescore, how: str) -> str | None:
+    """Name the first candidate whose bits change if it is scored another way."""
+    names = list(evidence.candidates[:COMPARED_CANDIDATES])
+    with Recommender.open(evidence.bundle) as rec:
+        if not rec.exact:  # float32 tables do not promise the same bits
             return None
-        for history in found.histories[:8]:
+        for history in evidence.histories[:COMPARED_USERS]:
             state = rec.user_state(history)
-            whole = rec.score(state, names)
-            off = np.flatnonzero(whole.view(np.int32) != np.asarray(again(rec, state, names)).view(np.int32))
-            if len(off):
-                return f"{names[off[0]]!r} scores differently {how} than in a batch; report the model"
+            together, again = rec.score(state, names), rescore(rec, state, names)
+            # Compared as bits: NaN equals itself, and 0.0 differs from -0.0.
+            differ = np.flatnonzero(together.view(np.int32) != np.asarray(again).view(np.int32))
+            if len(differ):
+                name = names[differ[0]]
+                return f"{name!r} scores differently {how} than in a batch; report the model"
     return None

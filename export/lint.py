@@ -1,4 +1,4 @@
-"""What makes an exported graph slow or a score depend on its company, found by looking at its nodes."""
+"""Find nodes of a graph that are slow, or that make a score depend on the rest of its batch."""
 
 from __future__ import annotations
 
@@ -7,12 +7,24 @@ from collections.abc import Iterator
 import onnx
 from onnx import TensorProto, shape_inference
 
-DYNAMIC = ("DynamicQuantizeLinear", "DynamicQuantizeMatMul", "DynamicQuantizeLSTM", "MatMulIntegerToFloat")
+DYNAMIC = (
+    "DynamicQuantizeLinear",
+    "DynamicQuantizeMatMul",
+    "DynamicQuantizeLSTM",
+    "MatMulIntegerToFloat",
+)
 IDLE = ("Identity", "Dropout")
 
 
 def lint(graph: onnx.ModelProto) -> list[str]:
-    """Return what is wrong with each node, and what to write instead; nothing where the graph is lean."""
+    """Look for nodes that a graph should not hold.
+
+    Args:
+        graph: The graph, with or without inferred shapes.
+
+    Returns:
+        What is wrong with each node, and what to write instead; empty if nothing is.
+    """
     inferred = shape_inference.infer_shapes(graph).graph
     ranks = {tensor.name: len(tensor.dims) for tensor in inferred.initializer}
     types = {tensor.name: tensor.data_type for tensor in inferred.initializer}
@@ -31,20 +43,30 @@ def _findings(
         name = f"{node.op_type} '{node.name or node.output[0]}'"
         before = made.get(node.input[0]) if node.input else None
         if node.op_type == "MatMul" and 1 in (ranks.get(operand) for operand in node.input):
-            yield f"{name} has an operand of one axis, which onnxruntime runs many times slower: give it a second, of 1"
+            yield f"{name} has an operand of one axis, which is many times slower: reshape it"
         if node.op_type in DYNAMIC:
-            yield f"{name} takes its scale from the batch, so that a score depends on who else is asked: store scales"
+            yield f"{name} takes its scale from the batch, which couples scores: store the scale"
         if node.op_type in IDLE:
-            yield f"{name} does nothing and costs a call: leave it out"
+            yield f"{name} does nothing but costs a call: remove it"
         if node.op_type == "Cast" and not set(node.input) <= constants:
-            if TensorProto.FLOAT16 in (types.get(node.input[0]), types.get(node.output[0])):
-                yield f"{name} converts from or to float16 in every request: keep arithmetic in float32"
-            elif types.get(node.input[0]) == types.get(node.output[0]):
-                yield f"{name} converts to the type that is there: leave it out"
-        if before is not None and node.op_type == before.op_type == "Transpose" and _undone(before, node):
-            yield f"{name} undoes the Transpose before it: leave both out"
+            source, target = types.get(node.input[0]), types.get(node.output[0])
+            if TensorProto.FLOAT16 in (source, target):
+                yield f"{name} converts from or to float16 in every request: compute in float32"
+            elif source == target:
+                yield f"{name} converts to the type that its input has: remove it"
+        if before is not None and _undone(before, node):
+            yield f"{name} undoes the Transpose before it: remove both"
 
 
 def _undone(first: onnx.NodeProto, second: onnx.NodeProto) -> bool:
-    one, two = (next((list(a.ints) for a in node.attribute if a.name == "perm"), []) for node in (first, second))
-    return bool(one) and len(one) == len(two) and [one[axis] for axis in two] == list(range(len(one)))
+    """Return whether two nodes are transposes, the second of which restores the first's input."""
+    if not first.op_type == second.op_type == "Transpose":
+        return False
+    one, two = _permutation(first), _permutation(second)
+    if not one or len(one) != len(two):
+        return False
+    return [one[axis] for axis in two] == list(range(len(one)))
+
+
+def _permutation(node: onnx.NodeProto) -> list[int]:
+    return next((list(a.ints) for a in node.attribute if a.name == "perm"), [])

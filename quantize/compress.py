@@ -6,15 +6,11 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tlrec_edge.quantize.budget import Budget, Target
-from tlrec_edge.quantize.graphs import graph_bytes
-from tlrec_edge.quantize.judge import Judge, Kept
-from tlrec_edge.quantize.recipes import ORIGINAL, ROWS, STORES, structures
-from tlrec_edge.quantize.resume import Shelf
 
 from tlrec_edge.cost import SLOWER, Cost
 from tlrec_edge.data.dataset import Dataset
@@ -23,6 +19,12 @@ from tlrec_edge.errors import BudgetError, ModelError
 from tlrec_edge.metrics import measured
 from tlrec_edge.train.artifact import EdgeModel
 from tlrec_edge.train.stored import stored_arrays
+
+from .budget import Budget, Target
+from .graphs import graph_bytes
+from .judge import Judge, Kept
+from .recipes import ORIGINAL, ROWS, STORES, structures
+from .resume import Shelf
 
 MACHINES = ("this", "avx2", "avx512-vnni", "arm64")
 TIMED = 2
@@ -138,7 +140,7 @@ def compress(
             trials.append(_Trial(name, model, Kept(*4 * (math.nan,)), Cost(0), fault))
             continue
         say(name)
-        smaller = shelf.take(name, lambda cut=cut: cut(model, dataset, tasks.final, config.recovery_steps, config.seed))
+        smaller = shelf.take(name, partial(cut, model, dataset, tasks.final, config.recovery_steps, config.seed))
         if name != ORIGINAL:
             trials.append(_judged(name, smaller, judge, config.budget))
             if trials[-1].fault:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from tlrec_edge.quantize.budget import Budget
 
 from tlrec_edge.data.dataset import Dataset
 from tlrec_edge.data.task import Task
 from tlrec_edge.metrics import METRICS, Array, clustered, paired_lift
 from tlrec_edge.train.artifact import EdgeModel
 from tlrec_edge.train.ranking import rank_rows, sample_rows
+
+from .budget import Budget
 
 MOST_ROWS = 6000
 

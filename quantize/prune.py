@@ -19,7 +19,6 @@ from dataclasses import replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tlrec_edge.quantize.distil import Histories, distil, reshaped
 from torch import Tensor, nn
 
 from tlrec_edge.data.dataset import Dataset
@@ -27,6 +26,8 @@ from tlrec_edge.data.task import Task
 from tlrec_edge.errors import ModelError
 from tlrec_edge.train.artifact import EdgeModel
 from tlrec_edge.train.model import FeedForward, ModelConfig, SelfAttention
+
+from .distil import Histories, distil, reshaped
 
 BATCHES = 4
 """Batches of histories that importance is measured on."""
@@ -174,10 +175,8 @@ def _recovered(
     model: EdgeModel, dataset: Dataset, task: Task, config: ModelConfig, changed: Mapping[str, Tensor], steps: int,
     seed: int,
 ) -> EdgeModel:  # fmt: skip
-    student: EdgeModel = distil(
-        replace(model, net=reshaped(model.net, config, changed)), dataset, task, model, steps, seed
-    )
-    return student
+    student = replace(model, net=reshaped(model.net, config, changed))
+    return distil(student, dataset, task, model, steps, seed)
 
 
 def _best(importance: NDArray[np.float64], count: int) -> Tensor:

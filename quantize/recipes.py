@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tlrec_edge.quantize.distil import distil, distil_fast
-from tlrec_edge.quantize.graphs import quantize_graphs
-from tlrec_edge.quantize.prune import prune_feed_forward, prune_heads, prune_layers
-from tlrec_edge.quantize.tables import quantize_tables, quantize_wide
-from tlrec_edge.quantize.width import prune_width
-
 from tlrec_edge.data.dataset import Dataset
 from tlrec_edge.data.task import Task
 from tlrec_edge.errors import ModelError
 from tlrec_edge.train.artifact import EdgeModel
+
+from .distil import distil, distil_fast
+from .graphs import quantize_graphs
+from .prune import prune_feed_forward, prune_heads, prune_layers
+from .tables import quantize_tables, quantize_wide
+from .width import prune_width
 
 Cut = Callable[[EdgeModel, Dataset, Task, int, int], EdgeModel]
 """From a model, its data, the task to recover on, the steps of recovery and a seed to a smaller model."""
@@ -53,15 +53,13 @@ def _width(share: float, feed_forward: float = 1.0, heads: float = 1.0) -> Cut:
         if feed_forward < 1:
             model = prune_feed_forward(model, dataset, task, keep=feed_forward, steps=0, seed=seed)
         model = prune_width(model, dataset, task, width=width, steps=0, seed=seed)
-        recovered: EdgeModel = distil(model, dataset, task, whole, steps=steps, seed=seed)
-        return recovered
+        return distil(model, dataset, task, whole, steps=steps, seed=seed)
 
     return cut
 
 
 def _heads(model: EdgeModel, dataset: Dataset, task: Task, steps: int, seed: int) -> EdgeModel:
-    fewer: EdgeModel = prune_heads(model, dataset, task, heads=_share(model, 0.5), steps=steps, seed=seed)
-    return fewer
+    return prune_heads(model, dataset, task, heads=_share(model, 0.5), steps=steps, seed=seed)
 
 
 def _share(model: EdgeModel, share: float) -> int:
@@ -69,7 +67,7 @@ def _share(model: EdgeModel, share: float) -> int:
 
 
 def _narrow_fast(model: EdgeModel, dataset: Dataset, task: Task, steps: int, seed: int) -> EdgeModel:
-    fast: EdgeModel = distil_fast(model, dataset, task, steps=6 * steps, seed=seed)
+    fast = distil_fast(model, dataset, task, steps=6 * steps, seed=seed)
     return _width(0.5)(fast, dataset, task, steps, seed)
 
 
@@ -102,8 +100,7 @@ _CUTS: dict[str, dict[str, Cut]] = {
 
 def _packed(bits: int) -> Callable[[EdgeModel], EdgeModel]:
     def pack(model: EdgeModel) -> EdgeModel:
-        packed: EdgeModel = quantize_graphs(quantize_wide(quantize_tables(model, bits)))
-        return packed
+        return quantize_graphs(quantize_wide(quantize_tables(model, bits)))
 
     return pack
 

@@ -14,13 +14,14 @@ from dataclasses import replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tlrec_edge.quantize.distil import Histories, distil, encode, reshaped
 from torch import Tensor
 
 from tlrec_edge.data.dataset import Dataset
 from tlrec_edge.data.task import Task
 from tlrec_edge.errors import ModelError
 from tlrec_edge.train.artifact import EdgeModel
+
+from .distil import Histories, distil, encode, reshaped
 
 Doubles = NDArray[np.float64]
 BATCHES = 8
@@ -45,8 +46,7 @@ def prune_width(
     into, out, encoder = cut(model, width, histories)
     shape = replace(config, width=width, tower_width=config.hidden_width, head_width=config.attention_width)
     net = reshaped(model.net, shape, _cut_items(model, into, out) | encoder)
-    student: EdgeModel = distil(replace(model, net=net), dataset, task, model, steps, seed)
-    return student
+    return distil(replace(model, net=net), dataset, task, model, steps, seed)
 
 
 def _cut_items(model: EdgeModel, into: Doubles, out: Doubles) -> dict[str, Tensor]:

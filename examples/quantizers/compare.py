@@ -22,7 +22,7 @@ import torch
 from contenders import CONTENDERS, Feed
 from rich.console import Console
 from rich.table import Table
-from tlrec_edge.export.clock import bundle_costs
+from tlrec_edge.export.cost import measure_costs
 from tlrec_edge.export.graphs import encoder_graph
 from tlrec_edge.quantize import quantize_graphs, quantize_tables
 from torch import Tensor, nn
@@ -144,7 +144,7 @@ def main() -> None:
                           f"{us[name]:.0f}", f"{us[name] / us['float32']:.2f}", f"{company:.1e}")  # fmt: skip
         table.add_section()
         ours = {f"ours, int{bits} rows": quantize_graphs(quantize_tables(model, bits)) for bits in (8, 4)}
-        first, *costs = bundle_costs([model, *ours.values()], dataset)
+        first, *costs = measure_costs([model, *ours.values()], dataset)
         for (name, small), cost in zip(ours.items(), costs, strict=True):
             deep = question.pick(small.user_vectors(past, question.user) @ small.candidate_vectors.T)
             table.add_row(name, *figures(values(deep), base, task), f"{deep_bytes(small):,}", "-",

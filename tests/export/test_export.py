@@ -13,7 +13,8 @@ import onnxruntime
 import pytest
 import torch
 from tlrec_edge.export import IR_VERSION, OPSET, ExportConfig, Parity, encoder_graph, export_bundle, item_tower_graph
-from tlrec_edge.export import bundle as bundle_module
+from tlrec_edge.export import export as export_module
+from tlrec_edge.export import items as items_module
 from tlrec_edge.quantize.compress import served_bytes
 
 from helpers import synthetic
@@ -257,7 +258,7 @@ def wrong_graph(model: EdgeModel) -> bytes:
 
 
 def test_the_gate_refuses_a_wrong_graph_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bundle_module, "encoder_graph", wrong_graph)
+    monkeypatch.setattr(items_module, "encoder_graph", wrong_graph)
     with pytest.raises(ExportError, match="parity gate: the bundle's scores differ"):
         export_bundle(synthetic.model(), synthetic.dataset(), tmp_path / "deep" / "b")
     assert not list(tmp_path.rglob("*.onnx"))
@@ -266,7 +267,7 @@ def test_the_gate_refuses_a_wrong_graph_and_leaves_nothing(tmp_path: Path, monke
 
 def test_the_gate_refuses_scores_that_are_no_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     nan = float("nan")
-    monkeypatch.setattr(bundle_module, "measure_parity", lambda *_: Parity(1, nan, 1.0, None, None, None))
+    monkeypatch.setattr(export_module, "measure_parity", lambda *_: Parity(1, nan, 1.0, None, None, None))
     with pytest.raises(ExportError, match="parity gate"):
         export_bundle(synthetic.model(), synthetic.dataset(), tmp_path / "b")
     assert not list(tmp_path.iterdir())
@@ -276,7 +277,7 @@ def test_a_refused_export_keeps_the_older_bundle(tmp_path: Path, monkeypatch: py
     data, model = synthetic.dataset(), synthetic.model()
     export_bundle(model, data, tmp_path / "b")
     before = (tmp_path / "b" / "manifest.json").read_bytes()
-    monkeypatch.setattr(bundle_module, "encoder_graph", wrong_graph)
+    monkeypatch.setattr(items_module, "encoder_graph", wrong_graph)
     with pytest.raises(ExportError):
         export_bundle(model, data, tmp_path / "b")
     assert (tmp_path / "b" / "manifest.json").read_bytes() == before

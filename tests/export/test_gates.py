@@ -16,8 +16,8 @@ import pytest
 import torch
 from onnx import numpy_helper
 from tlrec_edge.export import ExportConfig, export_bundle
-from tlrec_edge.export.clock import bundle_costs
 from tlrec_edge.export.compact import compact
+from tlrec_edge.export.cost import measure_costs
 from tlrec_edge.export.gates import GATES
 from tlrec_edge.export.graphs import encoder_graph
 from tlrec_edge.quantize import Budget, CompressConfig, compress, quantize_graphs, quantize_tables
@@ -55,7 +55,7 @@ def test_a_sound_bundle_passes_every_gate(tmp_path: Path) -> None:
     [
         ("quality", compression({"ratio": 0.9, "se": 0.01}), {}, r"kept 90.0% \(SE 1.0%\) on the test rows"),
         ("speed", compression({"ratio": 1.0, "se": 0.0}, 1.5), {}, "takes 1.50 times as long"),
-        ("transfer", {}, {"transfer": {"claim": "transfer", "ndcg@10": 0.01, "se": 0.02}}, "without a lift of two"),
+        ("transfer", {}, {"transfer": {"claim": "transfer", "ndcg@10": 0.01, "se": 0.02}}, "without a gain of two"),
     ],
 )
 def test_a_gate_refuses_and_is_waived_by_name(
@@ -109,7 +109,7 @@ def test_the_command_line_knows_every_gate_and_machine() -> None:
 
 
 def test_an_unknown_gate_is_named() -> None:
-    with pytest.raises(ValueError, match="no gate 'hope'; known: parity, batch"):
+    with pytest.raises(ValueError, match="unknown gate 'hope'; choose from parity, batch"):
         ExportConfig(allow=("hope",))
 
 
@@ -151,7 +151,7 @@ def test_weights_that_are_no_integers_stay(tmp_path: Path) -> None:
 
 def test_bundles_are_timed_in_turn() -> None:
     model = synthetic.model()
-    costs = bundle_costs([model, quantize_tables(model)], synthetic.dataset(), rounds=20)
+    costs = measure_costs([model, quantize_tables(model)], synthetic.dataset(), rounds=20)
     assert costs[0].bytes > costs[1].bytes
     for cost in costs:
         assert 0 < cost.us["p50"] <= cost.us["p90"] <= cost.us["p99"]
@@ -205,7 +205,7 @@ def test_a_saturating_layer_is_refused_where_it_drowns_the_exact_scores(tmp_path
         export_bundle(quantize_tables(saturating(3e3)), data, tmp_path / "b")
     assert not list(tmp_path.iterdir())
     found = compress(
-        saturating(3e3), data, CompressConfig(only=()), clock=partial(bundle_costs, dataset=data, rounds=2)
+        saturating(3e3), data, CompressConfig(only=()), clock=partial(measure_costs, dataset=data, rounds=2)
     )
     assert found.model.tables is None
     rows = next(point for point in found.points if point.name == ROWS)
@@ -219,7 +219,7 @@ def test_a_saturating_layer_is_refused_where_it_drowns_the_exact_scores(tmp_path
 def test_a_fragile_model_is_compressed_within_its_budget_or_refused() -> None:
     """An outlier row of either table, and an outlier weight."""
     data = synthetic.dataset()
-    clock = partial(bundle_costs, dataset=data, rounds=2)
+    clock = partial(measure_costs, dataset=data, rounds=2)
     models = [
         fragile(lambda net: net.history_id.weight[0].mul_(1e4)),
         fragile(lambda net: net.candidate_id.weight[0].mul_(100.0)),
@@ -248,7 +248,7 @@ def test_what_export_would_refuse_is_rejected_in_the_search(monkeypatch: pytest.
 
     monkeypatch.setattr(Recommender, "score", company)
     data, loose = synthetic.dataset(), CompressConfig(Budget(share=0.6), only=())
-    found = compress(synthetic.model(), data, loose, clock=partial(bundle_costs, dataset=data, rounds=2))
+    found = compress(synthetic.model(), data, loose, clock=partial(measure_costs, dataset=data, rounds=2))
     assert found.model.tables is None
     assert all(p.why.startswith("batch gate: ") for p in found.points if p.name in STORES)
 
@@ -256,5 +256,5 @@ def test_what_export_would_refuse_is_rejected_in_the_search(monkeypatch: pytest.
 def test_bytes_that_are_not_measured_are_near_those_that_are() -> None:
     model = synthetic.model()
     small = quantize_graphs(quantize_tables(model))
-    costs = bundle_costs([model, small], synthetic.dataset(), rounds=2)
+    costs = measure_costs([model, small], synthetic.dataset(), rounds=2)
     assert served_bytes(model) - served_bytes(small) == pytest.approx(costs[0].bytes - costs[1].bytes, rel=0.1)

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tlrec_edge.export import ExportConfig, export_bundle
-from tlrec_edge.export import bundle as bundle_module
+from tlrec_edge.export import ExportConfig, export_bundle, search_index
 
 from helpers import synthetic
 from helpers.quantized import model_of
@@ -21,7 +20,7 @@ def test_items_that_stand_list_by_list_are_what_they_were(
 ) -> None:
     model, data = model_of("finetune", "fast", tables), synthetic.dataset()
     export_bundle(model, data, tmp_path / "plain", ExportConfig("plain"))
-    monkeypatch.setattr(bundle_module, "MANY", 10)
+    monkeypatch.setattr(search_index, "MANY", 10)
     monkeypatch.setattr(head_fit, "LEAST", 10)
     export_bundle(model, data, tmp_path / "listed", ExportConfig("plain"))
     users = Bundle.open(tmp_path / "plain").strings("users").take(range(20))

@@ -125,7 +125,7 @@ def compress(
     from functools import partial
 
     from tlrec_edge.bench.machine import fingerprint
-    from tlrec_edge.export.clock import bundle_costs
+    from tlrec_edge.export.cost import measure_costs
     from tlrec_edge.quantize import CompressConfig
     from tlrec_edge.quantize import compress as run
     from tlrec_edge.train.artifact import MODEL
@@ -141,7 +141,7 @@ def compress(
         raise click.UsageError(str(error)) from error
     loaded, data = _open(model, dataset, domain)
 
-    clock, here = partial(bundle_costs, dataset=data), asdict(fingerprint())
+    clock, here = partial(measure_costs, dataset=data), asdict(fingerprint())
     try:
         with progress("compress") as say:
             result = run(loaded, data, config, say, clock=clock, kept=checkpoint, about_machine=here)

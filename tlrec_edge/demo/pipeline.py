@@ -23,7 +23,7 @@ from tlrec_edge.data.store import load_dataset, save_dataset
 from tlrec_edge.data.task import Task, make_tasks
 from tlrec_edge.demo.story import tell
 from tlrec_edge.export import Parity, export_bundle
-from tlrec_edge.export.clock import bundle_costs
+from tlrec_edge.export.cost import measure_costs
 from tlrec_edge.parallel import side_by_side
 from tlrec_edge.quantize import CompressConfig, Compression, Point, compress
 from tlrec_edge.report import render
@@ -199,7 +199,7 @@ def run_fold(
 
 
 def _compress(model: EdgeModel, dataset: Dataset, seed: int, say: Callable[[str], None]) -> Compression:
-    clock = partial(bundle_costs, dataset=dataset)
+    clock = partial(measure_costs, dataset=dataset)
 
     def tell(line: str) -> None:
         say(f"  {line}")

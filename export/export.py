@@ -1,0 +1,133 @@
+"""The export on one page: from a trained model to a bundle that passed its gates."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from tlrec_edge.bundle_writer import BUNDLE
+from tlrec_edge.data.dataset import Dataset
+from tlrec_edge.folders import check_target, staging_folder
+from tlrec_edge.train.artifact import EdgeModel
+
+from .contents import BundleContents
+from .gates import GATES, Evidence, check_gates
+from .items import add_graphs, item_contents
+from .parity import Parity, measure_parity
+from .search_index import add_search_index
+from .source import ExportSource
+from .users import add_users
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    """How to export a model.
+
+    Attributes:
+        with_users: Store the states of known users under ``"hashed"`` (keyed hashes) or ``"plain"``
+            ids. None, the default, stores none: a bundle then holds no personal data.
+        tolerance: Largest difference of a score from the torch model's that the parity gate
+            accepts, in units of the score. The default, 1e-4, is above what float32 sums in
+            another order differ by, and below differences that change a ranking.
+        seed: Seed of the sample of users that scales and the search index are fitted to and parity
+            is measured on. Fixed by default, so that the same model gives the same bundle.
+        gates: Names of the gates to check, in order. All of ``GATES`` by default.
+        allow: Names of gates that may fail; the manifest then says which did, and why. None by
+            default.
+
+    Raises:
+        ValueError: If ``with_users`` or the name of a gate is not known.
+    """
+
+    with_users: str | None = None
+    tolerance: float = 1e-4
+    seed: int = 0
+    gates: tuple[str, ...] = tuple(GATES)
+    allow: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.with_users not in (None, "hashed", "plain"):
+            found = repr(self.with_users)
+            raise ValueError(f"with_users must be None, 'hashed' or 'plain', not {found}")
+        for name in (*self.gates, *self.allow):
+            if name not in GATES:
+                raise ValueError(f"unknown gate {name!r}; choose from {', '.join(GATES)}")
+
+
+def export_bundle(
+    model: EdgeModel,
+    dataset: Dataset,
+    path: Path,
+    config: ExportConfig | None = None,
+    cards: Mapping[str, Any] | None = None,
+) -> Parity:
+    """Write a model as a bundle, if the bundle passes its gates.
+
+    An older bundle at ``path`` is replaced in one step, and only after the new one has passed.
+
+    Args:
+        model: The model, adapted to its target.
+        dataset: The dataset that the model was adapted to; its interactions are the histories.
+        path: Folder of the bundle: a new one, an empty one or an older bundle.
+        config: Stored users, tolerance and gates. None means ``ExportConfig()``.
+        cards: ``quality`` and ``transfer`` of the manifest, as ``tlrec_edge.train.cards`` measures
+            them. Without them the manifest says "not measured".
+
+    Returns:
+        How far the bundle is from the torch model.
+
+    Raises:
+        ExportError: If a gate fails that ``config.allow`` does not name. Nothing is written then.
+        BundleError: If ``path`` is not writable, or holds anything but a bundle.
+        ModelError: If the model lacks a candidate of the dataset.
+    """
+    config, cards, path = config or ExportConfig(), cards or {}, Path(path)
+    check_target(path, BUNDLE)  # before hours of work, not after
+    source = ExportSource.of(model, dataset, config.seed)
+
+    contents = item_contents(source, cards)
+    contents = add_graphs(contents, source)
+    contents = add_users(contents, source, config.with_users)
+    contents = add_search_index(contents, source)
+
+    with staging_folder(path, BUNDLE) as staging:
+        bundle = staging / "bundle"
+        contents.write(bundle)
+        parity = measure_parity(source, bundle)
+        evidence = _evidence(source, bundle, parity, config, cards)
+        waived = check_gates(evidence, config.gates, config.allow)
+
+    _with_proof(contents, parity, config, waived).write(path)
+    return parity
+
+
+def _evidence(
+    source: ExportSource,
+    bundle: Path,
+    parity: Parity,
+    config: ExportConfig,
+    cards: Mapping[str, Any],
+) -> Evidence:
+    return Evidence(
+        bundle=bundle,
+        histories=source.histories(source.parity_users),
+        candidates=source.candidate_names,
+        parity=parity,
+        tolerance=config.tolerance,
+        cards=cards,
+        compression=dict(source.model.provenance.compression),
+    )
+
+
+def _with_proof(
+    contents: BundleContents,
+    parity: Parity,
+    config: ExportConfig,
+    waived: Mapping[str, str],
+) -> BundleContents:
+    """Add to the manifest what was measured, which gates passed, and why the others were waived."""
+    passed = [name for name in config.gates if name not in waived]
+    gates = {"passed": passed, "allowed": dict(waived)}
+    return contents.with_entries(manifest={"parity": asdict(parity), "gates": gates})

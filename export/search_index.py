@@ -1,0 +1,72 @@
+"""What speeds up a top-k search: an IVF for the largest catalogues, prefix bounds for others."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tlrec_edge.arrange import arranged, item_order
+from tlrec_edge.head_fit import fit_heads
+from tlrec_edge.layout import SCAN
+from tlrec_edge.list_fit import MANY, fit_lists
+from tlrec_edge.packing import RowFormat
+from tlrec_edge.scan import scan_graph
+from tlrec_edge.train.stored import storage
+from tlrec_edge.vectors import Vectors, stored_vectors
+
+from .contents import Arrays, BundleContents
+from .source import ExportSource
+
+Queries = NDArray[np.float64]
+
+
+def add_search_index(contents: BundleContents, source: ExportSource) -> BundleContents:
+    """Add an IVF if the candidates are more than ``MANY``, and prefix bounds if they pay off.
+
+    Both are fitted to the sampled users, and to vectors as stored: rounding them first keeps the
+    bounds valid for what the runtime multiplies. An IVF reorders all candidates by cluster, so
+    this stage comes after every stage that adds rows of items.
+    """
+    queries = _queries(source)
+    return _add_bounds(_add_ivf(contents, source, queries), source, queries)
+
+
+def _add_ivf(contents: BundleContents, source: ExportSource, queries: Queries) -> BundleContents:
+    count = source.model.candidates
+    if not len(queries) or count <= MANY:
+        return contents.with_entries(manifest={"index": {}})
+    candidates = _candidates(contents.arrays, source)
+    ivf = fit_lists(candidates, contents.arrays["candidate_bias"], queries)
+    items = len(source.model.ids)
+    rows = item_order(ivf.order, items).tolist()
+    names = {name: contents.strings[name] for name in ("item_ids", "item_names")}
+    return contents.with_entries(
+        manifest={"index": dict(ivf.card)},
+        arrays=dict(arranged(contents.arrays, ivf.order, items)) | dict(ivf.arrays),
+        strings={name: [values[row] for row in rows] for name, values in names.items()},
+    )
+
+
+def _add_bounds(contents: BundleContents, source: ExportSource, queries: Queries) -> BundleContents:
+    candidates = _candidates(contents.arrays, source)
+    bounds = fit_heads(candidates, contents.arrays["candidate_bias"], queries)
+    if not bounds:
+        return contents
+    scan = scan_graph(*bounds["head_columns"].shape)
+    return contents.with_entries(arrays=bounds, blobs={SCAN: scan})
+
+
+def _queries(source: ExportSource) -> Queries:
+    """Return the sampled users' vectors as the runtime multiplies them, (u, d + r)."""
+    model, users = source.model, source.sample
+    # In plain tables the candidates' scales hold the two-tower weight already.
+    weight = 1.0 if storage(model).plain else model.mix.deep
+    vectors = [source.encoded(users) * weight, source.low_rank(users)]
+    return np.concatenate(vectors, 1).astype(np.float64)
+
+
+def _candidates(arrays: Arrays, source: ExportSource) -> Vectors:
+    """Return the reader of the candidates' stored vectors."""
+    kinds, width = storage(source.model), source.model.net.config.width
+    form = RowFormat((kinds.candidate, width), (kinds.taste, source.low_rank_width))
+    return stored_vectors(form, arrays["candidate_rows"], arrays["candidate_scale"])
