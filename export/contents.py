@@ -9,7 +9,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from tlrec_edge.bundle import write_bundle
+from tlrec_edge.bundle.reader import write_bundle
 
 Arrays = Mapping[str, NDArray[Any]]
 Strings = Mapping[str, Sequence[str]]

@@ -13,10 +13,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tlrec_edge import History, Recommender
-from tlrec_edge.cost import Cost
+from tlrec_edge.core.cost import Cost
 from tlrec_edge.data.dataset import Dataset
 from tlrec_edge.errors import BundleError, ExportError
+from tlrec_edge.runtime.history import History
+from tlrec_edge.runtime.recommender import Recommender
 from tlrec_edge.train.artifact import EdgeModel
 from tlrec_edge.train.served import history_of
 

@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tlrec_edge.bundle_writer import BUNDLE
+from tlrec_edge.bundle.writer import BUNDLE
+from tlrec_edge.core.folders import check_target, staging_folder
 from tlrec_edge.data.dataset import Dataset
-from tlrec_edge.folders import check_target, staging_folder
 from tlrec_edge.train.artifact import EdgeModel
 
 from .contents import BundleContents
@@ -72,7 +72,7 @@ def export_bundle(
         dataset: The dataset that the model was adapted to; its interactions are the histories.
         path: Folder of the bundle: a new one, an empty one or an older bundle.
         config: Stored users, tolerance and gates. None means ``ExportConfig()``.
-        cards: ``quality`` and ``transfer`` of the manifest, as ``tlrec_edge.train.cards`` measures
+        cards: ``quality`` and ``transfer`` of the manifest, as ``tlrec_edge.evaluation.cards`` measures
             them. Without them the manifest says "not measured".
 
     Returns:

@@ -14,10 +14,11 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from tlrec_edge import History, Recommender
-from tlrec_edge.cost import SLOWER
+from tlrec_edge.bundle.format import ENCODER, ITEM_TOWER
+from tlrec_edge.core.cost import SLOWER
 from tlrec_edge.errors import ExportError
-from tlrec_edge.layout import ENCODER, ITEM_TOWER
+from tlrec_edge.runtime.history import History
+from tlrec_edge.runtime.recommender import Recommender
 
 from .lint import lint
 from .parity import Parity

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from tlrec_edge.cold import features_json
+from tlrec_edge.bundle.format import ENCODER, FEATURES, ITEM_TOWER
 from tlrec_edge.data.dataset import Dataset
-from tlrec_edge.layout import ENCODER, FEATURES, ITEM_TOWER
+from tlrec_edge.runtime.cold_items import features_json
 from tlrec_edge.train.artifact import EdgeModel
 from tlrec_edge.train.stored import storage, stored_arrays
 

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tlrec_edge import Recommender
-from tlrec_edge.bundle import Bundle
+from tlrec_edge.bundle.reader import Bundle
+from tlrec_edge.runtime.recommender import Recommender
 
 from .source import ExportSource
 

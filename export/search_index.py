@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from tlrec_edge.arrange import arranged, item_order
-from tlrec_edge.head_fit import fit_heads
-from tlrec_edge.layout import SCAN
-from tlrec_edge.list_fit import MANY, fit_lists
-from tlrec_edge.packing import RowFormat
-from tlrec_edge.scan import scan_graph
+from tlrec_edge.bundle.format import SCAN
+from tlrec_edge.bundle.item_vectors import Vectors, stored_vectors
+from tlrec_edge.bundle.reorder import arranged, item_order
+from tlrec_edge.core.packing import RowFormat
+from tlrec_edge.search.fit_ivf import MANY, fit_lists
+from tlrec_edge.search.fit_prefix_bound import fit_heads
+from tlrec_edge.search.prefix_scan import scan_graph
 from tlrec_edge.train.stored import storage
-from tlrec_edge.vectors import Vectors, stored_vectors
 
 from .contents import Arrays, BundleContents
 from .source import ExportSource

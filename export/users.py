@@ -10,9 +10,9 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
+from tlrec_edge.bundle.ids import user_key_hash
+from tlrec_edge.core.rowwise import exact_limit
 from tlrec_edge.data.dataset import Ints
-from tlrec_edge.ids import user_key_hash
-from tlrec_edge.rowwise import exact_limit
 
 from .contents import BundleContents
 from .source import ExportSource

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from tlrec_edge.metrics import METRICS
+from tlrec_edge.core.metrics import METRICS
 
 PERCENTILES = ("p50", "p90", "p99")
 _METRIC = re.compile(rf"({'|'.join(METRICS)})@(\d+)\s*>=\s*(.+)")

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from tlrec_edge.cost import SLOWER, Cost
+from tlrec_edge.core.cost import SLOWER, Cost
+from tlrec_edge.core.metrics import measured
 from tlrec_edge.data.dataset import Dataset
 from tlrec_edge.data.task import Tasks, make_tasks
 from tlrec_edge.errors import BudgetError, ModelError
-from tlrec_edge.metrics import measured
 from tlrec_edge.train.artifact import EdgeModel
 from tlrec_edge.train.stored import stored_arrays
 

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tlrec_edge.core.features import TowerInputs
 from tlrec_edge.data.dataset import Dataset
 from tlrec_edge.data.task import Task
 from tlrec_edge.errors import ModelError
-from tlrec_edge.features import TowerInputs
 from tlrec_edge.train.artifact import EdgeModel, Past
 from tlrec_edge.train.augment import HistoryBatch
 from tlrec_edge.train.examples import take_histories
@@ -142,7 +142,7 @@ def distil_fast(model: EdgeModel, dataset: Dataset, task: Task, steps: int = 200
     """Return a ``fast`` model that scores like this ``base`` one, on its tables.
 
     Only the encoder and the attention biases are new; items, linear parts, bias and mix stay. It comes close to
-    ``base``, not above a ``fast`` model trained by itself (``examples/structure``). Raises ModelError where the model
+    ``base``, not above a ``fast`` model trained by itself (``benchmarks/structure``). Raises ModelError where the model
     is ``fast`` already.
     """
     config = model.net.config

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tlrec_edge.core.metrics import METRICS, Array, clustered, paired_lift
 from tlrec_edge.data.dataset import Dataset
 from tlrec_edge.data.task import Task
-from tlrec_edge.metrics import METRICS, Array, clustered, paired_lift
+from tlrec_edge.linear.ranking import rank_rows, sample_rows
 from tlrec_edge.train.artifact import EdgeModel
-from tlrec_edge.train.ranking import rank_rows, sample_rows
 
 from .budget import Budget
 

@@ -6,7 +6,7 @@ several steps at once from the first model, take them with no steps and call ``d
 is cut in ``width``.
 
 Two things are not offered, for they would pay nothing. Single weights set to zero: the runtime multiplies by them all
-the same (``examples/structure`` measures it). Id embeddings of rarely seen items: a bundle holds one row an item, in
+the same (``benchmarks/structure`` measures it). Id embeddings of rarely seen items: a bundle holds one row an item, in
 which content and id are summed already, so that an item without an id takes the same bytes.
 """
 

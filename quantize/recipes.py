@@ -95,7 +95,7 @@ _CUTS: dict[str, dict[str, Cut]] = {
         "as fast, width 1/2": _narrow_fast,
     },
 }
-"""By encoder. A shorter history is not among them: it gains little and costs most (see examples/structure)."""
+"""By encoder. A shorter history is not among them: it gains little and costs most (see benchmarks/structure)."""
 
 
 def _packed(bits: int) -> Callable[[EdgeModel], EdgeModel]:

@@ -8,8 +8,8 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from tlrec_edge.core.folders import check_target
 from tlrec_edge.errors import ModelError
-from tlrec_edge.folders import check_target
 from tlrec_edge.train.artifact import MODEL, EdgeModel
 
 _KEY = "search.json"

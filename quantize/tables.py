@@ -8,8 +8,8 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from tlrec_edge.packing import BITS, WRITTEN
-from tlrec_edge.rowwise import quantize_rows, quantize_sparse
+from tlrec_edge.core.packing import BITS, WRITTEN
+from tlrec_edge.core.rowwise import quantize_rows, quantize_sparse
 from tlrec_edge.train.artifact import EdgeModel, RowTable, Tables, WideCodes
 
 _BITS = tuple(BITS[kind] for kind in WRITTEN if kind in BITS)

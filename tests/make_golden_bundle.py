@@ -14,7 +14,7 @@ from check_golden import BUNDLE, SCORES
 from check_golden import score as score_case
 from helpers import bundles
 from tlrec_edge import History, Recommender
-from tlrec_edge.bundle import write_bundle
+from tlrec_edge.bundle.reader import write_bundle
 
 IDS = [*(f"item-{row}" for row in range(18)), "商品 19", "a,b", "🛒", "42", *(f"past-{row}" for row in range(8))]
 SMALL = bundles.Small(candidates=22, history_only=8, taste=0, users=("ann", "用户2", "7"), ids=IDS, seed=19)

@@ -7,7 +7,7 @@ import pytest
 import check_golden
 import make_golden_bundle as golden
 from tlrec_edge import Recommender
-from tlrec_edge.bundle import Bundle
+from tlrec_edge.bundle.reader import Bundle
 
 PINNED = check_golden.read_cases()
 

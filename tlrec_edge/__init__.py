@@ -1,9 +1,9 @@
 """Transfer a recommender to a market with little data, compress it, and serve it on a CPU."""
 
+from tlrec_edge.bundle.ids import Rows
 from tlrec_edge.errors import BundleError, DataError, TlrecError, UnknownIdError
-from tlrec_edge.history import History
-from tlrec_edge.ids import Rows
-from tlrec_edge.runtime import Recommendations, Recommender
+from tlrec_edge.runtime.history import History
+from tlrec_edge.runtime.recommender import Recommendations, Recommender
 
 __all__ = [
     "BundleError", "DataError", "History", "Recommendations", "Recommender", "Rows", "TlrecError", "UnknownIdError",

@@ -27,10 +27,10 @@ from tlrec_edge.bench.requests import Ids, Requests
 from tlrec_edge.bench.scenarios import SCENARIOS
 from tlrec_edge.bench.startup import measure_startup
 from tlrec_edge.bench.system import BundleSource, BundleSystem, Request
-from tlrec_edge.bundle import Bundle
+from tlrec_edge.bundle.format import ModelShape
+from tlrec_edge.bundle.reader import Bundle
 from tlrec_edge.cli.bench import bench
 from tlrec_edge.cli.bench_tables import show
-from tlrec_edge.layout import ModelShape
 
 QUICK = BenchConfig(candidates=(1, 8), k=5, seconds=0.02, min_queries=20, warmup=0.0, pool=16, starts=1)
 

@@ -14,8 +14,8 @@ from tlrec_edge import DataError
 from tlrec_edge.bench import BenchConfig, run_bench
 from tlrec_edge.bench.config import TOP_K
 from tlrec_edge.bench.plan import SCENARIOS, Size, Wanted, make_plan
+from tlrec_edge.bench.synthetic import SynthConfig, synthesize
 from tlrec_edge.cli import main
-from tlrec_edge.synth import SynthConfig, synthesize
 
 WANTED = Wanted(items=1_000_000, dim=64, qps=300, p99_us=60_000)
 STRETCH = ((0.1, 1.5), (0.5, 2.5), (0.7, 4.0))

@@ -29,7 +29,7 @@ from tlrec_edge.bench.lab import Lab
 from tlrec_edge.bench.loads import Load, drive
 from tlrec_edge.bench.requests import Ids, Replay, Requests
 from tlrec_edge.bench.system import BundleSource, Request
-from tlrec_edge.bundle import Bundle
+from tlrec_edge.bundle.reader import Bundle
 from tlrec_edge.cli import main
 
 QUICK = BenchConfig(candidates=(2,), k=3, seconds=0.02, min_queries=20, warmup=0.0, pool=8, load=5, starts=1)

@@ -23,7 +23,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], st
     folder = tmp_path_factory.mktemp("peers")
     # No installation: these rows have contenders of the development environment and others.
     rows = ["--rows", "fast-100", "cached-1000", "top-100k"]
-    command = [sys.executable, "-m", "examples.compare_peers", str(folder), "--here", *SIZES, *rows]
+    command = [sys.executable, "-m", "benchmarks.compare_peers", str(folder), "--here", *SIZES, *rows]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr[-2000:]
     return json.loads((folder / "peers.json").read_text()), (folder / "peers.md").read_text()
@@ -53,10 +53,10 @@ def test_who_is_not_installed_is_named_with_the_reason(report: tuple[dict[str, A
 @pytest.fixture
 def peers(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.syspath_prepend(str(ROOT))
-    from examples.compare_peers import agree, contender, measure
+    from benchmarks.compare_peers import agree, contender, measure
 
     yield agree, contender.Answer, measure
-    for name in [name for name in sys.modules if name == "examples" or name.startswith("examples.")]:
+    for name in [name for name in sys.modules if name == "benchmarks" or name.startswith("benchmarks.")]:
         del sys.modules[name]
 
 
@@ -82,8 +82,8 @@ def test_the_best_must_be_the_best(peers: Any) -> None:
 
 def test_a_wrong_contender_is_told_and_not_timed(peers: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     measure = peers[2]
-    from examples.compare_peers.rows import ROWS
-    from examples.compare_peers.turns import Failed, Timed
+    from benchmarks.compare_peers.rows import ROWS
+    from benchmarks.compare_peers.turns import Failed, Timed
 
     class Liar:
         spawned = 0.0
@@ -120,8 +120,8 @@ def test_a_wrong_contender_is_told_and_not_timed(peers: Any, monkeypatch: pytest
 
 
 def test_the_smallest_effort_that_reaches_the_recall_or_hardly_less(peers: Any, tmp_path: Path) -> None:
-    from examples.compare_peers.contenders import vectors
-    from examples.compare_peers.data import Data
+    from benchmarks.compare_peers.contenders import vectors
+    from benchmarks.compare_peers.data import Data
 
     rng = np.random.default_rng(0)
     np.save(tmp_path / "vectors.npy", rng.normal(size=(1000, 4)).astype(np.float32))
@@ -153,7 +153,7 @@ def test_the_smallest_effort_that_reaches_the_recall_or_hardly_less(peers: Any, 
 
 
 def test_a_target_is_who_reaches_the_recall_not_who_is_fastest(peers: Any) -> None:
-    from examples.compare_peers.rows import Target
+    from benchmarks.compare_peers.rows import Target
 
     def took(us: float, **more: bool) -> dict[str, Any]:
         return {"tasks": {"top": {"median": us}}, **more}

@@ -16,15 +16,15 @@ from helpers.paths import ROOT
 @pytest.fixture
 def kernels(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.syspath_prepend(str(ROOT))
-    from examples.kernels import measure, scans
+    from benchmarks.kernels import measure, scans
 
     yield measure, scans
-    for name in [name for name in sys.modules if name == "examples" or name.startswith("examples.")]:
+    for name in [name for name in sys.modules if name == "benchmarks" or name.startswith("benchmarks.")]:
         del sys.modules[name]
 
 
 def test_it_measures_what_is_there_and_names_the_rest() -> None:
-    command = [sys.executable, "-m", "examples.kernels.measure", "--rounds", "2", "--sizes", "1300x16"]
+    command = [sys.executable, "-m", "benchmarks.kernels.measure", "--rounds", "2", "--sizes", "1300x16"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr[-2000:]
     rows = {line.split("|")[1].strip(): line for line in done.stdout.splitlines() if line.startswith("| ")}

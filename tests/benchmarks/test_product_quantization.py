@@ -14,12 +14,12 @@ import pytest
 
 from helpers.paths import BENCHMARKS
 from tlrec_edge import Recommender
-from tlrec_edge.bundle import Bundle
-from tlrec_edge.history import UserState
-from tlrec_edge.ids import Rows
-from tlrec_edge.synth import SynthConfig, synthesize
-from tlrec_edge.topk import top_k
-from tlrec_edge.vectors import stored_vectors
+from tlrec_edge.bench.synthetic import SynthConfig, synthesize
+from tlrec_edge.bundle.ids import Rows
+from tlrec_edge.bundle.item_vectors import stored_vectors
+from tlrec_edge.bundle.reader import Bundle
+from tlrec_edge.core.topk import top_k
+from tlrec_edge.runtime.history import UserState
 
 FOLDER = BENCHMARKS / "product_quantization"
 ITEMS, K = 3000, 10

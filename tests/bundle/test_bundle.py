@@ -13,9 +13,9 @@ import pytest
 from helpers import bundles
 from helpers.bundles import agree, edit_manifest, replace_array, replace_file, use
 from tlrec_edge import BundleError, DataError, Recommender
-from tlrec_edge.bundle import Bundle, write_bundle
+from tlrec_edge.bundle.format import EVENTS, ModelShape, expected_arrays
+from tlrec_edge.bundle.reader import Bundle, write_bundle
 from tlrec_edge.data.dataset import EVENTS as DATASET_EVENTS
-from tlrec_edge.layout import EVENTS, ModelShape, expected_arrays
 
 
 @pytest.fixture(scope="module")

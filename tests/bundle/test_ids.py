@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tlrec_edge import ids as ids_module
+from tlrec_edge.bundle.ids import IdIndex, StringTable, build_index, build_strings, user_key_hash
+from tlrec_edge.bundle.reader import ids as ids_module
 from tlrec_edge.errors import DataError
-from tlrec_edge.ids import IdIndex, StringTable, build_index, build_strings, user_key_hash
 
 any_text = st.text(st.characters(), min_size=1, max_size=30)
 # Few letters, so that ids are prefixes of one another and of what is asked, also by a NUL at the end.

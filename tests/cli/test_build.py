@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tlrec_edge.export import export_bundle
 
 from helpers import synthetic
 from helpers.commands import ok, refused, run
 from tlrec_edge.data.store import save_dataset
+from tlrec_edge.export import export_bundle
 
 
 @pytest.fixture(scope="module")

@@ -17,14 +17,14 @@ from click.testing import CliRunner, Result
 
 from helpers import bundles
 from tlrec_edge import BundleError, DataError, History, Recommender, TlrecError, UnknownIdError
-from tlrec_edge.bundle import Bundle
+from tlrec_edge.bench.synthetic import SynthConfig, pooling_encoder, synthesize
+from tlrec_edge.bundle.reader import Bundle
 from tlrec_edge.cli import use as use_module
 from tlrec_edge.cli.synth import synth
 from tlrec_edge.cli.use import inspect, recommend, score, similar, verify
 from tlrec_edge.data.build import prepare_files
 from tlrec_edge.errors import MissingExtraError
-from tlrec_edge.synth import SynthConfig, pooling_encoder, synthesize
-from tlrec_edge.tables import TableWriter, read_columns, read_histories
+from tlrec_edge.tabular.tables import TableWriter, read_columns, read_histories
 
 ODD_IDS = ["a,b", 'say "hi"', "with space", "🛒", "x" * 10_000, "[bold]"]
 

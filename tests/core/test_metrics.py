@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from tlrec_edge.metrics import (
+from tlrec_edge.core.metrics import (
     METRICS,
     Estimate,
     Lift,

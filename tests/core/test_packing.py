@@ -14,10 +14,10 @@ from hypothesis.extra import numpy as arrays
 from helpers import bundles
 from helpers.bundles import edit_manifest, replace_array, replace_file, use
 from tlrec_edge import BundleError, Recommender
-from tlrec_edge.bundle import Bundle
-from tlrec_edge.layout import Storage, column_dtype
-from tlrec_edge.packing import KINDS, RowFormat, pack, packed_width, unpack
-from tlrec_edge.rowwise import MOST, exact_limit, quantize_rows, quantize_sparse
+from tlrec_edge.bundle.format import Storage, column_dtype
+from tlrec_edge.bundle.reader import Bundle
+from tlrec_edge.core.packing import KINDS, RowFormat, pack, packed_width, unpack
+from tlrec_edge.core.rowwise import MOST, exact_limit, quantize_rows, quantize_sparse
 
 finite = st.floats(-1e6, 1e6, width=32)
 some_vectors = arrays.arrays(np.float32, st.tuples(st.integers(1, 5), st.integers(0, 9)), elements=finite)

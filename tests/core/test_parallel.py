@@ -6,8 +6,8 @@ import os
 
 import pytest
 
+from tlrec_edge.core.parallel import side_by_side
 from tlrec_edge.errors import DataError
-from tlrec_edge.parallel import side_by_side
 
 
 @pytest.mark.parametrize("processes", [1, 2])

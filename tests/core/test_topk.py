@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tlrec_edge.topk import top_k
+from tlrec_edge.core.topk import top_k
 
 
 def full_sort(scores: np.ndarray, k: int) -> list[int]:

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from helpers.paths import ROOT
-from tlrec_edge.data.names import INTERACTION_NAMES, ITEM_NAMES
 from tlrec_edge.data.schema import Align, Schema, find_roles, load_schema, need_role, parse_schema
 from tlrec_edge.errors import DataError
+from tlrec_edge.tabular.column_names import INTERACTION_NAMES, ITEM_NAMES
 
 
 @pytest.mark.parametrize(

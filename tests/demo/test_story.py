@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tlrec_edge.export import Parity
 
 from helpers import synthetic
 from tlrec_edge import Recommendations
@@ -20,9 +19,10 @@ from tlrec_edge.data.task import KNOWN, NO_CANDIDATE, make_tasks
 from tlrec_edge.demo import DemoConfig, DemoResult, pipeline, run_demo
 from tlrec_edge.demo.story import tell
 from tlrec_edge.errors import DataError
-from tlrec_edge.train.evaluate import Evaluation
+from tlrec_edge.evaluation.evaluate import Evaluation
+from tlrec_edge.export import Parity
+from tlrec_edge.linear.ranking import Ranking
 from tlrec_edge.train.provenance import Provenance
-from tlrec_edge.train.ranking import Ranking
 
 ROWS = ("popularity", "itemcf", "ease-target", "ease", "target-only", "zero-shot", "finetune", "compressed")
 

@@ -15,10 +15,10 @@ from helpers.pages import Page
 from tlrec_edge.data.store import save_dataset
 from tlrec_edge.data.task import Task, make_tasks
 from tlrec_edge.errors import ModelError
+from tlrec_edge.evaluation.curve import Curve, CurvePlan, curve, thinned
+from tlrec_edge.evaluation.evaluate import evaluate, model_entry
 from tlrec_edge.report import render
 from tlrec_edge.train import adapt, pretrain
-from tlrec_edge.train.curve import Curve, CurvePlan, curve, thinned
-from tlrec_edge.train.evaluate import evaluate, model_entry
 
 QUICK = replace(synthetic.CONFIG, epochs=2, pretrain_epochs=4)
 

@@ -11,9 +11,9 @@ from helpers import synthetic
 from tlrec_edge.data.dataset import TEST, VALID, Dataset, Interactions
 from tlrec_edge.data.task import Tasks, make_tasks
 from tlrec_edge.errors import LeakError
-from tlrec_edge.train import evaluate
-from tlrec_edge.train.evaluate import baseline_entries, model_entry
-from tlrec_edge.train.leaks import check_model, check_tasks, leak_notes
+from tlrec_edge.evaluation import evaluate
+from tlrec_edge.evaluation.evaluate import baseline_entries, model_entry
+from tlrec_edge.evaluation.leaks import check_model, check_tasks, leak_notes
 from tlrec_edge.train.provenance import Provenance
 
 

@@ -13,9 +13,10 @@ from tlrec_edge.data.build import SplitPlan, prepare_tables
 from tlrec_edge.data.dataset import Dataset
 from tlrec_edge.data.schema import Schema
 from tlrec_edge.errors import DataError
-from tlrec_edge.train import EdgeModel, adapt, adapt_auto, evaluate, pretrain
-from tlrec_edge.train.evaluate import Evaluation, baseline_entries, model_entry
-from tlrec_edge.train.noise import shuffle_domains
+from tlrec_edge.evaluation import evaluate
+from tlrec_edge.evaluation.evaluate import Evaluation, baseline_entries, model_entry
+from tlrec_edge.evaluation.noise import shuffle_domains
+from tlrec_edge.train import EdgeModel, adapt, adapt_auto, pretrain
 
 TARGET = ("small",)
 

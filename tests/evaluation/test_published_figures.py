@@ -11,16 +11,16 @@ import pandas as pd
 import pytest
 
 from helpers.paths import SHARED
+from tlrec_edge.core.metrics import METRICS, describe
 from tlrec_edge.data.build import SplitPlan, prepare_files
 from tlrec_edge.data.dataset import TEST, TRAIN, VALID, Dataset, Interactions, ItemTable, Split
 from tlrec_edge.data.presets import PRESETS, prepare_preset
 from tlrec_edge.data.schema import Schema
 from tlrec_edge.data.task import Task, Tasks, make_tasks
-from tlrec_edge.metrics import METRICS, describe
-from tlrec_edge.train.baselines import ease_scorer, item_cf_scorer, popularity_scorer
-from tlrec_edge.train.evaluate import evaluate, pool
-from tlrec_edge.train.ranking import Ranking, Scorer, rank_rows
-from tlrec_edge.train.wide import LinearChoice
+from tlrec_edge.evaluation.evaluate import evaluate, pool
+from tlrec_edge.linear.baselines import ease_scorer, item_cf_scorer, popularity_scorer
+from tlrec_edge.linear.item_weights import LinearChoice
+from tlrec_edge.linear.ranking import Ranking, Scorer, rank_rows
 
 RETAIL = SHARED / "online_retail"
 needs_retail = pytest.mark.skipif(not RETAIL.is_dir(), reason="the fixed test files are not at hand (TLREC_SHARED)")

@@ -14,11 +14,11 @@ from helpers.commands import ok, refused, run
 from tlrec_edge.data.store import save_dataset
 from tlrec_edge.data.task import make_tasks
 from tlrec_edge.errors import DataError
+from tlrec_edge.evaluation.evaluate import baseline_entries, evaluate, model_entry
+from tlrec_edge.evaluation.experiment import Line, Outcome
+from tlrec_edge.evaluation.study import VARIANTS, Plan, Study, study
 from tlrec_edge.train import MODES, EdgeModel, adapt, adapt_auto
 from tlrec_edge.train.config import ALIGN, WITHOUT
-from tlrec_edge.train.evaluate import baseline_entries, evaluate, model_entry
-from tlrec_edge.train.study import VARIANTS, Plan, Study, study
-from tlrec_edge.train.trial import Line, Outcome
 
 QUICK = replace(synthetic.CONFIG, epochs=2, pretrain_epochs=2)
 

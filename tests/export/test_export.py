@@ -12,22 +12,23 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from tlrec_edge.export import IR_VERSION, OPSET, ExportConfig, Parity, encoder_graph, export_bundle, item_tower_graph
-from tlrec_edge.export import export as export_module
-from tlrec_edge.export import items as items_module
-from tlrec_edge.quantize.compress import served_bytes
 
 from helpers import synthetic
 from helpers.quantized import TABLES, model_of
 from tlrec_edge import History, Recommender
-from tlrec_edge.bundle import Bundle
+from tlrec_edge.bundle.reader import Bundle
 from tlrec_edge.data.task import make_tasks
 from tlrec_edge.errors import BundleError, ExportError, TlrecError
-from tlrec_edge.train import EdgeModel, adapt, evaluate
+from tlrec_edge.evaluation import evaluate
+from tlrec_edge.evaluation.cards import measure_cards
+from tlrec_edge.evaluation.compared import open_contender
+from tlrec_edge.evaluation.evaluate import model_entry
+from tlrec_edge.export import IR_VERSION, OPSET, ExportConfig, Parity, encoder_graph, export_bundle, item_tower_graph
+from tlrec_edge.export import export as export_module
+from tlrec_edge.export import items as items_module
+from tlrec_edge.quantize.compress import served_bytes
+from tlrec_edge.train import EdgeModel, adapt
 from tlrec_edge.train.artifact import Past
-from tlrec_edge.train.cards import measure_cards
-from tlrec_edge.train.contenders import open_contender
-from tlrec_edge.train.evaluate import model_entry
 from tlrec_edge.train.model import PAD
 from tlrec_edge.train.served import history_of
 from tlrec_edge.train.stored import storage, stored_arrays

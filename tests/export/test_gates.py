@@ -15,6 +15,11 @@ import onnx
 import pytest
 import torch
 from onnx import numpy_helper
+
+from helpers import synthetic
+from tlrec_edge import Recommender
+from tlrec_edge.cli import build
+from tlrec_edge.errors import BudgetError, ExportError
 from tlrec_edge.export import ExportConfig, export_bundle
 from tlrec_edge.export.compact import compact
 from tlrec_edge.export.cost import measure_costs
@@ -24,11 +29,6 @@ from tlrec_edge.quantize import Budget, CompressConfig, compress, quantize_graph
 from tlrec_edge.quantize.compress import MACHINES, served_bytes
 from tlrec_edge.quantize.graphs import round_channels
 from tlrec_edge.quantize.recipes import ROWS, STORES
-
-from helpers import synthetic
-from tlrec_edge import Recommender
-from tlrec_edge.cli import build
-from tlrec_edge.errors import BudgetError, ExportError
 from tlrec_edge.train import EdgeModel
 
 

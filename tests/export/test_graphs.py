@@ -13,10 +13,10 @@ import onnxruntime
 import pytest
 import torch
 from onnx import numpy_helper
+
 from tlrec_edge.export.graphs import encoder_graph
 from tlrec_edge.export.lint import lint
 from tlrec_edge.quantize.graphs import round_channels
-
 from tlrec_edge.train.model import ENCODERS, PAD, ModelConfig
 
 LENGTH = 12

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tlrec_edge.export import ExportConfig, export_bundle, search_index
 
 from helpers import synthetic
 from helpers.quantized import model_of
-from tlrec_edge import Recommender, head_fit
-from tlrec_edge.bundle import Bundle
+from tlrec_edge import Recommender
+from tlrec_edge.bundle.reader import Bundle
+from tlrec_edge.export import ExportConfig, export_bundle, search_index
+from tlrec_edge.search import fit_prefix_bound as head_fit
 
 
 @pytest.mark.parametrize("tables", ["int8", "mixed"])

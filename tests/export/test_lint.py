@@ -8,12 +8,12 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from tlrec_edge.export import ExportConfig, export_bundle
-from tlrec_edge.export.graphs import encoder_graph, item_tower_graph
-from tlrec_edge.export.lint import lint
 
 from helpers import synthetic
 from tlrec_edge.errors import ExportError
+from tlrec_edge.export import ExportConfig, export_bundle
+from tlrec_edge.export.graphs import encoder_graph, item_tower_graph
+from tlrec_edge.export.lint import lint
 
 node = helper.make_node
 

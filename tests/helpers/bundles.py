@@ -12,14 +12,14 @@ import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
 from tlrec_edge import Recommender, TlrecError
-from tlrec_edge.bundle import Bundle, file_sha256, write_bundle
-from tlrec_edge.cold import features_json
-from tlrec_edge.features import FeatureEncoder
-from tlrec_edge.ids import user_key_hash
-from tlrec_edge.layout import EVENTS, Storage, column_dtype
-from tlrec_edge.packing import RowFormat
-from tlrec_edge.rowwise import exact_limit, quantize_sparse
-from tlrec_edge.synth import IR, OPSET, pooling_encoder
+from tlrec_edge.bench.synthetic import IR, OPSET, pooling_encoder
+from tlrec_edge.bundle.format import EVENTS, Storage, column_dtype
+from tlrec_edge.bundle.ids import user_key_hash
+from tlrec_edge.bundle.reader import Bundle, file_sha256, write_bundle
+from tlrec_edge.core.features import FeatureEncoder
+from tlrec_edge.core.packing import RowFormat
+from tlrec_edge.core.rowwise import exact_limit, quantize_sparse
+from tlrec_edge.runtime.cold_items import features_json
 
 USER_KEY = "00112233445566778899aabbccddeeff"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from tlrec_edge.features import TowerInputs
+from tlrec_edge.core.features import TowerInputs
 from tlrec_edge.train.model import ModelConfig, TwoTower
 
 SMALL = ModelConfig(width=8, history=6, feed_forward=16, text=3, numeric=2, vocabulary=(4, 2))

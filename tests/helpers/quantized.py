@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tlrec_edge.quantize import TableBits, quantize_tables, quantize_wide
-
 from helpers import synthetic
+from tlrec_edge.quantize import TableBits, quantize_tables, quantize_wide
 from tlrec_edge.train import EdgeModel
 
 TABLES: dict[str, Callable[[EdgeModel], EdgeModel]] = {

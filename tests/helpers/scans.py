@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from tlrec_edge import Recommender
-from tlrec_edge.history import UserState
-from tlrec_edge.topk import top_k
+from tlrec_edge.core.topk import top_k
+from tlrec_edge.runtime.history import UserState
 
 ITEMS = 20_000
 

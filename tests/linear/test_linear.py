@@ -18,9 +18,8 @@ from tlrec_edge.data.build import SplitPlan, prepare_tables
 from tlrec_edge.data.dataset import Dataset
 from tlrec_edge.data.schema import Schema
 from tlrec_edge.data.task import make_tasks
-from tlrec_edge.train import adapt
-from tlrec_edge.train.baselines import TunedEase, ease_scorer
-from tlrec_edge.train.linear import (
+from tlrec_edge.linear.baselines import TunedEase, ease_scorer
+from tlrec_edge.linear.ease import (
     Ease,
     column_cut,
     group_counts,
@@ -30,8 +29,7 @@ from tlrec_edge.train.linear import (
     popularity,
     split_weights,
 )
-from tlrec_edge.train.mix import mix_parts
-from tlrec_edge.train.wide import (
+from tlrec_edge.linear.item_weights import (
     HALF_LIVES,
     PENALTIES,
     LinearChoice,
@@ -40,6 +38,8 @@ from tlrec_edge.train.wide import (
     log_popularity,
     sales_prior,
 )
+from tlrec_edge.train import adapt
+from tlrec_edge.train.mix import mix_parts
 
 
 def binary(users: int, items: int, seed: int = 0) -> sp.csr_array:

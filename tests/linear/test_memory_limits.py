@@ -13,16 +13,20 @@ import torch
 from helpers import synthetic
 from helpers.synthetic import CONFIG
 from tlrec_edge.data.task import make_tasks
-from tlrec_edge.train import adapt, factors, linear, mix, neighbours, pretrain, ranking
+from tlrec_edge.evaluation.evaluate import model_entry
+from tlrec_edge.linear import ease as linear
+from tlrec_edge.linear import low_rank as factors
+from tlrec_edge.linear import ranking
+from tlrec_edge.linear import sparse_ease as neighbours
+from tlrec_edge.linear.baselines import ease_scorer, item_cf_scorer, popularity_scorer
+from tlrec_edge.linear.ease import Ease, interest_ridge, item_cf, keep_in_rows, sparse_ridge
+from tlrec_edge.linear.item_weights import LinearChoice, LinearData, choose_linear
+from tlrec_edge.linear.ranking import ALL, pick_scores, questions, rank_rows, sample_rows
+from tlrec_edge.linear.sparse_ease import SUPPORT, SparseEase, make_ease, nearest, thin
+from tlrec_edge.train import adapt, mix, pretrain
 from tlrec_edge.train import model as model_module
-from tlrec_edge.train.baselines import ease_scorer, item_cf_scorer, popularity_scorer
 from tlrec_edge.train.checkpoint import resumable
-from tlrec_edge.train.evaluate import model_entry
-from tlrec_edge.train.linear import Ease, interest_ridge, item_cf, keep_in_rows, sparse_ridge
-from tlrec_edge.train.neighbours import SUPPORT, SparseEase, make_ease, nearest, thin
-from tlrec_edge.train.ranking import ALL, pick_scores, questions, rank_rows, sample_rows
 from tlrec_edge.train.rows import RowAdamW, clip_gradients
-from tlrec_edge.train.wide import LinearChoice, LinearData, choose_linear
 
 
 def binary(users: int, items: int, seed: int = 0) -> sp.csr_array:

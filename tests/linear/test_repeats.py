@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from tlrec_edge.export import export_bundle
 
 from tlrec_edge import Recommender
 from tlrec_edge.data.build import SplitPlan, prepare_tables
@@ -16,9 +15,10 @@ from tlrec_edge.data.dataset import Dataset
 from tlrec_edge.data.schema import Schema
 from tlrec_edge.data.task import make_tasks
 from tlrec_edge.errors import BundleError
+from tlrec_edge.export import export_bundle
+from tlrec_edge.linear.baselines import tuned_ease
+from tlrec_edge.linear.ranking import ndcg
 from tlrec_edge.train import EdgeModel, TrainConfig, adapt
-from tlrec_edge.train.baselines import tuned_ease
-from tlrec_edge.train.ranking import ndcg
 from tlrec_edge.train.served import history_of
 
 USERS, ITEMS = 200, 40

@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
+from helpers import synthetic
+from tlrec_edge.core.cost import SLOWER, Cost
+from tlrec_edge.errors import BudgetError, ModelError
 from tlrec_edge.quantize import Budget, CompressConfig, Target, compress
 from tlrec_edge.quantize.budget import parse_bytes
 from tlrec_edge.quantize.compress import served_bytes
 from tlrec_edge.quantize.recipes import ORIGINAL, ROWS, STORES, structures
-
-from helpers import synthetic
-from tlrec_edge.cost import SLOWER, Cost
-from tlrec_edge.errors import BudgetError, ModelError
 from tlrec_edge.train import EdgeModel, adapt
 
 LOOSE = CompressConfig(Budget(share=0.6), recovery_steps=20, only=("feed-forward 1/2", "width 1/2"))

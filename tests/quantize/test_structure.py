@@ -11,6 +11,11 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+
+from helpers import synthetic
+from tlrec_edge import Recommender
+from tlrec_edge.data.task import Task, make_tasks
+from tlrec_edge.errors import ModelError
 from tlrec_edge.export import export_bundle, item_tower_graph
 from tlrec_edge.quantize import (
     distance,
@@ -25,11 +30,6 @@ from tlrec_edge.quantize import (
     quantize_tables,
 )  # fmt: skip
 from tlrec_edge.quantize.distil import Histories, ScoreLoss, encode
-
-from helpers import synthetic
-from tlrec_edge import Recommender
-from tlrec_edge.data.task import Task, make_tasks
-from tlrec_edge.errors import ModelError
 from tlrec_edge.train import EdgeModel, adapt
 from tlrec_edge.train.model import ModelConfig
 

@@ -11,12 +11,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
-from tlrec_edge.quantize import TableBits, prune_feed_forward, quantize_tables, quantize_wide
-from tlrec_edge.quantize.compress import served_bytes
 
 from helpers import synthetic
+from tlrec_edge.core.rowwise import quantize_rows
 from tlrec_edge.data.task import make_tasks
-from tlrec_edge.rowwise import quantize_rows
+from tlrec_edge.quantize import TableBits, prune_feed_forward, quantize_tables, quantize_wide
+from tlrec_edge.quantize.compress import served_bytes
 from tlrec_edge.train import EdgeModel
 from tlrec_edge.train.artifact import RowTable
 

@@ -12,10 +12,10 @@ import pytest
 
 from helpers import bundles, check_bits
 from helpers.bundles import Small
-from tlrec_edge.bundle import Bundle, write_bundle
-from tlrec_edge.cold import features_json
-from tlrec_edge.features import FeatureEncoder, TextSource
-from tlrec_edge.layout import Storage
+from tlrec_edge.bundle.format import Storage
+from tlrec_edge.bundle.reader import Bundle, write_bundle
+from tlrec_edge.core.features import FeatureEncoder, TextSource
+from tlrec_edge.runtime.cold_items import features_json
 
 SIMD = np.show_config(mode="dicts")["SIMD Extensions"]
 AVX2 = {"AVX2", "X86_V3"} & {*SIMD["baseline"], *SIMD["found"]}

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from helpers import bundles
 from helpers.paths import GOLDEN
 from tlrec_edge import DataError, Recommender, UnknownIdError
-from tlrec_edge.bundle import Bundle
+from tlrec_edge.bundle.reader import Bundle
 from tlrec_edge.cli import main
 
 

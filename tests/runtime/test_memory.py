@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from helpers import bundles
-from tlrec_edge import Recommender, cores
-from tlrec_edge.synth import SynthConfig, synthesize
+from tlrec_edge import Recommender
+from tlrec_edge.bench.synthetic import SynthConfig, synthesize
+from tlrec_edge.core import cpu_count as cores
 
 
 @pytest.fixture(scope="module")

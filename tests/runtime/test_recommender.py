@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 import tlrec_edge
 from helpers import bundles
 from tlrec_edge import BundleError, DataError, History, Recommender, UnknownIdError
-from tlrec_edge.bundle import Bundle
-from tlrec_edge.history import as_history
-from tlrec_edge.layout import EVENTS, Storage
+from tlrec_edge.bundle.format import EVENTS, Storage
+from tlrec_edge.bundle.reader import Bundle, write_bundle
+from tlrec_edge.runtime.history import as_history
 from tlrec_edge.version import VERSION
 
 CANDIDATES, ITEMS = 60, 80
@@ -183,7 +183,7 @@ def test_ties_go_to_the_lower_row(tmp_path: Path) -> None:
     arrays = bundles.tables(small, np.random.default_rng(0))
     arrays["candidate_bias"] = np.repeat(np.float32([1, 2]), 30)
     strings, encoder = {"item_ids": small.item_ids()}, bundles.pooling_encoder(8, 6, 0)
-    tlrec_edge.bundle.write_bundle(tmp_path / "b", bundles.manifest(small), arrays, strings, {"encoder.onnx": encoder})
+    write_bundle(tmp_path / "b", bundles.manifest(small), arrays, strings, {"encoder.onnx": encoder})
     found = Recommender.open(tmp_path / "b").recommend([], 40)
     assert found.items == tuple(f"i{row}" for row in [*range(30, 60), *range(10)])
     assert found.names == found.items

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import tlrec_edge
-from tlrec_edge.synth import SynthConfig, synthesize
+from tlrec_edge.bench.synthetic import SynthConfig, synthesize
 
 ITEMS = 210_000  # enough for lists
 THREADS, SECONDS, WARM = 16, 60, 15

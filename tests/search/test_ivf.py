@@ -13,9 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from helpers.scans import ITEMS, full_scan
-from tlrec_edge import BundleError, Recommender, lists
-from tlrec_edge.runs import Runs
-from tlrec_edge.synth import SynthConfig, synthesize
+from tlrec_edge import BundleError, Recommender
+from tlrec_edge.bench.synthetic import SynthConfig, synthesize
+from tlrec_edge.core.row_ranges import Runs
+from tlrec_edge.search import ivf as lists
 
 
 @pytest.fixture(scope="module")

@@ -16,14 +16,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers.scans import ITEMS, full_scan
-from tlrec_edge import BundleError, Recommender, head_fit, scan
-from tlrec_edge.catalogue import Added
-from tlrec_edge.head_fit import fit_heads
-from tlrec_edge.history import UserState
-from tlrec_edge.scan import scan_graph
-from tlrec_edge.sparse import SparseSum
-from tlrec_edge.synth import SynthConfig, synthesize
-from tlrec_edge.topk import top_k
+from tlrec_edge import BundleError, Recommender
+from tlrec_edge.bench.synthetic import SynthConfig, synthesize
+from tlrec_edge.core.sparse import SparseSum
+from tlrec_edge.core.topk import top_k
+from tlrec_edge.runtime.candidates import Added
+from tlrec_edge.runtime.history import UserState
+from tlrec_edge.search import fit_prefix_bound as head_fit
+from tlrec_edge.search import prefix_scan as scan
+from tlrec_edge.search.fit_prefix_bound import fit_heads
+from tlrec_edge.search.prefix_scan import scan_graph
 
 
 @pytest.fixture(scope="module")

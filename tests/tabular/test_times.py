@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tlrec_edge.data import parse
-from tlrec_edge.data.times import CLOCK_FORMATS, DAY_FORMATS, EARLIEST, LATEST, read_times
 from tlrec_edge.errors import DataError
+from tlrec_edge.tabular.times import CLOCK_FORMATS, DAY_FORMATS, EARLIEST, LATEST, read_times
 
 FORMS = (
     "%Y-%m-%d",

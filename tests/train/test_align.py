@@ -11,9 +11,9 @@ import torch
 from helpers import synthetic
 from helpers.networks import SMALL, network
 from helpers.synthetic import CONFIG
+from tlrec_edge.core.features import TowerInputs
 from tlrec_edge.data.build import SplitPlan, prepare_tables
 from tlrec_edge.errors import DataError, ModelError
-from tlrec_edge.features import TowerInputs
 from tlrec_edge.train import EdgeModel, adapt, adapt_auto, pretrain
 from tlrec_edge.train.align import ALIGNMENTS, SAMPLE, Adversarial, Coral, Reverse
 from tlrec_edge.train.config import ALIGN, TrainConfig

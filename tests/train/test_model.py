@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tlrec_edge.quantize import Budget, CompressConfig, quantize_tables
 
 from helpers import synthetic
 from helpers.networks import SMALL, network
 from tlrec_edge.data.task import make_tasks
 from tlrec_edge.errors import ModelError
+from tlrec_edge.quantize import Budget, CompressConfig, quantize_tables
 from tlrec_edge.train import EdgeModel, TrainConfig
 from tlrec_edge.train.artifact import Past
 from tlrec_edge.train.fit import FitConfig

@@ -11,11 +11,11 @@ import pytest
 import scipy.sparse as sp
 import torch
 import torch.multiprocessing  # how it pickles a tensor is what every pool of processes then does
-from tlrec_edge.quantize import quantize_tables
-from tlrec_edge.quantize.distil import reshaped
 
 from helpers import synthetic
-from tlrec_edge.features import TowerInputs
+from tlrec_edge.core.features import TowerInputs
+from tlrec_edge.quantize import quantize_tables
+from tlrec_edge.quantize.distil import reshaped
 from tlrec_edge.train import EdgeModel, adapt, pretrain
 from tlrec_edge.train.model import TwoTower
 from tlrec_edge.train.stored import stored_arrays

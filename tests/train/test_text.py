@@ -17,11 +17,11 @@ from helpers import bundles, synthetic
 from helpers.bundles import replace_array
 from helpers.commands import ok, refused
 from tlrec_edge import Recommender
+from tlrec_edge.core.features import FeatureEncoder, TextSource
 from tlrec_edge.data.store import load_dataset
 from tlrec_edge.errors import BundleError, DataError, MissingExtraError, ModelError
-from tlrec_edge.features import FeatureEncoder, TextSource
+from tlrec_edge.evaluation.compared import open_contender
 from tlrec_edge.train import EdgeModel, adapt, pretrain, text
-from tlrec_edge.train.contenders import open_contender
 from tlrec_edge.train.text import open_encoder
 from tlrec_edge.train.vocabulary import encode_features, fit_features
 

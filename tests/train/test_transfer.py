@@ -16,14 +16,15 @@ from tlrec_edge.data.build import SplitPlan, prepare_tables
 from tlrec_edge.data.dataset import TEST, Dataset
 from tlrec_edge.data.task import make_tasks
 from tlrec_edge.errors import DataError, ModelError, TrainingError
-from tlrec_edge.train import MODES, EdgeModel, adapt, adapt_auto, evaluate, modes, pretrain
+from tlrec_edge.evaluation import evaluate
+from tlrec_edge.evaluation.cards import measure_cards, transfer_card
+from tlrec_edge.evaluation.evaluate import baseline_entries, model_entry, pool
+from tlrec_edge.evaluation.noise import shuffle_domains
+from tlrec_edge.train import MODES, EdgeModel, adapt, adapt_auto, modes, pretrain
 from tlrec_edge.train.adapt import choose
 from tlrec_edge.train.auto import MEAN, ORDER, TRANSFER
-from tlrec_edge.train.cards import measure_cards, transfer_card
 from tlrec_edge.train.draft import Context
-from tlrec_edge.train.evaluate import baseline_entries, model_entry, pool
 from tlrec_edge.train.mix import choose_mix, cross_fitted
-from tlrec_edge.train.noise import shuffle_domains
 
 QUICK = replace(CONFIG, epochs=2)
 OWN = {"history_id.weight", "candidate_id.weight", "bias"}

@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from tlrec_edge.arguments import User
 from tlrec_edge.bench.clock import WALL, Clock
 from tlrec_edge.bench.config import TOP_K, BenchConfig
 from tlrec_edge.bench.drivers import Limits
 from tlrec_edge.bench.requests import AnyRequests, Replay
 from tlrec_edge.bench.system import Request, Source, System
+from tlrec_edge.runtime.arguments import User
 
 
 @dataclass(frozen=True)

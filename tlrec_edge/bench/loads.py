@@ -19,9 +19,9 @@ from tlrec_edge.bench.energy import metered
 from tlrec_edge.bench.lab import Lab, caller
 from tlrec_edge.bench.latency import Times, merge
 from tlrec_edge.bench.system import Request, Source, System
-from tlrec_edge.bookkeeping import memory_rollup
+from tlrec_edge.core.parallel import one_thread_each
 from tlrec_edge.errors import BundleError, TlrecError
-from tlrec_edge.parallel import one_thread_each
+from tlrec_edge.runtime.state_cache import memory_rollup
 
 _PATIENCE = 120.0
 

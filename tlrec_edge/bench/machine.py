@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from tlrec_edge.cores import quota_cores, usable_cores
+from tlrec_edge.core.cpu_count import quota_cores, usable_cores
 from tlrec_edge.version import VERSION
 
 _FLAGS = {

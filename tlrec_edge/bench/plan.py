@@ -19,10 +19,10 @@ import numpy as np
 from tlrec_edge.bench.config import TOP_K, BenchConfig
 from tlrec_edge.bench.machine import fingerprint
 from tlrec_edge.bench.run import run_bench
+from tlrec_edge.bench.synthetic import SynthConfig, synthesize
 from tlrec_edge.errors import DataError
-from tlrec_edge.head_fit import LEAST
-from tlrec_edge.list_fit import MANY
-from tlrec_edge.synth import SynthConfig, synthesize
+from tlrec_edge.search.fit_ivf import MANY
+from tlrec_edge.search.fit_prefix_bound import LEAST
 
 SCENARIOS = ("top-k", "server", "offline")
 _FARTHEST = 10

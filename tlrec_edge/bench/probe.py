@@ -27,7 +27,7 @@ def main() -> None:
     opened = clock()
     rec.score(history, [item])
     scored, scored_at = clock(), time.time()
-    from tlrec_edge.bookkeeping import memory_rollup
+    from tlrec_edge.runtime.state_cache import memory_rollup
 
     spans = {"import_ms": imported - started, "open_ms": opened - imported, "first_score_ms": scored - opened}
     seen = {name: seconds * 1000 for name, seconds in spans.items()}

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tlrec_edge.bundle import Bundle
+from tlrec_edge.bundle.reader import Bundle
 from tlrec_edge.errors import DataError
 
 Longs = NDArray[np.int64]

@@ -25,9 +25,9 @@ from tlrec_edge.bench.scenarios import SCENARIOS
 from tlrec_edge.bench.search import find_qps
 from tlrec_edge.bench.startup import Startup, measure_startup
 from tlrec_edge.bench.system import BundleSource, BundleSystem, Request, Source, System
-from tlrec_edge.bundle import Bundle
+from tlrec_edge.bundle.format import MANIFEST
+from tlrec_edge.bundle.reader import Bundle
 from tlrec_edge.errors import DataError
-from tlrec_edge.layout import MANIFEST
 
 _DEFAULT = BenchConfig()
 _INVENTED = 10_000

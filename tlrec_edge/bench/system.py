@@ -10,10 +10,10 @@ from typing import Protocol
 
 import numpy as np
 
-from tlrec_edge.arguments import User
 from tlrec_edge.bench.page_cache import evict, reads_from_disk
 from tlrec_edge.errors import BundleError
-from tlrec_edge.runtime import Recommender
+from tlrec_edge.runtime.arguments import User
+from tlrec_edge.runtime.recommender import Recommender
 
 _CHECKED = 8
 

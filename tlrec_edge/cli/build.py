@@ -20,8 +20,8 @@ from tlrec_edge.cli.common import (
     parse_domains,
     progress,
 )
+from tlrec_edge.core.folders import check_target
 from tlrec_edge.errors import BudgetError, ModelError
-from tlrec_edge.folders import check_target
 
 MACHINES = ("this", "avx2", "avx512-vnni", "arm64")
 GATES = ("parity", "batch", "order", "unknown", "graph", "quality", "speed", "transfer")
@@ -226,9 +226,9 @@ def export(
     """
     from dataclasses import asdict
 
-    from tlrec_edge.bundle_writer import BUNDLE
+    from tlrec_edge.bundle.writer import BUNDLE
+    from tlrec_edge.evaluation.cards import measure_cards
     from tlrec_edge.export import ExportConfig, export_bundle
-    from tlrec_edge.train.cards import measure_cards
 
     if plain_user_ids and not with_users:
         raise click.UsageError("--plain-user-ids goes with --with-users")

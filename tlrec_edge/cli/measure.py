@@ -27,7 +27,7 @@ from tlrec_edge.cli.train import MODES
 
 if TYPE_CHECKING:
     from tlrec_edge.data.dataset import Dataset
-    from tlrec_edge.train.evaluate import Evaluation
+    from tlrec_edge.evaluation.evaluate import Evaluation
 
 
 def report_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -85,13 +85,13 @@ def evaluate(
     """
     from dataclasses import asdict
 
+    from tlrec_edge.core.metrics import measured
     from tlrec_edge.data.task import make_tasks
-    from tlrec_edge.metrics import measured
-    from tlrec_edge.train.baselines import TunedEase
-    from tlrec_edge.train.contenders import open_contender
-    from tlrec_edge.train.evaluate import baseline_entries
-    from tlrec_edge.train.evaluate import evaluate as run
-    from tlrec_edge.train.leaks import leak_notes
+    from tlrec_edge.evaluation.compared import open_contender
+    from tlrec_edge.evaluation.evaluate import baseline_entries
+    from tlrec_edge.evaluation.evaluate import evaluate as run
+    from tlrec_edge.evaluation.leaks import leak_notes
+    from tlrec_edge.linear.baselines import TunedEase
 
     data = open_dataset(dataset)
     target = parse_domains(domain, data.domains)
@@ -140,10 +140,10 @@ def crossval(
     """Adapt to users new to the target and evaluate, on every fold of DATASET (split new-users), pooled."""
     from dataclasses import replace
 
+    from tlrec_edge.evaluation.crossval import Recipe
+    from tlrec_edge.evaluation.crossval import crossval as run
     from tlrec_edge.train.adapt import config_of
     from tlrec_edge.train.artifact import EdgeModel
-    from tlrec_edge.train.crossval import Recipe
-    from tlrec_edge.train.crossval import crossval as run
 
     data = open_dataset(dataset)
     target = parse_domains(domain, data.domains)
@@ -165,8 +165,8 @@ def _compare(report: dict[str, Any], result: Evaluation, name: str, data: Datase
     """Add the lift over an earlier evaluation's contender of the same name."""
     if against is None:
         return
-    from tlrec_edge.metrics import lift_json
-    from tlrec_edge.train.per_user import by_user, compare, read_per_user
+    from tlrec_edge.core.metrics import lift_json
+    from tlrec_edge.evaluation.per_user import by_user, compare, read_per_user
 
     lift = compare(by_user(result, name, data.users), read_per_user(against, name))
     report["lift"]["against"] = lift_json(name, f"{name} of {against.name}", lift)
@@ -176,8 +176,8 @@ def _finish(
     report: dict[str, Any], result: Evaluation, data: Dataset, ks: tuple[int, ...], slices: bool, per_user: Path | None,
     page: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
+    from tlrec_edge.evaluation.per_user import write_per_user
     from tlrec_edge.report import render
-    from tlrec_edge.train.per_user import write_per_user
 
     if report["dropped"]:
         why = ", ".join(f"{reason} {n:,}" for reason, n in report["dropped"].items())

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tlrec_edge.cli.common import out_folder
+from tlrec_edge.core.folders import check_target
 from tlrec_edge.errors import MissingExtraError
-from tlrec_edge.folders import check_target
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -82,9 +82,9 @@ def study(
     One table for a target of DATASET: baselines, every mode, finetune with each alignment and augmentation, without
     each part of the model, and from a source that is noise. Rows choose on validation; the test is only shown.
     """
+    from tlrec_edge.evaluation.study import Plan
+    from tlrec_edge.evaluation.study import study as run
     from tlrec_edge.train.config import TrainConfig
-    from tlrec_edge.train.study import Plan
-    from tlrec_edge.train.study import study as run
 
     data = open_dataset(dataset)
     target = parse_domains(domain, data.domains)
@@ -190,9 +190,9 @@ def curve(
     Test NDCG@10 by the share of the target's users that may be learned from, chosen with and validated on: scratch
     beside finetune and the baselines. The smaller share is part of the larger one; the test is always the same.
     """
+    from tlrec_edge.evaluation.curve import ROWS, CurvePlan
+    from tlrec_edge.evaluation.curve import curve as run
     from tlrec_edge.report import render
-    from tlrec_edge.train.curve import ROWS, CurvePlan
-    from tlrec_edge.train.curve import curve as run
 
     data = open_dataset(dataset)
     target = parse_domains(domain, data.domains)

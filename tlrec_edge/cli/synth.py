@@ -8,12 +8,12 @@ from pathlib import Path
 
 import click
 
+from tlrec_edge.bench.synthetic import SynthConfig, synthesize
+from tlrec_edge.bundle.format import WIDE_KINDS
 from tlrec_edge.cli.common import out_option
+from tlrec_edge.core.packing import WRITTEN
 from tlrec_edge.errors import DataError
-from tlrec_edge.layout import WIDE_KINDS
-from tlrec_edge.list_fit import MANY
-from tlrec_edge.packing import WRITTEN
-from tlrec_edge.synth import SynthConfig, synthesize
+from tlrec_edge.search.fit_ivf import MANY
 
 _SLOW = 200_000
 _UNITS = {"": 1, "k": 1_000, "m": 1_000_000}

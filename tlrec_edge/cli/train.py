@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tlrec_edge.bundle.format import EVENTS
 from tlrec_edge.cli.common import (
     dataset_argument,
     domain_option,
@@ -20,8 +21,7 @@ from tlrec_edge.cli.common import (
     parse_domains,
     progress,
 )
-from tlrec_edge.folders import check_target
-from tlrec_edge.layout import EVENTS
+from tlrec_edge.core.folders import check_target
 
 if TYPE_CHECKING:
     from tlrec_edge.train.config import TrainConfig

@@ -14,13 +14,13 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from tlrec_edge.bundle import Bundle
+from tlrec_edge.bundle.format import MANIFEST
+from tlrec_edge.bundle.reader import Bundle
 from tlrec_edge.cli.common import out_file, speed_option
 from tlrec_edge.errors import DataError
-from tlrec_edge.history import History
-from tlrec_edge.layout import MANIFEST
-from tlrec_edge.runtime import UNKNOWN_POLICIES, Recommendations, Recommender
-from tlrec_edge.tables import TableWriter, read_columns, read_histories
+from tlrec_edge.runtime.history import History
+from tlrec_edge.runtime.recommender import UNKNOWN_POLICIES, Recommendations, Recommender
+from tlrec_edge.tabular.tables import TableWriter, read_columns, read_histories
 
 _FILE = click.Path(path_type=Path)
 _SAY_EVERY = 2.0

@@ -12,10 +12,10 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
+from tlrec_edge.core.features import hash_tokens
 from tlrec_edge.data.dataset import ItemTable
 from tlrec_edge.data.schema import Align, nearest
 from tlrec_edge.errors import DataError
-from tlrec_edge.features import hash_tokens
 
 _BUCKETS = 1 << 16
 _MOST_TEXTS = 200

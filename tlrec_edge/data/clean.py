@@ -11,10 +11,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from tlrec_edge.data.dataset import EVENT_WEIGHTS, EVENTS
-from tlrec_edge.data.names import COUNT_EVENTS, INTERACTION_NAMES
 from tlrec_edge.data.parse import Labels, merge_equal, read_ids, read_labels, read_numbers, read_times
 from tlrec_edge.data.schema import Schema, find_roles, nearest, need_role
 from tlrec_edge.errors import DataError
+from tlrec_edge.tabular.column_names import COUNT_EVENTS, INTERACTION_NAMES
 
 Codes = NDArray[np.int64]
 Bools = NDArray[np.bool_]

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from tlrec_edge.data.clean import CleanLog, category_id, rename_domains
 from tlrec_edge.data.dataset import ItemTable
-from tlrec_edge.data.names import INTERACTION_NAMES, ITEM_NAMES, plain
 from tlrec_edge.data.parse import Labels, count_numbers, read_ids, read_labels, read_numbers
 from tlrec_edge.data.schema import Schema, find_roles, nearest, need_role
 from tlrec_edge.errors import DataError
+from tlrec_edge.tabular.column_names import INTERACTION_NAMES, ITEM_NAMES, plain
 
 _MOST_CATEGORIES = 1000
 _CODE_SUFFIXES = ("id", "code", "编号", "编码")

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from tlrec_edge.data.times import CLOCK_FORMATS, DAY_FORMATS, DAYS, EARLIEST, EPOCHS, LATEST, ambiguous
+from tlrec_edge.tabular.times import CLOCK_FORMATS, DAY_FORMATS, DAYS, EARLIEST, EPOCHS, LATEST, ambiguous
 
 Codes = NDArray[np.int64]
 Bools = NDArray[np.bool_]

@@ -9,11 +9,11 @@ from typing import NamedTuple
 import numpy as np
 
 from tlrec_edge.data.dataset import Dataset, Rows
-from tlrec_edge.data.names import INTERACTION_NAMES
 from tlrec_edge.data.parse import read_ids
 from tlrec_edge.data.read import read_table
 from tlrec_edge.data.schema import find_roles, need_role
 from tlrec_edge.errors import DataError
+from tlrec_edge.tabular.column_names import INTERACTION_NAMES
 
 _NAMES: Mapping[str, tuple[str, ...]] = {
     "user": INTERACTION_NAMES["user"],

@@ -12,8 +12,8 @@ from typing import Any
 
 from tlrec_edge.data.dataset import EVENTS
 from tlrec_edge.data.item_map import read_item_map
-from tlrec_edge.data.names import EVENT_SYNONYMS, INTERACTION_NAMES, ITEM_NAMES, plain
 from tlrec_edge.errors import DataError
+from tlrec_edge.tabular.column_names import EVENT_SYNONYMS, INTERACTION_NAMES, ITEM_NAMES, plain
 
 FEATURE_KINDS = ("text", "categorical", "numeric", "ignore")
 DUPLICATES = ("drop", "keep", "first-pair")

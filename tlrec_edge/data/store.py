@@ -13,9 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from tlrec_edge.core.folders import FolderKind, replace_folder
 from tlrec_edge.data.dataset import Dataset, Interactions, ItemTable, Rows, Split
 from tlrec_edge.errors import DataError
-from tlrec_edge.folders import FolderKind, replace_folder
 
 FORMAT = 1
 _MARKER = "dataset.json"

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from tlrec_edge.data.build import Prepared
 from tlrec_edge.data.task import NO_CANDIDATE
+from tlrec_edge.evaluation.evaluate import Evaluation
 from tlrec_edge.train.artifact import EdgeModel
-from tlrec_edge.train.evaluate import Evaluation
 
 if TYPE_CHECKING:
     from tlrec_edge.demo.pipeline import DemoConfig, DemoResult

@@ -11,17 +11,7 @@ from tlrec_edge.data.dataset import Dataset, Ints
 from tlrec_edge.data.store import dataset_hash, split_hash
 from tlrec_edge.data.task import Task, Tasks, make_tasks
 from tlrec_edge.errors import ModelError
-from tlrec_edge.train.artifact import EdgeModel, Past
-from tlrec_edge.train.checkpoint import Checkpoint
-from tlrec_edge.train.config import TrainConfig
-from tlrec_edge.train.draft import Context, Draft, examples_of, fit_net
-from tlrec_edge.train.fit import Progress
-from tlrec_edge.train.mix import Blend, choose_mix, served_bias
-from tlrec_edge.train.model import numpy_copy
-from tlrec_edge.train.modes import MODES
-from tlrec_edge.train.provenance import ValidationChoices
-from tlrec_edge.train.ranking import ALL, Columns, Floats, ndcg, sample_rows
-from tlrec_edge.train.wide import (
+from tlrec_edge.linear.item_weights import (
     USER_POWER,
     LinearChoice,
     LinearData,
@@ -32,6 +22,16 @@ from tlrec_edge.train.wide import (
     fit_wide,
     interest_groups,
 )
+from tlrec_edge.linear.ranking import ALL, Columns, Floats, ndcg, sample_rows
+from tlrec_edge.train.artifact import EdgeModel, Past
+from tlrec_edge.train.checkpoint import Checkpoint
+from tlrec_edge.train.config import TrainConfig
+from tlrec_edge.train.draft import Context, Draft, examples_of, fit_net
+from tlrec_edge.train.fit import Progress
+from tlrec_edge.train.mix import Blend, choose_mix, served_bias
+from tlrec_edge.train.model import numpy_copy
+from tlrec_edge.train.modes import MODES
+from tlrec_edge.train.provenance import ValidationChoices
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tlrec_edge.core.features import TowerInputs
 from tlrec_edge.errors import ModelError
-from tlrec_edge.features import TowerInputs
 from tlrec_edge.train.config import TrainConfig
 from tlrec_edge.train.fit import ExtraLoss
 from tlrec_edge.train.model import TwoTower

@@ -15,20 +15,20 @@ import scipy.sparse as sp
 import torch
 from numpy.typing import NDArray
 
+from tlrec_edge.core.features import FeatureEncoder, TowerInputs
+from tlrec_edge.core.folders import FolderKind, replace_folder
+from tlrec_edge.core.rowwise import Scales
 from tlrec_edge.data.dataset import Bools, Dataset, Interactions, Ints
 from tlrec_edge.data.store import split_hash
 from tlrec_edge.data.task import Task
 from tlrec_edge.errors import ModelError
-from tlrec_edge.features import FeatureEncoder, TowerInputs
-from tlrec_edge.folders import FolderKind, replace_folder
-from tlrec_edge.rowwise import Scales
+from tlrec_edge.linear.ease import group_counts, user_item
+from tlrec_edge.linear.low_rank import Factors
+from tlrec_edge.linear.ranking import ALL, Columns, Scorer
 from tlrec_edge.train.config import PARTS, Mix
 from tlrec_edge.train.examples import take_histories
-from tlrec_edge.train.factors import Factors
-from tlrec_edge.train.linear import group_counts, user_item
 from tlrec_edge.train.model import AGES, ModelConfig, TwoTower
 from tlrec_edge.train.provenance import Provenance
-from tlrec_edge.train.ranking import ALL, Columns, Scorer
 
 Floats = NDArray[np.float32]
 FORMAT = 3

@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import numpy as np
 
+from tlrec_edge.core.metrics import Array, Lift, paired_lift
 from tlrec_edge.data.dataset import Dataset, Ints
 from tlrec_edge.data.task import Task, Tasks, make_tasks
 from tlrec_edge.errors import DataError
-from tlrec_edge.metrics import Array, Lift, paired_lift
 from tlrec_edge.train.adapt import Candidate, blended, check_source, choose, config_of, settle
 from tlrec_edge.train.artifact import EdgeModel
 from tlrec_edge.train.checkpoint import Checkpoint

@@ -9,18 +9,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from tlrec_edge.core.features import FeatureEncoder, TowerInputs
 from tlrec_edge.data.dataset import Dataset, Ints
 from tlrec_edge.data.task import Task
 from tlrec_edge.errors import ModelError
-from tlrec_edge.features import FeatureEncoder, TowerInputs
+from tlrec_edge.linear.ease import empty
+from tlrec_edge.linear.item_weights import LinearChoice, log_popularity
+from tlrec_edge.linear.low_rank import Factors
 from tlrec_edge.train.align import Alignment, alignment
 from tlrec_edge.train.artifact import EdgeModel
 from tlrec_edge.train.checkpoint import Checkpoint
 from tlrec_edge.train.config import Mix, TrainConfig
 from tlrec_edge.train.examples import Examples
-from tlrec_edge.train.factors import Factors
 from tlrec_edge.train.fit import FitConfig, FitResult, Progress, fit
-from tlrec_edge.train.linear import empty
 from tlrec_edge.train.model import AGES, ModelConfig, TwoTower, numpy_copy
 from tlrec_edge.train.provenance import Provenance
 from tlrec_edge.train.vocabulary import (
@@ -30,7 +31,6 @@ from tlrec_edge.train.vocabulary import (
     encode_features,
     fit_features,
 )
-from tlrec_edge.train.wide import LinearChoice, log_popularity
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from tlrec_edge.features import TowerInputs
+from tlrec_edge.core.features import TowerInputs
 
 PAD = -1e9
 """Added to the attention logit of a padded position."""

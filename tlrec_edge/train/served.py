@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from tlrec_edge import History, Recommender
 from tlrec_edge.data.dataset import Dataset, Interactions, Ints
 from tlrec_edge.data.task import Task
-from tlrec_edge.train.ranking import ALL, Columns, Scorer
+from tlrec_edge.linear.ranking import ALL, Columns, Scorer
+from tlrec_edge.runtime.history import History
+from tlrec_edge.runtime.recommender import Recommender
 
 
 def history_of(dataset: Dataset, log: Interactions, user: int) -> History:

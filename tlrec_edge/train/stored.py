@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tlrec_edge.layout import Storage, column_dtype
-from tlrec_edge.packing import BITS, RowFormat
+from tlrec_edge.bundle.format import Storage, column_dtype
+from tlrec_edge.core.packing import BITS, RowFormat
 from tlrec_edge.train.artifact import EdgeModel, RowTable, Tables
 from tlrec_edge.train.model import numpy_copy
 

@@ -11,11 +11,11 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
+from tlrec_edge.core.features import FeatureEncoder, TextSource, TowerInputs, hash_tokens
 from tlrec_edge.data.dataset import Bools, Dataset, Interactions, Ints, ItemTable
 from tlrec_edge.data.task import Task
 from tlrec_edge.errors import DataError, ModelError
-from tlrec_edge.features import FeatureEncoder, TextSource, TowerInputs, hash_tokens
-from tlrec_edge.train.factors import low_rank, right_vectors
+from tlrec_edge.linear.low_rank import low_rank, right_vectors
 from tlrec_edge.train.text import HASHED, TextEncoder, open_encoder
 
 Floats = NDArray[np.float32]

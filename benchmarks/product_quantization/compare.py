@@ -1,0 +1,184 @@
+"""Product quantization beside the heads of a bundle: bytes scanned, rows left open, time and recall of a top-10.
+
+    python benchmarks/product_quantization/compare.py BUNDLE
+
+BUNDLE has integer tables, as `tlrec-edge synth` or `export` write them. Asked are the users it stores under plain ids,
+else drawn histories: of a `synth` bundle from three clusters each, of any other by popularity. Codes are fitted to some
+users and searched for others; every answer said to be exact is compared with a scan of all whole rows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from onnx import TensorProto, helper, numpy_helper
+from pq import CENTROIDS, Codes, exact_top, fit, likely_top, user_vector
+from rich.console import Console
+from rich.table import Table
+
+from tlrec_edge import Recommender
+from tlrec_edge.bench.requests import Ids, Requests
+from tlrec_edge.bench.synthetic import SynthConfig
+from tlrec_edge.bundle.ids import Rows
+from tlrec_edge.bundle.item_vectors import stored_vectors
+from tlrec_edge.bundle.reader import Bundle
+from tlrec_edge.core.topk import top_k
+from tlrec_edge.runtime.history import UserState
+from tlrec_edge.search.prefix_bound import Heads
+
+LEARN, ASK, K, WHOLE, ROUNDS = 256, 64, 10, 50, 200
+WIDTHS = (8, 16)
+"""Bytes an item; two of them are for bias and rest."""
+
+
+def users_of(bundle: Bundle, rng: np.random.Generator) -> list[Any]:
+    """Return what `Recommender.user_state` takes, LEARN + ASK of them where there are as many."""
+    count, ids = LEARN + ASK, bundle.strings("item_ids")
+    if bundle.manifest["user_ids"] == "plain":
+        users = bundle.strings("users")
+        return users.take(rng.choice(len(users), min(len(users), count), replace=False).tolist())
+    if made := bundle.manifest["provenance"].get("synth"):
+        clusters, (n, length) = SynthConfig(**made).clusters, (bundle.shape.items, bundle.shape.length)
+        tastes = np.take_along_axis(rng.integers(0, clusters, (count, 3)), rng.integers(0, 3, (count, length)), 1)
+        rows = tastes + clusters * rng.integers(0, n // clusters, tastes.shape)
+        return [ids.take(row) for row in rows.tolist()]
+    return Requests(Ids.of_bundle(bundle), count, 1.0, 0).histories
+
+
+def heads_open(bundle: Bundle, rec: Recommender, states: list[UserState]) -> float:
+    """Return the mean share of candidates that the heads' bounds leave to be scored whole."""
+    heads, count, left = Heads(bundle), bundle.shape.candidates, []
+    for state in states:
+        sizes: list[int] = []
+
+        def score(at: np.ndarray, state: UserState = state, sizes: list[int] = sizes) -> np.ndarray:
+            sizes.append(len(at))
+            return rec.score(state, Rows(at))
+
+        found = heads.best(state, K, np.zeros(0, np.intp), score)
+        left.append(count if found is None else sizes[-1])
+    return float(np.mean(left)) / count
+
+
+def gathering(codes: Codes) -> Callable[[np.ndarray], np.ndarray]:
+    """Return the scan as a graph: a lookup a byte, summed; (bytes, 256) -> (C,)."""
+    single = np.stack([codes.pairs & 0xFF, codes.pairs >> 8], 1).reshape(-1, codes.pairs.shape[1]).astype(np.int32)
+    graph = helper.make_graph(
+        [
+            helper.make_node("GatherElements", ["table", "codes"], ["found"], axis=1),
+            helper.make_node("ReduceSum", ["found", "axis"], ["sum"], keepdims=0),
+        ],
+        "scan",
+        [helper.make_tensor_value_info("table", TensorProto.FLOAT, [len(single), CENTROIDS])],
+        [helper.make_tensor_value_info("sum", TensorProto.FLOAT, [single.shape[1]])],
+        [numpy_helper.from_array(single, "codes"), numpy_helper.from_array(np.array([0]), "axis")],
+    )
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    run = onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"]).run
+    return lambda table: run(None, {"table": table})[0]
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way to a top-10: bytes it scans an item, share of items scored whole, recall@10, and the search itself."""
+
+    bytes: float
+    whole: float
+    recall: str
+    search: Callable[[UserState], Any]
+
+
+def ways_of_codes(bundle: Bundle, rec: Recommender, learn: list[UserState], ask: list[UserState]) -> dict[str, Way]:
+    """Fit codes of each width, and judge what they find by a scan of all whole rows."""
+    count, array, ways = bundle.shape.candidates, bundle.array, {}
+    read = stored_vectors(bundle.shape.candidate_format, array("candidate_rows"), array("candidate_scale"))
+    truth = [rec.score(state, Rows(np.arange(count))) for state in ask]
+    best = [top_k(scores, K) for scores in truth]
+    for size in WIDTHS:
+        codes = fit(read, array("candidate_bias"), np.stack([user_vector(state) for state in learn]), size - 2)
+        found = [exact_top(codes, rec, state, K) for state in ask]
+        same = all(
+            np.array_equal(f.places, places) and np.array_equal(f.scores, scores[places])
+            for f, places, scores in zip(found, best, truth, strict=True)
+        )
+        whole = float(np.mean([f.whole for f in found])) / count
+        search = partial(exact_top, codes, rec, k=K)
+        ways[f"codes of {size} bytes, exact"] = Way(size, whole, "1, bit for bit" if same else "WRONG", search)
+        for name, most in ((f"best {WHOLE}", WHOLE), ("alone", K)):
+            search = partial(likely_top, codes, rec, k=K, whole=most)
+            recall = np.mean(
+                [np.isin(search(state).places, places).mean() for state, places in zip(ask, best, strict=True)]
+            )
+            ways[f"codes of {size} bytes, {name}"] = Way(size, most / count, f"{recall:.3f}", search)
+    by_graph, bytes_ = gathering(codes), codes.bytes_an_item
+    table = np.zeros((bytes_, CENTROIDS), np.float32)
+    ways[f"scan alone of {bytes_} bytes, onnxruntime"] = Way(bytes_, 0.0, "", lambda state: by_graph(table))
+    pairs = np.zeros((bytes_ // 2, CENTROIDS**2), np.float32)
+    ways[f"scan alone of {bytes_} bytes, numpy"] = Way(bytes_, 0.0, "", lambda state: codes.scan(pairs))
+    return ways
+
+
+def ways_of_bundle(bundle: Bundle, rec: Recommender, ask: list[UserState]) -> dict[str, Way]:
+    """Return the searches that the runtime has: by heads where the bundle holds them, and by lists of them."""
+    if not bundle.has("head_columns.npy"):
+        return {
+            "all rows": Way(
+                bundle.shape.candidate_format.width, 1.0, "1, bit for bit", partial(rec.recommend, exact=True)
+            )
+        }
+    size = len(bundle.array("head_columns"))
+    exact = partial(rec.recommend, exclude=None, exact=True)
+    ways = {f"heads of {size} bytes, exact": Way(size, heads_open(bundle, rec, ask), "1, bit for bit", exact)}
+    if index := bundle.manifest.get("index"):
+        share = index["probes@10"] / index["lists"]
+        likely = partial(rec.recommend, exclude=None)
+        recall = np.mean([len({*likely(state).items} & {*exact(state).items}) / K for state in ask])
+        ways[f"lists, {share:.1%} of them"] = Way(
+            bundle.shape.candidate_format.width, float("nan"), f"{recall:.3f}", likely
+        )
+    return ways
+
+
+def in_turns(ways: dict[str, Way], ask: list[UserState]) -> dict[str, float]:
+    """Return the median milliseconds of each way, one of each a round, in an order drawn anew."""
+    rng, taken = np.random.default_rng(0), {name: [] for name in ways}  # type: dict[str, list[float]]
+    for turn in range(ROUNDS):
+        for name in rng.permutation(list(ways)):
+            before = time.perf_counter_ns()
+            ways[name].search(ask[turn % len(ask)])
+            taken[name].append((time.perf_counter_ns() - before) / 1e6)
+    return {name: float(np.median(values)) for name, values in taken.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("bundle", type=Path)
+    path = parser.parse_args().bundle
+    bundle, rec = Bundle.open(path), Recommender.open(path, cache=0)
+    if not rec.exact:
+        parser.error(f"{path} has float32 tables, whose scores depend on the batch: give one with integer tables")
+    states = [rec.user_state(user) for user in users_of(bundle, np.random.default_rng(1))]
+    learn, ask = np.split(np.array(states, object), [len(states) * 4 // 5])
+    ways = ways_of_bundle(bundle, rec, ask) | ways_of_codes(bundle, rec, learn, ask)
+    ms = in_turns(ways, ask)
+    table = Table(title=f"top-{K} of {bundle.shape.candidates:,} candidates, {len(ask)} users")
+    for head in ("", "bytes an item", "scored whole", f"recall@{K}", "ms"):
+        table.add_column(head, justify="right" if head else "left")
+    for name, way in ways.items():
+        whole = f"{way.whole:.3%}" if way.whole > 0 else "-"
+        table.add_row(name, str(way.bytes), whole, way.recall, f"{ms[name]:.2f}")
+    Console(width=120).print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,184 @@
+"""What other quantizers do to a two-tower model, beside row-wise tables: NDCG, bytes, time, and company.
+
+    python benchmarks/quantizers/compare.py MODEL DATASET DOMAIN
+
+MODEL is what `tlrec-edge adapt` wrote. Every contender ranks the same test questions; only its deep part differs, the
+linear parts stay float32. The graph holds the tables, as the usual export does: history rows, candidate rows -> scores.
+"company" is the largest change of a score, over the spread of scores, when others are scored in the same call.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import torch
+from contenders import CONTENDERS, Feed
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+
+from tlrec_edge.core.metrics import METRICS, paired_lift, rank_of_positive
+from tlrec_edge.data.store import load_dataset
+from tlrec_edge.data.task import Task, make_tasks
+from tlrec_edge.export.cost import measure_costs
+from tlrec_edge.export.graphs import encoder_graph
+from tlrec_edge.linear.ranking import questions, sample_rows
+from tlrec_edge.quantize import quantize_graphs, quantize_tables
+from tlrec_edge.train.artifact import EdgeModel, Past
+from tlrec_edge.train.config import PARTS
+from tlrec_edge.train.examples import take_histories
+from tlrec_edge.train.model import AGES
+
+ROUNDS = 200
+
+
+class Whole(nn.Module):
+    """Tables, encoder and dot product in one graph."""
+
+    def __init__(self, model: EdgeModel) -> None:
+        super().__init__()
+        self.history = nn.Parameter(torch.from_numpy(model.history_vectors), requires_grad=False)
+        self.candidate = nn.Parameter(torch.from_numpy(model.candidate_vectors), requires_grad=False)
+        self.encoder = model.net.encoder
+
+    def forward(self, history: Tensor, log_weight: Tensor, candidates: Tensor) -> Tensor:
+        user = self.encoder(nn.functional.embedding(history, self.history), log_weight)  # (B, d)
+        scores: Tensor = (nn.functional.embedding(candidates, self.candidate) @ user.unsqueeze(2)).squeeze(2)  # (B, M)
+        return scores
+
+
+def export(model: EdgeModel, path: Path) -> None:
+    length = model.net.config.history
+    example = torch.zeros(2, length, dtype=torch.int64), torch.zeros(2, length), torch.zeros(2, 3, dtype=torch.int64)
+    batch, many = torch.export.Dim("batch", min=1), torch.export.Dim("many", min=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            Whole(model).eval(), example, str(path), input_names=["history", "log_weight", "candidates"],
+            output_names=["scores"], dynamic_shapes=({0: batch}, {0: batch}, {0: batch, 1: many}), opset_version=18,
+            dynamo=True, external_data=False, verbose=False,
+        )  # fmt: skip
+
+
+def feeds_of(model: EdgeModel, past: Past, users: np.ndarray, candidates: np.ndarray) -> Feed:
+    item, *rest = take_histories(
+        past.log, past.start[users], past.start[users + 1], past.rows, model.net.config.history, AGES
+    )
+    with torch.no_grad():
+        weight = model.net.log_weight(*map(torch.from_numpy, rest)).numpy()
+    return {"history": item.astype(np.int64), "log_weight": weight, "candidates": candidates.astype(np.int64)}
+
+
+def session(path: Path) -> Any:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def variants(folder: Path, whole: Path, feeds: list[Feed]) -> tuple[dict[str, Path], list[str]]:
+    """Quantize the whole graph in every way there is here; return the files and what the others failed of."""
+    found, missing = {"float32": whole}, []
+    for name, quantize in CONTENDERS.items():
+        path = folder / f"{len(found)}.onnx"
+        try:
+            quantize(whole, path, feeds)
+            session(path).run(None, feeds[0])
+        except ModuleNotFoundError as error:
+            missing.append(f"{name}: not installed ({error})")
+        except Exception as error:  # any of many
+            missing.append(f"{name}: does not run ({' '.join(str(error).split())[:200]})")
+        else:
+            found[name] = path
+    return found, missing
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("dataset", type=Path)
+    parser.add_argument("domain")
+    given = parser.parse_args()
+    dataset, model = load_dataset(given.dataset), EdgeModel.load(given.model)
+    task = sample_rows(make_tasks(dataset, (given.domain,), model.provenance.fold).final)
+    past = Past.of(task.history, model.rows(dataset), task.n_users, len(model.ids))
+    question = questions(task, task.rows)
+    parts = [question.pick(part) for part in model.part_scores(past, question.user)]
+    weights = [getattr(model.mix, name) for name in PARTS]
+    rest = sum((w * p for w, p in zip(weights[1:], parts[1:], strict=True)), np.zeros_like(parts[0]))
+    known = past.length(question.user)[question.of] > 0
+    columns = model.rows(dataset)[task.candidates][question.columns]
+
+    def values(deep: np.ndarray) -> np.ndarray:
+        total = rest + weights[0] * np.where(known[:, None], deep, 0.0)
+        return METRICS["ndcg"](rank_of_positive(total, question.valid), 10)
+
+    base = values(parts[0])
+    feeds = feeds_of(model, past, question.user[question.of], columns)
+    one = [{name: value[i : i + 1] for name, value in feeds.items()} for i in range(len(columns))]
+    table = Table(title=f"{given.domain}: {len(base):,} tests, NDCG@10 {base.mean():.4f} in float32")
+    for head in ("deep part", "NDCG@10, ratio (SE)", "bytes", "us a call", "of float32", "company"):
+        table.add_column(head, justify="left" if head == "deep part" else "right")
+    with tempfile.TemporaryDirectory() as folder:
+        whole = Path(folder) / "whole.onnx"
+        export(model, whole)
+        found, missing = variants(Path(folder), whole, one[:100])
+        sessions = {name: session(path) for name, path in found.items()}
+        us = timed(sessions, one)
+        spread = float(np.std(parts[0] - parts[0].mean(1, keepdims=True)))
+        for name, run in sessions.items():
+            alone = np.concatenate([run.run(None, feed)[0] for feed in one])
+            together = np.concatenate([
+                run.run(None, {key: value[i : i + 32] for key, value in feeds.items()})[0]
+                for i in range(0, len(columns), 32)
+            ])  # fmt: skip
+            company = float(np.abs(alone - together).max()) / spread
+            table.add_row(name, *figures(values(together), base, task), f"{found[name].stat().st_size:,}",
+                          f"{us[name]:.0f}", f"{us[name] / us['float32']:.2f}", f"{company:.1e}")  # fmt: skip
+        table.add_section()
+        ours = {f"ours, int{bits} rows": quantize_graphs(quantize_tables(model, bits)) for bits in (8, 4)}
+        first, *costs = measure_costs([model, *ours.values()], dataset)
+        for (name, small), cost in zip(ours.items(), costs, strict=True):
+            deep = question.pick(small.user_vectors(past, question.user) @ small.candidate_vectors.T)
+            table.add_row(name, *figures(values(deep), base, task), f"{deep_bytes(small):,}", "-",
+                          f"{cost.us['p50'] / first.us['p50']:.2f} *", "0 *")  # fmt: skip
+    console = Console(width=150)
+    console.print(table)
+    console.print(
+        "* as a bundle: p50 of a whole request beside the float32 bundle's; `export` refuses what company moves"
+    )
+    for line in missing:
+        console.print(line, markup=False)
+
+
+def deep_bytes(model: EdgeModel) -> int:
+    """Return the bytes of both tables and of the encoder's graph as a bundle stores them."""
+    tables = (model.tables.history, model.tables.candidate)
+    return len(encoder_graph(model)) + sum(t.rows.size * t.bits // 8 + t.scale.nbytes for t in tables)
+
+
+def figures(values: np.ndarray, base: np.ndarray, task: Task) -> tuple[str]:
+    lift = paired_lift(values, base, task.rows.user)
+    return (f"{values.mean():.4f}, {values.mean() / base.mean():.4f} ({lift.se / base.mean():.4f})",)
+
+
+def timed(sessions: dict[str, Any], feeds: list[Feed]) -> dict[str, float]:
+    """Return the median microseconds of a call of one user and its candidates; contenders take turns."""
+    rng, taken = np.random.default_rng(0), {name: [] for name in sessions}  # type: dict[str, list[float]]
+    for turn in range(ROUNDS):
+        for name in rng.permutation(list(sessions)):
+            before = time.perf_counter_ns()
+            sessions[name].run(None, feeds[turn % len(feeds)])
+            taken[name].append((time.perf_counter_ns() - before) / 1000)
+    return {name: float(np.median(values)) for name, values in taken.items()}
+
+
+if __name__ == "__main__":
+    main()

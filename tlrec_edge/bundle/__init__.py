@@ -1,0 +1,1 @@
+"""The bundle: its format, reading, writing and checking one."""

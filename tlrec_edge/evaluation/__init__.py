@@ -1,0 +1,1 @@
+"""Evaluation: metrics by slice, comparisons, cross-validation, studies and learning curves."""

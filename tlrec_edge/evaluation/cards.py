@@ -1,0 +1,50 @@
+"""The cards of a bundle: quality and transfer, measured on the test rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from tlrec_edge.core.metrics import measured
+from tlrec_edge.data.dataset import Dataset
+from tlrec_edge.data.task import make_tasks
+from tlrec_edge.evaluation.evaluate import Evaluation, baseline_entries, evaluate, model_entry
+from tlrec_edge.train.artifact import EdgeModel
+
+
+def measure_cards(model: EdgeModel, dataset: Dataset, say: Callable[[str], None] | None = None) -> dict[str, Any]:
+    """Evaluate the model beside its baselines and return its cards; without test rows they say so."""
+    made = model.provenance
+    tasks = make_tasks(dataset, made.domains, made.fold)
+    if not len(tasks.final.rows):
+        why = "the split leaves no test rows in the target"
+        return {"quality": {"tests": 0, "why": why}, "transfer": {"claim": "none", "why": why}}
+    config = made.train if made.mode != "scratch" else None
+    entries = {**baseline_entries(config, dataset), "model": model_entry(model, dataset)}
+    result = evaluate(dataset, made.domains, entries, say=say, tasks=tasks)
+    return {"quality": quality_card(result), "transfer": transfer_card(result, made.mode, made.source)}
+
+
+def transfer_card(
+    evaluation: Evaluation, mode: str | None, source: Sequence[str] | None, model: str = "model"
+) -> dict[str, Any]:
+    """Return what a bundle may say about transfer: a claim only where the lift is shown at two standard errors."""
+    if not source or mode == "scratch":
+        return {"claim": "none", "why": "the model learned from the target alone"}
+    of, over = evaluation.lifts(model)["transfer"]
+    lift = evaluation.lift(of, over)
+    card = measured({
+        "mode": mode, "source": list(source), "over": over, "ndcg@10": lift.mean, "se": lift.se, "low": lift.low,
+        "high": lift.high, "users": evaluation.users, "tests": evaluation.tests,
+    })  # fmt: skip
+    if lift.verdict != "better":
+        why = f"NDCG@10 {lift.mean:+.4f} (SE {lift.se:.4f}) over {over}: {lift.verdict}"
+        return {"claim": "none", "why": why, **card}
+    return {"claim": "transfer", **card}
+
+
+def quality_card(evaluation: Evaluation) -> dict[str, Any]:
+    """Return the test figures of the model and its baselines for the manifest."""
+    shown = ("name", "ndcg@10", "ndcg@10.se", "hr@10")
+    rows = [{key: row[key] for key in shown} for row in evaluation.rows()]
+    return {"users": evaluation.users, "tests": evaluation.tests, "rows": rows}

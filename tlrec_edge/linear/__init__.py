@@ -1,0 +1,1 @@
+"""Linear models: EASE, item-item weights, low-rank parts, and simple baselines."""

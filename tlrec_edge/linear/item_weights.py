@@ -1,0 +1,294 @@
+"""The linear parts of a model: their fit for one task and the choice of penalty, cut and weights on validation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+from tlrec_edge.core.metrics import METRICS, clustered, rank_of_positive
+from tlrec_edge.data.dataset import Dataset, Interactions, Ints
+from tlrec_edge.data.task import Task
+from tlrec_edge.linear.ease import (
+    Ease,
+    LinearScorer,
+    column_cut,
+    empty,
+    group_counts,
+    interest_ridge,
+    is_small,
+    keep_in_rows,
+    popularity,
+    sparse_counts,
+    sparse_ridge,
+    sparse_scorer,
+    split_weights,
+    user_item,
+)
+from tlrec_edge.linear.low_rank import Factors
+from tlrec_edge.linear.ranking import Floats, Questions, pick_scores, questions, sample_rows
+from tlrec_edge.linear.sparse_ease import SUPPORT, SparseEase, make_ease
+from tlrec_edge.tabular.column_names import SALES_NAMES, plain
+from tlrec_edge.train.vocabulary import Vocabulary
+
+PENALTIES = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1e3, 3e3, 1e4, 3e4, 1e5)
+FIRST_PENALTIES = (4, 5, 6, 7)
+"""Places of the penalties that are always tried; the neighbours of the best follow, until it lies between two tried."""
+POPULARITY_WEIGHTS = (0.0, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1)
+REPEATS = (0.0, -4.0, -1.0, -0.25, 0.25, 1.0)
+"""What having had an item may add to EASE's score of it, where such items are ranked at all."""
+HALF_LIVES = (180.0, 90.0, 45.0, 20.0)
+"""Days in which a purchase comes to count half in an item's popularity, where it is to fade."""
+USER_POWER = 0.25
+"""How much less a heavy user weighs in the item-item weights that are served (see ``Ease``)."""
+MOST_ROWS = 6000
+"""Validation rows that a penalty is chosen by."""
+A_COLUMN = 50
+"""How many item-item weights a candidate keeps, unless a config says otherwise."""
+MAX_GROUPS = 4000
+
+
+def log_popularity(task: Task, half_life: float | None = None) -> NDArray[np.float32]:
+    """Return log1p of the buyers of each candidate, centred; ``half_life`` in days. Shape (C,)."""
+    count = np.log1p(popularity(task, half_life))
+    centred: NDArray[np.float32] = (count - count.mean()).astype(np.float32)
+    return centred
+
+
+def fading(task: Task) -> dict[float, NDArray[np.float32]]:
+    """Return the log popularity of each half-life in days; none where the data has no time."""
+    return {h: log_popularity(task, h) for h in HALF_LIVES} if task.train.time.any() else {}
+
+
+def sales_prior(dataset: Dataset, rows: Ints) -> NDArray[np.float32]:
+    """Return the centred log of the items' sales column, 0 where it is missing or there is none. Shape (n,)."""
+    for name, values in dataset.features.numeric.items():
+        if plain(name) in SALES_NAMES:
+            known = np.isfinite(values[rows])
+            sold = np.log1p(np.maximum(np.where(known, values[rows], 0.0), 0.0))
+            centred: NDArray[np.float32] = np.where(known, sold - sold.sum() / max(known.sum(), 1), 0.0)
+            return centred.astype(np.float32)
+    return np.zeros(len(rows), np.float32)
+
+
+@dataclass(frozen=True)
+class LinearChoice:
+    """What validation chose for EASE: the penalty, the weight of log popularity beside it, the half-life of popularity
+    in days, how many weights a candidate keeps (None: all), what is added to an item that the user already had, and the
+    NDCG reached (NaN: nothing was chosen). ``own`` is the penalty of EASE on the target's rows alone, where it has a
+    part in the model."""
+
+    penalty: float = 1000.0
+    popularity_weight: float = 0.005
+    ndcg: float = float("nan")
+    half_life: float | None = None
+    cut: int | None = None
+    repeat: float = 0.0
+    own: float | None = None
+
+    @property
+    def on_edge(self) -> bool:
+        """Say whether no penalty beyond this one could be tried."""
+        return self.penalty in (PENALTIES[0], PENALTIES[-1])
+
+
+@dataclass(frozen=True)
+class LinearData:
+    """Binary matrices over the item rows of a vocabulary: what is learned from, and what the asked users had."""
+
+    train: sp.csr_array
+    history: sp.csr_array
+    columns: Ints
+
+    @classmethod
+    def of(cls, task: Task, rows: Ints | None = None) -> LinearData:
+        """``rows`` maps dataset items to the vocabulary (-1 = left out); without it every item takes part."""
+        rows = np.arange(task.n_items, dtype=np.int32) if rows is None else rows
+        size = int(rows.max()) + 1
+
+        def matrix(log: Interactions) -> sp.csr_array:
+            known = log.where(rows[log.item] >= 0)
+            return user_item(replace(known, item=rows[known.item]), task.n_users, size)
+
+        return cls(matrix(task.train), matrix(task.history), rows[task.candidates])
+
+
+class _Trial(NamedTuple):
+    """EASE's scores of the asked rows, the choice they belong to, and NDCG@10 of each row beside popularity."""
+
+    scores: Floats
+    choice: LinearChoice
+    values: Floats
+
+
+def choose_linear(
+    task: Task, data: LinearData, say: Callable[[str], None] | None = None, user_power: float = 0.0,
+    cut: int | None = None, fade: bool = False, repeats: bool = True,
+) -> LinearChoice:  # fmt: skip
+    """Choose EASE's penalty and the weight of popularity beside it by NDCG@10 on the task's rows.
+
+    Where that is shown to help, all but a candidate's ``cut`` largest weights are dropped and popularity fades
+    (``fade``). ``repeats``: where items that a user had compete, choose what having had one adds. Without rows return
+    the default.
+    """
+    if not len(task.rows) or not data.train.nnz:
+        return LinearChoice()
+    asked = sample_rows(task, MOST_ROWS)
+    question = questions(asked, asked.rows)
+    solver = make_ease(data.train, data.columns, user_power)
+    if say and isinstance(solver, SparseEase):
+        say(f"EASE on each candidate's {SUPPORT} nearest items: {data.train.shape[1]:,} items are too many for all")
+
+    def asked_scores(score: LinearScorer) -> Floats:
+        (scores,) = pick_scores(lambda q: [score(data.history[q.user], q.asked)], asked)
+        return scores
+
+    prior = question.pick_items(log_popularity(task))
+    (had,) = pick_scores(lambda q: [held(data, q)], asked)
+    had = repeatable(task, question, had) if repeats else np.zeros_like(had)
+    tried: dict[int, _Trial] = {}
+    places: Sequence[int] = FIRST_PENALTIES
+    while places:
+        for place in places:
+            scores = asked_scores(solver.scorer(PENALTIES[place], question.asked))
+            tried[place] = _tune(question, scores, had, prior, LinearChoice(PENALTIES[place]))
+        at = max(tried, key=lambda place: tried[place].choice.ndcg)
+        places = [p for p in (at - 1, at + 1) if 0 <= p < len(PENALTIES) and p not in tried]
+        if say:
+            say(f"EASE penalty {PENALTIES[at]:g}: best validation NDCG@10 so far {tried[at].choice.ndcg:.4f}")
+    best = tried[at]
+    others = []
+    if cut and isinstance(solver, Ease) and not solver.by_user:
+        # Where items are more than users, the many small weights are what helps.
+        for penalty in PENALTIES[max(at - 2, 0) : at + 1]:
+            scores = asked_scores(sparse_scorer(column_cut(solver.weights(penalty), cut)))
+            others.append(_tune(question, scores, had, prior, LinearChoice(penalty, cut=cut)))
+    best = _refined(best, others, asked.rows.user)
+    if fade:
+        priors = {days: question.pick_items(faded) for days, faded in fading(task).items()}
+        others = [
+            _tune(question, best.scores, had, prior, replace(best.choice, half_life=days))
+            for days, prior in priors.items()
+        ]
+        best = _refined(best, others, asked.rows.user)
+    return best.choice
+
+
+def held(data: LinearData, question: Questions) -> Floats:
+    """Mark the asked candidates that each user already had, (u, asked): 1 or 0."""
+    marks: Floats = (data.history[question.user][:, data.columns[question.asked]] > 0).toarray().astype(np.float32)
+    return marks
+
+
+def repeatable(task: Task, question: Questions, had: Floats) -> Floats:
+    """Return the marks ``had`` (m, 1 + k) that a weight can be learned from: those of candidates that compete.
+
+    None where negatives were drawn: they leave out what a user had, so that buying again would look certain.
+    """
+    free = np.zeros_like(question.valid) if task.rows.negatives.shape[1] else question.valid
+    return np.where(free, had, np.float32(0.0))
+
+
+def _tune(question: Questions, scores: Floats, had: Floats, prior: Floats, choice: LinearChoice) -> _Trial:
+    """Choose what an item gains by having been bought before, then the weight of popularity."""
+
+    def values(repeat: float, share: float) -> Floats:
+        total = scores + share * prior
+        return METRICS["ndcg"](rank_of_positive(total + repeat * had if repeat else total, question.valid), 10)
+
+    repeat = max(REPEATS, key=lambda repeat: float(values(repeat, 0.0).mean())) if had.any() else 0.0
+    tried = {share: values(repeat, share) for share in POPULARITY_WEIGHTS}
+    share = max(tried, key=lambda share: float(tried[share].mean()))
+    chosen = replace(choice, popularity_weight=share, repeat=repeat, ndcg=float(tried[share].mean()))
+    return _Trial(scores, chosen, tried[share])
+
+
+def _refined(plain: _Trial, others: Sequence[_Trial], users: Ints) -> _Trial:
+    """Return the best of the others where it is shown to be better."""
+    best = max(others, key=lambda trial: trial.choice.ndcg, default=plain)
+    return best if shown(best.values, plain.values, users) else plain
+
+
+def shown(values: Floats, over: Floats, users: Ints) -> bool:
+    """Say whether a refinement beats the plain choice by a standard error, clustered by user."""
+    difference = clustered(np.asarray(values - over, np.float64), users)
+    return difference.mean > difference.se
+
+
+def fit_wide(data: LinearData, penalty: float, most: int, rank: int) -> tuple[sp.csr_array, Factors]:
+    """Fit EASE, heavy users weighing less, and split it for serving: the largest weights (N, C) and a low-rank rest.
+
+    A candidate keeps ``most`` weights, a history item four times as many.
+    """
+    if not data.train.nnz:
+        shape = data.train.shape[1], len(data.columns)
+        return empty(*shape), Factors.none(*shape)
+    weights = make_ease(data.train, data.columns, USER_POWER).weights(penalty)
+    if isinstance(weights, sp.csc_array):
+        return keep_in_rows(column_cut(weights, most), 4 * most), Factors.none(*weights.shape)
+    return split_weights(weights, most, 4 * most, rank)
+
+
+def choose_own(task: Task, rows: Ints, most: int, say: Callable[[str], None] | None) -> float | None:
+    """Choose the penalty of EASE on the target's rows alone; None where that says nothing new: no asked user has a
+    history there, or there is nothing but the target."""
+    own = task.target_only()
+    data = LinearData.of(own, rows)
+    if len(own.train) == len(task.train) or not data.history[np.unique(task.rows.user)].nnz:
+        return None
+    return choose_linear(own, data, say, USER_POWER, cut=most).penalty
+
+
+def fit_own(task: Task, rows: Ints, penalty: float | None, most: int) -> sp.csr_array:
+    """Fit EASE on the target's rows alone and keep ``most`` weights a candidate (N, C); none without a penalty.
+
+    Beside the weights of all domains it keeps those within the target from being thinned out.
+    """
+    data = LinearData.of(task.target_only(), rows)
+    if penalty is None or not data.train.nnz:
+        return empty(data.train.shape[1], len(data.columns))
+    return fit_wide(data, penalty, most, 0)[0]
+
+
+def interest_groups(dataset: Dataset, vocabulary: Vocabulary, counted: Ints) -> tuple[Ints, int]:
+    """Number the values of every categorical column: the groups (N, g) of each item and how many there are.
+
+    Only items of the dataset rows ``counted`` carry groups; the others have -1, so their interactions do not count.
+    """
+    columns, offset = [], 0
+    mine = np.isin(vocabulary.dataset_rows, counted)
+    for values in dataset.features.categorical.values():
+        own = np.array([values[row] for row in vocabulary.dataset_rows], dtype=object)
+        own = np.where(mine, own, "")
+        names, code = np.unique(own.astype(str), return_inverse=True)
+        if not 2 <= len(names) <= MAX_GROUPS:
+            continue
+        shift = 1 if names[0] == "" else 0
+        columns.append(np.where(code >= shift, code - shift + offset, -1))
+        offset += len(names) - shift
+    if not columns:
+        return np.full((len(vocabulary.ids), 0), -1, np.int32), 0
+    return np.stack(columns, 1).astype(np.int32), offset
+
+
+def fit_interest(task: Task, groups: Ints, size: int, vocabulary: Vocabulary, penalty: float, rank: int) -> Factors:
+    """Fit the ridge from group counts outside the target to what the same users bought in the target."""
+    inside = task.in_target(task.train)
+    if not size or inside.all() or not inside.any():
+        return Factors.none(size, vocabulary.candidates)
+    known = task.train.where(~inside & (vocabulary.rows[task.train.item] >= 0))
+    seen = user_item(known, task.n_users, task.n_items)[:, vocabulary.dataset_rows]
+    bought = user_item(task.train.where(inside), task.n_users, task.n_items)[:, task.candidates]
+    both = np.flatnonzero((np.diff(seen.indptr) > 0) & (np.diff(bought.indptr) > 0))
+    if len(both) < 20:
+        return Factors.none(size, vocabulary.candidates)
+    rank = min(rank, size, vocabulary.candidates)
+    if not is_small(len(both), max(size, vocabulary.candidates)):
+        counts = sparse_counts(sp.csr_array(seen[both]), groups, size)
+        return sparse_ridge(counts, sp.csr_array(bought[both]), penalty, rank)
+    dense = group_counts(sp.csr_array(seen[both]), groups, size)
+    return interest_ridge(dense, bought[both].toarray(), penalty, rank)

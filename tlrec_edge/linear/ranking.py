@@ -1,0 +1,195 @@
+"""Rank the questions of a task by any scorer: a function from users to scores of all candidates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tlrec_edge.core.metrics import METRICS, rank_of_positive
+from tlrec_edge.core.topk import top_k
+from tlrec_edge.data.dataset import Bools, Ints, Rows
+from tlrec_edge.data.task import Task
+
+Floats = NDArray[np.floating]
+Columns = Ints | slice
+ALL = slice(None)
+CHUNK = 256
+MANY = 20_000
+"""From this many candidates on, only those that a chunk of rows asks about are scored."""
+
+
+class Scorer(Protocol):
+    """From user rows (u,) of the dataset to scores of the task's candidates, of ``columns`` alone: (u, columns)."""
+
+    def __call__(self, users: Ints, columns: Columns = ALL) -> Floats: ...
+
+
+TOP = 10
+
+
+class Ranking(NamedTuple):
+    """Rank of each row's positive (1 = first, ties half) and the number of candidates it met, all (m,).
+
+    ``full`` (m,) and ``field`` (m,) are the same against every candidate but the user's known and other positive
+    items, where the rows have sampled negatives. ``top`` (u, TOP) are the item rows recommended to each distinct user,
+    -1 where there are fewer.
+    """
+
+    rank: NDArray[np.float64]
+    others: NDArray[np.int64]
+    user: Ints
+    item: Ints
+    full: NDArray[np.float64] | None = None
+    field: NDArray[np.int64] | None = None
+    top: Ints | None = None
+
+
+@dataclass(frozen=True)
+class Questions:
+    """A chunk of rows: ``user`` (u,) distinct, ``of`` (m,) their place, ``columns`` (m, 1 + k), the positive first.
+
+    ``columns`` point into ``asked``, which are the candidates to be scored.
+    """
+
+    user: Ints
+    of: NDArray[np.intp]
+    columns: NDArray[np.int64]
+    valid: Bools
+    asked: Columns = field(default_factory=lambda: ALL)
+
+    def pick(self, scores: Floats) -> Floats:
+        """Read the rows' scores (m, 1 + k) off the users' scores of the asked candidates (u, asked)."""
+        return scores[self.of[:, None], self.columns]
+
+    def pick_items(self, values: Floats) -> Floats:
+        """Read the rows' values (m, 1 + k) off one value a candidate (C,)."""
+        return values[self.asked][self.columns]
+
+
+def questions(task: Task, rows: Rows) -> Questions:
+    """Turn rows into candidate columns; without negatives the whole candidate set competes."""
+    user, of = np.unique(rows.user, return_inverse=True)
+    positive = task.column[rows.item].astype(np.int64)
+    if rows.negatives.shape[1]:
+        others = np.where(rows.negatives >= 0, task.column[rows.negatives], -1).astype(np.int64)
+        columns = np.concatenate([positive[:, None], others], 1)
+        columns, valid = np.maximum(columns, 0), columns >= 0
+        if len(task.candidates) <= MANY:
+            return Questions(user.astype(np.int32), of, columns, valid)
+        asked, place = np.unique(columns, return_inverse=True)
+        return Questions(user.astype(np.int32), of, place.reshape(columns.shape), valid, asked)
+    everything = np.broadcast_to(np.arange(len(task.candidates)), (len(rows), len(task.candidates)))
+    valid = everything != positive[:, None]
+    if task.mask_seen:
+        valid &= ~seen_candidates(task, user)[of]
+    columns = np.concatenate([positive[:, None], everything], 1)
+    return Questions(user.astype(np.int32), of, columns, np.concatenate([np.ones((len(rows), 1), bool), valid], 1))
+
+
+def seen_candidates(task: Task, users: Ints) -> Bools:
+    """Mark the candidates each user already had, (u, C); ``users`` rising."""
+    log = task.history
+    mine = np.isin(log.user, users) & (task.column[log.item] >= 0)
+    seen = np.zeros((len(users), len(task.candidates)), bool)
+    seen[np.searchsorted(users, log.user[mine]), task.column[log.item[mine]]] = True
+    return seen
+
+
+def chunks(task: Task) -> list[NDArray[np.intp]]:
+    """Split row numbers so that a chunk holds at most CHUNK distinct users; fewer where they face MANY candidates."""
+    _, code = np.unique(task.rows.user, return_inverse=True)
+    order = np.argsort(code, kind="stable")
+    size = CHUNK if task.rows.negatives.shape[1] else max(1, min(CHUNK, CHUNK * MANY // len(task.candidates)))
+    bounds = np.searchsorted(code[order], np.arange(size, code.max(initial=0) + size, size))
+    return [part for part in np.split(order, bounds) if len(part)]
+
+
+def rank_rows(scorer: Scorer, task: Task) -> Ranking:
+    """Rank every row of the task."""
+    rows = task.rows
+    rank, others = np.empty(len(rows)), np.empty(len(rows), np.int64)
+    for part in chunks(task):
+        asked = questions(task, rows.where(part))
+        rank[part] = rank_of_positive(asked.pick(scorer(asked.user, asked.asked)), asked.valid)
+        others[part] = asked.valid[:, 1:].sum(1)
+    return Ranking(rank, others, rows.user, rows.item)
+
+
+def pick_scores(score: Callable[[Questions], Sequence[Floats]], task: Task) -> list[Floats]:
+    """Read all rows' scores (m, 1 + k) off every array that ``score`` returns; in chunks where there are MANY."""
+    parts = chunks(task) if len(task.candidates) > MANY else [np.arange(len(task.rows))]
+    found = []
+    for part in parts:
+        asked = questions(task, task.rows.where(part))
+        found.append([asked.pick(scores) for scores in score(asked)])
+    back = np.argsort(np.concatenate(parts))
+    return [np.concatenate(of_one)[back] for of_one in zip(*found, strict=True)]
+
+
+def rank_whole(scorer: Scorer, task: Task) -> Ranking:
+    """Rank every row of the task among its negatives and among all candidates, and keep what would be recommended.
+
+    Of MANY candidates the negatives alone are ranked, where rows have them.
+    """
+    rows = task.rows
+    sampled, known = bool(rows.negatives.shape[1]), not task.mask_seen
+    if sampled and len(task.candidates) > MANY:
+        return rank_rows(scorer, task)
+    rank, others = np.empty(len(rows)), np.empty(len(rows), np.int64)
+    full, field, top = np.empty(len(rows)), np.empty(len(rows), np.int64), []
+    for part in chunks(task):
+        asked = questions(task, rows.where(part))
+        scores = np.asarray(scorer(asked.user))
+        rank[part] = rank_of_positive(asked.pick(scores), asked.valid)
+        others[part] = asked.valid[:, 1:].sum(1)
+        free = np.ones(scores.shape, bool) if known else ~seen_candidates(task, asked.user)  # (u, C)
+        top += [_best(line, task.candidates) for line in np.where(free & ~np.isnan(scores), scores, -np.inf)]
+        if sampled:
+            positive = asked.columns[:, 0]
+            free[asked.of, positive] = False
+            full[part], field[part] = _rank_among(scores, free, asked.of, positive)
+    best = np.array(top, np.int32).reshape(-1, TOP)
+    found = Ranking(rank, others, rows.user, rows.item, top=best)
+    return found._replace(full=full, field=field) if sampled else found
+
+
+def _best(scores: Floats, candidates: Ints) -> Ints:
+    """Return the item rows of the TOP best candidates; -inf is left out."""
+    best = candidates[top_k(scores.astype(np.float32), TOP)]
+    return np.pad(best, (0, TOP - len(best)), constant_values=-1)
+
+
+def _rank_among(
+    scores: Floats, free: Bools, of: NDArray[np.intp], positive: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Rank each row's positive among its user's free candidates: ``scores`` and ``free`` (u, C), ``of`` (m,)."""
+    clean = np.where(np.isnan(scores), -np.inf, scores)
+    rank, field = np.empty(len(of)), np.empty(len(of), np.int64)
+    order = np.argsort(of, kind="stable")
+    for mine in np.split(order, np.flatnonzero(np.diff(of[order])) + 1):
+        row = of[mine[0]]
+        rising = np.sort(clean[row, free[row]])
+        own = clean[row, positive[mine]]
+        below, upto = np.searchsorted(rising, own), np.searchsorted(rising, own, side="right")
+        rank[mine] = 1.0 + (len(rising) - upto) + 0.5 * (upto - below)
+        field[mine] = len(rising)
+    return rank, field
+
+
+def ndcg(scorer: Scorer, task: Task, k: int = 10) -> float:
+    """Return the mean NDCG@k over the task's rows."""
+    return float(METRICS["ndcg"](rank_rows(scorer, task).rank, k).mean())
+
+
+def sample_rows(task: Task, most: int = 2000) -> Task:
+    """Return the task with at most ``most`` rows, drawn once with a fixed seed; fewer where each asks for MANY."""
+    if not task.rows.negatives.shape[1] and len(task.candidates) > MANY:
+        most = max(50, most * MANY // len(task.candidates))
+    if len(task.rows) <= most:
+        return task
+    pick = np.sort(np.random.default_rng(0).choice(len(task.rows), most, replace=False))
+    return replace(task, rows=task.rows.where(pick))

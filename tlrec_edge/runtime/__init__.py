@@ -1,0 +1,1 @@
+"""The light runtime: what a service embeds."""

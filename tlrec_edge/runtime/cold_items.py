@@ -1,0 +1,191 @@
+"""Items added at run time: raw features through the item tower, and the known items with the nearest texts."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tlrec_edge.bundle.format import CANDIDATE_TEXT, FEATURES, ITEM_TOWER
+from tlrec_edge.bundle.ids import ItemId, as_text, shown
+from tlrec_edge.bundle.reader import Bundle
+from tlrec_edge.bundle.session import Graph
+from tlrec_edge.core.features import FeatureEncoder, TowerInputs
+from tlrec_edge.core.rowwise import Scales
+from tlrec_edge.core.topk import top_k
+from tlrec_edge.errors import BundleError, DataError
+from tlrec_edge.runtime.candidates import NEIGHBOURS, Added
+
+Floats = NDArray[np.float32]
+Features = Mapping[ItemId, Mapping[str, Any]]
+_BATCH = 1024
+_LARGEST = 1e6
+SHARPNESS = 5.0
+"""A neighbour weighs exp(SHARPNESS * cosine of the texts)."""
+_NAME_COLUMNS = ("name", "title")
+
+
+class ColdItems:
+    """The bundle's feature encoder and item tower. Raises BundleError if the bundle has none."""
+
+    def __init__(self, bundle: Bundle, threads: int) -> None:
+        if not bundle.has(ITEM_TOWER):
+            raise BundleError(
+                f"{bundle.path} has no {ITEM_TOWER}, so items cannot be added: its model learned from ids only; "
+                "export a model that was trained with item content"
+            )
+        self._shape, self._path = bundle.shape, bundle.path
+        self._bias, self._popularity = np.float32(bundle.scoring.unknown_score), bundle.array("candidate_bias")
+        self.encoder = read_features(bundle)
+        self._texts = _unit_rows(bundle) if bundle.has(CANDIDATE_TEXT) else np.zeros((0, 0), np.float32)
+        self.tower = Graph(bundle.read(ITEM_TOWER), str(bundle.path / ITEM_TOWER), ["history", "candidate"], threads)
+        parts = self._encode({}, 0, None)._asdict()
+        self.tower.check_inputs({name: (None, part.shape[1]) for name, part in parts.items() if part.shape[1]})
+
+    def check(self) -> None:
+        """Run the tower on one item of each category. Raises BundleError where it does not fit the feature schema."""
+        most = max(map(len, self.encoder.vocabulary.values()), default=0)
+        columns = {
+            name: [values[min(i, len(values) - 1)] if values else "" for i in range(-1, most)]
+            for name, values in self.encoder.vocabulary.items()
+        }
+        self._run(self._encode(columns, most + 1, np.zeros((most + 1, self.encoder.vector_width), np.float32)))
+
+    def texts(self, features: Features) -> list[str]:
+        """Return the text that each item is read by. Raises DataError that names the item and the field."""
+        items = {as_text(key): values for key, values in features.items()}
+        return self.encoder.texts(self._columns(items), len(items))
+
+    def extend(self, added: Added, features: Features, text_vectors: Floats | None) -> Added:
+        """Return ``added`` with these items behind the old ones. Raises DataError that names the item and the field."""
+        items = {as_text(key): values for key, values in features.items()}
+        columns = self._columns(items)
+        homes = [str(values.get("domain", "")) for values in items.values()]
+        inputs = self._encode(columns, len(items), text_vectors, homes)
+        history, candidate = self._run(inputs, 1)  # one by one: an item's bits don't depend on what is added with it
+        near, share = self._nearest(inputs.text)
+        n, first = len(items), self._shape.items + len(added.rows)
+        rows, scale = self._shape.history_format.quantize(history)
+        no_taste = np.zeros((n, self._shape.r), np.float32)
+        wide, scales = self._shape.candidate_format.quantize(candidate, no_taste)
+        named = self._name_columns()
+        names = [next(filter(None, (_text(v.get(c), c, key) for c in named)), key) for key, v in items.items()]
+        return Added(
+            {**added.rows, **{key: first + i for i, key in enumerate(items)}},
+            (*added.names, *names),
+            np.concatenate([added.history_rows, rows]),
+            self._with_scale(added.history_scale, scale[:, 0]),
+            np.concatenate([added.candidate_rows, wide]),
+            self._with_scale(added.candidate_scale, scales),
+            np.concatenate([added.bias, self._biases(near, share)]),
+            np.concatenate([added.near, near]),
+            np.concatenate([added.share, share]),
+        )
+
+    def _with_scale(self, known: Scales, new: Scales) -> Scales:
+        """Return the scales of added items with new ones behind them, in the bundle's dtype."""
+        if new.max(initial=0.0) > np.finfo(known.dtype).max:
+            raise BundleError(f"{self._path / ITEM_TOWER} gives vectors beyond the table's scales; export it again")
+        return np.concatenate([known, new.astype(known.dtype)])
+
+    def _biases(self, near: NDArray[np.int32], share: Floats) -> Floats:
+        """Return what turns the neighbours' biases into the mean one: their popularity says nothing of a new item."""
+        borrowed: Floats = self._popularity.mean() - (share * self._popularity[near]).sum(1)
+        return np.where(share.any(1), borrowed, self._bias).astype(np.float32)
+
+    def _nearest(self, text: Floats) -> tuple[NDArray[np.int32], Floats]:
+        """Return the candidates with the nearest texts and their shares, (n, k); an item without text has none."""
+        k = min(NEIGHBOURS, len(self._texts))
+        near, share = np.zeros((len(text), k), np.int32), np.zeros((len(text), k), np.float32)
+        for i in np.flatnonzero(text.any(1)) if k else ():
+            cosine = self._texts @ text[i]
+            near[i] = best = top_k(cosine, k)
+            weight = np.exp(np.float32(SHARPNESS) * cosine[best])
+            share[i] = weight / weight.sum()
+        return near, share
+
+    def _name_columns(self) -> tuple[str, ...]:
+        return (*_NAME_COLUMNS, *self.encoder.text_columns)
+
+    def _columns(self, items: Mapping[str, Mapping[str, Any]]) -> dict[str, list[Any]]:
+        known = (*self.encoder.text_columns, *self.encoder.vocabulary, *self.encoder.quantiles)
+        columns: dict[str, list[Any]] = {}
+        for name in known:
+            read = _number if name in self.encoder.quantiles else _text
+            columns[name] = [read(values.get(name), name, key) for key, values in items.items()]
+        if known and items and not any(name in values for values in items.values() for name in known):
+            raise DataError(f"none of the features is one the model knows; it reads: {', '.join(known)}")
+        return columns
+
+    def _encode(
+        self, columns: Mapping[str, list[Any]], n: int, text_vectors: Floats | None, homes: Sequence[str] | None = None
+    ) -> TowerInputs:
+        width = self.encoder.vector_width
+        if text_vectors is not None:
+            try:
+                text_vectors = np.asarray(text_vectors, np.float32)
+            except (TypeError, ValueError) as error:
+                raise DataError(f"text_vectors: expected numbers {(n, width)}, got {shown(text_vectors)}") from error
+            if text_vectors.shape != (n, width) or not (np.abs(text_vectors) <= _LARGEST).all():
+                want = f"expected finite values of shape {(n, width)}, none above {_LARGEST:g}"
+                raise DataError(f"text_vectors has shape {text_vectors.shape}; {want}")
+        return self.encoder.encode(columns, n, text_vectors, homes)
+
+    def _run(self, inputs: TowerInputs, size: int = _BATCH) -> tuple[Floats, Floats]:
+        parts = []
+        for start in range(0, len(inputs.text), size):
+            batch = {name: part[start : start + size] for name, part in inputs._asdict().items()}
+            shape = len(batch["text"]), self._shape.d
+            parts.append(self.tower.run({name: batch[name] for name in self.tower.inputs}, shape))
+        history, candidate = (np.concatenate(part) for part in zip(*parts, strict=True))
+        return history, candidate
+
+
+def _unit_rows(bundle: Bundle) -> Floats:
+    texts: Floats = bundle.array("candidate_text").astype(np.float32)
+    texts /= np.maximum(np.linalg.norm(texts, axis=1, keepdims=True), 1e-12)
+    return texts
+
+
+def read_features(bundle: Bundle) -> FeatureEncoder:
+    """Return the feature encoder that travels in the bundle. Raises BundleError where it is none."""
+    try:
+        schema = json.loads(bundle.read(FEATURES))
+        table = bundle.array("text_table").astype(np.float32)
+        if table.shape[1] and not len(table):
+            raise ValueError("text table without rows")
+        return FeatureEncoder.from_schema(schema, table)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise BundleError(
+            f"{bundle.path / FEATURES} is no feature schema ({error}); export the bundle again"
+        ) from error
+
+
+def _number(value: Any, column: str, item: str) -> float:
+    """Return a number as the encoder takes it; None, "" and NaN mean that it is not known."""
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return math.nan
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.inf
+    if math.isinf(number):
+        raise DataError(f"item {item!r:.80}: {column} = {shown(value)}; expected a finite number, None if not known")
+    return number
+
+
+def _text(value: Any, column: str, item: str) -> str:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if hasattr(value, "__len__") and not isinstance(value, str):
+        raise DataError(f"item {item!r:.80}: {column} = {shown(value)}; expected text, None if not known")
+    return str(value)
+
+
+def features_json(encoder: FeatureEncoder) -> bytes:
+    """Return what ``read_features`` reads, without the text table."""
+    return json.dumps(encoder.schema(), ensure_ascii=False).encode()

@@ -1,0 +1,1 @@
+"""Exact and approximate maximum inner product search over a bundle's candidates."""

@@ -1,0 +1,1 @@
+"""Reading and writing tables without pandas: columns, times, CSV and Parquet."""
