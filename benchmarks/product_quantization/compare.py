@@ -31,8 +31,8 @@ from tlrec_edge.bundle.ids import Rows
 from tlrec_edge.bundle.item_vectors import stored_vectors
 from tlrec_edge.bundle.reader import Bundle
 from tlrec_edge.core.topk import top_k
-from tlrec_edge.runtime.history import UserState
 from tlrec_edge.search.prefix_bound import Heads
+from tlrec_edge.search.user_state import UserState
 
 LEARN, ASK, K, WHOLE, ROUNDS = 256, 64, 10, 50, 200
 WIDTHS = (8, 16)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from tlrec_edge import Recommender
 from tlrec_edge.bundle.ids import Rows
 from tlrec_edge.core.topk import top_k
-from tlrec_edge.runtime.history import UserState
+from tlrec_edge.search.user_state import UserState
 
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]

@@ -19,7 +19,7 @@ from tlrec_edge.bundle.ids import Rows
 from tlrec_edge.bundle.item_vectors import stored_vectors
 from tlrec_edge.bundle.reader import Bundle
 from tlrec_edge.core.topk import top_k
-from tlrec_edge.runtime.history import UserState
+from tlrec_edge.search.user_state import UserState
 
 FOLDER = BENCHMARKS / "product_quantization"
 ITEMS, K = 3000, 10

@@ -11,10 +11,9 @@ import pytest
 from helpers import synthetic
 from tlrec_edge.data.task import make_tasks
 from tlrec_edge.errors import DataError
-from tlrec_edge.evaluation import evaluate
+from tlrec_edge.evaluation import Evaluation, evaluate
 from tlrec_edge.evaluation.evaluate import baseline_entries
 from tlrec_edge.evaluation.per_user import by_user, compare, read_per_user, write_per_user
-from tlrec_edge.train import Evaluation
 
 
 @pytest.fixture(scope="module")

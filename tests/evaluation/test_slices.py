@@ -11,11 +11,10 @@ from helpers import synthetic
 from tlrec_edge.core.metrics import rank_of_positive
 from tlrec_edge.data.dataset import TEST, Rows
 from tlrec_edge.data.task import Task, make_tasks
-from tlrec_edge.evaluation import evaluate
+from tlrec_edge.evaluation import Evaluation, evaluate
 from tlrec_edge.evaluation.evaluate import Catalogue, baseline_entries, pool
 from tlrec_edge.evaluation.slices import DECILES, UNKNOWN, slice_rows
 from tlrec_edge.linear.ranking import ALL, TOP, Ranking, rank_rows, rank_whole
-from tlrec_edge.train import Evaluation
 
 
 def some_task(kind: str = "leave-one-out", fold: int | None = None) -> Task:

@@ -6,7 +6,7 @@ import numpy as np
 
 from tlrec_edge import Recommender
 from tlrec_edge.core.topk import top_k
-from tlrec_edge.runtime.history import UserState
+from tlrec_edge.search.user_state import UserState
 
 ITEMS = 20_000
 

@@ -21,11 +21,11 @@ from tlrec_edge.bench.synthetic import SynthConfig, synthesize
 from tlrec_edge.core.sparse import SparseSum
 from tlrec_edge.core.topk import top_k
 from tlrec_edge.runtime.candidates import Added
-from tlrec_edge.runtime.history import UserState
 from tlrec_edge.search import fit_prefix_bound as head_fit
 from tlrec_edge.search import prefix_scan as scan
 from tlrec_edge.search.fit_prefix_bound import fit_heads
 from tlrec_edge.search.prefix_scan import scan_graph
+from tlrec_edge.search.user_state import UserState
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,6 @@
 """The main job whole, on real data: from raw tables to a measured bundle and a report."""
 
-from tlrec_edge.demo.pipeline import DemoConfig, DemoResult, run_demo
+from tlrec_edge.demo.pipeline import run_demo
+from tlrec_edge.demo.result import DemoConfig, DemoResult
 
 __all__ = ["DemoConfig", "DemoResult", "run_demo"]

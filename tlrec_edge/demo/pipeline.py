@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,14 +21,15 @@ from tlrec_edge.data.dataset import Dataset
 from tlrec_edge.data.presets import prepare_preset
 from tlrec_edge.data.store import load_dataset, save_dataset
 from tlrec_edge.data.task import Task, make_tasks
+from tlrec_edge.demo.result import DemoConfig, DemoResult, Fold
 from tlrec_edge.demo.story import tell
 from tlrec_edge.evaluation.cards import quality_card, transfer_card
 from tlrec_edge.evaluation.evaluate import Entry, Evaluation, baseline_entries, evaluate, model_entry, pool
-from tlrec_edge.export import Parity, export_bundle
+from tlrec_edge.export import export_bundle
 from tlrec_edge.export.cost import measure_costs
 from tlrec_edge.linear.baselines import tuned_ease
 from tlrec_edge.linear.ranking import rank_whole
-from tlrec_edge.quantize import CompressConfig, Compression, Point, compress
+from tlrec_edge.quantize import CompressConfig, Compression, compress
 from tlrec_edge.report import render
 from tlrec_edge.runtime.recommender import Recommendations, Recommender
 from tlrec_edge.tabular.tables import TableWriter
@@ -44,50 +45,6 @@ FOLD_CUT = "width 1/2"
 """The cut that is tried on each fold of new shoppers."""
 ENOUGH = 50
 """Purchases that tell the taste of the shopper who is recommended to."""
-
-
-@dataclass(frozen=True)
-class DemoConfig:
-    """``min_buyers`` leaves rarer products out of the histories' vocabulary; ``folds`` None runs all of them."""
-
-    target: str = "NUTRITION"
-    size: str = "fast"
-    min_buyers: int = 10
-    folds: int | None = None
-    bench_seconds: float = 1.0
-    seed: int = 0
-
-
-@dataclass(frozen=True)
-class Fold:
-    """One way of dividing users: the models made for it, and how all of them rank on the test rows.
-
-    ``dropped`` counts the held-out rows that are no test, by reason.
-    """
-
-    models: Mapping[str, EdgeModel]
-    evaluation: Evaluation
-    dropped: Mapping[str, int]
-
-
-@dataclass(frozen=True)
-class DemoResult:
-    """Everything the demo found; ``report`` is the page, ``new`` says that the shopper never bought in the target."""
-
-    new_users: Evaluation
-    warm: Evaluation
-    new_dropped: Mapping[str, int]
-    warm_dropped: Mapping[str, int]
-    points: tuple[Point, ...]
-    parity: Parity
-    sizes: Mapping[str, int]
-    bench: Mapping[str, dict[str, Any]]
-    shopper: str
-    new: bool
-    bought: tuple[str, ...]
-    best: Recommendations
-    seconds: Mapping[str, float]
-    report: Path
 
 
 class Clock:

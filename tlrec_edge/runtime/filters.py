@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tlrec_edge.bundle.ids import ItemId, Rows, as_list
 from tlrec_edge.errors import DataError
 from tlrec_edge.runtime.candidates import Catalogue
-from tlrec_edge.runtime.history import UserState
+from tlrec_edge.search.user_state import UserState
 
 Places = NDArray[np.intp]
 Items = Sequence[ItemId] | NDArray[Any] | Rows

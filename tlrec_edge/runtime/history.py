@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from tlrec_edge.bundle.format import EVENTS
 from tlrec_edge.bundle.ids import ItemId, Rows, as_list, as_text, shown
-from tlrec_edge.core.sparse import SparseSum
 from tlrec_edge.errors import DataError
 
 Ints = NDArray[np.int32]
@@ -74,25 +73,6 @@ class History:
         now = self.now if self.now is not None and math.isfinite(self.now) else times[known].max()
         order = None if (times[1:] >= times[:-1]).all() else np.argsort(np.where(finite, times, -np.inf), kind="stable")
         return events, np.maximum(0.0, now - times) / 86_400, order
-
-
-@dataclass(eq=False, slots=True)
-class UserState:
-    """Opaque: a user vector on the scale it is scored with and the wide part's sum. Belongs to its bundle."""
-
-    deep: Floats
-    interest: Floats
-    deep_scale: Floats
-    interest_scale: Floats
-    wide: SparseSum
-    seen: NDArray[np.intp]
-    """Rows of all known items of the history."""
-    clipped: bool = False
-    """Whether the vector did not fit the bundle's scale: the stated error of the exact path does not hold then."""
-
-    @property
-    def nbytes(self) -> int:
-        return self.deep.nbytes + self.interest.nbytes + self.wide.nbytes + self.seen.nbytes
 
 
 def event_code(value: Any) -> int:

@@ -24,9 +24,10 @@ from tlrec_edge.runtime.arguments import USER_ID, User, check_features, check_k,
 from tlrec_edge.runtime.candidates import Catalogue
 from tlrec_edge.runtime.cold_items import ColdItems, Features
 from tlrec_edge.runtime.filters import Exclude, Items, allowed_places, excluded_places, is_mask
-from tlrec_edge.runtime.history import UserState, as_history
+from tlrec_edge.runtime.history import as_history
 from tlrec_edge.runtime.state_cache import Counts, StateCache, process_memory
 from tlrec_edge.runtime.user_encoder import StateBuilder
+from tlrec_edge.search.user_state import UserState
 
 Places = NDArray[np.intp]
 Floats = NDArray[np.float32]

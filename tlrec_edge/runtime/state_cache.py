@@ -6,7 +6,8 @@ import threading
 from collections import Counter, OrderedDict
 from pathlib import Path
 
-from tlrec_edge.runtime.history import History, UserState
+from tlrec_edge.runtime.history import History
+from tlrec_edge.search.user_state import UserState
 
 COUNTED = (
     "unknown_items",

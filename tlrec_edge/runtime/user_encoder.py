@@ -13,7 +13,8 @@ from tlrec_edge.bundle.reader import Bundle
 from tlrec_edge.bundle.session import Bound, Graph
 from tlrec_edge.core.sparse import NOTHING, SparseSum, SparseTable
 from tlrec_edge.runtime.candidates import Catalogue
-from tlrec_edge.runtime.history import History, UserState
+from tlrec_edge.runtime.history import History
+from tlrec_edge.search.user_state import UserState
 
 Ints = NDArray[np.int32]
 Places = NDArray[np.intp]

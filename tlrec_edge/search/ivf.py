@@ -18,7 +18,7 @@ from tlrec_edge.bundle.validate import REMEDY
 from tlrec_edge.core.row_ranges import Runs
 from tlrec_edge.core.topk import absent, best_of, lower_bound
 from tlrec_edge.errors import BundleError
-from tlrec_edge.runtime.history import UserState
+from tlrec_edge.search.user_state import UserState
 
 Floats = NDArray[np.float32]
 Places = NDArray[np.intp]

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from tlrec_edge.bundle.format import BLOCK, SCAN
 from tlrec_edge.bundle.reader import Bundle
 from tlrec_edge.core.topk import absent, best_of, lower_bound
-from tlrec_edge.runtime.history import UserState
 from tlrec_edge.search.prefix_scan import Scan
+from tlrec_edge.search.user_state import UserState
 
 Ints = NDArray[np.int32]
 Floats = NDArray[np.float32]

@@ -1,6 +1,5 @@
-"""Train: pretrain on the source, adapt to the target, evaluate beside honest baselines."""
+"""Train: pretrain on the source, adapt to the target."""
 
-from tlrec_edge.evaluation.evaluate import Evaluation, evaluate
 from tlrec_edge.train.adapt import adapt
 from tlrec_edge.train.artifact import EdgeModel
 from tlrec_edge.train.auto import adapt_auto
@@ -8,4 +7,4 @@ from tlrec_edge.train.config import TrainConfig
 from tlrec_edge.train.modes import MODES
 from tlrec_edge.train.pretrain import pretrain
 
-__all__ = ["MODES", "EdgeModel", "Evaluation", "TrainConfig", "adapt", "adapt_auto", "evaluate", "pretrain"]
+__all__ = ["MODES", "EdgeModel", "TrainConfig", "adapt", "adapt_auto", "pretrain"]

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from tlrec_edge.core.features import FeatureEncoder, TowerInputs
 from tlrec_edge.data.dataset import Dataset, Ints
 from tlrec_edge.data.task import Task
+from tlrec_edge.data.vocabulary import Vocabulary, build_vocabulary
 from tlrec_edge.errors import ModelError
 from tlrec_edge.linear.ease import empty
 from tlrec_edge.linear.item_weights import LinearChoice, log_popularity
@@ -24,13 +25,7 @@ from tlrec_edge.train.examples import Examples
 from tlrec_edge.train.fit import FitConfig, FitResult, Progress, fit
 from tlrec_edge.train.model import AGES, ModelConfig, TwoTower, numpy_copy
 from tlrec_edge.train.provenance import Provenance
-from tlrec_edge.train.vocabulary import (
-    Vocabulary,
-    build_vocabulary,
-    cooccurrence_vectors,
-    encode_features,
-    fit_features,
-)
+from tlrec_edge.train.vocabulary import cooccurrence_vectors, encode_features, fit_features
 
 
 @dataclass(frozen=True)

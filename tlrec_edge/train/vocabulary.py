@@ -1,9 +1,8 @@
-"""Which items a model knows and in which order, their features, and the vectors training starts from."""
+"""The features of items, and the vectors training starts from."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -13,7 +12,6 @@ from numpy.typing import NDArray
 
 from tlrec_edge.core.features import FeatureEncoder, TextSource, TowerInputs, hash_tokens
 from tlrec_edge.data.dataset import Bools, Dataset, Interactions, Ints, ItemTable
-from tlrec_edge.data.task import Task
 from tlrec_edge.errors import DataError, ModelError
 from tlrec_edge.linear.low_rank import low_rank, right_vectors
 from tlrec_edge.train.text import HASHED, TextEncoder, open_encoder
@@ -29,30 +27,6 @@ MAX_GROUPS = 1_000_000
 """Baskets or users up to which a dense vector of each is held (0.6 KB)."""
 DOMAIN_ITEMS = 50
 """Items with a number that a domain needs to have knots of its own."""
-
-
-@dataclass(frozen=True)
-class Vocabulary:
-    """Item rows of a model: the candidates first, then items known only as history.
-
-    ``dataset_rows`` (N,) are the rows in the dataset; ``rows`` maps back, -1 = not in the model.
-    """
-
-    ids: tuple[str, ...]
-    candidates: int
-    dataset_rows: Ints
-    rows: Ints
-
-
-def build_vocabulary(dataset: Dataset, task: Task, min_buyers: int = 1) -> Vocabulary:
-    """Take the task's candidates, then every other item that ``min_buyers`` users had in its training part."""
-    pairs = np.unique(task.train.user.astype(np.int64) * task.n_items + task.train.item)
-    buyers = np.bincount(pairs % task.n_items, minlength=task.n_items)
-    others = np.flatnonzero((buyers >= min_buyers) & (task.column < 0))
-    order = np.concatenate([task.candidates, others]).astype(np.int32)
-    rows = np.full(task.n_items, -1, np.int32)
-    rows[order] = np.arange(len(order), dtype=np.int32)
-    return Vocabulary(tuple(dataset.items[i] for i in order), len(task.candidates), order, rows)
 
 
 @lru_cache(maxsize=1)

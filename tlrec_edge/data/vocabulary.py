@@ -1,0 +1,34 @@
+"""Which items a model knows, and in which order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from tlrec_edge.data.dataset import Dataset, Ints
+from tlrec_edge.data.task import Task
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Item rows of a model: the candidates first, then items known only as history.
+
+    ``dataset_rows`` (N,) are the rows in the dataset; ``rows`` maps back, -1 = not in the model.
+    """
+
+    ids: tuple[str, ...]
+    candidates: int
+    dataset_rows: Ints
+    rows: Ints
+
+
+def build_vocabulary(dataset: Dataset, task: Task, min_buyers: int = 1) -> Vocabulary:
+    """Take the task's candidates, then every other item that ``min_buyers`` users had in its training part."""
+    pairs = np.unique(task.train.user.astype(np.int64) * task.n_items + task.train.item)
+    buyers = np.bincount(pairs % task.n_items, minlength=task.n_items)
+    others = np.flatnonzero((buyers >= min_buyers) & (task.column < 0))
+    order = np.concatenate([task.candidates, others]).astype(np.int32)
+    rows = np.full(task.n_items, -1, np.int32)
+    rows[order] = np.arange(len(order), dtype=np.int32)
+    return Vocabulary(tuple(dataset.items[i] for i in order), len(task.candidates), order, rows)
