@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import statistics
 import sys
+import threading
 import time
 from collections.abc import Sequence
 
@@ -22,7 +23,7 @@ FAST = ["--seconds", "0.05", "--min-queries", "5", "--candidates", "2", "--load"
 
 
 def mixed(at: int) -> None:
-    """Take 2 ms, every fifth request 4 ms."""
+    """Take at least 2 ms, every fifth request 4 ms."""
     time.sleep(0.004 if at % 5 == 0 else 0.002)
 
 
@@ -43,23 +44,26 @@ def test_loadgen_runs_every_scenario() -> None:
 
 def test_both_drivers_see_the_same_delay() -> None:
     limits = Limits(0.5, 20, 0.0)
-    for seen in (
-        loadgen.single_stream(ask, 50, limits, 0),
-        closed_loop(mixed, 50, limits).describe(0.99),
-        loadgen.server(ask, 50, limits, 0, 20.0),
-        open_loop(mixed, 50, poisson(20.0, limits, 0), limits).describe(0.99),
+    for one_by_one, drive in (
+        (True, lambda: loadgen.single_stream(ask, 50, limits, 0)),
+        (True, lambda: closed_loop(mixed, 50, limits).describe(0.99)),
+        (False, lambda: loadgen.server(ask, 50, limits, 0, 20.0)),
+        (False, lambda: open_loop(mixed, 50, poisson(20.0, limits, 0), limits).describe(0.99)),
     ):
-        assert 2000 <= seen.us["p50"] < 6000
-        assert seen.us["p90"] >= seen.us["p50"]
+        before = time.perf_counter()
+        seen = drive()
+        took = (time.perf_counter() - before) * 1e6
+        assert 2000 <= seen.us["p50"] <= seen.us["p90"] <= seen.us["max"] <= took
+        # A slow machine makes requests longer, and the run with them: one by one, half of them last the median or more.
+        assert not one_by_one or seen.us["p50"] * (seen.queries // 2) <= took
 
 
 def test_both_drivers_send_at_the_same_moments() -> None:
-    sent: list[float] = []
-    seen = loadgen.server(lambda numbers: sent.append(time.perf_counter()), 8, Limits(0.5, 60, 0.0), 3, 200.0)
-    due = np.diff(poisson(200.0, Limits(0.5, 60, 0.0), 3)) / 1e9
-    gaps = np.diff(sent[-seen.queries :])[: len(due)]
-    assert np.median(np.abs(gaps - due)) < 0.001
-    assert np.corrcoef(gaps, due)[0, 1] > 0.7
+    for seed, queries in ((3, 2), (3, 20), (3, 60), (4, 30)):
+        seen = loadgen.server(lambda numbers: None, 8, Limits(0.1, queries, 0.0), seed, 200.0)
+        due = poisson(200.0, Limits(60.0, 1, 0.0), seed)[seen.queries - 1] / 1e9
+        # LoadGen states the rate of its schedule: the gaps over the moment of the last query.
+        assert seen.arrived_qps == pytest.approx((seen.queries - 1) / due, abs=0.01)
 
 
 def test_a_query_of_several_requests_is_one_call() -> None:
@@ -71,8 +75,19 @@ def test_a_query_of_several_requests_is_one_call() -> None:
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_offline_is_throughput_of_all_threads(threads: int) -> None:
-    seen = loadgen.offline(lambda numbers: time.sleep(0.01), 50, Limits(0.3, 1, 0.0), 0, 4, threads)
-    assert seen.qps == pytest.approx(400 * threads, rel=0.3)
+    together, waited = threading.Barrier(threads), threading.local()
+
+    def call(numbers: Sequence[int]) -> None:
+        # The first call of each thread ends only if as many run at the same time.
+        if threading.current_thread() is not threading.main_thread() and not hasattr(waited, "once"):
+            waited.once = True
+            together.wait(60)
+        time.sleep(0.01)
+
+    before = time.perf_counter()
+    seen = loadgen.offline(call, 50, Limits(0.3, 1, 0.0), 0, 4, threads)
+    took = time.perf_counter() - before
+    assert seen.samples / took <= seen.qps <= 400 * threads
 
 
 @pytest.mark.parametrize("threads", [1, 2])
