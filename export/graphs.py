@@ -1,26 +1,22 @@
 """The two graphs of a bundle: the history encoder without any table, and the content tower for cold items.
 
-Every request runs the encoder, so it is written node by node (``encoders``); the tower is what torch exports.
+Both are written node by node (``encoders``): few nodes, and no trace of a model by torch, which takes seconds.
 """
 
 from __future__ import annotations
 
 import io
-import logging
-import warnings
 
 import onnx
-import torch
 from onnx import TensorProto, helper
 from tlrec_edge.export.compact import compact
-from tlrec_edge.export.encoders import encoder_nodes
-from torch import Tensor, nn
+from tlrec_edge.export.encoders import encoder_nodes, tower_nodes
 
 from tlrec_edge.train.artifact import EdgeModel
-from tlrec_edge.train.model import ItemTower
 
 OPSET, IR_VERSION = 18, 9
 """Pinned: a newer onnx writes a newer IR by default, which older runtimes refuse."""
+INPUT_TYPES = {"text": TensorProto.FLOAT, "numeric": TensorProto.FLOAT, "categories": TensorProto.INT64}
 
 
 def encoder_graph(model: EdgeModel) -> bytes:
@@ -31,26 +27,7 @@ def encoder_graph(model: EdgeModel) -> bytes:
         helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", *shape])
         for name, shape in (("history", (length, width)), ("log_weight", (length,)), ("user", (width,)))
     )
-    graph = helper.make_graph(nodes.made, "encoder", [history, log_weight], [user], nodes.constants)
-    return _written(helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION))
-
-
-class _Tower(nn.Module):
-    """The item tower behind the inputs it really has: those of width 0 are left out of the graph.
-
-    The candidate side comes out times ``weight``, that of the deep part where the bundle's scales hold it.
-    """
-
-    def __init__(self, tower: ItemTower, present: tuple[bool, bool, bool], weight: float) -> None:
-        super().__init__()
-        self.tower, self.present, self.weight = tower, present, weight
-
-    def forward(self, *given: Tensor) -> tuple[Tensor, Tensor]:
-        inputs = iter(given)
-        nothing = given[0].new_zeros((given[0].shape[0], 0))
-        text, numeric, categories = (next(inputs) if there else nothing for there in self.present)
-        history, candidate = self.tower(text, numeric, categories)
-        return history, candidate * self.weight
+    return _model(helper.make_graph(nodes.made, "encoder", [history, log_weight], [user], nodes.constants))
 
 
 def item_tower_graph(model: EdgeModel, weighted: bool = True) -> bytes | None:
@@ -61,33 +38,22 @@ def item_tower_graph(model: EdgeModel, weighted: bool = True) -> bytes | None:
     net = model.net
     if net.tower is None:
         return None
-    inputs = {"text": net.text[:2], "numeric": net.numeric[:2], "categories": net.categories[:2]}
-    present = tuple(bool(value.shape[1]) for value in inputs.values())
-    given = {
-        name: torch.zeros(2, value.shape[1], dtype=value.dtype) for name, value in inputs.items() if value.shape[1]
-    }
-    module = _Tower(net.tower, present, model.mix.deep if weighted else 1.0)  # type: ignore[arg-type]  # three inputs, so three flags
-    return _export(module, given)
+    widths = {"text": net.text.shape[1], "numeric": net.numeric.shape[1], "categories": net.categories.shape[1]}
+    inputs = [
+        helper.make_tensor_value_info(name, INPUT_TYPES[name], ["batch", width])
+        for name, width in widths.items()
+        if width
+    ]
+    outputs = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", net.config.width])
+        for name in ("history", "candidate")
+    ]
+    nodes = tower_nodes(net.tower, float(model.mix.deep) if weighted else 1.0)
+    return _model(helper.make_graph(nodes.made, "item tower", inputs, outputs, nodes.constants))
 
 
-def _export(tower: _Tower, given: dict[str, Tensor]) -> bytes:
-    batch = torch.export.Dim("batch", min=1)
-    shapes = (tuple({0: batch} for _ in given),)  # forward takes *args, which torch.export sees as one tuple
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        # torch's exporter warns of its own deprecations; nothing here depends on them.
-        warnings.simplefilter("ignore")
-        program = torch.onnx.export(
-            tower.eval(), tuple(given.values()), input_names=list(given), output_names=["history", "candidate"],
-            dynamic_shapes=shapes, opset_version=OPSET, dynamo=True, external_data=False, verbose=False,
-        )  # fmt: skip
-    proto = program.model_proto  # type: ignore[union-attr]  # None only without dynamo
-    proto.ir_version = IR_VERSION
-    del proto.metadata_props[:]
-    for node in proto.graph.node:
-        del node.metadata_props[:]
-        node.doc_string = ""
-    return _written(proto)
+def _model(graph: onnx.GraphProto) -> bytes:
+    return _written(helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION))
 
 
 def _written(proto: onnx.ModelProto) -> bytes:
