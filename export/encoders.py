@@ -1,4 +1,4 @@
-"""The history encoders as graphs, written node by node so that onnxruntime runs them fastest.
+"""The history encoders and the item tower as graphs, written node by node so that they run fast.
 
 They compute what ``train.model`` does. A node costs about half a microsecond whatever it does, so
 there are few: a linear layer is one Gemm over all rows, and GELU has the order of operations that
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 from torch import Tensor, nn
 
-from tlrec_edge.train.model import BaseEncoder, FastEncoder, FeedForward, SelfAttention
+from tlrec_edge.train.model import BaseEncoder, FastEncoder, FeedForward, ItemTower, SelfAttention
 
 Value = str | float | list[int] | Tensor
 """An input of a node: a constant, or the name of another node's output or of a graph input."""
@@ -64,6 +64,32 @@ def encoder_nodes(encoder: nn.Module, length: int, width: int) -> Nodes:
     add = Nodes()
     WRITERS[type(encoder)](add, encoder, length, width)
     add.made[-1].output[0] = "user"
+    return add
+
+
+def tower_nodes(tower: ItemTower, weight: float) -> Nodes:
+    """Return the nodes that make ``history`` and ``candidate`` (n, d) from ``text``, ``numeric`` and ``categories``.
+
+    Inputs that the tower lacks are not read. ``candidate`` is multiplied by ``weight``.
+    """
+    add = Nodes()
+    parts = [
+        add("Gather", table.weight, add("Gather", "categories", column, axis=1))
+        for column, table in enumerate(cast("Iterable[nn.Embedding]", tower.categories))
+    ]
+    if tower.text is not None:
+        parts.append(add("Gemm", "text", tower.text.weight, transB=1))
+    if tower.numeric is not None:
+        parts.append(add("Gemm", "numeric", tower.numeric.weight, transB=1))
+    summed = parts[0]  # (n, hidden width)
+    for part in parts[1:]:
+        summed = add("Add", summed, part)
+    gate = _gelu(add, add("Gemm", summed, tower.hidden.weight, tower.hidden.bias, transB=1))
+    hidden = add("Add", summed, gate)
+    add("Gemm", hidden, tower.history.weight, transB=1)
+    add.made[-1].output[0] = "history"
+    add("Mul", add("Gemm", hidden, tower.candidate.weight, transB=1), weight)
+    add.made[-1].output[0] = "candidate"
     return add
 
 
@@ -130,8 +156,11 @@ def _attention(add: Nodes, layer: SelfAttention, x: str, mask: str, length: int,
 
 
 def _hidden(add: Nodes, x: str, part: FeedForward) -> str:
-    """Write the hidden layer: GELU of up x, as up * (1 + erf(up / sqrt 2)) * 0.5."""
-    up = add("Gemm", x, part.up.weight, part.up.bias, transB=1)
+    return _gelu(add, add("Gemm", x, part.up.weight, part.up.bias, transB=1))
+
+
+def _gelu(add: Nodes, up: str) -> str:
+    """Write GELU as up * (1 + erf(up / sqrt 2)) * 0.5, the order that onnxruntime fuses."""
     gate = add("Add", add("Erf", add("Div", up, 2**0.5)), 1.0)
     return add("Mul", add("Mul", up, gate), 0.5)
 

@@ -1,4 +1,4 @@
-"""Encoders written as graphs compute what torch does, in few nodes, from the model's own matrices."""
+"""Encoders and item towers written as graphs compute what torch does, in few nodes, from the model's own matrices."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ import pytest
 import torch
 from onnx import numpy_helper
 
-from tlrec_edge.export.graphs import encoder_graph
+from tlrec_edge.export.graphs import encoder_graph, item_tower_graph
 from tlrec_edge.export.lint import lint
 from tlrec_edge.quantize.graphs import round_channels
-from tlrec_edge.train.model import ENCODERS, PAD, ModelConfig
+from tlrec_edge.train.model import ENCODERS, PAD, ItemTower, ModelConfig
 
 LENGTH = 12
 SHAPES: dict[str, dict[str, Any]] = {
@@ -86,3 +86,41 @@ def test_the_file_holds_the_models_own_matrices(size: str) -> None:
     stored = [numpy_helper.to_array(t) for t in onnx.load_from_string(encoder_graph(model)).graph.initializer]
     assert sum(array.dtype == np.int8 for array in stored) == len(matrices)
     assert not [array for array in stored if array.dtype == np.float32 and array.size >= 256]
+
+
+CONTENT: dict[str, dict[str, Any]] = {
+    "text": {"text": 5},
+    "numeric": {"numeric": 3},
+    "categories": {"vocabulary": (4, 2)},
+    "text and categories": {"text": 5, "vocabulary": (4,)},
+    "all": {"text": 5, "numeric": 3, "vocabulary": (4, 2)},
+}
+
+
+@pytest.mark.parametrize("weighted", [True, False])
+@pytest.mark.parametrize("content", CONTENT.values(), ids=CONTENT)
+def test_an_item_tower_gives_what_torch_does(content: dict[str, Any], weighted: bool) -> None:
+    config = ModelConfig(width=8, feed_forward=16, tower_width=16, **content)
+    torch.manual_seed(0)
+    tower = ItemTower(config).eval().requires_grad_(False)
+    for weight in tower.parameters():
+        weight.copy_(torch.randn_like(weight) * 0.4)
+    codes = [torch.randint(0, size + 1, (6,)) for size in config.vocabulary]
+    inputs = {
+        "text": torch.randn(6, config.text),
+        "numeric": torch.randn(6, config.numeric),
+        "categories": torch.stack(codes, 1) if codes else torch.zeros(6, 0, dtype=torch.int64),
+    }
+    model: Any = SimpleNamespace(
+        net=SimpleNamespace(config=config, tower=tower, **inputs), mix=SimpleNamespace(deep=0.7)
+    )
+    blob = item_tower_graph(model, weighted)
+    assert blob is not None
+    run = session(blob)
+    assert {value.name for value in run.get_inputs()} == {name for name, value in inputs.items() if value.shape[1]}
+    history, candidate = (value.numpy() for value in tower(**inputs))
+    for rows in (slice(0, 6), slice(2, 3)):
+        given = {name: value[rows].numpy() for name, value in inputs.items() if value.shape[1]}
+        found = run.run(["history", "candidate"], given)
+        np.testing.assert_allclose(found[0], history[rows], rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(found[1], candidate[rows] * (0.7 if weighted else 1.0), rtol=1e-5, atol=1e-5)

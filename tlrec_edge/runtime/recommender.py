@@ -20,7 +20,15 @@ from tlrec_edge.core.cpu_count import granted_cores
 from tlrec_edge.core.fork import watch
 from tlrec_edge.core.topk import top_k
 from tlrec_edge.errors import BundleError, DataError, UnknownIdError
-from tlrec_edge.runtime.arguments import USER_ID, User, check_features, check_k, is_whole, translated, user_key
+from tlrec_edge.runtime.arguments import (
+    USER_ID,
+    User,
+    check_features,
+    check_k,
+    is_whole,
+    translated,
+    user_key,
+)
 from tlrec_edge.runtime.candidates import Catalogue
 from tlrec_edge.runtime.cold_items import ColdItems, Features
 from tlrec_edge.runtime.filters import Exclude, Items, allowed_places, excluded_places, is_mask
