@@ -18,7 +18,7 @@ from tlrec_edge.data.dataset import Dataset
 from tlrec_edge.errors import BundleError, ExportError
 from tlrec_edge.runtime.history import History
 from tlrec_edge.runtime.recommender import Recommender
-from tlrec_edge.train.artifact import EdgeModel
+from tlrec_edge.train.edge_model import EdgeModel
 from tlrec_edge.train.served import history_of
 
 from .export import ExportConfig, export_bundle

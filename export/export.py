@@ -10,7 +10,7 @@ from typing import Any
 from tlrec_edge.bundle.writer import BUNDLE
 from tlrec_edge.core.folders import check_target, staging_folder
 from tlrec_edge.data.dataset import Dataset
-from tlrec_edge.train.artifact import EdgeModel
+from tlrec_edge.train.edge_model import EdgeModel
 
 from .contents import BundleContents
 from .gates import GATES, Evidence, check_gates

@@ -11,7 +11,7 @@ import io
 import onnx
 from onnx import TensorProto, helper
 
-from tlrec_edge.train.artifact import EdgeModel
+from tlrec_edge.train.edge_model import EdgeModel
 
 from .compact import compact
 from .encoders import Nodes, encoder_nodes, tower_nodes

@@ -10,8 +10,8 @@ import numpy as np
 from tlrec_edge.bundle.format import ENCODER, FEATURES, ITEM_TOWER
 from tlrec_edge.data.dataset import Dataset
 from tlrec_edge.runtime.cold_items import features_json
-from tlrec_edge.train.artifact import EdgeModel
-from tlrec_edge.train.stored import storage, stored_arrays
+from tlrec_edge.train.bundle_arrays import storage, stored_arrays
+from tlrec_edge.train.edge_model import EdgeModel
 
 from .contents import BundleContents
 from .graphs import encoder_graph, item_tower_graph

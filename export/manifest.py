@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from tlrec_edge.data.dataset import Dataset
 from tlrec_edge.data.store import dataset_hash, split_hash
-from tlrec_edge.train.artifact import MAX_HISTORY, EdgeModel
+from tlrec_edge.train.bundle_arrays import part_weights, storage
+from tlrec_edge.train.edge_model import MAX_HISTORY, EdgeModel
 from tlrec_edge.train.model import PAD
 from tlrec_edge.train.provenance import Provenance
-from tlrec_edge.train.stored import part_weights, storage
 
 from .graphs import IR_VERSION, OPSET
 from .source import ExportSource

@@ -12,7 +12,7 @@ from tlrec_edge.core.packing import RowFormat
 from tlrec_edge.search.fit_ivf import MANY, fit_lists
 from tlrec_edge.search.fit_prefix_bound import fit_heads
 from tlrec_edge.search.prefix_scan import scan_graph
-from tlrec_edge.train.stored import storage
+from tlrec_edge.train.bundle_arrays import storage
 
 from .contents import Arrays, BundleContents
 from .source import ExportSource

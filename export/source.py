@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from tlrec_edge.data.dataset import Dataset, Ints
 from tlrec_edge.data.task import Task, make_tasks
 from tlrec_edge.runtime.history import History
-from tlrec_edge.train.artifact import EdgeModel, Past
+from tlrec_edge.train.edge_model import EdgeModel, Past
 from tlrec_edge.train.served import history_of
 
 Floats = NDArray[np.float32]

@@ -17,14 +17,14 @@ from tlrec_edge.core.metrics import measured
 from tlrec_edge.data.dataset import Dataset
 from tlrec_edge.data.task import Tasks, make_tasks
 from tlrec_edge.errors import BudgetError, ModelError
-from tlrec_edge.train.artifact import EdgeModel
-from tlrec_edge.train.stored import stored_arrays
+from tlrec_edge.train.bundle_arrays import stored_arrays
+from tlrec_edge.train.edge_model import EdgeModel
 
 from .budget import Budget, Target
 from .graphs import graph_bytes
-from .judge import Judge, Kept
-from .recipes import ORIGINAL, ROWS, STORES, structures
-from .resume import Shelf
+from .prune_cache import Shelf
+from .retained_quality import Judge, Kept
+from .search_space import ORIGINAL, ROWS, STORES, structures
 
 MACHINES = ("this", "avx2", "avx512-vnni", "arm64")
 TIMED = 2

@@ -15,8 +15,8 @@ from tlrec_edge.core.features import TowerInputs
 from tlrec_edge.data.dataset import Dataset
 from tlrec_edge.data.task import Task
 from tlrec_edge.errors import ModelError
-from tlrec_edge.train.artifact import EdgeModel, Past
 from tlrec_edge.train.augment import HistoryBatch
+from tlrec_edge.train.edge_model import EdgeModel, Past
 from tlrec_edge.train.examples import take_histories
 from tlrec_edge.train.fit import one_thread
 from tlrec_edge.train.model import AGES, FastEncoder, ModelConfig, TwoTower

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from tlrec_edge.data.dataset import Dataset
 from tlrec_edge.data.task import Task
 from tlrec_edge.errors import ModelError
-from tlrec_edge.train.artifact import EdgeModel
+from tlrec_edge.train.edge_model import EdgeModel
 from tlrec_edge.train.model import FeedForward, ModelConfig, SelfAttention
 
 from .distil import Histories, distil, reshaped

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from tlrec_edge.core.packing import BITS, WRITTEN
 from tlrec_edge.core.rowwise import quantize_rows, quantize_sparse
-from tlrec_edge.train.artifact import EdgeModel, RowTable, Tables, WideCodes
+from tlrec_edge.train.edge_model import EdgeModel, RowTable, Tables, WideCodes
 
 _BITS = tuple(BITS[kind] for kind in WRITTEN if kind in BITS)
 

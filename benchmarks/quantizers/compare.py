@@ -31,8 +31,8 @@ from tlrec_edge.export.cost import measure_costs
 from tlrec_edge.export.graphs import encoder_graph
 from tlrec_edge.linear.ranking import questions, sample_rows
 from tlrec_edge.quantize import quantize_graphs, quantize_tables
-from tlrec_edge.train.artifact import EdgeModel, Past
 from tlrec_edge.train.config import PARTS
+from tlrec_edge.train.edge_model import EdgeModel, Past
 from tlrec_edge.train.examples import take_histories
 from tlrec_edge.train.model import AGES
 

@@ -19,17 +19,17 @@ from numpy.typing import NDArray
 
 from tlrec_edge import Recommender
 from tlrec_edge.core.metrics import METRICS, clustered, paired_lift, rank_of_positive
-from tlrec_edge.data.build import SplitPlan, prepare_tables
 from tlrec_edge.data.dataset import TEST, VALID, Dataset, Ints
+from tlrec_edge.data.prepare import SplitPlan, prepare_tables
 from tlrec_edge.data.presets import prepare_preset
 from tlrec_edge.data.schema import Schema
 from tlrec_edge.export import export_bundle
 from tlrec_edge.linear.ease import Ease, item_cf, user_item
 from tlrec_edge.train import EdgeModel, TrainConfig, adapt
-from tlrec_edge.train.artifact import Past
+from tlrec_edge.train.edge_model import Past
+from tlrec_edge.train.item_features import fit_features
 from tlrec_edge.train.served import history_of
 from tlrec_edge.train.text import HASHED, open_encoder
-from tlrec_edge.train.vocabulary import fit_features
 
 Scores = NDArray[np.floating]
 WINDOWS = {"valid": ("2011-07-15", "2011-09-15"), "test": ("2011-09-15", "2012-01-01")}

@@ -16,7 +16,7 @@ from helpers.paths import GOLDEN
 from helpers.systems import TickingClock
 from tlrec_edge import BundleError, DataError, Recommender
 from tlrec_edge.bench import BenchConfig, BenchResult, run_bench
-from tlrec_edge.bench.bill import Bill
+from tlrec_edge.bench.cost_estimate import Bill
 from tlrec_edge.bench.energy import metered
 from tlrec_edge.bench.lab import Lab
 from tlrec_edge.bench.latency import Times

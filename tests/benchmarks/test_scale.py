@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from helpers.paths import BENCHMARKS
-from tlrec_edge.data.build import prepare_files
+from tlrec_edge.data.prepare import prepare_files
 
 MAKE = BENCHMARKS / "scale" / "make_data.py"
 

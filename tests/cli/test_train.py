@@ -70,7 +70,7 @@ def test_a_checkpoint_is_gone_at_the_end_and_kept_on_an_error(ds: Path, tmp_path
     call = ("adapt", ds, "--domain", "small", "--from", tmp_path / "source", "--mode", "finetune", "--epochs", 1)
     (tmp_path / "file").write_text("x")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tlrec_edge.train.artifact.EdgeModel.save", _disk_full)
+        patch.setattr("tlrec_edge.train.edge_model.EdgeModel.save", _disk_full)
         assert "disk full" in refused(*call, *kept, "--out", tmp_path / "model")
     assert (tmp_path / "kept" / "fit-1" / "state.json").is_file()
     words = refused(*call, "--seed", 4, *kept, "--out", tmp_path / "model")

@@ -22,7 +22,7 @@ from tlrec_edge.bundle.reader import Bundle
 from tlrec_edge.cli import use as use_module
 from tlrec_edge.cli.synth import synth
 from tlrec_edge.cli.use import inspect, recommend, score, similar, verify
-from tlrec_edge.data.build import prepare_files
+from tlrec_edge.data.prepare import prepare_files
 from tlrec_edge.errors import MissingExtraError
 from tlrec_edge.tabular.tables import TableWriter, read_columns, read_histories
 

@@ -284,7 +284,7 @@ def test_a_checkpoint_removes_only_what_it_wrote(tmp_path: Path) -> None:
 
 
 def test_a_damaged_cut_with_a_foreign_file_is_kept(tmp_path: Path) -> None:
-    from tlrec_edge.quantize.resume import Shelf
+    from tlrec_edge.quantize.prune_cache import Shelf
 
     model = synthetic.model()
     shelf = Shelf(tmp_path / "kept", model, 0, 1)

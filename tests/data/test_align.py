@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 
 from tlrec_edge.cli.prepare import prepare
 from tlrec_edge.data.align import normal
-from tlrec_edge.data.build import Prepared, SplitPlan, prepare_tables
+from tlrec_edge.data.prepare import Prepared, SplitPlan, prepare_tables
 from tlrec_edge.data.schema import Align, Schema, load_schema, parse_schema
 from tlrec_edge.data.store import load_dataset, save_dataset
 from tlrec_edge.data.task import make_tasks
 from tlrec_edge.errors import DataError
-from tlrec_edge.train.vocabulary import encode_features, fit_features
+from tlrec_edge.train.item_features import encode_features, fit_features
 
 SHOP = [
     ("m1", "uk", "Milk", "Danone Activia 500 ml fresh", "11"),

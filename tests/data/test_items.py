@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tlrec_edge.data.build import prepare_tables
+from tlrec_edge.data.prepare import prepare_tables
 from tlrec_edge.data.schema import Schema
 from tlrec_edge.errors import DataError
 

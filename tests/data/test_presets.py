@@ -11,8 +11,8 @@ import pytest
 
 from helpers.paths import SHARED
 from tlrec_edge.data import presets
-from tlrec_edge.data.build import SplitPlan, prepare_files
 from tlrec_edge.data.dataset import TEST, TRAIN, VALID, Dataset
+from tlrec_edge.data.prepare import SplitPlan, prepare_files
 from tlrec_edge.data.presets import prepare_preset
 from tlrec_edge.data.schema import Schema
 from tlrec_edge.errors import DataError, MissingExtraError

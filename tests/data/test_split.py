@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tlrec_edge.data.build import SplitPlan, prepare_tables
 from tlrec_edge.data.dataset import TEST, TRAIN, VALID, Interactions
-from tlrec_edge.data.rows import read_rows
+from tlrec_edge.data.eval_rows import read_rows
+from tlrec_edge.data.prepare import SplitPlan, prepare_tables
 from tlrec_edge.data.split import SPLITS, as_seconds, make_split
 from tlrec_edge.errors import DataError
 

@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tlrec_edge.data import store
-from tlrec_edge.data.build import SplitPlan, prepare_tables
 from tlrec_edge.data.dataset import Dataset, Interactions, ItemTable, Rows, Split
+from tlrec_edge.data.prepare import SplitPlan, prepare_tables
 from tlrec_edge.data.store import dataset_hash, load_dataset, save_dataset, split_hash
 from tlrec_edge.errors import DataError
 

@@ -13,11 +13,11 @@ import pytest
 
 from helpers import synthetic
 from tlrec_edge import Recommendations
-from tlrec_edge.data.build import Prepared
 from tlrec_edge.data.dataset import Dataset
+from tlrec_edge.data.prepare import Prepared
 from tlrec_edge.data.task import KNOWN, NO_CANDIDATE, make_tasks
 from tlrec_edge.demo import DemoConfig, DemoResult, pipeline, run_demo
-from tlrec_edge.demo.story import tell
+from tlrec_edge.demo.report_data import tell
 from tlrec_edge.errors import DataError
 from tlrec_edge.evaluation.evaluate import Evaluation
 from tlrec_edge.export import Parity

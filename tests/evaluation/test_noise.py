@@ -9,8 +9,8 @@ import pytest
 
 from helpers import synthetic
 from helpers.synthetic import CONFIG
-from tlrec_edge.data.build import SplitPlan, prepare_tables
 from tlrec_edge.data.dataset import Dataset
+from tlrec_edge.data.prepare import SplitPlan, prepare_tables
 from tlrec_edge.data.schema import Schema
 from tlrec_edge.errors import DataError
 from tlrec_edge.evaluation import evaluate

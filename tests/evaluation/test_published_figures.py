@@ -12,8 +12,8 @@ import pytest
 
 from helpers.paths import SHARED
 from tlrec_edge.core.metrics import METRICS, describe
-from tlrec_edge.data.build import SplitPlan, prepare_files
 from tlrec_edge.data.dataset import TEST, TRAIN, VALID, Dataset, Interactions, ItemTable, Split
+from tlrec_edge.data.prepare import SplitPlan, prepare_files
 from tlrec_edge.data.presets import PRESETS, prepare_preset
 from tlrec_edge.data.schema import Schema
 from tlrec_edge.data.task import Task, Tasks, make_tasks

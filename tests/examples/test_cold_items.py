@@ -13,8 +13,8 @@ import pytest
 
 from helpers import synthetic
 from helpers.paths import EXAMPLES
-from tlrec_edge.data.build import SplitPlan
 from tlrec_edge.data.dataset import TEST
+from tlrec_edge.data.prepare import SplitPlan
 from tlrec_edge.data.presets import prepare_preset
 from tlrec_edge.train import adapt
 

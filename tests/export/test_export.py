@@ -28,10 +28,10 @@ from tlrec_edge.export import export as export_module
 from tlrec_edge.export import items as items_module
 from tlrec_edge.quantize.compress import served_bytes
 from tlrec_edge.train import EdgeModel, adapt
-from tlrec_edge.train.artifact import Past
+from tlrec_edge.train.bundle_arrays import storage, stored_arrays
+from tlrec_edge.train.edge_model import Past
 from tlrec_edge.train.model import PAD
 from tlrec_edge.train.served import history_of
-from tlrec_edge.train.stored import storage, stored_arrays
 
 CASES = [
     ("finetune", "fast", "int8"),

@@ -28,7 +28,7 @@ from tlrec_edge.export.graphs import encoder_graph
 from tlrec_edge.quantize import Budget, CompressConfig, compress, quantize_graphs, quantize_tables
 from tlrec_edge.quantize.compress import MACHINES, served_bytes
 from tlrec_edge.quantize.graphs import round_channels
-from tlrec_edge.quantize.recipes import ROWS, STORES
+from tlrec_edge.quantize.search_space import ROWS, STORES
 from tlrec_edge.train import EdgeModel
 
 

@@ -11,13 +11,13 @@ import pandas as pd
 
 from tlrec_edge.core.features import TowerInputs
 from tlrec_edge.core.rowwise import quantize_rows
-from tlrec_edge.data.build import SplitPlan, prepare_tables
 from tlrec_edge.data.dataset import TEST, TRAIN, VALID, Dataset, Rows
+from tlrec_edge.data.prepare import SplitPlan, prepare_tables
 from tlrec_edge.data.schema import Schema
 from tlrec_edge.data.split import make_split
 from tlrec_edge.data.task import Task
 from tlrec_edge.train import EdgeModel, TrainConfig, adapt, pretrain
-from tlrec_edge.train.artifact import RowTable, Tables
+from tlrec_edge.train.edge_model import RowTable, Tables
 
 TASTES = ("tea", "wool", "iron", "glass")
 USERS, BIG, SMALL, NEVER_SOLD = 240, 60, 44, 4

@@ -14,8 +14,8 @@ from hypothesis.extra import numpy as arrays
 
 from helpers import synthetic
 from helpers.synthetic import CONFIG
-from tlrec_edge.data.build import SplitPlan, prepare_tables
 from tlrec_edge.data.dataset import Dataset
+from tlrec_edge.data.prepare import SplitPlan, prepare_tables
 from tlrec_edge.data.schema import Schema
 from tlrec_edge.data.task import make_tasks
 from tlrec_edge.linear.baselines import TunedEase, ease_scorer
@@ -39,7 +39,7 @@ from tlrec_edge.linear.item_weights import (
     sales_prior,
 )
 from tlrec_edge.train import adapt
-from tlrec_edge.train.mix import mix_parts
+from tlrec_edge.train.score_weights import mix_parts
 
 
 def binary(users: int, items: int, seed: int = 0) -> sp.csr_array:

@@ -23,10 +23,11 @@ from tlrec_edge.linear.ease import Ease, interest_ridge, item_cf, keep_in_rows, 
 from tlrec_edge.linear.item_weights import LinearChoice, LinearData, choose_linear
 from tlrec_edge.linear.ranking import ALL, pick_scores, questions, rank_rows, sample_rows
 from tlrec_edge.linear.sparse_ease import SUPPORT, SparseEase, make_ease, nearest, thin
-from tlrec_edge.train import adapt, mix, pretrain
+from tlrec_edge.train import adapt, pretrain
 from tlrec_edge.train import model as model_module
+from tlrec_edge.train import score_weights as mix
 from tlrec_edge.train.checkpoint import resumable
-from tlrec_edge.train.rows import RowAdamW, clip_gradients
+from tlrec_edge.train.sparse_adamw import RowAdamW, clip_gradients
 
 
 def binary(users: int, items: int, seed: int = 0) -> sp.csr_array:

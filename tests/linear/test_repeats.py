@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 
 from tlrec_edge import Recommender
-from tlrec_edge.data.build import SplitPlan, prepare_tables
 from tlrec_edge.data.dataset import Dataset
+from tlrec_edge.data.prepare import SplitPlan, prepare_tables
 from tlrec_edge.data.schema import Schema
 from tlrec_edge.data.task import make_tasks
 from tlrec_edge.errors import BundleError

@@ -19,7 +19,7 @@ from tlrec_edge.errors import BudgetError, ModelError
 from tlrec_edge.quantize import Budget, CompressConfig, Target, compress
 from tlrec_edge.quantize.budget import parse_bytes
 from tlrec_edge.quantize.compress import served_bytes
-from tlrec_edge.quantize.recipes import ORIGINAL, ROWS, STORES, structures
+from tlrec_edge.quantize.search_space import ORIGINAL, ROWS, STORES, structures
 from tlrec_edge.train import EdgeModel, adapt
 
 LOOSE = CompressConfig(Budget(share=0.6), recovery_steps=20, only=("feed-forward 1/2", "width 1/2"))
@@ -100,7 +100,7 @@ def test_the_smallest_that_keeps_the_budget_is_taken() -> None:
 
 
 def test_what_breaks_the_ranking_is_rejected_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    recipes = sys.modules["tlrec_edge.quantize.recipes"]
+    recipes = sys.modules["tlrec_edge.quantize.search_space"]
 
     def spoil(model: EdgeModel, *_: object) -> EdgeModel:
         return replace(model, mix=replace(model.mix, deep=-model.mix.deep, interest=0.0, wide=0.0))
@@ -191,7 +191,7 @@ def test_an_unknown_cut_is_one_line() -> None:
 def test_a_search_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data, model = synthetic.dataset(), synthetic.model()
     first = compress(model, data, LOOSE, kept=tmp_path / "kept")
-    recipes = sys.modules["tlrec_edge.quantize.recipes"]
+    recipes = sys.modules["tlrec_edge.quantize.search_space"]
 
     def never(*_: object) -> EdgeModel:
         raise AssertionError("cut again")

@@ -18,7 +18,7 @@ from tlrec_edge.data.task import make_tasks
 from tlrec_edge.quantize import TableBits, prune_feed_forward, quantize_tables, quantize_wide
 from tlrec_edge.quantize.compress import served_bytes
 from tlrec_edge.train import EdgeModel
-from tlrec_edge.train.artifact import RowTable
+from tlrec_edge.train.edge_model import RowTable
 
 finite = st.floats(-1e6, 1e6, width=32)
 

@@ -12,13 +12,13 @@ from helpers import synthetic
 from helpers.networks import SMALL, network
 from helpers.synthetic import CONFIG
 from tlrec_edge.core.features import TowerInputs
-from tlrec_edge.data.build import SplitPlan, prepare_tables
+from tlrec_edge.data.prepare import SplitPlan, prepare_tables
 from tlrec_edge.errors import DataError, ModelError
 from tlrec_edge.train import EdgeModel, adapt, adapt_auto, pretrain
 from tlrec_edge.train.align import ALIGNMENTS, SAMPLE, Adversarial, Coral, Reverse
 from tlrec_edge.train.config import ALIGN, TrainConfig
+from tlrec_edge.train.item_features import encode_features
 from tlrec_edge.train.model import TwoTower
-from tlrec_edge.train.vocabulary import encode_features
 
 QUICK = replace(CONFIG, epochs=2, pretrain_epochs=2)
 each_kind = pytest.mark.parametrize("align", sorted(ALIGNMENTS))

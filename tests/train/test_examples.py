@@ -18,7 +18,7 @@ from tlrec_edge.data.vocabulary import build_vocabulary
 from tlrec_edge.linear.low_rank import low_rank
 from tlrec_edge.train import examples as module
 from tlrec_edge.train.examples import DAY, Examples, age_bucket, take_histories
-from tlrec_edge.train.vocabulary import cooccurrence_vectors, encode_features, fit_features
+from tlrec_edge.train.item_features import cooccurrence_vectors, encode_features, fit_features
 
 LOG = log_of([(0, 1, 1), (0, 12, 2), (0, 13, 2), (0, 2, 3), (0, 14, 4), (1, 15, 1), (1, 3, 5), (2, 16, 1), (2, 17, 2)])
 

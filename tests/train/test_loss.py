@@ -14,8 +14,8 @@ from helpers.networks import SMALL, network
 from helpers.synthetic import CONFIG
 from tlrec_edge.data.dataset import EVENT_WEIGHTS, EVENTS, Dataset
 from tlrec_edge.train import TrainConfig, pretrain
-from tlrec_edge.train.artifact import Past
 from tlrec_edge.train.augment import HistoryBatch
+from tlrec_edge.train.edge_model import Past
 from tlrec_edge.train.examples import Batch, Examples
 from tlrec_edge.train.fit import FitConfig, softmax_loss
 

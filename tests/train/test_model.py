@@ -17,7 +17,7 @@ from tlrec_edge.data.task import make_tasks
 from tlrec_edge.errors import ModelError
 from tlrec_edge.quantize import Budget, CompressConfig, quantize_tables
 from tlrec_edge.train import EdgeModel, TrainConfig
-from tlrec_edge.train.artifact import Past
+from tlrec_edge.train.edge_model import Past
 from tlrec_edge.train.fit import FitConfig
 from tlrec_edge.train.model import PAD, ModelConfig
 
@@ -255,7 +255,7 @@ def test_an_empty_past_scores_by_popularity() -> None:
 
 
 def test_the_past_keeps_the_most_recent_items(monkeypatch: pytest.MonkeyPatch) -> None:
-    from tlrec_edge.train import artifact
+    from tlrec_edge.train import edge_model as artifact
 
     data = synthetic.dataset()
     rows = np.arange(len(data.items), dtype=np.int32)

@@ -17,8 +17,8 @@ from tlrec_edge.core.features import TowerInputs
 from tlrec_edge.quantize import quantize_tables
 from tlrec_edge.quantize.distil import reshaped
 from tlrec_edge.train import EdgeModel, adapt, pretrain
+from tlrec_edge.train.bundle_arrays import stored_arrays
 from tlrec_edge.train.model import TwoTower
-from tlrec_edge.train.stored import stored_arrays
 
 QUICK = replace(synthetic.CONFIG, epochs=1, pretrain_epochs=1)
 

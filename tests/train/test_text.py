@@ -22,8 +22,8 @@ from tlrec_edge.data.store import load_dataset
 from tlrec_edge.errors import BundleError, DataError, MissingExtraError, ModelError
 from tlrec_edge.evaluation.compared import open_contender
 from tlrec_edge.train import EdgeModel, adapt, pretrain, text
+from tlrec_edge.train.item_features import encode_features, fit_features
 from tlrec_edge.train.text import open_encoder
-from tlrec_edge.train.vocabulary import encode_features, fit_features
 
 export = pytest.importorskip("tlrec_edge.export")
 quantize_tables = pytest.importorskip("tlrec_edge.quantize").quantize_tables

@@ -12,8 +12,8 @@ import torch
 
 from helpers import synthetic
 from helpers.synthetic import CONFIG
-from tlrec_edge.data.build import SplitPlan, prepare_tables
 from tlrec_edge.data.dataset import TEST, Dataset
+from tlrec_edge.data.prepare import SplitPlan, prepare_tables
 from tlrec_edge.data.task import make_tasks
 from tlrec_edge.errors import DataError, ModelError, TrainingError
 from tlrec_edge.evaluation import evaluate
@@ -23,8 +23,8 @@ from tlrec_edge.evaluation.noise import shuffle_domains
 from tlrec_edge.train import MODES, EdgeModel, adapt, adapt_auto, modes, pretrain
 from tlrec_edge.train.adapt import choose
 from tlrec_edge.train.auto import MEAN, ORDER, TRANSFER
-from tlrec_edge.train.draft import Context
-from tlrec_edge.train.mix import choose_mix, cross_fitted
+from tlrec_edge.train.score_weights import choose_mix, cross_fitted
+from tlrec_edge.train.setup import Context
 
 QUICK = replace(CONFIG, epochs=2)
 OWN = {"history_id.weight", "candidate_id.weight", "bias"}

@@ -11,13 +11,14 @@ import pytest
 from helpers import synthetic
 from helpers.synthetic import CONFIG
 from tlrec_edge import Recommender
-from tlrec_edge.data.build import SplitPlan, prepare_tables
 from tlrec_edge.data.dataset import Dataset
+from tlrec_edge.data.prepare import SplitPlan, prepare_tables
 from tlrec_edge.data.schema import Align, Schema
 from tlrec_edge.evaluation import evaluate
 from tlrec_edge.evaluation.evaluate import model_entry
 from tlrec_edge.export import ExportConfig, export_bundle
-from tlrec_edge.train import EdgeModel, adapt, pretrain, vocabulary
+from tlrec_edge.train import EdgeModel, adapt, pretrain
+from tlrec_edge.train import item_features as vocabulary
 
 RENAMED = {"tea": "thé", "wool": "laine", "iron": "fer", "glass": "verre"}
 DEARER = 150.0

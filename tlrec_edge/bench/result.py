@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from tlrec_edge.bench.bill import Bill
 from tlrec_edge.bench.config import BenchConfig
+from tlrec_edge.bench.cost_estimate import Bill
 from tlrec_edge.bench.latency import Latencies
 from tlrec_edge.bench.machine import Machine
 from tlrec_edge.bench.noise import Noise

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from tlrec_edge.bench import loadgen
-from tlrec_edge.bench.bill import Bill
 from tlrec_edge.bench.clock import WALL, Clock
 from tlrec_edge.bench.compare import Ratio, compare
 from tlrec_edge.bench.config import BenchConfig
+from tlrec_edge.bench.cost_estimate import Bill
 from tlrec_edge.bench.drivers import Limits
 from tlrec_edge.bench.lab import Lab
 from tlrec_edge.bench.latency import PERCENTILES

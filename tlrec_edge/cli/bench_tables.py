@@ -10,8 +10,8 @@ from rich.table import Table
 
 from tlrec_edge.bench import BenchResult
 from tlrec_edge.bench.baseline import Changes
-from tlrec_edge.bench.bill import Bill
 from tlrec_edge.bench.compare import Ratio
+from tlrec_edge.bench.cost_estimate import Bill
 from tlrec_edge.bench.latency import PERCENTILES
 from tlrec_edge.bench.noise import Noise
 from tlrec_edge.bench.result import Peak, Row

@@ -31,7 +31,7 @@ model_argument = click.argument("model", type=click.Path(path_type=Path))
 
 
 def _open(model: Path, dataset: Path, domain: str) -> tuple[Any, Any]:
-    from tlrec_edge.train.artifact import EdgeModel
+    from tlrec_edge.train.edge_model import EdgeModel
 
     data = open_dataset(dataset)
     target = parse_domains(domain, data.domains)
@@ -128,7 +128,7 @@ def compress(
     from tlrec_edge.export.cost import measure_costs
     from tlrec_edge.quantize import CompressConfig
     from tlrec_edge.quantize import compress as run
-    from tlrec_edge.train.artifact import MODEL
+    from tlrec_edge.train.edge_model import MODEL
 
     check_target(out, MODEL)
     if checkpoint is not None and out.resolve() in (checkpoint.resolve(), *checkpoint.resolve().parents):

@@ -85,7 +85,7 @@ def with_candidates(dataset: Dataset, file: Path | None) -> Dataset:
         return dataset
     from dataclasses import replace
 
-    from tlrec_edge.data.rows import read_rows
+    from tlrec_edge.data.eval_rows import read_rows
 
     return replace(dataset, split=replace(dataset.split, rows=read_rows(file, dataset)))
 

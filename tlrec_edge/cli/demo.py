@@ -41,7 +41,7 @@ def demo(out: Path, target: str, seed: int, as_json: bool) -> None:
 
 def show(result: DemoResult, target: str) -> None:
     """Print the one table, ten recommendations, plain words, and where the report is."""
-    from tlrec_edge.demo.story import plain_words, shopper
+    from tlrec_edge.demo.report_data import plain_words, shopper
 
     new = {row["name"]: row for row in result.new_users.rows()}
     warm = {row["name"]: row for row in result.warm.rows()}

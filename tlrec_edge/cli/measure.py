@@ -143,7 +143,7 @@ def crossval(
     from tlrec_edge.evaluation.crossval import Recipe
     from tlrec_edge.evaluation.crossval import crossval as run
     from tlrec_edge.train.adapt import config_of
-    from tlrec_edge.train.artifact import EdgeModel
+    from tlrec_edge.train.edge_model import EdgeModel
 
     data = open_dataset(dataset)
     target = parse_domains(domain, data.domains)

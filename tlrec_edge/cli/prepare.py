@@ -108,7 +108,7 @@ def prepare(
     from rich.console import Console
 
     _need_build()
-    from tlrec_edge.data.build import describe
+    from tlrec_edge.data.prepare import describe
     from tlrec_edge.data.store import DATASET, dataset_hash, save_dataset, split_hash
 
     check_target(out, DATASET)
@@ -137,7 +137,7 @@ def _build(
     max_per_user: int,
     split_options: Mapping[str, Any],
 ) -> Any:
-    from tlrec_edge.data.build import SplitPlan, prepare_files
+    from tlrec_edge.data.prepare import SplitPlan, prepare_files
     from tlrec_edge.data.presets import PRESETS, prepare_preset
     from tlrec_edge.data.schema import Schema, load_schema
 

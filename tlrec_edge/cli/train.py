@@ -127,9 +127,9 @@ def pretrain(
     checkpoint: Path | None, **knobs: Any,
 ) -> None:  # fmt: skip
     """Train a model on source domains of DATASET."""
-    from tlrec_edge.train.artifact import MODEL
     from tlrec_edge.train.checkpoint import resumable
     from tlrec_edge.train.config import TrainConfig
+    from tlrec_edge.train.edge_model import MODEL
     from tlrec_edge.train.pretrain import pretrain as run
 
     check_target(out, MODEL)
@@ -175,9 +175,9 @@ def adapt(
 
     from tlrec_edge.train.adapt import adapt as run
     from tlrec_edge.train.adapt import config_of
-    from tlrec_edge.train.artifact import MODEL, EdgeModel
     from tlrec_edge.train.auto import adapt_auto
     from tlrec_edge.train.checkpoint import resumable
+    from tlrec_edge.train.edge_model import MODEL, EdgeModel
 
     check_target(out, MODEL)
     _check_apart(out, checkpoint)

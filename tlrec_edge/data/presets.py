@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from tlrec_edge.data.build import Prepared, SplitPlan, prepare_tables
+from tlrec_edge.data.prepare import Prepared, SplitPlan, prepare_tables
 from tlrec_edge.data.read import read_table
 from tlrec_edge.data.schema import Schema
 from tlrec_edge.errors import DataError, MissingExtraError

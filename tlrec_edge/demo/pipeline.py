@@ -16,13 +16,13 @@ import numpy as np
 from tlrec_edge.bench import BenchConfig, run_bench
 from tlrec_edge.bench.machine import fingerprint
 from tlrec_edge.core.parallel import side_by_side
-from tlrec_edge.data.build import Prepared
 from tlrec_edge.data.dataset import Dataset
+from tlrec_edge.data.prepare import Prepared
 from tlrec_edge.data.presets import prepare_preset
 from tlrec_edge.data.store import load_dataset, save_dataset
 from tlrec_edge.data.task import Task, make_tasks
+from tlrec_edge.demo.report_data import tell
 from tlrec_edge.demo.result import DemoConfig, DemoResult, Fold
-from tlrec_edge.demo.story import tell
 from tlrec_edge.evaluation.cards import quality_card, transfer_card
 from tlrec_edge.evaluation.evaluate import Entry, Evaluation, baseline_entries, evaluate, model_entry, pool
 from tlrec_edge.export import export_bundle
@@ -34,8 +34,8 @@ from tlrec_edge.report import render
 from tlrec_edge.runtime.recommender import Recommendations, Recommender
 from tlrec_edge.tabular.tables import TableWriter
 from tlrec_edge.train.adapt import adapt
-from tlrec_edge.train.artifact import EdgeModel
 from tlrec_edge.train.config import TrainConfig
+from tlrec_edge.train.edge_model import EdgeModel
 from tlrec_edge.train.pretrain import pretrain
 from tlrec_edge.train.served import bundle_scorer, history_of
 

@@ -11,7 +11,7 @@ from tlrec_edge.evaluation.evaluate import Evaluation
 from tlrec_edge.export import Parity
 from tlrec_edge.quantize import Point
 from tlrec_edge.runtime.recommender import Recommendations
-from tlrec_edge.train.artifact import EdgeModel
+from tlrec_edge.train.edge_model import EdgeModel
 
 
 @dataclass(frozen=True)

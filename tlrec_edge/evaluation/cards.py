@@ -9,7 +9,7 @@ from tlrec_edge.core.metrics import measured
 from tlrec_edge.data.dataset import Dataset
 from tlrec_edge.data.task import make_tasks
 from tlrec_edge.evaluation.evaluate import Evaluation, baseline_entries, evaluate, model_entry
-from tlrec_edge.train.artifact import EdgeModel
+from tlrec_edge.train.edge_model import EdgeModel
 
 
 def measure_cards(model: EdgeModel, dataset: Dataset, say: Callable[[str], None] | None = None) -> dict[str, Any]:

@@ -15,8 +15,8 @@ from tlrec_edge.evaluation.evaluate import Entry, model_entry
 from tlrec_edge.evaluation.leaks import check_model
 from tlrec_edge.linear.ranking import Ranking, rank_whole
 from tlrec_edge.runtime.recommender import Recommender
-from tlrec_edge.train.artifact import EdgeModel
 from tlrec_edge.train.config import TrainConfig
+from tlrec_edge.train.edge_model import EdgeModel
 from tlrec_edge.train.provenance import Provenance
 from tlrec_edge.train.served import bundle_scorer
 

@@ -15,9 +15,9 @@ from tlrec_edge.data.task import make_tasks
 from tlrec_edge.errors import DataError, ModelError
 from tlrec_edge.evaluation.evaluate import Evaluation, baseline_entries, evaluate, model_entry, pool
 from tlrec_edge.train.adapt import adapt, check_source
-from tlrec_edge.train.artifact import EdgeModel
 from tlrec_edge.train.auto import adapt_auto
 from tlrec_edge.train.config import TrainConfig
+from tlrec_edge.train.edge_model import EdgeModel
 from tlrec_edge.train.modes import MODES
 
 

@@ -16,7 +16,7 @@ from tlrec_edge.data.task import Task, Tasks, make_tasks
 from tlrec_edge.errors import DataError, TlrecError
 from tlrec_edge.evaluation.experiment import TRIALS, Line, Outcome, Setting, compare, refused
 from tlrec_edge.train.adapt import check_source, config_of
-from tlrec_edge.train.artifact import EdgeModel
+from tlrec_edge.train.edge_model import EdgeModel
 
 NEEDS_SOURCE = ("zero-shot", "finetune", "auto")
 ROWS = ("popularity", "ease", "scratch", "zero-shot", "finetune")

@@ -21,8 +21,8 @@ from tlrec_edge.linear.ease import popularity
 from tlrec_edge.linear.item_weights import LinearChoice
 from tlrec_edge.linear.ranking import MANY, Ranking, Scorer, rank_whole
 from tlrec_edge.train.adapt import adapt
-from tlrec_edge.train.artifact import EdgeModel
 from tlrec_edge.train.config import TrainConfig
+from tlrec_edge.train.edge_model import EdgeModel
 
 Entry = Callable[[Tasks], Ranking]
 """From the tasks of one target and fold to the ranks of its test questions."""

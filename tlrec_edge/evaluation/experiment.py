@@ -15,12 +15,12 @@ from tlrec_edge.data.task import Task, Tasks
 from tlrec_edge.linear.baselines import ease_scorer, popularity_scorer, tuned_ease
 from tlrec_edge.linear.ranking import Ranking, Scorer, rank_rows
 from tlrec_edge.train.adapt import adapt, check_source, choose, settle
-from tlrec_edge.train.artifact import EdgeModel
 from tlrec_edge.train.auto import adapt_auto
 from tlrec_edge.train.config import TrainConfig
-from tlrec_edge.train.draft import Context
-from tlrec_edge.train.mix import cross_fitted
+from tlrec_edge.train.edge_model import EdgeModel
 from tlrec_edge.train.modes import MODES
+from tlrec_edge.train.score_weights import cross_fitted
+from tlrec_edge.train.setup import Context
 
 
 @dataclass(frozen=True)

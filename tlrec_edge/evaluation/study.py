@@ -15,9 +15,9 @@ from tlrec_edge.data.task import make_tasks
 from tlrec_edge.errors import DataError, TlrecError
 from tlrec_edge.evaluation.experiment import TARGET_ONLY, TRIALS, Line, Outcome, Setting, best_of, compare, refused
 from tlrec_edge.evaluation.noise import shuffle_domains
-from tlrec_edge.train.artifact import EdgeModel
 from tlrec_edge.train.augment import AUGMENTATIONS
 from tlrec_edge.train.config import TrainConfig
+from tlrec_edge.train.edge_model import EdgeModel
 from tlrec_edge.train.pretrain import pretrain
 
 Knobs = Mapping[str, Any]

@@ -1,9 +1,9 @@
 """Train: pretrain on the source, adapt to the target."""
 
 from tlrec_edge.train.adapt import adapt
-from tlrec_edge.train.artifact import EdgeModel
 from tlrec_edge.train.auto import adapt_auto
 from tlrec_edge.train.config import TrainConfig
+from tlrec_edge.train.edge_model import EdgeModel
 from tlrec_edge.train.modes import MODES
 from tlrec_edge.train.pretrain import pretrain
 

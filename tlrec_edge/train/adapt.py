@@ -23,15 +23,15 @@ from tlrec_edge.linear.item_weights import (
     interest_groups,
 )
 from tlrec_edge.linear.ranking import ALL, Columns, Floats, ndcg, sample_rows
-from tlrec_edge.train.artifact import EdgeModel, Past
 from tlrec_edge.train.checkpoint import Checkpoint
 from tlrec_edge.train.config import TrainConfig
-from tlrec_edge.train.draft import Context, Draft, examples_of, fit_net
+from tlrec_edge.train.edge_model import EdgeModel, Past
 from tlrec_edge.train.fit import Progress
-from tlrec_edge.train.mix import Blend, choose_mix, served_bias
 from tlrec_edge.train.model import numpy_copy
 from tlrec_edge.train.modes import MODES
 from tlrec_edge.train.provenance import ValidationChoices
+from tlrec_edge.train.score_weights import Blend, choose_mix, served_bias
+from tlrec_edge.train.setup import Context, Draft, examples_of, fit_net
 
 
 @dataclass(frozen=True)

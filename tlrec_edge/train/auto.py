@@ -12,15 +12,15 @@ from tlrec_edge.data.dataset import Dataset, Ints
 from tlrec_edge.data.task import Task, Tasks, make_tasks
 from tlrec_edge.errors import DataError
 from tlrec_edge.train.adapt import Candidate, blended, check_source, choose, config_of, settle
-from tlrec_edge.train.artifact import EdgeModel
 from tlrec_edge.train.checkpoint import Checkpoint
 from tlrec_edge.train.config import TrainConfig
-from tlrec_edge.train.draft import Context
+from tlrec_edge.train.edge_model import EdgeModel
 from tlrec_edge.train.fit import Progress
-from tlrec_edge.train.mix import choose_mix, cross_fitted
 from tlrec_edge.train.model import numpy_copy
 from tlrec_edge.train.modes import MODES
 from tlrec_edge.train.provenance import Contest
+from tlrec_edge.train.score_weights import choose_mix, cross_fitted
+from tlrec_edge.train.setup import Context
 
 ORDER = ("popularity", "linear", "scratch", "pooled", "zero-shot", "frozen", "finetune", "joint")
 """Candidates from simple to complex; the first three know the target alone, ``pooled`` is linear over all domains."""

@@ -18,7 +18,7 @@ from tlrec_edge.train.augment import HistoryBatch
 from tlrec_edge.train.checkpoint import Course, FitCheckpoint
 from tlrec_edge.train.examples import Batch, Examples
 from tlrec_edge.train.model import TwoTower
-from tlrec_edge.train.rows import RowAdamW, clip_gradients
+from tlrec_edge.train.sparse_adamw import RowAdamW, clip_gradients
 
 Progress = Callable[[str], None]
 EXTRA_RATE = 10.0

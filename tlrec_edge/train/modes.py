@@ -9,9 +9,9 @@ import numpy as np
 import torch
 
 from tlrec_edge.linear.item_weights import log_popularity, sales_prior
-from tlrec_edge.train.draft import Context, Draft, carried, fresh
 from tlrec_edge.train.fit import FitConfig
 from tlrec_edge.train.pretrain import pretrain_task
+from tlrec_edge.train.setup import Context, Draft, carried, fresh
 
 
 def scratch(context: Context) -> Draft:

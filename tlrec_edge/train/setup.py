@@ -18,14 +18,14 @@ from tlrec_edge.linear.ease import empty
 from tlrec_edge.linear.item_weights import LinearChoice, log_popularity
 from tlrec_edge.linear.low_rank import Factors
 from tlrec_edge.train.align import Alignment, alignment
-from tlrec_edge.train.artifact import EdgeModel
 from tlrec_edge.train.checkpoint import Checkpoint
 from tlrec_edge.train.config import Mix, TrainConfig
+from tlrec_edge.train.edge_model import EdgeModel
 from tlrec_edge.train.examples import Examples
 from tlrec_edge.train.fit import FitConfig, FitResult, Progress, fit
+from tlrec_edge.train.item_features import cooccurrence_vectors, encode_features, fit_features
 from tlrec_edge.train.model import AGES, ModelConfig, TwoTower, numpy_copy
 from tlrec_edge.train.provenance import Provenance
-from tlrec_edge.train.vocabulary import cooccurrence_vectors, encode_features, fit_features
 
 
 @dataclass(frozen=True)

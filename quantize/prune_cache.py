@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tlrec_edge.core.folders import check_target
 from tlrec_edge.errors import ModelError
-from tlrec_edge.train.artifact import MODEL, EdgeModel
+from tlrec_edge.train.edge_model import MODEL, EdgeModel
 
 _KEY = "search.json"
 

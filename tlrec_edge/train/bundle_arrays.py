@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from tlrec_edge.bundle.format import Storage, column_dtype
 from tlrec_edge.core.packing import BITS, RowFormat
-from tlrec_edge.train.artifact import EdgeModel, RowTable, Tables
+from tlrec_edge.train.edge_model import EdgeModel, RowTable, Tables
 from tlrec_edge.train.model import numpy_copy
 
 Arrays = dict[str, NDArray[Any]]

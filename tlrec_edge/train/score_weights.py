@@ -13,8 +13,8 @@ from tlrec_edge.data.dataset import Bools, Dataset, Ints
 from tlrec_edge.data.task import Task
 from tlrec_edge.linear.item_weights import fading, log_popularity, repeatable, shown
 from tlrec_edge.linear.ranking import ALL, MANY, Floats, Questions, pick_scores, questions, sample_rows
-from tlrec_edge.train.artifact import EdgeModel, Past
 from tlrec_edge.train.config import PARTS, Mix
+from tlrec_edge.train.edge_model import EdgeModel, Past
 
 LEAST_BIAS = 0.01
 """Weight of the bias, in units of its spread, where validation gives it none: an empty history falls back on it."""

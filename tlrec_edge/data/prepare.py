@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from tlrec_edge.data.align import Merged, align_columns
 from tlrec_edge.data.clean import NO_DOMAIN, CleanLog, clean_interactions
 from tlrec_edge.data.dataset import TEST, TRAIN, VALID, Dataset, Interactions, Rows, Split
+from tlrec_edge.data.eval_rows import NamedRows, code_rows, read_named_rows, split_ids
 from tlrec_edge.data.items import RawItems, line_up, no_items, read_items
 from tlrec_edge.data.parse import sort_ids
 from tlrec_edge.data.read import read_table
-from tlrec_edge.data.rows import NamedRows, code_rows, read_named_rows, split_ids
 from tlrec_edge.data.scale import Level, check_scale, far_apart, levels, scale_items, scale_log
 from tlrec_edge.data.schema import Schema
 from tlrec_edge.data.split import make_split
