@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from tlrec_edge.bundle.format import SCAN
+from tlrec_edge.bundle.format import PREFIX_SCAN
 from tlrec_edge.bundle.item_vectors import Vectors, stored_vectors
 from tlrec_edge.bundle.reorder import arranged, item_order
 from tlrec_edge.core.packing import RowFormat
 from tlrec_edge.search.fit_ivf import MANY, fit_lists
-from tlrec_edge.search.fit_prefix_bound import fit_heads
+from tlrec_edge.search.fit_prefix_bound import fit_prefix_bound
 from tlrec_edge.search.prefix_scan import scan_graph
 from tlrec_edge.train.bundle_arrays import storage
 
@@ -49,11 +49,11 @@ def _add_ivf(contents: BundleContents, source: ExportSource, queries: Queries) -
 
 def _add_bounds(contents: BundleContents, source: ExportSource, queries: Queries) -> BundleContents:
     candidates = _candidates(contents.arrays, source)
-    bounds = fit_heads(candidates, contents.arrays["candidate_bias"], queries)
+    bounds = fit_prefix_bound(candidates, contents.arrays["candidate_bias"], queries)
     if not bounds:
         return contents
     scan = scan_graph(*bounds["head_columns"].shape)
-    return contents.with_entries(arrays=bounds, blobs={SCAN: scan})
+    return contents.with_entries(arrays=bounds, blobs={PREFIX_SCAN: scan})
 
 
 def _queries(source: ExportSource) -> Queries:

@@ -31,7 +31,7 @@ from tlrec_edge.bundle.ids import Rows
 from tlrec_edge.bundle.item_vectors import stored_vectors
 from tlrec_edge.bundle.reader import Bundle
 from tlrec_edge.core.topk import top_k
-from tlrec_edge.search.prefix_bound import Heads
+from tlrec_edge.search.prefix_bound import PrefixBound
 from tlrec_edge.search.user_state import UserState
 
 LEARN, ASK, K, WHOLE, ROUNDS = 256, 64, 10, 50, 200
@@ -55,7 +55,7 @@ def users_of(bundle: Bundle, rng: np.random.Generator) -> list[Any]:
 
 def heads_open(bundle: Bundle, rec: Recommender, states: list[UserState]) -> float:
     """Return the mean share of candidates that the heads' bounds leave to be scored whole."""
-    heads, count, left = Heads(bundle), bundle.shape.candidates, []
+    heads, count, left = PrefixBound(bundle), bundle.shape.candidates, []
     for state in states:
         sizes: list[int] = []
 

@@ -23,7 +23,7 @@ from tlrec_edge.core.topk import top_k
 from tlrec_edge.runtime.candidates import Added
 from tlrec_edge.search import fit_prefix_bound as head_fit
 from tlrec_edge.search import prefix_scan as scan
-from tlrec_edge.search.fit_prefix_bound import fit_heads
+from tlrec_edge.search.fit_prefix_bound import fit_prefix_bound
 from tlrec_edge.search.prefix_scan import scan_graph
 from tlrec_edge.search.user_state import UserState
 
@@ -50,8 +50,8 @@ def rows_read(rec: Recommender, state: UserState, k: int) -> int:
         read += len(at)
         return catalogue._own(state, at)
 
-    assert catalogue.heads is not None
-    return read if catalogue.heads.best(state, k, state.seen, score) else ITEMS
+    assert catalogue.prefix_bound is not None
+    return read if catalogue.prefix_bound.best(state, k, state.seen, score) else ITEMS
 
 
 @settings(max_examples=40)
@@ -131,11 +131,11 @@ def test_heads_are_left_out_where_they_do_not_pay(monkeypatch: pytest.MonkeyPatc
     rng = np.random.default_rng(0)
     items, users = rng.normal(0, 1, (3000, 40)), rng.normal(0, 1, (64, 40))
     bias = np.zeros(3000, np.float32)
-    assert fit_heads(lambda start, end: items[start:end], bias, users) == {}  # few items
-    monkeypatch.setattr(head_fit, "LEAST", 1000)
-    assert fit_heads(lambda start, end: items[start:end], bias, users) == {}  # no axis says more than another
+    assert fit_prefix_bound(lambda start, end: items[start:end], bias, users) == {}  # few items
+    monkeypatch.setattr(head_fit, "PREFIX_MIN_CANDIDATES", 1000)
+    assert fit_prefix_bound(lambda start, end: items[start:end], bias, users) == {}  # no axis says more than another
     items[:, 3:] *= 0.01
-    assert fit_heads(lambda start, end: items[start:end], bias, users)["head_columns"].shape == (8, 3072)
+    assert fit_prefix_bound(lambda start, end: items[start:end], bias, users)["head_columns"].shape == (8, 3072)
 
 
 def test_heads_of_another_width_are_refused(path: Path, tmp_path: Path) -> None:
@@ -194,10 +194,10 @@ def test_a_child_of_a_fork_searches_too(rec: Recommender) -> None:
 def test_a_machine_whose_whole_numbers_saturate_scans_all_rows(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with Recommender.open(path) as rec:
         wanted = answers(rec, 1)
-    monkeypatch.setattr(scan, "ZERO", 127)  # what a sum that is off by a little looks like
+    monkeypatch.setattr(scan, "ZERO_POINT", 127)  # what a sum that is off by a little looks like
     with Recommender.open(path) as rec:
-        assert rec._catalogue.heads is not None
-        assert rec._catalogue.heads.scan(np.ones(rec._catalogue.heads.scan._columns.shape[0], np.int8)) is None
+        assert rec._catalogue.prefix_bound is not None
+        assert rec._catalogue.prefix_bound.scan(np.ones(rec._catalogue.prefix_bound.scan._columns.shape[0], np.int8)) is None
         assert answers(rec, 1) == wanted
 
 

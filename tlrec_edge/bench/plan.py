@@ -22,11 +22,11 @@ from tlrec_edge.bench.run import run_bench
 from tlrec_edge.bench.synthetic import SynthConfig, synthesize
 from tlrec_edge.errors import DataError
 from tlrec_edge.search.fit_ivf import MANY
-from tlrec_edge.search.fit_prefix_bound import LEAST
+from tlrec_edge.search.fit_prefix_bound import PREFIX_MIN_CANDIDATES
 
 SCENARIOS = ("top-k", "server", "offline")
 _FARTHEST = 10
-_SMALLEST, _LARGEST = LEAST, 200_000
+_SMALLEST, _LARGEST = PREFIX_MIN_CANDIDATES, 200_000
 _TIMES = ("top_k_us", "busy_us")
 FIGURES = {
     "top_k_us": "top-k alone, p50 in us",

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tlrec_edge.bundle.format import ENCODER, PLAIN, SCAN, WIDE_KINDS, ModelShape, Storage, column_dtype
+from tlrec_edge.bundle.format import ENCODER, PLAIN, PREFIX_SCAN, WIDE_KINDS, ModelShape, Storage, column_dtype
 from tlrec_edge.bundle.item_vectors import Vectors, stored_vectors
 from tlrec_edge.bundle.reader import Bundle
 from tlrec_edge.bundle.reorder import arranged, item_order
@@ -24,7 +24,7 @@ from tlrec_edge.core.packing import WRITTEN
 from tlrec_edge.core.rowwise import exact_limit, quantize_sparse
 from tlrec_edge.errors import MissingExtraError
 from tlrec_edge.search.fit_ivf import MANY, fit_lists
-from tlrec_edge.search.fit_prefix_bound import fit_heads
+from tlrec_edge.search.fit_prefix_bound import fit_prefix_bound
 from tlrec_edge.search.prefix_scan import scan_graph
 
 Floats = NDArray[np.float32]
@@ -237,11 +237,11 @@ def _write_search(writer: BundleWriter, config: SynthConfig, shape: ModelShape, 
         for name, array in lists.arrays.items():
             writer.array(name, array)
         writer.update({"index": dict(lists.card)})
-    found = fit_heads(vectors(), writer.written("candidate_bias"), users)
+    found = fit_prefix_bound(vectors(), writer.written("candidate_bias"), users)
     for name, array in found.items():
         writer.array(name, array)
     if found:
-        writer.blob(SCAN, scan_graph(*found["head_columns"].shape))
+        writer.blob(PREFIX_SCAN, scan_graph(*found["head_columns"].shape))
     return order
 
 

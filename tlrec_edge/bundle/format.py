@@ -18,14 +18,14 @@ FORMAT = 1
 MANIFEST = "manifest.json"
 ENCODER = "encoder.onnx"
 ITEM_TOWER = "item_tower.onnx"
-SCAN = "head_scan.onnx"
-BLOCK = 128
+PREFIX_SCAN = "head_scan.onnx"
+SCAN_BLOCK = 128
 """Heads to a block; their number is padded to whole blocks."""
 FEATURES = "features.json"
 TEXT_TABLE = "text_table.npy"
 CANDIDATE_TEXT = "candidate_text.npy"
 LISTS = ("list_starts", "list_centres")
-HEADS = ("head_columns", "head_turn", "head_mean", "head_step", "head_reach")
+PREFIX_ARRAYS = ("head_columns", "head_turn", "head_mean", "head_step", "head_reach")
 EVENTS = ("view", "click", "cart", "purchase", "other")
 """Rows of ``event_bias.npy``; the same tuple as ``tlrec_edge.data.dataset.EVENTS``, which a server must not import."""
 
@@ -275,11 +275,11 @@ def expected_optional(shape: ModelShape, present: Mapping[str, Any]) -> dict[str
         arrays[TEXT_TABLE] = Expected(("<f2", "<f4"), (None, None))
     if CANDIDATE_TEXT in present:
         arrays[CANDIDATE_TEXT] = Expected(("<f2", "<f4"), (shape.candidates, None))
-    if any(f"{name}.npy" in present for name in HEADS):
+    if any(f"{name}.npy" in present for name in PREFIX_ARRAYS):
         d = shape.d + shape.r
         columns = ((None,), (d, d), (d,), (2, None), (2,))
-        arrays["head_columns.npy"] = Expected(("|u1",), (None, -(-shape.candidates // BLOCK) * BLOCK))
-        arrays |= {f"{name}.npy": Expected(("<f8",), size) for name, size in zip(HEADS[1:], columns[1:], strict=True)}
+        arrays["head_columns.npy"] = Expected(("|u1",), (None, -(-shape.candidates // SCAN_BLOCK) * SCAN_BLOCK))
+        arrays |= {f"{name}.npy": Expected(("<f8",), size) for name, size in zip(PREFIX_ARRAYS[1:], columns[1:], strict=True)}
     if any(f"{name}.npy" in present for name in LISTS):
         arrays["list_starts.npy"] = Expected(("<i8",), (None,))
         arrays["list_centres.npy"] = Expected(("<f4",), (None, shape.d + shape.r + 2))

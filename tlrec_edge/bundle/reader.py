@@ -22,7 +22,7 @@ from tlrec_edge.bundle.format import (
     INDEXED,
     ITEM_TOWER,
     MANIFEST,
-    SCAN,
+    PREFIX_SCAN,
     Expected,
     ModelShape,
     Scoring,
@@ -72,7 +72,7 @@ class Bundle:
         graphs = [
             ENCODER,
             *([FEATURES] if ITEM_TOWER in files else []),
-            *([SCAN] if "head_columns.npy" in files else []),
+            *([PREFIX_SCAN] if "head_columns.npy" in files else []),
         ]
         for name in (*expected, *graphs):
             if name not in files:

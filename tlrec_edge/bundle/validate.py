@@ -39,8 +39,8 @@ def check_lengths(path: Path, shape: ModelShape, arrays: Arrays) -> None:
         table = arrays.get(TEXT_TABLE)
         if table is None or table.shape[1] != arrays[CANDIDATE_TEXT].shape[1]:
             raise BundleError(f"{path / CANDIDATE_TEXT} is not as wide as {TEXT_TABLE}; {REMEDY}")
-    heads = arrays.get("head_columns.npy")
-    if heads is not None and not 3 <= len(heads) == arrays["head_step.npy"].shape[1]:
+    columns = arrays.get("head_columns.npy")
+    if columns is not None and not 3 <= len(columns) == arrays["head_step.npy"].shape[1]:
         raise BundleError(f"{path / 'head_columns.npy'} is not as wide as head_step.npy; {REMEDY}")
     if "list_starts.npy" in arrays:
         starts, count = arrays["list_starts.npy"], len(arrays["list_centres.npy"])

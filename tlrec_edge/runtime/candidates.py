@@ -26,7 +26,7 @@ from tlrec_edge.core.sparse import Scratch
 from tlrec_edge.core.topk import top_k
 from tlrec_edge.errors import DataError, UnknownIdError
 from tlrec_edge.search.ivf import LONGEST, Lists
-from tlrec_edge.search.prefix_bound import Heads
+from tlrec_edge.search.prefix_bound import PrefixBound
 from tlrec_edge.search.user_state import UserState
 
 Ints = NDArray[np.int32]
@@ -106,7 +106,7 @@ class Catalogue:
         index: IdIndex,
         threads: int = 1,
         added: Added | None = None,
-        heads: Heads | None = None,
+        prefix_bound: PrefixBound | None = None,
         lists: Lists | None = None,
     ) -> None:
         shape, array = bundle.shape, bundle.array
@@ -122,7 +122,7 @@ class Catalogue:
         self._ids = bundle.strings("item_ids")
         self._names = bundle.strings("item_names") if bundle.has("item_names.bytes.npy") else self._ids
         self._added_ids = tuple(extra.rows)
-        self.heads = heads or (Heads(bundle, threads) if bundle.has("head_columns.npy") else None)
+        self.prefix_bound = prefix_bound or (PrefixBound(bundle, threads) if bundle.has("head_columns.npy") else None)
         self._lists = lists or (Lists(bundle) if bundle.has("list_starts.npy") else None)
         self._scratch = threading.local()
 
@@ -134,7 +134,7 @@ class Catalogue:
         return self._index.hot_bytes
 
     def with_added(self, added: Added) -> Catalogue:
-        return Catalogue(self._bundle, self._index, added=added, heads=self.heads, lists=self._lists)
+        return Catalogue(self._bundle, self._index, added=added, prefix_bound=self.prefix_bound, lists=self._lists)
 
     def rows(self, ids: Sequence[ItemId] | NDArray[Any] | Rows) -> Places:
         """Return the row of each item id, -1 where it is unknown. Raises DataError for rows that do not exist."""
@@ -243,11 +243,11 @@ class Catalogue:
         """Return the positions of the k best candidates, best first, and their scores; all where not ``exact``."""
         c = self.shape.candidates
         likely = self._lists is not None and not exact and k <= LONGEST
-        for search in (self._lists if likely else None, self.heads):
+        for search in (self._lists if likely else None, self.prefix_bound):
             if search is None or 8 * k >= c:
                 continue
             found = search.best(state, k, excluded[excluded < c], lambda at: self._own(state, at))
-            if found is not None and len(self) > c:  # the added ones have no heads
+            if found is not None and len(self) > c:  # the added ones have no prefix_bound
                 late = np.setdiff1d(np.arange(c, len(self)), excluded)
                 at, scores = np.append(found[0], late), np.append(found[1], self.score(state, late))
                 best = np.lexsort((at, -scores))[:k]

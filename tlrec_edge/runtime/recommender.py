@@ -298,7 +298,7 @@ class Recommender:
             "states": self._cache.nbytes,
             "ids": catalogue.hot_bytes,
             "items": catalogue.added.nbytes,
-            "heads": 0 if catalogue.heads is None else catalogue.heads.scan.nbytes,
+            "heads": 0 if catalogue.prefix_bound is None else catalogue.prefix_bound.scan.nbytes,
             "lists": 0,  # for readers of 0.1, where faiss copied them
         } | process_memory()
 
@@ -315,8 +315,8 @@ class Recommender:
 
     def _check_graphs(self) -> None:
         self._builder.check()
-        if self._catalogue.heads is not None:
-            self._catalogue.heads.scan.check()
+        if self._catalogue.prefix_bound is not None:
+            self._catalogue.prefix_bound.scan.check()
         if self._bundle.has(ITEM_TOWER):
             self._cold_items().check()
 
@@ -406,8 +406,8 @@ class Recommender:
             self._builder.encoder.reload()
         if self._cold is not None:
             self._cold.tower.reload()
-        if self._catalogue is not None and self._catalogue.heads is not None:
-            self._catalogue.heads.scan.reload()
+        if self._catalogue is not None and self._catalogue.prefix_bound is not None:
+            self._catalogue.prefix_bound.scan.reload()
 
 
 def _recommendations(catalogue: Catalogue, positions: Places, scores: Floats) -> Recommendations:

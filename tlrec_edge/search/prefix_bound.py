@@ -17,20 +17,20 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tlrec_edge.bundle.format import BLOCK, SCAN
+from tlrec_edge.bundle.format import SCAN_BLOCK, PREFIX_SCAN
 from tlrec_edge.bundle.reader import Bundle
 from tlrec_edge.core.topk import absent, best_of, lower_bound
-from tlrec_edge.search.prefix_scan import Scan
+from tlrec_edge.search.prefix_scan import PrefixScan
 from tlrec_edge.search.user_state import UserState
 
 Ints = NDArray[np.int32]
 Floats = NDArray[np.float32]
 Places = NDArray[np.intp]
 
-_NONE = np.zeros(0)
-_TOP = 127
-_MOST = 2.0**30
-_FEW = 4
+_EMPTY = np.zeros(0)
+_INT8_MAX = 127
+_PRODUCT_LIMIT = 2.0**30
+_MAX_UNPRUNED = 1 / 4
 """Where more than this part of all candidates is left open, a full scan is no slower."""
 _ROUNDING = 8e-6
 """Share of the largest possible score that float32 arithmetic may be off by; dozens of times what it is."""
@@ -44,20 +44,21 @@ class _Query(NamedTuple):
     slack: float
 
 
-class Heads:
+class PrefixBound:
     """The heads of one bundle; safe to read from many threads."""
 
     def __init__(self, bundle: Bundle, threads: int = 1) -> None:
         array = bundle.array
         self._columns: NDArray[np.uint8] = array("head_columns")
         self._count = bundle.shape.candidates
-        self._turn, self._mean = array("head_turn"), array("head_mean")
+        self._rotation, self._mean = array("head_turn"), array("head_mean")
         self._step, self._offset = array("head_step")
-        self._reach: list[float] = array("head_reach").tolist()
+        self._max_norm, self._max_bias = array("head_reach").tolist()
         self._ones = np.ones(len(self._step))
-        self._half = np.full(len(self._step), 0.5 + _ROUNDING * _TOP)  # rounding moved an entry by half a step at most
-        self._half[-1] -= 0.5  # and never down
-        self.scan = Scan(bundle.read(SCAN), str(bundle.path / SCAN), self._columns, threads)
+        # Rounding moved an entry by half a step at most,
+        self._entry_error = np.full(len(self._step), 0.5 + _ROUNDING * _INT8_MAX)
+        self._entry_error[-1] -= 0.5  # and the last one never down
+        self.scan = PrefixScan(bundle.read(PREFIX_SCAN), str(bundle.path / PREFIX_SCAN), self._columns, threads)
 
     def best(
         self, state: UserState, k: int, excluded: Places, score: Callable[[Places], Floats]
@@ -70,56 +71,60 @@ class Heads:
         if (found := self.scan(query.entries)) is None:
             return None
         products, maxima = found
-        slack, lifted = query.slack, state.wide.raised
-        totals: NDArray[Any] = _NONE
-        if len(lifted):
-            columns, lifts = state.wide.summed
-            slack += _ROUNDING * float(lifts.max())
-            lift = lifts.take(columns.searchsorted(lifted)).astype(np.float64) / query.step
-            totals = products.take(lifted) + np.ceil(lift)
+        slack, boosted = query.slack, state.wide.raised
+        totals: NDArray[Any] = _EMPTY
+        if len(boosted):
+            columns, contributions = state.wide.summed
+            slack += _ROUNDING * float(contributions.max())
+            contribution = contributions.take(columns.searchsorted(boosted)).astype(np.float64) / query.step
+            totals = products.take(boosted) + np.ceil(contribution)
 
-        def reaching(least: float) -> Places:
-            at = _reaching(products, maxima, _whole(least), self._count)
-            return np.concatenate([at[absent(at, lifted)], lifted[totals >= least]]) if len(lifted) else at
+        def survivors(threshold: float) -> Places:
+            at = _scan_survivors(products, maxima, _floor_clipped(threshold), self._count)
+            if not len(boosted):
+                return at
+            return np.concatenate([at[absent(at, boosted)], boosted[totals >= threshold]])
 
-        wanted = 2 * k + 32 + len(excluded)
-        first = reaching(lower_bound(products[: self._count], wanted, maxima))
-        if len(first) > self._count // _FEW:
+        first_k = 2 * k + 32 + len(excluded)
+        first = survivors(lower_bound(products[: self._count], first_k, maxima))
+        if len(first) > self._count * _MAX_UNPRUNED:
             return None
         best = best_of(first, score(first), k, excluded)[1]
         if len(best) < k:
             return None
-        left = reaching(math.floor((float(best[-1]) - slack) / query.step))
-        return best_of(left, score(left), k, excluded) if len(left) <= self._count // _FEW else None
+        remaining = survivors(math.floor((float(best[-1]) - slack) / query.step))
+        if len(remaining) > self._count * _MAX_UNPRUNED:
+            return None
+        return best_of(remaining, score(remaining), k, excluded)
 
     def _query(self, state: UserState) -> _Query:
         user = state.deep * float(state.deep_scale)
         if len(state.interest):
             user = np.concatenate([user, state.interest * float(state.interest_scale)])
-        turned = self._turn.dot(user)
+        rotated = self._rotation.dot(user)
         h = len(self._step) - 2
-        factor = np.empty(h + 2)
-        factor[:h], factor[h] = turned[:h], 1.0
-        factor[-1] = math.sqrt(turned[h:].dot(turned[h:]))
-        exact = factor * self._step
-        size = np.abs(exact)
-        step = max(float(size[size.argmax()]) / _TOP, 1e-30)
-        entries = np.rint(exact / step)
+        factors = np.empty(h + 2)
+        factors[:h], factors[h] = rotated[:h], 1.0
+        factors[-1] = math.sqrt(rotated[h:].dot(rotated[h:]))
+        unrounded = factors * self._step
+        magnitude = np.abs(unrounded)
+        step = max(float(magnitude[magnitude.argmax()]) / _INT8_MAX, 1e-30)
+        entries = np.rint(unrounded / step)
         # What heads leave out, and what rounding them, the query and float32 scores may hide.
-        slack = float(turned.dot(self._mean) + factor.dot(self._offset))
-        hidden = size.dot(self._half) + _TOP * np.abs(exact - entries * step).dot(self._ones)
-        hidden += _ROUNDING * (abs(slack) + math.sqrt(user.dot(user)) * self._reach[0] + self._reach[1])
-        return _Query(entries.astype(np.int8), step, slack + float(hidden))
+        slack = float(rotated.dot(self._mean) + factors.dot(self._offset))
+        error = magnitude.dot(self._entry_error) + _INT8_MAX * np.abs(unrounded - entries * step).dot(self._ones)
+        error += _ROUNDING * (abs(slack) + math.sqrt(user.dot(user)) * self._max_norm + self._max_bias)
+        return _Query(entries.astype(np.int8), step, slack + float(error))
 
 
-def _whole(least: float) -> int:
+def _floor_clipped(threshold: float) -> int:
     """Round down, within what products are compared with."""
-    return math.floor(max(-_MOST, min(least, _MOST)))
+    return math.floor(max(-_PRODUCT_LIMIT, min(threshold, _PRODUCT_LIMIT)))
 
 
-def _reaching(products: Ints, maxima: Ints, least: int, count: int) -> Places:
-    """Return the places, of the first ``count``, whose product is at least ``least``, rising."""
-    blocks = (maxima >= least).nonzero()[0]
-    at = (products.reshape(-1, BLOCK).take(blocks, axis=0).ravel() >= least).nonzero()[0]
-    places: Places = (blocks * BLOCK).take(at // BLOCK) + at % BLOCK
+def _scan_survivors(products: Ints, maxima: Ints, threshold: int, count: int) -> Places:
+    """Return the places, of the first ``count``, whose product is at least ``threshold``, rising."""
+    blocks = (maxima >= threshold).nonzero()[0]
+    at = (products.reshape(-1, SCAN_BLOCK).take(blocks, axis=0).ravel() >= threshold).nonzero()[0]
+    places: Places = (blocks * SCAN_BLOCK).take(at // SCAN_BLOCK) + at % SCAN_BLOCK
     return places[: places.searchsorted(count)]

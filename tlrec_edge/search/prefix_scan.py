@@ -12,25 +12,25 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tlrec_edge.bundle.format import BLOCK
+from tlrec_edge.bundle.format import SCAN_BLOCK
 from tlrec_edge.bundle.session import does_not_run, load_session
 from tlrec_edge.errors import MissingExtraError
 
 Columns = NDArray[np.uint8]
-Whole = NDArray[np.int32]
+Ints = NDArray[np.int32]
 
-ZERO = 128
+ZERO_POINT = 128
 """What is added to a whole number to store it unsigned."""
-_SOME, _TOP = 1024, 127
+_CHECKED_COLUMNS, _INT8_MAX = 1024, 127
 
 
-class _Bound(NamedTuple):
+class _Buffers(NamedTuple):
     """One thread's arrays, which the session reads and writes."""
 
     binding: Any
     query: Columns
-    products: Whole
-    maxima: Whole
+    products: Ints
+    maxima: Ints
 
 
 def scan_graph(width: int, count: int) -> bytes:
@@ -42,10 +42,10 @@ def scan_graph(width: int, count: int) -> bytes:
         from onnx import TensorProto, helper, numpy_helper
     except ImportError as error:
         raise MissingExtraError("writing the graph of the heads", "build") from error
-    heads = TensorProto(name="heads", data_type=TensorProto.UINT8, dims=[width, count])
-    heads.data_location = TensorProto.EXTERNAL
-    heads.external_data.add(key="location", value="head_columns.npy")
-    constants = {"zero": np.array(ZERO, np.uint8), "last": np.array([1]), "blocks": np.array([count // BLOCK, BLOCK])}
+    columns = TensorProto(name="heads", data_type=TensorProto.UINT8, dims=[width, count])
+    columns.data_location = TensorProto.EXTERNAL
+    columns.external_data.add(key="location", value="head_columns.npy")
+    constants = {"zero": np.array(ZERO_POINT, np.uint8), "last": np.array([1]), "blocks": np.array([count // SCAN_BLOCK, SCAN_BLOCK])}
     graph = helper.make_graph(
         [
             helper.make_node("MatMulInteger", ["query", "heads", "zero", "zero"], ["products"]),
@@ -56,16 +56,16 @@ def scan_graph(width: int, count: int) -> bytes:
         [helper.make_tensor_value_info("query", TensorProto.UINT8, [1, width])],
         [
             helper.make_tensor_value_info("products", TensorProto.INT32, [1, count]),
-            helper.make_tensor_value_info("maxima", TensorProto.INT32, [count // BLOCK]),
+            helper.make_tensor_value_info("maxima", TensorProto.INT32, [count // SCAN_BLOCK]),
         ],
-        [heads, *(numpy_helper.from_array(value, name) for name, value in constants.items())],
+        [columns, *(numpy_helper.from_array(value, name) for name, value in constants.items())],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
     blob: bytes = model.SerializeToString()
     return blob
 
 
-class Scan:
+class PrefixScan:
     """The graph over a bundle's heads, loaded when it is first asked; safe from many threads."""
 
     def __init__(self, blob: bytes, name: str, columns: Columns, threads: int = 1) -> None:
@@ -84,7 +84,7 @@ class Scan:
         self._exact = False
         self._lock, self._local = threading.Lock(), threading.local()
 
-    def __call__(self, query: NDArray[np.int8]) -> tuple[Whole, Whole] | None:
+    def __call__(self, query: NDArray[np.int8]) -> tuple[Ints, Ints] | None:
         """Return the products of ``query`` (width,) with all heads, and the largest of each block; of the padding too.
 
         Both are overwritten by the thread's next call. None on a machine whose arithmetic is not exact. Raises
@@ -94,10 +94,10 @@ class Scan:
             self._load()
         if not self._exact:
             return None
-        bound = getattr(self._local, "bound", None)
-        if bound is None:
-            bound = self._local.bound = self._bind(self._session)
-        return self._run(self._session, bound, query)
+        buffers = getattr(self._local, "buffers", None)
+        if buffers is None:
+            buffers = self._local.buffers = self._bind(self._session)
+        return self._run(self._session, buffers, query)
 
     def check(self) -> None:
         """Load the graph and run it. Raises BundleError where it does not."""
@@ -114,22 +114,22 @@ class Scan:
         """Say whether a usual and an extreme query give the products that numpy finds, at both ends."""
         width, count = self._columns.shape
         rng = np.random.default_rng(0)
-        bound = self._bind(session)
-        for most in (_TOP, 1):
-            query = np.asarray(rng.integers(-most, most + 1, width) * (_TOP // most), np.int8)
-            products, maxima = self._run(session, bound, query)
-            for part in (slice(0, _SOME), slice(max(0, count - _SOME), count)):
-                wanted = query.astype(np.int32) @ (self._columns[:, part].astype(np.int32) - ZERO)
-                if not np.array_equal(products[part], wanted):
+        buffers = self._bind(session)
+        for magnitude in (_INT8_MAX, 1):
+            query = np.asarray(rng.integers(-magnitude, magnitude + 1, width) * (_INT8_MAX // magnitude), np.int8)
+            products, maxima = self._run(session, buffers, query)
+            for part in (slice(0, _CHECKED_COLUMNS), slice(max(0, count - _CHECKED_COLUMNS), count)):
+                expected = query.astype(np.int32) @ (self._columns[:, part].astype(np.int32) - ZERO_POINT)
+                if not np.array_equal(products[part], expected):
                     return False
-            if not np.array_equal(maxima, products.reshape(-1, BLOCK).max(1)):
+            if not np.array_equal(maxima, products.reshape(-1, SCAN_BLOCK).max(1)):
                 return False
         return True
 
-    def _bind(self, session: Any) -> _Bound:
+    def _bind(self, session: Any) -> _Buffers:
         width, count = self._columns.shape
         query = np.zeros((1, width), np.uint8)
-        products, maxima = np.zeros((1, count), np.int32), np.zeros(count // BLOCK, np.int32)
+        products, maxima = np.zeros((1, count), np.int32), np.zeros(count // SCAN_BLOCK, np.int32)
         binding = session.io_binding()
         try:
             binding.bind_input("query", "cpu", 0, np.uint8, query.shape, query.ctypes.data)
@@ -137,12 +137,12 @@ class Scan:
             binding.bind_output("maxima", "cpu", 0, np.int32, maxima.shape, maxima.ctypes.data)
         except Exception as error:  # as in _run
             raise does_not_run(self._name, error) from error
-        return _Bound(binding, query[0], products[0], maxima)
+        return _Buffers(binding, query[0], products[0], maxima)
 
-    def _run(self, session: Any, bound: _Bound, query: NDArray[np.int8]) -> tuple[Whole, Whole]:
-        np.add(query, ZERO, out=bound.query, casting="unsafe", dtype=np.int16)
+    def _run(self, session: Any, buffers: _Buffers, query: NDArray[np.int8]) -> tuple[Ints, Ints]:
+        np.add(query, ZERO_POINT, out=buffers.query, casting="unsafe", dtype=np.int16)
         try:
-            session.run_with_iobinding(bound.binding)
+            session.run_with_iobinding(buffers.binding)
         except Exception as error:  # onnxruntime's own errors share no base class
             raise does_not_run(self._name, error) from error
-        return bound.products, bound.maxima
+        return buffers.products, buffers.maxima
