@@ -9,7 +9,7 @@ from tlrec_edge.bundle.format import PREFIX_SCAN
 from tlrec_edge.bundle.item_vectors import Vectors, stored_vectors
 from tlrec_edge.bundle.reorder import arranged, item_order
 from tlrec_edge.core.packing import RowFormat
-from tlrec_edge.search.fit_ivf import MANY, fit_lists
+from tlrec_edge.search.fit_ivf import MANY, fit_ivf
 from tlrec_edge.search.fit_prefix_bound import fit_prefix_bound
 from tlrec_edge.search.prefix_scan import scan_graph
 from tlrec_edge.train.bundle_arrays import storage
@@ -36,7 +36,7 @@ def _add_ivf(contents: BundleContents, source: ExportSource, queries: Queries) -
     if not len(queries) or count <= MANY:
         return contents.with_entries(manifest={"index": {}})
     candidates = _candidates(contents.arrays, source)
-    ivf = fit_lists(candidates, contents.arrays["candidate_bias"], queries)
+    ivf = fit_ivf(candidates, contents.arrays["candidate_bias"], queries)
     items = len(source.model.ids)
     rows = item_order(ivf.order, items).tolist()
     names = {name: contents.strings[name] for name in ("item_ids", "item_names")}

@@ -65,7 +65,7 @@ def test_what_falls_as_it_grows_is_taken_as_level() -> None:
         (replace(WANTED, dim=32), SIZES, "asked for 32"),
         (replace(WANTED, items=4_000_001), SIZES, "at most 4,000,000"),
         (replace(WANTED, items=200_000), SIZES, r"as a whole.*synth --lists-beyond 200000"),
-        (WANTED, [replace(size, listed=False) for size in SIZES], r"list by list.*synth --lists-beyond 0"),
+        (WANTED, [replace(size, uses_ivf=False) for size in SIZES], r"list by list.*synth --lists-beyond 0"),
         (replace(WANTED, p99_us=20_000), SIZES, "more machines do not bring it"),
         (WANTED, [*SIZES[:2], size(400_000, stretch=())], "quieter"),
     ],

@@ -21,7 +21,7 @@ def test_items_that_stand_list_by_list_are_what_they_were(
 ) -> None:
     model, data = model_of("finetune", "fast", tables), synthetic.dataset()
     export_bundle(model, data, tmp_path / "plain", ExportConfig("plain"))
-    monkeypatch.setattr(search_index, "MANY", 10)
+    monkeypatch.setattr(search_index, "IVF_MIN_CANDIDATES", 10)
     monkeypatch.setattr(head_fit, "PREFIX_MIN_CANDIDATES", 10)
     export_bundle(model, data, tmp_path / "listed", ExportConfig("plain"))
     users = Bundle.open(tmp_path / "plain").strings("users").take(range(20))

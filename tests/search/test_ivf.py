@@ -24,7 +24,7 @@ def listed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recommender]:
     path = tmp_path_factory.mktemp("listed") / "bundle"
     synthesize(path, SynthConfig(ITEMS, dim=56, interest=8, wide=6, lists_beyond=0))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lists, "PART", 0.5)  # so few candidates stand in few lists
+        patch.setattr(lists, "MAX_PROBED_FRACTION", 0.5)  # so few candidates stand in few lists
         with Recommender.open(path, verify="full") as opened:
             yield opened
 
@@ -131,7 +131,7 @@ def test_lists_that_do_not_pay_are_left_to_the_heads(tmp_path: Path) -> None:
 def test_lists_of_any_storage_find_the_best_and_score_them_as_ever(
     tmp_path: Path, tables: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lists, "PART", 0.5)
+    monkeypatch.setattr(lists, "MAX_PROBED_FRACTION", 0.5)
     synthesize(tmp_path / "b", SynthConfig(ITEMS, dim=30, interest=10, wide=6, lists_beyond=0, tables=tables))
     with Recommender.open(tmp_path / "b") as rec:
         shares = []

@@ -21,7 +21,7 @@ from tlrec_edge.bench.machine import fingerprint
 from tlrec_edge.bench.run import run_bench
 from tlrec_edge.bench.synthetic import SynthConfig, synthesize
 from tlrec_edge.errors import DataError
-from tlrec_edge.search.fit_ivf import MANY
+from tlrec_edge.search.fit_ivf import IVF_MIN_CANDIDATES
 from tlrec_edge.search.fit_prefix_bound import PREFIX_MIN_CANDIDATES
 
 SCENARIOS = ("top-k", "server", "offline")
@@ -50,12 +50,12 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Size:
-    """One measured size; ``listed``: whether a top-k searches lists there, or all heads. ``stretch``: p99 over
+    """One measured size; ``uses_ivf``: whether a top-k searches lists there, or all heads. ``stretch``: p99 over
     ``top_k_us`` at each share of the machine's capacity."""
 
     items: int
     dim: int
-    listed: bool
+    uses_ivf: bool
     cpu: str
     workers: int
     noisy: bool
@@ -139,7 +139,7 @@ def measure_sizes(
         largest = max(8 * _SMALLEST, min(_LARGEST, items // 5))
         for count in (largest // 8, largest // 2, largest):
             say(f"{count:,} items: a synthetic bundle")
-            lists_beyond = 0 if items > MANY else MANY
+            lists_beyond = 0 if items > IVF_MIN_CANDIDATES else IVF_MIN_CANDIDATES
             synthesize(Path(folder) / str(count), SynthConfig(count, dim, lists_beyond=lists_beyond, seed=seed))
             sizes.append(measure_size(Path(folder) / str(count), seconds, seed, say))
     return sizes
@@ -162,12 +162,12 @@ def _refuse_unlike(wanted: Wanted, sizes: Sequence[Size]) -> None:
     if dims != {wanted.dim}:
         measured = ", ".join(map(str, sorted(dims)))
         raise DataError(f"measured with vectors of {measured}, asked for {wanted.dim}: measure that width")
-    listed = wanted.items > MANY
-    if {size.listed for size in sizes} != {listed}:
-        how = "list by list" if listed else "as a whole"
+    uses_ivf = wanted.items > IVF_MIN_CANDIDATES
+    if {size.uses_ivf for size in sizes} != {uses_ivf}:
+        how = "list by list" if uses_ivf else "as a whole"
         raise DataError(
             f"{wanted.items:,} items are searched {how}, which was not measured: "
-            f"make bundles by `synth --lists-beyond {0 if listed else MANY}`"
+            f"make bundles by `synth --lists-beyond {0 if uses_ivf else IVF_MIN_CANDIDATES}`"
         )
     largest = max(size.items for size in sizes)
     if wanted.items > _FARTHEST * largest:
@@ -180,7 +180,7 @@ def _refuse_unlike(wanted: Wanted, sizes: Sequence[Size]) -> None:
 
 def _line(sizes: Sequence[Size], name: str, items: int) -> float:
     """Return the value at ``items`` of the line with the least relative error through the sizes."""
-    power = 0.5 if name in _TIMES and sizes[0].listed else 1.0
+    power = 0.5 if name in _TIMES and sizes[0].uses_ivf else 1.0
     x = np.array([size.items for size in sizes], np.float64) ** power
     y = np.array([size.figures[name] for size in sizes], np.float64)
     slope, start = np.polyfit(x, y, 1, w=1 / y)

@@ -23,7 +23,7 @@ from tlrec_edge.bundle.writer import BundleWriter
 from tlrec_edge.core.packing import WRITTEN
 from tlrec_edge.core.rowwise import exact_limit, quantize_sparse
 from tlrec_edge.errors import MissingExtraError
-from tlrec_edge.search.fit_ivf import MANY, fit_lists
+from tlrec_edge.search.fit_ivf import IVF_MIN_CANDIDATES, fit_ivf
 from tlrec_edge.search.fit_prefix_bound import fit_prefix_bound
 from tlrec_edge.search.prefix_scan import scan_graph
 
@@ -55,7 +55,7 @@ class SynthConfig:
     tables: str = "int8"
     weights: str = "float32"
     popularity: float = 0.15
-    lists_beyond: int = MANY
+    lists_beyond: int = IVF_MIN_CANDIDATES
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -229,14 +229,14 @@ def _write_search(writer: BundleWriter, config: SynthConfig, shape: ModelShape, 
 
     order = np.arange(config.rows)
     if config.items > config.lists_beyond:
-        lists = fit_lists(vectors(), writer.written("candidate_bias"), users)
-        order = item_order(lists.order, config.rows)
+        ivf = fit_ivf(vectors(), writer.written("candidate_bias"), users)
+        order = item_order(ivf.order, config.rows)
         arrays = {name: writer.written(name) for name in writer.names()}
-        for name, array in arranged(arrays, lists.order, config.rows):
+        for name, array in arranged(arrays, ivf.order, config.rows):
             writer.array(name, array)
-        for name, array in lists.arrays.items():
+        for name, array in ivf.arrays.items():
             writer.array(name, array)
-        writer.update({"index": dict(lists.card)})
+        writer.update({"index": dict(ivf.card)})
     found = fit_prefix_bound(vectors(), writer.written("candidate_bias"), users)
     for name, array in found.items():
         writer.array(name, array)

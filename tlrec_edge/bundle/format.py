@@ -24,7 +24,7 @@ SCAN_BLOCK = 128
 FEATURES = "features.json"
 TEXT_TABLE = "text_table.npy"
 CANDIDATE_TEXT = "candidate_text.npy"
-LISTS = ("list_starts", "list_centres")
+IVF_ARRAYS = ("list_starts", "list_centres")
 PREFIX_ARRAYS = ("head_columns", "head_turn", "head_mean", "head_step", "head_reach")
 EVENTS = ("view", "click", "cart", "purchase", "other")
 """Rows of ``event_bias.npy``; the same tuple as ``tlrec_edge.data.dataset.EVENTS``, which a server must not import."""
@@ -280,7 +280,7 @@ def expected_optional(shape: ModelShape, present: Mapping[str, Any]) -> dict[str
         columns = ((None,), (d, d), (d,), (2, None), (2,))
         arrays["head_columns.npy"] = Expected(("|u1",), (None, -(-shape.candidates // SCAN_BLOCK) * SCAN_BLOCK))
         arrays |= {f"{name}.npy": Expected(("<f8",), size) for name, size in zip(PREFIX_ARRAYS[1:], columns[1:], strict=True)}
-    if any(f"{name}.npy" in present for name in LISTS):
+    if any(f"{name}.npy" in present for name in IVF_ARRAYS):
         arrays["list_starts.npy"] = Expected(("<i8",), (None,))
         arrays["list_centres.npy"] = Expected(("<f4",), (None, shape.d + shape.r + 2))
     if "user_rows.npy" in present or "users.bytes.npy" in present:

@@ -13,7 +13,7 @@ from tlrec_edge.bundle.format import WIDE_KINDS
 from tlrec_edge.cli.common import out_option
 from tlrec_edge.core.packing import WRITTEN
 from tlrec_edge.errors import DataError
-from tlrec_edge.search.fit_ivf import MANY
+from tlrec_edge.search.fit_ivf import IVF_MIN_CANDIDATES
 
 _SLOW = 200_000
 _UNITS = {"": 1, "k": 1_000, "m": 1_000_000}
@@ -41,7 +41,7 @@ def count(value: str | int) -> int:
     "--popularity", type=float, default=0.15, show_default=True, help="Effect of log popularity; 0: no item bias."
 )
 @click.option(
-    "--lists-beyond", type=count, default=MANY, show_default=True, help="Candidates beyond which lists are searched."
+    "--lists-beyond", type=count, default=IVF_MIN_CANDIDATES, show_default=True, help="Candidates beyond which lists are searched."
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of every random number.")
 @out_option

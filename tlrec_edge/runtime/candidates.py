@@ -25,7 +25,7 @@ from tlrec_edge.core.rowwise import Scales
 from tlrec_edge.core.sparse import Scratch
 from tlrec_edge.core.topk import top_k
 from tlrec_edge.errors import DataError, UnknownIdError
-from tlrec_edge.search.ivf import LONGEST, Lists
+from tlrec_edge.search.ivf import MAX_K, InvertedFile
 from tlrec_edge.search.prefix_bound import PrefixBound
 from tlrec_edge.search.user_state import UserState
 
@@ -107,7 +107,7 @@ class Catalogue:
         threads: int = 1,
         added: Added | None = None,
         prefix_bound: PrefixBound | None = None,
-        lists: Lists | None = None,
+        ivf: InvertedFile | None = None,
     ) -> None:
         shape, array = bundle.shape, bundle.array
         self._bundle, self._index, self.shape = bundle, index, shape
@@ -123,7 +123,7 @@ class Catalogue:
         self._names = bundle.strings("item_names") if bundle.has("item_names.bytes.npy") else self._ids
         self._added_ids = tuple(extra.rows)
         self.prefix_bound = prefix_bound or (PrefixBound(bundle, threads) if bundle.has("head_columns.npy") else None)
-        self._lists = lists or (Lists(bundle) if bundle.has("list_starts.npy") else None)
+        self._lists = ivf or (InvertedFile(bundle) if bundle.has("list_starts.npy") else None)
         self._scratch = threading.local()
 
     def __len__(self) -> int:
@@ -134,7 +134,7 @@ class Catalogue:
         return self._index.hot_bytes
 
     def with_added(self, added: Added) -> Catalogue:
-        return Catalogue(self._bundle, self._index, added=added, prefix_bound=self.prefix_bound, lists=self._lists)
+        return Catalogue(self._bundle, self._index, added=added, prefix_bound=self.prefix_bound, ivf=self._lists)
 
     def rows(self, ids: Sequence[ItemId] | NDArray[Any] | Rows) -> Places:
         """Return the row of each item id, -1 where it is unknown. Raises DataError for rows that do not exist."""
@@ -242,8 +242,8 @@ class Catalogue:
     def best(self, state: UserState, k: int, excluded: Places, exact: bool = True) -> tuple[NDArray[np.intp], Floats]:
         """Return the positions of the k best candidates, best first, and their scores; all where not ``exact``."""
         c = self.shape.candidates
-        likely = self._lists is not None and not exact and k <= LONGEST
-        for search in (self._lists if likely else None, self.prefix_bound):
+        approximate = self._lists is not None and not exact and k <= MAX_K
+        for search in (self._lists if approximate else None, self.prefix_bound):
             if search is None or 8 * k >= c:
                 continue
             found = search.best(state, k, excluded[excluded < c], lambda at: self._own(state, at))

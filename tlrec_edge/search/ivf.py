@@ -22,30 +22,30 @@ from tlrec_edge.search.user_state import UserState
 
 Floats = NDArray[np.float32]
 Places = NDArray[np.intp]
-Score = Callable[[Places | Runs], Floats]
+ScoreFunction = Callable[[Places | Runs], Floats]
 """Gives the scores of candidates."""
 
-RECALL = {10: 0.99, 100: 0.97}
+MIN_RECALL = {10: 0.99, 100: 0.97}
 """Recall at k that a search must reach by a standard error, over users the lists were not made for."""
-LONGEST = max(RECALL)
+MAX_K = max(MIN_RECALL)
 """The longest answer that recall is measured for; a longer one is exact."""
 
-PART = 1 / 16
+MAX_PROBED_FRACTION = 1 / 16
 """Of the lists: beyond it, heads give the exact answer sooner (measured with 250,000 candidates)."""
 
 
-class Lists:
+class InvertedFile:
     """The lists of one bundle; safe to read from many threads."""
 
     def __init__(self, bundle: Bundle) -> None:
         self._starts: NDArray[np.int64] = bundle.array("list_starts")
-        self._centres: Floats = bundle.array("list_centres")
-        self._pays = math.floor(len(self._centres) * (PART if bundle.has("head_columns.npy") else 0.5))
-        probes = _probes(bundle)
-        # For 0..LONGEST candidates: in between, what lies between the two.
-        self._probes: list[int] = np.ceil(np.interp(range(LONGEST + 1), list(RECALL), probes)).astype(int).tolist()
+        self._centroids: Floats = bundle.array("list_centres")
+        self._max_probes = math.floor(len(self._centroids) * (MAX_PROBED_FRACTION if bundle.has("head_columns.npy") else 0.5))
+        probes_by_k = _read_probes(bundle)
+        # For 0..MAX_K candidates: in between, what lies between the two.
+        self._probes: list[int] = np.ceil(np.interp(range(MAX_K + 1), list(MIN_RECALL), probes_by_k)).astype(int).tolist()
 
-    def best(self, state: UserState, k: int, excluded: Places, score: Score) -> tuple[Places, Floats] | None:
+    def best(self, state: UserState, k: int, excluded: Places, score: ScoreFunction) -> tuple[Places, Floats] | None:
         """Return the k best candidates, and their scores, of the likeliest lists and of what is lifted.
 
         Best first; among equals the lower row comes first. The more is ``excluded``, the more lists are looked into:
@@ -55,38 +55,38 @@ class Lists:
         user = np.concatenate([state.deep * state.deep_scale, state.interest * state.interest_scale])
         if not user.any():
             return None
-        wanted = k + len(excluded)
-        if wanted > LONGEST:
-            held = self._starts.searchsorted(excluded, "right") - 1
-            wanted = max(LONGEST, k + int(np.isin(held, self._likeliest(user, self._probes[-1])).sum()))
-        count = self._probes[wanted] if wanted <= LONGEST else math.ceil(self._probes[-1] * wanted / LONGEST)
-        if count > self._pays:
+        needed = k + len(excluded)
+        if needed > MAX_K:
+            excluded_clusters = self._starts.searchsorted(excluded, "right") - 1
+            needed = max(MAX_K, k + int(np.isin(excluded_clusters, self._best_clusters(user, self._probes[-1])).sum()))
+        probes = self._probes[needed] if needed <= MAX_K else math.ceil(self._probes[-1] * needed / MAX_K)
+        if probes > self._max_probes:
             return None
-        places, scores = self._search(user, count, k + len(excluded), score)
-        lifted = state.wide.raised
-        if len(lifted):
-            lifted = lifted[absent(lifted, places)]
-            places, scores = np.concatenate([places, lifted]), np.concatenate([scores, score(lifted)])
-        best = best_of(places, scores, k, excluded)
+        positions, scores = self._search(user, probes, k + len(excluded), score)
+        boosted = state.wide.raised
+        if len(boosted):
+            boosted = boosted[absent(boosted, positions)]
+            positions, scores = np.concatenate([positions, boosted]), np.concatenate([scores, score(boosted)])
+        best = best_of(positions, scores, k, excluded)
         return best if len(best[0]) == k else None
 
-    def _search(self, user: Floats, count: int, most: int, score: Score) -> tuple[Places, Floats]:
-        """Return the ``most`` best of the likeliest ``count`` lists among others, rising, and their scores."""
-        lists = self._likeliest(user, count)
-        runs = Runs(self._starts.take(lists), self._starts.take(lists + 1))
-        scores = score(runs)
-        at = (scores >= lower_bound(scores, most)).nonzero()[0]
-        return runs.rows(at), scores.take(at)
+    def _search(self, user: Floats, probes: int, k: int, score: ScoreFunction) -> tuple[Places, Floats]:
+        """Return the ``k`` best of the ``probes`` best lists, and others, rising, and their scores."""
+        clusters = self._best_clusters(user, probes)
+        ranges = Runs(self._starts.take(clusters), self._starts.take(clusters + 1))
+        scores = score(ranges)
+        at = (scores >= lower_bound(scores, k)).nonzero()[0]
+        return ranges.rows(at), scores.take(at)
 
-    def _likeliest(self, user: Floats, count: int) -> Places:
+    def _best_clusters(self, user: Floats, count: int) -> Places:
         """Return the numbers of the likeliest lists, rising."""
-        if count >= len(self._centres):
-            return np.arange(len(self._centres))
-        likely = self._centres.dot(asked_of(user))
-        return np.sort(likely.argpartition(len(likely) - count)[len(likely) - count :])
+        if count >= len(self._centroids):
+            return np.arange(len(self._centroids))
+        cluster_scores = self._centroids.dot(augment_queries(user))
+        return np.sort(cluster_scores.argpartition(len(cluster_scores) - count)[len(cluster_scores) - count :])
 
 
-def asked_of(users: NDArray[Any]) -> NDArray[Any]:
+def augment_queries(users: NDArray[Any]) -> NDArray[Any]:
     """Return what centres (L, D + 2) are multiplied with for users (..., D): them, their lengths, and 1.
 
     A centre holds the list's mean vector, what its best score above the mean for a user of length 1, and its mean bias.
@@ -95,10 +95,10 @@ def asked_of(users: NDArray[Any]) -> NDArray[Any]:
     return np.concatenate([users, length, np.ones_like(length)], -1)
 
 
-def _probes(bundle: Bundle) -> list[int]:
-    """Return how many lists a search looks into for each k of ``RECALL``. Raises BundleError."""
+def _read_probes(bundle: Bundle) -> list[int]:
+    """Return how many lists a search looks into for each k of ``MIN_RECALL``. Raises BundleError."""
     index = bundle.manifest.get("index")
-    found: list[Any] = [index.get(f"probes@{k}") if isinstance(index, dict) else None for k in RECALL]
+    found: list[Any] = [index.get(f"probes@{k}") if isinstance(index, dict) else None for k in MIN_RECALL]
     if not all(type(probes) is int and 0 < probes <= bundle.shape.candidates for probes in found):
         raise BundleError(f"{bundle.path / MANIFEST} does not say how many lists to look into (index); {REMEDY}")
     return found
