@@ -55,7 +55,7 @@ def users_of(bundle: Bundle, rng: np.random.Generator) -> list[Any]:
 
 def heads_open(bundle: Bundle, rec: Recommender, states: list[UserState]) -> float:
     """Return the mean share of candidates that the heads' bounds leave to be scored whole."""
-    heads, count, left = PrefixBound(bundle), bundle.shape.candidates, []
+    prefix_bound, count, left = PrefixBound(bundle), bundle.shape.candidates, []
     for state in states:
         sizes: list[int] = []
 
@@ -63,7 +63,7 @@ def heads_open(bundle: Bundle, rec: Recommender, states: list[UserState]) -> flo
             sizes.append(len(at))
             return rec.score(state, Rows(at))
 
-        found = heads.best(state, K, np.zeros(0, np.intp), score)
+        found = prefix_bound.search(state, K, np.zeros(0, np.intp), score)
         left.append(count if found is None else sizes[-1])
     return float(np.mean(left)) / count
 

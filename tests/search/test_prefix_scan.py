@@ -51,7 +51,7 @@ def rows_read(rec: Recommender, state: UserState, k: int) -> int:
         return catalogue._own(state, at)
 
     assert catalogue.prefix_bound is not None
-    return read if catalogue.prefix_bound.best(state, k, state.seen, score) else ITEMS
+    return read if catalogue.prefix_bound.search(state, k, state.seen, score) else ITEMS
 
 
 @settings(max_examples=40)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 Scores = NDArray[np.float32]
 Places = NDArray[np.intp]
 _BLOCK = 128
-_EACH = 4
+_BLOCKS_PER_RESULT = 4
 """Blocks for each of the best, with fewer of which their maxima lie too far below the k-th score."""
 
 
@@ -20,10 +20,10 @@ def top_k(scores: Scores, k: int) -> NDArray[np.intp]:
 
     Positions that score -inf are left out, so fewer than k may come back.
     """
-    kept = np.flatnonzero(scores >= lower_bound(scores, k))
-    values = scores[kept]
-    kept, values = kept[values > -np.inf], values[values > -np.inf]
-    return kept[np.argsort(-values, kind="stable")[:k]]
+    selected = np.flatnonzero(scores >= lower_bound(scores, k))
+    values = scores[selected]
+    selected, values = selected[values > -np.inf], values[values > -np.inf]
+    return selected[np.argsort(-values, kind="stable")[:k]]
 
 
 def lower_bound(scores: NDArray[Any], k: int, maxima: NDArray[Any] | None = None) -> float:
@@ -34,20 +34,20 @@ def lower_bound(scores: NDArray[Any], k: int, maxima: NDArray[Any] | None = None
     blocks = len(scores) // _BLOCK if maxima is None else len(maxima)
     if k >= len(scores):
         return -math.inf
-    if _EACH * k >= blocks:
+    if _BLOCKS_PER_RESULT * k >= blocks:
         return float(np.partition(scores, len(scores) - k)[len(scores) - k])
     if maxima is None:
         maxima = scores[: blocks * _BLOCK].reshape(blocks, _BLOCK).max(axis=1)  # (blocks,)
     return float(np.partition(maxima, blocks - k)[blocks - k])
 
 
-def best_of(places: Places, scores: Scores, k: int, excluded: Places) -> tuple[Places, Scores]:
+def top_k_of(places: Places, scores: Scores, k: int, excluded: Places) -> tuple[Places, Scores]:
     """Return the k best of some candidates, each there once, that are not ``excluded``, and their scores.
 
     Best first, the lower place first among equals.
     """
-    least = lower_bound(scores, k + len(excluded))
-    found = (scores >= least).nonzero()[0]
+    threshold = lower_bound(scores, k + len(excluded))
+    found = (scores >= threshold).nonzero()[0]
     places, scores = places.take(found), scores.take(found)
     order = np.lexsort((places, -scores))
     if len(excluded):

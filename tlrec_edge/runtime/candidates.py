@@ -244,9 +244,9 @@ class Catalogue:
         c = self.shape.candidates
         approximate = self._lists is not None and not exact and k <= MAX_K
         for search in (self._lists if approximate else None, self.prefix_bound):
-            if search is None or 8 * k >= c:
+            if index is None or 8 * k >= c:
                 continue
-            found = search.best(state, k, excluded[excluded < c], lambda at: self._own(state, at))
+            found = index.search(state, k, excluded[excluded < c], lambda at: self._own(state, at))
             if found is not None and len(self) > c:  # the added ones have no prefix_bound
                 late = np.setdiff1d(np.arange(c, len(self)), excluded)
                 at, scores = np.append(found[0], late), np.append(found[1], self.score(state, late))

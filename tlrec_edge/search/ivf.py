@@ -16,7 +16,7 @@ from tlrec_edge.bundle.format import MANIFEST
 from tlrec_edge.bundle.reader import Bundle
 from tlrec_edge.bundle.validate import REMEDY
 from tlrec_edge.core.row_ranges import Runs
-from tlrec_edge.core.topk import absent, best_of, lower_bound
+from tlrec_edge.core.topk import absent, top_k_of, lower_bound
 from tlrec_edge.errors import BundleError
 from tlrec_edge.search.user_state import UserState
 
@@ -45,7 +45,7 @@ class InvertedFile:
         # For 0..MAX_K candidates: in between, what lies between the two.
         self._probes: list[int] = np.ceil(np.interp(range(MAX_K + 1), list(MIN_RECALL), probes_by_k)).astype(int).tolist()
 
-    def best(self, state: UserState, k: int, excluded: Places, score: ScoreFunction) -> tuple[Places, Floats] | None:
+    def search(self, state: UserState, k: int, excluded: Places, score: ScoreFunction) -> tuple[Places, Floats] | None:
         """Return the k best candidates, and their scores, of the likeliest lists and of what is lifted.
 
         Best first; among equals the lower row comes first. The more is ``excluded``, the more lists are looked into:
@@ -67,7 +67,7 @@ class InvertedFile:
         if len(boosted):
             boosted = boosted[absent(boosted, positions)]
             positions, scores = np.concatenate([positions, boosted]), np.concatenate([scores, score(boosted)])
-        best = best_of(positions, scores, k, excluded)
+        best = top_k_of(positions, scores, k, excluded)
         return best if len(best[0]) == k else None
 
     def _search(self, user: Floats, probes: int, k: int, score: ScoreFunction) -> tuple[Places, Floats]:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from tlrec_edge.bundle.format import SCAN_BLOCK, PREFIX_SCAN
 from tlrec_edge.bundle.reader import Bundle
-from tlrec_edge.core.topk import absent, best_of, lower_bound
+from tlrec_edge.core.topk import absent, top_k_of, lower_bound
 from tlrec_edge.search.prefix_scan import PrefixScan
 from tlrec_edge.search.user_state import UserState
 
@@ -60,7 +60,7 @@ class PrefixBound:
         self._entry_error[-1] -= 0.5  # and the last one never down
         self.scan = PrefixScan(bundle.read(PREFIX_SCAN), str(bundle.path / PREFIX_SCAN), self._columns, threads)
 
-    def best(
+    def search(
         self, state: UserState, k: int, excluded: Places, score: Callable[[Places], Floats]
     ) -> tuple[Places, Floats] | None:
         """Return the k best candidates, best first, and their scores; None where the bounds leave too many open.
@@ -89,13 +89,13 @@ class PrefixBound:
         first = survivors(lower_bound(products[: self._count], first_k, maxima))
         if len(first) > self._count * _MAX_UNPRUNED:
             return None
-        best = best_of(first, score(first), k, excluded)[1]
+        best = top_k_of(first, score(first), k, excluded)[1]
         if len(best) < k:
             return None
         remaining = survivors(math.floor((float(best[-1]) - slack) / query.step))
         if len(remaining) > self._count * _MAX_UNPRUNED:
             return None
-        return best_of(remaining, score(remaining), k, excluded)
+        return top_k_of(remaining, score(remaining), k, excluded)
 
     def _query(self, state: UserState) -> _Query:
         user = state.deep * float(state.deep_scale)
