@@ -62,7 +62,7 @@ class SparseSum:
         return self._summed
 
     @property
-    def raised(self) -> NDArray[np.intp]:
+    def positive_columns(self) -> NDArray[np.intp]:
         """The columns whose sum is above 0, rising."""
         if not len(self):
             return _NONE

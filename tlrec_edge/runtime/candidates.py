@@ -215,7 +215,7 @@ class Catalogue:
         block = self.candidate_rows.take(positions, None if self._candidate.packed else np.float32)
         if self._candidate.packed:
             block = self._candidate.widen(block)
-        wide = self._lifts(state, positions) if len(state.wide) else None
+        wide = self._item_contributions(state, positions) if len(state.wide) else None
         queries = self._queries(state) if self._candidate.packed else None
         return self._combine(state, queries, block, self.scale.take(positions), wide, self.bias.take(positions))
 
@@ -300,7 +300,7 @@ class Catalogue:
             out[at : at + len(block)] = block @ query / np.maximum(lengths, _TINY)
         return _finite(out)
 
-    def _lifts(self, state: UserState, positions: NDArray[np.integer[Any]] | Runs) -> Floats:
+    def _item_contributions(self, state: UserState, positions: NDArray[np.integer[Any]] | Runs) -> Floats:
         if isinstance(positions, Runs):
             return positions.dense(*state.wide.summed)
         sums: Scratch | None = getattr(self._scratch, "sums", None)

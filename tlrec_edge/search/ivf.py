@@ -63,7 +63,7 @@ class InvertedFile:
         if probes > self._max_probes:
             return None
         positions, scores = self._search(user, probes, k + len(excluded), score)
-        boosted = state.wide.raised
+        boosted = state.wide.positive_columns
         if len(boosted):
             boosted = boosted[absent(boosted, positions)]
             positions, scores = np.concatenate([positions, boosted]), np.concatenate([scores, score(boosted)])

@@ -71,7 +71,7 @@ class PrefixBound:
         if (found := self.scan(query.entries)) is None:
             return None
         products, maxima = found
-        slack, boosted = query.slack, state.wide.raised
+        slack, boosted = query.slack, state.wide.positive_columns
         totals: NDArray[Any] = _EMPTY
         if len(boosted):
             columns, contributions = state.wide.summed
