@@ -107,8 +107,8 @@ def _figures(before: dict[str, Any], now: dict[str, Any]) -> Iterator[tuple[str,
         if old is not None:
             name = f"{row['scenario']}, {row['shape']}, {row['state']}: p50 us"
             yield name, old["latency_us"]["p50"], row["latency_us"]["p50"], True
-    for name, places in {"bundle bytes": ("bytes",), "private memory, bytes": ("startup", "uss_bytes")}.items():
-        old, new = (_at(run, places) for run in (before, now))
+    for name, path in {"bundle bytes": ("bytes",), "private memory, bytes": ("startup", "uss_bytes")}.items():
+        old, new = (_lookup(run, path) for run in (before, now))
         if old and new:
             yield name, old, new, False
 
@@ -117,8 +117,8 @@ def _key(row: dict[str, Any]) -> tuple[str, str, str]:
     return row["scenario"], row["shape"], row["state"]
 
 
-def _at(run: dict[str, Any], places: tuple[str, ...]) -> Any:
+def _lookup(run: dict[str, Any], path: tuple[str, ...]) -> Any:
     found: Any = run
-    for place in places:
-        found = (found or {}).get(place)
+    for key in path:
+        found = (found or {}).get(key)
     return found

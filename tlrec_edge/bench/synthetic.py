@@ -28,7 +28,7 @@ from tlrec_edge.search.fit_prefix_bound import fit_prefix_bound
 from tlrec_edge.search.prefix_scan import scan_graph
 
 Floats = NDArray[np.float32]
-Places = NDArray[np.intp]
+Indices = NDArray[np.intp]
 OPSET, IR = 18, 9
 _CHUNK = 65_536
 _USERS = 256
@@ -218,7 +218,7 @@ def _spread(d: int) -> Floats:
     return spread
 
 
-def _write_search(writer: BundleWriter, config: SynthConfig, shape: ModelShape, encoder: bytes) -> Places:
+def _write_search(writer: BundleWriter, config: SynthConfig, shape: ModelShape, encoder: bytes) -> Indices:
     """Fit lists and heads to users whose histories lie within three clusters each; return the order of the rows."""
     users = _users(writer, config, shape, encoder)
 
@@ -323,7 +323,7 @@ def _write_small(writer: BundleWriter, config: SynthConfig, rng: np.random.Gener
     writer.array("age_bias", np.linspace(0, -1, 12, dtype=np.float32))
 
 
-def _names(config: SynthConfig, order: Places) -> Iterator[str]:
+def _names(config: SynthConfig, order: Indices) -> Iterator[str]:
     for row in order.tolist():
         cluster = row % config.clusters
         yield f"{_LOOKS[row % len(_LOOKS)]} {_KINDS[cluster % len(_KINDS)]} {row}"

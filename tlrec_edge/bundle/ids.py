@@ -20,7 +20,7 @@ from tlrec_edge.errors import BundleError, DataError
 
 Ints = NDArray[np.int32]
 Longs = NDArray[np.int64]
-Places = NDArray[np.intp]
+Indices = NDArray[np.intp]
 Bytes = NDArray[np.uint8]
 
 ItemId = str | int
@@ -58,7 +58,7 @@ class Rows:
         given = np.asarray(values)
         if given.dtype.kind not in "iu" and given.size:
             raise DataError(f"rows: expected a list of row numbers from -1 on, got {shown(values)}")
-        self.values: Places = np.array(given, np.intp)  # what numpy's `take` reads without a conversion
+        self.values: Indices = np.array(given, np.intp)  # what numpy's `take` reads without a conversion
         least, self.most = (int(self.values.min(initial=0)), int(self.values.max(initial=-1)))
         if self.values.ndim != 1 or least < -1:
             raise DataError(f"rows: expected a list of row numbers from -1 on, got {shown(values)}")
@@ -80,7 +80,7 @@ class Rows:
     def __getitem__(self, at: int | slice) -> int | Rows:
         return Rows(self.values[at]) if isinstance(at, slice) else int(self.values[at])
 
-    def __reduce__(self) -> tuple[type[Rows], tuple[Places]]:
+    def __reduce__(self) -> tuple[type[Rows], tuple[Indices]]:
         return Rows, (self.values,)  # hashes differ between processes
 
     def __iter__(self) -> Iterator[int]:

@@ -8,18 +8,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.generic]
-Places = NDArray[np.intp]
+Indices = NDArray[np.intp]
 
 _BY_ITEM = ("history_rows", "history_scale", "groups", "wide_scale", "taste_rows", "taste_scale", "item_category")
 _BY_CANDIDATE = ("candidate_rows", "candidate_scale", "candidate_bias", "candidate_text")
 
 
-def item_order(order: Places, items: int) -> Places:
+def item_order(order: Indices, items: int) -> Indices:
     """Return the old row of each item (N,) for the old candidate of each new one, ``order`` (C,)."""
     return np.concatenate([order, np.arange(len(order), items)])
 
 
-def arranged(arrays: Mapping[str, Array], order: Places, items: int) -> Iterator[tuple[str, Array]]:
+def arranged(arrays: Mapping[str, Array], order: Indices, items: int) -> Iterator[tuple[str, Array]]:
     """Yield the arrays that change, by their names in the bundle, none a view of an old one."""
     new = np.empty(len(order), np.intp)
     new[order] = np.arange(len(order))
@@ -33,7 +33,7 @@ def arranged(arrays: Mapping[str, Array], order: Places, items: int) -> Iterator
                 yield name, arrays[name].take(at, axis=0)
 
 
-def _sparse(name: str, arrays: Mapping[str, Array], rows: Places, new: Places) -> list[tuple[str, Array]]:
+def _sparse(name: str, arrays: Mapping[str, Array], rows: Indices, new: Indices) -> list[tuple[str, Array]]:
     """Return sparse rows in another order, their columns renamed and rising within each row."""
     indptr, columns, values = (arrays[f"{name}_{part}"] for part in ("indptr", "columns", "values"))
     lengths = np.diff(indptr).take(rows)

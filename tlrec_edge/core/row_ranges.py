@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Places = NDArray[np.intp]
+Indices = NDArray[np.intp]
 Floats = NDArray[np.float32]
 
 
 class Runs:
     """The rows starts[i]..stops[i]-1 of a table, for rising ``starts`` (n,) and ``stops`` (n,) that do not overlap."""
 
-    def __init__(self, starts: Places, stops: Places) -> None:
+    def __init__(self, starts: Indices, stops: Indices) -> None:
         self._starts, self._stops = starts, stops
         self._ends = (stops - starts).cumsum()
         self._slices = [slice(start, stop) for start, stop in zip(starts.tolist(), stops.tolist(), strict=True)]
@@ -27,13 +27,13 @@ class Runs:
         """Return their rows of a table, one after the other, in a ``dtype`` that holds them."""
         return np.concatenate([table[run] for run in self._slices], dtype=dtype)
 
-    def rows(self, at: Places) -> Places:
+    def rows(self, at: Indices) -> Indices:
         """Return which rows of the table stand at rising places of what ``of`` returns."""
         shift = self._stops - self._ends
-        rows: Places = at + shift.take(self._ends.searchsorted(at, "right"))
+        rows: Indices = at + shift.take(self._ends.searchsorted(at, "right"))
         return rows
 
-    def dense(self, rows: Places, values: Floats) -> Floats:
+    def dense(self, rows: Indices, values: Floats) -> Floats:
         """Return the values of rising ``rows``, and 0 for all others, as ``of`` would of a whole table."""
         out = np.zeros(len(self), np.float32)
         run = self._stops.searchsorted(rows, "right")

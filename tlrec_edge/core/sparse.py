@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from tlrec_edge.core.rowwise import Scales
 
-Places = NDArray[np.intp]
+Indices = NDArray[np.intp]
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
 
@@ -116,7 +116,7 @@ class SparseTable:
     def __bool__(self) -> bool:
         return bool(len(self._columns) or self.diagonal)
 
-    def sum(self, rows: Places) -> SparseSum:
+    def sum(self, rows: Indices) -> SparseSum:
         """Return the sum of ``rows``, in their order."""
         stops = self._stops.take(rows)
         lengths = stops - self._starts.take(rows)
@@ -139,14 +139,14 @@ class Weights:
     ``at`` (m,) is where the table holds them; entries beyond are of its diagonal.
     """
 
-    def __init__(self, table: SparseTable, at: Places, rows: Places, lengths: Places) -> None:
+    def __init__(self, table: SparseTable, at: Indices, rows: Indices, lengths: Indices) -> None:
         self._table, self._at, self._rows, self._lengths = table, at, rows, lengths
 
     @property
     def nbytes(self) -> int:
         return self._at.nbytes + self._rows.nbytes + self._lengths.nbytes
 
-    def take(self, entries: Places) -> Doubles:
+    def take(self, entries: Indices) -> Doubles:
         if not self._table.diagonal:
             return self._read(entries)
         weights = np.full(len(entries), self._table.diagonal)
@@ -154,7 +154,7 @@ class Weights:
         weights[stored] = self._read(entries[stored])
         return weights
 
-    def _read(self, entries: Places) -> Doubles:
+    def _read(self, entries: Indices) -> Doubles:
         table = self._table
         weights = table.values.take(self._at.take(entries)).astype(np.float64)
         if table.scale is not None:

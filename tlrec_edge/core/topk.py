@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Scores = NDArray[np.float32]
-Places = NDArray[np.intp]
+Indices = NDArray[np.intp]
 _BLOCK = 128
 _BLOCKS_PER_RESULT = 4
 """Blocks for each of the best, with fewer of which their maxima lie too far below the k-th score."""
@@ -41,22 +41,22 @@ def lower_bound(scores: NDArray[Any], k: int, maxima: NDArray[Any] | None = None
     return float(np.partition(maxima, blocks - k)[blocks - k])
 
 
-def top_k_of(places: Places, scores: Scores, k: int, excluded: Places) -> tuple[Places, Scores]:
+def top_k_of(positions: Indices, scores: Scores, k: int, excluded: Indices) -> tuple[Indices, Scores]:
     """Return the k best of some candidates, each there once, that are not ``excluded``, and their scores.
 
     Best first, the lower place first among equals.
     """
     threshold = lower_bound(scores, k + len(excluded))
     found = (scores >= threshold).nonzero()[0]
-    places, scores = places.take(found), scores.take(found)
-    order = np.lexsort((places, -scores))
+    positions, scores = positions.take(found), scores.take(found)
+    order = np.lexsort((positions, -scores))
     if len(excluded):
-        order = order[absent(places.take(order), np.sort(excluded))]
+        order = order[absent(positions.take(order), np.sort(excluded))]
     order = order[:k]
-    return places.take(order), scores.take(order)
+    return positions.take(order), scores.take(order)
 
 
-def absent(values: Places, among: Places) -> NDArray[np.bool_]:
+def absent(values: Indices, among: Indices) -> NDArray[np.bool_]:
     """Mark what is not ``among`` some rising numbers."""
     if not len(among):
         return np.ones(len(values), bool)

@@ -13,13 +13,13 @@ def text(value: Any) -> str:
     return NOTHING if value is None else escape(str(value))
 
 
-def number(value: Any, places: int = 4, sign: bool = False) -> str:
-    """Return a number with fixed places; whole numbers with thousands."""
+def number(value: Any, digits: int = 4, sign: bool = False) -> str:
+    """Return a number with a fixed number of decimals; integers with thousands."""
     if value is None or isinstance(value, bool) or not isinstance(value, int | float):
         return text(value)
     if isinstance(value, int):
         return f"{value:+,}" if sign else f"{value:,}"
-    return f"{value:+.{places}f}".replace("-", "−") if sign else f"{value:.{places}f}".replace("-", "−")
+    return f"{value:+.{digits}f}".replace("-", "−") if sign else f"{value:.{digits}f}".replace("-", "−")
 
 
 def tiny(value: Any) -> str:

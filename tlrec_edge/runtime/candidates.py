@@ -30,7 +30,7 @@ from tlrec_edge.search.prefix_bound import PrefixBound
 from tlrec_edge.search.user_state import UserState
 
 Ints = NDArray[np.int32]
-Places = NDArray[np.intp]
+Indices = NDArray[np.intp]
 Floats = NDArray[np.float32]
 _SCAN_ROWS = 4096
 _TINY = np.finfo(np.float32).tiny
@@ -136,7 +136,7 @@ class Catalogue:
     def with_added(self, added: Added) -> Catalogue:
         return Catalogue(self._bundle, self._index, added=added, prefix_bound=self.prefix_bound, ivf=self._lists)
 
-    def rows(self, ids: Sequence[ItemId] | NDArray[Any] | Rows) -> Places:
+    def rows(self, ids: Sequence[ItemId] | NDArray[Any] | Rows) -> Indices:
         """Return the row of each item id, -1 where it is unknown. Raises DataError for rows that do not exist."""
         if isinstance(ids, Rows):
             if ids.most >= self.shape.items + len(self._added_ids):
@@ -149,18 +149,18 @@ class Catalogue:
                 found[at] = self.added.rows.get(as_text(values[at]), -1)
         return found
 
-    def positions(self, rows: Places) -> Places:
+    def positions(self, rows: Indices) -> Indices:
         """Return the candidate position of each row, -1 for what is no candidate."""
         c, n = self.shape.candidates, self.shape.items
         if c == n and not self._added_ids:
             return rows
         return np.where(rows < c, rows, np.where(rows < n, -1, rows - (n - c)))
 
-    def item_ids(self, positions: Places) -> list[str]:
+    def item_ids(self, positions: Indices) -> list[str]:
         """Return the ids of candidates."""
         return self._texts(self._ids, self._added_ids, positions)
 
-    def names(self, positions: Places) -> list[str]:
+    def names(self, positions: Indices) -> list[str]:
         """Return the names of candidates: their ids, where the bundle has none."""
         return self._texts(self._names, self.added.names, positions)
 
@@ -176,7 +176,7 @@ class Catalogue:
         own: NDArray[np.bool_] = self._bundle.array("item_category")[: self.shape.candidates] == known.index(name)
         return own
 
-    def _texts(self, base: StringTable, added: Sequence[str], positions: Places) -> list[str]:
+    def _texts(self, base: StringTable, added: Sequence[str], positions: Indices) -> list[str]:
         c = self.shape.candidates
         if not added:
             return base.take(positions)
@@ -239,7 +239,7 @@ class Catalogue:
             late[:] = self._borrowed(late, out[self.added.near], slice(None))
         return out
 
-    def best(self, state: UserState, k: int, excluded: Places, exact: bool = True) -> tuple[NDArray[np.intp], Floats]:
+    def best(self, state: UserState, k: int, excluded: Indices, exact: bool = True) -> tuple[NDArray[np.intp], Floats]:
         """Return the positions of the k best candidates, best first, and their scores; all where not ``exact``."""
         c = self.shape.candidates
         approximate = self._lists is not None and not exact and k <= MAX_K

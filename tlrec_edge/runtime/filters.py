@@ -13,7 +13,7 @@ from tlrec_edge.errors import DataError
 from tlrec_edge.runtime.candidates import Catalogue
 from tlrec_edge.search.user_state import UserState
 
-Places = NDArray[np.intp]
+Indices = NDArray[np.intp]
 Items = Sequence[ItemId] | NDArray[Any] | Rows
 """Item ids, or rows that ``Recommender.rows`` gave for them."""
 Exclude = str | Sequence[ItemId] | Rows | None
@@ -24,7 +24,7 @@ def is_mask(allow: Items) -> bool:
     return isinstance(allow, np.ndarray) and allow.dtype == np.bool_
 
 
-def allowed_places(catalogue: Catalogue, allow: Items) -> Places:
+def allowed_positions(catalogue: Catalogue, allow: Items) -> Indices:
     """Return the places, rising, of items or of a mask over the candidates. Raises DataError for another mask."""
     if isinstance(allow, np.ndarray) and is_mask(allow):
         if allow.ndim != 1 or len(allow) not in (catalogue.shape.candidates, len(catalogue)):
@@ -34,7 +34,7 @@ def allowed_places(catalogue: Catalogue, allow: Items) -> Places:
     return np.unique(positions[positions >= 0])
 
 
-def excluded_places(catalogue: Catalogue, state: UserState, exclude: Exclude) -> Places:
+def excluded_positions(catalogue: Catalogue, state: UserState, exclude: Exclude) -> Indices:
     """Return the places of what is excluded, in any order. Raises DataError for a word other than "history"."""
     if exclude is None:
         return np.zeros(0, np.intp)

@@ -31,13 +31,13 @@ from tlrec_edge.runtime.arguments import (
 )
 from tlrec_edge.runtime.candidates import Catalogue
 from tlrec_edge.runtime.cold_items import ColdItems, Features
-from tlrec_edge.runtime.filters import Exclude, Items, allowed_places, excluded_places, is_mask
+from tlrec_edge.runtime.filters import Exclude, Items, allowed_positions, excluded_positions, is_mask
 from tlrec_edge.runtime.history import as_history
 from tlrec_edge.runtime.state_cache import Counts, StateCache, process_memory
 from tlrec_edge.runtime.user_encoder import StateBuilder
 from tlrec_edge.search.user_state import UserState
 
-Places = NDArray[np.intp]
+Indices = NDArray[np.intp]
 Floats = NDArray[np.float32]
 UNKNOWN_POLICIES = ("popularity", "error", "nan")
 
@@ -171,9 +171,9 @@ class Recommender:
                     f"users[{at}]: expected a history, a list of item ids, a state or a user id, got {shown(user)}"
                 ) from None
         out = np.empty(len(items), np.float32)
-        for places in groups.values():
-            at_ = np.array(places)
-            out[at_] = self._score_user(catalogue, users[places[0]], positions[at_], known)
+        for members in groups.values():
+            selected = np.array(members)
+            out[selected] = self._score_user(catalogue, users[members[0]], positions[selected], known)
         return out
 
     @translated
@@ -196,10 +196,10 @@ class Recommender:
         k = check_k(k)
         catalogue = self._open()
         state = self._state(catalogue, user)
-        excluded = excluded_places(catalogue, state, exclude)
+        excluded = excluded_positions(catalogue, state, exclude)
         if allow is None:
             return _recommendations(catalogue, *catalogue.best(state, k, excluded, exact))
-        positions = np.setdiff1d(allowed_places(catalogue, allow), excluded)
+        positions = np.setdiff1d(allowed_positions(catalogue, allow), excluded)
         scores = catalogue.score(state, positions)
         best = top_k(scores, k)
         return _recommendations(catalogue, positions[best], scores[best])
@@ -222,7 +222,7 @@ class Recommender:
         if allow is not None and not is_mask(allow):
             allow = self.rows(allow)
         elif allow is not None:
-            allowed_places(catalogue, allow)
+            allowed_positions(catalogue, allow)
         if exclude is not None and not isinstance(exclude, str):
             exclude = Rows(catalogue.rows(as_list(exclude, "exclude")))
         return [self.recommend(user, k, exclude=exclude, allow=allow, exact=exact) for user in asked]
@@ -341,7 +341,7 @@ class Recommender:
         self._cache.put(history, version, state)
         return state
 
-    def _positions(self, catalogue: Catalogue, candidates: Items, name: str = "candidates") -> tuple[Places, bool]:
+    def _positions(self, catalogue: Catalogue, candidates: Items, name: str = "candidates") -> tuple[Indices, bool]:
         """Return candidate positions, -1 for what is none, and whether all are candidates."""
         candidates = as_list(candidates, name)
         rows = catalogue.rows(candidates)
@@ -360,7 +360,7 @@ class Recommender:
             self._counts.add(unknown_candidates=len(unknown))
         return positions, known
 
-    def _score(self, catalogue: Catalogue, state: UserState, positions: Places, known: bool) -> Floats:
+    def _score(self, catalogue: Catalogue, state: UserState, positions: Indices, known: bool) -> Floats:
         if known:
             return catalogue.score(state, positions)
         found = positions >= 0
@@ -368,7 +368,7 @@ class Recommender:
         out[found] = catalogue.score(state, positions[found])
         return out
 
-    def _score_user(self, catalogue: Catalogue, user: User, positions: Places, known: bool) -> Floats:
+    def _score_user(self, catalogue: Catalogue, user: User, positions: Indices, known: bool) -> Floats:
         if self._unknown == "nan" and isinstance(user, USER_ID) and not self.has_user(user):
             self._counts.add(unknown_users=1)
             return np.full(len(positions), np.nan, np.float32)
@@ -410,5 +410,5 @@ class Recommender:
             self._catalogue.prefix_bound.scan.reload()
 
 
-def _recommendations(catalogue: Catalogue, positions: Places, scores: Floats) -> Recommendations:
+def _recommendations(catalogue: Catalogue, positions: Indices, scores: Floats) -> Recommendations:
     return Recommendations(tuple(catalogue.item_ids(positions)), scores, tuple(catalogue.names(positions)))

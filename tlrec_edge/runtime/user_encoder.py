@@ -17,7 +17,7 @@ from tlrec_edge.runtime.history import History
 from tlrec_edge.search.user_state import UserState
 
 Ints = NDArray[np.int32]
-Places = NDArray[np.intp]
+Indices = NDArray[np.intp]
 Floats = NDArray[np.float32]
 _NO_ROWS = np.zeros(0, np.intp)
 _NO_VALUES = np.zeros(0, np.float32)
@@ -100,7 +100,7 @@ class StateBuilder:
         zeros = np.zeros(self.shape.d + self.shape.r, np.float32)
         return self._state(zeros[: self.shape.d], zeros[self.shape.d :], NOTHING, _NO_ROWS)
 
-    def _state(self, deep: Floats, interest: Floats, wide: SparseSum, seen: Places) -> UserState:
+    def _state(self, deep: Floats, interest: Floats, wide: SparseSum, seen: Indices) -> UserState:
         if not self.exact:
             return UserState(deep.copy(), interest, *self._scales, wide, seen)
         deep, clipped = self._rounded(deep, 0)
@@ -119,7 +119,7 @@ class StateBuilder:
         return whole.clip(-limit, limit), bool((np.abs(whole) > limit).any())
 
     def _encode(
-        self, catalogue: Catalogue, rows: Places, events: Ints | None, ages: NDArray[np.float64] | None
+        self, catalogue: Catalogue, rows: Indices, events: Ints | None, ages: NDArray[np.float64] | None
     ) -> Floats:
         # Always batch 1 and full length, so that a user's vector does not depend on who else asks.
         bound = self._bound()
@@ -148,7 +148,7 @@ class StateBuilder:
             bound = self._local.bound = self.encoder.bind(inputs, (1, d))
         return bound
 
-    def _interest(self, rows: Places) -> Floats:
+    def _interest(self, rows: Indices) -> Floats:
         if not self.shape.r:
             return _NO_VALUES
         groups = self._groups.take(rows, axis=0)  # (rows, group columns)
@@ -164,7 +164,7 @@ class StateBuilder:
         return interest
 
 
-def _known(history: History, rows: Places) -> tuple[Places, Ints | None, NDArray[np.float64] | None]:
+def _known(history: History, rows: Indices) -> tuple[Indices, Ints | None, NDArray[np.float64] | None]:
     """Return rows, event codes and ages in days of the items that the bundle knows, in order of time."""
     mask = rows >= 0
     known = int(np.count_nonzero(mask))
@@ -182,7 +182,7 @@ def _known(history: History, rows: Places) -> tuple[Places, Ints | None, NDArray
     return rows, events, ages
 
 
-def _distinct(rows: Places, most: int) -> tuple[Places, Places]:
+def _distinct(rows: Indices, most: int) -> tuple[Indices, Indices]:
     """Return the ``most`` most recent distinct rows and all distinct rows, each rising, so that sums have one order."""
     if len(rows) <= most:
         seen = rows.copy()

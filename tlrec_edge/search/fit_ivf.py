@@ -14,7 +14,7 @@ from tlrec_edge.search.ivf import MAX_K, MIN_RECALL, augment_queries
 
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
-Places = NDArray[np.intp]
+Indices = NDArray[np.intp]
 
 IVF_MIN_CANDIDATES = 200_000
 """Candidates beyond which they stand in lists, so that a search may look into the likeliest alone."""
@@ -28,7 +28,7 @@ _CHUNK, _ASSIGN_BATCH, _SAMPLE_USERS = 1 << 15, 2048, 256
 class FittedIvf(NamedTuple):
     """The candidates list by list, ``order`` (C,), the arrays of the lists, and what the manifest says of them."""
 
-    order: Places
+    order: Indices
     arrays: Mapping[str, NDArray[Any]]
     card: Mapping[str, Any]
 
@@ -74,7 +74,7 @@ def fit_ivf(vectors: Vectors, bias: Floats, users: Doubles) -> FittedIvf:
     return FittedIvf(np.argsort(labels, kind="stable"), arrays, card)
 
 
-def _score_deviations(vectors: Vectors, labels: Places, mean: Doubles, users: Doubles) -> Doubles:
+def _score_deviations(vectors: Vectors, labels: Indices, mean: Doubles, users: Doubles) -> Doubles:
     """Return the standard deviation of the scores within each list, (L,), for a usual user of length 1."""
     eigenvalues, axes = np.linalg.eigh(users.T @ users / len(users))
     root = axes * np.sqrt(np.maximum(eigenvalues, 0.0))
@@ -87,7 +87,7 @@ def _score_deviations(vectors: Vectors, labels: Places, mean: Doubles, users: Do
     return np.sqrt(variance)
 
 
-def _exact_top_k(vectors: Vectors, bias: Floats, users: Doubles) -> Places:
+def _exact_top_k(vectors: Vectors, bias: Floats, users: Doubles) -> Indices:
     """Return each user's LONGEST best candidates, best first, (u, LONGEST)."""
     best = np.full((len(users), MAX_K), -np.inf)
     rows = np.zeros((len(users), MAX_K), np.intp)
@@ -101,7 +101,7 @@ def _exact_top_k(vectors: Vectors, bias: Floats, users: Doubles) -> Places:
     return np.take_along_axis(rows, np.argsort(-best, 1), 1)
 
 
-def _probes_for_recall(found: Places, target: float) -> int:
+def _probes_for_recall(found: Indices, target: float) -> int:
     """Return how many lists hold a share of what each user is to be found (u, k), and a standard error more."""
     for count in range(1, int(found.max()) + 1):
         recall = (found < count).mean(1)
@@ -121,11 +121,11 @@ def _cluster(sampled: Floats, count: int, rng: np.random.Generator) -> Floats:
     return centroids
 
 
-def _cluster_sums(points: Floats, labels: Places, count: int) -> Doubles:
+def _cluster_sums(points: Floats, labels: Indices, count: int) -> Doubles:
     return np.stack([np.bincount(labels, column, count) for column in points.T], 1)
 
 
-def _nearest_centroids(points: Floats, centroids: Floats) -> Places:
+def _nearest_centroids(points: Floats, centroids: Floats) -> Indices:
     half = (centroids**2).sum(1) / 2
     parts = (points[at : at + _ASSIGN_BATCH] for at in range(0, len(points), _ASSIGN_BATCH))
     return np.concatenate([np.argmax(part @ centroids.T - half, 1) for part in parts])

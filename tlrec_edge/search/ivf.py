@@ -21,8 +21,8 @@ from tlrec_edge.errors import BundleError
 from tlrec_edge.search.user_state import UserState
 
 Floats = NDArray[np.float32]
-Places = NDArray[np.intp]
-ScoreFunction = Callable[[Places | Runs], Floats]
+Indices = NDArray[np.intp]
+ScoreFunction = Callable[[Indices | Runs], Floats]
 """Gives the scores of candidates."""
 
 MIN_RECALL = {10: 0.99, 100: 0.97}
@@ -45,7 +45,7 @@ class InvertedFile:
         # For 0..MAX_K candidates: in between, what lies between the two.
         self._probes: list[int] = np.ceil(np.interp(range(MAX_K + 1), list(MIN_RECALL), probes_by_k)).astype(int).tolist()
 
-    def search(self, state: UserState, k: int, excluded: Places, score: ScoreFunction) -> tuple[Places, Floats] | None:
+    def search(self, state: UserState, k: int, excluded: Indices, score: ScoreFunction) -> tuple[Indices, Floats] | None:
         """Return the k best candidates, and their scores, of the likeliest lists and of what is lifted.
 
         Best first; among equals the lower row comes first. The more is ``excluded``, the more lists are looked into:
@@ -70,7 +70,7 @@ class InvertedFile:
         best = top_k_of(positions, scores, k, excluded)
         return best if len(best[0]) == k else None
 
-    def _search(self, user: Floats, probes: int, k: int, score: ScoreFunction) -> tuple[Places, Floats]:
+    def _search(self, user: Floats, probes: int, k: int, score: ScoreFunction) -> tuple[Indices, Floats]:
         """Return the ``k`` best of the ``probes`` best lists, and others, rising, and their scores."""
         clusters = self._best_clusters(user, probes)
         ranges = Runs(self._starts.take(clusters), self._starts.take(clusters + 1))
@@ -78,7 +78,7 @@ class InvertedFile:
         at = (scores >= lower_bound(scores, k)).nonzero()[0]
         return ranges.rows(at), scores.take(at)
 
-    def _best_clusters(self, user: Floats, count: int) -> Places:
+    def _best_clusters(self, user: Floats, count: int) -> Indices:
         """Return the numbers of the likeliest lists, rising."""
         if count >= len(self._centroids):
             return np.arange(len(self._centroids))

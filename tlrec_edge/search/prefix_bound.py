@@ -25,7 +25,7 @@ from tlrec_edge.search.user_state import UserState
 
 Ints = NDArray[np.int32]
 Floats = NDArray[np.float32]
-Places = NDArray[np.intp]
+Indices = NDArray[np.intp]
 
 _EMPTY = np.zeros(0)
 _INT8_MAX = 127
@@ -61,8 +61,8 @@ class PrefixBound:
         self.scan = PrefixScan(bundle.read(PREFIX_SCAN), str(bundle.path / PREFIX_SCAN), self._columns, threads)
 
     def search(
-        self, state: UserState, k: int, excluded: Places, score: Callable[[Places], Floats]
-    ) -> tuple[Places, Floats] | None:
+        self, state: UserState, k: int, excluded: Indices, score: Callable[[Indices], Floats]
+    ) -> tuple[Indices, Floats] | None:
         """Return the k best candidates, best first, and their scores; None where the bounds leave too many open.
 
         ``score`` gives the scores of candidates as a full scan would. Among equals the lower row comes first.
@@ -79,7 +79,7 @@ class PrefixBound:
             contribution = contributions.take(columns.searchsorted(boosted)).astype(np.float64) / query.step
             totals = products.take(boosted) + np.ceil(contribution)
 
-        def survivors(threshold: float) -> Places:
+        def survivors(threshold: float) -> Indices:
             at = _scan_survivors(products, maxima, _floor_clipped(threshold), self._count)
             if not len(boosted):
                 return at
@@ -122,9 +122,9 @@ def _floor_clipped(threshold: float) -> int:
     return math.floor(max(-_PRODUCT_LIMIT, min(threshold, _PRODUCT_LIMIT)))
 
 
-def _scan_survivors(products: Ints, maxima: Ints, threshold: int, count: int) -> Places:
+def _scan_survivors(products: Ints, maxima: Ints, threshold: int, count: int) -> Indices:
     """Return the places, of the first ``count``, whose product is at least ``threshold``, rising."""
     blocks = (maxima >= threshold).nonzero()[0]
     at = (products.reshape(-1, SCAN_BLOCK).take(blocks, axis=0).ravel() >= threshold).nonzero()[0]
-    places: Places = (blocks * SCAN_BLOCK).take(at // SCAN_BLOCK) + at % SCAN_BLOCK
-    return places[: places.searchsorted(count)]
+    positions: Indices = (blocks * SCAN_BLOCK).take(at // SCAN_BLOCK) + at % SCAN_BLOCK
+    return positions[: positions.searchsorted(count)]
