@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from helpers import bundles
 from tlrec_edge import DataError, History, Recommender, Rows, UnknownIdError
-from tlrec_edge.core.sparse import Scratch, SparseSum
+from tlrec_edge.core.sparse import Workspace, SparseSum
 
 IDS = ["i3", "i70", "nobody", "i3", "i59"]
 
@@ -130,9 +130,9 @@ entries = st.lists(st.tuples(st.integers(0, 11), st.floats(-4, 4, width=32)), ma
 def test_a_sparse_sum_is_the_same_however_it_is_read(entries: list[tuple[int, float]], asked: list[int]) -> None:
     columns = np.array([column for column, _ in entries], np.int32)
     total = SparseSum(columns, np.array([weight for _, weight in entries], np.float64))
-    scratch = Scratch(12)
-    found = total.at(np.array(asked, np.int32), scratch)
-    assert not scratch.asked.any()
+    workspace = Workspace(12)
+    found = total.at(np.array(asked, np.int32), workspace)
+    assert not workspace.requested.any()
     whole = np.zeros(12, np.float32)
     rising, sums = total.summed
     assert (np.diff(rising) > 0).all()

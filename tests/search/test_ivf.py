@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from helpers.scans import ITEMS, full_scan
 from tlrec_edge import BundleError, Recommender
 from tlrec_edge.bench.synthetic import SynthConfig, synthesize
-from tlrec_edge.core.row_ranges import Runs
+from tlrec_edge.core.row_ranges import RowRanges
 from tlrec_edge.search import ivf as lists
 
 
@@ -149,13 +149,13 @@ def test_lists_of_any_storage_find_the_best_and_score_them_as_ever(
 def test_runs_are_slices_of_a_table(lengths: list[int], data: st.DataObject) -> None:
     ends = np.cumsum(lengths)
     chosen = np.array(sorted(data.draw(st.sets(st.integers(0, len(lengths) - 1), min_size=1))))
-    runs = Runs((ends - lengths).take(chosen), ends.take(chosen))
+    runs = RowRanges((ends - lengths).take(chosen), ends.take(chosen))
     table = np.arange(ends[-1], dtype=np.int8)
     rows = np.concatenate([np.arange(ends[at] - lengths[at], ends[at]) for at in chosen])
     assert len(runs) == len(rows)
-    assert runs.of(table).tolist() == rows.tolist()
-    assert runs.of(table, np.float32).dtype == np.float32
-    assert runs.rows(np.arange(len(rows))).tolist() == rows.tolist()
+    assert runs.take_from(table).tolist() == rows.tolist()
+    assert runs.take_from(table, np.float32).dtype == np.float32
+    assert runs.to_rows(np.arange(len(rows))).tolist() == rows.tolist()
     named = np.array(sorted(data.draw(st.sets(st.integers(0, int(ends[-1]) - 1)))), np.intp)
     dense = np.zeros(ends[-1], np.float32)
     dense[named] = named + 1

@@ -20,7 +20,7 @@ from tlrec_edge import BundleError, Recommender
 from tlrec_edge.bench.synthetic import SynthConfig, synthesize
 from tlrec_edge.core.sparse import SparseSum
 from tlrec_edge.core.topk import top_k
-from tlrec_edge.runtime.candidates import Added
+from tlrec_edge.runtime.candidates import AddedItems
 from tlrec_edge.search import fit_prefix_bound as head_fit
 from tlrec_edge.search import prefix_scan as scan
 from tlrec_edge.search.fit_prefix_bound import fit_prefix_bound
@@ -151,7 +151,7 @@ def test_added_items_stand_beside_those_with_heads(rec: Recommender) -> None:
     state = rec.user_state(["SKU00000005", "SKU00000099"])
     rows, scale = catalogue.candidate_rows.base, catalogue.scale.base
     near = np.zeros((2, 0), np.int32)
-    added = Added(
+    added = AddedItems(
         {"best": ITEMS, "worst": ITEMS + 1}, ("best", "worst"), catalogue.history_rows.base[:2],
         catalogue.history_scale.base[:2], rows[5:7], scale[5:7], np.array([99, -99], np.float32), near,
         near.astype(np.float32),

@@ -11,7 +11,7 @@ Indices = NDArray[np.intp]
 Floats = NDArray[np.float32]
 
 
-class Runs:
+class RowRanges:
     """The rows starts[i]..stops[i]-1 of a table, for rising ``starts`` (n,) and ``stops`` (n,) that do not overlap."""
 
     def __init__(self, starts: Indices, stops: Indices) -> None:
@@ -23,21 +23,21 @@ class Runs:
         """Return how many rows they hold."""
         return int(self._ends[-1])
 
-    def of(self, table: NDArray[Any], dtype: Any = None) -> NDArray[Any]:
+    def take_from(self, table: NDArray[Any], dtype: Any = None) -> NDArray[Any]:
         """Return their rows of a table, one after the other, in a ``dtype`` that holds them."""
-        return np.concatenate([table[run] for run in self._slices], dtype=dtype)
+        return np.concatenate([table[row_range] for row_range in self._slices], dtype=dtype)
 
-    def rows(self, at: Indices) -> Indices:
-        """Return which rows of the table stand at rising places of what ``of`` returns."""
+    def to_rows(self, at: Indices) -> Indices:
+        """Return which rows of the table stand at rising places of what ``take_from`` returns."""
         shift = self._stops - self._ends
         rows: Indices = at + shift.take(self._ends.searchsorted(at, "right"))
         return rows
 
     def dense(self, rows: Indices, values: Floats) -> Floats:
-        """Return the values of rising ``rows``, and 0 for all others, as ``of`` would of a whole table."""
+        """Return the values of rising ``rows``, and 0 for all others, as ``take_from`` would of a whole table."""
         out = np.zeros(len(self), np.float32)
-        run = self._stops.searchsorted(rows, "right")
-        inside = (run < len(self._stops)).nonzero()[0]
-        inside = inside[self._starts.take(run.take(inside)) <= rows.take(inside)]
-        out[rows.take(inside) - (self._stops - self._ends).take(run.take(inside))] = values.take(inside)
+        row_range = self._stops.searchsorted(rows, "right")
+        inside = (row_range < len(self._stops)).nonzero()[0]
+        inside = inside[self._starts.take(row_range.take(inside)) <= rows.take(inside)]
+        out[rows.take(inside) - (self._stops - self._ends).take(row_range.take(inside))] = values.take(inside)
         return out

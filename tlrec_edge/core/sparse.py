@@ -13,19 +13,19 @@ Indices = NDArray[np.intp]
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
 
-_NONE = np.zeros(0, np.intp)
-_COUNT = np.arange(4096)
+_EMPTY = np.zeros(0, np.intp)
+_ARANGE = np.arange(4096)
 # Arrays without dimensions: numpy sets many entries to one in half the time that a bool takes.
-_ON, _OFF = np.array(True), np.array(False)
+_TRUE, _FALSE = np.array(True), np.array(False)
 
 
-class Scratch:
+class Workspace:
     """What one thread reads sums over ``n`` candidates with."""
 
     def __init__(self, n: int) -> None:
-        self.asked = np.zeros(n, bool)
+        self.requested = np.zeros(n, bool)
         """Whose sums are asked for; all False between calls."""
-        self.place = np.empty(n, np.int32)
+        self.slot = np.empty(n, np.int32)
         """Where in the answer they stand; of the others anything."""
 
 
@@ -65,12 +65,12 @@ class SparseSum:
     def positive_columns(self) -> NDArray[np.intp]:
         """The columns whose sum is above 0, rising."""
         if not len(self):
-            return _NONE
+            return _EMPTY
         columns, sums = self.summed
         return columns[sums > 0]
 
     def _sum(self) -> tuple[NDArray[np.intp], Floats]:
-        # One sort of the column and the entry's place together: stable, and twice as fast as a stable sort.
+        # One sort of the column and the entry's slot together: stable, and twice as fast as a stable sort.
         keys = self.columns.astype(np.int64) << 32
         keys |= np.arange(len(keys))
         keys.sort()
@@ -81,22 +81,22 @@ class SparseSum:
         weights = self.weights.take(keys & 0xFFFFFFFF)
         return columns[first], np.bincount(first.cumsum() - 1, weights).astype(np.float32)
 
-    def at(self, positions: NDArray[np.integer[Any]], scratch: Scratch) -> Floats:
-        """Return the sums at ``positions`` (n,). ``scratch`` is the caller's alone."""
-        n, asked, place = len(positions), scratch.asked, scratch.place
-        asked[positions] = _ON
+    def at(self, positions: NDArray[np.integer[Any]], workspace: Workspace) -> Floats:
+        """Return the sums at ``positions`` (n,). ``workspace`` is the caller's alone."""
+        n, requested, slot = len(positions), workspace.requested, workspace.slot
+        requested[positions] = _TRUE
         try:
-            hit = asked.take(self.columns).nonzero()[0]
+            hit = requested.take(self.columns).nonzero()[0]
         finally:
-            asked[positions] = _OFF
+            requested[positions] = _FALSE
         if not len(hit):
             return np.zeros(n, np.float32)
-        place[positions] = np.arange(n, dtype=np.int32)
-        sums = np.bincount(place.take(self.columns.take(hit)), self.weights.take(hit), n)
-        return sums.take(place.take(positions)).astype(np.float32)  # a position that is asked twice has one place
+        slot[positions] = np.arange(n, dtype=np.int32)
+        sums = np.bincount(slot.take(self.columns.take(hit)), self.weights.take(hit), n)
+        return sums.take(slot.take(positions)).astype(np.float32)  # a position that is requested twice has one slot
 
 
-NOTHING = SparseSum(np.zeros(0, np.int32), np.zeros(0, np.float64))
+EMPTY_SUM = SparseSum(np.zeros(0, np.int32), np.zeros(0, np.float64))
 
 
 class SparseTable:
@@ -126,7 +126,7 @@ class SparseTable:
             raise ValueError("sparse rows longer than their table")  # before a damaged table asks for all memory
         stops -= ends
         at = stops.repeat(lengths)
-        at += _COUNT[:total] if total <= len(_COUNT) else np.arange(total)
+        at += _ARANGE[:total] if total <= len(_ARANGE) else np.arange(total)
         columns = self._columns.take(at)
         if self.diagonal:
             columns = np.concatenate([columns, rows[rows < self._candidates]])

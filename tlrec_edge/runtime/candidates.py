@@ -20,9 +20,9 @@ from tlrec_edge.bundle.format import CANDIDATE_TEXT
 from tlrec_edge.bundle.ids import IdIndex, ItemId, Rows, StringTable, as_text
 from tlrec_edge.bundle.reader import Bundle
 from tlrec_edge.core.packing import Query, products
-from tlrec_edge.core.row_ranges import Runs
+from tlrec_edge.core.row_ranges import RowRanges
 from tlrec_edge.core.rowwise import Scales
-from tlrec_edge.core.sparse import Scratch
+from tlrec_edge.core.sparse import Workspace
 from tlrec_edge.core.topk import top_k
 from tlrec_edge.errors import DataError, UnknownIdError
 from tlrec_edge.search.ivf import MAX_K, InvertedFile
@@ -39,7 +39,7 @@ NEIGHBOURS = 20
 
 
 @dataclass(frozen=True, eq=False)
-class Added:
+class AddedItems:
     """Items added at run time; arrays as in the bundle. Never changed: adding more makes a new one.
 
     An item scores as its ``near`` candidates do, by their ``share`` (n, k), plus its bias; where all shares are 0, by
@@ -69,7 +69,7 @@ class Added:
         return sum(array.nbytes for array in (*arrays, self.share))
 
 
-class Stacked:
+class ConcatenatedRows:
     """Rows of a mapped array followed by rows in memory."""
 
     def __init__(self, base: NDArray[Any], extra: NDArray[Any]) -> None:
@@ -78,10 +78,10 @@ class Stacked:
     def __len__(self) -> int:
         return len(self.base) + len(self.extra)
 
-    def take(self, at: NDArray[Any] | Runs, dtype: Any = None) -> NDArray[Any]:
-        """Return rows, those of ``Runs`` of the mapped array alone."""
-        if isinstance(at, Runs):
-            return at.of(self.base, dtype)
+    def take(self, at: NDArray[Any] | RowRanges, dtype: Any = None) -> NDArray[Any]:
+        """Return rows, those of ``RowRanges`` of the mapped array alone."""
+        if isinstance(at, RowRanges):
+            return at.take_from(self.base, dtype)
         if not len(self.extra):
             rows: NDArray[Any] = self.base.take(at, axis=0)
             return rows if dtype is None else rows.astype(dtype)
@@ -105,26 +105,26 @@ class Catalogue:
         bundle: Bundle,
         index: IdIndex,
         threads: int = 1,
-        added: Added | None = None,
+        added: AddedItems | None = None,
         prefix_bound: PrefixBound | None = None,
         ivf: InvertedFile | None = None,
     ) -> None:
         shape, array = bundle.shape, bundle.array
         self._bundle, self._index, self.shape = bundle, index, shape
-        self.added = nothing_added(bundle) if added is None else added
+        self.added = no_added_items(bundle) if added is None else added
         extra = self.added
-        self.history_rows = Stacked(array("history_rows"), extra.history_rows)
-        self.history_scale = Stacked(array("history_scale"), extra.history_scale)
-        self.candidate_rows = Stacked(array("candidate_rows"), extra.candidate_rows)
-        self.scale = Stacked(array("candidate_scale"), extra.candidate_scale)
-        self.bias = Stacked(array("candidate_bias"), extra.bias)
+        self.history_rows = ConcatenatedRows(array("history_rows"), extra.history_rows)
+        self.history_scale = ConcatenatedRows(array("history_scale"), extra.history_scale)
+        self.candidate_rows = ConcatenatedRows(array("candidate_rows"), extra.candidate_rows)
+        self.scale = ConcatenatedRows(array("candidate_scale"), extra.candidate_scale)
+        self.bias = ConcatenatedRows(array("candidate_bias"), extra.bias)
         self._history, self._candidate = shape.history_format, shape.candidate_format
         self._ids = bundle.strings("item_ids")
         self._names = bundle.strings("item_names") if bundle.has("item_names.bytes.npy") else self._ids
         self._added_ids = tuple(extra.rows)
         self.prefix_bound = prefix_bound or (PrefixBound(bundle, threads) if bundle.has("head_columns.npy") else None)
         self._lists = ivf or (InvertedFile(bundle) if bundle.has("list_starts.npy") else None)
-        self._scratch = threading.local()
+        self._workspace = threading.local()
 
     def __len__(self) -> int:
         return len(self.candidate_rows)
@@ -133,7 +133,7 @@ class Catalogue:
     def hot_bytes(self) -> int:
         return self._index.hot_bytes
 
-    def with_added(self, added: Added) -> Catalogue:
+    def with_added(self, added: AddedItems) -> Catalogue:
         return Catalogue(self._bundle, self._index, added=added, prefix_bound=self.prefix_bound, ivf=self._lists)
 
     def rows(self, ids: Sequence[ItemId] | NDArray[Any] | Rows) -> Indices:
@@ -211,7 +211,7 @@ class Catalogue:
             total += share[:, k] * lent[:, k]
         return np.where(share.any(1), total, own)
 
-    def _own(self, state: UserState, positions: NDArray[np.integer[Any]] | Runs) -> Floats:
+    def _own(self, state: UserState, positions: NDArray[np.integer[Any]] | RowRanges) -> Floats:
         block = self.candidate_rows.take(positions, None if self._candidate.packed else np.float32)
         if self._candidate.packed:
             block = self._candidate.widen(block)
@@ -300,26 +300,26 @@ class Catalogue:
             out[at : at + len(block)] = block @ query / np.maximum(lengths, _TINY)
         return _finite(out)
 
-    def _item_contributions(self, state: UserState, positions: NDArray[np.integer[Any]] | Runs) -> Floats:
-        if isinstance(positions, Runs):
+    def _item_contributions(self, state: UserState, positions: NDArray[np.integer[Any]] | RowRanges) -> Floats:
+        if isinstance(positions, RowRanges):
             return positions.dense(*state.wide.summed)
-        sums: Scratch | None = getattr(self._scratch, "sums", None)
+        sums: Workspace | None = getattr(self._workspace, "sums", None)
         if sums is None:
-            sums = self._scratch.sums = Scratch(len(self))
+            sums = self._workspace.sums = Workspace(len(self))
         return state.wide.at(positions, sums)
 
     def _buffer(self) -> Floats:
-        buffer: Floats | None = getattr(self._scratch, "buffer", None)
+        buffer: Floats | None = getattr(self._workspace, "buffer", None)
         if buffer is None:
-            buffer = self._scratch.buffer = np.empty((_SCAN_ROWS, self._candidate.columns), np.float32)
+            buffer = self._workspace.buffer = np.empty((_SCAN_ROWS, self._candidate.columns), np.float32)
         return buffer
 
 
-def nothing_added(bundle: Bundle) -> Added:
+def no_added_items(bundle: Bundle) -> AddedItems:
     """Return the empty set of added items."""
     array = bundle.array
     k = min(NEIGHBOURS, bundle.shape.candidates) if bundle.has(CANDIDATE_TEXT) else 0
-    return Added(
+    return AddedItems(
         {}, (), array("history_rows")[:0], array("history_scale")[:0], array("candidate_rows")[:0],
         array("candidate_scale")[:0], np.zeros(0, np.float32), np.zeros((0, k), np.int32), np.zeros((0, k), np.float32),
     )  # fmt: skip

@@ -18,7 +18,7 @@ from tlrec_edge.core.features import FeatureEncoder, TowerInputs
 from tlrec_edge.core.rowwise import Scales
 from tlrec_edge.core.topk import top_k
 from tlrec_edge.errors import BundleError, DataError
-from tlrec_edge.runtime.candidates import NEIGHBOURS, Added
+from tlrec_edge.runtime.candidates import NEIGHBOURS, AddedItems
 
 Floats = NDArray[np.float32]
 Features = Mapping[ItemId, Mapping[str, Any]]
@@ -60,7 +60,7 @@ class ColdItems:
         items = {as_text(key): values for key, values in features.items()}
         return self.encoder.texts(self._columns(items), len(items))
 
-    def extend(self, added: Added, features: Features, text_vectors: Floats | None) -> Added:
+    def extend(self, added: AddedItems, features: Features, text_vectors: Floats | None) -> AddedItems:
         """Return ``added`` with these items behind the old ones. Raises DataError that names the item and the field."""
         items = {as_text(key): values for key, values in features.items()}
         columns = self._columns(items)
@@ -74,7 +74,7 @@ class ColdItems:
         wide, scales = self._shape.candidate_format.quantize(candidate, no_taste)
         named = self._name_columns()
         names = [next(filter(None, (_text(v.get(c), c, key) for c in named)), key) for key, v in items.items()]
-        return Added(
+        return AddedItems(
             {**added.rows, **{key: first + i for i, key in enumerate(items)}},
             (*added.names, *names),
             np.concatenate([added.history_rows, rows]),

@@ -11,7 +11,7 @@ from tlrec_edge.bundle.format import ENCODER
 from tlrec_edge.bundle.ids import Rows
 from tlrec_edge.bundle.reader import Bundle
 from tlrec_edge.bundle.session import Bound, Graph
-from tlrec_edge.core.sparse import NOTHING, SparseSum, SparseTable
+from tlrec_edge.core.sparse import EMPTY_SUM, SparseSum, SparseTable
 from tlrec_edge.runtime.candidates import Catalogue
 from tlrec_edge.runtime.history import History
 from tlrec_edge.search.user_state import UserState
@@ -80,11 +80,11 @@ class StateBuilder:
         deep = self._encode(catalogue, rows, events, ages)
         if not self._beside:
             seen = rows if len(rows) <= self.shape.max_history else np.unique(rows)
-            return self._state(deep, _NO_VALUES, NOTHING, seen), unknown
+            return self._state(deep, _NO_VALUES, EMPTY_SUM, seen), unknown
         recent, seen = _distinct(rows, self.shape.max_history)
         if recent[-1] >= self.shape.items:
             recent = recent[recent < self.shape.items]
-        wide = self._wide.sum(recent) if self._wide else NOTHING
+        wide = self._wide.sum(recent) if self._wide else EMPTY_SUM
         return self._state(deep, self._interest(recent), wide, seen), unknown
 
     def from_user_row(self, row: int) -> UserState:
@@ -98,7 +98,7 @@ class StateBuilder:
     def popularity(self) -> UserState:
         """Return the state of a user of whom nothing is known: every score is the item's bias."""
         zeros = np.zeros(self.shape.d + self.shape.r, np.float32)
-        return self._state(zeros[: self.shape.d], zeros[self.shape.d :], NOTHING, _NO_ROWS)
+        return self._state(zeros[: self.shape.d], zeros[self.shape.d :], EMPTY_SUM, _NO_ROWS)
 
     def _state(self, deep: Floats, interest: Floats, wide: SparseSum, seen: Indices) -> UserState:
         if not self.exact:

@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 from tlrec_edge.bundle.format import MANIFEST
 from tlrec_edge.bundle.reader import Bundle
 from tlrec_edge.bundle.validate import REMEDY
-from tlrec_edge.core.row_ranges import Runs
+from tlrec_edge.core.row_ranges import RowRanges
 from tlrec_edge.core.topk import absent, top_k_of, lower_bound
 from tlrec_edge.errors import BundleError
 from tlrec_edge.search.user_state import UserState
 
 Floats = NDArray[np.float32]
 Indices = NDArray[np.intp]
-ScoreFunction = Callable[[Indices | Runs], Floats]
+ScoreFunction = Callable[[Indices | RowRanges], Floats]
 """Gives the scores of candidates."""
 
 MIN_RECALL = {10: 0.99, 100: 0.97}
@@ -73,10 +73,10 @@ class InvertedFile:
     def _search(self, user: Floats, probes: int, k: int, score: ScoreFunction) -> tuple[Indices, Floats]:
         """Return the ``k`` best of the ``probes`` best lists, and others, rising, and their scores."""
         clusters = self._best_clusters(user, probes)
-        ranges = Runs(self._starts.take(clusters), self._starts.take(clusters + 1))
+        ranges = RowRanges(self._starts.take(clusters), self._starts.take(clusters + 1))
         scores = score(ranges)
         at = (scores >= lower_bound(scores, k)).nonzero()[0]
-        return ranges.rows(at), scores.take(at)
+        return ranges.to_rows(at), scores.take(at)
 
     def _best_clusters(self, user: Floats, count: int) -> Indices:
         """Return the numbers of the likeliest lists, rising."""
