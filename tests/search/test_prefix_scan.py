@@ -48,7 +48,7 @@ def rows_read(rec: Recommender, state: UserState, k: int) -> int:
     def score(at: np.ndarray) -> np.ndarray:
         nonlocal read
         read += len(at)
-        return catalogue._own(state, at)
+        return catalogue._score_stored(state, at)
 
     assert catalogue.prefix_bound is not None
     return read if catalogue.prefix_bound.search(state, k, state.seen, score) else ITEMS

@@ -32,7 +32,7 @@ from tlrec_edge.search.user_state import UserState
 Ints = NDArray[np.int32]
 Indices = NDArray[np.intp]
 Floats = NDArray[np.float32]
-_SCAN_ROWS = 4096
+_BLOCK_ROWS = 4096
 _TINY = np.finfo(np.float32).tiny
 NEIGHBOURS = 20
 """A new item scores as this many candidates with the nearest texts."""
@@ -42,8 +42,8 @@ NEIGHBOURS = 20
 class AddedItems:
     """Items added at run time; arrays as in the bundle. Never changed: adding more makes a new one.
 
-    An item scores as its ``near`` candidates do, by their ``share`` (n, k), plus its bias; where all shares are 0, by
-    its own row.
+    An item scores as its ``neighbours`` candidates do, weighted by ``neighbour_weights`` (n, k), plus its bias;
+    if all weights are 0, by its own row.
     """
 
     rows: Mapping[str, int]
@@ -53,8 +53,8 @@ class AddedItems:
     candidate_rows: NDArray[Any]
     candidate_scale: Scales
     bias: Floats
-    near: Ints
-    share: Floats
+    neighbours: Ints
+    neighbour_weights: Floats
 
     @property
     def nbytes(self) -> int:
@@ -64,9 +64,9 @@ class AddedItems:
             self.candidate_rows,
             self.candidate_scale,
             self.bias,
-            self.near,
+            self.neighbours,
         )
-        return sum(array.nbytes for array in (*arrays, self.share))
+        return sum(array.nbytes for array in (*arrays, self.neighbour_weights))
 
 
 class ConcatenatedRows:
@@ -85,9 +85,9 @@ class ConcatenatedRows:
         if not len(self.extra):
             rows: NDArray[Any] = self.base.take(at, axis=0)
             return rows if dtype is None else rows.astype(dtype)
-        late = np.flatnonzero(at >= len(self.base))
+        new = np.flatnonzero(at >= len(self.base))
         out: NDArray[Any] = self.base.take(np.minimum(at, len(self.base) - 1), axis=0)
-        out[late] = self.extra.take(at[late] - len(self.base), axis=0)
+        out[new] = self.extra.take(at[new] - len(self.base), axis=0)
         return out if dtype is None else out.astype(dtype)
 
     def blocks(self, size: int) -> Iterator[tuple[int, NDArray[Any]]]:
@@ -171,10 +171,10 @@ class Catalogue:
         names = self._bundle.strings("category_names")
         known = names.take(range(len(names)))
         if name not in known:
-            near = "".join(f"; did you mean {near!r:.80}?" for near in get_close_matches(str(name), known, 1))
-            raise UnknownIdError(f"no category {name!r:.80} among the {len(known)} of the bundle{near}")
-        own: NDArray[np.bool_] = self._bundle.array("item_category")[: self.shape.candidates] == known.index(name)
-        return own
+            hint = "".join(f"; did you mean {close!r:.80}?" for close in get_close_matches(str(name), known, 1))
+            raise UnknownIdError(f"no category {name!r:.80} among the {len(known)} of the bundle{hint}")
+        mask: NDArray[np.bool_] = self._bundle.array("item_category")[: self.shape.candidates] == known.index(name)
+        return mask
 
     def _texts(self, base: StringTable, added: Sequence[str], positions: Indices) -> list[str]:
         c = self.shape.candidates
@@ -193,25 +193,25 @@ class Catalogue:
 
     def score(self, state: UserState, positions: NDArray[np.integer[Any]]) -> Floats:
         """Score some candidates. On the exact path each score has the same bits as in ``score_all``."""
-        out = self._own(state, positions)
+        out = self._score_stored(state, positions)
         if not self._added_ids:
             return out
-        late = np.flatnonzero(positions >= self.shape.candidates)
-        if len(late):
-            at = positions[late] - self.shape.candidates
-            near, place = np.unique(self.added.near[at], return_inverse=True)
-            own = self._own(state, near)
-            out[late] = self._borrowed(out[late], own[place.reshape(self.added.near[at].shape)], at)
+        new = np.flatnonzero(positions >= self.shape.candidates)
+        if len(new):
+            at = positions[new] - self.shape.candidates
+            neighbours, place = np.unique(self.added.neighbours[at], return_inverse=True)
+            stored_scores = self._score_stored(state, neighbours)
+            out[new] = self._neighbour_mean(out[new], stored_scores[place.reshape(self.added.neighbours[at].shape)], at)
         return out
 
-    def _borrowed(self, own: Floats, lent: Floats, at: NDArray[np.integer[Any]] | slice) -> Floats:
-        """Return the mean by share of the scores ``lent`` (n, k) to added items; one without shares keeps its own."""
-        share, total = self.added.share[at], self.added.bias[at].copy()
-        for k in range(share.shape[1]):  # in one order, so that the bits never depend on what else is scored
-            total += share[:, k] * lent[:, k]
-        return np.where(share.any(1), total, own)
+    def _neighbour_mean(self, stored_scores: Floats, neighbour_scores: Floats, at: NDArray[np.integer[Any]] | slice) -> Floats:
+        """Return the weighted mean of the neighbours' scores (n, k); an item without weights keeps its own."""
+        weights, total = self.added.neighbour_weights[at], self.added.bias[at].copy()
+        for k in range(weights.shape[1]):  # in one order, so that the bits never depend on what else is scored
+            total += weights[:, k] * neighbour_scores[:, k]
+        return np.where(weights.any(1), total, stored_scores)
 
-    def _own(self, state: UserState, positions: NDArray[np.integer[Any]] | RowRanges) -> Floats:
+    def _score_stored(self, state: UserState, positions: NDArray[np.integer[Any]] | RowRanges) -> Floats:
         block = self.candidate_rows.take(positions, None if self._candidate.packed else np.float32)
         if self._candidate.packed:
             block = self._candidate.widen(block)
@@ -228,15 +228,15 @@ class Catalogue:
             columns, values = state.wide.summed
             wide[columns] = values
         buffer, queries = self._buffer(), self._queries(state) if self._candidate.packed else None
-        bases = zip(self.scale.blocks(_SCAN_ROWS), self.bias.blocks(_SCAN_ROWS), strict=True)
-        for (start, rows), ((_, scale), (_, bias)) in zip(self.candidate_rows.blocks(_SCAN_ROWS), bases, strict=True):
+        bases = zip(self.scale.blocks(_BLOCK_ROWS), self.bias.blocks(_BLOCK_ROWS), strict=True)
+        for (start, rows), ((_, scale), (_, bias)) in zip(self.candidate_rows.blocks(_BLOCK_ROWS), bases, strict=True):
             end = start + len(rows)
             block = self._candidate.widen(rows, buffer[: len(rows)])
             part = None if wide is None else wide[start:end]
             out[start:end] = self._combine(state, queries, block, scale, part, bias)
-        if len(self.added.near):
-            late = out[self.shape.candidates :]
-            late[:] = self._borrowed(late, out[self.added.near], slice(None))
+        if len(self.added.neighbours):
+            new = out[self.shape.candidates :]
+            new[:] = self._neighbour_mean(new, out[self.added.neighbours], slice(None))
         return out
 
     def best(self, state: UserState, k: int, excluded: Indices, exact: bool = True) -> tuple[NDArray[np.intp], Floats]:
@@ -246,10 +246,10 @@ class Catalogue:
         for search in (self._lists if approximate else None, self.prefix_bound):
             if index is None or 8 * k >= c:
                 continue
-            found = index.search(state, k, excluded[excluded < c], lambda at: self._own(state, at))
-            if found is not None and len(self) > c:  # the added ones have no prefix_bound
-                late = np.setdiff1d(np.arange(c, len(self)), excluded)
-                at, scores = np.append(found[0], late), np.append(found[1], self.score(state, late))
+            found = index.search(state, k, excluded[excluded < c], lambda at: self._score_stored(state, at))
+            if found is not None and len(self) > c:  # the added ones have no prefix
+                new = np.setdiff1d(np.arange(c, len(self)), excluded)
+                at, scores = np.append(found[0], new), np.append(found[1], self.score(state, new))
                 best = np.lexsort((at, -scores))[:k]
                 found = at[best], scores[best]
             if found is not None:
@@ -280,7 +280,7 @@ class Catalogue:
         if wide is not None:
             out += wide
         out += bias
-        return _finite(out)
+        return _check_finite(out)
 
     def cosine(self, row: int) -> Floats:
         """Return the cosine of every candidate with an item, by history-side vectors: the one space all items share.
@@ -291,14 +291,14 @@ class Catalogue:
         length = np.sqrt(query.dot(query))
         out = np.empty(len(self), np.float32)
         c, n = self.shape.candidates, self.shape.items
-        for start, rows in self.history_rows.blocks(_SCAN_ROWS):
+        for start, rows in self.history_rows.blocks(_BLOCK_ROWS):
             if c <= start < n:
                 continue
             block = self._history.values(rows[: c - start] if start < c else rows)
             at = start if start < c else start - (n - c)
             lengths = length * np.sqrt(np.einsum("ij,ij->i", block, block))
             out[at : at + len(block)] = block @ query / np.maximum(lengths, _TINY)
-        return _finite(out)
+        return _check_finite(out)
 
     def _item_contributions(self, state: UserState, positions: NDArray[np.integer[Any]] | RowRanges) -> Floats:
         if isinstance(positions, RowRanges):
@@ -311,7 +311,7 @@ class Catalogue:
     def _buffer(self) -> Floats:
         buffer: Floats | None = getattr(self._workspace, "buffer", None)
         if buffer is None:
-            buffer = self._workspace.buffer = np.empty((_SCAN_ROWS, self._candidate.columns), np.float32)
+            buffer = self._workspace.buffer = np.empty((_BLOCK_ROWS, self._candidate.columns), np.float32)
         return buffer
 
 
@@ -325,7 +325,7 @@ def no_added_items(bundle: Bundle) -> AddedItems:
     )  # fmt: skip
 
 
-def _finite(scores: Floats) -> Floats:
+def _check_finite(scores: Floats) -> Floats:
     if not scores.dot(scores) < math.inf:  # the cheapest test that NaN and infinity fail
         raise ValueError("scores that are NaN or infinite")
     return scores

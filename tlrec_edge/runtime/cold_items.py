@@ -23,8 +23,8 @@ from tlrec_edge.runtime.candidates import NEIGHBOURS, AddedItems
 Floats = NDArray[np.float32]
 Features = Mapping[ItemId, Mapping[str, Any]]
 _BATCH = 1024
-_LARGEST = 1e6
-SHARPNESS = 5.0
+_MAX_MAGNITUDE = 1e6
+INVERSE_TEMPERATURE = 5.0
 """A neighbour weighs exp(SHARPNESS * cosine of the texts)."""
 _NAME_COLUMNS = ("name", "title")
 
@@ -40,20 +40,20 @@ class ColdItems:
             )
         self._shape, self._path = bundle.shape, bundle.path
         self._bias, self._popularity = np.float32(bundle.scoring.unknown_score), bundle.array("candidate_bias")
-        self.encoder = read_features(bundle)
-        self._texts = _unit_rows(bundle) if bundle.has(CANDIDATE_TEXT) else np.zeros((0, 0), np.float32)
+        self.encoder = read_feature_encoder(bundle)
+        self._texts = _unit_text_vectors(bundle) if bundle.has(CANDIDATE_TEXT) else np.zeros((0, 0), np.float32)
         self.tower = Graph(bundle.read(ITEM_TOWER), str(bundle.path / ITEM_TOWER), ["history", "candidate"], threads)
         parts = self._encode({}, 0, None)._asdict()
         self.tower.check_inputs({name: (None, part.shape[1]) for name, part in parts.items() if part.shape[1]})
 
     def check(self) -> None:
         """Run the tower on one item of each category. Raises BundleError where it does not fit the feature schema."""
-        most = max(map(len, self.encoder.vocabulary.values()), default=0)
+        size = max(map(len, self.encoder.vocabulary.values()), default=0)
         columns = {
-            name: [values[min(i, len(values) - 1)] if values else "" for i in range(-1, most)]
+            name: [values[min(i, len(values) - 1)] if values else "" for i in range(-1, size)]
             for name, values in self.encoder.vocabulary.items()
         }
-        self._run(self._encode(columns, most + 1, np.zeros((most + 1, self.encoder.vector_width), np.float32)))
+        self._run(self._encode(columns, size + 1, np.zeros((size + 1, self.encoder.vector_width), np.float32)))
 
     def texts(self, features: Features) -> list[str]:
         """Return the text that each item is read by. Raises DataError that names the item and the field."""
@@ -64,14 +64,14 @@ class ColdItems:
         """Return ``added`` with these items behind the old ones. Raises DataError that names the item and the field."""
         items = {as_text(key): values for key, values in features.items()}
         columns = self._columns(items)
-        homes = [str(values.get("domain", "")) for values in items.values()]
-        inputs = self._encode(columns, len(items), text_vectors, homes)
+        domains = [str(values.get("domain", "")) for values in items.values()]
+        inputs = self._encode(columns, len(items), text_vectors, domains)
         history, candidate = self._run(inputs, 1)  # one by one: an item's bits don't depend on what is added with it
-        near, share = self._nearest(inputs.text)
+        neighbours, weights = self._nearest_by_text(inputs.text)
         n, first = len(items), self._shape.items + len(added.rows)
         rows, scale = self._shape.history_format.quantize(history)
-        no_taste = np.zeros((n, self._shape.r), np.float32)
-        wide, scales = self._shape.candidate_format.quantize(candidate, no_taste)
+        no_interest = np.zeros((n, self._shape.r), np.float32)
+        wide, scales = self._shape.candidate_format.quantize(candidate, no_interest)
         named = self._name_columns()
         names = [next(filter(None, (_text(v.get(c), c, key) for c in named)), key) for key, v in items.items()]
         return AddedItems(
@@ -81,9 +81,9 @@ class ColdItems:
             self._with_scale(added.history_scale, scale[:, 0]),
             np.concatenate([added.candidate_rows, wide]),
             self._with_scale(added.candidate_scale, scales),
-            np.concatenate([added.bias, self._biases(near, share)]),
-            np.concatenate([added.near, near]),
-            np.concatenate([added.share, share]),
+            np.concatenate([added.bias, self._bias_corrections(neighbours, weights)]),
+            np.concatenate([added.neighbours, neighbours]),
+            np.concatenate([added.neighbour_weights, weights]),
         )
 
     def _with_scale(self, known: Scales, new: Scales) -> Scales:
@@ -92,21 +92,21 @@ class ColdItems:
             raise BundleError(f"{self._path / ITEM_TOWER} gives vectors beyond the table's scales; export it again")
         return np.concatenate([known, new.astype(known.dtype)])
 
-    def _biases(self, near: NDArray[np.int32], share: Floats) -> Floats:
+    def _bias_corrections(self, neighbours: NDArray[np.int32], weights: Floats) -> Floats:
         """Return what turns the neighbours' biases into the mean one: their popularity says nothing of a new item."""
-        borrowed: Floats = self._popularity.mean() - (share * self._popularity[near]).sum(1)
-        return np.where(share.any(1), borrowed, self._bias).astype(np.float32)
+        correction: Floats = self._popularity.mean() - (weights * self._popularity[neighbours]).sum(1)
+        return np.where(weights.any(1), correction, self._bias).astype(np.float32)
 
-    def _nearest(self, text: Floats) -> tuple[NDArray[np.int32], Floats]:
+    def _nearest_by_text(self, text: Floats) -> tuple[NDArray[np.int32], Floats]:
         """Return the candidates with the nearest texts and their shares, (n, k); an item without text has none."""
         k = min(NEIGHBOURS, len(self._texts))
-        near, share = np.zeros((len(text), k), np.int32), np.zeros((len(text), k), np.float32)
+        neighbours, weights = np.zeros((len(text), k), np.int32), np.zeros((len(text), k), np.float32)
         for i in np.flatnonzero(text.any(1)) if k else ():
             cosine = self._texts @ text[i]
-            near[i] = best = top_k(cosine, k)
-            weight = np.exp(np.float32(SHARPNESS) * cosine[best])
-            share[i] = weight / weight.sum()
-        return near, share
+            neighbours[i] = best = top_k(cosine, k)
+            weight = np.exp(np.float32(INVERSE_TEMPERATURE) * cosine[best])
+            weights[i] = weight / weight.sum()
+        return neighbours, weights
 
     def _name_columns(self) -> tuple[str, ...]:
         return (*_NAME_COLUMNS, *self.encoder.text_columns)
@@ -122,7 +122,7 @@ class ColdItems:
         return columns
 
     def _encode(
-        self, columns: Mapping[str, list[Any]], n: int, text_vectors: Floats | None, homes: Sequence[str] | None = None
+        self, columns: Mapping[str, list[Any]], n: int, text_vectors: Floats | None, domains: Sequence[str] | None = None
     ) -> TowerInputs:
         width = self.encoder.vector_width
         if text_vectors is not None:
@@ -130,10 +130,10 @@ class ColdItems:
                 text_vectors = np.asarray(text_vectors, np.float32)
             except (TypeError, ValueError) as error:
                 raise DataError(f"text_vectors: expected numbers {(n, width)}, got {shown(text_vectors)}") from error
-            if text_vectors.shape != (n, width) or not (np.abs(text_vectors) <= _LARGEST).all():
-                want = f"expected finite values of shape {(n, width)}, none above {_LARGEST:g}"
-                raise DataError(f"text_vectors has shape {text_vectors.shape}; {want}")
-        return self.encoder.encode(columns, n, text_vectors, homes)
+            if text_vectors.shape != (n, width) or not (np.abs(text_vectors) <= _MAX_MAGNITUDE).all():
+                expected = f"expected finite values of shape {(n, width)}, none above {_MAX_MAGNITUDE:g}"
+                raise DataError(f"text_vectors has shape {text_vectors.shape}; {expected}")
+        return self.encoder.encode(columns, n, text_vectors, domains)
 
     def _run(self, inputs: TowerInputs, size: int = _BATCH) -> tuple[Floats, Floats]:
         parts = []
@@ -145,13 +145,13 @@ class ColdItems:
         return history, candidate
 
 
-def _unit_rows(bundle: Bundle) -> Floats:
+def _unit_text_vectors(bundle: Bundle) -> Floats:
     texts: Floats = bundle.array("candidate_text").astype(np.float32)
     texts /= np.maximum(np.linalg.norm(texts, axis=1, keepdims=True), 1e-12)
     return texts
 
 
-def read_features(bundle: Bundle) -> FeatureEncoder:
+def read_feature_encoder(bundle: Bundle) -> FeatureEncoder:
     """Return the feature encoder that travels in the bundle. Raises BundleError where it is none."""
     try:
         schema = json.loads(bundle.read(FEATURES))
@@ -187,5 +187,5 @@ def _text(value: Any, column: str, item: str) -> str:
 
 
 def features_json(encoder: FeatureEncoder) -> bytes:
-    """Return what ``read_features`` reads, without the text table."""
+    """Return what ``read_feature_encoder`` reads, without the text table."""
     return json.dumps(encoder.schema(), ensure_ascii=False).encode()
