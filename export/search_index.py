@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlrec_edge.bundle.format import PREFIX_SCAN
-from tlrec_edge.bundle.item_vectors import Vectors, stored_vectors
+from tlrec_edge.bundle.item_vectors import Vectors, item_vectors
 from tlrec_edge.bundle.reorder import arranged, item_order
 from tlrec_edge.core.packing import RowFormat
 from tlrec_edge.search.fit_ivf import MANY, fit_ivf
@@ -69,4 +69,4 @@ def _candidates(arrays: Arrays, source: ExportSource) -> Vectors:
     """Return the reader of the candidates' stored vectors."""
     kinds, width = storage(source.model), source.model.net.config.width
     form = RowFormat((kinds.candidate, width), (kinds.taste, source.low_rank_width))
-    return stored_vectors(form, arrays["candidate_rows"], arrays["candidate_scale"])
+    return item_vectors(form, arrays["candidate_rows"], arrays["candidate_scale"])

@@ -28,7 +28,7 @@ from tlrec_edge import Recommender
 from tlrec_edge.bench.requests import Ids, Requests
 from tlrec_edge.bench.synthetic import SynthConfig
 from tlrec_edge.bundle.ids import Rows
-from tlrec_edge.bundle.item_vectors import stored_vectors
+from tlrec_edge.bundle.item_vectors import item_vectors
 from tlrec_edge.bundle.reader import Bundle
 from tlrec_edge.core.topk import top_k
 from tlrec_edge.search.prefix_bound import PrefixBound
@@ -101,7 +101,7 @@ class Way:
 def ways_of_codes(bundle: Bundle, rec: Recommender, learn: list[UserState], ask: list[UserState]) -> dict[str, Way]:
     """Fit codes of each width, and judge what they find by a scan of all whole rows."""
     count, array, ways = bundle.shape.candidates, bundle.array, {}
-    read = stored_vectors(bundle.shape.candidate_format, array("candidate_rows"), array("candidate_scale"))
+    read = item_vectors(bundle.shape.candidate_format, array("candidate_rows"), array("candidate_scale"))
     truth = [rec.score(state, Rows(np.arange(count))) for state in ask]
     best = [top_k(scores, K) for scores in truth]
     for size in WIDTHS:

@@ -16,7 +16,7 @@ from helpers.paths import BENCHMARKS
 from tlrec_edge import Recommender
 from tlrec_edge.bench.synthetic import SynthConfig, synthesize
 from tlrec_edge.bundle.ids import Rows
-from tlrec_edge.bundle.item_vectors import stored_vectors
+from tlrec_edge.bundle.item_vectors import item_vectors
 from tlrec_edge.bundle.reader import Bundle
 from tlrec_edge.core.topk import top_k
 from tlrec_edge.search.user_state import UserState
@@ -44,7 +44,7 @@ def states_of(rec: Recommender, count: int, seed: int) -> list[UserState]:
 
 def codes_of(pq: dict[str, Any], rec: Recommender, subspaces: int = 6) -> Any:
     bundle = Bundle.open(rec._bundle.path)
-    read = stored_vectors(
+    read = item_vectors(
         bundle.shape.candidate_format, bundle.array("candidate_rows"), bundle.array("candidate_scale")
     )
     users = np.stack([pq["user_vector"](state) for state in states_of(rec, 60, 1)])

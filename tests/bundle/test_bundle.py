@@ -13,7 +13,7 @@ import pytest
 from helpers import bundles
 from helpers.bundles import agree, edit_manifest, replace_array, replace_file, use
 from tlrec_edge import BundleError, DataError, Recommender
-from tlrec_edge.bundle.format import EVENTS, ModelShape, expected_arrays
+from tlrec_edge.bundle.format import EVENTS, ModelShape, required_arrays
 from tlrec_edge.bundle.reader import Bundle, write_bundle
 from tlrec_edge.data.dataset import EVENTS as DATASET_EVENTS
 
@@ -36,7 +36,7 @@ def test_what_is_written_is_read(master: Path) -> None:
     expected = bundles.tables(small, np.random.default_rng(0))
     for name, array in expected.items():
         assert np.array_equal(bundle.array(name), array), name
-    assert set(expected_arrays(bundle.shape)) <= set(bundle.manifest["files"])
+    assert set(required_arrays(bundle.shape)) <= set(bundle.manifest["files"])
     assert bundle.strings("item_names")[3] == "name of i3"
     assert not bundle.array("candidate_rows").flags.writeable
 
@@ -51,7 +51,7 @@ def test_user_ids_do_not_travel(master: Path) -> None:
 
 def every_file() -> list[str]:
     shape = bundles.manifest(bundles.Small())["model"]
-    names = expected_arrays(ModelShape.from_manifest({"model": shape, "tables": "int8"}))
+    names = required_arrays(ModelShape.from_manifest({"model": shape, "tables": "int8"}))
     return [*names, "encoder.onnx", "item_tower.onnx", "features.json", "user_rows.npy", "users.hashes.npy"]
 
 

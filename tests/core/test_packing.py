@@ -16,12 +16,12 @@ from helpers.bundles import edit_manifest, replace_array, replace_file, use
 from tlrec_edge import BundleError, Recommender
 from tlrec_edge.bundle.format import Storage, column_dtype
 from tlrec_edge.bundle.reader import Bundle
-from tlrec_edge.core.packing import KINDS, RowFormat, pack, packed_width, unpack
-from tlrec_edge.core.rowwise import MOST, exact_limit, quantize_rows, quantize_sparse
+from tlrec_edge.core.packing import ROW_KINDS, RowFormat, pack, packed_width, unpack
+from tlrec_edge.core.rowwise import MAX_ENTRY, exact_limit, quantize_rows, quantize_sparse
 
 finite = st.floats(-1e6, 1e6, width=32)
 some_vectors = arrays.arrays(np.float32, st.tuples(st.integers(1, 5), st.integers(0, 9)), elements=finite)
-QUANTIZED = [kind for kind in KINDS if kind != "float32"]
+QUANTIZED = [kind for kind in ROW_KINDS if kind != "float32"]
 STORED = {
     "int6": Storage("int6", "int6", "int6", "int6"),
     "int4": Storage("int4", "int4", "int4", "int4", "int8"),
@@ -34,7 +34,7 @@ STORED = {
 
 @given(st.data(), st.sampled_from([4, 6]), st.integers(0, 6), st.integers(0, 13))
 def test_packing_keeps_every_entry(data: st.DataObject, bits: int, n: int, width: int) -> None:
-    most = MOST[bits]
+    most = MAX_ENTRY[bits]
     rows = data.draw(arrays.arrays(np.int8, (n, width), elements=st.integers(-most - 1, most)))
     packed = pack(rows, bits)
     assert (packed.dtype, packed.shape) == (np.uint8, (n, packed_width(width, bits)))
@@ -49,20 +49,20 @@ def test_the_layout_is_the_one_that_is_written_down() -> None:
     assert pack(np.array([[0, 1, 2, last - 32]], np.int8), 6).tolist() == expected
 
 
-@given(some_vectors, st.sampled_from(list(MOST)))
+@given(some_vectors, st.sampled_from(list(MAX_ENTRY)))
 def test_an_entry_is_off_by_half_a_scale_or_by_what_is_clipped(vectors: np.ndarray, bits: int) -> None:
     rows, scale = quantize_rows(vectors, bits)
-    assert (np.abs(rows.astype(int)) <= MOST[bits]).all()
+    assert (np.abs(rows.astype(int)) <= MAX_ENTRY[bits]).all()
     assert (scale > 0).all()
     assert scale.dtype == (
-        np.float32 if bits == 8 or np.abs(vectors).max(initial=0) > 65_504 * MOST[bits] else np.float16
+        np.float32 if bits == 8 or np.abs(vectors).max(initial=0) > 65_504 * MAX_ENTRY[bits] else np.float16
     )
     step = scale.astype(np.float64)[:, None]
     error = np.abs(rows * step - vectors)
-    beyond = np.abs(vectors) - MOST[bits] * step
+    beyond = np.abs(vectors) - MAX_ENTRY[bits] * step
     assert (error <= np.maximum(step * 0.5001, beyond * 1.0001) + 1e-30).all()
     largest = np.abs(vectors).max(1, initial=0.0).astype(np.float64)
-    unclipped = largest / MOST[bits] / 2 * 1.01 + 1e-6
+    unclipped = largest / MAX_ENTRY[bits] / 2 * 1.01 + 1e-6
     assert ((error**2).sum(1) <= vectors.shape[1] * unclipped**2 * 1.01).all()
 
 
@@ -96,31 +96,31 @@ def test_sparse_weights_are_off_by_half_a_scale(data: st.DataObject, rows: int) 
 
 @given(st.data(), st.tuples(*[st.tuples(st.sampled_from(QUANTIZED), st.integers(0, 11))] * 2))
 def test_a_query_gives_the_exact_dot_products(data: st.DataObject, tables: tuple[tuple[str, int], ...]) -> None:
-    form = RowFormat(*tables)
+    row_format = RowFormat(*tables)
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
-    rows = [rng.integers(-MOST[int(k[3:])], MOST[int(k[3:])] + 1, (7, width)).astype(np.int8) for k, width in tables]
-    stored = form.join(rows)
-    assert (stored.dtype, stored.shape) == (form.dtype, (7, form.width))
-    assert form.stranger(stored) is None
-    block = form.widen(stored)
-    np.testing.assert_array_equal(form.widen(stored, np.full((7, form.columns), np.nan, np.float32)), block)
+    rows = [rng.integers(-MAX_ENTRY[int(k[3:])], MAX_ENTRY[int(k[3:])] + 1, (7, width)).astype(np.int8) for k, width in tables]
+    stored = row_format.join(rows)
+    assert (stored.dtype, stored.shape) == (row_format.dtype, (7, row_format.width))
+    assert row_format.invalid_value(stored) is None
+    block = row_format.widen(stored)
+    np.testing.assert_array_equal(row_format.widen(stored, np.full((7, row_format.columns), np.nan, np.float32)), block)
     for table, (part, (_, width)) in enumerate(zip(rows, tables, strict=True)):
-        np.testing.assert_array_equal(form.values(stored, table), part)
+        np.testing.assert_array_equal(row_format.values(stored, table), part)
         limit = exact_limit(width)
         user = rng.integers(-limit, limit + 1, width)
-        sums = form.query(table, user.astype(np.float32)).sums(block)
+        sums = row_format.query(table, user.astype(np.float32)).dot(block)
         np.testing.assert_array_equal(sums, part.astype(np.int64) @ user)
 
 
 def test_the_largest_sums_are_exact() -> None:
     for kind in QUANTIZED:
         for width in (64, 65, 256):
-            form, most = RowFormat((kind, width)), MOST[int(kind[3:])]
+            row_format, most = RowFormat((kind, width)), MAX_ENTRY[int(kind[3:])]
             rows = np.array(
                 [[most] * width, [-most] * width, [most, -most] * (width // 2) + [0] * (width % 2)], np.int8
             )
             user = np.full(width, exact_limit(width), np.float32)
-            sums = form.query(0, user).sums(form.widen(form.join([rows])))
+            sums = row_format.query(0, user).dot(row_format.widen(row_format.join([rows])))
             np.testing.assert_array_equal(sums, rows.astype(np.int64).sum(1) * exact_limit(width))
 
 
@@ -273,11 +273,11 @@ def test_columns_are_short_where_they_can_be() -> None:
     assert column_dtype(65_537) == np.int32
 
 
-@given(st.sampled_from(KINDS), st.integers(0, 5), st.integers(0, 9))
+@given(st.sampled_from(ROW_KINDS), st.integers(0, 5), st.integers(0, 9))
 def test_quantize_is_what_values_read(kind: str, n: int, width: int) -> None:
     vectors = np.random.default_rng(n).standard_normal((n, width)).astype(np.float32)
-    form = RowFormat((kind, width))
-    stored, scale = form.quantize(vectors)
-    assert (stored.shape, scale.shape) == ((n, form.width), (n, 1))
-    found = form.values(stored) * scale
-    np.testing.assert_allclose(found, vectors, atol=0.0 if kind == "float32" else 3.0 / MOST[int(kind[3:])])
+    row_format = RowFormat((kind, width))
+    stored, scale = row_format.quantize(vectors)
+    assert (stored.shape, scale.shape) == ((n, row_format.width), (n, 1))
+    found = row_format.values(stored) * scale
+    np.testing.assert_allclose(found, vectors, atol=0.0 if kind == "float32" else 3.0 / MAX_ENTRY[int(kind[3:])])

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tlrec_edge.bundle.format import ENCODER, PLAIN, PREFIX_SCAN, WIDE_KINDS, ModelShape, Storage, column_dtype
-from tlrec_edge.bundle.item_vectors import Vectors, stored_vectors
+from tlrec_edge.bundle.format import ENCODER, UNIFORM_KINDS, PREFIX_SCAN, WIDE_KINDS, ModelShape, Storage, column_dtype
+from tlrec_edge.bundle.item_vectors import Vectors, item_vectors
 from tlrec_edge.bundle.reader import Bundle
-from tlrec_edge.bundle.reorder import arranged, item_order
+from tlrec_edge.bundle.reorder import reordered, item_order
 from tlrec_edge.bundle.session import Graph
 from tlrec_edge.bundle.writer import BundleWriter
 from tlrec_edge.core.packing import WRITTEN
@@ -188,7 +188,7 @@ def _chunks(n: int) -> Iterator[tuple[int, int]]:
 def _write_vectors(writer: BundleWriter, config: SynthConfig, shape: ModelShape, rng: np.random.Generator) -> None:
     n, c, d, r = config.rows, config.items, config.dim, config.interest
     history, candidate = shape.history_format, shape.candidate_format
-    scales = np.float32 if config.tables in PLAIN else np.float16
+    scales = np.float32 if config.tables in UNIFORM_KINDS else np.float16
     history_rows = writer.create("history_rows", history.dtype, (n, history.width))
     candidate_rows = writer.create("candidate_rows", candidate.dtype, (c, candidate.width))
     history_scale, candidate_scale = np.empty(n, scales), np.empty((c, 2), scales)
@@ -223,7 +223,7 @@ def _write_search(writer: BundleWriter, config: SynthConfig, shape: ModelShape, 
     users = _users(writer, config, shape, encoder)
 
     def vectors() -> Vectors:
-        return stored_vectors(
+        return item_vectors(
             shape.candidate_format, writer.written("candidate_rows"), writer.written("candidate_scale")
         )
 
@@ -232,7 +232,7 @@ def _write_search(writer: BundleWriter, config: SynthConfig, shape: ModelShape, 
         ivf = fit_ivf(vectors(), writer.written("candidate_bias"), users)
         order = item_order(ivf.order, config.rows)
         arrays = {name: writer.written(name) for name in writer.names()}
-        for name, array in arranged(arrays, ivf.order, config.rows):
+        for name, array in reordered(arrays, ivf.order, config.rows):
             writer.array(name, array)
         for name, array in ivf.arrays.items():
             writer.array(name, array)

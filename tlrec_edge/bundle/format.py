@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tlrec_edge.core.packing import KINDS, RowFormat
+from tlrec_edge.core.packing import ROW_KINDS, RowFormat
 from tlrec_edge.errors import BundleError
 
 FORMAT = 1
@@ -33,11 +33,11 @@ INDEXED = frozenset({"item_ids", "users"})
 """String tables that also carry an id index."""
 WIDE_KINDS = ("float32", "int8")
 """What the item-item weights may be stored as; int8 has a scale a history row."""
-SHORT_COLUMNS = 65_536
+UINT16_COLUMNS = 65_536
 """Up to as many candidates, the columns of int8 weights are uint16."""
-PLAIN = ("int8", "float32")
+UNIFORM_KINDS = ("int8", "float32")
 """Kinds that ``tables`` may name by themselves, for all tables: with float32 scales and float32 weights."""
-LARGEST = 1e12
+MAX_MAGNITUDE = 1e12
 """No float of a bundle is larger: products of any two, summed, stay finite in float32."""
 
 _SIZES = {
@@ -52,7 +52,7 @@ _SIZES = {
 }
 
 
-class Expected(NamedTuple):
+class ArraySpec(NamedTuple):
     """What the manifest promises of one array; None in ``shape`` is any length."""
 
     dtypes: tuple[str, ...]
@@ -63,7 +63,7 @@ class Expected(NamedTuple):
 class Storage:
     """What each table is stored as: the manifest's ``tables``.
 
-    One of ``PLAIN`` for all, as in every bundle of before, or an object with these names. Then the weights of the
+    One of ``UNIFORM_KINDS`` for all, as in older bundles, or an object with these names. Then the weights of the
     parts stand in the manifest (``weights``), not in the scales, which may be float16.
     """
 
@@ -75,30 +75,30 @@ class Storage:
 
     def __post_init__(self) -> None:
         for name, kind in vars(self).items():
-            known = WIDE_KINDS if name == "wide" else KINDS
+            known = WIDE_KINDS if name == "wide" else ROW_KINDS
             if kind not in known:
                 raise ValueError(f"tables: {name} = {kind!r:.40}, expected one of {', '.join(known)}")
         RowFormat((self.candidate, 0), (self.taste, 0))  # raises where they do not fit into one row
 
     @classmethod
-    def read(cls, entry: Any) -> Storage:
+    def from_entry(cls, entry: Any) -> Storage:
         """Read the manifest's entry. Raises ValueError that names what is not known."""
         if isinstance(entry, Mapping):
             for name in entry.keys() ^ cls.__dataclass_fields__.keys():
                 raise ValueError(f"tables: {name!r:.40} is {'not known' if name in entry else 'missing'}")
             return cls(**entry)
-        if entry not in PLAIN:
-            raise ValueError(f"tables = {entry!r:.40}, expected one of {', '.join(PLAIN)}, or the kind of each")
+        if entry not in UNIFORM_KINDS:
+            raise ValueError(f"tables = {entry!r:.40}, expected one of {', '.join(UNIFORM_KINDS)}, or the kind of each")
         return cls(entry, entry, entry, entry)
 
     @property
     def entry(self) -> str | dict[str, str]:
         """The manifest's entry. An older reader refuses the object by its text."""
-        return self.history if self.plain else dict(vars(self))
+        return self.history if self.uniform else dict(vars(self))
 
     @property
-    def plain(self) -> bool:
-        return self.history in PLAIN and self == Storage.read(self.history)
+    def uniform(self) -> bool:
+        return self.history in UNIFORM_KINDS and self == Storage.from_entry(self.history)
 
     def __str__(self) -> str:
         rows = {self.history, self.candidate, self.taste_in, self.taste}
@@ -130,7 +130,7 @@ class ModelShape:
         for name in ("d", "length", "items", "candidates", "max_history"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1")
-        if not abs(self.pad) <= LARGEST:
+        if not abs(self.pad) <= MAX_MAGNITUDE:
             raise ValueError(f"pad = {self.pad}")
         if self.candidates > self.items:
             raise ValueError(f"{self.candidates} candidates of {self.items} items")
@@ -143,8 +143,8 @@ class ModelShape:
         try:
             model = manifest["model"]
             sizes = {field: int(model[key]) for field, key in _SIZES.items()}
-            tables = Storage.read(manifest["tables"])
-            taste = None if tables.plain else int(model["taste"])
+            tables = Storage.from_entry(manifest["tables"])
+            taste = None if tables.uniform else int(model["taste"])
             return cls(**sizes, pad=float(model["pad"]), tables=tables, taste=taste)
         except KeyError as error:
             raise BundleError(f"{MANIFEST} has no entry {error}; export the bundle again") from error
@@ -185,7 +185,7 @@ class Scoring:
             scale, limit = manifest["user_scale"], manifest["user_limit"]
             unknown = float(manifest["unknown_score"])
             weights = (1.0, 1.0, 1.0)
-            if not shape.tables.plain:
+            if not shape.tables.uniform:
                 stated = manifest["weights"]
                 weights = float(stated["deep"]), float(stated["wide"]), float(stated["rest"])
             repeat = float(manifest.get("repeat", 0.0))  # bundles of before have none
@@ -202,104 +202,104 @@ class Scoring:
         return found
 
     def _check(self, shape: ModelShape) -> None:
-        if not abs(self.unknown_score) <= LARGEST:
+        if not abs(self.unknown_score) <= MAX_MAGNITUDE:
             raise ValueError(f"unknown_score = {self.unknown_score}")
-        if not abs(self.repeat) <= LARGEST:
+        if not abs(self.repeat) <= MAX_MAGNITUDE:
             raise ValueError(f"repeat = {self.repeat}")
         for weight in (*self.weights, self.weights[0] * self.scale[0]):
-            if not abs(weight) <= LARGEST:
+            if not abs(weight) <= MAX_MAGNITUDE:
                 raise ValueError(f"weights = {self.weights}")
         for name, scale, limit, width in zip(
             ("deep", "interest"), self.scale, self.limit, (shape.d, shape.r), strict=True
         ):
             # The two rules that make every dot product a whole number below 2**24 and every scaling exact.
-            if not 2.0**-100 <= scale <= LARGEST or math.frexp(scale)[0] != 0.5:
-                raise ValueError(f"user_scale {scale} of the {name} block is no power of two in 2**-100..{LARGEST:g}")
+            if not 2.0**-100 <= scale <= MAX_MAGNITUDE or math.frexp(scale)[0] != 0.5:
+                raise ValueError(f"user_scale {scale} of the {name} block is no power of two in 2**-100..{MAX_MAGNITUDE:g}")
             if limit < 1 or 127 * limit * width >= 2**24:
                 raise ValueError(f"user_limit {limit} of the {name} block is outside 1..(2**24 - 1) / (127 * {width})")
 
 
-def expected_arrays(shape: ModelShape) -> dict[str, Expected]:
+def required_arrays(shape: ModelShape) -> dict[str, ArraySpec]:
     """Return every array a bundle must hold."""
     f32, i32, i64 = ("<f4",), ("<i4",), ("<i8",)
     n, c = shape.items, shape.candidates
     arrays = {
         "history_rows.npy": _rows(shape.history_format, n),
-        "history_scale.npy": Expected(scales(shape), (n,)),
+        "history_scale.npy": ArraySpec(scales(shape), (n,)),
         "candidate_rows.npy": _rows(shape.candidate_format, c),
-        "candidate_scale.npy": Expected(scales(shape), (c, 2)),
-        "candidate_bias.npy": Expected(f32, (c,)),
-        "wide_indptr.npy": Expected(i64, (n + 1,)),
-        "wide_columns.npy": Expected(i32, (None,)),
-        "wide_values.npy": Expected(f32, (None,)),
-        "groups.npy": Expected(i32, (n, shape.group_columns)),
-        "interest_in.npy": Expected(f32, (shape.groups, shape.r)),
-        "position_bias.npy": Expected(f32, (shape.length,)),
-        "event_bias.npy": Expected(f32, (len(EVENTS),)),
-        "age_bias.npy": Expected(f32, (None,)),
+        "candidate_scale.npy": ArraySpec(scales(shape), (c, 2)),
+        "candidate_bias.npy": ArraySpec(f32, (c,)),
+        "wide_indptr.npy": ArraySpec(i64, (n + 1,)),
+        "wide_columns.npy": ArraySpec(i32, (None,)),
+        "wide_values.npy": ArraySpec(f32, (None,)),
+        "groups.npy": ArraySpec(i32, (n, shape.group_columns)),
+        "interest_in.npy": ArraySpec(f32, (shape.groups, shape.r)),
+        "position_bias.npy": ArraySpec(f32, (shape.length,)),
+        "event_bias.npy": ArraySpec(f32, (len(EVENTS),)),
+        "age_bias.npy": ArraySpec(f32, (None,)),
     }
     if shape.tables.wide == "int8":
-        arrays["wide_columns.npy"] = Expected((column_dtype(c).str,), (None,))
-        arrays["wide_values.npy"] = Expected(("|i1",), (None,))
-        arrays["wide_scale.npy"] = Expected(scales(shape), (n,))
-    arrays.update(expected_strings("item_ids", n))
+        arrays["wide_columns.npy"] = ArraySpec((column_dtype(c).str,), (None,))
+        arrays["wide_values.npy"] = ArraySpec(("|i1",), (None,))
+        arrays["wide_scale.npy"] = ArraySpec(scales(shape), (n,))
+    arrays.update(string_arrays("item_ids", n))
     return arrays
 
 
 def column_dtype(candidates: int) -> np.dtype[Any]:
     """Return the dtype of the columns of int8 weights."""
-    return np.dtype("<u2" if candidates <= SHORT_COLUMNS else "<i4")
+    return np.dtype("<u2" if candidates <= UINT16_COLUMNS else "<i4")
 
 
 def scales(shape: ModelShape) -> tuple[str, ...]:
-    return ("<f4",) if shape.tables.plain else ("<f4", "<f2")
+    return ("<f4",) if shape.tables.uniform else ("<f4", "<f2")
 
 
-def _rows(form: RowFormat, n: int) -> Expected:
-    return Expected((form.dtype.str,), (n, form.width))
+def _rows(row_format: RowFormat, n: int) -> ArraySpec:
+    return ArraySpec((row_format.dtype.str,), (n, row_format.width))
 
 
-def expected_optional(shape: ModelShape, present: Mapping[str, Any]) -> dict[str, Expected]:
+def optional_arrays(shape: ModelShape, present: Mapping[str, Any]) -> dict[str, ArraySpec]:
     """Return the arrays of the optional parts that ``present`` (the manifest's files) shows to be there."""
-    arrays: dict[str, Expected] = {}
+    arrays: dict[str, ArraySpec] = {}
     if "taste_rows.npy" in present or "taste_scale.npy" in present:
         rows = _rows(shape.taste_format(shape.taste or 0), shape.items)
-        arrays["taste_rows.npy"] = rows if shape.taste is not None else Expected(rows.dtypes, (shape.items, None))
-        arrays["taste_scale.npy"] = Expected(scales(shape), (shape.items,))
+        arrays["taste_rows.npy"] = rows if shape.taste is not None else ArraySpec(rows.dtypes, (shape.items, None))
+        arrays["taste_scale.npy"] = ArraySpec(scales(shape), (shape.items,))
     if "item_names.bytes.npy" in present:
-        arrays.update(expected_strings("item_names", shape.items))
+        arrays.update(string_arrays("item_names", shape.items))
     if "item_category.npy" in present or "category_names.bytes.npy" in present:
-        arrays["item_category.npy"] = Expected(("<i4",), (shape.items,))
-        arrays.update(expected_strings("category_names", None))
+        arrays["item_category.npy"] = ArraySpec(("<i4",), (shape.items,))
+        arrays.update(string_arrays("category_names", None))
     if ITEM_TOWER in present:
-        arrays[TEXT_TABLE] = Expected(("<f2", "<f4"), (None, None))
+        arrays[TEXT_TABLE] = ArraySpec(("<f2", "<f4"), (None, None))
     if CANDIDATE_TEXT in present:
-        arrays[CANDIDATE_TEXT] = Expected(("<f2", "<f4"), (shape.candidates, None))
+        arrays[CANDIDATE_TEXT] = ArraySpec(("<f2", "<f4"), (shape.candidates, None))
     if any(f"{name}.npy" in present for name in PREFIX_ARRAYS):
         d = shape.d + shape.r
         columns = ((None,), (d, d), (d,), (2, None), (2,))
-        arrays["head_columns.npy"] = Expected(("|u1",), (None, -(-shape.candidates // SCAN_BLOCK) * SCAN_BLOCK))
-        arrays |= {f"{name}.npy": Expected(("<f8",), size) for name, size in zip(PREFIX_ARRAYS[1:], columns[1:], strict=True)}
+        arrays["head_columns.npy"] = ArraySpec(("|u1",), (None, -(-shape.candidates // SCAN_BLOCK) * SCAN_BLOCK))
+        arrays |= {f"{name}.npy": ArraySpec(("<f8",), size) for name, size in zip(PREFIX_ARRAYS[1:], columns[1:], strict=True)}
     if any(f"{name}.npy" in present for name in IVF_ARRAYS):
-        arrays["list_starts.npy"] = Expected(("<i8",), (None,))
-        arrays["list_centres.npy"] = Expected(("<f4",), (None, shape.d + shape.r + 2))
+        arrays["list_starts.npy"] = ArraySpec(("<i8",), (None,))
+        arrays["list_centres.npy"] = ArraySpec(("<f4",), (None, shape.d + shape.r + 2))
     if "user_rows.npy" in present or "users.bytes.npy" in present:
-        arrays["user_rows.npy"] = Expected(("<f4",), (None, shape.d + shape.r))
-        arrays["user_wide_indptr.npy"] = Expected(("<i8",), (None,))
-        arrays["user_wide_columns.npy"] = Expected(("<i4",), (None,))
-        arrays["user_wide_values.npy"] = Expected(("<f4",), (None,))
-        arrays.update(expected_strings("users", None))
+        arrays["user_rows.npy"] = ArraySpec(("<f4",), (None, shape.d + shape.r))
+        arrays["user_wide_indptr.npy"] = ArraySpec(("<i8",), (None,))
+        arrays["user_wide_columns.npy"] = ArraySpec(("<i4",), (None,))
+        arrays["user_wide_values.npy"] = ArraySpec(("<f4",), (None,))
+        arrays.update(string_arrays("users", None))
     return arrays
 
 
-def expected_strings(name: str, n: int | None) -> dict[str, Expected]:
+def string_arrays(name: str, n: int | None) -> dict[str, ArraySpec]:
     """Return the arrays of string table ``name`` with n strings, and of its index if it has one."""
     arrays = {
-        f"{name}.bytes.npy": Expected(("|u1",), (None,)),
-        f"{name}.offsets.npy": Expected(("<i8",), (None if n is None else n + 1,)),
+        f"{name}.bytes.npy": ArraySpec(("|u1",), (None,)),
+        f"{name}.offsets.npy": ArraySpec(("<i8",), (None if n is None else n + 1,)),
     }
     if name in INDEXED:
-        arrays[f"{name}.buckets.npy"] = Expected(("<i4",), (None,))
-        arrays[f"{name}.rows.npy"] = Expected(("<i4",), (n,))
-        arrays[f"{name}.hashes.npy"] = Expected(("<u4",), (n,))
+        arrays[f"{name}.buckets.npy"] = ArraySpec(("<i4",), (None,))
+        arrays[f"{name}.rows.npy"] = ArraySpec(("<i4",), (n,))
+        arrays[f"{name}.hashes.npy"] = ArraySpec(("<u4",), (n,))
     return arrays

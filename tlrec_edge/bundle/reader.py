@@ -23,11 +23,11 @@ from tlrec_edge.bundle.format import (
     ITEM_TOWER,
     MANIFEST,
     PREFIX_SCAN,
-    Expected,
+    ArraySpec,
     ModelShape,
     Scoring,
-    expected_arrays,
-    expected_optional,
+    required_arrays,
+    optional_arrays,
 )
 from tlrec_edge.bundle.ids import IdIndex, StringTable, shown
 from tlrec_edge.bundle.validate import REMEDY, check_contents, check_lengths
@@ -68,7 +68,7 @@ class Bundle:
                 _check_file(root / name, entry, verify)
             except OSError as error:
                 raise BundleError(f"{root / name} cannot be read ({error.strerror}); {REMEDY}") from error
-        expected = expected_arrays(shape) | expected_optional(shape, files)
+        expected = required_arrays(shape) | optional_arrays(shape, files)
         graphs = [
             ENCODER,
             *([FEATURES] if ITEM_TOWER in files else []),
@@ -77,7 +77,7 @@ class Bundle:
         for name in (*expected, *graphs):
             if name not in files:
                 raise BundleError(f"{root / name} is not listed in {MANIFEST}; {REMEDY}")
-        arrays = {name: _map_array(root / name, wanted) for name, wanted in expected.items()}
+        arrays = {name: _map_array(root / name, spec) for name, spec in expected.items()}
         bundle = cls(root, manifest, shape, arrays, verify != "none")
         if "user_rows.npy" in arrays and manifest["user_ids"] is None:
             raise BundleError(f"{root / MANIFEST} does not say how user ids are stored (user_ids); {REMEDY}")
@@ -202,7 +202,7 @@ def _check_file(path: Path, entry: Any, verify: str) -> None:
         raise BundleError(f"{path} differs from the SHA-256 in the manifest: altered; {REMEDY}")
 
 
-def _map_array(path: Path, wanted: Expected) -> NDArray[Any]:
+def _map_array(path: Path, spec: ArraySpec) -> NDArray[Any]:
     try:
         with path.open("rb") as file:
             version = npy.read_magic(file)
@@ -211,16 +211,16 @@ def _map_array(path: Path, wanted: Expected) -> NDArray[Any]:
             start = file.tell()
     except Exception as error:  # numpy lets errors of the tokenizer, the literal and the dtype through
         raise BundleError(f"{path} is not a .npy file ({shown(str(error))}); {REMEDY}") from error
-    if dtype.str not in wanted.dtypes or (fortran and len(shape) > 1):
+    if dtype.str not in spec.dtypes or (fortran and len(shape) > 1):
         order = " in Fortran order" if fortran else ""
-        raise BundleError(f"{path} holds {dtype.str}{order}, expected {' or '.join(wanted.dtypes)}; {REMEDY}")
+        raise BundleError(f"{path} holds {dtype.str}{order}, expected {' or '.join(spec.dtypes)}; {REMEDY}")
     fits = (
         min(shape, default=0) >= 0
-        and len(shape) == len(wanted.shape)
-        and all(w in (None, s) for s, w in zip(shape, wanted.shape, strict=True))
+        and len(shape) == len(spec.shape)
+        and all(w in (None, s) for s, w in zip(shape, spec.shape, strict=True))
     )
     if not fits:
-        want = tuple("any" if size is None else size for size in wanted.shape)
+        want = tuple("any" if size is None else size for size in spec.shape)
         raise BundleError(f"{path} has shape {shape}, expected {want}; {REMEDY}".replace("'", ""))
     size = math.prod(shape) * dtype.itemsize
     if path.stat().st_size != start + size:

@@ -9,15 +9,15 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from tlrec_edge.bundle.format import LARGEST
+from tlrec_edge.bundle.format import MAX_MAGNITUDE
 from tlrec_edge.errors import BundleError
 
-_MOST = LARGEST**2
+_MAX_SQUARED_NORM = MAX_MAGNITUDE**2
 
 
 def _refuse_absurd(out: NDArray[np.float32], graph: str, name: str) -> None:
     flat = out.reshape(-1)
-    if not flat.dot(flat) <= _MOST:  # the cheapest test that NaN, infinity and absurd values fail
+    if not flat.dot(flat) <= _MAX_SQUARED_NORM:  # the cheapest test that NaN, infinity and absurd values fail
         raise BundleError(f"{graph} gives NaN or absurd values for '{name}'; export the bundle again")
 
 
@@ -50,7 +50,7 @@ class Bound:
             self._session.run_with_iobinding(self._binding)
         except Exception as error:  # as in Graph
             raise does_not_run(self._names[0], error) from error
-        if not self._flat.dot(self._flat) <= _MOST:
+        if not self._flat.dot(self._flat) <= _MAX_SQUARED_NORM:
             _refuse_absurd(self._out, *self._names)
         return self._out
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tlrec_edge.bundle.format import CANDIDATE_TEXT, LARGEST, TEXT_TABLE, ModelShape
+from tlrec_edge.bundle.format import CANDIDATE_TEXT, MAX_MAGNITUDE, TEXT_TABLE, ModelShape
 from tlrec_edge.bundle.ids import hash_all
 from tlrec_edge.core.packing import RowFormat
 from tlrec_edge.errors import BundleError
@@ -19,7 +19,7 @@ Array = NDArray[Any]
 Arrays = Mapping[str, Array]
 REMEDY = "copy or export the bundle again"
 _CHUNK = 1 << 16
-_STRINGS = 1 << 16
+_STRINGS_PER_BLOCK = 1 << 16
 
 
 def check_lengths(path: Path, shape: ModelShape, arrays: Arrays) -> None:
@@ -67,10 +67,10 @@ def check_contents(path: Path, shape: ModelShape, arrays: Arrays) -> None:
     limits |= {f"{name}.rows.npy": (0, len(arrays[f"{name}.rows.npy"])) for name in _indexes(arrays)}
     if "item_category.npy" in arrays:
         limits["item_category.npy"] = (-1, len(arrays["category_names.offsets.npy"]) - 1)
-    forms = {"history_rows.npy": shape.history_format, "candidate_rows.npy": shape.candidate_format}
+    row_formats = {"history_rows.npy": shape.history_format, "candidate_rows.npy": shape.candidate_format}
     if "taste_rows.npy" in arrays:
         width = arrays["taste_rows.npy"].shape[1] if shape.taste is None else shape.taste
-        forms["taste_rows.npy"] = shape.taste_format(width)
+        row_formats["taste_rows.npy"] = shape.taste_format(width)
     for name, array in arrays.items():
         low, end = limits.get(name, (0, 0))
         if name in limits and array.size and not (low <= array.min() and array.max() < end):
@@ -81,7 +81,7 @@ def check_contents(path: Path, shape: ModelShape, arrays: Arrays) -> None:
             raise BundleError(f"{path / name} holds an empty list; {REMEDY}")
         if (name == "head_reach.npy" and array.min() < 0) or (name == "head_step.npy" and array[0].min() <= 0):
             raise BundleError(f"{path / name} bounds nothing; {REMEDY}")
-        if reason := _bad_numbers(name, array, forms.get(name)):
+        if reason := _invalid_numbers(name, array, row_formats.get(name)):
             raise BundleError(f"{path / name} holds {reason}; {REMEDY}")
     for name in arrays:
         if name.endswith(".offsets.npy"):
@@ -89,25 +89,25 @@ def check_contents(path: Path, shape: ModelShape, arrays: Arrays) -> None:
     for name in _indexes(arrays):
         _check_index(path, arrays, name)
     if "user_rows.npy" in arrays:
-        _check_rising(path, arrays["user_wide_indptr.npy"], arrays["user_wide_columns.npy"])
+        _check_sorted(path, arrays["user_wide_indptr.npy"], arrays["user_wide_columns.npy"])
 
 
 def _indexes(arrays: Arrays) -> list[str]:
     return [name.removesuffix(".buckets.npy") for name in arrays if name.endswith(".buckets.npy")]
 
 
-def _bad_numbers(name: str, array: Array, form: RowFormat | None) -> str | None:
+def _invalid_numbers(name: str, array: Array, row_format: RowFormat | None) -> str | None:
     """Say what no writer puts into a table: scores would be NaN, infinite or no longer exact."""
     for start in range(0, len(array), _CHUNK):
         chunk = array[start : start + _CHUNK]
-        if form is not None and (stranger := form.stranger(chunk)):
-            return stranger
+        if row_format is not None and (invalid := row_format.invalid_value(chunk)):
+            return invalid
         if array.dtype.kind != "f" or not chunk.size:
             continue
         if not np.isfinite(chunk).all():
             return "NaN or infinite values"
-        if float(np.abs(chunk).max()) > LARGEST:  # float: half precision has no such number
-            return f"values above {LARGEST:g}"
+        if float(np.abs(chunk).max()) > MAX_MAGNITUDE:  # float: half precision has no such number
+            return f"values above {MAX_MAGNITUDE:g}"
         if name.endswith("_scale.npy") and chunk.min() < 0:
             return "a negative scale"
     return None
@@ -118,20 +118,20 @@ def _check_strings(path: Path, arrays: Arrays, name: str) -> None:
     for start, data in _string_blocks(arrays, name):
         try:
             data.tobytes().decode("utf-8", "surrogatepass")
-            whole = True
+            valid = True
         except UnicodeDecodeError:
-            whole = False
-        first = offsets[start : start + _STRINGS + 1]
+            valid = False
+        first = offsets[start : start + _STRINGS_PER_BLOCK + 1]
         # Valid as a whole, and no string starts inside a character: each string is valid.
         starts = data.take((first[:-1] - first[0])[first[:-1] < first[1:]])
-        if not whole or (starts & 0xC0 == 0x80).any():
+        if not valid or (starts & 0xC0 == 0x80).any():
             raise BundleError(f"{path / name}.bytes.npy holds what is not UTF-8; {REMEDY}")
 
 
 def _string_blocks(arrays: Arrays, name: str) -> Iterator[tuple[int, Array]]:
     data, offsets = arrays[f"{name}.bytes.npy"], arrays[f"{name}.offsets.npy"]
     count = len(offsets) - 1
-    for start, end in itertools.pairwise([*range(0, count, _STRINGS), count]):
+    for start, end in itertools.pairwise([*range(0, count, _STRINGS_PER_BLOCK), count]):
         yield start, data[offsets[start] : offsets[end]]
 
 
@@ -149,7 +149,7 @@ def _check_index(path: Path, arrays: Arrays, name: str) -> None:
         raise BundleError(f"{path / name}.buckets.npy puts ids where no lookup finds them; {REMEDY}")
 
 
-def _check_rising(path: Path, indptr: Array, columns: Array) -> None:
-    falls = np.flatnonzero(columns[1:] <= columns[:-1]) + 1
-    if not np.isin(falls, indptr).all():
+def _check_sorted(path: Path, indptr: Array, columns: Array) -> None:
+    descents = np.flatnonzero(columns[1:] <= columns[:-1]) + 1
+    if not np.isin(descents, indptr).all():
         raise BundleError(f"{path / 'user_wide_columns.npy'} is not in rising order within a row; {REMEDY}")

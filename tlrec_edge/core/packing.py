@@ -15,12 +15,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tlrec_edge.core.rowwise import MOST, Scales, quantize_rows
+from tlrec_edge.core.rowwise import MAX_ENTRY, Scales, quantize_rows
 
 Floats = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
 BITS = {"int8": 8, "int6": 6, "int4": 4}
-KINDS = ("float32", *BITS)
+ROW_KINDS = ("float32", *BITS)
 """What the rows of a table may be stored as."""
 WRITTEN = ("float32", "int8", "int4")
 """What new tables are stored as; int6 is only read, from models and bundles of 0.1."""
@@ -67,7 +67,7 @@ class Query(NamedTuple):
     vector: Floats
     offset: np.float32
 
-    def sums(self, block: Floats) -> Floats:
+    def dot(self, block: Floats) -> Floats:
         """Return the dot products of a table's rows with the user's vector, (n,)."""
         sums = products(block, self.columns, self.vector)
         sums -= self.offset
@@ -81,7 +81,7 @@ def products(block: Floats, columns: slice, vector: Floats) -> Floats:
     return found
 
 
-class _Run(NamedTuple):
+class _Segment(NamedTuple):
     """Tables of the same bits beside one another, packed as one."""
 
     bits: int
@@ -91,7 +91,7 @@ class _Run(NamedTuple):
 
 
 class _Table(NamedTuple):
-    run: _Run
+    segment: _Segment
     part: slice
     """Its columns in the run, before packing."""
     columns: slice
@@ -114,41 +114,41 @@ class RowFormat:
         self.packed = self.dtype.kind == "u"
         self.width = self.columns = 0
         """Entries of a stored row, and of a widened one."""
-        self._runs: list[tuple[_Run, list[int]]] = []
+        self._segments: list[tuple[_Segment, list[int]]] = []
         self._tables: list[_Table] = []
-        for kind, same in itertools.groupby(tables, key=lambda table: table[0]):
-            self._add(BITS.get(kind, 8), [width for _, width in same])
+        for kind, neighbours in itertools.groupby(tables, key=lambda table: table[0]):
+            self._add(BITS.get(kind, 8), [width for _, width in neighbours])
 
     def _add(self, bits: int, widths: list[int]) -> None:
         size = packed_width(sum(widths), bits)
         wide = size if bits == 8 else 2 * size
         stored, columns = slice(self.width, self.width + size), slice(self.columns, self.columns + wide)
-        run = _Run(bits, sum(widths), stored, columns)
+        segment = _Segment(bits, sum(widths), stored, columns)
         self.width, self.columns = stored.stop, columns.stop
-        self._runs.append((run, widths))
+        self._segments.append((segment, widths))
         for start, width in zip(itertools.accumulate(widths[:-1], initial=0), widths, strict=True):
             part = slice(start, start + width)
             used = part
             if bits == 6 and width:
-                found = np.flatnonzero(_spread(run, part, np.ones(width, np.float32)))
+                found = np.flatnonzero(_expand_query(segment, part, np.ones(width, np.float32)))
                 used = slice(int(found[0]), int(found[-1]) + 1)
-            self._tables.append(_Table(run, part, slice(columns.start + used.start, columns.start + used.stop)))
+            self._tables.append(_Table(segment, part, slice(columns.start + used.start, columns.start + used.stop)))
 
     def join(self, tables: Sequence[NDArray[Any]]) -> NDArray[Any]:
         """Return the stored rows (n, ``width``) of entries (n, width of the table) for each table."""
         if not self.packed:
             return np.concatenate(tables, 1, dtype=self.dtype)
-        parts, left = [], list(tables)
-        for run, widths in self._runs:
-            rows = np.concatenate([left.pop(0) for _ in widths], 1)
-            parts.append(rows.view(np.uint8) if run.bits == 8 else pack(rows, run.bits))
+        parts, remaining = [], list(tables)
+        for segment, widths in self._segments:
+            rows = np.concatenate([remaining.pop(0) for _ in widths], 1)
+            parts.append(rows.view(np.uint8) if segment.bits == 8 else pack(rows, segment.bits))
         return np.concatenate(parts, 1)
 
     def quantize(self, *tables: Floats) -> tuple[NDArray[Any], Scales]:
         """Return stored rows (n, ``width``) of vectors, and their scales (n, tables); those of float32 are 1."""
         if not self.exact:
             return self.join(tables), np.ones((len(tables[0]), len(tables)), np.float32)
-        rounded = [quantize_rows(rows, table.run.bits) for table, rows in zip(self._tables, tables, strict=True)]
+        rounded = [quantize_rows(rows, table.segment.bits) for table, rows in zip(self._tables, tables, strict=True)]
         scales: Scales = np.stack([scale for _, scale in rounded], 1)
         return self.join([rows for rows, _ in rounded]), scales
 
@@ -159,16 +159,16 @@ class RowFormat:
         if not self.packed:
             out[...] = stored
             return out
-        for run, _ in self._runs:
-            # Whole rows at once where there is one run: loops over a few columns are slow.
-            part = stored if len(self._runs) == 1 else stored[:, run.stored]
-            wide = out[:, run.columns]
+        for segment, _ in self._segments:
+            # Whole rows at once where there is one segment: loops over a few columns are slow.
+            part = stored if len(self._segments) == 1 else stored[:, segment.stored]
+            wide = out[:, segment.columns]
             size = part.shape[1]
-            if run.bits == 8:
+            if segment.bits == 8:
                 wide[...] = part.view(np.int8)
             else:
-                wide[:, :size] = part & _LOW[run.bits]
-                wide[:, size:] = part >> run.bits
+                wide[:, :size] = part & _LOW[segment.bits]
+                wide[:, size:] = part >> segment.bits
         return out
 
     def query(self, table: int, user: Floats) -> Query:
@@ -177,34 +177,34 @@ class RowFormat:
         With whole numbers below ``rowwise.exact_limit`` every partial sum stays an exact integer: an entry plus its
         offset, and that of a column in two-bit parts, is at most 63.
         """
-        run, part, columns = self._tables[table]
-        offset = np.float32(_ZERO[run.bits]) * np.add.reduce(user)
-        if run.bits == 6:
-            first = run.columns.start
-            user = _spread(run, part, user)[columns.start - first : columns.stop - first]
+        segment, part, columns = self._tables[table]
+        offset = np.float32(_ZERO[segment.bits]) * np.add.reduce(user)
+        if segment.bits == 6:
+            first = segment.columns.start
+            user = _expand_query(segment, part, user)[columns.start - first : columns.stop - first]
         return Query(columns, user, offset)
 
     def values(self, stored: NDArray[Any], table: int = 0) -> Floats:
         """Return the entries of one table, (n, width of the table), as float32."""
         if not self.packed and len(self._tables) == 1:
             return stored.astype(np.float32)
-        run, part, _ = self._tables[table]
-        rows = stored[:, run.stored]
-        if run.bits < 8:
-            return unpack(rows, run.width, run.bits)[:, part]
+        segment, part, _ = self._tables[table]
+        rows = stored[:, segment.stored]
+        if segment.bits < 8:
+            return unpack(rows, segment.width, segment.bits)[:, part]
         return (rows.view(np.int8) if self.packed else rows)[:, part].astype(np.float32)
 
-    def stranger(self, stored: NDArray[Any]) -> str | None:
+    def invalid_value(self, stored: NDArray[Any]) -> str | None:
         """Say which value no writer stores, if one is there; with -128 sums would not be exact."""
-        for table, (run, _, _) in enumerate(self._tables if self.exact else ()):
-            if self.values(stored, table).min(initial=0.0) < -MOST[run.bits]:
-                return f"the value {-MOST[run.bits] - 1}, which no int{run.bits} table has"
+        for table, (segment, _, _) in enumerate(self._tables if self.exact else ()):
+            if self.values(stored, table).min(initial=0.0) < -MAX_ENTRY[segment.bits]:
+                return f"the value {-MAX_ENTRY[segment.bits] - 1}, which no int{segment.bits} table has"
         return None
 
 
-def _spread(run: _Run, part: slice, user: Floats) -> Floats:
+def _expand_query(segment: _Segment, part: slice, user: Floats) -> Floats:
     """Return the factors of a run's widened columns in 6 bits: the last quarter stands in two-bit parts."""
-    size = -(-run.width // 4)
+    size = -(-segment.width // 4)
     vector = np.zeros(4 * size, np.float32)
     vector[part] = user
     last = vector[3 * size :]

@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float32]
 Scales = NDArray[np.floating[Any]]
 """float16 or float32."""
-MOST = {8: 127, 6: 31, 4: 7}
+MAX_ENTRY = {8: 127, 6: 31, 4: 7}
 """Bits of an entry -> its largest magnitude."""
-_CLIPS = np.linspace(1.0, 0.5, 26)
+_CLIP_FACTORS = np.linspace(1.0, 0.5, 26)
 _CHUNK = 16_384
 
 
 def quantize_rows(vectors: Floats, bits: int = 8) -> tuple[NDArray[np.int8], Scales]:
-    """Round each row to whole numbers of its scale: rows (n, width) in -MOST[bits]..MOST[bits] and scales (n,).
+    """Round each row to whole numbers of its scale: rows (n, width) of at most MAX_ENTRY[bits], and scales (n,).
 
     8 bits: the largest magnitude is 127 scales (float32), so that an entry is off by at most half its row's scale.
     6 and 4 bits: the scale is the one of 26 clip factors in 0.5..1 that leaves the least squared error, rounded to
@@ -25,9 +25,9 @@ def quantize_rows(vectors: Floats, bits: int = 8) -> tuple[NDArray[np.int8], Sca
     clipped by what lies beyond the largest; a row's squared error is never above that of the scale without clipping.
     Raises ValueError for other bits.
     """
-    if bits not in MOST:
-        raise ValueError(f"bits = {bits!r}, expected one of {', '.join(map(str, MOST))}")
-    largest = np.abs(vectors).max(1, initial=0.0).astype(np.float32) / np.float32(MOST[bits])
+    if bits not in MAX_ENTRY:
+        raise ValueError(f"bits = {bits!r}, expected one of {', '.join(map(str, MAX_ENTRY))}")
+    largest = np.abs(vectors).max(1, initial=0.0).astype(np.float32) / np.float32(MAX_ENTRY[bits])
     if bits == 8:
         scale = np.where(largest > np.finfo(np.float32).tiny, largest, np.float32(1.0))  # zero, or too small to divide
         return _round(vectors, scale, bits), scale
@@ -35,7 +35,7 @@ def quantize_rows(vectors: Floats, bits: int = 8) -> tuple[NDArray[np.int8], Sca
     rows, scales = np.empty(vectors.shape, np.int8), np.empty(len(vectors), dtype)
     for start in range(0, len(vectors), _CHUNK):
         part = slice(start, start + _CHUNK)
-        scales[part] = _clipped(vectors[part], largest[part], bits, dtype)
+        scales[part] = _least_squares_scale(vectors[part], largest[part], bits, dtype)
         rows[part] = _round(vectors[part], scales[part].astype(np.float32), bits)
     return rows, scales
 
@@ -47,9 +47,9 @@ def quantize_sparse(values: Floats, indptr: NDArray[np.integer[Any]]) -> tuple[N
     """
     row = np.repeat(np.arange(len(indptr) - 1), np.diff(indptr))
     largest = np.zeros(len(indptr) - 1, np.float32)
-    np.maximum.at(largest, row, np.abs(values) / np.float32(MOST[8]))
-    scale = usable(largest, scale_dtype(largest))
-    return np.clip(np.rint(values / scale.astype(np.float32)[row]), -MOST[8], MOST[8]).astype(np.int8), scale
+    np.maximum.at(largest, row, np.abs(values) / np.float32(MAX_ENTRY[8]))
+    scale = storable_scale(largest, scale_dtype(largest))
+    return np.clip(np.rint(values / scale.astype(np.float32)[row]), -MAX_ENTRY[8], MAX_ENTRY[8]).astype(np.int8), scale
 
 
 def scale_dtype(scale: Floats) -> np.dtype[Any]:
@@ -57,27 +57,28 @@ def scale_dtype(scale: Floats) -> np.dtype[Any]:
     return np.dtype("f2" if scale.max(initial=0.0) <= np.finfo(np.float16).max else "f4")
 
 
-def usable(scale: Floats, dtype: np.dtype[Any]) -> Scales:
+def storable_scale(scale: Floats, dtype: np.dtype[Any]) -> Scales:
     """Return scales in a dtype, rounded up so that nothing is clipped by it; 1 for that of a row of zeros."""
     stored: Scales = scale.astype(dtype)
     stored = np.where(stored < scale, np.nextafter(stored, dtype.type(np.inf)), stored)
     return np.where(stored > 0, stored, dtype.type(1.0))
 
 
-def _clipped(vectors: Floats, largest: Floats, bits: int, dtype: np.dtype[Any]) -> Scales:
+def _least_squares_scale(vectors: Floats, largest: Floats, bits: int, dtype: np.dtype[Any]) -> Scales:
     """Return the scale of least squared error for each row; the first of equals, which clips the least."""
-    best, least = usable(largest, dtype), np.full(len(vectors), np.inf, np.float32)
-    for clip in _CLIPS.astype(np.float32):
-        scale = usable(largest * clip, dtype)
+    best, least_error = storable_scale(largest, dtype), np.full(len(vectors), np.inf, np.float32)
+    for clip in _CLIP_FACTORS.astype(np.float32):
+        scale = storable_scale(largest * clip, dtype)
         step = scale.astype(np.float32)
-        off = _round(vectors, step, bits) * step[:, None] - vectors
-        error = np.einsum("ij,ij->i", off, off)
-        best, least = np.where(error < least, scale, best), np.minimum(error, least)
+        difference = _round(vectors, step, bits) * step[:, None] - vectors
+        error = np.einsum("ij,ij->i", difference, difference)
+        best, least_error = np.where(error < least_error, scale, best), np.minimum(error, least_error)
     return best
 
 
 def _round(vectors: Floats, scale: Floats, bits: int) -> NDArray[np.int8]:
-    rows: NDArray[np.int8] = np.clip(np.rint(vectors / scale[:, None]), -MOST[bits], MOST[bits]).astype(np.int8)
+    entries = np.rint(vectors / scale[:, None])
+    rows: NDArray[np.int8] = np.clip(entries, -MAX_ENTRY[bits], MAX_ENTRY[bits]).astype(np.int8)
     return rows
 
 

@@ -269,11 +269,11 @@ class Catalogue:
         # One order of operations for every caller: float32 addition and scaling are not associative.
         d = self.shape.d
         # Whole numbers on the exact path, whatever BLAS does.
-        out = products(block, slice(d), state.deep) if queries is None else queries[0].sums(block)  # (n,)
+        out = products(block, slice(d), state.deep) if queries is None else queries[0].dot(block)  # (n,)
         out *= scale[:, 0]
         out *= state.deep_scale
         if self.shape.r:
-            part = products(block, slice(d, None), state.interest) if queries is None else queries[1].sums(block)
+            part = products(block, slice(d, None), state.interest) if queries is None else queries[1].dot(block)
             part *= scale[:, 1]
             part *= state.interest_scale
             out += part

@@ -33,12 +33,12 @@ def part_weights(model: EdgeModel) -> dict[str, float]:
 def stored_arrays(model: EdgeModel) -> Arrays:
     """Return every array that scoring reads, by its name in the bundle.
 
-    In plain storage (``Storage.plain``) the weights of the parts are multiplied into float32 scales; else the scales
+    In plain storage (``Storage.uniform``) the weights of the parts are multiplied into float32 scales; else the scales
     are the tables' own, and ``part_weights`` go into the manifest.
     """
     kinds, mix, net = storage(model), model.mix, model.net
     tables = model.tables or _as_they_are(model)
-    deep, rest = (np.float32(mix.deep), np.float32(mix.rest)) if kinds.plain else (None, None)
+    deep, rest = (np.float32(mix.deep), np.float32(mix.rest)) if kinds.uniform else (None, None)
     d, r = net.config.width, model.interest.rank + model.rest.rank
     candidate = RowFormat((kinds.candidate, d), (kinds.taste, r))
     arrays: Arrays = {

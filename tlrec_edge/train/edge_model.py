@@ -42,7 +42,7 @@ MAX_HISTORY = 4096
 class RowTable(NamedTuple):
     """Row-wise quantization: vector = ``rows`` (n, width) * ``scale`` (n,), float32 or float16.
 
-    ``rows`` lie within ``rowwise.MOST[bits]``; they are packed when a bundle is written, not here.
+    ``rows`` lie within ``rowwise.MAX_ENTRY[bits]``; they are packed when a bundle is written, not here.
     """
 
     rows: NDArray[np.int8]
