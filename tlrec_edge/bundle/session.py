@@ -15,17 +15,17 @@ from tlrec_edge.errors import BundleError
 _MAX_SQUARED_NORM = MAX_MAGNITUDE**2
 
 
-def _refuse_absurd(out: NDArray[np.float32], graph: str, name: str) -> None:
+def _check_finite(out: NDArray[np.float32], graph: str, name: str) -> None:
     flat = out.reshape(-1)
     if not flat.dot(flat) <= _MAX_SQUARED_NORM:  # the cheapest test that NaN, infinity and absurd values fail
         raise BundleError(f"{graph} gives NaN or absurd values for '{name}'; export the bundle again")
 
 
-def does_not_run(graph: str, error: Exception) -> BundleError:
+def run_error(graph: str, error: Exception) -> BundleError:
     return BundleError(f"{graph} does not run: {str(error).splitlines()[0]:.300}; export the bundle again")
 
 
-class Bound:
+class Binding:
     """A graph tied to fixed arrays: fill the inputs, then ``run``. Not for two threads at once."""
 
     def __init__(
@@ -40,7 +40,7 @@ class Bound:
             self._binding.bind_input(name, "cpu", 0, np.float32, array.shape, array.ctypes.data)
         self._binding.bind_output(output, "cpu", 0, np.float32, shape, self._out.ctypes.data)
 
-    def of(self, graph: Graph) -> bool:
+    def belongs_to(self, graph: Graph) -> bool:
         """Say whether this is still the session of ``graph``."""
         return self._session is graph.session
 
@@ -49,9 +49,9 @@ class Bound:
         try:
             self._session.run_with_iobinding(self._binding)
         except Exception as error:  # as in Graph
-            raise does_not_run(self._names[0], error) from error
+            raise run_error(self._names[0], error) from error
         if not self._flat.dot(self._flat) <= _MAX_SQUARED_NORM:
-            _refuse_absurd(self._out, *self._names)
+            _check_finite(self._out, *self._names)
         return self._out
 
 
@@ -78,31 +78,31 @@ class Graph:
         try:
             found: list[NDArray[np.float32]] = self.session.run(self._outputs, feed)
         except Exception as error:  # as in _load
-            raise does_not_run(self._name, error) from error
+            raise run_error(self._name, error) from error
         for name, out in zip(self._outputs, found, strict=True):
             if out.shape != shape:
                 raise BundleError(f"{self._name} gives '{name}' of shape {out.shape}, expected {shape}; export again")
-            _refuse_absurd(out, self._name, name)
+            _check_finite(out, self._name, name)
         return found
 
-    def bind(self, inputs: Mapping[str, NDArray[np.float32]], shape: tuple[int, int]) -> Bound:
+    def bind(self, inputs: Mapping[str, NDArray[np.float32]], shape: tuple[int, int]) -> Binding:
         """Return the graph tied to arrays of the caller's, for one output of ``shape``: nothing is made or copied.
 
         For one thread alone, and until ``reload``.
         """
-        return Bound(self.session, self._name, self._outputs[0], inputs, shape)
+        return Binding(self.session, self._name, self._outputs[0], inputs, shape)
 
     def check_inputs(self, expected: Mapping[str, tuple[int | None, ...]]) -> None:
         """Raise BundleError unless the inputs are these, None standing for a free axis."""
         if set(self.inputs) != set(expected):
             raise BundleError(f"{self._name} takes {sorted(self.inputs)}, expected {sorted(expected)}; export again")
-        for name, want in expected.items():
+        for name, expected_shape in expected.items():
             found = self.inputs[name]
-            fits = len(found) == len(want) and all(
-                w is None or not isinstance(f, int) or f == w for f, w in zip(found, want, strict=True)
+            fits = len(found) == len(expected_shape) and all(
+                w is None or not isinstance(f, int) or f == w for f, w in zip(found, expected_shape, strict=True)
             )
             if not fits:
-                raise BundleError(f"{self._name} takes '{name}' of shape {found}, expected {list(want)}; export again")
+                raise BundleError(f"{self._name} takes '{name}' of shape {found}, expected {list(expected_shape)}; export again")
 
 
 def load_session(blob: bytes, name: str, threads: int = 1, external: Mapping[str, NDArray[Any]] | None = None) -> Any:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from tlrec_edge.bundle.format import ENCODER
 from tlrec_edge.bundle.ids import Rows
 from tlrec_edge.bundle.reader import Bundle
-from tlrec_edge.bundle.session import Bound, Graph
+from tlrec_edge.bundle.session import Binding, Graph
 from tlrec_edge.core.sparse import EMPTY_SUM, SparseSum, SparseTable
 from tlrec_edge.runtime.candidates import Catalogue
 from tlrec_edge.runtime.history import History
@@ -122,8 +122,8 @@ class StateBuilder:
         self, catalogue: Catalogue, rows: Indices, events: Ints | None, ages: NDArray[np.float64] | None
     ) -> Floats:
         # Always batch 1 and full length, so that a user's vector does not depend on who else asks.
-        bound = self._bound()
-        history, weight = bound.inputs["history"][0], bound.inputs["log_weight"][0]  # (length, d), (length,)
+        binding = self._thread_binding()
+        history, weight = binding.inputs["history"][0], binding.inputs["log_weight"][0]  # (length, d), (length,)
         rows = rows[-len(weight) :]
         n = len(rows)
         free = len(weight) - n
@@ -137,16 +137,16 @@ class StateBuilder:
         if ages is not None and len(self._age_bias):
             bucket = np.log2(1.0 + ages[-n:]).astype(np.intp)
             weight[free:] += self._age_bias.take(np.minimum(bucket, len(self._age_bias) - 1))
-        vector: Floats = bound.run()[0]  # (d,)
+        vector: Floats = binding.run()[0]  # (d,)
         return vector
 
-    def _bound(self) -> Bound:
-        bound: Bound | None = getattr(self._local, "bound", None)
-        if bound is None or not bound.of(self.encoder):
+    def _thread_binding(self) -> Binding:
+        binding: Binding | None = getattr(self._local, "binding", None)
+        if binding is None or not binding.belongs_to(self.encoder):
             length, d = self.shape.length, self.shape.d
             inputs = {"history": np.zeros((1, length, d), np.float32), "log_weight": np.zeros((1, length), np.float32)}
-            bound = self._local.bound = self.encoder.bind(inputs, (1, d))
-        return bound
+            binding = self._local.binding = self.encoder.bind(inputs, (1, d))
+        return binding
 
     def _interest(self, rows: Indices) -> Floats:
         if not self.shape.r:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlrec_edge.bundle.format import SCAN_BLOCK
-from tlrec_edge.bundle.session import does_not_run, load_session
+from tlrec_edge.bundle.session import run_error, load_session
 from tlrec_edge.errors import MissingExtraError
 
 Columns = NDArray[np.uint8]
@@ -136,7 +136,7 @@ class PrefixScan:
             binding.bind_output("products", "cpu", 0, np.int32, products.shape, products.ctypes.data)
             binding.bind_output("maxima", "cpu", 0, np.int32, maxima.shape, maxima.ctypes.data)
         except Exception as error:  # as in _run
-            raise does_not_run(self._name, error) from error
+            raise run_error(self._name, error) from error
         return _Buffers(binding, query[0], products[0], maxima)
 
     def _run(self, session: Any, buffers: _Buffers, query: NDArray[np.int8]) -> tuple[Ints, Ints]:
@@ -144,5 +144,5 @@ class PrefixScan:
         try:
             session.run_with_iobinding(buffers.binding)
         except Exception as error:  # onnxruntime's own errors share no base class
-            raise does_not_run(self._name, error) from error
+            raise run_error(self._name, error) from error
         return buffers.products, buffers.maxima
