@@ -34,11 +34,11 @@ class StateBuilder:
         self.encoder = Graph(bundle.read(ENCODER), str(bundle.path / ENCODER), ["user"], threads)
         self.encoder.check_inputs({"history": (None, shape.length, shape.d), "log_weight": (None, shape.length)})
         self._groups, self._interest_in = array("groups"), array("interest_in")
-        self._taste = (array("taste_rows"), array("taste_scale")) if bundle.has("taste_rows.npy") else None
-        if self._taste is not None:
-            self._taste_width = self._taste[0].shape[1] if shape.taste is None else shape.taste
-            self._taste_format = shape.taste_format(self._taste_width)
-        self._deep_weight, wide_weight, self._rest_weight = map(np.float32, bundle.scoring.weights)
+        self._factors = (array("taste_rows"), array("taste_scale")) if bundle.has("taste_rows.npy") else None
+        if self._factors is not None:
+            self._factor_width = self._factors[0].shape[1] if shape.taste is None else shape.taste
+            self._factor_format = shape.taste_format(self._factor_width)
+        self._deep_weight, wide_weight, self._factor_weight = map(np.float32, bundle.scoring.weights)
         self._wide = SparseTable(
             array("wide_indptr"), array("wide_columns"), array("wide_values"),
             array("wide_scale") if shape.tables.wide == "int8" else None,
@@ -53,7 +53,7 @@ class StateBuilder:
             self._scales = np.array(self._steps[0] * self._deep_weight), self._steps[1]
         else:
             self._scales = np.array(self._deep_weight), np.array(1, np.float32)
-        self._beside = bool(shape.r or self._wide)
+        self._has_item_part = bool(shape.r or self._wide)
         self._local = threading.local()
         self._bundle = bundle
 
@@ -78,7 +78,7 @@ class StateBuilder:
         if not len(rows):
             return self.popularity(), unknown
         deep = self._encode(catalogue, rows, events, ages)
-        if not self._beside:
+        if not self._has_item_part:
             seen = rows if len(rows) <= self.shape.max_history else np.unique(rows)
             return self._state(deep, _NO_VALUES, EMPTY_SUM, seen), unknown
         recent, seen = _distinct(rows, self.shape.max_history)
@@ -112,11 +112,11 @@ class StateBuilder:
     def _rounded(self, vector: Floats, i: int) -> tuple[Floats, bool]:
         """Return a part of the user vector in whole steps, and whether it had to be cut to its limit."""
         limit = self._limits[i]
-        whole: Floats = vector / self._steps[i]
-        np.rint(whole, whole)
-        if whole.dot(whole) <= limit * limit:  # the cheapest test that no entry is beyond
-            return whole, False
-        return whole.clip(-limit, limit), bool((np.abs(whole) > limit).any())
+        scaled: Floats = vector / self._steps[i]
+        np.rint(scaled, scaled)
+        if scaled.dot(scaled) <= limit * limit:  # the cheapest test that no entry is beyond
+            return scaled, False
+        return scaled.clip(-limit, limit), bool((np.abs(scaled) > limit).any())
 
     def _encode(
         self, catalogue: Catalogue, rows: Indices, events: Ints | None, ages: NDArray[np.float64] | None
@@ -157,10 +157,10 @@ class StateBuilder:
         found = counts.nonzero()[0]
         counted = np.log1p(counts.take(found).astype(np.float32))
         interest: Floats = counted.dot(self._interest_in.take(found, axis=0))  # (r,)
-        if self._taste is not None:
-            table, scale = self._taste
-            taste = scale.take(rows).dot(self._taste_format.values(table.take(rows, axis=0)))  # (taste,)
-            interest[self.shape.r - self._taste_width :] += taste * self._rest_weight
+        if self._factors is not None:
+            table, scale = self._factors
+            factors = scale.take(rows).dot(self._factor_format.values(table.take(rows, axis=0)))  # (taste,)
+            interest[self.shape.r - self._factor_width :] += factors * self._factor_weight
         return interest
 
 
@@ -182,16 +182,16 @@ def _known(history: History, rows: Indices) -> tuple[Indices, Ints | None, NDArr
     return rows, events, ages
 
 
-def _distinct(rows: Indices, most: int) -> tuple[Indices, Indices]:
-    """Return the ``most`` most recent distinct rows and all distinct rows, each rising, so that sums have one order."""
-    if len(rows) <= most:
+def _distinct(rows: Indices, limit: int) -> tuple[Indices, Indices]:
+    """Return the ``limit`` most recent distinct rows and all distinct rows, each rising, so that sums have one order."""
+    if len(rows) <= limit:
         seen = rows.copy()
         seen.sort()
-        fresh = seen[1:] != seen[:-1]
-        if np.count_nonzero(fresh) < len(fresh):
-            seen = np.append(seen[:1], seen[1:][fresh])
+        first = seen[1:] != seen[:-1]
+        if np.count_nonzero(first) < len(first):
+            seen = np.append(seen[:1], seen[1:][first])
         return seen, seen
     seen, last = np.unique(rows[::-1], return_index=True)
-    if len(seen) <= most:
+    if len(seen) <= limit:
         return seen, seen
-    return seen[np.sort(np.argpartition(last, most)[:most])], seen
+    return seen[np.sort(np.argpartition(last, limit)[:limit])], seen
