@@ -27,9 +27,9 @@ ItemId = str | int
 _SEED = 0x7E1EC
 _HOT_IDS = 65_536
 _HOT_LENGTH = 256
-_KEYS = {str, int}
+_ID_TYPES = {str, int}
 _CHUNK = 1 << 16
-_LONGEST_BUCKET = 1024
+_MAX_BUCKET = 1024
 
 
 def encode(text: str) -> bytes:
@@ -43,7 +43,7 @@ def as_text(value: Any) -> str:
         return value
     if isinstance(value, (int, np.integer)) and not isinstance(value, bool):
         return str(int(value))
-    raise DataError(f"an id must be a string or an integer, got {type(value).__name__} {shown(value)}")
+    raise DataError(f"an id must be a string or an integer, got {type(value).__name__} {preview(value)}")
 
 
 class Rows:
@@ -55,13 +55,13 @@ class Rows:
     __slots__ = ("_key", "known", "most", "values")
 
     def __init__(self, values: NDArray[np.integer[Any]]) -> None:
-        given = np.asarray(values)
-        if given.dtype.kind not in "iu" and given.size:
-            raise DataError(f"rows: expected a list of row numbers from -1 on, got {shown(values)}")
-        self.values: Indices = np.array(given, np.intp)  # what numpy's `take` reads without a conversion
+        array = np.asarray(values)
+        if array.dtype.kind not in "iu" and array.size:
+            raise DataError(f"rows: expected a list of row numbers from -1 on, got {preview(values)}")
+        self.values: Indices = np.array(array, np.intp)  # what numpy's `take` reads without a conversion
         least, self.most = (int(self.values.min(initial=0)), int(self.values.max(initial=-1)))
         if self.values.ndim != 1 or least < -1:
-            raise DataError(f"rows: expected a list of row numbers from -1 on, got {shown(values)}")
+            raise DataError(f"rows: expected a list of row numbers from -1 on, got {preview(values)}")
         self.known = least == 0
         self.values.setflags(write=False)
         self._key = hash(self.values.tobytes())
@@ -93,7 +93,7 @@ class Rows:
         return isinstance(other, Rows) and self._key == other._key and np.array_equal(self.values, other.values)
 
 
-def as_list(values: Any, name: str, of: str = "item ids") -> list[Any] | Rows:
+def as_list(values: Any, name: str, content: str = "item ids") -> list[Any] | Rows:
     """Return argument ``name`` as a list. Raises DataError for what is none, such as a string or a mapping."""
     if type(values) is list or type(values) is Rows:
         return values
@@ -102,10 +102,10 @@ def as_list(values: Any, name: str, of: str = "item ids") -> list[Any] | Rows:
     if isinstance(values, Iterable) and not isinstance(values, (str, bytes, bytearray, Mapping, np.ndarray)):
         return list(values)
     what = "the string" if isinstance(values, str) else type(values).__name__
-    raise DataError(f"{name}: expected a list of {of}, got {what} {shown(values)}")
+    raise DataError(f"{name}: expected a list of {content}, got {what} {preview(values)}")
 
 
-def shown(value: Any) -> str:
+def preview(value: Any) -> str:
     """Return a value's start on one line, for a message."""
     return " ".join(f"{value!r:.60}".split())
 
@@ -141,9 +141,9 @@ def build_index(data: Bytes, offsets: Longs, what: str = "id") -> dict[str, NDAr
     # Sorted by (bucket, hash): equal hashes are neighbours, which is where a repeated id must be.
     order = np.lexsort((hashes, hashes & np.uint32(count - 1)))
     hashes = hashes[order]
-    _refuse_duplicates(view, offsets, order, hashes, what)
+    _check_unique(view, offsets, order, hashes, what)
     per_bucket = np.bincount(hashes & np.uint32(count - 1), minlength=count)
-    if per_bucket.max() > _LONGEST_BUCKET:
+    if per_bucket.max() > _MAX_BUCKET:
         raise DataError(f"{per_bucket.max():,} of {what} have hashes alike, which makes look-ups slow; rename some")
     buckets = np.zeros(count + 1, np.int32)
     np.cumsum(per_bucket, out=buckets[1:])
@@ -161,7 +161,7 @@ def hash_all(view: memoryview, offsets: Longs) -> NDArray[np.uint32]:
     return hashes
 
 
-def _refuse_duplicates(
+def _check_unique(
     view: memoryview, offsets: Longs, order: NDArray[np.intp], hashes: NDArray[np.uint32], what: str
 ) -> None:
     seen: dict[bytes, int] = {}
@@ -224,7 +224,7 @@ class IdIndex:
     def rows(self, ids: Sequence[ItemId] | NDArray[Any]) -> Ints:
         """Return the row of each id, -1 where it is unknown."""
         values = ids.tolist() if isinstance(ids, np.ndarray) else ids
-        if set(map(type, values)) - _KEYS:  # a bool or a float equals an integer, but is no id
+        if set(map(type, values)) - _ID_TYPES:  # a bool or a float equals an integer, but is no id
             values = [as_text(value) for value in values]
         hot = self._hot
         try:
@@ -232,12 +232,12 @@ class IdIndex:
         except KeyError:
             missing = [value for value in values if value not in hot]
         keys = _encode_all(missing)
-        rows = self._probe(keys)
+        rows = self._look_up(keys)
         self._remember(missing, rows, keys)
         if len(missing) == len(values):
             return rows
-        fresh = dict(zip(missing, rows.tolist(), strict=True))
-        return np.array([fresh[value] if value in fresh else hot[value] for value in values], np.int32)
+        looked_up = dict(zip(missing, rows.tolist(), strict=True))
+        return np.array([looked_up[value] if value in looked_up else hot[value] for value in values], np.int32)
 
     @property
     def hot_bytes(self) -> int:
@@ -249,13 +249,13 @@ class IdIndex:
         """Return the row of one id, -1 if it is unknown."""
         return int(self.rows([value])[0])
 
-    def _probe(self, keys: list[bytes]) -> Ints:
+    def _look_up(self, keys: list[bytes]) -> Ints:
         hashes = np.fromiter(map(zlib.crc32, keys, itertools.repeat(_SEED)), np.uint32, len(keys))
         bucket = hashes & np.uint32(self._mask)
         first = self._buckets.take(bucket)
         counts = self._buckets.take(bucket + np.uint32(1)) - first
         ends = counts.cumsum()
-        if len(keys) and ends[-1] > _LONGEST_BUCKET * len(keys):  # before a damaged index asks for all memory
+        if len(keys) and ends[-1] > _MAX_BUCKET * len(keys):  # before a damaged index asks for all memory
             raise ValueError(f"{ends[-1]} ids in the buckets of {len(keys)}")
         # Every id of every bucket at once: on average there is one a key.
         key = np.arange(len(keys)).repeat(counts)
@@ -273,8 +273,8 @@ class IdIndex:
         equal: NDArray[np.bool_] = (self._offsets.take(rows + 1) - starts == lengths) & (lengths > 0)
         if len(keys) and equal.all():
             return self._same_bytes(keys, starts, lengths)
-        if keep := np.flatnonzero(equal).tolist():
-            equal[keep] = self._same_bytes([keys[i] for i in keep], starts[keep], lengths[keep])
+        if known := np.flatnonzero(equal).tolist():
+            equal[known] = self._same_bytes([keys[i] for i in known], starts[known], lengths[known])
         return equal
 
     def _same_bytes(self, keys: list[bytes], starts: Longs, lengths: Longs) -> NDArray[np.bool_]:
@@ -283,14 +283,14 @@ class IdIndex:
         # Position of every query byte in the table: its offset within the key, moved to where the stored id starts.
         positions = (starts - ends + lengths).repeat(lengths) + np.arange(ends[-1])
         same = self._data.take(positions) == np.frombuffer(b"".join(keys), np.uint8)
-        whole: NDArray[np.bool_] = np.logical_and.reduceat(same, ends - lengths)
-        return whole
+        matches: NDArray[np.bool_] = np.logical_and.reduceat(same, ends - lengths)
+        return matches
 
     def _remember(self, ids: list[ItemId], rows: Ints, keys: list[bytes]) -> None:
         # Only known ids are kept, so a stream of made-up ones cannot push the hot ones out.
         if rows.min(initial=0) < 0 or max(map(len, keys), default=0) > _HOT_LENGTH:
-            keep = [at for at, key in enumerate(keys) if rows[at] >= 0 and len(key) <= _HOT_LENGTH]
-            ids, rows = [ids[at] for at in keep], rows[keep]
+            known = [at for at, key in enumerate(keys) if rows[at] >= 0 and len(key) <= _HOT_LENGTH]
+            ids, rows = [ids[at] for at in known], rows[known]
         if len(self._hot) + len(ids) > _HOT_IDS:
             self._hot = {}
         if len(ids) <= _HOT_IDS:

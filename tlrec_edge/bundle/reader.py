@@ -29,7 +29,7 @@ from tlrec_edge.bundle.format import (
     required_arrays,
     optional_arrays,
 )
-from tlrec_edge.bundle.ids import IdIndex, StringTable, shown
+from tlrec_edge.bundle.ids import IdIndex, StringTable, preview
 from tlrec_edge.bundle.validate import REMEDY, check_contents, check_lengths
 from tlrec_edge.bundle.writer import BundleWriter
 from tlrec_edge.errors import BundleError
@@ -58,7 +58,7 @@ class Bundle:
         if verify not in VERIFY_LEVELS:
             raise ValueError(f"verify = {verify!r}, expected one of {', '.join(VERIFY_LEVELS)}")
         if not isinstance(path, (str, os.PathLike)):
-            raise BundleError(f"path = {shown(path)}; expected the folder that `tlrec-edge export` wrote")
+            raise BundleError(f"path = {preview(path)}; expected the folder that `tlrec-edge export` wrote")
         root = Path(path)
         manifest = read_manifest(root)
         shape = ModelShape.from_manifest(manifest)
@@ -210,7 +210,7 @@ def _map_array(path: Path, spec: ArraySpec) -> NDArray[Any]:
             shape, fortran, dtype = read(file)
             start = file.tell()
     except Exception as error:  # numpy lets errors of the tokenizer, the literal and the dtype through
-        raise BundleError(f"{path} is not a .npy file ({shown(str(error))}); {REMEDY}") from error
+        raise BundleError(f"{path} is not a .npy file ({preview(str(error))}); {REMEDY}") from error
     if dtype.str not in spec.dtypes or (fortran and len(shape) > 1):
         order = " in Fortran order" if fortran else ""
         raise BundleError(f"{path} holds {dtype.str}{order}, expected {' or '.join(spec.dtypes)}; {REMEDY}")

@@ -11,18 +11,18 @@ class _Forked(Protocol):
     def after_fork(self) -> None: ...
 
 
-_alive: weakref.WeakSet[_Forked] = weakref.WeakSet()
+_registered: weakref.WeakSet[_Forked] = weakref.WeakSet()
 
 
-def watch(forked: _Forked) -> None:
+def register_after_fork(forked: _Forked) -> None:
     """Have ``after_fork`` called in every child made by a fork, as long as the object lives."""
-    _alive.add(forked)
+    _registered.add(forked)
 
 
-def _tell() -> None:
-    for forked in list(_alive):
+def _run_after_fork() -> None:
+    for forked in list(_registered):
         forked.after_fork()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_tell)
+    os.register_at_fork(after_in_child=_run_after_fork)

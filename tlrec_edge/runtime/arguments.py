@@ -8,7 +8,7 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 import numpy as np
 
-from tlrec_edge.bundle.ids import ItemId, Rows, as_text, shown
+from tlrec_edge.bundle.ids import ItemId, Rows, as_text, preview
 from tlrec_edge.bundle.reader import Bundle
 from tlrec_edge.errors import BundleError, DataError
 from tlrec_edge.runtime.history import History
@@ -16,7 +16,7 @@ from tlrec_edge.search.user_state import UserState
 
 User = History | UserState | str | int | Sequence[ItemId] | Rows
 """A history, its state, a plain list of item ids or their rows, or the id of a user whose state the bundle stores."""
-USER_ID = (str, int, np.integer)
+USER_ID_TYPES = (str, int, np.integer)
 
 
 class _Reader(Protocol):
@@ -38,27 +38,27 @@ def translated(method: Callable[Concatenate[_S, _P], _R]) -> Callable[Concatenat
         except (IndexError, ValueError) as error:
             path = self._bundle.path
             raise BundleError(
-                f"a table of {path} is damaged ({shown(str(error))}): `tlrec-edge verify {path}` names the file; "
+                f"a table of {path} is damaged ({preview(str(error))}): `tlrec-edge verify {path}` names the file; "
                 "copy or export the bundle again"
             ) from error
 
     return call
 
 
-def is_whole(value: Any) -> bool:
+def is_integer(value: Any) -> bool:
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
 def check_features(features: Any) -> None:
     """Raise DataError where these are no item features."""
     if not isinstance(features, Mapping) or not all(isinstance(columns, Mapping) for columns in features.values()):
-        raise DataError(f"features: expected a mapping {{id: {{column: value}}}}, got {shown(features)}")
+        raise DataError(f"features: expected a mapping {{id: {{column: value}}}}, got {preview(features)}")
 
 
 def check_k(k: Any) -> int:
     """Return ``k`` as an integer that does not overflow. Raises DataError where it is no number of items."""
-    if not is_whole(k) or k < 1:
-        raise DataError(f"k = {shown(k)}; ask for a whole number of at least 1 item")
+    if not is_integer(k) or k < 1:
+        raise DataError(f"k = {preview(k)}; ask for a whole number of at least 1 item")
     return int(k)
 
 
@@ -66,6 +66,6 @@ def user_key(user: User) -> Hashable:
     """Return what tells users of one call apart; a stream, which has no length, is refused by TypeError."""
     if isinstance(user, UserState):
         return id(user)
-    if isinstance(user, USER_ID):
+    if isinstance(user, USER_ID_TYPES):
         return as_text(user)
     return user if isinstance(user, (History, Rows)) else (len(user), *user)

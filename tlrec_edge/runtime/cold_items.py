@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlrec_edge.bundle.format import CANDIDATE_TEXT, FEATURES, ITEM_TOWER
-from tlrec_edge.bundle.ids import ItemId, as_text, shown
+from tlrec_edge.bundle.ids import ItemId, as_text, preview
 from tlrec_edge.bundle.reader import Bundle
 from tlrec_edge.bundle.session import Graph
 from tlrec_edge.core.features import FeatureEncoder, TowerInputs
@@ -129,7 +129,7 @@ class ColdItems:
             try:
                 text_vectors = np.asarray(text_vectors, np.float32)
             except (TypeError, ValueError) as error:
-                raise DataError(f"text_vectors: expected numbers {(n, width)}, got {shown(text_vectors)}") from error
+                raise DataError(f"text_vectors: expected numbers {(n, width)}, got {preview(text_vectors)}") from error
             if text_vectors.shape != (n, width) or not (np.abs(text_vectors) <= _MAX_MAGNITUDE).all():
                 expected = f"expected finite values of shape {(n, width)}, none above {_MAX_MAGNITUDE:g}"
                 raise DataError(f"text_vectors has shape {text_vectors.shape}; {expected}")
@@ -174,7 +174,7 @@ def _number(value: Any, column: str, item: str) -> float:
     except (TypeError, ValueError, OverflowError):
         number = math.inf
     if math.isinf(number):
-        raise DataError(f"item {item!r:.80}: {column} = {shown(value)}; expected a finite number, None if not known")
+        raise DataError(f"item {item!r:.80}: {column} = {preview(value)}; expected a finite number, None if not known")
     return number
 
 
@@ -182,7 +182,7 @@ def _text(value: Any, column: str, item: str) -> str:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     if hasattr(value, "__len__") and not isinstance(value, str):
-        raise DataError(f"item {item!r:.80}: {column} = {shown(value)}; expected text, None if not known")
+        raise DataError(f"item {item!r:.80}: {column} = {preview(value)}; expected text, None if not known")
     return str(value)
 
 

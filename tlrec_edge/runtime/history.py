@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlrec_edge.bundle.format import EVENTS
-from tlrec_edge.bundle.ids import ItemId, Rows, as_list, as_text, shown
+from tlrec_edge.bundle.ids import ItemId, Rows, as_list, as_text, preview
 from tlrec_edge.errors import DataError
 
 Ints = NDArray[np.int32]
@@ -41,7 +41,7 @@ class History:
         items = self.items
         if type(items) is not Rows:
             if isinstance(items, Set):
-                raise DataError(f"history: expected a list of item ids, oldest first; got the set {shown(items)}")
+                raise DataError(f"history: expected a list of item ids, oldest first; got the set {preview(items)}")
             items = as_list(items, "history")
             object.__setattr__(self, "items", tuple(map(as_text, items) if set(map(type, items)) - {str} else items))
         for name, convert in (("events", event_code), ("timestamps", _seconds)):
@@ -99,7 +99,7 @@ def _seconds(value: Any) -> float:
     try:
         seconds = float(value)
     except (TypeError, ValueError, OverflowError):
-        raise DataError(f"a timestamp is a number of seconds since 1970, got {shown(value)}") from None
+        raise DataError(f"a timestamp is a number of seconds since 1970, got {preview(value)}") from None
     if -LATEST <= seconds <= LATEST or not math.isfinite(seconds):
         return seconds
     likely = (f"; looks like {unit}: divide by {n}" for unit, n in _UNITS if abs(seconds) <= LATEST * n)

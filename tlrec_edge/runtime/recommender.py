@@ -14,18 +14,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlrec_edge.bundle.format import ITEM_TOWER
-from tlrec_edge.bundle.ids import IdIndex, ItemId, Rows, as_list, as_text, shown, user_key_hash
+from tlrec_edge.bundle.ids import IdIndex, ItemId, Rows, as_list, as_text, preview, user_key_hash
 from tlrec_edge.bundle.reader import Bundle
 from tlrec_edge.core.cpu_count import granted_cores
-from tlrec_edge.core.fork import watch
+from tlrec_edge.core.fork import register_after_fork
 from tlrec_edge.core.topk import top_k
 from tlrec_edge.errors import BundleError, DataError, UnknownIdError
 from tlrec_edge.runtime.arguments import (
-    USER_ID,
+    USER_ID_TYPES,
     User,
     check_features,
     check_k,
-    is_whole,
+    is_integer,
     translated,
     user_key,
 )
@@ -33,7 +33,7 @@ from tlrec_edge.runtime.candidates import Catalogue
 from tlrec_edge.runtime.cold_items import ColdItems, Features
 from tlrec_edge.runtime.filters import Exclude, Items, allowed_positions, excluded_positions, is_mask
 from tlrec_edge.runtime.history import as_history
-from tlrec_edge.runtime.state_cache import Counts, StateCache, process_memory
+from tlrec_edge.runtime.state_cache import Counters, StateCache, process_memory
 from tlrec_edge.runtime.user_encoder import StateBuilder
 from tlrec_edge.search.user_state import UserState
 
@@ -56,7 +56,7 @@ class Recommender:
     def __init__(self, bundle: Bundle, threads: int, unknown: str, exact: bool, cache: int) -> None:
         if unknown not in UNKNOWN_POLICIES:
             raise ValueError(f"unknown = {unknown!r}, expected one of {', '.join(UNKNOWN_POLICIES)}")
-        if not (is_whole(threads) and threads >= 1 and is_whole(cache) and cache >= 0):
+        if not (is_integer(threads) and threads >= 1 and is_integer(cache) and cache >= 0):
             raise ValueError(
                 f"threads = {threads!r}, cache = {cache!r}: expected whole numbers of at least 1 and at least 0"
             )
@@ -68,9 +68,9 @@ class Recommender:
         self._users: IdIndex | None = bundle.index("users") if bundle.has("user_rows.npy") else None
         self._cold: ColdItems | None = None
         self._cache = StateCache(cache, bundle.shape.max_history)
-        self._counts = Counts()
+        self._counters = Counters()
         self._adding = threading.Lock()
-        watch(self)
+        register_after_fork(self)
 
     @classmethod
     def open(
@@ -168,7 +168,7 @@ class Recommender:
                 groups.setdefault(user_key(user), []).append(at)
             except TypeError:
                 raise DataError(
-                    f"users[{at}]: expected a history, a list of item ids, a state or a user id, got {shown(user)}"
+                    f"users[{at}]: expected a history, a list of item ids, a state or a user id, got {preview(user)}"
                 ) from None
         out = np.empty(len(items), np.float32)
         for members in groups.values():
@@ -284,7 +284,7 @@ class Recommender:
     def stats(self) -> dict[str, int]:
         """Return counts since the start, and this process's memory in bytes where the system tells it."""
         added = len(self._open().added.rows)
-        return self._counts.read() | {"cached_states": len(self._cache), "added_items": added} | process_memory()
+        return self._counters.read() | {"cached_states": len(self._cache), "added_items": added} | process_memory()
 
     def memory(self) -> dict[str, int]:
         """Return bytes: ``mapped`` are the bundle's tables, which all processes on the machine share and the system may
@@ -325,19 +325,19 @@ class Recommender:
             if (len(user.deep), len(user.interest)) != self._widths:
                 raise DataError("user: the state is of another bundle; make it by this one's `user_state`")
             return user
-        if isinstance(user, USER_ID):
+        if isinstance(user, USER_ID_TYPES):
             return self._stored_state(user)
         history = as_history(user)
         version = len(catalogue)
         if (cached := self._cache.get(history, version)) is not None:
-            self._counts.add(cache_hits=1)
+            self._counters.add(cache_hits=1)
             return cached
         state, unknown = self._builder.from_history(catalogue, history)
         if unknown or state.clipped or not len(state.seen):
-            self._counts.add(
+            self._counters.add(
                 unknown_items=unknown, fallbacks=int(not len(state.seen)), clipped_users=int(state.clipped)
             )
-        self._counts.add(cache_misses=1)
+        self._counters.add(cache_misses=1)
         self._cache.put(history, version, state)
         return state
 
@@ -357,7 +357,7 @@ class Recommender:
                 raise UnknownIdError(
                     f"item {name!r:.80} is no candidate of the bundle; leave it out or change `unknown`"
                 )
-            self._counts.add(unknown_candidates=len(unknown))
+            self._counters.add(unknown_candidates=len(unknown))
         return positions, known
 
     def _score(self, catalogue: Catalogue, state: UserState, positions: Indices, known: bool) -> Floats:
@@ -369,8 +369,8 @@ class Recommender:
         return out
 
     def _score_user(self, catalogue: Catalogue, user: User, positions: Indices, known: bool) -> Floats:
-        if self._unknown == "nan" and isinstance(user, USER_ID) and not self.has_user(user):
-            self._counts.add(unknown_users=1)
+        if self._unknown == "nan" and isinstance(user, USER_ID_TYPES) and not self.has_user(user):
+            self._counters.add(unknown_users=1)
             return np.full(len(positions), np.nan, np.float32)
         return self._score(catalogue, self._state(catalogue, user), positions, known)
 
@@ -393,7 +393,7 @@ class Recommender:
         if self._unknown == "error":
             why = "is not in the bundle's user table" if self._users else "is not known: the bundle stores no users"
             raise UnknownIdError(f"user {as_text(user)!r:.80} {why}; pass the user's history instead")
-        self._counts.add(unknown_users=1, fallbacks=1)
+        self._counters.add(unknown_users=1, fallbacks=1)
         return self._builder.popularity()
 
     def after_fork(self) -> None:
@@ -401,7 +401,7 @@ class Recommender:
         # A lock that another thread of the parent held would stay locked for ever.
         self._adding = threading.Lock()
         self._cache.after_fork()
-        self._counts.after_fork()
+        self._counters.after_fork()
         if self._builder is not None:
             self._builder.encoder.reload()
         if self._cold is not None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from tlrec_edge.runtime.history import History
 from tlrec_edge.search.user_state import UserState
 
-COUNTED = (
+COUNTER_NAMES = (
     "unknown_items",
     "unknown_candidates",
     "unknown_users",
@@ -23,8 +23,8 @@ COUNTED = (
 class StateCache:
     """The most recently used user states, by history; bounded, and safe from many threads."""
 
-    def __init__(self, size: int, longest: int) -> None:
-        self._size, self._longest = size, longest
+    def __init__(self, size: int, max_history: int) -> None:
+        self._size, self._max_history = size, max_history
         self._states: OrderedDict[tuple[History, int], UserState] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -42,7 +42,7 @@ class StateCache:
 
     def put(self, history: History, version: int, state: UserState) -> None:
         # A key holds its history's ids, so a very long one is not worth its memory.
-        if len(history.items) > self._longest or not self._size:
+        if len(history.items) > self._max_history or not self._size:
             return
         with self._lock:
             self._states[history, version] = state
@@ -63,7 +63,7 @@ class StateCache:
         self._lock = threading.Lock()
 
 
-class Counts:
+class Counters:
     """Counters that many threads may add to."""
 
     def __init__(self) -> None:
@@ -77,7 +77,7 @@ class Counts:
 
     def read(self) -> dict[str, int]:
         with self._lock:
-            return {name: self._counts[name] for name in COUNTED}
+            return {name: self._counts[name] for name in COUNTER_NAMES}
 
     def after_fork(self) -> None:
         self._lock = threading.Lock()
