@@ -15,7 +15,7 @@ import onnx
 from numpy.typing import NDArray
 
 from tlrec_edge.bundle.format import ENCODER, ITEM_TOWER
-from tlrec_edge.core.cost import SLOWER
+from tlrec_edge.core.cost import SLOWDOWN_TOLERANCE
 from tlrec_edge.errors import ExportError
 from tlrec_edge.runtime.history import History
 from tlrec_edge.runtime.recommender import Recommender
@@ -151,7 +151,7 @@ def speed(evidence: Evidence) -> str | None:
     if not chosen or not original or not chosen.get("us") or not original.get("us"):
         return None
     ratio = chosen["us"]["p50"] / original["us"]["p50"]
-    if ratio <= SLOWER:
+    if ratio <= SLOWDOWN_TOLERANCE:
         return None
     return f"the compressed model takes {ratio:.2f} times as long as the original; compress it here"
 

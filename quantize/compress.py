@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from tlrec_edge.core.cost import SLOWER, Cost
-from tlrec_edge.core.metrics import measured
+from tlrec_edge.core.cost import SLOWDOWN_TOLERANCE, Cost
+from tlrec_edge.core.metrics import nan_to_none
 from tlrec_edge.data.dataset import Dataset
 from tlrec_edge.data.task import Tasks, make_tasks
 from tlrec_edge.errors import BudgetError, ModelError
@@ -82,7 +82,7 @@ class Point:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data; a figure that could not be measured is None."""
-        return measured({
+        return nan_to_none({
             "step": self.name, "value": self.kept.value, "ratio": self.kept.ratio, "se": self.kept.se,
             "low": self.kept.low, "bytes": self.bytes, "us": dict(self.us) if self.us else None, "front": self.front,
             "kept": self.chosen, "why": self.why,
@@ -188,7 +188,7 @@ def _timed(trials: list[_Trial], clock: Clock, config: CompressConfig, say: Call
             cost = Cost(trial.cost.bytes and trial.cost.bytes + rest)
         if config.machine != "this":
             cost = Cost(cost.bytes)
-        elif fault is None and config.target is None and cost.us["p50"] > SLOWER * first:
+        elif fault is None and config.target is None and cost.us["p50"] > SLOWDOWN_TOLERANCE * first:
             fault = f"{cost.us['p50'] / first:.2f}x slower than the original on this CPU"
         timed.append(replace(trial, cost=cost, fault=fault))
     return timed
@@ -211,7 +211,7 @@ def _choose(
         "machine": machine,
         "chosen": best.name,
         "original_bytes": trials[0].cost.bytes,
-        "test": measured(asdict(test)),
+        "test": nan_to_none(asdict(test)),
         "points": [point.to_json() for point in points],
     }
     return Compression(best.model.with_provenance(compression=about), tuple(points), test)

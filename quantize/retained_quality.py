@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tlrec_edge.core.metrics import METRICS, Array, clustered, paired_lift
+from tlrec_edge.core.metrics import METRICS, Array, clustered_mean, paired_lift
 from tlrec_edge.data.dataset import Dataset
 from tlrec_edge.data.task import Task
 from tlrec_edge.linear.ranking import rank_rows, sample_rows
@@ -52,7 +52,7 @@ class Judge:
             return Kept(nan, nan, nan, nan)
         values, users = self._values(model), self.task.rows.user
         ratio = float(values.mean()) / base
-        se = clustered(values - ratio * self._base, users).se / base
+        se = clustered_mean(values - ratio * self._base, users).se / base
         # The interval of the difference, the original taken as given: to first order that of the ratio.
         low = ratio + (paired_lift(values, ratio * self._base, users).low) / base
         return Kept(float(values.mean()), ratio, float(se), float(low) if se > 0 else ratio)

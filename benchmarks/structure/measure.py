@@ -22,7 +22,7 @@ import numpy as np
 import onnxruntime
 import torch
 
-from tlrec_edge.core.metrics import METRICS, clustered
+from tlrec_edge.core.metrics import METRICS, clustered_mean
 from tlrec_edge.data.store import load_dataset
 from tlrec_edge.data.task import make_tasks
 from tlrec_edge.export import encoder_graph
@@ -125,7 +125,7 @@ def main(data: str, domain: str, fast: str, base: str, seed: int = 0) -> None:
         cells = [f"{name:48}"]
         for view in (whole, deep_alone):
             own, other = ndcg(view(made[name])), ndcg(view(made[reference]))
-            se = clustered(own - other, tasks.choose.rows.user).se
+            se = clustered_mean(own - other, tasks.choose.rows.user).se
             cells.append(f"{own.mean():.4f} {own.mean() - other.mean():+.4f} ({se:.4f})")
         same = made[name].ids == made[reference].ids
         missed = f"{distance(made[name], dataset, tasks.final, made[reference], seed=99):.5f}" if same else "-"

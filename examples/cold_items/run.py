@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from tlrec_edge import Recommender
-from tlrec_edge.core.metrics import METRICS, clustered, paired_lift, rank_of_positive
+from tlrec_edge.core.metrics import METRICS, clustered_mean, paired_lift, rank_of_positive
 from tlrec_edge.data.dataset import TEST, VALID, Dataset, Ints
 from tlrec_edge.data.prepare import SplitPlan, prepare_tables
 from tlrec_edge.data.presets import prepare_preset
@@ -176,7 +176,7 @@ def main() -> None:
     print(f"{'NDCG@10 (SE clustered by user)':45}  99 sampled rivals   all new items")
     for name, scores in contenders(window, texts, given.seed).items():
         values[name] = [METRICS["ndcg"](ranks(window, scores, sampled), 10) for sampled in (SAMPLED, 0)]
-        cells = [clustered(value, window.user) for value in values[name]]
+        cells = [clustered_mean(value, window.user) for value in values[name]]
         print(f"{name:45}  " + "   ".join(f"{cell.mean:.4f} ({cell.se:.4f})" for cell in cells))
     for text in texts:
         own = values[f"tlrec-edge ({text})"]

@@ -15,7 +15,7 @@ from tlrec_edge.core.metrics import (
     Estimate,
     Lift,
     auc,
-    clustered,
+    clustered_mean,
     describe,
     gini,
     paired_lift,
@@ -99,7 +99,7 @@ def test_the_clustered_error_is_the_bootstraps() -> None:
     for _ in range(4000):
         pick = rng.integers(0, len(count), len(count))
         draws.append(total[pick].sum() / count[pick].sum())
-    found = clustered(values, users)
+    found = clustered_mean(values, users)
     assert found.mean == pytest.approx(values.mean())
     assert found.se == pytest.approx(np.std(draws), rel=0.05)
     assert found.by_user == pytest.approx((total[count > 0] / count[count > 0]).mean())
@@ -107,7 +107,7 @@ def test_the_clustered_error_is_the_bootstraps() -> None:
 
 
 def test_no_rows_are_no_estimate() -> None:
-    found = clustered(np.empty(0), np.empty(0, int))
+    found = clustered_mean(np.empty(0), np.empty(0, int))
     assert all(math.isnan(value) for value in (found.mean, found.se, found.by_user))
     assert isinstance(found, Estimate)
 

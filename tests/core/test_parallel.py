@@ -6,27 +6,27 @@ import os
 
 import pytest
 
-from tlrec_edge.core.parallel import side_by_side
+from tlrec_edge.core.parallel import parallel_map
 from tlrec_edge.errors import DataError
 
 
 @pytest.mark.parametrize("processes", [1, 2])
 def test_results_come_in_the_order_of_their_jobs(processes: int) -> None:
-    assert list(side_by_side(abs, [-3, 2, -1], processes)) == [3, 2, 1]
+    assert list(parallel_map(abs, [-3, 2, -1], processes)) == [3, 2, 1]
 
 
 def test_child_processes_have_one_thread_and_this_one_keeps_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
-    assert list(side_by_side(os.getenv, ["OMP_NUM_THREADS"] * 2, 2)) == ["1", "1"]
+    assert list(parallel_map(os.getenv, ["OMP_NUM_THREADS"] * 2, 2)) == ["1", "1"]
     assert os.environ["OMP_NUM_THREADS"] == "7"
 
 
 @pytest.mark.parametrize("processes", [1, 2])
 def test_an_error_of_a_job_is_raised_here(processes: int) -> None:
     with pytest.raises(ZeroDivisionError):
-        list(side_by_side(_invert, [1, 0], processes))
+        list(parallel_map(_invert, [1, 0], processes))
     with pytest.raises(DataError, match="as it is"):
-        list(side_by_side(_refuse, ["as it is", ""], processes))
+        list(parallel_map(_refuse, ["as it is", ""], processes))
 
 
 def _invert(number: int) -> float:

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from helpers import synthetic
-from tlrec_edge.core.cost import SLOWER, Cost
+from tlrec_edge.core.cost import SLOWDOWN_TOLERANCE, Cost
 from tlrec_edge.errors import BudgetError, ModelError
 from tlrec_edge.quantize import Budget, CompressConfig, Target, compress
 from tlrec_edge.quantize.budget import parse_bytes
@@ -126,7 +126,7 @@ def test_the_bound_is_below_the_ratio_and_whole_rows_keep_all() -> None:
 
 def test_slower_than_the_original_is_rejected() -> None:
     def slow(models: Sequence[EdgeModel]) -> list[Cost]:
-        return [Cost(cost.bytes, {"p50": 50.0 if m.tables is None else 50 * SLOWER + 1}) for m, cost in
+        return [Cost(cost.bytes, {"p50": 50.0 if m.tables is None else 50 * SLOWDOWN_TOLERANCE + 1}) for m, cost in
                 zip(models, clock(models), strict=True)]  # fmt: skip
 
     found = compress(synthetic.model(), synthetic.dataset(), LOOSE, clock=slow)

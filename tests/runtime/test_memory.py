@@ -46,7 +46,7 @@ def test_threads_stay_within_the_quota(
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
     if granted:
         (tmp_path / "cpu.max").write_text(granted + "\n", "ascii")
-    assert cores.granted_cores() == wanted
+    assert cores.cores_within_quota() == wanted
     with Recommender.open(path, threads=64) as rec:
         assert rec._threads == wanted
 

@@ -19,7 +19,7 @@ from tlrec_edge.bench.energy import metered
 from tlrec_edge.bench.lab import Lab, caller
 from tlrec_edge.bench.latency import Times, merge
 from tlrec_edge.bench.system import Request, Source, System
-from tlrec_edge.core.parallel import one_thread_each
+from tlrec_edge.core.parallel import single_threaded
 from tlrec_edge.errors import BundleError, TlrecError
 from tlrec_edge.runtime.state_cache import memory_rollup
 
@@ -75,7 +75,7 @@ def _in_processes(lab: Lab, load: Load) -> Times:
     n, context = lab.config.processes, get_context("spawn")
     part = Load(None if load.qps is None else load.qps / n)
     start = context.Barrier(n)
-    with ExitStack() as stack, one_thread_each():
+    with ExitStack() as stack, single_threaded():
         ends = []
         for number in range(n):
             config = replace(lab.config, seed=lab.config.seed + 7919 * number)

@@ -85,7 +85,7 @@ def evaluate(
     """
     from dataclasses import asdict
 
-    from tlrec_edge.core.metrics import measured
+    from tlrec_edge.core.metrics import nan_to_none
     from tlrec_edge.data.task import make_tasks
     from tlrec_edge.evaluation.compared import open_contender
     from tlrec_edge.evaluation.evaluate import baseline_entries
@@ -110,7 +110,7 @@ def evaluate(
     choices = {name: entry.choice for name, entry in tuned.items() if entry.choice is not None}
     report |= {
         "dropped": dict(tasks.final.dropped),
-        "choices": {name: measured(asdict(choice)) for name, choice in choices.items()},
+        "choices": {name: nan_to_none(asdict(choice)) for name, choice in choices.items()},
         "notes": [
             *([other] if other else []),
             *report["notes"],

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-SLOWER = 1.1
+SLOWDOWN_TOLERANCE = 1.1
 """A model may take this many times as long as its original before it counts as slower: what noise alone can do."""
 
 

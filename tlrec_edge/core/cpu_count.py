@@ -30,7 +30,7 @@ def quota_cores() -> float | None:
         return None
 
 
-def granted_cores() -> int:
+def cores_within_quota() -> int:
     """Return how many cores this process may use, within its container's CPU quota."""
     quota = quota_cores()
     return usable_cores() if quota is None else max(1, min(usable_cores(), math.ceil(quota)))

@@ -18,7 +18,7 @@ from tlrec_edge.errors import DataError
 Floats = NDArray[np.float32]
 _WORD = re.compile(r"\w+")
 _CHUNK = 8192
-_WORDS = 50_000
+_CACHED_WORDS = 50_000
 
 
 class TowerInputs(NamedTuple):
@@ -66,7 +66,7 @@ def hash_tokens(texts: Sequence[str], buckets: int) -> tuple[NDArray[np.int64], 
     return np.array(hashes, np.int64) % buckets, np.repeat(np.arange(len(texts)), counts)
 
 
-@lru_cache(maxsize=_WORDS)
+@lru_cache(maxsize=_CACHED_WORDS)
 def _hashes(word: str) -> array[int]:
     """Return the CRC-32 of a lower-case word's tokens; words of titles come again and again."""
     return array("I", [zlib.crc32(token.encode()) for token in tokens(word)])
@@ -123,18 +123,18 @@ class FeatureEncoder:
             "quantiles": {column: list(knots) for column, knots in self.quantiles.items()},
         }
         for name in ("by_domain", "aliases"):
-            if held := getattr(self, name):
-                schema[name] = {key: dict(values) for key, values in held.items()}
+            if mapping := getattr(self, name):
+                schema[name] = {key: dict(values) for key, values in mapping.items()}
         if self.text is not None:
             schema["text"] = self.text._asdict()
         return schema
 
     def within(self, domains: Sequence[str]) -> Self:
         """Keep the knots of these domains alone; those of a single one stand for items of no named domain too."""
-        kept = {domain: knots for domain, knots in self.by_domain.items() if domain in domains}
+        knots_by_domain = {domain: knots for domain, knots in self.by_domain.items() if domain in domains}
         if len(domains) == 1:
-            return replace(self, quantiles={**self.quantiles, **kept.get(domains[0], {})}, by_domain={})
-        return replace(self, by_domain=kept)
+            return replace(self, quantiles={**self.quantiles, **knots_by_domain.get(domains[0], {})}, by_domain={})
+        return replace(self, by_domain=knots_by_domain)
 
     def encode(
         self,
@@ -150,17 +150,17 @@ class FeatureEncoder:
         ``domains`` (n,) names each item's home; without, or where that has no knots of its own, all items' knots count.
         """
         text = self.encode_text(columns, n) if text_vectors is None else self.project(text_vectors)
-        columns = self._named(columns)
-        homes = np.array([""] * n if domains is None else domains, object)
+        columns = self._with_canonical_names(columns)
+        item_domains = np.array([""] * n if domains is None else domains, object)
         numeric = np.zeros((n, 2 * len(self.quantiles)), np.float32)
         for i, (column, knots) in enumerate(self.quantiles.items()):
             values = np.array([_number(value) for value in columns.get(column, [None] * n)], np.float64)
             known = np.isfinite(values)
             numeric[known, 2 * i] = _rank(values[known], knots)
-            for domain, own in self.by_domain.items():
-                if column in own:
-                    here = known & (homes == domain)
-                    numeric[here, 2 * i] = _rank(values[here], own[column])
+            for domain, domain_knots in self.by_domain.items():
+                if column in domain_knots:
+                    here = known & (item_domains == domain)
+                    numeric[here, 2 * i] = _rank(values[here], domain_knots[column])
             numeric[~known, 2 * i + 1] = 1.0
         categories = np.zeros((n, len(self.vocabulary)), np.int64)
         for i, column in enumerate(self.vocabulary):
@@ -182,14 +182,14 @@ class FeatureEncoder:
                     f"by tlrec_edge.train.text.open_encoder({name!r}).encode of the items' texts (`item_texts`)"
                 )
             return summed
-        distinct = {text: place for place, text in enumerate(dict.fromkeys(texts))}
-        words = list(distinct)
-        summed = np.concatenate([self._sum_tokens(words[i : i + _CHUNK]) for i in range(0, len(words), _CHUNK)])
-        return _unit(summed[[distinct[text] for text in texts]])
+        index_of = {text: place for place, text in enumerate(dict.fromkeys(texts))}
+        unique_texts = list(index_of)
+        summed = np.concatenate([self._sum_tokens(unique_texts[i : i + _CHUNK]) for i in range(0, len(unique_texts), _CHUNK)])
+        return _unit(summed[[index_of[text] for text in texts]])
 
     def texts(self, columns: Mapping[str, Sequence[Any]], n: int) -> list[str]:
         """Join the text and categorical columns of each item: the text it is read by."""
-        columns = self._named(columns)
+        columns = self._with_canonical_names(columns)
         present = [columns[name] for name in (*self.text_columns, *self.vocabulary) if name in columns]
         return [" ".join(str(value) for value in row if value) for row in zip(*present, strict=True)] or [""] * n
 
@@ -206,10 +206,10 @@ class FeatureEncoder:
         """How wide ``text_vectors`` are."""
         return int(self.text_table.shape[1]) if self.text is None else self.text.width
 
-    def _named(self, columns: Mapping[str, Sequence[Any]]) -> dict[str, Sequence[Any]]:
-        return {column: self._one_name(column, values) for column, values in columns.items()}
+    def _with_canonical_names(self, columns: Mapping[str, Sequence[Any]]) -> dict[str, Sequence[Any]]:
+        return {column: self._canonical(column, values) for column, values in columns.items()}
 
-    def _one_name(self, column: str, values: Sequence[Any]) -> Sequence[Any]:
+    def _canonical(self, column: str, values: Sequence[Any]) -> Sequence[Any]:
         names = self.aliases.get(column)
         return [names.get(str(value), value) for value in values] if names else values
 

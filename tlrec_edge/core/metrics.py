@@ -60,7 +60,7 @@ class Estimate:
     by_user: float
 
 
-def clustered(values: Array, users: NDArray[np.integer]) -> Estimate:
+def clustered_mean(values: Array, users: NDArray[np.integer]) -> Estimate:
     """Average rows; the standard error treats the rows of one user as one draw (cluster-robust)."""
     if not len(values):
         return Estimate(float("nan"), float("nan"), float("nan"))
@@ -72,7 +72,7 @@ def clustered(values: Array, users: NDArray[np.integer]) -> Estimate:
     return Estimate(mean, se, float((np.bincount(code, weights=values) / count).mean()))
 
 
-def measured(figures: Mapping[str, Any]) -> dict[str, Any]:
+def nan_to_none(figures: Mapping[str, Any]) -> dict[str, Any]:
     """Replace NaN by None: what was not measured is null in JSON."""
     return {key: None if isinstance(v, float) and math.isnan(v) else v for key, v in figures.items()}
 
@@ -97,18 +97,18 @@ class Lift:
 def paired_lift(values: Array, over: Array, users: NDArray[np.integer], draws: int = 2000, seed: int = 0) -> Lift:
     """Compare two models on the same rows; the rows of a user are resampled together."""
     _, code = np.unique(users, return_inverse=True)
-    return lift_of_totals(np.bincount(code, weights=values - over), np.bincount(code), draws, seed)
+    return lift_from_totals(np.bincount(code, weights=values - over), np.bincount(code), draws, seed)
 
 
 def lift_json(of: str, over: str, lift: Lift) -> dict[str, Any]:
     """Return a lift as it stands in JSON; null where nothing varies."""
-    return measured({
+    return nan_to_none({
         "of": of, "over": over, "ndcg@10": lift.mean, "se": lift.se, "low": lift.low, "high": lift.high,
         "verdict": lift.verdict,
     })  # fmt: skip
 
 
-def lift_of_totals(total: NDArray[Any], count: NDArray[np.integer], draws: int = 2000, seed: int = 0) -> Lift:
+def lift_from_totals(total: NDArray[Any], count: NDArray[np.integer], draws: int = 2000, seed: int = 0) -> Lift:
     """Compare from each user's summed difference (u,) and number of rows (u,); NaN where fewer than two can vary."""
     nan = float("nan")
     if not len(count):
@@ -120,8 +120,8 @@ def lift_of_totals(total: NDArray[Any], count: NDArray[np.integer], draws: int =
     rng = np.random.default_rng(seed)
     means = np.empty(draws)
     for i in range(draws):
-        drawn = rng.integers(0, len(count), len(count))
-        means[i] = total[drawn].sum() / count[drawn].sum()
+        resampled = rng.integers(0, len(count), len(count))
+        means[i] = total[resampled].sum() / count[resampled].sum()
     low, high = np.quantile(means, [0.025, 0.975])
     return Lift(mean, se, float(low), float(high))
 
@@ -130,8 +130,8 @@ def gini(counts: NDArray[np.integer]) -> float:
     """Return the Gini coefficient of how often each item was shown: 0 = all alike, towards 1 = a few take all."""
     if not counts.sum():
         return float("nan")
-    rising, n = np.sort(counts).astype(np.float64), len(counts)
-    return float((2 * np.arange(1, n + 1) - n - 1) @ rising / (n * rising.sum()))
+    ordered, n = np.sort(counts).astype(np.float64), len(counts)
+    return float((2 * np.arange(1, n + 1) - n - 1) @ ordered / (n * ordered.sum()))
 
 
 def describe(
@@ -144,12 +144,12 @@ def describe(
     result: dict[str, float] = {}
     for k in ks:
         for name, metric in METRICS.items():
-            estimate = clustered(metric(rank, k), users)
+            estimate = clustered_mean(metric(rank, k), users)
             result[f"{name}@{k}"] = estimate.mean
             if name == "ndcg":
                 result[f"{name}@{k}.se"] = estimate.se
                 result[f"{name}@{k}.by_user"] = estimate.by_user
         result[f"recall@{k}"] = result[f"hr@{k}"]
-        result[f"recall@{k}.by_user"] = clustered(METRICS["hr"](rank, k), users).by_user
-    result["auc"] = clustered(auc(rank, others), users).mean
+        result[f"recall@{k}.by_user"] = clustered_mean(METRICS["hr"](rank, k), users).by_user
+    result["auc"] = clustered_mean(auc(rank, others), users).mean
     return result

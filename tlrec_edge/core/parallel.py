@@ -13,7 +13,7 @@ Job = TypeVar("Job")
 Result = TypeVar("Result")
 
 
-def side_by_side(
+def parallel_map(
     work: Callable[[Job], Result], jobs: Sequence[Job], processes: int | None = None
 ) -> Iterator[Result]:  # fmt: skip
     """Yield the result of each job, in their order, as it is done; ``work`` is a function of a module.
@@ -25,12 +25,12 @@ def side_by_side(
     if count <= 1:
         yield from map(work, jobs)
         return
-    with one_thread_each(), ProcessPoolExecutor(count, get_context("spawn")) as workers:
+    with single_threaded(), ProcessPoolExecutor(count, get_context("spawn")) as workers:
         yield from workers.map(work, jobs)
 
 
 @contextmanager
-def one_thread_each() -> Iterator[None]:
+def single_threaded() -> Iterator[None]:
     """Let child processes compute with one thread each: small matrices gain nothing from more."""
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
     before = {name: os.environ.get(name) for name in names}

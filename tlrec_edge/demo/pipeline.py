@@ -15,7 +15,7 @@ import numpy as np
 
 from tlrec_edge.bench import BenchConfig, run_bench
 from tlrec_edge.bench.machine import fingerprint
-from tlrec_edge.core.parallel import side_by_side
+from tlrec_edge.core.parallel import parallel_map
 from tlrec_edge.data.dataset import Dataset
 from tlrec_edge.data.prepare import Prepared
 from tlrec_edge.data.presets import prepare_preset
@@ -121,7 +121,7 @@ def run_folds(
     """Run folds side by side, one process and one thread for each core."""
     jobs = [(out, target, knobs, fold) for fold in folds]
     done = []
-    for fold, result in zip(folds, side_by_side(_fold_job, jobs), strict=True):
+    for fold, result in zip(folds, parallel_map(_fold_job, jobs), strict=True):
         say(f"  {'warm shoppers' if fold is None else f'fold {fold + 1}'} done")
         done.append(result)
     return done

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tlrec_edge.core.metrics import measured
+from tlrec_edge.core.metrics import nan_to_none
 from tlrec_edge.data.dataset import Dataset
 from tlrec_edge.data.task import make_tasks
 from tlrec_edge.evaluation.evaluate import Evaluation, baseline_entries, evaluate, model_entry
@@ -33,7 +33,7 @@ def transfer_card(
         return {"claim": "none", "why": "the model learned from the target alone"}
     of, over = evaluation.lifts(model)["transfer"]
     lift = evaluation.lift(of, over)
-    card = measured({
+    card = nan_to_none({
         "mode": mode, "source": list(source), "over": over, "ndcg@10": lift.mean, "se": lift.se, "low": lift.low,
         "high": lift.high, "users": evaluation.users, "tests": evaluation.tests,
     })  # fmt: skip

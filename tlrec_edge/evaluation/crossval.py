@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tlrec_edge.core.parallel import side_by_side
+from tlrec_edge.core.parallel import parallel_map
 from tlrec_edge.data.dataset import Dataset
 from tlrec_edge.data.store import load_dataset
 from tlrec_edge.data.task import make_tasks
@@ -65,7 +65,7 @@ def crossval(recipe: Recipe, dataset: Dataset, say: Callable[[str], None] = lamb
     check(recipe, dataset)
     folds = dataset.split.folds
     done = []
-    for at, result in enumerate(side_by_side(_fold, [(recipe, fold) for fold in range(folds)])):
+    for at, result in enumerate(parallel_map(_fold, [(recipe, fold) for fold in range(folds)])):
         say(f"fold {at + 1} of {folds} done")
         done.append(result)
     dropped = Counter[str]()

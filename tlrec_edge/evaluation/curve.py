@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tlrec_edge.core.parallel import side_by_side
+from tlrec_edge.core.parallel import parallel_map
 from tlrec_edge.data.dataset import Ints
 from tlrec_edge.data.store import load_dataset
 from tlrec_edge.data.task import Task, Tasks, make_tasks
@@ -168,7 +168,7 @@ def curve(
     names = tuple(dict.fromkeys((*names, "scratch", "finetune")))
     jobs = [(plan, name, share, seed) for share in plan.shares[::-1] for name in names for seed in plan.seeds]
     done = {}
-    for job, outcome in zip(jobs, side_by_side(_try, jobs, processes), strict=True):
+    for job, outcome in zip(jobs, parallel_map(_try, jobs, processes), strict=True):
         say(f"{job[1]} with {percent(job[2])}")
         done[job[1:]] = outcome
     points = []

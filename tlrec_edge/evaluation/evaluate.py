@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tlrec_edge.core.metrics import METRICS, Lift, describe, gini, lift_json, measured, paired_lift
+from tlrec_edge.core.metrics import METRICS, Lift, describe, gini, lift_json, nan_to_none, paired_lift
 from tlrec_edge.data.dataset import Dataset, Ints
 from tlrec_edge.data.task import Task, Tasks, make_tasks
 from tlrec_edge.errors import DataError
@@ -97,7 +97,7 @@ class Evaluation:
         return [
             {
                 "name": name,
-                **measured(describe(ranking.rank, ranking.others, ranking.user, ks) | self._whole(ranking, ks)),
+                **nan_to_none(describe(ranking.rank, ranking.others, ranking.user, ks) | self._whole(ranking, ks)),
             }
             for name, ranking in self.rankings.items()
         ]

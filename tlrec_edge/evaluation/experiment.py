@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tlrec_edge.core.metrics import METRICS, Array, clustered, lift_json, measured, paired_lift
+from tlrec_edge.core.metrics import METRICS, Array, clustered_mean, lift_json, nan_to_none, paired_lift
 from tlrec_edge.data.dataset import Dataset
 from tlrec_edge.data.task import Task, Tasks
 from tlrec_edge.linear.baselines import ease_scorer, popularity_scorer, tuned_ease
@@ -138,8 +138,8 @@ class Line:
         head = {"name": self.name, "validation_ndcg@10": self.validation}
         if self.why:
             return {**head, "ndcg@10": None, "ndcg@10.se": None, "by_seed": [], "chosen": [], "why": self.why}
-        estimate = clustered(self.values, users)
-        return measured({
+        estimate = clustered_mean(self.values, users)
+        return nan_to_none({
             **head, "ndcg@10": estimate.mean, "ndcg@10.se": estimate.se,
             "by_seed": [float(outcome.values.mean()) for outcome in self.outcomes],
             "chosen": [outcome.chosen for outcome in self.outcomes if outcome.chosen], "why": "",

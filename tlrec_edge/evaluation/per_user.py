@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tlrec_edge.core.metrics import Lift, lift_of_totals
+from tlrec_edge.core.metrics import Lift, lift_from_totals
 from tlrec_edge.data.read import read_table
 from tlrec_edge.errors import DataError
 from tlrec_edge.evaluation.evaluate import Evaluation
@@ -77,4 +77,4 @@ def compare(of: PerUser, over: PerUser) -> Lift:
         )
     place = {user: at for at, user in enumerate(over.user)}
     order = [place[user] for user in of.user]
-    return lift_of_totals((of.ndcg - over.ndcg[order]) * of.n, of.n)
+    return lift_from_totals((of.ndcg - over.ndcg[order]) * of.n, of.n)

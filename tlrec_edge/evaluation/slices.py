@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tlrec_edge.core.metrics import METRICS, clustered, lift_json, measured, paired_lift
+from tlrec_edge.core.metrics import METRICS, clustered_mean, lift_json, nan_to_none, paired_lift
 from tlrec_edge.data.dataset import TEST, Dataset, Ints
 from tlrec_edge.data.task import Task
 from tlrec_edge.linear.ease import popularity
@@ -115,8 +115,8 @@ def slice_table(slices: Mapping[str, Labels], user: Ints, model: Side, over: Sid
             values = {}
             for side, prefix in ((model, ""), (over, "over.")):
                 values[prefix] = METRICS["ndcg"](side.rank[at], 10)
-                mean = clustered(values[prefix], user[at])
-                line |= measured({
+                mean = clustered_mean(values[prefix], user[at])
+                line |= nan_to_none({
                     f"{prefix}ndcg@10": mean.mean, f"{prefix}ndcg@10.se": mean.se,
                     f"{prefix}recall@10": float(METRICS["hr"](side.rank[at], 10).mean()),
                 })  # fmt: skip

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from tlrec_edge.core.parallel import side_by_side
+from tlrec_edge.core.parallel import parallel_map
 from tlrec_edge.data.dataset import Dataset, Ints
 from tlrec_edge.data.store import load_dataset
 from tlrec_edge.data.task import make_tasks
@@ -215,14 +215,14 @@ def study(
     wanted = dict.fromkeys(v.source for v in variants if v.source)
     sources = [(plan, name, seed) for name in wanted for seed in plan.seeds]
     why = {}
-    for job, reason in zip(sources, side_by_side(_pretrain, sources, processes), strict=True):
+    for job, reason in zip(sources, parallel_map(_pretrain, sources, processes), strict=True):
         say(f"source {job[1]}, seed {job[2]}")
         why[job[1:]] = reason
     # The longest first.
     jobs = sorted(((plan, v, seed) for v in variants for seed in plan.seeds), key=lambda job: job[1].trial != "auto")
     ready = [job for job in jobs if not why.get((job[1].source, job[2]))]
     done = {(v.name, seed): refused(why.get((v.source, seed), "")) for _, v, seed in jobs}
-    for (_, variant, seed), outcome in zip(ready, side_by_side(_try, ready, processes), strict=True):
+    for (_, variant, seed), outcome in zip(ready, parallel_map(_try, ready, processes), strict=True):
         say(f"{variant.name}, seed {seed}")
         done[variant.name, seed] = outcome
     lines = {v.name: Line(v.name, tuple(done[v.name, seed] for seed in plan.seeds)) for v in variants}

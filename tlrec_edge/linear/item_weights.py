@@ -10,7 +10,7 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from tlrec_edge.core.metrics import METRICS, clustered, rank_of_positive
+from tlrec_edge.core.metrics import METRICS, clustered_mean, rank_of_positive
 from tlrec_edge.data.dataset import Dataset, Interactions, Ints
 from tlrec_edge.data.task import Task
 from tlrec_edge.data.vocabulary import Vocabulary
@@ -215,7 +215,7 @@ def _refined(plain: _Trial, others: Sequence[_Trial], users: Ints) -> _Trial:
 
 def shown(values: Floats, over: Floats, users: Ints) -> bool:
     """Say whether a refinement beats the plain choice by a standard error, clustered by user."""
-    difference = clustered(np.asarray(values - over, np.float64), users)
+    difference = clustered_mean(np.asarray(values - over, np.float64), users)
     return difference.mean > difference.se
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tlrec_edge.bundle.format import ITEM_TOWER
 from tlrec_edge.bundle.ids import IdIndex, ItemId, Rows, as_list, as_text, preview, user_key_hash
 from tlrec_edge.bundle.reader import Bundle
-from tlrec_edge.core.cpu_count import granted_cores
+from tlrec_edge.core.cpu_count import cores_within_quota
 from tlrec_edge.core.fork import register_after_fork
 from tlrec_edge.core.topk import top_k
 from tlrec_edge.errors import BundleError, DataError, UnknownIdError
@@ -60,7 +60,7 @@ class Recommender:
             raise ValueError(
                 f"threads = {threads!r}, cache = {cache!r}: expected whole numbers of at least 1 and at least 0"
             )
-        threads = min(threads, granted_cores())  # more would wait for one another
+        threads = min(threads, cores_within_quota())  # more would wait for one another
         self._bundle, self._unknown, self._threads = bundle, unknown, threads
         self._widths = bundle.shape.d, bundle.shape.r
         self._builder = StateBuilder(bundle, threads, exact)

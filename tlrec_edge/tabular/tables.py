@@ -52,11 +52,11 @@ def read_histories(path: Path, say: Callable[[str], None] = lambda line: None) -
     rows: list[tuple[str, str, str, list[str]]] = []
     left_out = dict.fromkeys(("no user id", "no item id", "unparsable time", "time out of range"), 0)
     counts = tuple(COUNT_EVENTS)
-    timed = evented = False
+    has_times = has_events = False
     for chunk in read_columns(path, ["user"], ["item", "category", "event", "timestamp", *counts]):
         if "item" not in chunk and "category" not in chunk:
             raise DataError(f"{path} has no item column; name it 'item'")
-        timed, evented = "timestamp" in chunk, "event" in chunk or any(name in chunk for name in counts)
+        has_times, has_events = "timestamp" in chunk, "event" in chunk or any(name in chunk for name in counts)
         names, values = tuple(chunk), zip(*chunk.values(), strict=True)
         for cells in values:
             row = dict(zip(names, cells, strict=True))
@@ -67,13 +67,13 @@ def read_histories(path: Path, say: Callable[[str], None] = lambda line: None) -
                 left_out["no item id" if row["user"].strip() else "no user id"] += 1
             else:
                 rows.append((row["user"], item, row.get("timestamp", ""), _events(row)))
-    found = _by_user(rows, _read_times(path, rows) if timed else {"": 0.0}, left_out)
-    went = ", ".join(f"{reason} {n:,}" for reason, n in left_out.items() if n)
-    if went and not found:
-        raise DataError(f"{path}: none of {sum(left_out.values()):,} rows is usable ({went})")
-    if went:
-        say(f"{path}: rows left out: {went}")
-    return {user: _history(events, evented, timed) for user, events in found.items()}
+    found = _by_user(rows, _read_times(path, rows) if has_times else {"": 0.0}, left_out)
+    reasons = ", ".join(f"{reason} {n:,}" for reason, n in left_out.items() if n)
+    if reasons and not found:
+        raise DataError(f"{path}: none of {sum(left_out.values()):,} rows is usable ({reasons})")
+    if reasons:
+        say(f"{path}: rows left out: {reasons}")
+    return {user: _history(events, has_events, has_times) for user, events in found.items()}
 
 
 class TableWriter:
@@ -134,20 +134,20 @@ class TableWriter:
         csv.writer(self._sink, lineterminator="\n").writerow(self._columns)
 
 
-def _history(rows: list[tuple[str, str, float]], evented: bool, timed: bool) -> History:
+def _history(rows: list[tuple[str, str, float]], has_events: bool, has_times: bool) -> History:
     items, events, times = zip(*rows, strict=True)
-    return History(items, events if evented else None, times if timed else None)
+    return History(items, events if has_events else None, times if has_times else None)
 
 
 def _events(row: Mapping[str, str]) -> list[str]:
     counted = [(event, row[name]) for name, event in COUNT_EVENTS.items() if name in row]
     if counted:
-        return [event for event, count in counted if _positive(count)]
+        return [event for event, count in counted if _is_positive(count)]
     event = row.get("event", "")
     return [EVENT_SYNONYMS.get(plain(event), "other") if event else "purchase"]
 
 
-def _positive(text: str) -> bool:
+def _is_positive(text: str) -> bool:
     try:
         return float(text) > 0
     except ValueError:
@@ -167,20 +167,20 @@ def _by_user(
     """Return (item, event, seconds) of each user; count the rows whose time is none or out of range."""
     found: dict[str, list[tuple[str, str, float]]] = {}
     for user, item, text, events in rows:
-        when = seconds[text]
-        if EARLIEST <= when < LATEST:
+        time = seconds[text]
+        if EARLIEST <= time < LATEST:
             if events:
-                found.setdefault(user, []).extend((item, event, when) for event in events)
+                found.setdefault(user, []).extend((item, event, time) for event in events)
         else:
-            left_out["time out of range" if when == when else "unparsable time"] += 1
+            left_out["time out of range" if time == time else "unparsable time"] += 1
     return found
 
 
-def _find(names: Sequence[str], required: Sequence[str], optional: Sequence[str], path: Path) -> dict[str, int]:
-    by_plain = {plain(name): at for at, name in reversed(list(enumerate(names)))}
+def _find_columns(names: Sequence[str], required: Sequence[str], optional: Sequence[str], path: Path) -> dict[str, int]:
+    by_normalised = {plain(name): at for at, name in reversed(list(enumerate(names)))}
     found: dict[str, int] = {}
     for role in (*required, *optional):
-        at = next((by_plain[name] for name in INTERACTION_NAMES[role] if name in by_plain), None)
+        at = next((by_normalised[name] for name in INTERACTION_NAMES[role] if name in by_normalised), None)
         if at is not None and at not in found.values():
             found[role] = at
         elif role in required:
@@ -196,7 +196,7 @@ def _read_csv(path: Path, required: Sequence[str], optional: Sequence[str], chun
         with opener(path, "rt", encoding="utf-8-sig", newline="") as file:
             reader = _reader(file, path)
             header = next(reader, [])
-            roles = _find(header, required, optional, path)
+            roles = _find_columns(header, required, optional, path)
             rows: list[list[str]] = []
             for row in reader:
                 line += 1
@@ -237,7 +237,7 @@ def _read_parquet(path: Path, required: Sequence[str], optional: Sequence[str], 
     try:
         with contextlib.closing(parquet.ParquetFile(path)) as file:
             names = file.schema_arrow.names
-            roles = _find(names, required, optional, path)
+            roles = _find_columns(names, required, optional, path)
             for batch in file.iter_batches(chunk, columns=[names[at] for at in roles.values()]):
                 yield {role: _texts(batch.column(names[at]).to_pylist()) for role, at in roles.items()}
     except (pa.ArrowException, OSError) as error:
