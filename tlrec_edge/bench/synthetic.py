@@ -32,8 +32,8 @@ Indices = NDArray[np.intp]
 OPSET, IR = 18, 9
 _CHUNK = 65_536
 _USERS = 256
-_KINDS = ("Mug", "Lamp", "Scarf", "Kettle", "Notebook", "Chair", "Pillow", "Knife", "Basket", "Clock", "Tray", "Candle")
-_LOOKS = ("red", "oak", "striped", "small", "vintage", "glass", "folding", "soft", "blue", "travel", "brass")
+_NOUNS = ("Mug", "Lamp", "Scarf", "Kettle", "Notebook", "Chair", "Pillow", "Knife", "Basket", "Clock", "Tray", "Candle")
+_ADJECTIVES = ("red", "oak", "striped", "small", "vintage", "glass", "folding", "soft", "blue", "travel", "brass")
 
 
 @dataclass(frozen=True)
@@ -192,30 +192,30 @@ def _write_vectors(writer: BundleWriter, config: SynthConfig, shape: ModelShape,
     history_rows = writer.create("history_rows", history.dtype, (n, history.width))
     candidate_rows = writer.create("candidate_rows", candidate.dtype, (c, candidate.width))
     history_scale, candidate_scale = np.empty(n, scales), np.empty((c, 2), scales)
-    spread = _spread(d)
-    centres = rng.standard_normal((config.clusters, d), np.float32) * spread
+    deviation = _deviations(d)
+    centroids = rng.standard_normal((config.clusters, d), np.float32) * deviation
     for start, end in _chunks(n):
-        centre = centres[np.arange(start, end) % config.clusters]
-        vectors = (centre + 0.5 * spread * rng.standard_normal(centre.shape, np.float32)) * np.float32(d**-0.5)
+        centroid = centroids[np.arange(start, end) % config.clusters]
+        vectors = (centroid + 0.5 * deviation * rng.standard_normal(centroid.shape, np.float32)) * np.float32(d**-0.5)
         history_rows[start:end], scale = history.quantize(vectors)
         history_scale[start:end] = scale[:, 0]
         if start >= c:
             continue
         end = min(end, c)
-        own = rng.normal(0, 0.2 * d**-0.5, (end - start, d)).astype(np.float32)
-        deep = vectors[: end - start] + spread * own
+        noise = rng.normal(0, 0.2 * d**-0.5, (end - start, d)).astype(np.float32)
+        deep = vectors[: end - start] + deviation * noise
         interest = rng.normal(0, 0.1, (end - start, r)).astype(np.float32)
         candidate_rows[start:end], candidate_scale[start:end] = candidate.quantize(deep, interest)
     writer.array("history_scale", history_scale)
     writer.array("candidate_scale", candidate_scale)
 
 
-def _spread(d: int) -> Floats:
+def _deviations(d: int) -> Floats:
     """Return the standard deviation of each coordinate, root mean square 1: the k-th axis has 1 / k of the first's
     variance, near to what trained models have (their first 16 axes hold .86 to .99 of it, these .71 at d = 64)."""
     variance = 1.0 / np.arange(1.0, d + 1)
-    spread: Floats = np.sqrt(variance * d / variance.sum()).astype(np.float32)
-    return spread
+    deviation: Floats = np.sqrt(variance * d / variance.sum()).astype(np.float32)
+    return deviation
 
 
 def _write_search(writer: BundleWriter, config: SynthConfig, shape: ModelShape, encoder: bytes) -> Indices:
@@ -249,9 +249,9 @@ def _users(writer: BundleWriter, config: SynthConfig, shape: ModelShape, encoder
     """Return the vectors of invented users (u, d + r)."""
     rng = np.random.default_rng(config.seed)
     read = writer.written
-    tastes = rng.integers(0, config.clusters, (_USERS, 3))
-    picks = np.take_along_axis(tastes, rng.integers(0, 3, (_USERS, config.length)), 1)
-    rows = picks + config.clusters * rng.integers(0, config.rows // config.clusters, picks.shape)
+    clusters_of_users = rng.integers(0, config.clusters, (_USERS, 3))
+    picked_clusters = np.take_along_axis(clusters_of_users, rng.integers(0, 3, (_USERS, config.length)), 1)
+    rows = picked_clusters + config.clusters * rng.integers(0, config.rows // config.clusters, picked_clusters.shape)
     vectors = (
         shape.history_format.values(read("history_rows")[rows.ravel()]) * read("history_scale")[rows.ravel(), None]
     )
@@ -272,7 +272,7 @@ def _write_bias(writer: BundleWriter, config: SynthConfig) -> None:
     bias = writer.create("candidate_bias", "<f4", (config.items,))
     step = _coprime(config.items)
     for start, end in _chunks(config.items):
-        # A popular item may stand anywhere: ranks are spread over the rows by a full cycle, without a table of them.
+        # A popular item may stand anywhere: ranks are deviation over the rows by a full cycle, without a table of them.
         bias[start:end] = _bias(config, np.arange(start, end) * step % config.items)
 
 
@@ -287,30 +287,30 @@ def _coprime(n: int) -> int:
 def _write_wide(writer: BundleWriter, config: SynthConfig, rng: np.random.Generator) -> None:
     n, c, k = config.rows, config.items, config.clusters
     per_cluster = c // k
-    most = min(config.wide, per_cluster)
-    lengths = rng.integers(most // 2, most + 1, n) if most else np.zeros(n, np.int64)
+    max_weights = min(config.wide, per_cluster)
+    lengths = rng.integers(max_weights // 2, max_weights + 1, n) if max_weights else np.zeros(n, np.int64)
     indptr = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    small = config.weights == "int8"
-    columns = writer.create("wide_columns", column_dtype(c) if small else "<i4", (int(indptr[-1]),))
-    values = writer.create("wide_values", "|i1" if small else "<f4", (int(indptr[-1]),))
+    is_int8 = config.weights == "int8"
+    columns = writer.create("wide_columns", column_dtype(c) if is_int8 else "<i4", (int(indptr[-1]),))
+    values = writer.create("wide_values", "|i1" if is_int8 else "<f4", (int(indptr[-1]),))
     scale = np.ones(n, np.float16)
     for start, end in _chunks(n):
-        if not most:
+        if not max_weights:
             break
-        steps = rng.integers(1, per_cluster // most + 1, (end - start, most))
+        steps = rng.integers(1, per_cluster // max_weights + 1, (end - start, max_weights))
         # Members of a cluster stand k rows apart, so rising member numbers are rising columns.
         members = np.cumsum(steps, axis=1) - 1
-        found = members * k + (np.arange(start, end) % k)[:, None]  # (rows, most)
-        used = np.arange(most) < lengths[start:end, None]
+        found = members * k + (np.arange(start, end) % k)[:, None]  # (rows, max_weights)
+        mask = np.arange(max_weights) < lengths[start:end, None]
         span = slice(int(indptr[start]), int(indptr[end]))
-        columns[span] = found[used]
-        found_values = rng.exponential(0.1, span.stop - span.start).astype(np.float32)
-        if small:
-            values[span], scale[start:end] = quantize_sparse(found_values, indptr[start : end + 1] - indptr[start])
+        columns[span] = found[mask]
+        weights = rng.exponential(0.1, span.stop - span.start).astype(np.float32)
+        if is_int8:
+            values[span], scale[start:end] = quantize_sparse(weights, indptr[start : end + 1] - indptr[start])
         else:
-            values[span] = found_values
+            values[span] = weights
     writer.array("wide_indptr", indptr)
-    if small:
+    if is_int8:
         writer.array("wide_scale", scale)
 
 
@@ -326,4 +326,4 @@ def _write_small(writer: BundleWriter, config: SynthConfig, rng: np.random.Gener
 def _names(config: SynthConfig, order: Indices) -> Iterator[str]:
     for row in order.tolist():
         cluster = row % config.clusters
-        yield f"{_LOOKS[row % len(_LOOKS)]} {_KINDS[cluster % len(_KINDS)]} {row}"
+        yield f"{_ADJECTIVES[row % len(_ADJECTIVES)]} {_NOUNS[cluster % len(_NOUNS)]} {row}"
