@@ -16,7 +16,7 @@ from helpers.paths import GOLDEN
 from helpers.systems import TickingClock
 from tlrec_edge import BundleError, DataError, Recommender
 from tlrec_edge.bench import BenchConfig, BenchResult, run_bench
-from tlrec_edge.bench.cost_estimate import Bill
+from tlrec_edge.bench.cost_estimate import CostEstimate
 from tlrec_edge.bench.energy import metered
 from tlrec_edge.bench.lab import Lab
 from tlrec_edge.bench.latency import Times
@@ -186,11 +186,11 @@ def test_energy_is_of_all_packages_and_survives_a_counter_that_wraps(tmp_path: P
 
 
 def test_a_bill_is_arithmetic() -> None:
-    bill = Bill(qps=1000, p99_us=5000, scored=100, price=0.36, wanted=2500)
+    bill = CostEstimate(qps=1000, p99_us=5000, scored=100, price=0.36, target_load=2500)
     assert bill.per_million_requests == pytest.approx(0.1)
     assert bill.per_million_scores == pytest.approx(0.001)
     assert bill.machines == 3
-    assert Bill(1000, None, 100, 0.36, 2500).machines is None
+    assert CostEstimate(1000, None, 100, 0.36, 2500).machines is None
 
 
 def test_the_price_of_an_hour_gives_that_of_a_million() -> None:

@@ -8,10 +8,10 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Bill:
+class CostEstimate:
     """``qps``: requests a second of one machine, within ``p99_us`` or, where that is None, without any bound.
 
-    ``price``: of one machine and one hour, in whatever money; ``scored``: candidates in a request; ``wanted``: requests
+    ``price``: of one machine and one hour, in whatever money; ``scored``: candidates in a request; ``target_load``: requests
     a second that all machines are to serve. Each None where it was not said.
     """
 
@@ -19,7 +19,7 @@ class Bill:
     p99_us: float | None
     scored: int
     price: float | None = None
-    wanted: float | None = None
+    target_load: float | None = None
 
     @property
     def per_million_requests(self) -> float | None:
@@ -32,15 +32,15 @@ class Bill:
 
     @property
     def machines(self) -> int | None:
-        """Machines that serve ``wanted``; None without a bound: a machine that is never idle has no short queue."""
-        return None if self.wanted is None or self.p99_us is None else math.ceil(self.wanted / self.qps)
+        """Machines that serve ``target_load``; None without a bound: a machine that is never idle has no short queue."""
+        return None if self.target_load is None or self.p99_us is None else math.ceil(self.target_load / self.qps)
 
     def to_json(self) -> dict[str, Any]:
         return {
             "qps": self.qps,
             "p99_us": self.p99_us,
             "price_per_hour": self.price,
-            "wanted_qps": self.wanted,
+            "wanted_qps": self.target_load,
             "per_million_requests": self.per_million_requests,
             "per_million_scores": self.per_million_scores,
             "machines": self.machines,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tlrec_edge.bench.config import BenchConfig
-from tlrec_edge.bench.cost_estimate import Bill
+from tlrec_edge.bench.cost_estimate import CostEstimate
 from tlrec_edge.bench.latency import Latencies
 from tlrec_edge.bench.machine import Machine
 from tlrec_edge.bench.noise import Noise
@@ -41,31 +41,31 @@ class Row:
         return self.latency.unanswered > 0 or self.latency.qps < 0.9 * (self.latency.arrived_qps or self.target_qps)
 
     def to_json(self) -> dict[str, Any]:
-        seen = self.latency
+        latency = self.latency
         return {
             "scenario": self.scenario,
             "state": self.state,
             "shape": self.shape,
             "scored": self.scored,
-            "latency_us": seen.us,
-            "bound_us": seen.bound_us or {},
-            "curve": [list(point) for point in seen.curve],
-            "queries": seen.queries,
-            "requests": seen.samples or seen.queries,
-            "unanswered": seen.unanswered,
-            "seconds": seen.seconds,
+            "latency_us": latency.us,
+            "bound_us": latency.bound_us or {},
+            "curve": [list(point) for point in latency.curve],
+            "queries": latency.queries,
+            "requests": latency.samples or latency.queries,
+            "unanswered": latency.unanswered,
+            "seconds": latency.seconds,
             "target_qps": self.target_qps,
             "saturated": self.saturated,
-            "qps": seen.qps,
-            "cpu_seconds_per_million": seen.cpu_seconds_per_million,
-            "cpu_percent": seen.cpu_percent,
-            "pss_bytes": seen.pss_bytes,
-            "joules": seen.joules,
+            "qps": latency.qps,
+            "cpu_seconds_per_million": latency.cpu_seconds_per_million,
+            "cpu_percent": latency.cpu_percent,
+            "pss_bytes": latency.pss_bytes,
+            "joules": latency.joules,
         }
 
 
 @dataclass(frozen=True)
-class Peak:
+class MaxThroughput:
     """The highest rate of Poisson arrivals shown to keep p99 within ``p99_us``; ``qps`` None: no rate was."""
 
     p99_us: float
@@ -75,7 +75,7 @@ class Peak:
     """Every rate that was tried, and whether it kept the bound."""
 
     def to_json(self) -> dict[str, Any]:
-        trials = [row.to_json() | {"holds": kept} for row, kept in self.trials]
+        trials = [row.to_json() | {"holds": holds} for row, holds in self.trials]
         return {"p99_us": self.p99_us, "confidence": self.confidence, "qps": self.qps, "trials": trials}
 
 
@@ -92,8 +92,8 @@ class BenchResult:
     """Bytes by group of files."""
     rows: tuple[Row, ...]
     notes: tuple[str, ...]
-    peak: Peak | None = None
-    bill: Bill | None = None
+    max_throughput: MaxThroughput | None = None
+    cost_estimate: CostEstimate | None = None
     bandwidth: float | None = None
     """Bytes a second that one core reads and writes when it copies memory."""
     compression: tuple[dict[str, Any], ...] = ()
@@ -117,8 +117,8 @@ class BenchResult:
             "bytes": self.bytes,
             "rows": [row.to_json() for row in self.rows],
             "copy_bytes_per_second": self.bandwidth,
-            "bill": None if self.bill is None else self.bill.to_json(),
-            "peak": None if self.peak is None else self.peak.to_json(),
+            "bill": None if self.cost_estimate is None else self.cost_estimate.to_json(),
+            "peak": None if self.max_throughput is None else self.max_throughput.to_json(),
             "compression": list(self.compression),
             "notes": list(self.notes),
         }

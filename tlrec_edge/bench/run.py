@@ -13,14 +13,14 @@ from tlrec_edge.bench import loadgen
 from tlrec_edge.bench.clock import WALL, Clock
 from tlrec_edge.bench.compare import Ratio, compare
 from tlrec_edge.bench.config import BenchConfig
-from tlrec_edge.bench.cost_estimate import Bill
+from tlrec_edge.bench.cost_estimate import CostEstimate
 from tlrec_edge.bench.drivers import Limits
 from tlrec_edge.bench.lab import Lab
 from tlrec_edge.bench.latency import PERCENTILES
 from tlrec_edge.bench.machine import fingerprint
 from tlrec_edge.bench.noise import Noise, NoiseMeter, copy_bandwidth
 from tlrec_edge.bench.requests import AnyRequests, Ids, Replay, Requests
-from tlrec_edge.bench.result import BenchResult, Peak, Row
+from tlrec_edge.bench.result import BenchResult, MaxThroughput, Row
 from tlrec_edge.bench.scenarios import SCENARIOS
 from tlrec_edge.bench.search import find_qps
 from tlrec_edge.bench.startup import Startup, measure_startup
@@ -30,7 +30,7 @@ from tlrec_edge.bundle.reader import Bundle
 from tlrec_edge.errors import DataError
 
 _DEFAULT = BenchConfig()
-_INVENTED = 10_000
+_GENERATED_ITEMS = 10_000
 _GROUPS = {
     "item vectors": ("history_*", "candidate_*"),
     "item-item weights": ("wide_*",),
@@ -49,17 +49,17 @@ def run_bench(
     *,
     source: Source | None = None,
     replay: Path | None = None,
-    items: int = _INVENTED,
+    items: int = _GENERATED_ITEMS,
     p99_us: float | None = None,
     price: float | None = None,
-    wanted: float | None = None,
+    target_load: float | None = None,
     clock: Clock = WALL,
 ) -> BenchResult:
     """Measure a bundle: latency by scenario, start-up, memory, bytes. ``say`` hears what is being done.
 
     ``source``: measure this system instead, with requests of the bundle's ids, or of ``items`` invented ones where
     ``path`` is None. ``replay``: a file of requests. ``p99_us``: search the highest rate that keeps this p99.
-    ``price``: of this machine an hour; ``wanted``: requests a second to be served, for the number of machines.
+    ``price``: of this machine an hour; ``target_load``: requests a second to be served, for the number of machines.
     ``clock``: times the requests that this process answers. Requests of more candidates than there are, are left out
     and named in ``notes``. Raises DataError if none is left, and BundleError.
     """
@@ -67,32 +67,32 @@ def run_bench(
         loadgen.require()
     bundle = None if path is None else Bundle.open(path)
     ids = Ids.invented(items) if bundle is None else Ids.of_bundle(bundle)
-    config, notes = _fit(config, ids.candidates)
+    config, notes = _limit_candidates(config, ids.candidates)
     meter = NoiseMeter()
     drawn = Requests(ids, config.pool, config.zipf, config.seed)
     requests: AnyRequests = drawn if replay is None else Replay(replay, drawn)
     startup = files = None
     if bundle is not None and source is None:
         say("start-up: fresh processes")
-        startup, files = _startup(bundle, requests, config), _bytes(bundle)
-    about = _about(bundle, source, requests)
-    source = source or _own(bundle, requests, config)
+        startup, files = _startup(bundle, requests, config), _bytes_by_group(bundle)
+    description = _describe_system(bundle, source, requests)
+    source = source or _bundle_source(bundle, requests, config)
     rows: list[Row] = []
     with source.open() as system:
-        config, told = _cache(config, system, requests)
-        notes += told
+        config, cache_notes = _check_cold(config, system, requests)
+        notes += cache_notes
         lab = Lab(source, system, requests, config, clock)
         for name in scenarios:
             say(f"{name}: each shape for {config.seconds:g} s")
             rows.extend(SCENARIOS[name](lab))
-        peak = None if p99_us is None else find_qps(lab, p99_us, say)
+        max_throughput = None if p99_us is None else find_qps(lab, p99_us, say)
     noise = meter.stop()
-    bill = _bill(rows, peak, lab, price, wanted)
-    notes += _saturated(rows) + _thin(rows)
+    cost_estimate = _estimate_cost(rows, max_throughput, lab, price, target_load)
+    notes += _saturation_notes(rows) + _short_runs(rows)
     if config.driver == "loadgen" and "offline" in scenarios:
         notes.append("offline by LoadGen: each request is timed from the start of the run")
     return BenchResult(
-        about,
+        description,
         config,
         fingerprint(),
         noise,
@@ -100,8 +100,8 @@ def run_bench(
         files,
         tuple(rows),
         tuple(notes),
-        peak,
-        bill,
+        max_throughput,
+        cost_estimate,
         copy_bandwidth(),
         _compression(bundle),
     )
@@ -131,13 +131,13 @@ def compare_bundles(
     return ratios, meter.stop()
 
 
-def _bill(rows: Sequence[Row], peak: Peak | None, lab: Lab, price: float | None, wanted: float | None) -> Bill | None:
+def _estimate_cost(rows: Sequence[Row], max_throughput: MaxThroughput | None, lab: Lab, price: float | None, target_load: float | None) -> CostEstimate | None:
     """Weigh the highest rate within the bound, or without one the throughput."""
     offline = next((row.latency.qps for row in rows if row.scenario == "offline"), None)
-    qps, bound = (peak.qps, peak.p99_us) if peak is not None else (offline, None)
-    if qps is None or (price is None and wanted is None):
+    qps, bound = (max_throughput.qps, max_throughput.p99_us) if max_throughput is not None else (offline, None)
+    if qps is None or (price is None and target_load is None):
         return None
-    return Bill(qps, bound, lab.load.scored, price, wanted)
+    return CostEstimate(qps, bound, lab.load.scored, price, target_load)
 
 
 def _compression(bundle: Bundle | None) -> tuple[dict[str, Any], ...]:
@@ -146,7 +146,7 @@ def _compression(bundle: Bundle | None) -> tuple[dict[str, Any], ...]:
     return tuple(card.get("points") or ()) if isinstance(card, dict) else ()  # a list in the first bundles
 
 
-def _own(bundle: Bundle | None, requests: AnyRequests, config: BenchConfig) -> BundleSource:
+def _bundle_source(bundle: Bundle | None, requests: AnyRequests, config: BenchConfig) -> BundleSource:
     if bundle is None:
         raise DataError("nothing to measure: give a bundle, or a system under test")
     return BundleSource(bundle.path, requests.count // 2)
@@ -157,7 +157,7 @@ def _startup(bundle: Bundle, requests: AnyRequests, config: BenchConfig) -> Star
     return measure_startup(bundle.path, requests.histories[0], item, config.starts)
 
 
-def _fit(config: BenchConfig, candidates: int) -> tuple[BenchConfig, list[str]]:
+def _limit_candidates(config: BenchConfig, candidates: int) -> tuple[BenchConfig, list[str]]:
     fitting = tuple(n for n in config.candidates if n <= candidates)
     left_out = [str(n) for n in config.candidates if n > candidates]
     if not fitting:
@@ -167,7 +167,7 @@ def _fit(config: BenchConfig, candidates: int) -> tuple[BenchConfig, list[str]]:
     return replace(config, candidates=fitting), notes
 
 
-def _cache(config: BenchConfig, system: System, requests: AnyRequests) -> tuple[BenchConfig, list[str]]:
+def _check_cold(config: BenchConfig, system: System, requests: AnyRequests) -> tuple[BenchConfig, list[str]]:
     """Leave the cold requests out, and say so, where a bundle cannot be put out of the page cache."""
     if config.cache == "warm" or not isinstance(system, BundleSystem):
         return config, []
@@ -179,7 +179,7 @@ def _cache(config: BenchConfig, system: System, requests: AnyRequests) -> tuple[
     return replace(config, cache="warm"), [note]
 
 
-def _thin(rows: Sequence[Row]) -> list[str]:
+def _short_runs(rows: Sequence[Row]) -> list[str]:
     needed = round(1 / (1 - PERCENTILES["p99.9"]))
     return [
         f"{row.scenario}, {row.shape}, {row.state}: only {row.latency.queries} queries, so p99.9 is the maximum"
@@ -188,7 +188,7 @@ def _thin(rows: Sequence[Row]) -> list[str]:
     ]
 
 
-def _saturated(rows: Sequence[Row]) -> list[str]:
+def _saturation_notes(rows: Sequence[Row]) -> list[str]:
     return [
         f"server at {row.target_qps:,.0f} a second: answered {row.latency.qps:,.0f}, so the queue grows without end"
         for row in rows
@@ -196,10 +196,10 @@ def _saturated(rows: Sequence[Row]) -> list[str]:
     ]
 
 
-def _about(bundle: Bundle | None, source: Source | None, requests: AnyRequests) -> dict[str, Any]:
-    about: dict[str, Any] = {"name": source.name if source else "", "history": requests.history_length}
+def _describe_system(bundle: Bundle | None, source: Source | None, requests: AnyRequests) -> dict[str, Any]:
+    description: dict[str, Any] = {"name": source.name if source else "", "history": requests.history_length}
     if bundle is None:
-        return about
+        return description
     shape = bundle.shape
     return {
         "name": bundle.path.resolve().name,
@@ -210,11 +210,11 @@ def _about(bundle: Bundle | None, source: Source | None, requests: AnyRequests) 
         "dim": shape.d,
         "width": shape.d + shape.r,
         "lists": (bundle.manifest.get("index") or {}).get("lists", 0),
-        **(about if source else {"history": about["history"]}),
+        **(description if source else {"history": description["history"]}),
     }
 
 
-def _bytes(bundle: Bundle) -> dict[str, int]:
+def _bytes_by_group(bundle: Bundle) -> dict[str, int]:
     sizes = dict.fromkeys([*_GROUPS, "other"], 0)
     for name, entry in bundle.manifest["files"].items():
         sizes[_group(name)] += entry["size"]

@@ -9,7 +9,7 @@ import numpy as np
 from tlrec_edge.bench.lab import Lab
 from tlrec_edge.bench.latency import holds
 from tlrec_edge.bench.loads import Load, capacity, drive
-from tlrec_edge.bench.result import Peak, Row
+from tlrec_edge.bench.result import MaxThroughput, Row
 
 _P = 0.99
 _CLOSE = 1.05
@@ -18,7 +18,7 @@ _IDLE = 32
 """At one part in so many of what it can do a system has no queue: what fails there, fails at any rate."""
 
 
-def find_qps(lab: Lab, p99_us: float, say: Callable[[str], None] = lambda line: None) -> Peak:
+def find_qps(lab: Lab, p99_us: float, say: Callable[[str], None] = lambda line: None) -> MaxThroughput:
     """Halve the interval between a rate that keeps the bound and one that does not, until 5 % are left between them.
 
     A rate keeps it if, for independent queries, p99 lies below the bound at the lab's confidence; a trial ends as soon
@@ -44,4 +44,4 @@ def find_qps(lab: Lab, p99_us: float, say: Callable[[str], None] = lambda line: 
         say(f"{rate:,.0f} a second: p99 {row.latency.us['p99']:,.0f} us {'holds' if kept else 'does not hold'}")
         trials.append((row, kept))
         low, high = (rate, high) if kept else (low, rate)
-    return Peak(p99_us, confidence, low or None, tuple(trials))
+    return MaxThroughput(p99_us, confidence, low or None, tuple(trials))

@@ -153,7 +153,7 @@ def bench(
         names = []
     result = run_bench(
         bundle, config, names, _say,
-        source=source, replay=replay, items=items, p99_us=p99, price=price_per_hour, wanted=machines_for,
+        source=source, replay=replay, items=items, p99_us=p99, price=price_per_hour, target_load=machines_for,
     )  # fmt: skip
     found = result.to_json()
     _save(found, out)  # what was measured is kept, whatever it is held against

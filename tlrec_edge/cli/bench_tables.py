@@ -11,10 +11,10 @@ from rich.table import Table
 from tlrec_edge.bench import BenchResult
 from tlrec_edge.bench.baseline import Changes
 from tlrec_edge.bench.compare import Ratio
-from tlrec_edge.bench.cost_estimate import Bill
+from tlrec_edge.bench.cost_estimate import CostEstimate
 from tlrec_edge.bench.latency import PERCENTILES
 from tlrec_edge.bench.noise import Noise
-from tlrec_edge.bench.result import Peak, Row
+from tlrec_edge.bench.result import MaxThroughput, Row
 from tlrec_edge.bench.startup import Startup
 
 _NOT_READABLE = "not readable here"
@@ -28,8 +28,8 @@ def show(result: BenchResult) -> None:
     _say_noise(console, noise)
     for table in filter(None, (_latency_table(result), _load_table(result))):
         console.print(table)
-    if result.peak is not None:
-        console.print(_peak_line(result.peak), markup=False)
+    if result.max_throughput is not None:
+        console.print(_max_throughput_line(result.max_throughput), markup=False)
     for note in result.notes:
         console.print(note, markup=False)
     console.print(_cost_table(result))
@@ -107,7 +107,7 @@ def _latency_table(result: BenchResult) -> Table | None:
 
 def _load_table(result: BenchResult) -> Table | None:
     rows = [row for row in result.rows if row.scenario not in _ONE_BY_ONE]
-    rows += [row for row, _ in result.peak.trials] if result.peak else []
+    rows += [row for row, _ in result.max_throughput.trials] if result.max_throughput else []
     if not rows:
         return None
     config = result.config
@@ -120,9 +120,9 @@ def _load_table(result: BenchResult) -> Table | None:
         arrive = "" if row.target_qps is None else f"{row.target_qps:,.0f}"
         bound = (row.latency.bound_us or {}).get("p99")
         sure = "-" if bound is None else f"{bound:,.0f}"
-        p50, p90, p99, most = _times(row, ("p50", "p90", "p99", "max"))
+        p50, p90, p99, maximum = _times(row, ("p50", "p90", "p99", "max"))
         busy = f"{row.latency.cpu_percent:.0f}"
-        table.add_row(row.scenario, arrive, f"{row.latency.qps:,.0f}", p50, p90, p99, sure, most, busy)
+        table.add_row(row.scenario, arrive, f"{row.latency.qps:,.0f}", p50, p90, p99, sure, maximum, busy)
     several = f"multi-stream: queries of {config.streams} requests; " if config.streams > 1 else ""
     table.caption = f"{several}server: from the scheduled time of Poisson arrivals; sure: p99 is at most this"
     return table
@@ -132,11 +132,11 @@ def _times(row: Row, names: Sequence[str]) -> list[str]:
     return [f"{row.latency.us[name]:,.0f}" for name in names]
 
 
-def _peak_line(peak: Peak) -> str:
-    bound = f"p99 of {peak.p99_us:,.0f} us at {peak.confidence:.0%} confidence"
-    if peak.qps is not None:
-        return f"highest rate that keeps a {bound}: {peak.qps:,.0f} requests a second"
-    slowest = min((row for row, _ in peak.trials), key=lambda row: row.target_qps or 0.0)
+def _max_throughput_line(throughput: MaxThroughput) -> str:
+    bound = f"p99 of {throughput.p99_us:,.0f} us at {throughput.confidence:.0%} confidence"
+    if throughput.qps is not None:
+        return f"highest rate that keeps a {bound}: {throughput.qps:,.0f} requests a second"
+    slowest = min((row for row, _ in throughput.trials), key=lambda row: row.target_qps or 0.0)
     found = f"{slowest.latency.us['p99']:,.0f} us at {slowest.target_qps:,.0f} a second"
     return f"no rate was shown to keep a {bound}: it is {found}"
 
@@ -153,8 +153,8 @@ def _cost_table(result: BenchResult) -> Table:
     if workers:
         table.add_row(f"memory, PSS of {result.config.processes} processes under load", _megabytes(workers))
     table.add_row("energy of the machine", _energy(result.rows))
-    if result.bill is not None:
-        _add_bill(table, result.bill)
+    if result.cost_estimate is not None:
+        _add_cost(table, result.cost_estimate)
     return table
 
 
@@ -174,14 +174,14 @@ def _add_startup(table: Table, start: Startup) -> None:
         table.add_row("memory, shared or shareable", _megabytes(start.rss_bytes - start.uss_bytes))
 
 
-def _add_bill(table: Table, bill: Bill) -> None:
-    bound = f"p99 within {bill.p99_us / 1000:g} ms" if bill.p99_us else "flat out, no bound of latency"
-    table.add_row("requests a second of this machine", f"{bill.qps:,.0f} ({bound})")
-    if bill.per_million_requests is not None and bill.per_million_scores is not None:
-        table.add_row("a million requests", f"{bill.per_million_requests:.4g} at {bill.price:g} an hour")
-        table.add_row("a million scores", f"{bill.per_million_scores:.4g}")
-    if bill.machines is not None:
-        table.add_row(f"machines for {bill.wanted:,.0f} requests a second", f"{bill.machines:,}")
+def _add_cost(table: Table, estimate: CostEstimate) -> None:
+    bound = f"p99 within {estimate.p99_us / 1000:g} ms" if estimate.p99_us else "flat out, no bound of latency"
+    table.add_row("requests a second of this machine", f"{estimate.qps:,.0f} ({bound})")
+    if estimate.per_million_requests is not None and estimate.per_million_scores is not None:
+        table.add_row("a million requests", f"{estimate.per_million_requests:.4g} at {estimate.price:g} an hour")
+        table.add_row("a million scores", f"{estimate.per_million_scores:.4g}")
+    if estimate.machines is not None:
+        table.add_row(f"machines for {estimate.target_load:,.0f} requests a second", f"{estimate.machines:,}")
 
 
 def _energy(rows: Sequence[Row]) -> str:
