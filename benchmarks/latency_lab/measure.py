@@ -25,7 +25,7 @@ from tlrec_edge.bench.compare import compare
 from tlrec_edge.bench.drivers import Limits, closed_loop, open_loop, poisson
 from tlrec_edge.bench.latency import percentile
 from tlrec_edge.bench.noise import NoiseMeter
-from tlrec_edge.bench.plan import Wanted, make_plan, measure_size
+from tlrec_edge.bench.plan import Workload, make_plan, measure_size
 from tlrec_edge.bench.requests import Ids, Requests
 from tlrec_edge.bench.synthetic import SynthConfig, synthesize
 from tlrec_edge.bench.system import BundleSource, Request, Source
@@ -154,7 +154,7 @@ def compared(runs: int, seconds: float, bundle: Path) -> None:
 
 
 def planned(runs: int, seconds: float) -> None:
-    wanted, errors = Wanted(1_000_000, 64, 1.0, 60e6), []
+    wanted, errors = Workload(1_000_000, 64, 1.0, 60e6), []
     with TemporaryDirectory() as folder:
         bundles = [
             synthesize(Path(folder) / str(items), SynthConfig(items, lists_beyond=0)).path

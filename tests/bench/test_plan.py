@@ -13,17 +13,17 @@ from click.testing import CliRunner, Result
 from tlrec_edge import DataError
 from tlrec_edge.bench import BenchConfig, run_bench
 from tlrec_edge.bench.config import TOP_K
-from tlrec_edge.bench.plan import SCENARIOS, Size, Wanted, make_plan
+from tlrec_edge.bench.plan import SCENARIOS, MeasuredSize, Workload, make_plan
 from tlrec_edge.bench.synthetic import SynthConfig, synthesize
 from tlrec_edge.cli import main
 
-WANTED = Wanted(items=1_000_000, dim=64, qps=300, p99_us=60_000)
+WORKLOAD = Workload(items=1_000_000, dim=64, qps=300, p99_us=60_000)
 STRETCH = ((0.1, 1.5), (0.5, 2.5), (0.7, 4.0))
 
 
-def size(items: int, **changes: Any) -> Size:
+def size(items: int, **changes: Any) -> MeasuredSize:
     figures = {"top_k_us": 100 + 20 * items**0.5, "busy_us": 50 + 10 * items**0.5, "bundle_bytes": 1e4 + 350.0 * items}
-    made = Size(items, 64, True, "cpu", 2, False, figures | {"memory_bytes": 1e8 + 400.0 * items}, STRETCH)
+    made = MeasuredSize(items, 64, True, "cpu", 2, False, figures | {"memory_bytes": 1e8 + 400.0 * items}, STRETCH)
     return replace(made, **changes)
 
 
@@ -31,7 +31,7 @@ SIZES = [size(50_000), size(200_000), size(400_000)]
 
 
 def test_what_is_a_line_is_told_exactly() -> None:
-    plan = make_plan(WANTED, SIZES[::-1])
+    plan = make_plan(WORKLOAD, SIZES[::-1])
     assert plan.figures["top_k_us"] == pytest.approx(20_100)
     assert plan.figures["memory_bytes"] == pytest.approx(5e8)
     assert list(plan.errors.values()) == pytest.approx([0] * 4, abs=1e-9)
@@ -44,7 +44,7 @@ def test_what_is_a_line_is_told_exactly() -> None:
 
 def test_the_error_is_that_of_the_size_not_seen() -> None:
     largest = size(400_000, figures=size(400_000).figures | {"busy_us": 8000.0, "top_k_us": 10_000.0})
-    plan = make_plan(WANTED, [*SIZES[:2], largest])
+    plan = make_plan(WORKLOAD, [*SIZES[:2], largest])
     assert plan.errors["busy_us"] == pytest.approx((50 + 10 * 400_000**0.5) / 8000 - 1)
     assert plan.errors["top_k_us"] == pytest.approx((100 + 20 * 400_000**0.5) / 10_000 - 1)
     assert plan.machines_with_error > plan.machines
@@ -53,32 +53,32 @@ def test_the_error_is_that_of_the_size_not_seen() -> None:
 def test_what_falls_as_it_grows_is_taken_as_level() -> None:
     falling = [size(items, figures=one.figures | {"busy_us": busy}) for one, items, busy in
                zip(SIZES, (50_000, 200_000, 400_000), (300.0, 200.0, 250.0), strict=True)]  # fmt: skip
-    assert 200 < make_plan(WANTED, falling).figures["busy_us"] < 300
+    assert 200 < make_plan(WORKLOAD, falling).figures["busy_us"] < 300
 
 
 @pytest.mark.parametrize(
     ("wanted", "sizes", "words"),
     [
-        (WANTED, SIZES[:2], "three measured sizes"),
-        (WANTED, [*SIZES[:2], size(400_000, cpu="other")], "different machines: cpu, other"),
-        (WANTED, [*SIZES[:2], size(400_000, workers=4)], "different numbers of processes"),
-        (replace(WANTED, dim=32), SIZES, "asked for 32"),
-        (replace(WANTED, items=4_000_001), SIZES, "at most 4,000,000"),
-        (replace(WANTED, items=200_000), SIZES, r"as a whole.*synth --lists-beyond 200000"),
-        (WANTED, [replace(size, uses_ivf=False) for size in SIZES], r"list by list.*synth --lists-beyond 0"),
-        (replace(WANTED, p99_us=20_000), SIZES, "more machines do not bring it"),
-        (WANTED, [*SIZES[:2], size(400_000, stretch=())], "quieter"),
+        (WORKLOAD, SIZES[:2], "three measured sizes"),
+        (WORKLOAD, [*SIZES[:2], size(400_000, cpu="other")], "different machines: cpu, other"),
+        (WORKLOAD, [*SIZES[:2], size(400_000, workers=4)], "different numbers of processes"),
+        (replace(WORKLOAD, dim=32), SIZES, "asked for 32"),
+        (replace(WORKLOAD, items=4_000_001), SIZES, "at most 4,000,000"),
+        (replace(WORKLOAD, items=200_000), SIZES, r"as a whole.*synth --lists-beyond 200000"),
+        (WORKLOAD, [replace(size, uses_ivf=False) for size in SIZES], r"list by list.*synth --lists-beyond 0"),
+        (replace(WORKLOAD, p99_us=20_000), SIZES, "more machines do not bring it"),
+        (WORKLOAD, [*SIZES[:2], size(400_000, slowdowns=())], "quieter"),
     ],
 )
-def test_what_cannot_be_known_is_refused(wanted: Wanted, sizes: list[Size], words: str) -> None:
+def test_what_cannot_be_known_is_refused(wanted: Workload, sizes: list[MeasuredSize], words: str) -> None:
     with pytest.raises(DataError, match=words):
         make_plan(wanted, sizes)
 
 
 def test_a_catalogue_beyond_the_machines_memory_is_refused() -> None:
-    assert make_plan(WANTED, SIZES, memory=600_000_000).machines
+    assert make_plan(WORKLOAD, SIZES, memory=600_000_000).machines
     with pytest.raises(DataError, match=r"take 0\.5 GB, this machine has 0\.4"):
-        make_plan(WANTED, SIZES, memory=400_000_000)
+        make_plan(WORKLOAD, SIZES, memory=400_000_000)
 
 
 @pytest.fixture(scope="module")

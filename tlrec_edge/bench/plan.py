@@ -25,8 +25,8 @@ from tlrec_edge.search.fit_ivf import IVF_MIN_CANDIDATES
 from tlrec_edge.search.fit_prefix_bound import PREFIX_MIN_CANDIDATES
 
 SCENARIOS = ("top-k", "server", "offline")
-_FARTHEST = 10
-_SMALLEST, _LARGEST = PREFIX_MIN_CANDIDATES, 200_000
+_MAX_EXTRAPOLATION = 10
+_MIN_ITEMS, _MAX_ITEMS = PREFIX_MIN_CANDIDATES, 200_000
 _TIMES = ("top_k_us", "busy_us")
 FIGURES = {
     "top_k_us": "top-k alone, p50 in us",
@@ -38,7 +38,7 @@ FIGURES = {
 
 
 @dataclass(frozen=True)
-class Wanted:
+class Workload:
     """What is to be served: the best ``k`` of ``items`` for ``qps`` requests a second within ``p99_us``."""
 
     items: int
@@ -49,8 +49,8 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class Size:
-    """One measured size; ``uses_ivf``: whether a top-k searches lists there, or all heads. ``stretch``: p99 over
+class MeasuredSize:
+    """One measured size; ``uses_ivf``: whether a top-k searches lists there, or all heads. ``slowdowns``: p99 over
     ``top_k_us`` at each share of the machine's capacity."""
 
     items: int
@@ -60,19 +60,19 @@ class Size:
     workers: int
     noisy: bool
     figures: dict[str, float]
-    stretch: tuple[tuple[float, float], ...]
+    slowdowns: tuple[tuple[float, float], ...]
 
     @classmethod
-    def from_result(cls, result: dict[str, Any], name: str = "the result") -> Size:
+    def from_result(cls, result: dict[str, Any], name: str = "the result") -> MeasuredSize:
         """Read a result of ``bench --load top-k`` with the scenarios of a plan. Raises DataError."""
-        about, rows = result["bundle"], result["rows"]
-        alone = [row for row in rows if row["scenario"] == "top-k" and row["state"] == "encoded"]
-        loaded = [row for row in rows if row["scenario"] == "server" and row["scored"] == about.get("candidates")]
-        offline = [row for row in rows if row["scenario"] == "offline" and row["scored"] == about.get("candidates")]
-        if not (alone and loaded and offline) or result["bytes"] is None:
+        description, rows = result["bundle"], result["rows"]
+        unloaded = [row for row in rows if row["scenario"] == "top-k" and row["state"] == "encoded"]
+        loaded = [row for row in rows if row["scenario"] == "server" and row["scored"] == description.get("candidates")]
+        offline = [row for row in rows if row["scenario"] == "offline" and row["scored"] == description.get("candidates")]
+        if not (unloaded and loaded and offline) or result["bytes"] is None:
             raise DataError(f"{name} lacks what a plan rests on: write it by `bench BUNDLE --load top-k --out FILE`")
         capacity = offline[0]["qps"]
-        service = alone[0]["latency_us"]["p50"]
+        service = unloaded[0]["latency_us"]["p50"]
         memory = max((row["pss_bytes"] or 0 for row in rows), default=0) or (result["startup"] or {}).get("rss_bytes")
         figures = {"top_k_us": service, "busy_us": 1e6 / capacity, "bundle_bytes": float(result["bytes"])}
         steady = sorted(
@@ -81,7 +81,7 @@ class Size:
         if memory:
             figures["memory_bytes"] = float(memory)
         return cls(
-            about["candidates"], about["dim"], bool(about.get("lists")), result["machine"]["cpu"],
+            description["candidates"], description["dim"], bool(description.get("lists")), result["machine"]["cpu"],
             result["config"]["processes"], result["noise"]["noisy"], figures, tuple(steady),
         )  # fmt: skip
 
@@ -90,7 +90,7 @@ class Size:
 class Plan:
     """What ``wanted`` needs. ``errors``: of each figure at the size held back, predicted over measured less 1."""
 
-    wanted: Wanted
+    wanted: Workload
     fitted: tuple[int, ...]
     held_back: int
     errors: dict[str, float]
@@ -107,36 +107,36 @@ class Plan:
         return asdict(self) | {"fitted": list(self.fitted)}
 
 
-def make_plan(wanted: Wanted, sizes: Sequence[Size], memory: int | None = None) -> Plan:
+def make_plan(workload: Workload, sizes: Sequence[MeasuredSize], memory: int | None = None) -> Plan:
     """Extrapolate to what is wanted; ``memory``: bytes of the machine. Raises DataError for what cannot be known."""
     sizes = sorted(sizes, key=lambda size: size.items)
-    _refuse_unlike(wanted, sizes)
+    _check_comparable(workload, sizes)
     *smaller, largest = sizes
     names = [name for name in FIGURES if all(name in size.figures for size in sizes)]
-    errors = {name: _line(smaller, name, largest.items) / largest.figures[name] - 1 for name in names}
-    figures = {name: _line(sizes, name, wanted.items) for name in names}
+    errors = {name: _extrapolate(smaller, name, largest.items) / largest.figures[name] - 1 for name in names}
+    figures = {name: _extrapolate(sizes, name, workload.items) for name in names}
     needed = figures.get("memory_bytes", figures["bundle_bytes"])
     if memory is not None and needed > memory:
         raise DataError(
-            f"{wanted.items:,} items take {needed / 1e9:.1f} GB, this machine has {memory / 1e9:.1f}: how fast they "
+            f"{workload.items:,} items take {needed / 1e9:.1f} GB, this machine has {memory / 1e9:.1f}: how fast they "
             "would be from disk was not measured; take 4-bit tables or a larger machine"
         )
-    share = _share(wanted, figures["top_k_us"], largest)
-    rate = share * 1e6 / figures["busy_us"]
-    worst = 1 + max(0.0, -errors["busy_us"])
+    utilisation = _max_utilisation(workload, figures["top_k_us"], largest)
+    rate = utilisation * 1e6 / figures["busy_us"]
+    error_factor = 1 + max(0.0, -errors["busy_us"])
     return Plan(
-        wanted, tuple(size.items for size in smaller), largest.items, errors, figures, share, rate, largest.workers,
-        math.ceil(wanted.qps / rate), math.ceil(wanted.qps * worst / rate), any(size.noisy for size in sizes),
+        workload, tuple(size.items for size in smaller), largest.items, errors, figures, utilisation, rate, largest.workers,
+        math.ceil(workload.qps / rate), math.ceil(workload.qps * error_factor / rate), any(size.noisy for size in sizes),
     )  # fmt: skip
 
 
 def measure_sizes(
     items: int, dim: int, seconds: float, seed: int = 0, say: Callable[[str], None] = lambda line: None
-) -> list[Size]:
+) -> list[MeasuredSize]:
     """Measure three synthetic bundles with a worker a core. Raises MissingExtraError without onnx."""
     sizes = []
     with TemporaryDirectory(prefix="tlrec-plan-") as folder:
-        largest = max(8 * _SMALLEST, min(_LARGEST, items // 5))
+        largest = max(8 * _MIN_ITEMS, min(_MAX_ITEMS, items // 5))
         for count in (largest // 8, largest // 2, largest):
             say(f"{count:,} items: a synthetic bundle")
             lists_beyond = 0 if items > IVF_MIN_CANDIDATES else IVF_MIN_CANDIDATES
@@ -145,60 +145,60 @@ def measure_sizes(
     return sizes
 
 
-def measure_size(bundle: Path, seconds: float, seed: int = 0, say: Callable[[str], None] = lambda line: None) -> Size:
+def measure_size(bundle: Path, seconds: float, seed: int = 0, say: Callable[[str], None] = lambda line: None) -> MeasuredSize:
     """Measure one bundle with a worker a core."""
     config = BenchConfig(load=TOP_K, seconds=seconds, seed=seed, batch=1, starts=1, min_queries=100)
     config = replace(config, processes=fingerprint().usable_cores)
-    return Size.from_result(run_bench(bundle, config, SCENARIOS, say).to_json())
+    return MeasuredSize.from_result(run_bench(bundle, config, SCENARIOS, say).to_json())
 
 
-def _refuse_unlike(wanted: Wanted, sizes: Sequence[Size]) -> None:
+def _check_comparable(workload: Workload, sizes: Sequence[MeasuredSize]) -> None:
     if len({size.items for size in sizes}) < 3:
         raise DataError("a plan needs three measured sizes: two for a line and one that it has not seen")
     for what, values in (("machines", {s.cpu for s in sizes}), ("numbers of processes", {s.workers for s in sizes})):
         if len(values) > 1:
             raise DataError(f"the results are of different {what}: {', '.join(sorted(map(str, values)))}")
     dims = {size.dim for size in sizes}
-    if dims != {wanted.dim}:
+    if dims != {workload.dim}:
         measured = ", ".join(map(str, sorted(dims)))
-        raise DataError(f"measured with vectors of {measured}, asked for {wanted.dim}: measure that width")
-    uses_ivf = wanted.items > IVF_MIN_CANDIDATES
+        raise DataError(f"measured with vectors of {measured}, asked for {workload.dim}: measure that width")
+    uses_ivf = workload.items > IVF_MIN_CANDIDATES
     if {size.uses_ivf for size in sizes} != {uses_ivf}:
         how = "list by list" if uses_ivf else "as a whole"
         raise DataError(
-            f"{wanted.items:,} items are searched {how}, which was not measured: "
+            f"{workload.items:,} items are searched {how}, which was not measured: "
             f"make bundles by `synth --lists-beyond {0 if uses_ivf else IVF_MIN_CANDIDATES}`"
         )
     largest = max(size.items for size in sizes)
-    if wanted.items > _FARTHEST * largest:
-        most = _FARTHEST * largest
+    if workload.items > _MAX_EXTRAPOLATION * largest:
+        furthest = _MAX_EXTRAPOLATION * largest
         raise DataError(
-            f"{wanted.items:,} items are more than {_FARTHEST} times the {largest:,} measured; at most {most:,} can be "
+            f"{workload.items:,} items are more than {_MAX_EXTRAPOLATION} times the {largest:,} measured; at most {furthest:,} can be "
             "told: measure a larger bundle and give it by --from"
         )
 
 
-def _line(sizes: Sequence[Size], name: str, items: int) -> float:
+def _extrapolate(sizes: Sequence[MeasuredSize], name: str, items: int) -> float:
     """Return the value at ``items`` of the line with the least relative error through the sizes."""
     power = 0.5 if name in _TIMES and sizes[0].uses_ivf else 1.0
     x = np.array([size.items for size in sizes], np.float64) ** power
     y = np.array([size.figures[name] for size in sizes], np.float64)
-    slope, start = np.polyfit(x, y, 1, w=1 / y)
-    if slope < 0:  # nothing gets cheaper as it grows: a line that falls is noise about a level one
-        slope, start = 0.0, np.polyfit(x, y, 0, w=1 / y)[0]
-    return float(start + slope * items**power)
+    slope, intercept = np.polyfit(x, y, 1, w=1 / y)
+    if slope < 0:  # nothing gets cheaper as it grows: a line that falls is noise description a level one
+        slope, intercept = 0.0, np.polyfit(x, y, 0, w=1 / y)[0]
+    return float(intercept + slope * items**power)
 
 
-def _share(wanted: Wanted, top_k_us: float, measured: Size) -> float:
+def _max_utilisation(workload: Workload, top_k_us: float, measured: MeasuredSize) -> float:
     """Queues scale with the time of a request: p99 is as many times that as it was at the same share of capacity."""
-    keeping = [share for share, stretch in measured.stretch if stretch * top_k_us <= wanted.p99_us]
+    keeping = [utilisation for utilisation, slowdown in measured.slowdowns if slowdown * top_k_us <= workload.p99_us]
     if keeping:
         return max(keeping)
-    if not measured.stretch:
+    if not measured.slowdowns:
         raise DataError("no load was measured that the machine could follow; repeat on a quieter one")
-    share, stretch = measured.stretch[0]
-    p99_ms = stretch * top_k_us / 1000
+    utilisation, slowdown = measured.slowdowns[0]
+    p99_ms = slowdown * top_k_us / 1000
     raise DataError(
-        f"one request alone takes {top_k_us / 1000:.1f} ms, and p99 is {p99_ms:.1f} ms at {share:.0%} of the machine's "
-        f"capacity: more machines do not bring it to {wanted.p99_us / 1000:g} ms; raise --p99, or cut --dim or --items"
+        f"one request alone takes {top_k_us / 1000:.1f} ms, and p99 is {p99_ms:.1f} ms at {utilisation:.0%} of the machine's "
+        f"capacity: more machines do not bring it to {workload.p99_us / 1000:g} ms; raise --p99, or cut --dim or --items"
     )

@@ -9,7 +9,7 @@ import click
 
 from tlrec_edge.bench.baseline import read_result
 from tlrec_edge.bench.machine import fingerprint
-from tlrec_edge.bench.plan import FIGURES, Plan, Size, Wanted, make_plan, measure_sizes
+from tlrec_edge.bench.plan import FIGURES, Plan, MeasuredSize, Workload, make_plan, measure_sizes
 from tlrec_edge.cli.bench_options import duration
 from tlrec_edge.cli.common import echo_table, json_option
 from tlrec_edge.cli.synth import count
@@ -37,12 +37,12 @@ def plan(
     Measures three synthetic bundles, small enough to take a minute, or reads --from, and extrapolates. The error is
     that at the largest of the three, predicted from the others. What cannot be known is refused.
     """
-    wanted = Wanted(items, dim, qps, p99, users)
+    workload = Workload(items, dim, qps, p99, users)
     if sources:
-        sizes = [Size.from_result(read_result(path), str(path)) for path in sources]
+        sizes = [MeasuredSize.from_result(read_result(path), str(path)) for path in sources]
     else:
         sizes = measure_sizes(items, dim, seconds, seed, lambda line: click.echo(line, err=True))
-    found = make_plan(wanted, sizes, fingerprint().memory_bytes)
+    found = make_plan(workload, sizes, fingerprint().memory_bytes)
     if as_json:
         click.echo(json.dumps(found.to_json() | {"price_per_hour": price_per_hour}))
         return
@@ -52,7 +52,7 @@ def plan(
 def _show(plan: Plan, price: float | None) -> None:
     if plan.noisy:
         click.echo("NOISY MACHINE while this was measured; repeat before you rely on it")
-    wanted = plan.wanted
+    workload = plan.wanted
     fitted = " and ".join(f"{size:,}" for size in plan.fitted)
     rows = [[FIGURES[name], f"{value:,.0f}", f"{plan.errors[name]:+.1%}"] for name, value in plan.figures.items()]
     rows += [
@@ -63,12 +63,12 @@ def _show(plan: Plan, price: float | None) -> None:
     if price is not None:
         rows.append(["cost an hour", f"{plan.machines * price:,.4g}", f"{plan.machines_with_error * price:,.4g}"])
     title = (
-        f"{wanted.items:,} items of {wanted.dim}, {wanted.qps:,.0f} requests a second, p99 {wanted.p99_us / 1000:g} ms"
+        f"{workload.items:,} items of {workload.dim}, {workload.qps:,.0f} requests a second, p99 {workload.p99_us / 1000:g} ms"
     )
     echo_table(["", "needs", f"error at {plan.held_back:,} items, from {fitted}"], rows, title)
-    if wanted.users:
-        vectors = wanted.users * 4 * wanted.dim / 1e9
+    if workload.users:
+        vectors = workload.users * 4 * workload.dim / 1e9
         click.echo(
-            f"{wanted.users:,} users take no memory while their histories come with the requests; states stored in the "
+            f"{workload.users:,} users take no memory while their histories come with the requests; states stored in the "
             f"bundle (export --with-users) would take {vectors:.1f} GB for their deep vectors alone."
         )
