@@ -26,7 +26,7 @@ from tlrec_edge.bench.drivers import Limits, closed_loop, open_loop, poisson
 from tlrec_edge.bench.latency import percentile
 from tlrec_edge.bench.noise import NoiseMeter
 from tlrec_edge.bench.plan import Workload, make_plan, measure_size
-from tlrec_edge.bench.requests import Ids, Requests
+from tlrec_edge.bench.requests import ItemIds, Requests
 from tlrec_edge.bench.synthetic import SynthConfig, synthesize
 from tlrec_edge.bench.system import BundleSource, Request, Source
 from tlrec_edge.bundle.reader import Bundle
@@ -135,7 +135,7 @@ class Slower:
 
 
 def compared(runs: int, seconds: float, bundle: Path) -> None:
-    drawn = Requests(Ids.of_bundle(Bundle.open(bundle)), POOL, 1.0, 0)
+    drawn = Requests(ItemIds.from_bundle(Bundle.open(bundle)), POOL, 1.0, 0)
     candidates = drawn.candidates(min(100, drawn.ids.candidates))
     requests = [Request(user, items) for user, items in zip(drawn.histories, candidates, strict=True)]
     source, limits = BundleSource(bundle, POOL // 2), Limits(seconds, 1, min(0.2, seconds))

@@ -17,7 +17,7 @@ from click.testing import CliRunner
 from helpers.paths import GOLDEN
 from helpers.systems import VirtualClock
 from tlrec_edge import DataError
-from tlrec_edge.bench.baseline import hold_against, read_baseline, read_result
+from tlrec_edge.bench.baseline import compare_with_baseline, read_baseline, read_result
 from tlrec_edge.bench.compare import compare, ordered_interval
 from tlrec_edge.bench.drivers import Limits
 from tlrec_edge.bench.system import Request
@@ -120,7 +120,7 @@ def baseline(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_run_does_not_regress_from_itself(baseline: Path) -> None:
     found = read_result(baseline)
-    changes = hold_against(found, found, 0.1)
+    changes = compare_with_baseline(found, found, 0.1)
     assert not changes.regressed
     assert {change.ratio for change in changes.changes} == {1}
     assert len(changes.changes) == 4
@@ -131,12 +131,12 @@ def test_what_got_worse_is_named_unless_the_machine_got_slower(baseline: Path) -
     now = copy.deepcopy(before)
     now["rows"][0]["latency_us"]["p50"] *= 1.5
     now["bytes"] *= 2
-    assert [change.what for change in hold_against(now, before, 0.1).regressed] == [
+    assert [change.what for change in compare_with_baseline(now, before, 0.1).regressed] == [
         "single-stream, 2 candidates, encoded: p50 us",
         "bundle bytes",
     ]
     now["noise"]["loop_us"] *= 1.5
-    slower = hold_against(now, before, 0.1)
+    slower = compare_with_baseline(now, before, 0.1)
     assert [change.what for change in slower.regressed] == ["bundle bytes"]
     assert slower.drift == pytest.approx(1.5)
 
@@ -148,7 +148,7 @@ def test_what_cannot_be_compared_is_refused(baseline: Path, tmp_path: Path) -> N
     with pytest.raises(DataError, match=r"odd\.json is of another machine: other"):
         read_baseline(odd)
     with pytest.raises(DataError, match="no figure in common"):
-        hold_against(found | {"rows": []}, found | {"bytes": None, "startup": None}, 0.1)
+        compare_with_baseline(found | {"rows": []}, found | {"bytes": None, "startup": None}, 0.1)
     row = found["rows"][0]
     for wrong in (
         {},

@@ -15,11 +15,11 @@ import pytest
 from helpers.systems import MS, Keeper, SleepingClock, Stalling, VirtualClock
 from tlrec_edge.bench import BenchConfig
 from tlrec_edge.bench.clock import set_timer_slack
-from tlrec_edge.bench.drivers import Limits, closed_loop, flat_out, open_loop, poisson
+from tlrec_edge.bench.drivers import Limits, closed_loop, saturated_loop, open_loop, poisson
 from tlrec_edge.bench.function import FunctionSource
 from tlrec_edge.bench.lab import Lab, caller
 from tlrec_edge.bench.latency import Times, binomial_cdf, describe, holds, merge, most_above, percentile
-from tlrec_edge.bench.requests import Ids, Requests
+from tlrec_edge.bench.requests import ItemIds, Requests
 from tlrec_edge.bench.scenarios import SCENARIOS
 from tlrec_edge.bench.search import find_qps
 
@@ -28,7 +28,7 @@ LONG = Limits(seconds=60.0, min_queries=1, warmup=0.0)
 
 def lab(system: Any, clock: Any, **config: Any) -> Lab:
     settings = BenchConfig(**({"candidates": (1,), "load": 1, "pool": 4, "warmup": 0.0} | config))
-    return Lab(FunctionSource("x:y"), system, Requests(Ids.invented(50, 3), 4, 1.0, 0), settings, clock)
+    return Lab(FunctionSource("x:y"), system, Requests(ItemIds.generated(50, 3), 4, 1.0, 0), settings, clock)
 
 
 @pytest.mark.parametrize(
@@ -50,9 +50,9 @@ def test_describe_is_by_the_definition_and_in_microseconds() -> None:
 
 
 def test_merged_processes_are_one_run_of_all_queries() -> None:
-    both = merge([Times([1], 1.0, 0.5, each=4), Times([3, 2], 2.0, 0.5, each=4, unanswered=1)])
-    assert sorted(both.taken) == [1, 2, 3]
-    assert (both.seconds, both.cpu_seconds, both.each, both.unanswered) == (2.0, 1.0, 4, 1)
+    both = merge([Times([1], 1.0, 0.5, query_size=4), Times([3, 2], 2.0, 0.5, query_size=4, unanswered=1)])
+    assert sorted(both.durations) == [1, 2, 3]
+    assert (both.seconds, both.cpu_seconds, both.query_size, both.unanswered) == (2.0, 1.0, 4, 1)
 
 
 def test_the_binomial_is_that_of_the_books() -> None:
@@ -113,7 +113,7 @@ def test_an_open_loop_measures_from_the_scheduled_time_to_the_nanosecond() -> No
     arrivals, clock = poisson(300.0, LONG, 1), VirtualClock()
     system = Stalling(clock, work=3 * MS, stall=0)
     seen = open_loop(lambda at: system.answer([at]), 8, arrivals, LONG, clock=clock)
-    assert list(seen.taken) == Stalling(VirtualClock(), work=3 * MS, stall=0).latencies(arrivals)
+    assert list(seen.durations) == Stalling(VirtualClock(), work=3 * MS, stall=0).latencies(arrivals)
 
 
 @pytest.mark.slow
@@ -134,7 +134,7 @@ def test_what_is_never_answered_counts_with_the_time_it_waited() -> None:
     limits = Limits(1.0, 1, 0.0)
     seen = open_loop(lambda at: system.answer([at]), 8, poisson(1000.0, limits, 0), limits, clock=clock)
     assert seen.unanswered > 500
-    assert len(seen.taken) == 1000
+    assert len(seen.durations) == 1000
     assert seen.describe(0.99).us["p99"] > 1e6
     assert seen.seconds < 2.2
 
@@ -157,7 +157,7 @@ def test_threads_serve_one_queue() -> None:
         call = in_step(clock, threads, 20 * MS)
         seen = open_loop(call, 4, arrivals, limits, threads=threads, clock=clock)
         rounds = range(1, 12 // threads + 1)
-        assert sorted(seen.taken) == [20 * MS * n for n in rounds for _ in range(threads)]
+        assert sorted(seen.durations) == [20 * MS * n for n in rounds for _ in range(threads)]
 
 
 def test_an_error_in_a_thread_ends_the_run() -> None:
@@ -199,7 +199,7 @@ def test_requests_go_round_the_pool_and_stop_in_time() -> None:
     called: list[int] = []
     seen = closed_loop(called.append, 3, Limits(0.01, 50, 0.0))
     assert called[:7] == [0, 1, 2, 0, 1, 2, 0]
-    assert len(seen.taken) >= 50
+    assert len(seen.durations) >= 50
     clock = VirtualClock()
     slow = closed_loop(in_step(clock, 1, MS), 3, Limits(0.01, 10**9, 0.0), clock)
     assert slow.seconds == 0.05
@@ -207,7 +207,7 @@ def test_requests_go_round_the_pool_and_stop_in_time() -> None:
 
 def test_flat_out_is_throughput_of_all_threads() -> None:
     clock = VirtualClock()
-    seen = flat_out(in_step(clock, 4, 10 * MS), 4, Limits(0.2, 1, 0.0), threads=4, clock=clock).describe(0.99)
+    seen = saturated_loop(in_step(clock, 4, 10 * MS), 4, Limits(0.2, 1, 0.0), threads=4, clock=clock).describe(0.99)
     assert seen.qps == 400
 
 

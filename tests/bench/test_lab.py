@@ -21,9 +21,9 @@ from tlrec_edge.bench.energy import metered
 from tlrec_edge.bench.lab import Lab
 from tlrec_edge.bench.latency import Times
 from tlrec_edge.bench.machine import fingerprint
-from tlrec_edge.bench.noise import Noise, Ticks, copy_bandwidth, read_ticks, shares
+from tlrec_edge.bench.noise import Noise, Ticks, copy_bandwidth, read_ticks, cpu_shares
 from tlrec_edge.bench.page_cache import evict, read_bytes
-from tlrec_edge.bench.requests import Ids, Requests
+from tlrec_edge.bench.requests import ItemIds, Requests
 from tlrec_edge.bench.scenarios import SCENARIOS
 from tlrec_edge.bench.startup import measure_startup
 from tlrec_edge.bench.system import BundleSource, BundleSystem, Request
@@ -70,7 +70,7 @@ def test_a_config_refuses_nonsense(wrong: dict[str, Any]) -> None:
 
 def test_requests_are_seeded_skewed_and_hold_known_ids() -> None:
     bundle = Bundle.open(GOLDEN)
-    first, again, other = (Requests(Ids.of_bundle(bundle), 200, 1.0, seed) for seed in (3, 3, 4))
+    first, again, other = (Requests(ItemIds.from_bundle(bundle), 200, 1.0, seed) for seed in (3, 3, 4))
     assert first.histories == again.histories != other.histories
     assert first.candidates(5) == again.candidates(5)
     with Recommender.open(GOLDEN, unknown="error") as rec:
@@ -137,7 +137,7 @@ def test_a_bundle_whose_scores_hang_on_their_batch_is_not_timed(monkeypatch: pyt
     real = Recommender.score
     monkeypatch.setattr(Recommender, "score", lambda rec, user, items: real(rec, user, items) + len(items))
     source = BundleSource(GOLDEN, 8)
-    requests = Requests(Ids.of_bundle(Bundle.open(GOLDEN)), 16, 1.0, 0)
+    requests = Requests(ItemIds.from_bundle(Bundle.open(GOLDEN)), 16, 1.0, 0)
     with source.open() as system, pytest.raises(BundleError, match="alone and in a list"):
         list(SCENARIOS["single-stream"](Lab(source, system, requests, QUICK)))
 
@@ -160,8 +160,8 @@ def test_the_machine_is_named() -> None:
 
 def test_shares_of_cpu_time_are_those_between_two_readings() -> None:
     before, after = Ticks(100, 50, 1, 10.0), Ticks(200, 110, 6, 30.0)
-    assert shares(before, after) == (0.05, 0.4)
-    assert shares(None, after) == shares(before, before) == (None, None)
+    assert cpu_shares(before, after) == (0.05, 0.4)
+    assert cpu_shares(None, after) == cpu_shares(before, before) == (None, None)
     here = read_ticks()
     assert here is None or 0 <= here.busy + here.stolen <= here.total
 

@@ -27,7 +27,7 @@ def mixed(at: int) -> None:
     time.sleep(0.004 if at % 5 == 0 else 0.002)
 
 
-def ask(numbers: Sequence[int]) -> None:
+def answer(numbers: Sequence[int]) -> None:
     for at in numbers:
         mixed(at)
 
@@ -45,9 +45,9 @@ def test_loadgen_runs_every_scenario() -> None:
 def test_both_drivers_see_the_same_delay() -> None:
     limits = Limits(0.5, 20, 0.0)
     for one_by_one, drive in (
-        (True, lambda: loadgen.single_stream(ask, 50, limits, 0)),
+        (True, lambda: loadgen.single_stream(answer, 50, limits, 0)),
         (True, lambda: closed_loop(mixed, 50, limits).describe(0.99)),
-        (False, lambda: loadgen.server(ask, 50, limits, 0, 20.0)),
+        (False, lambda: loadgen.server(answer, 50, limits, 0, 20.0)),
         (False, lambda: open_loop(mixed, 50, poisson(20.0, limits, 0), limits).describe(0.99)),
     ):
         before = time.perf_counter()

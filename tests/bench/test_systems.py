@@ -27,7 +27,7 @@ from tlrec_edge.bench.endpoint import HttpSource
 from tlrec_edge.bench.function import FunctionSource
 from tlrec_edge.bench.lab import Lab
 from tlrec_edge.bench.loads import Load, drive
-from tlrec_edge.bench.requests import Ids, Replay, Requests
+from tlrec_edge.bench.requests import ItemIds, Replay, Requests
 from tlrec_edge.bench.system import BundleSource, Request
 from tlrec_edge.bundle.reader import Bundle
 from tlrec_edge.cli import main
@@ -93,12 +93,12 @@ def test_a_system_that_cannot_be_imported_is_one_line(here: Path, target: str) -
 
 
 def test_a_system_is_asked_for_the_bundles_own_ids() -> None:
-    keeper, ids = Keeper(), Ids.of_bundle(Bundle.open(GOLDEN))
+    keeper, ids = Keeper(), ItemIds.from_bundle(Bundle.open(GOLDEN))
     requests = Requests(ids, 8, 1.0, 0)
     lab = Lab(FunctionSource("a:b"), keeper, requests, QUICK)
     drive(lab, Load(200.0))
     assert {request.candidates is not None and len(request.candidates) for request in keeper.seen} == {5}
-    known = set(ids.take(list(range(ids.items))))
+    known = set(ids.lookup(list(range(ids.items))))
     assert all(item in known for request in keeper.seen for item in request.user)
 
 
@@ -142,11 +142,11 @@ def test_a_server_that_refuses_ends_the_run(address: str) -> None:
 
 def test_processes_share_the_rate_and_add_up() -> None:
     source = BundleSource(GOLDEN, 4)
-    requests = Requests(Ids.of_bundle(Bundle.open(GOLDEN)), 8, 1.0, 0)
+    requests = Requests(ItemIds.from_bundle(Bundle.open(GOLDEN)), 8, 1.0, 0)
     config = BenchConfig(candidates=(2,), seconds=0.2, min_queries=1, warmup=0.0, load=5, processes=2)
     with source.open() as system:
         seen = drive(Lab(source, system, requests, config), Load(400.0))
-    assert 80 <= len(seen.taken) <= 81
+    assert 80 <= len(seen.durations) <= 81
     broken = BundleSource(GOLDEN / "no", 4)
     with source.open() as system, pytest.raises(BundleError, match="no"):
         drive(Lab(broken, system, requests, config), Load(None))
@@ -163,7 +163,7 @@ def test_a_file_is_replayed_in_its_order(tmp_path: Path) -> None:
     file.write_text(
         '{"history": ["item-1"], "candidates": ["item-2", "item-3"]}\n\n{"history": [7], "candidates": [8]}\n'
     )
-    requests = Replay(file, Requests(Ids.invented(50), 8, 1.0, 0))
+    requests = Replay(file, Requests(ItemIds.generated(50), 8, 1.0, 0))
     keeper = Keeper()
     lab = Lab(FunctionSource("a:b"), keeper, requests, QUICK)
     (shape,) = lab.shapes()
@@ -182,7 +182,7 @@ def test_a_bad_replay_names_file_and_line(tmp_path: Path, text: str, words: str)
     file = tmp_path / "log.jsonl"
     file.write_text(text, "utf-8")
     with pytest.raises(DataError, match=words) as caught:
-        Replay(file, Requests(Ids.invented(50), 8, 1.0, 0))
+        Replay(file, Requests(ItemIds.generated(50), 8, 1.0, 0))
     assert str(file) in str(caught.value)
 
 
@@ -254,7 +254,7 @@ def test_every_rate_asked_for_is_a_row() -> None:
 
 def test_a_system_that_fails_in_its_process_does_not_keep_the_others_waiting(here: Path) -> None:
     (here / "readers_broken.py").write_text("def each(request):\n    raise RuntimeError('broken')\n", "utf-8")
-    requests = Requests(Ids.invented(50), 8, 1.0, 0)
+    requests = Requests(ItemIds.generated(50), 8, 1.0, 0)
     config = BenchConfig(candidates=(2,), seconds=0.1, min_queries=1, warmup=0.0, load=5, processes=2)
     lab = Lab(FunctionSource("readers_broken:each"), Keeper(), requests, config)
     with pytest.raises(DataError, match=r"failed on a request: RuntimeError: broken \(readers_broken.py, line 2\)"):

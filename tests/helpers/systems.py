@@ -18,8 +18,8 @@ class VirtualClock:
     def now(self) -> int:
         return self.time
 
-    def wait_until(self, moment: int, alone: bool = True) -> None:
-        self.time = max(self.time, moment)
+    def wait_until(self, deadline: int, exclusive: bool = True) -> None:
+        self.time = max(self.time, deadline)
 
 
 class TickingClock:
@@ -32,8 +32,8 @@ class TickingClock:
         self.time += MS // 10
         return self.time
 
-    def wait_until(self, moment: int, alone: bool = True) -> None:
-        self.time = max(self.time, moment)
+    def wait_until(self, deadline: int, exclusive: bool = True) -> None:
+        self.time = max(self.time, deadline)
 
 
 class Stalling:
@@ -70,8 +70,8 @@ class SleepingClock:
 
     now = staticmethod(time.perf_counter_ns)
 
-    def wait_until(self, moment: int, alone: bool = True) -> None:
-        left = moment - self.now()
+    def wait_until(self, deadline: int, exclusive: bool = True) -> None:
+        left = deadline - self.now()
         if left > 0:
             time.sleep(left / 1e9)
 

@@ -12,10 +12,10 @@ from typing import Any
 from tlrec_edge.bench.machine import fingerprint
 from tlrec_edge.errors import DataError
 
-_TIMED = ("single-stream", "top-k", "multi-stream")
+_COMPARED_SCENARIOS = ("single-stream", "top-k", "multi-stream")
 """Scenarios whose median says how fast a system is; that of the others hangs on the rate."""
-_WHOLE = {"kind", "bundle", "config", "machine", "noise", "startup", "bytes", "rows"}
-_ROW = {"scenario", "state", "shape", "scored", "latency_us", "target_qps", "saturated", "qps", "pss_bytes"}
+_RESULT_KEYS = {"kind", "bundle", "config", "machine", "noise", "startup", "bytes", "rows"}
+_ROW_KEYS = {"scenario", "state", "shape", "scored", "latency_us", "target_qps", "saturated", "qps", "pss_bytes"}
 
 
 @dataclass(frozen=True)
@@ -64,9 +64,9 @@ def _is_result(found: Any) -> bool:
     try:
         rows, medians = found["rows"], [row["latency_us"]["p50"] for row in found["rows"]]
         return (
-            found.keys() >= _WHOLE
+            found.keys() >= _RESULT_KEYS
             and all(isinstance(found[name], dict) for name in ("bundle", "config", "machine", "noise"))
-            and all(row.keys() >= _ROW for row in rows)
+            and all(row.keys() >= _ROW_KEYS for row in rows)
             and all(0 < median < math.inf for median in medians)
         )
     except (TypeError, KeyError, AttributeError):
@@ -76,14 +76,14 @@ def _is_result(found: Any) -> bool:
 def read_baseline(path: Path) -> dict[str, Any]:
     """Read a result to hold a run against. Raises DataError, where it is of another machine too."""
     found = read_result(path)
-    then, here = found["machine"].get("cpu"), fingerprint().cpu
-    if then != here:
-        raise DataError(f"{path} is of another machine: {then}, here {here}; measure a baseline here")
+    baseline_cpu, this_cpu = found["machine"].get("cpu"), fingerprint().cpu
+    if baseline_cpu != this_cpu:
+        raise DataError(f"{path} is of another machine: {baseline_cpu}, here {this_cpu}; measure a baseline here")
     return found
 
 
-def hold_against(now: dict[str, Any], before: dict[str, Any], most: float) -> Changes:
-    """Compare medians, bundle bytes and private memory with those of ``before``; ``most`` above is a regression.
+def compare_with_baseline(now: dict[str, Any], before: dict[str, Any], max_regression: float) -> Changes:
+    """Compare medians, bundle bytes and private memory with those of ``before``; ``max_regression`` above is a regression.
 
     Where the machine itself was slower than then, by the fixed loop, times are expected to be so too. Raises DataError
     where the two runs have no figure in common.
@@ -93,7 +93,7 @@ def hold_against(now: dict[str, Any], before: dict[str, Any], most: float) -> Ch
     changes = []
     for what, old, new, is_time in _figures(before, now):
         ratio = new / (old * (drift if is_time else 1.0))
-        changes.append(Change(what, old, new, ratio, ratio > 1 + most))
+        changes.append(Change(what, old, new, ratio, ratio > 1 + max_regression))
     if not changes:
         raise DataError("the baseline has no figure in common with this run; measure the same scenarios and shapes")
     return Changes(drift, tuple(changes))
@@ -101,7 +101,7 @@ def hold_against(now: dict[str, Any], before: dict[str, Any], most: float) -> Ch
 
 def _figures(before: dict[str, Any], now: dict[str, Any]) -> Iterator[tuple[str, float, float, bool]]:
     # How fast a disk is, says nothing of a bundle.
-    old_rows = {_key(row): row for row in before["rows"] if row["scenario"] in _TIMED and row["state"] != "cold"}
+    old_rows = {_key(row): row for row in before["rows"] if row["scenario"] in _COMPARED_SCENARIOS and row["state"] != "cold"}
     for row in now["rows"]:
         old = old_rows.get(_key(row))
         if old is not None:

@@ -7,7 +7,7 @@ import sys
 import time
 from typing import Any, Protocol
 
-_SPIN = 80_000 if sys.platform == "linux" else 300_000
+_SPIN_NS = 80_000 if sys.platform == "linux" else 300_000
 """Nanoseconds before the moment from which sleeping is too coarse.
 
 As few as will do: on a busy machine who looks on loses the core to those who wait for it, and is milliseconds late.
@@ -19,8 +19,8 @@ class Clock(Protocol):
 
     def now(self) -> int: ...
 
-    def wait_until(self, moment: int, alone: bool) -> None:
-        """Return at ``moment``, at once where it has passed; ``alone``: no other thread needs the interpreter."""
+    def wait_until(self, deadline: int, exclusive: bool) -> None:
+        """Return at ``deadline``, at once where it has passed; ``exclusive``: no other thread needs the interpreter."""
 
 
 _PR_SET_TIMERSLACK = 29
@@ -44,14 +44,14 @@ class WallClock:
 
     now = staticmethod(time.perf_counter_ns)
 
-    def wait_until(self, moment: int, alone: bool) -> None:
-        left = moment - self.now()
-        if left > _SPIN:
+    def wait_until(self, deadline: int, exclusive: bool) -> None:
+        remaining = deadline - self.now()
+        if remaining > _SPIN_NS:
             set_timer_slack(1)
-            time.sleep((left - _SPIN) / 1e9)
+            time.sleep((remaining - _SPIN_NS) / 1e9)
             set_timer_slack(0)
-        while self.now() < moment:
-            if not alone:
+        while self.now() < deadline:
+            if not exclusive:
                 time.sleep(0)
 
 

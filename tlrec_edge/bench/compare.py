@@ -59,8 +59,8 @@ def compare(
     rounds: int = ROUNDS, say: Callable[[str], None] = lambda line: None, clock: Clock = WALL,
 ) -> Ratio:  # fmt: skip
     """Time both on the same requests; each of ``rounds`` lasts ``limits.seconds``. Raises ValueError for few rounds."""
-    within = ordered_interval(rounds, _CONFIDENCE)
-    if within is None:
+    interval = ordered_interval(rounds, _CONFIDENCE)
+    if interval is None:
         raise ValueError(f"rounds = {rounds}: an interval at {_CONFIDENCE:.0%} needs at least 6")
     rng = np.random.default_rng([seed, 2])
     seen = []
@@ -75,7 +75,7 @@ def compare(
         # Whatever it does to be the first, to be opened or to be called, it does to A and B in turn.
         seen.append((1 / ratio, second_us, first_us) if swapped else (ratio, first_us, second_us))
     ratios = sorted(ratio for ratio, *_ in seen)
-    skipped, confidence = within
+    skipped, confidence = interval
     return Ratio(
         shape, statistics.median(ratios), ratios[skipped], ratios[-1 - skipped], confidence,
         tuple(ratio for ratio, *_ in seen),
@@ -99,27 +99,27 @@ def _round(
     """Return the median of B's time over A's, and the median time of each in microseconds."""
     for call in (a, b):
         at = warm_up(call, pool, limits.warmup / 2, clock)
-    taken_a, taken_b, a_first = array("q"), array("q"), array("b")
-    coins = (rng.random(pool) < 0.5).tolist()
-    soft, hard = limits.ends(clock.now())
+    durations_a, durations_b, a_was_first = array("q"), array("q"), array("b")
+    a_goes_first = (rng.random(pool) < 0.5).tolist()
+    min_end, max_end = limits.ends(clock.now())
     now = clock.now()
-    while now < hard and (now < soft or len(taken_a) < limits.min_queries):
+    while now < max_end and (now < min_end or len(durations_a) < limits.min_queries):
         at = (at + 1) % pool
         if at == 0:
-            coins = (rng.random(pool) < 0.5).tolist()
-        first, second = (a, b) if coins[at] else (b, a)
+            a_goes_first = (rng.random(pool) < 0.5).tolist()
+        first, second = (a, b) if a_goes_first[at] else (b, a)
         start = clock.now()
         first(at)
         between = clock.now()
         second(at)
         now = clock.now()
         one, other = between - start, now - between
-        taken_a.append(one if coins[at] else other)
-        taken_b.append(other if coins[at] else one)
-        a_first.append(coins[at])
-    times_a, times_b = np.asarray(taken_a, np.float64), np.asarray(taken_b, np.float64)
-    logs, order = np.log(times_b / times_a), np.asarray(a_first, bool)
-    # Who comes second finds the caches warm: the two orders are two distributions, whose middles are averaged.
-    middles = [float(np.median(part)) for part in (logs[order], logs[~order]) if len(part)]
-    ratio = math.exp(statistics.fmean(middles))
+        durations_a.append(one if a_goes_first[at] else other)
+        durations_b.append(other if a_goes_first[at] else one)
+        a_was_first.append(a_goes_first[at])
+    times_a, times_b = np.asarray(durations_a, np.float64), np.asarray(durations_b, np.float64)
+    logs, order = np.log(times_b / times_a), np.asarray(a_was_first, bool)
+    # Who comes second finds the caches warm: the two orders are two distributions, whose medians are averaged.
+    medians = [float(np.median(part)) for part in (logs[order], logs[~order]) if len(part)]
+    ratio = math.exp(statistics.fmean(medians))
     return ratio, float(np.median(times_a)) / 1000, float(np.median(times_b)) / 1000

@@ -9,9 +9,9 @@ DEFAULT_CANDIDATES = (1, 32, 100, 1000)
 TOP_K = 0
 """In the place of a number of candidates: rank the whole catalogue."""
 DRIVERS = ("native", "loadgen")
-LONGEST = 5
+MAX_DURATION_FACTOR = 5
 """A row ends after so many times its seconds, however few queries there were."""
-_FASTEST, _LARGEST = 10_000_000, 4096
+_MAX_QPS, _MAX_BATCH = 10_000_000, 4096
 CACHES = ("warm", "cold")
 
 
@@ -60,12 +60,12 @@ class BenchConfig:
             raise ValueError(f"pool = {self.pool}, zipf = {self.zipf}, seed = {self.seed}: expected 2, 0, 0 or more")
         if self.load < 0 or any(length < 1 for length in self.histories):
             raise ValueError(f"load = {self.load}, histories = {self.histories}: expected 0 or more, each at least 1")
-        if not all(0 < rate <= _FASTEST for rate in self.qps):
-            raise ValueError(f"qps = {self.qps}: expected rates of more than 0 and at most {_FASTEST:,} a second")
-        if any(rate * LONGEST * self.seconds < 1 for rate in self.qps):
-            raise ValueError(f"qps = {self.qps}: not one request in {LONGEST * self.seconds:g} s; give more seconds")
-        if max(self.streams, self.batch) > _LARGEST:
-            raise ValueError(f"streams = {self.streams}, batch = {self.batch}: expected at most {_LARGEST:,}")
+        if not all(0 < rate <= _MAX_QPS for rate in self.qps):
+            raise ValueError(f"qps = {self.qps}: expected rates of more than 0 and at most {_MAX_QPS:,} a second")
+        if any(rate * MAX_DURATION_FACTOR * self.seconds < 1 for rate in self.qps):
+            raise ValueError(f"qps = {self.qps}: not one request in {MAX_DURATION_FACTOR * self.seconds:g} s; give more seconds")
+        if max(self.streams, self.batch) > _MAX_BATCH:
+            raise ValueError(f"streams = {self.streams}, batch = {self.batch}: expected at most {_MAX_BATCH:,}")
         if not 0.5 <= self.confidence < 1:
             raise ValueError(f"confidence = {self.confidence}: expected at least 0.5 and less than 1")
         if self.driver not in DRIVERS:

@@ -21,14 +21,14 @@ from typing import Any
 import numpy as np
 
 from tlrec_edge.bench.clock import WALL, Clock
-from tlrec_edge.bench.config import LONGEST
+from tlrec_edge.bench.config import MAX_DURATION_FACTOR
 from tlrec_edge.bench.latency import Times
 
 Call = Callable[[int], Any]
-Verdict = Callable[[Sequence[int]], bool | None]
+StopCondition = Callable[[Sequence[int]], bool | None]
 """Times so far -> whether the question of a run is answered, None: not yet."""
 _MIN_WARM_UP_CALLS = 10
-_FIRST_LOOK = 128
+_FIRST_CHECK = 128
 
 
 @dataclass(frozen=True)
@@ -39,43 +39,43 @@ class Limits:
     min_queries: int
     warmup: float
 
-    def of_many(self, each: int) -> Limits:
-        """Return the limits of queries that hold ``each`` requests: the count is one of requests."""
-        return replace(self, min_queries=math.ceil(self.min_queries / each))
+    def for_query_size(self, query_size: int) -> Limits:
+        """Return the limits of queries that hold ``query_size`` requests: the count is one of requests."""
+        return replace(self, min_queries=math.ceil(self.min_queries / query_size))
 
     def ends(self, start: int) -> tuple[int, int]:
         """Return the earliest and the latest end of a run that begins at ``start``, in nanoseconds."""
-        return start + int(self.seconds * 1e9), start + int(LONGEST * self.seconds * 1e9)
+        return start + int(self.seconds * 1e9), start + int(MAX_DURATION_FACTOR * self.seconds * 1e9)
 
 
 def closed_loop(call: Call, pool: int, limits: Limits, clock: Clock = WALL) -> Times:
     """Call round and round a pool of queries, each when the one before has ended."""
-    at, taken = warm_up(call, pool, limits.warmup, clock), array("q")
+    at, durations = warm_up(call, pool, limits.warmup, clock), array("q")
     cpu, started = time.process_time(), clock.now()
-    soft, hard = limits.ends(started)
+    min_end, max_end = limits.ends(started)
     now = started
-    while now < hard and (now < soft or len(taken) < limits.min_queries):
+    while now < max_end and (now < min_end or len(durations) < limits.min_queries):
         at = (at + 1) % pool
         before = clock.now()
         call(at)
         now = clock.now()
-        taken.append(now - before)
-    return Times(taken, (now - started) / 1e9, time.process_time() - cpu)
+        durations.append(now - before)
+    return Times(durations, (now - started) / 1e9, time.process_time() - cpu)
 
 
 def cold_loop(
-    fresh: Callable[[], AbstractContextManager[Call]], pool: int, limits: Limits, clock: Clock = WALL
+    open_call: Callable[[], AbstractContextManager[Call]], pool: int, limits: Limits, clock: Clock = WALL
 ) -> Times:
-    """Call round a pool, each time what ``fresh`` yields, whose making is not timed; ``limits.seconds`` in all."""
-    taken, cpu, at, end = array("q"), 0.0, 0, clock.now() + int(limits.seconds * 1e9)
-    while not taken or clock.now() < end:
-        with fresh() as call:
+    """Call round a pool, each time what ``open_call`` yields, whose making is not timed; ``limits.seconds`` in all."""
+    durations, cpu, at, end = array("q"), 0.0, 0, clock.now() + int(limits.seconds * 1e9)
+    while not durations or clock.now() < end:
+        with open_call() as call:
             busy, before = time.process_time(), clock.now()
             call(at % pool)
-            taken.append(clock.now() - before)
+            durations.append(clock.now() - before)
             cpu += time.process_time() - busy
         at += 1
-    return Times(taken, sum(taken) / 1e9, cpu)
+    return Times(durations, sum(durations) / 1e9, cpu)
 
 
 def poisson(qps: float, limits: Limits, seed: int) -> list[int]:
@@ -83,9 +83,9 @@ def poisson(qps: float, limits: Limits, seed: int) -> list[int]:
 
     They are those that LoadGen makes of this seed: the first at once, each gap the logarithm of two words of mt19937.
     """
-    most = max(2, int(LONGEST * limits.seconds * qps))
-    least = max(1, round(limits.seconds * qps))
-    count = min(most, max(least, limits.min_queries))
+    max_count = max(2, int(MAX_DURATION_FACTOR * limits.seconds * qps))
+    min_count = max(1, round(limits.seconds * qps))
+    count = min(max_count, max(min_count, limits.min_queries))
     words = np.random.RandomState((seed + 1) % 2**32).randint(0, 2**32, (count, 2), np.uint32)  # (count, low and high)
     gaps = -np.log1p(-(words @ [2.0**-64, 2.0**-32])) / qps * 1e9
     found: list[int] = np.cumsum(gaps.astype(np.int64)).tolist()
@@ -94,7 +94,7 @@ def poisson(qps: float, limits: Limits, seed: int) -> list[int]:
 
 def open_loop(
     call: Call, pool: int, schedule: Sequence[int], limits: Limits, *,
-    threads: int = 1, stop: Verdict | None = None, clock: Clock = WALL,
+    threads: int = 1, stop: StopCondition | None = None, clock: Clock = WALL,
 ) -> Times:  # fmt: skip
     """Send query i at ``schedule[i]`` nanoseconds, or as soon after as one of ``threads`` is free; time it from there.
 
@@ -102,17 +102,17 @@ def open_loop(
     it earlier.
     """
     first = warm_up(call, pool, limits.warmup, clock)
-    taken, turn, numbers = array("q"), threading.Lock(), itertools.count()
-    waited, over = [0], threading.Event()
+    durations, arrival_lock, numbers = array("q"), threading.Lock(), itertools.count()
+    waited, stopped = [0], threading.Event()
     cpu, started = time.process_time(), clock.now()
     due = [started + moment for moment in schedule]
-    hard = max(due[-1], started + int(limits.seconds * 1e9)) + int(limits.seconds * 1e9)
+    max_end = max(due[-1], started + int(limits.seconds * 1e9)) + int(limits.seconds * 1e9)
 
     def work() -> None:
-        look = _FIRST_LOOK
-        while not over.is_set():
-            # One waits for its moment; the others wait for their turn, so that arrivals are served in order.
-            with turn:
+        next_check = _FIRST_CHECK
+        while not stopped.is_set():
+            # One waits for its moment; the others wait for their arrival_lock, so that arrivals are served in order.
+            with arrival_lock:
                 at = next(numbers)
                 if at >= len(due):
                     return
@@ -122,42 +122,42 @@ def open_loop(
                     waited[0] += time.thread_time_ns() - before
             call((first + 1 + at) % pool)
             now = clock.now()
-            taken.append(now - due[at])
-            if now > hard:
-                over.set()
-            if stop is not None and len(taken) >= look:
-                look *= 2
-                if stop(taken) is not None:
-                    over.set()
+            durations.append(now - due[at])
+            if now > max_end:
+                stopped.set()
+            if stop is not None and len(durations) >= next_check:
+                next_check *= 2
+                if stop(durations) is not None:
+                    stopped.set()
 
-    _in_threads(work, threads, over)
+    _in_threads(work, threads, stopped)
     now = clock.now()
-    # Whoever still waits has waited this long at least.
+    # Whoever still waits has waited this long at min_count.
     waiting = [now - moment for moment in due[next(numbers) :] if moment < now]
     seconds, arrived = (now - started) / 1e9, len(schedule) / schedule[-1] * 1e9 if schedule[-1] else None
     return Times(
-        [*taken, *waiting], seconds, time.process_time() - cpu - waited[0] / 1e9, unanswered=len(waiting),
+        [*durations, *waiting], seconds, time.process_time() - cpu - waited[0] / 1e9, unanswered=len(waiting),
         arrived_qps=arrived,
     )  # fmt: skip
 
 
-def flat_out(call: Call, pool: int, limits: Limits, threads: int = 1, clock: Clock = WALL) -> Times:
+def saturated_loop(call: Call, pool: int, limits: Limits, threads: int = 1, clock: Clock = WALL) -> Times:
     """Call as often as ``threads`` can: throughput is what counts, the times are those of one call in that crowd."""
-    at, taken, numbers = warm_up(call, pool, limits.warmup, clock), array("q"), itertools.count()
-    over = threading.Event()
+    at, durations, numbers = warm_up(call, pool, limits.warmup, clock), array("q"), itertools.count()
+    stopped = threading.Event()
     cpu, started = time.process_time(), clock.now()
-    soft, hard = limits.ends(started)
+    min_end, max_end = limits.ends(started)
 
     def work() -> None:
         now = started
-        while not over.is_set() and now < hard and (now < soft or len(taken) < limits.min_queries):
+        while not stopped.is_set() and now < max_end and (now < min_end or len(durations) < limits.min_queries):
             before = clock.now()
             call((at + 1 + next(numbers)) % pool)
             now = clock.now()
-            taken.append(now - before)
+            durations.append(now - before)
 
-    _in_threads(work, threads, over)
-    return Times(taken, (clock.now() - started) / 1e9, time.process_time() - cpu)
+    _in_threads(work, threads, stopped)
+    return Times(durations, (clock.now() - started) / 1e9, time.process_time() - cpu)
 
 
 def warm_up(call: Call, pool: int, seconds: float, clock: Clock = WALL) -> int:
@@ -169,8 +169,8 @@ def warm_up(call: Call, pool: int, seconds: float, clock: Clock = WALL) -> int:
     return (at - 1) % pool
 
 
-def _in_threads(work: Callable[[], None], threads: int, over: threading.Event) -> None:
-    """Run ``work`` in so many threads; an error in one of them, or Ctrl-C, sets ``over`` for the others."""
+def _in_threads(work: Callable[[], None], threads: int, stopped: threading.Event) -> None:
+    """Run ``work`` in so many threads; an error in one of them, or Ctrl-C, sets ``stopped`` for the others."""
     if threads == 1:
         work()
         return
@@ -180,5 +180,5 @@ def _in_threads(work: Callable[[], None], threads: int, over: threading.Event) -
             for done in as_completed(started):
                 done.result()
         except BaseException:
-            over.set()
+            stopped.set()
             raise

@@ -72,12 +72,12 @@ class HttpSystem:
     def _post(self, body: bytes) -> None:
         try:
             answer = self._send(body)
-            said = answer.read()
+            content = answer.read()
         except (OSError, http.client.HTTPException) as error:
             raise DataError(f"{self._url} does not answer: {error or type(error).__name__}; is it running?") from error
         if answer.status != 200:
-            shown = said[:200].decode("utf-8", "replace")
-            raise DataError(f"{self._url} answered {answer.status} {answer.reason}: {shown}")
+            preview = content[:200].decode("utf-8", "replace")
+            raise DataError(f"{self._url} answered {answer.status} {answer.reason}: {preview}")
 
     def _send(self, body: bytes) -> http.client.HTTPResponse:
         connection: http.client.HTTPConnection | None = getattr(self._local, "connection", None)
@@ -96,18 +96,18 @@ class HttpSystem:
 
 
 def _plain(request: Request) -> dict[str, Any]:
-    asked = {"k": request.k} if request.candidates is None else {"candidates": request.candidates}
-    return {"history": request.user, **asked}
+    query = {"k": request.k} if request.candidates is None else {"candidates": request.candidates}
+    return {"history": request.user, **query}
 
 
 def _open_inference(request: Request) -> dict[str, Any]:
-    asked = (
+    query = (
         {"name": "k", "shape": [1], "datatype": "INT64", "data": [request.k]}
         if request.candidates is None
         else _strings("candidates", request.candidates)
     )
     history: Any = request.user
-    return {"inputs": [_strings("history", history), asked]}
+    return {"inputs": [_strings("history", history), query]}
 
 
 def _strings(name: str, data: list[str]) -> dict[str, Any]:

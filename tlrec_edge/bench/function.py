@@ -37,10 +37,10 @@ class FunctionSource:
         """Yield the system, whose errors are DataError. Raises DataError that says what could not be imported."""
         with redirect_stdout(sys.stderr):
             found = self._find()
-            several = getattr(found, "answer", None)
-            if not callable(several) and not callable(found):
+            answer_many = getattr(found, "answer", None)
+            if not callable(answer_many) and not callable(found):
                 raise DataError(f"{self.target} is neither a function of one request nor has it a method `answer`")
-            yield _Answers(self.target, several) if callable(several) else _EachByFunction(self.target, found)
+            yield _Answers(self.target, answer_many) if callable(answer_many) else _EachByFunction(self.target, found)
 
     def _find(self) -> Any:
         module, _, names = self.target.partition(":")
@@ -55,7 +55,7 @@ class FunctionSource:
         except (ImportError, AttributeError) as error:
             raise DataError(f"{self.target} cannot be imported: {error}; write package.module:function") from error
         except (Exception, SystemExit) as error:
-            raise DataError(f"{self.target} cannot be imported: {_said(error)}") from error
+            raise DataError(f"{self.target} cannot be imported: {_one_line(error)}") from error
         finally:
             if here in sys.path:
                 sys.path.remove(here)
@@ -72,11 +72,11 @@ class _Answers:
     def answer(self, requests: Sequence[Request]) -> None:
         self._call(requests)
 
-    def _call(self, asked: object) -> None:
+    def _call(self, requests: object) -> None:
         try:
-            found = self.function(asked)
+            found = self.function(requests)
         except (Exception, SystemExit) as error:
-            raise DataError(f"{self.name} failed on a request: {_said(error)}") from error
+            raise DataError(f"{self.name} failed on a request: {_one_line(error)}") from error
         if type(found) in _NO_ANSWER:
             if isinstance(found, CoroutineType):
                 found.close()  # Python would warn of it, after our line
@@ -92,7 +92,7 @@ class _EachByFunction(_Answers):
             self._call(request)
 
 
-def _said(error: BaseException) -> str:
+def _one_line(error: BaseException) -> str:
     """Return an error in one line, with the last place of its traceback."""
     last = traceback.extract_tb(error.__traceback__)[-1:]
     place = "".join(f" ({os.path.basename(frame.filename)}, line {frame.lineno})" for frame in last)

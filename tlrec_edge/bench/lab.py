@@ -23,7 +23,7 @@ class Shape:
     scored: int
     requests: Sequence[Request]
 
-    def given(self, states: Sequence[User]) -> Shape:
+    def with_states(self, states: Sequence[User]) -> Shape:
         """Return the same requests with the user's state in place of the history."""
         return replace(self, requests=[replace(r, user=state) for r, state in zip(self.requests, states, strict=True)])
 
@@ -52,18 +52,18 @@ class Lab:
     def shapes(self) -> list[Shape]:
         """Return the shapes of single-stream: each count of candidates with each length of history."""
         lengths = self.config.histories or (None,)
-        asked = [self.requests if n is None else self.requests.with_history(n) for n in lengths]
-        if isinstance(self.requests, Replay) and self.requests.own:
+        variants = [self.requests if n is None else self.requests.with_history(n) for n in lengths]
+        if isinstance(self.requests, Replay) and self.requests.own_candidates:
             return [self.shape(self.requests, TOP_K)]
-        return [self.shape(requests, n) for requests in asked for n in self.config.candidates]
+        return [self.shape(requests, n) for requests in variants for n in self.config.candidates]
 
     def shape(self, requests: AnyRequests, n: int) -> Shape:
         """Return requests of n candidates; a replay that has its own keeps those."""
-        own = requests.own if isinstance(requests, Replay) else []
-        lists = own or requests.candidates(n)
+        own_candidates = requests.own_candidates if isinstance(requests, Replay) else []
+        lists = own_candidates or requests.candidates(n)
         mean = round(sum(map(len, lists)) / len(lists))
         label = f"{mean:,} candidates" if mean > 1 else "1 candidate"
-        return self._shape(requests, f"{label}, replayed" if own else label, mean, lists)
+        return self._shape(requests, f"{label}, replayed" if own_candidates else label, mean, lists)
 
     def top_k(self, requests: AnyRequests) -> Shape:
         """Return requests for the best of the whole catalogue."""
@@ -75,21 +75,21 @@ class Lab:
     ) -> Shape:  # fmt: skip
         if self.config.histories:
             label = f"{label}, history {requests.history_length}"
-        made = [Request(user, items, self.config.k) for user, items in zip(requests.histories, lists, strict=True)]
-        return Shape(label, scored, made)
+        built = [Request(user, items, self.config.k) for user, items in zip(requests.histories, lists, strict=True)]
+        return Shape(label, scored, built)
 
 
-def caller(system: System, requests: Sequence[Request], each: int = 1) -> Callable[[int], Any]:
-    """Return a function that has the system answer query number ``at``, of ``each`` requests, in one call.
+def caller(system: System, requests: Sequence[Request], query_size: int = 1) -> Callable[[int], Any]:
+    """Return a function that has the system answer query number ``at``, of ``query_size`` requests, in one call.
 
     Queries share no request until the whole pool was used, so that they never profit from one another.
     """
     size, answer = len(requests), system.answer
-    queries = [[requests[(at * each + i) % size] for i in range(each)] for at in range(size)]
+    queries = [[requests[(at * query_size + i) % size] for i in range(query_size)] for at in range(size)]
     return lambda at: answer(queries[at])
 
 
-def asker(system: System, requests: Sequence[Request]) -> Callable[[Sequence[int]], Any]:
+def batch_caller(system: System, requests: Sequence[Request]) -> Callable[[Sequence[int]], Any]:
     """Return a function that has the system answer the requests of these numbers, in one call."""
     answer = system.answer
     return lambda numbers: answer([requests[number] for number in numbers])

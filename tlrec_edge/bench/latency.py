@@ -54,12 +54,12 @@ class Latencies:
 
 @dataclass(frozen=True)
 class Times:
-    """Every query of a run, in nanoseconds; ``each`` is the number of requests in a query."""
+    """Every query of a run, in nanoseconds; ``query_size`` is the number of requests in a query."""
 
-    taken: Sequence[int]
+    durations: Sequence[int]
     seconds: float
     cpu_seconds: float
-    each: int = 1
+    query_size: int = 1
     unanswered: int = 0
     pss_bytes: int | None = None
     """Memory of all processes that answered, shared pages counted once; None where they were not processes alone."""
@@ -68,12 +68,12 @@ class Times:
 
     def describe(self, confidence: float) -> Latencies:
         """Return percentiles, and their bounds at ``confidence``. Raises ValueError where there are no times."""
-        if not len(self.taken):
+        if not len(self.durations):
             raise ValueError("no query was timed")
-        ordered = np.sort(np.asarray(self.taken, np.int64)) / 1000  # (n,), microseconds
+        ordered = np.sort(np.asarray(self.durations, np.int64)) / 1000  # (n,), microseconds
         curve = tuple((float(p), percentile(ordered, p)) for p in _CURVE)
         return Latencies(
-            len(ordered), self.seconds, self.cpu_seconds, describe(ordered), self.each * len(ordered),
+            len(ordered), self.seconds, self.cpu_seconds, describe(ordered), self.query_size * len(ordered),
             _bounds(ordered, confidence), curve, self.unanswered, self.pss_bytes, self.joules, self.arrived_qps,
         )  # fmt: skip
 
@@ -82,9 +82,9 @@ def merge(runs: Iterable[Times]) -> Times:
     """Return the queries of several processes that ran at the same time as those of one run."""
     runs = list(runs)
     memory, arrived = [run.pss_bytes for run in runs], [run.arrived_qps for run in runs]
-    taken = np.concatenate([np.asarray(run.taken, np.int64) for run in runs])
+    durations = np.concatenate([np.asarray(run.durations, np.int64) for run in runs])
     return Times(
-        taken.tolist(), max(run.seconds for run in runs), sum(run.cpu_seconds for run in runs), runs[0].each,
+        durations.tolist(), max(run.seconds for run in runs), sum(run.cpu_seconds for run in runs), runs[0].query_size,
         sum(run.unanswered for run in runs), None if None in memory else sum(size or 0 for size in memory),
         arrived_qps=None if None in arrived else sum(rate or 0.0 for rate in arrived),
     )  # fmt: skip

@@ -14,7 +14,7 @@ from typing import Any
 
 from tlrec_edge.bench.clock import WALL, Clock
 from tlrec_edge.bench.config import BenchConfig
-from tlrec_edge.bench.drivers import Limits, Verdict, flat_out, open_loop, poisson
+from tlrec_edge.bench.drivers import Limits, StopCondition, saturated_loop, open_loop, poisson
 from tlrec_edge.bench.energy import metered
 from tlrec_edge.bench.lab import Lab, caller
 from tlrec_edge.bench.latency import Times, merge
@@ -23,7 +23,7 @@ from tlrec_edge.core.parallel import single_threaded
 from tlrec_edge.errors import BundleError, TlrecError
 from tlrec_edge.runtime.state_cache import memory_rollup
 
-_PATIENCE = 120.0
+_START_TIMEOUT = 120.0
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Load:
     qps: float | None
 
 
-def drive(lab: Lab, load: Load, stop: Verdict | None = None) -> Times:
+def drive(lab: Lab, load: Load, stop: StopCondition | None = None) -> Times:
     """Return what the lab's processes and threads saw of a load; each process gets an equal part of the rate.
 
     ``stop`` is not asked where there are several processes.
@@ -50,11 +50,11 @@ def capacity(lab: Lab) -> float:
 
 def _run(
     system: System, requests: Sequence[Request], load: Load, config: BenchConfig, limits: Limits,
-    stop: Verdict | None = None, clock: Clock = WALL,
+    stop: StopCondition | None = None, clock: Clock = WALL,
 ) -> Times:  # fmt: skip
     if load.qps is None:
-        call, calls = caller(system, requests, config.batch), limits.of_many(config.batch)
-        return replace(flat_out(call, len(requests), calls, config.threads, clock), each=config.batch)
+        call, calls = caller(system, requests, config.batch), limits.for_query_size(config.batch)
+        return replace(saturated_loop(call, len(requests), calls, config.threads, clock), query_size=config.batch)
     arrivals = poisson(load.qps, limits, config.seed)
     return open_loop(
         caller(system, requests), len(requests), arrivals, limits, threads=config.threads, stop=stop, clock=clock
@@ -79,22 +79,22 @@ def _in_processes(lab: Lab, load: Load) -> Times:
         ends = []
         for number in range(n):
             config = replace(lab.config, seed=lab.config.seed + 7919 * number)
-            here, there = context.Pipe(duplex=False)
+            receiver, sender = context.Pipe(duplex=False)
             job = _Job(lab.source, lab.load.requests, part, config, lab.limits)
-            process = context.Process(target=_work, args=(job, start, there), daemon=True)
+            process = context.Process(target=_work, args=(job, start, sender), daemon=True)
             process.start()
-            there.close()
-            stack.push(_ending(process))
-            stack.enter_context(here)
-            ends.append(here)
-        heard = [_received(end) for end in ends]
+            sender.close()
+            stack.push(_join_or_terminate(process))
+            stack.enter_context(receiver)
+            ends.append(receiver)
+        results = [_receive(end) for end in ends]
     # One that waited in vain for the others has nothing to tell.
-    for error in sorted((e for e in heard if isinstance(e, TlrecError)), key=lambda e: isinstance(e, _NotStarted)):
+    for error in sorted((e for e in results if isinstance(e, TlrecError)), key=lambda e: isinstance(e, _StartAborted)):
         raise error
-    return merge(times for times in heard if isinstance(times, Times))
+    return merge(times for times in results if isinstance(times, Times))
 
 
-def _ending(process: SpawnProcess) -> Callable[[object, object, object], None]:
+def _join_or_terminate(process: SpawnProcess) -> Callable[[object, object, object], None]:
     """Return an exit that waits for a process, or ends it where there was an error or Ctrl-C."""
 
     def end(kind: object, error: object, where: object) -> None:
@@ -105,17 +105,17 @@ def _ending(process: SpawnProcess) -> Callable[[object, object, object], None]:
     return end
 
 
-class _NotStarted(BundleError):
+class _StartAborted(BundleError):
     """Another process of the run did not get as far as its start."""
 
 
-def _received(end: Connection) -> Times | TlrecError:
+def _receive(end: Connection) -> Times | TlrecError:
     try:
-        got: Any = end.recv()
+        received: Any = end.recv()
     except EOFError:
         return BundleError("a process of the run ended without a word; is there memory for all of them?")
-    heard: Times | TlrecError = got
-    return heard
+    result: Times | TlrecError = received
+    return result
 
 
 def _work(job: _Job, start: Barrier, end: Connection) -> None:
@@ -123,13 +123,13 @@ def _work(job: _Job, start: Barrier, end: Connection) -> None:
     try:
         with job.source.open() as system:
             caller(system, job.requests)(0)
-            start.wait(_PATIENCE)
+            start.wait(_START_TIMEOUT)
             times = _run(system, job.requests, job.load, job.config, job.limits)
             end.send(replace(times, pss_bytes=memory_rollup().get("pss_bytes")))
     except KeyboardInterrupt:
         start.abort()  # whoever started this process says so
     except BrokenBarrierError:
-        end.send(_NotStarted("another process of the run did not start"))
+        end.send(_StartAborted("another process of the run did not start"))
     except TlrecError as error:
         start.abort()
         end.send(error)

@@ -12,11 +12,11 @@ import numpy as np
 
 from tlrec_edge.bench.latency import percentile
 
-_LOOPS, _LOOP = 300, 20_000
-_NOISY = 0.25
-_STOLEN = 0.02
-_OTHERS = 0.1
-_COPIED = 1 << 26
+_REPEATS, _LOOP_LENGTH = 300, 20_000
+_MAX_SPREAD = 0.25
+_MAX_STOLEN = 0.02
+_MAX_OTHERS = 0.1
+_COPY_BYTES = 1 << 26
 """Bytes: with its copy four times a large cache."""
 
 
@@ -36,18 +36,18 @@ class Noise:
 
     @property
     def noisy(self) -> bool:
-        return self.spread > _NOISY or (self.stolen or 0.0) > _STOLEN or (self.others or 0.0) > _OTHERS
+        return self.spread > _MAX_SPREAD or (self.stolen or 0.0) > _MAX_STOLEN or (self.others or 0.0) > _MAX_OTHERS
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self) | {"noisy": self.noisy}
 
     def __str__(self) -> str:
-        said = [f"equal loops differ by {self.spread:.0%}"]
+        parts = [f"equal loops differ by {self.spread:.0%}"]
         if self.stolen is not None:
-            said.append(f"the host took {self.stolen:.1%} of CPU time")
+            parts.append(f"the host took {self.stolen:.1%} of CPU time")
         if self.others is not None:
-            said.append(f"other processes used {self.others:.0%}")
-        return ", ".join(said)
+            parts.append(f"other processes used {self.others:.0%}")
+        return ", ".join(parts)
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class NoiseMeter:
         loops, after = _loops(), read_ticks()
         spread = max(percentile(times, 0.9) / times[0] - 1 for times in (self._loops, loops))
         fastest = min(self._loops[0], loops[0]) / 1000
-        return Noise(spread, *shares(self._before, after), fastest)
+        return Noise(spread, *cpu_shares(self._before, after), fastest)
 
 
 def read_ticks() -> Ticks | None:
@@ -87,7 +87,7 @@ def read_ticks() -> Ticks | None:
     return Ticks(sum(ticks), sum(ticks) - idle - stolen, stolen, rate * sum(os.times()[:4]))
 
 
-def shares(before: Ticks | None, after: Ticks | None) -> tuple[float | None, float | None]:
+def cpu_shares(before: Ticks | None, after: Ticks | None) -> tuple[float | None, float | None]:
     """Return which shares of all CPU time between two readings the host and other processes took."""
     if before is None or after is None or after.total <= before.total:
         return None, None
@@ -96,7 +96,7 @@ def shares(before: Ticks | None, after: Ticks | None) -> tuple[float | None, flo
     return (after.stolen - before.stolen) / total, max(0.0, others / total)
 
 
-def copy_bandwidth(size: int = _COPIED) -> float:
+def copy_bandwidth(size: int = _COPY_BYTES) -> float:
     """Return the bytes a second that one core reads and writes when it copies ``size`` bytes: the best of five."""
     source, target = np.ones(size, np.uint8), np.empty(size, np.uint8)
     best = float("inf")
@@ -109,9 +109,9 @@ def copy_bandwidth(size: int = _COPIED) -> float:
 
 def _loops() -> list[float]:
     """Return how long each of many equal loops took, in nanoseconds, rising."""
-    taken: list[float] = []
-    for _ in range(_LOOPS):
+    durations: list[float] = []
+    for _ in range(_REPEATS):
         started = time.perf_counter_ns()
-        sum(range(_LOOP))
-        taken.append(time.perf_counter_ns() - started)
-    return sorted(taken)
+        sum(range(_LOOP_LENGTH))
+        durations.append(time.perf_counter_ns() - started)
+    return sorted(durations)

@@ -30,11 +30,11 @@ def evict(folder: Path) -> None:
                 os.close(handle)
 
 
-def reads_from_disk(folder: Path, ask: Callable[[], object]) -> bool:
-    """Say whether ``ask``, which uses the folder's files, has to read them anew after ``evict``."""
+def reads_from_disk(folder: Path, action: Callable[[], object]) -> bool:
+    """Say whether ``action``, which uses the folder's files, has to read them anew after ``evict``."""
     evict(folder)
     before = read_bytes()
-    ask()
+    action()
     after = read_bytes()
     return before is not None and after is not None and after > before
 

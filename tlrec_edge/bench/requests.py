@@ -18,22 +18,22 @@ Longs = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Ids:
-    """The ids of a catalogue: ``take`` gives those of some rows, of which the first ``candidates`` may be scored."""
+class ItemIds:
+    """The ids of a catalogue: ``lookup`` gives those of some rows, of which the first ``candidates`` may be scored."""
 
-    take: Callable[[list[int]], list[str]]
+    lookup: Callable[[list[int]], list[str]]
     items: int
     candidates: int
     history: int
     """Items that are read of a history."""
 
     @classmethod
-    def of_bundle(cls, bundle: Bundle) -> Ids:
+    def from_bundle(cls, bundle: Bundle) -> ItemIds:
         shape = bundle.shape
         return cls(bundle.strings("item_ids").take, shape.items, shape.candidates, shape.length)
 
     @classmethod
-    def invented(cls, items: int, history: int = 50) -> Ids:
+    def generated(cls, items: int, history: int = 50) -> ItemIds:
         """Return ids ``item-0``, ``item-1``, ..."""
         return cls(lambda rows: [f"item-{row}" for row in rows], items, items, history)
 
@@ -45,13 +45,13 @@ class Requests:
     the seed, so that the popular ones are spread over the tables as they are in life.
     """
 
-    def __init__(self, ids: Ids, count: int, zipf: float, seed: int, length: int | None = None) -> None:
+    def __init__(self, ids: ItemIds, count: int, zipf: float, seed: int, length: int | None = None) -> None:
         self.ids, self.count, self._zipf, self._seed = ids, count, zipf, seed
         self.history_length = length or ids.history
         rng = np.random.default_rng([seed, 0])
         cumulative, rows = self._popularity(rng, ids.items)
         drawn = rows[_draw(rng, cumulative, count * self.history_length)].reshape(count, -1)  # (count, L)
-        self.histories = [ids.take(row) for row in drawn.tolist()]
+        self.histories = [ids.lookup(row) for row in drawn.tolist()]
 
     def with_history(self, length: int) -> Requests:
         """Return requests whose histories have another length."""
@@ -61,7 +61,7 @@ class Requests:
         """Return one list of n different candidates for each history."""
         rng = np.random.default_rng([self._seed, n])
         cumulative, rows = self._popularity(rng, self.ids.candidates)
-        return [self.ids.take(rows[_draw_different(rng, cumulative, n)].tolist()) for _ in range(self.count)]
+        return [self.ids.lookup(rows[_draw_distinct(rng, cumulative, n)].tolist()) for _ in range(self.count)]
 
     def _popularity(self, rng: np.random.Generator, n: int) -> tuple[NDArray[np.float64], Longs]:
         weights = np.arange(1, n + 1, dtype=np.float64) ** -self._zipf
@@ -81,8 +81,8 @@ class Replay:
             raise DataError(f"{path} holds no request; write one JSON object a line")
         self.ids, self.count, self.histories = drawn.ids, len(found), [history for history, _ in found]
         self.history_length = round(sum(map(len, self.histories)) / len(found))
-        self.own = [candidates for _, candidates in found if candidates]
-        if self.own and len(self.own) < len(found):
+        self.own_candidates = [candidates for _, candidates in found if candidates]
+        if self.own_candidates and len(self.own_candidates) < len(found):
             raise DataError(f"{path}: some requests have candidates and some have none; give all of them, or none")
         self._drawn = drawn
 
@@ -123,7 +123,7 @@ def _draw(rng: np.random.Generator, cumulative: NDArray[np.float64], n: int) -> 
     return np.minimum(np.searchsorted(cumulative, rng.random(n)), len(cumulative) - 1).astype(np.int64)
 
 
-def _draw_different(rng: np.random.Generator, cumulative: NDArray[np.float64], n: int) -> Longs:
+def _draw_distinct(rng: np.random.Generator, cumulative: NDArray[np.float64], n: int) -> Longs:
     """Draw n different ranks; where the tail is too long to be reached, the rest comes from it uniformly."""
     found, first = np.unique(_draw(rng, cumulative, 4 * n), return_index=True)
     if len(found) >= n:

@@ -19,7 +19,7 @@ from tlrec_edge.bench.lab import Lab
 from tlrec_edge.bench.latency import PERCENTILES
 from tlrec_edge.bench.machine import fingerprint
 from tlrec_edge.bench.noise import Noise, NoiseMeter, copy_bandwidth
-from tlrec_edge.bench.requests import AnyRequests, Ids, Replay, Requests
+from tlrec_edge.bench.requests import AnyRequests, ItemIds, Replay, Requests
 from tlrec_edge.bench.result import BenchResult, MaxThroughput, Row
 from tlrec_edge.bench.scenarios import SCENARIOS
 from tlrec_edge.bench.search import find_qps
@@ -66,7 +66,7 @@ def run_bench(
     if config.driver == "loadgen":
         loadgen.require()
     bundle = None if path is None else Bundle.open(path)
-    ids = Ids.invented(items) if bundle is None else Ids.of_bundle(bundle)
+    ids = ItemIds.generated(items) if bundle is None else ItemIds.from_bundle(bundle)
     config, notes = _limit_candidates(config, ids.candidates)
     meter = NoiseMeter()
     drawn = Requests(ids, config.pool, config.zipf, config.seed)
@@ -119,7 +119,7 @@ def compare_bundles(
     """
     meter, paths = NoiseMeter(), (Path(a), Path(b))
     opened = [Bundle.open(path) for path in paths]
-    requests = Requests(Ids.of_bundle(opened[0]), config.pool, config.zipf, config.seed)
+    requests = Requests(ItemIds.from_bundle(opened[0]), config.pool, config.zipf, config.seed)
     first, second = (BundleSource(path, config.pool // 2) for path in paths)
     limits = Limits(config.seconds / 4, 1, min(config.warmup, config.seconds / 4))
     with first.open() as system:

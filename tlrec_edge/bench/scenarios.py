@@ -9,14 +9,14 @@ from dataclasses import replace
 from tlrec_edge.bench import loadgen
 from tlrec_edge.bench.drivers import Call, closed_loop, cold_loop
 from tlrec_edge.bench.energy import metered
-from tlrec_edge.bench.lab import Lab, Shape, asker, caller
+from tlrec_edge.bench.lab import Lab, Shape, batch_caller, caller
 from tlrec_edge.bench.latency import Latencies
 from tlrec_edge.bench.loads import Load, capacity, drive
 from tlrec_edge.bench.result import Row
 from tlrec_edge.bench.system import BundleSystem
 
 Scenario = Callable[[Lab], Iterator[Row]]
-SHARES = (0.1, 0.3, 0.5, 0.7, 0.8, 0.9)
+UTILISATIONS = (0.1, 0.3, 0.5, 0.7, 0.8, 0.9)
 """Rates of the server scenario where none is asked for, in shares of what the system does when it is never idle."""
 
 
@@ -35,23 +35,23 @@ def top_k(lab: Lab) -> Iterator[Row]:
 
 def multi_stream(lab: Lab) -> Iterator[Row]:
     """Send queries of several requests, one after another; a query's latency ends with its last answer."""
-    shape, each = lab.load, lab.config.streams
-    seen = _closed(lab, shape, each)
-    yield Row("multi-stream", "encoded", f"{each} x {shape.label}", shape.scored, seen)
+    shape, query_size = lab.load, lab.config.streams
+    latencies = _closed(lab, shape, query_size)
+    yield Row("multi-stream", "encoded", f"{query_size} x {shape.label}", shape.scored, latencies)
 
 
 def server(lab: Lab) -> Iterator[Row]:
     """Send requests at Poisson times of a given rate; latency runs from the scheduled time."""
-    most = 0.0 if lab.config.qps else capacity(lab)
-    rates = lab.config.qps or [share * most for share in SHARES]
+    max_rate = 0.0 if lab.config.qps else capacity(lab)
+    rates = lab.config.qps or [utilisation * max_rate for utilisation in UTILISATIONS]
     for rate in rates:
-        seen = _served(lab, rate)
-        yield Row("server", "encoded", lab.load.label, lab.load.scored, seen, target_qps=rate)
+        latencies = _server_run(lab, rate)
+        yield Row("server", "encoded", lab.load.label, lab.load.scored, latencies, target_qps=rate)
 
 
 def offline(lab: Lab) -> Iterator[Row]:
     """Have all requests answered as fast as possible, ``batch`` in a call: throughput."""
-    yield _flat_out(lab)
+    yield _offline(lab)
 
 
 SCENARIOS: dict[str, Scenario] = {
@@ -66,9 +66,9 @@ SCENARIOS: dict[str, Scenario] = {
 def _one_by_one(lab: Lab, name: str, shape: Shape) -> Iterator[Row]:
     shapes = {"encoded": shape}
     if isinstance(lab.system, BundleSystem):
-        shapes["given"] = shape.given([lab.system.user_state(request.user) for request in shape.requests])
-    for state, asked in shapes.items():
-        yield Row(name, state, asked.label, asked.scored, _closed(lab, asked))
+        shapes["given"] = shape.with_states([lab.system.user_state(request.user) for request in shape.requests])
+    for state, variant in shapes.items():
+        yield Row(name, state, variant.label, variant.scored, _closed(lab, variant))
     if isinstance(lab.system, BundleSystem) and lab.config.cache == "cold":
         times = metered(lambda: cold_loop(lambda: _evicted(lab, shape), len(shape.requests), lab.limits, lab.clock))
         yield Row(name, "cold", shape.label, shape.scored, times.describe(lab.config.confidence))
@@ -88,33 +88,33 @@ def _evicted(lab: Lab, shape: Shape) -> Iterator[Call]:
         yield lambda at: system.answer(shape.requests[at : at + 1])
 
 
-def _closed(lab: Lab, shape: Shape, each: int = 1) -> Latencies:
-    """Send queries of ``each`` requests, one after another, by the driver of the lab."""
+def _closed(lab: Lab, shape: Shape, query_size: int = 1) -> Latencies:
+    """Send queries of ``query_size`` requests, one after another, by the driver of the lab."""
     pool, limits, seed = len(shape.requests), lab.limits, lab.config.seed
     if lab.config.driver == "loadgen":
-        ask = asker(lab.system, shape.requests)
-        if each == 1:
-            return loadgen.single_stream(ask, pool, limits, seed)
-        return loadgen.multi_stream(ask, pool, limits, seed, each)
-    call = caller(lab.system, shape.requests, each)
-    times = metered(lambda: closed_loop(call, pool, limits.of_many(each), lab.clock))
-    return replace(times, each=each).describe(lab.config.confidence)
+        answer = batch_caller(lab.system, shape.requests)
+        if query_size == 1:
+            return loadgen.single_stream(answer, pool, limits, seed)
+        return loadgen.multi_stream(answer, pool, limits, seed, query_size)
+    call = caller(lab.system, shape.requests, query_size)
+    times = metered(lambda: closed_loop(call, pool, limits.for_query_size(query_size), lab.clock))
+    return replace(times, query_size=query_size).describe(lab.config.confidence)
 
 
-def _served(lab: Lab, rate: float) -> Latencies:
+def _server_run(lab: Lab, rate: float) -> Latencies:
     """Send requests at Poisson times by the driver of the lab."""
     config, requests = lab.config, lab.load.requests
     if config.driver == "loadgen":
-        ask = asker(lab.system, requests)
-        return loadgen.server(ask, len(requests), lab.limits, config.seed, rate, config.threads)
+        answer = batch_caller(lab.system, requests)
+        return loadgen.server(answer, len(requests), lab.limits, config.seed, rate, config.threads)
     return drive(lab, Load(rate)).describe(config.confidence)
 
 
-def _flat_out(lab: Lab) -> Row:
+def _offline(lab: Lab) -> Row:
     config, requests = lab.config, lab.load.requests
     if config.driver == "loadgen":
-        ask = asker(lab.system, requests)
-        seen = loadgen.offline(ask, len(requests), lab.limits, config.seed, config.batch, config.threads)
+        answer = batch_caller(lab.system, requests)
+        latencies = loadgen.offline(answer, len(requests), lab.limits, config.seed, config.batch, config.threads)
     else:
-        seen = drive(lab, Load(None)).describe(config.confidence)
-    return Row("offline", "encoded", lab.load.label, lab.load.scored, seen)
+        latencies = drive(lab, Load(None)).describe(config.confidence)
+    return Row("offline", "encoded", lab.load.label, lab.load.scored, latencies)

@@ -11,10 +11,10 @@ from tlrec_edge.bench.latency import holds
 from tlrec_edge.bench.loads import Load, capacity, drive
 from tlrec_edge.bench.result import MaxThroughput, Row
 
-_P = 0.99
-_CLOSE = 1.05
-_MOST = 12
-_IDLE = 32
+_PERCENTILE = 0.99
+_TOLERANCE = 1.05
+_MAX_TRIALS = 12
+_MIN_LOAD_DIVISOR = 32
 """At one part in so many of what it can do a system has no queue: what fails there, fails at any rate."""
 
 
@@ -25,23 +25,23 @@ def find_qps(lab: Lab, p99_us: float, say: Callable[[str], None] = lambda line: 
     as the contrary is shown.
     """
     nanoseconds, confidence = p99_us * 1000, lab.config.confidence
-    most = 1.1 * capacity(lab)
-    low, high = 0.0, most
+    max_rate = 1.1 * capacity(lab)
+    low, high = 0.0, max_rate
     trials: list[tuple[Row, bool]] = []
 
-    def verdict(taken: Sequence[int]) -> bool | None:
-        times = np.array(taken[:])
-        return holds(len(times), int((times > nanoseconds).sum()), _P, confidence)
+    def verdict(durations: Sequence[int]) -> bool | None:
+        times = np.array(durations[:])
+        return holds(len(times), int((times > nanoseconds).sum()), _PERCENTILE, confidence)
 
-    def failed(taken: Sequence[int]) -> bool | None:
-        return False if verdict(taken) is False else None
+    def failed(durations: Sequence[int]) -> bool | None:
+        return False if verdict(durations) is False else None
 
-    while len(trials) < _MOST and high > _CLOSE * low and high > most / _IDLE:
+    while len(trials) < _MAX_TRIALS and high > _TOLERANCE * low and high > max_rate / _MIN_LOAD_DIVISOR:
         rate = (low + high) / 2
         times = drive(lab, Load(rate), failed)
         row = Row("server", "encoded", lab.load.label, lab.load.scored, times.describe(confidence), rate)
-        kept = verdict(times.taken) is True and not row.saturated
-        say(f"{rate:,.0f} a second: p99 {row.latency.us['p99']:,.0f} us {'holds' if kept else 'does not hold'}")
-        trials.append((row, kept))
-        low, high = (rate, high) if kept else (low, rate)
+        passed = verdict(times.durations) is True and not row.saturated
+        say(f"{rate:,.0f} a second: p99 {row.latency.us['p99']:,.0f} us {'holds' if passed else 'does not hold'}")
+        trials.append((row, passed))
+        low, high = (rate, high) if passed else (low, rate)
     return MaxThroughput(p99_us, confidence, low or None, tuple(trials))

@@ -19,7 +19,7 @@ _PROBE = Path(__file__).with_name("probe.py")
 _TIMES = ("import_ms", "open_ms", "first_score_ms", "total_ms", "cpu_ms")
 _MEMORY = ("rss_bytes", "pss_bytes", "uss_bytes")
 _TIMEOUT = 120
-_COLD = 3
+_COLD_RUNS = 3
 
 
 @dataclass(frozen=True)
@@ -47,24 +47,24 @@ class Startup:
 def measure_startup(bundle: Path, history: list[str], item: str, runs: int) -> Startup:
     """Start a fresh process ``runs`` times after one that is not counted. Raises BundleError if one fails."""
     request = json.dumps([str(bundle.resolve()), history, item])
-    seen = [_start(request) for _ in range(runs + 1)][1:]
-    middle: dict[str, Any] = {name: statistics.median(run[name] for run in seen) for name in _TIMES}
+    measured = [_start(request) for _ in range(runs + 1)][1:]
+    medians: dict[str, Any] = {name: statistics.median(run[name] for run in measured) for name in _TIMES}
     for name in _MEMORY:
-        readable = all(name in run for run in seen)
-        middle[name] = int(statistics.median(run[name] for run in seen)) if readable else None
-    return Startup(runs, **middle, **_cold(bundle, request, runs))
+        readable = all(name in run for run in measured)
+        medians[name] = int(statistics.median(run[name] for run in measured)) if readable else None
+    return Startup(runs, **medians, **_cold(bundle, request, runs))
 
 
 def _cold(bundle: Path, request: str, runs: int) -> dict[str, Any]:
     """Start with the bundle's files, not those of Python and the libraries, to be read from disk."""
-    seen = []
-    for _ in range(min(runs, _COLD)):
+    measured = []
+    for _ in range(min(runs, _COLD_RUNS)):
         evict(bundle)
-        seen.append(_start(request))
-    read = statistics.median(run.get("read_bytes", 0) for run in seen)
+        measured.append(_start(request))
+    read = statistics.median(run.get("read_bytes", 0) for run in measured)
     if not read:
         return {}
-    return {"cold_ms": statistics.median(run["total_ms"] for run in seen), "cold_read_bytes": int(read)}
+    return {"cold_ms": statistics.median(run["total_ms"] for run in measured), "cold_read_bytes": int(read)}
 
 
 def _start(request: str) -> dict[str, float]:
@@ -85,7 +85,7 @@ def _start(request: str) -> dict[str, float]:
             env=environment,
         )
     except (subprocess.SubprocessError, OSError) as error:
-        said = (getattr(error, "stderr", None) or str(error)).strip().splitlines()[-1:]
-        raise BundleError(f"a fresh process could not score with the bundle: {''.join(said)}; run verify") from error
-    seen: dict[str, float] = json.loads(done.stdout)
-    return seen | {"total_ms": (seen.pop("scored_at") - started) * 1000}
+        reason = (getattr(error, "stderr", None) or str(error)).strip().splitlines()[-1:]
+        raise BundleError(f"a fresh process could not score with the bundle: {''.join(reason)}; run verify") from error
+    measured: dict[str, float] = json.loads(done.stdout)
+    return measured | {"total_ms": (measured.pop("scored_at") - started) * 1000}

@@ -12,7 +12,7 @@ import click
 from click.core import ParameterSource
 
 from tlrec_edge.bench import BenchConfig, compare_bundles, run_bench
-from tlrec_edge.bench.baseline import hold_against, read_baseline
+from tlrec_edge.bench.baseline import compare_with_baseline, read_baseline
 from tlrec_edge.bench.config import CACHES, DEFAULT_CANDIDATES, DRIVERS
 from tlrec_edge.bench.endpoint import HttpSource
 from tlrec_edge.bench.function import FunctionSource
@@ -144,10 +144,10 @@ def bench(
     if html is not None and find_spec("matplotlib") is None:
         raise MissingExtraError("--html", "bench")
     if compare is not None:
-        _refuse_unread(context)
+        _check_compare_options(context)
         _compare(compare, config, max_regression, html, as_json, out)
         return
-    before = None if against is None else read_baseline(against)
+    baseline = None if against is None else read_baseline(against)
     names = list(SCENARIOS) if scenario == "all" else [scenario]
     if find_qps and scenario == "all":
         names = []
@@ -157,7 +157,7 @@ def bench(
     )  # fmt: skip
     found = result.to_json()
     _save(found, out)  # what was measured is kept, whatever it is held against
-    changes = None if before is None else hold_against(found, before, max_regression)
+    changes = None if baseline is None else compare_with_baseline(found, baseline, max_regression)
     if changes is not None:
         found["against"] = changes.to_json()
         _save(found, out)
@@ -169,13 +169,13 @@ def bench(
         show(result)
         if changes is not None:
             show_changes(changes)
-    _refuse([f"{c.what}: {c.ratio:.2f} times the baseline" for c in (changes.regressed if changes else [])])
+    _raise_on_regression([f"{c.what}: {c.ratio:.2f} times the baseline" for c in (changes.regressed if changes else [])])
 
 
 _COMPARE_READS = ("compare", "seconds", "load", "k", "seed", "max_regression", "speed", "html", "as_json", "out")
 
 
-def _refuse_unread(context: click.Context) -> None:
+def _check_compare_options(context: click.Context) -> None:
     for option in context.command.params:
         given = context.get_parameter_source(option.name or "") is ParameterSource.COMMANDLINE
         if given and option.name not in _COMPARE_READS:
@@ -183,7 +183,7 @@ def _refuse_unread(context: click.Context) -> None:
 
 
 def _compare(
-    paths: tuple[Path, Path], config: BenchConfig, most: float, html: Path | None, as_json: bool, out: Path | None
+    paths: tuple[Path, Path], config: BenchConfig, max_regression: float, html: Path | None, as_json: bool, out: Path | None
 ) -> None:
     ratios, noise = compare_bundles(*paths, config, _say)
     a, b = (path.resolve().name for path in paths)
@@ -195,10 +195,10 @@ def _compare(
         click.echo(json.dumps(found, ensure_ascii=False))
     else:
         show_ratios(ratios, noise)
-    _refuse([f"{r.shape}: {r.low:.3f} times as long at least" for r in ratios if r.low > 1 + most])
+    _raise_on_regression([f"{r.shape}: {r.low:.3f} times as long at least" for r in ratios if r.low > 1 + max_regression])
 
 
-def _refuse(worse: list[str]) -> None:
+def _raise_on_regression(worse: list[str]) -> None:
     if worse:
         raise RegressionError(f"{len(worse)} above --max-regression; {'; '.join(worse)}")
 
@@ -213,10 +213,10 @@ def _save(found: dict[str, Any], out: Path | None) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        beside.write_text(text, "utf-8")
-        beside.replace(path)
+        temporary.write_text(text, "utf-8")
+        temporary.replace(path)
     except OSError as error:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise DataError(f"{path} cannot be written: {error.strerror}; name another file") from error
