@@ -79,11 +79,11 @@ def _say_noise(console: Console, noise: Noise) -> None:
         console.print(f"NOISY MACHINE: {noise}; repeat before you rely on these times", style="bold")
 
 
-def _table(title: str, heads: Sequence[str]) -> Table:
+def _table(title: str, headers: Sequence[str]) -> Table:
     # Narrow, so that it fits 80 columns.
     table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("request")
-    for name in heads:
+    for name in headers:
         table.add_column(name, justify="right", no_wrap=True)
     return table
 
@@ -113,8 +113,8 @@ def _load_table(result: BenchResult) -> Table | None:
     config = result.config
     workers = f"{config.processes} process(es) of {config.threads} thread(s)"
     title = f"{rows[-1].shape} under load: microseconds, {workers}"
-    heads = ["arrive/s", "per s", "p50", "p90", "p99", f"{config.confidence:.0%} sure", "max", "CPU %"]
-    table = _table(title, heads)
+    headers = ["arrive/s", "per s", "p50", "p90", "p99", f"{config.confidence:.0%} sure", "max", "CPU %"]
+    table = _table(title, headers)
     table.columns[0].header = "scenario"
     for row in rows:
         arrive = "" if row.target_qps is None else f"{row.target_qps:,.0f}"

@@ -180,8 +180,8 @@ def _echo_points(points: Sequence[Mapping[str, Any]], budget: Any, title: str) -
         ]
         for p in points
     ]
-    heads = ["point", f"validation {budget.name}", "ratio (SE)", "bytes", "p50 / p99 us", "", "why"]
-    echo_table(heads, rows, title)
+    headers = ["point", f"validation {budget.name}", "ratio (SE)", "bytes", "p50 / p99 us", "", "why"]
+    echo_table(headers, rows, title)
 
 
 def _figure(value: float | None) -> str:

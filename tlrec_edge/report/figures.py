@@ -12,7 +12,7 @@ from typing import Any
 from tlrec_edge.errors import MissingExtraError
 
 # matplotlib knows no CSS variables: it draws with these colours, and they are replaced in its output.
-_INKS = {
+_CSS_COLOURS = {
     "#010101": "var(--ink)",
     "#020202": "var(--soft)",
     "#030303": "var(--line)",
@@ -30,22 +30,22 @@ _INKS = {
 }
 Row = Mapping[str, Any]
 Rows = Sequence[Row]
-_BY_NAME = {variable[6:-1]: colour for colour, variable in _INKS.items()}
+_BY_NAME = {variable[6:-1]: colour for colour, variable in _CSS_COLOURS.items()}
 _HEAD, _ROW = 0.7, 0.27
 """Inches."""
 _WIDTH = 4.3
 """Inches. A phone shows it at nearly its own size, so its text can be read there."""
 
 
-def ink(name: str) -> str:
+def css_colour(name: str) -> str:
     """Return the colour that stands for the page's variable ``--name``."""
     return _BY_NAME[name]
 
 
 def draw(
-    paint: Callable[[Any], None], *, rows: int = 1, height: float, title: str, label: str, caption: str = ""
+    draw_axes: Callable[[Any], None], *, rows: int = 1, height: float, title: str, label: str, caption: str = ""
 ) -> str:
-    """Let ``paint`` draw on axes (a list of them where ``rows`` > 1) and return a figure element.
+    """Let ``draw_axes`` draw on axes (a list of them where ``rows`` > 1) and return a figure element.
 
     Raises MissingExtraError where matplotlib is not installed.
     """
@@ -60,7 +60,7 @@ def draw(
         warnings.filterwarnings("ignore", "Glyph .* missing from")
         figure = Figure(figsize=(_WIDTH, height), layout="constrained")
         axes = figure.subplots(rows, 1, sharex=rows > 1)
-        paint(axes)
+        draw_axes(axes)
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", transparent=True)
     text = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
@@ -68,46 +68,46 @@ def draw(
     return f"<figure>{head}{_inline(buffer.getvalue(), label)}{text}</figure>"
 
 
-def short(text: str, most: int = 30) -> str:
+def shorten(text: str, max_length: int = 30) -> str:
     """Return text that leaves room for the plot beside it."""
-    return text if len(text) <= most else text[: most - 1] + "…"
+    return text if len(text) <= max_length else text[: max_length - 1] + "…"
 
 
 def by_row(
-    rows: Rows, key: str, name: Callable[[Row], str], mark: Callable[[Any, int, Row], None], xlabel: str, *,
-    margin: float = 0.05, line: float | None = None, dress: Callable[[Any], None] = lambda axes: None,
-    below: float = 0.0, title: str, label: str, caption: str = "",
+    rows: Rows, key: str, name: Callable[[Row], str], draw_row: Callable[[Any, int, Row], None], xlabel: str, *,
+    margin: float = 0.05, line: float | None = None, finish: Callable[[Any], None] = lambda axes: None,
+    extra_height: float = 0.0, title: str, label: str, caption: str = "",
 ) -> str:  # fmt: skip
     """Draw a line of the plot for each row that has ``key``, named on its left: ``mark(axes, place, row)``.
 
-    A vertical line stands at ``line``; ``dress`` finishes the axes, and has ``below`` more inches for it.
+    A vertical line stands at ``line``; ``finish`` finishes the axes, and has ``extra_height`` more inches for it.
     """
     rows = [row for row in rows if row.get(key) is not None]
     if not rows:
         return ""
 
-    def paint(axes: Any) -> None:
+    def draw_axes(axes: Any) -> None:
         if line is not None:
-            axes.axvline(line, color=ink("soft"), linewidth=1)
+            axes.axvline(line, color=css_colour("soft"), linewidth=1)
         for at, row in enumerate(rows):
-            mark(axes, at, row)
+            draw_row(axes, at, row)
         _name_rows(axes, [name(row) for row in rows])
         axes.margins(x=margin)
         axes.set_xlabel(xlabel)
-        dress(axes)
+        finish(axes)
 
-    return draw(paint, height=_HEAD + below + _ROW * len(rows), title=title, label=label, caption=caption)
+    return draw(draw_axes, height=_HEAD + extra_height + _ROW * len(rows), title=title, label=label, caption=caption)
 
 
-def write(axes: Any, text: str, value: float, at: int, gap: float = 6) -> None:
+def annotate(axes: Any, text: str, value: float, at: int, gap: float = 6) -> None:
     axes.annotate(text, (value, at), (gap, 0), textcoords="offset points", va="center", size=8)
 
 
 def _name_rows(axes: Any, names: Sequence[str]) -> None:
     """Put names beside the rows of a plot, the first on top."""
-    axes.set_yticks(range(len(names)), [short(name) for name in names])
+    axes.set_yticks(range(len(names)), [shorten(name) for name in names])
     axes.set_ylim(len(names) - 0.5, -0.5)
-    axes.tick_params(axis="y", length=0, labelcolor=ink("ink"))
+    axes.tick_params(axis="y", length=0, labelcolor=css_colour("ink"))
     axes.grid(axis="x")
 
 
@@ -119,13 +119,13 @@ def _settings(salt: str) -> dict[str, Any]:
         "axes.formatter.use_mathtext": False,
         "axes.unicode_minus": True,
         "font.size": 9,
-        "text.color": ink("ink"),
+        "text.color": css_colour("ink"),
         "xaxis.labellocation": "right",
-        "axes.labelcolor": ink("soft"),
-        "axes.edgecolor": ink("line"),
-        "xtick.color": ink("soft"),
-        "ytick.color": ink("soft"),
-        "grid.color": ink("line"),
+        "axes.labelcolor": css_colour("soft"),
+        "axes.edgecolor": css_colour("line"),
+        "xtick.color": css_colour("soft"),
+        "ytick.color": css_colour("soft"),
+        "grid.color": css_colour("line"),
         "grid.linewidth": 0.6,
         "axes.axisbelow": True,
         "axes.spines.top": False,
@@ -145,7 +145,7 @@ def _inline(svg: str, label: str) -> str:
     svg = re.sub(r' xmlns(:\w+)?="[^"]*"', "", svg)
     svg = re.sub(r"font: ([^;\"]*?)(?:'[^;\"]*|sans-serif[^;\"]*)", r"font: \1system-ui, sans-serif", svg)
     svg = re.sub(r"\n\s*", "\n", svg)
-    for colour, variable in _INKS.items():
+    for colour, variable in _CSS_COLOURS.items():
         svg = svg.replace(colour, variable)
     width, height = re.findall(r'(?:width|height)="([\d.]+)pt"', svg)[:2]
     head = f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(label)}">'

@@ -34,7 +34,7 @@ def _plain(value: Any) -> str:
 
 
 def table(
-    heads: Sequence[str],
+    headers: Sequence[str],
     lines: Sequence[tuple[Sequence[Cell], str]],
     text_columns: Sequence[int] = (),
     caption: str = "",
@@ -42,13 +42,13 @@ def table(
     """Return a table of ``lines``, each of cells and a style class; nothing where there are none."""
     if not lines:
         return ""
-    head = "".join(f"<th{_class('text' if at in text_columns else '')}>{name}</th>" for at, name in enumerate(heads))
+    head = "".join(f"<th{_class('text' if at in text_columns else '')}>{name}</th>" for at, name in enumerate(headers))
     rows = "".join(
         f"<tr{_class(style)}>{''.join(f'<td{_class(kind)}>{cell}</td>' for cell, kind in cells)}</tr>"
         for cells, style in lines
     )
     said = f'<p class="soft">{caption}</p>' if caption else ""  # a caption would be as wide as the table scrolls
-    top = f"<thead><tr>{head}</tr></thead>" if any(heads) else ""
+    top = f"<thead><tr>{head}</tr></thead>" if any(headers) else ""
     return f'{said}<div class="wide"><table>{top}<tbody>{rows}</tbody></table></div>'
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from tlrec_edge.report import lab_plots, plots
 from tlrec_edge.report.html import Cell, Data, document, machine_line, startup, table
-from tlrec_edge.report.words import NOTHING, microseconds, number, size, text
+from tlrec_edge.report.words import MISSING, microseconds, number, size, text
 
 _PERCENTILES = ("p50", "p90", "p99", "p99.9", "max")
 _ONE_BY_ONE = ("single-stream", "top-k")
@@ -15,7 +15,7 @@ _ONE_BY_ONE = ("single-stream", "top-k")
 def render_bench(bench: Data) -> str:
     """Return one HTML file. Raises MissingExtraError where matplotlib is not installed."""
     title = text(f"{(bench.get('bundle') or {}).get('name', 'system')}: latency and cost")
-    return document(title, "\n".join(part for part in (make(bench) for make in _PARTS) if part))
+    return document(title, "\n".join(part for part in (make(bench) for make in _SECTIONS) if part))
 
 
 def render_compare(found: Data) -> str:
@@ -81,8 +81,8 @@ def _one_by_one(bench: Data) -> str:
         times = [(microseconds(row["latency_us"].get(name)), "") for name in _PERCENTILES]
         rest = microseconds(row["cpu_seconds_per_million"]), microseconds(row["qps"])
         lines.append(([(text(row["shape"]), ""), (text(row["state"]), "text"), *times, *((v, "") for v in rest)], ""))
-    heads = ["request", "user state", *_PERCENTILES, "CPU", "per second"]
-    shown = table(heads, lines, text_columns=(1,), caption="Microseconds; CPU seconds of a million requests.")
+    headers = ["request", "user state", *_PERCENTILES, "CPU", "per second"]
+    shown = table(headers, lines, text_columns=(1,), caption="Microseconds; CPU seconds of a million requests.")
     return f"<h2>One request after another</h2>{drawn}{shown}"
 
 
@@ -108,7 +108,7 @@ def _loads(bench: Data) -> str:
     config = bench.get("config") or {}
     lines = []
     for row in rows:
-        arrive = NOTHING if row["target_qps"] is None else microseconds(row["target_qps"])
+        arrive = MISSING if row["target_qps"] is None else microseconds(row["target_qps"])
         times = [microseconds(row["latency_us"].get(name)) for name in _PERCENTILES]
         sure = microseconds((row.get("bound_us") or {}).get("p99"))
         cells = [arrive, microseconds(row["qps"]), *times, sure, number(float(row["cpu_percent"]), 0)]
@@ -116,10 +116,10 @@ def _loads(bench: Data) -> str:
         wrong = not row["holds"] if "holds" in row else row.get("saturated")
         name += ", searched" if "holds" in row else ""
         lines.append(([(name, ""), *((cell, "") for cell in cells)], "bad" if wrong else ""))
-    heads = ["scenario", "arrive / s", "per second", *_PERCENTILES, f"p99 ≤ at {_sure(bench)}", "CPU %"]
+    headers = ["scenario", "arrive / s", "per second", *_PERCENTILES, f"p99 ≤ at {_sure(bench)}", "CPU %"]
     said = f"{text(rows[-1]['shape'])} a request. Microseconds, of server from the scheduled time."
     drawn = lab_plots.load(rows, peak.get("p99_us"))
-    return f"<h2>Under load</h2>{_peak(bench)}{drawn}{table(heads, lines, caption=said)}"
+    return f"<h2>Under load</h2>{_peak(bench)}{drawn}{table(headers, lines, caption=said)}"
 
 
 def _peak(bench: Data) -> str:
@@ -138,7 +138,7 @@ def _sure(bench: Data) -> str:
 
 def _compression(bench: Data) -> str:
     points = bench.get("compression") or []
-    drawn = plots.front(points)
+    drawn = plots.pareto_front(points)
     best = [point for point in points if (point.get("front") or point.get("kept")) and point.get("us")]
     lines = []
     for point in sorted(best, key=lambda point: float(point["us"]["p50"])):
@@ -189,6 +189,6 @@ def _machine(bench: Data) -> str:
     return f"<h2>Machine</h2>{machine_line(machine)}{notes}" if machine else notes
 
 
-_PARTS: tuple[Callable[[Data], str], ...] = (
+_SECTIONS: tuple[Callable[[Data], str], ...] = (
     _lead, _against, _one_by_one, _loads, _compression, _memory, _cost, _machine
 )  # fmt: skip

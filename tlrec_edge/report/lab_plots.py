@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from tlrec_edge.report.figures import Row, Rows, by_row, draw, ink, write
+from tlrec_edge.report.figures import Row, Rows, by_row, draw, css_colour, annotate
 from tlrec_edge.report.words import size
 
 _TAILS = (0.5, 0.9, 0.99, 0.999, 0.9999)
@@ -20,18 +20,18 @@ def distribution(rows: Rows) -> str:
     if not rows:
         return ""
 
-    def paint(axes: Any) -> None:
+    def draw_axes(axes: Any) -> None:
         for at, row in enumerate(rows):
             # A share that no query lies beyond is not seen.
             seen = [(p, us) for p, us in row["curve"] if p < 1 and (1 - p) * row["queries"] >= 1]
             places = [-math.log10(1 - p) for p, _ in seen]
             name = f"{row['shape']}, {row['state']}"
-            axes.plot(places, [us for _, us in seen], color=ink(f"c{at + 1}"), label=name)
+            axes.plot(places, [us for _, us in seen], color=css_colour(f"c{at + 1}"), label=name)
         axes.set_xticks([-math.log10(1 - p) for p in _TAILS], [f"{100 * p:g} %" for p in _TAILS])
         _latency_by(axes, "share of the requests that were as fast", columns=2)
 
     return draw(
-        paint, height=3.6,
+        draw_axes, height=3.6,
         title="Distribution of latency",
         label="Latency by percentile",
         caption="One stream. Flat: steady. Where a line climbs, so many requests are slower.",
@@ -44,22 +44,22 @@ def load(rows: Rows, bound_us: float | None) -> str:
     if not rows:
         return ""
 
-    def paint(axes: Any) -> None:
+    def draw_axes(axes: Any) -> None:
         rates = [row["target_qps"] for row in rows]
         for name, colour in _LOADED.items():
-            axes.plot(rates, [row["latency_us"][name] for row in rows], "o-", ms=4, color=ink(colour), label=name)
+            axes.plot(rates, [row["latency_us"][name] for row in rows], "o-", ms=4, color=css_colour(colour), label=name)
         # A trial of the search ends with requests that wait because it was stopped.
         full = [row for row in rows if row.get("saturated") and "holds" not in row]
         axes.plot(
             [row["target_qps"] for row in full], [row["latency_us"]["p99"] for row in full], "x", ms=8,
-            color=ink("bad"), label="queue without end" if full else None,
+            color=css_colour("bad"), label="queue without end" if full else None,
         )  # fmt: skip
         if bound_us is not None:
-            axes.axhline(bound_us, color=ink("bad"), linewidth=1, linestyle="--")
+            axes.axhline(bound_us, color=css_colour("bad"), linewidth=1, linestyle="--")
         _latency_by(axes, "requests a second", columns=4)
 
     return draw(
-        paint, height=3.2,
+        draw_axes, height=3.2,
         title="Latency by throughput",
         label="Latency by rate of arrivals",
         caption="Poisson arrivals, timed from when each was due." + (" Dashed: the bound." if bound_us else ""),
@@ -91,25 +91,25 @@ def duration(us: float) -> str:
 def latency(rows: Rows) -> str:
     """Percentiles of each shape of request on a log axis."""
 
-    def mark(axes: Any, at: int, row: Row) -> None:
+    def draw_row(axes: Any, at: int, row: Row) -> None:
         seen = {name: row["latency_us"][name] for name in _MARKS if name in row["latency_us"]}
-        colour = ink({"encoded": "c1", "given": "c3"}.get(str(row.get("state")), "c2"))
+        colour = css_colour({"encoded": "c1", "given": "c3"}.get(str(row.get("state")), "c2"))
         axes.plot(list(seen.values()), [at] * len(seen), color=colour, linewidth=1, alpha=0.6)
         for name, value in seen.items():
             axes.plot(value, at, _MARKS[name], ms=4.5, color=colour)
 
-    def dress(axes: Any) -> None:
+    def finish(axes: Any) -> None:
         for name, shape in _MARKS.items():
-            axes.plot([], [], shape, ms=4.5, color=ink("soft"), linestyle="none", label=name)
+            axes.plot([], [], shape, ms=4.5, color=css_colour("soft"), linestyle="none", label=name)
         axes.set_xscale("log")
         _durations(axes.xaxis)
         axes.figure.legend(loc="outside lower right", ncols=5, columnspacing=1, handletextpad=0.1)
 
     return by_row(
         [row for row in rows if row.get("latency_us")], "latency_us",
-        lambda row: f"{row.get('shape', '')}, {row.get('state', '')}", mark, "latency of one request (log scale)",
-        dress=dress,
-        below=0.2,
+        lambda row: f"{row.get('shape', '')}, {row.get('state', '')}", draw_row, "latency of one request (log scale)",
+        finish=finish,
+        extra_height=0.2,
         title="Latency, one stream on one thread",
         label="Latency percentiles",
         caption="Blue, encoded: the request encodes the history. Green, given: the user's state was at hand."
@@ -120,15 +120,15 @@ def latency(rows: Rows) -> str:
 def compared(rows: Rows) -> str:
     """Draw the ratio of two systems' times with its interval and those of the rounds, and a line at 1."""
 
-    def mark(axes: Any, at: int, row: Row) -> None:
-        colour = ink({"slower": "bad", "faster": "good"}.get(str(row["verdict"]), "soft"))
+    def draw_row(axes: Any, at: int, row: Row) -> None:
+        colour = css_colour({"slower": "bad", "faster": "good"}.get(str(row["verdict"]), "soft"))
         rounds = row.get("rounds") or []
-        axes.plot(rounds, [at] * len(rounds), "|", ms=9, color=ink("other"))
+        axes.plot(rounds, [at] * len(rounds), "|", ms=9, color=css_colour("other"))
         axes.plot([row["low"], row["high"]], [at, at], color=colour, solid_capstyle="butt")
         axes.plot(row["ratio"], at, "o", ms=5, color=colour)
 
     return by_row(
-        rows, "ratio", lambda row: str(row.get("shape", "")), mark, "time of B over that of A",
+        rows, "ratio", lambda row: str(row.get("shape", "")), draw_row, "time of B over that of A",
         margin=0.1,
         line=1,
         title="How many times as long",
@@ -142,12 +142,12 @@ def sizes(rows: Rows, what: str, title: str = "Size on disk") -> str:
     most = max((float(row["bytes"]) for row in rows if row.get("bytes") is not None), default=0.0)
     unit, name = next(((u, n) for u, n in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")) if most >= u), (1.0, "bytes"))
 
-    def mark(axes: Any, at: int, row: Row) -> None:
-        axes.barh(at, row["bytes"] / unit, height=0.55, color=ink("ours"))
-        write(axes, size(row["bytes"]), row["bytes"] / unit, at, gap=4)
+    def draw_row(axes: Any, at: int, row: Row) -> None:
+        axes.barh(at, row["bytes"] / unit, height=0.55, color=css_colour("ours"))
+        annotate(axes, size(row["bytes"]), row["bytes"] / unit, at, gap=4)
 
     return by_row(
-        rows, "bytes", lambda row: str(row.get("name", "")), mark, f"size, {name}",
+        rows, "bytes", lambda row: str(row.get("name", "")), draw_row, f"size, {name}",
         margin=0.22,
         title=title,
         label=f"{title}: {what}",

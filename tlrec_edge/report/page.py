@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 
 from tlrec_edge.report import lab_plots, plots
 from tlrec_edge.report.html import Cell, Data, document, facts, machine_line, startup, table
-from tlrec_edge.report.words import microseconds, number, sign_class, size, text, tiny
+from tlrec_edge.report.words import microseconds, number, sign_class, size, text, significant
 
 _DEFAULT_TITLE = "tlrec-edge report"
-_DRAWN = ("history", "period", "popularity", "domain")
+_DRAWN_SLICES = ("history", "period", "popularity", "domain")
 """The slices that are drawn; the others have few lines and stand in the JSON."""
 _PERCENTILES = ("p50", "p90", "p99", "p99.9", "max")
 
@@ -17,7 +17,7 @@ _PERCENTILES = ("p50", "p90", "p99", "p99.9", "max")
 def render(data: Data) -> str:
     """Return one HTML file that loads nothing. Raises MissingExtraError where matplotlib is not installed."""
     title = text(data.get("title") or _DEFAULT_TITLE)
-    body = "\n".join(part for part in (make(data) for make in _PARTS) if part)
+    body = "\n".join(part for part in (make(data) for make in _SECTIONS) if part)
     return document(title, body)
 
 
@@ -44,7 +44,7 @@ def _cards(data: Data) -> str:
     if bench.get("bytes"):
         cards.append((size(bench["bytes"]), "the whole bundle"))
     if (error := (data.get("parity") or {}).get("max_error")) is not None:
-        cards.append((tiny(error), "largest difference from the trained model's score"))
+        cards.append((significant(error), "largest difference from the trained model's score"))
     inner = "".join(f'<div class="card"><b>{value}</b><span>{what}</span></div>' for value, what in cards)
     return f'<div class="cards">{inner}</div>' if cards else ""
 
@@ -65,7 +65,7 @@ def _section(section: Data) -> str:
     parts.append(f'<div class="plots">{plots.quality(title, rows)}{plots.lift(title, lifts)}</div>')
     parts.append(_quality_table(rows) + _lift_table(lifts))
     slices = section.get("slices") or []
-    drawn = [plots.slices(by, [line for line in slices if line.get("by") == by]) for by in _DRAWN]
+    drawn = [plots.slices(by, [line for line in slices if line.get("by") == by]) for by in _DRAWN_SLICES]
     parts.append(f'<div class="plots">{"".join(drawn)}</div>' if any(drawn) else "")
     return "".join(parts)
 
@@ -135,7 +135,7 @@ def _compression(data: Data) -> str:
         cells = [(text(row.get("step")), ""), *numbers, (word, f"text {style}"), (text(row.get("why")), "text")]
         lines.append((cells, ""))
     points = table(["point", "metric", "ratio ± SE", "size", "p50 µs", "", "why"], lines, text_columns=(5, 6))
-    drawn = plots.front(rows) + plots.ratios(rows) + lab_plots.sizes(data.get("sizes") or [], "models")
+    drawn = plots.pareto_front(rows) + plots.ratios(rows) + lab_plots.sizes(data.get("sizes") or [], "models")
     return f'<h2>Compression</h2><div class="plots">{drawn}</div>{points}' if drawn or points else ""
 
 
@@ -151,7 +151,7 @@ def _parity(data: Data) -> str:
     }
     parity = data.get("parity") or {}
     lines = [
-        ([(names.get(key, text(key)), ""), (tiny(value) if isinstance(value, float) else number(value), "")], "")
+        ([(names.get(key, text(key)), ""), (significant(value) if isinstance(value, float) else number(value), "")], "")
         for key, value in parity.items()
     ]
     return f"<h2>Does the bundle score like the model?</h2>{table(['', ''], lines)}" if lines else ""
@@ -177,8 +177,8 @@ def _bench(data: Data) -> str:
             (microseconds(row.get("qps")), ""),
         ]
         lines.append((cells, ""))
-    heads = ["request", "user state", *_PERCENTILES, "per second"]
-    parts.append(table(heads, lines, text_columns=(1,), caption="Microseconds; MLPerf-style, unofficial."))
+    headers = ["request", "user state", *_PERCENTILES, "per second"]
+    parts.append(table(headers, lines, text_columns=(1,), caption="Microseconds; MLPerf-style, unofficial."))
     parts.append(startup(bench.get("startup") or {}))
     parts.append(machine_line(bench.get("machine") or {}))
     parts += [f'<p class="soft">{text(note)}</p>' for note in bench.get("notes") or []]
@@ -215,14 +215,14 @@ def _dataset(data: Data) -> str:
     return f"<h2>Data</h2>{note}{left_out}" if note or left_out else ""
 
 
-def _again(data: Data) -> str:
+def _reproduce(data: Data) -> str:
     commands = "\n".join(text(command) for command in data.get("commands") or [])
     versions = facts(data.get("versions") or {})
     shown = f"<h2>Run it again</h2><pre>{commands}</pre>" if commands else ""
     return shown + (f"<footer>{versions}</footer>" if versions else "")
 
 
-_PARTS: tuple[Callable[[Data], str], ...] = (
+_SECTIONS: tuple[Callable[[Data], str], ...] = (
     _lead,
     _curve,
     _quality,
@@ -232,5 +232,5 @@ _PARTS: tuple[Callable[[Data], str], ...] = (
     _recommendations,
     _training,
     _dataset,
-    _again,
+    _reproduce,
 )

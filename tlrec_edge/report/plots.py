@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tlrec_edge.report.figures import Row, Rows, by_row, draw, ink, write
+from tlrec_edge.report.figures import Row, Rows, by_row, draw, css_colour, annotate
 from tlrec_edge.report.words import sign_class
 
 BASELINES = ("popularity", "itemcf", "ease")
@@ -15,14 +15,14 @@ _DOT: Mapping[str, Any] = {"fmt": "o", "ms": 5, "elinewidth": 1.6, "capsize": 2.
 def quality(title: str, rows: Rows) -> str:
     """NDCG@10 by model with one standard error each side."""
 
-    def mark(axes: Any, at: int, row: Row) -> None:
-        colour = ink("other" if str(row["name"]).lower().startswith(BASELINES) else "ours")
+    def draw_row(axes: Any, at: int, row: Row) -> None:
+        colour = css_colour("other" if str(row["name"]).lower().startswith(BASELINES) else "ours")
         value, error = row["ndcg@10"], row.get("ndcg@10.se") or 0.0
         axes.errorbar(value, at, xerr=error, color=colour, **_DOT)
-        write(axes, f"{value:.3f}", value + error, at)
+        annotate(axes, f"{value:.3f}", value + error, at)
 
     return by_row(
-        rows, "ndcg@10", lambda row: str(row["name"]), mark, "NDCG@10, mean ± 1 standard error",
+        rows, "ndcg@10", lambda row: str(row["name"]), draw_row, "NDCG@10, mean ± 1 standard error",
         margin=0.18,
         title="Ranking quality by model",
         label=f"NDCG@10 by model: {title}",
@@ -33,14 +33,14 @@ def quality(title: str, rows: Rows) -> str:
 def lift(title: str, rows: Rows) -> str:
     """Differences of NDCG@10 with their intervals and a line at zero."""
 
-    def mark(axes: Any, at: int, row: Row) -> None:
+    def draw_row(axes: Any, at: int, row: Row) -> None:
         low, high = interval(row)
-        colour = ink(sign_class(low, high) or "soft")
+        colour = css_colour(sign_class(low, high) or "soft")
         axes.plot([low, high], [at, at], color=colour, solid_capstyle="butt")
         axes.plot(row["ndcg@10"], at, "o", ms=5, color=colour)
 
     return by_row(
-        rows, "ndcg@10", lambda row: f"{row.get('of', '')} − {row.get('over', '')}", mark,
+        rows, "ndcg@10", lambda row: f"{row.get('of', '')} − {row.get('over', '')}", draw_row,
         "difference of NDCG@10, 95 % interval",
         margin=0.1,
         line=0,
@@ -61,14 +61,14 @@ def interval(row: Row) -> tuple[float, float]:
 def slices(by: str, rows: Rows) -> str:
     """NDCG@10 of the model and the best baseline in every slice of one kind."""
 
-    def mark(axes: Any, at: int, row: Row) -> None:
+    def draw_row(axes: Any, at: int, row: Row) -> None:
         for key, shift, colour in (("ndcg@10", -0.16, "ours"), ("over.ndcg@10", 0.16, "other")):
             if row.get(key) is not None:
-                axes.errorbar(row[key], at + shift, xerr=row.get(f"{key}.se") or 0.0, color=ink(colour), **_DOT)
+                axes.errorbar(row[key], at + shift, xerr=row.get(f"{key}.se") or 0.0, color=css_colour(colour), **_DOT)
 
     lift = (rows[0].get("lift") or {}) if rows else {}
     return by_row(
-        rows, "ndcg@10", lambda row: f"{row.get('slice', '')} ({row.get('tests') or 0:,})", mark,
+        rows, "ndcg@10", lambda row: f"{row.get('slice', '')} ({row.get('tests') or 0:,})", draw_row,
         "NDCG@10, mean ± 1 standard error",
         margin=0.08,
         title=_BY.get(by, f"By {by}"),
@@ -81,29 +81,29 @@ def slices(by: str, rows: Rows) -> str:
 _BY = {"history": "By length of history", "period": "By time", "popularity": "By popularity of the item, in tenths"}
 
 
-def front(rows: Rows) -> str:
+def pareto_front(rows: Rows) -> str:
     """What each compressed model keeps against its latency; a bubble's area is its bytes."""
     rows = [row for row in rows if row.get("ratio") is not None and row.get("us")]
     if not rows:
         return ""
     largest = max(float(row["bytes"]) for row in rows)
 
-    def paint(axes: Any) -> None:
+    def draw_axes(axes: Any) -> None:
         for row in rows:
-            colour = ink("good" if row.get("kept") else "ours" if row.get("front") else "other")
+            colour = css_colour("good" if row.get("kept") else "ours" if row.get("front") else "other")
             area = 300.0 * float(row["bytes"]) / largest
             axes.scatter(row["us"]["p50"], row["ratio"], s=area, color=colour, alpha=0.55, linewidths=0)
             if row.get("kept"):
                 at = (row["us"]["p50"], row["ratio"])
                 axes.annotate(str(row.get("step", "")), at, (0, 8), textcoords="offset points", ha="center", size=8)
-        axes.axhline(1, color=ink("soft"), linewidth=1)
+        axes.axhline(1, color=css_colour("soft"), linewidth=1)
         axes.margins(0.22)
         axes.set_xlabel("p50 of a request, µs")
         axes.set_ylabel("metric kept")
         axes.grid()
 
     return draw(
-        paint, height=2.9,
+        draw_axes, height=2.9,
         title="Quality, latency, size",
         label="Metric kept against latency by compressed model",
         caption="Area: bytes of the bundle. Green: chosen. Blue: nothing else keeps more, is faster and smaller.",
@@ -113,14 +113,14 @@ def front(rows: Rows) -> str:
 def ratios(rows: Rows) -> str:
     """Quality of each compressed model over that of the model as given."""
 
-    def mark(axes: Any, at: int, row: Row) -> None:
+    def draw_row(axes: Any, at: int, row: Row) -> None:
         kept = row.get("kept", True)
-        colour = ink("ours" if kept else "other")
+        colour = css_colour("ours" if kept else "other")
         error = 1.96 * (row.get("se") or 0.0)
         axes.errorbar(row["ratio"], at, xerr=error, color=colour, mfc=colour if kept else "none", **_DOT)
 
     return by_row(
-        rows, "ratio", lambda row: str(row.get("step", "")), mark,
+        rows, "ratio", lambda row: str(row.get("step", "")), draw_row,
         "NDCG@10 over that of the uncompressed model, 95 % interval",
         margin=0.15,
         line=1,
@@ -137,13 +137,13 @@ def training(rows: Rows) -> str:
     if not panels:
         return ""
 
-    def paint(axes: Any) -> None:
+    def draw_axes(axes: Any) -> None:
         for place, (key, text) in zip([axes] if len(panels) == 1 else axes, panels, strict=True):
             for at, row in enumerate(rows):
                 values = row.get(key) or []
-                mark = "o" if len(values) < 15 else ""
+                marker = "o" if len(values) < 15 else ""
                 epochs = range(1, len(values) + 1)
-                place.plot(epochs, values, color=ink(f"c{at + 1}"), marker=mark, ms=3, label=str(row.get("name", "")))
+                place.plot(epochs, values, color=css_colour(f"c{at + 1}"), marker=marker, ms=3, label=str(row.get("name", "")))
             place.set_ylabel(text)
             place.grid(axis="y")
             last = place
@@ -153,7 +153,7 @@ def training(rows: Rows) -> str:
         handles, labels = last.get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower left", ncols=2)
 
-    return draw(paint, rows=len(panels), height=0.7 + 1.55 * len(panels), title="", label="Training curves")
+    return draw(draw_axes, rows=len(panels), height=0.7 + 1.55 * len(panels), title="", label="Training curves")
 
 
 _CURVES = (("losses", "training loss"), ("values", "validation NDCG@10"))
@@ -170,11 +170,11 @@ def curve(points: Rows) -> str:
     if not found:
         return ""
 
-    def paint(axes: Any) -> None:
+    def draw_axes(axes: Any) -> None:
         for at, (name, reached) in enumerate(found.items()):
             share, value, error = zip(*reached, strict=True)
             low, high = ([v + sign * e for v, e in zip(value, error, strict=True)] for sign in (-1, 1))
-            colour, dash = ink(f"c{at % 6 + 1}"), "-" if at < 6 else "--"
+            colour, dash = css_colour(f"c{at % 6 + 1}"), "-" if at < 6 else "--"
             axes.plot(share, value, dash, color=colour, marker="o", ms=4, label=name)
             axes.fill_between(share, low, high, color=colour, alpha=0.15, linewidth=0)
         axes.set_xscale("log")
@@ -187,7 +187,7 @@ def curve(points: Rows) -> str:
         axes.figure.legend(loc="outside lower left", ncols=3)
 
     return draw(
-        paint, height=3.4,
+        draw_axes, height=3.4,
         title="NDCG@10 by share of the target's users",
         label="NDCG@10 by share of the target's users",
         caption="Bands: one standard error, clustered by user. Lifts, paired on the same rows, have less error.",

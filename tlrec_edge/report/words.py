@@ -5,12 +5,12 @@ from __future__ import annotations
 from html import escape
 from typing import Any
 
-NOTHING = "–"
+MISSING = "–"
 
 
 def text(value: Any) -> str:
     """Return any value as escaped text."""
-    return NOTHING if value is None else escape(str(value))
+    return MISSING if value is None else escape(str(value))
 
 
 def number(value: Any, digits: int = 4, sign: bool = False) -> str:
@@ -22,7 +22,7 @@ def number(value: Any, digits: int = 4, sign: bool = False) -> str:
     return f"{value:+.{digits}f}".replace("-", "−") if sign else f"{value:.{digits}f}".replace("-", "−")
 
 
-def tiny(value: Any) -> str:
+def significant(value: Any) -> str:
     """Return a number with three significant digits, however small it is."""
     return f"{value:.3g}" if isinstance(value, int | float) else text(value)
 
