@@ -11,7 +11,7 @@ import pytest
 from helpers import synthetic
 from helpers.commands import ok, refused, run
 from tlrec_edge.cli import main
-from tlrec_edge.cli.train import ALIGN, AUGMENT, WITHOUT, knob_options
+from tlrec_edge.cli.train import ALIGN, AUGMENT, WITHOUT, training_options
 from tlrec_edge.errors import ModelError
 from tlrec_edge.train import EdgeModel, config
 from tlrec_edge.train.augment import AUGMENTATIONS
@@ -124,7 +124,7 @@ def test_ids_alone_cannot_be_aligned(tmp_path: Path) -> None:
 def test_both_commands_have_the_same_knobs() -> None:
     def bare() -> None: ...
 
-    names = {parameter.name for parameter in knob_options(bare).__click_params__}  # type: ignore[attr-defined]  # set by click
+    names = {parameter.name for parameter in training_options(bare).__click_params__}  # type: ignore[attr-defined]  # set by click
     for command in ("pretrain", "adapt"):
         found = main.get_command(None, command)  # type: ignore[arg-type]  # the context is not read
         assert found is not None

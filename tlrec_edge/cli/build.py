@@ -18,7 +18,7 @@ from tlrec_edge.cli.common import (
     other_data,
     out_option,
     parse_domains,
-    progress,
+    show_progress,
 )
 from tlrec_edge.core.folders import check_target
 from tlrec_edge.errors import BudgetError, ModelError
@@ -44,7 +44,7 @@ def _open(model: Path, dataset: Path, domain: str) -> tuple[Any, Any]:
     return loaded, data
 
 
-def _parsed(parse: Callable[[str], Any]) -> Callable[[click.Context, click.Parameter, str | None], Any]:
+def _parse_with(parse: Callable[[str], Any]) -> Callable[[click.Context, click.Parameter, str | None], Any]:
     def read(context: click.Context, option: click.Parameter, given: str | None) -> Any:
         try:
             return None if given is None else parse(given)
@@ -79,13 +79,13 @@ def _size(text: str) -> Any:
 @out_option
 @click.option(
     "--budget",
-    callback=_parsed(_budget),
+    callback=_parse_with(_budget),
     default="ndcg@10>=99.5%",
     show_default=True,
     help="What must stay on the validation rows (ndcg, hr or mrr), by the lower end of a 95 % interval.",
 )
-@click.option("--target", callback=_parsed(_target), metavar="P<=T", help="Latency of a request, as p99<=1ms.")
-@click.option("--max-bytes", callback=_parsed(_size), metavar="SIZE", help="Bytes of the bundle, as 5MB.")
+@click.option("--target", callback=_parse_with(_target), metavar="P<=T", help="Latency of a request, as p99<=1ms.")
+@click.option("--max-bytes", callback=_parse_with(_size), metavar="SIZE", help="Bytes of the bundle, as 5MB.")
 @click.option(
     "--for",
     "machine",
@@ -143,7 +143,7 @@ def compress(
 
     clock, here = partial(measure_costs, dataset=data), asdict(fingerprint())
     try:
-        with progress("compress") as say:
+        with show_progress("compress") as say:
             result = run(loaded, data, config, say, clock=clock, kept=checkpoint, about_machine=here)
     except BudgetError as error:
         if as_json:
@@ -235,7 +235,7 @@ def export(
     check_target(out, BUNDLE)
     loaded, data = _open(model, dataset, domain)
     kind = ("plain" if plain_user_ids else "hashed") if with_users else None
-    with progress("export") as say:
+    with show_progress("export") as say:
         measured = measure_cards(loaded, data, say) if cards else {}
         say("graphs and gates")
         parity = export_bundle(loaded, data, out, ExportConfig(kind, allow=allow), measured)
@@ -248,9 +248,9 @@ def export(
     click.echo(f"float path within {parity.max_error:.1e} of torch, top-10 overlap {parity.top10_overlap:.3f}")
     if parity.exact_max_error is not None:
         click.echo(f"exact path within {parity.exact_max_error:.1e} of the float path (bound {parity.exact_bound:.1e})")
-    said = (
+    measured_claim = (
         f"{transfer['ndcg@10']:+.4f} NDCG@10 (SE {transfer['se']:.4f}) over {transfer['over']}"
         if transfer["claim"] != "none"
         else transfer["why"]
     )
-    click.echo(f"transfer claim: {transfer['claim']} ({said})")
+    click.echo(f"transfer claim: {transfer['claim']} ({measured_claim})")

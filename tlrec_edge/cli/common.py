@@ -60,7 +60,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON f
 speed_option = click.option(
     "--speed", is_flag=True, hidden=True, expose_value=False, callback=_has_no_effect, help="Has no effect."
 )
-SAY_AFTER = 2.0
+PROGRESS_INTERVAL = 2.0
 
 
 def open_dataset(path: Path) -> Dataset:
@@ -108,7 +108,7 @@ def parse_domains(text: str, known: Sequence[str]) -> tuple[str, ...]:
 
 
 @contextmanager
-def progress(what: str) -> Iterator[Callable[[str], None]]:
+def show_progress(what: str) -> Iterator[Callable[[str], None]]:
     """Yield a function that says a step on stderr: in place on a terminal, a line every two seconds elsewhere."""
     if sys.stderr.isatty():
         from rich.console import Console
@@ -120,7 +120,7 @@ def progress(what: str) -> Iterator[Callable[[str], None]]:
 
     def say(step: str) -> None:
         nonlocal last
-        if time.monotonic() - last >= SAY_AFTER:
+        if time.monotonic() - last >= PROGRESS_INTERVAL:
             click.echo(f"{what}: {step}", err=True)
             last = time.monotonic()
 

@@ -20,7 +20,7 @@ from tlrec_edge.cli.common import (
     other_data,
     out_file,
     parse_domains,
-    progress,
+    show_progress,
     with_candidates,
 )
 from tlrec_edge.cli.train import MODES
@@ -102,7 +102,7 @@ def evaluate(
     entries = baseline_entries(made.train if target_only and made.mode != "scratch" else None, data, ease_penalty)
     tuned = {name: entry for name, entry in entries.items() if isinstance(entry, TunedEase)}
     tasks = make_tasks(data, target, made.fold if fold is None else fold)
-    with progress("evaluate") as say:
+    with show_progress("evaluate") as say:
         # The model comes first, so that one of another domain is refused before the baselines are fitted.
         ranked = contender.entry(tasks)
         result = run(data, target, {**entries, "model": lambda _: ranked}, say=say, tasks=tasks)
@@ -150,7 +150,7 @@ def crossval(
     config = replace(config_of(EdgeModel.load(source) if source else None), epochs=epochs)
     if seed is not None:
         config = replace(config, seed=seed)
-    with progress("crossval") as say:
+    with show_progress("crossval") as say:
         result = run(Recipe(dataset, target, tuple(dict.fromkeys(modes)), source, config), data, say)
     report = result.to_json(ks if 10 in ks else (10, *ks))
     if "auto" in result.names:

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 SPLIT_KINDS = ("leave-one-out", "last-basket", "time", "new-users", "given")
 PRESET_NAMES = ("complete-journey", "online-retail")
-_MOST_DOMAINS = 30
-_MOST_MERGED = 20
+_MAX_DOMAINS = 30
+_MAX_MERGED = 20
 _FILE = click.Path(path_type=Path)
 
 
@@ -107,7 +107,7 @@ def prepare(
         raise click.UsageError("give --interactions FILE or --preset NAME")
     from rich.console import Console
 
-    _need_build()
+    _check_extra()
     from tlrec_edge.data.prepare import describe
     from tlrec_edge.data.store import DATASET, dataset_hash, save_dataset, split_hash
 
@@ -123,7 +123,7 @@ def prepare(
         _show(report)
 
 
-def _need_build() -> None:
+def _check_extra() -> None:
     for name in ("pandas", "pyarrow"):
         if find_spec(name) is None:
             raise MissingExtraError(f"prepare ({name})", "build")
@@ -163,7 +163,7 @@ def _show(report: Mapping[str, Any]) -> None:
     for reason, count in report["cleaning"].items():
         table.add_row(reason, f"{count:,}")
     console.print(table)
-    shown = sorted(report["domains"].items(), key=lambda pair: -pair[1])[:_MOST_DOMAINS]
+    shown = sorted(report["domains"].items(), key=lambda pair: -pair[1])[:_MAX_DOMAINS]
     domains = Table("domain", "interactions", title=f"Domains, {len(shown)} largest of {len(report['domains'])}")
     domains.columns[1].justify = "right"
     for name, count in shown:
@@ -182,7 +182,7 @@ def _numbers(levels: Sequence[Mapping[str, Any]]) -> Table:
     from rich.text import Text
 
     table = Table("number", "domain", "known", "missing", "median", "largest", "scaled by", title="Numbers by domain")
-    for row in levels[:_MOST_DOMAINS]:
+    for row in levels[:_MAX_DOMAINS]:
         size = ("-" if row[name] is None else f"{row[name]:,.6g}" for name in ("median", "largest", "factor"))
         table.add_row(Text(row["column"]), Text(row["domain"]), f"{row['known']:,}", f"{row['missing']:,}", *size)
     for column in table.columns[2:]:
@@ -194,7 +194,7 @@ def _merged(merged: Sequence[Mapping[str, Any]]) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    shown = merged[:_MOST_MERGED]
+    shown = merged[:_MAX_MERGED]
     table = Table("column", "name", "is now", "by", "items", title=f"Names merged, {len(shown)} of {len(merged)}")
     for row in shown:
         table.add_row(*(Text(str(row[name])) for name in ("column", "name", "into", "how", "items")))
@@ -205,17 +205,17 @@ def _lines(report: Mapping[str, Any]) -> list[str]:
     split, rows = report["split"], report["rows_per_user"]
     columns = ", ".join(f"{role} = {column}" for role, column in report["interaction_columns"].items())
     features = ", ".join(f"{column} ({kind})" for column, kind in report["item_features"].items())
-    asked = f", {split['test_rows']:,} given test rows" if split["test_rows"] is not None else ""
+    test_rows = f", {split['test_rows']:,} given test rows" if split["test_rows"] is not None else ""
     return [
         *(
-            f"{far['column']}: the median of {far['high']} is {far['times']:,.0f} times that of {far['low']}; "
+            f"{pair['column']}: the median of {pair['high']} is {pair['times']:,.0f} times that of {pair['low']}; "
             "another currency or unit? see [scale] in: tlrec-edge prepare --help"
-            for far in report["far_apart"]
+            for pair in report["far_apart"]
         ),
         f"columns: {columns}",
         f"item features: {features or 'none'}",
         f"columns not used: {', '.join(report['unused_columns']) or 'none'}",
-        f"split {split['kind']}: {split['train']:,} train, {split['valid']:,} valid, {split['test']:,} test{asked}",
+        f"split {split['kind']}: {split['train']:,} train, {split['valid']:,} valid, {split['test']:,} test{test_rows}",
         f"{report['users']:,} users, {report['items']:,} items ({report['items_never_sold']:,} never sold)",
         f"interactions a user: median {rows['median']:,g}, most {rows['most']:,}",
         f"wrote {report['out']} ({report['hash'][:12]})",

@@ -21,7 +21,7 @@ from tlrec_edge.cli.common import (
     out_file,
     out_folder,
     parse_domains,
-    progress,
+    show_progress,
 )
 
 FOLD_HELP = "Split new-users: the users of this fold are new to the target.  [default: none, users keep their past]"
@@ -92,7 +92,7 @@ def study(
     config = TrainConfig(
         size=size, epochs=epochs, pretrain_epochs=pretrain_epochs, min_buyers=min_buyers, seed=seeds[0]
     )
-    with _models(out) as models, progress("study") as say:
+    with _models(out) as models, show_progress("study") as say:
         result = run(Plan(dataset, target, sources, config, models, fold, seeds), names, say, processes)
     report = result.to_json()
     if out is not None:
@@ -119,7 +119,7 @@ def show_study(report: Mapping[str, Any]) -> None:
     head = ["", "validation", "test NDCG@10 (SE)", "over scratch (SE)", "at 2 SE", "over finetune (SE)", "at 2 SE"]
     rows = [
         [
-            _named(row), figure(row["validation_ndcg@10"]), _with_error(row),
+            _row_name(row), figure(row["validation_ndcg@10"]), _with_error(row),
             *_lift(row["over_scratch"]), *_lift(row["over_finetune"]),
         ]
         for row in report["rows"]
@@ -139,7 +139,7 @@ def _title(report: Mapping[str, Any]) -> str:
     return f"{report['domain']}, {who}: {report['tests']:,} tests of {report['users']:,} users{seeds}"
 
 
-def _named(row: Mapping[str, Any]) -> str:
+def _row_name(row: Mapping[str, Any]) -> str:
     chosen = "/".join(dict.fromkeys(row["chosen"]))
     return f"{row['name']}: {chosen}" if chosen else str(row["name"])
 
@@ -197,7 +197,7 @@ def curve(
     data = open_dataset(dataset)
     target = parse_domains(domain, data.domains)
     plan = CurvePlan(dataset, target, source, shares, fold, seeds, epochs)
-    with progress("curve") as say:
+    with show_progress("curve") as say:
         report = run(plan, (*ROWS, "auto") if auto else ROWS, say, processes).to_json()
     page = {
         "title": f"Does transfer to {report['domain']} pay?", "target": _title(report), "plain_words": report["words"],

@@ -15,7 +15,7 @@ from tlrec_edge.core.packing import WRITTEN
 from tlrec_edge.errors import DataError
 from tlrec_edge.search.fit_ivf import IVF_MIN_CANDIDATES
 
-_SLOW = 200_000
+_LARGE = 200_000
 _UNITS = {"": 1, "k": 1_000, "m": 1_000_000}
 
 
@@ -58,7 +58,7 @@ def synth(
     except ValueError as error:
         raise DataError(str(error)) from error
     started = time.monotonic()
-    say = (lambda step: click.echo(f"writing {step}", err=True)) if config.rows >= _SLOW else (lambda step: None)
+    say = (lambda step: click.echo(f"writing {step}", err=True)) if config.rows >= _LARGE else (lambda step: None)
     bundle = synthesize(out, config, say)
     size = sum(entry["size"] for entry in bundle.manifest["files"].values())
     click.echo(f"{items:,} items, {size:,} bytes in {time.monotonic() - started:.1f} s: {out}", err=True)

@@ -19,7 +19,7 @@ from tlrec_edge.cli.common import (
     other_data,
     out_option,
     parse_domains,
-    progress,
+    show_progress,
 )
 from tlrec_edge.core.folders import check_target
 
@@ -33,7 +33,7 @@ AUGMENT = ("crop", "mask", "reorder", "token-dropout")
 WITHOUT = ("deep", "wide", "counts", "repeat", "content", "ids")
 
 
-def _some_of(known: Sequence[str]) -> Callable[..., tuple[str, ...] | None]:
+def _choices_from(known: Sequence[str]) -> Callable[..., tuple[str, ...] | None]:
     """Return a callback that reads names out of ``known``, as A,B or repeated; ``none`` names no one."""
 
     def read(_: click.Context, option: click.Parameter, given: Sequence[str]) -> tuple[str, ...] | None:
@@ -61,17 +61,17 @@ def _event_weights(
     return tuple(found.items()) or None
 
 
-def knob_options(command: Callable[..., None]) -> Callable[..., None]:
+def training_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add the knobs that pretrain and adapt share; one that is not given is None."""
     for option in reversed((
         click.option("--align", type=click.Choice(ALIGN), help="Make source and target items alike.  [default: none]"),
         click.option("--align-weight", type=click.FloatRange(0), help="Strength of --align.  [default: 1]"),
         click.option(
-            "--augment", multiple=True, callback=_some_of(AUGMENT), metavar="NAME",
+            "--augment", multiple=True, callback=_choices_from(AUGMENT), metavar="NAME",
             help=f"Disturb training histories: {', '.join(AUGMENT)} or none; A,B or repeated.  [default: none]",
         ),
         click.option(
-            "--without", multiple=True, callback=_some_of(WITHOUT), metavar="PART",
+            "--without", multiple=True, callback=_choices_from(WITHOUT), metavar="PART",
             help=f"Leave out parts of the model: {', '.join(WITHOUT)}; A,B or repeated.  [default: none]",
         ),
         click.option(
@@ -98,15 +98,15 @@ def knob_options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-def _config(make: Callable[..., TrainConfig], **knobs: Any) -> TrainConfig:
+def _config(make: Callable[..., TrainConfig], **hyperparameters: Any) -> TrainConfig:
     """Make a config of the knobs that are given; what it refuses is wrong usage."""
     try:
-        return make(**{name: value for name, value in knobs.items() if value is not None})
+        return make(**{name: value for name, value in hyperparameters.items() if value is not None})
     except ValueError as error:
         raise click.UsageError(str(error)) from error
 
 
-def _check_apart(out: Path, checkpoint: Path | None) -> None:
+def _check_outside(out: Path, checkpoint: Path | None) -> None:
     if checkpoint is not None and out.resolve() in (checkpoint.resolve(), *checkpoint.resolve().parents):
         raise click.UsageError("--checkpoint must lie outside --out")
 
@@ -121,10 +121,10 @@ def _check_apart(out: Path, checkpoint: Path | None) -> None:
     "--min-buyers", type=click.IntRange(1), default=1, show_default=True, help="Leave rarer items out of histories."
 )
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of every random choice.")
-@knob_options
+@training_options
 def pretrain(
     dataset: Path, domains: str, out: Path, size: str, epochs: int | None, min_buyers: int, seed: int,
-    checkpoint: Path | None, **knobs: Any,
+    checkpoint: Path | None, **hyperparameters: Any,
 ) -> None:  # fmt: skip
     """Train a model on source domains of DATASET."""
     from tlrec_edge.train.checkpoint import resumable
@@ -133,11 +133,11 @@ def pretrain(
     from tlrec_edge.train.pretrain import pretrain as run
 
     check_target(out, MODEL)
-    _check_apart(out, checkpoint)
+    _check_outside(out, checkpoint)
     data = open_dataset(dataset)
     source = parse_domains(domains, data.domains)
-    config = _config(TrainConfig, size=size, pretrain_epochs=epochs, min_buyers=min_buyers, seed=seed, **knobs)
-    with progress("pretrain") as say, resumable(checkpoint, data, config, command="pretrain", domains=source) as kept:
+    config = _config(TrainConfig, size=size, pretrain_epochs=epochs, min_buyers=min_buyers, seed=seed, **hyperparameters)
+    with show_progress("pretrain") as say, resumable(checkpoint, data, config, command="pretrain", domains=source) as kept:
         model = run(data, source, config, say, kept)
         model.save(out)
     domain_count = len(model.provenance.domains)
@@ -159,11 +159,11 @@ def pretrain(
 )
 @click.option("--size", type=click.Choice(SIZES), help="History encoder.  [default: the source's, else fast]")
 @click.option("--seed", type=click.IntRange(0), help="Seed of every random choice.  [default: the source's, else 0]")
-@knob_options
+@training_options
 @json_option
 def adapt(
     dataset: Path, domain: str, source: Path | None, mode: str, out: Path, fold: int | None, epochs: int,
-    size: str | None, checkpoint: Path | None, as_json: bool, **knobs: Any,
+    size: str | None, checkpoint: Path | None, as_json: bool, **hyperparameters: Any,
 ) -> None:  # fmt: skip
     """Adapt to the target domain of DATASET; choices are made on its validation rows.
 
@@ -180,15 +180,15 @@ def adapt(
     from tlrec_edge.train.edge_model import MODEL, EdgeModel
 
     check_target(out, MODEL)
-    _check_apart(out, checkpoint)
+    _check_outside(out, checkpoint)
     data = open_dataset(dataset)
     target = parse_domains(domain, data.domains)
     start = EdgeModel.load(source) if source else None
-    config = _config(partial(replace, config_of(start)), epochs=epochs, size=size, **knobs)
+    config = _config(partial(replace, config_of(start)), epochs=epochs, size=size, **hyperparameters)
     if start is not None and size not in (None, start.net.config.size):
         raise click.UsageError(f"--size {size} does not fit the source model, which is {start.net.config.size}")
     facts = {"domains": target, "mode": mode, "fold": fold, "source": start.provenance.to_json() if start else None}
-    with progress("adapt") as say, resumable(checkpoint, data, config, command="adapt", **facts) as kept:
+    with show_progress("adapt") as say, resumable(checkpoint, data, config, command="adapt", **facts) as kept:
         if mode == "auto":
             model, table = adapt_auto(data, target, start, config, fold, say, kept=kept)
         else:
@@ -219,5 +219,5 @@ def adapt(
     epochs = made.choices.epochs if made.choices else 0
     click.echo(f"{out}: {made.way}, {model.candidates:,} candidates, {epochs} epochs")
     if made.source is None:
-        fell = f"; auto fell back on {made.way}" if table and start is not None else ""
-        click.echo(f"transfer: none (the model learns from the target alone{fell})")
+        fallback = f"; auto fell back on {made.way}" if table and start is not None else ""
+        click.echo(f"transfer: none (the model learns from the target alone{fallback})")

@@ -23,7 +23,7 @@ from tlrec_edge.runtime.recommender import UNKNOWN_POLICIES, Recommendations, Re
 from tlrec_edge.tabular.tables import TableWriter, read_columns, read_histories
 
 _FILE = click.Path(path_type=Path)
-_SAY_EVERY = 2.0
+_PROGRESS_INTERVAL = 2.0
 _PAIRS_AT_ONCE, _STATES = 262_144, 16_384  # a user is encoded once a chunk at most; about 100 MB each
 _LARGE, _LARGE_TABLE = 1_000_000_000, 30_000_000
 _SCORE_COLUMNS = {"user": str, "item": str, "score": float}
@@ -73,7 +73,7 @@ def inspect(bundle: Path, as_json: bool) -> None:
 @json_option
 def verify(bundle: Path, as_json: bool) -> None:
     """Hash every file of BUNDLE, check its arrays and load its graphs."""
-    _say_if_large("hashing", sum(file.stat().st_size for file in bundle.iterdir()) if bundle.is_dir() else 0)
+    _announce_if_large("hashing", sum(file.stat().st_size for file in bundle.iterdir()) if bundle.is_dir() else 0)
     with Recommender.open(bundle, verify="full") as opened:
         files = opened.manifest["files"]
     size = sum(entry["size"] for entry in files.values()) + (bundle / MANIFEST).stat().st_size
@@ -105,7 +105,7 @@ def score(bundle: Path, pairs: Path, interactions: Path | None, out: Path, unkno
     """Score the user-item pairs of a file with BUNDLE."""
     with Recommender.open(bundle, unknown=unknown, cache=_STATES) as rec, TableWriter(out, _SCORE_COLUMNS) as writer:
         users = UserLookup(rec, interactions)
-        say = _ticker("pairs scored")
+        say = _progress_every("pairs scored")
         done = 0
         for chunk in read_columns(pairs, ["user", "item"], chunk=_PAIRS_AT_ONCE):
             scores = rec.score_pairs([users.get(user) for user in chunk["user"]], chunk["item"])
@@ -167,12 +167,12 @@ def recommend(
             _show(results, out, as_json)
             return
         users = UserLookup(rec, interactions)
-        say = _ticker("users done")
+        say = _progress_every("users done")
         names = dict.fromkeys(user for chunk in read_columns(users_file, ["user"]) for user in chunk["user"])
         if not names:
             raise DataError(f"{users_file} has no rows; expected a user column")
         results = ((user, rec.recommend(users.get(user), k, exclude=exclude, allow=allow)) for user in names)
-        _show(_counted(results, say), out, as_json)
+        _show(_with_progress(results, say), out, as_json)
         users.report("popularity")
 
 
@@ -196,7 +196,7 @@ class UserLookup:
         self._histories: dict[str, History] = {}
         if interactions is not None:
             size = interactions.stat().st_size if interactions.is_file() else 0
-            _say_if_large(f"reading {interactions},", size, _LARGE_TABLE)
+            _announce_if_large(f"reading {interactions},", size, _LARGE_TABLE)
             self._histories = read_histories(interactions, lambda line: click.echo(line, err=True))
         self._seen: set[str] = set()
         self._unknown: set[str] = set()
@@ -217,7 +217,7 @@ class UserLookup:
             click.echo(f"{len(self._unknown):,} users of whom nothing is known: scored by {policy}", err=True)
 
 
-def _say_if_large(what: str, size: int, limit: int = _LARGE) -> None:
+def _announce_if_large(what: str, size: int, limit: int = _LARGE) -> None:
     """Say on stderr what takes more than about two seconds."""
     if size > limit:
         click.echo(f"{what} {size:,} bytes", err=True)
@@ -243,14 +243,14 @@ def _card(title: str, card: Any) -> Iterator[Table]:
         if isinstance(value, list) and value and all(isinstance(row, dict) for row in value):
             records.append((key, value))
         else:
-            about.add_row(_safe(key), _safe(_shown(value)))
+            about.add_row(_safe_text(key), _safe_text(_format_value(value)))
     if about.row_count:
         yield about
     for key, rows in records:
         columns = list(dict.fromkeys(name for row in rows for name in row))
-        table = Table(*(Column(_safe(name)) for name in columns), title=f"{title}: {key}")
+        table = Table(*(Column(_safe_text(name)) for name in columns), title=f"{title}: {key}")
         for row in rows:
-            table.add_row(*(_safe(_shown(row.get(name))) for name in columns))
+            table.add_row(*(_safe_text(_format_value(row.get(name))) for name in columns))
         yield table
 
 
@@ -262,7 +262,7 @@ def _flat(card: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield f"{prefix}{key}", value
 
 
-def _shown(value: Any) -> str:
+def _format_value(value: Any) -> str:
     """Return a value of a card as a reader wants it: four digits, thousands, no brackets."""
     if value is None:
         return "-"
@@ -270,23 +270,23 @@ def _shown(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, int | float):
         return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
-    return ", ".join(map(_shown, value)) if isinstance(value, list) else str(value)
+    return ", ".join(map(_format_value, value)) if isinstance(value, list) else str(value)
 
 
-def _ticker(what: str) -> Callable[[int], None]:
+def _progress_every(what: str) -> Callable[[int], None]:
     """Return a function that says how far the work is, at most every two seconds."""
     last = time.monotonic()
 
     def say(done: int) -> None:
         nonlocal last
-        if time.monotonic() - last >= _SAY_EVERY:
+        if time.monotonic() - last >= _PROGRESS_INTERVAL:
             last = time.monotonic()
             click.echo(f"{done:,} {what}", err=True)
 
     return say
 
 
-def _counted(results: Iterable[tuple[str, Recommendations]], say: Callable[[int], None]) -> Iterator[Any]:
+def _with_progress(results: Iterable[tuple[str, Recommendations]], say: Callable[[int], None]) -> Iterator[Any]:
     for done, result in enumerate(results, 1):
         yield result
         say(done)
@@ -309,10 +309,10 @@ def _show(results: Iterator[tuple[str, Recommendations]], out: Path | None, as_j
             continue
         table = Table("rank", "item", "score", "name", title=f"user {user}" if user else None)
         for rank, (item, value, name) in enumerate(rows, 1):
-            table.add_row(str(rank), _safe(item), f"{value:.4f}", _safe(name))
+            table.add_row(str(rank), _safe_text(item), f"{value:.4f}", _safe_text(name))
         console.print(table)
 
 
-def _safe(text: str) -> Text:
+def _safe_text(text: str) -> Text:
     """Return text that rich does not read as markup, and that a terminal can show."""
     return Text(text.encode("utf-8", "replace").decode())
