@@ -83,7 +83,7 @@ def read_baseline(path: Path) -> dict[str, Any]:
 
 
 def compare_with_baseline(now: dict[str, Any], before: dict[str, Any], max_regression: float) -> Changes:
-    """Compare medians, bundle bytes and private memory with those of ``before``; ``max_regression`` above is a regression.
+    """Compare medians, bundle bytes and private memory with ``before``; beyond ``max_regression`` is a regression.
 
     Where the machine itself was slower than then, by the fixed loop, times are expected to be so too. Raises DataError
     where the two runs have no figure in common.

@@ -11,8 +11,8 @@ from typing import Any
 class CostEstimate:
     """``qps``: requests a second of one machine, within ``p99_us`` or, where that is None, without any bound.
 
-    ``price``: of one machine and one hour, in whatever money; ``scored``: candidates in a request; ``target_load``: requests
-    a second that all machines are to serve. Each None where it was not said.
+    ``price``: of one machine and one hour, in whatever money; ``scored``: candidates in a request; ``target_load``:
+    requests a second that all machines are to serve. Each None where it was not said.
     """
 
     qps: float
@@ -32,7 +32,7 @@ class CostEstimate:
 
     @property
     def machines(self) -> int | None:
-        """Machines that serve ``target_load``; None without a bound: a machine that is never idle has no short queue."""
+        """Machines that serve ``target_load``; None without a bound of latency."""
         return None if self.target_load is None or self.p99_us is None else math.ceil(self.target_load / self.qps)
 
     def to_json(self) -> dict[str, Any]:

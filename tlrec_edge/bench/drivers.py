@@ -111,7 +111,7 @@ def open_loop(
     def work() -> None:
         next_check = _FIRST_CHECK
         while not stopped.is_set():
-            # One waits for its moment; the others wait for their arrival_lock, so that arrivals are served in order.
+            # One waits for its moment; the others wait for the lock, so that arrivals are served in order.
             with arrival_lock:
                 at = next(numbers)
                 if at >= len(due):
@@ -132,7 +132,7 @@ def open_loop(
 
     _in_threads(work, threads, stopped)
     now = clock.now()
-    # Whoever still waits has waited this long at min_count.
+    # Whoever still waits has waited this long at least.
     waiting = [now - moment for moment in due[next(numbers) :] if moment < now]
     seconds, arrived = (now - started) / 1e9, len(schedule) / schedule[-1] * 1e9 if schedule[-1] else None
     return Times(

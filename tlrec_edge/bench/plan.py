@@ -125,8 +125,10 @@ def make_plan(workload: Workload, sizes: Sequence[MeasuredSize], memory: int | N
     rate = utilisation * 1e6 / figures["busy_us"]
     error_factor = 1 + max(0.0, -errors["busy_us"])
     return Plan(
-        workload, tuple(size.items for size in smaller), largest.items, errors, figures, utilisation, rate, largest.workers,
-        math.ceil(workload.qps / rate), math.ceil(workload.qps * error_factor / rate), any(size.noisy for size in sizes),
+        workload, tuple(size.items for size in smaller), largest.items, errors, figures, utilisation, rate,
+        largest.workers,
+        math.ceil(workload.qps / rate), math.ceil(workload.qps * error_factor / rate),
+        any(size.noisy for size in sizes),
     )  # fmt: skip
 
 
@@ -173,8 +175,8 @@ def _check_comparable(workload: Workload, sizes: Sequence[MeasuredSize]) -> None
     if workload.items > _MAX_EXTRAPOLATION * largest:
         furthest = _MAX_EXTRAPOLATION * largest
         raise DataError(
-            f"{workload.items:,} items are more than {_MAX_EXTRAPOLATION} times the {largest:,} measured; at most {furthest:,} can be "
-            "told: measure a larger bundle and give it by --from"
+            f"{workload.items:,} items are more than {_MAX_EXTRAPOLATION} times the {largest:,} measured; "
+            f"at most {furthest:,} can be told: measure a larger bundle and give it by --from"
         )
 
 
@@ -184,7 +186,7 @@ def _extrapolate(sizes: Sequence[MeasuredSize], name: str, items: int) -> float:
     x = np.array([size.items for size in sizes], np.float64) ** power
     y = np.array([size.figures[name] for size in sizes], np.float64)
     slope, intercept = np.polyfit(x, y, 1, w=1 / y)
-    if slope < 0:  # nothing gets cheaper as it grows: a line that falls is noise description a level one
+    if slope < 0:  # nothing gets cheaper as it grows: a line that falls is noise about a level one
         slope, intercept = 0.0, np.polyfit(x, y, 0, w=1 / y)[0]
     return float(intercept + slope * items**power)
 
@@ -199,6 +201,7 @@ def _max_utilisation(workload: Workload, top_k_us: float, measured: MeasuredSize
     utilisation, slowdown = measured.slowdowns[0]
     p99_ms = slowdown * top_k_us / 1000
     raise DataError(
-        f"one request alone takes {top_k_us / 1000:.1f} ms, and p99 is {p99_ms:.1f} ms at {utilisation:.0%} of the machine's "
-        f"capacity: more machines do not bring it to {workload.p99_us / 1000:g} ms; raise --p99, or cut --dim or --items"
+        f"one request alone takes {top_k_us / 1000:.1f} ms, and p99 is {p99_ms:.1f} ms at {utilisation:.0%} of the "
+        f"machine's capacity: more machines do not bring it to {workload.p99_us / 1000:g} ms; "
+        "raise --p99, or cut --dim or --items"
     )

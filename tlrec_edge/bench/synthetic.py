@@ -272,7 +272,7 @@ def _write_bias(writer: BundleWriter, config: SynthConfig) -> None:
     bias = writer.create("candidate_bias", "<f4", (config.items,))
     step = _coprime(config.items)
     for start, end in _chunks(config.items):
-        # A popular item may stand anywhere: ranks are deviation over the rows by a full cycle, without a table of them.
+        # A popular item may stand anywhere: ranks are spread over the rows by a full cycle, without a table of them.
         bias[start:end] = _bias(config, np.arange(start, end) * step % config.items)
 
 

@@ -63,12 +63,13 @@ def _show(plan: Plan, price: float | None) -> None:
     if price is not None:
         rows.append(["cost an hour", f"{plan.machines * price:,.4g}", f"{plan.machines_with_error * price:,.4g}"])
     title = (
-        f"{workload.items:,} items of {workload.dim}, {workload.qps:,.0f} requests a second, p99 {workload.p99_us / 1000:g} ms"
+        f"{workload.items:,} items of {workload.dim}, {workload.qps:,.0f} requests a second, "
+        f"p99 {workload.p99_us / 1000:g} ms"
     )
     echo_table(["", "needs", f"error at {plan.held_back:,} items, from {fitted}"], rows, title)
     if workload.users:
         vectors = workload.users * 4 * workload.dim / 1e9
         click.echo(
-            f"{workload.users:,} users take no memory while their histories come with the requests; states stored in the "
-            f"bundle (export --with-users) would take {vectors:.1f} GB for their deep vectors alone."
+            f"{workload.users:,} users take no memory while their histories come with the requests; states stored "
+            f"in the bundle (export --with-users) would take {vectors:.1f} GB for their deep vectors alone."
         )

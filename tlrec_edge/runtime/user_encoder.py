@@ -183,7 +183,7 @@ def _known(history: History, rows: Indices) -> tuple[Indices, Ints | None, NDArr
 
 
 def _distinct(rows: Indices, limit: int) -> tuple[Indices, Indices]:
-    """Return the ``limit`` most recent distinct rows and all distinct rows, each rising, so that sums have one order."""
+    """Return the ``limit`` most recent distinct rows and all distinct rows, both sorted: sums have one order."""
     if len(rows) <= limit:
         seen = rows.copy()
         seen.sort()

@@ -46,8 +46,8 @@ def read_histories(path: Path, say: Callable[[str], None] = lambda line: None) -
 
     As in `prepare`: a row of counts stands for one event of each positive count; where the item is empty and a category
     is given, the item is ``category:NAME``; an event of an unknown name counts as "other"; a row without id or with a
-    time that is none or out of range is left out, and ``say`` hears how many and why. Raises DataError where no row is
-    left.
+    time that is none or out of range is left out, and ``progress`` gets how many and why. Raises DataError if no
+    row is left.
     """
     rows: list[tuple[str, str, str, list[str]]] = []
     left_out = dict.fromkeys(("no user id", "no item id", "unparsable time", "time out of range"), 0)
