@@ -63,7 +63,7 @@ def compare(
     if interval is None:
         raise ValueError(f"rounds = {rounds}: an interval at {_CONFIDENCE:.0%} needs at least 6")
     rng = np.random.default_rng([seed, 2])
-    seen = []
+    measurements = []
     for number in range(rounds):
         say(f"{shape}: round {number + 1} of {rounds}")
         swapped = number % 2 == 1
@@ -73,13 +73,13 @@ def compare(
             )
             ratio, first_us, second_us = _round(first, second, len(requests), limits, rng, clock)
         # Whatever it does to be the first, to be opened or to be called, it does to A and B in turn.
-        seen.append((1 / ratio, second_us, first_us) if swapped else (ratio, first_us, second_us))
-    ratios = sorted(ratio for ratio, *_ in seen)
+        measurements.append((1 / ratio, second_us, first_us) if swapped else (ratio, first_us, second_us))
+    ratios = sorted(ratio for ratio, *_ in measurements)
     skipped, confidence = interval
     return Ratio(
         shape, statistics.median(ratios), ratios[skipped], ratios[-1 - skipped], confidence,
-        tuple(ratio for ratio, *_ in seen),
-        statistics.median(a_us for _, a_us, _ in seen), statistics.median(b_us for *_, b_us in seen),
+        tuple(ratio for ratio, *_ in measurements),
+        statistics.median(a_us for _, a_us, _ in measurements), statistics.median(b_us for *_, b_us in measurements),
     )  # fmt: skip
 
 

@@ -95,5 +95,5 @@ class _EachByFunction(_Answers):
 def _one_line(error: BaseException) -> str:
     """Return an error in one line, with the last place of its traceback."""
     last = traceback.extract_tb(error.__traceback__)[-1:]
-    place = "".join(f" ({os.path.basename(frame.filename)}, line {frame.lineno})" for frame in last)
-    return f"{type(error).__name__}: {error}{place}"
+    location = "".join(f" ({os.path.basename(frame.filename)}, line {frame.lineno})" for frame in last)
+    return f"{type(error).__name__}: {error}{location}"

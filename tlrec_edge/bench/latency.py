@@ -109,14 +109,14 @@ def binomial_cdf(n: int, q: float) -> NDArray[np.float64]:
     return cdf
 
 
-def most_above(n: int, p: float, confidence: float) -> int | None:
+def max_exceeding(n: int, p: float, confidence: float) -> int | None:
     """Return how many of n queries may lie above the order statistic that bounds percentile ``p``; None if none does.
 
     The largest t with P(X <= t) <= 1 - confidence, X the number of n queries beyond the percentile: LoadGen's early
     stopping criterion without a tolerance.
     """
-    most = int(np.searchsorted(binomial_cdf(n, 1 - p), 1 - confidence, side="right")) - 1
-    return most if most >= 0 else None
+    count = int(np.searchsorted(binomial_cdf(n, 1 - p), 1 - confidence, side="right")) - 1
+    return count if count >= 0 else None
 
 
 def holds(n: int, above: int, p: float, confidence: float) -> bool | None:
@@ -130,5 +130,5 @@ def holds(n: int, above: int, p: float, confidence: float) -> bool | None:
 
 
 def _bounds(ordered: NDArray[np.float64], confidence: float) -> dict[str, float]:
-    found = {name: most_above(len(ordered), p, confidence) for name, p in PERCENTILES.items()}
+    found = {name: max_exceeding(len(ordered), p, confidence) for name, p in PERCENTILES.items()}
     return {name: float(ordered[-1 - above]) for name, above in found.items() if above is not None}

@@ -161,8 +161,8 @@ def _limit_candidates(config: BenchConfig, candidates: int) -> tuple[BenchConfig
     fitting = tuple(n for n in config.candidates if n <= candidates)
     left_out = [str(n) for n in config.candidates if n > candidates]
     if not fitting:
-        asked = ", ".join(left_out)
-        raise DataError(f"{asked} candidates asked for, the bundle has {candidates}; ask for at most {candidates}")
+        counts = ", ".join(left_out)
+        raise DataError(f"{counts} candidates asked for, the bundle has {candidates}; ask for at most {candidates}")
     notes = [f"the bundle has {candidates} candidates: requests of {', '.join(left_out)} left out"] if left_out else []
     return replace(config, candidates=fitting), notes
 

@@ -59,10 +59,10 @@ class Rows:
         if array.dtype.kind not in "iu" and array.size:
             raise DataError(f"rows: expected a list of row numbers from -1 on, got {preview(values)}")
         self.values: Indices = np.array(array, np.intp)  # what numpy's `take` reads without a conversion
-        least, self.most = (int(self.values.min(initial=0)), int(self.values.max(initial=-1)))
-        if self.values.ndim != 1 or least < -1:
+        lowest, self.most = (int(self.values.min(initial=0)), int(self.values.max(initial=-1)))
+        if self.values.ndim != 1 or lowest < -1:
             raise DataError(f"rows: expected a list of row numbers from -1 on, got {preview(values)}")
-        self.known = least == 0
+        self.known = lowest == 0
         self.values.setflags(write=False)
         self._key = hash(self.values.tobytes())
 

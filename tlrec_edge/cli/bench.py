@@ -18,7 +18,7 @@ from tlrec_edge.bench.endpoint import HttpSource
 from tlrec_edge.bench.function import FunctionSource
 from tlrec_edge.bench.scenarios import SCENARIOS
 from tlrec_edge.bench.system import Source
-from tlrec_edge.cli.bench_options import POSITIVE, counts, duration, load, rates, share
+from tlrec_edge.cli.bench_options import POSITIVE, counts, duration, load, rates, fraction
 from tlrec_edge.cli.bench_tables import show, show_changes, show_ratios
 from tlrec_edge.cli.common import out_file, speed_option
 from tlrec_edge.errors import DataError, MissingExtraError, RegressionError
@@ -81,7 +81,7 @@ _FILE = click.Path(path_type=Path)
 @click.option(
     "--against", type=_FILE, metavar="JSON", help="An earlier --out of this machine to hold this run against."
 )
-@click.option("--max-regression", callback=share, default="10%", show_default=True,
+@click.option("--max-regression", callback=fraction, default="10%", show_default=True,
               help="How much worse than --against, or B than A of --compare, ends with exit code 1.")  # fmt: skip
 @click.option("--confidence", type=click.FloatRange(0.5, 1, max_open=True), default=0.99, show_default=True,
               help="Of the stated bounds of percentiles.")  # fmt: skip

@@ -74,7 +74,7 @@ def load(context: click.Context, parameter: click.Parameter, value: str) -> int:
     return int(value)
 
 
-def share(context: click.Context, parameter: click.Parameter, value: str) -> float:
+def fraction(context: click.Context, parameter: click.Parameter, value: str) -> float:
     """Read 10% or 0.1 as 0.1."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)(%?)", value.strip())
     if found is None:

@@ -119,10 +119,10 @@ def _load_table(result: BenchResult) -> Table | None:
     for row in rows:
         arrive = "" if row.target_qps is None else f"{row.target_qps:,.0f}"
         bound = (row.latency.bound_us or {}).get("p99")
-        sure = "-" if bound is None else f"{bound:,.0f}"
+        p99_bound = "-" if bound is None else f"{bound:,.0f}"
         p50, p90, p99, maximum = _times(row, ("p50", "p90", "p99", "max"))
         busy = f"{row.latency.cpu_percent:.0f}"
-        table.add_row(row.scenario, arrive, f"{row.latency.qps:,.0f}", p50, p90, p99, sure, maximum, busy)
+        table.add_row(row.scenario, arrive, f"{row.latency.qps:,.0f}", p50, p90, p99, p99_bound, maximum, busy)
     several = f"multi-stream: queries of {config.streams} requests; " if config.streams > 1 else ""
     table.caption = f"{several}server: from the scheduled time of Poisson arrivals; sure: p99 is at most this"
     return table

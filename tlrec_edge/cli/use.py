@@ -24,7 +24,7 @@ from tlrec_edge.tabular.tables import TableWriter, read_columns, read_histories
 
 _FILE = click.Path(path_type=Path)
 _PROGRESS_INTERVAL = 2.0
-_PAIRS_AT_ONCE, _STATES = 262_144, 16_384  # a user is encoded once a chunk at most; about 100 MB each
+_PAIRS_AT_ONCE, _STATES = 262_144, 16_384  # a user is encoded once a chunk at most; each some 100 MB
 _LARGE, _LARGE_TABLE = 1_000_000_000, 30_000_000
 _SCORE_COLUMNS = {"user": str, "item": str, "score": float}
 _RANK_COLUMNS = {"user": str, "rank": int, "item": str, "score": float, "name": str}
@@ -49,13 +49,13 @@ def inspect(bundle: Path, as_json: bool) -> None:
         return
     console = Console(soft_wrap=True, highlight=False)
     manifest, shape = opened.manifest, opened.shape
-    about = Table("", "", title=str(bundle), show_header=False)
+    overview = Table("", "", title=str(bundle), show_header=False)
     written = f"{manifest.get('created')} by tlrec-edge {manifest.get('tlrec_edge')}"
-    about.add_row("written", f"{written}, format {manifest['format']}")
-    about.add_row("model", f"{manifest['model'].get('size')}, {manifest['model'].get('mode')}, tables {shape.tables}")
-    about.add_row("items", f"{shape.items:,}, of which {shape.candidates:,} candidates")
-    about.add_row("vectors", f"{shape.d} deep + {shape.r} interest, history of {shape.length}")
-    console.print(about)
+    overview.add_row("written", f"{written}, format {manifest['format']}")
+    overview.add_row("model", f"{manifest['model'].get('size')}, {manifest['model'].get('mode')}, tables {shape.tables}")
+    overview.add_row("items", f"{shape.items:,}, of which {shape.candidates:,} candidates")
+    overview.add_row("vectors", f"{shape.d} deep + {shape.r} interest, history of {shape.length}")
+    console.print(overview)
     for card in ("quality", "transfer", "latency", "index", "parity", "provenance"):
         if manifest.get(card):
             for table in _card(card, manifest[card]):
@@ -152,7 +152,7 @@ def recommend(
     as_json: bool,
 ) -> None:
     """Recommend items from BUNDLE to one history, or to the users of a file."""
-    given = [*(name for text in history for name in _ids(text)), *items]
+    history_items = [*(name for text in history for name in _ids(text)), *items]
     if bool(history or items) == (users_file is not None):
         raise click.UsageError("give either --history (or --item), or --users FILE")
     exclude = None if keep_seen else "history"
@@ -160,9 +160,9 @@ def recommend(
         _check_k(rec, k)
         allow = None if category is None else rec.category(category)
         if users_file is None:
-            found = rec.recommend(given, k, exclude=exclude, allow=allow)
+            found = rec.recommend(history_items, k, exclude=exclude, allow=allow)
             if unknown := rec.stats()["unknown_items"]:
-                click.echo(f"{unknown} of {len(given)} history items are not in the bundle", err=True)
+                click.echo(f"{unknown} of {len(history_items)} history items are not in the bundle", err=True)
             results: Iterator[tuple[str, Recommendations]] = iter([("", found)])
             _show(results, out, as_json)
             return
@@ -237,15 +237,15 @@ def _check_k(rec: Recommender, k: int) -> None:
 
 def _card(title: str, card: Any) -> Iterator[Table]:
     """Yield a card as a table of names and values, and each list of records in it as a table of its own."""
-    about = Table("", "", title=title, show_header=False)
+    overview = Table("", "", title=title, show_header=False)
     records = []
     for key, value in _flat(card) if isinstance(card, dict) else [("", card)]:
         if isinstance(value, list) and value and all(isinstance(row, dict) for row in value):
             records.append((key, value))
         else:
-            about.add_row(_safe_text(key), _safe_text(_format_value(value)))
-    if about.row_count:
-        yield about
+            overview.add_row(_safe_text(key), _safe_text(_format_value(value)))
+    if overview.row_count:
+        yield overview
     for key, rows in records:
         columns = list(dict.fromkeys(name for row in rows for name in row))
         table = Table(*(Column(_safe_text(name)) for name in columns), title=f"{title}: {key}")

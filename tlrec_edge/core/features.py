@@ -182,7 +182,7 @@ class FeatureEncoder:
                     f"by tlrec_edge.train.text.open_encoder({name!r}).encode of the items' texts (`item_texts`)"
                 )
             return summed
-        index_of = {text: place for place, text in enumerate(dict.fromkeys(texts))}
+        index_of = {text: position for position, text in enumerate(dict.fromkeys(texts))}
         unique_texts = list(index_of)
         summed = np.concatenate([self._sum_tokens(unique_texts[i : i + _CHUNK]) for i in range(0, len(unique_texts), _CHUNK)])
         return _unit(summed[[index_of[text] for text in texts]])

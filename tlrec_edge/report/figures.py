@@ -45,7 +45,7 @@ def css_colour(name: str) -> str:
 def draw(
     draw_axes: Callable[[Any], None], *, rows: int = 1, height: float, title: str, label: str, caption: str = ""
 ) -> str:
-    """Let ``draw_axes`` draw on axes (a list of them where ``rows`` > 1) and return a figure element.
+    """Call ``draw_axes`` with axes (a list of them where ``rows`` > 1) and return a figure element.
 
     Raises MissingExtraError where matplotlib is not installed.
     """
@@ -80,7 +80,7 @@ def by_row(
 ) -> str:  # fmt: skip
     """Draw a line of the plot for each row that has ``key``, named on its left: ``mark(axes, place, row)``.
 
-    A vertical line stands at ``line``; ``finish`` finishes the axes, and has ``extra_height`` more inches for it.
+    A vertical line stands at ``line``; ``finish`` completes the axes, with ``extra_height`` more inches.
     """
     rows = [row for row in rows if row.get(key) is not None]
     if not rows:

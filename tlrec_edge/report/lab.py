@@ -28,12 +28,12 @@ def render_compare(found: Data) -> str:
         style = {"slower": "bad", "faster": "good"}.get(row["verdict"], "")
         cells = [(text(row["shape"]), ""), *times, (number(row["ratio"], 3), ""), (spread, "")]
         lines.append(([*cells, (text(row["verdict"]), f"text {style}")], ""))
-    sure = f"interval at {rows[0]['confidence']:.1%}" if rows else ""
-    shown = table(
-        ["request", "A", "B", "B / A", sure, "B is"], lines, text_columns=(5,), caption="Medians, microseconds."
+    interval = f"interval at {rows[0]['confidence']:.1%}" if rows else ""
+    table_html = table(
+        ["request", "A", "B", "B / A", interval, "B is"], lines, text_columns=(5,), caption="Medians, microseconds."
     )
     about = f"<p>A: {a}. B: {b}. Every request went to both in turns; each round opened both anew.</p>"
-    return document(f"{b} against {a}", _noise(found) + about + lab_plots.compared(rows) + shown)
+    return document(f"{b} against {a}", _noise(found) + about + lab_plots.compared(rows) + table_html)
 
 
 def _lead(bench: Data) -> str:
@@ -43,9 +43,9 @@ def _lead(bench: Data) -> str:
 def _noise(found: Data) -> str:
     noise = found.get("noise") or {}
     words = [f"equal loops differed by {noise.get('spread', 0):.0%}"]
-    for key, said in (("stolen", "the host took {:.1%} of CPU time"), ("others", "other processes used {:.0%}")):
+    for key, template in (("stolen", "the host took {:.1%} of CPU time"), ("others", "other processes used {:.0%}")):
         if noise.get(key) is not None:
-            words.append(said.format(noise[key]))
+            words.append(template.format(noise[key]))
     shaky = ", ".join(words)
     if noise.get("noisy"):
         return f'<p class="bad">Noisy machine: {shaky}; repeat before you rely on these times.</p>'
@@ -75,15 +75,15 @@ def _one_by_one(bench: Data) -> str:
     if not rows:
         return ""
     encoded = [row for row in rows if row["state"] == "encoded"]
-    drawn = f'<div class="plots">{lab_plots.distribution(encoded)}{lab_plots.latency(rows)}</div>'
+    plot = f'<div class="plots">{lab_plots.distribution(encoded)}{lab_plots.latency(rows)}</div>'
     lines = []
     for row in rows:
         times = [(microseconds(row["latency_us"].get(name)), "") for name in _PERCENTILES]
         rest = microseconds(row["cpu_seconds_per_million"]), microseconds(row["qps"])
         lines.append(([(text(row["shape"]), ""), (text(row["state"]), "text"), *times, *((v, "") for v in rest)], ""))
     headers = ["request", "user state", *_PERCENTILES, "CPU", "per second"]
-    shown = table(headers, lines, text_columns=(1,), caption="Microseconds; CPU seconds of a million requests.")
-    return f"<h2>One request after another</h2>{drawn}{shown}"
+    table_html = table(headers, lines, text_columns=(1,), caption="Microseconds; CPU seconds of a million requests.")
+    return f"<h2>One request after another</h2>{plot}{table_html}"
 
 
 def _against(bench: Data) -> str:
@@ -94,9 +94,9 @@ def _against(bench: Data) -> str:
         values = [(microseconds(change[key]), "") for key in ("before", "now")]
         lines.append(([(text(change["what"]), ""), *values, (number(change["ratio"], 2), ""), verdict], ""))
     drift = against.get("drift") or 1.0
-    said = f"A fixed loop took {drift:.2f} times as long as then: times are held against that." if drift > 1 else ""
-    shown = table(["figure", "then", "now", "ratio", ""], lines, text_columns=(4,), caption=said)
-    return f"<h2>Against the baseline</h2>{shown}" if shown else ""
+    caption = f"A fixed loop took {drift:.2f} times as long as then: times are held against that." if drift > 1 else ""
+    table_html = table(["figure", "then", "now", "ratio", ""], lines, text_columns=(4,), caption=caption)
+    return f"<h2>Against the baseline</h2>{table_html}" if table_html else ""
 
 
 def _loads(bench: Data) -> str:
@@ -110,45 +110,45 @@ def _loads(bench: Data) -> str:
     for row in rows:
         arrive = MISSING if row["target_qps"] is None else microseconds(row["target_qps"])
         times = [microseconds(row["latency_us"].get(name)) for name in _PERCENTILES]
-        sure = microseconds((row.get("bound_us") or {}).get("p99"))
-        cells = [arrive, microseconds(row["qps"]), *times, sure, number(float(row["cpu_percent"]), 0)]
+        bound = microseconds((row.get("bound_us") or {}).get("p99"))
+        cells = [arrive, microseconds(row["qps"]), *times, bound, number(float(row["cpu_percent"]), 0)]
         name = f"multi-stream × {config.get('streams')}" if row["scenario"] == "multi-stream" else text(row["scenario"])
         wrong = not row["holds"] if "holds" in row else row.get("saturated")
         name += ", searched" if "holds" in row else ""
         lines.append(([(name, ""), *((cell, "") for cell in cells)], "bad" if wrong else ""))
-    headers = ["scenario", "arrive / s", "per second", *_PERCENTILES, f"p99 ≤ at {_sure(bench)}", "CPU %"]
-    said = f"{text(rows[-1]['shape'])} a request. Microseconds, of server from the scheduled time."
-    drawn = lab_plots.load(rows, peak.get("p99_us"))
-    return f"<h2>Under load</h2>{_peak(bench)}{drawn}{table(headers, lines, caption=said)}"
+    headers = ["scenario", "arrive / s", "per second", *_PERCENTILES, f"p99 ≤ at {_confidence(bench)}", "CPU %"]
+    caption = f"{text(rows[-1]['shape'])} a request. Microseconds, of server from the scheduled time."
+    plot = lab_plots.load(rows, peak.get("p99_us"))
+    return f"<h2>Under load</h2>{_peak(bench)}{plot}{table(headers, lines, caption=caption)}"
 
 
 def _peak(bench: Data) -> str:
     peak = bench.get("peak")
     if not peak:
         return ""
-    bound = f"a p99 of {peak['p99_us'] / 1000:g} ms at {_sure(bench)} confidence"
+    bound = f"a p99 of {peak['p99_us'] / 1000:g} ms at {_confidence(bench)} confidence"
     if peak["qps"] is None:
         return f'<p class="bad">No rate was shown to keep {bound}.</p>'
     return f"<p>The highest rate shown to keep {bound}: {microseconds(peak['qps'])} requests a second.</p>"
 
 
-def _sure(bench: Data) -> str:
+def _confidence(bench: Data) -> str:
     return f"{(bench.get('config') or {}).get('confidence', 0.99):.0%}"
 
 
 def _compression(bench: Data) -> str:
     points = bench.get("compression") or []
-    drawn = plots.pareto_front(points)
+    plot = plots.pareto_front(points)
     best = [point for point in points if (point.get("front") or point.get("kept")) and point.get("us")]
     lines = []
     for point in sorted(best, key=lambda point: float(point["us"]["p50"])):
         figures = [number(point.get("ratio"), 4), microseconds(point["us"]["p50"]), size(point["bytes"])]
         verdict = ("chosen", "text good") if point.get("kept") else ("", "text")
         lines.append(([(text(point.get("step")), ""), *((value, "") for value in figures), verdict], ""))
-    shown = table(
+    table_html = table(
         ["model", "metric kept", "p50 µs", "size", ""], lines, text_columns=(4,), caption="Green and blue dots."
     )
-    return f"<h2>Accuracy, latency, size</h2>{drawn}{shown}" if drawn else ""
+    return f"<h2>Accuracy, latency, size</h2>{plot}{table_html}" if plot else ""
 
 
 def _memory(bench: Data) -> str:
@@ -156,13 +156,13 @@ def _memory(bench: Data) -> str:
     named = {"rss_bytes": "RSS", "pss_bytes": "PSS", "uss_bytes": "private (USS)"}
     used = [{"name": name, "bytes": start[key]} for key, name in named.items() if start.get(key)]
     files = [{"name": name, "bytes": value} for name, value in (bench.get("files") or {}).items()]
-    drawn = lab_plots.sizes(used, "memory of a process", title="Memory of one process") + lab_plots.sizes(
+    plot = lab_plots.sizes(used, "memory of a process", title="Memory of one process") + lab_plots.sizes(
         files, "bundle"
     )
-    shown = startup(start) if start else ""
+    table_html = startup(start) if start else ""
     if start and start.get("cold_ms"):
-        shown += f"<p>With the bundle out of the page cache: {number(float(start['cold_ms']), 0)} ms.</p>"
-    return f'<h2>Memory and start-up</h2><div class="plots">{drawn}</div>{shown}' if drawn or shown else ""
+        table_html += f"<p>With the bundle out of the page cache: {number(float(start['cold_ms']), 0)} ms.</p>"
+    return f'<h2>Memory and start-up</h2><div class="plots">{plot}</div>{table_html}' if plot or table_html else ""
 
 
 def _cost(bench: Data) -> str:

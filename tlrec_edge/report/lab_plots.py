@@ -22,11 +22,11 @@ def distribution(rows: Rows) -> str:
 
     def draw_axes(axes: Any) -> None:
         for at, row in enumerate(rows):
-            # A share that no query lies beyond is not seen.
-            seen = [(p, us) for p, us in row["curve"] if p < 1 and (1 - p) * row["queries"] >= 1]
-            places = [-math.log10(1 - p) for p, _ in seen]
+            # A share that no query lies beyond is left out.
+            points = [(p, us) for p, us in row["curve"] if p < 1 and (1 - p) * row["queries"] >= 1]
+            positions = [-math.log10(1 - p) for p, _ in points]
             name = f"{row['shape']}, {row['state']}"
-            axes.plot(places, [us for _, us in seen], color=css_colour(f"c{at + 1}"), label=name)
+            axes.plot(positions, [us for _, us in points], color=css_colour(f"c{at + 1}"), label=name)
         axes.set_xticks([-math.log10(1 - p) for p in _TAILS], [f"{100 * p:g} %" for p in _TAILS])
         _latency_by(axes, "share of the requests that were as fast", columns=2)
 
@@ -92,10 +92,10 @@ def latency(rows: Rows) -> str:
     """Percentiles of each shape of request on a log axis."""
 
     def draw_row(axes: Any, at: int, row: Row) -> None:
-        seen = {name: row["latency_us"][name] for name in _MARKS if name in row["latency_us"]}
+        points = {name: row["latency_us"][name] for name in _MARKS if name in row["latency_us"]}
         colour = css_colour({"encoded": "c1", "given": "c3"}.get(str(row.get("state")), "c2"))
-        axes.plot(list(seen.values()), [at] * len(seen), color=colour, linewidth=1, alpha=0.6)
-        for name, value in seen.items():
+        axes.plot(list(points.values()), [at] * len(points), color=colour, linewidth=1, alpha=0.6)
+        for name, value in points.items():
             axes.plot(value, at, _MARKS[name], ms=4.5, color=colour)
 
     def finish(axes: Any) -> None:
@@ -139,8 +139,8 @@ def compared(rows: Rows) -> str:
 
 def sizes(rows: Rows, what: str, title: str = "Size on disk") -> str:
     """Bytes, as bars from zero."""
-    most = max((float(row["bytes"]) for row in rows if row.get("bytes") is not None), default=0.0)
-    unit, name = next(((u, n) for u, n in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")) if most >= u), (1.0, "bytes"))
+    largest = max((float(row["bytes"]) for row in rows if row.get("bytes") is not None), default=0.0)
+    unit, name = next(((u, n) for u, n in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")) if largest >= u), (1.0, "bytes"))
 
     def draw_row(axes: Any, at: int, row: Row) -> None:
         axes.barh(at, row["bytes"] / unit, height=0.55, color=css_colour("ours"))

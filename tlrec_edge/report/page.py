@@ -65,8 +65,8 @@ def _section(section: Data) -> str:
     parts.append(f'<div class="plots">{plots.quality(title, rows)}{plots.lift(title, lifts)}</div>')
     parts.append(_quality_table(rows) + _lift_table(lifts))
     slices = section.get("slices") or []
-    drawn = [plots.slices(by, [line for line in slices if line.get("by") == by]) for by in _DRAWN_SLICES]
-    parts.append(f'<div class="plots">{"".join(drawn)}</div>' if any(drawn) else "")
+    plot = [plots.slices(by, [line for line in slices if line.get("by") == by]) for by in _DRAWN_SLICES]
+    parts.append(f'<div class="plots">{"".join(plot)}</div>' if any(plot) else "")
     return "".join(parts)
 
 
@@ -135,8 +135,8 @@ def _compression(data: Data) -> str:
         cells = [(text(row.get("step")), ""), *numbers, (word, f"text {style}"), (text(row.get("why")), "text")]
         lines.append((cells, ""))
     points = table(["point", "metric", "ratio ± SE", "size", "p50 µs", "", "why"], lines, text_columns=(5, 6))
-    drawn = plots.pareto_front(rows) + plots.ratios(rows) + lab_plots.sizes(data.get("sizes") or [], "models")
-    return f'<h2>Compression</h2><div class="plots">{drawn}</div>{points}' if drawn or points else ""
+    plot = plots.pareto_front(rows) + plots.ratios(rows) + lab_plots.sizes(data.get("sizes") or [], "models")
+    return f'<h2>Compression</h2><div class="plots">{plot}</div>{points}' if plot or points else ""
 
 
 def _parity(data: Data) -> str:
@@ -201,8 +201,8 @@ def _recommendations(data: Data) -> str:
 
 
 def _training(data: Data) -> str:
-    drawn = plots.training(data.get("training") or [])
-    return f"<h2>Training</h2>{drawn}" if drawn else ""
+    plot = plots.training(data.get("training") or [])
+    return f"<h2>Training</h2>{plot}" if plot else ""
 
 
 def _dataset(data: Data) -> str:

@@ -138,15 +138,15 @@ def training(rows: Rows) -> str:
         return ""
 
     def draw_axes(axes: Any) -> None:
-        for place, (key, text) in zip([axes] if len(panels) == 1 else axes, panels, strict=True):
+        for panel, (key, text) in zip([axes] if len(panels) == 1 else axes, panels, strict=True):
             for at, row in enumerate(rows):
                 values = row.get(key) or []
                 marker = "o" if len(values) < 15 else ""
                 epochs = range(1, len(values) + 1)
-                place.plot(epochs, values, color=css_colour(f"c{at + 1}"), marker=marker, ms=3, label=str(row.get("name", "")))
-            place.set_ylabel(text)
-            place.grid(axis="y")
-            last = place
+                panel.plot(epochs, values, color=css_colour(f"c{at + 1}"), marker=marker, ms=3, label=str(row.get("name", "")))
+            panel.set_ylabel(text)
+            panel.grid(axis="y")
+            last = panel
         last.set_xlabel("epoch")
         last.xaxis.get_major_locator().set_params(integer=True)
         figure = last.figure
@@ -178,7 +178,7 @@ def curve(points: Rows) -> str:
             axes.plot(share, value, dash, color=colour, marker="o", ms=4, label=name)
             axes.fill_between(share, low, high, color=colour, alpha=0.15, linewidth=0)
         axes.set_xscale("log")
-        shares = sorted({place for reached in found.values() for place, *_ in reached})
+        shares = sorted({share for reached in found.values() for share, *_ in reached})
         axes.set_xticks(shares, [f"{100 * share:g} %" for share in shares])
         axes.set_xticks([], minor=True)
         axes.set_xlabel("share of the target's users learned from (log scale)")

@@ -199,9 +199,9 @@ class Catalogue:
         new = np.flatnonzero(positions >= self.shape.candidates)
         if len(new):
             at = positions[new] - self.shape.candidates
-            neighbours, place = np.unique(self.added.neighbours[at], return_inverse=True)
+            neighbours, inverse = np.unique(self.added.neighbours[at], return_inverse=True)
             stored_scores = self._score_stored(state, neighbours)
-            out[new] = self._neighbour_mean(out[new], stored_scores[place.reshape(self.added.neighbours[at].shape)], at)
+            out[new] = self._neighbour_mean(out[new], stored_scores[inverse.reshape(self.added.neighbours[at].shape)], at)
         return out
 
     def _neighbour_mean(self, stored_scores: Floats, neighbour_scores: Floats, at: NDArray[np.integer[Any]] | slice) -> Floats:

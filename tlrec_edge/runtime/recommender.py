@@ -218,14 +218,14 @@ class Recommender:
         k, catalogue = check_k(k), self._open()
         if isinstance(users, Rows):
             raise DataError("users: rows are items; give a list with the rows of each user's history")
-        asked = as_list(users, "users", "users")
+        requested = as_list(users, "users", "users")
         if allow is not None and not is_mask(allow):
             allow = self.rows(allow)
         elif allow is not None:
             allowed_positions(catalogue, allow)
         if exclude is not None and not isinstance(exclude, str):
             exclude = Rows(catalogue.rows(as_list(exclude, "exclude")))
-        return [self.recommend(user, k, exclude=exclude, allow=allow, exact=exact) for user in asked]
+        return [self.recommend(user, k, exclude=exclude, allow=allow, exact=exact) for user in requested]
 
     @translated
     def category(self, name: str) -> NDArray[np.bool_]:
@@ -244,8 +244,8 @@ class Recommender:
         if row[0] < 0:
             raise UnknownIdError(f"item {as_text(item)!r:.80} is not in the bundle; `add_items` takes new ones")
         scores = catalogue.cosine(int(row[0]))
-        own = catalogue.positions(row)
-        scores[own[own >= 0]] = -np.inf
+        position = catalogue.positions(row)
+        scores[position[position >= 0]] = -np.inf
         best = top_k(scores, k)
         return _recommendations(catalogue, best, scores[best])
 
