@@ -110,7 +110,7 @@ class _Trial:
 
 def compress(
     model: EdgeModel, dataset: Dataset, config: CompressConfig | None = None,
-    say: Callable[[str], None] = lambda line: None, tasks: Tasks | None = None, clock: Clock | None = None,
+    progress: Callable[[str], None] = lambda line: None, tasks: Tasks | None = None, clock: Clock | None = None,
     kept: Path | None = None, about_machine: Mapping[str, Any] | None = None,
 ) -> Compression:  # fmt: skip
     """Cut the model's structure, store what is left in fewer bits, and return the smallest that keeps the budget.
@@ -139,7 +139,7 @@ def compress(
             fault = f"not tried: {config.minutes:g} minutes are over"
             trials.append(_Trial(name, model, Kept(*4 * (math.nan,)), Cost(0), fault))
             continue
-        say(name)
+        progress(name)
         smaller = shelf.take(name, partial(cut, model, dataset, tasks.final, config.recovery_steps, config.seed))
         if name != ORIGINAL:
             trials.append(_judged(name, smaller, judge, config.budget))
@@ -149,7 +149,7 @@ def compress(
             label = store if name == ORIGINAL else f"{name}, {store}"
             trials.append(replace(_judged(label, pack(smaller), judge, config.budget), store=store))
     if clock is not None:
-        trials = _timed(trials, clock, config, say)
+        trials = _timed(trials, clock, config, progress)
     return _choose(trials, judge, dataset, tasks, config, dict(about_machine or {}))
 
 
@@ -163,7 +163,7 @@ def _judged(name: str, model: EdgeModel, judge: Judge, budget: Budget) -> _Trial
     return _Trial(name, model, kept, Cost(served_bytes(model)), fault)
 
 
-def _timed(trials: list[_Trial], clock: Clock, config: CompressConfig, say: Callable[[str], None]) -> list[_Trial]:
+def _timed(trials: list[_Trial], clock: Clock, config: CompressConfig, progress: Callable[[str], None]) -> list[_Trial]:
     """Measure the smallest within the budget as bundles, and reject what is slower than the original here.
 
     A target says what is too slow by itself; of another machine nothing is known but the bytes.
@@ -173,7 +173,7 @@ def _timed(trials: list[_Trial], clock: Clock, config: CompressConfig, say: Call
         of_store = (trial for trial in trials[1:] if trial.fault is None and trial.store == store)
         # The smallest need not be the fastest: where a latency is asked for, all are timed.
         sound += sorted(of_store, key=lambda trial: trial.cost.bytes)[: None if config.target else TIMED]
-    say(f"latency of {len(sound)} bundles, interleaved")
+    progress(f"latency of {len(sound)} bundles, interleaved")
     costs = dict(zip((trial.name for trial in sound), clock([trial.model for trial in sound]), strict=True))
     made = [trial for trial in sound if costs[trial.name].fault is None]
     # What every bundle holds beside tables, weights and encoder.

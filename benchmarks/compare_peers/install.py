@@ -24,12 +24,12 @@ PEERS: dict[str, tuple[str, ...]] = {
 """What pip is asked for; a contender's name begins with its peer's."""
 
 
-def install(folder: Path, torch: str, say: Callable[[str], None]) -> dict[str, str]:
+def install(folder: Path, torch: str, progress: Callable[[str], None]) -> dict[str, str]:
     """Make or complete the environment; return the peers that can't be installed, each with pip's reason."""
     state = folder / "installed.json"
     done: dict[str, str] = json.loads(state.read_text()) if state.is_file() else {}
     if not (folder / "env").is_dir():
-        say(f"making {folder / 'env'}: some gigabytes and minutes the first time")
+        progress(f"making {folder / 'env'}: some gigabytes and minutes the first time")
         subprocess.run([sys.executable, "-m", "venv", str(folder / "env")], check=True)
     if done.get("torch") != torch:
         # First and alone: a peer that asks for torch would otherwise choose the build.
@@ -43,7 +43,7 @@ def install(folder: Path, torch: str, say: Callable[[str], None]) -> dict[str, s
         asked = " ".join(wanted)
         if done.get(name) == asked:
             continue
-        say(f"installing {asked}")
+        progress(f"installing {asked}")
         if why := _pip(folder, *wanted, TORCH):
             absent[name] = f"pip install {asked}: {why}"
         else:

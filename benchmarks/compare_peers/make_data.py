@@ -33,7 +33,7 @@ class Sizes:
     length: int = 50
 
 
-def prepare(folder: Path, sizes: Sizes, catalogues: tuple[str, ...], say: Callable[[str], None]) -> None:
+def prepare(folder: Path, sizes: Sizes, catalogues: tuple[str, ...], progress: Callable[[str], None]) -> None:
     """Make the catalogues that are not there yet, or were made by other code."""
     stamp = json.dumps(asdict(sizes) | {"code": _code()})
     for name in catalogues:
@@ -46,7 +46,7 @@ def prepare(folder: Path, sizes: Sizes, catalogues: tuple[str, ...], say: Callab
             raise FileExistsError(f"{target} was not made by this comparison; move it away or name another folder")
         target.mkdir(parents=True)
         mark.write_text("unfinished")
-        say(f"data: {name}, {getattr(sizes, name):,} items")
+        progress(f"data: {name}, {getattr(sizes, name):,} items")
         _make(Data(target), sizes, getattr(sizes, name), everything=name == "small")
         mark.write_text(stamp)
 

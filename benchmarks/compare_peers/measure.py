@@ -27,10 +27,10 @@ class Bench:
 
     def __init__(
         self, python: str, folder: Path, only: tuple[str, ...], seconds: float, absent: dict[str, str],
-        say: Callable[[str], None],
+        progress: Callable[[str], None],
     ) -> None:  # fmt: skip
         self.python, self.folder, self.only, self.seconds = python, folder, only, seconds
-        self.absent, self.say = absent, say
+        self.absent, self.progress = absent, progress
 
     def measure(self, row: Row) -> Found:
         """Return the figures of a row: contenders by name, ``missing`` and ``wrong`` ones with the reason, targets."""
@@ -42,7 +42,7 @@ class Bench:
                 if why := next((w for peer, w in self.absent.items() if entry.contender.startswith(peer)), None):
                     found["missing"][entry.contender] = why
                     continue
-                self.say(f"  loading {entry.contender}")
+                self.progress(f"  loading {entry.contender}")
                 try:
                     worker = self._load(stack, row, entry, found)
                 except Failed as failed:
@@ -58,7 +58,7 @@ class Bench:
                 for own in found["contenders"].values():
                     own["tasks"] = {}
                 return found | {"limits": self._limits(row, found)}
-            self.say(f"  timing {', '.join(workers)}")
+            self.progress(f"  timing {', '.join(workers)}")
             for (name, task), timed in take_turns(workers, self.seconds).items():
                 found["contenders"][name]["tasks"][task] = timed.summary()
         found["targets"] = [_judge(target, found["contenders"]) for target in row.targets]

@@ -98,16 +98,16 @@ class Session:
         return {"ns": taken[skip:], "cpu": time.process_time_ns() - cpu, "wall": clock() - since}
 
 
-def serve(session: Session, commands: TextIO, say: Callable[[dict[str, Any]], None]) -> None:
+def serve(session: Session, commands: TextIO, progress: Callable[[dict[str, Any]], None]) -> None:
     actions: dict[str, Callable[..., dict[str, Any]]] = {
         "check": session.check, "time": session.time, "tune": session.tune, "memory": memory
     }  # fmt: skip
     for line in commands:
         command = json.loads(line)
         try:
-            say(actions[command.pop("do")](**command))
+            progress(actions[command.pop("do")](**command))
         except Exception as error:  # a peer may raise anything
-            say({"failed": f"{type(error).__name__}: {error}"})
+            progress({"failed": f"{type(error).__name__}: {error}"})
 
 
 def main() -> None:
@@ -115,7 +115,7 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
 
-    def say(found: dict[str, Any]) -> None:
+    def progress(found: dict[str, Any]) -> None:
         answers.write(json.dumps(found) + "\n")
         answers.flush()
 
@@ -123,15 +123,15 @@ def main() -> None:
         data = Data(Path(folder))
         if task == "build":
             contenders.kind(name).build(data, model)
-            say({"built": True})
+            progress({"built": True})
             return
         session = Session(data, contenders.make(name, data, model))
         session.answer(task, 0)
-        say({"answered": time.time(), "memory": memory(), "about": session.contender.about})
+        progress({"answered": time.time(), "memory": memory(), "about": session.contender.about})
     except Exception as error:  # as above
-        say({"failed": f"{type(error).__name__}: {error}"})
+        progress({"failed": f"{type(error).__name__}: {error}"})
         return
-    serve(session, sys.stdin, say)
+    serve(session, sys.stdin, progress)
 
 
 if __name__ == "__main__":

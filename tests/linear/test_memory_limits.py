@@ -174,7 +174,7 @@ def test_large_data_go_through_every_step(monkeypatch: pytest.MonkeyPatch) -> No
     source = synthetic.source()
     make_large(monkeypatch)
     said: list[str] = []
-    model = adapt(data, ("small",), "finetune", source, replace(CONFIG, epochs=2), say=said.append)
+    model = adapt(data, ("small",), "finetune", source, replace(CONFIG, epochs=2), progress=said.append)
     assert any("nearest items" in line for line in said)
     assert model.rest.rank == 0
     assert model.wide.nnz

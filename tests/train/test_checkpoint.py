@@ -34,12 +34,12 @@ def stop_after(count: int) -> Callable[[str], None]:
     """Return a progress callback that raises when ``count`` epochs have been told."""
     left = [count]
 
-    def say(step: str) -> None:
+    def progress(step: str) -> None:
         left[0] -= step.startswith("epoch ")
         if left[0] <= 0:
             raise Interrupted
 
-    return say
+    return progress
 
 
 def same(one: EdgeModel, other: EdgeModel) -> None:
@@ -67,8 +67,8 @@ def interrupted_and_resumed(folder: Path, run: Run, config: TrainConfig, epochs:
 def test_pretraining_goes_on_to_the_same_end(tmp_path: Path, knobs: str, epochs: int) -> None:
     config = KNOBS[knobs]
 
-    def run(say: Callable[[str], None] | None, kept: Checkpoint | None) -> EdgeModel:
-        return pretrain(synthetic.dataset(), ("big",), config, say, kept)
+    def run(progress: Callable[[str], None] | None, kept: Checkpoint | None) -> EdgeModel:
+        return pretrain(synthetic.dataset(), ("big",), config, progress, kept)
 
     same(run(None, None), interrupted_and_resumed(tmp_path / "c", run, config, epochs))
 
@@ -78,8 +78,8 @@ def test_pretraining_goes_on_to_the_same_end(tmp_path: Path, knobs: str, epochs:
 def test_adapting_goes_on_to_the_same_end(tmp_path: Path, mode: str, epochs: int) -> None:
     """The second number falls into the second fit; the first is not made again."""
 
-    def run(say: Callable[[str], None] | None, kept: Checkpoint | None) -> EdgeModel:
-        return adapt(synthetic.dataset(), ("small",), mode, synthetic.source(), QUICK, say=say, kept=kept)
+    def run(progress: Callable[[str], None] | None, kept: Checkpoint | None) -> EdgeModel:
+        return adapt(synthetic.dataset(), ("small",), mode, synthetic.source(), QUICK, progress=progress, kept=kept)
 
     same(run(None, None), interrupted_and_resumed(tmp_path / "c", run, QUICK, epochs))
 
@@ -87,8 +87,8 @@ def test_adapting_goes_on_to_the_same_end(tmp_path: Path, mode: str, epochs: int
 def test_auto_goes_on_to_the_same_end(tmp_path: Path) -> None:
     quick = replace(QUICK, epochs=2)
 
-    def run(say: Callable[[str], None] | None, kept: Checkpoint | None) -> EdgeModel:
-        return adapt_auto(synthetic.dataset(), ("small",), synthetic.source(), quick, say=say, kept=kept)[0]
+    def run(progress: Callable[[str], None] | None, kept: Checkpoint | None) -> EdgeModel:
+        return adapt_auto(synthetic.dataset(), ("small",), synthetic.source(), quick, progress=progress, kept=kept)[0]
 
     same(run(None, None), interrupted_and_resumed(tmp_path / "c", run, quick, 5))
 

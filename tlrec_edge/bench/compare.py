@@ -56,7 +56,7 @@ class Ratio:
 
 def compare(
     a: Source, b: Source, shape: str, requests: Sequence[Request], limits: Limits, seed: int = 0, *,
-    rounds: int = ROUNDS, say: Callable[[str], None] = lambda line: None, clock: Clock = WALL,
+    rounds: int = ROUNDS, progress: Callable[[str], None] = lambda line: None, clock: Clock = WALL,
 ) -> Ratio:  # fmt: skip
     """Time both on the same requests; each of ``rounds`` lasts ``limits.seconds``. Raises ValueError for few rounds."""
     interval = ordered_interval(rounds, _CONFIDENCE)
@@ -65,7 +65,7 @@ def compare(
     rng = np.random.default_rng([seed, 2])
     measurements = []
     for number in range(rounds):
-        say(f"{shape}: round {number + 1} of {rounds}")
+        progress(f"{shape}: round {number + 1} of {rounds}")
         swapped = number % 2 == 1
         with ExitStack() as stack:
             first, second = (

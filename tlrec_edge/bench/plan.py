@@ -133,25 +133,25 @@ def make_plan(workload: Workload, sizes: Sequence[MeasuredSize], memory: int | N
 
 
 def measure_sizes(
-    items: int, dim: int, seconds: float, seed: int = 0, say: Callable[[str], None] = lambda line: None
+    items: int, dim: int, seconds: float, seed: int = 0, progress: Callable[[str], None] = lambda line: None
 ) -> list[MeasuredSize]:
     """Measure three synthetic bundles with a worker a core. Raises MissingExtraError without onnx."""
     sizes = []
     with TemporaryDirectory(prefix="tlrec-plan-") as folder:
         largest = max(8 * _MIN_ITEMS, min(_MAX_ITEMS, items // 5))
         for count in (largest // 8, largest // 2, largest):
-            say(f"{count:,} items: a synthetic bundle")
+            progress(f"{count:,} items: a synthetic bundle")
             lists_beyond = 0 if items > IVF_MIN_CANDIDATES else IVF_MIN_CANDIDATES
             synthesize(Path(folder) / str(count), SynthConfig(count, dim, lists_beyond=lists_beyond, seed=seed))
-            sizes.append(measure_size(Path(folder) / str(count), seconds, seed, say))
+            sizes.append(measure_size(Path(folder) / str(count), seconds, seed, progress))
     return sizes
 
 
-def measure_size(bundle: Path, seconds: float, seed: int = 0, say: Callable[[str], None] = lambda line: None) -> MeasuredSize:
+def measure_size(bundle: Path, seconds: float, seed: int = 0, progress: Callable[[str], None] = lambda line: None) -> MeasuredSize:
     """Measure one bundle with a worker a core."""
     config = BenchConfig(load=TOP_K, seconds=seconds, seed=seed, batch=1, starts=1, min_queries=100)
     config = replace(config, processes=fingerprint().usable_cores)
-    return MeasuredSize.from_result(run_bench(bundle, config, SCENARIOS, say).to_json())
+    return MeasuredSize.from_result(run_bench(bundle, config, SCENARIOS, progress).to_json())
 
 
 def _check_comparable(workload: Workload, sizes: Sequence[MeasuredSize]) -> None:

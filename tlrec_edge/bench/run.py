@@ -45,7 +45,7 @@ def run_bench(
     path: str | os.PathLike[str] | None,
     config: BenchConfig = _DEFAULT,
     scenarios: Sequence[str] = tuple(SCENARIOS),
-    say: Callable[[str], None] = lambda line: None,
+    progress: Callable[[str], None] = lambda line: None,
     *,
     source: Source | None = None,
     replay: Path | None = None,
@@ -55,7 +55,7 @@ def run_bench(
     target_load: float | None = None,
     clock: Clock = WALL,
 ) -> BenchResult:
-    """Measure a bundle: latency by scenario, start-up, memory, bytes. ``say`` hears what is being done.
+    """Measure a bundle: latency by scenario, start-up, memory, bytes. ``progress`` hears what is being done.
 
     ``source``: measure this system instead, with requests of the bundle's ids, or of ``items`` invented ones where
     ``path`` is None. ``replay``: a file of requests. ``p99_us``: search the highest rate that keeps this p99.
@@ -73,7 +73,7 @@ def run_bench(
     requests: AnyRequests = drawn if replay is None else Replay(replay, drawn)
     startup = files = None
     if bundle is not None and source is None:
-        say("start-up: fresh processes")
+        progress("start-up: fresh processes")
         startup, files = _startup(bundle, requests, config), _bytes_by_group(bundle)
     description = _describe_system(bundle, source, requests)
     source = source or _bundle_source(bundle, requests, config)
@@ -83,9 +83,9 @@ def run_bench(
         notes += cache_notes
         lab = Lab(source, system, requests, config, clock)
         for name in scenarios:
-            say(f"{name}: each shape for {config.seconds:g} s")
+            progress(f"{name}: each shape for {config.seconds:g} s")
             rows.extend(SCENARIOS[name](lab))
-        max_throughput = None if p99_us is None else find_qps(lab, p99_us, say)
+        max_throughput = None if p99_us is None else find_qps(lab, p99_us, progress)
     noise = meter.stop()
     cost_estimate = _estimate_cost(rows, max_throughput, lab, price, target_load)
     notes += _saturation_notes(rows) + _short_runs(rows)
@@ -111,7 +111,7 @@ def compare_bundles(
     a: str | os.PathLike[str],
     b: str | os.PathLike[str],
     config: BenchConfig = _DEFAULT,
-    say: Callable[[str], None] = lambda line: None,
+    progress: Callable[[str], None] = lambda line: None,
 ) -> tuple[list[Ratio], Noise]:
     """Time two bundles in turns on requests of A's ids: the scenarios' load, and top-k. Rounds last ``seconds / 4``.
 
@@ -126,7 +126,7 @@ def compare_bundles(
         lab = Lab(first, system, requests, config)
         shapes = {shape.label: shape for shape in (lab.load, lab.top_k(requests))}
     ratios = [
-        compare(first, second, name, shape.requests, limits, config.seed, say=say) for name, shape in shapes.items()
+        compare(first, second, name, shape.requests, limits, config.seed, progress=progress) for name, shape in shapes.items()
     ]
     return ratios, meter.stop()
 

@@ -85,10 +85,10 @@ class SynthConfig:
 
 
 def synthesize(
-    path: str | os.PathLike[str], config: SynthConfig, say: Callable[[str], None] = lambda step: None,
+    path: str | os.PathLike[str], config: SynthConfig, progress: Callable[[str], None] = lambda step: None,
     encoder: bytes | None = None,
 ) -> Bundle:  # fmt: skip
-    """Write a synthetic bundle at ``path``; ``say`` hears of each step.
+    """Write a synthetic bundle at ``path``; ``progress`` hears of each step.
 
     ``encoder`` is the graph to put in, of inputs and output as ``pooling_encoder``'s, which is made without one. That
     raises MissingExtraError where onnx is not installed.
@@ -99,18 +99,18 @@ def synthesize(
     shape = ModelShape.from_manifest(manifest)
     with BundleWriter.at(path, manifest) as writer:
         writer.blob(ENCODER, encoder)
-        say("vectors")
+        progress("vectors")
         _write_vectors(writer, config, shape, rng)
         _write_bias(writer, config)
-        say("wide weights")
+        progress("wide weights")
         _write_wide(writer, config, rng)
         _write_small(writer, config, rng)
-        say("lists and heads")
+        progress("lists and heads")
         order = _write_search(writer, config, shape, encoder)
-        say("ids and names")
+        progress("ids and names")
         writer.strings("item_ids", (f"SKU{row:08d}" for row in order.tolist()), index=True)
         writer.strings("item_names", _names(config, order))
-        say("hashes")
+        progress("hashes")
     return Bundle.open(path)
 
 

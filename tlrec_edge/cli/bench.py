@@ -152,7 +152,7 @@ def bench(
     if find_qps and scenario == "all":
         names = []
     result = run_bench(
-        bundle, config, names, _say,
+        bundle, config, names, _progress,
         source=source, replay=replay, items=items, p99_us=p99, price=price_per_hour, target_load=machines_for,
     )  # fmt: skip
     found = result.to_json()
@@ -185,7 +185,7 @@ def _check_compare_options(context: click.Context) -> None:
 def _compare(
     paths: tuple[Path, Path], config: BenchConfig, max_regression: float, html: Path | None, as_json: bool, out: Path | None
 ) -> None:
-    ratios, noise = compare_bundles(*paths, config, _say)
+    ratios, noise = compare_bundles(*paths, config, _progress)
     a, b = (path.resolve().name for path in paths)
     found = {"a": a, "b": b, "noise": noise.to_json(), "compare": [ratio.to_json() for ratio in ratios]}
     _save(found, out)
@@ -203,7 +203,7 @@ def _raise_on_regression(worse: list[str]) -> None:
         raise RegressionError(f"{len(worse)} above --max-regression; {'; '.join(worse)}")
 
 
-def _say(line: str) -> None:
+def _progress(line: str) -> None:
     click.echo(line, err=True)
 
 

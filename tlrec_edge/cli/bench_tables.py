@@ -25,7 +25,7 @@ def show(result: BenchResult) -> None:
     """Print a result for people; a machine too noisy to trust is told first."""
     console = Console(soft_wrap=True, highlight=False)
     machine, noise = result.machine, result.noise
-    _say_noise(console, noise)
+    _warn_if_noisy(console, noise)
     for table in filter(None, (_latency_table(result), _load_table(result))):
         console.print(table)
     if result.max_throughput is not None:
@@ -48,7 +48,7 @@ def show(result: BenchResult) -> None:
 def show_ratios(ratios: Sequence[Ratio], noise: Noise) -> None:
     """Print how two bundles compare."""
     console = Console(soft_wrap=True, highlight=False)
-    _say_noise(console, noise)
+    _warn_if_noisy(console, noise)
     table = Table(title="B against A, in turns", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("request")
     for name in ("A us", "B us", "B / A", "interval", "verdict"):
@@ -74,7 +74,7 @@ def show_changes(changes: Changes) -> None:
     console.print(table)
 
 
-def _say_noise(console: Console, noise: Noise) -> None:
+def _warn_if_noisy(console: Console, noise: Noise) -> None:
     if noise.noisy:
         console.print(f"NOISY MACHINE: {noise}; repeat before you rely on these times", style="bold")
 

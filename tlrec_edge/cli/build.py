@@ -143,8 +143,8 @@ def compress(
 
     clock, here = partial(measure_costs, dataset=data), asdict(fingerprint())
     try:
-        with show_progress("compress") as say:
-            result = run(loaded, data, config, say, clock=clock, kept=checkpoint, about_machine=here)
+        with show_progress("compress") as progress:
+            result = run(loaded, data, config, progress, clock=clock, kept=checkpoint, about_machine=here)
     except BudgetError as error:
         if as_json:
             click.echo(json.dumps({"out": None, "budget": str(budget), "points": error.points, "test": None}))
@@ -235,9 +235,9 @@ def export(
     check_target(out, BUNDLE)
     loaded, data = _open(model, dataset, domain)
     kind = ("plain" if plain_user_ids else "hashed") if with_users else None
-    with show_progress("export") as say:
-        measured = measure_cards(loaded, data, say) if cards else {}
-        say("graphs and gates")
+    with show_progress("export") as progress:
+        measured = measure_cards(loaded, data, progress) if cards else {}
+        progress("graphs and gates")
         parity = export_bundle(loaded, data, out, ExportConfig(kind, allow=allow), measured)
     size = sum(file.stat().st_size for file in out.iterdir())
     transfer = measured.get("transfer", {"claim": "none", "why": "not measured"})

@@ -118,13 +118,13 @@ def show_progress(what: str) -> Iterator[Callable[[str], None]]:
         return
     last = time.monotonic()
 
-    def say(step: str) -> None:
+    def progress(step: str) -> None:
         nonlocal last
         if time.monotonic() - last >= PROGRESS_INTERVAL:
             click.echo(f"{what}: {step}", err=True)
             last = time.monotonic()
 
-    yield say
+    yield progress
 
 
 def figure(value: float | None) -> str:

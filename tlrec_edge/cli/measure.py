@@ -102,10 +102,10 @@ def evaluate(
     entries = baseline_entries(made.train if target_only and made.mode != "scratch" else None, data, ease_penalty)
     tuned = {name: entry for name, entry in entries.items() if isinstance(entry, TunedEase)}
     tasks = make_tasks(data, target, made.fold if fold is None else fold)
-    with show_progress("evaluate") as say:
+    with show_progress("evaluate") as progress:
         # The model comes first, so that one of another domain is refused before the baselines are fitted.
         ranked = contender.entry(tasks)
-        result = run(data, target, {**entries, "model": lambda _: ranked}, say=say, tasks=tasks)
+        result = run(data, target, {**entries, "model": lambda _: ranked}, progress=progress, tasks=tasks)
     report = result.to_json(ks if 10 in ks else (10, *ks))
     choices = {name: entry.choice for name, entry in tuned.items() if entry.choice is not None}
     report |= {
@@ -150,8 +150,8 @@ def crossval(
     config = replace(config_of(EdgeModel.load(source) if source else None), epochs=epochs)
     if seed is not None:
         config = replace(config, seed=seed)
-    with show_progress("crossval") as say:
-        result = run(Recipe(dataset, target, tuple(dict.fromkeys(modes)), source, config), data, say)
+    with show_progress("crossval") as progress:
+        result = run(Recipe(dataset, target, tuple(dict.fromkeys(modes)), source, config), data, progress)
     report = result.to_json(ks if 10 in ks else (10, *ks))
     if "auto" in result.names:
         taken = Counter(fold["auto"] for fold in result.taken).most_common()

@@ -92,8 +92,8 @@ def study(
     config = TrainConfig(
         size=size, epochs=epochs, pretrain_epochs=pretrain_epochs, min_buyers=min_buyers, seed=seeds[0]
     )
-    with _models(out) as models, show_progress("study") as say:
-        result = run(Plan(dataset, target, sources, config, models, fold, seeds), names, say, processes)
+    with _models(out) as models, show_progress("study") as progress:
+        result = run(Plan(dataset, target, sources, config, models, fold, seeds), names, progress, processes)
     report = result.to_json()
     if out is not None:
         (out / "study.json").write_text(json.dumps(report, ensure_ascii=False, indent=1), encoding="utf-8")
@@ -197,8 +197,8 @@ def curve(
     data = open_dataset(dataset)
     target = parse_domains(domain, data.domains)
     plan = CurvePlan(dataset, target, source, shares, fold, seeds, epochs)
-    with show_progress("curve") as say:
-        report = run(plan, (*ROWS, "auto") if auto else ROWS, say, processes).to_json()
+    with show_progress("curve") as progress:
+        report = run(plan, (*ROWS, "auto") if auto else ROWS, progress, processes).to_json()
     page = {
         "title": f"Does transfer to {report['domain']} pay?", "target": _title(report), "plain_words": report["words"],
         "curve": report["points"],

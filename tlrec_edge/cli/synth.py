@@ -58,7 +58,7 @@ def synth(
     except ValueError as error:
         raise DataError(str(error)) from error
     started = time.monotonic()
-    say = (lambda step: click.echo(f"writing {step}", err=True)) if config.rows >= _LARGE else (lambda step: None)
-    bundle = synthesize(out, config, say)
+    progress = (lambda step: click.echo(f"writing {step}", err=True)) if config.rows >= _LARGE else (lambda step: None)
+    bundle = synthesize(out, config, progress)
     size = sum(entry["size"] for entry in bundle.manifest["files"].values())
     click.echo(f"{items:,} items, {size:,} bytes in {time.monotonic() - started:.1f} s: {out}", err=True)

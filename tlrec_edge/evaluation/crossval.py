@@ -56,7 +56,7 @@ class Crossval:
         return {**report, "folds": [dict(fold) for fold in self.taken], "dropped": dict(self.dropped)}
 
 
-def crossval(recipe: Recipe, dataset: Dataset, say: Callable[[str], None] = lambda line: None) -> Crossval:
+def crossval(recipe: Recipe, dataset: Dataset, progress: Callable[[str], None] = lambda line: None) -> Crossval:
     """Adapt with every mode on every fold and rank its users beside the baselines, in a process each.
 
     ``dataset`` is what ``recipe.dataset`` holds. Raises DataError where its split has no folds, ModelError for a mode
@@ -66,7 +66,7 @@ def crossval(recipe: Recipe, dataset: Dataset, say: Callable[[str], None] = lamb
     folds = dataset.split.folds
     done = []
     for at, result in enumerate(parallel_map(_fold, [(recipe, fold) for fold in range(folds)])):
-        say(f"fold {at + 1} of {folds} done")
+        progress(f"fold {at + 1} of {folds} done")
         done.append(result)
     dropped = Counter[str]()
     for _, left_out, _ in done:

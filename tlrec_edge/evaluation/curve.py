@@ -153,7 +153,7 @@ def percent(share: float) -> str:
 
 
 def curve(
-    plan: CurvePlan, names: Sequence[str] = ROWS, say: Callable[[str], None] = lambda line: None,
+    plan: CurvePlan, names: Sequence[str] = ROWS, progress: Callable[[str], None] = lambda line: None,
     processes: int | None = None,
 ) -> Curve:  # fmt: skip
     """Try ``names`` (of TRIALS; scratch and finetune always) at every share, side by side, a process for each core.
@@ -169,7 +169,7 @@ def curve(
     jobs = [(plan, name, share, seed) for share in plan.shares[::-1] for name in names for seed in plan.seeds]
     done = {}
     for job, outcome in zip(jobs, parallel_map(_try, jobs, processes), strict=True):
-        say(f"{job[1]} with {percent(job[2])}")
+        progress(f"{job[1]} with {percent(job[2])}")
         done[job[1:]] = outcome
     points = []
     for share in plan.shares:

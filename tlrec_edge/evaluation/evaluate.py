@@ -196,7 +196,7 @@ def model_entry(model: EdgeModel, dataset: Dataset) -> Entry:
 
 def evaluate(
     dataset: Dataset, domains: tuple[str, ...], entries: Mapping[str, Entry], fold: int | None = None,
-    say: Callable[[str], None] | None = None, tasks: Tasks | None = None,
+    progress: Callable[[str], None] | None = None, tasks: Tasks | None = None,
 ) -> Evaluation:  # fmt: skip
     """Rank the test questions with every entry.
 
@@ -211,8 +211,8 @@ def evaluate(
     check_tasks(dataset, tasks)
     rankings = {}
     for name, entry in entries.items():
-        if say:
-            say(name)
+        if progress:
+            progress(name)
         rankings[name] = entry(tasks)
     final = tasks.final
     catalogue = Catalogue(final.candidates, popularity(final))

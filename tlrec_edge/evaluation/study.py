@@ -203,7 +203,7 @@ class Study:
 
 
 def study(
-    plan: Plan, names: Sequence[str] = (), say: Callable[[str], None] = lambda line: None, processes: int | None = None
+    plan: Plan, names: Sequence[str] = (), progress: Callable[[str], None] = lambda line: None, processes: int | None = None
 ) -> Study:
     """Try the variants ``names`` (none: all; the references always) side by side, a process for each core.
 
@@ -216,14 +216,14 @@ def study(
     sources = [(plan, name, seed) for name in wanted for seed in plan.seeds]
     why = {}
     for job, reason in zip(sources, parallel_map(_pretrain, sources, processes), strict=True):
-        say(f"source {job[1]}, seed {job[2]}")
+        progress(f"source {job[1]}, seed {job[2]}")
         why[job[1:]] = reason
     # The longest first.
     jobs = sorted(((plan, v, seed) for v in variants for seed in plan.seeds), key=lambda job: job[1].trial != "auto")
     ready = [job for job in jobs if not why.get((job[1].source, job[2]))]
     done = {(v.name, seed): refused(why.get((v.source, seed), "")) for _, v, seed in jobs}
     for (_, variant, seed), outcome in zip(ready, parallel_map(_try, ready, processes), strict=True):
-        say(f"{variant.name}, seed {seed}")
+        progress(f"{variant.name}, seed {seed}")
         done[variant.name, seed] = outcome
     lines = {v.name: Line(v.name, tuple(done[v.name, seed] for seed in plan.seeds)) for v in variants}
     for name in REFERENCES:

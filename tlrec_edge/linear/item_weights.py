@@ -126,7 +126,7 @@ class _Trial(NamedTuple):
 
 
 def choose_linear(
-    task: Task, data: LinearData, say: Callable[[str], None] | None = None, user_power: float = 0.0,
+    task: Task, data: LinearData, progress: Callable[[str], None] | None = None, user_power: float = 0.0,
     cut: int | None = None, fade: bool = False, repeats: bool = True,
 ) -> LinearChoice:  # fmt: skip
     """Choose EASE's penalty and the weight of popularity beside it by NDCG@10 on the task's rows.
@@ -140,8 +140,8 @@ def choose_linear(
     asked = sample_rows(task, MOST_ROWS)
     question = questions(asked, asked.rows)
     solver = make_ease(data.train, data.columns, user_power)
-    if say and isinstance(solver, SparseEase):
-        say(f"EASE on each candidate's {SUPPORT} nearest items: {data.train.shape[1]:,} items are too many for all")
+    if progress and isinstance(solver, SparseEase):
+        progress(f"EASE on each candidate's {SUPPORT} nearest items: {data.train.shape[1]:,} items are too many for all")
 
     def asked_scores(score: LinearScorer) -> Floats:
         (scores,) = pick_scores(lambda q: [score(data.history[q.user], q.asked)], asked)
@@ -158,8 +158,8 @@ def choose_linear(
             tried[place] = _tune(question, scores, had, prior, LinearChoice(PENALTIES[place]))
         at = max(tried, key=lambda place: tried[place].choice.ndcg)
         places = [p for p in (at - 1, at + 1) if 0 <= p < len(PENALTIES) and p not in tried]
-        if say:
-            say(f"EASE penalty {PENALTIES[at]:g}: best validation NDCG@10 so far {tried[at].choice.ndcg:.4f}")
+        if progress:
+            progress(f"EASE penalty {PENALTIES[at]:g}: best validation NDCG@10 so far {tried[at].choice.ndcg:.4f}")
     best = tried[at]
     others = []
     if cut and isinstance(solver, Ease) and not solver.by_user:
@@ -233,14 +233,14 @@ def fit_wide(data: LinearData, penalty: float, most: int, rank: int) -> tuple[sp
     return split_weights(weights, most, 4 * most, rank)
 
 
-def choose_own(task: Task, rows: Ints, most: int, say: Callable[[str], None] | None) -> float | None:
+def choose_own(task: Task, rows: Ints, most: int, progress: Callable[[str], None] | None) -> float | None:
     """Choose the penalty of EASE on the target's rows alone; None where that says nothing new: no asked user has a
     history there, or there is nothing but the target."""
     own = task.target_only()
     data = LinearData.of(own, rows)
     if len(own.train) == len(task.train) or not data.history[np.unique(task.rows.user)].nnz:
         return None
-    return choose_linear(own, data, say, USER_POWER, cut=most).penalty
+    return choose_linear(own, data, progress, USER_POWER, cut=most).penalty
 
 
 def fit_own(task: Task, rows: Ints, penalty: float | None, most: int) -> sp.csr_array:

@@ -41,7 +41,7 @@ def read_columns(
     yield from read(path, required, optional, chunk)
 
 
-def read_histories(path: Path, say: Callable[[str], None] = lambda line: None) -> dict[str, History]:
+def read_histories(path: Path, progress: Callable[[str], None] = lambda line: None) -> dict[str, History]:
     """Return every user's history from an interaction table: user, item, and where there are any, event and time.
 
     As in `prepare`: a row of counts stands for one event of each positive count; where the item is empty and a category
@@ -72,7 +72,7 @@ def read_histories(path: Path, say: Callable[[str], None] = lambda line: None) -
     if reasons and not found:
         raise DataError(f"{path}: none of {sum(left_out.values()):,} rows is usable ({reasons})")
     if reasons:
-        say(f"{path}: rows left out: {reasons}")
+        progress(f"{path}: rows left out: {reasons}")
     return {user: _history(events, has_events, has_times) for user, events in found.items()}
 
 

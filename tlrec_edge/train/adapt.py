@@ -54,7 +54,7 @@ class Candidate:
 
 def adapt(
     dataset: Dataset, domains: tuple[str, ...], mode: str, source: EdgeModel | None = None,
-    config: TrainConfig | None = None, fold: int | None = None, say: Progress | None = None,
+    config: TrainConfig | None = None, fold: int | None = None, progress: Progress | None = None,
     linear: LinearChoice | None = None, tasks: Tasks | None = None, kept: Checkpoint | None = None,
 ) -> EdgeModel:  # fmt: skip
     """Make a model of the target: choose on validation, then fit again on all that may be learned from.
@@ -69,7 +69,7 @@ def adapt(
     tasks = tasks or make_tasks(dataset, domains, fold)
     if mode == "zero-shot":  # nothing is chosen by the target's rows, so there is nothing to fit again
         tasks = replace(tasks, choose=tasks.final)
-    context = Context(dataset, tasks.choose, source, config, say, linear, kept)
+    context = Context(dataset, tasks.choose, source, config, progress, linear, kept)
     candidate = choose(context, mode)
     return settle(candidate, replace(context, task=tasks.final, linear=None), tasks, fold)
 
@@ -130,19 +130,19 @@ def choose(context: Context, mode: str) -> Candidate:
     asked = bool(len(task.rows))
     linear = LinearChoice() if mode == "zero-shot" else context.linear
     linear = linear or choose_linear(
-        task, LinearData.of(task, draft.vocabulary.rows), context.say, USER_POWER, cut=context.config.wide_weights,
+        task, LinearData.of(task, draft.vocabulary.rows), context.progress, USER_POWER, cut=context.config.wide_weights,
         repeats="repeat" in context.config.parts,
     )  # fmt: skip
     draft, epochs = _rivals(draft, linear), 0
     if draft.fit is not None and _trainable(draft) and "deep" in context.config.parts:
         validate = _deep_ndcg(draft, context.dataset) if asked else None
         run = draft.fit if asked else replace(draft.fit, epochs=min(draft.fit.epochs, 5))
-        draft, result = fit_net(draft, examples_of(draft, context.config), run, validate, context.say)
+        draft, result = fit_net(draft, examples_of(draft, context.config), run, validate, context.progress)
         epochs = result.epochs
     draft = replace(draft, task=task)
     draft.net.requires_grad_(False).eval()
     if mode != "zero-shot" and linear.own is None:
-        linear = replace(linear, own=choose_own(task, draft.vocabulary.rows, context.config.wide_weights, context.say))
+        linear = replace(linear, own=choose_own(task, draft.vocabulary.rows, context.config.wide_weights, context.progress))
     model = _with_linear(draft, context, mode, linear)
     blend = choose_mix(model, context.dataset, task, mode, context.config.parts)
     return Candidate(mode, blended(model, task, blend), Choices(epochs, linear, blend))
@@ -159,7 +159,7 @@ def _build(context: Context, mode: str, choices: Choices) -> EdgeModel:
     if draft.fit is not None and choices.epochs:
         run = replace(draft.fit, epochs=choices.epochs)
         draft = _rivals(draft, choices.linear)
-        draft, _ = fit_net(draft, examples_of(draft, context.config), run, None, context.say)
+        draft, _ = fit_net(draft, examples_of(draft, context.config), run, None, context.progress)
     draft = replace(draft, task=task)
     draft.net.requires_grad_(False).eval()
     return blended(_with_linear(draft, context, mode, choices.linear), task, choices.blend)

@@ -34,7 +34,7 @@ USES = {"popularity": ("bias",), "linear": _LINEAR, "pooled": _LINEAR}
 
 def adapt_auto(
     dataset: Dataset, domains: tuple[str, ...], source: EdgeModel | None = None, config: TrainConfig | None = None,
-    fold: int | None = None, say: Progress | None = None, tasks: Tasks | None = None,
+    fold: int | None = None, progress: Progress | None = None, tasks: Tasks | None = None,
     kept: Checkpoint | None = None,
 ) -> tuple[EdgeModel, tuple[Contest, ...]]:  # fmt: skip
     """Try every mode on the validation rows and fit the winner; return it with the table that chose it.
@@ -50,7 +50,7 @@ def adapt_auto(
     tasks = tasks or make_tasks(dataset, domains, fold)
     if not len(tasks.choose.rows):
         raise DataError("--mode auto chooses on validation rows and this split leaves none: name a mode")
-    context = Context(dataset, tasks.choose, source, config, say, kept=kept)
+    context = Context(dataset, tasks.choose, source, config, progress, kept=kept)
     candidates = _candidates(context)
     users, values = tasks.choose.rows.user, {}
     for name, candidate in candidates.items():
@@ -58,7 +58,7 @@ def adapt_auto(
         use = tuple(part for part in USES.get(name, config.parts) if part in config.parts)
         values[name], users = cross_fitted(candidate.model, dataset, task, candidate.mode, use)
     winner, table = _contest(values, users)
-    model = settle(candidates[winner], replace(context, task=tasks.final, say=say), tasks, fold)
+    model = settle(candidates[winner], replace(context, task=tasks.final, progress=progress), tasks, fold)
     return model.with_provenance(auto=table, choice=winner), table
 
 

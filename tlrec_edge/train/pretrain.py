@@ -19,7 +19,7 @@ from tlrec_edge.train.setup import Context, Draft, examples_of, fit_net, fresh
 
 
 def pretrain(
-    dataset: Dataset, domains: tuple[str, ...], config: TrainConfig | None = None, say: Progress | None = None,
+    dataset: Dataset, domains: tuple[str, ...], config: TrainConfig | None = None, progress: Progress | None = None,
     kept: Checkpoint | None = None,
 ) -> EdgeModel:  # fmt: skip
     """Train a model on the source domains: all their interactions before the test period, and where a split holds out
@@ -42,7 +42,7 @@ def pretrain(
         dataset.split.mask_seen, len(dataset.users), len(dataset.items),
     )  # fmt: skip
     task = _drop_rare(task, config.min_buyers)
-    return pretrain_task(Context(dataset, task, None, config, say, kept=kept), _elsewhere(dataset, target, mine.item))
+    return pretrain_task(Context(dataset, task, None, config, progress, kept=kept), _elsewhere(dataset, target, mine.item))
 
 
 def _drop_rare(task: Task, min_buyers: int) -> Task:
@@ -69,7 +69,7 @@ def pretrain_task(context: Context, aside: Ints) -> EdgeModel:
     run = FitConfig(epochs=epochs, rate=config.rate, seed=config.seed, logq=config.logq)
     if config.align != "none":
         draft = _aligned(draft, context, aside, epochs)
-    draft, result = fit_net(draft, examples, run, None, context.say)
+    draft, result = fit_net(draft, examples, run, None, context.progress)
     return draft.model.with_provenance(
         kind="source", domains=task.domains, split_sha256=split_hash(dataset),
         dataset_sha256=dataset_hash(dataset),

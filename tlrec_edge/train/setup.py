@@ -36,7 +36,7 @@ class Context:
     task: Task
     source: EdgeModel | None
     config: TrainConfig
-    say: Progress | None = None
+    progress: Progress | None = None
     linear: LinearChoice | None = None
     kept: Checkpoint | None = None
 
@@ -189,7 +189,7 @@ def examples_of(draft: Draft, config: TrainConfig) -> Examples:
 
 
 def fit_net(
-    draft: Draft, examples: Examples, run: FitConfig, validate: Callable[[], float] | None, say: Progress | None
+    draft: Draft, examples: Examples, run: FitConfig, validate: Callable[[], float] | None, progress: Progress | None
 ) -> tuple[Draft, FitResult]:
     """Train a draft's network in place; return the draft with what its alignment reached in the model's provenance."""
     net = draft.net
@@ -198,7 +198,7 @@ def fit_net(
             parameter.requires_grad_(name in ("candidate_id.weight", "bias"))
     align = None if draft.frozen else draft.align  # frozen towers cannot be moved
     kept = draft.kept.next_fit() if draft.kept else None
-    result = fit(net, examples, run, validate, draft.task.mask_seen and not draft.whole, say, align, kept)
+    result = fit(net, examples, run, validate, draft.task.mask_seen and not draft.whole, progress, align, kept)
     net.requires_grad_(False)
     if result.report:
         draft = replace(draft, model=draft.model.with_provenance(align=dict(result.report)))
