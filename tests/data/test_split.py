@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tlrec_edge.data.dataset import TEST, TRAIN, VALID, Interactions
-from tlrec_edge.data.eval_rows import read_rows
+from tlrec_edge.data.eval_rows import read_eval_rows
 from tlrec_edge.data.prepare import SplitPlan, prepare_tables
 from tlrec_edge.data.split import SPLITS, as_seconds, make_split
 from tlrec_edge.errors import DataError
@@ -143,7 +143,7 @@ def test_given_rows_bring_their_ids_and_the_last_basket_validates(tmp_path: Path
     assert dataset.items == ("a", "b", "c", "d", "x,y")
     assert dataset.users == ("new", "u", "v", "w,1")
     assert dataset.split.role.tolist() == [TRAIN, VALID, TRAIN, TRAIN]
-    rows = read_rows(path, dataset)
+    rows = read_eval_rows(path, dataset)
     named = [(dataset.users[u], dataset.items[i]) for u, i in zip(rows.user, rows.item, strict=True)]
     assert named == [("u", "c"), ("v", "x,y"), ("new", "a"), ("new", "b")]
     assert rows.negatives.tolist() == [[0, 1, 3], [-1, -1, -1], [2, -1, -1], [2, -1, -1]]
@@ -154,7 +154,7 @@ def test_given_rows_bring_their_ids_and_the_last_basket_validates(tmp_path: Path
 
 def test_rows_without_negatives_rank_everything(tmp_path: Path) -> None:
     dataset = prepare_tables([LOG]).dataset
-    assert read_rows(write_rows(tmp_path, "customer_id\titems\nu\ta\n"), dataset).negatives.shape == (1, 0)
+    assert read_eval_rows(write_rows(tmp_path, "customer_id\titems\nu\ta\n"), dataset).negatives.shape == (1, 0)
 
 
 @pytest.mark.parametrize(
@@ -169,7 +169,7 @@ def test_rows_without_negatives_rank_everything(tmp_path: Path) -> None:
 )
 def test_rows_that_do_not_fit_are_counted_and_named(tmp_path: Path, text: str, words: str) -> None:
     with pytest.raises(DataError, match=words):
-        read_rows(write_rows(tmp_path, text), prepare_tables([LOG]).dataset)
+        read_eval_rows(write_rows(tmp_path, text), prepare_tables([LOG]).dataset)
 
 
 def test_a_million_rows_split_in_seconds() -> None:

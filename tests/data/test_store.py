@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tlrec_edge.data import store
-from tlrec_edge.data.dataset import Dataset, Interactions, ItemTable, Rows, Split
+from tlrec_edge.data.dataset import Dataset, Interactions, ItemTable, EvalRows, Split
 from tlrec_edge.data.prepare import SplitPlan, prepare_tables
 from tlrec_edge.data.store import dataset_hash, load_dataset, save_dataset, split_hash
 from tlrec_edge.errors import DataError
@@ -65,7 +65,7 @@ def test_a_dataset_survives_the_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize("width", [0, 2])
 def test_given_rows_survive(tmp_path: Path, width: int) -> None:
     dataset = small()
-    rows = Rows(np.array([0, 1], np.int32), np.array([1, 2], np.int32), np.full((2, width), 3, np.int32))
+    rows = EvalRows(np.array([0, 1], np.int32), np.array([1, 2], np.int32), np.full((2, width), 3, np.int32))
     split = Split("given", dataset.split.role, dataset.split.fold, refit=False, negatives=7, rows=rows)
     dataset = dataset.replace(split=split)
     save_dataset(dataset, tmp_path / "ds")

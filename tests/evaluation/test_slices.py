@@ -9,7 +9,7 @@ import pytest
 
 from helpers import synthetic
 from tlrec_edge.core.metrics import rank_of_positive
-from tlrec_edge.data.dataset import TEST, Rows
+from tlrec_edge.data.dataset import TEST, EvalRows
 from tlrec_edge.data.task import Task, make_tasks
 from tlrec_edge.evaluation import Evaluation, evaluate
 from tlrec_edge.evaluation.evaluate import Catalogue, baseline_entries, pool
@@ -91,7 +91,7 @@ def test_slices_are_what_a_count_by_hand_says(kind: str, fold: int | None) -> No
 def test_deciles_hold_equal_shares_of_the_candidates_and_ties_stay_together() -> None:
     data = synthetic.dataset()
     task = some_task()
-    every = Rows(
+    every = EvalRows(
         np.zeros(len(task.candidates), np.int32), task.candidates, np.empty((len(task.candidates), 0), np.int32)
     )
     label = slice_rows(data, replace(task, rows=every))["popularity"]
@@ -115,7 +115,7 @@ def test_months_weeks_and_unknown_times() -> None:
     # A row from a file that stands among the held-out rows has their time, the others none.
     task = some_task("time")
     stranger = replace(
-        task, rows=Rows(*(np.append(c[:1], c[:1], 0) for c in (task.rows.user, task.rows.item, task.rows.negatives)))
+        task, rows=EvalRows(*(np.append(c[:1], c[:1], 0) for c in (task.rows.user, task.rows.item, task.rows.negatives)))
     )
     stranger.rows.item[1] = data.item_row["b0"]
     assert slice_rows(data, stranger)["period"].tolist()[1] == UNKNOWN

@@ -11,7 +11,7 @@ import pandas as pd
 
 from tlrec_edge.core.features import TowerInputs
 from tlrec_edge.core.rowwise import quantize_rows
-from tlrec_edge.data.dataset import TEST, TRAIN, VALID, Dataset, Rows
+from tlrec_edge.data.dataset import TEST, TRAIN, VALID, Dataset, EvalRows
 from tlrec_edge.data.prepare import SplitPlan, prepare_tables
 from tlrec_edge.data.schema import Schema
 from tlrec_edge.data.split import make_split
@@ -85,7 +85,7 @@ def _given() -> Dataset:
     pool = np.flatnonzero(data.item_domain == small)
     rng = np.random.default_rng(0)
     others = [rng.choice(pool[pool != item], 5, replace=False) for item in log.item[asked]]
-    rows = Rows(log.user[asked], log.item[asked], np.array(others, np.int32))
+    rows = EvalRows(log.user[asked], log.item[asked], np.array(others, np.int32))
     kept = log.where(~asked)
     split = make_split(kept, data.users, "given", rows=rows)
     return replace(data, interactions=kept, split=split)

@@ -85,9 +85,9 @@ def with_candidates(dataset: Dataset, file: Path | None) -> Dataset:
         return dataset
     from dataclasses import replace
 
-    from tlrec_edge.data.eval_rows import read_rows
+    from tlrec_edge.data.eval_rows import read_eval_rows
 
-    return replace(dataset, split=replace(dataset.split, rows=read_rows(file, dataset)))
+    return replace(dataset, split=replace(dataset.split, rows=read_eval_rows(file, dataset)))
 
 
 def parse_domains(text: str, known: Sequence[str]) -> tuple[str, ...]:

@@ -84,7 +84,7 @@ class ItemTable:
 
 
 @dataclass(frozen=True)
-class Rows:
+class EvalRows:
     """Ranking questions: user ``user[m]`` bought ``item[m]``; rank it among itself and ``negatives[m]``.
 
     ``negatives`` has shape (m, k), filled with -1 where a row has fewer; (m, 0) means: rank the whole candidate set.
@@ -97,8 +97,8 @@ class Rows:
     def __len__(self) -> int:
         return len(self.user)
 
-    def where(self, keep: Bools | NDArray[np.intp]) -> Rows:
-        return Rows(self.user[keep], self.item[keep], self.negatives[keep])
+    def where(self, keep: Bools | NDArray[np.intp]) -> EvalRows:
+        return EvalRows(self.user[keep], self.item[keep], self.negatives[keep])
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ class Split:
     negatives: int = 99
     seed: int = 0
     settings: Mapping[str, Any] = field(default_factory=dict)
-    rows: Rows | None = None
+    rows: EvalRows | None = None
 
     @property
     def folds(self) -> int:

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from tlrec_edge.data.align import Merged, align_columns
 from tlrec_edge.data.clean import NO_DOMAIN, CleanLog, clean_interactions
-from tlrec_edge.data.dataset import TEST, TRAIN, VALID, Dataset, Interactions, Rows, Split
-from tlrec_edge.data.eval_rows import NamedRows, code_rows, read_named_rows, split_ids
+from tlrec_edge.data.dataset import TEST, TRAIN, VALID, Dataset, Interactions, EvalRows, Split
+from tlrec_edge.data.eval_rows import RawEvalRows, encode_eval_rows, read_raw_eval_rows, split_ids
 from tlrec_edge.data.items import RawItems, line_up, no_items, read_items
 from tlrec_edge.data.parse import sort_ids
 from tlrec_edge.data.read import read_table
@@ -107,7 +107,7 @@ def prepare_tables(
     Users and items are numbered in the order of their ids: as numbers when all are whole numbers, else as strings.
     """
     schema, plan = schema or Schema(), plan or SplitPlan()
-    named = read_named_rows(plan.candidates) if plan.candidates else None
+    raw_rows = read_raw_eval_rows(plan.candidates) if plan.candidates else None
     log = clean_interactions(interactions, schema, where)
     filed = read_items(items, schema, items_where, check_domains=log.domain is None) if items else no_items()
     _check_domains(log, filed, schema)
@@ -117,7 +117,7 @@ def prepare_tables(
     if not (places.codes >= 0).any():
         raise DataError(f"{where}: no rows are left outside the dropped domains {', '.join(schema.drop_domains)}")
     sold_or_filed = {item for item in filed.ids if homes.get(item) not in schema.drop_domains}
-    users, item_ids = _all_ids(log, places.codes >= 0, sold_or_filed, named, schema.item_map)
+    users, item_ids = _all_ids(log, places.codes >= 0, sold_or_filed, raw_rows, schema.item_map)
     user_row, item_row = _rows_of(users), _rows_of(item_ids)
     item_row |= {one: item_row[other] for one, other in schema.item_map.items() if other in item_row}
     table = _sorted_log(log, _codes(log.user, user_row), _codes(log.item, item_row), places.codes)
@@ -152,7 +152,7 @@ def prepare_tables(
         domains=tuple(places.names),
         interactions=table,
         features=features,
-        split=_split(table, users, plan, code_rows(named, user_row, item_row) if named else None),
+        split=_split(table, users, plan, encode_eval_rows(raw_rows, user_row, item_row) if raw_rows else None),
         item_domain=home,
         cleaning={**cleaning, "interactions": len(table), "users": len(users), "items": len(item_ids)},
         source=source,
@@ -171,7 +171,7 @@ def _merge_items(
     return log.merge_items(item_map), filed.merge_items(item_map), {**moved, **stayed}
 
 
-def _split(table: Interactions, users: Sequence[str], plan: SplitPlan, rows: Rows | None) -> Split:
+def _split(table: Interactions, users: Sequence[str], plan: SplitPlan, rows: EvalRows | None) -> Split:
     options = {
         name: getattr(plan, name)
         for name in ("folds", "test_from", "valid_from", "seed", "negatives", "min_buyers", "mask_seen", "refit")
@@ -188,7 +188,7 @@ def _all_ids(
     log: CleanLog,
     keep: NDArray[np.bool_],
     filed: set[str],
-    named: NamedRows | None,
+    raw_rows: RawEvalRows | None,
     item_map: Mapping[str, str],
 ) -> tuple[list[str], list[str]]:
     """Return the ids of users and items: of the kept rows, the item file and the test rows.
@@ -197,10 +197,10 @@ def _all_ids(
     """
     users = set(log.users)
     items = {log.item.names[code] for code in np.unique(log.item.codes[keep])} | filed
-    if named:
+    if raw_rows:
         known = dict.fromkeys((*items, *item_map), 0)
-        users.update(named.users)
-        asked = (name for cell in (*named.items, *named.negatives) for name in split_ids(cell, known))
+        users.update(raw_rows.users)
+        asked = (name for cell in (*raw_rows.items, *raw_rows.negatives) for name in split_ids(cell, known))
         items.update(item_map.get(name, name) for name in asked)
     return _in_order(users), _in_order(items)
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tlrec_edge.data.dataset import TEST, TRAIN, VALID, Interactions, Rows, Split
+from tlrec_edge.data.dataset import TEST, TRAIN, VALID, Interactions, EvalRows, Split
 from tlrec_edge.data.parse import sort_ids
 from tlrec_edge.errors import DataError
 
@@ -47,7 +47,7 @@ def make_split(
     min_buyers: int = 0,
     mask_seen: bool = True,
     refit: bool = True,
-    rows: Rows | None = None,
+    rows: EvalRows | None = None,
 ) -> Split:
     """Divide interactions by a kind of ``SPLITS``. Dates are "YYYY-MM-DD[ HH:MM:SS]" in UTC, or seconds since 1970.
 

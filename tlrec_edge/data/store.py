@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from tlrec_edge.core.folders import FolderKind, replace_folder
-from tlrec_edge.data.dataset import Dataset, Interactions, ItemTable, Rows, Split
+from tlrec_edge.data.dataset import Dataset, Interactions, ItemTable, EvalRows, Split
 from tlrec_edge.errors import DataError
 
 FORMAT = 1
@@ -169,7 +169,7 @@ def _assemble(head: Mapping[str, Any], tables: Mapping[str, Mapping[str, Any]]) 
     if "rows" in tables:
         user, item = _ints(tables["rows"]["user"]), _ints(tables["rows"]["item"])
         negatives = _ints(tables["negatives"]["item"])
-        rows = Rows(user, item, negatives.reshape(len(user), -1 if len(user) else 0))
+        rows = EvalRows(user, item, negatives.reshape(len(user), -1 if len(user) else 0))
     return Dataset(
         users=tuple(users["id"].to_pylist()),
         items=tuple(items["id"].to_pylist()),

@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from tlrec_edge.data.dataset import TEST, TRAIN, VALID, Bools, Dataset, Interactions, Ints, Rows
+from tlrec_edge.data.dataset import TEST, TRAIN, VALID, Bools, Dataset, Interactions, Ints, EvalRows
 from tlrec_edge.data.parse import sort_ids
 from tlrec_edge.errors import DataError
 
@@ -28,7 +28,7 @@ class Task:
     target: Ints
     train: Interactions
     history: Interactions
-    rows: Rows
+    rows: EvalRows
     candidates: Ints
     mask_seen: bool
     n_users: int
@@ -89,7 +89,7 @@ def make_tasks(dataset: Dataset, domains: tuple[str, ...], fold: int | None = No
         history = seen & ~hidden
         train = history if split.refit or asked == VALID else (split.role == TRAIN) & ~hidden
         task = Task(
-            domains, target, log.where(train), log.where(history), no_rows(), candidates,
+            domains, target, log.where(train), log.where(history), empty_eval_rows(), candidates,
             split.mask_seen, len(dataset.users), len(dataset.items),
         )  # fmt: skip
         if asked == TEST and split.rows is not None:
@@ -121,10 +121,10 @@ def question_time(dataset: Dataset, asked: Bools) -> NDArray[np.int64]:
     return when
 
 
-def no_rows() -> Rows:
+def empty_eval_rows() -> EvalRows:
     """Return the empty set of questions."""
     none = np.empty(0, np.int32)
-    return Rows(none, none, np.empty((0, 0), np.int32))
+    return EvalRows(none, none, np.empty((0, 0), np.int32))
 
 
 def _candidates(dataset: Dataset, target: Ints, past: Bools) -> Ints:
@@ -153,7 +153,7 @@ REPEATED, NO_CANDIDATE, KNOWN = "repeated pair", "too few buyers of the item bef
 
 def _ask(
     task: Task, asked: Interactions, seen: Interactions, dataset: Dataset
-) -> tuple[Rows, dict[str, NDArray[np.int64]]]:
+) -> tuple[EvalRows, dict[str, NDArray[np.int64]]]:
     """Ask each distinct pair once, in order of time, unless seen before, beside negatives without a positive.
 
     Also return the users of the rows that are not asked, by reason.
@@ -171,7 +171,7 @@ def _ask(
     keep = ~(foreign | known)
     user, item = user[keep], item[keep]
     negatives = _sample(user, np.concatenate([pair[keep], before]), task, dataset)
-    return Rows(user.astype(np.int32), item.astype(np.int32), negatives), dropped
+    return EvalRows(user.astype(np.int32), item.astype(np.int32), negatives), dropped
 
 
 def _pairs(log: Interactions, n_items: int) -> NDArray[np.int64]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from tlrec_edge.core.metrics import METRICS, rank_of_positive
 from tlrec_edge.core.topk import top_k
-from tlrec_edge.data.dataset import Bools, Ints, Rows
+from tlrec_edge.data.dataset import Bools, Ints, EvalRows
 from tlrec_edge.data.task import Task
 
 Floats = NDArray[np.floating]
@@ -70,7 +70,7 @@ class Questions:
         return values[self.asked][self.columns]
 
 
-def questions(task: Task, rows: Rows) -> Questions:
+def questions(task: Task, rows: EvalRows) -> Questions:
     """Turn rows into candidate columns; without negatives the whole candidate set competes."""
     user, of = np.unique(rows.user, return_inverse=True)
     positive = task.column[rows.item].astype(np.int64)

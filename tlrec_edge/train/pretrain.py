@@ -8,7 +8,7 @@ import numpy as np
 
 from tlrec_edge.data.dataset import TEST, Dataset, Ints
 from tlrec_edge.data.store import dataset_hash, split_hash
-from tlrec_edge.data.task import BY_USER, Task, no_rows, question_time
+from tlrec_edge.data.task import BY_USER, Task, empty_eval_rows, question_time
 from tlrec_edge.errors import DataError
 from tlrec_edge.train.align import alignment
 from tlrec_edge.train.checkpoint import Checkpoint
@@ -38,7 +38,7 @@ def pretrain(
     if not len(mine):
         raise DataError(f"domain {', '.join(domains)} has no interaction from before its users are tested")
     task = Task(
-        domains, target, mine, mine, no_rows(), np.unique(mine.item),
+        domains, target, mine, mine, empty_eval_rows(), np.unique(mine.item),
         dataset.split.mask_seen, len(dataset.users), len(dataset.items),
     )  # fmt: skip
     task = _drop_rare(task, config.min_buyers)
