@@ -59,7 +59,7 @@ def make_window(everything: Dataset, start: str, end: str) -> Window:
     first = np.full(len(everything.items), stop, np.int64)
     np.minimum.at(first, log.item, log.time)
     users, items = np.array(everything.users, object), np.array(everything.items, object)
-    past = log.where(log.time < begin)
+    past = log.select(log.time < begin)
     rows = pd.DataFrame({"user": users[past.user], "item": items[past.item], "timestamp": past.time})
     old = first < begin
     table = pd.DataFrame({"item": items[old], "title": title[old]})
@@ -70,7 +70,7 @@ def make_window(everything: Dataset, start: str, end: str) -> Window:
     new = np.flatnonzero((first >= begin) & (first < stop))
     place = np.full(len(items), -1, np.int32)
     place[new] = np.arange(len(new))
-    asked = log.where((place[log.item] >= 0) & (log.time < stop))
+    asked = log.select((place[log.item] >= 0) & (log.time < stop))
     row = np.array([known.user_row.get(name, -1) for name in users[asked.user]], np.int32)
     user, item = row[row >= 0], place[asked.item[row >= 0]]
     bought = np.zeros((len(known.users), len(new)), bool)

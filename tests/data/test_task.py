@@ -66,7 +66,7 @@ def test_negatives_are_candidates_and_no_positives(kind: str, fold: int | None) 
 def test_history_is_what_came_before(kind: str, fold: int | None) -> None:
     data = synthetic.dataset(kind)
     choose, final = both(kind, fold)
-    known = data.interactions.where(data.split.role == TRAIN)
+    known = data.interactions.select(data.split.role == TRAIN)
     assert len(choose.history) <= len(known)
     assert not np.isin(choose.history.position, data.interactions.position[data.split.role != TRAIN]).any()
     assert not np.isin(final.history.position, data.interactions.position[data.split.role == TEST]).any()
@@ -116,7 +116,7 @@ def test_folds_ask_every_question_once_with_the_same_negatives() -> None:
         for user, item, negatives in zip(rows.user, rows.item, rows.negatives, strict=True):
             assert found.setdefault((user, item), tuple(negatives)) == tuple(negatives)
     log, inside = data.interactions, data.interactions.domain == data.domains.index("small")
-    test = log.where(inside & (data.split.role == TEST))
+    test = log.select(inside & (data.split.role == TEST))
     sold = set(make_tasks(data, ("small",), 0).final.candidates.tolist())
     expected = {pair for pair in zip(test.user.tolist(), test.item.tolist(), strict=True) if pair[1] in sold}
     assert set(found) == expected
@@ -126,7 +126,7 @@ def test_validation_of_new_users_holds_out_another_fold() -> None:
     data = synthetic.dataset("new-users")
     choose = make_tasks(data, ("small",), 3).choose
     assert set(data.split.fold[choose.rows.user]) == {0}
-    assert not set(data.split.fold[choose.train.where(choose.in_target(choose.train)).user]) & {0, 3}
+    assert not set(data.split.fold[choose.train.select(choose.in_target(choose.train)).user]) & {0, 3}
 
 
 def test_items_never_sold_compete_unless_buyers_are_asked_for() -> None:
@@ -139,7 +139,7 @@ def test_items_never_sold_compete_unless_buyers_are_asked_for() -> None:
     strict = replace(data.split, settings={"min_buyers": 3})
     few = make_tasks(replace(data, split=strict), ("small",)).final
     assert np.isin(few.candidates, sold).all()
-    log = data.interactions.where((data.split.role != TEST) & (data.interactions.domain == data.domains.index("small")))
+    log = data.interactions.select((data.split.role != TEST) & (data.interactions.domain == data.domains.index("small")))
     buyers = [len(np.unique(log.user[log.item == item])) for item in few.candidates]
     assert min(buyers) >= 3
     assert len(few.candidates) < len(every)
@@ -182,10 +182,10 @@ def test_every_held_out_row_is_asked_or_dropped_for_a_reason(kind: str, fold: in
     if kind == "given":
         assert not final.dropped
         return
-    held = data.interactions.where(data.split.role == TEST)
-    held = held.where(final.in_target(held))
+    held = data.interactions.select(data.split.role == TEST)
+    held = held.select(final.in_target(held))
     if fold is not None:
-        held = held.where(data.split.fold[held.user] == fold)
+        held = held.select(data.split.fold[held.user] == fold)
     assert len(final.rows) + sum(final.dropped.values()) == len(held)
     assert final.dropped.get(NO_CANDIDATE, 0) == (final.column[held.item] < 0).sum()
     assert (NO_CANDIDATE in final.dropped) == (fold is not None)
@@ -199,6 +199,6 @@ def test_repeats_and_what_was_had_before_are_counted_apart() -> None:
     twice = np.concatenate([np.arange(len(log)), test[:3], train[:2]])
     order = np.lexsort((log.time[twice], log.user[twice]))
     role = np.concatenate([role, np.full(5, TEST, role.dtype)])[order]
-    changed = replace(data, interactions=log.where(twice[order]), split=replace(data.split, role=role))
+    changed = replace(data, interactions=log.select(twice[order]), split=replace(data.split, role=role))
     final = make_tasks(changed, ("small",)).final
     assert final.dropped == {REPEATED: 3, KNOWN: 2}

@@ -91,7 +91,7 @@ def test_who_is_recommended_to_is_known_as_new_or_not(monkeypatch: pytest.Monkey
     bought = np.unique(task.history.user[task.in_target(task.history)])
     assert new == (found.users.index(user) not in bought)
     monkeypatch.setattr(pipeline, "ENOUGH", 1)
-    first = replace(task, history=task.history.where(~(task.in_target(task.history) & (task.history.user == 3))))
+    first = replace(task, history=task.history.select(~(task.in_target(task.history) & (task.history.user == 3))))
     assert pipeline.recommend_new(found, first, Path("bundle"))[1]
 
 

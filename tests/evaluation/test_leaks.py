@@ -25,7 +25,7 @@ def added(log: Interactions, rows: Interactions) -> Interactions:
 
 def held(data: Dataset, role: int) -> Interactions:
     log = data.interactions
-    return log.where((data.split.role == role) & (log.domain == data.domains.index("small")))
+    return log.select((data.split.role == role) & (log.domain == data.domains.index("small")))
 
 
 def unplaced(rows: Interactions, later: int = 0) -> Interactions:
@@ -39,26 +39,26 @@ def elsewhere(rows: Interactions) -> Interactions:
 
 PLANTED = {
     "test rows in the training part": lambda d, t: replace(
-        t, final=replace(t.final, train=added(t.final.train, held(d, TEST).where(np.arange(3))))
+        t, final=replace(t.final, train=added(t.final.train, held(d, TEST).select(np.arange(3))))
     ),
     "test rows in the history": lambda d, t: replace(
-        t, final=replace(t.final, history=added(t.final.history, held(d, TEST).where(np.arange(3))))
+        t, final=replace(t.final, history=added(t.final.history, held(d, TEST).select(np.arange(3))))
     ),
     "test pairs in the training part": lambda d, t: replace(
-        t, final=replace(t.final, train=added(t.final.train, unplaced(held(d, TEST).where(np.arange(3)))))
+        t, final=replace(t.final, train=added(t.final.train, unplaced(held(d, TEST).select(np.arange(3)))))
     ),
     "rows in the history from after their user's test question": lambda d, t: replace(
         t,
         final=replace(
             t.final,
-            history=added(t.final.history, elsewhere(unplaced(held(d, TEST).where(np.arange(3)), 1))),
+            history=added(t.final.history, elsewhere(unplaced(held(d, TEST).select(np.arange(3)), 1))),
         ),
     ),
     "test rows in what choices were fitted on": lambda d, t: replace(
-        t, choose=replace(t.choose, train=added(t.choose.train, held(d, TEST).where(np.arange(3))))
+        t, choose=replace(t.choose, train=added(t.choose.train, held(d, TEST).select(np.arange(3))))
     ),
     "validation rows in what choices were fitted on": lambda d, t: replace(
-        t, choose=replace(t.choose, train=added(t.choose.train, held(d, VALID).where(np.arange(3))))
+        t, choose=replace(t.choose, train=added(t.choose.train, held(d, VALID).select(np.arange(3))))
     ),
 }
 
@@ -97,7 +97,7 @@ def test_data_without_time_are_checked_for_rows_and_pairs() -> None:
     data = synthetic.ids_only()
     tasks = make_tasks(data, ("all",))
     check_tasks(data, tasks)
-    rows = data.interactions.where(data.split.role == TEST).where(np.arange(1))
+    rows = data.interactions.select(data.split.role == TEST).select(np.arange(1))
     bad = replace(tasks, final=replace(tasks.final, train=added(tasks.final.train, unplaced(rows))))
     with pytest.raises(LeakError, match=r"1 test pairs in the training part, .*, unknown time;"):
         check_tasks(data, bad)
@@ -123,7 +123,7 @@ def test_what_the_split_does_not_promise_is_a_note() -> None:
     data = synthetic.dataset("given")
     tasks = make_tasks(data, ("small",))
     assert not leak_notes(data, tasks, Provenance())
-    rows = held(data, 0).where(np.arange(2))
+    rows = held(data, 0).select(np.arange(2))
     asked = replace(tasks.final.rows, user=rows.user, item=rows.item, negatives=tasks.final.rows.negatives[:2])
     known = replace(tasks, final=replace(tasks.final, rows=asked))
     check_tasks(data, known)

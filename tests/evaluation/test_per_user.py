@@ -41,7 +41,7 @@ def test_a_lift_from_files_is_that_of_the_rows(found: Evaluation, tmp_path: Path
 def test_other_questions_are_refused(found: Evaluation, tmp_path: Path) -> None:
     data = synthetic.dataset("time")
     tasks = make_tasks(data, ("small",))
-    fewer = replace(tasks, final=replace(tasks.final, rows=tasks.final.rows.where(np.arange(9))))
+    fewer = replace(tasks, final=replace(tasks.final, rows=tasks.final.rows.select(np.arange(9))))
     less = evaluate(data, ("small",), baseline_entries(None, data), tasks=fewer)
     with pytest.raises(DataError, match=r"ask different questions: .* users differ, first 'u"):
         compare(by_user(found, "ease", data.users), by_user(less, "ease", data.users))

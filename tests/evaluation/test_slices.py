@@ -73,7 +73,7 @@ def test_slices_are_what_a_count_by_hand_says(kind: str, fold: int | None) -> No
     task = make_tasks(data, ("small",), fold).final
     found = slice_rows(data, task)
     history, log, small = task.history, data.interactions, data.domains.index("small")
-    sold = task.train.where(task.in_target(task.train))
+    sold = task.train.select(task.in_target(task.train))
     for at, (user, item) in enumerate(zip(task.rows.user, task.rows.item, strict=True)):
         mine = history.domain[history.user == user]
         known = "known in the target" if (mine == small).any() else "none in the target" if len(mine) else "no history"

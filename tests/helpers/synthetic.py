@@ -86,7 +86,7 @@ def _given() -> Dataset:
     rng = np.random.default_rng(0)
     others = [rng.choice(pool[pool != item], 5, replace=False) for item in log.item[asked]]
     rows = EvalRows(log.user[asked], log.item[asked], np.array(others, np.int32))
-    kept = log.where(~asked)
+    kept = log.select(~asked)
     split = make_split(kept, data.users, "given", rows=rows)
     return replace(data, interactions=kept, split=split)
 
@@ -157,5 +157,5 @@ def shuffled(change: Callable[[np.ndarray], np.ndarray], domain: str = "small") 
 def pairs(task: Task, log_name: str) -> set[tuple[int, int]]:
     """Return the distinct (user, item) pairs of the target in a task's ``train`` or ``history``."""
     log = getattr(task, log_name)
-    inside = log.where(task.in_target(log))
+    inside = log.select(task.in_target(log))
     return set(zip(inside.user.tolist(), inside.item.tolist(), strict=True))

@@ -223,7 +223,7 @@ def test_a_tuned_entry_keeps_what_it_chose() -> None:
 
 def test_popularity_fades_with_the_days_since_each_buyers_last_purchase() -> None:
     task = make_tasks(synthetic.dataset(), ("small",)).final
-    log = task.train.where(task.in_target(task.train))
+    log = task.train.select(task.in_target(task.train))
     now = log.time.max()
     wanted = np.zeros(task.n_items)
     for user, item in set(zip(log.user.tolist(), log.item.tolist(), strict=True)):

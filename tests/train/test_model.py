@@ -248,7 +248,7 @@ def test_a_candidate_the_model_lacks_is_named() -> None:
 def test_an_empty_past_scores_by_popularity() -> None:
     data, model = synthetic.dataset(), synthetic.model()
     task = make_tasks(data, ("small",)).final
-    alone = replace(task, history=task.history.where(task.history.user != 3))
+    alone = replace(task, history=task.history.select(task.history.user != 3))
     found = model.scorer(data, alone)(np.array([3, 4], np.int32))
     np.testing.assert_allclose(found[0], (model.mix.bias * model.bias)[model.rows(data)[task.candidates]])
     assert np.abs(found[1] - found[0]).max() > 0.1

@@ -53,7 +53,7 @@ class Interactions:
     def __len__(self) -> int:
         return len(self.user)
 
-    def where(self, keep: Bools | NDArray[np.intp]) -> Interactions:
+    def select(self, keep: Bools | NDArray[np.intp]) -> Interactions:
         """Return the rows that a mask (or rising positions) picks."""
         return Interactions(**{name: getattr(self, name)[keep] for name in self.__dataclass_fields__})
 
@@ -97,7 +97,7 @@ class EvalRows:
     def __len__(self) -> int:
         return len(self.user)
 
-    def where(self, keep: Bools | NDArray[np.intp]) -> EvalRows:
+    def select(self, keep: Bools | NDArray[np.intp]) -> EvalRows:
         return EvalRows(self.user[keep], self.item[keep], self.negatives[keep])
 
 

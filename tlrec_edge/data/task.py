@@ -49,8 +49,8 @@ class Task:
         """Return the same questions with everything outside the target's domains forgotten."""
         return replace(
             self,
-            train=self.train.where(self.in_target(self.train)),
-            history=self.history.where(self.in_target(self.history)),
+            train=self.train.select(self.in_target(self.train)),
+            history=self.history.select(self.in_target(self.history)),
         )
 
 
@@ -89,7 +89,7 @@ def make_tasks(dataset: Dataset, domains: tuple[str, ...], fold: int | None = No
         history = seen & ~hidden
         train = history if split.refit or asked == VALID else (split.role == TRAIN) & ~hidden
         task = Task(
-            domains, target, log.where(train), log.where(history), empty_eval_rows(), candidates,
+            domains, target, log.select(train), log.select(history), empty_eval_rows(), candidates,
             split.mask_seen, len(dataset.users), len(dataset.items),
         )  # fmt: skip
         if asked == TEST and split.rows is not None:
@@ -97,9 +97,9 @@ def make_tasks(dataset: Dataset, domains: tuple[str, ...], fold: int | None = No
         seen_before = history if fold is None and split.mask_seen else np.zeros(len(log), bool)
         # Users new to the target have no past there to respect: all of it before the test can be asked for validation.
         period = past if fold is not None and asked == VALID else split.role == asked
-        rows, dropped = _ask(task, log.where(inside & period), log.where(inside & seen_before), dataset)
+        rows, dropped = _ask(task, log.select(inside & period), log.select(inside & seen_before), dataset)
         if who is not None:
-            rows = rows.where(split.fold[rows.user] == who)
+            rows = rows.select(split.fold[rows.user] == who)
             dropped = {reason: users[split.fold[users] == who] for reason, users in dropped.items()}
         return replace(task, rows=rows, dropped={reason: len(users) for reason, users in dropped.items() if len(users)})
 
@@ -135,7 +135,7 @@ def _candidates(dataset: Dataset, target: Ints, past: Bools) -> Ints:
     split, log = dataset.split, dataset.interactions
     minimum = int(split.settings.get("min_buyers", 0))
     inside = past & np.isin(log.domain, target)
-    pairs = np.unique(_pairs(log.where(inside), len(dataset.items)))
+    pairs = np.unique(_pairs(log.select(inside), len(dataset.items)))
     buyers = np.bincount(pairs % len(dataset.items), minlength=len(dataset.items))
     keep = buyers >= max(minimum, 1)
     if not minimum:

@@ -34,10 +34,10 @@ def thinned(tasks: Tasks, share: float, seed: int) -> Tasks:
     kept = np.sort(np.random.default_rng(seed).permutation(users)[:count])
 
     def thin(task: Task) -> Task:
-        return replace(task, train=task.train.where(~task.in_target(task.train) | np.isin(task.train.user, kept)))
+        return replace(task, train=task.train.select(~task.in_target(task.train) | np.isin(task.train.user, kept)))
 
     choose = thin(tasks.choose)
-    return Tasks(replace(choose, rows=choose.rows.where(np.isin(choose.rows.user, kept))), thin(tasks.final))
+    return Tasks(replace(choose, rows=choose.rows.select(np.isin(choose.rows.user, kept))), thin(tasks.final))
 
 
 def _users(tasks: Tasks) -> Ints:
@@ -174,7 +174,7 @@ def curve(
     points = []
     for share in plan.shares:
         final = thinned(tasks, share, plan.seeds[0]).final
-        log = final.train.where(final.in_target(final.train))
+        log = final.train.select(final.in_target(final.train))
         lines = {name: Line(name, tuple(done[name, share, seed] for seed in plan.seeds)) for name in names}
         points.append(Point(share, len(np.unique(log.user)), len(log), lines))
     return Curve(plan, tasks.final.rows.user, tuple(points))

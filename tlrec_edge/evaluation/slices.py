@@ -39,7 +39,7 @@ def find_questions(dataset: Dataset, task: Task, role: int = TEST) -> Found:
     Rows that came from a file are not in the log: their time is unknown, their domain the item's home.
     """
     log = dataset.interactions
-    held = log.where(task.in_target(log) & (dataset.split.role == role))
+    held = log.select(task.in_target(log) & (dataset.split.role == role))
     order = np.lexsort((held.position, held.time))
     pair, first = np.unique(held.user[order].astype(np.int64) * task.n_items + held.item[order], return_index=True)
     asked = task.rows.user.astype(np.int64) * task.n_items + task.rows.item

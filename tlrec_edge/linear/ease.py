@@ -51,7 +51,7 @@ def popularity(task: Task, half_life: float | None = None) -> Floats:
     With ``half_life`` (days) a buyer weighs half for each one that passed from their last purchase of the item to the
     end of the training part.
     """
-    inside = task.train.where(task.in_target(task.train))
+    inside = task.train.select(task.in_target(task.train))
     pair = inside.user.astype(np.int64) * task.n_items + inside.item
     last = len(pair) - 1 - np.unique(pair[::-1], return_index=True)[1]  # rows of a user rise in time
     age = (inside.time.max(initial=0) - inside.time[last]) / DAY

@@ -111,7 +111,7 @@ class LinearData:
         size = int(rows.max()) + 1
 
         def matrix(log: Interactions) -> sp.csr_array:
-            known = log.where(rows[log.item] >= 0)
+            known = log.select(rows[log.item] >= 0)
             return user_item(replace(known, item=rows[known.item]), task.n_users, size)
 
         return cls(matrix(task.train), matrix(task.history), rows[task.candidates])
@@ -280,9 +280,9 @@ def fit_interest(task: Task, groups: Ints, size: int, vocabulary: Vocabulary, pe
     inside = task.in_target(task.train)
     if not size or inside.all() or not inside.any():
         return Factors.none(size, vocabulary.candidates)
-    known = task.train.where(~inside & (vocabulary.rows[task.train.item] >= 0))
+    known = task.train.select(~inside & (vocabulary.rows[task.train.item] >= 0))
     seen = user_item(known, task.n_users, task.n_items)[:, vocabulary.dataset_rows]
-    bought = user_item(task.train.where(inside), task.n_users, task.n_items)[:, task.candidates]
+    bought = user_item(task.train.select(inside), task.n_users, task.n_items)[:, task.candidates]
     both = np.flatnonzero((np.diff(seen.indptr) > 0) & (np.diff(bought.indptr) > 0))
     if len(both) < 20:
         return Factors.none(size, vocabulary.candidates)

@@ -113,7 +113,7 @@ def rank_rows(scorer: Scorer, task: Task) -> Ranking:
     rows = task.rows
     rank, others = np.empty(len(rows)), np.empty(len(rows), np.int64)
     for part in chunks(task):
-        asked = questions(task, rows.where(part))
+        asked = questions(task, rows.select(part))
         rank[part] = rank_of_positive(asked.pick(scorer(asked.user, asked.asked)), asked.valid)
         others[part] = asked.valid[:, 1:].sum(1)
     return Ranking(rank, others, rows.user, rows.item)
@@ -124,7 +124,7 @@ def pick_scores(score: Callable[[Questions], Sequence[Floats]], task: Task) -> l
     parts = chunks(task) if len(task.candidates) > MANY else [np.arange(len(task.rows))]
     found = []
     for part in parts:
-        asked = questions(task, task.rows.where(part))
+        asked = questions(task, task.rows.select(part))
         found.append([asked.pick(scores) for scores in score(asked)])
     back = np.argsort(np.concatenate(parts))
     return [np.concatenate(of_one)[back] for of_one in zip(*found, strict=True)]
@@ -142,7 +142,7 @@ def rank_whole(scorer: Scorer, task: Task) -> Ranking:
     rank, others = np.empty(len(rows)), np.empty(len(rows), np.int64)
     full, field, top = np.empty(len(rows)), np.empty(len(rows), np.int64), []
     for part in chunks(task):
-        asked = questions(task, rows.where(part))
+        asked = questions(task, rows.select(part))
         scores = np.asarray(scorer(asked.user))
         rank[part] = rank_of_positive(asked.pick(scores), asked.valid)
         others[part] = asked.valid[:, 1:].sum(1)
@@ -192,4 +192,4 @@ def sample_rows(task: Task, most: int = 2000) -> Task:
     if len(task.rows) <= most:
         return task
     pick = np.sort(np.random.default_rng(0).choice(len(task.rows), most, replace=False))
-    return replace(task, rows=task.rows.where(pick))
+    return replace(task, rows=task.rows.select(pick))

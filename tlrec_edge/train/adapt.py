@@ -172,18 +172,18 @@ def _rivals(draft: Draft, linear: LinearChoice) -> Draft:
 
 
 def _trainable(draft: Draft) -> bool:
-    inside = draft.task.train.where(draft.task.in_target(draft.task.train))
+    inside = draft.task.train.select(draft.task.in_target(draft.task.train))
     return bool((np.bincount(inside.user) > 1).any()) if len(inside) else False
 
 
 def _linear_task(task: Task, mode: str) -> Task:
     """Zero-shot may not learn from the target's rows; its own item-item weights come from the source alone."""
-    return replace(task, train=task.train.where(~task.in_target(task.train))) if mode == "zero-shot" else task
+    return replace(task, train=task.train.select(~task.in_target(task.train))) if mode == "zero-shot" else task
 
 
 def _with_linear(draft: Draft, context: Context, mode: str, linear: LinearChoice) -> EdgeModel:
     task, config, vocabulary = _linear_task(draft.task, mode), context.config, draft.vocabulary
-    outside = task.train.where(~task.in_target(task.train))
+    outside = task.train.select(~task.in_target(task.train))
     groups, size = interest_groups(context.dataset, vocabulary, np.unique(outside.item))
     interest = fit_interest(task, groups, size, vocabulary, config.interest_penalty, config.interest_rank)
     if not interest.rank:

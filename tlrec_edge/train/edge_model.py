@@ -322,9 +322,9 @@ class Past:
 
     @classmethod
     def of(cls, log: Interactions, rows: Ints, users: int, items: int) -> Past:
-        known = log.where(rows[log.item] >= 0)
+        known = log.select(rows[log.item] >= 0)
         start = np.searchsorted(known.user, np.arange(users + 1)).astype(np.int64)
-        recent = known.where(_recent_distinct(known))
+        recent = known.select(_recent_distinct(known))
         matrix = user_item(replace(recent, item=rows[recent.item]), users, items)
         return cls(known, rows, start, matrix)
 

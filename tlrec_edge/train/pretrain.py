@@ -34,7 +34,7 @@ def pretrain(
     known = inside & ~tested
     if dataset.split.kind in BY_USER:
         known &= log.time <= question_time(dataset, tested & ~inside)[log.user]
-    mine = log.where(known)
+    mine = log.select(known)
     if not len(mine):
         raise DataError(f"domain {', '.join(domains)} has no interaction from before its users are tested")
     task = Task(

@@ -168,7 +168,7 @@ def _align(context: Context, source: EdgeModel, vocabulary: Vocabulary, net: Two
 
 def _cut(task: Task) -> str:
     """Cut between baskets where most users come more than once, else anywhere."""
-    inside = task.train.where(task.in_target(task.train))
+    inside = task.train.select(task.in_target(task.train))
     same = (inside.user[1:] == inside.user[:-1]) & (inside.time[1:] == inside.time[:-1])
     baskets = np.bincount(inside.user[np.append(True, ~same)[: len(inside)]])
     return "basket" if len(baskets) and np.median(baskets[baskets > 0]) >= 2 else "item"
@@ -177,7 +177,7 @@ def _cut(task: Task) -> str:
 def examples_of(draft: Draft, config: TrainConfig) -> Examples:
     """Return the training examples of a draft."""
     task, net = draft.task, draft.net
-    known = task.train.where(draft.vocabulary.rows[task.train.item] >= 0)
+    known = task.train.select(draft.vocabulary.rows[task.train.item] >= 0)
     if config.event_weights:
         known = replace(known, weight=known.weight * np.array(config.event_factors(), np.float32)[known.event])
     inside = task.in_target(known)
