@@ -18,7 +18,7 @@ from tlrec_edge.tabular.column_names import COUNT_EVENTS, INTERACTION_NAMES
 
 Codes = NDArray[np.int64]
 Bools = NDArray[np.bool_]
-Expanded = tuple[Codes, NDArray[np.int8], NDArray[np.float64]]
+InteractionColumns = tuple[Codes, NDArray[np.int8], NDArray[np.float64]]
 """Row, event and weight of each interaction."""
 
 NO_DOMAIN = "unknown"
@@ -26,7 +26,7 @@ NO_DOMAIN = "unknown"
 
 
 @dataclass
-class Sieve:
+class RowFilter:
     """Rows still kept, and how many each reason took; a row counts for the first reason that hits it."""
 
     keep: Bools
@@ -92,23 +92,23 @@ def clean_interactions(tables: Sequence[pd.DataFrame], schema: Schema, where: st
     category is given, the category stands as the item ``category:NAME``.
     """
     raw, roles = join_tables(tables, schema, where)
-    sieve = Sieve(np.ones(len(raw), bool))
+    row_filter = RowFilter(np.ones(len(raw), bool))
     user, (item, is_category) = read_ids(raw["user"]), _read_items(raw)
-    sieve.drop("no user id", user.codes < 0)
-    sieve.drop("no item id", item.codes < 0)
-    _drop_cancelled(raw, schema, sieve, where)
-    price = _drop_numbers(raw, schema, sieve)
-    time = _drop_times(raw, schema, sieve)
-    _drop_duplicates(raw, schema, sieve)
-    row, event, weight = _expand_events(raw, schema, sieve)
+    row_filter.drop("no user id", user.codes < 0)
+    row_filter.drop("no item id", item.codes < 0)
+    _drop_cancelled(raw, schema, row_filter, where)
+    price = _drop_numbers(raw, schema, row_filter)
+    time = _drop_times(raw, schema, row_filter)
+    _drop_duplicates(raw, schema, row_filter)
+    row, event, weight = _expand_events(raw, schema, row_filter)
     if schema.duplicates == "first-pair":
-        row, event, weight = _first_pairs(user.codes, item.codes, time, sieve, (row, event, weight))
+        row, event, weight = _first_pairs(user.codes, item.codes, time, row_filter, (row, event, weight))
     if schema.max_per_user:
-        row, event, weight = _newest(user.codes, time, schema.max_per_user, sieve, (row, event, weight))
+        row, event, weight = _most_recent(user.codes, time, schema.max_per_user, row_filter, (row, event, weight))
     if is_category.any():
-        sieve.counts["category instead of an item (kept)"] = int((sieve.keep & is_category).sum())
+        row_filter.counts["category instead of an item (kept)"] = int((row_filter.keep & is_category).sum())
     if not len(row):
-        raise DataError(f"{where}: none of {len(raw)} rows is usable ({_went(sieve)}); check: {_say(roles)}")
+        raise DataError(f"{where}: none of {len(raw)} rows is usable ({_drop_reasons(row_filter)}); check: {_format_roles(roles)}")
     return CleanLog(
         user=Labels(user.codes[row], user.names),
         item=Labels(item.codes[row], item.names),
@@ -118,7 +118,7 @@ def clean_interactions(tables: Sequence[pd.DataFrame], schema: Schema, where: st
         time=time[row],
         is_category=is_category[row],
         users=frozenset(user.names[code] for code in np.unique(user.codes[row])),
-        counts={"rows read": len(raw), "rows kept": int(sieve.keep.sum()), **sieve.counts},
+        counts={"rows read": len(raw), "rows kept": int(row_filter.keep.sum()), **row_filter.counts},
         roles=roles,
         unused=_unused(raw, schema),
         title=_labels(raw, "title", row),
@@ -157,8 +157,8 @@ def _labels(raw: pd.DataFrame, role: str, row: Codes) -> Labels | None:
     return Labels(found.codes[row], found.names)
 
 
-def _went(sieve: Sieve) -> str:
-    return ", ".join(f"{reason} {n}" for reason, n in sieve.counts.items() if n and "(kept" not in reason)
+def _drop_reasons(row_filter: RowFilter) -> str:
+    return ", ".join(f"{reason} {n}" for reason, n in row_filter.counts.items() if n and "(kept" not in reason)
 
 
 def _unused(raw: pd.DataFrame, schema: Schema) -> tuple[str, ...]:
@@ -179,7 +179,7 @@ def _read_items(raw: pd.DataFrame) -> tuple[Labels, Bools]:
     return Labels(np.where(is_category, category.codes + len(item.names), item.codes), names), is_category
 
 
-def _drop_cancelled(raw: pd.DataFrame, schema: Schema, sieve: Sieve, where: str) -> None:
+def _drop_cancelled(raw: pd.DataFrame, schema: Schema, row_filter: RowFilter, where: str) -> None:
     if schema.cancelled is None:
         return
     column, prefix = schema.cancelled
@@ -187,53 +187,53 @@ def _drop_cancelled(raw: pd.DataFrame, schema: Schema, sieve: Sieve, where: str)
     if found is None:
         columns = ", ".join(name.removeprefix("raw:") for name in raw.columns)
         raise DataError(f"{where}: no column {column!r} for cancellations; found {columns}")
-    sieve.drop("cancelled", raw[found].astype("str").str.startswith(prefix).to_numpy(bool))
+    row_filter.drop("cancelled", raw[found].astype("str").str.startswith(prefix).to_numpy(bool))
 
 
-def _drop_numbers(raw: pd.DataFrame, schema: Schema, sieve: Sieve) -> NDArray[np.float64] | None:
+def _drop_numbers(raw: pd.DataFrame, schema: Schema, row_filter: RowFilter) -> NDArray[np.float64] | None:
     """Judge quantity and price; return the price."""
     if "quantity" in raw:
         quantity = read_numbers(raw["quantity"])
-        sieve.drop("unreadable quantity", quantity.bad)
-        sieve.drop("quantity <= 0", quantity.values <= 0)
+        row_filter.drop("unreadable quantity", quantity.bad)
+        row_filter.drop("quantity <= 0", quantity.values <= 0)
     if "price" not in raw:
         return None
     price = read_numbers(raw["price"])
     if schema.positive_price:
-        sieve.drop("price <= 0", ~(price.values > 0))
+        row_filter.drop("price <= 0", ~(price.values > 0))
     else:
-        sieve.counts["price unreadable (kept)"] = int(price.bad.sum())
+        row_filter.counts["price unreadable (kept)"] = int(price.bad.sum())
     return price.values
 
 
-def _drop_times(raw: pd.DataFrame, schema: Schema, sieve: Sieve) -> Codes:
+def _drop_times(raw: pd.DataFrame, schema: Schema, row_filter: RowFilter) -> Codes:
     if "timestamp" not in raw:
         return np.zeros(len(raw), np.int64)
     times = read_times(raw["timestamp"], schema.time_format)
-    sieve.drop("unparsable time", times.bad)
-    sieve.drop("time out of range", times.out_of_range)
+    row_filter.drop("unparsable time", times.bad)
+    row_filter.drop("time out of range", times.out_of_range)
     return times.seconds
 
 
-def _drop_duplicates(raw: pd.DataFrame, schema: Schema, sieve: Sieve) -> None:
+def _drop_duplicates(raw: pd.DataFrame, schema: Schema, row_filter: RowFilter) -> None:
     if schema.duplicates == "drop":
         # A column without a name is a running number that a data frame wrote: it makes no row different.
         named = [name for name in raw.columns if not name.startswith("raw:Unnamed: ")]
-        sieve.drop("duplicate", raw.duplicated(named).to_numpy(bool))
+        row_filter.drop("duplicate", raw.duplicated(named).to_numpy(bool))
 
 
-def _expand_events(raw: pd.DataFrame, schema: Schema, sieve: Sieve) -> Expanded:
+def _expand_events(raw: pd.DataFrame, schema: Schema, row_filter: RowFilter) -> InteractionColumns:
     """Return row, event and weight of each interaction that the kept rows stand for."""
     weights = np.array(EVENT_WEIGHTS)
     counted = {event: raw[role] for role, event in COUNT_EVENTS.items() if role in raw}
     if not counted:
-        event = _read_events(raw, schema, sieve)
-        rows = np.flatnonzero(sieve.keep)
+        event = _read_events(raw, schema, row_filter)
+        rows = np.flatnonzero(row_filter.keep)
         return rows, event[rows], weights[event[rows]]
     numbers = {event: read_numbers(column) for event, column in counted.items()}
-    sieve.drop("unreadable count", np.logical_or.reduce([column.bad for column in numbers.values()]))
-    sieve.drop("no positive count", ~np.logical_or.reduce([column.values > 0 for column in numbers.values()]))
-    parts = [(np.flatnonzero(sieve.keep & (column.values > 0)), name) for name, column in numbers.items()]
+    row_filter.drop("unreadable count", np.logical_or.reduce([column.bad for column in numbers.values()]))
+    row_filter.drop("no positive count", ~np.logical_or.reduce([column.values > 0 for column in numbers.values()]))
+    parts = [(np.flatnonzero(row_filter.keep & (column.values > 0)), name) for name, column in numbers.items()]
     rows = np.concatenate([rows for rows, _ in parts])
     event = np.concatenate([np.full(len(rows), EVENTS.index(name), np.int8) for rows, name in parts])
     weight = np.concatenate(
@@ -243,7 +243,7 @@ def _expand_events(raw: pd.DataFrame, schema: Schema, sieve: Sieve) -> Expanded:
     return rows[order], event[order], weight[order]
 
 
-def _read_events(raw: pd.DataFrame, schema: Schema, sieve: Sieve) -> NDArray[np.int8]:
+def _read_events(raw: pd.DataFrame, schema: Schema, row_filter: RowFilter) -> NDArray[np.int8]:
     default = EVENTS.index(schema.default_event)
     if "event" not in raw:
         return np.full(len(raw), default, np.int8)
@@ -251,35 +251,35 @@ def _read_events(raw: pd.DataFrame, schema: Schema, sieve: Sieve) -> NDArray[np.
     known = [schema.event_of(name) for name in labels.names]
     codes = np.array([EVENTS.index(name or "other") for name in known] + [default], np.int8)
     unknown = np.array([name is None for name in known] + [False])
-    sieve.counts["event not recognised (kept as other)"] = int((sieve.keep & unknown[labels.codes]).sum())
+    row_filter.counts["event not recognised (kept as other)"] = int((row_filter.keep & unknown[labels.codes]).sum())
     event: NDArray[np.int8] = codes[labels.codes]
     return event
 
 
-def _first_pairs(user: Codes, item: Codes, time: Codes, sieve: Sieve, columns: Expanded) -> Expanded:
+def _first_pairs(user: Codes, item: Codes, time: Codes, row_filter: RowFilter, columns: InteractionColumns) -> InteractionColumns:
     """Keep the first interaction of each (user, item) by time; of equal times, the first row."""
     rows = columns[0]
     order = np.lexsort((rows, time[rows]))
     pair = user[rows] * (int(item.max()) + 1) + item[rows]
     first = np.sort(order[np.unique(pair[order], return_index=True)[1]])
-    return _keep(first, "repeated pair", sieve, columns)
+    return _keep_rows(first, "repeated pair", row_filter, columns)
 
 
-def _newest(user: Codes, time: Codes, most: int, sieve: Sieve, columns: Expanded) -> Expanded:
-    """Keep each user's ``most`` newest interactions; of equal times, the last rows."""
+def _most_recent(user: Codes, time: Codes, limit: int, row_filter: RowFilter, columns: InteractionColumns) -> InteractionColumns:
+    """Keep each user's ``limit`` newest interactions; of equal times, the last rows."""
     rows = columns[0]
     order = np.lexsort((rows, time[rows], user[rows]))
     by_user = user[rows][order]
     from_end = np.searchsorted(by_user, by_user, side="right") - np.arange(len(order))  # 1 = the newest
-    return _keep(np.sort(order[from_end <= most]), f"beyond the newest {most} of a user", sieve, columns)
+    return _keep_rows(np.sort(order[from_end <= limit]), f"beyond the newest {limit} of a user", row_filter, columns)
 
 
-def _keep(chosen: Codes, reason: str, sieve: Sieve, columns: Expanded) -> Expanded:
-    kept = np.zeros(len(sieve.keep), bool)
+def _keep_rows(chosen: Codes, reason: str, row_filter: RowFilter, columns: InteractionColumns) -> InteractionColumns:
+    kept = np.zeros(len(row_filter.keep), bool)
     kept[columns[0][chosen]] = True
-    sieve.drop(reason, ~kept)
+    row_filter.drop(reason, ~kept)
     return columns[0][chosen], columns[1][chosen], columns[2][chosen]
 
 
-def _say(roles: Mapping[str, Any]) -> str:
+def _format_roles(roles: Mapping[str, Any]) -> str:
     return ", ".join(f"{role} = {column!r}" for role, column in roles.items())
