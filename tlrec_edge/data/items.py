@@ -17,7 +17,7 @@ from tlrec_edge.data.schema import Schema, find_roles, nearest, need_role
 from tlrec_edge.errors import DataError
 from tlrec_edge.tabular.column_names import INTERACTION_NAMES, ITEM_NAMES, plain
 
-_MOST_CATEGORIES = 1000
+_MAX_CATEGORIES = 1000
 _CODE_SUFFIXES = ("id", "code", "编号", "编码")
 _TEXT_NAMES = frozenset(INTERACTION_NAMES["title"])
 
@@ -45,9 +45,9 @@ class RawItems:
         """Keep one row of a product that has several ids: that of the id that stays, else the first."""
         if not item_map or not self.ids:
             return self
-        own_first = sorted(range(len(self.ids)), key=lambda row: self.ids[row] in item_map)  # stable
+        retained_first = sorted(range(len(self.ids)), key=lambda row: self.ids[row] in item_map)  # stable
         first: dict[str, int] = {}
-        for row in own_first:
+        for row in retained_first:
             first.setdefault(item_map.get(self.ids[row], self.ids[row]), row)
         rows = list(first.values())
         home = None if self.home is None else Labels(self.home.codes[rows], self.home.names)
@@ -61,10 +61,10 @@ class RawItems:
             found = list(map(str, self.frame.columns))
             raise DataError(f"no column {column!r} in the items{nearest(column, found)}; found {', '.join(found)}")
         position = self.row
-        return _pick(_as_text(self.frame[column]), np.array([position.get(item, -1) for item in items], np.int64))
+        return _select(_as_text(self.frame[column]), np.array([position.get(item, -1) for item in items], np.int64))
 
 
-def no_items() -> RawItems:
+def empty_items() -> RawItems:
     """Return what stands for a missing item file."""
     return RawItems((), pd.DataFrame(), {})
 
@@ -74,8 +74,8 @@ def read_items(
 ) -> RawItems:
     """Merge item tables and tell what kind of feature each column is."""
     frame, ids, roles = _join_tables(tables, schema, where)
-    blank, repeated = (ids == "").to_numpy(bool), ids.duplicated().to_numpy(bool)
-    keep = ~blank & ~repeated
+    missing_id, repeated = (ids == "").to_numpy(bool), ids.duplicated().to_numpy(bool)
+    keep = ~missing_id & ~repeated
     frame = frame[keep].reset_index(drop=True)
     home = read_labels(frame[roles["domain"]]) if "domain" in roles else None
     return RawItems(
@@ -87,8 +87,8 @@ def read_items(
         category_column=roles.get("category", ""),
         counts={
             "item rows read": len(keep),
-            "item rows without id": int(blank.sum()),
-            "item rows repeated": int((repeated & ~blank).sum()),
+            "item rows without id": int(missing_id.sum()),
+            "item rows repeated": int((repeated & ~missing_id).sum()),
         },
     )
 
@@ -125,7 +125,7 @@ def read_ids_as_text(column: pd.Series[Any]) -> pd.Series[Any]:
     return pd.Series(np.array([*labels.names, ""], object)[labels.codes], dtype=object)
 
 
-def line_up(raw: RawItems, log: CleanLog, items: Sequence[str]) -> tuple[ItemTable, int]:
+def build_item_table(raw: RawItems, log: CleanLog, items: Sequence[str]) -> tuple[ItemTable, int]:
     """Build the item table for ``items``; also return how many numbers were made missing.
 
     Without an item file they are described by the log: the most frequent title and category, the median price. (Beside
@@ -136,19 +136,19 @@ def line_up(raw: RawItems, log: CleanLog, items: Sequence[str]) -> tuple[ItemTab
     text: dict[str, tuple[str, ...]] = {}
     categorical: dict[str, tuple[str, ...]] = {}
     numeric: dict[str, NDArray[np.float32]] = {}
-    made_missing = 0
+    unreadable = 0
     for column, kind in raw.kinds.items():
         if kind == "numeric":
             numbers = read_numbers(raw.frame[column])
-            made_missing += int(numbers.bad.sum())
+            unreadable += int(numbers.bad.sum())
             with np.errstate(over="ignore"):  # beyond float32: infinite, so missing
                 numeric[column] = np.append(numbers.values, np.nan)[rows].astype(np.float32)
         else:
-            (text if kind == "text" else categorical)[column] = _pick(_as_text(raw.frame[column]), rows)
-    names = _pick(_as_text(raw.frame[raw.name_column]), rows) if raw.name_column else ("",) * len(items)
+            (text if kind == "text" else categorical)[column] = _select(_as_text(raw.frame[column]), rows)
+    names = _select(_as_text(raw.frame[raw.name_column]), rows) if raw.name_column else ("",) * len(items)
     names = _add_log_features(raw, log, items, names, (text, categorical, numeric))
-    shown = tuple(name or item for name, item in zip(names, items, strict=True))
-    return ItemTable(name=shown, text=text, categorical=categorical, numeric=numeric), made_missing
+    display_names = tuple(name or item for name, item in zip(names, items, strict=True))
+    return ItemTable(name=display_names, text=text, categorical=categorical, numeric=numeric), unreadable
 
 
 def _add_log_features(
@@ -163,9 +163,9 @@ def _add_log_features(
     if log.category is not None:
         column = raw.category_column if raw.category_column in categorical else "category"
         labels = {category_id(name): name for name in log.category.names}
-        logged = _from_log(log, log.category, items) if not raw.ids else ("",) * len(items)
-        filed = categorical.get(column, ("",) * len(items))
-        categorical[column] = tuple(a or labels.get(item, b) for a, b, item in zip(filed, logged, items, strict=True))
+        logged_values = _from_log(log, log.category, items) if not raw.ids else ("",) * len(items)
+        listed_values = categorical.get(column, ("",) * len(items))
+        categorical[column] = tuple(a or labels.get(item, b) for a, b, item in zip(listed_values, logged_values, items, strict=True))
         names = tuple(name or labels.get(item, "") for name, item in zip(names, items, strict=True))
     if raw.ids:
         return names
@@ -209,7 +209,7 @@ def _guess_kind(column: str, values: pd.Series[Any], roles: Mapping[str, str]) -
     # A column of numbers may hold a few other words: they become missing, and are counted.
     if present and not is_code and count_numbers(values) >= 0.9 * present:
         return "numeric"
-    few = len(labels.names) <= min(_MOST_CATEGORIES, max(20, present // 2))
+    few = len(labels.names) <= min(_MAX_CATEGORIES, max(20, present // 2))
     return "categorical" if few else "text"
 
 
@@ -219,6 +219,6 @@ def _as_text(column: pd.Series[Any]) -> list[str]:
     return [names[code] for code in labels.codes]
 
 
-def _pick(values: list[str], rows: NDArray[np.int64]) -> tuple[str, ...]:
+def _select(values: list[str], rows: NDArray[np.int64]) -> tuple[str, ...]:
     values = [*values, ""]
     return tuple(values[row] for row in rows)

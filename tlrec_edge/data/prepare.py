@@ -15,7 +15,7 @@ from tlrec_edge.data.align import Merged, align_columns
 from tlrec_edge.data.clean import NO_DOMAIN, CleanLog, clean_interactions
 from tlrec_edge.data.dataset import TEST, TRAIN, VALID, Dataset, Interactions, EvalRows, Split
 from tlrec_edge.data.eval_rows import RawEvalRows, encode_eval_rows, read_raw_eval_rows, split_ids
-from tlrec_edge.data.items import RawItems, line_up, no_items, read_items
+from tlrec_edge.data.items import RawItems, build_item_table, empty_items, read_items
 from tlrec_edge.data.parse import sort_ids
 from tlrec_edge.data.read import read_table
 from tlrec_edge.data.scale import Level, check_scale, far_apart, levels, scale_items, scale_log
@@ -23,7 +23,7 @@ from tlrec_edge.data.schema import Schema
 from tlrec_edge.data.split import make_split
 from tlrec_edge.errors import DataError
 
-LONE_DOMAIN = "all"
+SINGLE_DOMAIN = "all"
 """The one domain of data that has none."""
 CATEGORY_DOMAIN = "categories"
 """Domain of category rows where the data gives them none: apart from the items, so that it can be a transfer source."""
@@ -65,7 +65,7 @@ class Prepared:
     merged: tuple[Merged, ...] = ()
 
 
-class Places(NamedTuple):
+class DomainAssignment(NamedTuple):
     """Domain of each row as a code into ``names``; -1 = the row is in a dropped domain."""
 
     codes: NDArray[np.int32]
@@ -109,35 +109,36 @@ def prepare_tables(
     schema, plan = schema or Schema(), plan or SplitPlan()
     raw_rows = read_raw_eval_rows(plan.candidates) if plan.candidates else None
     log = clean_interactions(interactions, schema, where)
-    filed = read_items(items, schema, items_where, check_domains=log.domain is None) if items else no_items()
-    _check_domains(log, filed, schema)
-    homes = _home_names(log, filed)
-    places = _place_rows(log, homes, schema)  # before ids are merged: a row stays in the domain of its own item
-    log, filed, homes = _merge_items(log, filed, homes, schema.item_map)
-    if not (places.codes >= 0).any():
+    raw_items = read_items(items, schema, items_where, check_domains=log.domain is None) if items else empty_items()
+    _check_domains(log, raw_items, schema)
+    home_domains = _home_domains(log, raw_items)
+    # Before ids are merged: a row stays in the domain of its own item.
+    assignment = _assign_domains(log, home_domains, schema)
+    log, raw_items, home_domains = _merge_items(log, raw_items, home_domains, schema.item_map)
+    if not (assignment.codes >= 0).any():
         raise DataError(f"{where}: no rows are left outside the dropped domains {', '.join(schema.drop_domains)}")
-    sold_or_filed = {item for item in filed.ids if homes.get(item) not in schema.drop_domains}
-    users, item_ids = _all_ids(log, places.codes >= 0, sold_or_filed, raw_rows, schema.item_map)
-    user_row, item_row = _rows_of(users), _rows_of(item_ids)
+    known_items = {item for item in raw_items.ids if home_domains.get(item) not in schema.drop_domains}
+    users, item_ids = _all_ids(log, assignment.codes >= 0, known_items, raw_rows, schema.item_map)
+    user_row, item_row = _index_of(users), _index_of(item_ids)
     item_row |= {one: item_row[other] for one, other in schema.item_map.items() if other in item_row}
-    table = _sorted_log(log, _codes(log.user, user_row), _codes(log.item, item_row), places.codes)
-    log = scale_log(log, schema, places.codes, places.names)
-    features, made_missing = line_up(filed, log, item_ids)
-    check_scale(schema, features.numeric, places.names)
-    domain_row = _rows_of(places.names)
-    home = np.array([domain_row.get(homes.get(item, ""), -1) for item in item_ids], np.int32)
+    table = _sorted_log(log, _codes(log.user, user_row), _codes(log.item, item_row), assignment.codes)
+    log = scale_log(log, schema, assignment.codes, assignment.names)
+    features, unreadable = build_item_table(raw_items, log, item_ids)
+    check_scale(schema, features.numeric, assignment.names)
+    domain_row = _index_of(assignment.names)
+    home = np.array([domain_row.get(home_domains.get(item, ""), -1) for item in item_ids], np.int32)
     if schema.by_domain and (home < 0).all():
         raise DataError(
             "[scale] by_domain: no item has a domain; add a domain column to the item table, or give factors"
         )
-    cleaning = _cleaning(log, filed, places.codes >= 0, made_missing, schema)
-    if filed.ids:
-        features, scaled = scale_items(features, schema, home, places.names)
+    cleaning = _cleaning(log, raw_items, assignment.codes >= 0, unreadable, schema)
+    if raw_items.ids:
+        features, scaled = scale_items(features, schema, home, assignment.names)
         cleaning |= scaled
-        found = levels(features.numeric, home, places.names, schema)
+        found = levels(features.numeric, home, assignment.names, schema)
     else:
-        found = levels({"price": log.price} if log.price is not None else {}, places.codes, places.names, schema)
-    ids = {column: filed.texts(rule.id, item_ids) for column, rule in schema.align.items() if rule.id}
+        found = levels({"price": log.price} if log.price is not None else {}, assignment.codes, assignment.names, schema)
+    ids = {column: raw_items.texts(rule.id, item_ids) for column, rule in schema.align.items() if rule.id}
     at_home = np.flatnonzero(home >= 0)
     features, merged = align_columns(
         replace(features, by_domain=schema.by_domain),
@@ -149,7 +150,7 @@ def prepare_tables(
     dataset = Dataset(
         users=tuple(users),
         items=tuple(item_ids),
-        domains=tuple(places.names),
+        domains=tuple(assignment.names),
         interactions=table,
         features=features,
         split=_split(table, users, plan, encode_eval_rows(raw_rows, user_row, item_row) if raw_rows else None),
@@ -157,18 +158,18 @@ def prepare_tables(
         cleaning={**cleaning, "interactions": len(table), "users": len(users), "items": len(item_ids)},
         source=source,
     )
-    return Prepared(dataset, dict(log.roles), dict(filed.kinds), log.unused, found, merged)
+    return Prepared(dataset, dict(log.roles), dict(raw_items.kinds), log.unused, found, merged)
 
 
 def _merge_items(
-    log: CleanLog, filed: RawItems, homes: dict[str, str], item_map: Mapping[str, str]
+    log: CleanLog, raw_items: RawItems, home_domains: dict[str, str], item_map: Mapping[str, str]
 ) -> tuple[CleanLog, RawItems, dict[str, str]]:
     """Apply the item map; the home of a product is that of the id that stays, where it has one."""
-    if item_map and not any(name in item_map for name in (*log.item.names, *filed.ids)):
+    if item_map and not any(name in item_map for name in (*log.item.names, *raw_items.ids)):
         raise DataError(f"none of the {len(item_map)} ids in column from of item_map is in the data; swap from and to?")
-    moved = {item_map[name]: home for name, home in homes.items() if name in item_map}
-    stayed = {name: home for name, home in homes.items() if name not in item_map}
-    return log.merge_items(item_map), filed.merge_items(item_map), {**moved, **stayed}
+    moved = {item_map[name]: home for name, home in home_domains.items() if name in item_map}
+    stayed = {name: home for name, home in home_domains.items() if name not in item_map}
+    return log.merge_items(item_map), raw_items.merge_items(item_map), {**moved, **stayed}
 
 
 def _split(table: Interactions, users: Sequence[str], plan: SplitPlan, rows: EvalRows | None) -> Split:
@@ -179,15 +180,15 @@ def _split(table: Interactions, users: Sequence[str], plan: SplitPlan, rows: Eva
     return make_split(table, users, plan.kind, rows=rows, **options)
 
 
-def _check_domains(log: CleanLog, filed: RawItems, schema: Schema) -> None:
-    if schema.domains and log.domain is None and filed.home is None:
+def _check_domains(log: CleanLog, raw_items: RawItems, schema: Schema) -> None:
+    if schema.domains and log.domain is None and raw_items.home is None:
         raise DataError('the schema has [domains] but no table has a domain column; name it: domain = "column"')
 
 
 def _all_ids(
     log: CleanLog,
     keep: NDArray[np.bool_],
-    filed: set[str],
+    known_items: set[str],
     raw_rows: RawEvalRows | None,
     item_map: Mapping[str, str],
 ) -> tuple[list[str], list[str]]:
@@ -196,7 +197,7 @@ def _all_ids(
     A user all of whose rows were in dropped domains stays: folds are drawn over all users of the clean log.
     """
     users = set(log.users)
-    items = {log.item.names[code] for code in np.unique(log.item.codes[keep])} | filed
+    items = {log.item.names[code] for code in np.unique(log.item.codes[keep])} | known_items
     if raw_rows:
         known = dict.fromkeys((*items, *item_map), 0)
         users.update(raw_rows.users)
@@ -206,11 +207,11 @@ def _all_ids(
 
 
 def _in_order(names: set[str]) -> list[str]:
-    listed = sorted(names)
-    return [listed[i] for i in sort_ids(listed)]
+    ordered = sorted(names)
+    return [ordered[i] for i in sort_ids(ordered)]
 
 
-def _rows_of(names: Sequence[str]) -> dict[str, int]:
+def _index_of(names: Sequence[str]) -> dict[str, int]:
     return {name: row for row, name in enumerate(names)}
 
 
@@ -220,37 +221,37 @@ def _codes(labels: Any, row: Mapping[str, int]) -> NDArray[np.int32]:
     return rows
 
 
-def _home_names(log: CleanLog, filed: RawItems) -> dict[str, str]:
+def _home_domains(log: CleanLog, raw_items: RawItems) -> dict[str, str]:
     """Return the home domain of each item that has one."""
-    homes: dict[str, str] = {}
-    if filed.home is not None:
-        homes.update(
-            (item, filed.home.names[code]) for item, code in zip(filed.ids, filed.home.codes, strict=True) if code >= 0
+    home_domains: dict[str, str] = {}
+    if raw_items.home is not None:
+        home_domains.update(
+            (item, raw_items.home.names[code]) for item, code in zip(raw_items.ids, raw_items.home.codes, strict=True) if code >= 0
         )
     elif log.domain is None:
-        homes.update(dict.fromkeys(filed.ids, LONE_DOMAIN))
-        homes.update((log.item.names[code], LONE_DOMAIN) for code in np.unique(log.item.codes[~log.is_category]))
+        home_domains.update(dict.fromkeys(raw_items.ids, SINGLE_DOMAIN))
+        home_domains.update((log.item.names[code], SINGLE_DOMAIN) for code in np.unique(log.item.codes[~log.is_category]))
     for code in np.unique(log.item.codes[log.is_category]):
         given = np.unique(log.domain.codes[log.item.codes == code]) if log.domain is not None else np.zeros(0, int)
         if log.domain is None:
-            homes[log.item.names[code]] = CATEGORY_DOMAIN
+            home_domains[log.item.names[code]] = CATEGORY_DOMAIN
         elif len(given) == 1:
-            homes[log.item.names[code]] = log.domain.names[given[0]]
-    return homes
+            home_domains[log.item.names[code]] = log.domain.names[given[0]]
+    return home_domains
 
 
-def _place_rows(log: CleanLog, homes: Mapping[str, str], schema: Schema) -> Places:
+def _assign_domains(log: CleanLog, home_domains: Mapping[str, str], schema: Schema) -> DomainAssignment:
     """Give each row its own domain, or its item's home."""
     if log.domain is not None:
         codes, names = log.domain
     else:
-        names = sorted({*homes.values(), NO_DOMAIN})
-        position = _rows_of(names)
-        codes = np.array([position[homes.get(item, NO_DOMAIN)] for item in log.item.names], np.int64)[log.item.codes]
-    used = {names[code] for code in np.unique(codes)} | set(homes.values())
+        names = sorted({*home_domains.values(), NO_DOMAIN})
+        position = _index_of(names)
+        codes = np.array([position[home_domains.get(item, NO_DOMAIN)] for item in log.item.names], np.int64)[log.item.codes]
+    used = {names[code] for code in np.unique(codes)} | set(home_domains.values())
     kept = sorted(used - set(schema.drop_domains))
-    recode = np.array([_rows_of(kept).get(name, -1) for name in names], np.int32)
-    return Places(recode[codes], kept)
+    recode = np.array([_index_of(kept).get(name, -1) for name in names], np.int32)
+    return DomainAssignment(recode[codes], kept)
 
 
 def _sorted_log(
@@ -270,18 +271,18 @@ def _sorted_log(
 
 
 def _cleaning(
-    log: CleanLog, filed: RawItems, keep: NDArray[np.bool_], made_missing: int, schema: Schema
+    log: CleanLog, raw_items: RawItems, keep: NDArray[np.bool_], unreadable: int, schema: Schema
 ) -> dict[str, int]:
     counts = dict(log.counts)
     if schema.drop_domains:
         counts["not a product"] = int((~keep).sum())
         counts["rows kept"] -= counts["not a product"]
-    if filed.ids:
-        known = set(filed.ids)
+    if raw_items.ids:
+        known = set(raw_items.ids)
         without = np.array([name not in known for name in log.item.names], bool)
         counts["item without metadata (kept)"] = int((without[log.item.codes] & keep & ~log.is_category).sum())
-        counts.update(filed.counts)
-        counts["feature values made missing"] = made_missing
+        counts.update(raw_items.counts)
+        counts["feature values made missing"] = unreadable
     return counts
 
 
