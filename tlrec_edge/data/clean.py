@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from tlrec_edge.data.dataset import EVENT_WEIGHTS, EVENTS
-from tlrec_edge.data.parse import Labels, merge_equal, read_ids, read_labels, read_numbers, read_times
+from tlrec_edge.data.parse import CodedColumn, merge_duplicates, read_ids, read_categories, read_numbers, read_times
 from tlrec_edge.data.schema import Schema, find_roles, nearest, need_role
 from tlrec_edge.errors import DataError
 from tlrec_edge.tabular.column_names import COUNT_EVENTS, INTERACTION_NAMES
@@ -45,9 +45,9 @@ class CleanLog:
     that are categories. ``title``, ``category`` and ``price`` are what the log itself says about its items.
     """
 
-    user: Labels
-    item: Labels
-    domain: Labels | None
+    user: CodedColumn
+    item: CodedColumn
+    domain: CodedColumn | None
     event: NDArray[np.int8]
     weight: NDArray[np.float64]
     time: Codes
@@ -56,8 +56,8 @@ class CleanLog:
     counts: Mapping[str, int]
     roles: Mapping[str, str]
     unused: tuple[str, ...]
-    title: Labels | None = None
-    category: Labels | None = None
+    title: CodedColumn | None = None
+    category: CodedColumn | None = None
     price: NDArray[np.float64] | None = None
 
     def merge_items(self, item_map: Mapping[str, str]) -> CleanLog:
@@ -67,7 +67,7 @@ class CleanLog:
         moved = np.array([name in item_map for name in self.item.names], bool)
         names = [item_map.get(name, name) for name in self.item.names]
         counts = {**self.counts, "item id replaced by item_map (rows)": int(moved[self.item.codes].sum())}
-        return replace(self, item=merge_equal(self.item.codes, names), counts=counts)
+        return replace(self, item=merge_duplicates(self.item.codes, names), counts=counts)
 
 
 def join_tables(tables: Sequence[pd.DataFrame], schema: Schema, where: str) -> tuple[pd.DataFrame, dict[str, str]]:
@@ -110,8 +110,8 @@ def clean_interactions(tables: Sequence[pd.DataFrame], schema: Schema, where: st
     if not len(row):
         raise DataError(f"{where}: none of {len(raw)} rows is usable ({_drop_reasons(row_filter)}); check: {_format_roles(roles)}")
     return CleanLog(
-        user=Labels(user.codes[row], user.names),
-        item=Labels(item.codes[row], item.names),
+        user=CodedColumn(user.codes[row], user.names),
+        item=CodedColumn(item.codes[row], item.names),
         domain=rename_domains(_labels(raw, "domain", row), schema, where),
         event=event,
         weight=weight,
@@ -127,7 +127,7 @@ def clean_interactions(tables: Sequence[pd.DataFrame], schema: Schema, where: st
     )
 
 
-def rename_domains(labels: Labels | None, schema: Schema, where: str, check: bool = True) -> Labels | None:
+def rename_domains(labels: CodedColumn | None, schema: Schema, where: str, check: bool = True) -> CodedColumn | None:
     """Apply the schema's [domains]; an empty cell becomes the domain "unknown".
 
     With ``check`` a value that the schema renames but nobody has is an error: it is nearly always misspelt.
@@ -142,7 +142,7 @@ def rename_domains(labels: Labels | None, schema: Schema, where: str, check: boo
     order = sorted({*names, NO_DOMAIN} if (labels.codes < 0).any() else set(names))
     position = {name: i for i, name in enumerate(order)}
     renumber = np.array([position[name] for name in names] + [position.get(NO_DOMAIN, -1)], np.int64)
-    return Labels(renumber[labels.codes], order)
+    return CodedColumn(renumber[labels.codes], order)
 
 
 def category_id(name: str) -> str:
@@ -150,11 +150,11 @@ def category_id(name: str) -> str:
     return f"category:{name}"
 
 
-def _labels(raw: pd.DataFrame, role: str, row: Codes) -> Labels | None:
+def _labels(raw: pd.DataFrame, role: str, row: Codes) -> CodedColumn | None:
     if role not in raw:
         return None
-    found = read_labels(raw[role])
-    return Labels(found.codes[row], found.names)
+    found = read_categories(raw[role])
+    return CodedColumn(found.codes[row], found.names)
 
 
 def _drop_reasons(row_filter: RowFilter) -> str:
@@ -167,16 +167,16 @@ def _unused(raw: pd.DataFrame, schema: Schema) -> tuple[str, ...]:
     return tuple(name for name in names if name != used)
 
 
-def _read_items(raw: pd.DataFrame) -> tuple[Labels, Bools]:
-    item = read_ids(raw["item"]) if "item" in raw else Labels(np.full(len(raw), -1, np.int64), [])
+def _read_items(raw: pd.DataFrame) -> tuple[CodedColumn, Bools]:
+    item = read_ids(raw["item"]) if "item" in raw else CodedColumn(np.full(len(raw), -1, np.int64), [])
     if "category" not in raw:
         return item, np.zeros(len(raw), bool)
-    category = read_labels(raw["category"])
+    category = read_categories(raw["category"])
     is_category = (item.codes < 0) & (category.codes >= 0)
     if not is_category.any():
         return item, is_category
     names = [*item.names, *map(category_id, category.names)]
-    return Labels(np.where(is_category, category.codes + len(item.names), item.codes), names), is_category
+    return CodedColumn(np.where(is_category, category.codes + len(item.names), item.codes), names), is_category
 
 
 def _drop_cancelled(raw: pd.DataFrame, schema: Schema, row_filter: RowFilter, where: str) -> None:
@@ -247,7 +247,7 @@ def _read_events(raw: pd.DataFrame, schema: Schema, row_filter: RowFilter) -> ND
     default = EVENTS.index(schema.default_event)
     if "event" not in raw:
         return np.full(len(raw), default, np.int8)
-    labels = read_labels(raw["event"])
+    labels = read_categories(raw["event"])
     known = [schema.event_of(name) for name in labels.names]
     codes = np.array([EVENTS.index(name or "other") for name in known] + [default], np.int8)
     unknown = np.array([name is None for name in known] + [False])

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from tlrec_edge.data.clean import CleanLog, category_id, rename_domains
 from tlrec_edge.data.dataset import ItemTable
-from tlrec_edge.data.parse import Labels, count_numbers, read_ids, read_labels, read_numbers
+from tlrec_edge.data.parse import CodedColumn, count_numbers, read_ids, read_categories, read_numbers
 from tlrec_edge.data.schema import Schema, find_roles, nearest, need_role
 from tlrec_edge.errors import DataError
 from tlrec_edge.tabular.column_names import INTERACTION_NAMES, ITEM_NAMES, plain
@@ -32,7 +32,7 @@ class RawItems:
     ids: tuple[str, ...]
     frame: pd.DataFrame
     kinds: Mapping[str, str]
-    home: Labels | None = None
+    home: CodedColumn | None = None
     name_column: str = ""
     category_column: str = ""
     counts: Mapping[str, int] = field(default_factory=dict)
@@ -50,7 +50,7 @@ class RawItems:
         for row in retained_first:
             first.setdefault(item_map.get(self.ids[row], self.ids[row]), row)
         rows = list(first.values())
-        home = None if self.home is None else Labels(self.home.codes[rows], self.home.names)
+        home = None if self.home is None else CodedColumn(self.home.codes[rows], self.home.names)
         counts = {**self.counts, "item rows merged by item_map": len(self.ids) - len(rows)}
         frame = self.frame.iloc[rows].reset_index(drop=True)
         return replace(self, ids=tuple(first), frame=frame, home=home, counts=counts)
@@ -77,7 +77,7 @@ def read_items(
     missing_id, repeated = (ids == "").to_numpy(bool), ids.duplicated().to_numpy(bool)
     keep = ~missing_id & ~repeated
     frame = frame[keep].reset_index(drop=True)
-    home = read_labels(frame[roles["domain"]]) if "domain" in roles else None
+    home = read_categories(frame[roles["domain"]]) if "domain" in roles else None
     return RawItems(
         ids=tuple(ids[keep]),
         frame=frame,
@@ -180,7 +180,7 @@ def _add_log_features(
     return names
 
 
-def _from_log(log: CleanLog, labels: Labels, items: Sequence[str]) -> tuple[str, ...]:
+def _from_log(log: CleanLog, labels: CodedColumn, items: Sequence[str]) -> tuple[str, ...]:
     """Return each item's most frequent label, "" where it has none; of equals, the one seen first."""
     best: dict[str, str] = {}
     keep = labels.codes >= 0
@@ -203,7 +203,7 @@ def _guess_kind(column: str, values: pd.Series[Any], roles: Mapping[str, str]) -
         return "categorical"
     if column == roles.get("name") or plain(column) in _TEXT_NAMES:
         return "text"
-    labels = read_labels(values)
+    labels = read_categories(values)
     present = int((labels.codes >= 0).sum())
     is_code = plain(column).endswith(_CODE_SUFFIXES) or pd.api.types.is_bool_dtype(values)
     # A column of numbers may hold a few other words: they become missing, and are counted.
@@ -214,7 +214,7 @@ def _guess_kind(column: str, values: pd.Series[Any], roles: Mapping[str, str]) -
 
 
 def _as_text(column: pd.Series[Any]) -> list[str]:
-    labels = read_labels(column)
+    labels = read_categories(column)
     names = [*labels.names, ""]
     return [names[code] for code in labels.codes]
 

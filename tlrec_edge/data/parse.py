@@ -20,7 +20,7 @@ _INTEGER = re.compile(r"-?\d{1,18}")
 _NO_NUMBER = ("nan", "inf", "-inf", "+inf", "infinity", "-infinity", "null", "none", "na", "n/a", "-")
 
 
-class Labels(NamedTuple):
+class CodedColumn(NamedTuple):
     """A column of names: ``names[codes[i]]`` is the value of row i, code -1 means that it is missing."""
 
     codes: Codes
@@ -42,7 +42,7 @@ class Times(NamedTuple):
     out_of_range: Bools
 
 
-def read_ids(column: pd.Series[Any]) -> Labels:
+def read_ids(column: pd.Series[Any]) -> CodedColumn:
     """Read ids as strings, exactly as written; blank means missing.
 
     Whole numbers that a float column stored as "17850.0" become "17850", if the whole column looks like that.
@@ -52,13 +52,13 @@ def read_ids(column: pd.Series[Any]) -> Labels:
     present = [name for name in names if name.strip()]
     if present and all(_FLOAT_ID.fullmatch(name) for name in present):
         names = [name.split(".")[0] for name in names]
-    return merge_equal(np.asarray(codes, np.int64), names)
+    return merge_duplicates(np.asarray(codes, np.int64), names)
 
 
-def read_labels(column: pd.Series[Any]) -> Labels:
+def read_categories(column: pd.Series[Any]) -> CodedColumn:
     """Read category-like values: as ids, with surrounding spaces taken off."""
     labels = read_ids(column)
-    return merge_equal(labels.codes, [name.strip() for name in labels.names])
+    return merge_duplicates(labels.codes, [name.strip() for name in labels.names])
 
 
 def sort_ids(names: Sequence[str]) -> NDArray[np.int64]:
@@ -160,8 +160,8 @@ def _as_text(value: Any) -> str:
     return str(value)
 
 
-def merge_equal(codes: Codes, names: list[str]) -> Labels:
+def merge_duplicates(codes: Codes, names: list[str]) -> CodedColumn:
     """Give equal names one code and blank ones -1."""
     seen: dict[str, int] = {}
     renumber = np.array([seen.setdefault(name, len(seen)) if name.strip() else -1 for name in names] + [-1], np.int64)
-    return Labels(renumber[codes], list(seen))  # code -1 reads the last entry, which is -1
+    return CodedColumn(renumber[codes], list(seen))  # code -1 reads the last entry, which is -1

@@ -15,7 +15,7 @@ from tlrec_edge.data.dataset import Dataset, Ints
 from tlrec_edge.data.task import Task, Tasks, make_tasks
 from tlrec_edge.errors import DataError
 from tlrec_edge.evaluation.leaks import check_model, check_tasks
-from tlrec_edge.evaluation.slices import Labels, Side, slice_rows, slice_table
+from tlrec_edge.evaluation.slices import SliceLabels, Side, slice_rows, slice_table
 from tlrec_edge.linear.baselines import TunedEase, ease_scorer, item_cf_scorer, popularity_scorer
 from tlrec_edge.linear.ease import popularity
 from tlrec_edge.linear.item_weights import LinearChoice
@@ -45,7 +45,7 @@ class Evaluation:
     domains: tuple[str, ...]
     rankings: Mapping[str, Ranking]
     choices: Mapping[str, Any] = field(default_factory=dict)
-    slices: Mapping[str, Labels] = field(default_factory=dict)
+    slices: Mapping[str, SliceLabels] = field(default_factory=dict)
     catalogue: Catalogue | None = None
 
     @property

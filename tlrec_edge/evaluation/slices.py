@@ -13,7 +13,7 @@ from tlrec_edge.data.dataset import TEST, Dataset, Ints
 from tlrec_edge.data.task import Task
 from tlrec_edge.linear.ease import popularity
 
-Labels = NDArray[np.str_]
+SliceLabels = NDArray[np.str_]
 UNKNOWN = "unknown"
 FEW = 10
 """Users a slice needs for a verdict: with fewer, errors clustered by user are too small."""
@@ -52,7 +52,7 @@ def find_questions(dataset: Dataset, task: Task, role: int = TEST) -> Found:
     return Found(time, domain)
 
 
-def slice_rows(dataset: Dataset, task: Task) -> dict[str, Labels]:
+def slice_rows(dataset: Dataset, task: Task) -> dict[str, SliceLabels]:
     """Return the names of every test row's slices, (m,) each: by user, item, history, popularity, domain, period.
 
     ``popularity`` are deciles of the candidates by their buyers in the target. ``domain`` is there for several targets,
@@ -84,7 +84,7 @@ def _decile(buyers: NDArray[Any]) -> NDArray[np.int64]:
     return (middle * 5 // len(buyers)).astype(np.int64).clip(0, 9)
 
 
-def _periods(time: NDArray[np.int64]) -> Labels:
+def _periods(time: NDArray[np.int64]) -> SliceLabels:
     stamps = time.astype("datetime64[s]")
     months = len(np.unique(stamps[time != 0].astype("datetime64[M]")))
     if months < 2:
@@ -103,7 +103,7 @@ class Side(NamedTuple):
     rank: NDArray[np.float64]
 
 
-def slice_table(slices: Mapping[str, Labels], user: Ints, model: Side, over: Side) -> list[dict[str, Any]]:
+def slice_table(slices: Mapping[str, SliceLabels], user: Ints, model: Side, over: Side) -> list[dict[str, Any]]:
     """Return a line a slice that has rows: its size, both contenders' figures and the paired lift between them."""
     lines = []
     for by, label in slices.items():
