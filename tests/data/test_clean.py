@@ -181,7 +181,7 @@ def test_numbers_that_are_none_are_marked() -> None:
     numbers = read_numbers(pd.Series(["1.5", " 2 ", "", "inf", "nan", "x"]))
     assert numbers.values[:2].tolist() == [1.5, 2.0]
     assert np.isnan(numbers.values[2:]).all()
-    assert numbers.bad.tolist() == [False, False, False, True, True, True]
+    assert numbers.invalid.tolist() == [False, False, False, True, True, True]
 
 
 @pytest.mark.parametrize(
@@ -204,7 +204,7 @@ def test_numbers_that_are_none_are_marked() -> None:
 def test_times_of_many_forms(values: list[Any]) -> None:
     times = read_times(pd.Series(values))
     assert times.seconds.tolist() == [1710504000, 1709251200]
-    assert not times.bad.any()
+    assert not times.invalid.any()
 
 
 def test_days_that_fit_two_forms_ask_for_one() -> None:
@@ -217,7 +217,7 @@ def test_days_that_fit_two_forms_ask_for_one() -> None:
 def test_times_far_out_of_range_do_not_overflow() -> None:
     times = read_times(pd.Series(["1710504000", "1710504001", "1710504002", "-5", "1e300", "inf", ""]))
     assert times.out_of_range.tolist() == [False, False, False, True, True, False, False]
-    assert times.bad.tolist() == [False, False, False, False, False, True, True]
+    assert times.invalid.tolist() == [False, False, False, False, False, True, True]
 
 
 def test_a_running_number_without_a_name_makes_no_row_different() -> None:

@@ -58,7 +58,7 @@ def agree(column: list[str]) -> None:
     values = np.array([seconds[text] for text in column])
     bad = np.isnan(values)
     out = ~bad & ((values < EARLIEST) | (values >= LATEST))
-    np.testing.assert_array_equal(bad, wanted.bad)
+    np.testing.assert_array_equal(bad, wanted.invalid)
     np.testing.assert_array_equal(out, wanted.out_of_range)
     np.testing.assert_array_equal(np.where(bad | out, 0, values), wanted.seconds)
 

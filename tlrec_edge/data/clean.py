@@ -32,9 +32,9 @@ class RowFilter:
     keep: Bools
     counts: dict[str, int] = field(default_factory=dict)
 
-    def drop(self, reason: str, bad: Bools) -> None:
-        self.counts[reason] = int((self.keep & bad).sum())
-        self.keep &= ~bad
+    def drop(self, reason: str, invalid: Bools) -> None:
+        self.counts[reason] = int((self.keep & invalid).sum())
+        self.keep &= ~invalid
 
 
 @dataclass(frozen=True)
@@ -194,7 +194,7 @@ def _drop_numbers(raw: pd.DataFrame, schema: Schema, row_filter: RowFilter) -> N
     """Judge quantity and price; return the price."""
     if "quantity" in raw:
         quantity = read_numbers(raw["quantity"])
-        row_filter.drop("unreadable quantity", quantity.bad)
+        row_filter.drop("unreadable quantity", quantity.invalid)
         row_filter.drop("quantity <= 0", quantity.values <= 0)
     if "price" not in raw:
         return None
@@ -202,7 +202,7 @@ def _drop_numbers(raw: pd.DataFrame, schema: Schema, row_filter: RowFilter) -> N
     if schema.positive_price:
         row_filter.drop("price <= 0", ~(price.values > 0))
     else:
-        row_filter.counts["price unreadable (kept)"] = int(price.bad.sum())
+        row_filter.counts["price unreadable (kept)"] = int(price.invalid.sum())
     return price.values
 
 
@@ -210,7 +210,7 @@ def _drop_times(raw: pd.DataFrame, schema: Schema, row_filter: RowFilter) -> Cod
     if "timestamp" not in raw:
         return np.zeros(len(raw), np.int64)
     times = read_times(raw["timestamp"], schema.time_format)
-    row_filter.drop("unparsable time", times.bad)
+    row_filter.drop("unparsable time", times.invalid)
     row_filter.drop("time out of range", times.out_of_range)
     return times.seconds
 
@@ -231,7 +231,7 @@ def _expand_events(raw: pd.DataFrame, schema: Schema, row_filter: RowFilter) -> 
         rows = np.flatnonzero(row_filter.keep)
         return rows, event[rows], weights[event[rows]]
     numbers = {event: read_numbers(column) for event, column in counted.items()}
-    row_filter.drop("unreadable count", np.logical_or.reduce([column.bad for column in numbers.values()]))
+    row_filter.drop("unreadable count", np.logical_or.reduce([column.invalid for column in numbers.values()]))
     row_filter.drop("no positive count", ~np.logical_or.reduce([column.values > 0 for column in numbers.values()]))
     parts = [(np.flatnonzero(row_filter.keep & (column.values > 0)), name) for name, column in numbers.items()]
     rows = np.concatenate([rows for rows, _ in parts])

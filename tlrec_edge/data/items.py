@@ -140,7 +140,7 @@ def build_item_table(raw: RawItems, log: CleanLog, items: Sequence[str]) -> tupl
     for column, kind in raw.kinds.items():
         if kind == "numeric":
             numbers = read_numbers(raw.frame[column])
-            unreadable += int(numbers.bad.sum())
+            unreadable += int(numbers.invalid.sum())
             with np.errstate(over="ignore"):  # beyond float32: infinite, so missing
                 numeric[column] = np.append(numbers.values, np.nan)[rows].astype(np.float32)
         else:

@@ -17,7 +17,7 @@ Bools = NDArray[np.bool_]
 
 _FLOAT_ID = re.compile(r"-?\d+\.0+")
 _INTEGER = re.compile(r"-?\d{1,18}")
-_NO_NUMBER = ("nan", "inf", "-inf", "+inf", "infinity", "-infinity", "null", "none", "na", "n/a", "-")
+_MISSING_NUMBER = ("nan", "inf", "-inf", "+inf", "infinity", "-infinity", "null", "none", "na", "n/a", "-")
 
 
 class CodedColumn(NamedTuple):
@@ -28,17 +28,17 @@ class CodedColumn(NamedTuple):
 
 
 class Numbers(NamedTuple):
-    """``values`` is NaN where missing; ``bad`` marks what was there but is no finite number."""
+    """``values`` is NaN where missing; ``invalid`` marks what was there but is no finite number."""
 
     values: NDArray[np.float64]
-    bad: Bools
+    invalid: Bools
 
 
 class Times(NamedTuple):
-    """Seconds since 1970 (UTC where no zone is given), 0 where ``bad`` or ``out_of_range``."""
+    """Seconds since 1970 (UTC where no zone is given), 0 where ``invalid`` or ``out_of_range``."""
 
     seconds: Codes
-    bad: Bools
+    invalid: Bools
     out_of_range: Bools
 
 
@@ -69,22 +69,22 @@ def sort_ids(names: Sequence[str]) -> NDArray[np.int64]:
 
 
 def read_numbers(column: pd.Series[Any]) -> Numbers:
-    """Read numbers; NaN, infinity and text that is no number are marked bad, an empty cell is only missing."""
+    """Read numbers; NaN, infinity and text that is no number are marked invalid, an empty cell is only missing."""
     if pd.api.types.is_numeric_dtype(column):
         values = column.to_numpy(np.float64, na_value=np.nan)
-        given = ~np.isnan(values)
+        present = ~np.isnan(values)
     else:
         text = column.astype("str").str.strip()
-        given = (column.notna() & (text != "")).to_numpy(bool)
+        present = (column.notna() & (text != "")).to_numpy(bool)
         values = pd.to_numeric(text, errors="coerce").to_numpy(np.float64, na_value=np.nan)
     finite = np.isfinite(values)
-    return Numbers(np.where(finite, values, np.nan), given & ~finite)
+    return Numbers(np.where(finite, values, np.nan), present & ~finite)
 
 
 def count_numbers(column: pd.Series[Any]) -> int:
     """Count the cells that are numbers or say that a number is missing (nan, inf, null)."""
     numbers = read_numbers(column)
-    words = column.astype("str").str.strip().str.lower().isin(_NO_NUMBER).to_numpy(bool)
+    words = column.astype("str").str.strip().str.lower().isin(_MISSING_NUMBER).to_numpy(bool)
     return int((np.isfinite(numbers.values) | words).sum())
 
 
@@ -95,14 +95,14 @@ def read_times(column: pd.Series[Any], time_format: str = "") -> Times:
     """
     codes, values = pd.factorize(column)
     stamps = _parse_times(pd.Series(values), time_format)  # parsed once a distinct value
-    bad = stamps.isna().to_numpy(bool)
-    seconds = np.where(bad, 0, stamps.to_numpy().astype("datetime64[s]").astype(np.int64))
-    out = ~bad & ((seconds < EARLIEST) | (seconds >= LATEST))
+    invalid = stamps.isna().to_numpy(bool)
+    seconds = np.where(invalid, 0, stamps.to_numpy().astype("datetime64[s]").astype(np.int64))
+    out = ~invalid & ((seconds < EARLIEST) | (seconds >= LATEST))
     seconds = np.where(out, 0, seconds)
     missing = codes < 0
     if not len(values):
         return Times(np.zeros(len(codes), np.int64), missing, np.zeros(len(codes), bool))
-    return Times(np.where(missing, 0, seconds[codes]), missing | bad[codes], ~missing & out[codes])
+    return Times(np.where(missing, 0, seconds[codes]), missing | invalid[codes], ~missing & out[codes])
 
 
 def _parse_times(values: pd.Series[Any], time_format: str) -> pd.Series[Any]:

@@ -90,13 +90,13 @@ def _after(log: Interactions, when: NDArray[np.int64]) -> NDArray[np.bool_]:
     return later
 
 
-def _refuse(dataset: Dataset, log: Interactions, bad: NDArray[np.bool_], what: str) -> None:
-    if bad.any():
-        raise LeakError(f"leak: {_say(dataset, log, bad, what)}; nothing measured here would hold")
+def _refuse(dataset: Dataset, log: Interactions, leaked: NDArray[np.bool_], what: str) -> None:
+    if leaked.any():
+        raise LeakError(f"leak: {_say(dataset, log, leaked, what)}; nothing measured here would hold")
 
 
-def _say(dataset: Dataset, log: Interactions, bad: NDArray[np.bool_], what: str) -> str:
-    first = int(np.flatnonzero(bad)[0])
+def _say(dataset: Dataset, log: Interactions, leaked: NDArray[np.bool_], what: str) -> str:
+    first = int(np.flatnonzero(leaked)[0])
     time = str(np.datetime64(int(log.time[first]), "s")) if dataset.has_time else "unknown time"
     user, item = dataset.users[log.user[first]], dataset.items[log.item[first]]
-    return f"{int(bad.sum()):,} {what}, first user {user!r}, item {item!r}, {time}"
+    return f"{int(leaked.sum()):,} {what}, first user {user!r}, item {item!r}, {time}"
