@@ -18,7 +18,7 @@ from tlrec_edge.data.eval_rows import RawEvalRows, encode_eval_rows, read_raw_ev
 from tlrec_edge.data.items import RawItems, build_item_table, empty_items, read_items
 from tlrec_edge.data.parse import sort_ids
 from tlrec_edge.data.read import read_table
-from tlrec_edge.data.scale import Level, check_scale, far_apart, levels, scale_items, scale_log
+from tlrec_edge.data.scale import DomainStatistics, check_scale, distant_medians, domain_statistics, scale_items, scale_log
 from tlrec_edge.data.schema import Schema
 from tlrec_edge.data.split import make_split
 from tlrec_edge.errors import DataError
@@ -61,7 +61,7 @@ class Prepared:
     interaction_columns: Mapping[str, str]
     item_columns: Mapping[str, str]
     unused_columns: tuple[str, ...]
-    levels: tuple[Level, ...] = ()
+    statistics: tuple[DomainStatistics, ...] = ()
     merged: tuple[Merged, ...] = ()
 
 
@@ -135,9 +135,9 @@ def prepare_tables(
     if raw_items.ids:
         features, scaled = scale_items(features, schema, home, assignment.names)
         cleaning |= scaled
-        found = levels(features.numeric, home, assignment.names, schema)
+        found = domain_statistics(features.numeric, home, assignment.names, schema)
     else:
-        found = levels({"price": log.price} if log.price is not None else {}, assignment.codes, assignment.names, schema)
+        found = domain_statistics({"price": log.price} if log.price is not None else {}, assignment.codes, assignment.names, schema)
     ids = {column: raw_items.texts(rule.id, item_ids) for column, rule in schema.align.items() if rule.id}
     at_home = np.flatnonzero(home >= 0)
     features, merged = align_columns(
@@ -310,8 +310,8 @@ def describe(prepared: Prepared) -> dict[str, Any]:
         },
         "rows_per_user": {"median": float(np.median(per_user)), "most": int(per_user.max())},
         "cleaning": dict(dataset.cleaning),
-        "numbers": [asdict(level) for level in prepared.levels],
-        "far_apart": [] if dataset.features.by_domain else [_far(*pair) for pair in far_apart(prepared.levels)],
+        "numbers": [asdict(column) for column in prepared.statistics],
+        "far_apart": [] if dataset.features.by_domain else [_median_gap(*pair) for pair in distant_medians(prepared.statistics)],
         "merged": [one._asdict() for one in prepared.merged],
         "interaction_columns": dict(prepared.interaction_columns),
         "item_features": dict(prepared.item_columns),
@@ -319,6 +319,6 @@ def describe(prepared: Prepared) -> dict[str, Any]:
     }
 
 
-def _far(high: Level, low: Level) -> dict[str, Any]:
+def _median_gap(high: DomainStatistics, low: DomainStatistics) -> dict[str, Any]:
     times = (high.median or 0.0) / (low.median or 1.0)
     return {"column": high.column, "high": high.domain, "low": low.domain, "times": times}

@@ -14,13 +14,13 @@ from tlrec_edge.data.dataset import ItemTable
 from tlrec_edge.data.schema import Schema, nearest
 from tlrec_edge.errors import DataError
 
-FAR_APART = 5.0
+MEDIAN_RATIO = 5.0
 """Ratio of two domains' medians from which another currency or unit is likely."""
-_ENOUGH = 10
+_MIN_VALUES = 10
 
 
 @dataclass(frozen=True)
-class Level:
+class DomainStatistics:
     """The numbers of one column in one domain, after scaling; ``median`` and ``largest`` are None without any."""
 
     column: str
@@ -71,9 +71,9 @@ def scale_items(
     return replace(table, numeric=numeric), counts
 
 
-def levels(
+def domain_statistics(
     columns: Mapping[str, NDArray[Any]], codes: NDArray[np.int32], domains: Sequence[str], schema: Schema
-) -> tuple[Level, ...]:
+) -> tuple[DomainStatistics, ...]:
     """Describe each column by domain; ``codes`` say in which domain each value is, -1 for none."""
     found = []
     for column, values in columns.items():
@@ -82,7 +82,7 @@ def levels(
             known = here[np.isfinite(here)]
             if len(here):
                 found.append(
-                    Level(
+                    DomainStatistics(
                         column, domain, len(known), len(here) - len(known),
                         float(np.median(known)) if len(known) else None,
                         float(known.max()) if len(known) else None,
@@ -92,13 +92,13 @@ def levels(
     return tuple(found)
 
 
-def far_apart(found: Sequence[Level]) -> list[tuple[Level, Level]]:
-    """Return the highest and the lowest domain of each column whose medians are ``FAR_APART`` times apart."""
+def distant_medians(statistics: Sequence[DomainStatistics]) -> list[tuple[DomainStatistics, DomainStatistics]]:
+    """Return the highest and the lowest domain of each column whose medians are ``MEDIAN_RATIO`` times apart."""
     pairs = []
-    for column in dict.fromkeys(level.column for level in found):
-        mine = [level for level in found if level.column == column and level.known >= _ENOUGH and level.median]
-        mine = sorted((level for level in mine if (level.median or 0) > 0), key=lambda level: level.median or 0)
-        if mine and (mine[-1].median or 0) >= FAR_APART * (mine[0].median or 0):
+    for column in dict.fromkeys(stats.column for stats in statistics):
+        mine = [stats for stats in statistics if stats.column == column and stats.known >= _MIN_VALUES and stats.median]
+        mine = sorted((stats for stats in mine if (stats.median or 0) > 0), key=lambda stats: stats.median or 0)
+        if mine and (mine[-1].median or 0) >= MEDIAN_RATIO * (mine[0].median or 0):
             pairs.append((mine[-1], mine[0]))
     return pairs
 
