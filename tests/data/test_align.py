@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tlrec_edge.cli.prepare import prepare
-from tlrec_edge.data.align import normal
+from tlrec_edge.data.align import normalize_name
 from tlrec_edge.data.prepare import Prepared, SplitPlan, prepare_tables
 from tlrec_edge.data.schema import Align, Schema, load_schema, parse_schema
 from tlrec_edge.data.store import load_dataset, save_dataset
@@ -86,12 +86,12 @@ def test_pairs_are_merged_and_serving_knows_both_names() -> None:
     ],
 )
 def test_names_are_compared_by_their_normal_form(one: str, other: str, same: bool) -> None:
-    assert (normal(one) == normal(other)) == same
+    assert (normalize_name(one) == normalize_name(other)) == same
 
 
 @given(st.text(max_size=20))
 def test_a_normal_form_is_never_empty(name: str) -> None:
-    assert bool(normal(name)) == bool(name)
+    assert bool(normalize_name(name)) == bool(name)
 
 
 def test_by_name_the_most_frequent_form_stays() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from helpers.paths import ROOT
-from tlrec_edge.data.schema import Align, Schema, find_roles, load_schema, need_role, parse_schema
+from tlrec_edge.data.schema import Align, Schema, find_roles, load_schema, require_role, parse_schema
 from tlrec_edge.errors import DataError
 from tlrec_edge.tabular.column_names import INTERACTION_NAMES, ITEM_NAMES
 
@@ -45,7 +45,7 @@ def test_a_missing_column_lists_what_was_found_and_the_nearest() -> None:
     with pytest.raises(DataError, match=r"log.csv: no column 'usr_id'.*found user_ids, item; did you mean 'user_ids'"):
         find_roles(["user_ids", "item"], {"user": "usr_id"}, INTERACTION_NAMES, "log.csv")
     with pytest.raises(DataError, match=r"no user column; found userr, item; is 'userr' the user\?; name it"):
-        need_role({}, "user", ["userr", "item"], "log.csv")
+        require_role({}, "user", ["userr", "item"], "log.csv")
 
 
 def test_a_schema_file_is_read_whole(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from tlrec_edge.core.features import hash_tokens
 from tlrec_edge.data.dataset import ItemTable
-from tlrec_edge.data.schema import Align, nearest
+from tlrec_edge.data.schema import Align, suggestion
 from tlrec_edge.errors import DataError
 
 _BUCKETS = 1 << 16
@@ -69,7 +69,7 @@ def align_columns(
         if column not in categorical:
             known = ", ".join(categorical) or "none"
             raise DataError(
-                f"[align.{column}]: no such categorical column{nearest(column, categorical)}; known: {known}"
+                f"[align.{column}]: no such categorical column{suggestion(column, categorical)}; known: {known}"
             )
         values = categorical[column]
         where: dict[str, set[int]] = {name: set() for name in values if name}
@@ -87,7 +87,7 @@ def align_columns(
     return replace(table, categorical=categorical, aliases=kept), tuple(merged)
 
 
-def normal(name: str) -> str:
+def normalize_name(name: str) -> str:
     """Reduce a name to what mode ``name`` compares: no case, accents, punctuation or plural s.
 
     A point stays a gap, so that 3.5 is not 35; of a name that has no letter or digit nothing is taken.
@@ -102,7 +102,7 @@ def _merge_names(column: Column, rule: Align, title: str) -> list[Merged]:
     for name in rule.pairs:
         if name not in column.domains:
             known = ", ".join(column.names[:30])
-            raise DataError(f"[align.{title}] pairs: no {title} {name!r}{nearest(name, column.names)}; known: {known}")
+            raise DataError(f"[align.{title}] pairs: no {title} {name!r}{suggestion(name, column.names)}; known: {known}")
     alone = {one for one, other in rule.pairs.items() if one == other}
     groups: dict[str, set[str]] = {name: {name} for name in (*column.names, *rule.pairs.values())}
     how: dict[str, str] = {}
@@ -135,8 +135,8 @@ def _no_links(column: Column, rule: Align) -> Iterator[Link]:
 def _by_name(column: Column, rule: Align) -> Iterator[Link]:
     first: dict[str, str] = {}
     for name in column.names:
-        if first.setdefault(normal(name), name) != name:
-            yield Link(first[normal(name)], name, "name")
+        if first.setdefault(normalize_name(name), name) != name:
+            yield Link(first[normalize_name(name)], name, "name")
 
 
 def _by_id(column: Column, rule: Align) -> Iterator[Link]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from tlrec_edge.data.dataset import EVENT_WEIGHTS, EVENTS
 from tlrec_edge.data.parse import CodedColumn, merge_duplicates, read_ids, read_categories, read_numbers, read_times
-from tlrec_edge.data.schema import Schema, find_roles, nearest, need_role
+from tlrec_edge.data.schema import Schema, find_roles, suggestion, require_role
 from tlrec_edge.errors import DataError
 from tlrec_edge.tabular.column_names import COUNT_EVENTS, INTERACTION_NAMES
 
@@ -75,9 +75,9 @@ def join_tables(tables: Sequence[pd.DataFrame], schema: Schema, where: str) -> t
     renamed, roles = [], {}
     for table in tables:
         found = find_roles(list(table.columns), schema.interactions, INTERACTION_NAMES, where)
-        need_role(found, "user", list(table.columns), where)
+        require_role(found, "user", list(table.columns), where)
         if "category" not in found:
-            need_role(found, "item", list(table.columns), where)
+            require_role(found, "item", list(table.columns), where)
         names = {column: role for role, column in found.items()}
         renamed.append(table.set_axis([names.get(name, f"raw:{name}") for name in table.columns], axis=1))
         roles.update(found)
@@ -137,7 +137,7 @@ def rename_domains(labels: CodedColumn | None, schema: Schema, where: str, check
     absent = [value for value in schema.domains if value not in (*labels.names, "*")]
     if absent and check:
         known = ", ".join(sorted(labels.names)[:30])
-        raise DataError(f"{where}: no domain {absent[0]!r} to rename{nearest(absent[0], labels.names)}; known: {known}")
+        raise DataError(f"{where}: no domain {absent[0]!r} to rename{suggestion(absent[0], labels.names)}; known: {known}")
     names = [schema.domain_of(name) for name in labels.names]
     order = sorted({*names, NO_DOMAIN} if (labels.codes < 0).any() else set(names))
     position = {name: i for i, name in enumerate(order)}

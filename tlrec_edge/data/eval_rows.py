@@ -11,7 +11,7 @@ import numpy as np
 from tlrec_edge.data.dataset import Dataset, EvalRows
 from tlrec_edge.data.parse import read_ids
 from tlrec_edge.data.read import read_table
-from tlrec_edge.data.schema import find_roles, need_role
+from tlrec_edge.data.schema import find_roles, require_role
 from tlrec_edge.errors import DataError
 from tlrec_edge.tabular.column_names import INTERACTION_NAMES
 
@@ -44,7 +44,7 @@ def read_raw_eval_rows(path: Path) -> RawEvalRows:
     table = read_table(path)
     roles = find_roles(list(table.columns), {}, _NAMES, str(path))
     for role in ("user", "item"):
-        need_role(roles, role, list(table.columns), str(path))
+        require_role(roles, role, list(table.columns), str(path))
     columns = {}
     for role, column in roles.items():
         labels = read_ids(table[column])

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from tlrec_edge.data.clean import CleanLog, category_id, rename_domains
 from tlrec_edge.data.dataset import ItemTable
 from tlrec_edge.data.parse import CodedColumn, count_numbers, read_ids, read_categories, read_numbers
-from tlrec_edge.data.schema import Schema, find_roles, nearest, need_role
+from tlrec_edge.data.schema import Schema, find_roles, suggestion, require_role
 from tlrec_edge.errors import DataError
-from tlrec_edge.tabular.column_names import INTERACTION_NAMES, ITEM_NAMES, plain
+from tlrec_edge.tabular.column_names import INTERACTION_NAMES, ITEM_NAMES, normalize_key
 
 _MAX_CATEGORIES = 1000
 _CODE_SUFFIXES = ("id", "code", "编号", "编码")
@@ -59,7 +59,7 @@ class RawItems:
         """Return any column as text, one value an item, "" where missing. Raises DataError where there is none."""
         if column not in self.frame:
             found = list(map(str, self.frame.columns))
-            raise DataError(f"no column {column!r} in the items{nearest(column, found)}; found {', '.join(found)}")
+            raise DataError(f"no column {column!r} in the items{suggestion(column, found)}; found {', '.join(found)}")
         position = self.row
         return _select(_as_text(self.frame[column]), np.array([position.get(item, -1) for item in items], np.int64))
 
@@ -100,7 +100,7 @@ def _join_tables(
     ids = []
     for table in tables:
         found = find_roles(list(table.columns), schema.items, ITEM_NAMES, where)
-        need_role(found, "item", list(table.columns), where)
+        require_role(found, "item", list(table.columns), where)
         _check_declared(schema, table.columns, where)
         roles.update(found)
         ids.append(read_ids_as_text(table[found["item"]]))
@@ -195,17 +195,17 @@ def _check_declared(schema: Schema, columns: Iterable[str], where: str) -> None:
     columns = list(columns)
     for column in schema.features:
         if column not in columns:
-            raise DataError(f"{where}: no column {column!r}; found {', '.join(columns)}{nearest(column, columns)}")
+            raise DataError(f"{where}: no column {column!r}; found {', '.join(columns)}{suggestion(column, columns)}")
 
 
 def _guess_kind(column: str, values: pd.Series[Any], roles: Mapping[str, str]) -> str:
     if column == roles.get("category"):
         return "categorical"
-    if column == roles.get("name") or plain(column) in _TEXT_NAMES:
+    if column == roles.get("name") or normalize_key(column) in _TEXT_NAMES:
         return "text"
     labels = read_categories(values)
     present = int((labels.codes >= 0).sum())
-    is_code = plain(column).endswith(_CODE_SUFFIXES) or pd.api.types.is_bool_dtype(values)
+    is_code = normalize_key(column).endswith(_CODE_SUFFIXES) or pd.api.types.is_bool_dtype(values)
     # A column of numbers may hold a few other words: they become missing, and are counted.
     if present and not is_code and count_numbers(values) >= 0.9 * present:
         return "numeric"

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from tlrec_edge.data.clean import CleanLog
 from tlrec_edge.data.dataset import ItemTable
-from tlrec_edge.data.schema import Schema, nearest
+from tlrec_edge.data.schema import Schema, suggestion
 from tlrec_edge.errors import DataError
 
 MEDIAN_RATIO = 5.0
@@ -38,11 +38,11 @@ def check_scale(schema: Schema, columns: Iterable[str], domains: Sequence[str]) 
     for column, factors in schema.scale.items():
         if column not in columns:
             known = ", ".join(columns) or "none"
-            raise DataError(f"[scale.{column}]: no such numeric column{nearest(column, columns)}; known: {known}")
+            raise DataError(f"[scale.{column}]: no such numeric column{suggestion(column, columns)}; known: {known}")
         for domain in factors:
             if domain not in domains:
                 known = ", ".join(domains[:30])
-                raise DataError(f"[scale.{column}]: no domain {domain!r}{nearest(domain, domains)}; known: {known}")
+                raise DataError(f"[scale.{column}]: no domain {domain!r}{suggestion(domain, domains)}; known: {known}")
 
 
 def scale_log(log: CleanLog, schema: Schema, codes: NDArray[np.int32], domains: Sequence[str]) -> CleanLog:

@@ -13,18 +13,18 @@ from typing import Any
 from tlrec_edge.data.dataset import EVENTS
 from tlrec_edge.data.item_map import read_item_map
 from tlrec_edge.errors import DataError
-from tlrec_edge.tabular.column_names import EVENT_SYNONYMS, INTERACTION_NAMES, ITEM_NAMES, plain
+from tlrec_edge.tabular.column_names import EVENT_SYNONYMS, INTERACTION_NAMES, ITEM_NAMES, normalize_key
 
 FEATURE_KINDS = ("text", "categorical", "numeric", "ignore")
 DUPLICATES = ("drop", "keep", "first-pair")
 ALIGN_MODES = ("pairs", "name", "id", "vector")
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
+def suggestion(name: str, known: Iterable[str]) -> str:
     """Return ``"; did you mean 'x'?"`` when a known name is near, else an empty string."""
-    by_plain = {plain(candidate): candidate for candidate in known}
-    found = difflib.get_close_matches(plain(name), by_plain, 1, 0.6)
-    return f"; did you mean {by_plain[found[0]]!r}?" if found else ""
+    by_key = {normalize_key(option): option for option in known}
+    found = difflib.get_close_matches(normalize_key(name), by_key, 1, 0.6)
+    return f"; did you mean {by_key[found[0]]!r}?" if found else ""
 
 
 @dataclass(frozen=True)
@@ -102,8 +102,8 @@ class Schema:
                 if isinstance(factor, bool) or not isinstance(factor, int | float) or not 0 < factor < math.inf:
                     raise DataError(f"[scale.{column}] {domain} is {factor!r}, expected a number above 0")
         for column, rule in self.align.items():
-            _check_chains(rule.pairs, f"[align.{column}] pairs")
-        _check_chains(self.item_map, "item_map")
+            _check_no_chains(rule.pairs, f"[align.{column}] pairs")
+        _check_no_chains(self.item_map, "item_map")
 
     def domain_of(self, value: str) -> str:
         """Return the domain that a value of the domain column stands for."""
@@ -111,7 +111,7 @@ class Schema:
 
     def event_of(self, value: str) -> str | None:
         """Return the event that a value of the event column stands for; None when it is not recognised."""
-        return self.events.get(value) or EVENT_SYNONYMS.get(plain(value))
+        return self.events.get(value) or EVENT_SYNONYMS.get(normalize_key(value))
 
 
 def load_schema(path: Path) -> Schema:
@@ -208,36 +208,36 @@ def find_roles(
     for role, column in declared.items():
         if column and column not in columns:
             raise DataError(
-                f"{table}: no column {column!r} for {role}; found {', '.join(columns)}{nearest(column, columns)}"
+                f"{table}: no column {column!r} for {role}; found {', '.join(columns)}{suggestion(column, columns)}"
             )
         if column:
             roles[role] = column
     taken = set(roles.values())
-    by_plain = {plain(column): column for column in reversed(columns) if column not in taken}
+    by_key = {normalize_key(column): column for column in reversed(columns) if column not in taken}
     for role, known in names.items():
-        found = next((by_plain[name] for name in known if name in by_plain), None)
+        found = next((by_key[name] for name in known if name in by_key), None)
         if role not in declared and found is not None and found not in roles.values():
             roles[role] = found
     return roles
 
 
-def need_role(roles: Mapping[str, str], role: str, columns: Sequence[str], table: str) -> None:
+def require_role(roles: Mapping[str, str], role: str, columns: Sequence[str], table: str) -> None:
     """Raise DataError when a role has no column; the message lists the columns and the nearest name."""
     if role in roles:
         return
     known = (*INTERACTION_NAMES[role], f"{role}_id")
-    hints = [(column, hint) for column in columns if (hint := nearest(column, known))]
+    hints = [(column, hint) for column in columns if (hint := suggestion(column, known))]
     near = f"; is {hints[0][0]!r} the {role}?" if hints else ""
     raise DataError(
         f'{table}: no {role} column; found {", ".join(columns)}{near}; name it in a schema: {role} = "column"'
     )
 
 
-def _check_keys(given: Iterable[str], known: Iterable[str], where: str) -> None:
+def _check_keys(values: Iterable[str], known: Iterable[str], where: str) -> None:
     known = tuple(known)
-    for key in given:
+    for key in values:
         if key not in known:
-            raise DataError(f"unknown key {key!r} in {where}{nearest(key, known) or '; known: ' + ', '.join(known)}")
+            raise DataError(f"unknown key {key!r} in {where}{suggestion(key, known) or '; known: ' + ', '.join(known)}")
 
 
 def _check_value(value: object, known: Sequence[str], where: str) -> None:
@@ -245,7 +245,7 @@ def _check_value(value: object, known: Sequence[str], where: str) -> None:
         raise DataError(f"{where} is {value!r}, expected one of {', '.join(known)}")
 
 
-_TYPE_WORDS: Mapping[type, str] = {
+_TYPE_NAMES: Mapping[type, str] = {
     str: "text",
     bool: "true or false",
     int: "a whole number",
@@ -254,13 +254,13 @@ _TYPE_WORDS: Mapping[type, str] = {
 }
 
 
-def _check_types(given: Mapping[str, Any], types: Mapping[str, type]) -> None:
+def _check_types(values: Mapping[str, Any], types: Mapping[str, type]) -> None:
     for key, expected in types.items():
-        if key in given and (not isinstance(given[key], expected) or isinstance(given[key], bool) > (expected is bool)):
-            raise DataError(f"{key!r} is {given[key]!r}, expected {_TYPE_WORDS[expected]}")
+        if key in values and (not isinstance(values[key], expected) or isinstance(values[key], bool) > (expected is bool)):
+            raise DataError(f"{key!r} is {values[key]!r}, expected {_TYPE_NAMES[expected]}")
 
 
-def _check_chains(pairs: Mapping[str, str], where: str) -> None:
+def _check_no_chains(pairs: Mapping[str, str], where: str) -> None:
     """Raise DataError where a name that stays is itself sent on: which name counts would depend on the order."""
     for one, other in pairs.items():
         if one != other and pairs.get(other, other) != other:

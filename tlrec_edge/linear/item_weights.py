@@ -33,7 +33,7 @@ from tlrec_edge.linear.ease import (
 from tlrec_edge.linear.low_rank import Factors
 from tlrec_edge.linear.ranking import Floats, Questions, pick_scores, questions, sample_rows
 from tlrec_edge.linear.sparse_ease import SUPPORT, SparseEase, make_ease
-from tlrec_edge.tabular.column_names import SALES_NAMES, plain
+from tlrec_edge.tabular.column_names import SALES_NAMES, normalize_key
 
 PENALTIES = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1e3, 3e3, 1e4, 3e4, 1e5)
 FIRST_PENALTIES = (4, 5, 6, 7)
@@ -67,7 +67,7 @@ def fading(task: Task) -> dict[float, NDArray[np.float32]]:
 def sales_prior(dataset: Dataset, rows: Ints) -> NDArray[np.float32]:
     """Return the centred log of the items' sales column, 0 where it is missing or there is none. Shape (n,)."""
     for name, values in dataset.features.numeric.items():
-        if plain(name) in SALES_NAMES:
+        if normalize_key(name) in SALES_NAMES:
             known = np.isfinite(values[rows])
             sold = np.log1p(np.maximum(np.where(known, values[rows], 0.0), 0.0))
             centred: NDArray[np.float32] = np.where(known, sold - sold.sum() / max(known.sum(), 1), 0.0)

@@ -12,7 +12,7 @@ COUNT_EVENTS = {"views": "view", "clicks": "click", "carts": "cart", "purchases"
 """Columns of aggregated counts, and the event each one counts."""
 
 
-def plain(name: str) -> str:
+def normalize_key(name: str) -> str:
     """Reduce a column name or event value to what is compared: lower case, letters and digits only."""
     return re.sub(r"[\W_]+", "", name.casefold())
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from tlrec_edge.errors import DataError, MissingExtraError
 from tlrec_edge.runtime.history import History
-from tlrec_edge.tabular.column_names import COUNT_EVENTS, EVENT_SYNONYMS, INTERACTION_NAMES, plain
+from tlrec_edge.tabular.column_names import COUNT_EVENTS, EVENT_SYNONYMS, INTERACTION_NAMES, normalize_key
 from tlrec_edge.tabular.times import EARLIEST, LATEST, read_times
 
 Columns = dict[str, list[str]]
@@ -144,7 +144,7 @@ def _events(row: Mapping[str, str]) -> list[str]:
     if counted:
         return [event for event, count in counted if _is_positive(count)]
     event = row.get("event", "")
-    return [EVENT_SYNONYMS.get(plain(event), "other") if event else "purchase"]
+    return [EVENT_SYNONYMS.get(normalize_key(event), "other") if event else "purchase"]
 
 
 def _is_positive(text: str) -> bool:
@@ -177,7 +177,7 @@ def _by_user(
 
 
 def _find_columns(names: Sequence[str], required: Sequence[str], optional: Sequence[str], path: Path) -> dict[str, int]:
-    by_normalised = {plain(name): at for at, name in reversed(list(enumerate(names)))}
+    by_normalised = {normalize_key(name): at for at, name in reversed(list(enumerate(names)))}
     found: dict[str, int] = {}
     for role in (*required, *optional):
         at = next((by_normalised[name] for name in INTERACTION_NAMES[role] if name in by_normalised), None)
