@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tlrec_edge.cli.prepare import prepare
 from tlrec_edge.data.align import normalize_name
 from tlrec_edge.data.prepare import Prepared, SplitPlan, prepare_tables
-from tlrec_edge.data.schema import Align, Schema, load_schema, parse_schema
+from tlrec_edge.data.schema import AlignRule, Schema, load_schema, parse_schema
 from tlrec_edge.data.store import load_dataset, save_dataset
 from tlrec_edge.data.task import make_tasks
 from tlrec_edge.errors import DataError
@@ -33,13 +33,13 @@ SHOP = [
 ]
 
 
-def shop(align: Align | None, rows: list[tuple[str, ...]] | None = None, column: str = "category") -> Prepared:
+def shop(align: AlignRule | None, rows: list[tuple[str, ...]] | None = None, column: str = "category") -> Prepared:
     goods = pd.DataFrame(rows or SHOP, columns=["item", "domain", "category", "title", "shelf_id"])
     log = pd.DataFrame({"user": ["u"] * len(goods), "item": goods["item"]})
     return prepare_tables([log], [goods], Schema(features={"title": "text"}, align={column: align} if align else {}))
 
 
-def merges(align: Align, rows: list[tuple[str, ...]] | None = None) -> dict[str, str]:
+def merges(align: AlignRule, rows: list[tuple[str, ...]] | None = None) -> dict[str, str]:
     return {one.name: one.into for one in shop(align, rows).merged}
 
 
@@ -49,7 +49,7 @@ def test_nothing_is_merged_unless_asked() -> None:
 
 
 def test_pairs_are_merged_and_serving_knows_both_names() -> None:
-    prepared = shop(Align(pairs={"Lait": "Milk", "Thé": "Tea", "Teas": "Tea"}))
+    prepared = shop(AlignRule(pairs={"Lait": "Milk", "Thé": "Tea", "Teas": "Tea"}))
     assert [tuple(one) for one in prepared.merged] == [
         ("category", "Lait", "Milk", "pair", 3),
         ("category", "Teas", "Tea", "pair", 1),
@@ -101,21 +101,21 @@ def test_by_name_the_most_frequent_form_stays() -> None:
         ("c", "fr", "tea", "", ""),
         ("d", "fr", "TEA", "", ""),
     ]
-    assert merges(Align("name"), rows) == {"Teas": "tea", "TEA": "tea"}
-    assert merges(Align("name", {"TEA": "TEA"}), rows) == {"Teas": "tea"}  # left alone
-    assert merges(Align("name", {"tea": "Tee"}), rows) == {"Teas": "Tee", "TEA": "Tee", "tea": "Tee"}
+    assert merges(AlignRule("name"), rows) == {"Teas": "tea", "TEA": "tea"}
+    assert merges(AlignRule("name", {"TEA": "TEA"}), rows) == {"Teas": "tea"}  # left alone
+    assert merges(AlignRule("name", {"tea": "Tee"}), rows) == {"Teas": "Tee", "TEA": "Tee", "tea": "Tee"}
 
 
 def test_by_id_names_of_one_id_are_one() -> None:
-    assert merges(Align("id", id="shelf_id")) == {"Milk": "Lait", "Thé": "Teas"}
+    assert merges(AlignRule("id", id="shelf_id")) == {"Milk": "Lait", "Thé": "Teas"}
     with pytest.raises(DataError, match="no column 'shelfid' in the items; did you mean 'shelf_id'"):
-        shop(Align("id", id="shelfid"))
+        shop(AlignRule("id", id="shelfid"))
 
 
 def test_by_vector_mutually_nearest_names_are_one() -> None:
-    assert merges(Align("vector", threshold=0.3)) == {"Milk": "Lait", "Thé": "Teas"}
-    assert merges(Align("vector", threshold=0.99)) == {}
-    how = {one.name: one.how for one in shop(Align("vector", threshold=0.3)).merged}
+    assert merges(AlignRule("vector", threshold=0.3)) == {"Milk": "Lait", "Thé": "Teas"}
+    assert merges(AlignRule("vector", threshold=0.99)) == {}
+    how = {one.name: one.how for one in shop(AlignRule("vector", threshold=0.3)).merged}
     assert all(words.startswith("vector 0.") for words in how.values())
 
 
@@ -123,7 +123,7 @@ def test_by_vector_names_of_one_domain_stay_apart() -> None:
     same = "Acme kettle T200 1.5 l steel"
     rows = [("a", "uk", "Kettles", same, ""), ("b", "uk", "Boilers", same, ""), ("c", "fr", "Bouilloires", same, "")]
     rows += [("d", "de", "Kocher", same, "")]
-    found = merges(Align("vector", threshold=0.2), rows)
+    found = merges(AlignRule("vector", threshold=0.2), rows)
     groups = [found.get(name, name) for name in ("Kettles", "Boilers")]
     assert groups[0] != groups[1]
     assert found
@@ -134,7 +134,7 @@ def test_where_items_have_no_home_the_log_says_where_names_are() -> None:
         [("u", item, domain, category, title) for item, domain, category, title, _ in SHOP],
         columns=["user", "item", "country", "category", "title"],
     )
-    found = prepare_tables([log], schema=Schema(align={"category": Align("vector", threshold=0.3)}))
+    found = prepare_tables([log], schema=Schema(align={"category": AlignRule("vector", threshold=0.3)}))
     assert {one.name for one in found.merged} == {"Milk", "Thé"}
 
 
@@ -164,9 +164,9 @@ def test_a_wrong_rule_says_what_is_wrong(raw: dict[str, object], words: str) -> 
 
 def test_a_misspelt_name_or_column_is_one_line() -> None:
     with pytest.raises(DataError, match=r"\[align.category\] pairs: no category 'Lai'; did you mean 'Lait'"):
-        shop(Align(pairs={"Lai": "Milk"}))
+        shop(AlignRule(pairs={"Lai": "Milk"}))
     with pytest.raises(DataError, match=r"\[align.categry\]: no such categorical column; did you mean 'category'"):
-        shop(Align("name"), column="categry")
+        shop(AlignRule("name"), column="categry")
 
 
 names = st.text("aAéEsS -'3", min_size=1, max_size=4).filter(str.strip)
@@ -178,7 +178,7 @@ names = st.text("aAéEsS -'3", min_size=1, max_size=4).filter(str.strip)
     st.sampled_from(["name", "vector", "id"]),
 )
 def test_merging_is_a_partition_and_idempotent(cells: list[tuple[str, str]], mode: str) -> None:
-    rule = Align(mode, id="shelf_id" if mode == "id" else "", threshold=0.2)
+    rule = AlignRule(mode, id="shelf_id" if mode == "id" else "", threshold=0.2)
     rows = [(f"i{n}", domain, name, "x", str(len(name))) for n, (name, domain) in enumerate(cells)]
     prepared = shop(rule, rows)
     aliases = prepared.dataset.features.aliases.get("category", {})
@@ -191,7 +191,7 @@ def test_merging_is_a_partition_and_idempotent(cells: list[tuple[str, str]], mod
 
 
 def test_aliases_survive_the_folder(tmp_path: Path) -> None:
-    data = shop(Align("id", id="shelf_id")).dataset
+    data = shop(AlignRule("id", id="shelf_id")).dataset
     save_dataset(data, tmp_path / "ds")
     assert load_dataset(tmp_path / "ds").features.aliases == {"category": {"Milk": "Lait", "Thé": "Teas"}}
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from helpers.paths import ROOT
-from tlrec_edge.data.schema import Align, Schema, find_roles, load_schema, require_role, parse_schema
+from tlrec_edge.data.schema import AlignRule, Schema, find_roles, load_schema, require_role, parse_schema
 from tlrec_edge.errors import DataError
 from tlrec_edge.tabular.column_names import INTERACTION_NAMES, ITEM_NAMES
 
@@ -117,7 +117,7 @@ def test_the_schema_of_the_readme_is_one(tmp_path: Path) -> None:
     (tmp_path / "map.csv").write_text("from,to\nuk1,fr1\n")
     schema = load_schema(tmp_path / "schema.toml")
     assert (schema.scale, schema.by_domain, schema.item_map) == ({"price": {"uk": 1.17}}, True, {"uk1": "fr1"})
-    assert schema.align == {"category": Align("name", {"Milk": "Lait"})}
+    assert schema.align == {"category": AlignRule("name", {"Milk": "Lait"})}
 
 
 @pytest.mark.parametrize("content", [b"user = ", b"\xff\xfe", None])

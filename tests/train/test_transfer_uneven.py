@@ -13,7 +13,7 @@ from helpers.synthetic import CONFIG
 from tlrec_edge import Recommender
 from tlrec_edge.data.dataset import Dataset
 from tlrec_edge.data.prepare import SplitPlan, prepare_tables
-from tlrec_edge.data.schema import Align, Schema
+from tlrec_edge.data.schema import AlignRule, Schema
 from tlrec_edge.evaluation import evaluate
 from tlrec_edge.evaluation.evaluate import model_entry
 from tlrec_edge.export import ExportConfig, export_bundle
@@ -24,7 +24,7 @@ RENAMED = {"tea": "thé", "wool": "laine", "iron": "fer", "glass": "verre"}
 DEARER = 150.0
 
 
-def renamed(align: Align | None = None) -> Dataset:
+def renamed(align: AlignRule | None = None) -> Dataset:
     """Return the small world without titles and prices; its small market has other names for the categories."""
     goods = synthetic.items()[["item", "domain", "category"]].copy()
     goods["shelf_code"] = goods["category"].map({name: f"s{n}" for n, name in enumerate(RENAMED)})
@@ -55,10 +55,10 @@ def without_alignment() -> float:
 
 @pytest.mark.parametrize(
     "align",
-    [Align(pairs={other: name for name, other in RENAMED.items()}), Align("id", id="shelf_code")],
+    [AlignRule(pairs={other: name for name, other in RENAMED.items()}), AlignRule("id", id="shelf_code")],
     ids=["pairs", "id"],
 )
-def test_aligned_categories_transfer_better(align: Align) -> None:
+def test_aligned_categories_transfer_better(align: AlignRule) -> None:
     assert zero_shot(renamed(align))[1] > without_alignment() + 0.1
 
 

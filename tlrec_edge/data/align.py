@@ -14,15 +14,15 @@ from numpy.typing import NDArray
 
 from tlrec_edge.core.features import hash_tokens
 from tlrec_edge.data.dataset import ItemTable
-from tlrec_edge.data.schema import Align, suggestion
+from tlrec_edge.data.schema import AlignRule, suggestion
 from tlrec_edge.errors import DataError
 
 _BUCKETS = 1 << 16
-_MOST_TEXTS = 200
+_MAX_TEXTS = 200
 _CHUNK = 1024
 
 
-class Merged(NamedTuple):
+class NameMerge(NamedTuple):
     """``name`` of a column is ``into`` from now on; ``items`` had it. ``how``: pair, name, id or vector and cosine."""
 
     column: str
@@ -32,14 +32,14 @@ class Merged(NamedTuple):
     items: int
 
 
-class Link(NamedTuple):
+class NameLink(NamedTuple):
     one: str
     other: str
     how: str
 
 
 @dataclass(frozen=True)
-class Column:
+class CategoryColumn:
     """What is known of a column's names: ``values`` of each item, the domains each name is in, the shared ids."""
 
     values: Sequence[str]
@@ -54,11 +54,11 @@ class Column:
 
 def align_columns(
     table: ItemTable,
-    rules: Mapping[str, Align],
+    rules: Mapping[str, AlignRule],
     ids: Mapping[str, Sequence[str]],
     item: NDArray[np.integer],
     domain: NDArray[np.integer],
-) -> tuple[ItemTable, tuple[Merged, ...]]:
+) -> tuple[ItemTable, tuple[NameMerge, ...]]:
     """Return the table with one name for what is one, the other names kept as its aliases, and what was merged.
 
     ``item`` and ``domain`` are pairs that say in which domains an item is; ``ids`` holds the shared ids of columns with
@@ -72,14 +72,14 @@ def align_columns(
                 f"[align.{column}]: no such categorical column{suggestion(column, categorical)}; known: {known}"
             )
         values = categorical[column]
-        where: dict[str, set[int]] = {name: set() for name in values if name}
+        domains_of: dict[str, set[int]] = {name: set() for name in values if name}
         for place, code in zip(item.tolist(), domain.tolist(), strict=True):
             if values[place]:
-                where[values[place]].add(code)
-        others = [*table.text.values(), *(held for name, held in categorical.items() if name != column)]
+                domains_of[values[place]].add(code)
+        others = [*table.text.values(), *(column_values for name, column_values in categorical.items() if name != column)]
         texts = [" ".join(row) for row in zip(*others, strict=True)] if others else [""] * len(values)
-        domains = {name: frozenset(codes) for name, codes in where.items()}
-        found = _merge_names(Column(values, domains, ids.get(column, ()), texts), rule, column)
+        domains = {name: frozenset(codes) for name, codes in domains_of.items()}
+        found = _merge_names(CategoryColumn(values, domains, ids.get(column, ()), texts), rule, column)
         merged += found
         aliases[column] = {one.name: one.into for one in found}
         categorical[column] = tuple(aliases[column].get(name, name) for name in values)
@@ -98,17 +98,17 @@ def normalize_name(name: str) -> str:
     return " ".join(word[:-1] if len(word) > 3 and word[-1] == "s" != word[-2] else word for word in words) or name
 
 
-def _merge_names(column: Column, rule: Align, title: str) -> list[Merged]:
+def _merge_names(column: CategoryColumn, rule: AlignRule, title: str) -> list[NameMerge]:
     for name in rule.pairs:
         if name not in column.domains:
             known = ", ".join(column.names[:30])
             raise DataError(f"[align.{title}] pairs: no {title} {name!r}{suggestion(name, column.names)}; known: {known}")
-    alone = {one for one, other in rule.pairs.items() if one == other}
+    unmerged = {one for one, other in rule.pairs.items() if one == other}
     groups: dict[str, set[str]] = {name: {name} for name in (*column.names, *rule.pairs.values())}
     how: dict[str, str] = {}
-    given = [Link(one, other, "pair") for one, other in rule.pairs.items() if one != other]
-    free = replace(column, domains={name: where for name, where in column.domains.items() if name not in alone})
-    for link in (*given, *_LINKS[rule.mode](free, rule)):
+    given = [NameLink(one, other, "pair") for one, other in rule.pairs.items() if one != other]
+    mergeable = replace(column, domains={name: codes for name, codes in column.domains.items() if name not in unmerged})
+    for link in (*given, *_LINKERS[rule.mode](mergeable, rule)):
         one, other = groups[link.one], groups[link.other]
         if one is other:
             continue
@@ -119,27 +119,27 @@ def _merge_names(column: Column, rule: Align, title: str) -> list[Merged]:
         how.setdefault(link.one, link.how)
         how.setdefault(link.other, link.how)
     count = Counter(name for name in column.values if name)
-    wanted = set(rule.pairs.values())
-    into = {name: max(sorted(group), key=lambda n: (n in wanted, count[n])) for name, group in groups.items()}
-    return [Merged(title, name, into[name], how[name], count[name]) for name in column.names if into[name] != name]
+    preferred = set(rule.pairs.values())
+    into = {name: max(sorted(group), key=lambda n: (n in preferred, count[n])) for name, group in groups.items()}
+    return [NameMerge(title, name, into[name], how[name], count[name]) for name in column.names if into[name] != name]
 
 
-def _domains(column: Column, names: set[str]) -> frozenset[int]:
+def _domains(column: CategoryColumn, names: set[str]) -> frozenset[int]:
     return frozenset().union(*(column.domains.get(name, frozenset()) for name in names))
 
 
-def _no_links(column: Column, rule: Align) -> Iterator[Link]:
+def _no_links(column: CategoryColumn, rule: AlignRule) -> Iterator[NameLink]:
     return iter(())
 
 
-def _by_name(column: Column, rule: Align) -> Iterator[Link]:
+def _links_by_name(column: CategoryColumn, rule: AlignRule) -> Iterator[NameLink]:
     first: dict[str, str] = {}
     for name in column.names:
         if first.setdefault(normalize_name(name), name) != name:
-            yield Link(first[normalize_name(name)], name, "name")
+            yield NameLink(first[normalize_name(name)], name, "name")
 
 
-def _by_id(column: Column, rule: Align) -> Iterator[Link]:
+def _links_by_id(column: CategoryColumn, rule: AlignRule) -> Iterator[NameLink]:
     """Link names whose most frequent id is the same."""
     counts: dict[str, Counter[str]] = {name: Counter() for name in column.names}
     for name, shared in zip(column.values, column.ids, strict=True):
@@ -150,17 +150,17 @@ def _by_id(column: Column, rule: Align) -> Iterator[Link]:
         if found:
             shared = max(sorted(found), key=found.__getitem__)
             if first.setdefault(shared, name) != name:
-                yield Link(first[shared], name, "id")
+                yield NameLink(first[shared], name, "id")
 
 
-def _by_vector(column: Column, rule: Align) -> Iterator[Link]:
+def _links_by_vector(column: CategoryColumn, rule: AlignRule) -> Iterator[NameLink]:
     """Link names by form, then those of two domains that are each other's nearest, the nearest first."""
-    yield from _by_name(column, rule)
+    yield from _links_by_name(column, rule)
     names, vectors = column.names, _vectors(column)
-    homes = sorted(_domains(column, set(names)))
+    all_domains = sorted(_domains(column, set(names)))
     found = []
-    for i, p in enumerate(homes):
-        for q in homes[i + 1 :]:
+    for i, p in enumerate(all_domains):
+        for q in all_domains[i + 1 :]:
             here, there = (
                 np.array(
                     [r for r, name in enumerate(names) if a in column.domains[name] and b not in column.domains[name]]
@@ -173,17 +173,17 @@ def _by_vector(column: Column, rule: Align) -> Iterator[Link]:
             back, _ = _nearest(vectors[there], vectors[here])
             mutual = np.flatnonzero((back[to] == np.arange(len(here))) & (cosine >= rule.threshold))
             found += [(-float(cosine[r]), names[here[r]], names[there[to[r]]]) for r in mutual]
-    for minus, one, other in sorted(found):
-        yield Link(one, other, f"vector {-minus:.2f}")
+    for negative_cosine, one, other in sorted(found):
+        yield NameLink(one, other, f"vector {-negative_cosine:.2f}")
 
 
-def _vectors(column: Column) -> sp.csr_array:
+def _vectors(column: CategoryColumn) -> sp.csr_array:
     """Return tf-idf vectors (names, buckets) of length 1 over the words and trigrams of a name and its items' texts."""
     texts: dict[str, list[str]] = {name: [name] for name in column.names}
     for name, text in zip(column.values, column.texts, strict=True):
-        if name in texts and len(texts[name]) <= _MOST_TEXTS:
+        if name in texts and len(texts[name]) <= _MAX_TEXTS:
             texts[name].append(text)
-    bucket, row = hash_tokens([" ".join(held) for held in texts.values()], _BUCKETS)
+    bucket, row = hash_tokens([" ".join(parts) for parts in texts.values()], _BUCKETS)
     matrix = sp.csr_array((np.ones(len(bucket)), (row, bucket)), shape=(len(texts), _BUCKETS))
     matrix.sum_duplicates()
     frequency = np.bincount(matrix.indices, minlength=_BUCKETS)
@@ -203,4 +203,4 @@ def _nearest(rows: sp.csr_array, others: sp.csr_array) -> tuple[NDArray[np.intp]
     return np.concatenate(place), np.concatenate(cosine)
 
 
-_LINKS = {"pairs": _no_links, "name": _by_name, "id": _by_id, "vector": _by_vector}
+_LINKERS = {"pairs": _no_links, "name": _links_by_name, "id": _links_by_id, "vector": _links_by_vector}

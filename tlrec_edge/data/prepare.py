@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from tlrec_edge.data.align import Merged, align_columns
+from tlrec_edge.data.align import NameMerge, align_columns
 from tlrec_edge.data.clean import NO_DOMAIN, CleanLog, clean_interactions
 from tlrec_edge.data.dataset import TEST, TRAIN, VALID, Dataset, Interactions, EvalRows, Split
 from tlrec_edge.data.eval_rows import RawEvalRows, encode_eval_rows, read_raw_eval_rows, split_ids
@@ -62,7 +62,7 @@ class Prepared:
     item_columns: Mapping[str, str]
     unused_columns: tuple[str, ...]
     statistics: tuple[DomainStatistics, ...] = ()
-    merged: tuple[Merged, ...] = ()
+    merged: tuple[NameMerge, ...] = ()
 
 
 class DomainAssignment(NamedTuple):

@@ -28,7 +28,7 @@ def suggestion(name: str, known: Iterable[str]) -> str:
 
 
 @dataclass(frozen=True)
-class Align:
+class AlignRule:
     """Which names of a categorical column are one: those of ``pairs`` (other name to name), and by ``mode`` more.
 
     ``name``: equal but for case, accents, punctuation and a plural s. ``id``: the same value in the item column ``id``.
@@ -83,7 +83,7 @@ class Schema:
     max_per_user: int = 0
     scale: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     by_domain: bool = False
-    align: Mapping[str, Align] = field(default_factory=dict)
+    align: Mapping[str, AlignRule] = field(default_factory=dict)
     item_map: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -190,11 +190,11 @@ def _parse_align(raw: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         where = f"[align.{column}]"
         if not isinstance(table, Mapping):
             raise DataError(f'[align] {column} is {table!r}, expected a table: {where} and mode = "name"')
-        _check_keys(table, Align.__dataclass_fields__, where)
+        _check_keys(table, AlignRule.__dataclass_fields__, where)
         _check_types(table, {"mode": str, "id": str, "threshold": float, "pairs": Mapping})
         _check_types(table.get("pairs", {}), dict.fromkeys(table.get("pairs", {}), str))
         try:
-            rules[column] = Align(**table)
+            rules[column] = AlignRule(**table)
         except DataError as error:
             raise DataError(f"{where}: {error}") from error
     return {"align": rules, "item_map": item_map}
