@@ -28,7 +28,7 @@ class SplitRequest(NamedTuple):
     seed: int
 
 
-class SplitParts(NamedTuple):
+class SplitResult(NamedTuple):
     role: Roles
     fold: NDArray[np.int32]
     settings: dict[str, Any]
@@ -80,7 +80,7 @@ def as_seconds(date: int | str | None) -> int | None:
     return int((parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp())
 
 
-def _leave_one_out(request: SplitRequest) -> SplitParts:
+def _leave_one_out(request: SplitRequest) -> SplitResult:
     """Last interaction of each (user, domain) = test, the one before = validation, where there are 3 or more.
 
     Without time a random *item* is held out with all its rows, so that a click does not give a purchase away.
@@ -94,19 +94,19 @@ def _leave_one_out(request: SplitRequest) -> SplitParts:
         unit = np.random.default_rng(request.seed).permutation(int(codes.max()) + 1)[codes]
     from_end, units = _rank_from_end(log, unit)
     role = np.where(units >= 3, np.select([from_end == 0, from_end == 1], [TEST, VALID], TRAIN), TRAIN)
-    return _parts(role, request)
+    return _without_folds(role, request)
 
 
-def _last_basket(request: SplitRequest) -> SplitParts:
+def _last_basket(request: SplitRequest) -> SplitResult:
     """Rows of the last timestamp of each (user, domain) = test (of 2 or more), of the one before = validation (3)."""
-    _need_time(request, "last-basket")
+    _require_times(request, "last-basket")
     from_end, baskets = _rank_from_end(request.log, request.log.time)
     role = np.select([(from_end == 0) & (baskets >= 2), (from_end == 1) & (baskets >= 3)], [TEST, VALID], TRAIN)
-    return _parts(role, request)
+    return _without_folds(role, request)
 
 
-def _by_time(request: SplitRequest) -> SplitParts:
-    _need_time(request, "time")
+def _time_split(request: SplitRequest) -> SplitResult:
+    _require_times(request, "time")
     time = request.log.time
     test_from = request.test_from if request.test_from is not None else int(np.quantile(time, 0.9))
     before = time[time < test_from]
@@ -121,24 +121,24 @@ def _by_time(request: SplitRequest) -> SplitParts:
             f"test_from {_day(test_from)} leaves no training or no test rows: "
             f"the data run from {_day(int(time.min()))} to {_day(int(time.max()))}"
         )
-    return _parts(role, request, test_from=test_from, valid_from=valid_from)
+    return _without_folds(role, request, test_from=test_from, valid_from=valid_from)
 
 
-def _new_users(request: SplitRequest) -> SplitParts:
+def _new_users(request: SplitRequest) -> SplitResult:
     """Roles by time; beside them each user gets a fold, whose users are later treated as new to the target domain."""
-    role, fold, settings = _by_time(request)
+    role, fold, settings = _time_split(request)
     drawn = np.random.default_rng(FOLD_SEED).integers(0, request.folds, len(request.users))
     fold[sort_ids(request.users)] = drawn
-    return SplitParts(role, fold, {**settings, "folds": request.folds})
+    return SplitResult(role, fold, {**settings, "folds": request.folds})
 
 
-def _given(request: SplitRequest) -> SplitParts:
+def _given(request: SplitRequest) -> SplitResult:
     """All rows train, but each (user, domain)'s last basket, which validates where there are 2 or more."""
     if not request.log.time.any():
         role, fold, settings = _leave_one_out(request)
-        return SplitParts(np.where(role == TEST, VALID, TRAIN).astype(np.int8), fold, settings)
+        return SplitResult(np.where(role == TEST, VALID, TRAIN).astype(np.int8), fold, settings)
     from_end, baskets = _rank_from_end(request.log, request.log.time)
-    return _parts(np.where((from_end == 0) & (baskets >= 2), VALID, TRAIN), request)
+    return _without_folds(np.where((from_end == 0) & (baskets >= 2), VALID, TRAIN), request)
 
 
 def _rank_from_end(log: Interactions, unit: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -156,11 +156,11 @@ def _rank_from_end(log: Interactions, unit: NDArray[Any]) -> tuple[NDArray[np.in
     return from_end, size
 
 
-def _parts(role: NDArray[Any], request: SplitRequest, **settings: Any) -> SplitParts:
-    return SplitParts(role.astype(np.int8), np.full(len(request.users), -1, np.int32), settings)
+def _without_folds(role: NDArray[Any], request: SplitRequest, **settings: Any) -> SplitResult:
+    return SplitResult(role.astype(np.int8), np.full(len(request.users), -1, np.int32), settings)
 
 
-def _need_time(request: SplitRequest, kind: str) -> None:
+def _require_times(request: SplitRequest, kind: str) -> None:
     if not request.log.time.any():
         raise DataError(f"split {kind!r} needs times and the data has none; use --split leave-one-out")
 
@@ -169,10 +169,10 @@ def _day(seconds: int) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d")
 
 
-SPLITS: dict[str, Callable[[SplitRequest], SplitParts]] = {
+SPLITS: dict[str, Callable[[SplitRequest], SplitResult]] = {
     "leave-one-out": _leave_one_out,
     "last-basket": _last_basket,
-    "time": _by_time,
+    "time": _time_split,
     "new-users": _new_users,
     "given": _given,
 }

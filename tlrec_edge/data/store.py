@@ -18,9 +18,9 @@ from tlrec_edge.data.dataset import Dataset, Interactions, ItemTable, EvalRows, 
 from tlrec_edge.errors import DataError
 
 FORMAT = 1
-_MARKER = "dataset.json"
+_METADATA_FILE = "dataset.json"
 DATASET = FolderKind(
-    "dataset", _MARKER, ("hash", "tables"), lambda head: [f"{name}.parquet" for name in head["tables"]], DataError
+    "dataset", _METADATA_FILE, ("hash", "tables"), lambda metadata: [f"{name}.parquet" for name in metadata["tables"]], DataError
 )
 _SPLIT_FIELDS = ("kind", "refit", "mask_seen", "negatives", "seed")
 
@@ -34,13 +34,13 @@ def save_dataset(dataset: Dataset, path: Path) -> None:
 def load_dataset(path: Path) -> Dataset:
     """Read a dataset folder. Raises DataError that names the file at fault."""
     path = Path(path)
-    head = _read_head(path)
-    tables = {name: _read_parquet(path / f"{name}.parquet") for name in head["tables"]}
+    metadata = _read_metadata(path)
+    tables = {name: _read_parquet(path / f"{name}.parquet") for name in metadata["tables"]}
     try:
-        dataset = _assemble(head, tables)
+        dataset = _build_dataset(metadata, tables)
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path} is incomplete ({error!r}); run prepare again") from error
-    if dataset_hash(dataset) != head["hash"]:
+    if dataset_hash(dataset) != metadata["hash"]:
         raise DataError(f"{path} was altered after it was written (its hash differs); run prepare again")
     return dataset
 
@@ -70,7 +70,7 @@ def dataset_hash(dataset: Dataset) -> str:
 def split_hash(dataset: Dataset) -> str:
     """Return the sha256 of the split: roles, folds, test rows and settings."""
     split, digest = dataset.split, hashlib.sha256()
-    _add_strings(digest, (json.dumps(_split_head(split), sort_keys=True),))
+    _add_strings(digest, (json.dumps(_split_settings(split), sort_keys=True),))
     _add_array(digest, split.role)
     _add_array(digest, split.fold)
     if split.rows is not None:
@@ -79,7 +79,7 @@ def split_hash(dataset: Dataset) -> str:
     return digest.hexdigest()
 
 
-def _split_head(split: Split) -> dict[str, Any]:
+def _split_settings(split: Split) -> dict[str, Any]:
     return {**{name: getattr(split, name) for name in _SPLIT_FIELDS}, "settings": dict(split.settings)}
 
 
@@ -107,20 +107,20 @@ def _write(dataset: Dataset, folder: Path) -> None:
         tables["negatives"] = {"item": flat}
     for name, columns in tables.items():
         pq.write_table(pa.table({key: pa.array(column) for key, column in columns.items()}), folder / f"{name}.parquet")
-    head = {
+    metadata = {
         "format": FORMAT,
         "hash": dataset_hash(dataset),
         "split_hash": split_hash(dataset),
         "source": dataset.source,
         "domains": dataset.domains,
         "cleaning": dict(dataset.cleaning),
-        "split": _split_head(split),
+        "split": _split_settings(split),
         "columns": {kind: list(getattr(features, kind)) for kind in ("text", "categorical", "numeric")},
         "aliases": {column: dict(names) for column, names in features.aliases.items()},
         "by_domain": features.by_domain,
         "tables": list(tables),
     }
-    (folder / _MARKER).write_text(json.dumps(head, ensure_ascii=False, indent=2), "utf-8")
+    (folder / _METADATA_FILE).write_text(json.dumps(metadata, ensure_ascii=False, indent=2), "utf-8")
 
 
 def _item_columns(dataset: Dataset) -> dict[str, Any]:
@@ -137,17 +137,17 @@ def _item_columns(dataset: Dataset) -> dict[str, Any]:
     return {**strings, "domain": dataset.item_domain}
 
 
-def _read_head(path: Path) -> dict[str, Any]:
+def _read_metadata(path: Path) -> dict[str, Any]:
     if not path.exists():
         raise DataError(f"no dataset at {path}; make one with: tlrec-edge prepare --out {path}")
     try:
-        head: dict[str, Any] = json.loads((path / _MARKER).read_text("utf-8"))
-        version = head["format"]
+        metadata: dict[str, Any] = json.loads((path / _METADATA_FILE).read_text("utf-8"))
+        version = metadata["format"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path} is not a dataset (no readable {_MARKER}); make one with tlrec-edge prepare") from error
+        raise DataError(f"{path} is not a dataset (no readable {_METADATA_FILE}); make one with tlrec-edge prepare") from error
     if version != FORMAT:
         raise DataError(f"{path} has dataset format {version}, this version reads {FORMAT}; run prepare again")
-    return head
+    return metadata
 
 
 def _read_parquet(file: Path) -> dict[str, Any]:
@@ -159,12 +159,12 @@ def _read_parquet(file: Path) -> dict[str, Any]:
     return {name: table.column(name) for name in table.column_names}
 
 
-def _assemble(head: Mapping[str, Any], tables: Mapping[str, Mapping[str, Any]]) -> Dataset:
+def _build_dataset(metadata: Mapping[str, Any], tables: Mapping[str, Mapping[str, Any]]) -> Dataset:
     log, users, items = tables["interactions"], tables["users"], tables["items"]
     columns = {
-        kind: {name: items[f"{kind}:{i}"] for i, name in enumerate(names)} for kind, names in head["columns"].items()
+        kind: {name: items[f"{kind}:{i}"] for i, name in enumerate(names)} for kind, names in metadata["columns"].items()
     }
-    split_head = dict(head["split"])
+    split_settings = dict(metadata["split"])
     rows = None
     if "rows" in tables:
         user, item = _ints(tables["rows"]["user"]), _ints(tables["rows"]["item"])
@@ -173,20 +173,20 @@ def _assemble(head: Mapping[str, Any], tables: Mapping[str, Mapping[str, Any]]) 
     return Dataset(
         users=tuple(users["id"].to_pylist()),
         items=tuple(items["id"].to_pylist()),
-        domains=tuple(head["domains"]),
+        domains=tuple(metadata["domains"]),
         interactions=Interactions(**{name: log[name].to_numpy() for name in Interactions.__dataclass_fields__}),
         features=ItemTable(
             name=tuple(items["name"].to_pylist()),
             text={name: tuple(column.to_pylist()) for name, column in columns["text"].items()},
             categorical={name: tuple(column.to_pylist()) for name, column in columns["categorical"].items()},
             numeric={name: column.to_numpy() for name, column in columns["numeric"].items()},
-            aliases=head.get("aliases", {}),
-            by_domain=head.get("by_domain", False),
+            aliases=metadata.get("aliases", {}),
+            by_domain=metadata.get("by_domain", False),
         ),
-        split=Split(role=log["role"].to_numpy(), fold=_ints(users["fold"]), rows=rows, **split_head),
+        split=Split(role=log["role"].to_numpy(), fold=_ints(users["fold"]), rows=rows, **split_settings),
         item_domain=_ints(items["domain"]),
-        cleaning=head["cleaning"],
-        source=head["source"],
+        cleaning=metadata["cleaning"],
+        source=metadata["source"],
     )
 
 

@@ -129,12 +129,12 @@ class FitCheckpoint:
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
     """Replace a file in one step."""
-    draft = path.with_suffix(".new")
-    with draft.open("w", encoding="utf-8") as file:
+    temporary = path.with_suffix(".new")
+    with temporary.open("w", encoding="utf-8") as file:
         json.dump(data, file)
         file.flush()
         os.fsync(file.fileno())
-    os.replace(draft, path)
+    os.replace(temporary, path)
 
 
 @contextmanager
