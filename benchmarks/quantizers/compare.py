@@ -29,7 +29,7 @@ from tlrec_edge.data.store import load_dataset
 from tlrec_edge.data.task import Task, make_tasks
 from tlrec_edge.export.cost import measure_costs
 from tlrec_edge.export.graphs import encoder_graph
-from tlrec_edge.linear.ranking import questions, sample_rows
+from tlrec_edge.linear.ranking import make_queries, sample_rows
 from tlrec_edge.quantize import quantize_graphs, quantize_tables
 from tlrec_edge.train.config import PARTS
 from tlrec_edge.train.edge_model import EdgeModel, Past
@@ -109,19 +109,19 @@ def main() -> None:
     dataset, model = load_dataset(given.dataset), EdgeModel.load(given.model)
     task = sample_rows(make_tasks(dataset, (given.domain,), model.provenance.fold).final)
     past = Past.of(task.history, model.rows(dataset), task.n_users, len(model.ids))
-    question = questions(task, task.rows)
-    parts = [question.pick(part) for part in model.part_scores(past, question.user)]
+    queries = make_queries(task, task.rows)
+    parts = [queries.gather(part) for part in model.part_scores(past, queries.user)]
     weights = [getattr(model.mix, name) for name in PARTS]
     rest = sum((w * p for w, p in zip(weights[1:], parts[1:], strict=True)), np.zeros_like(parts[0]))
-    known = past.length(question.user)[question.of] > 0
-    columns = model.rows(dataset)[task.candidates][question.columns]
+    known = past.length(queries.user)[queries.user_index] > 0
+    columns = model.rows(dataset)[task.candidates][queries.columns]
 
     def values(deep: np.ndarray) -> np.ndarray:
         total = rest + weights[0] * np.where(known[:, None], deep, 0.0)
-        return METRICS["ndcg"](rank_of_positive(total, question.valid), 10)
+        return METRICS["ndcg"](rank_of_positive(total, queries.valid), 10)
 
     base = values(parts[0])
-    feeds = feeds_of(model, past, question.user[question.of], columns)
+    feeds = feeds_of(model, past, queries.user[queries.user_index], columns)
     one = [{name: value[i : i + 1] for name, value in feeds.items()} for i in range(len(columns))]
     table = Table(title=f"{given.domain}: {len(base):,} tests, NDCG@10 {base.mean():.4f} in float32")
     for head in ("deep part", "NDCG@10, ratio (SE)", "bytes", "us a call", "of float32", "company"):
@@ -146,7 +146,7 @@ def main() -> None:
         ours = {f"ours, int{bits} rows": quantize_graphs(quantize_tables(model, bits)) for bits in (8, 4)}
         first, *costs = measure_costs([model, *ours.values()], dataset)
         for (name, small), cost in zip(ours.items(), costs, strict=True):
-            deep = question.pick(small.user_vectors(past, question.user) @ small.candidate_vectors.T)
+            deep = queries.gather(small.user_vectors(past, queries.user) @ small.candidate_vectors.T)
             table.add_row(name, *figures(values(deep), base, task), f"{deep_bytes(small):,}", "-",
                           f"{cost.us['p50'] / first.us['p50']:.2f} *", "0 *")  # fmt: skip
     console = Console(width=150)

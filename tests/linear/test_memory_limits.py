@@ -21,7 +21,7 @@ from tlrec_edge.linear import sparse_ease as neighbours
 from tlrec_edge.linear.baselines import ease_scorer, item_cf_scorer, popularity_scorer
 from tlrec_edge.linear.ease import Ease, interest_ridge, item_cf, keep_in_rows, sparse_ridge
 from tlrec_edge.linear.item_weights import LinearChoice, LinearData, choose_linear
-from tlrec_edge.linear.ranking import ALL, pick_scores, questions, rank_rows, sample_rows
+from tlrec_edge.linear.ranking import ALL, row_scores, make_queries, rank_rows, sample_rows
 from tlrec_edge.linear.sparse_ease import SUPPORT, SparseEase, make_ease, nearest, thin
 from tlrec_edge.train import adapt, pretrain
 from tlrec_edge.train import model as model_module
@@ -154,11 +154,11 @@ def test_asked_columns_rank_as_all_columns_do(name: str, kind: str, monkeypatch:
 def test_rows_are_scored_in_chunks_and_come_back_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
     task = sample_rows(make_tasks(synthetic.dataset(), ("small",)).choose, 100)
     scores = np.random.default_rng(0).random((task.n_users, len(task.candidates)))
-    whole = questions(task, task.rows)
-    assert whole.asked == ALL
-    wanted = whole.pick(scores[whole.user])
+    whole = make_queries(task, task.rows)
+    assert whole.requested == ALL
+    wanted = whole.gather(scores[whole.user])
     make_large(monkeypatch)
-    (found,) = pick_scores(lambda q: [scores[q.user][:, q.asked]], task)
+    (found,) = row_scores(lambda q: [scores[q.user][:, q.requested]], task)
     np.testing.assert_array_equal(found, wanted)
 
 

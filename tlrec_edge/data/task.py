@@ -82,30 +82,30 @@ def make_tasks(dataset: Dataset, domains: tuple[str, ...], fold: int | None = No
     inside = np.isin(log.domain, target)
     validation_fold = None if fold is None else (fold + 1) % split.folds
 
-    def build(seen: Bools, asked: int, hide: tuple[int | None, ...], who: int | None) -> Task:
-        hidden = inside & np.isin(split.fold[log.user], [f for f in hide if f is not None])
+    def build(seen: Bools, role: int, hidden_folds: tuple[int | None, ...], test_fold: int | None) -> Task:
+        hidden = inside & np.isin(split.fold[log.user], [f for f in hidden_folds if f is not None])
         if split.kind in BY_USER:
-            hidden |= log.time > question_time(dataset, inside & (split.role == asked))[log.user]
+            hidden |= log.time > query_time(dataset, inside & (split.role == role))[log.user]
         history = seen & ~hidden
-        train = history if split.refit or asked == VALID else (split.role == TRAIN) & ~hidden
+        train = history if split.refit or role == VALID else (split.role == TRAIN) & ~hidden
         task = Task(
             domains, target, log.select(train), log.select(history), empty_eval_rows(), candidates,
             split.mask_seen, len(dataset.users), len(dataset.items),
         )  # fmt: skip
-        if asked == TEST and split.rows is not None:
+        if role == TEST and split.rows is not None:
             return replace(task, rows=split.rows)
         seen_before = history if fold is None and split.mask_seen else np.zeros(len(log), bool)
         # Users new to the target have no past there to respect: all of it before the test can be asked for validation.
-        period = past if fold is not None and asked == VALID else split.role == asked
-        rows, dropped = _ask(task, log.select(inside & period), log.select(inside & seen_before), dataset)
-        if who is not None:
-            rows = rows.select(split.fold[rows.user] == who)
-            dropped = {reason: users[split.fold[users] == who] for reason, users in dropped.items()}
+        period = past if fold is not None and role == VALID else split.role == role
+        rows, dropped = _make_eval_rows(task, log.select(inside & period), log.select(inside & seen_before), dataset)
+        if test_fold is not None:
+            rows = rows.select(split.fold[rows.user] == test_fold)
+            dropped = {reason: users[split.fold[users] == test_fold] for reason, users in dropped.items()}
         return replace(task, rows=rows, dropped={reason: len(users) for reason, users in dropped.items() if len(users)})
 
-    hold = (fold, validation_fold)
+    hidden_folds = (fold, validation_fold)
     return Tasks(
-        choose=build(split.role == TRAIN, VALID, hold, validation_fold),
+        choose=build(split.role == TRAIN, VALID, hidden_folds, validation_fold),
         final=build(past, TEST, (fold,), fold),
     )
 
@@ -114,10 +114,10 @@ BY_USER = ("leave-one-out", "last-basket", "given")
 """Splits that hold out each user's last rows in the target: what a user did elsewhere after that is not known yet."""
 
 
-def question_time(dataset: Dataset, asked: Bools) -> NDArray[np.int64]:
+def query_time(dataset: Dataset, queried: Bools) -> NDArray[np.int64]:
     """Return when each user is asked, (users,): the first of the asked rows, or never."""
     when = np.full(len(dataset.users), np.iinfo(np.int64).max, np.int64)
-    np.minimum.at(when, dataset.interactions.user[asked], dataset.interactions.time[asked])
+    np.minimum.at(when, dataset.interactions.user[queried], dataset.interactions.time[queried])
     return when
 
 
@@ -151,24 +151,24 @@ REPEATED, NO_CANDIDATE, KNOWN = "repeated pair", "too few buyers of the item bef
 """Why a held-out row is no question: one counts for the first reason that hits it."""
 
 
-def _ask(
-    task: Task, asked: Interactions, seen: Interactions, dataset: Dataset
+def _make_eval_rows(
+    task: Task, held_out: Interactions, seen: Interactions, dataset: Dataset
 ) -> tuple[EvalRows, dict[str, NDArray[np.int64]]]:
     """Ask each distinct pair once, in order of time, unless seen before, beside negatives without a positive.
 
     Also return the users of the rows that are not asked, by reason.
     Negatives are drawn in one stream over the questions of all folds, so a question meets the same ones in any fold.
     """
-    order = np.lexsort((asked.position, asked.time))
-    pair = _pairs(asked, task.n_items)[order]
+    order = np.lexsort((held_out.position, held_out.time))
+    pair = _pairs(held_out, task.n_items)[order]
     before = _pairs(seen, task.n_items)
     first = np.sort(np.unique(pair, return_index=True)[1])
     repeated, pair = np.delete(pair, first), pair[first]
     user, item = np.divmod(pair, task.n_items)
     known = np.isin(pair, before)
-    foreign = ~known & (task.column[item] < 0)
-    dropped = {REPEATED: repeated // task.n_items, NO_CANDIDATE: user[foreign], KNOWN: user[known]}
-    keep = ~(foreign | known)
+    not_candidate = ~known & (task.column[item] < 0)
+    dropped = {REPEATED: repeated // task.n_items, NO_CANDIDATE: user[not_candidate], KNOWN: user[known]}
+    keep = ~(not_candidate | known)
     user, item = user[keep], item[keep]
     negatives = _sample(user, np.concatenate([pair[keep], before]), task, dataset)
     return EvalRows(user.astype(np.int32), item.astype(np.int32), negatives), dropped
@@ -178,23 +178,23 @@ def _pairs(log: Interactions, n_items: int) -> NDArray[np.int64]:
     return log.user.astype(np.int64) * n_items + log.item
 
 
-def _sample(user: NDArray[np.int64], barred: NDArray[np.int64], task: Task, dataset: Dataset) -> Ints:
+def _sample(user: NDArray[np.int64], excluded: NDArray[np.int64], task: Task, dataset: Dataset) -> Ints:
     """Draw ``split.negatives`` candidates a row with ``random.Random(seed).sample`` over the sorted candidates."""
     split, count = dataset.split, dataset.split.negatives
     if not count:
         return np.empty((len(user), 0), np.int32)
-    ranked = task.candidates[sort_ids([dataset.items[row] for row in task.candidates])]
+    ordered = task.candidates[sort_ids([dataset.items[row] for row in task.candidates])]
     place = np.full(task.n_items, -1, np.int64)
-    place[ranked] = np.arange(len(ranked))
-    barred_user, barred_item = np.divmod(np.unique(barred), task.n_items)
-    barred_user, barred_place = barred_user[place[barred_item] >= 0], place[barred_item][place[barred_item] >= 0]
-    bounds = np.searchsorted(barred_user, np.arange(task.n_users + 1))
+    place[ordered] = np.arange(len(ordered))
+    excluded_user, excluded_item = np.divmod(np.unique(excluded), task.n_items)
+    excluded_user, excluded_place = excluded_user[place[excluded_item] >= 0], place[excluded_item][place[excluded_item] >= 0]
+    bounds = np.searchsorted(excluded_user, np.arange(task.n_users + 1))
     rng = random.Random(split.seed)
     result = np.full((len(user), count), -1, np.int32)
     for i, u in enumerate(user.tolist()):
-        holes = np.sort(barred_place[bounds[u] : bounds[u + 1]])
-        free = len(ranked) - len(holes)
+        excluded_places = np.sort(excluded_place[bounds[u] : bounds[u + 1]])
+        free = len(ordered) - len(excluded_places)
         drawn = np.array(rng.sample(range(free), min(count, free)), np.int64)
-        skipped = np.searchsorted(holes - np.arange(len(holes)), drawn, side="right")
-        result[i, : len(drawn)] = ranked[drawn + skipped]
+        skipped = np.searchsorted(excluded_places - np.arange(len(excluded_places)), drawn, side="right")
+        result[i, : len(drawn)] = ordered[drawn + skipped]
     return result

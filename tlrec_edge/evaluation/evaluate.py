@@ -15,7 +15,7 @@ from tlrec_edge.data.dataset import Dataset, Ints
 from tlrec_edge.data.task import Task, Tasks, make_tasks
 from tlrec_edge.errors import DataError
 from tlrec_edge.evaluation.leaks import check_model, check_tasks
-from tlrec_edge.evaluation.slices import SliceLabels, Side, slice_rows, slice_table
+from tlrec_edge.evaluation.slices import SliceLabels, RankedModel, slice_rows, slice_table
 from tlrec_edge.linear.baselines import TunedEase, ease_scorer, item_cf_scorer, popularity_scorer
 from tlrec_edge.linear.ease import popularity
 from tlrec_edge.linear.item_weights import LinearChoice
@@ -145,8 +145,8 @@ class Evaluation:
         over = self.best_baseline(model)
         if over is None or model not in self.rankings:
             return []
-        sides = [Side(name, self.rankings[name].rank) for name in (model, over)]
-        return slice_table(self.slices, self._any.user, *sides)
+        ranked = [RankedModel(name, self.rankings[name].rank) for name in (model, over)]
+        return slice_table(self.slices, self._any.user, *ranked)
 
 
 def baseline_entries(

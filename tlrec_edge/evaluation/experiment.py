@@ -63,8 +63,8 @@ def _ease(setting: Setting, target_only: bool) -> Outcome:
 
 def _outcome(tasks: Tasks, choose: Callable[[Task], Scorer], final: Callable[[Task], Scorer]) -> Outcome:
     """Rank the validation rows and the test rows, each with a scorer that was fitted without them."""
-    asked = rank_rows(choose(tasks.choose), tasks.choose) if len(tasks.choose.rows) else None
-    return Outcome(float(_ndcg(asked).mean()) if asked else None, _ndcg(rank_rows(final(tasks.final), tasks.final)))
+    validation = rank_rows(choose(tasks.choose), tasks.choose) if len(tasks.choose.rows) else None
+    return Outcome(float(_ndcg(validation).mean()) if validation else None, _ndcg(rank_rows(final(tasks.final), tasks.final)))
 
 
 def _ndcg(ranking: Ranking) -> Array:
@@ -88,10 +88,10 @@ def _mode(setting: Setting, mode: str) -> Outcome:
         model = adapt(dataset, tasks.final.domains, mode, source, config, setting.fold, tasks=tasks)
     else:
         model = settle(candidate, Context(dataset, tasks.final, source, config), tasks, setting.fold)
-    asked, final = _seen_by(mode, tasks.choose), _seen_by(mode, tasks.final)
+    validation_task, final = _seen_by(mode, tasks.choose), _seen_by(mode, tasks.final)
     validation = None
-    if len(asked.rows):  # judged as auto judges
-        validation = float(cross_fitted(candidate.model, dataset, asked, mode, config.parts)[0].mean())
+    if len(validation_task.rows):  # judged as auto judges
+        validation = float(cross_fitted(candidate.model, dataset, validation_task, mode, config.parts)[0].mean())
     return Outcome(validation, _ndcg(rank_rows(model.scorer(dataset, final), final)))
 
 

@@ -15,41 +15,41 @@ from tlrec_edge.linear.ease import popularity
 
 SliceLabels = NDArray[np.str_]
 UNKNOWN = "unknown"
-FEW = 10
+MIN_USERS = 10
 """Users a slice needs for a verdict: with fewer, errors clustered by user are too small."""
 HISTORY = {"0": 0, "1-4": 1, "5-19": 5, "20-99": 20, "100+": 100}
 """Name -> the shortest history it holds, in interactions of all domains."""
 USER = ("no history", "none in the target", "known in the target")
 ITEM = ("never sold", "sold elsewhere only", "sold in the target")
 DECILES = ("1 least bought", *(str(i) for i in range(2, 10)), "10 most bought")
-ORDER: Mapping[str, tuple[str, ...]] = {"user": USER, "item": ITEM, "history": tuple(HISTORY), "popularity": DECILES}
+SLICE_ORDER: Mapping[str, tuple[str, ...]] = {"user": USER, "item": ITEM, "history": tuple(HISTORY), "popularity": DECILES}
 """Slices whose names have an order of their own; those by domain and time follow their names."""
 
 
-class Found(NamedTuple):
+class RowOrigin(NamedTuple):
     """Where the test rows stand in the log, (m,) each: seconds since 1970 (0 = unknown) and domain (-1 = unknown)."""
 
     time: NDArray[np.int64]
     domain: Ints
 
 
-def find_questions(dataset: Dataset, task: Task, role: int = TEST) -> Found:
+def find_eval_rows(dataset: Dataset, task: Task, role: int = TEST) -> RowOrigin:
     """Look the task's pairs up among the target's held-out rows; a pair held out twice counts when it came first.
 
     Rows that came from a file are not in the log: their time is unknown, their domain the item's home.
     """
     log = dataset.interactions
-    held = log.select(task.in_target(log) & (dataset.split.role == role))
-    order = np.lexsort((held.position, held.time))
-    pair, first = np.unique(held.user[order].astype(np.int64) * task.n_items + held.item[order], return_index=True)
-    asked = task.rows.user.astype(np.int64) * task.n_items + task.rows.item
-    place = np.searchsorted(pair, asked)
-    known = np.isin(asked, pair)
+    held_out = log.select(task.in_target(log) & (dataset.split.role == role))
+    order = np.lexsort((held_out.position, held_out.time))
+    pair, first = np.unique(held_out.user[order].astype(np.int64) * task.n_items + held_out.item[order], return_index=True)
+    pairs = task.rows.user.astype(np.int64) * task.n_items + task.rows.item
+    place = np.searchsorted(pair, pairs)
+    known = np.isin(pairs, pair)
     home = dataset.item_domain[task.rows.item]
-    time, domain = np.zeros(len(asked), np.int64), np.where(np.isin(home, task.target), home, -1).astype(np.int32)
+    time, domain = np.zeros(len(pairs), np.int64), np.where(np.isin(home, task.target), home, -1).astype(np.int32)
     rows = order[first[place[known]]]
-    time[known], domain[known] = held.time[rows], held.domain[rows]
-    return Found(time, domain)
+    time[known], domain[known] = held_out.time[rows], held_out.domain[rows]
+    return RowOrigin(time, domain)
 
 
 def slice_rows(dataset: Dataset, task: Task) -> dict[str, SliceLabels]:
@@ -58,15 +58,15 @@ def slice_rows(dataset: Dataset, task: Task) -> dict[str, SliceLabels]:
     ``popularity`` are deciles of the candidates by their buyers in the target. ``domain`` is there for several targets,
     ``period`` where some time is known: months, or weeks of one month, or years of more than 24 months.
     """
-    rows, found = task.rows, find_questions(dataset, task)
+    rows, found = task.rows, find_eval_rows(dataset, task)
     inside = task.in_target(task.history)
     length = np.bincount(task.history.user, minlength=task.n_users)[rows.user]
     known = np.bincount(task.history.user[inside], minlength=task.n_users)[rows.user] > 0
     sold = np.bincount(task.train.item, minlength=task.n_items)[rows.item] > 0
-    here = np.bincount(task.train.item[task.in_target(task.train)], minlength=task.n_items)[rows.item] > 0
+    sold_in_target = np.bincount(task.train.item[task.in_target(task.train)], minlength=task.n_items)[rows.item] > 0
     labels = {
         "user": np.array(USER)[np.where(known, 2, length > 0)],
-        "item": np.array(ITEM)[np.where(here, 2, sold)],
+        "item": np.array(ITEM)[np.where(sold_in_target, 2, sold)],
         "history": np.array(tuple(HISTORY))[np.searchsorted(tuple(HISTORY.values()), length, side="right") - 1],
         "popularity": np.array(DECILES)[_decile(popularity(task))[task.column[rows.item]]],
     }
@@ -96,19 +96,19 @@ def _periods(time: NDArray[np.int64]) -> SliceLabels:
     return np.where(time != 0, names, UNKNOWN)
 
 
-class Side(NamedTuple):
+class RankedModel(NamedTuple):
     """A contender by name, and the ranks (m,) it gave the positives."""
 
     name: str
     rank: NDArray[np.float64]
 
 
-def slice_table(slices: Mapping[str, SliceLabels], user: Ints, model: Side, over: Side) -> list[dict[str, Any]]:
+def slice_table(slices: Mapping[str, SliceLabels], user: Ints, model: RankedModel, over: RankedModel) -> list[dict[str, Any]]:
     """Return a line a slice that has rows: its size, both contenders' figures and the paired lift between them."""
     lines = []
     for by, label in slices.items():
         present = np.unique(label).tolist()
-        for name in [n for n in ORDER.get(by, sorted(present)) if n in present]:
+        for name in [n for n in SLICE_ORDER.get(by, sorted(present)) if n in present]:
             at = label == name
             users = len(np.unique(user[at]))
             line: dict[str, Any] = {"by": by, "slice": name, "tests": int(at.sum()), "users": users}
@@ -121,5 +121,5 @@ def slice_table(slices: Mapping[str, SliceLabels], user: Ints, model: Side, over
                     f"{prefix}recall@10": float(METRICS["hr"](side.rank[at], 10).mean()),
                 })  # fmt: skip
             lift = lift_json(model.name, over.name, paired_lift(values[""], values["over."], user[at]))
-            lines.append({**line, "lift": lift if users >= FEW else {**lift, "verdict": "too few users"}})
+            lines.append({**line, "lift": lift if users >= MIN_USERS else {**lift, "verdict": "too few users"}})
     return lines

@@ -31,7 +31,7 @@ from tlrec_edge.linear.ease import (
     user_item,
 )
 from tlrec_edge.linear.low_rank import Factors
-from tlrec_edge.linear.ranking import Floats, Questions, pick_scores, questions, sample_rows
+from tlrec_edge.linear.ranking import Floats, EvalQueries, row_scores, make_queries, sample_rows
 from tlrec_edge.linear.sparse_ease import SUPPORT, SparseEase, make_ease
 from tlrec_edge.tabular.column_names import SALES_NAMES, normalize_key
 
@@ -137,25 +137,25 @@ def choose_linear(
     """
     if not len(task.rows) or not data.train.nnz:
         return LinearChoice()
-    asked = sample_rows(task, MOST_ROWS)
-    question = questions(asked, asked.rows)
+    sampled = sample_rows(task, MOST_ROWS)
+    queries = make_queries(sampled, sampled.rows)
     solver = make_ease(data.train, data.columns, user_power)
     if progress and isinstance(solver, SparseEase):
         progress(f"EASE on each candidate's {SUPPORT} nearest items: {data.train.shape[1]:,} items are too many for all")
 
-    def asked_scores(score: LinearScorer) -> Floats:
-        (scores,) = pick_scores(lambda q: [score(data.history[q.user], q.asked)], asked)
+    def score_rows(score: LinearScorer) -> Floats:
+        (scores,) = row_scores(lambda q: [score(data.history[q.user], q.requested)], sampled)
         return scores
 
-    prior = question.pick_items(log_popularity(task))
-    (had,) = pick_scores(lambda q: [held(data, q)], asked)
-    had = repeatable(task, question, had) if repeats else np.zeros_like(had)
+    prior = queries.gather_items(log_popularity(task))
+    (had,) = row_scores(lambda q: [held(data, q)], sampled)
+    had = repeatable(task, queries, had) if repeats else np.zeros_like(had)
     tried: dict[int, _Trial] = {}
     places: Sequence[int] = FIRST_PENALTIES
     while places:
         for place in places:
-            scores = asked_scores(solver.scorer(PENALTIES[place], question.asked))
-            tried[place] = _tune(question, scores, had, prior, LinearChoice(PENALTIES[place]))
+            scores = score_rows(solver.scorer(PENALTIES[place], queries.requested))
+            tried[place] = _tune(queries, scores, had, prior, LinearChoice(PENALTIES[place]))
         at = max(tried, key=lambda place: tried[place].choice.ndcg)
         places = [p for p in (at - 1, at + 1) if 0 <= p < len(PENALTIES) and p not in tried]
         if progress:
@@ -165,40 +165,40 @@ def choose_linear(
     if cut and isinstance(solver, Ease) and not solver.by_user:
         # Where items are more than users, the many small weights are what helps.
         for penalty in PENALTIES[max(at - 2, 0) : at + 1]:
-            scores = asked_scores(sparse_scorer(column_cut(solver.weights(penalty), cut)))
-            others.append(_tune(question, scores, had, prior, LinearChoice(penalty, cut=cut)))
-    best = _refined(best, others, asked.rows.user)
+            scores = score_rows(sparse_scorer(column_cut(solver.weights(penalty), cut)))
+            others.append(_tune(queries, scores, had, prior, LinearChoice(penalty, cut=cut)))
+    best = _refined(best, others, sampled.rows.user)
     if fade:
-        priors = {days: question.pick_items(faded) for days, faded in fading(task).items()}
+        priors = {days: queries.gather_items(faded) for days, faded in fading(task).items()}
         others = [
-            _tune(question, best.scores, had, prior, replace(best.choice, half_life=days))
+            _tune(queries, best.scores, had, prior, replace(best.choice, half_life=days))
             for days, prior in priors.items()
         ]
-        best = _refined(best, others, asked.rows.user)
+        best = _refined(best, others, sampled.rows.user)
     return best.choice
 
 
-def held(data: LinearData, question: Questions) -> Floats:
-    """Mark the asked candidates that each user already had, (u, asked): 1 or 0."""
-    marks: Floats = (data.history[question.user][:, data.columns[question.asked]] > 0).toarray().astype(np.float32)
+def held(data: LinearData, queries: EvalQueries) -> Floats:
+    """Mark the requested candidates that each user already had, (u, requested): 1 or 0."""
+    marks: Floats = (data.history[queries.user][:, data.columns[queries.requested]] > 0).toarray().astype(np.float32)
     return marks
 
 
-def repeatable(task: Task, question: Questions, had: Floats) -> Floats:
+def repeatable(task: Task, queries: EvalQueries, had: Floats) -> Floats:
     """Return the marks ``had`` (m, 1 + k) that a weight can be learned from: those of candidates that compete.
 
     None where negatives were drawn: they leave out what a user had, so that buying again would look certain.
     """
-    free = np.zeros_like(question.valid) if task.rows.negatives.shape[1] else question.valid
+    free = np.zeros_like(queries.valid) if task.rows.negatives.shape[1] else queries.valid
     return np.where(free, had, np.float32(0.0))
 
 
-def _tune(question: Questions, scores: Floats, had: Floats, prior: Floats, choice: LinearChoice) -> _Trial:
+def _tune(queries: EvalQueries, scores: Floats, had: Floats, prior: Floats, choice: LinearChoice) -> _Trial:
     """Choose what an item gains by having been bought before, then the weight of popularity."""
 
     def values(repeat: float, share: float) -> Floats:
         total = scores + share * prior
-        return METRICS["ndcg"](rank_of_positive(total + repeat * had if repeat else total, question.valid), 10)
+        return METRICS["ndcg"](rank_of_positive(total + repeat * had if repeat else total, queries.valid), 10)
 
     repeat = max(REPEATS, key=lambda repeat: float(values(repeat, 0.0).mean())) if had.any() else 0.0
     tried = {share: values(repeat, share) for share in POPULARITY_WEIGHTS}

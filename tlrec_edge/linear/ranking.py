@@ -49,45 +49,45 @@ class Ranking(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Questions:
-    """A chunk of rows: ``user`` (u,) distinct, ``of`` (m,) their place, ``columns`` (m, 1 + k), the positive first.
+class EvalQueries:
+    """A chunk of rows: ``user`` (u,) distinct, ``user_index`` (m,) their place, ``columns`` (m, 1 + k), the positive first.
 
-    ``columns`` point into ``asked``, which are the candidates to be scored.
+    ``columns`` point into ``requested``, which are the candidates to be scored.
     """
 
     user: Ints
-    of: NDArray[np.intp]
+    user_index: NDArray[np.intp]
     columns: NDArray[np.int64]
     valid: Bools
-    asked: Columns = field(default_factory=lambda: ALL)
+    requested: Columns = field(default_factory=lambda: ALL)
 
-    def pick(self, scores: Floats) -> Floats:
+    def gather(self, scores: Floats) -> Floats:
         """Read the rows' scores (m, 1 + k) off the users' scores of the asked candidates (u, asked)."""
-        return scores[self.of[:, None], self.columns]
+        return scores[self.user_index[:, None], self.columns]
 
-    def pick_items(self, values: Floats) -> Floats:
+    def gather_items(self, values: Floats) -> Floats:
         """Read the rows' values (m, 1 + k) off one value a candidate (C,)."""
-        return values[self.asked][self.columns]
+        return values[self.requested][self.columns]
 
 
-def questions(task: Task, rows: EvalRows) -> Questions:
+def make_queries(task: Task, rows: EvalRows) -> EvalQueries:
     """Turn rows into candidate columns; without negatives the whole candidate set competes."""
-    user, of = np.unique(rows.user, return_inverse=True)
+    user, user_index = np.unique(rows.user, return_inverse=True)
     positive = task.column[rows.item].astype(np.int64)
     if rows.negatives.shape[1]:
         others = np.where(rows.negatives >= 0, task.column[rows.negatives], -1).astype(np.int64)
         columns = np.concatenate([positive[:, None], others], 1)
         columns, valid = np.maximum(columns, 0), columns >= 0
         if len(task.candidates) <= MANY:
-            return Questions(user.astype(np.int32), of, columns, valid)
-        asked, place = np.unique(columns, return_inverse=True)
-        return Questions(user.astype(np.int32), of, place.reshape(columns.shape), valid, asked)
-    everything = np.broadcast_to(np.arange(len(task.candidates)), (len(rows), len(task.candidates)))
-    valid = everything != positive[:, None]
+            return EvalQueries(user.astype(np.int32), user_index, columns, valid)
+        requested, place = np.unique(columns, return_inverse=True)
+        return EvalQueries(user.astype(np.int32), user_index, place.reshape(columns.shape), valid, requested)
+    all_columns = np.broadcast_to(np.arange(len(task.candidates)), (len(rows), len(task.candidates)))
+    valid = all_columns != positive[:, None]
     if task.mask_seen:
-        valid &= ~seen_candidates(task, user)[of]
-    columns = np.concatenate([positive[:, None], everything], 1)
-    return Questions(user.astype(np.int32), of, columns, np.concatenate([np.ones((len(rows), 1), bool), valid], 1))
+        valid &= ~seen_candidates(task, user)[user_index]
+    columns = np.concatenate([positive[:, None], all_columns], 1)
+    return EvalQueries(user.astype(np.int32), user_index, columns, np.concatenate([np.ones((len(rows), 1), bool), valid], 1))
 
 
 def seen_candidates(task: Task, users: Ints) -> Bools:
@@ -113,21 +113,21 @@ def rank_rows(scorer: Scorer, task: Task) -> Ranking:
     rows = task.rows
     rank, others = np.empty(len(rows)), np.empty(len(rows), np.int64)
     for part in chunks(task):
-        asked = questions(task, rows.select(part))
-        rank[part] = rank_of_positive(asked.pick(scorer(asked.user, asked.asked)), asked.valid)
-        others[part] = asked.valid[:, 1:].sum(1)
+        queries = make_queries(task, rows.select(part))
+        rank[part] = rank_of_positive(queries.gather(scorer(queries.user, queries.requested)), queries.valid)
+        others[part] = queries.valid[:, 1:].sum(1)
     return Ranking(rank, others, rows.user, rows.item)
 
 
-def pick_scores(score: Callable[[Questions], Sequence[Floats]], task: Task) -> list[Floats]:
+def row_scores(score: Callable[[EvalQueries], Sequence[Floats]], task: Task) -> list[Floats]:
     """Read all rows' scores (m, 1 + k) off every array that ``score`` returns; in chunks where there are MANY."""
     parts = chunks(task) if len(task.candidates) > MANY else [np.arange(len(task.rows))]
     found = []
     for part in parts:
-        asked = questions(task, task.rows.select(part))
-        found.append([asked.pick(scores) for scores in score(asked)])
+        queries = make_queries(task, task.rows.select(part))
+        found.append([queries.gather(scores) for scores in score(queries)])
     back = np.argsort(np.concatenate(parts))
-    return [np.concatenate(of_one)[back] for of_one in zip(*found, strict=True)]
+    return [np.concatenate(scores)[back] for scores in zip(*found, strict=True)]
 
 
 def rank_whole(scorer: Scorer, task: Task) -> Ranking:
@@ -142,16 +142,16 @@ def rank_whole(scorer: Scorer, task: Task) -> Ranking:
     rank, others = np.empty(len(rows)), np.empty(len(rows), np.int64)
     full, field, top = np.empty(len(rows)), np.empty(len(rows), np.int64), []
     for part in chunks(task):
-        asked = questions(task, rows.select(part))
-        scores = np.asarray(scorer(asked.user))
-        rank[part] = rank_of_positive(asked.pick(scores), asked.valid)
-        others[part] = asked.valid[:, 1:].sum(1)
-        free = np.ones(scores.shape, bool) if known else ~seen_candidates(task, asked.user)  # (u, C)
+        queries = make_queries(task, rows.select(part))
+        scores = np.asarray(scorer(queries.user))
+        rank[part] = rank_of_positive(queries.gather(scores), queries.valid)
+        others[part] = queries.valid[:, 1:].sum(1)
+        free = np.ones(scores.shape, bool) if known else ~seen_candidates(task, queries.user)  # (u, C)
         top += [_best(line, task.candidates) for line in np.where(free & ~np.isnan(scores), scores, -np.inf)]
         if sampled:
-            positive = asked.columns[:, 0]
-            free[asked.of, positive] = False
-            full[part], field[part] = _rank_among(scores, free, asked.of, positive)
+            positive = queries.columns[:, 0]
+            free[queries.user_index, positive] = False
+            full[part], field[part] = _rank_among(scores, free, queries.user_index, positive)
     best = np.array(top, np.int32).reshape(-1, TOP)
     found = Ranking(rank, others, rows.user, rows.item, top=best)
     return found._replace(full=full, field=field) if sampled else found

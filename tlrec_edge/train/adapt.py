@@ -127,7 +127,7 @@ def choose(context: Context, mode: str) -> Candidate:
     """Fit a mode without the validation rows and choose its epochs, penalty and weights on them."""
     draft = MODES[mode](context)
     task = draft.task
-    asked = bool(len(task.rows))
+    has_validation = bool(len(task.rows))
     linear = LinearChoice() if mode == "zero-shot" else context.linear
     linear = linear or choose_linear(
         task, LinearData.of(task, draft.vocabulary.rows), context.progress, USER_POWER, cut=context.config.wide_weights,
@@ -135,8 +135,8 @@ def choose(context: Context, mode: str) -> Candidate:
     )  # fmt: skip
     draft, epochs = _rivals(draft, linear), 0
     if draft.fit is not None and _trainable(draft) and "deep" in context.config.parts:
-        validate = _deep_ndcg(draft, context.dataset) if asked else None
-        run = draft.fit if asked else replace(draft.fit, epochs=min(draft.fit.epochs, 5))
+        validate = _deep_ndcg(draft, context.dataset) if has_validation else None
+        run = draft.fit if has_validation else replace(draft.fit, epochs=min(draft.fit.epochs, 5))
         draft, result = fit_net(draft, examples_of(draft, context.config), run, validate, context.progress)
         epochs = result.epochs
     draft = replace(draft, task=task)
@@ -196,7 +196,7 @@ def _with_linear(draft: Draft, context: Context, mode: str, linear: LinearChoice
 
 def _deep_ndcg(draft: Draft, dataset: Dataset) -> Callable[[], float]:
     past = Past.of(draft.task.history, draft.model.rows(dataset), draft.task.n_users, len(draft.vocabulary.ids))
-    asked = sample_rows(draft.task)
+    sampled = sample_rows(draft.task)
 
     def value() -> float:
         draft.net.eval()
@@ -207,6 +207,6 @@ def _deep_ndcg(draft: Draft, dataset: Dataset) -> Callable[[], float]:
             deep, *_, bias = now.part_scores(past, users, columns)
             return deep + bias
 
-        return ndcg(towers, asked)
+        return ndcg(towers, sampled)
 
     return value

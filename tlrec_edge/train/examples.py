@@ -184,7 +184,7 @@ class Examples:
             history = history._replace(present=np.where(drop[:, None], outside, history.present))
         history = augment(history, self.augment, rng)
         place = (start if self.whole else cut)[:, None] + np.arange(self.positives)
-        asked = place < stop[:, None]
+        in_range = place < stop[:, None]
         place = order[np.minimum(place, len(order) - 1)]
-        positive = np.where(asked & self.wanted[place], self.column[self.log.item[place]], -1).astype(np.int64)
+        positive = np.where(in_range & self.wanted[place], self.column[self.log.item[place]], -1).astype(np.int64)
         return Batch(history, positive, self.log.weight[place])

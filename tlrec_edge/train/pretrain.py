@@ -8,7 +8,7 @@ import numpy as np
 
 from tlrec_edge.data.dataset import TEST, Dataset, Ints
 from tlrec_edge.data.store import dataset_hash, split_hash
-from tlrec_edge.data.task import BY_USER, Task, empty_eval_rows, question_time
+from tlrec_edge.data.task import BY_USER, Task, empty_eval_rows, query_time
 from tlrec_edge.errors import DataError
 from tlrec_edge.train.align import alignment
 from tlrec_edge.train.checkpoint import Checkpoint
@@ -33,7 +33,7 @@ def pretrain(
     inside, tested = np.isin(log.domain, target), dataset.split.role == TEST
     known = inside & ~tested
     if dataset.split.kind in BY_USER:
-        known &= log.time <= question_time(dataset, tested & ~inside)[log.user]
+        known &= log.time <= query_time(dataset, tested & ~inside)[log.user]
     mine = log.select(known)
     if not len(mine):
         raise DataError(f"domain {', '.join(domains)} has no interaction from before its users are tested")

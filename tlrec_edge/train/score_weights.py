@@ -12,7 +12,7 @@ from tlrec_edge.core.metrics import METRICS, Array, rank_of_positive
 from tlrec_edge.data.dataset import Bools, Dataset, Ints
 from tlrec_edge.data.task import Task
 from tlrec_edge.linear.item_weights import fading, log_popularity, repeatable, shown
-from tlrec_edge.linear.ranking import ALL, MANY, Floats, Questions, pick_scores, questions, sample_rows
+from tlrec_edge.linear.ranking import ALL, MANY, Floats, EvalQueries, row_scores, make_queries, sample_rows
 from tlrec_edge.train.config import PARTS, Mix
 from tlrec_edge.train.edge_model import EdgeModel, Past
 
@@ -45,17 +45,17 @@ def choose_mix(model: EdgeModel, dataset: Dataset, task: Task, mode: str, use: S
     """
     if mode == "zero-shot":
         return Blend(_even_mix(model, dataset, task))
-    asked = sample_rows(task)
-    if not len(asked.rows):
+    sampled = sample_rows(task)
+    if not len(sampled.rows):
         linear = 10.0 if model.wide.nnz else 0.0
         even = Mix(deep=1.0, wide=linear, rest=linear, bias=1.0)
         return Blend(replace(even, **{name: 0.0 for name in PARTS if name not in use}))
-    question, parts = _asked_parts(model, dataset, asked, use)
-    best = plain = mix_parts(parts, question.valid, asked.rows.user)
+    queries, parts = _part_scores(model, dataset, sampled, use)
+    best = plain = mix_parts(parts, queries.valid, sampled.rows.user)
     half_life = None
     for days, prior in fading(task).items() if "bias" in use else ():
-        faded = mix_parts([*parts[:-1], question.pick_items(prior)], question.valid, asked.rows.user, plain.weights)
-        if faded.ndcg > best.ndcg and shown(faded.values, plain.values, asked.rows.user):
+        faded = mix_parts([*parts[:-1], queries.gather_items(prior)], queries.valid, sampled.rows.user, plain.weights)
+        if faded.ndcg > best.ndcg and shown(faded.values, plain.values, sampled.rows.user):
             best, half_life = faded, days
     mix = Mix(*best.weights)
     spread = float(np.std(served_bias(model, task, half_life)))
@@ -64,14 +64,14 @@ def choose_mix(model: EdgeModel, dataset: Dataset, task: Task, mode: str, use: S
     return Blend(mix, half_life, best.ndcg)
 
 
-def _asked_parts(model: EdgeModel, dataset: Dataset, task: Task, use: Sequence[str]) -> tuple[Questions, list[Floats]]:
+def _part_scores(model: EdgeModel, dataset: Dataset, task: Task, use: Sequence[str]) -> tuple[EvalQueries, list[Floats]]:
     """Score the task's rows by every part (m, 1 + k); those not in ``use`` are 0."""
     past = Past.of(task.history, model.rows(dataset), task.n_users, len(model.ids))
-    question = questions(task, task.rows)
-    scored = zip(PARTS, pick_scores(lambda q: model.part_scores(past, q.user, q.asked), task), strict=True)
+    queries = make_queries(task, task.rows)
+    scored = zip(PARTS, row_scores(lambda q: model.part_scores(past, q.user, q.requested), task), strict=True)
     parts = [part if name in use else np.zeros_like(part) for name, part in scored]
-    parts[SIGNED] = repeatable(task, question, parts[SIGNED])
-    return question, parts
+    parts[SIGNED] = repeatable(task, queries, parts[SIGNED])
+    return queries, parts
 
 
 def cross_fitted(model: EdgeModel, dataset: Dataset, task: Task, mode: str, use: Sequence[str]) -> tuple[Array, Ints]:
@@ -79,20 +79,20 @@ def cross_fitted(model: EdgeModel, dataset: Dataset, task: Task, mode: str, use:
 
     Weights chosen on the rows they are judged by flatter a model of many parts.
     """
-    asked = sample_rows(task)
-    question, parts = _asked_parts(model, dataset, asked, use)
-    users, place = np.unique(asked.rows.user, return_inverse=True)
+    sampled = sample_rows(task)
+    queries, parts = _part_scores(model, dataset, sampled, use)
+    users, place = np.unique(sampled.rows.user, return_inverse=True)
     third = (np.random.default_rng(0).permutation(len(users)) % 3)[place]
-    values: Array = np.zeros(len(asked.rows))
+    values: Array = np.zeros(len(sampled.rows))
     for mine in (third == part for part in range(3)):
         if mode == "zero-shot" or mine.all() or not mine.any():
             weights = tuple(getattr(model.mix, name) for name in PARTS)
         else:
             others = [part[~mine] for part in parts]
-            weights = mix_parts(others, question.valid[~mine], asked.rows.user[~mine]).weights
+            weights = mix_parts(others, queries.valid[~mine], sampled.rows.user[~mine]).weights
         total = sum((w * part[mine] for w, part in zip(weights, parts, strict=True)), np.zeros_like(parts[0][mine]))
-        values[mine] = METRICS["ndcg"](rank_of_positive(total, question.valid[mine]), 10)
-    return values, asked.rows.user
+        values[mine] = METRICS["ndcg"](rank_of_positive(total, queries.valid[mine]), 10)
+    return values, sampled.rows.user
 
 
 def served_bias(model: EdgeModel, task: Task, half_life: float | None) -> Floats:

@@ -27,7 +27,7 @@ def bundle_scorer(recommender: Recommender, dataset: Dataset, task: Task) -> Sco
     names = [dataset.items[row] for row in task.candidates]
 
     def score(users: Ints, columns: Columns = ALL) -> NDArray[np.floating]:
-        asked = names if isinstance(columns, slice) else [names[column] for column in columns]
-        return np.stack([recommender.score(history_of(dataset, task.history, int(user)), asked) for user in users])
+        requested = names if isinstance(columns, slice) else [names[column] for column in columns]
+        return np.stack([recommender.score(history_of(dataset, task.history, int(user)), requested) for user in users])
 
     return score
