@@ -14,7 +14,7 @@ from tlrec_edge.data.task import Task, make_tasks
 from tlrec_edge.evaluation import Evaluation, evaluate
 from tlrec_edge.evaluation.evaluate import Catalogue, baseline_entries, pool
 from tlrec_edge.evaluation.slices import DECILES, UNKNOWN, slice_rows
-from tlrec_edge.linear.ranking import ALL, TOP, Ranking, rank_rows, rank_whole
+from tlrec_edge.linear.ranking import ALL, TOP, Ranking, rank_rows, rank_full
 
 
 def some_task(kind: str = "leave-one-out", fold: int | None = None) -> Task:
@@ -32,24 +32,24 @@ def scores_of(task: Task) -> np.ndarray:
 def test_the_full_rank_meets_all_but_known_and_other_positive_items(kind: str, fold: int | None) -> None:
     task = some_task(kind, fold)
     table = scores_of(task)
-    found = rank_whole(lambda users, columns=ALL: table[users][:, columns], task)
+    found = rank_full(lambda users, columns=ALL: table[users][:, columns], task)
     sampled = rank_rows(lambda users, columns=ALL: table[users][:, columns], task)
     np.testing.assert_array_equal(found.rank, sampled.rank)
-    assert found.full is not None
-    assert found.field is not None
+    assert found.full_rank is not None
+    assert found.full_candidates is not None
     for at in range(0, len(task.rows), 11):
         user, item = int(task.rows.user[at]), int(task.rows.item[at])
         known = set(task.history.item[task.history.user == user]) | set(task.rows.item[task.rows.user == user])
         rest = [c for c, i in enumerate(task.candidates) if i not in known]
         line = np.concatenate([table[user, [task.column[item]]], table[user, rest]])[None]
-        assert found.full[at] == rank_of_positive(line)[0]
-        assert found.field[at] == len(rest)
+        assert found.full_rank[at] == rank_of_positive(line)[0]
+        assert found.full_candidates[at] == len(rest)
 
 
 def test_what_is_recommended_is_best_first_and_not_known() -> None:
     task = some_task("time")
     table = scores_of(task)
-    found = rank_whole(lambda users, columns=ALL: table[users][:, columns], task)
+    found = rank_full(lambda users, columns=ALL: table[users][:, columns], task)
     users = np.unique(task.rows.user)
     assert found.top is not None
     assert found.top.shape == (len(users), TOP)
@@ -62,8 +62,8 @@ def test_what_is_recommended_is_best_first_and_not_known() -> None:
 def test_rows_without_negatives_are_ranked_in_full_already() -> None:
     task = some_task()
     bare = replace(task, rows=replace(task.rows, negatives=np.empty((len(task.rows), 0), np.int32)))
-    found = rank_whole(lambda users, columns=ALL: scores_of(task)[users][:, columns], bare)
-    assert (found.full, found.field) == (None, None)
+    found = rank_full(lambda users, columns=ALL: scores_of(task)[users][:, columns], bare)
+    assert (found.full_rank, found.full_candidates) == (None, None)
     assert found.top is not None
 
 

@@ -36,9 +36,9 @@ def binary(users: int, items: int, seed: int = 0) -> sp.csr_array:
 
 def make_large(monkeypatch: pytest.MonkeyPatch, largest: int = 10) -> None:
     """Let everything count as too large to be done at once."""
-    monkeypatch.setattr(ranking, "MANY", 10)
-    monkeypatch.setattr(mix, "MANY", 10)
-    monkeypatch.setattr(ranking, "CHUNK", 32)
+    monkeypatch.setattr(ranking, "FULL_RANKING_LIMIT", 10)
+    monkeypatch.setattr(mix, "FULL_RANKING_LIMIT", 10)
+    monkeypatch.setattr(ranking, "USERS_PER_CHUNK", 32)
     for module in (linear, neighbours):
         monkeypatch.setattr(module, "ITEMS", largest)
     monkeypatch.setattr(linear, "LARGEST", largest**2)
@@ -146,8 +146,8 @@ def test_asked_columns_rank_as_all_columns_do(name: str, kind: str, monkeypatch:
         "model": lambda: model_entry(adapt(data, ("small",), "scratch", None, replace(CONFIG, epochs=1)), data)(tasks),
     }[name]
     wanted = make()
-    monkeypatch.setattr(ranking, "MANY", 10)
-    monkeypatch.setattr(ranking, "CHUNK", 4)
+    monkeypatch.setattr(ranking, "FULL_RANKING_LIMIT", 10)
+    monkeypatch.setattr(ranking, "USERS_PER_CHUNK", 4)
     np.testing.assert_allclose(make().rank, wanted.rank)
 
 

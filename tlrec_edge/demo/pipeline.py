@@ -28,7 +28,7 @@ from tlrec_edge.evaluation.evaluate import Entry, Evaluation, baseline_entries, 
 from tlrec_edge.export import export_bundle
 from tlrec_edge.export.cost import measure_costs
 from tlrec_edge.linear.baselines import tuned_ease
-from tlrec_edge.linear.ranking import rank_whole
+from tlrec_edge.linear.ranking import rank_full
 from tlrec_edge.quantize import CompressConfig, Compression, compress
 from tlrec_edge.report import render
 from tlrec_edge.runtime.recommender import Recommendations, Recommender
@@ -149,7 +149,7 @@ def run_fold(
         models["compressed"] = compress(models["finetune"], dataset, config, tasks=tasks).model
     entries: dict[str, Entry] = {
         **baseline_entries(None, dataset, fading=False),
-        "ease": lambda _: rank_whole(ease, ease_task),
+        "ease": lambda _: rank_full(ease, ease_task),
         **{name: model_entry(model, dataset) for name, model in models.items()},
     }
     return Fold(models, evaluate(dataset, target, entries, tasks=tasks), tasks.final.dropped)
@@ -190,7 +190,7 @@ def _cards(new_users: Evaluation, warm: Evaluation, source: EdgeModel, folds: in
 def _with_bundle(evaluation: Evaluation, dataset: Dataset, task: Task, bundle: Path) -> Evaluation:
     """Add the bundle itself, asked the way a service asks it."""
     with Recommender.open(bundle, verify="full") as recommender:
-        ranking = rank_whole(bundle_scorer(recommender, dataset, task), task)
+        ranking = rank_full(bundle_scorer(recommender, dataset, task), task)
     return replace(evaluation, rankings={**evaluation.rankings, "bundle": ranking})
 
 

@@ -13,7 +13,7 @@ from tlrec_edge.data.task import Tasks
 from tlrec_edge.errors import BundleError
 from tlrec_edge.evaluation.evaluate import Entry, model_entry
 from tlrec_edge.evaluation.leaks import check_model
-from tlrec_edge.linear.ranking import Ranking, rank_whole
+from tlrec_edge.linear.ranking import Ranking, rank_full
 from tlrec_edge.runtime.recommender import Recommender
 from tlrec_edge.train.config import TrainConfig
 from tlrec_edge.train.edge_model import EdgeModel
@@ -47,7 +47,7 @@ def open_contender(path: Path, dataset: Dataset) -> Contender:
                 )
             check_model(dataset, tasks, made)
             task = tasks.final.target_only() if made.mode == "scratch" else tasks.final
-            return rank_whole(bundle_scorer(recommender, dataset, task), task)
+            return rank_full(bundle_scorer(recommender, dataset, task), task)
 
         return Contender(entry, made)
     model = EdgeModel.load(path)

@@ -19,7 +19,7 @@ from tlrec_edge.evaluation.slices import SliceLabels, RankedModel, slice_rows, s
 from tlrec_edge.linear.baselines import TunedEase, ease_scorer, item_cf_scorer, popularity_scorer
 from tlrec_edge.linear.ease import popularity
 from tlrec_edge.linear.item_weights import LinearChoice
-from tlrec_edge.linear.ranking import MANY, Ranking, Scorer, rank_whole
+from tlrec_edge.linear.ranking import FULL_RANKING_LIMIT, Ranking, Scorer, rank_full
 from tlrec_edge.train.adapt import adapt
 from tlrec_edge.train.config import TrainConfig
 from tlrec_edge.train.edge_model import EdgeModel
@@ -69,9 +69,9 @@ class Evaluation:
     def full_lift(self, of: str, over: str) -> Lift | None:
         """Return the lift of NDCG@10 against the whole candidate set; None where rows are ranked against it anyway."""
         one, other = self.rankings[of], self.rankings[over]
-        if one.full is None or other.full is None:
+        if one.full_rank is None or other.full_rank is None:
             return None
-        return paired_lift(METRICS["ndcg"](one.full, 10), METRICS["ndcg"](other.full, 10), one.user)
+        return paired_lift(METRICS["ndcg"](one.full_rank, 10), METRICS["ndcg"](other.full_rank, 10), one.user)
 
     def best_target_only(self) -> str:
         """Name the strongest row that knows the target alone."""
@@ -97,16 +97,16 @@ class Evaluation:
         return [
             {
                 "name": name,
-                **nan_to_none(describe(ranking.rank, ranking.others, ranking.user, ks) | self._whole(ranking, ks)),
+                **nan_to_none(describe(ranking.rank, ranking.n_candidates, ranking.user, ks) | self._full_metrics(ranking, ks)),
             }
             for name, ranking in self.rankings.items()
         ]
 
-    def _whole(self, ranking: Ranking, ks: tuple[int, ...]) -> dict[str, float]:
+    def _full_metrics(self, ranking: Ranking, ks: tuple[int, ...]) -> dict[str, float]:
         """Describe the ranks among all candidates as ``full.*``, and what of the catalogue is recommended."""
         found: dict[str, float] = {}
-        if ranking.full is not None and ranking.field is not None:
-            whole = describe(ranking.full, ranking.field, ranking.user, ks)
+        if ranking.full_rank is not None and ranking.full_candidates is not None:
+            whole = describe(ranking.full_rank, ranking.full_candidates, ranking.user, ks)
             found = {f"full.{name}": value for name, value in whole.items()}
         if ranking.top is not None and self.catalogue is not None:
             items, buyers = self.catalogue
@@ -133,7 +133,7 @@ class Evaluation:
         if self.slices and "period" not in self.slices:
             notes.append("no figures by period: the test rows have no time")
         if self._any.top is None:
-            notes.append(f"ranked among the negatives alone: more than {MANY:,} candidates are not ranked whole")
+            notes.append(f"ranked among the negatives alone: more than {FULL_RANKING_LIMIT:,} candidates are not ranked whole")
         return {
             "domain": ", ".join(self.domains), "users": self.users, "tests": self.tests, "rows": self.rows(ks),
             "lift": lifts, "choices": dict(self.choices), "slices": self.slice_rows(model), "notes": notes,
@@ -156,7 +156,7 @@ def baseline_entries(
     times EASE beside a popularity that fades."""
 
     def simple(make: Callable[[Task], Scorer]) -> Entry:
-        return lambda tasks: rank_whole(make(tasks.final), tasks.final)
+        return lambda tasks: rank_full(make(tasks.final), tasks.final)
 
     entries: dict[str, Entry] = {
         "popularity": simple(popularity_scorer),
@@ -176,7 +176,7 @@ def baseline_entries(
 def _rank_target_only(tasks: Tasks, dataset: Dataset, config: TrainConfig) -> Ranking:
     model = adapt(dataset, tasks.final.domains, "scratch", None, config, tasks=tasks)
     task = tasks.final.target_only()
-    return rank_whole(model.scorer(dataset, task), task)
+    return rank_full(model.scorer(dataset, task), task)
 
 
 def model_entry(model: EdgeModel, dataset: Dataset) -> Entry:
@@ -189,7 +189,7 @@ def model_entry(model: EdgeModel, dataset: Dataset) -> Entry:
         task = tasks.final.target_only() if model.provenance.mode == "scratch" else tasks.final
         scorer = model.scorer(dataset, task)
         check_model(dataset, tasks, model.provenance)
-        return rank_whole(scorer, task)
+        return rank_full(scorer, task)
 
     return rank
 

@@ -10,7 +10,7 @@ from tlrec_edge.data.dataset import Ints
 from tlrec_edge.data.task import Task, Tasks
 from tlrec_edge.linear.ease import column_cut, item_cf, popularity, sparse_scorer
 from tlrec_edge.linear.item_weights import A_COLUMN, LinearChoice, LinearData, choose_linear, log_popularity
-from tlrec_edge.linear.ranking import ALL, Columns, Floats, Ranking, Scorer, rank_whole
+from tlrec_edge.linear.ranking import ALL, Columns, Floats, Ranking, Scorer, rank_full
 from tlrec_edge.linear.sparse_ease import make_ease
 
 
@@ -74,4 +74,4 @@ class TunedEase:
 
     def __call__(self, tasks: Tasks) -> Ranking:
         scorer, task, self.choice = tuned_ease(tasks, self.target_only, self.fade)
-        return rank_whole(scorer, task)
+        return rank_full(scorer, task)

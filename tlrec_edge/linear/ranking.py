@@ -17,8 +17,8 @@ from tlrec_edge.data.task import Task
 Floats = NDArray[np.floating]
 Columns = Ints | slice
 ALL = slice(None)
-CHUNK = 256
-MANY = 20_000
+USERS_PER_CHUNK = 256
+FULL_RANKING_LIMIT = 20_000
 """From this many candidates on, only those that a chunk of rows asks about are scored."""
 
 
@@ -34,17 +34,17 @@ TOP = 10
 class Ranking(NamedTuple):
     """Rank of each row's positive (1 = first, ties half) and the number of candidates it met, all (m,).
 
-    ``full`` (m,) and ``field`` (m,) are the same against every candidate but the user's known and other positive
+    ``full_rank`` (m,) and ``full_candidates`` (m,) are the same against every candidate but the user's known and other positive
     items, where the rows have sampled negatives. ``top`` (u, TOP) are the item rows recommended to each distinct user,
     -1 where there are fewer.
     """
 
     rank: NDArray[np.float64]
-    others: NDArray[np.int64]
+    n_candidates: NDArray[np.int64]
     user: Ints
     item: Ints
-    full: NDArray[np.float64] | None = None
-    field: NDArray[np.int64] | None = None
+    full_rank: NDArray[np.float64] | None = None
+    full_candidates: NDArray[np.int64] | None = None
     top: Ints | None = None
 
 
@@ -78,7 +78,7 @@ def make_queries(task: Task, rows: EvalRows) -> EvalQueries:
         others = np.where(rows.negatives >= 0, task.column[rows.negatives], -1).astype(np.int64)
         columns = np.concatenate([positive[:, None], others], 1)
         columns, valid = np.maximum(columns, 0), columns >= 0
-        if len(task.candidates) <= MANY:
+        if len(task.candidates) <= FULL_RANKING_LIMIT:
             return EvalQueries(user.astype(np.int32), user_index, columns, valid)
         requested, place = np.unique(columns, return_inverse=True)
         return EvalQueries(user.astype(np.int32), user_index, place.reshape(columns.shape), valid, requested)
@@ -100,10 +100,10 @@ def seen_candidates(task: Task, users: Ints) -> Bools:
 
 
 def chunks(task: Task) -> list[NDArray[np.intp]]:
-    """Split row numbers so that a chunk holds at most CHUNK distinct users; fewer where they face MANY candidates."""
+    """Split row numbers so that a chunk holds at most USERS_PER_CHUNK distinct users; fewer where they face many candidates."""
     _, code = np.unique(task.rows.user, return_inverse=True)
     order = np.argsort(code, kind="stable")
-    size = CHUNK if task.rows.negatives.shape[1] else max(1, min(CHUNK, CHUNK * MANY // len(task.candidates)))
+    size = USERS_PER_CHUNK if task.rows.negatives.shape[1] else max(1, min(USERS_PER_CHUNK, USERS_PER_CHUNK * FULL_RANKING_LIMIT // len(task.candidates)))
     bounds = np.searchsorted(code[order], np.arange(size, code.max(initial=0) + size, size))
     return [part for part in np.split(order, bounds) if len(part)]
 
@@ -111,17 +111,17 @@ def chunks(task: Task) -> list[NDArray[np.intp]]:
 def rank_rows(scorer: Scorer, task: Task) -> Ranking:
     """Rank every row of the task."""
     rows = task.rows
-    rank, others = np.empty(len(rows)), np.empty(len(rows), np.int64)
+    rank, n_others = np.empty(len(rows)), np.empty(len(rows), np.int64)
     for part in chunks(task):
         queries = make_queries(task, rows.select(part))
         rank[part] = rank_of_positive(queries.gather(scorer(queries.user, queries.requested)), queries.valid)
-        others[part] = queries.valid[:, 1:].sum(1)
-    return Ranking(rank, others, rows.user, rows.item)
+        n_others[part] = queries.valid[:, 1:].sum(1)
+    return Ranking(rank, n_others, rows.user, rows.item)
 
 
 def row_scores(score: Callable[[EvalQueries], Sequence[Floats]], task: Task) -> list[Floats]:
-    """Read all rows' scores (m, 1 + k) off every array that ``score`` returns; in chunks where there are MANY."""
-    parts = chunks(task) if len(task.candidates) > MANY else [np.arange(len(task.rows))]
+    """Read all rows' scores (m, 1 + k) off every array that ``score`` returns; in chunks where there are many."""
+    parts = chunks(task) if len(task.candidates) > FULL_RANKING_LIMIT else [np.arange(len(task.rows))]
     found = []
     for part in parts:
         queries = make_queries(task, task.rows.select(part))
@@ -130,34 +130,34 @@ def row_scores(score: Callable[[EvalQueries], Sequence[Floats]], task: Task) -> 
     return [np.concatenate(scores)[back] for scores in zip(*found, strict=True)]
 
 
-def rank_whole(scorer: Scorer, task: Task) -> Ranking:
+def rank_full(scorer: Scorer, task: Task) -> Ranking:
     """Rank every row of the task among its negatives and among all candidates, and keep what would be recommended.
 
-    Of MANY candidates the negatives alone are ranked, where rows have them.
+    Of many candidates the negatives alone are ranked, where rows have them.
     """
     rows = task.rows
     sampled, known = bool(rows.negatives.shape[1]), not task.mask_seen
-    if sampled and len(task.candidates) > MANY:
+    if sampled and len(task.candidates) > FULL_RANKING_LIMIT:
         return rank_rows(scorer, task)
-    rank, others = np.empty(len(rows)), np.empty(len(rows), np.int64)
-    full, field, top = np.empty(len(rows)), np.empty(len(rows), np.int64), []
+    rank, n_others = np.empty(len(rows)), np.empty(len(rows), np.int64)
+    full_rank, full_candidates, top = np.empty(len(rows)), np.empty(len(rows), np.int64), []
     for part in chunks(task):
         queries = make_queries(task, rows.select(part))
         scores = np.asarray(scorer(queries.user))
         rank[part] = rank_of_positive(queries.gather(scores), queries.valid)
-        others[part] = queries.valid[:, 1:].sum(1)
+        n_others[part] = queries.valid[:, 1:].sum(1)
         free = np.ones(scores.shape, bool) if known else ~seen_candidates(task, queries.user)  # (u, C)
-        top += [_best(line, task.candidates) for line in np.where(free & ~np.isnan(scores), scores, -np.inf)]
+        top += [_top_items(line, task.candidates) for line in np.where(free & ~np.isnan(scores), scores, -np.inf)]
         if sampled:
             positive = queries.columns[:, 0]
             free[queries.user_index, positive] = False
-            full[part], field[part] = _rank_among(scores, free, queries.user_index, positive)
+            full_rank[part], full_candidates[part] = _rank_among(scores, free, queries.user_index, positive)
     best = np.array(top, np.int32).reshape(-1, TOP)
-    found = Ranking(rank, others, rows.user, rows.item, top=best)
-    return found._replace(full=full, field=field) if sampled else found
+    found = Ranking(rank, n_others, rows.user, rows.item, top=best)
+    return found._replace(full_rank=full_rank, full_candidates=full_candidates) if sampled else found
 
 
-def _best(scores: Floats, candidates: Ints) -> Ints:
+def _top_items(scores: Floats, candidates: Ints) -> Ints:
     """Return the item rows of the TOP best candidates; -inf is left out."""
     best = candidates[top_k(scores.astype(np.float32), TOP)]
     return np.pad(best, (0, TOP - len(best)), constant_values=-1)
@@ -168,7 +168,7 @@ def _rank_among(
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Rank each row's positive among its user's free candidates: ``scores`` and ``free`` (u, C), ``of`` (m,)."""
     clean = np.where(np.isnan(scores), -np.inf, scores)
-    rank, field = np.empty(len(of)), np.empty(len(of), np.int64)
+    rank, n_candidates = np.empty(len(of)), np.empty(len(of), np.int64)
     order = np.argsort(of, kind="stable")
     for mine in np.split(order, np.flatnonzero(np.diff(of[order])) + 1):
         row = of[mine[0]]
@@ -176,8 +176,8 @@ def _rank_among(
         own = clean[row, positive[mine]]
         below, upto = np.searchsorted(rising, own), np.searchsorted(rising, own, side="right")
         rank[mine] = 1.0 + (len(rising) - upto) + 0.5 * (upto - below)
-        field[mine] = len(rising)
-    return rank, field
+        n_candidates[mine] = len(rising)
+    return rank, n_candidates
 
 
 def ndcg(scorer: Scorer, task: Task, k: int = 10) -> float:
@@ -186,9 +186,9 @@ def ndcg(scorer: Scorer, task: Task, k: int = 10) -> float:
 
 
 def sample_rows(task: Task, most: int = 2000) -> Task:
-    """Return the task with at most ``most`` rows, drawn once with a fixed seed; fewer where each asks for MANY."""
-    if not task.rows.negatives.shape[1] and len(task.candidates) > MANY:
-        most = max(50, most * MANY // len(task.candidates))
+    """Return the task with at most ``most`` rows, drawn once with a fixed seed; fewer where each asks for many."""
+    if not task.rows.negatives.shape[1] and len(task.candidates) > FULL_RANKING_LIMIT:
+        most = max(50, most * FULL_RANKING_LIMIT // len(task.candidates))
     if len(task.rows) <= most:
         return task
     pick = np.sort(np.random.default_rng(0).choice(len(task.rows), most, replace=False))

@@ -12,7 +12,7 @@ from tlrec_edge.core.metrics import METRICS, Array, rank_of_positive
 from tlrec_edge.data.dataset import Bools, Dataset, Ints
 from tlrec_edge.data.task import Task
 from tlrec_edge.linear.item_weights import fading, log_popularity, repeatable, shown
-from tlrec_edge.linear.ranking import ALL, MANY, Floats, EvalQueries, row_scores, make_queries, sample_rows
+from tlrec_edge.linear.ranking import ALL, FULL_RANKING_LIMIT, Floats, EvalQueries, row_scores, make_queries, sample_rows
 from tlrec_edge.train.config import PARTS, Mix
 from tlrec_edge.train.edge_model import EdgeModel, Past
 
@@ -106,7 +106,7 @@ def _even_mix(model: EdgeModel, dataset: Dataset, task: Task) -> Mix:
     users = np.flatnonzero(np.diff(past.start) > 0)[:256].astype(np.int32)
     if not len(users):
         return Mix()
-    few = ALL if model.candidates <= MANY else np.random.default_rng(0).choice(model.candidates, MANY).astype(np.int32)
+    few = ALL if model.candidates <= FULL_RANKING_LIMIT else np.random.default_rng(0).choice(model.candidates, FULL_RANKING_LIMIT).astype(np.int32)
     spread = [float(np.std(part - part.mean(1, keepdims=True))) for part in model.part_scores(past, users, few)]
     *weights, bias = (1.0 / s if s > FLAT else 0.0 for s in spread)
     return replace(Mix(**dict(zip(PARTS, (*weights, 0.5 * bias), strict=True))), repeat=0.0)
