@@ -16,7 +16,7 @@ from tlrec_edge.data.store import save_dataset
 from tlrec_edge.data.task import Task, make_tasks
 from tlrec_edge.errors import ModelError
 from tlrec_edge.evaluation.curve import Curve, CurvePlan, curve, thinned
-from tlrec_edge.evaluation.evaluate import evaluate, model_entry
+from tlrec_edge.evaluation.evaluate import evaluate, model_ranker
 from tlrec_edge.report import render
 from tlrec_edge.train import adapt, pretrain
 
@@ -64,7 +64,7 @@ def test_shares_are_nested_and_thin_what_choices_are_made_with(kind: str, fold: 
 
 def test_the_whole_share_is_what_adapt_finds(found: Curve) -> None:
     data = synthetic.dataset()
-    entry = {"scratch": model_entry(adapt(data, ("small",), "scratch", None, QUICK), data)}
+    entry = {"scratch": model_ranker(adapt(data, ("small",), "scratch", None, QUICK), data)}
     values = evaluate(data, ("small",), entry).values("scratch")
     np.testing.assert_array_equal(found.points[-1].lines["scratch"].values, values)
 

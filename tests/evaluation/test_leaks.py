@@ -12,7 +12,7 @@ from tlrec_edge.data.dataset import TEST, VALID, Dataset, Interactions
 from tlrec_edge.data.task import Tasks, make_tasks
 from tlrec_edge.errors import LeakError
 from tlrec_edge.evaluation import evaluate
-from tlrec_edge.evaluation.evaluate import baseline_entries, model_entry
+from tlrec_edge.evaluation.evaluate import baseline_rankers, model_ranker
 from tlrec_edge.evaluation.leaks import check_model, check_tasks, leak_notes
 from tlrec_edge.train.provenance import Provenance
 
@@ -68,7 +68,7 @@ def test_a_planted_leak_is_refused_with_its_first_row(what: str) -> None:
     data = synthetic.dataset()
     tasks: Tasks = PLANTED[what](data, make_tasks(data, ("small",)))
     with pytest.raises(LeakError) as error:
-        evaluate(data, ("small",), baseline_entries(None, data), tasks=tasks)
+        evaluate(data, ("small",), baseline_rankers(None, data), tasks=tasks)
     message = str(error.value)
     role = VALID if what.startswith("validation") else TEST
     first = held(data, role)
@@ -107,7 +107,7 @@ def test_a_source_that_learned_from_the_target_is_refused() -> None:
     data = synthetic.dataset()
     model = synthetic.model().with_provenance(source=("big", "small"))
     with pytest.raises(LeakError, match="rows of the target in what the source learned from, first user 'u0', item 's"):
-        evaluate(data, ("small",), {"model": model_entry(model, data)})
+        evaluate(data, ("small",), {"model": model_ranker(model, data)})
 
 
 @pytest.mark.parametrize("fold", [None, 1])

@@ -14,7 +14,7 @@ from tlrec_edge.data.prepare import SplitPlan, prepare_tables
 from tlrec_edge.data.schema import Schema
 from tlrec_edge.errors import DataError
 from tlrec_edge.evaluation import evaluate
-from tlrec_edge.evaluation.evaluate import Evaluation, baseline_entries, model_entry
+from tlrec_edge.evaluation.evaluate import Evaluation, baseline_rankers, model_ranker
 from tlrec_edge.evaluation.noise import shuffle_domains
 from tlrec_edge.train import EdgeModel, adapt, adapt_auto, pretrain
 
@@ -33,7 +33,7 @@ def from_noise(seed: int) -> tuple[EdgeModel, Evaluation]:
     source = pretrain(data, ("big",), config)
     chosen, _ = adapt_auto(data, TARGET, source, config)
     tuned = adapt(data, TARGET, "finetune", source, config)
-    return chosen, evaluate(data, TARGET, {**baseline_entries(config, data), "finetune": model_entry(tuned, data)})
+    return chosen, evaluate(data, TARGET, {**baseline_rankers(config, data), "finetune": model_ranker(tuned, data)})
 
 
 def test_noise_keeps_the_target_and_how_often_each_item_is_sold() -> None:

@@ -12,14 +12,14 @@ from helpers import synthetic
 from tlrec_edge.data.task import make_tasks
 from tlrec_edge.errors import DataError
 from tlrec_edge.evaluation import Evaluation, evaluate
-from tlrec_edge.evaluation.evaluate import baseline_entries
+from tlrec_edge.evaluation.evaluate import baseline_rankers
 from tlrec_edge.evaluation.per_user import by_user, compare, read_per_user, write_per_user
 
 
 @pytest.fixture(scope="module")
 def found() -> Evaluation:
     data = synthetic.dataset("time")
-    return evaluate(data, ("small",), baseline_entries(None, data))
+    return evaluate(data, ("small",), baseline_rankers(None, data))
 
 
 @pytest.mark.parametrize("name", ["u.csv", "u.csv.gz", "u.parquet"])
@@ -42,7 +42,7 @@ def test_other_questions_are_refused(found: Evaluation, tmp_path: Path) -> None:
     data = synthetic.dataset("time")
     tasks = make_tasks(data, ("small",))
     fewer = replace(tasks, final=replace(tasks.final, rows=tasks.final.rows.select(np.arange(9))))
-    less = evaluate(data, ("small",), baseline_entries(None, data), tasks=fewer)
+    less = evaluate(data, ("small",), baseline_rankers(None, data), tasks=fewer)
     with pytest.raises(DataError, match=r"ask different questions: .* users differ, first 'u"):
         compare(by_user(found, "ease", data.users), by_user(less, "ease", data.users))
     write_per_user(tmp_path / "u.csv", less, data.users)

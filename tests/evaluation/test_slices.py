@@ -12,7 +12,7 @@ from tlrec_edge.core.metrics import rank_of_positive
 from tlrec_edge.data.dataset import TEST, EvalRows
 from tlrec_edge.data.task import Task, make_tasks
 from tlrec_edge.evaluation import Evaluation, evaluate
-from tlrec_edge.evaluation.evaluate import Catalogue, baseline_entries, pool
+from tlrec_edge.evaluation.evaluate import Catalogue, baseline_rankers, pool
 from tlrec_edge.evaluation.slices import DECILES, UNKNOWN, slice_rows
 from tlrec_edge.linear.ranking import ALL, TOP, Ranking, rank_rows, rank_full
 
@@ -123,7 +123,7 @@ def test_months_weeks_and_unknown_times() -> None:
 
 def test_several_targets_are_slices_too() -> None:
     data = synthetic.dataset()
-    found = evaluate(data, ("big", "small"), baseline_entries(None, data))
+    found = evaluate(data, ("big", "small"), baseline_rankers(None, data))
     lines = [line for line in found.to_json(model="ease")["slices"] if line["by"] == "domain"]
     assert [line["slice"] for line in lines] == ["big", "small"]
     assert sum(line["tests"] for line in lines) == found.tests
@@ -173,7 +173,7 @@ def test_a_lift_that_turns_among_all_candidates_is_noted() -> None:
 
 def test_pooled_folds_keep_slices_and_the_catalogue() -> None:
     data = synthetic.dataset("new-users")
-    parts = [evaluate(data, ("small",), baseline_entries(None, data), fold) for fold in (0, 1)]
+    parts = [evaluate(data, ("small",), baseline_rankers(None, data), fold) for fold in (0, 1)]
     whole = pool(parts)
     assert len(whole.slices["user"]) == whole.tests
     found = whole.to_json(model="ease")

@@ -14,7 +14,7 @@ from helpers.commands import ok, refused, run
 from tlrec_edge.data.store import save_dataset
 from tlrec_edge.data.task import make_tasks
 from tlrec_edge.errors import DataError
-from tlrec_edge.evaluation.evaluate import baseline_entries, evaluate, model_entry
+from tlrec_edge.evaluation.evaluate import baseline_rankers, evaluate, model_ranker
 from tlrec_edge.evaluation.experiment import Line, Outcome
 from tlrec_edge.evaluation.study import VARIANTS, Plan, Study, study
 from tlrec_edge.train import MODES, EdgeModel, adapt, adapt_auto
@@ -55,10 +55,10 @@ def test_a_row_is_what_adapt_and_evaluate_find(found: Study, plan: Plan) -> None
     config = replace(QUICK, seed=1)
     auto, table = adapt_auto(data, ("small",), source, config)
     entries = {
-        **baseline_entries(None, data),
-        "scratch": model_entry(adapt(data, ("small",), "scratch", None, config), data),
-        "finetune": model_entry(adapt(data, ("small",), "finetune", source, config), data),
-        "auto": model_entry(auto, data),
+        **baseline_rankers(None, data),
+        "scratch": model_ranker(adapt(data, ("small",), "scratch", None, config), data),
+        "finetune": model_ranker(adapt(data, ("small",), "finetune", source, config), data),
+        "auto": model_ranker(auto, data),
     }
     result = evaluate(data, ("small",), entries)
     for name in ("popularity", "ease-target", "ease", "scratch", "finetune", "auto"):

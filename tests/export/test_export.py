@@ -21,8 +21,8 @@ from tlrec_edge.data.task import make_tasks
 from tlrec_edge.errors import BundleError, ExportError, TlrecError
 from tlrec_edge.evaluation import evaluate
 from tlrec_edge.evaluation.cards import measure_cards
-from tlrec_edge.evaluation.compared import open_contender
-from tlrec_edge.evaluation.evaluate import model_entry
+from tlrec_edge.evaluation.compared import open_compared_model
+from tlrec_edge.evaluation.evaluate import model_ranker
 from tlrec_edge.export import IR_VERSION, OPSET, ExportConfig, Parity, encoder_graph, export_bundle, item_tower_graph
 from tlrec_edge.export import export as export_module
 from tlrec_edge.export import items as items_module
@@ -225,7 +225,7 @@ def test_the_bundle_ranks_like_the_model(folder: Path) -> None:
     path, _ = exported("finetune", "fast", "int8", folder)
     data = synthetic.dataset()
     model = model_of("finetune", "fast", "float32").with_provenance()
-    entries = {"model": model_entry(model, data), "bundle": open_contender(path, data).entry}
+    entries = {"model": model_ranker(model, data), "bundle": open_compared_model(path, data).ranker}
     result = evaluate(data, ("small",), entries)
     assert result.values("bundle").mean() == pytest.approx(result.values("model").mean(), abs=0.01)
 

@@ -13,7 +13,7 @@ import torch
 from helpers import synthetic
 from helpers.synthetic import CONFIG
 from tlrec_edge.data.task import make_tasks
-from tlrec_edge.evaluation.evaluate import model_entry
+from tlrec_edge.evaluation.evaluate import model_ranker
 from tlrec_edge.linear import ease as linear
 from tlrec_edge.linear import low_rank as factors
 from tlrec_edge.linear import ranking
@@ -143,7 +143,7 @@ def test_asked_columns_rank_as_all_columns_do(name: str, kind: str, monkeypatch:
         "popularity": lambda: rank_rows(popularity_scorer(tasks.final), tasks.final),
         "itemcf": lambda: rank_rows(item_cf_scorer(tasks.final), tasks.final),
         "ease": lambda: rank_rows(ease_scorer(tasks.final, LinearChoice(30.0)), tasks.final),
-        "model": lambda: model_entry(adapt(data, ("small",), "scratch", None, replace(CONFIG, epochs=1)), data)(tasks),
+        "model": lambda: model_ranker(adapt(data, ("small",), "scratch", None, replace(CONFIG, epochs=1)), data)(tasks),
     }[name]
     wanted = make()
     monkeypatch.setattr(ranking, "FULL_RANKING_LIMIT", 10)

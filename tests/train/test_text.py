@@ -20,7 +20,7 @@ from tlrec_edge import Recommender
 from tlrec_edge.core.features import FeatureEncoder, TextSource
 from tlrec_edge.data.store import load_dataset
 from tlrec_edge.errors import BundleError, DataError, MissingExtraError, ModelError
-from tlrec_edge.evaluation.compared import open_contender
+from tlrec_edge.evaluation.compared import open_compared_model
 from tlrec_edge.train import EdgeModel, adapt, pretrain, text
 from tlrec_edge.train.item_features import encode_features, fit_features
 from tlrec_edge.train.text import open_encoder
@@ -241,7 +241,7 @@ def test_the_command_line_trains_adapts_and_exports_with_an_encoder(tmp_path: Pa
     ok(*call)
     ok("export", tmp_path / "m", ds, "--domain", "small", "--out", tmp_path / "b")
     assert Recommender.open(tmp_path / "b").manifest["features"]["text_encoder"] == "letters"
-    assert open_contender(tmp_path / "b", load_dataset(ds)).config.text == "letters"
+    assert open_compared_model(tmp_path / "b", load_dataset(ds)).config.text == "letters"
     words = refused("pretrain", ds, "--domains", "big", "--text", "nowhere", "--out", tmp_path / "t")
     assert "no text encoder 'nowhere'" in words
 

@@ -18,7 +18,7 @@ from tlrec_edge.data.task import make_tasks
 from tlrec_edge.errors import DataError, ModelError, TrainingError
 from tlrec_edge.evaluation import evaluate
 from tlrec_edge.evaluation.cards import measure_cards, transfer_card
-from tlrec_edge.evaluation.evaluate import baseline_entries, model_entry, pool
+from tlrec_edge.evaluation.evaluate import baseline_rankers, model_ranker, pool
 from tlrec_edge.evaluation.noise import shuffle_domains
 from tlrec_edge.train import MODES, EdgeModel, adapt, adapt_auto, modes, pretrain
 from tlrec_edge.train.adapt import choose
@@ -188,9 +188,9 @@ def test_a_source_that_may_know_the_answers_is_refused() -> None:
 @pytest.fixture(scope="module")
 def evaluation() -> Any:
     data = synthetic.dataset()
-    entries = baseline_entries(CONFIG, data)
+    entries = baseline_rankers(CONFIG, data)
     for mode in MODES:
-        entries[mode] = model_entry(synthetic.model(mode), data)
+        entries[mode] = model_ranker(synthetic.model(mode), data)
     return evaluate(data, ("small",), entries)
 
 
@@ -227,7 +227,7 @@ def test_a_claim_needs_a_source_and_a_shown_lift(evaluation: Any) -> None:
 
 def test_folds_are_pooled_row_by_row() -> None:
     data = synthetic.dataset("new-users")
-    parts = [evaluate(data, ("small",), baseline_entries(None, data), fold) for fold in range(data.split.folds)]
+    parts = [evaluate(data, ("small",), baseline_rankers(None, data), fold) for fold in range(data.split.folds)]
     whole = pool(parts)
     assert whole.tests == sum(part.tests for part in parts)
     mean = np.average([part.values("ease").mean() for part in parts], weights=[part.tests for part in parts])
@@ -237,7 +237,7 @@ def test_folds_are_pooled_row_by_row() -> None:
 def test_new_users_gain_from_their_past_elsewhere() -> None:
     data = synthetic.dataset("new-users")
     model = adapt(data, ("small",), "finetune", synthetic.source_of(data), CONFIG, fold=1)
-    result = evaluate(data, ("small",), {**baseline_entries(None, data), "model": model_entry(model, data)}, 1)
+    result = evaluate(data, ("small",), {**baseline_rankers(None, data), "model": model_ranker(model, data)}, 1)
     assert result.lift("model", "popularity").low > 0.05
     assert model.provenance.fold == 1
 
@@ -246,7 +246,7 @@ def test_no_test_question_is_one_line() -> None:
     data = synthetic.dataset()
     none = replace(data, split=replace(data.split, role=np.zeros_like(data.split.role)))
     with pytest.raises(DataError, match="leaves no test question in small: prepare with another --split"):
-        evaluate(none, ("small",), baseline_entries(None, none))
+        evaluate(none, ("small",), baseline_rankers(None, none))
 
 
 def test_auto_takes_what_wins() -> None:

@@ -15,7 +15,7 @@ from tlrec_edge.data.dataset import Dataset
 from tlrec_edge.data.prepare import SplitPlan, prepare_tables
 from tlrec_edge.data.schema import AlignRule, Schema
 from tlrec_edge.evaluation import evaluate
-from tlrec_edge.evaluation.evaluate import model_entry
+from tlrec_edge.evaluation.evaluate import model_ranker
 from tlrec_edge.export import ExportConfig, export_bundle
 from tlrec_edge.train import EdgeModel, adapt, pretrain
 from tlrec_edge.train import item_features as vocabulary
@@ -45,7 +45,7 @@ def priced(schema: Schema) -> Dataset:
 def zero_shot(data: Dataset) -> tuple[EdgeModel, float]:
     """Return what the big market alone teaches about the small one, and its NDCG@10 there."""
     model = adapt(data, ("small",), "zero-shot", pretrain(data, ("big",), CONFIG), CONFIG)
-    return model, float(evaluate(data, ("small",), {"model": model_entry(model, data)}).values("model").mean())
+    return model, float(evaluate(data, ("small",), {"model": model_ranker(model, data)}).values("model").mean())
 
 
 @cache

@@ -87,24 +87,24 @@ def evaluate(
 
     from tlrec_edge.core.metrics import nan_to_none
     from tlrec_edge.data.task import make_tasks
-    from tlrec_edge.evaluation.compared import open_contender
-    from tlrec_edge.evaluation.evaluate import baseline_entries
+    from tlrec_edge.evaluation.compared import open_compared_model
+    from tlrec_edge.evaluation.evaluate import baseline_rankers
     from tlrec_edge.evaluation.evaluate import evaluate as run
     from tlrec_edge.evaluation.leaks import leak_notes
     from tlrec_edge.linear.baselines import TunedEase
 
     data = open_dataset(dataset)
     target = parse_domains(domain, data.domains)
-    contender = open_contender(model, data)
+    contender = open_compared_model(model, data)
     made = contender.provenance
     other = other_data(model, made.dataset_sha256, data)
     data = with_candidates(data, candidates)
-    entries = baseline_entries(made.train if target_only and made.mode != "scratch" else None, data, ease_penalty)
+    entries = baseline_rankers(made.train if target_only and made.mode != "scratch" else None, data, ease_penalty)
     tuned = {name: entry for name, entry in entries.items() if isinstance(entry, TunedEase)}
     tasks = make_tasks(data, target, made.fold if fold is None else fold)
     with show_progress("evaluate") as progress:
         # The model comes first, so that one of another domain is refused before the baselines are fitted.
-        ranked = contender.entry(tasks)
+        ranked = contender.ranker(tasks)
         result = run(data, target, {**entries, "model": lambda _: ranked}, progress=progress, tasks=tasks)
     report = result.to_json(ks if 10 in ks else (10, *ks))
     choices = {name: entry.choice for name, entry in tuned.items() if entry.choice is not None}

@@ -24,7 +24,7 @@ from tlrec_edge.data.task import Task, make_tasks
 from tlrec_edge.demo.report_data import tell
 from tlrec_edge.demo.result import DemoConfig, DemoResult, Fold
 from tlrec_edge.evaluation.cards import quality_card, transfer_card
-from tlrec_edge.evaluation.evaluate import Entry, Evaluation, baseline_entries, evaluate, model_entry, pool
+from tlrec_edge.evaluation.evaluate import Ranker, Evaluation, baseline_rankers, evaluate, model_ranker, pool
 from tlrec_edge.export import export_bundle
 from tlrec_edge.export.cost import measure_costs
 from tlrec_edge.linear.baselines import tuned_ease
@@ -147,12 +147,12 @@ def run_fold(
     if fold is not None:  # the one that ships is searched for at length, on its own
         config = CompressConfig(only=(FOLD_CUT,), seed=knobs.seed)
         models["compressed"] = compress(models["finetune"], dataset, config, tasks=tasks).model
-    entries: dict[str, Entry] = {
-        **baseline_entries(None, dataset, fading=False),
+    rankers: dict[str, Ranker] = {
+        **baseline_rankers(None, dataset, fading=False),
         "ease": lambda _: rank_full(ease, ease_task),
-        **{name: model_entry(model, dataset) for name, model in models.items()},
+        **{name: model_ranker(model, dataset) for name, model in models.items()},
     }
-    return Fold(models, evaluate(dataset, target, entries, tasks=tasks), tasks.final.dropped)
+    return Fold(models, evaluate(dataset, target, rankers, tasks=tasks), tasks.final.dropped)
 
 
 def _compress(model: EdgeModel, dataset: Dataset, seed: int, progress: Callable[[str], None]) -> Compression:
@@ -168,7 +168,7 @@ def _compress(model: EdgeModel, dataset: Dataset, seed: int, progress: Callable[
 def _with_model(evaluation: Evaluation, dataset: Dataset, model: EdgeModel, name: str) -> Evaluation:
     """Add a model that was made after the others were ranked."""
     tasks = make_tasks(dataset, evaluation.domains, model.provenance.fold)
-    return replace(evaluation, rankings={**evaluation.rankings, name: model_entry(model, dataset)(tasks)})
+    return replace(evaluation, rankings={**evaluation.rankings, name: model_ranker(model, dataset)(tasks)})
 
 
 def _cards(new_users: Evaluation, warm: Evaluation, source: EdgeModel, folds: int) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 from tlrec_edge.core.metrics import nan_to_none
 from tlrec_edge.data.dataset import Dataset
 from tlrec_edge.data.task import make_tasks
-from tlrec_edge.evaluation.evaluate import Evaluation, baseline_entries, evaluate, model_entry
+from tlrec_edge.evaluation.evaluate import Evaluation, baseline_rankers, evaluate, model_ranker
 from tlrec_edge.train.edge_model import EdgeModel
 
 
@@ -20,8 +20,8 @@ def measure_cards(model: EdgeModel, dataset: Dataset, progress: Callable[[str], 
         why = "the split leaves no test rows in the target"
         return {"quality": {"tests": 0, "why": why}, "transfer": {"claim": "none", "why": why}}
     config = made.train if made.mode != "scratch" else None
-    entries = {**baseline_entries(config, dataset), "model": model_entry(model, dataset)}
-    result = evaluate(dataset, made.domains, entries, progress=progress, tasks=tasks)
+    rankers = {**baseline_rankers(config, dataset), "model": model_ranker(model, dataset)}
+    result = evaluate(dataset, made.domains, rankers, progress=progress, tasks=tasks)
     return {"quality": quality_card(result), "transfer": transfer_card(result, made.mode, made.source)}
 
 

@@ -11,7 +11,7 @@ from tlrec_edge.data.dataset import Dataset
 from tlrec_edge.data.store import split_hash
 from tlrec_edge.data.task import Tasks
 from tlrec_edge.errors import BundleError
-from tlrec_edge.evaluation.evaluate import Entry, model_entry
+from tlrec_edge.evaluation.evaluate import Ranker, model_ranker
 from tlrec_edge.evaluation.leaks import check_model
 from tlrec_edge.linear.ranking import Ranking, rank_full
 from tlrec_edge.runtime.recommender import Recommender
@@ -22,14 +22,14 @@ from tlrec_edge.train.served import bundle_scorer
 
 
 @dataclass(frozen=True)
-class Contender:
-    """A folder under comparison: ``entry`` ranks the test rows."""
+class ComparedModel:
+    """A folder under comparison: ``ranker`` ranks the test rows."""
 
-    entry: Entry
+    ranker: Ranker
     provenance: Provenance
 
 
-def open_contender(path: Path, dataset: Dataset) -> Contender:
+def open_compared_model(path: Path, dataset: Dataset) -> ComparedModel:
     """Open a folder as a bundle (it has a manifest) or a model. Raises ModelError or BundleError."""
     if (path / "manifest.json").is_file():
         recommender = Recommender.open(path)
@@ -39,7 +39,7 @@ def open_contender(path: Path, dataset: Dataset) -> Contender:
                 f"{path} was made under another split than this dataset's: export it again from a model of it"
             )
 
-        def entry(tasks: Tasks) -> Ranking:
+        def ranker(tasks: Tasks) -> Ranking:
             if made.domains != tasks.final.domains:
                 raise BundleError(
                     f"{path} was made for {', '.join(made.domains or ('no domain',))}, "
@@ -49,10 +49,10 @@ def open_contender(path: Path, dataset: Dataset) -> Contender:
             task = tasks.final.target_only() if made.mode == "scratch" else tasks.final
             return rank_full(bundle_scorer(recommender, dataset, task), task)
 
-        return Contender(entry, made)
+        return ComparedModel(ranker, made)
     model = EdgeModel.load(path)
     model.check_split(dataset)
-    return Contender(model_entry(model, dataset), model.provenance)
+    return ComparedModel(model_ranker(model, dataset), model.provenance)
 
 
 def _provenance_of(manifest: Mapping[str, Any]) -> Provenance:

@@ -13,7 +13,7 @@ from tlrec_edge.data.dataset import Dataset
 from tlrec_edge.data.store import load_dataset
 from tlrec_edge.data.task import make_tasks
 from tlrec_edge.errors import DataError, ModelError
-from tlrec_edge.evaluation.evaluate import Evaluation, baseline_entries, evaluate, model_entry, pool
+from tlrec_edge.evaluation.evaluate import Evaluation, baseline_rankers, evaluate, model_ranker, pool
 from tlrec_edge.train.adapt import adapt, check_source
 from tlrec_edge.train.auto import adapt_auto
 from tlrec_edge.train.config import TrainConfig
@@ -97,7 +97,7 @@ def _fold(job: tuple[Recipe, int]) -> tuple[Evaluation, Mapping[str, int], Mappi
             models[name], _ = adapt_auto(data, recipe.domains, source, recipe.config, fold, tasks=tasks)
         else:
             models[name] = adapt(data, recipe.domains, mode, source, recipe.config, fold, tasks=tasks)
-    entries = baseline_entries(None if "target-only" in models else recipe.config, data)
-    entries |= {name: model_entry(model, data) for name, model in models.items()}
+    rankers = baseline_rankers(None if "target-only" in models else recipe.config, data)
+    rankers |= {name: model_ranker(model, data) for name, model in models.items()}
     taken = {name: str(model.provenance.way) for name, model in models.items()}
-    return evaluate(data, recipe.domains, entries, tasks=tasks), tasks.final.dropped, taken
+    return evaluate(data, recipe.domains, rankers, tasks=tasks), tasks.final.dropped, taken

@@ -24,7 +24,7 @@ from tlrec_edge.train.adapt import adapt
 from tlrec_edge.train.config import TrainConfig
 from tlrec_edge.train.edge_model import EdgeModel
 
-Entry = Callable[[Tasks], Ranking]
+Ranker = Callable[[Tasks], Ranking]
 """From the tasks of one target and fold to the ranks of its test questions."""
 TARGET_ONLY = ("popularity", "ease-target", "target-only")
 """Rows that know nothing but the target: what transfer has to beat."""
@@ -149,28 +149,28 @@ class Evaluation:
         return slice_table(self.slices, self._any.user, *ranked)
 
 
-def baseline_entries(
+def baseline_rankers(
     config: TrainConfig | None, dataset: Dataset, penalties: Sequence[float] = (), fading: bool = True
-) -> dict[str, Entry]:
+) -> dict[str, Ranker]:
     """Return the baselines by name; with ``config`` the fair target-only model stands among them, with ``fading`` and
     times EASE beside a popularity that fades."""
 
-    def simple(make: Callable[[Task], Scorer]) -> Entry:
+    def simple(make: Callable[[Task], Scorer]) -> Ranker:
         return lambda tasks: rank_full(make(tasks.final), tasks.final)
 
-    entries: dict[str, Entry] = {
+    rankers: dict[str, Ranker] = {
         "popularity": simple(popularity_scorer),
         "itemcf": simple(item_cf_scorer),
         "ease-target": TunedEase(target_only=True),
         "ease": TunedEase(target_only=False),
     }
     if fading and dataset.has_time:
-        entries["ease-fading"] = TunedEase(target_only=False, fade=True)
+        rankers["ease-fading"] = TunedEase(target_only=False, fade=True)
     for penalty in penalties:
-        entries[f"ease({penalty:g})"] = simple(partial(ease_scorer, choice=LinearChoice(penalty, 0.0)))
+        rankers[f"ease({penalty:g})"] = simple(partial(ease_scorer, choice=LinearChoice(penalty, 0.0)))
     if config is not None:
-        entries["target-only"] = lambda tasks: _rank_target_only(tasks, dataset, config)
-    return entries
+        rankers["target-only"] = lambda tasks: _rank_target_only(tasks, dataset, config)
+    return rankers
 
 
 def _rank_target_only(tasks: Tasks, dataset: Dataset, config: TrainConfig) -> Ranking:
@@ -179,10 +179,10 @@ def _rank_target_only(tasks: Tasks, dataset: Dataset, config: TrainConfig) -> Ra
     return rank_full(model.scorer(dataset, task), task)
 
 
-def model_entry(model: EdgeModel, dataset: Dataset) -> Entry:
+def model_ranker(model: EdgeModel, dataset: Dataset) -> Ranker:
     """Rank with a model; one trained on the target alone sees the target's histories alone.
 
-    The entry raises LeakError where the model, by its own account, has learned what it must not know.
+    The ranker raises LeakError where the model, by its own account, has learned what it must not know.
     """
 
     def rank(tasks: Tasks) -> Ranking:
@@ -195,10 +195,10 @@ def model_entry(model: EdgeModel, dataset: Dataset) -> Entry:
 
 
 def evaluate(
-    dataset: Dataset, domains: tuple[str, ...], entries: Mapping[str, Entry], fold: int | None = None,
+    dataset: Dataset, domains: tuple[str, ...], rankers: Mapping[str, Ranker], fold: int | None = None,
     progress: Callable[[str], None] | None = None, tasks: Tasks | None = None,
 ) -> Evaluation:  # fmt: skip
-    """Rank the test questions with every entry.
+    """Rank the test questions with every ranker.
 
     Raises DataError where the split asks none, LeakError where the tasks hold what their split promises to hold out.
     """
@@ -210,10 +210,10 @@ def evaluate(
         )
     check_tasks(dataset, tasks)
     rankings = {}
-    for name, entry in entries.items():
+    for name, ranker in rankers.items():
         if progress:
             progress(name)
-        rankings[name] = entry(tasks)
+        rankings[name] = ranker(tasks)
     final = tasks.final
     catalogue = Catalogue(final.candidates, popularity(final))
     return Evaluation(domains, rankings, slices=slice_rows(dataset, final), catalogue=catalogue)

@@ -66,7 +66,7 @@ def tuned_ease(tasks: Tasks, target_only: bool, fade: bool = False) -> tuple[Sco
 
 @dataclass
 class TunedEase:
-    """EASE tuned on validation, as an entry of an evaluation; ``choice`` is what the last ranking chose."""
+    """EASE tuned on validation, as a ranker of an evaluation; ``choice`` is what the last ranking chose."""
 
     target_only: bool
     fade: bool = False
