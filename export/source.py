@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from tlrec_edge.data.dataset import Dataset, Ints
 from tlrec_edge.data.task import Task, make_tasks
 from tlrec_edge.runtime.history import History
-from tlrec_edge.train.edge_model import EdgeModel, Past
+from tlrec_edge.train.edge_model import EdgeModel, UserHistories
 from tlrec_edge.train.served import history_of
 
 Floats = NDArray[np.float32]
@@ -35,14 +35,14 @@ class ExportSource:
     model: EdgeModel
     dataset: Dataset
     task: Task
-    past: Past
+    past: UserHistories
     sample: Ints
 
     @classmethod
     def of(cls, model: EdgeModel, dataset: Dataset, seed: int) -> ExportSource:
         """Read the interactions of a model's target and sample users that have some."""
         task = final_task(model, dataset)
-        past = Past.of(task.history, model.rows(dataset), task.n_users, len(model.ids))
+        past = UserHistories.of(task.history, model.rows(dataset), task.n_users, len(model.ids))
         known = _users_with_history(past)
         count = min(len(known), SAMPLED_USERS)
         sample = np.random.default_rng(seed).choice(known, count, replace=False) if count else known
@@ -86,5 +86,5 @@ def final_task(model: EdgeModel, dataset: Dataset) -> Task:
     return make_tasks(dataset, model.provenance.domains, model.provenance.fold).final
 
 
-def _users_with_history(past: Past) -> Ints:
+def _users_with_history(past: UserHistories) -> Ints:
     return np.flatnonzero(np.diff(past.start) > 0).astype(np.int32)

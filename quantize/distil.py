@@ -16,7 +16,7 @@ from tlrec_edge.data.dataset import Dataset
 from tlrec_edge.data.task import Task
 from tlrec_edge.errors import ModelError
 from tlrec_edge.train.augment import HistoryBatch
-from tlrec_edge.train.edge_model import EdgeModel, Past
+from tlrec_edge.train.edge_model import EdgeModel, UserHistories
 from tlrec_edge.train.examples import take_histories
 from tlrec_edge.train.fit import one_thread
 from tlrec_edge.train.model import AGES, FastEncoder, ModelConfig, TwoTower
@@ -30,18 +30,18 @@ class Histories:
     """Histories of a task's training part, cut at random places. Raises ModelError where there are none."""
 
     def __init__(self, model: EdgeModel, dataset: Dataset, task: Task, seed: int) -> None:
-        self.past = Past.of(task.train, model.rows(dataset), task.n_users, len(model.ids))
-        self.users = np.flatnonzero(np.diff(self.past.start) > 0)
+        self.user_histories = UserHistories.of(task.train, model.rows(dataset), task.n_users, len(model.ids))
+        self.users = np.flatnonzero(np.diff(self.user_histories.start) > 0)
         if not len(self.users):
             raise ModelError("no user of this task has a history that the model knows: nothing to fit an encoder to")
         self.rng = np.random.default_rng(seed)
 
     def draw(self, length: int) -> HistoryBatch:
         """Return BATCH histories of the model's item rows, (BATCH, length)."""
-        start = self.past.start
+        start = self.user_histories.start
         user = self.rng.choice(self.users, BATCH)
         stop = start[user] + 1 + np.floor(self.rng.random(BATCH) * (start[user + 1] - start[user])).astype(np.int64)
-        return take_histories(self.past.log, start[user], stop, self.past.rows, length, AGES)
+        return take_histories(self.user_histories.log, start[user], stop, self.user_histories.rows, length, AGES)
 
 
 def encode(model: EdgeModel, batch: HistoryBatch) -> Tensor:

@@ -119,7 +119,7 @@ def _cut_base(model: EdgeModel, width: int, histories: Histories) -> tuple[Doubl
 
 def _history_moments(model: EdgeModel, histories: Histories) -> tuple[Doubles, Doubles]:
     """Return mean (d,) and covariance (d, d) of history vectors, an item weighing as often as it occurs."""
-    past = histories.past
+    past = histories.user_histories
     count = np.bincount(past.rows[past.log.item], minlength=len(model.ids)).astype(np.float64)
     share = count / count.sum()
     off = model.history_vectors.astype(np.float64)

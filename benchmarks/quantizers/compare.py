@@ -32,7 +32,7 @@ from tlrec_edge.export.graphs import encoder_graph
 from tlrec_edge.linear.ranking import make_queries, sample_rows
 from tlrec_edge.quantize import quantize_graphs, quantize_tables
 from tlrec_edge.train.config import PARTS
-from tlrec_edge.train.edge_model import EdgeModel, Past
+from tlrec_edge.train.edge_model import EdgeModel, UserHistories
 from tlrec_edge.train.examples import take_histories
 from tlrec_edge.train.model import AGES
 
@@ -67,9 +67,9 @@ def export(model: EdgeModel, path: Path) -> None:
         )  # fmt: skip
 
 
-def feeds_of(model: EdgeModel, past: Past, users: np.ndarray, candidates: np.ndarray) -> Feed:
+def feeds_of(model: EdgeModel, histories: UserHistories, users: np.ndarray, candidates: np.ndarray) -> Feed:
     item, *rest = take_histories(
-        past.log, past.start[users], past.start[users + 1], past.rows, model.net.config.history, AGES
+        histories.log, histories.start[users], histories.start[users + 1], histories.rows, model.net.config.history, AGES
     )
     with torch.no_grad():
         weight = model.net.log_weight(*map(torch.from_numpy, rest)).numpy()
@@ -108,12 +108,12 @@ def main() -> None:
     given = parser.parse_args()
     dataset, model = load_dataset(given.dataset), EdgeModel.load(given.model)
     task = sample_rows(make_tasks(dataset, (given.domain,), model.provenance.fold).final)
-    past = Past.of(task.history, model.rows(dataset), task.n_users, len(model.ids))
+    histories = UserHistories.of(task.history, model.rows(dataset), task.n_users, len(model.ids))
     queries = make_queries(task, task.rows)
-    parts = [queries.gather(part) for part in model.part_scores(past, queries.user)]
+    parts = [queries.gather(part) for part in model.part_scores(histories, queries.user)]
     weights = [getattr(model.mix, name) for name in PARTS]
     rest = sum((w * p for w, p in zip(weights[1:], parts[1:], strict=True)), np.zeros_like(parts[0]))
-    known = past.length(queries.user)[queries.user_index] > 0
+    known = histories.length(queries.user)[queries.user_index] > 0
     columns = model.rows(dataset)[task.candidates][queries.columns]
 
     def values(deep: np.ndarray) -> np.ndarray:
@@ -121,7 +121,7 @@ def main() -> None:
         return METRICS["ndcg"](rank_of_positive(total, queries.valid), 10)
 
     base = values(parts[0])
-    feeds = feeds_of(model, past, queries.user[queries.user_index], columns)
+    feeds = feeds_of(model, histories, queries.user[queries.user_index], columns)
     one = [{name: value[i : i + 1] for name, value in feeds.items()} for i in range(len(columns))]
     table = Table(title=f"{given.domain}: {len(base):,} tests, NDCG@10 {base.mean():.4f} in float32")
     for head in ("deep part", "NDCG@10, ratio (SE)", "bytes", "us a call", "of float32", "company"):
@@ -146,7 +146,7 @@ def main() -> None:
         ours = {f"ours, int{bits} rows": quantize_graphs(quantize_tables(model, bits)) for bits in (8, 4)}
         first, *costs = measure_costs([model, *ours.values()], dataset)
         for (name, small), cost in zip(ours.items(), costs, strict=True):
-            deep = queries.gather(small.user_vectors(past, queries.user) @ small.candidate_vectors.T)
+            deep = queries.gather(small.user_vectors(histories, queries.user) @ small.candidate_vectors.T)
             table.add_row(name, *figures(values(deep), base, task), f"{deep_bytes(small):,}", "-",
                           f"{cost.us['p50'] / first.us['p50']:.2f} *", "0 *")  # fmt: skip
     console = Console(width=150)

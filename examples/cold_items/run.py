@@ -26,7 +26,7 @@ from tlrec_edge.data.schema import Schema
 from tlrec_edge.export import export_bundle
 from tlrec_edge.linear.ease import Ease, item_cf, user_item
 from tlrec_edge.train import EdgeModel, TrainConfig, adapt
-from tlrec_edge.train.edge_model import Past
+from tlrec_edge.train.edge_model import UserHistories
 from tlrec_edge.train.item_features import fit_features
 from tlrec_edge.train.served import history_of
 from tlrec_edge.train.text import HASHED, open_encoder
@@ -110,10 +110,10 @@ def tower_scores(model: EdgeModel, window: Window, text: str) -> Scores:
     vectors = None if text == HASHED else open_encoder(text).encode(titles)
     inputs = model.features.encode({"title": titles}, len(titles), vectors)
     content = net.tower(*map(torch.from_numpy, inputs))[1].numpy()
-    past = Past.of(data.interactions, model.rows(data), len(data.users), len(model.ids))
+    histories = UserHistories.of(data.interactions, model.rows(data), len(data.users), len(model.ids))
     asked = np.unique(window.user)
     scores = np.zeros((len(data.users), len(titles)), np.float32)
-    scores[asked] = model.user_vectors(past, asked) @ content.T
+    scores[asked] = model.user_vectors(histories, asked) @ content.T
     return scores
 
 

@@ -29,7 +29,7 @@ from tlrec_edge.export import items as items_module
 from tlrec_edge.quantize.compress import served_bytes
 from tlrec_edge.train import EdgeModel, adapt
 from tlrec_edge.train.bundle_arrays import storage, stored_arrays
-from tlrec_edge.train.edge_model import Past
+from tlrec_edge.train.edge_model import UserHistories
 from tlrec_edge.train.model import PAD
 from tlrec_edge.train.served import history_of
 
@@ -330,6 +330,6 @@ def test_strange_pasts_are_served_as_the_model_scores_them(folder: Path) -> None
 def test_the_past_of_the_export_is_the_models() -> None:
     data, model = synthetic.dataset(), synthetic.model()
     task = make_tasks(data, ("small",)).final
-    past = Past.of(task.history, model.rows(data), len(data.users), len(model.ids))
-    assert past.matrix.shape == (len(data.users), len(model.ids))
-    assert set(np.unique(past.matrix.data)) == {1.0}
+    histories = UserHistories.of(task.history, model.rows(data), len(data.users), len(model.ids))
+    assert histories.matrix.shape == (len(data.users), len(model.ids))
+    assert set(np.unique(histories.matrix.data)) == {1.0}

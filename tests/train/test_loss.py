@@ -15,7 +15,7 @@ from helpers.synthetic import CONFIG
 from tlrec_edge.data.dataset import EVENT_WEIGHTS, EVENTS, Dataset
 from tlrec_edge.train import TrainConfig, pretrain
 from tlrec_edge.train.augment import HistoryBatch
-from tlrec_edge.train.edge_model import Past
+from tlrec_edge.train.edge_model import UserHistories
 from tlrec_edge.train.examples import Batch, Examples
 from tlrec_edge.train.fit import FitConfig, softmax_loss
 
@@ -77,8 +77,8 @@ def test_with_the_correction_popular_items_score_lower() -> None:
         source = pretrain(data, ("big",), replace(CONFIG, logq=logq))
         assert source.provenance.train.logq == logq
         count = np.log1p(popular[[data.item_row[name] for name in source.ids[: source.candidates]]])
-        past = Past.of(data.interactions, source.rows(data), len(data.users), len(source.ids))
-        deep, *_, bias = source.part_scores(past, np.arange(60, dtype=np.int32))
+        histories = UserHistories.of(data.interactions, source.rows(data), len(data.users), len(source.ids))
+        deep, *_, bias = source.part_scores(histories, np.arange(60, dtype=np.int32))
         slopes.append(np.polyfit(count, (deep + bias).mean(0), 1)[0])
     assert slopes[1] < slopes[0] - 0.3, slopes
 

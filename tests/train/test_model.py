@@ -17,7 +17,7 @@ from tlrec_edge.data.task import make_tasks
 from tlrec_edge.errors import ModelError
 from tlrec_edge.quantize import Budget, CompressConfig, quantize_tables
 from tlrec_edge.train import EdgeModel, TrainConfig
-from tlrec_edge.train.edge_model import Past
+from tlrec_edge.train.edge_model import UserHistories
 from tlrec_edge.train.fit import FitConfig
 from tlrec_edge.train.model import PAD, ModelConfig
 
@@ -260,8 +260,8 @@ def test_the_past_keeps_the_most_recent_items(monkeypatch: pytest.MonkeyPatch) -
     data = synthetic.dataset()
     rows = np.arange(len(data.items), dtype=np.int32)
     monkeypatch.setattr(artifact, "MAX_HISTORY", 5)
-    past = Past.of(data.interactions, rows, len(data.users), len(data.items))
+    histories = UserHistories.of(data.interactions, rows, len(data.users), len(data.items))
     log = data.interactions
     for user in (0, 7, 100):
         mine = log.item[log.user == user][::-1].tolist()
-        assert set(past.matrix[[user]].indices.tolist()) == set(list(dict.fromkeys(mine))[:5])
+        assert set(histories.matrix[[user]].indices.tolist()) == set(list(dict.fromkeys(mine))[:5])

@@ -25,7 +25,7 @@ from tlrec_edge.linear.item_weights import (
 from tlrec_edge.linear.ranking import ALL, Columns, Floats, ndcg, sample_rows
 from tlrec_edge.train.checkpoint import Checkpoint
 from tlrec_edge.train.config import TrainConfig
-from tlrec_edge.train.edge_model import EdgeModel, Past
+from tlrec_edge.train.edge_model import EdgeModel, UserHistories
 from tlrec_edge.train.fit import Progress
 from tlrec_edge.train.model import numpy_copy
 from tlrec_edge.train.modes import MODES
@@ -195,7 +195,7 @@ def _with_linear(draft: Draft, context: Context, mode: str, linear: LinearChoice
 
 
 def _deep_ndcg(draft: Draft, dataset: Dataset) -> Callable[[], float]:
-    past = Past.of(draft.task.history, draft.model.rows(dataset), draft.task.n_users, len(draft.vocabulary.ids))
+    histories = UserHistories.of(draft.task.history, draft.model.rows(dataset), draft.task.n_users, len(draft.vocabulary.ids))
     sampled = sample_rows(draft.task)
 
     def value() -> float:
@@ -204,7 +204,7 @@ def _deep_ndcg(draft: Draft, dataset: Dataset) -> Callable[[], float]:
         now = replace(draft.model, bias=numpy_copy(draft.net.bias))
 
         def towers(users: Ints, columns: Columns = ALL) -> Floats:
-            deep, *_, bias = now.part_scores(past, users, columns)
+            deep, *_, bias = now.part_scores(histories, users, columns)
             return deep + bias
 
         return ndcg(towers, sampled)

@@ -161,7 +161,7 @@ class EdgeModel:
 
     def scorer(self, dataset: Dataset, task: Task) -> Scorer:
         """Return the float scorer of the task's candidates. Raises ModelError where the model lacks one."""
-        past = Past.of(task.history, self.rows(dataset), len(dataset.users), len(self.ids))
+        histories = UserHistories.of(task.history, self.rows(dataset), len(dataset.users), len(self.ids))
         place = self.rows(dataset)[task.candidates]
         if ((place < 0) | (place >= self.candidates)).any():
             missing = dataset.items[task.candidates[np.argmax((place < 0) | (place >= self.candidates))]]
@@ -171,19 +171,19 @@ class EdgeModel:
 
         def score(users: Ints, columns: Columns = ALL) -> NDArray[np.floating]:
             whole = isinstance(columns, slice)
-            parts = self.part_scores(past, users, ALL if whole else place[columns])
+            parts = self.part_scores(histories, users, ALL if whole else place[columns])
             weights = (getattr(self.mix, name) for name in PARTS)
             total = sum((w * p for w, p in zip(weights, parts, strict=True) if w), np.zeros_like(parts[-1]))
-            empty = past.length(users) == 0
+            empty = histories.length(users) == 0
             total[empty] = self.mix.bias * parts[-1][empty]
             return total[:, place] if whole else total
 
         return score
 
-    def part_scores(self, past: Past, users: Ints, columns: Columns = ALL) -> tuple[Floats, ...]:
+    def part_scores(self, histories: UserHistories, users: Ints, columns: Columns = ALL) -> tuple[Floats, ...]:
         """Return the unweighted scores (u, columns) of ``PARTS``."""
-        seen = past.matrix[users]
-        deep = self.user_vectors(past, users) @ self.candidate_vectors[columns].T
+        seen = histories.matrix[users]
+        deep = self.user_vectors(histories, users) @ self.candidate_vectors[columns].T
         taste, split = self.user_tastes(seen), self.interest.rank
         outward = self.taste_vectors[columns]
         interest, rest = (taste[:, part] @ outward[:, part].T for part in (slice(split), slice(split, None)))
@@ -191,10 +191,10 @@ class EdgeModel:
         wide, own, repeat = ((seen @ weights)[:, columns].toarray() for weights in matrices)
         return deep, wide, own, rest, interest, repeat, np.broadcast_to(self.bias[columns], deep.shape)
 
-    def user_vectors(self, past: Past, users: Ints) -> Floats:
+    def user_vectors(self, histories: UserHistories, users: Ints) -> Floats:
         """Encode users from the most recent part of their past, (u, width)."""
-        start, stop = past.start[users], past.start[users + 1]
-        item, *rest = take_histories(past.log, start, stop, past.rows, self.net.config.history, AGES)
+        start, stop = histories.start[users], histories.start[users + 1]
+        item, *rest = take_histories(histories.log, start, stop, histories.rows, self.net.config.history, AGES)
         with torch.no_grad():
             vectors = torch.from_numpy(self.history_vectors[item])
             encoded: Floats = self.net.encode(vectors, *map(torch.from_numpy, rest)).numpy()
@@ -312,7 +312,7 @@ def _read_table(arrays: Mapping[str, NDArray[Any]], name: str) -> RowTable:
 
 
 @dataclass(frozen=True)
-class Past:
+class UserHistories:
     """Users' known interactions in a model's rows: sequences, and the binary matrix (users, N) of distinct items."""
 
     log: Interactions
@@ -321,7 +321,7 @@ class Past:
     matrix: sp.csr_array
 
     @classmethod
-    def of(cls, log: Interactions, rows: Ints, users: int, items: int) -> Past:
+    def of(cls, log: Interactions, rows: Ints, users: int, items: int) -> UserHistories:
         known = log.select(rows[log.item] >= 0)
         start = np.searchsorted(known.user, np.arange(users + 1)).astype(np.int64)
         recent = known.select(_recent_distinct(known))

@@ -14,7 +14,7 @@ from tlrec_edge.data.task import Task
 from tlrec_edge.linear.item_weights import fading, log_popularity, repeatable, shown
 from tlrec_edge.linear.ranking import ALL, FULL_RANKING_LIMIT, Floats, EvalQueries, row_scores, make_queries, sample_rows
 from tlrec_edge.train.config import PARTS, Mix
-from tlrec_edge.train.edge_model import EdgeModel, Past
+from tlrec_edge.train.edge_model import EdgeModel, UserHistories
 
 LEAST_BIAS = 0.01
 """Weight of the bias, in units of its spread, where validation gives it none: an empty history falls back on it."""
@@ -66,9 +66,9 @@ def choose_mix(model: EdgeModel, dataset: Dataset, task: Task, mode: str, use: S
 
 def _part_scores(model: EdgeModel, dataset: Dataset, task: Task, use: Sequence[str]) -> tuple[EvalQueries, list[Floats]]:
     """Score the task's rows by every part (m, 1 + k); those not in ``use`` are 0."""
-    past = Past.of(task.history, model.rows(dataset), task.n_users, len(model.ids))
+    histories = UserHistories.of(task.history, model.rows(dataset), task.n_users, len(model.ids))
     queries = make_queries(task, task.rows)
-    scored = zip(PARTS, row_scores(lambda q: model.part_scores(past, q.user, q.requested), task), strict=True)
+    scored = zip(PARTS, row_scores(lambda q: model.part_scores(histories, q.user, q.requested), task), strict=True)
     parts = [part if name in use else np.zeros_like(part) for name, part in scored]
     parts[SIGNED] = repeatable(task, queries, parts[SIGNED])
     return queries, parts
@@ -102,12 +102,12 @@ def served_bias(model: EdgeModel, task: Task, half_life: float | None) -> Floats
 
 def _even_mix(model: EdgeModel, dataset: Dataset, task: Task) -> Mix:
     """Weigh the parts by one over their spread within a user, the bias half as much; no label is looked at."""
-    past = Past.of(task.history, model.rows(dataset), task.n_users, len(model.ids))
-    users = np.flatnonzero(np.diff(past.start) > 0)[:256].astype(np.int32)
+    histories = UserHistories.of(task.history, model.rows(dataset), task.n_users, len(model.ids))
+    users = np.flatnonzero(np.diff(histories.start) > 0)[:256].astype(np.int32)
     if not len(users):
         return Mix()
     few = ALL if model.candidates <= FULL_RANKING_LIMIT else np.random.default_rng(0).choice(model.candidates, FULL_RANKING_LIMIT).astype(np.int32)
-    spread = [float(np.std(part - part.mean(1, keepdims=True))) for part in model.part_scores(past, users, few)]
+    spread = [float(np.std(part - part.mean(1, keepdims=True))) for part in model.part_scores(histories, users, few)]
     *weights, bias = (1.0 / s if s > FLAT else 0.0 for s in spread)
     return replace(Mix(**dict(zip(PARTS, (*weights, 0.5 * bias), strict=True))), repeat=0.0)
 
