@@ -51,7 +51,7 @@ def model_manifest(
         "user_scale": scales.steps,
         "user_limit": scales.limits,
         "unknown_score": float(arrays["candidate_bias"].min()),
-        "repeat": model.mix.repeat,
+        "repeat": model.score_weights.repeat,
         "user_ids": None,
         "user_key": None,
         "features": _features(model),

@@ -81,9 +81,9 @@ def _item_item_sums(source: ExportSource, users: Ints) -> dict[str, NDArray[Any]
     """Return the users' sums of item-item weights, and the repeat weight on what they have."""
     model = source.model
     weights = model.served_wide
-    if model.mix.repeat:
+    if model.score_weights.repeat:
         same = sp.eye_array(*weights.shape, dtype=np.float32)
-        weights = weights + np.float32(model.mix.repeat) * same
+        weights = weights + np.float32(model.score_weights.repeat) * same
     sums = sp.csr_array(source.past.matrix[users] @ weights)  # (u, C)
     sums.sort_indices()
     return {

@@ -29,7 +29,7 @@ def structures(model: EdgeModel, only: tuple[str, ...] | None = None) -> dict[st
     for name in only or ():
         if name not in cuts:
             raise ModelError(f"no cut {name!r} of this model; known: {'; '.join(cuts)}")
-    if not model.mix.deep:
+    if not model.score_weights.deep:
         cuts = {}
     wanted = {name: cut for name, cut in cuts.items() if only is None or name in only}
     return {ORIGINAL: lambda model, *_: model, **wanted}

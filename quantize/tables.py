@@ -63,7 +63,7 @@ def quantize_wide(model: EdgeModel) -> EdgeModel:
     codes = WideCodes(entries[kept], scale)
     wide = sp.csr_array((codes.data(indptr), served.indices[kept], indptr), shape=served.shape)
     nothing = sp.csr_array((codes.data(indptr)[:0], served.indices[:0], np.zeros_like(indptr)), shape=served.shape)
-    return replace(model, wide=wide, own=nothing, mix=replace(model.mix, wide=1.0, own=0.0), wide_codes=codes)
+    return replace(model, wide=wide, own=nothing, score_weights=replace(model.score_weights, wide=1.0, own=0.0), wide_codes=codes)
 
 
 def _table(vectors: NDArray[np.float32], bits: int) -> RowTable:

@@ -111,7 +111,7 @@ def main() -> None:
     histories = UserHistories.of(task.history, model.rows(dataset), task.n_users, len(model.ids))
     queries = make_queries(task, task.rows)
     parts = [queries.gather(part) for part in model.part_scores(histories, queries.user)]
-    weights = [getattr(model.mix, name) for name in PARTS]
+    weights = [getattr(model.score_weights, name) for name in PARTS]
     rest = sum((w * p for w, p in zip(weights[1:], parts[1:], strict=True)), np.zeros_like(parts[0]))
     known = histories.length(queries.user)[queries.user_index] > 0
     columns = model.rows(dataset)[task.candidates][queries.columns]

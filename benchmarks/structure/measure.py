@@ -48,7 +48,7 @@ def whole(model: EdgeModel) -> EdgeModel:
 
 
 def deep_alone(model: EdgeModel) -> EdgeModel:
-    return replace(model, mix=replace(model.mix, wide=0.0, own=0.0, rest=0.0, interest=0.0))
+    return replace(model, score_weights=replace(model.score_weights, wide=0.0, own=0.0, rest=0.0, interest=0.0))
 
 
 def with_zeros(model: EdgeModel) -> EdgeModel:

@@ -39,7 +39,7 @@ from tlrec_edge.linear.item_weights import (
     sales_prior,
 )
 from tlrec_edge.train import adapt
-from tlrec_edge.train.score_weights import mix_parts
+from tlrec_edge.train.score_weights import fit_score_weights
 
 
 def binary(users: int, items: int, seed: int = 0) -> sp.csr_array:
@@ -190,11 +190,11 @@ def test_a_part_that_tells_nothing_gets_no_weight() -> None:
     good = rng.random((200, 11))
     good[:, 0] += 0.5
     valid = np.ones(good.shape, bool)
-    found = mix_parts([np.zeros_like(good), good], valid)
+    found = fit_score_weights([np.zeros_like(good), good], valid)
     assert found.weights[0] == 0
     assert found.weights[1] > 0
-    assert found.ndcg > mix_parts([rng.random((200, 11))], valid).ndcg
-    assert mix_parts([np.zeros_like(good), good], valid, start=found.weights).weights == pytest.approx(found.weights)
+    assert found.ndcg > fit_score_weights([rng.random((200, 11))], valid).ndcg
+    assert fit_score_weights([np.zeros_like(good), good], valid, start=found.weights).weights == pytest.approx(found.weights)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])

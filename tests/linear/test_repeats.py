@@ -46,12 +46,12 @@ def model(loyal: bool, without: tuple[str, ...] = (), **split: object) -> EdgeMo
 
 
 def test_what_is_bought_again_gains_and_what_is_not_loses() -> None:
-    assert model(True).mix.repeat > 0 > model(False).mix.repeat
+    assert model(True).score_weights.repeat > 0 > model(False).score_weights.repeat
     for loyal in (True, False):
         data = shop(loyal)
         task = make_tasks(data, data.domains).final
         plain = model(loyal, without=("repeat",))
-        assert plain.mix.repeat == 0
+        assert plain.score_weights.repeat == 0
         assert ndcg(model(loyal).scorer(data, task), task) > ndcg(plain.scorer(data, task), task) + 0.05
 
 
@@ -65,7 +65,7 @@ def test_the_baseline_learns_it_too() -> None:
 
 @pytest.mark.parametrize(("mask_seen", "negatives"), [(True, 0), (False, 15)])
 def test_nothing_is_learned_of_it_where_such_items_do_not_compete(mask_seen: bool, negatives: int) -> None:
-    assert model(False, mask_seen=mask_seen, negatives=negatives).mix.repeat == 0
+    assert model(False, mask_seen=mask_seen, negatives=negatives).score_weights.repeat == 0
 
 
 @pytest.mark.parametrize("loyal", [True, False])
@@ -86,7 +86,7 @@ def test_a_manifest_with_an_impossible_weight_is_refused(tmp_path: Path) -> None
     export_bundle(model(True), shop(True), tmp_path / "b")
     manifest = tmp_path / "b" / "manifest.json"
     text = manifest.read_text("utf-8")
-    stated = f'"repeat": {model(True).mix.repeat}'
+    stated = f'"repeat": {model(True).score_weights.repeat}'
     assert stated in text
     for wrong in ("1e39", "NaN", '"much"'):
         manifest.write_text(text.replace(stated, f'"repeat": {wrong}'), "utf-8")

@@ -103,7 +103,7 @@ def test_what_breaks_the_ranking_is_rejected_and_named(monkeypatch: pytest.Monke
     recipes = sys.modules["tlrec_edge.quantize.search_space"]
 
     def spoil(model: EdgeModel, *_: object) -> EdgeModel:
-        return replace(model, mix=replace(model.mix, deep=-model.mix.deep, interest=0.0, wide=0.0))
+        return replace(model, score_weights=replace(model.score_weights, deep=-model.score_weights.deep, interest=0.0, wide=0.0))
 
     monkeypatch.setitem(recipes._CUTS, "fast", {"spoilt": spoil})
     found = compress(synthetic.model(), synthetic.dataset(), CompressConfig(Budget(share=0.9)))
@@ -112,7 +112,7 @@ def test_what_breaks_the_ranking_is_rejected_and_named(monkeypatch: pytest.Monke
     assert "not 90.0%" in spoilt.why
     assert spoilt.kept.low <= spoilt.kept.ratio < 0.9
     assert not [point for point in found.points if point.name.startswith("spoilt,")]
-    assert found.model.mix.deep == synthetic.model().mix.deep
+    assert found.model.score_weights.deep == synthetic.model().score_weights.deep
 
 
 def test_the_bound_is_below_the_ratio_and_whole_rows_keep_all() -> None:
@@ -210,7 +210,7 @@ def test_a_search_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.M
 
 def test_without_a_deep_part_there_is_nothing_to_cut() -> None:
     model = synthetic.model()
-    linear = replace(model, mix=replace(model.mix, deep=0.0))
+    linear = replace(model, score_weights=replace(model.score_weights, deep=0.0))
     found = compress(linear, synthetic.dataset(), LOOSE)
     assert not [point for point in found.points if "feed-forward" in point.name]
     assert found.model.tables is not None

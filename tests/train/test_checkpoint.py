@@ -45,7 +45,7 @@ def stop_after(count: int) -> Callable[[str], None]:
 def same(one: EdgeModel, other: EdgeModel) -> None:
     for name, value in one.net.state_dict().items():
         np.testing.assert_array_equal(other.net.state_dict()[name].numpy(), value.numpy(), err_msg=name)
-    assert one.mix == other.mix
+    assert one.score_weights == other.score_weights
     assert one.provenance == other.provenance
 
 

@@ -250,7 +250,7 @@ def test_an_empty_past_scores_by_popularity() -> None:
     task = make_tasks(data, ("small",)).final
     alone = replace(task, history=task.history.select(task.history.user != 3))
     found = model.scorer(data, alone)(np.array([3, 4], np.int32))
-    np.testing.assert_allclose(found[0], (model.mix.bias * model.bias)[model.rows(data)[task.candidates]])
+    np.testing.assert_allclose(found[0], (model.score_weights.bias * model.bias)[model.rows(data)[task.candidates]])
     assert np.abs(found[1] - found[0]).max() > 0.1
 
 

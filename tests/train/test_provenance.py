@@ -45,7 +45,7 @@ def test_a_folder_of_0_1_0_opens(tmp_path: Path) -> None:
     file.write_text(json.dumps(json.loads(file.read_text("utf-8")) | {"about": TARGET}), "utf-8")
     made = EdgeModel.load(tmp_path / "m").provenance
     assert (made.domains, made.source, made.mode, made.way) == (("small",), ("big",), "finetune", "pooled")
-    assert made.choices.mix == Mix(wide=2.0)
+    assert made.choices.score_weights == Mix(wide=2.0)
     assert made.train == TrainConfig(augment=("crop",), event_weights=(("view", 0.5),))
     assert made.auto[0].mode == "popularity"
 

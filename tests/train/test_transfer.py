@@ -23,7 +23,7 @@ from tlrec_edge.evaluation.noise import shuffle_domains
 from tlrec_edge.train import MODES, EdgeModel, adapt, adapt_auto, modes, pretrain
 from tlrec_edge.train.adapt import choose
 from tlrec_edge.train.auto import MEAN, ORDER, TRANSFER
-from tlrec_edge.train.score_weights import choose_mix, cross_fitted
+from tlrec_edge.train.score_weights import tune_score_weights, cross_fitted_ndcg
 from tlrec_edge.train.setup import Context
 
 QUICK = replace(CONFIG, epochs=2)
@@ -304,8 +304,8 @@ def test_a_part_left_out_has_no_weight(before: tuple[str, ...], without: str, pa
         adapt(data, ("small",), "finetune", synthetic.source(), replace(QUICK, without=left))
         for left in (before, (*before, without))
     )
-    assert getattr(more.mix, part) > 0
-    assert getattr(less.mix, part) == 0
+    assert getattr(more.score_weights, part) > 0
+    assert getattr(less.score_weights, part) == 0
     assert less.provenance.train.without == (*before, without)
 
 
@@ -331,11 +331,11 @@ def test_auto_judges_weights_by_users_they_were_not_chosen_on() -> None:
     tasks = make_tasks(data, ("small",))
     candidate = choose(Context(data, tasks.choose, None, CONFIG), "scratch")
     task = tasks.choose.target_only()
-    values, users = cross_fitted(candidate.model, data, task, "scratch", CONFIG.parts)
+    values, users = cross_fitted_ndcg(candidate.model, data, task, "scratch", CONFIG.parts)
     assert np.array_equal(users, task.rows.user)
-    assert values.mean() < candidate.choices.blend.ndcg - 0.005
-    again, _ = cross_fitted(candidate.model, data, task, "scratch", CONFIG.parts)
+    assert values.mean() < candidate.choices.weights.ndcg - 0.005
+    again, _ = cross_fitted_ndcg(candidate.model, data, task, "scratch", CONFIG.parts)
     assert np.array_equal(values, again)
     # One part alone has no weight to choose: what it reaches is what it reaches.
-    alone, _ = cross_fitted(candidate.model, data, task, "scratch", ("bias",))
-    assert alone.mean() == pytest.approx(choose_mix(candidate.model, data, task, "scratch", ("bias",)).ndcg, abs=0.02)
+    alone, _ = cross_fitted_ndcg(candidate.model, data, task, "scratch", ("bias",))
+    assert alone.mean() == pytest.approx(tune_score_weights(candidate.model, data, task, "scratch", ("bias",)).ndcg, abs=0.02)

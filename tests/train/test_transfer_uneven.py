@@ -98,5 +98,5 @@ def assert_added_items_are_priced_by_the_target(model: EdgeModel, data: Dataset,
         scores = rec.score(["b1", "b5"], ["s21", "new", "dear"])
     bias = model.bias
     own = bias[model.ids.index("s21")] - bias.min()
-    np.testing.assert_allclose(scores[1], scores[0] - model.mix.bias * own, atol=1e-3)
+    np.testing.assert_allclose(scores[1], scores[0] - model.score_weights.bias * own, atol=1e-3)
     assert abs(scores[2] - scores[1]) > 1e-2

@@ -19,7 +19,7 @@ from tlrec_edge.train.auto import adapt_auto
 from tlrec_edge.train.config import TrainConfig
 from tlrec_edge.train.edge_model import EdgeModel
 from tlrec_edge.train.modes import MODES
-from tlrec_edge.train.score_weights import cross_fitted
+from tlrec_edge.train.score_weights import cross_fitted_ndcg
 from tlrec_edge.train.setup import Context
 
 
@@ -91,7 +91,7 @@ def _mode(setting: Setting, mode: str) -> Outcome:
     validation_task, final = _seen_by(mode, tasks.choose), _seen_by(mode, tasks.final)
     validation = None
     if len(validation_task.rows):  # judged as auto judges
-        validation = float(cross_fitted(candidate.model, dataset, validation_task, mode, config.parts)[0].mean())
+        validation = float(cross_fitted_ndcg(candidate.model, dataset, validation_task, mode, config.parts)[0].mean())
     return Outcome(validation, _ndcg(rank_rows(model.scorer(dataset, final), final)))
 
 

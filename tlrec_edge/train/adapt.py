@@ -30,7 +30,7 @@ from tlrec_edge.train.fit import Progress
 from tlrec_edge.train.model import numpy_copy
 from tlrec_edge.train.modes import MODES
 from tlrec_edge.train.provenance import ValidationChoices
-from tlrec_edge.train.score_weights import Blend, choose_mix, served_bias
+from tlrec_edge.train.score_weights import TunedWeights, tune_score_weights, served_bias
 from tlrec_edge.train.setup import Context, Draft, examples_of, fit_net
 
 
@@ -40,7 +40,7 @@ class Choices:
 
     epochs: int
     linear: LinearChoice
-    blend: Blend
+    weights: TunedWeights
 
 
 @dataclass(frozen=True)
@@ -107,8 +107,8 @@ def settle(candidate: Candidate, context: Context, tasks: Tasks, fold: int | Non
         source=_source_domains(mode, context),
         choices=ValidationChoices(
             epochs=choices.epochs, penalty=choices.linear.penalty,
-            own_penalty=choices.linear.own, half_life=choices.blend.half_life, mix=choices.blend.mix,
-            validation_ndcg=choices.blend.ndcg if np.isfinite(choices.blend.ndcg) else None,
+            own_penalty=choices.linear.own, half_life=choices.weights.half_life, mix=choices.weights.weights,
+            validation_ndcg=choices.weights.ndcg if np.isfinite(choices.weights.ndcg) else None,
         ),
     )  # fmt: skip
 
@@ -144,13 +144,13 @@ def choose(context: Context, mode: str) -> Candidate:
     if mode != "zero-shot" and linear.own is None:
         linear = replace(linear, own=choose_own(task, draft.vocabulary.rows, context.config.wide_weights, context.progress))
     model = _with_linear(draft, context, mode, linear)
-    blend = choose_mix(model, context.dataset, task, mode, context.config.parts)
-    return Candidate(mode, blended(model, task, blend), Choices(epochs, linear, blend))
+    weights = tune_score_weights(model, context.dataset, task, mode, context.config.parts)
+    return Candidate(mode, with_score_weights(model, task, weights), Choices(epochs, linear, weights))
 
 
-def blended(model: EdgeModel, task: Task, blend: Blend) -> EdgeModel:
-    """Return the model with the weights and the bias that a blend names."""
-    return replace(model, mix=blend.mix, bias=served_bias(model, task, blend.half_life))
+def with_score_weights(model: EdgeModel, task: Task, weights: TunedWeights) -> EdgeModel:
+    """Return the model with tuned score weights and bias."""
+    return replace(model, score_weights=weights.weights, bias=served_bias(model, task, weights.half_life))
 
 
 def _build(context: Context, mode: str, choices: Choices) -> EdgeModel:
@@ -162,7 +162,7 @@ def _build(context: Context, mode: str, choices: Choices) -> EdgeModel:
         draft, _ = fit_net(draft, examples_of(draft, context.config), run, None, context.progress)
     draft = replace(draft, task=task)
     draft.net.requires_grad_(False).eval()
-    return blended(_with_linear(draft, context, mode, choices.linear), task, choices.blend)
+    return with_score_weights(_with_linear(draft, context, mode, choices.linear), task, choices.weights)
 
 
 def _rivals(draft: Draft, linear: LinearChoice) -> Draft:

@@ -11,7 +11,7 @@ from tlrec_edge.core.metrics import Array, Lift, paired_lift
 from tlrec_edge.data.dataset import Dataset, Ints
 from tlrec_edge.data.task import Task, Tasks, make_tasks
 from tlrec_edge.errors import DataError
-from tlrec_edge.train.adapt import Candidate, blended, check_source, choose, config_of, settle
+from tlrec_edge.train.adapt import Candidate, with_score_weights, check_source, choose, config_of, settle
 from tlrec_edge.train.checkpoint import Checkpoint
 from tlrec_edge.train.config import TrainConfig
 from tlrec_edge.train.edge_model import EdgeModel
@@ -19,7 +19,7 @@ from tlrec_edge.train.fit import Progress
 from tlrec_edge.train.model import numpy_copy
 from tlrec_edge.train.modes import MODES
 from tlrec_edge.train.provenance import Contest
-from tlrec_edge.train.score_weights import choose_mix, cross_fitted
+from tlrec_edge.train.score_weights import tune_score_weights, cross_fitted_ndcg
 from tlrec_edge.train.setup import Context
 
 ORDER = ("popularity", "linear", "scratch", "pooled", "zero-shot", "frozen", "finetune", "joint")
@@ -56,7 +56,7 @@ def adapt_auto(
     for name, candidate in candidates.items():
         task = _task(candidate, context)
         use = tuple(part for part in USES.get(name, config.parts) if part in config.parts)
-        values[name], users = cross_fitted(candidate.model, dataset, task, candidate.mode, use)
+        values[name], users = cross_fitted_ndcg(candidate.model, dataset, task, candidate.mode, use)
     winner, table = _contest(values, users)
     model = settle(candidates[winner], replace(context, task=tasks.final, progress=progress), tasks, fold)
     return model.with_provenance(auto=table, choice=winner), table
@@ -82,9 +82,9 @@ def _with_parts(candidate: Candidate, context: Context, use: tuple[str, ...]) ->
     task = _task(candidate, context)
     use = tuple(part for part in use if part in context.config.parts)
     plain = replace(candidate.model, bias=numpy_copy(candidate.model.net.bias))
-    blend = choose_mix(plain, context.dataset, task, candidate.mode, use)
-    choices = replace(candidate.choices, blend=blend)
-    return Candidate(candidate.mode, blended(plain, task, blend), choices)
+    weights = tune_score_weights(plain, context.dataset, task, candidate.mode, use)
+    choices = replace(candidate.choices, weights=weights)
+    return Candidate(candidate.mode, with_score_weights(plain, task, weights), choices)
 
 
 def _task(candidate: Candidate, context: Context) -> Task:

@@ -26,8 +26,8 @@ def storage(model: EdgeModel) -> Storage:
 
 def part_weights(model: EdgeModel) -> dict[str, float]:
     """Return the manifest's ``weights``: what the runtime multiplies parts with whose scales are stored bare."""
-    wide = 1.0 if model.wide_codes is None else model.mix.wide  # float32 weights are stored summed, under both weights
-    return {"deep": model.mix.deep, "wide": wide, "rest": model.mix.rest}
+    wide = 1.0 if model.wide_codes is None else model.score_weights.wide  # float32 weights are stored summed, under both weights
+    return {"deep": model.score_weights.deep, "wide": wide, "rest": model.score_weights.rest}
 
 
 def stored_arrays(model: EdgeModel) -> Arrays:
@@ -36,9 +36,9 @@ def stored_arrays(model: EdgeModel) -> Arrays:
     In plain storage (``Storage.uniform``) the weights of the parts are multiplied into float32 scales; else the scales
     are the tables' own, and ``part_weights`` go into the manifest.
     """
-    kinds, mix, net = storage(model), model.mix, model.net
+    kinds, weights, net = storage(model), model.score_weights, model.net
     tables = model.tables or _as_they_are(model)
-    deep, rest = (np.float32(mix.deep), np.float32(mix.rest)) if kinds.uniform else (None, None)
+    deep, rest = (np.float32(weights.deep), np.float32(weights.rest)) if kinds.uniform else (None, None)
     d, r = net.config.width, model.interest.rank + model.rest.rank
     candidate = RowFormat((kinds.candidate, d), (kinds.taste, r))
     arrays: Arrays = {
@@ -46,15 +46,15 @@ def stored_arrays(model: EdgeModel) -> Arrays:
         "history_scale": tables.history.scale,
         "candidate_rows": candidate.join([tables.candidate.rows, tables.taste.rows]),
         "candidate_scale": np.stack([_times(tables.candidate.scale, deep), tables.taste.scale], 1),
-        "candidate_bias": (model.bias * np.float32(mix.bias)).astype(np.float32),
+        "candidate_bias": (model.bias * np.float32(weights.bias)).astype(np.float32),
         "groups": model.groups,
         # The weights of the taste block stand on the user's side: its two halves share a scale on the item's.
-        "interest_in": np.pad(model.interest.inward * np.float32(mix.interest), ((0, 0), (0, model.rest.rank))),
+        "interest_in": np.pad(model.interest.inward * np.float32(weights.interest), ((0, 0), (0, model.rest.rank))),
         "position_bias": numpy_copy(net.position_bias),
         "event_bias": numpy_copy(net.event_bias),
         "age_bias": numpy_copy(net.age_bias),
     }
-    if model.rest.rank and mix.rest:
+    if model.rest.rank and weights.rest:
         taste = RowFormat((kinds.taste_in, model.rest.rank))
         arrays |= {"taste_rows": taste.join([tables.taste_in.rows]), "taste_scale": _times(tables.taste_in.scale, rest)}
     return arrays | _wide(model)

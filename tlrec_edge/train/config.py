@@ -20,7 +20,7 @@ ALIGN = ("none", "adversarial", "coral")
 
 
 @dataclass(frozen=True)
-class Mix:
+class ScoreWeights:
     """Weights of the parts of a score; ``EdgeModel.part_scores`` gives them in the order of PARTS."""
 
     deep: float = 1.0

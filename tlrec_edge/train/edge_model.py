@@ -25,7 +25,7 @@ from tlrec_edge.errors import ModelError
 from tlrec_edge.linear.ease import group_counts, user_item
 from tlrec_edge.linear.low_rank import Factors
 from tlrec_edge.linear.ranking import ALL, Columns, Scorer
-from tlrec_edge.train.config import PARTS, Mix
+from tlrec_edge.train.config import PARTS, ScoreWeights
 from tlrec_edge.train.examples import take_histories
 from tlrec_edge.train.model import AGES, ModelConfig, TwoTower
 from tlrec_edge.train.provenance import Provenance
@@ -86,7 +86,7 @@ class EdgeModel:
     candidate columns, ``own`` as well but from what the target's rows alone say, and ``rest`` is what ``wide`` leaves
     out, in low rank. ``interest`` leads from counts of groups to candidates, ``groups`` (N, g) are those of each item,
     -1 for none. The two of low rank are served as one block of "taste": r1 columns of interest, then r2 of the rest.
-    ``bias`` (C,) is what is served, the network's own or a popularity that fades; ``mix.repeat`` is added to what a
+    ``bias`` (C,) is what is served, the network's own or a popularity that fades; ``score_weights.repeat`` is added to what a
     user already had. ``tables``, once quantized, replace the network's item vectors; ``wide_codes``, once quantized,
     are what ``wide`` is stored as, and ``own`` is empty then.
     """
@@ -101,7 +101,7 @@ class EdgeModel:
     interest: Factors
     bias: Floats
     groups: Ints
-    mix: Mix
+    score_weights: ScoreWeights
     provenance: Provenance
     tables: Tables | None = None
     wide_codes: WideCodes | None = None
@@ -172,10 +172,10 @@ class EdgeModel:
         def score(users: Ints, columns: Columns = ALL) -> NDArray[np.floating]:
             whole = isinstance(columns, slice)
             parts = self.part_scores(histories, users, ALL if whole else place[columns])
-            weights = (getattr(self.mix, name) for name in PARTS)
+            weights = (getattr(self.score_weights, name) for name in PARTS)
             total = sum((w * p for w, p in zip(weights, parts, strict=True) if w), np.zeros_like(parts[-1]))
             empty = histories.length(users) == 0
-            total[empty] = self.mix.bias * parts[-1][empty]
+            total[empty] = self.score_weights.bias * parts[-1][empty]
             return total[:, place] if whole else total
 
         return score
@@ -208,12 +208,12 @@ class EdgeModel:
     @property
     def served_wide(self) -> sp.csr_array:
         """Item-item weights as served, (N, C): both sparse parts under their weights."""
-        return sp.csr_array(self.wide * np.float32(self.mix.wide) + self.own * np.float32(self.mix.own))
+        return sp.csr_array(self.wide * np.float32(self.score_weights.wide) + self.own * np.float32(self.score_weights.own))
 
     @property
     def taste_weights(self) -> Floats:
         """Weight of each column of the taste block, (r1 + r2,)."""
-        return np.repeat(np.array([self.mix.interest, self.mix.rest], np.float32), [self.interest.rank, self.rest.rank])
+        return np.repeat(np.array([self.score_weights.interest, self.score_weights.rest], np.float32), [self.interest.rank, self.rest.rank])
 
     def check_split(self, dataset: Dataset) -> None:
         """Raise ModelError where the dataset's split is not the one the model was trained under."""
@@ -252,7 +252,7 @@ class EdgeModel:
             "candidates": self.candidates,
             "ids": self.ids,
             "names": self.names,
-            "mix": asdict(self.mix),
+            "mix": asdict(self.score_weights),
             "features": self.features.schema(),
             "about": self.provenance.to_json(),
         }
@@ -301,7 +301,7 @@ class EdgeModel:
             tables = Tables(*(_read_table(arrays, name) for name in Tables.__dataclass_fields__))
         return cls(
             tuple(meta["ids"]), tuple(meta["names"]), net, features, wide, own, rest, interest, arrays["bias"],
-            arrays["groups"], Mix(**meta["mix"]), Provenance.from_json(meta["about"]), tables, codes,
+            arrays["groups"], ScoreWeights(**meta["mix"]), Provenance.from_json(meta["about"]), tables, codes,
         )  # fmt: skip
 
 

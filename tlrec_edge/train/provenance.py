@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from tlrec_edge.train.config import Mix, TrainConfig
+from tlrec_edge.train.config import ScoreWeights, TrainConfig
 
 _REQUIRED = ("kind", "domains", "train", "split_sha256")
 
@@ -24,7 +24,7 @@ class ValidationChoices:
     penalty: float
     own_penalty: float | None
     half_life: float | None
-    mix: Mix
+    mix: ScoreWeights
     validation_ndcg: float | None
 
     def to_json(self) -> dict[str, Any]:
@@ -35,7 +35,7 @@ class ValidationChoices:
     def from_json(cls, found: Mapping[str, Any]) -> ValidationChoices:
         """Raises KeyError or TypeError if a part is missing or unknown."""
         parts = dict(found)
-        return cls(mix=Mix(**parts.pop("mix")), validation_ndcg=parts.pop("validation_ndcg@10"), **parts)
+        return cls(score_weights=ScoreWeights(**parts.pop("mix")), validation_ndcg=parts.pop("validation_ndcg@10"), **parts)
 
 
 @dataclass(frozen=True)

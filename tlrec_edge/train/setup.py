@@ -19,7 +19,7 @@ from tlrec_edge.linear.item_weights import LinearChoice, log_popularity
 from tlrec_edge.linear.low_rank import Factors
 from tlrec_edge.train.align import Alignment, alignment
 from tlrec_edge.train.checkpoint import Checkpoint
-from tlrec_edge.train.config import Mix, TrainConfig
+from tlrec_edge.train.config import ScoreWeights, TrainConfig
 from tlrec_edge.train.edge_model import EdgeModel
 from tlrec_edge.train.examples import Examples
 from tlrec_edge.train.fit import FitConfig, FitResult, Progress, fit
@@ -78,7 +78,7 @@ def _assemble(context: Context, vocabulary: Vocabulary, net: TwoTower, features:
         Factors.none(0, vocabulary.candidates),
         numpy_copy(net.bias),
         groups,
-        Mix(),
+        ScoreWeights(),
         Provenance(),
     )
 
