@@ -42,8 +42,8 @@ def quantize_tables(model: EdgeModel, bits: int | TableBits = 8) -> EdgeModel:
     tables = Tables(
         _table(plain.history_vectors, bits.history),
         _table(plain.candidate_vectors, bits.candidate),
-        _table(plain.taste_in, bits.taste_in),
-        _table(plain.taste_vectors, bits.taste),
+        _table(plain.residual_in, bits.taste_in),
+        _table(plain.low_rank_vectors, bits.taste),
     )
     return replace(model, tables=tables)
 
@@ -63,7 +63,7 @@ def quantize_wide(model: EdgeModel) -> EdgeModel:
     codes = WideCodes(entries[kept], scale)
     wide = sp.csr_array((codes.data(indptr), served.indices[kept], indptr), shape=served.shape)
     nothing = sp.csr_array((codes.data(indptr)[:0], served.indices[:0], np.zeros_like(indptr)), shape=served.shape)
-    return replace(model, wide=wide, own=nothing, score_weights=replace(model.score_weights, wide=1.0, own=0.0), wide_codes=codes)
+    return replace(model, wide=wide, target_wide=nothing, score_weights=replace(model.score_weights, wide=1.0, own=0.0), wide_codes=codes)
 
 
 def _table(vectors: NDArray[np.float32], bits: int) -> RowTable:

@@ -176,7 +176,7 @@ def test_large_data_go_through_every_step(monkeypatch: pytest.MonkeyPatch) -> No
     said: list[str] = []
     model = adapt(data, ("small",), "finetune", source, replace(CONFIG, epochs=2), progress=said.append)
     assert any("nearest items" in line for line in said)
-    assert model.rest.rank == 0
+    assert model.residual.rank == 0
     assert model.wide.nnz
     assert model.provenance.choices.validation_ndcg > 0.3
 

@@ -78,8 +78,8 @@ def test_with_the_correction_popular_items_score_lower() -> None:
         assert source.provenance.train.logq == logq
         count = np.log1p(popular[[data.item_row[name] for name in source.ids[: source.candidates]]])
         histories = UserHistories.of(data.interactions, source.rows(data), len(data.users), len(source.ids))
-        deep, *_, bias = source.part_scores(histories, np.arange(60, dtype=np.int32))
-        slopes.append(np.polyfit(count, (deep + bias).mean(0), 1)[0])
+        two_tower, *_, bias = source.part_scores(histories, np.arange(60, dtype=np.int32))
+        slopes.append(np.polyfit(count, (two_tower + bias).mean(0), 1)[0])
     assert slopes[1] < slopes[0] - 0.3, slopes
 
 

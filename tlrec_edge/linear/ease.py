@@ -196,18 +196,18 @@ def keep_largest(weights: Floats, a_column: int, a_row: int) -> sp.csr_array:
 
 
 def split_weights(weights: Floats, a_column: int, a_row: int, rank: int) -> tuple[sp.csr_array, Factors]:
-    """Split item-item weights (N, C) into the largest, kept as they are, and a low-rank rest.
+    """Split item-item weights (N, C) into the largest, kept as they are, and a low-rank residual.
 
     The largest say what goes with what; the many small ones say what kind of shopper this is, and a few directions
     hold most of that.
     """
     sparse = keep_largest(weights, a_column, a_row)
-    rest = weights.copy()
-    rest[sparse.nonzero()] = 0.0
-    rank = min(rank, *rest.shape)
-    if not rank or not rest.any():
+    residual = weights.copy()
+    residual[sparse.nonzero()] = 0.0
+    rank = min(rank, *residual.shape)
+    if not rank or not residual.any():
         return sparse, Factors.none(*weights.shape)
-    return sparse, Factors.of(*low_rank(rest, rank))
+    return sparse, Factors.of(*low_rank(residual, rank))
 
 
 def interest_ridge(counts: Floats, labels: Floats, penalty: float, rank: int) -> Factors:

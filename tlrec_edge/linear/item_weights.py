@@ -220,7 +220,7 @@ def shown(values: Floats, over: Floats, users: Ints) -> bool:
 
 
 def fit_wide(data: LinearData, penalty: float, most: int, rank: int) -> tuple[sp.csr_array, Factors]:
-    """Fit EASE, heavy users weighing less, and split it for serving: the largest weights (N, C) and a low-rank rest.
+    """Fit EASE, heavy users weighing less, and split it for serving: the largest weights (N, C) and a low-rank residual.
 
     A candidate keeps ``most`` weights, a history item four times as many.
     """

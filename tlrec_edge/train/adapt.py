@@ -135,7 +135,7 @@ def choose(context: Context, mode: str) -> Candidate:
     )  # fmt: skip
     draft, epochs = _rivals(draft, linear), 0
     if draft.fit is not None and _trainable(draft) and "deep" in context.config.parts:
-        validate = _deep_ndcg(draft, context.dataset) if has_validation else None
+        validate = _two_tower_ndcg(draft, context.dataset) if has_validation else None
         run = draft.fit if has_validation else replace(draft.fit, epochs=min(draft.fit.epochs, 5))
         draft, result = fit_net(draft, examples_of(draft, context.config), run, validate, context.progress)
         epochs = result.epochs
@@ -188,13 +188,13 @@ def _with_linear(draft: Draft, context: Context, mode: str, linear: LinearChoice
     interest = fit_interest(task, groups, size, vocabulary, config.interest_penalty, config.interest_rank)
     if not interest.rank:
         groups = groups[:, :0]
-    wide, rest = fit_wide(LinearData.of(task, vocabulary.rows), linear.penalty, config.wide_weights, config.wide_rank)
+    wide, residual = fit_wide(LinearData.of(task, vocabulary.rows), linear.penalty, config.wide_weights, config.wide_rank)
     bias = numpy_copy(draft.net.bias)
-    own = fit_own(task, vocabulary.rows, linear.own, config.wide_weights)
-    return replace(draft.model, wide=wide, own=own, rest=rest, interest=interest, bias=bias, groups=groups)
+    target_wide = fit_own(task, vocabulary.rows, linear.own, config.wide_weights)
+    return replace(draft.model, wide=wide, target_wide=target_wide, residual=residual, interest=interest, bias=bias, groups=groups)
 
 
-def _deep_ndcg(draft: Draft, dataset: Dataset) -> Callable[[], float]:
+def _two_tower_ndcg(draft: Draft, dataset: Dataset) -> Callable[[], float]:
     histories = UserHistories.of(draft.task.history, draft.model.rows(dataset), draft.task.n_users, len(draft.vocabulary.ids))
     sampled = sample_rows(draft.task)
 
@@ -204,8 +204,8 @@ def _deep_ndcg(draft: Draft, dataset: Dataset) -> Callable[[], float]:
         now = replace(draft.model, bias=numpy_copy(draft.net.bias))
 
         def towers(users: Ints, columns: Columns = ALL) -> Floats:
-            deep, *_, bias = now.part_scores(histories, users, columns)
-            return deep + bias
+            two_tower, *_, bias = now.part_scores(histories, users, columns)
+            return two_tower + bias
 
         return ndcg(towers, sampled)
 

@@ -26,7 +26,8 @@ def storage(model: EdgeModel) -> Storage:
 
 def part_weights(model: EdgeModel) -> dict[str, float]:
     """Return the manifest's ``weights``: what the runtime multiplies parts with whose scales are stored bare."""
-    wide = 1.0 if model.wide_codes is None else model.score_weights.wide  # float32 weights are stored summed, under both weights
+    # Float32 weights are stored summed, under both weights.
+    wide = 1.0 if model.wide_codes is None else model.score_weights.wide
     return {"deep": model.score_weights.deep, "wide": wide, "rest": model.score_weights.rest}
 
 
@@ -37,26 +38,26 @@ def stored_arrays(model: EdgeModel) -> Arrays:
     are the tables' own, and ``part_weights`` go into the manifest.
     """
     kinds, weights, net = storage(model), model.score_weights, model.net
-    tables = model.tables or _as_they_are(model)
-    deep, rest = (np.float32(weights.deep), np.float32(weights.rest)) if kinds.uniform else (None, None)
-    d, r = net.config.width, model.interest.rank + model.rest.rank
+    tables = model.tables or _float32_tables(model)
+    two_tower, residual = (np.float32(weights.deep), np.float32(weights.rest)) if kinds.uniform else (None, None)
+    d, r = net.config.width, model.interest.rank + model.residual.rank
     candidate = RowFormat((kinds.candidate, d), (kinds.taste, r))
     arrays: Arrays = {
         "history_rows": RowFormat((kinds.history, d)).join([tables.history.rows]),
         "history_scale": tables.history.scale,
         "candidate_rows": candidate.join([tables.candidate.rows, tables.taste.rows]),
-        "candidate_scale": np.stack([_times(tables.candidate.scale, deep), tables.taste.scale], 1),
+        "candidate_scale": np.stack([_scaled(tables.candidate.scale, two_tower), tables.taste.scale], 1),
         "candidate_bias": (model.bias * np.float32(weights.bias)).astype(np.float32),
         "groups": model.groups,
         # The weights of the taste block stand on the user's side: its two halves share a scale on the item's.
-        "interest_in": np.pad(model.interest.inward * np.float32(weights.interest), ((0, 0), (0, model.rest.rank))),
+        "interest_in": np.pad(model.interest.inward * np.float32(weights.interest), ((0, 0), (0, model.residual.rank))),
         "position_bias": numpy_copy(net.position_bias),
         "event_bias": numpy_copy(net.event_bias),
         "age_bias": numpy_copy(net.age_bias),
     }
-    if model.rest.rank and weights.rest:
-        taste = RowFormat((kinds.taste_in, model.rest.rank))
-        arrays |= {"taste_rows": taste.join([tables.taste_in.rows]), "taste_scale": _times(tables.taste_in.scale, rest)}
+    if model.residual.rank and weights.rest:
+        taste = RowFormat((kinds.taste_in, model.residual.rank))
+        arrays |= {"taste_rows": taste.join([tables.taste_in.rows]), "taste_scale": _scaled(tables.taste_in.scale, residual)}
     return arrays | _wide(model)
 
 
@@ -74,11 +75,11 @@ def _wide(model: EdgeModel) -> Arrays:
     return {"wide_indptr": wide.indptr.astype(np.int64), "wide_columns": columns, **values}
 
 
-def _as_they_are(model: EdgeModel) -> Tables:
+def _float32_tables(model: EdgeModel) -> Tables:
     """Return float32 vectors in the place of quantized rows, with scales of 1."""
-    vectors = model.history_vectors, model.candidate_vectors, model.taste_in, model.taste_vectors
+    vectors = model.history_vectors, model.candidate_vectors, model.residual_in, model.low_rank_vectors
     return Tables(*(RowTable(table, np.ones(len(table), np.float32)) for table in vectors))  # type: ignore[arg-type]
 
 
-def _times(scale: NDArray[Any], weight: np.float32 | None) -> NDArray[Any]:
+def _scaled(scale: NDArray[Any], weight: np.float32 | None) -> NDArray[Any]:
     return scale if weight is None else scale * weight

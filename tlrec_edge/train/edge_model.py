@@ -83,12 +83,12 @@ class EdgeModel:
     """A model for one target.
 
     ``ids`` are the item ids, candidates first; ``net`` has as many rows. ``wide`` (N, C) leads from history rows to
-    candidate columns, ``own`` as well but from what the target's rows alone say, and ``rest`` is what ``wide`` leaves
+    candidate columns, ``target_wide`` as well but from what the target's rows alone say, and ``residual`` is what ``wide`` leaves
     out, in low rank. ``interest`` leads from counts of groups to candidates, ``groups`` (N, g) are those of each item,
     -1 for none. The two of low rank are served as one block of "taste": r1 columns of interest, then r2 of the rest.
     ``bias`` (C,) is what is served, the network's own or a popularity that fades; ``score_weights.repeat`` is added to what a
     user already had. ``tables``, once quantized, replace the network's item vectors; ``wide_codes``, once quantized,
-    are what ``wide`` is stored as, and ``own`` is empty then.
+    are what ``wide`` is stored as, and ``target_wide`` is empty then.
     """
 
     ids: tuple[str, ...]
@@ -96,8 +96,8 @@ class EdgeModel:
     net: TwoTower
     features: FeatureEncoder
     wide: sp.csr_array
-    own: sp.csr_array
-    rest: Factors
+    target_wide: sp.csr_array
+    residual: Factors
     interest: Factors
     bias: Floats
     groups: Ints
@@ -130,19 +130,19 @@ class EdgeModel:
             )
 
     @cached_property
-    def taste_vectors(self) -> Floats:
+    def low_rank_vectors(self) -> Floats:
         """Candidate side of the parts of low rank as served, (C, r1 + r2)."""
         if self.tables is not None:
             return self.tables.taste.vectors()
-        return np.concatenate([self.interest.outward, self.rest.outward], 1)
+        return np.concatenate([self.interest.outward, self.residual.outward], 1)
 
     @cached_property
-    def taste_in(self) -> Floats:
+    def residual_in(self) -> Floats:
         """History side of the rest as served, (N, r2)."""
-        return self.rest.inward if self.tables is None else self.tables.taste_in.vectors()
+        return self.residual.inward if self.tables is None else self.tables.taste_in.vectors()
 
     @cached_property
-    def _same(self) -> sp.csr_array:
+    def _identity(self) -> sp.csr_array:
         """From each history row to the candidate it is, (N, C)."""
         return sp.csr_array(sp.eye_array(*self.wide.shape, dtype=np.float32, format="csr"))
 
@@ -183,13 +183,14 @@ class EdgeModel:
     def part_scores(self, histories: UserHistories, users: Ints, columns: Columns = ALL) -> tuple[Floats, ...]:
         """Return the unweighted scores (u, columns) of ``PARTS``."""
         seen = histories.matrix[users]
-        deep = self.user_vectors(histories, users) @ self.candidate_vectors[columns].T
-        taste, split = self.user_tastes(seen), self.interest.rank
-        outward = self.taste_vectors[columns]
-        interest, rest = (taste[:, part] @ outward[:, part].T for part in (slice(split), slice(split, None)))
-        matrices = self.wide, self.own, self._same
-        wide, own, repeat = ((seen @ weights)[:, columns].toarray() for weights in matrices)
-        return deep, wide, own, rest, interest, repeat, np.broadcast_to(self.bias[columns], deep.shape)
+        two_tower = self.user_vectors(histories, users) @ self.candidate_vectors[columns].T
+        low_rank, split = self.user_low_rank(seen), self.interest.rank
+        outward = self.low_rank_vectors[columns]
+        interest, residual = (low_rank[:, part] @ outward[:, part].T for part in (slice(split), slice(split, None)))
+        matrices = self.wide, self.target_wide, self._identity
+        wide, target_wide, repeat = ((seen @ weights)[:, columns].toarray() for weights in matrices)
+        bias = np.broadcast_to(self.bias[columns], two_tower.shape)
+        return two_tower, wide, target_wide, residual, interest, repeat, bias
 
     def user_vectors(self, histories: UserHistories, users: Ints) -> Floats:
         """Encode users from the most recent part of their past, (u, width)."""
@@ -200,20 +201,20 @@ class EdgeModel:
             encoded: Floats = self.net.encode(vectors, *map(torch.from_numpy, rest)).numpy()
         return encoded
 
-    def user_tastes(self, seen: sp.csr_array) -> Floats:
-        """Return log group counts projected to r1 columns, then the sum of the items' ``taste_in``, (u, r1 + r2)."""
+    def user_low_rank(self, seen: sp.csr_array) -> Floats:
+        """Return log group counts projected to r1 columns, then the sum of the items' ``residual_in``, (u, r1 + r2)."""
         counts = np.log1p(group_counts(seen, self.groups, len(self.interest.inward)))
-        return np.concatenate([counts @ self.interest.inward, seen @ self.taste_in], 1)
+        return np.concatenate([counts @ self.interest.inward, seen @ self.residual_in], 1)
 
     @property
     def served_wide(self) -> sp.csr_array:
         """Item-item weights as served, (N, C): both sparse parts under their weights."""
-        return sp.csr_array(self.wide * np.float32(self.score_weights.wide) + self.own * np.float32(self.score_weights.own))
+        return sp.csr_array(self.wide * np.float32(self.score_weights.wide) + self.target_wide * np.float32(self.score_weights.own))
 
     @property
-    def taste_weights(self) -> Floats:
+    def low_rank_weights(self) -> Floats:
         """Weight of each column of the taste block, (r1 + r2,)."""
-        return np.repeat(np.array([self.score_weights.interest, self.score_weights.rest], np.float32), [self.interest.rank, self.rest.rank])
+        return np.repeat(np.array([self.score_weights.interest, self.score_weights.rest], np.float32), [self.interest.rank, self.residual.rank])
 
     def check_split(self, dataset: Dataset) -> None:
         """Raise ModelError where the dataset's split is not the one the model was trained under."""
@@ -231,11 +232,9 @@ class EdgeModel:
         """Write ``model.json`` and ``arrays.npz`` to a folder, atomically."""
         arrays = {f"net.{name}": value.numpy() for name, value in self.net.state_dict().items()}
         arrays |= {f"input.{name}": getattr(self.net, name).numpy() for name in TowerInputs._fields}
-        for name in ("wide", "own"):
-            matrix: sp.csr_array = getattr(self, name)
+        for name, matrix in (("wide", self.wide), ("own", self.target_wide)):
             arrays |= {f"{name}.{part}": getattr(matrix, part) for part in _SPARSE}
-        for name in ("interest", "rest"):
-            factors: Factors = getattr(self, name)
+        for name, factors in (("interest", self.interest), ("rest", self.residual)):
             arrays |= {f"{name}.inward": factors.inward, f"{name}.outward": factors.outward}
         arrays |= {"bias": self.bias, "groups": self.groups, "text_table": self.features.text_table}
         if self.tables is not None:
@@ -292,15 +291,15 @@ class EdgeModel:
         codes = WideCodes(arrays["wide.entries"], arrays["wide.scale"]) if "wide.entries" in arrays else None
         if codes is not None:
             arrays["wide.data"] = codes.data(arrays["wide.indptr"])
-        wide, own = (
+        wide, target_wide = (
             sp.csr_array(tuple(arrays[f"{name}.{part}"] for part in _SPARSE), shape=shape) for name in ("wide", "own")
         )
-        rest, interest = (Factors(arrays[f"{name}.inward"], arrays[f"{name}.outward"]) for name in ("rest", "interest"))
+        residual, interest = (Factors(arrays[f"{name}.inward"], arrays[f"{name}.outward"]) for name in ("rest", "interest"))
         tables = None
         if "table.history.rows" in arrays:
             tables = Tables(*(_read_table(arrays, name) for name in Tables.__dataclass_fields__))
         return cls(
-            tuple(meta["ids"]), tuple(meta["names"]), net, features, wide, own, rest, interest, arrays["bias"],
+            tuple(meta["ids"]), tuple(meta["names"]), net, features, wide, target_wide, residual, interest, arrays["bias"],
             arrays["groups"], ScoreWeights(**meta["mix"]), Provenance.from_json(meta["about"]), tables, codes,
         )  # fmt: skip
 
