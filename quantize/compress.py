@@ -122,7 +122,7 @@ def compress(
     size or makes a sound bundle, ModelError for a folder of another search.
     """
     config = config or CompressConfig()
-    if model.tables is not None or model.wide_codes is not None:
+    if model.tables is not None or model.quantized_wide is not None:
         raise ModelError("the model was compressed already: give the one it was made from")
     if config.target is not None and clock is None:
         raise BudgetError("a latency target needs a clock: use `tlrec-edge compress`, which has one")

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from tlrec_edge.core.packing import BITS, WRITTEN
 from tlrec_edge.core.rowwise import quantize_rows, quantize_sparse
-from tlrec_edge.train.edge_model import EdgeModel, RowTable, Tables, WideCodes
+from tlrec_edge.train.edge_model import EdgeModel, QuantizedTable, QuantizedTables, QuantizedWeights
 
 _BITS = tuple(BITS[kind] for kind in WRITTEN if kind in BITS)
 
@@ -39,7 +39,7 @@ def quantize_tables(model: EdgeModel, bits: int | TableBits = 8) -> EdgeModel:
     if not isinstance(bits, TableBits):
         bits = TableBits(bits, bits, bits, bits)
     plain = replace(model, tables=None)
-    tables = Tables(
+    tables = QuantizedTables(
         _table(plain.history_vectors, bits.history),
         _table(plain.candidate_vectors, bits.candidate),
         _table(plain.residual_in, bits.taste_in),
@@ -60,11 +60,11 @@ def quantize_wide(model: EdgeModel) -> EdgeModel:
     row = np.repeat(np.arange(served.shape[0]), np.diff(served.indptr))
     kept = entries != 0
     indptr = np.concatenate([[0], np.cumsum(np.bincount(row[kept], minlength=served.shape[0]))]).astype(np.int64)
-    codes = WideCodes(entries[kept], scale)
+    codes = QuantizedWeights(entries[kept], scale)
     wide = sp.csr_array((codes.data(indptr), served.indices[kept], indptr), shape=served.shape)
     nothing = sp.csr_array((codes.data(indptr)[:0], served.indices[:0], np.zeros_like(indptr)), shape=served.shape)
-    return replace(model, wide=wide, target_wide=nothing, score_weights=replace(model.score_weights, wide=1.0, own=0.0), wide_codes=codes)
+    return replace(model, wide=wide, target_wide=nothing, score_weights=replace(model.score_weights, wide=1.0, own=0.0), quantized_wide=codes)
 
 
-def _table(vectors: NDArray[np.float32], bits: int) -> RowTable:
-    return RowTable(*quantize_rows(vectors, bits), bits)
+def _table(vectors: NDArray[np.float32], bits: int) -> QuantizedTable:
+    return QuantizedTable(*quantize_rows(vectors, bits), bits)

@@ -140,7 +140,7 @@ def test_a_bundle_that_a_gate_refuses_is_one_point_less() -> None:
     refused = "order gate: 'a' scores differently in another order"
 
     def gated(models: Sequence[EdgeModel]) -> list[Cost]:
-        return [Cost(0, fault=refused) if m.wide_codes is not None else cost
+        return [Cost(0, fault=refused) if m.quantized_wide is not None else cost
                 for m, cost in zip(models, clock(models), strict=True)]  # fmt: skip
 
     data, model = synthetic.dataset(), synthetic.model()

@@ -18,7 +18,7 @@ from tlrec_edge.data.task import make_tasks
 from tlrec_edge.quantize import TableBits, prune_feed_forward, quantize_tables, quantize_wide
 from tlrec_edge.quantize.compress import served_bytes
 from tlrec_edge.train import EdgeModel
-from tlrec_edge.train.edge_model import RowTable
+from tlrec_edge.train.edge_model import QuantizedTable
 
 finite = st.floats(-1e6, 1e6, width=32)
 
@@ -35,7 +35,7 @@ def spread(table: np.ndarray) -> float:
 
 @given(arrays.arrays(np.float32, st.tuples(st.integers(1, 5), st.integers(0, 8)), elements=finite))
 def test_an_entry_is_off_by_half_a_step_at_most(vectors: np.ndarray) -> None:
-    table = RowTable(*quantize_rows(vectors))
+    table = QuantizedTable(*quantize_rows(vectors))
     assert (table.rows.dtype, table.rows.shape) == (np.int8, vectors.shape)
     error = np.abs(table.vectors() - vectors)
     assert (error <= table.scale[:, None] * 0.5001 + 1e-30).all()
@@ -45,7 +45,7 @@ def test_an_entry_is_off_by_half_a_step_at_most(vectors: np.ndarray) -> None:
 
 def test_rows_have_scales_of_their_own() -> None:
     vectors = np.array([[0, 0], [1e-6, -3e-6], [100, 50], [1e-42, 0]], np.float32)
-    table = RowTable(*quantize_rows(vectors))
+    table = QuantizedTable(*quantize_rows(vectors))
     assert table.rows[:3].tolist() == [[0, 0], [42, -127], [127, 64]]
     assert not table.vectors()[0].any()
     assert np.isfinite(table.vectors()).all()
@@ -88,8 +88,8 @@ def test_quantized_weights_are_what_the_model_scores_with() -> None:
     step = np.abs(served).max(1, keepdims=True) / 127
     assert np.abs(cut - served).max() > 0
     assert (np.abs(cut - served) <= step * 0.51).all()
-    assert small.wide_codes is not None
-    assert not (small.wide_codes.entries == 0).any()
+    assert small.quantized_wide is not None
+    assert not (small.quantized_wide.entries == 0).any()
     assert 0 < np.abs(scores(small) - scores(model)).max() < 0.02 * spread(scores(model))
     again = quantize_wide(small)
     np.testing.assert_array_equal(again.served_wide.toarray(), cut)

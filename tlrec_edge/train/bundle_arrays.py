@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from tlrec_edge.bundle.format import Storage, column_dtype
 from tlrec_edge.core.packing import BITS, RowFormat
-from tlrec_edge.train.edge_model import EdgeModel, RowTable, Tables
+from tlrec_edge.train.edge_model import EdgeModel, QuantizedTable, QuantizedTables
 from tlrec_edge.train.model import numpy_copy
 
 Arrays = dict[str, NDArray[Any]]
@@ -18,7 +18,7 @@ _KIND = {bits: kind for kind, bits in BITS.items()}
 
 def storage(model: EdgeModel) -> Storage:
     """Return what each table is stored as."""
-    wide = "float32" if model.wide_codes is None else "int8"
+    wide = "float32" if model.quantized_wide is None else "int8"
     if model.tables is None:
         return Storage("float32", "float32", "float32", "float32", wide)
     return Storage(**{name: _KIND[table.bits] for name, table in vars(model.tables).items()}, wide=wide)
@@ -27,7 +27,7 @@ def storage(model: EdgeModel) -> Storage:
 def part_weights(model: EdgeModel) -> dict[str, float]:
     """Return the manifest's ``weights``: what the runtime multiplies parts with whose scales are stored bare."""
     # Float32 weights are stored summed, under both weights.
-    wide = 1.0 if model.wide_codes is None else model.score_weights.wide
+    wide = 1.0 if model.quantized_wide is None else model.score_weights.wide
     return {"deep": model.score_weights.deep, "wide": wide, "rest": model.score_weights.rest}
 
 
@@ -63,7 +63,7 @@ def stored_arrays(model: EdgeModel) -> Arrays:
 
 def _wide(model: EdgeModel) -> Arrays:
     """Return the sparse weights: bare with their scale where they are quantized, else under the weight of the part."""
-    if (codes := model.wide_codes) is not None:
+    if (codes := model.quantized_wide) is not None:
         wide = model.wide
         columns = wide.indices.astype(column_dtype(model.candidates))
         values = {"wide_values": codes.entries, "wide_scale": codes.scale}
@@ -75,10 +75,10 @@ def _wide(model: EdgeModel) -> Arrays:
     return {"wide_indptr": wide.indptr.astype(np.int64), "wide_columns": columns, **values}
 
 
-def _float32_tables(model: EdgeModel) -> Tables:
+def _float32_tables(model: EdgeModel) -> QuantizedTables:
     """Return float32 vectors in the place of quantized rows, with scales of 1."""
     vectors = model.history_vectors, model.candidate_vectors, model.residual_in, model.low_rank_vectors
-    return Tables(*(RowTable(table, np.ones(len(table), np.float32)) for table in vectors))  # type: ignore[arg-type]
+    return QuantizedTables(*(QuantizedTable(table, np.ones(len(table), np.float32)) for table in vectors))  # type: ignore[arg-type]
 
 
 def _scaled(scale: NDArray[Any], weight: np.float32 | None) -> NDArray[Any]:

@@ -39,7 +39,7 @@ MAX_HISTORY = 4096
 """The wide part and the interest counts read at most this many distinct items, the most recent."""
 
 
-class RowTable(NamedTuple):
+class QuantizedTable(NamedTuple):
     """Row-wise quantization: vector = ``rows`` (n, width) * ``scale`` (n,), float32 or float16.
 
     ``rows`` lie within ``rowwise.MAX_ENTRY[bits]``; they are packed when a bundle is written, not here.
@@ -53,7 +53,7 @@ class RowTable(NamedTuple):
         return self.rows.astype(np.float32) * self.scale.astype(np.float32)[:, None]
 
 
-class WideCodes(NamedTuple):
+class QuantizedWeights(NamedTuple):
     """Quantized item-item weights: ``wide.data`` = ``entries`` (nnz,) * the ``scale`` (N,) of their row."""
 
     entries: NDArray[np.int8]
@@ -65,17 +65,17 @@ class WideCodes(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Tables:
+class QuantizedTables:
     """Quantized item vectors that stand in for the network's own and for those of the linear parts.
 
     ``history`` (N, width) and ``candidate`` (C, width); ``taste_in`` (N, r2) and ``taste`` (C, r1 + r2) of the linear
     parts of low rank.
     """
 
-    history: RowTable
-    candidate: RowTable
-    taste_in: RowTable
-    taste: RowTable
+    history: QuantizedTable
+    candidate: QuantizedTable
+    taste_in: QuantizedTable
+    taste: QuantizedTable
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class EdgeModel:
     out, in low rank. ``interest`` leads from counts of groups to candidates, ``groups`` (N, g) are those of each item,
     -1 for none. The two of low rank are served as one block of "taste": r1 columns of interest, then r2 of the rest.
     ``bias`` (C,) is what is served, the network's own or a popularity that fades; ``score_weights.repeat`` is added to what a
-    user already had. ``tables``, once quantized, replace the network's item vectors; ``wide_codes``, once quantized,
+    user already had. ``tables``, once quantized, replace the network's item vectors; ``quantized_wide``, once quantized,
     are what ``wide`` is stored as, and ``target_wide`` is empty then.
     """
 
@@ -103,8 +103,8 @@ class EdgeModel:
     groups: Ints
     score_weights: ScoreWeights
     provenance: Provenance
-    tables: Tables | None = None
-    wide_codes: WideCodes | None = None
+    tables: QuantizedTables | None = None
+    quantized_wide: QuantizedWeights | None = None
 
     @cached_property
     def history_vectors(self) -> Floats:
@@ -241,9 +241,9 @@ class EdgeModel:
             for name, table in vars(self.tables).items():
                 parts = {"rows": table.rows, "scale": table.scale, "bits": np.array(table.bits)}
                 arrays |= {f"table.{name}.{part}": array for part, array in parts.items()}
-        if self.wide_codes is not None:
+        if self.quantized_wide is not None:
             del arrays["wide.data"]
-            arrays |= {"wide.entries": self.wide_codes.entries, "wide.scale": self.wide_codes.scale}
+            arrays |= {"wide.entries": self.quantized_wide.entries, "wide.scale": self.quantized_wide.scale}
         meta = {
             "format": FORMAT,
             "config": self.net.config.to_json(),
@@ -288,7 +288,7 @@ class EdgeModel:
         net.requires_grad_(False)
         features = FeatureEncoder.from_schema(meta["features"], arrays["text_table"])
         shape = (meta["items"], meta["candidates"])
-        codes = WideCodes(arrays["wide.entries"], arrays["wide.scale"]) if "wide.entries" in arrays else None
+        codes = QuantizedWeights(arrays["wide.entries"], arrays["wide.scale"]) if "wide.entries" in arrays else None
         if codes is not None:
             arrays["wide.data"] = codes.data(arrays["wide.indptr"])
         wide, target_wide = (
@@ -297,17 +297,17 @@ class EdgeModel:
         residual, interest = (Factors(arrays[f"{name}.inward"], arrays[f"{name}.outward"]) for name in ("rest", "interest"))
         tables = None
         if "table.history.rows" in arrays:
-            tables = Tables(*(_read_table(arrays, name) for name in Tables.__dataclass_fields__))
+            tables = QuantizedTables(*(_read_table(arrays, name) for name in QuantizedTables.__dataclass_fields__))
         return cls(
             tuple(meta["ids"]), tuple(meta["names"]), net, features, wide, target_wide, residual, interest, arrays["bias"],
             arrays["groups"], ScoreWeights(**meta["mix"]), Provenance.from_json(meta["about"]), tables, codes,
         )  # fmt: skip
 
 
-def _read_table(arrays: Mapping[str, NDArray[Any]], name: str) -> RowTable:
+def _read_table(arrays: Mapping[str, NDArray[Any]], name: str) -> QuantizedTable:
     rows, scale = arrays[f"table.{name}.rows"], arrays[f"table.{name}.scale"]
     bits = arrays.get(f"table.{name}.bits")  # models of before have 8
-    return RowTable(rows, scale) if bits is None else RowTable(rows, scale, int(bits))
+    return QuantizedTable(rows, scale) if bits is None else QuantizedTable(rows, scale, int(bits))
 
 
 @dataclass(frozen=True)
