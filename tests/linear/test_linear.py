@@ -86,9 +86,9 @@ def test_what_the_largest_weights_leave_out_is_kept_in_low_rank(rank: int) -> No
     left = np.where(sparse.toarray() != 0, 0, weights)
     u, s, v = np.linalg.svd(left, full_matrices=False)
     best = (u[:, :rank] * s[:rank]) @ v[:rank]
-    np.testing.assert_allclose(rest.inward @ rest.outward.T, best, atol=1e-4)
+    np.testing.assert_allclose(rest.input_factors @ rest.output_factors.T, best, atol=1e-4)
     if rank:
-        assert np.mean(rest.outward**2) == pytest.approx(1.0, rel=1e-5)
+        assert np.mean(rest.output_factors**2) == pytest.approx(1.0, rel=1e-5)
 
 
 def test_ease_of_items_nobody_bought_is_zero() -> None:
@@ -132,12 +132,12 @@ def test_the_interest_ridge_cut_to_its_rank(rank: int) -> None:
     counts = rng.integers(0, 5, (80, 6)).astype(np.float32)
     labels = (rng.random((80, 9)) < 0.3).astype(np.float32)
     found = interest_ridge(counts, labels, 2.0, rank)
-    assert (found.inward.shape, found.outward.shape) == ((6, rank), (9, rank))
+    assert (found.input_factors.shape, found.output_factors.shape) == ((6, rank), (9, rank))
     x = np.log1p(counts) - np.log1p(counts).mean(0)
     full = np.linalg.solve(x.T @ x + 2.0 * np.eye(6), x.T @ (labels - labels.mean(0)))
     left, values, right = np.linalg.svd(full, full_matrices=False)
     best = (left[:, :rank] * values[:rank]) @ right[:rank]
-    np.testing.assert_allclose(found.inward @ found.outward.T, best, atol=1e-5)
+    np.testing.assert_allclose(found.input_factors @ found.output_factors.T, best, atol=1e-5)
 
 
 def test_group_counts_by_hand() -> None:

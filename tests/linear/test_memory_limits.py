@@ -15,7 +15,7 @@ from helpers.synthetic import CONFIG
 from tlrec_edge.data.task import make_tasks
 from tlrec_edge.evaluation.evaluate import model_ranker
 from tlrec_edge.linear import ease as linear
-from tlrec_edge.linear import low_rank as factors
+from tlrec_edge.linear import truncated_svd as factors
 from tlrec_edge.linear import ranking
 from tlrec_edge.linear import sparse_ease as neighbours
 from tlrec_edge.linear.baselines import ease_scorer, item_cf_scorer, popularity_scorer
@@ -120,7 +120,7 @@ def test_the_sparse_ridge_is_the_ridge(rank: int) -> None:
     labels = (rng.random((80, 9)) < 0.3).astype(np.float32)
     one = interest_ridge(counts, labels, 2.0, rank)
     other = sparse_ridge(sp.csr_array(counts), sp.csr_array(labels), 2.0, rank)
-    np.testing.assert_allclose(other.inward @ other.outward.T, one.inward @ one.outward.T, atol=1e-5)
+    np.testing.assert_allclose(other.input_factors @ other.output_factors.T, one.input_factors @ one.output_factors.T, atol=1e-5)
 
 
 def test_item_cf_in_parts_keeps_the_most_similar(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -231,9 +231,9 @@ def test_a_model_of_many_rows_trains_and_resumes_to_the_same(tmp_path: Path, mon
 
 
 def test_right_vectors_are_those_of_the_svd(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(factors, "ROWS", 7)
+    monkeypatch.setattr(factors, "BLOCK_ROWS", 7)
     x = binary(90, 12)
-    values, right = factors.right_vectors(x, 3)
-    _, wanted, wanted_right = factors.low_rank(x, 3)
+    values, right = factors.right_singular_vectors(x, 3)
+    _, wanted, wanted_right = factors.truncated_svd(x, 3)
     np.testing.assert_allclose(values, wanted, rtol=1e-3)
     np.testing.assert_allclose(np.abs((right * wanted_right).sum(0)), 1, atol=1e-3)

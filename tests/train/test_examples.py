@@ -15,7 +15,7 @@ from tlrec_edge.core.features import FeatureEncoder, hash_tokens, tokens
 from tlrec_edge.data.dataset import Interactions
 from tlrec_edge.data.task import make_tasks
 from tlrec_edge.data.vocabulary import build_vocabulary
-from tlrec_edge.linear.low_rank import low_rank
+from tlrec_edge.linear.low_rank import truncated_svd
 from tlrec_edge.train import examples as module
 from tlrec_edge.train.examples import DAY, Examples, age_bucket, take_histories
 from tlrec_edge.train.item_features import cooccurrence_vectors, encode_features, fit_features
@@ -150,12 +150,12 @@ def test_low_rank_is_the_svd_and_repeats(shape: tuple[int, int], true_rank: int)
     rng = np.random.default_rng(0)
     dense = rng.standard_normal((shape[0], true_rank)) @ rng.standard_normal((true_rank, shape[1]))
     rank = min(8, min(shape) - 1)
-    left, values, right = low_rank(sp.csr_array(dense), rank)
+    left, values, right = truncated_svd(sp.csr_array(dense), rank)
     u, s, v = np.linalg.svd(dense, full_matrices=False)
     np.testing.assert_allclose(values, s[:rank], rtol=0.02, atol=1e-4)
     best = np.linalg.norm(dense - (u[:, :rank] * s[:rank]) @ v[:rank])
     assert np.linalg.norm(dense - (left * values) @ right.T) <= 1.02 * best + 1e-3
-    for one, again in zip((left, values, right), low_rank(sp.csr_array(dense), rank), strict=True):
+    for one, again in zip((left, values, right), truncated_svd(sp.csr_array(dense), rank), strict=True):
         np.testing.assert_array_equal(one, again)
 
 

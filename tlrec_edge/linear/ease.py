@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from tlrec_edge.data.dataset import Interactions, Ints
 from tlrec_edge.data.task import Task
-from tlrec_edge.linear.low_rank import Factors, low_rank
+from tlrec_edge.linear.low_rank import LowRankFactors, truncated_svd
 from tlrec_edge.linear.ranking import ALL, Columns
 
 Floats = NDArray[np.float32]
@@ -195,7 +195,7 @@ def keep_largest(weights: Floats, a_column: int, a_row: int) -> sp.csr_array:
     return sparse
 
 
-def split_weights(weights: Floats, a_column: int, a_row: int, rank: int) -> tuple[sp.csr_array, Factors]:
+def split_weights(weights: Floats, a_column: int, a_row: int, rank: int) -> tuple[sp.csr_array, LowRankFactors]:
     """Split item-item weights (N, C) into the largest, kept as they are, and a low-rank residual.
 
     The largest say what goes with what; the many small ones say what kind of shopper this is, and a few directions
@@ -206,12 +206,12 @@ def split_weights(weights: Floats, a_column: int, a_row: int, rank: int) -> tupl
     residual[sparse.nonzero()] = 0.0
     rank = min(rank, *residual.shape)
     if not rank or not residual.any():
-        return sparse, Factors.none(*weights.shape)
-    return sparse, Factors.of(*low_rank(residual, rank))
+        return sparse, LowRankFactors.none(*weights.shape)
+    return sparse, LowRankFactors.of(*truncated_svd(residual, rank))
 
 
-def interest_ridge(counts: Floats, labels: Floats, penalty: float, rank: int) -> Factors:
-    """Fit a ridge from log counts (users, G) to labels (users, C), cut to ``rank`` by SVD: inward (G, r)."""
+def interest_ridge(counts: Floats, labels: Floats, penalty: float, rank: int) -> LowRankFactors:
+    """Fit a ridge from log counts (users, G) to labels (users, C), cut to ``rank`` by SVD: ``input_factors`` (G, r)."""
     x = np.log1p(counts).astype(np.float64)
     y = labels - labels.mean(0, keepdims=True)
     x = x - x.mean(0, keepdims=True)
@@ -219,10 +219,10 @@ def interest_ridge(counts: Floats, labels: Floats, penalty: float, rank: int) ->
     gram[np.diag_indices_from(gram)] += penalty
     weights = np.linalg.solve(gram, x.T @ y)
     left, values, right = np.linalg.svd(weights, full_matrices=False)
-    return Factors.of(left[:, :rank], values[:rank], right[:rank].T)
+    return LowRankFactors.of(left[:, :rank], values[:rank], right[:rank].T)
 
 
-def sparse_ridge(counts: sp.csr_array, labels: sp.csr_array, penalty: float, rank: int) -> Factors:
+def sparse_ridge(counts: sp.csr_array, labels: sp.csr_array, penalty: float, rank: int) -> LowRankFactors:
     """Fit ``interest_ridge`` of sparse counts (users, G) and labels (users, C) without a dense matrix of users or of C.
 
     Of the weights ``W = A^-1 M``, M (G, C), the left vectors are those of the small ``W W'``.
@@ -242,7 +242,7 @@ def sparse_ridge(counts: sp.csr_array, labels: sp.csr_array, penalty: float, ran
     left, values = left[:, ::-1][:, :rank], np.sqrt(values[::-1][:rank])
     back = inverse.T @ left
     right = (both.T @ back - np.outer(total, mean @ back)) / values
-    return Factors.of(left.astype(np.float32), values.astype(np.float32), right.astype(np.float32))
+    return LowRankFactors.of(left.astype(np.float32), values.astype(np.float32), right.astype(np.float32))
 
 
 def group_counts(seen: sp.csr_array, groups: Ints, size: int) -> Floats:

@@ -30,7 +30,7 @@ from tlrec_edge.linear.ease import (
     split_weights,
     user_item,
 )
-from tlrec_edge.linear.low_rank import Factors
+from tlrec_edge.linear.low_rank import LowRankFactors
 from tlrec_edge.linear.ranking import Floats, EvalQueries, row_scores, make_queries, sample_rows
 from tlrec_edge.linear.sparse_ease import SUPPORT, SparseEase, make_ease
 from tlrec_edge.tabular.column_names import SALES_NAMES, normalize_key
@@ -219,17 +219,17 @@ def shown(values: Floats, over: Floats, users: Ints) -> bool:
     return difference.mean > difference.se
 
 
-def fit_wide(data: LinearData, penalty: float, most: int, rank: int) -> tuple[sp.csr_array, Factors]:
+def fit_wide(data: LinearData, penalty: float, most: int, rank: int) -> tuple[sp.csr_array, LowRankFactors]:
     """Fit EASE, heavy users weighing less, and split it for serving: the largest weights (N, C) and a low-rank residual.
 
     A candidate keeps ``most`` weights, a history item four times as many.
     """
     if not data.train.nnz:
         shape = data.train.shape[1], len(data.columns)
-        return empty(*shape), Factors.none(*shape)
+        return empty(*shape), LowRankFactors.none(*shape)
     weights = make_ease(data.train, data.columns, USER_POWER).weights(penalty)
     if isinstance(weights, sp.csc_array):
-        return keep_in_rows(column_cut(weights, most), 4 * most), Factors.none(*weights.shape)
+        return keep_in_rows(column_cut(weights, most), 4 * most), LowRankFactors.none(*weights.shape)
     return split_weights(weights, most, 4 * most, rank)
 
 
@@ -275,17 +275,17 @@ def interest_groups(dataset: Dataset, vocabulary: Vocabulary, counted: Ints) -> 
     return np.stack(columns, 1).astype(np.int32), offset
 
 
-def fit_interest(task: Task, groups: Ints, size: int, vocabulary: Vocabulary, penalty: float, rank: int) -> Factors:
+def fit_interest(task: Task, groups: Ints, size: int, vocabulary: Vocabulary, penalty: float, rank: int) -> LowRankFactors:
     """Fit the ridge from group counts outside the target to what the same users bought in the target."""
     inside = task.in_target(task.train)
     if not size or inside.all() or not inside.any():
-        return Factors.none(size, vocabulary.candidates)
+        return LowRankFactors.none(size, vocabulary.candidates)
     known = task.train.select(~inside & (vocabulary.rows[task.train.item] >= 0))
     seen = user_item(known, task.n_users, task.n_items)[:, vocabulary.dataset_rows]
     bought = user_item(task.train.select(inside), task.n_users, task.n_items)[:, task.candidates]
     both = np.flatnonzero((np.diff(seen.indptr) > 0) & (np.diff(bought.indptr) > 0))
     if len(both) < 20:
-        return Factors.none(size, vocabulary.candidates)
+        return LowRankFactors.none(size, vocabulary.candidates)
     rank = min(rank, size, vocabulary.candidates)
     if not is_small(len(both), max(size, vocabulary.candidates)):
         counts = sparse_counts(sp.csr_array(seen[both]), groups, size)

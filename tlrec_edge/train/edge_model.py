@@ -23,7 +23,7 @@ from tlrec_edge.data.store import split_hash
 from tlrec_edge.data.task import Task
 from tlrec_edge.errors import ModelError
 from tlrec_edge.linear.ease import group_counts, user_item
-from tlrec_edge.linear.low_rank import Factors
+from tlrec_edge.linear.low_rank import LowRankFactors
 from tlrec_edge.linear.ranking import ALL, Columns, Scorer
 from tlrec_edge.train.config import PARTS, ScoreWeights
 from tlrec_edge.train.examples import take_histories
@@ -97,8 +97,8 @@ class EdgeModel:
     features: FeatureEncoder
     wide: sp.csr_array
     target_wide: sp.csr_array
-    residual: Factors
-    interest: Factors
+    residual: LowRankFactors
+    interest: LowRankFactors
     bias: Floats
     groups: Ints
     score_weights: ScoreWeights
@@ -134,12 +134,12 @@ class EdgeModel:
         """Candidate side of the parts of low rank as served, (C, r1 + r2)."""
         if self.tables is not None:
             return self.tables.taste.vectors()
-        return np.concatenate([self.interest.outward, self.residual.outward], 1)
+        return np.concatenate([self.interest.output_factors, self.residual.output_factors], 1)
 
     @cached_property
     def residual_in(self) -> Floats:
         """History side of the rest as served, (N, r2)."""
-        return self.residual.inward if self.tables is None else self.tables.taste_in.vectors()
+        return self.residual.input_factors if self.tables is None else self.tables.taste_in.vectors()
 
     @cached_property
     def _identity(self) -> sp.csr_array:
@@ -203,8 +203,8 @@ class EdgeModel:
 
     def user_low_rank(self, seen: sp.csr_array) -> Floats:
         """Return log group counts projected to r1 columns, then the sum of the items' ``residual_in``, (u, r1 + r2)."""
-        counts = np.log1p(group_counts(seen, self.groups, len(self.interest.inward)))
-        return np.concatenate([counts @ self.interest.inward, seen @ self.residual_in], 1)
+        counts = np.log1p(group_counts(seen, self.groups, len(self.interest.input_factors)))
+        return np.concatenate([counts @ self.interest.input_factors, seen @ self.residual_in], 1)
 
     @property
     def served_wide(self) -> sp.csr_array:
@@ -235,7 +235,7 @@ class EdgeModel:
         for name, matrix in (("wide", self.wide), ("own", self.target_wide)):
             arrays |= {f"{name}.{part}": getattr(matrix, part) for part in _SPARSE}
         for name, factors in (("interest", self.interest), ("rest", self.residual)):
-            arrays |= {f"{name}.inward": factors.inward, f"{name}.outward": factors.outward}
+            arrays |= {f"{name}.inward": factors.input_factors, f"{name}.outward": factors.output_factors}
         arrays |= {"bias": self.bias, "groups": self.groups, "text_table": self.features.text_table}
         if self.tables is not None:
             for name, table in vars(self.tables).items():
@@ -294,7 +294,7 @@ class EdgeModel:
         wide, target_wide = (
             sp.csr_array(tuple(arrays[f"{name}.{part}"] for part in _SPARSE), shape=shape) for name in ("wide", "own")
         )
-        residual, interest = (Factors(arrays[f"{name}.inward"], arrays[f"{name}.outward"]) for name in ("rest", "interest"))
+        residual, interest = (LowRankFactors(arrays[f"{name}.inward"], arrays[f"{name}.outward"]) for name in ("rest", "interest"))
         tables = None
         if "table.history.rows" in arrays:
             tables = QuantizedTables(*(_read_table(arrays, name) for name in QuantizedTables.__dataclass_fields__))

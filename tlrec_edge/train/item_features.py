@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from tlrec_edge.core.features import FeatureEncoder, TextSource, TowerInputs, hash_tokens
 from tlrec_edge.data.dataset import Bools, Dataset, Interactions, Ints, ItemTable
 from tlrec_edge.errors import DataError, ModelError
-from tlrec_edge.linear.low_rank import low_rank, right_vectors
+from tlrec_edge.linear.low_rank import truncated_svd, right_singular_vectors
 from tlrec_edge.train.text import HASHED, TextEncoder, open_encoder
 
 Floats = NDArray[np.float32]
@@ -139,7 +139,7 @@ def _text_table(texts: list[str]) -> Floats:
     width = min(TEXT_WIDTH, min(weighted.shape) - 1)
     if width < 1:
         return np.zeros((0, 0), np.float32)
-    _, values, right = low_rank(weighted, width)
+    _, values, right = truncated_svd(weighted, width)
     right[:, values < 1e-4 * values[0]] = 0.0  # directions that no text takes
     table = np.where(frequency[:, None] > 0, idf[:, None] * right, 0.0)
     return table.astype(np.float16).astype(np.float32)  # a bundle stores it in half precision
@@ -169,9 +169,9 @@ def cooccurrence_vectors(log: Interactions, rows: Ints, items: int, width: int, 
     vectors = np.zeros((items, width), np.float32)
     if rank > 0:
         if normal.shape[0] <= MAX_GROUPS:
-            _, values, axes = low_rank(normal, rank)
+            _, values, axes = truncated_svd(normal, rank)
         else:
-            values, axes = right_vectors(normal, rank)
+            values, axes = right_singular_vectors(normal, rank)
         unit = axes * values / np.sqrt(by_item.clip(1))[:, None]
         vectors[:, :rank] = unit / np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), 1e-9)
         vectors[by_item == 0] = 0.0

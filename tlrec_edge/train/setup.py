@@ -16,7 +16,7 @@ from tlrec_edge.data.vocabulary import Vocabulary, build_vocabulary
 from tlrec_edge.errors import ModelError
 from tlrec_edge.linear.ease import empty
 from tlrec_edge.linear.item_weights import LinearChoice, log_popularity
-from tlrec_edge.linear.low_rank import Factors
+from tlrec_edge.linear.low_rank import LowRankFactors
 from tlrec_edge.train.align import Alignment, alignment
 from tlrec_edge.train.checkpoint import Checkpoint
 from tlrec_edge.train.config import ScoreWeights, TrainConfig
@@ -74,8 +74,8 @@ def _assemble(context: Context, vocabulary: Vocabulary, net: TwoTower, features:
         features,
         none,
         none,
-        Factors.none(*none.shape),
-        Factors.none(0, vocabulary.candidates),
+        LowRankFactors.none(*none.shape),
+        LowRankFactors.none(0, vocabulary.candidates),
         numpy_copy(net.bias),
         groups,
         ScoreWeights(),
