@@ -34,7 +34,7 @@ from tlrec_edge.quantize import quantize_graphs, quantize_tables
 from tlrec_edge.train.config import PARTS
 from tlrec_edge.train.edge_model import EdgeModel, UserHistories
 from tlrec_edge.train.examples import take_histories
-from tlrec_edge.train.model import AGES
+from tlrec_edge.train.model import AGE_BUCKETS
 
 ROUNDS = 200
 
@@ -69,7 +69,7 @@ def export(model: EdgeModel, path: Path) -> None:
 
 def feeds_of(model: EdgeModel, histories: UserHistories, users: np.ndarray, candidates: np.ndarray) -> Feed:
     item, *rest = take_histories(
-        histories.log, histories.start[users], histories.start[users + 1], histories.rows, model.net.config.history, AGES
+        histories.log, histories.start[users], histories.start[users + 1], histories.rows, model.net.config.history, AGE_BUCKETS
     )
     with torch.no_grad():
         weight = model.net.log_weight(*map(torch.from_numpy, rest)).numpy()

@@ -90,7 +90,7 @@ def test_who_is_recommended_to_is_known_as_new_or_not(monkeypatch: pytest.Monkey
     user, new, _, _ = pipeline.recommend_new(found, task, Path("bundle"))
     bought = np.unique(task.history.user[task.in_target(task.history)])
     assert new == (found.users.index(user) not in bought)
-    monkeypatch.setattr(pipeline, "ENOUGH", 1)
+    monkeypatch.setattr(pipeline, "MIN_PURCHASES", 1)
     first = replace(task, history=task.history.select(~(task.in_target(task.history) & (task.history.user == 3))))
     assert pipeline.recommend_new(found, first, Path("bundle"))[1]
 

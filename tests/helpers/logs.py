@@ -7,7 +7,7 @@ import numpy as np
 from tlrec_edge.data.dataset import Interactions
 from tlrec_edge.train.examples import DAY, Examples
 
-LENGTH, AGES = 4, 12
+LENGTH, AGE_BUCKETS = 4, 12
 
 
 def log_of(rows: list[tuple[int, int, int]]) -> Interactions:
@@ -28,4 +28,4 @@ def log_of(rows: list[tuple[int, int, int]]) -> Interactions:
 def examples(log: Interactions, **options: object) -> Examples:
     column = np.where(np.arange(20) >= 10, np.arange(20) - 10, -1).astype(np.int32)
     rows = np.arange(20, dtype=np.int32)
-    return Examples(log, rows, column, log.domain == 1, LENGTH, AGES, **{"cut": "basket", **options})  # type: ignore[arg-type]  # options of several types
+    return Examples(log, rows, column, log.domain == 1, LENGTH, AGE_BUCKETS, **{"cut": "basket", **options})  # type: ignore[arg-type]  # options of several types

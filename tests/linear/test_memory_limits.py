@@ -22,7 +22,7 @@ from tlrec_edge.linear.baselines import ease_scorer, item_cf_scorer, popularity_
 from tlrec_edge.linear.ease import Ease, interest_ridge, item_cf, keep_in_rows, sparse_ridge
 from tlrec_edge.linear.item_weights import LinearChoice, LinearData, choose_linear
 from tlrec_edge.linear.ranking import ALL, row_scores, make_queries, rank_rows, sample_rows
-from tlrec_edge.linear.sparse_ease import SUPPORT, SparseEase, make_ease, nearest, thin
+from tlrec_edge.linear.sparse_ease import EASE_NEIGHBOURS, SparseEase, make_ease, nearest, thin
 from tlrec_edge.train import adapt, pretrain
 from tlrec_edge.train import model as model_module
 from tlrec_edge.train import score_weights as mix
@@ -40,8 +40,8 @@ def make_large(monkeypatch: pytest.MonkeyPatch, largest: int = 10) -> None:
     monkeypatch.setattr(mix, "FULL_RANKING_LIMIT", 10)
     monkeypatch.setattr(ranking, "USERS_PER_CHUNK", 32)
     for module in (linear, neighbours):
-        monkeypatch.setattr(module, "ITEMS", largest)
-    monkeypatch.setattr(linear, "LARGEST", largest**2)
+        monkeypatch.setattr(module, "EXACT_EASE_LIMIT", largest)
+    monkeypatch.setattr(linear, "DENSE_MATRIX_LIMIT", largest**2)
 
 
 @pytest.mark.parametrize("power", [0.0, 0.25])
@@ -50,7 +50,7 @@ def make_large(monkeypatch: pytest.MonkeyPatch, largest: int = 10) -> None:
 def test_ease_on_all_items_as_neighbours_is_ease(
     power: float, penalty: float, entries: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(neighbours, "ENTRIES", entries)
+    monkeypatch.setattr(neighbours, "BATCH_ENTRIES", entries)
     x, columns = binary(300, 40), np.arange(0, 40, 2, dtype=np.int32)
     wanted = Ease(x, columns, power).weights(penalty)
     sparse = SparseEase(x, columns, power)
@@ -63,17 +63,17 @@ def test_ease_on_all_items_as_neighbours_is_ease(
 
 
 def test_a_column_is_the_ridge_on_its_nearest_items() -> None:
-    x = binary(60, SUPPORT + 30)
+    x = binary(60, EASE_NEIGHBOURS + 30)
     dense = x.toarray().astype(np.float64)
     found = SparseEase(x, np.array([5], np.int32)).weights(3.0).toarray()[:, 0]
     cosine = dense.T @ dense[:, 5] / np.sqrt(dense.sum(0))
     cosine[5] = -1
     support = np.sort(np.flatnonzero(found))
-    assert len(support) == SUPPORT
-    assert cosine[support].min() >= np.sort(cosine)[-SUPPORT] - 1e-6
+    assert len(support) == EASE_NEIGHBOURS
+    assert cosine[support].min() >= np.sort(cosine)[-EASE_NEIGHBOURS] - 1e-6
     s = dense[:, support]
     np.testing.assert_allclose(
-        found[support], np.linalg.solve(s.T @ s + 3 * np.eye(SUPPORT), s.T @ dense[:, 5]), atol=1e-5
+        found[support], np.linalg.solve(s.T @ s + 3 * np.eye(EASE_NEIGHBOURS), s.T @ dense[:, 5]), atol=1e-5
     )
 
 
@@ -128,7 +128,7 @@ def test_item_cf_in_parts_keeps_the_most_similar(monkeypatch: pytest.MonkeyPatch
     whole = item_cf(x, columns).toarray()
     make_large(monkeypatch, 4)
     np.testing.assert_allclose(item_cf(x, columns).toarray(), whole, rtol=1e-6)
-    monkeypatch.setattr(linear, "NEIGHBOURS", 5)
+    monkeypatch.setattr(linear, "ITEMCF_NEIGHBOURS", 5)
     cut = item_cf(x, columns).toarray()
     assert (np.count_nonzero(cut, 0) == 5).all()
     np.testing.assert_allclose(cut.max(0), whole.max(0), rtol=1e-6)
@@ -209,7 +209,7 @@ def test_sparse_gradients_move_the_touched_rows_as_adamw_does() -> None:
 
 def test_a_model_of_many_rows_trains_and_resumes_to_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = synthetic.dataset()
-    monkeypatch.setattr(model_module, "MANY_ROWS", 10)
+    monkeypatch.setattr(model_module, "SPARSE_GRADIENT_ROWS", 10)
     config = replace(CONFIG, pretrain_epochs=3)
     whole = pretrain(data, ("big",), config)
     assert whole.net.sparse

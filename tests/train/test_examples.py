@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from helpers import synthetic
-from helpers.logs import AGES, LENGTH, examples, log_of
+from helpers.logs import AGE_BUCKETS, LENGTH, examples, log_of
 from tlrec_edge.core.features import FeatureEncoder, hash_tokens, tokens
 from tlrec_edge.data.dataset import Interactions
 from tlrec_edge.data.task import make_tasks
@@ -84,7 +84,7 @@ def test_rows_of_one_time_are_shuffled_and_stay_together(seed: int, cut: str) ->
 
 @pytest.mark.parametrize("block", [1, 5, 1 << 20])
 def test_first_purchases_are_found_some_users_at_a_time(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "BLOCK", block)
+    monkeypatch.setattr(module, "ROWS_PER_BLOCK", block)
     rng = np.random.default_rng(0)
     log = log_of(sorted((int(u), int(i), 1) for u, i in rng.integers(0, (9, 6), (80, 2))))
     seen: set[tuple[int, int]] = set()
@@ -95,7 +95,7 @@ def test_first_purchases_are_found_some_users_at_a_time(block: int, monkeypatch:
 
 @pytest.mark.parametrize("cut", ["basket", "item"])
 def test_an_epoch_holds_a_few_bytes_an_interaction(cut: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "BLOCK", 4096)
+    monkeypatch.setattr(module, "ROWS_PER_BLOCK", 4096)
     size = 200_000
     user = np.sort(np.random.default_rng(0).integers(0, size // 20, size)).astype(np.int32)
     item, day = np.arange(size, dtype=np.int32) % 20, np.arange(size) // 2 if cut == "basket" else np.zeros(size)
@@ -116,20 +116,20 @@ def test_an_epoch_holds_a_few_bytes_an_interaction(cut: str, monkeypatch: pytest
 def test_histories_are_right_aligned_with_events_and_ages() -> None:
     rows = np.arange(20, dtype=np.int32)
     rows[13] = -1
-    found = take_histories(LOG, np.array([0]), np.array([5]), rows, LENGTH, AGES)
+    found = take_histories(LOG, np.array([0]), np.array([5]), rows, LENGTH, AGE_BUCKETS)
     assert found.present.tolist() == [[True, False, True, True]]
     assert found.item.tolist() == [[12, 0, 2, 14]]
     assert found.age[found.present].tolist() == [1, 1, 0]
-    short = take_histories(LOG, np.array([5]), np.array([6]), rows, LENGTH, AGES)
+    short = take_histories(LOG, np.array([5]), np.array([6]), rows, LENGTH, AGE_BUCKETS)
     assert short.present.tolist() == [[False, False, False, True]]
-    assert take_histories(log_of([(0, 1, 0)]), np.array([0]), np.array([1]), rows, LENGTH, AGES).age.tolist() == [
+    assert take_histories(log_of([(0, 1, 0)]), np.array([0]), np.array([1]), rows, LENGTH, AGE_BUCKETS).age.tolist() == [
         [-1] * 4
     ]
 
 
 def test_ages_grow_by_powers_of_two() -> None:
     days = np.array([-5, 0, 0.9, 1, 2.9, 3, 1e9])
-    assert age_bucket((days * DAY).astype(np.int64), AGES).tolist() == [0, 0, 0, 1, 1, 2, 11]
+    assert age_bucket((days * DAY).astype(np.int64), AGE_BUCKETS).tolist() == [0, 0, 0, 1, 1, 2, 11]
 
 
 def test_candidates_come_first_and_rare_items_stay_out() -> None:

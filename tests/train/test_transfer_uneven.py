@@ -75,7 +75,7 @@ def test_products_known_to_be_the_same_transfer_better() -> None:
 
 @pytest.fixture
 def few_items_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vocabulary, "DOMAIN_ITEMS", 30)
+    monkeypatch.setattr(vocabulary, "MIN_DOMAIN_ITEMS", 30)
 
 
 @pytest.mark.usefixtures("few_items_are_enough")

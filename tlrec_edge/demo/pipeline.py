@@ -41,9 +41,9 @@ from tlrec_edge.train.served import bundle_scorer, history_of
 
 MODES = {"target-only": "scratch", "zero-shot": "zero-shot", "finetune": "finetune"}
 """Name in the tables -> transfer mode."""
-FOLD_CUT = "width 1/2"
+FOLD_PRUNING = "width 1/2"
 """The cut that is tried on each fold of new shoppers."""
-ENOUGH = 50
+MIN_PURCHASES = 50
 """Purchases that tell the taste of the shopper who is recommended to."""
 
 
@@ -145,7 +145,7 @@ def run_fold(
         for name, mode in MODES.items()
     }
     if fold is not None:  # the one that ships is searched for at length, on its own
-        config = CompressConfig(only=(FOLD_CUT,), seed=knobs.seed)
+        config = CompressConfig(only=(FOLD_PRUNING,), seed=knobs.seed)
         models["compressed"] = compress(models["finetune"], dataset, config, tasks=tasks).model
     rankers: dict[str, Ranker] = {
         **baseline_rankers(None, dataset, fading=False),
@@ -176,11 +176,11 @@ def _cards(new_users: Evaluation, warm: Evaluation, source: EdgeModel, folds: in
     domains = list(source.provenance.domains)
     return {
         "quality": {
-            f"new users, {folds} folds of this recipe, cut to {FOLD_CUT}": quality_card(new_users),
+            f"new users, {folds} folds of this recipe, cut to {FOLD_PRUNING}": quality_card(new_users),
             "warm users": quality_card(warm),
         },
         "transfer": {
-            "for": f"users new to the target; measured over folds of this recipe, cut to {FOLD_CUT}",
+            "for": f"users new to the target; measured over folds of this recipe, cut to {FOLD_PRUNING}",
             **transfer_card(new_users, "finetune", domains, "compressed"),
             "warm users": transfer_card(warm, "finetune", domains, "compressed"),
         },
@@ -207,13 +207,13 @@ def score_pairs(dataset: Dataset, task: Task, bundle: Path, out: Path) -> None:
 def recommend_new(
     dataset: Dataset, task: Task, bundle: Path
 ) -> tuple[str, bool, tuple[str, ...], Recommendations]:  # fmt: skip
-    """Recommend to the first shopper with ENOUGH purchases who never bought in the target; else to the one with most.
+    """Recommend to the first shopper with MIN_PURCHASES purchases who never bought in the target; else to the one with most.
 
     Return the shopper, whether new to the target, the last things bought, the recommendations.
     """
     buyers = np.unique(task.history.user[task.in_target(task.history)])
     count = np.bincount(task.history.user, minlength=task.n_users)
-    new = np.setdiff1d(np.flatnonzero(count >= ENOUGH), buyers)
+    new = np.setdiff1d(np.flatnonzero(count >= MIN_PURCHASES), buyers)
     user = int(new[0] if len(new) else np.argmax(count))
     history = history_of(dataset, task.history, user)
     bought = tuple(dataset.features.name[dataset.item_row[str(item)]] for item in list(history.items)[-8:])

@@ -9,7 +9,7 @@ import numpy as np
 from tlrec_edge.data.dataset import Ints
 from tlrec_edge.data.task import Task, Tasks
 from tlrec_edge.linear.ease import column_cut, item_cf, popularity, sparse_scorer
-from tlrec_edge.linear.item_weights import A_COLUMN, LinearChoice, LinearData, choose_linear, log_popularity
+from tlrec_edge.linear.item_weights import WEIGHTS_PER_CANDIDATE, LinearChoice, LinearData, choose_linear, log_popularity
 from tlrec_edge.linear.ranking import ALL, Columns, Floats, Ranking, Scorer, rank_full
 from tlrec_edge.linear.sparse_ease import make_ease
 
@@ -60,7 +60,7 @@ def tuned_ease(tasks: Tasks, target_only: bool, fade: bool = False) -> tuple[Sco
     ``fade`` also how fast popularity fades, where the data has time."""
     choose = tasks.choose.target_only() if target_only else tasks.choose
     final = tasks.final.target_only() if target_only else tasks.final
-    choice = choose_linear(choose, LinearData.of(choose, _rows(choose)), cut=A_COLUMN, fade=fade)
+    choice = choose_linear(choose, LinearData.of(choose, _rows(choose)), cut=WEIGHTS_PER_CANDIDATE, fade=fade)
     return ease_scorer(final, choice), final, choice
 
 

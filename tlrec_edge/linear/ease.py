@@ -23,11 +23,11 @@ class LinearScorer(Protocol):
 
 
 DAY = 86_400
-ITEMS = 20_000
+EXACT_EASE_LIMIT = 20_000
 """EASE is exact up to so many items (or users, where they are fewer); beyond, it rests on each candidate's nearest."""
-LARGEST = ITEMS**2
+DENSE_MATRIX_LIMIT = EXACT_EASE_LIMIT**2
 """Entries of the largest dense matrix that is formed."""
-NEIGHBOURS = 1000
+ITEMCF_NEIGHBOURS = 1000
 """Items that weigh for a candidate in itemCF of large data."""
 
 
@@ -64,13 +64,13 @@ def item_cf(x: sp.csr_array, columns: Ints, similarity: str = "jaccard") -> sp.c
 
     ``x`` (users, items) is binary, ``columns`` (C,) are the candidates' places in it. ``jaccard`` divides by the union
     of both items' buyers, ``cosine`` by the root of the product of their numbers; an item has no weight on itself.
-    Beyond LARGEST items by candidates only the NEIGHBOURS most similar items of a candidate keep a weight.
+    Beyond DENSE_MATRIX_LIMIT items by candidates only the ITEMCF_NEIGHBOURS most similar items of a candidate keep a weight.
     """
     by_item = x.astype(np.float64).tocsc()
     if is_small(x.shape[1], len(columns)):
         return _similar(by_item, columns, similarity)
-    parts = [columns[first : first + ITEMS] for first in range(0, len(columns), ITEMS)]
-    kept = [keep_in_rows(sp.csr_array(_similar(by_item, part, similarity).T), NEIGHBOURS) for part in parts]
+    parts = [columns[first : first + EXACT_EASE_LIMIT] for first in range(0, len(columns), EXACT_EASE_LIMIT)]
+    kept = [keep_in_rows(sp.csr_array(_similar(by_item, part, similarity).T), ITEMCF_NEIGHBOURS) for part in parts]
     return sp.csr_array(sp.vstack([part.astype(np.float32) for part in kept], format="csr").T)
 
 
@@ -85,7 +85,7 @@ def _similar(by_item: sp.csc_array, columns: Ints, similarity: str) -> sp.csr_ar
 
 def is_small(rows: int, columns: int) -> bool:
     """Say whether a matrix of this size may be formed."""
-    return rows * columns <= LARGEST
+    return rows * columns <= DENSE_MATRIX_LIMIT
 
 
 def weigh_users(x: sp.csr_array, power: float) -> sp.csr_array:

@@ -32,24 +32,24 @@ from tlrec_edge.linear.ease import (
 )
 from tlrec_edge.linear.low_rank import LowRankFactors
 from tlrec_edge.linear.ranking import Floats, EvalQueries, row_scores, make_queries, sample_rows
-from tlrec_edge.linear.sparse_ease import SUPPORT, SparseEase, make_ease
+from tlrec_edge.linear.sparse_ease import EASE_NEIGHBOURS, SparseEase, make_ease
 from tlrec_edge.tabular.column_names import SALES_NAMES, normalize_key
 
 PENALTIES = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1e3, 3e3, 1e4, 3e4, 1e5)
-FIRST_PENALTIES = (4, 5, 6, 7)
+INITIAL_PENALTIES = (4, 5, 6, 7)
 """Places of the penalties that are always tried; the neighbours of the best follow, until it lies between two tried."""
 POPULARITY_WEIGHTS = (0.0, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1)
-REPEATS = (0.0, -4.0, -1.0, -0.25, 0.25, 1.0)
+REPEAT_BIASES = (0.0, -4.0, -1.0, -0.25, 0.25, 1.0)
 """What having had an item may add to EASE's score of it, where such items are ranked at all."""
 HALF_LIVES = (180.0, 90.0, 45.0, 20.0)
 """Days in which a purchase comes to count half in an item's popularity, where it is to fade."""
 USER_POWER = 0.25
 """How much less a heavy user weighs in the item-item weights that are served (see ``Ease``)."""
-MOST_ROWS = 6000
+MAX_TUNING_ROWS = 6000
 """Validation rows that a penalty is chosen by."""
-A_COLUMN = 50
+WEIGHTS_PER_CANDIDATE = 50
 """How many item-item weights a candidate keeps, unless a config says otherwise."""
-MAX_GROUPS = 4000
+MAX_CATEGORIES = 4000
 
 
 def log_popularity(task: Task, half_life: float | None = None) -> NDArray[np.float32]:
@@ -137,11 +137,11 @@ def choose_linear(
     """
     if not len(task.rows) or not data.train.nnz:
         return LinearChoice()
-    sampled = sample_rows(task, MOST_ROWS)
+    sampled = sample_rows(task, MAX_TUNING_ROWS)
     queries = make_queries(sampled, sampled.rows)
     solver = make_ease(data.train, data.columns, user_power)
     if progress and isinstance(solver, SparseEase):
-        progress(f"EASE on each candidate's {SUPPORT} nearest items: {data.train.shape[1]:,} items are too many for all")
+        progress(f"EASE on each candidate's {EASE_NEIGHBOURS} nearest items: {data.train.shape[1]:,} items are too many for all")
 
     def score_rows(score: LinearScorer) -> Floats:
         (scores,) = row_scores(lambda q: [score(data.history[q.user], q.requested)], sampled)
@@ -151,7 +151,7 @@ def choose_linear(
     (had,) = row_scores(lambda q: [held(data, q)], sampled)
     had = repeatable(task, queries, had) if repeats else np.zeros_like(had)
     tried: dict[int, _Trial] = {}
-    places: Sequence[int] = FIRST_PENALTIES
+    places: Sequence[int] = INITIAL_PENALTIES
     while places:
         for place in places:
             scores = score_rows(solver.scorer(PENALTIES[place], queries.requested))
@@ -200,7 +200,7 @@ def _tune(queries: EvalQueries, scores: Floats, had: Floats, prior: Floats, choi
         total = scores + share * prior
         return METRICS["ndcg"](rank_of_positive(total + repeat * had if repeat else total, queries.valid), 10)
 
-    repeat = max(REPEATS, key=lambda repeat: float(values(repeat, 0.0).mean())) if had.any() else 0.0
+    repeat = max(REPEAT_BIASES, key=lambda repeat: float(values(repeat, 0.0).mean())) if had.any() else 0.0
     tried = {share: values(repeat, share) for share in POPULARITY_WEIGHTS}
     share = max(tried, key=lambda share: float(tried[share].mean()))
     chosen = replace(choice, popularity_weight=share, repeat=repeat, ndcg=float(tried[share].mean()))
@@ -265,7 +265,7 @@ def interest_groups(dataset: Dataset, vocabulary: Vocabulary, counted: Ints) -> 
         own = np.array([values[row] for row in vocabulary.dataset_rows], dtype=object)
         own = np.where(mine, own, "")
         names, code = np.unique(own.astype(str), return_inverse=True)
-        if not 2 <= len(names) <= MAX_GROUPS:
+        if not 2 <= len(names) <= MAX_CATEGORIES:
             continue
         shift = 1 if names[0] == "" else 0
         columns.append(np.where(code >= shift, code - shift + offset, -1))

@@ -7,15 +7,15 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from tlrec_edge.data.dataset import Ints
-from tlrec_edge.linear.ease import ITEMS, Ease, LinearScorer, is_small, sparse_scorer, weigh_users
+from tlrec_edge.linear.ease import EXACT_EASE_LIMIT, Ease, LinearScorer, is_small, sparse_scorer, weigh_users
 from tlrec_edge.linear.ranking import ALL, Columns
 
 Floats = NDArray[np.float32]
-SUPPORT = 50
+EASE_NEIGHBOURS = 50
 """Items a candidate's weights may rest on. On Online Retail 50 of 3,943 reach .268 of exact EASE's .273 NDCG@10."""
-PAIRS = 200_000_000
+MAX_COOCCURRENCES = 200_000_000
 """Co-occurring pairs that are counted, about 8 bytes each; with more, the heaviest users show a draw of their items."""
-BATCH, ENTRIES = 256, 2_000_000
+BATCH_COLUMNS, BATCH_ENTRIES = 256, 2_000_000
 """Columns that are solved together, and the co-occurrence counts that are sorted for them."""
 
 
@@ -49,7 +49,7 @@ def nearest(near: sp.csr_array, own: Ints, most: int) -> tuple[Ints, NDArray[np.
 
 
 class SparseEase:
-    """EASE of each candidate from its SUPPORT nearest items alone, over ``x`` (users, items).
+    """EASE of each candidate from its EASE_NEIGHBOURS nearest items alone, over ``x`` (users, items).
 
     A column of EASE is the ridge from all other items to its own; here it is solved on the items that share most
     buyers with it, by cosine: ``(G_SS + pI) b = G_Sc`` with the co-occurrence counts G (cf. Steck, NeurIPS 2019).
@@ -57,7 +57,7 @@ class SparseEase:
 
     def __init__(self, x: sp.csr_array, columns: Ints, user_power: float = 0.0) -> None:
         self.columns = columns
-        x = thin(weigh_users(x, user_power), PAIRS).astype(np.float32)
+        x = thin(weigh_users(x, user_power), MAX_COOCCURRENCES).astype(np.float32)
         self.gram: sp.csr_array = x.T.tocsr() @ x
         self.gram.sort_indices()
         self.count = self.gram.diagonal()
@@ -82,9 +82,9 @@ class SparseEase:
         return sparse_scorer(self.weights(penalty, wanted).tocsr())
 
     def _batches(self, places: Ints) -> list[Ints]:
-        """Split places so that a batch holds at most BATCH columns and about ENTRIES counts."""
-        entries = np.cumsum(np.diff(self.gram.indptr)[self.columns[places]], dtype=np.int64) // ENTRIES
-        by_size = np.arange(len(places)) // BATCH
+        """Split places so that a batch holds at most BATCH_COLUMNS columns and about BATCH_ENTRIES counts."""
+        entries = np.cumsum(np.diff(self.gram.indptr)[self.columns[places]], dtype=np.int64) // BATCH_ENTRIES
+        by_size = np.arange(len(places)) // BATCH_COLUMNS
         return np.split(places, np.flatnonzero(np.diff(entries) | np.diff(by_size)) + 1)
 
     def _shared(self, one: Ints, other: Ints) -> Floats:
@@ -94,23 +94,23 @@ class SparseEase:
     def _solve(self, columns: Ints, penalty: float) -> tuple[Ints, NDArray[np.bool_], Floats]:
         near = self.gram[columns]
         near.data = near.data / np.sqrt(self.count[near.indices])  # cosine, but for the column's own norm
-        support, present = nearest(near, columns, SUPPORT)
-        one, other = np.triu_indices(SUPPORT)
+        support, present = nearest(near, columns, EASE_NEIGHBOURS)
+        one, other = np.triu_indices(EASE_NEIGHBOURS)
         both = present[:, one] & present[:, other]  # (batch, pairs)
         value = np.zeros(both.shape, np.float32)
         value[both] = self._shared(support[:, one][both], support[:, other][both])
-        gram = np.zeros((len(columns), SUPPORT, SUPPORT))
+        gram = np.zeros((len(columns), EASE_NEIGHBOURS, EASE_NEIGHBOURS))
         gram[:, one, other] = gram[:, other, one] = value
-        gram[:, np.arange(SUPPORT), np.arange(SUPPORT)] += penalty
-        shared = np.zeros((len(columns), SUPPORT, 1))
+        gram[:, np.arange(EASE_NEIGHBOURS), np.arange(EASE_NEIGHBOURS)] += penalty
+        shared = np.zeros((len(columns), EASE_NEIGHBOURS, 1))
         row, _ = np.nonzero(present)
         shared[present, 0] = self._shared(columns[row], support[present])
         return support, present, np.linalg.solve(gram, shared)[:, :, 0].astype(np.float32)
 
 
 def fits_exactly(x: sp.csr_array, columns: Ints) -> bool:
-    """Say whether exact EASE of these columns fits: up to ITEMS items or users, and no weights beyond ITEMS squared."""
-    return min(x.shape) <= ITEMS and is_small(x.shape[1], len(columns))
+    """Say whether exact EASE of these columns fits: up to EXACT_EASE_LIMIT items or users, and no weights beyond EXACT_EASE_LIMIT squared."""
+    return min(x.shape) <= EXACT_EASE_LIMIT and is_small(x.shape[1], len(columns))
 
 
 def make_ease(x: sp.csr_array, columns: Ints, user_power: float = 0.0) -> Ease | SparseEase:

@@ -18,7 +18,7 @@ from tlrec_edge.train.model import TwoTower
 
 SAMPLE = 256
 """Items drawn of each side a step."""
-LEAST_VARIANCE = 1e-4
+MIN_VARIANCE = 1e-4
 """Content that varies less, as all does before the first steps, is not blown up to be aligned."""
 
 
@@ -88,7 +88,7 @@ class Coral(Alignment):
 
     def forward(self, net: TwoTower, epoch: float) -> Tensor:
         vectors = self.content(net)
-        unit = torch.cat(vectors).var(0).mean().detach().clamp(min=LEAST_VARIANCE)
+        unit = torch.cat(vectors).var(0).mean().detach().clamp(min=MIN_VARIANCE)
         covariance = [torch.cov(side.T) / unit for side in vectors]  # (width, width) each
         pairs = [(one - other).square().mean() / 4.0 for one, other in combinations(covariance, 2)]
         loss = torch.stack(pairs).mean()

@@ -15,7 +15,7 @@ from tlrec_edge.data.dataset import Bools, Interactions, Ints
 from tlrec_edge.train.augment import HistoryBatch, augment
 
 DAY = 86_400
-BLOCK = 1 << 20
+ROWS_PER_BLOCK = 1 << 20
 """Interactions that are looked at together where all of them would take much memory."""
 
 
@@ -34,7 +34,7 @@ def age_bucket(age: NDArray[np.int64], buckets: int) -> NDArray[np.int64]:
 
 
 def take_histories(
-    log: Interactions, start: NDArray[np.int64], stop: NDArray[np.int64], rows: Ints, length: int, ages: int,
+    log: Interactions, start: NDArray[np.int64], stop: NDArray[np.int64], rows: Ints, length: int, age_buckets: int,
     order: Ints | None = None, keep: Bools | None = None,
 ) -> HistoryBatch:  # fmt: skip
     """Gather the last ``length`` interactions of each range [start, stop) of the log.
@@ -52,7 +52,7 @@ def take_histories(
         present &= keep[place]
     time = np.where(present, log.time[place], 0)
     now = time.max(1, keepdims=True)
-    age = np.where(now > 0, age_bucket(now - time, ages), -1)
+    age = np.where(now > 0, age_bucket(now - time, age_buckets), -1)
     item = np.where(present, item, 0)
     return HistoryBatch(item, np.where(present, log.event[place], 0).astype(np.int64), age, present)
 
@@ -76,7 +76,7 @@ class Examples:
     column: Ints
     inside: Bools
     length: int
-    ages: int
+    age_buckets: int
     cut: str
     forget: float = 0.0
     first_only: bool = False
@@ -121,7 +121,7 @@ class Examples:
         """Mark the first interaction of each user and item that weighs anything, some users at a time."""
         log, begins = self.log, np.flatnonzero(self._begins[0])
         first = np.zeros(len(log), bool)
-        edges = begins[np.searchsorted(begins, np.arange(0, begins.max(initial=-1) + 1, BLOCK))]
+        edges = begins[np.searchsorted(begins, np.arange(0, begins.max(initial=-1) + 1, ROWS_PER_BLOCK))]
         for low, high in pairwise([*edges.tolist(), len(log)]):
             told = low + np.flatnonzero(log.weight[low:high] > 0)
             pair = log.user[told].astype(np.int64) * len(self.column) + log.item[told]
@@ -175,7 +175,7 @@ class Examples:
         self, start: NDArray[np.int64], cut: NDArray[np.int64], stop: NDArray[np.int64], order: Ints,
         rng: np.random.Generator,
     ) -> Batch:  # fmt: skip
-        history = take_histories(self.log, start, cut, self.rows, self.length, self.ages, order)
+        history = take_histories(self.log, start, cut, self.rows, self.length, self.age_buckets, order)
         if self.forget:
             drop = rng.random(len(cut)) < self.forget
             place = order[np.maximum(cut[:, None] - self.length + np.arange(self.length), 0)]

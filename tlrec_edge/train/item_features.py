@@ -21,11 +21,11 @@ BUCKETS = 8_192
 TEXT_WIDTH, ENCODER_WIDTH = 64, 128
 """Widths that text vectors are cut to: of hashed words, and of a pretrained encoder, whose small axes still tell
 which titles are near (see examples/cold_items)."""
-KNOTS = 33
+N_QUANTILES = 33
 MAX_TEXTS = 20_000
-MAX_GROUPS = 1_000_000
+MAX_DENSE_GROUPS = 1_000_000
 """Baskets or users up to which a dense vector of each is held (0.6 KB)."""
-DOMAIN_ITEMS = 50
+MIN_DOMAIN_ITEMS = 50
 """Items with a number that a domain needs to have knots of its own."""
 
 
@@ -40,7 +40,7 @@ def fit_features(dataset: Dataset, text: str = HASHED) -> FeatureEncoder:
     vocabulary = {name: tuple(sorted(set(values) - {""})) for name, values in table.categorical.items()}
     everywhere = np.ones(len(table), bool)
     homes = {name: dataset.item_domain == code for code, name in enumerate(dataset.domains)} if table.by_domain else {}
-    own = {name: _quantiles(table, home, DOMAIN_ITEMS) for name, home in homes.items()}
+    own = {name: _quantiles(table, home, MIN_DOMAIN_ITEMS) for name, home in homes.items()}
     columns = (*table.text, *vocabulary)
     raw = raw_columns(dataset)
     texts = sorted({" ".join(row) for row in zip(*(map(str, raw[name]) for name in columns), strict=True)})
@@ -62,7 +62,7 @@ def _quantiles(table: ItemTable, items: Bools, least: int) -> dict[str, tuple[fl
     for name, values in table.numeric.items():
         finite = values[items & np.isfinite(values)]
         if len(finite) >= least:
-            knots = np.quantile(finite.astype(np.float64), np.linspace(0.0, 1.0, KNOTS))
+            knots = np.quantile(finite.astype(np.float64), np.linspace(0.0, 1.0, N_QUANTILES))
             quantiles[name] = tuple(np.maximum.accumulate(knots).tolist())
     return quantiles
 
@@ -168,7 +168,7 @@ def cooccurrence_vectors(log: Interactions, rows: Ints, items: int, width: int, 
     rank = min(width, min(normal.shape) - 1)
     vectors = np.zeros((items, width), np.float32)
     if rank > 0:
-        if normal.shape[0] <= MAX_GROUPS:
+        if normal.shape[0] <= MAX_DENSE_GROUPS:
             _, values, axes = truncated_svd(normal, rank)
         else:
             values, axes = right_singular_vectors(normal, rank)

@@ -13,9 +13,9 @@ from tlrec_edge.core.features import TowerInputs
 
 PAD = -1e9
 """Added to the attention logit of a padded position."""
-MANY_ROWS = 100_000
+SPARSE_GRADIENT_ROWS = 100_000
 """Larger tables of ids get sparse gradients: a step then costs what it touches, not the whole table."""
-AGES = 12
+AGE_BUCKETS = 12
 """Buckets of age in days, by powers of two."""
 
 
@@ -215,14 +215,14 @@ class TwoTower(nn.Module):
         super().__init__()
         self.config = config
         self.tower = ItemTower(config) if config.content else None
-        self.history_id = nn.Embedding(items, config.width, sparse=items > MANY_ROWS)
-        self.candidate_id = nn.Embedding(candidates, config.width, sparse=candidates > MANY_ROWS)
+        self.history_id = nn.Embedding(items, config.width, sparse=items > SPARSE_GRADIENT_ROWS)
+        self.candidate_id = nn.Embedding(candidates, config.width, sparse=candidates > SPARSE_GRADIENT_ROWS)
         self.sparse = self.history_id.sparse or self.candidate_id.sparse
         self.bias = nn.Parameter(torch.zeros(candidates))
         self.encoder = ENCODERS[config.size](config)
         self.position_bias = nn.Parameter(torch.zeros(config.history))
         self.event_bias = nn.Parameter(torch.zeros(5))
-        self.age_bias = nn.Parameter(torch.zeros(AGES))
+        self.age_bias = nn.Parameter(torch.zeros(AGE_BUCKETS))
         nn.init.normal_(self.history_id.weight, std=0.02)
         nn.init.normal_(self.candidate_id.weight, std=0.02)
         self.text = torch.from_numpy(inputs.text)

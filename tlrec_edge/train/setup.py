@@ -24,7 +24,7 @@ from tlrec_edge.train.edge_model import EdgeModel
 from tlrec_edge.train.examples import Examples
 from tlrec_edge.train.fit import FitConfig, FitResult, Progress, fit
 from tlrec_edge.train.item_features import cooccurrence_vectors, encode_features, fit_features
-from tlrec_edge.train.model import AGES, ModelConfig, TwoTower, numpy_copy
+from tlrec_edge.train.model import AGE_BUCKETS, ModelConfig, TwoTower, numpy_copy
 from tlrec_edge.train.provenance import Provenance
 
 
@@ -182,7 +182,7 @@ def examples_of(draft: Draft, config: TrainConfig) -> Examples:
         known = replace(known, weight=known.weight * np.array(config.event_factors(), np.float32)[known.event])
     inside = task.in_target(known)
     return Examples(
-        known, draft.vocabulary.rows, task.column, inside, net.config.history, AGES, _cut(task),
+        known, draft.vocabulary.rows, task.column, inside, net.config.history, AGE_BUCKETS, _cut(task),
         forget=config.forget if (~inside).any() else 0.0, first_only=task.mask_seen, whole=draft.whole,
         augment=config.augment, by_weight=bool(config.event_weights),
     )  # fmt: skip
