@@ -21,11 +21,11 @@ from tlrec_edge.data.task import make_tasks
 from tlrec_edge.linear.baselines import TunedEase, ease_scorer
 from tlrec_edge.linear.ease import (
     Ease,
-    column_cut,
+    keep_largest_per_column,
     group_counts,
     interest_ridge,
     item_cf,
-    keep_largest,
+    sparsify_weights,
     popularity,
     split_weights,
 )
@@ -81,7 +81,7 @@ def test_heavy_users_weigh_less_and_an_interaction_as_much_as_before() -> None:
 def test_what_the_largest_weights_leave_out_is_kept_in_low_rank(rank: int) -> None:
     weights = np.random.default_rng(0).normal(0, 1, (40, 12)).astype(np.float32)
     sparse, rest = split_weights(weights, 5, 4, rank)
-    assert np.array_equal(sparse.toarray(), keep_largest(weights, 5, 4).toarray())
+    assert np.array_equal(sparse.toarray(), sparsify_weights(weights, 5, 4).toarray())
     assert rest.rank == min(rank, 12)
     left = np.where(sparse.toarray() != 0, 0, weights)
     u, s, v = np.linalg.svd(left, full_matrices=False)
@@ -111,7 +111,7 @@ def test_item_cf_by_hand() -> None:
     st.integers(1, 10), st.integers(1, 10),
 )  # fmt: skip
 def test_keep_largest_caps_columns_then_rows(weights: np.ndarray, a_column: int, a_row: int) -> None:
-    kept = keep_largest(weights, a_column, a_row)
+    kept = sparsify_weights(weights, a_column, a_row)
     dense = kept.toarray()
     assert (np.count_nonzero(dense, 0) <= a_column).all()
     assert (np.count_nonzero(dense, 1) <= a_row).all()
@@ -122,8 +122,8 @@ def test_keep_largest_caps_columns_then_rows(weights: np.ndarray, a_column: int,
 
 def test_keep_largest_keeps_the_largest() -> None:
     weights = np.array([[1, -5, 3], [2, 4, -9], [-3, 1, 1]], np.float32)
-    assert keep_largest(weights, 2, 9).toarray().tolist() == [[0, -5, 3], [2, 4, -9], [-3, 0, 0]]
-    assert keep_largest(weights, 2, 1).toarray().tolist() == [[0, -5, 0], [0, 0, -9], [-3, 0, 0]]
+    assert sparsify_weights(weights, 2, 9).toarray().tolist() == [[0, -5, 3], [2, 4, -9], [-3, 0, 0]]
+    assert sparsify_weights(weights, 2, 1).toarray().tolist() == [[0, -5, 0], [0, 0, -9], [-3, 0, 0]]
 
 
 @pytest.mark.parametrize("rank", [1, 3, 6])
@@ -264,6 +264,6 @@ def test_a_cut_baseline_scores_by_the_largest_weights_of_each_candidate() -> Non
     users = np.unique(task.rows.user)[:20]
     whole, cut = (ease_scorer(task, LinearChoice(100.0, 0.0, cut=most))(users) for most in (None, 3))
     data = LinearData.of(task)
-    weights = column_cut(Ease(data.train, data.columns).weights(100.0), 3)
+    weights = keep_largest_per_column(Ease(data.train, data.columns).weights(100.0), 3)
     np.testing.assert_allclose(cut, (data.history[users] @ weights).toarray(), atol=1e-5)
     assert not np.allclose(cut, whole)

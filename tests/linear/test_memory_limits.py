@@ -19,10 +19,10 @@ from tlrec_edge.linear import truncated_svd as factors
 from tlrec_edge.linear import ranking
 from tlrec_edge.linear import sparse_ease as neighbours
 from tlrec_edge.linear.baselines import ease_scorer, item_cf_scorer, popularity_scorer
-from tlrec_edge.linear.ease import Ease, interest_ridge, item_cf, keep_in_rows, sparse_ridge
+from tlrec_edge.linear.ease import Ease, interest_ridge, item_cf, keep_largest_per_row, sparse_ridge
 from tlrec_edge.linear.item_weights import LinearChoice, LinearData, choose_linear
 from tlrec_edge.linear.ranking import ALL, row_scores, make_queries, rank_rows, sample_rows
-from tlrec_edge.linear.sparse_ease import EASE_NEIGHBOURS, SparseEase, make_ease, nearest, thin
+from tlrec_edge.linear.sparse_ease import EASE_NEIGHBOURS, SparseEase, make_ease, top_neighbours, subsample_rows
 from tlrec_edge.train import adapt, pretrain
 from tlrec_edge.train import model as model_module
 from tlrec_edge.train import score_weights as mix
@@ -85,19 +85,19 @@ def test_items_that_nobody_bought_have_no_neighbours() -> None:
 
 def test_nearest_are_the_largest_but_the_own() -> None:
     near = sp.csr_array(np.array([[9, 1, 5, 3], [0, 2, 0, 0], [4, 0, 0, 8]], np.float32))
-    found, present = nearest(near, np.array([0, 1, 3], np.int32), 2)
+    found, present = top_neighbours(near, np.array([0, 1, 3], np.int32), 2)
     assert [row[kept].tolist() for row, kept in zip(found, present, strict=True)] == [[2, 3], [], [0]]
 
 
 def test_only_the_heaviest_users_are_thinned() -> None:
     x = sp.csr_array(np.tril(np.ones((12, 12), np.float32)))
-    assert thin(x, 10_000) is x
-    thinned = thin(x, 300)
+    assert subsample_rows(x, 10_000) is x
+    thinned = subsample_rows(x, 300)
     size = np.diff(thinned.indptr)
     assert (size**2).sum() <= 300
     assert size.tolist() == np.minimum(np.arange(1, 13), size.max()).tolist()
     assert (x.toarray()[thinned.nonzero()] == 1).all()
-    assert (thin(x, 300) != thinned).nnz == 0
+    assert (subsample_rows(x, 300) != thinned).nnz == 0
 
 
 def test_exact_ease_is_taken_where_it_fits(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,7 +110,7 @@ def test_exact_ease_is_taken_where_it_fits(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_rows_keep_their_largest() -> None:
     weights = sp.csr_array(np.array([[1, -5, 3], [2, 4, -9], [0, 1, 0]], np.float32))
-    assert keep_in_rows(weights, 2).toarray().tolist() == [[0, -5, 3], [0, 4, -9], [0, 1, 0]]
+    assert keep_largest_per_row(weights, 2).toarray().tolist() == [[0, -5, 3], [0, 4, -9], [0, 1, 0]]
 
 
 @pytest.mark.parametrize("rank", [1, 3, 6])

@@ -8,7 +8,7 @@ import numpy as np
 
 from tlrec_edge.data.dataset import Ints
 from tlrec_edge.data.task import Task, Tasks
-from tlrec_edge.linear.ease import column_cut, item_cf, popularity, sparse_scorer
+from tlrec_edge.linear.ease import keep_largest_per_column, item_cf, popularity, sparse_scorer
 from tlrec_edge.linear.item_weights import WEIGHTS_PER_CANDIDATE, LinearChoice, LinearData, choose_linear, log_popularity
 from tlrec_edge.linear.ranking import ALL, Columns, Floats, Ranking, Scorer, rank_full
 from tlrec_edge.linear.sparse_ease import make_ease
@@ -36,7 +36,7 @@ def ease_scorer(task: Task, choice: LinearChoice) -> Scorer:
     if choice.cut is None:
         score = solver.scorer(choice.penalty)
     else:
-        score = sparse_scorer(column_cut(solver.weights(choice.penalty), choice.cut))
+        score = sparse_scorer(keep_largest_per_column(solver.weights(choice.penalty), choice.cut))
     prior = choice.popularity_weight * log_popularity(task, choice.half_life)
 
     def scored(users: Ints, columns: Columns = ALL) -> Floats:

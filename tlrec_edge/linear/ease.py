@@ -39,7 +39,7 @@ def user_item(log: Interactions, n_users: int, n_items: int) -> sp.csr_array:
     return matrix
 
 
-def empty(rows: int, columns: int) -> sp.csr_array:
+def empty_matrix(rows: int, columns: int) -> sp.csr_array:
     """Return a sparse matrix without weights."""
     none = np.zeros(0, np.int32)
     return sp.csr_array((np.zeros(0, np.float32), (none, none)), shape=(rows, columns))
@@ -70,7 +70,7 @@ def item_cf(x: sp.csr_array, columns: Ints, similarity: str = "jaccard") -> sp.c
     if is_small(x.shape[1], len(columns)):
         return _similar(by_item, columns, similarity)
     parts = [columns[first : first + EXACT_EASE_LIMIT] for first in range(0, len(columns), EXACT_EASE_LIMIT)]
-    kept = [keep_in_rows(sp.csr_array(_similar(by_item, part, similarity).T), ITEMCF_NEIGHBOURS) for part in parts]
+    kept = [keep_largest_per_row(sp.csr_array(_similar(by_item, part, similarity).T), ITEMCF_NEIGHBOURS) for part in parts]
     return sp.csr_array(sp.vstack([part.astype(np.float32) for part in kept], format="csr").T)
 
 
@@ -130,8 +130,8 @@ class Ease:
         result: Floats = weights.astype(np.float32)
         return result
 
-    def scorer(self, penalty: float, wanted: Columns = ALL) -> LinearScorer:
-        """Solve once and return ``history -> history @ weights`` (u, C); all columns are solved, wanted or not.
+    def scorer(self, penalty: float, needed: Columns = ALL) -> LinearScorer:
+        """Solve once and return ``history -> history @ weights`` (u, C); all columns are solved, needed or not.
 
         Where users are fewer than items the weights are never formed.
         """
@@ -159,12 +159,12 @@ class Ease:
         return regular
 
 
-def keep_in_rows(weights: sp.csr_array, a_row: int) -> sp.csr_array:
-    """Return the ``a_row`` largest weights by magnitude of each row."""
+def keep_largest_per_row(weights: sp.csr_array, per_row: int) -> sp.csr_array:
+    """Return the ``per_row`` largest weights by magnitude of each row."""
     row = np.repeat(np.arange(weights.shape[0]), np.diff(weights.indptr))
     order = np.lexsort((-np.abs(weights.data), row))
     kept = weights.copy()
-    kept.data[order[np.arange(len(row)) - weights.indptr[row] >= a_row]] = 0.0
+    kept.data[order[np.arange(len(row)) - weights.indptr[row] >= per_row]] = 0.0
     kept.eliminate_zeros()
     return kept
 
@@ -174,10 +174,10 @@ def sparse_scorer(weights: sp.csr_array) -> LinearScorer:
     return lambda history, columns=ALL: np.asarray((history @ weights)[:, columns].toarray(), np.float32)
 
 
-def column_cut(weights: Floats | sp.csc_array, most: int) -> sp.csr_array:
+def keep_largest_per_column(weights: Floats | sp.csc_array, most: int) -> sp.csr_array:
     """Keep the ``most`` largest weights by magnitude of each column."""
     if isinstance(weights, sp.csc_array):
-        return sp.csr_array(keep_in_rows(sp.csr_array(weights.T), most).T)
+        return sp.csr_array(keep_largest_per_row(sp.csr_array(weights.T), most).T)
     kept = np.zeros(weights.shape, bool)
     size = np.abs(weights)
     top = np.argpartition(-size, min(most, len(size)) - 1, axis=0)[:most]
@@ -185,23 +185,23 @@ def column_cut(weights: Floats | sp.csc_array, most: int) -> sp.csr_array:
     return sp.csr_array(np.where(kept, weights, 0.0).astype(np.float32))
 
 
-def keep_largest(weights: Floats, a_column: int, a_row: int) -> sp.csr_array:
-    """Keep the ``a_column`` largest weights by magnitude of each column, then the ``a_row`` largest of each row."""
-    sparse = column_cut(weights, a_column)
-    for row in np.flatnonzero(np.diff(sparse.indptr) > a_row):
+def sparsify_weights(weights: Floats, per_column: int, per_row: int) -> sp.csr_array:
+    """Keep the ``per_column`` largest weights by magnitude of each column, then the ``per_row`` largest of each row."""
+    sparse = keep_largest_per_column(weights, per_column)
+    for row in np.flatnonzero(np.diff(sparse.indptr) > per_row):
         values = sparse.data[sparse.indptr[row] : sparse.indptr[row + 1]]
-        values[np.argsort(-np.abs(values), kind="stable")[a_row:]] = 0.0
+        values[np.argsort(-np.abs(values), kind="stable")[per_row:]] = 0.0
     sparse.eliminate_zeros()
     return sparse
 
 
-def split_weights(weights: Floats, a_column: int, a_row: int, rank: int) -> tuple[sp.csr_array, LowRankFactors]:
+def split_weights(weights: Floats, per_column: int, per_row: int, rank: int) -> tuple[sp.csr_array, LowRankFactors]:
     """Split item-item weights (N, C) into the largest, kept as they are, and a low-rank residual.
 
     The largest say what goes with what; the many small ones say what kind of shopper this is, and a few directions
     hold most of that.
     """
-    sparse = keep_largest(weights, a_column, a_row)
+    sparse = sparsify_weights(weights, per_column, per_row)
     residual = weights.copy()
     residual[sparse.nonzero()] = 0.0
     rank = min(rank, *residual.shape)

@@ -17,12 +17,12 @@ from tlrec_edge.data.vocabulary import Vocabulary
 from tlrec_edge.linear.ease import (
     Ease,
     LinearScorer,
-    column_cut,
-    empty,
+    keep_largest_per_column,
+    empty_matrix,
     group_counts,
     interest_ridge,
     is_small,
-    keep_in_rows,
+    keep_largest_per_row,
     popularity,
     sparse_counts,
     sparse_ridge,
@@ -165,7 +165,7 @@ def choose_linear(
     if cut and isinstance(solver, Ease) and not solver.by_user:
         # Where items are more than users, the many small weights are what helps.
         for penalty in PENALTIES[max(at - 2, 0) : at + 1]:
-            scores = score_rows(sparse_scorer(column_cut(solver.weights(penalty), cut)))
+            scores = score_rows(sparse_scorer(keep_largest_per_column(solver.weights(penalty), cut)))
             others.append(_tune(queries, scores, had, prior, LinearChoice(penalty, cut=cut)))
     best = _refined(best, others, sampled.rows.user)
     if fade:
@@ -226,10 +226,10 @@ def fit_wide(data: LinearData, penalty: float, most: int, rank: int) -> tuple[sp
     """
     if not data.train.nnz:
         shape = data.train.shape[1], len(data.columns)
-        return empty(*shape), LowRankFactors.none(*shape)
+        return empty_matrix(*shape), LowRankFactors.none(*shape)
     weights = make_ease(data.train, data.columns, USER_POWER).weights(penalty)
     if isinstance(weights, sp.csc_array):
-        return keep_in_rows(column_cut(weights, most), 4 * most), LowRankFactors.none(*weights.shape)
+        return keep_largest_per_row(keep_largest_per_column(weights, most), 4 * most), LowRankFactors.none(*weights.shape)
     return split_weights(weights, most, 4 * most, rank)
 
 
@@ -250,7 +250,7 @@ def fit_own(task: Task, rows: Ints, penalty: float | None, most: int) -> sp.csr_
     """
     data = LinearData.of(task.target_only(), rows)
     if penalty is None or not data.train.nnz:
-        return empty(data.train.shape[1], len(data.columns))
+        return empty_matrix(data.train.shape[1], len(data.columns))
     return fit_wide(data, penalty, most, 0)[0]
 
 

@@ -19,7 +19,7 @@ BATCH_COLUMNS, BATCH_ENTRIES = 256, 2_000_000
 """Columns that are solved together, and the co-occurrence counts that are sorted for them."""
 
 
-def thin(x: sp.csr_array, pairs: int) -> sp.csr_array:
+def subsample_rows(x: sp.csr_array, pairs: int) -> sp.csr_array:
     """Return ``x`` with at most so many entries a row, drawn with a fixed seed, that their squares sum to ``pairs``."""
     size = np.diff(x.indptr).astype(np.int64)
     most = int(size.max(initial=1))
@@ -34,13 +34,13 @@ def thin(x: sp.csr_array, pairs: int) -> sp.csr_array:
     return sp.csr_array((x.data[keep], x.indices[keep], start), shape=x.shape)
 
 
-def nearest(near: sp.csr_array, own: Ints, most: int) -> tuple[Ints, NDArray[np.bool_]]:
+def top_neighbours(near: sp.csr_array, self_columns: Ints, most: int) -> tuple[Ints, NDArray[np.bool_]]:
     """Return the columns of each row's largest entries but its own, (rows, most), and which of them there are."""
     near.sort_indices()
     row = np.repeat(np.arange(near.shape[0]), np.diff(near.indptr))
-    order = np.lexsort((np.where(near.indices == own[row], np.inf, -near.data), row))
+    order = np.lexsort((np.where(near.indices == self_columns[row], np.inf, -near.data), row))
     rank = np.arange(len(row)) - near.indptr[row]  # rows stay together, so places in the order are ranks
-    kept = (rank < most) & (near.indices[order] != own[row])
+    kept = (rank < most) & (near.indices[order] != self_columns[row])
     found = np.zeros((near.shape[0], most), np.int32)
     present = np.zeros(found.shape, bool)
     found[row[kept], rank[kept]] = near.indices[order][kept]
@@ -57,14 +57,14 @@ class SparseEase:
 
     def __init__(self, x: sp.csr_array, columns: Ints, user_power: float = 0.0) -> None:
         self.columns = columns
-        x = thin(weigh_users(x, user_power), MAX_COOCCURRENCES).astype(np.float32)
+        x = subsample_rows(weigh_users(x, user_power), MAX_COOCCURRENCES).astype(np.float32)
         self.gram: sp.csr_array = x.T.tocsr() @ x
         self.gram.sort_indices()
         self.count = self.gram.diagonal()
 
-    def weights(self, penalty: float, wanted: Columns = ALL) -> sp.csc_array:
-        """Return the item-item weights (items, C); only ``wanted``, rising places among the columns, are solved."""
-        places = np.arange(len(self.columns), dtype=np.int32)[wanted]
+    def weights(self, penalty: float, needed: Columns = ALL) -> sp.csc_array:
+        """Return the item-item weights (items, C); only ``needed``, rising places among the columns, are solved."""
+        places = np.arange(len(self.columns), dtype=np.int32)[needed]
         size = np.zeros(len(self.columns), np.int64)
         data, item = [], []
         for part in self._batches(places):
@@ -77,9 +77,9 @@ class SparseEase:
         shape = len(self.count), len(self.columns)
         return sp.csc_array((*flat, np.append(0, np.cumsum(size))), shape=shape)
 
-    def scorer(self, penalty: float, wanted: Columns = ALL) -> LinearScorer:
-        """Solve the columns ``wanted`` once and return the scorer of a history."""
-        return sparse_scorer(self.weights(penalty, wanted).tocsr())
+    def scorer(self, penalty: float, needed: Columns = ALL) -> LinearScorer:
+        """Solve the columns ``needed`` once and return the scorer of a history."""
+        return sparse_scorer(self.weights(penalty, needed).tocsr())
 
     def _batches(self, places: Ints) -> list[Ints]:
         """Split places so that a batch holds at most BATCH_COLUMNS columns and about BATCH_ENTRIES counts."""
@@ -94,7 +94,7 @@ class SparseEase:
     def _solve(self, columns: Ints, penalty: float) -> tuple[Ints, NDArray[np.bool_], Floats]:
         near = self.gram[columns]
         near.data = near.data / np.sqrt(self.count[near.indices])  # cosine, but for the column's own norm
-        support, present = nearest(near, columns, EASE_NEIGHBOURS)
+        support, present = top_neighbours(near, columns, EASE_NEIGHBOURS)
         one, other = np.triu_indices(EASE_NEIGHBOURS)
         both = present[:, one] & present[:, other]  # (batch, pairs)
         value = np.zeros(both.shape, np.float32)

@@ -14,7 +14,7 @@ from tlrec_edge.data.dataset import Dataset, Ints
 from tlrec_edge.data.task import Task
 from tlrec_edge.data.vocabulary import Vocabulary, build_vocabulary
 from tlrec_edge.errors import ModelError
-from tlrec_edge.linear.ease import empty
+from tlrec_edge.linear.ease import empty_matrix
 from tlrec_edge.linear.item_weights import LinearChoice, log_popularity
 from tlrec_edge.linear.low_rank import LowRankFactors
 from tlrec_edge.train.align import Alignment, alignment
@@ -65,7 +65,7 @@ class Draft:
 
 def _assemble(context: Context, vocabulary: Vocabulary, net: TwoTower, features: FeatureEncoder) -> EdgeModel:
     names = tuple(context.dataset.features.name[row] for row in vocabulary.dataset_rows)
-    none = empty(len(vocabulary.ids), vocabulary.candidates)
+    none = empty_matrix(len(vocabulary.ids), vocabulary.candidates)
     groups = np.full((len(vocabulary.ids), 0), -1, np.int32)
     return EdgeModel(
         vocabulary.ids,
