@@ -289,7 +289,7 @@ def test_another_domain_is_told_before_the_baselines_are_fitted(work: Path, monk
 
     for name in ("popularity_scorer", "item_cf_scorer"):
         monkeypatch.setattr(importlib.import_module("tlrec_edge.evaluation.evaluate"), name, fit)
-    monkeypatch.setattr("tlrec_edge.linear.baselines.tuned_ease", fit)
+    monkeypatch.setattr("tlrec_edge.linear.baselines.fit_tuned_ease", fit)
     for what in ("model", "bundle"):
         refused("evaluate", work / what, work / "ds", "--domain", "big")
         assert "known: big, small" in refused("evaluate", work / what, work / "ds", "--domain", "x")

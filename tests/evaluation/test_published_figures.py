@@ -19,7 +19,7 @@ from tlrec_edge.data.schema import Schema
 from tlrec_edge.data.task import Task, Tasks, make_tasks
 from tlrec_edge.evaluation.evaluate import evaluate, pool
 from tlrec_edge.linear.baselines import ease_scorer, item_cf_scorer, popularity_scorer
-from tlrec_edge.linear.item_weights import LinearChoice
+from tlrec_edge.linear.item_weights import EaseHyperparameters
 from tlrec_edge.linear.ranking import Ranking, Scorer, rank_rows
 
 RETAIL = SHARED / "online_retail"
@@ -64,7 +64,7 @@ def test_cross_market_baselines(target: str, users: int, tests: int) -> None:
     joint = make_tasks(cross_market(target), (target,)).final
     alone = joint.target_only()
     assert (len(np.unique(joint.rows.user)), len(joint.rows)) == (users, tests)
-    hundred = LinearChoice(100.0, 0.0)
+    hundred = EaseHyperparameters(100.0, 0.0)
     found = [
         figures(popularity_scorer(joint), joint),
         figures(item_cf_scorer(alone), alone),
@@ -80,8 +80,8 @@ def test_cross_market_baselines(target: str, users: int, tests: int) -> None:
 @needs_retail
 def test_the_strong_baseline_of_the_cross_market_task() -> None:
     task = make_tasks(cross_market("non_uk"), ("non_uk",)).final
-    assert figures(ease_scorer(task, LinearChoice(1000.0, 0.005)), task)[0] == pytest.approx(0.2672, abs=0.000051)
-    found = rank_rows(ease_scorer(task, LinearChoice(200.0, 0.0)), task)
+    assert figures(ease_scorer(task, EaseHyperparameters(1000.0, 0.005)), task)[0] == pytest.approx(0.2672, abs=0.000051)
+    found = rank_rows(ease_scorer(task, EaseHyperparameters(200.0, 0.0)), task)
     row = describe(found.rank, found.n_candidates, found.user)
     assert (row["ndcg@10"], row["ndcg@10.by_user"]) == close(0.2451, 0.2771)
 
@@ -122,7 +122,7 @@ def test_one_basket_figures(name: str) -> None:
     scorers = {
         "popularity": popularity_scorer,
         "itemcf": lambda task: item_cf_scorer(task, "cosine"),
-        "ease": lambda task: ease_scorer(task, LinearChoice(200.0, 0.0)),
+        "ease": lambda task: ease_scorer(task, EaseHyperparameters(200.0, 0.0)),
     }
     scorer = None
     for mask_seen, wanted in zip((False, True), ONE_BASKET[name], strict=True):

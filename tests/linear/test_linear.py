@@ -32,9 +32,9 @@ from tlrec_edge.linear.ease import (
 from tlrec_edge.linear.item_weights import (
     HALF_LIVES,
     PENALTIES,
-    LinearChoice,
-    LinearData,
-    choose_linear,
+    EaseHyperparameters,
+    InteractionMatrices,
+    tune_ease,
     log_popularity,
     sales_prior,
 )
@@ -157,7 +157,7 @@ def test_popularity_counts_buyers_of_the_target_once() -> None:
 def test_the_penalty_is_chosen_on_validation() -> None:
     task = make_tasks(synthetic.dataset(), ("small",)).choose
     said: list[str] = []
-    choice = choose_linear(task, LinearData.of(task), said.append)
+    choice = tune_ease(task, InteractionMatrices.of(task), said.append)
     assert choice.ndcg > 0.4
     assert "EASE penalty" in said[0]
 
@@ -179,8 +179,8 @@ def test_the_penalty_grid_is_widened_until_the_best_lies_inside(
         return lambda history, columns: (noise + 2 * hit)[asked]
 
     monkeypatch.setattr(Ease, "scorer", scorer)
-    choice = choose_linear(task, LinearData.of(task))
-    assert (choice.penalty, choice.on_edge) == (peak, edge)
+    choice = tune_ease(task, InteractionMatrices.of(task))
+    assert (choice.penalty, choice.at_grid_edge) == (peak, edge)
     assert len(tried) == len(set(tried)) <= len(PENALTIES)
     assert edge or min(tried) < peak < max(tried)
 
@@ -254,7 +254,7 @@ def test_a_bias_fades_where_fashion_changes_and_only_there() -> None:
     task = make_tasks(data, data.domains).final
     np.testing.assert_allclose(model.bias, log_popularity(task, half_life)[model.rows(data)[task.candidates]])
     choosing = make_tasks(data, data.domains).choose
-    assert choose_linear(choosing, LinearData.of(choosing), fade=True).half_life is not None
+    assert tune_ease(choosing, InteractionMatrices.of(choosing), decay=True).half_life is not None
     steady = adapt(synthetic.dataset(), ("small",), "scratch", None, CONFIG)
     assert steady.provenance.choices.half_life is None
 
@@ -262,8 +262,8 @@ def test_a_bias_fades_where_fashion_changes_and_only_there() -> None:
 def test_a_cut_baseline_scores_by_the_largest_weights_of_each_candidate() -> None:
     task = make_tasks(synthetic.dataset(), ("small",)).final
     users = np.unique(task.rows.user)[:20]
-    whole, cut = (ease_scorer(task, LinearChoice(100.0, 0.0, cut=most))(users) for most in (None, 3))
-    data = LinearData.of(task)
+    whole, cut = (ease_scorer(task, EaseHyperparameters(100.0, 0.0, max_weights=most))(users) for most in (None, 3))
+    data = InteractionMatrices.of(task)
     weights = keep_largest_per_column(Ease(data.train, data.columns).weights(100.0), 3)
     np.testing.assert_allclose(cut, (data.history[users] @ weights).toarray(), atol=1e-5)
     assert not np.allclose(cut, whole)

@@ -20,7 +20,7 @@ from tlrec_edge.linear import ranking
 from tlrec_edge.linear import sparse_ease as neighbours
 from tlrec_edge.linear.baselines import ease_scorer, item_cf_scorer, popularity_scorer
 from tlrec_edge.linear.ease import Ease, interest_ridge, item_cf, keep_largest_per_row, sparse_ridge
-from tlrec_edge.linear.item_weights import LinearChoice, LinearData, choose_linear
+from tlrec_edge.linear.item_weights import EaseHyperparameters, InteractionMatrices, tune_ease
 from tlrec_edge.linear.ranking import ALL, row_scores, make_queries, rank_rows, sample_rows
 from tlrec_edge.linear.sparse_ease import EASE_NEIGHBOURS, SparseEase, make_ease, top_neighbours, subsample_rows
 from tlrec_edge.train import adapt, pretrain
@@ -142,7 +142,7 @@ def test_asked_columns_rank_as_all_columns_do(name: str, kind: str, monkeypatch:
     make = {
         "popularity": lambda: rank_rows(popularity_scorer(tasks.final), tasks.final),
         "itemcf": lambda: rank_rows(item_cf_scorer(tasks.final), tasks.final),
-        "ease": lambda: rank_rows(ease_scorer(tasks.final, LinearChoice(30.0)), tasks.final),
+        "ease": lambda: rank_rows(ease_scorer(tasks.final, EaseHyperparameters(30.0)), tasks.final),
         "model": lambda: model_ranker(adapt(data, ("small",), "scratch", None, replace(CONFIG, epochs=1)), data)(tasks),
     }[name]
     wanted = make()
@@ -183,9 +183,9 @@ def test_large_data_go_through_every_step(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_sparse_ease_chooses_a_penalty(monkeypatch: pytest.MonkeyPatch) -> None:
     task = make_tasks(synthetic.dataset(), ("small",)).choose
-    exact = choose_linear(task, LinearData.of(task))
+    exact = tune_ease(task, InteractionMatrices.of(task))
     make_large(monkeypatch)
-    assert choose_linear(task, LinearData.of(task)).ndcg == pytest.approx(exact.ndcg, abs=0.05)
+    assert tune_ease(task, InteractionMatrices.of(task)).ndcg == pytest.approx(exact.ndcg, abs=0.05)
 
 
 def test_sparse_gradients_move_the_touched_rows_as_adamw_does() -> None:

@@ -16,7 +16,7 @@ from tlrec_edge.data.schema import Schema
 from tlrec_edge.data.task import make_tasks
 from tlrec_edge.errors import BundleError
 from tlrec_edge.export import export_bundle
-from tlrec_edge.linear.baselines import tuned_ease
+from tlrec_edge.linear.baselines import fit_tuned_ease
 from tlrec_edge.linear.ranking import ndcg
 from tlrec_edge.train import EdgeModel, TrainConfig, adapt
 from tlrec_edge.train.served import history_of
@@ -58,8 +58,8 @@ def test_what_is_bought_again_gains_and_what_is_not_loses() -> None:
 def test_the_baseline_learns_it_too() -> None:
     for loyal in (True, False):
         tasks = make_tasks(shop(loyal), shop(loyal).domains)
-        scorer, task, choice = tuned_ease(tasks, target_only=False)
-        assert (choice.repeat > 0) == loyal
+        scorer, task, choice = fit_tuned_ease(tasks, target_only=False)
+        assert (choice.repeat_bias > 0) == loyal
         assert ndcg(scorer, task) == pytest.approx(ndcg(model(loyal).scorer(shop(loyal), task), task), abs=0.1)
 
 

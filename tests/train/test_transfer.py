@@ -21,7 +21,7 @@ from tlrec_edge.evaluation.cards import measure_cards, transfer_card
 from tlrec_edge.evaluation.evaluate import baseline_rankers, model_ranker, pool
 from tlrec_edge.evaluation.noise import shuffle_domains
 from tlrec_edge.train import MODES, EdgeModel, adapt, adapt_auto, modes, pretrain
-from tlrec_edge.train.adapt import choose
+from tlrec_edge.train.adapt import fit_and_tune
 from tlrec_edge.train.auto import MEAN, ORDER, TRANSFER
 from tlrec_edge.train.score_weights import tune_score_weights, cross_fitted_ndcg
 from tlrec_edge.train.setup import Context
@@ -329,11 +329,11 @@ def test_without_content_or_without_ids() -> None:
 def test_auto_judges_weights_by_users_they_were_not_chosen_on() -> None:
     data = shuffle_domains(synthetic.dataset(), ("big",), 1)
     tasks = make_tasks(data, ("small",))
-    candidate = choose(Context(data, tasks.choose, None, CONFIG), "scratch")
+    candidate = fit_and_tune(Context(data, tasks.choose, None, CONFIG), "scratch")
     task = tasks.choose.target_only()
     values, users = cross_fitted_ndcg(candidate.model, data, task, "scratch", CONFIG.parts)
     assert np.array_equal(users, task.rows.user)
-    assert values.mean() < candidate.choices.weights.ndcg - 0.005
+    assert values.mean() < candidate.hyperparameters.weights.ndcg - 0.005
     again, _ = cross_fitted_ndcg(candidate.model, data, task, "scratch", CONFIG.parts)
     assert np.array_equal(values, again)
     # One part alone has no weight to choose: what it reaches is what it reaches.

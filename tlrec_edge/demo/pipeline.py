@@ -27,7 +27,7 @@ from tlrec_edge.evaluation.cards import quality_card, transfer_card
 from tlrec_edge.evaluation.evaluate import Ranker, Evaluation, baseline_rankers, evaluate, model_ranker, pool
 from tlrec_edge.export import export_bundle
 from tlrec_edge.export.cost import measure_costs
-from tlrec_edge.linear.baselines import tuned_ease
+from tlrec_edge.linear.baselines import fit_tuned_ease
 from tlrec_edge.linear.ranking import rank_full
 from tlrec_edge.quantize import CompressConfig, Compression, compress
 from tlrec_edge.report import render
@@ -137,7 +137,7 @@ def run_fold(
 ) -> Fold:  # fmt: skip
     """Make every model of one fold and rank its test questions beside the baselines."""
     tasks = make_tasks(dataset, target, fold)
-    ease, ease_task, choice = tuned_ease(tasks, target_only=False)
+    ease, ease_task, choice = fit_tuned_ease(tasks, target_only=False)
     models = {
         name: adapt(
             dataset, target, mode, source, knobs, fold, linear=choice if mode == "finetune" else None, tasks=tasks
@@ -148,7 +148,7 @@ def run_fold(
         config = CompressConfig(only=(FOLD_PRUNING,), seed=knobs.seed)
         models["compressed"] = compress(models["finetune"], dataset, config, tasks=tasks).model
     rankers: dict[str, Ranker] = {
-        **baseline_rankers(None, dataset, fading=False),
+        **baseline_rankers(None, dataset, decay=False),
         "ease": lambda _: rank_full(ease, ease_task),
         **{name: model_ranker(model, dataset) for name, model in models.items()},
     }

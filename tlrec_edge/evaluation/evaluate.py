@@ -18,7 +18,7 @@ from tlrec_edge.evaluation.leaks import check_model, check_tasks
 from tlrec_edge.evaluation.slices import SliceLabels, RankedModel, slice_rows, slice_table
 from tlrec_edge.linear.baselines import TunedEase, ease_scorer, item_cf_scorer, popularity_scorer
 from tlrec_edge.linear.ease import popularity
-from tlrec_edge.linear.item_weights import LinearChoice
+from tlrec_edge.linear.item_weights import EaseHyperparameters
 from tlrec_edge.linear.ranking import FULL_RANKING_LIMIT, Ranking, Scorer, rank_full
 from tlrec_edge.train.adapt import adapt
 from tlrec_edge.train.config import TrainConfig
@@ -150,9 +150,9 @@ class Evaluation:
 
 
 def baseline_rankers(
-    config: TrainConfig | None, dataset: Dataset, penalties: Sequence[float] = (), fading: bool = True
+    config: TrainConfig | None, dataset: Dataset, penalties: Sequence[float] = (), decay: bool = True
 ) -> dict[str, Ranker]:
-    """Return the baselines by name; with ``config`` the fair target-only model stands among them, with ``fading`` and
+    """Return the baselines by name; with ``config`` the fair target-only model stands among them, with ``decay`` and
     times EASE beside a popularity that fades."""
 
     def simple(make: Callable[[Task], Scorer]) -> Ranker:
@@ -164,10 +164,10 @@ def baseline_rankers(
         "ease-target": TunedEase(target_only=True),
         "ease": TunedEase(target_only=False),
     }
-    if fading and dataset.has_time:
-        rankers["ease-fading"] = TunedEase(target_only=False, fade=True)
+    if decay and dataset.has_time:
+        rankers["ease-fading"] = TunedEase(target_only=False, decay=True)
     for penalty in penalties:
-        rankers[f"ease({penalty:g})"] = simple(partial(ease_scorer, choice=LinearChoice(penalty, 0.0)))
+        rankers[f"ease({penalty:g})"] = simple(partial(ease_scorer, choice=EaseHyperparameters(penalty, 0.0)))
     if config is not None:
         rankers["target-only"] = lambda tasks: _rank_target_only(tasks, dataset, config)
     return rankers

@@ -12,9 +12,9 @@ import numpy as np
 from tlrec_edge.core.metrics import METRICS, Array, clustered_mean, lift_json, nan_to_none, paired_lift
 from tlrec_edge.data.dataset import Dataset
 from tlrec_edge.data.task import Task, Tasks
-from tlrec_edge.linear.baselines import ease_scorer, popularity_scorer, tuned_ease
+from tlrec_edge.linear.baselines import ease_scorer, popularity_scorer, fit_tuned_ease
 from tlrec_edge.linear.ranking import Ranking, Scorer, rank_rows
-from tlrec_edge.train.adapt import adapt, check_source, choose, settle
+from tlrec_edge.train.adapt import adapt, check_source, fit_and_tune, refit
 from tlrec_edge.train.auto import adapt_auto
 from tlrec_edge.train.config import TrainConfig
 from tlrec_edge.train.edge_model import EdgeModel
@@ -56,7 +56,7 @@ def _popularity(setting: Setting) -> Outcome:
 
 
 def _ease(setting: Setting, target_only: bool) -> Outcome:
-    scorer, final, choice = tuned_ease(setting.tasks, target_only)
+    scorer, final, choice = fit_tuned_ease(setting.tasks, target_only)
     choose = setting.tasks.choose.target_only() if target_only else setting.tasks.choose
     return _outcome(Tasks(choose, final), lambda task: ease_scorer(task, choice), lambda _: scorer)
 
@@ -83,11 +83,11 @@ def _mode(setting: Setting, mode: str) -> Outcome:
     """Fit and choose as ``adapt`` does, keeping the model that was fitted without the validation rows."""
     dataset, tasks, config, source = setting.dataset, setting.tasks, setting.config, setting.source
     check_source(source, dataset, tasks.final.domains)
-    candidate = choose(Context(dataset, tasks.choose, source, config), mode)
+    candidate = fit_and_tune(Context(dataset, tasks.choose, source, config), mode)
     if mode == "zero-shot":
         model = adapt(dataset, tasks.final.domains, mode, source, config, setting.fold, tasks=tasks)
     else:
-        model = settle(candidate, Context(dataset, tasks.final, source, config), tasks, setting.fold)
+        model = refit(candidate, Context(dataset, tasks.final, source, config), tasks, setting.fold)
     validation_task, final = _seen_by(mode, tasks.choose), _seen_by(mode, tasks.final)
     validation = None
     if len(validation_task.rows):  # judged as auto judges

@@ -9,7 +9,7 @@ import numpy as np
 from tlrec_edge.data.dataset import Ints
 from tlrec_edge.data.task import Task, Tasks
 from tlrec_edge.linear.ease import keep_largest_per_column, item_cf, popularity, sparse_scorer
-from tlrec_edge.linear.item_weights import WEIGHTS_PER_CANDIDATE, LinearChoice, LinearData, choose_linear, log_popularity
+from tlrec_edge.linear.item_weights import WEIGHTS_PER_CANDIDATE, EaseHyperparameters, InteractionMatrices, tune_ease, log_popularity
 from tlrec_edge.linear.ranking import ALL, Columns, Floats, Ranking, Scorer, rank_full
 from tlrec_edge.linear.sparse_ease import make_ease
 
@@ -22,27 +22,27 @@ def popularity_scorer(task: Task) -> Scorer:
 
 def item_cf_scorer(task: Task, similarity: str = "jaccard") -> Scorer:
     """Score by the mean (``jaccard``) or the sum (``cosine``) of similarities to the history."""
-    data = LinearData.of(task)
+    data = InteractionMatrices.of(task)
     weights = item_cf(data.train, data.columns, similarity)
     size = np.maximum(np.diff(data.history.indptr), 1)[:, None] if similarity == "jaccard" else 1.0
     divisor = np.broadcast_to(size, (task.n_users, 1))
     return lambda users, columns=ALL: (data.history[users] @ weights)[:, columns].toarray() / divisor[users]
 
 
-def ease_scorer(task: Task, choice: LinearChoice) -> Scorer:
+def ease_scorer(task: Task, choice: EaseHyperparameters) -> Scorer:
     """Score by EASE over the whole history plus weighted log popularity."""
-    data = LinearData.of(task, _rows(task))
+    data = InteractionMatrices.of(task, _rows(task))
     solver = make_ease(data.train, data.columns)
-    if choice.cut is None:
+    if choice.max_weights is None:
         score = solver.scorer(choice.penalty)
     else:
-        score = sparse_scorer(keep_largest_per_column(solver.weights(choice.penalty), choice.cut))
+        score = sparse_scorer(keep_largest_per_column(solver.weights(choice.penalty), choice.max_weights))
     prior = choice.popularity_weight * log_popularity(task, choice.half_life)
 
     def scored(users: Ints, columns: Columns = ALL) -> Floats:
         past = data.history[users]
         total = score(past, columns) + prior[columns]
-        return total + choice.repeat * past[:, data.columns[columns]].toarray() if choice.repeat else total
+        return total + choice.repeat_bias * past[:, data.columns[columns]].toarray() if choice.repeat_bias else total
 
     return scored
 
@@ -55,12 +55,12 @@ def _rows(task: Task) -> np.ndarray[tuple[int], np.dtype[np.int32]]:
     return rows
 
 
-def tuned_ease(tasks: Tasks, target_only: bool, fade: bool = False) -> tuple[Scorer, Task, LinearChoice]:
+def fit_tuned_ease(tasks: Tasks, target_only: bool, decay: bool = False) -> tuple[Scorer, Task, EaseHyperparameters]:
     """Choose EASE's penalty, cut and weights of popularity and repeats on validation, then fit it for the test; with
-    ``fade`` also how fast popularity fades, where the data has time."""
+    ``decay`` also how fast popularity fades, where the data has time."""
     choose = tasks.choose.target_only() if target_only else tasks.choose
     final = tasks.final.target_only() if target_only else tasks.final
-    choice = choose_linear(choose, LinearData.of(choose, _rows(choose)), cut=WEIGHTS_PER_CANDIDATE, fade=fade)
+    choice = tune_ease(choose, InteractionMatrices.of(choose, _rows(choose)), max_weights=WEIGHTS_PER_CANDIDATE, decay=decay)
     return ease_scorer(final, choice), final, choice
 
 
@@ -69,9 +69,9 @@ class TunedEase:
     """EASE tuned on validation, as a ranker of an evaluation; ``choice`` is what the last ranking chose."""
 
     target_only: bool
-    fade: bool = False
-    choice: LinearChoice | None = None
+    decay: bool = False
+    choice: EaseHyperparameters | None = None
 
     def __call__(self, tasks: Tasks) -> Ranking:
-        scorer, task, self.choice = tuned_ease(tasks, self.target_only, self.fade)
+        scorer, task, self.choice = fit_tuned_ease(tasks, self.target_only, self.decay)
         return rank_full(scorer, task)

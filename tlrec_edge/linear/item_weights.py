@@ -42,7 +42,7 @@ POPULARITY_WEIGHTS = (0.0, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1)
 REPEAT_BIASES = (0.0, -4.0, -1.0, -0.25, 0.25, 1.0)
 """What having had an item may add to EASE's score of it, where such items are ranked at all."""
 HALF_LIVES = (180.0, 90.0, 45.0, 20.0)
-"""Days in which a purchase comes to count half in an item's popularity, where it is to fade."""
+"""Days in which a purchase comes to count half in an item's popularity, where it is to decay."""
 USER_POWER = 0.25
 """How much less a heavy user weighs in the item-item weights that are served (see ``Ease``)."""
 MAX_TUNING_ROWS = 6000
@@ -59,7 +59,7 @@ def log_popularity(task: Task, half_life: float | None = None) -> NDArray[np.flo
     return centred
 
 
-def fading(task: Task) -> dict[float, NDArray[np.float32]]:
+def decayed_popularity(task: Task) -> dict[float, NDArray[np.float32]]:
     """Return the log popularity of each half-life in days; none where the data has no time."""
     return {h: log_popularity(task, h) for h in HALF_LIVES} if task.train.time.any() else {}
 
@@ -76,28 +76,28 @@ def sales_prior(dataset: Dataset, rows: Ints) -> NDArray[np.float32]:
 
 
 @dataclass(frozen=True)
-class LinearChoice:
+class EaseHyperparameters:
     """What validation chose for EASE: the penalty, the weight of log popularity beside it, the half-life of popularity
     in days, how many weights a candidate keeps (None: all), what is added to an item that the user already had, and the
-    NDCG reached (NaN: nothing was chosen). ``own`` is the penalty of EASE on the target's rows alone, where it has a
+    NDCG reached (NaN: nothing was chosen). ``target_penalty`` is the penalty of EASE on the target's rows alone, where it has a
     part in the model."""
 
     penalty: float = 1000.0
     popularity_weight: float = 0.005
     ndcg: float = float("nan")
     half_life: float | None = None
-    cut: int | None = None
-    repeat: float = 0.0
-    own: float | None = None
+    max_weights: int | None = None
+    repeat_bias: float = 0.0
+    target_penalty: float | None = None
 
     @property
-    def on_edge(self) -> bool:
+    def at_grid_edge(self) -> bool:
         """Say whether no penalty beyond this one could be tried."""
         return self.penalty in (PENALTIES[0], PENALTIES[-1])
 
 
 @dataclass(frozen=True)
-class LinearData:
+class InteractionMatrices:
     """Binary matrices over the item rows of a vocabulary: what is learned from, and what the asked users had."""
 
     train: sp.csr_array
@@ -105,7 +105,7 @@ class LinearData:
     columns: Ints
 
     @classmethod
-    def of(cls, task: Task, rows: Ints | None = None) -> LinearData:
+    def of(cls, task: Task, rows: Ints | None = None) -> InteractionMatrices:
         """``rows`` maps dataset items to the vocabulary (-1 = left out); without it every item takes part."""
         rows = np.arange(task.n_items, dtype=np.int32) if rows is None else rows
         size = int(rows.max()) + 1
@@ -117,26 +117,26 @@ class LinearData:
         return cls(matrix(task.train), matrix(task.history), rows[task.candidates])
 
 
-class _Trial(NamedTuple):
+class _TuningResult(NamedTuple):
     """EASE's scores of the asked rows, the choice they belong to, and NDCG@10 of each row beside popularity."""
 
     scores: Floats
-    choice: LinearChoice
+    choice: EaseHyperparameters
     values: Floats
 
 
-def choose_linear(
-    task: Task, data: LinearData, progress: Callable[[str], None] | None = None, user_power: float = 0.0,
-    cut: int | None = None, fade: bool = False, repeats: bool = True,
-) -> LinearChoice:  # fmt: skip
+def tune_ease(
+    task: Task, data: InteractionMatrices, progress: Callable[[str], None] | None = None, user_power: float = 0.0,
+    max_weights: int | None = None, decay: bool = False, tune_repeats: bool = True,
+) -> EaseHyperparameters:  # fmt: skip
     """Choose EASE's penalty and the weight of popularity beside it by NDCG@10 on the task's rows.
 
-    Where that is shown to help, all but a candidate's ``cut`` largest weights are dropped and popularity fades
-    (``fade``). ``repeats``: where items that a user had compete, choose what having had one adds. Without rows return
+    Where that is shown to help, all but a candidate's ``max_weights`` largest weights are dropped and popularity fades
+    (``decay``). ``tune_repeats``: where items that a user had compete, choose what having had one adds. Without rows return
     the default.
     """
     if not len(task.rows) or not data.train.nnz:
-        return LinearChoice()
+        return EaseHyperparameters()
     sampled = sample_rows(task, MAX_TUNING_ROWS)
     queries = make_queries(sampled, sampled.rows)
     solver = make_ease(data.train, data.columns, user_power)
@@ -148,110 +148,110 @@ def choose_linear(
         return scores
 
     prior = queries.gather_items(log_popularity(task))
-    (had,) = row_scores(lambda q: [held(data, q)], sampled)
-    had = repeatable(task, queries, had) if repeats else np.zeros_like(had)
-    tried: dict[int, _Trial] = {}
+    (seen,) = row_scores(lambda q: [seen_mask(data, q)], sampled)
+    seen = learnable_repeats(task, queries, seen) if tune_repeats else np.zeros_like(seen)
+    tried: dict[int, _TuningResult] = {}
     places: Sequence[int] = INITIAL_PENALTIES
     while places:
         for place in places:
             scores = score_rows(solver.scorer(PENALTIES[place], queries.requested))
-            tried[place] = _tune(queries, scores, had, prior, LinearChoice(PENALTIES[place]))
+            tried[place] = _tune_popularity(queries, scores, seen, prior, EaseHyperparameters(PENALTIES[place]))
         at = max(tried, key=lambda place: tried[place].choice.ndcg)
         places = [p for p in (at - 1, at + 1) if 0 <= p < len(PENALTIES) and p not in tried]
         if progress:
             progress(f"EASE penalty {PENALTIES[at]:g}: best validation NDCG@10 so far {tried[at].choice.ndcg:.4f}")
     best = tried[at]
     others = []
-    if cut and isinstance(solver, Ease) and not solver.by_user:
+    if max_weights and isinstance(solver, Ease) and not solver.by_user:
         # Where items are more than users, the many small weights are what helps.
         for penalty in PENALTIES[max(at - 2, 0) : at + 1]:
-            scores = score_rows(sparse_scorer(keep_largest_per_column(solver.weights(penalty), cut)))
-            others.append(_tune(queries, scores, had, prior, LinearChoice(penalty, cut=cut)))
-    best = _refined(best, others, sampled.rows.user)
-    if fade:
-        priors = {days: queries.gather_items(faded) for days, faded in fading(task).items()}
+            scores = score_rows(sparse_scorer(keep_largest_per_column(solver.weights(penalty), max_weights)))
+            others.append(_tune_popularity(queries, scores, seen, prior, EaseHyperparameters(penalty, max_weights=max_weights)))
+    best = _better_or_plain(best, others, sampled.rows.user)
+    if decay:
+        priors = {days: queries.gather_items(decayed) for days, decayed in decayed_popularity(task).items()}
         others = [
-            _tune(queries, best.scores, had, prior, replace(best.choice, half_life=days))
+            _tune_popularity(queries, best.scores, seen, prior, replace(best.choice, half_life=days))
             for days, prior in priors.items()
         ]
-        best = _refined(best, others, sampled.rows.user)
+        best = _better_or_plain(best, others, sampled.rows.user)
     return best.choice
 
 
-def held(data: LinearData, queries: EvalQueries) -> Floats:
+def seen_mask(data: InteractionMatrices, queries: EvalQueries) -> Floats:
     """Mark the requested candidates that each user already had, (u, requested): 1 or 0."""
     marks: Floats = (data.history[queries.user][:, data.columns[queries.requested]] > 0).toarray().astype(np.float32)
     return marks
 
 
-def repeatable(task: Task, queries: EvalQueries, had: Floats) -> Floats:
-    """Return the marks ``had`` (m, 1 + k) that a weight can be learned from: those of candidates that compete.
+def learnable_repeats(task: Task, queries: EvalQueries, seen: Floats) -> Floats:
+    """Return the marks ``seen`` (m, 1 + k) that a weight can be learned from: those of candidates that compete.
 
     None where negatives were drawn: they leave out what a user had, so that buying again would look certain.
     """
     free = np.zeros_like(queries.valid) if task.rows.negatives.shape[1] else queries.valid
-    return np.where(free, had, np.float32(0.0))
+    return np.where(free, seen, np.float32(0.0))
 
 
-def _tune(queries: EvalQueries, scores: Floats, had: Floats, prior: Floats, choice: LinearChoice) -> _Trial:
+def _tune_popularity(queries: EvalQueries, scores: Floats, seen: Floats, prior: Floats, choice: EaseHyperparameters) -> _TuningResult:
     """Choose what an item gains by having been bought before, then the weight of popularity."""
 
     def values(repeat: float, share: float) -> Floats:
         total = scores + share * prior
-        return METRICS["ndcg"](rank_of_positive(total + repeat * had if repeat else total, queries.valid), 10)
+        return METRICS["ndcg"](rank_of_positive(total + repeat * seen if repeat else total, queries.valid), 10)
 
-    repeat = max(REPEAT_BIASES, key=lambda repeat: float(values(repeat, 0.0).mean())) if had.any() else 0.0
+    repeat = max(REPEAT_BIASES, key=lambda repeat: float(values(repeat, 0.0).mean())) if seen.any() else 0.0
     tried = {share: values(repeat, share) for share in POPULARITY_WEIGHTS}
     share = max(tried, key=lambda share: float(tried[share].mean()))
-    chosen = replace(choice, popularity_weight=share, repeat=repeat, ndcg=float(tried[share].mean()))
-    return _Trial(scores, chosen, tried[share])
+    chosen = replace(choice, popularity_weight=share, repeat_bias=repeat, ndcg=float(tried[share].mean()))
+    return _TuningResult(scores, chosen, tried[share])
 
 
-def _refined(plain: _Trial, others: Sequence[_Trial], users: Ints) -> _Trial:
+def _better_or_plain(plain: _TuningResult, others: Sequence[_TuningResult], users: Ints) -> _TuningResult:
     """Return the best of the others where it is shown to be better."""
-    best = max(others, key=lambda trial: trial.choice.ndcg, default=plain)
-    return best if shown(best.values, plain.values, users) else plain
+    best = max(others, key=lambda result: result.choice.ndcg, default=plain)
+    return best if beats_by_one_se(best.values, plain.values, users) else plain
 
 
-def shown(values: Floats, over: Floats, users: Ints) -> bool:
+def beats_by_one_se(values: Floats, over: Floats, users: Ints) -> bool:
     """Say whether a refinement beats the plain choice by a standard error, clustered by user."""
     difference = clustered_mean(np.asarray(values - over, np.float64), users)
     return difference.mean > difference.se
 
 
-def fit_wide(data: LinearData, penalty: float, most: int, rank: int) -> tuple[sp.csr_array, LowRankFactors]:
+def fit_wide(data: InteractionMatrices, penalty: float, max_weights: int, rank: int) -> tuple[sp.csr_array, LowRankFactors]:
     """Fit EASE, heavy users weighing less, and split it for serving: the largest weights (N, C) and a low-rank residual.
 
-    A candidate keeps ``most`` weights, a history item four times as many.
+    A candidate keeps ``max_weights`` weights, a history item four times as many.
     """
     if not data.train.nnz:
         shape = data.train.shape[1], len(data.columns)
         return empty_matrix(*shape), LowRankFactors.none(*shape)
     weights = make_ease(data.train, data.columns, USER_POWER).weights(penalty)
     if isinstance(weights, sp.csc_array):
-        return keep_largest_per_row(keep_largest_per_column(weights, most), 4 * most), LowRankFactors.none(*weights.shape)
-    return split_weights(weights, most, 4 * most, rank)
+        return keep_largest_per_row(keep_largest_per_column(weights, max_weights), 4 * max_weights), LowRankFactors.none(*weights.shape)
+    return split_weights(weights, max_weights, 4 * max_weights, rank)
 
 
-def choose_own(task: Task, rows: Ints, most: int, progress: Callable[[str], None] | None) -> float | None:
+def tune_target_ease(task: Task, rows: Ints, max_weights: int, progress: Callable[[str], None] | None) -> float | None:
     """Choose the penalty of EASE on the target's rows alone; None where that says nothing new: no asked user has a
     history there, or there is nothing but the target."""
     own = task.target_only()
-    data = LinearData.of(own, rows)
+    data = InteractionMatrices.of(own, rows)
     if len(own.train) == len(task.train) or not data.history[np.unique(task.rows.user)].nnz:
         return None
-    return choose_linear(own, data, progress, USER_POWER, cut=most).penalty
+    return tune_ease(own, data, progress, USER_POWER, max_weights=max_weights).penalty
 
 
-def fit_own(task: Task, rows: Ints, penalty: float | None, most: int) -> sp.csr_array:
-    """Fit EASE on the target's rows alone and keep ``most`` weights a candidate (N, C); none without a penalty.
+def fit_target_wide(task: Task, rows: Ints, penalty: float | None, max_weights: int) -> sp.csr_array:
+    """Fit EASE on the target's rows alone and keep ``max_weights`` weights a candidate (N, C); none without a penalty.
 
     Beside the weights of all domains it keeps those within the target from being thinned out.
     """
-    data = LinearData.of(task.target_only(), rows)
+    data = InteractionMatrices.of(task.target_only(), rows)
     if penalty is None or not data.train.nnz:
         return empty_matrix(data.train.shape[1], len(data.columns))
-    return fit_wide(data, penalty, most, 0)[0]
+    return fit_wide(data, penalty, max_weights, 0)[0]
 
 
 def interest_groups(dataset: Dataset, vocabulary: Vocabulary, counted: Ints) -> tuple[Ints, int]:

@@ -13,12 +13,12 @@ from tlrec_edge.data.task import Task, Tasks, make_tasks
 from tlrec_edge.errors import ModelError
 from tlrec_edge.linear.item_weights import (
     USER_POWER,
-    LinearChoice,
-    LinearData,
-    choose_linear,
-    choose_own,
+    EaseHyperparameters,
+    InteractionMatrices,
+    tune_ease,
+    tune_target_ease,
     fit_interest,
-    fit_own,
+    fit_target_wide,
     fit_wide,
     interest_groups,
 )
@@ -35,11 +35,11 @@ from tlrec_edge.train.setup import Context, Draft, examples_of, fit_net
 
 
 @dataclass(frozen=True)
-class Choices:
+class Hyperparameters:
     """What validation decided for one mode; the final model is fitted with exactly these."""
 
     epochs: int
-    linear: LinearChoice
+    linear: EaseHyperparameters
     weights: TunedWeights
 
 
@@ -49,13 +49,13 @@ class Candidate:
 
     mode: str
     model: EdgeModel
-    choices: Choices
+    hyperparameters: Hyperparameters
 
 
 def adapt(
     dataset: Dataset, domains: tuple[str, ...], mode: str, source: EdgeModel | None = None,
     config: TrainConfig | None = None, fold: int | None = None, progress: Progress | None = None,
-    linear: LinearChoice | None = None, tasks: Tasks | None = None, kept: Checkpoint | None = None,
+    linear: EaseHyperparameters | None = None, tasks: Tasks | None = None, kept: Checkpoint | None = None,
 ) -> EdgeModel:  # fmt: skip
     """Make a model of the target: choose on validation, then fit again on all that may be learned from.
 
@@ -70,8 +70,8 @@ def adapt(
     if mode == "zero-shot":  # nothing is chosen by the target's rows, so there is nothing to fit again
         tasks = replace(tasks, choose=tasks.final)
     context = Context(dataset, tasks.choose, source, config, progress, linear, kept)
-    candidate = choose(context, mode)
-    return settle(candidate, replace(context, task=tasks.final, linear=None), tasks, fold)
+    candidate = fit_and_tune(context, mode)
+    return refit(candidate, replace(context, task=tasks.final, linear=None), tasks, fold)
 
 
 def check_source(source: EdgeModel | None, dataset: Dataset, domains: tuple[str, ...]) -> None:
@@ -95,20 +95,20 @@ def config_of(source: EdgeModel | None) -> TrainConfig:
     return source.provenance.train if source is not None else TrainConfig()
 
 
-def settle(candidate: Candidate, context: Context, tasks: Tasks, fold: int | None) -> EdgeModel:
+def refit(candidate: Candidate, context: Context, tasks: Tasks, fold: int | None) -> EdgeModel:
     """Fit a candidate again on all that may be learned from, and write down where it came from."""
-    mode, choices = candidate.mode, candidate.choices
+    mode, hyperparameters = candidate.mode, candidate.hyperparameters
     model = candidate.model
     if len(tasks.final.train) > len(tasks.choose.train):
-        model = _build(context, mode, choices)
+        model = _build(context, mode, hyperparameters)
     return model.with_provenance(
         kind="target", mode=mode, domains=context.task.domains, fold=fold, train=context.config,
         split_sha256=split_hash(context.dataset), dataset_sha256=dataset_hash(context.dataset),
         source=_source_domains(mode, context),
         choices=ValidationChoices(
-            epochs=choices.epochs, penalty=choices.linear.penalty,
-            own_penalty=choices.linear.own, half_life=choices.weights.half_life, mix=choices.weights.weights,
-            validation_ndcg=choices.weights.ndcg if np.isfinite(choices.weights.ndcg) else None,
+            epochs=hyperparameters.epochs, penalty=hyperparameters.linear.penalty,
+            own_penalty=hyperparameters.linear.target_penalty, half_life=hyperparameters.weights.half_life, mix=hyperparameters.weights.weights,
+            validation_ndcg=hyperparameters.weights.ndcg if np.isfinite(hyperparameters.weights.ndcg) else None,
         ),
     )  # fmt: skip
 
@@ -123,15 +123,15 @@ def _source_domains(mode: str, context: Context) -> tuple[str, ...] | None:
     return None if context.source is None else context.source.provenance.domains
 
 
-def choose(context: Context, mode: str) -> Candidate:
+def fit_and_tune(context: Context, mode: str) -> Candidate:
     """Fit a mode without the validation rows and choose its epochs, penalty and weights on them."""
     draft = MODES[mode](context)
     task = draft.task
     has_validation = bool(len(task.rows))
-    linear = LinearChoice() if mode == "zero-shot" else context.linear
-    linear = linear or choose_linear(
-        task, LinearData.of(task, draft.vocabulary.rows), context.progress, USER_POWER, cut=context.config.wide_weights,
-        repeats="repeat" in context.config.parts,
+    linear = EaseHyperparameters() if mode == "zero-shot" else context.linear
+    linear = linear or tune_ease(
+        task, InteractionMatrices.of(task, draft.vocabulary.rows), context.progress, USER_POWER, max_weights=context.config.wide_weights,
+        tune_repeats="repeat" in context.config.parts,
     )  # fmt: skip
     draft, epochs = _rivals(draft, linear), 0
     if draft.fit is not None and _trainable(draft) and "deep" in context.config.parts:
@@ -141,11 +141,11 @@ def choose(context: Context, mode: str) -> Candidate:
         epochs = result.epochs
     draft = replace(draft, task=task)
     draft.net.requires_grad_(False).eval()
-    if mode != "zero-shot" and linear.own is None:
-        linear = replace(linear, own=choose_own(task, draft.vocabulary.rows, context.config.wide_weights, context.progress))
+    if mode != "zero-shot" and linear.target_penalty is None:
+        linear = replace(linear, target_penalty=tune_target_ease(task, draft.vocabulary.rows, context.config.wide_weights, context.progress))
     model = _with_linear(draft, context, mode, linear)
     weights = tune_score_weights(model, context.dataset, task, mode, context.config.parts)
-    return Candidate(mode, with_score_weights(model, task, weights), Choices(epochs, linear, weights))
+    return Candidate(mode, with_score_weights(model, task, weights), Hyperparameters(epochs, linear, weights))
 
 
 def with_score_weights(model: EdgeModel, task: Task, weights: TunedWeights) -> EdgeModel:
@@ -153,22 +153,22 @@ def with_score_weights(model: EdgeModel, task: Task, weights: TunedWeights) -> E
     return replace(model, score_weights=weights.weights, bias=served_bias(model, task, weights.half_life))
 
 
-def _build(context: Context, mode: str, choices: Choices) -> EdgeModel:
+def _build(context: Context, mode: str, hyperparameters: Hyperparameters) -> EdgeModel:
     draft = MODES[mode](context)
     task = draft.task
-    if draft.fit is not None and choices.epochs:
-        run = replace(draft.fit, epochs=choices.epochs)
-        draft = _rivals(draft, choices.linear)
+    if draft.fit is not None and hyperparameters.epochs:
+        run = replace(draft.fit, epochs=hyperparameters.epochs)
+        draft = _rivals(draft, hyperparameters.linear)
         draft, _ = fit_net(draft, examples_of(draft, context.config), run, None, context.progress)
     draft = replace(draft, task=task)
     draft.net.requires_grad_(False).eval()
-    return with_score_weights(_with_linear(draft, context, mode, choices.linear), task, choices.weights)
+    return with_score_weights(_with_linear(draft, context, mode, hyperparameters.linear), task, hyperparameters.weights)
 
 
-def _rivals(draft: Draft, linear: LinearChoice) -> Draft:
+def _rivals(draft: Draft, linear: EaseHyperparameters) -> Draft:
     """Let the network learn without the items a user had as rivals, where those are seldom bought again: they have a
     weight of their own in the score."""
-    return replace(draft, task=replace(draft.task, mask_seen=True)) if linear.repeat < 0 else draft
+    return replace(draft, task=replace(draft.task, mask_seen=True)) if linear.repeat_bias < 0 else draft
 
 
 def _trainable(draft: Draft) -> bool:
@@ -181,16 +181,16 @@ def _linear_task(task: Task, mode: str) -> Task:
     return replace(task, train=task.train.select(~task.in_target(task.train))) if mode == "zero-shot" else task
 
 
-def _with_linear(draft: Draft, context: Context, mode: str, linear: LinearChoice) -> EdgeModel:
+def _with_linear(draft: Draft, context: Context, mode: str, linear: EaseHyperparameters) -> EdgeModel:
     task, config, vocabulary = _linear_task(draft.task, mode), context.config, draft.vocabulary
     outside = task.train.select(~task.in_target(task.train))
     groups, size = interest_groups(context.dataset, vocabulary, np.unique(outside.item))
     interest = fit_interest(task, groups, size, vocabulary, config.interest_penalty, config.interest_rank)
     if not interest.rank:
         groups = groups[:, :0]
-    wide, residual = fit_wide(LinearData.of(task, vocabulary.rows), linear.penalty, config.wide_weights, config.wide_rank)
+    wide, residual = fit_wide(InteractionMatrices.of(task, vocabulary.rows), linear.penalty, config.wide_weights, config.wide_rank)
     bias = numpy_copy(draft.net.bias)
-    target_wide = fit_own(task, vocabulary.rows, linear.own, config.wide_weights)
+    target_wide = fit_target_wide(task, vocabulary.rows, linear.target_penalty, config.wide_weights)
     return replace(draft.model, wide=wide, target_wide=target_wide, residual=residual, interest=interest, bias=bias, groups=groups)
 
 

@@ -11,7 +11,7 @@ from tlrec_edge.core.metrics import Array, Lift, paired_lift
 from tlrec_edge.data.dataset import Dataset, Ints
 from tlrec_edge.data.task import Task, Tasks, make_tasks
 from tlrec_edge.errors import DataError
-from tlrec_edge.train.adapt import Candidate, with_score_weights, check_source, choose, config_of, settle
+from tlrec_edge.train.adapt import Candidate, with_score_weights, check_source, fit_and_tune, config_of, refit
 from tlrec_edge.train.checkpoint import Checkpoint
 from tlrec_edge.train.config import TrainConfig
 from tlrec_edge.train.edge_model import EdgeModel
@@ -58,21 +58,21 @@ def adapt_auto(
         use = tuple(part for part in USES.get(name, config.parts) if part in config.parts)
         values[name], users = cross_fitted_ndcg(candidate.model, dataset, task, candidate.mode, use)
     winner, table = _contest(values, users)
-    model = settle(candidates[winner], replace(context, task=tasks.final, progress=progress), tasks, fold)
+    model = refit(candidates[winner], replace(context, task=tasks.final, progress=progress), tasks, fold)
     return model.with_provenance(auto=table, choice=winner), table
 
 
 def _candidates(context: Context) -> dict[str, Candidate]:
-    scratch = choose(context, "scratch")
+    scratch = fit_and_tune(context, "scratch")
     found = {
         "popularity": _with_parts(scratch, context, USES["popularity"]),
         "linear": _with_parts(scratch, context, USES["linear"]),
         "scratch": scratch,
     }
     if context.source is not None:
-        tuned = choose(context, "finetune")
-        shared = replace(context, linear=tuned.choices.linear)
-        found |= {mode: tuned if mode == "finetune" else choose(shared, mode) for mode in MODES if mode != "scratch"}
+        tuned = fit_and_tune(context, "finetune")
+        shared = replace(context, linear=tuned.hyperparameters.linear)
+        found |= {mode: tuned if mode == "finetune" else fit_and_tune(shared, mode) for mode in MODES if mode != "scratch"}
         found["pooled"] = _with_parts(tuned, context, USES["pooled"])
     return found
 
@@ -83,8 +83,8 @@ def _with_parts(candidate: Candidate, context: Context, use: tuple[str, ...]) ->
     use = tuple(part for part in use if part in context.config.parts)
     plain = replace(candidate.model, bias=numpy_copy(candidate.model.net.bias))
     weights = tune_score_weights(plain, context.dataset, task, candidate.mode, use)
-    choices = replace(candidate.choices, weights=weights)
-    return Candidate(candidate.mode, with_score_weights(plain, task, weights), choices)
+    hyperparameters = replace(candidate.hyperparameters, weights=weights)
+    return Candidate(candidate.mode, with_score_weights(plain, task, weights), hyperparameters)
 
 
 def _task(candidate: Candidate, context: Context) -> Task:

@@ -11,7 +11,7 @@ import numpy as np
 from tlrec_edge.core.metrics import METRICS, Array, rank_of_positive
 from tlrec_edge.data.dataset import Bools, Dataset, Ints
 from tlrec_edge.data.task import Task
-from tlrec_edge.linear.item_weights import fading, log_popularity, repeatable, shown
+from tlrec_edge.linear.item_weights import decayed_popularity, log_popularity, learnable_repeats, beats_by_one_se
 from tlrec_edge.linear.ranking import ALL, FULL_RANKING_LIMIT, Floats, EvalQueries, row_scores, make_queries, sample_rows
 from tlrec_edge.train.config import PARTS, ScoreWeights
 from tlrec_edge.train.edge_model import EdgeModel, UserHistories
@@ -53,10 +53,10 @@ def tune_score_weights(model: EdgeModel, dataset: Dataset, task: Task, mode: str
     queries, parts = _part_scores(model, dataset, sampled, use)
     best = plain = fit_score_weights(parts, queries.valid, sampled.rows.user)
     half_life = None
-    for days, prior in fading(task).items() if "bias" in use else ():
-        faded = fit_score_weights([*parts[:-1], queries.gather_items(prior)], queries.valid, sampled.rows.user, plain.weights)
-        if faded.ndcg > best.ndcg and shown(faded.values, plain.values, sampled.rows.user):
-            best, half_life = faded, days
+    for days, prior in decayed_popularity(task).items() if "bias" in use else ():
+        decayed = fit_score_weights([*parts[:-1], queries.gather_items(prior)], queries.valid, sampled.rows.user, plain.weights)
+        if decayed.ndcg > best.ndcg and beats_by_one_se(decayed.values, plain.values, sampled.rows.user):
+            best, half_life = decayed, days
     weights = ScoreWeights(*best.weights)
     spread = float(np.std(served_bias(model, task, half_life)))
     if "bias" in use and not weights.bias and spread >= MIN_SPREAD:
@@ -70,7 +70,7 @@ def _part_scores(model: EdgeModel, dataset: Dataset, task: Task, use: Sequence[s
     queries = make_queries(task, task.rows)
     scored = zip(PARTS, row_scores(lambda q: model.part_scores(histories, q.user, q.requested), task), strict=True)
     parts = [part if name in use else np.zeros_like(part) for name, part in scored]
-    parts[SIGNED_PART] = repeatable(task, queries, parts[SIGNED_PART])
+    parts[SIGNED_PART] = learnable_repeats(task, queries, parts[SIGNED_PART])
     return queries, parts
 
 

@@ -15,7 +15,7 @@ from tlrec_edge.data.task import Task
 from tlrec_edge.data.vocabulary import Vocabulary, build_vocabulary
 from tlrec_edge.errors import ModelError
 from tlrec_edge.linear.ease import empty_matrix
-from tlrec_edge.linear.item_weights import LinearChoice, log_popularity
+from tlrec_edge.linear.item_weights import EaseHyperparameters, log_popularity
 from tlrec_edge.linear.low_rank import LowRankFactors
 from tlrec_edge.train.align import Alignment, alignment
 from tlrec_edge.train.checkpoint import Checkpoint
@@ -37,7 +37,7 @@ class Context:
     source: EdgeModel | None
     config: TrainConfig
     progress: Progress | None = None
-    linear: LinearChoice | None = None
+    linear: EaseHyperparameters | None = None
     kept: Checkpoint | None = None
 
     def inputs(self, features: FeatureEncoder, rows: Ints) -> TowerInputs:
