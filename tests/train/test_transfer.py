@@ -329,13 +329,13 @@ def test_without_content_or_without_ids() -> None:
 def test_auto_judges_weights_by_users_they_were_not_chosen_on() -> None:
     data = shuffle_domains(synthetic.dataset(), ("big",), 1)
     tasks = make_tasks(data, ("small",))
-    candidate = fit_and_tune(Context(data, tasks.choose, None, CONFIG), "scratch")
+    fitted = fit_and_tune(Context(data, tasks.choose, None, CONFIG), "scratch")
     task = tasks.choose.target_only()
-    values, users = cross_fitted_ndcg(candidate.model, data, task, "scratch", CONFIG.parts)
+    values, users = cross_fitted_ndcg(fitted.model, data, task, "scratch", CONFIG.parts)
     assert np.array_equal(users, task.rows.user)
-    assert values.mean() < candidate.hyperparameters.weights.ndcg - 0.005
-    again, _ = cross_fitted_ndcg(candidate.model, data, task, "scratch", CONFIG.parts)
+    assert values.mean() < fitted.hyperparameters.weights.ndcg - 0.005
+    again, _ = cross_fitted_ndcg(fitted.model, data, task, "scratch", CONFIG.parts)
     assert np.array_equal(values, again)
     # One part alone has no weight to choose: what it reaches is what it reaches.
-    alone, _ = cross_fitted_ndcg(candidate.model, data, task, "scratch", ("bias",))
-    assert alone.mean() == pytest.approx(tune_score_weights(candidate.model, data, task, "scratch", ("bias",)).ndcg, abs=0.02)
+    alone, _ = cross_fitted_ndcg(fitted.model, data, task, "scratch", ("bias",))
+    assert alone.mean() == pytest.approx(tune_score_weights(fitted.model, data, task, "scratch", ("bias",)).ndcg, abs=0.02)

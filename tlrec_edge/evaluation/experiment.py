@@ -83,15 +83,15 @@ def _mode(setting: Setting, mode: str) -> Outcome:
     """Fit and choose as ``adapt`` does, keeping the model that was fitted without the validation rows."""
     dataset, tasks, config, source = setting.dataset, setting.tasks, setting.config, setting.source
     check_source(source, dataset, tasks.final.domains)
-    candidate = fit_and_tune(Context(dataset, tasks.choose, source, config), mode)
+    fitted = fit_and_tune(Context(dataset, tasks.choose, source, config), mode)
     if mode == "zero-shot":
         model = adapt(dataset, tasks.final.domains, mode, source, config, setting.fold, tasks=tasks)
     else:
-        model = refit(candidate, Context(dataset, tasks.final, source, config), tasks, setting.fold)
+        model = refit(fitted, Context(dataset, tasks.final, source, config), tasks, setting.fold)
     validation_task, final = _seen_by(mode, tasks.choose), _seen_by(mode, tasks.final)
     validation = None
     if len(validation_task.rows):  # judged as auto judges
-        validation = float(cross_fitted_ndcg(candidate.model, dataset, validation_task, mode, config.parts)[0].mean())
+        validation = float(cross_fitted_ndcg(fitted.model, dataset, validation_task, mode, config.parts)[0].mean())
     return Outcome(validation, _ndcg(rank_rows(model.scorer(dataset, final), final)))
 
 

@@ -44,7 +44,7 @@ class Hyperparameters:
 
 
 @dataclass(frozen=True)
-class Candidate:
+class FittedModel:
     """A model fitted without the validation rows, and the choices that a final fit would repeat."""
 
     mode: str
@@ -70,8 +70,8 @@ def adapt(
     if mode == "zero-shot":  # nothing is chosen by the target's rows, so there is nothing to fit again
         tasks = replace(tasks, choose=tasks.final)
     context = Context(dataset, tasks.choose, source, config, progress, linear, kept)
-    candidate = fit_and_tune(context, mode)
-    return refit(candidate, replace(context, task=tasks.final, linear=None), tasks, fold)
+    fitted = fit_and_tune(context, mode)
+    return refit(fitted, replace(context, task=tasks.final, linear=None), tasks, fold)
 
 
 def check_source(source: EdgeModel | None, dataset: Dataset, domains: tuple[str, ...]) -> None:
@@ -95,10 +95,10 @@ def config_of(source: EdgeModel | None) -> TrainConfig:
     return source.provenance.train if source is not None else TrainConfig()
 
 
-def refit(candidate: Candidate, context: Context, tasks: Tasks, fold: int | None) -> EdgeModel:
+def refit(fitted: FittedModel, context: Context, tasks: Tasks, fold: int | None) -> EdgeModel:
     """Fit a candidate again on all that may be learned from, and write down where it came from."""
-    mode, hyperparameters = candidate.mode, candidate.hyperparameters
-    model = candidate.model
+    mode, hyperparameters = fitted.mode, fitted.hyperparameters
+    model = fitted.model
     if len(tasks.final.train) > len(tasks.choose.train):
         model = _build(context, mode, hyperparameters)
     return model.with_provenance(
@@ -123,7 +123,7 @@ def _source_domains(mode: str, context: Context) -> tuple[str, ...] | None:
     return None if context.source is None else context.source.provenance.domains
 
 
-def fit_and_tune(context: Context, mode: str) -> Candidate:
+def fit_and_tune(context: Context, mode: str) -> FittedModel:
     """Fit a mode without the validation rows and choose its epochs, penalty and weights on them."""
     draft = MODES[mode](context)
     task = draft.task
@@ -145,7 +145,7 @@ def fit_and_tune(context: Context, mode: str) -> Candidate:
         linear = replace(linear, target_penalty=tune_target_ease(task, draft.vocabulary.rows, context.config.wide_weights, context.progress))
     model = _with_linear(draft, context, mode, linear)
     weights = tune_score_weights(model, context.dataset, task, mode, context.config.parts)
-    return Candidate(mode, with_score_weights(model, task, weights), Hyperparameters(epochs, linear, weights))
+    return FittedModel(mode, with_score_weights(model, task, weights), Hyperparameters(epochs, linear, weights))
 
 
 def with_score_weights(model: EdgeModel, task: Task, weights: TunedWeights) -> EdgeModel:

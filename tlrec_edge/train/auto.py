@@ -11,7 +11,7 @@ from tlrec_edge.core.metrics import Array, Lift, paired_lift
 from tlrec_edge.data.dataset import Dataset, Ints
 from tlrec_edge.data.task import Task, Tasks, make_tasks
 from tlrec_edge.errors import DataError
-from tlrec_edge.train.adapt import Candidate, with_score_weights, check_source, fit_and_tune, config_of, refit
+from tlrec_edge.train.adapt import FittedModel, with_score_weights, check_source, fit_and_tune, config_of, refit
 from tlrec_edge.train.checkpoint import Checkpoint
 from tlrec_edge.train.config import TrainConfig
 from tlrec_edge.train.edge_model import EdgeModel
@@ -51,18 +51,18 @@ def adapt_auto(
     if not len(tasks.choose.rows):
         raise DataError("--mode auto chooses on validation rows and this split leaves none: name a mode")
     context = Context(dataset, tasks.choose, source, config, progress, kept=kept)
-    candidates = _candidates(context)
+    fitted_models = _fit_modes(context)
     users, values = tasks.choose.rows.user, {}
-    for name, candidate in candidates.items():
-        task = _task(candidate, context)
+    for name, fitted in fitted_models.items():
+        task = _task(fitted, context)
         use = tuple(part for part in USES.get(name, config.parts) if part in config.parts)
-        values[name], users = cross_fitted_ndcg(candidate.model, dataset, task, candidate.mode, use)
+        values[name], users = cross_fitted_ndcg(fitted.model, dataset, task, fitted.mode, use)
     winner, table = _contest(values, users)
-    model = refit(candidates[winner], replace(context, task=tasks.final, progress=progress), tasks, fold)
+    model = refit(fitted_models[winner], replace(context, task=tasks.final, progress=progress), tasks, fold)
     return model.with_provenance(auto=table, choice=winner), table
 
 
-def _candidates(context: Context) -> dict[str, Candidate]:
+def _fit_modes(context: Context) -> dict[str, FittedModel]:
     scratch = fit_and_tune(context, "scratch")
     found = {
         "popularity": _with_parts(scratch, context, USES["popularity"]),
@@ -77,18 +77,18 @@ def _candidates(context: Context) -> dict[str, Candidate]:
     return found
 
 
-def _with_parts(candidate: Candidate, context: Context, use: tuple[str, ...]) -> Candidate:
+def _with_parts(fitted: FittedModel, context: Context, use: tuple[str, ...]) -> FittedModel:
     """Return the candidate with some parts only, their weights chosen again."""
-    task = _task(candidate, context)
+    task = _task(fitted, context)
     use = tuple(part for part in use if part in context.config.parts)
-    plain = replace(candidate.model, bias=numpy_copy(candidate.model.net.bias))
-    weights = tune_score_weights(plain, context.dataset, task, candidate.mode, use)
-    hyperparameters = replace(candidate.hyperparameters, weights=weights)
-    return Candidate(candidate.mode, with_score_weights(plain, task, weights), hyperparameters)
+    plain = replace(fitted.model, bias=numpy_copy(fitted.model.net.bias))
+    weights = tune_score_weights(plain, context.dataset, task, fitted.mode, use)
+    hyperparameters = replace(fitted.hyperparameters, weights=weights)
+    return FittedModel(fitted.mode, with_score_weights(plain, task, weights), hyperparameters)
 
 
-def _task(candidate: Candidate, context: Context) -> Task:
-    return context.task.target_only() if candidate.mode == "scratch" else context.task
+def _task(fitted: FittedModel, context: Context) -> Task:
+    return context.task.target_only() if fitted.mode == "scratch" else context.task
 
 
 def _contest(values: Mapping[str, Array], users: Ints) -> tuple[str, tuple[Contest, ...]]:
