@@ -22,7 +22,7 @@ from tlrec_edge.evaluation.evaluate import baseline_rankers, model_ranker, pool
 from tlrec_edge.evaluation.noise import shuffle_domains
 from tlrec_edge.train import MODES, EdgeModel, adapt, adapt_auto, modes, pretrain
 from tlrec_edge.train.adapt import fit_and_tune
-from tlrec_edge.train.auto import MEAN, ORDER, TRANSFER
+from tlrec_edge.train.auto import TRANSFER_MEAN, COMPLEXITY_ORDER, TRANSFER
 from tlrec_edge.train.score_weights import tune_score_weights, cross_fitted_ndcg
 from tlrec_edge.train.setup import Context
 
@@ -251,13 +251,13 @@ def test_no_test_question_is_one_line() -> None:
 
 def test_auto_takes_what_wins() -> None:
     model, table = adapt_auto(synthetic.dataset(), ("small",), synthetic.source(), CONFIG)
-    assert [line.mode for line in table] == [*ORDER, MEAN]
+    assert [line.mode for line in table] == [*COMPLEXITY_ORDER, TRANSFER_MEAN]
     assert [line.mode for line in table if line.chosen] == [model.provenance.mode]
     best = next(line for line in table if line.chosen)
     assert best.mode in ("frozen", "finetune", "joint")
-    assert best.ndcg > 0.1 + max(line.ndcg for line in table if line.mode in ORDER[:3])
+    assert best.ndcg > 0.1 + max(line.ndcg for line in table if line.mode in COMPLEXITY_ORDER[:3])
     assert table[-1].lift > 2 * table[-1].se
-    assert {line.over for line in table if line.mode in TRANSFER} == {table[-1].over} < set(ORDER) - TRANSFER
+    assert {line.over for line in table if line.mode in TRANSFER} == {table[-1].over} < set(COMPLEXITY_ORDER) - TRANSFER
     assert model.provenance.auto[0].mode == "popularity"
 
 
@@ -266,7 +266,7 @@ def test_auto_refuses_a_source_that_is_noise() -> None:
     config = replace(CONFIG, pretrain_epochs=3)
     model, table = adapt_auto(data, ("small",), pretrain(data, ("big",), config), config)
     chosen = next(line.mode for line in table if line.chosen)
-    assert chosen in ORDER[:3]
+    assert chosen in COMPLEXITY_ORDER[:3]
     assert model.provenance.source is None
     cards = measure_cards(model, data)
     assert cards["transfer"]["claim"] == "none"
@@ -276,7 +276,7 @@ def test_auto_refuses_a_source_that_is_noise() -> None:
 
 def test_auto_without_a_source_still_chooses() -> None:
     model, table = adapt_auto(synthetic.dataset(), ("small",), None, QUICK)
-    assert [line.mode for line in table] == list(ORDER[:3])
+    assert [line.mode for line in table] == list(COMPLEXITY_ORDER[:3])
     assert model.provenance.source is None
 
 

@@ -133,7 +133,7 @@ def fit_and_tune(context: Context, mode: str) -> FittedModel:
         task, InteractionMatrices.of(task, draft.vocabulary.rows), context.progress, USER_POWER, max_weights=context.config.wide_weights,
         tune_repeats="repeat" in context.config.parts,
     )  # fmt: skip
-    draft, epochs = _rivals(draft, linear), 0
+    draft, epochs = _exclude_seen_negatives(draft, linear), 0
     if draft.fit is not None and _trainable(draft) and "deep" in context.config.parts:
         validate = _two_tower_ndcg(draft, context.dataset) if has_validation else None
         run = draft.fit if has_validation else replace(draft.fit, epochs=min(draft.fit.epochs, 5))
@@ -158,15 +158,15 @@ def _build(context: Context, mode: str, hyperparameters: Hyperparameters) -> Edg
     task = draft.task
     if draft.fit is not None and hyperparameters.epochs:
         run = replace(draft.fit, epochs=hyperparameters.epochs)
-        draft = _rivals(draft, hyperparameters.linear)
+        draft = _exclude_seen_negatives(draft, hyperparameters.linear)
         draft, _ = fit_net(draft, examples_of(draft, context.config), run, None, context.progress)
     draft = replace(draft, task=task)
     draft.net.requires_grad_(False).eval()
     return with_score_weights(_with_linear(draft, context, mode, hyperparameters.linear), task, hyperparameters.weights)
 
 
-def _rivals(draft: Draft, linear: EaseHyperparameters) -> Draft:
-    """Let the network learn without the items a user had as rivals, where those are seldom bought again: they have a
+def _exclude_seen_negatives(draft: Draft, linear: EaseHyperparameters) -> Draft:
+    """Let the network learn without the items a user had among the negatives, where those are seldom bought again: they have a
     weight of their own in the score."""
     return replace(draft, task=replace(draft.task, mask_seen=True)) if linear.repeat_bias < 0 else draft
 

@@ -18,17 +18,17 @@ from tlrec_edge.train.edge_model import EdgeModel
 from tlrec_edge.train.fit import Progress
 from tlrec_edge.train.model import numpy_copy
 from tlrec_edge.train.modes import MODES
-from tlrec_edge.train.provenance import Contest
+from tlrec_edge.train.provenance import ModeComparison
 from tlrec_edge.train.score_weights import tune_score_weights, cross_fitted_ndcg
 from tlrec_edge.train.setup import Context
 
-ORDER = ("popularity", "linear", "scratch", "pooled", "zero-shot", "frozen", "finetune", "joint")
+COMPLEXITY_ORDER = ("popularity", "linear", "scratch", "pooled", "zero-shot", "frozen", "finetune", "joint")
 """Candidates from simple to complex; the first three know the target alone, ``pooled`` is linear over all domains."""
-TRANSFER = frozenset(ORDER[3:])
-MEAN = "transfer, on average"
+TRANSFER = frozenset(COMPLEXITY_ORDER[3:])
+TRANSFER_MEAN = "transfer, on average"
 """The line of the table that says whether transfer is taken: the mean of its ways."""
 _LINEAR = ("wide", "own", "rest", "bias")
-USES = {"popularity": ("bias",), "linear": _LINEAR, "pooled": _LINEAR}
+PARTS_OF = {"popularity": ("bias",), "linear": _LINEAR, "pooled": _LINEAR}
 """The parts of the simple candidates; the others have all."""
 
 
@@ -36,7 +36,7 @@ def adapt_auto(
     dataset: Dataset, domains: tuple[str, ...], source: EdgeModel | None = None, config: TrainConfig | None = None,
     fold: int | None = None, progress: Progress | None = None, tasks: Tasks | None = None,
     kept: Checkpoint | None = None,
-) -> tuple[EdgeModel, tuple[Contest, ...]]:  # fmt: skip
+) -> tuple[EdgeModel, tuple[ModeComparison, ...]]:  # fmt: skip
     """Try every mode on the validation rows and fit the winner; return it with the table that chose it.
 
     Of what knows the target alone, the more complex takes over with a paired lift of two standard errors, clustered by
@@ -55,9 +55,9 @@ def adapt_auto(
     users, values = tasks.choose.rows.user, {}
     for name, fitted in fitted_models.items():
         task = _task(fitted, context)
-        use = tuple(part for part in USES.get(name, config.parts) if part in config.parts)
+        use = tuple(part for part in PARTS_OF.get(name, config.parts) if part in config.parts)
         values[name], users = cross_fitted_ndcg(fitted.model, dataset, task, fitted.mode, use)
-    winner, table = _contest(values, users)
+    winner, table = _compare_modes(values, users)
     model = refit(fitted_models[winner], replace(context, task=tasks.final, progress=progress), tasks, fold)
     return model.with_provenance(auto=table, choice=winner), table
 
@@ -65,15 +65,15 @@ def adapt_auto(
 def _fit_modes(context: Context) -> dict[str, FittedModel]:
     scratch = fit_and_tune(context, "scratch")
     found = {
-        "popularity": _with_parts(scratch, context, USES["popularity"]),
-        "linear": _with_parts(scratch, context, USES["linear"]),
+        "popularity": _with_parts(scratch, context, PARTS_OF["popularity"]),
+        "linear": _with_parts(scratch, context, PARTS_OF["linear"]),
         "scratch": scratch,
     }
     if context.source is not None:
         tuned = fit_and_tune(context, "finetune")
         shared = replace(context, linear=tuned.hyperparameters.linear)
         found |= {mode: tuned if mode == "finetune" else fit_and_tune(shared, mode) for mode in MODES if mode != "scratch"}
-        found["pooled"] = _with_parts(tuned, context, USES["pooled"])
+        found["pooled"] = _with_parts(tuned, context, PARTS_OF["pooled"])
     return found
 
 
@@ -91,27 +91,27 @@ def _task(fitted: FittedModel, context: Context) -> Task:
     return context.task.target_only() if fitted.mode == "scratch" else context.task
 
 
-def _contest(values: Mapping[str, Array], users: Ints) -> tuple[str, tuple[Contest, ...]]:
-    best, lines = ORDER[0], []
+def _compare_modes(values: Mapping[str, Array], users: Ints) -> tuple[str, tuple[ModeComparison, ...]]:
+    best, rows = COMPLEXITY_ORDER[0], []
 
     def compare(name: str, found: Array, over: str) -> Lift:
         lift = paired_lift(found, values[over], users)
-        lines.append((name, float(found.mean()), over, lift.mean, lift.se))
+        rows.append((name, float(found.mean()), over, lift.mean, lift.se))
         return lift
 
-    for name in (name for name in ORDER if name in values and name not in TRANSFER):
+    for name in (name for name in COMPLEXITY_ORDER if name in values and name not in TRANSFER):
         if _beats(compare(name, values[name], best), 2.0):
             best = name
-    ways = [name for name in ORDER if name in values and name in TRANSFER]
-    for name in ways:
+    transfer_modes = [name for name in COMPLEXITY_ORDER if name in values and name in TRANSFER]
+    for name in transfer_modes:
         compare(name, values[name], best)
-    if ways:
-        mean: Array = np.mean([values[name] for name in ways if name != "zero-shot"], 0)
-        if _beats(compare(MEAN, mean, best), 2.0):
-            top = max(ways, key=lambda name: float(values[name].mean()))
-            rivals = {name: paired_lift(values[top], values[name], users) for name in ways}
-            best = next(name for name, lift in rivals.items() if not _beats(lift, 1.0))
-    return best, tuple(Contest(*line, line[0] == best) for line in lines)
+    if transfer_modes:
+        mean: Array = np.mean([values[name] for name in transfer_modes if name != "zero-shot"], 0)
+        if _beats(compare(TRANSFER_MEAN, mean, best), 2.0):
+            strongest = max(transfer_modes, key=lambda name: float(values[name].mean()))
+            lifts_of_best = {name: paired_lift(values[strongest], values[name], users) for name in transfer_modes}
+            best = next(name for name, lift in lifts_of_best.items() if not _beats(lift, 1.0))
+    return best, tuple(ModeComparison(*row, row[0] == best) for row in rows)
 
 
 def _beats(lift: Lift, errors: float) -> bool:
