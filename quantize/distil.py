@@ -17,7 +17,7 @@ from tlrec_edge.data.task import Task
 from tlrec_edge.errors import ModelError
 from tlrec_edge.train.augment import HistoryBatch
 from tlrec_edge.train.edge_model import EdgeModel, UserHistories
-from tlrec_edge.train.examples import take_histories
+from tlrec_edge.train.examples import gather_histories
 from tlrec_edge.train.fit import one_thread
 from tlrec_edge.train.model import AGE_BUCKETS, FastEncoder, ModelConfig, TwoTower
 
@@ -41,7 +41,7 @@ class Histories:
         start = self.user_histories.start
         user = self.rng.choice(self.users, BATCH)
         stop = start[user] + 1 + np.floor(self.rng.random(BATCH) * (start[user + 1] - start[user])).astype(np.int64)
-        return take_histories(self.user_histories.log, start[user], stop, self.user_histories.rows, length, AGE_BUCKETS)
+        return gather_histories(self.user_histories.log, start[user], stop, self.user_histories.rows, length, AGE_BUCKETS)
 
 
 def encode(model: EdgeModel, batch: HistoryBatch) -> Tensor:

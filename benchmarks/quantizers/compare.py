@@ -33,7 +33,7 @@ from tlrec_edge.linear.ranking import make_queries, sample_rows
 from tlrec_edge.quantize import quantize_graphs, quantize_tables
 from tlrec_edge.train.config import PARTS
 from tlrec_edge.train.edge_model import EdgeModel, UserHistories
-from tlrec_edge.train.examples import take_histories
+from tlrec_edge.train.examples import gather_histories
 from tlrec_edge.train.model import AGE_BUCKETS
 
 ROUNDS = 200
@@ -68,7 +68,7 @@ def export(model: EdgeModel, path: Path) -> None:
 
 
 def feeds_of(model: EdgeModel, histories: UserHistories, users: np.ndarray, candidates: np.ndarray) -> Feed:
-    item, *rest = take_histories(
+    item, *rest = gather_histories(
         histories.log, histories.start[users], histories.start[users + 1], histories.rows, model.net.config.history, AGE_BUCKETS
     )
     with torch.no_grad():

@@ -17,7 +17,7 @@ from tlrec_edge.data.task import make_tasks
 from tlrec_edge.data.vocabulary import build_vocabulary
 from tlrec_edge.linear.low_rank import truncated_svd
 from tlrec_edge.train import examples as module
-from tlrec_edge.train.examples import DAY, Examples, age_bucket, take_histories
+from tlrec_edge.train.examples import DAY, Examples, age_bucket, gather_histories
 from tlrec_edge.train.item_features import cooccurrence_vectors, encode_features, fit_features
 
 LOG = log_of([(0, 1, 1), (0, 12, 2), (0, 13, 2), (0, 2, 3), (0, 14, 4), (1, 15, 1), (1, 3, 5), (2, 16, 1), (2, 17, 2)])
@@ -42,7 +42,7 @@ def test_only_the_last_items_are_read() -> None:
 
 
 def test_forgetting_leaves_the_past_elsewhere_where_there_is_one() -> None:
-    assert met(examples(LOG, forget=1.0)) == {((1,), (12, 13)), ((1, 2), (14,)), ((16,), (17,))}
+    assert met(examples(LOG, target_dropout=1.0)) == {((1,), (12, 13)), ((1, 2), (14,)), ((16,), (17,))}
 
 
 def test_first_only_asks_for_no_repeat() -> None:
@@ -53,7 +53,7 @@ def test_first_only_asks_for_no_repeat() -> None:
 @given(st.integers(0, 99))
 def test_cuts_anywhere_never_ask_for_the_past(seed: int) -> None:
     log = log_of([(u, (3 * u + i) % 20, 0) for u in range(3) for i in range(6)])
-    for batch in examples(log, cut="item").epoch(np.random.default_rng(seed), 8, 99):
+    for batch in examples(log, unit="item").epoch(np.random.default_rng(seed), 8, 99):
         for item, present, positive in zip(batch.history.item, batch.history.present, batch.positive, strict=True):
             assert not set(item[present].tolist()) & {c + 10 for c in positive[positive >= 0].tolist()}
             assert present.any()
@@ -65,15 +65,15 @@ def test_most_bounds_an_epoch() -> None:
 
 
 @given(st.integers(0, 999), st.sampled_from(["basket", "item"]))
-def test_rows_of_one_time_are_shuffled_and_stay_together(seed: int, cut: str) -> None:
+def test_rows_of_one_time_are_shuffled_and_stay_together(seed: int, unit: str) -> None:
     """Against the plain definition: the whole log sorted by user, time and chance."""
     rng = np.random.default_rng(seed)
     size = int(rng.integers(2, 40))
     rows = sorted(
         zip(*(rng.integers(0, top, size).tolist() for top in (4, 20, 3)), strict=True), key=lambda r: (r[0], r[2])
     )
-    log, found = log_of(rows), examples(log_of(rows), cut=cut)
-    start, _, stop = found._baskets if cut == "basket" else found._anywhere(np.random.default_rng(seed))
+    log, found = log_of(rows), examples(log_of(rows), unit=unit)
+    start, _, stop = found._baskets if unit == "basket" else found._anywhere(np.random.default_rng(seed))
     chance = rng.random(size)
     order = found._shuffle_ties(start.astype(np.int64), stop.astype(np.int64), chance)
     plain = np.lexsort((chance, log.time, log.user))
@@ -93,15 +93,15 @@ def test_first_purchases_are_found_some_users_at_a_time(block: int, monkeypatch:
         seen.add((user, item))
 
 
-@pytest.mark.parametrize("cut", ["basket", "item"])
-def test_an_epoch_holds_a_few_bytes_an_interaction(cut: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("unit", ["basket", "item"])
+def test_an_epoch_holds_a_few_bytes_an_interaction(unit: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "ROWS_PER_BLOCK", 4096)
     size = 200_000
     user = np.sort(np.random.default_rng(0).integers(0, size // 20, size)).astype(np.int32)
-    item, day = np.arange(size, dtype=np.int32) % 20, np.arange(size) // 2 if cut == "basket" else np.zeros(size)
+    item, day = np.arange(size, dtype=np.int32) % 20, np.arange(size) // 2 if unit == "basket" else np.zeros(size)
     time, weight, place = day.astype(np.int64) * DAY, np.ones(size, np.float32), np.arange(size, dtype=np.int32)
     log = Interactions(user, item, item // 10, item * 0 + 3, weight, time, place)
-    found = examples(log, cut=cut, first_only=True)
+    found = examples(log, unit=unit, first_only=True)
     tracemalloc.start()
     try:
         epoch = found.epoch(np.random.default_rng(0), 64, 1000)
@@ -116,13 +116,13 @@ def test_an_epoch_holds_a_few_bytes_an_interaction(cut: str, monkeypatch: pytest
 def test_histories_are_right_aligned_with_events_and_ages() -> None:
     rows = np.arange(20, dtype=np.int32)
     rows[13] = -1
-    found = take_histories(LOG, np.array([0]), np.array([5]), rows, LENGTH, AGE_BUCKETS)
+    found = gather_histories(LOG, np.array([0]), np.array([5]), rows, LENGTH, AGE_BUCKETS)
     assert found.present.tolist() == [[True, False, True, True]]
     assert found.item.tolist() == [[12, 0, 2, 14]]
     assert found.age[found.present].tolist() == [1, 1, 0]
-    short = take_histories(LOG, np.array([5]), np.array([6]), rows, LENGTH, AGE_BUCKETS)
+    short = gather_histories(LOG, np.array([5]), np.array([6]), rows, LENGTH, AGE_BUCKETS)
     assert short.present.tolist() == [[False, False, False, True]]
-    assert take_histories(log_of([(0, 1, 0)]), np.array([0]), np.array([1]), rows, LENGTH, AGE_BUCKETS).age.tolist() == [
+    assert gather_histories(log_of([(0, 1, 0)]), np.array([0]), np.array([1]), rows, LENGTH, AGE_BUCKETS).age.tolist() == [
         [-1] * 4
     ]
 

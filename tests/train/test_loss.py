@@ -106,7 +106,7 @@ def test_an_event_without_weight_is_never_asked_for() -> None:
     log = log_of([(0, 1, 1), (0, 12, 2), (0, 13, 3), (0, 12, 4)])
     log = replace(log, weight=np.array([1, 0, 1, 1], np.float32))
     found = examples(log, first_only=True)
-    assert found.wanted.tolist() == [False, False, True, True]
+    assert found.is_target.tolist() == [False, False, True, True]
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ from tlrec_edge.train.model import numpy_copy
 from tlrec_edge.train.modes import MODES
 from tlrec_edge.train.provenance import ValidationChoices
 from tlrec_edge.train.score_weights import TunedWeights, tune_score_weights, served_bias
-from tlrec_edge.train.setup import Context, Draft, examples_of, fit_net
+from tlrec_edge.train.setup import Context, TrainingSetup, training_examples, fit_net
 
 
 @dataclass(frozen=True)
@@ -125,25 +125,25 @@ def _source_domains(mode: str, context: Context) -> tuple[str, ...] | None:
 
 def fit_and_tune(context: Context, mode: str) -> FittedModel:
     """Fit a mode without the validation rows and choose its epochs, penalty and weights on them."""
-    draft = MODES[mode](context)
-    task = draft.task
+    setup = MODES[mode](context)
+    task = setup.task
     has_validation = bool(len(task.rows))
     linear = EaseHyperparameters() if mode == "zero-shot" else context.linear
     linear = linear or tune_ease(
-        task, InteractionMatrices.of(task, draft.vocabulary.rows), context.progress, USER_POWER, max_weights=context.config.wide_weights,
+        task, InteractionMatrices.of(task, setup.vocabulary.rows), context.progress, USER_POWER, max_weights=context.config.wide_weights,
         tune_repeats="repeat" in context.config.parts,
     )  # fmt: skip
-    draft, epochs = _exclude_seen_negatives(draft, linear), 0
-    if draft.fit is not None and _trainable(draft) and "deep" in context.config.parts:
-        validate = _two_tower_ndcg(draft, context.dataset) if has_validation else None
-        run = draft.fit if has_validation else replace(draft.fit, epochs=min(draft.fit.epochs, 5))
-        draft, result = fit_net(draft, examples_of(draft, context.config), run, validate, context.progress)
+    setup, epochs = _exclude_seen_negatives(setup, linear), 0
+    if setup.fit is not None and _trainable(setup) and "deep" in context.config.parts:
+        validate = _two_tower_ndcg(setup, context.dataset) if has_validation else None
+        run = setup.fit if has_validation else replace(setup.fit, epochs=min(setup.fit.epochs, 5))
+        setup, result = fit_net(setup, training_examples(setup, context.config), run, validate, context.progress)
         epochs = result.epochs
-    draft = replace(draft, task=task)
-    draft.net.requires_grad_(False).eval()
+    setup = replace(setup, task=task)
+    setup.net.requires_grad_(False).eval()
     if mode != "zero-shot" and linear.target_penalty is None:
-        linear = replace(linear, target_penalty=tune_target_ease(task, draft.vocabulary.rows, context.config.wide_weights, context.progress))
-    model = _with_linear(draft, context, mode, linear)
+        linear = replace(linear, target_penalty=tune_target_ease(task, setup.vocabulary.rows, context.config.wide_weights, context.progress))
+    model = _with_linear(setup, context, mode, linear)
     weights = tune_score_weights(model, context.dataset, task, mode, context.config.parts)
     return FittedModel(mode, with_score_weights(model, task, weights), Hyperparameters(epochs, linear, weights))
 
@@ -154,25 +154,25 @@ def with_score_weights(model: EdgeModel, task: Task, weights: TunedWeights) -> E
 
 
 def _build(context: Context, mode: str, hyperparameters: Hyperparameters) -> EdgeModel:
-    draft = MODES[mode](context)
-    task = draft.task
-    if draft.fit is not None and hyperparameters.epochs:
-        run = replace(draft.fit, epochs=hyperparameters.epochs)
-        draft = _exclude_seen_negatives(draft, hyperparameters.linear)
-        draft, _ = fit_net(draft, examples_of(draft, context.config), run, None, context.progress)
-    draft = replace(draft, task=task)
-    draft.net.requires_grad_(False).eval()
-    return with_score_weights(_with_linear(draft, context, mode, hyperparameters.linear), task, hyperparameters.weights)
+    setup = MODES[mode](context)
+    task = setup.task
+    if setup.fit is not None and hyperparameters.epochs:
+        run = replace(setup.fit, epochs=hyperparameters.epochs)
+        setup = _exclude_seen_negatives(setup, hyperparameters.linear)
+        setup, _ = fit_net(setup, training_examples(setup, context.config), run, None, context.progress)
+    setup = replace(setup, task=task)
+    setup.net.requires_grad_(False).eval()
+    return with_score_weights(_with_linear(setup, context, mode, hyperparameters.linear), task, hyperparameters.weights)
 
 
-def _exclude_seen_negatives(draft: Draft, linear: EaseHyperparameters) -> Draft:
+def _exclude_seen_negatives(setup: TrainingSetup, linear: EaseHyperparameters) -> TrainingSetup:
     """Let the network learn without the items a user had among the negatives, where those are seldom bought again: they have a
     weight of their own in the score."""
-    return replace(draft, task=replace(draft.task, mask_seen=True)) if linear.repeat_bias < 0 else draft
+    return replace(setup, task=replace(setup.task, mask_seen=True)) if linear.repeat_bias < 0 else setup
 
 
-def _trainable(draft: Draft) -> bool:
-    inside = draft.task.train.select(draft.task.in_target(draft.task.train))
+def _trainable(setup: TrainingSetup) -> bool:
+    inside = setup.task.train.select(setup.task.in_target(setup.task.train))
     return bool((np.bincount(inside.user) > 1).any()) if len(inside) else False
 
 
@@ -181,27 +181,27 @@ def _linear_task(task: Task, mode: str) -> Task:
     return replace(task, train=task.train.select(~task.in_target(task.train))) if mode == "zero-shot" else task
 
 
-def _with_linear(draft: Draft, context: Context, mode: str, linear: EaseHyperparameters) -> EdgeModel:
-    task, config, vocabulary = _linear_task(draft.task, mode), context.config, draft.vocabulary
+def _with_linear(setup: TrainingSetup, context: Context, mode: str, linear: EaseHyperparameters) -> EdgeModel:
+    task, config, vocabulary = _linear_task(setup.task, mode), context.config, setup.vocabulary
     outside = task.train.select(~task.in_target(task.train))
     groups, size = interest_groups(context.dataset, vocabulary, np.unique(outside.item))
     interest = fit_interest(task, groups, size, vocabulary, config.interest_penalty, config.interest_rank)
     if not interest.rank:
         groups = groups[:, :0]
     wide, residual = fit_wide(InteractionMatrices.of(task, vocabulary.rows), linear.penalty, config.wide_weights, config.wide_rank)
-    bias = numpy_copy(draft.net.bias)
+    bias = numpy_copy(setup.net.bias)
     target_wide = fit_target_wide(task, vocabulary.rows, linear.target_penalty, config.wide_weights)
-    return replace(draft.model, wide=wide, target_wide=target_wide, residual=residual, interest=interest, bias=bias, groups=groups)
+    return replace(setup.model, wide=wide, target_wide=target_wide, residual=residual, interest=interest, bias=bias, groups=groups)
 
 
-def _two_tower_ndcg(draft: Draft, dataset: Dataset) -> Callable[[], float]:
-    histories = UserHistories.of(draft.task.history, draft.model.rows(dataset), draft.task.n_users, len(draft.vocabulary.ids))
-    sampled = sample_rows(draft.task)
+def _two_tower_ndcg(setup: TrainingSetup, dataset: Dataset) -> Callable[[], float]:
+    histories = UserHistories.of(setup.task.history, setup.model.rows(dataset), setup.task.n_users, len(setup.vocabulary.ids))
+    sampled = sample_rows(setup.task)
 
     def value() -> float:
-        draft.net.eval()
+        setup.net.eval()
         # A copy without the vectors cached for an earlier epoch.
-        now = replace(draft.model, bias=numpy_copy(draft.net.bias))
+        now = replace(setup.model, bias=numpy_copy(setup.net.bias))
 
         def towers(users: Ints, columns: Columns = ALL) -> Floats:
             two_tower, *_, bias = now.part_scores(histories, users, columns)

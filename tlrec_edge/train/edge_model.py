@@ -26,7 +26,7 @@ from tlrec_edge.linear.ease import group_counts, user_item
 from tlrec_edge.linear.low_rank import LowRankFactors
 from tlrec_edge.linear.ranking import ALL, Columns, Scorer
 from tlrec_edge.train.config import PARTS, ScoreWeights
-from tlrec_edge.train.examples import take_histories
+from tlrec_edge.train.examples import gather_histories
 from tlrec_edge.train.model import AGE_BUCKETS, ModelConfig, TwoTower
 from tlrec_edge.train.provenance import Provenance
 
@@ -195,7 +195,7 @@ class EdgeModel:
     def user_vectors(self, histories: UserHistories, users: Ints) -> Floats:
         """Encode users from the most recent part of their past, (u, width)."""
         start, stop = histories.start[users], histories.start[users + 1]
-        item, *rest = take_histories(histories.log, start, stop, histories.rows, self.net.config.history, AGE_BUCKETS)
+        item, *rest = gather_histories(histories.log, start, stop, histories.rows, self.net.config.history, AGE_BUCKETS)
         with torch.no_grad():
             vectors = torch.from_numpy(self.history_vectors[item])
             encoded: Floats = self.net.encode(vectors, *map(torch.from_numpy, rest)).numpy()

@@ -33,7 +33,7 @@ def age_bucket(age: NDArray[np.int64], buckets: int) -> NDArray[np.int64]:
     return np.minimum(buckets - 1, np.floor(np.log2(1.0 + days))).astype(np.int64)
 
 
-def take_histories(
+def gather_histories(
     log: Interactions, start: NDArray[np.int64], stop: NDArray[np.int64], rows: Ints, length: int, age_buckets: int,
     order: Ints | None = None, keep: Bools | None = None,
 ) -> HistoryBatch:  # fmt: skip
@@ -62,11 +62,11 @@ class Examples:
     """Cuts of a log into histories and what came next.
 
     ``rows`` (items of the dataset) -> item rows of the model; ``column`` -> candidate columns, -1 = no candidate.
-    ``cut``: ``basket`` cuts before every basket (rows of one time) that holds a positive and asks for that basket;
+    ``unit``: ``basket`` cuts before every basket (rows of one time) that holds a positive and asks for that basket;
     ``item`` shuffles rows of equal time and cuts anywhere, asking for all that follows: for data without time or with
-    one basket a user. ``forget`` is the share of examples whose history loses the target's own rows where others
+    one basket a user. ``target_dropout`` is the share of examples whose history loses the target's own rows where others
     remain, so that users new to the target are met in training. ``first_only`` asks only for first purchases.
-    ``whole`` asks for all that a user did, the history included (as Mult-DAE, arXiv 1802.05814): without time, what
+    ``reconstruct`` asks for all that a user did, the history included (as Mult-DAE, arXiv 1802.05814): without time, what
     one likes is what one should be shown. ``augment`` names the ways to disturb a history, ``by_weight`` lets an
     example weigh as much as its heaviest positive. An epoch holds a few int32 an interaction, whatever its batches.
     """
@@ -74,24 +74,24 @@ class Examples:
     log: Interactions
     rows: Ints
     column: Ints
-    inside: Bools
+    in_target: Bools
     length: int
     age_buckets: int
-    cut: str
-    forget: float = 0.0
+    unit: str
+    target_dropout: float = 0.0
     first_only: bool = False
-    whole: bool = False
+    reconstruct: bool = False
     positives: int = 32
     augment: tuple[str, ...] = ()
     by_weight: bool = False
 
     def size(self) -> int:
         """Return how many examples an epoch has."""
-        return len(self._baskets[0]) if self.cut == "basket" else int(self._ranges[2].sum())
+        return len(self._baskets[0]) if self.unit == "basket" else int(self._ranges[2].sum())
 
     def epoch(self, rng: np.random.Generator, batch: int, most: int) -> Iterator[Batch]:
         """Yield the examples of one epoch in random order, at most ``most`` of them."""
-        cuts = self._baskets if self.cut == "basket" else self._anywhere(rng)
+        cuts = self._baskets if self.unit == "basket" else self._anywhere(rng)
         chance = rng.random(len(self.log))
         picked = rng.permutation(len(cuts[0]))[:most]
         start, cut, stop = (column[picked].astype(np.int64) for column in cuts)
@@ -110,12 +110,12 @@ class Examples:
         return column
 
     @cached_property
-    def wanted(self) -> Bools:
+    def is_target(self) -> Bools:
         """Mark the interactions that may be asked for."""
-        wanted = self.inside & (self.column[self.log.item] >= 0) & (self.log.weight > 0)
+        is_target = self.in_target & (self.column[self.log.item] >= 0) & (self.log.weight > 0)
         if self.first_only:
-            wanted &= self._first()
-        return wanted
+            is_target &= self._first()
+        return is_target
 
     def _first(self) -> Bools:
         """Mark the first interaction of each user and item that weighs anything, some users at a time."""
@@ -123,9 +123,9 @@ class Examples:
         first = np.zeros(len(log), bool)
         edges = begins[np.searchsorted(begins, np.arange(0, begins.max(initial=-1) + 1, ROWS_PER_BLOCK))]
         for low, high in pairwise([*edges.tolist(), len(log)]):
-            told = low + np.flatnonzero(log.weight[low:high] > 0)
-            pair = log.user[told].astype(np.int64) * len(self.column) + log.item[told]
-            first[told[np.unique(pair, return_index=True)[1]]] = True
+            weighted = low + np.flatnonzero(log.weight[low:high] > 0)
+            pair = log.user[weighted].astype(np.int64) * len(self.column) + log.item[weighted]
+            first[weighted[np.unique(pair, return_index=True)[1]]] = True
         return first
 
     @cached_property
@@ -143,7 +143,7 @@ class Examples:
         new_user, new_basket = (np.flatnonzero(mark).astype(np.int32) for mark in self._begins)
         end = np.append(new_basket, np.int32(len(self.log)))[1:]
         start = new_user[np.searchsorted(new_user, new_basket, side="right") - 1]
-        useful = np.logical_or.reduceat(self.wanted, new_basket) & (new_basket > start)
+        useful = np.logical_or.reduceat(self.is_target, new_basket) & (new_basket > start)
         return start[useful], new_basket[useful], end[useful]
 
     @cached_property
@@ -175,16 +175,16 @@ class Examples:
         self, start: NDArray[np.int64], cut: NDArray[np.int64], stop: NDArray[np.int64], order: Ints,
         rng: np.random.Generator,
     ) -> Batch:  # fmt: skip
-        history = take_histories(self.log, start, cut, self.rows, self.length, self.age_buckets, order)
-        if self.forget:
-            drop = rng.random(len(cut)) < self.forget
+        history = gather_histories(self.log, start, cut, self.rows, self.length, self.age_buckets, order)
+        if self.target_dropout:
+            drop = rng.random(len(cut)) < self.target_dropout
             place = order[np.maximum(cut[:, None] - self.length + np.arange(self.length), 0)]
-            outside = history.present & ~self.inside[place]
-            drop &= outside.any(1)
-            history = history._replace(present=np.where(drop[:, None], outside, history.present))
+            in_source = history.present & ~self.in_target[place]
+            drop &= in_source.any(1)
+            history = history._replace(present=np.where(drop[:, None], in_source, history.present))
         history = augment(history, self.augment, rng)
-        place = (start if self.whole else cut)[:, None] + np.arange(self.positives)
+        place = (start if self.reconstruct else cut)[:, None] + np.arange(self.positives)
         in_range = place < stop[:, None]
         place = order[np.minimum(place, len(order) - 1)]
-        positive = np.where(in_range & self.wanted[place], self.column[self.log.item[place]], -1).astype(np.int64)
+        positive = np.where(in_range & self.is_target[place], self.column[self.log.item[place]], -1).astype(np.int64)
         return Batch(history, positive, self.log.weight[place])

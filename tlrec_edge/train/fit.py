@@ -126,7 +126,7 @@ def _fit(
     progress: Progress | None, extra: ExtraLoss | None, kept: FitCheckpoint | None,
 ) -> FitResult:  # fmt: skip
     torch.manual_seed(config.seed)
-    popularity = np.bincount(examples.column[examples.log.item[examples.wanted]], minlength=len(model.bias)) + 1.0
+    popularity = np.bincount(examples.column[examples.log.item[examples.is_target]], minlength=len(model.bias)) + 1.0
     sampler = torch.from_numpy(popularity / popularity.sum())
     modules = nn.ModuleDict({"net": model} if extra is None else {"net": model, "extra": extra})
     optimizer = RowAdamW(_groups(model, config, extra), weight_decay=config.weight_decay)
@@ -185,13 +185,13 @@ def _epoch(
         if not (batch.positive >= 0).any():
             continue
         loss = softmax_loss(model, batch, examples, sampler, config, mask_seen)
-        whole = loss if extra is None else loss + extra(model, len(course.losses) + step / steps)
-        if not torch.isfinite(whole):
+        total_loss = loss if extra is None else loss + extra(model, len(course.losses) + step / steps)
+        if not torch.isfinite(total_loss):
             raise TrainingError(
-                f"loss is {whole.item()}: lower the learning rate (now {config.rate}) or check the features"
+                f"loss is {total_loss.item()}: lower the learning rate (now {config.rate}) or check the features"
             )
         course.optimizer.zero_grad(set_to_none=True)
-        whole.backward()
+        total_loss.backward()
         if model.sparse:
             clip_gradients(model, 5.0)
         else:
@@ -226,13 +226,13 @@ def softmax_loss(
         logits = logits + config.logq * torch.log(sampler[columns]).float()
     if mask_seen:
         logits = logits + _seen(batch, examples, columns.numpy(), catalogue)
-    wanted = (positive >= 0).float() * weight
+    target_weight = (positive >= 0).float() * weight
     chosen = torch.gather(torch.log_softmax(logits, 1), 1, place.clamp(min=0))
-    mass = wanted.sum(1)
-    per_example = -(chosen * wanted).sum(1) / mass.clamp(min=1e-9)
-    share = wanted.amax(1) if examples.by_weight else torch.ones_like(mass)
-    told = mass > 0
-    return (per_example * share)[told].mean() / share[told].mean()
+    total_weight = target_weight.sum(1)
+    per_example = -(chosen * target_weight).sum(1) / total_weight.clamp(min=1e-9)
+    example_weight = target_weight.amax(1) if examples.by_weight else torch.ones_like(total_weight)
+    has_positive = total_weight > 0
+    return (per_example * example_weight)[has_positive].mean() / example_weight[has_positive].mean()
 
 
 def _seen(batch: Batch, examples: Examples, columns: NDArray[np.int64], catalogue: int) -> Tensor:

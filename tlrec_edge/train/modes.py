@@ -11,33 +11,33 @@ import torch
 from tlrec_edge.linear.item_weights import log_popularity, sales_prior
 from tlrec_edge.train.fit import FitConfig
 from tlrec_edge.train.pretrain import pretrain_task
-from tlrec_edge.train.setup import Context, Draft, carried, fresh
+from tlrec_edge.train.setup import Context, TrainingSetup, from_source, from_scratch
 
 
-def scratch(context: Context) -> Draft:
+def scratch(context: Context) -> TrainingSetup:
     """Learn from the target alone: the fair baseline, same parts, same search."""
-    return fresh(replace(context, task=context.task.target_only()))
+    return from_scratch(replace(context, task=context.task.target_only()))
 
 
-def zero_shot(context: Context) -> Draft:
+def zero_shot(context: Context) -> TrainingSetup:
     """Use the source model as it is: content, and the vectors of items that the source also sells.
 
     Items that the source does not sell start from their sales column, where there is one.
     """
-    draft = carried(context, None)
+    setup = from_source(context, None)
     known = set(context.source.ids[: context.source.candidates]) if context.source is not None else set()
-    new = np.array([name not in known for name in draft.vocabulary.ids[: draft.vocabulary.candidates]])
-    prior = sales_prior(context.dataset, draft.vocabulary.dataset_rows[: draft.vocabulary.candidates])
+    new = np.array([name not in known for name in setup.vocabulary.ids[: setup.vocabulary.candidates]])
+    prior = sales_prior(context.dataset, setup.vocabulary.dataset_rows[: setup.vocabulary.candidates])
     with torch.no_grad():
-        draft.net.bias[torch.from_numpy(new)] = torch.from_numpy(prior[new])
-    return draft
+        setup.net.bias[torch.from_numpy(new)] = torch.from_numpy(prior[new])
+    return setup
 
 
-def frozen(context: Context) -> Draft:
+def frozen(context: Context) -> TrainingSetup:
     """Keep the source's towers as feature extractor; only the candidates' ids and biases learn."""
-    draft = carried(context, log_popularity(context.task))
+    setup = from_source(context, log_popularity(context.task))
     return replace(
-        draft,
+        setup,
         fit=FitConfig(
             epochs=context.config.epochs, rate=context.config.rate, seed=context.config.seed, logq=context.config.logq
         ),
@@ -45,25 +45,25 @@ def frozen(context: Context) -> Draft:
     )
 
 
-def finetune(context: Context) -> Draft:
+def finetune(context: Context) -> TrainingSetup:
     """Start at the source model and train everything, the trunk more slowly."""
     config = context.config
     run = FitConfig(
         epochs=config.epochs, rate=config.tune_rate, trunk_rate=config.trunk_rate, seed=config.seed, logq=config.logq
     )
-    return replace(carried(context, log_popularity(context.task)), fit=run)
+    return replace(from_source(context, log_popularity(context.task)), fit=run)
 
 
-def joint(context: Context) -> Draft:
+def joint(context: Context) -> TrainingSetup:
     """Train once on source and target together, then read off the target's candidates."""
     task = context.task
     union = replace(
         task, target=np.unique(task.train.domain), candidates=np.unique(np.append(task.train.item, task.candidates))
     )
     together = pretrain_task(replace(context, task=union, source=None), task.candidates)
-    return carried(replace(context, source=together), log_popularity(task))
+    return from_source(replace(context, source=together), log_popularity(task))
 
 
-MODES: dict[str, Callable[[Context], Draft]] = {
+MODES: dict[str, Callable[[Context], TrainingSetup]] = {
     "scratch": scratch, "zero-shot": zero_shot, "frozen": frozen, "finetune": finetune, "joint": joint,
 }  # fmt: skip

@@ -46,7 +46,7 @@ class Context:
 
 
 @dataclass(frozen=True)
-class Draft:
+class TrainingSetup:
     """A network over a vocabulary, not yet trained for the target, and how it is to be trained.
 
     ``align`` is the loss between sides of the catalogue, ``kept`` where the fits of this run are held on disk.
@@ -58,7 +58,7 @@ class Draft:
     task: Task
     fit: FitConfig | None
     frozen: bool = False
-    whole: bool = False
+    reconstruct: bool = False
     align: Alignment | None = None
     kept: Checkpoint | None = None
 
@@ -83,30 +83,30 @@ def _assemble(context: Context, vocabulary: Vocabulary, net: TwoTower, features:
     )
 
 
-def fresh(context: Context) -> Draft:
+def from_scratch(context: Context) -> TrainingSetup:
     """Start from co-occurrence vectors of the task's own training part."""
     dataset, task, config = context.dataset, context.task, context.config
     vocabulary = build_vocabulary(dataset, task, config.min_buyers)
     features = context.source.features if context.source is not None else fit_features(dataset, config.text)
     inputs = context.inputs(features, vocabulary.dataset_rows)
-    whole = ModelConfig(
+    full_shape = ModelConfig(
         size=config.size, width=config.width, feed_forward=2 * config.width,
         text=inputs.text.shape[1], numeric=inputs.numeric.shape[1],
         vocabulary=tuple(len(values) for values in features.vocabulary.values()),
     )  # fmt: skip
-    shape, inputs = _left(whole, inputs, config)
+    shape, inputs = _ablate(full_shape, inputs, config)
     torch.manual_seed(config.seed)
     net = TwoTower(shape, len(vocabulary.ids), vocabulary.candidates, inputs)
-    start = cooccurrence_vectors(task.train, vocabulary.rows, len(vocabulary.ids), config.width, _cut(task) == "basket")
+    start = cooccurrence_vectors(task.train, vocabulary.rows, len(vocabulary.ids), config.width, _example_unit(task) == "basket")
     with torch.no_grad():
         net.history_id.weight.copy_(torch.from_numpy(start))
         net.candidate_id.weight.copy_(torch.from_numpy(start[: vocabulary.candidates]))
         net.bias.copy_(torch.from_numpy(log_popularity(task)))
     run = FitConfig(epochs=config.epochs, rate=config.rate, seed=config.seed, logq=config.logq)
-    return Draft(vocabulary, net, _assemble(context, vocabulary, net, features), task, run, kept=context.kept)
+    return TrainingSetup(vocabulary, net, _assemble(context, vocabulary, net, features), task, run, kept=context.kept)
 
 
-def _left(shape: ModelConfig, inputs: TowerInputs, config: TrainConfig) -> tuple[ModelConfig, TowerInputs]:
+def _ablate(shape: ModelConfig, inputs: TowerInputs, config: TrainConfig) -> tuple[ModelConfig, TowerInputs]:
     """Return what ``config.without`` leaves of a network's shape and of its inputs."""
     if "content" in config.without or not shape.content:
         shape = replace(shape, text=0, numeric=0, vocabulary=())
@@ -118,7 +118,7 @@ def _left(shape: ModelConfig, inputs: TowerInputs, config: TrainConfig) -> tuple
     return shape, inputs
 
 
-def carried(context: Context, bias: NDArray[np.float32] | None) -> Draft:
+def from_source(context: Context, bias: NDArray[np.float32] | None) -> TrainingSetup:
     """Start from the source model: its encoder and content tower, and the vectors of the items it knows.
 
     What is aligned are the candidates and the items known only as history, where there are any.
@@ -128,24 +128,24 @@ def carried(context: Context, bias: NDArray[np.float32] | None) -> Draft:
         raise ModelError("this mode transfers from a source model: give one with --from (see `tlrec-edge pretrain`)")
     vocabulary = build_vocabulary(dataset, task, context.config.min_buyers)
     inputs = context.inputs(source.features, vocabulary.dataset_rows)
-    shape, inputs = _left(source.net.config, inputs, context.config)
+    shape, inputs = _ablate(source.net.config, inputs, context.config)
     net = TwoTower(shape, len(vocabulary.ids), vocabulary.candidates, inputs)
-    kept = {
+    shared = {
         k: v
         for k, v in source.net.state_dict().items()
         if k not in ("history_id.weight", "candidate_id.weight", "bias")
     }
-    net.load_state_dict(kept, strict=False)
+    net.load_state_dict(shared, strict=False)
     place = {name: row for row, name in enumerate(source.ids)}
     row = np.array([place.get(name, -1) for name in vocabulary.ids], np.int64)
     with torch.no_grad():
-        for table, mine, limit in (
+        for table, source_table, limit in (
             (net.history_id.weight, source.net.history_id.weight, len(source.ids)),
             (net.candidate_id.weight, source.net.candidate_id.weight, source.candidates),
         ):
             known = (row[: len(table)] >= 0) & (row[: len(table)] < limit)
             table.zero_()
-            table[torch.from_numpy(known)] = mine[torch.from_numpy(row[: len(table)][known])]
+            table[torch.from_numpy(known)] = source_table[torch.from_numpy(row[: len(table)][known])]
         known = (row[: vocabulary.candidates] >= 0) & (row[: vocabulary.candidates] < source.candidates)
         net.bias.zero_()
         net.bias[torch.from_numpy(known)] = source.net.bias[torch.from_numpy(row[: vocabulary.candidates][known])]
@@ -154,7 +154,7 @@ def carried(context: Context, bias: NDArray[np.float32] | None) -> Draft:
     model = _assemble(context, vocabulary, net, source.features)
     model = model.with_provenance(align=source.provenance.align)
     align = _align(context, source, vocabulary, net)
-    return Draft(vocabulary, net, model, task, None, align=align, kept=context.kept)
+    return TrainingSetup(vocabulary, net, model, task, None, align=align, kept=context.kept)
 
 
 def _align(context: Context, source: EdgeModel, vocabulary: Vocabulary, net: TwoTower) -> Alignment | None:
@@ -166,40 +166,40 @@ def _align(context: Context, source: EdgeModel, vocabulary: Vocabulary, net: Two
     return alignment(net, inputs, context.config, context.config.epochs)
 
 
-def _cut(task: Task) -> str:
+def _example_unit(task: Task) -> str:
     """Cut between baskets where most users come more than once, else anywhere."""
-    inside = task.train.select(task.in_target(task.train))
-    same = (inside.user[1:] == inside.user[:-1]) & (inside.time[1:] == inside.time[:-1])
-    baskets = np.bincount(inside.user[np.append(True, ~same)[: len(inside)]])
+    target_log = task.train.select(task.in_target(task.train))
+    same = (target_log.user[1:] == target_log.user[:-1]) & (target_log.time[1:] == target_log.time[:-1])
+    baskets = np.bincount(target_log.user[np.append(True, ~same)[: len(target_log)]])
     return "basket" if len(baskets) and np.median(baskets[baskets > 0]) >= 2 else "item"
 
 
-def examples_of(draft: Draft, config: TrainConfig) -> Examples:
-    """Return the training examples of a draft."""
-    task, net = draft.task, draft.net
-    known = task.train.select(draft.vocabulary.rows[task.train.item] >= 0)
+def training_examples(setup: TrainingSetup, config: TrainConfig) -> Examples:
+    """Return the training examples of a setup."""
+    task, net = setup.task, setup.net
+    known = task.train.select(setup.vocabulary.rows[task.train.item] >= 0)
     if config.event_weights:
         known = replace(known, weight=known.weight * np.array(config.event_factors(), np.float32)[known.event])
     inside = task.in_target(known)
     return Examples(
-        known, draft.vocabulary.rows, task.column, inside, net.config.history, AGE_BUCKETS, _cut(task),
-        forget=config.forget if (~inside).any() else 0.0, first_only=task.mask_seen, whole=draft.whole,
+        known, setup.vocabulary.rows, task.column, inside, net.config.history, AGE_BUCKETS, _example_unit(task),
+        target_dropout=config.forget if (~inside).any() else 0.0, first_only=task.mask_seen, reconstruct=setup.reconstruct,
         augment=config.augment, by_weight=bool(config.event_weights),
     )  # fmt: skip
 
 
 def fit_net(
-    draft: Draft, examples: Examples, run: FitConfig, validate: Callable[[], float] | None, progress: Progress | None
-) -> tuple[Draft, FitResult]:
-    """Train a draft's network in place; return the draft with what its alignment reached in the model's provenance."""
-    net = draft.net
-    if draft.frozen:
+    setup: TrainingSetup, examples: Examples, run: FitConfig, validate: Callable[[], float] | None, progress: Progress | None
+) -> tuple[TrainingSetup, FitResult]:
+    """Train a setup's network in place; return the setup with what its alignment reached in the model's provenance."""
+    net = setup.net
+    if setup.frozen:
         for name, parameter in net.named_parameters():
             parameter.requires_grad_(name in ("candidate_id.weight", "bias"))
-    align = None if draft.frozen else draft.align  # frozen towers cannot be moved
-    kept = draft.kept.next_fit() if draft.kept else None
-    result = fit(net, examples, run, validate, draft.task.mask_seen and not draft.whole, progress, align, kept)
+    align = None if setup.frozen else setup.align  # frozen towers cannot be moved
+    kept = setup.kept.next_fit() if setup.kept else None
+    result = fit(net, examples, run, validate, setup.task.mask_seen and not setup.reconstruct, progress, align, kept)
     net.requires_grad_(False)
     if result.report:
-        draft = replace(draft, model=draft.model.with_provenance(align=dict(result.report)))
-    return draft, result
+        setup = replace(setup, model=setup.model.with_provenance(align=dict(result.report)))
+    return setup, result
