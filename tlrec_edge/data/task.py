@@ -79,13 +79,13 @@ def make_tasks(dataset: Dataset, domains: tuple[str, ...], fold: int | None = No
     candidates = _candidates(dataset, target, past)
     if not len(candidates):
         raise DataError(f"domain {', '.join(domains)} has no candidate item before the test period")
-    inside = np.isin(log.domain, target)
+    in_target = np.isin(log.domain, target)
     validation_fold = None if fold is None else (fold + 1) % split.folds
 
     def build(seen: Bools, role: int, hidden_folds: tuple[int | None, ...], test_fold: int | None) -> Task:
-        hidden = inside & np.isin(split.fold[log.user], [f for f in hidden_folds if f is not None])
+        hidden = in_target & np.isin(split.fold[log.user], [f for f in hidden_folds if f is not None])
         if split.kind in BY_USER:
-            hidden |= log.time > query_time(dataset, inside & (split.role == role))[log.user]
+            hidden |= log.time > query_time(dataset, in_target & (split.role == role))[log.user]
         history = seen & ~hidden
         train = history if split.refit or role == VALID else (split.role == TRAIN) & ~hidden
         task = Task(
@@ -97,7 +97,7 @@ def make_tasks(dataset: Dataset, domains: tuple[str, ...], fold: int | None = No
         seen_before = history if fold is None and split.mask_seen else np.zeros(len(log), bool)
         # Users new to the target have no past there to respect: all of it before the test can be asked for validation.
         period = past if fold is not None and role == VALID else split.role == role
-        rows, dropped = _make_eval_rows(task, log.select(inside & period), log.select(inside & seen_before), dataset)
+        rows, dropped = _make_eval_rows(task, log.select(in_target & period), log.select(in_target & seen_before), dataset)
         if test_fold is not None:
             rows = rows.select(split.fold[rows.user] == test_fold)
             dropped = {reason: users[split.fold[users] == test_fold] for reason, users in dropped.items()}
@@ -134,8 +134,8 @@ def _candidates(dataset: Dataset, target: Ints, past: Bools) -> Ints:
     """
     split, log = dataset.split, dataset.interactions
     minimum = int(split.settings.get("min_buyers", 0))
-    inside = past & np.isin(log.domain, target)
-    pairs = np.unique(_pairs(log.select(inside), len(dataset.items)))
+    in_target = past & np.isin(log.domain, target)
+    pairs = np.unique(_pairs(log.select(in_target), len(dataset.items)))
     buyers = np.bincount(pairs % len(dataset.items), minlength=len(dataset.items))
     keep = buyers >= max(minimum, 1)
     if not minimum:

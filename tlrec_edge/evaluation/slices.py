@@ -59,9 +59,9 @@ def slice_rows(dataset: Dataset, task: Task) -> dict[str, SliceLabels]:
     ``period`` where some time is known: months, or weeks of one month, or years of more than 24 months.
     """
     rows, found = task.rows, find_eval_rows(dataset, task)
-    inside = task.in_target(task.history)
+    in_target = task.in_target(task.history)
     length = np.bincount(task.history.user, minlength=task.n_users)[rows.user]
-    known = np.bincount(task.history.user[inside], minlength=task.n_users)[rows.user] > 0
+    known = np.bincount(task.history.user[in_target], minlength=task.n_users)[rows.user] > 0
     sold = np.bincount(task.train.item, minlength=task.n_items)[rows.item] > 0
     sold_in_target = np.bincount(task.train.item[task.in_target(task.train)], minlength=task.n_items)[rows.item] > 0
     labels = {

@@ -51,12 +51,12 @@ def popularity(task: Task, half_life: float | None = None) -> Floats:
     With ``half_life`` (days) a buyer weighs half for each one that passed from their last purchase of the item to the
     end of the training part.
     """
-    inside = task.train.select(task.in_target(task.train))
-    pair = inside.user.astype(np.int64) * task.n_items + inside.item
+    target_log = task.train.select(task.in_target(task.train))
+    pair = target_log.user.astype(np.int64) * task.n_items + target_log.item
     last = len(pair) - 1 - np.unique(pair[::-1], return_index=True)[1]  # rows of a user rise in time
-    age = (inside.time.max(initial=0) - inside.time[last]) / DAY
+    age = (target_log.time.max(initial=0) - target_log.time[last]) / DAY
     weight = np.ones(len(last)) if half_life is None else 0.5 ** (age / half_life)
-    return np.bincount(inside.item[last], weight, task.n_items)[task.candidates].astype(np.float32)
+    return np.bincount(target_log.item[last], weight, task.n_items)[task.candidates].astype(np.float32)
 
 
 def item_cf(x: sp.csr_array, columns: Ints, similarity: str = "jaccard") -> sp.csr_array:

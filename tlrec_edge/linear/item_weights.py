@@ -236,11 +236,11 @@ def fit_wide(data: InteractionMatrices, penalty: float, max_weights: int, rank: 
 def tune_target_ease(task: Task, rows: Ints, max_weights: int, progress: Callable[[str], None] | None) -> float | None:
     """Choose the penalty of EASE on the target's rows alone; None where that says nothing new: no asked user has a
     history there, or there is nothing but the target."""
-    own = task.target_only()
-    data = InteractionMatrices.of(own, rows)
-    if len(own.train) == len(task.train) or not data.history[np.unique(task.rows.user)].nnz:
+    target_task = task.target_only()
+    data = InteractionMatrices.of(target_task, rows)
+    if len(target_task.train) == len(task.train) or not data.history[np.unique(task.rows.user)].nnz:
         return None
-    return tune_ease(own, data, progress, USER_POWER, max_weights=max_weights).penalty
+    return tune_ease(target_task, data, progress, USER_POWER, max_weights=max_weights).penalty
 
 
 def fit_target_wide(task: Task, rows: Ints, penalty: float | None, max_weights: int) -> sp.csr_array:
@@ -277,12 +277,12 @@ def interest_groups(dataset: Dataset, vocabulary: Vocabulary, counted: Ints) -> 
 
 def fit_interest(task: Task, groups: Ints, size: int, vocabulary: Vocabulary, penalty: float, rank: int) -> LowRankFactors:
     """Fit the ridge from group counts outside the target to what the same users bought in the target."""
-    inside = task.in_target(task.train)
-    if not size or inside.all() or not inside.any():
+    in_target = task.in_target(task.train)
+    if not size or in_target.all() or not in_target.any():
         return LowRankFactors.none(size, vocabulary.candidates)
-    known = task.train.select(~inside & (vocabulary.rows[task.train.item] >= 0))
+    known = task.train.select(~in_target & (vocabulary.rows[task.train.item] >= 0))
     seen = user_item(known, task.n_users, task.n_items)[:, vocabulary.dataset_rows]
-    bought = user_item(task.train.select(inside), task.n_users, task.n_items)[:, task.candidates]
+    bought = user_item(task.train.select(in_target), task.n_users, task.n_items)[:, task.candidates]
     both = np.flatnonzero((np.diff(seen.indptr) > 0) & (np.diff(bought.indptr) > 0))
     if len(both) < 20:
         return LowRankFactors.none(size, vocabulary.candidates)

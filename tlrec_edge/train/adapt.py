@@ -172,8 +172,8 @@ def _exclude_seen_negatives(setup: TrainingSetup, linear: EaseHyperparameters) -
 
 
 def _trainable(setup: TrainingSetup) -> bool:
-    inside = setup.task.train.select(setup.task.in_target(setup.task.train))
-    return bool((np.bincount(inside.user) > 1).any()) if len(inside) else False
+    target_log = setup.task.train.select(setup.task.in_target(setup.task.train))
+    return bool((np.bincount(target_log.user) > 1).any()) if len(target_log) else False
 
 
 def _linear_task(task: Task, mode: str) -> Task:
@@ -183,8 +183,8 @@ def _linear_task(task: Task, mode: str) -> Task:
 
 def _with_linear(setup: TrainingSetup, context: Context, mode: str, linear: EaseHyperparameters) -> EdgeModel:
     task, config, vocabulary = _linear_task(setup.task, mode), context.config, setup.vocabulary
-    outside = task.train.select(~task.in_target(task.train))
-    groups, size = interest_groups(context.dataset, vocabulary, np.unique(outside.item))
+    source_log = task.train.select(~task.in_target(task.train))
+    groups, size = interest_groups(context.dataset, vocabulary, np.unique(source_log.item))
     interest = fit_interest(task, groups, size, vocabulary, config.interest_penalty, config.interest_rank)
     if not interest.rank:
         groups = groups[:, :0]

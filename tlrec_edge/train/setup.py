@@ -180,10 +180,10 @@ def training_examples(setup: TrainingSetup, config: TrainConfig) -> Examples:
     known = task.train.select(setup.vocabulary.rows[task.train.item] >= 0)
     if config.event_weights:
         known = replace(known, weight=known.weight * np.array(config.event_factors(), np.float32)[known.event])
-    inside = task.in_target(known)
+    in_target = task.in_target(known)
     return Examples(
-        known, setup.vocabulary.rows, task.column, inside, net.config.history, AGE_BUCKETS, _example_unit(task),
-        target_dropout=config.forget if (~inside).any() else 0.0, first_only=task.mask_seen, reconstruct=setup.reconstruct,
+        known, setup.vocabulary.rows, task.column, in_target, net.config.history, AGE_BUCKETS, _example_unit(task),
+        target_dropout=config.forget if (~in_target).any() else 0.0, first_only=task.mask_seen, reconstruct=setup.reconstruct,
         augment=config.augment, by_weight=bool(config.event_weights),
     )  # fmt: skip
 
