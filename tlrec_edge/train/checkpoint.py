@@ -27,7 +27,7 @@ _OURS = re.compile(r"epoch-\d+\.npz|state\.(json|new)")
 
 
 @dataclass
-class Course:
+class TrainingState:
     """How far a fit has come. ``modules`` are what learns; ``best`` is the best epoch, ``best_net`` the net then."""
 
     modules: nn.ModuleDict
@@ -89,8 +89,8 @@ class FitCheckpoint:
 
     folder: Path
 
-    def load(self, course: Course) -> None:
-        """Bring a fresh course to where it was left; nothing happens where nothing was left.
+    def load(self, state: TrainingState) -> None:
+        """Bring a fresh state to where it was left; nothing happens where nothing was left.
 
         Raises ModelError that names the folder where its files are damaged.
         """
@@ -99,19 +99,19 @@ class FitCheckpoint:
         try:
             meta = json.loads((self.folder / STATE).read_text("utf-8"))
             with np.load(self.folder / meta["arrays"], allow_pickle=False) as stored:
-                course.restore(meta, {name: stored[name] for name in stored.files})
+                state.restore(meta, {name: stored[name] for name in stored.files})
         except (OSError, EOFError, zipfile.BadZipFile, ValueError, KeyError, TypeError, RuntimeError) as error:
             raise ModelError(f"{self.folder} cannot be read as a checkpoint ({error}): remove it") from error
 
-    def save(self, course: Course) -> None:
+    def save(self, state: TrainingState) -> None:
         """Write the arrays, then the small file that names them; a crash leaves the epoch before."""
-        arrays = f"epoch-{len(course.losses)}.npz"
+        arrays = f"epoch-{len(state.losses)}.npz"
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / arrays).open("wb") as file:
-            np.savez(file, **course.arrays())  # type: ignore[arg-type]  # its stub takes no mapping of arrays
+            np.savez(file, **state.arrays())  # type: ignore[arg-type]  # its stub takes no mapping of arrays
             file.flush()
             os.fsync(file.fileno())
-        write_json(self.folder / STATE, {**course.meta(), "arrays": arrays})
+        write_json(self.folder / STATE, {**state.meta(), "arrays": arrays})
         self._remove(keep=(STATE, arrays))
 
     def _remove(self, keep: Collection[str] = ()) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from tlrec_edge.errors import TrainingError
 from tlrec_edge.train.augment import HistoryBatch
-from tlrec_edge.train.checkpoint import Course, FitCheckpoint
+from tlrec_edge.train.checkpoint import TrainingState, FitCheckpoint
 from tlrec_edge.train.examples import Batch, Examples
 from tlrec_edge.train.model import TwoTower
 from tlrec_edge.train.sparse_adamw import RowAdamW, clip_gradients
@@ -130,37 +130,37 @@ def _fit(
     sampler = torch.from_numpy(popularity / popularity.sum())
     modules = nn.ModuleDict({"net": model} if extra is None else {"net": model, "extra": extra})
     optimizer = RowAdamW(_groups(model, config, extra), weight_decay=config.weight_decay)
-    course = Course(modules, optimizer, np.random.default_rng(config.seed))
+    state = TrainingState(modules, optimizer, np.random.default_rng(config.seed))
     if validate:
-        course.values.append(validate())
-        course.best_net = copy.deepcopy(model.state_dict())
+        state.values.append(validate())
+        state.best_net = copy.deepcopy(model.state_dict())
     if kept:
-        kept.load(course)
-    while (epoch := len(course.losses) + 1) <= config.epochs:
-        if validate and epoch - 1 - course.best >= config.patience:
+        kept.load(state)
+    while (epoch := len(state.losses) + 1) <= config.epochs:
+        if validate and epoch - 1 - state.best >= config.patience:
             break
-        course.losses.append(_epoch(model, extra, course, examples, config, sampler, mask_seen))
-        course.report = extra.report() if extra else {}
+        state.losses.append(_epoch(model, extra, state, examples, config, sampler, mask_seen))
+        state.report = extra.report() if extra else {}
         if validate:
-            course.values.append(validate())
-        if not validate or course.values[-1] > course.values[course.best]:
-            course.best = epoch
-            course.best_net = copy.deepcopy(model.state_dict()) if validate else {}
+            state.values.append(validate())
+        if not validate or state.values[-1] > state.values[state.best]:
+            state.best = epoch
+            state.best_net = copy.deepcopy(model.state_dict()) if validate else {}
         if kept:
-            kept.save(course)
+            kept.save(state)
         if progress:
-            progress(f"epoch {epoch}/{config.epochs}: " + ", ".join(_figures(course)))
+            progress(f"epoch {epoch}/{config.epochs}: " + ", ".join(_figures(state)))
     if validate:
-        model.load_state_dict(course.best_net)
+        model.load_state_dict(state.best_net)
     model.eval()
-    return FitResult(course.best, tuple(course.losses), tuple(course.values), course.report)
+    return FitResult(state.best, tuple(state.losses), tuple(state.values), state.report)
 
 
-def _figures(course: Course) -> Iterator[str]:
-    yield f"loss {course.losses[-1]:.4f}"
-    if course.values:
-        yield f"validation {course.values[-1]:.4f}"
-    yield from (f"alignment {name} {value:.4f}" for name, value in course.report.items())
+def _figures(state: TrainingState) -> Iterator[str]:
+    yield f"loss {state.losses[-1]:.4f}"
+    if state.values:
+        yield f"validation {state.values[-1]:.4f}"
+    yield from (f"alignment {name} {value:.4f}" for name, value in state.report.items())
 
 
 def _groups(model: TwoTower, config: FitConfig, extra: ExtraLoss | None) -> list[dict[str, object]]:
@@ -175,28 +175,28 @@ def _groups(model: TwoTower, config: FitConfig, extra: ExtraLoss | None) -> list
 
 
 def _epoch(
-    model: TwoTower, extra: ExtraLoss | None, course: Course, examples: Examples, config: FitConfig, sampler: Tensor,
+    model: TwoTower, extra: ExtraLoss | None, state: TrainingState, examples: Examples, config: FitConfig, sampler: Tensor,
     mask_seen: bool,
 ) -> float:  # fmt: skip
     steps = -(-min(examples.size(), config.examples) // config.batch)
     model.train()
     total, count = 0.0, 0
-    for step, batch in enumerate(examples.epoch(course.rng, config.batch, config.examples)):
+    for step, batch in enumerate(examples.epoch(state.rng, config.batch, config.examples)):
         if not (batch.positive >= 0).any():
             continue
         loss = softmax_loss(model, batch, examples, sampler, config, mask_seen)
-        total_loss = loss if extra is None else loss + extra(model, len(course.losses) + step / steps)
+        total_loss = loss if extra is None else loss + extra(model, len(state.losses) + step / steps)
         if not torch.isfinite(total_loss):
             raise TrainingError(
                 f"loss is {total_loss.item()}: lower the learning rate (now {config.rate}) or check the features"
             )
-        course.optimizer.zero_grad(set_to_none=True)
+        state.optimizer.zero_grad(set_to_none=True)
         total_loss.backward()
         if model.sparse:
             clip_gradients(model, 5.0)
         else:
             nn.utils.clip_grad_norm_(model.parameters(), 5.0)
-        course.optimizer.step()
+        state.optimizer.step()
         total, count = total + loss.item(), count + 1
     model.eval()
     if not count:
