@@ -137,8 +137,8 @@ def pretrain(
     data = open_dataset(dataset)
     source = parse_domains(domains, data.domains)
     config = _config(TrainConfig, size=size, pretrain_epochs=epochs, min_buyers=min_buyers, seed=seed, **hyperparameters)
-    with show_progress("pretrain") as progress, resumable(checkpoint, data, config, command="pretrain", domains=source) as kept:
-        model = run(data, source, config, progress, kept)
+    with show_progress("pretrain") as progress, resumable(checkpoint, data, config, command="pretrain", domains=source) as saved:
+        model = run(data, source, config, progress, saved)
         model.save(out)
     domain_count = len(model.provenance.domains)
     of = f"{domain_count} domain{'s' * (domain_count != 1)}"
@@ -188,11 +188,11 @@ def adapt(
     if start is not None and size not in (None, start.net.config.size):
         raise click.UsageError(f"--size {size} does not fit the source model, which is {start.net.config.size}")
     facts = {"domains": target, "mode": mode, "fold": fold, "source": start.provenance.to_json() if start else None}
-    with show_progress("adapt") as progress, resumable(checkpoint, data, config, command="adapt", **facts) as kept:
+    with show_progress("adapt") as progress, resumable(checkpoint, data, config, command="adapt", **facts) as saved:
         if mode == "auto":
-            model, table = adapt_auto(data, target, start, config, fold, progress, kept=kept)
+            model, table = adapt_auto(data, target, start, config, fold, progress, checkpoint=saved)
         else:
-            model, table = run(data, target, mode, start, config, fold, progress, kept=kept), ()
+            model, table = run(data, target, mode, start, config, fold, progress, checkpoint=saved), ()
         model.save(out)
     if source and start and (other := other_data(source, start.provenance.dataset_sha256, data)):
         click.echo(f"note: {other}", err=True)

@@ -55,11 +55,11 @@ class FittedModel:
 def adapt(
     dataset: Dataset, domains: tuple[str, ...], mode: str, source: EdgeModel | None = None,
     config: TrainConfig | None = None, fold: int | None = None, progress: Progress | None = None,
-    linear: EaseHyperparameters | None = None, tasks: Tasks | None = None, kept: Checkpoint | None = None,
+    linear: EaseHyperparameters | None = None, tasks: Tasks | None = None, checkpoint: Checkpoint | None = None,
 ) -> EdgeModel:  # fmt: skip
     """Make a model of the target: choose on validation, then fit again on all that may be learned from.
 
-    ``linear`` reuses a choice made before on the same tasks, ``kept`` holds the fits on disk. Raises ModelError for a
+    ``linear`` reuses a choice made before on the same tasks, ``checkpoint`` holds the fits on disk. Raises ModelError for a
     mode that needs a source and has none, DataError for a domain or fold that does not exist.
     """
     if mode not in MODES:
@@ -69,7 +69,7 @@ def adapt(
     tasks = tasks or make_tasks(dataset, domains, fold)
     if mode == "zero-shot":  # nothing is chosen by the target's rows, so there is nothing to fit again
         tasks = replace(tasks, choose=tasks.final)
-    context = Context(dataset, tasks.choose, source, config, progress, linear, kept)
+    context = Context(dataset, tasks.choose, source, config, progress, linear, checkpoint)
     fitted = fit_and_tune(context, mode)
     return refit(fitted, replace(context, task=tasks.final, linear=None), tasks, fold)
 

@@ -35,7 +35,7 @@ PARTS_OF = {"popularity": ("bias",), "linear": _LINEAR, "pooled": _LINEAR}
 def adapt_auto(
     dataset: Dataset, domains: tuple[str, ...], source: EdgeModel | None = None, config: TrainConfig | None = None,
     fold: int | None = None, progress: Progress | None = None, tasks: Tasks | None = None,
-    kept: Checkpoint | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> tuple[EdgeModel, tuple[ModeComparison, ...]]:  # fmt: skip
     """Try every mode on the validation rows and fit the winner; return it with the table that chose it.
 
@@ -50,7 +50,7 @@ def adapt_auto(
     tasks = tasks or make_tasks(dataset, domains, fold)
     if not len(tasks.choose.rows):
         raise DataError("--mode auto chooses on validation rows and this split leaves none: name a mode")
-    context = Context(dataset, tasks.choose, source, config, progress, kept=kept)
+    context = Context(dataset, tasks.choose, source, config, progress, checkpoint=checkpoint)
     fitted_models = _fit_modes(context)
     users, values = tasks.choose.rows.user, {}
     for name, fitted in fitted_models.items():

@@ -98,15 +98,15 @@ def fit(
     mask_seen: bool = True,
     progress: Progress | None = None,
     extra: ExtraLoss | None = None,
-    kept: FitCheckpoint | None = None,
+    checkpoint: FitCheckpoint | None = None,
 ) -> FitResult:
     """Train in place; with ``validate`` (higher is better) leave the model at its best epoch, the start included.
 
-    ``extra`` is added to each step's loss. ``kept`` holds every epoch on disk and is where a fit that was interrupted
+    ``extra`` is added to each step's loss. ``checkpoint`` holds every epoch on disk and is where a fit that was interrupted
     goes on, to the same end. Raises TrainingError on a loss that is not finite.
     """
     with one_thread():
-        return _fit(model, examples, config, validate, mask_seen, progress, extra, kept)
+        return _fit(model, examples, config, validate, mask_seen, progress, extra, checkpoint)
 
 
 @contextmanager
@@ -123,7 +123,7 @@ def one_thread() -> Iterator[None]:
 
 def _fit(
     model: TwoTower, examples: Examples, config: FitConfig, validate: Callable[[], float] | None, mask_seen: bool,
-    progress: Progress | None, extra: ExtraLoss | None, kept: FitCheckpoint | None,
+    progress: Progress | None, extra: ExtraLoss | None, checkpoint: FitCheckpoint | None,
 ) -> FitResult:  # fmt: skip
     torch.manual_seed(config.seed)
     popularity = np.bincount(examples.column[examples.log.item[examples.is_target]], minlength=len(model.bias)) + 1.0
@@ -134,8 +134,8 @@ def _fit(
     if validate:
         state.values.append(validate())
         state.best_net = copy.deepcopy(model.state_dict())
-    if kept:
-        kept.load(state)
+    if checkpoint:
+        checkpoint.load(state)
     while (epoch := len(state.losses) + 1) <= config.epochs:
         if validate and epoch - 1 - state.best >= config.patience:
             break
@@ -146,8 +146,8 @@ def _fit(
         if not validate or state.values[-1] > state.values[state.best]:
             state.best = epoch
             state.best_net = copy.deepcopy(model.state_dict()) if validate else {}
-        if kept:
-            kept.save(state)
+        if checkpoint:
+            checkpoint.save(state)
         if progress:
             progress(f"epoch {epoch}/{config.epochs}: " + ", ".join(_figures(state)))
     if validate:

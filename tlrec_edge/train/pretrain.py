@@ -20,12 +20,12 @@ from tlrec_edge.train.setup import Context, TrainingSetup, training_examples, fi
 
 def pretrain(
     dataset: Dataset, domains: tuple[str, ...], config: TrainConfig | None = None, progress: Progress | None = None,
-    kept: Checkpoint | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> EdgeModel:  # fmt: skip
     """Train a model on the source domains: all their interactions before the test period, and where a split holds out
     a user's last rows, none of a user's after a question in another domain.
 
-    ``kept`` holds every epoch on disk (see ``checkpoint.resumable``).
+    ``checkpoint`` holds every epoch on disk (see ``checkpoint.resumable``).
     """
     config = config or TrainConfig()
     target = dataset.domain_codes(domains)
@@ -42,7 +42,7 @@ def pretrain(
         dataset.split.mask_seen, len(dataset.users), len(dataset.items),
     )  # fmt: skip
     task = _drop_rare(task, config.min_buyers)
-    return pretrain_task(Context(dataset, task, None, config, progress, kept=kept), _items_sold_elsewhere(dataset, target, source_log.item))
+    return pretrain_task(Context(dataset, task, None, config, progress, checkpoint=checkpoint), _items_sold_elsewhere(dataset, target, source_log.item))
 
 
 def _drop_rare(task: Task, min_buyers: int) -> Task:

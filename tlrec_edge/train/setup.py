@@ -38,7 +38,7 @@ class Context:
     config: TrainConfig
     progress: Progress | None = None
     linear: EaseHyperparameters | None = None
-    kept: Checkpoint | None = None
+    checkpoint: Checkpoint | None = None
 
     def inputs(self, features: FeatureEncoder, rows: Ints) -> TowerInputs:
         """Encode dataset rows for the item tower."""
@@ -49,7 +49,7 @@ class Context:
 class TrainingSetup:
     """A network over a vocabulary, not yet trained for the target, and how it is to be trained.
 
-    ``align`` is the loss between sides of the catalogue, ``kept`` where the fits of this run are held on disk.
+    ``align`` is the loss between sides of the catalogue, ``checkpoint`` where the fits of this run are held on disk.
     """
 
     vocabulary: Vocabulary
@@ -60,7 +60,7 @@ class TrainingSetup:
     frozen: bool = False
     reconstruct: bool = False
     align: Alignment | None = None
-    kept: Checkpoint | None = None
+    checkpoint: Checkpoint | None = None
 
 
 def _assemble(context: Context, vocabulary: Vocabulary, net: TwoTower, features: FeatureEncoder) -> EdgeModel:
@@ -103,7 +103,7 @@ def from_scratch(context: Context) -> TrainingSetup:
         net.candidate_id.weight.copy_(torch.from_numpy(start[: vocabulary.candidates]))
         net.bias.copy_(torch.from_numpy(log_popularity(task)))
     run = FitConfig(epochs=config.epochs, rate=config.rate, seed=config.seed, logq=config.logq)
-    return TrainingSetup(vocabulary, net, _assemble(context, vocabulary, net, features), task, run, kept=context.kept)
+    return TrainingSetup(vocabulary, net, _assemble(context, vocabulary, net, features), task, run, checkpoint=context.checkpoint)
 
 
 def _ablate(shape: ModelConfig, inputs: TowerInputs, config: TrainConfig) -> tuple[ModelConfig, TowerInputs]:
@@ -154,7 +154,7 @@ def from_source(context: Context, bias: NDArray[np.float32] | None) -> TrainingS
     model = _assemble(context, vocabulary, net, source.features)
     model = model.with_provenance(align=source.provenance.align)
     align = _align(context, source, vocabulary, net)
-    return TrainingSetup(vocabulary, net, model, task, None, align=align, kept=context.kept)
+    return TrainingSetup(vocabulary, net, model, task, None, align=align, checkpoint=context.checkpoint)
 
 
 def _align(context: Context, source: EdgeModel, vocabulary: Vocabulary, net: TwoTower) -> Alignment | None:
@@ -197,8 +197,8 @@ def fit_net(
         for name, parameter in net.named_parameters():
             parameter.requires_grad_(name in ("candidate_id.weight", "bias"))
     align = None if setup.frozen else setup.align  # frozen towers cannot be moved
-    kept = setup.kept.next_fit() if setup.kept else None
-    result = fit(net, examples, run, validate, setup.task.mask_seen and not setup.reconstruct, progress, align, kept)
+    checkpoint = setup.checkpoint.next_fit() if setup.checkpoint else None
+    result = fit(net, examples, run, validate, setup.task.mask_seen and not setup.reconstruct, progress, align, checkpoint)
     net.requires_grad_(False)
     if result.report:
         setup = replace(setup, model=setup.model.with_provenance(align=dict(result.report)))
