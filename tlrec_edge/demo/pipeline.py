@@ -52,7 +52,7 @@ class Clock:
 
     def __init__(self, progress: Callable[[str], None]) -> None:
         self.seconds: dict[str, float] = {}
-        self._say, self._stage, self._since = progress, "", time.monotonic()
+        self._progress, self._stage, self._since = progress, "", time.monotonic()
 
     def __call__(self, stage: str, what: str = "") -> None:
         now = time.monotonic()
@@ -60,7 +60,7 @@ class Clock:
             self.seconds[self._stage] = self.seconds.get(self._stage, 0.0) + now - self._since
         self._stage, self._since = stage, now
         if stage:
-            self._say(f"{stage}{f': {what}' if what else ''}")
+            self._progress(f"{stage}{f': {what}' if what else ''}")
 
 
 def run_demo(out: Path, config: DemoConfig | None = None, progress: Callable[[str], None] = lambda line: None) -> DemoResult:
