@@ -15,7 +15,7 @@ from helpers.pages import Page
 from tlrec_edge.data.store import save_dataset
 from tlrec_edge.data.task import Task, make_tasks
 from tlrec_edge.errors import ModelError
-from tlrec_edge.evaluation.curve import Curve, CurvePlan, curve, thinned
+from tlrec_edge.evaluation.curve import Curve, CurvePlan, curve, subsample_users
 from tlrec_edge.evaluation.evaluate import evaluate, model_ranker
 from tlrec_edge.report import render
 from tlrec_edge.train import adapt, pretrain
@@ -43,7 +43,7 @@ def learners(task: Task) -> set[int]:
 @pytest.mark.parametrize(("kind", "fold"), [("leave-one-out", None), ("new-users", 1)])
 def test_shares_are_nested_and_thin_what_choices_are_made_with(kind: str, fold: int | None) -> None:
     whole = make_tasks(synthetic.dataset(kind), ("small",), fold)
-    parts = [thinned(whole, share, 3) for share in (0.001, 0.05, 0.2, 1.0)]
+    parts = [subsample_users(whole, share, 3) for share in (0.001, 0.05, 0.2, 1.0)]
     kept = [learners(part.final) | set(part.choose.rows.user.tolist()) for part in parts]
     everyone = kept[-1]
     assert [len(users) for users in kept] == [max(1, round(s * len(everyone))) for s in (0.001, 0.05, 0.2, 1.0)]
@@ -59,7 +59,7 @@ def test_shares_are_nested_and_thin_what_choices_are_made_with(kind: str, fold: 
         assert len({int(mask.sum()) for mask in elsewhere}) == 1
     np.testing.assert_array_equal(parts[-1].final.train.item, whole.final.train.item)
     np.testing.assert_array_equal(parts[-1].choose.rows.item, whole.choose.rows.item)
-    assert learners(thinned(whole, 0.2, 4).final) != learners(parts[2].final)
+    assert learners(subsample_users(whole, 0.2, 4).final) != learners(parts[2].final)
 
 
 def test_the_whole_share_is_what_adapt_finds(found: Curve) -> None:

@@ -15,7 +15,7 @@ from tlrec_edge.data.store import save_dataset
 from tlrec_edge.data.task import make_tasks
 from tlrec_edge.errors import DataError
 from tlrec_edge.evaluation.evaluate import baseline_rankers, evaluate, model_ranker
-from tlrec_edge.evaluation.experiment import Line, Outcome
+from tlrec_edge.evaluation.experiment import ResultRow, ExperimentResult
 from tlrec_edge.evaluation.study import VARIANTS, Plan, Study, study
 from tlrec_edge.train import MODES, EdgeModel, adapt, adapt_auto
 from tlrec_edge.train.config import ALIGN, WITHOUT
@@ -62,11 +62,11 @@ def test_a_row_is_what_adapt_and_evaluate_find(found: Study, plan: Plan) -> None
     }
     result = evaluate(data, ("small",), entries)
     for name in ("popularity", "ease-target", "ease", "scratch", "finetune", "auto"):
-        np.testing.assert_array_equal(found.lines[name].outcomes[1].values, result.values(name), err_msg=name)
+        np.testing.assert_array_equal(found.lines[name].results[1].values, result.values(name), err_msg=name)
     validation = {line.mode: line.ndcg for line in table}
-    assert found.lines["auto"].outcomes[1].chosen == next(line.mode for line in table if line.chosen)
+    assert found.lines["auto"].results[1].chosen == next(line.mode for line in table if line.chosen)
     for name in ("scratch", "finetune"):
-        assert found.lines[name].outcomes[1].validation == pytest.approx(validation[name])
+        assert found.lines[name].results[1].validation == pytest.approx(validation[name])
 
 
 def test_several_seeds_are_one_mean(found: Study) -> None:
@@ -94,7 +94,7 @@ def told(plan: Plan, chosen: str, **shifts: float) -> str:
     users = np.arange(400, dtype=np.int32)
     base = rng.random(400)
     lines = {
-        name: Line(name, (Outcome(0.2, base + shift + 0.01 * rng.random(400), chosen if name == "auto" else ""),))
+        name: ResultRow(name, (ExperimentResult(0.2, base + shift + 0.01 * rng.random(400), chosen if name == "auto" else ""),))
         for name, shift in {"scratch": 0.0, "finetune": 0.1, **shifts}.items()
     }
     return " ".join(Study(plan, users, lines).words())

@@ -14,7 +14,7 @@ from tlrec_edge.data.dataset import Ints
 from tlrec_edge.data.store import load_dataset
 from tlrec_edge.data.task import Task, Tasks, make_tasks
 from tlrec_edge.errors import DataError, TlrecError
-from tlrec_edge.evaluation.experiment import TRIALS, Line, Outcome, Setting, compare, refused
+from tlrec_edge.evaluation.experiment import EXPERIMENTS, ResultRow, ExperimentResult, ExperimentConfig, compare, failed
 from tlrec_edge.train.adapt import check_source, config_of
 from tlrec_edge.train.edge_model import EdgeModel
 
@@ -23,7 +23,7 @@ ROWS = ("popularity", "ease", "scratch", "zero-shot", "finetune")
 SHARES = (0.01, 0.05, 0.2, 1.0)
 
 
-def thinned(tasks: Tasks, share: float, seed: int) -> Tasks:
+def subsample_users(tasks: Tasks, share: float, seed: int) -> Tasks:
     """Return the tasks with the target's rows of a share of its users; at least one user stays.
 
     What may be learned from and what choices are validated on are thinned alike, by user. The smaller share is part of
@@ -33,11 +33,11 @@ def thinned(tasks: Tasks, share: float, seed: int) -> Tasks:
     count = max(1, round(share * len(users)))
     kept = np.sort(np.random.default_rng(seed).permutation(users)[:count])
 
-    def thin(task: Task) -> Task:
+    def subsample(task: Task) -> Task:
         return replace(task, train=task.train.select(~task.in_target(task.train) | np.isin(task.train.user, kept)))
 
-    choose = thin(tasks.choose)
-    return Tasks(replace(choose, rows=choose.rows.select(np.isin(choose.rows.user, kept))), thin(tasks.final))
+    choose = subsample(tasks.choose)
+    return Tasks(replace(choose, rows=choose.rows.select(np.isin(choose.rows.user, kept))), subsample(tasks.final))
 
 
 def _users(tasks: Tasks) -> Ints:
@@ -68,17 +68,17 @@ class CurvePlan:
         object.__setattr__(self, "shares", tuple(sorted(set(self.shares))))
 
 
-def _try(job: tuple[CurvePlan, str, float, int]) -> Outcome:
+def _run(job: tuple[CurvePlan, str, float, int]) -> ExperimentResult:
     plan, name, share, seed = job
     dataset, source = load_dataset(plan.folder), EdgeModel.load(plan.source)
     config = replace(config_of(source), seed=seed)
     if plan.epochs is not None:
         config = replace(config, epochs=plan.epochs)
-    tasks = thinned(make_tasks(dataset, plan.domains, plan.fold), share, seed)
+    tasks = subsample_users(make_tasks(dataset, plan.domains, plan.fold), share, seed)
     try:
-        return TRIALS[name](Setting(dataset, tasks, config, source if name in NEEDS_SOURCE else None, plan.fold))
+        return EXPERIMENTS[name](ExperimentConfig(dataset, tasks, config, source if name in NEEDS_SOURCE else None, plan.fold))
     except TlrecError as error:
-        return refused(str(error))
+        return failed(str(error))
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class Point:
     share: float
     users: int
     rows: int
-    lines: Mapping[str, Line]
+    lines: Mapping[str, ResultRow]
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class Curve:
     def lift(self, point: Point) -> dict[str, Any] | None:
         """Return the lift of finetune over scratch at a point."""
         tuned, own = point.lines["finetune"], point.lines["scratch"]
-        return None if tuned.why or own.why else compare(tuned, own, self.users)
+        return None if tuned.failure or own.failure else compare(tuned, own, self.users)
 
     def words(self) -> list[str]:
         """Say where transfer pays, and how much of the target's data it stands for."""
@@ -116,9 +116,9 @@ class Curve:
             shares = [percent(point.share) for point, found in verdicts if found == verdict]
             if shares:
                 said.append(f"Finetune is {words} {', '.join(shares)} of the users of {target}.")
-        return [*said, *self._worth()]
+        return [*said, *self._data_equivalence()]
 
-    def _worth(self) -> list[str]:
+    def _data_equivalence(self) -> list[str]:
         """Say with which share finetune reaches what scratch reaches with the largest."""
         last = self.points[-1]
         if self.lift(last) is None:
@@ -127,7 +127,7 @@ class Curve:
         found = [
             point.share
             for point in self.points
-            if not (line := point.lines["finetune"]).why and line.values.mean() >= goal
+            if not (line := point.lines["finetune"]).failure and line.values.mean() >= goal
         ]
         reaches = f"reaches with {percent(found[0])}" if found else "does not reach"
         return [f"What scratch reaches with {percent(last.share)} ({goal:.4f}), finetune {reaches}."]
@@ -156,7 +156,7 @@ def curve(
     plan: CurvePlan, names: Sequence[str] = ROWS, progress: Callable[[str], None] = lambda line: None,
     processes: int | None = None,
 ) -> Curve:  # fmt: skip
-    """Try ``names`` (of TRIALS; scratch and finetune always) at every share, side by side, a process for each core.
+    """Try ``names`` (of EXPERIMENTS; scratch and finetune always) at every share, side by side, a process for each core.
 
     Raises ModelError for a source that may know the answers, DataError where the split asks no test question.
     """
@@ -168,13 +168,13 @@ def curve(
     names = tuple(dict.fromkeys((*names, "scratch", "finetune")))
     jobs = [(plan, name, share, seed) for share in plan.shares[::-1] for name in names for seed in plan.seeds]
     done = {}
-    for job, outcome in zip(jobs, parallel_map(_try, jobs, processes), strict=True):
+    for job, result in zip(jobs, parallel_map(_run, jobs, processes), strict=True):
         progress(f"{job[1]} with {percent(job[2])}")
-        done[job[1:]] = outcome
+        done[job[1:]] = result
     points = []
     for share in plan.shares:
-        final = thinned(tasks, share, plan.seeds[0]).final
+        final = subsample_users(tasks, share, plan.seeds[0]).final
         log = final.train.select(final.in_target(final.train))
-        lines = {name: Line(name, tuple(done[name, share, seed] for seed in plan.seeds)) for name in names}
+        lines = {name: ResultRow(name, tuple(done[name, share, seed] for seed in plan.seeds)) for name in names}
         points.append(Point(share, len(np.unique(log.user)), len(log), lines))
     return Curve(plan, tasks.final.rows.user, tuple(points))

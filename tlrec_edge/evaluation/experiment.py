@@ -24,7 +24,7 @@ from tlrec_edge.train.setup import Context
 
 
 @dataclass(frozen=True)
-class Setting:
+class ExperimentConfig:
     """What a trial works with; ``source`` is for the modes that start from one."""
 
     dataset: Dataset
@@ -34,72 +34,72 @@ class Setting:
     fold: int | None = None
 
 
-class Outcome(NamedTuple):
+class ExperimentResult(NamedTuple):
     """NDCG@10 on validation, None where nothing is asked there, and of each test row (m,); ``chosen`` is auto's mode.
 
-    ``why`` says what kept the trial from being made; its figures are then empty.
+    ``failure`` says what kept the trial from being made; its figures are then empty.
     """
 
     validation: float | None
     values: Array
     chosen: str = ""
-    why: str = ""
+    failure: str = ""
 
 
-def refused(why: str) -> Outcome:
+def failed(why: str) -> ExperimentResult:
     """Return the outcome of a trial that could not be made."""
-    return Outcome(None, np.empty(0), why=why)
+    return ExperimentResult(None, np.empty(0), failure=why)
 
 
-def _popularity(setting: Setting) -> Outcome:
-    return _outcome(setting.tasks, popularity_scorer, popularity_scorer)
+def _popularity(experiment: ExperimentConfig) -> ExperimentResult:
+    return _result(experiment.tasks, popularity_scorer, popularity_scorer)
 
 
-def _ease(setting: Setting, target_only: bool) -> Outcome:
-    scorer, final, choice = fit_tuned_ease(setting.tasks, target_only)
-    choose = setting.tasks.choose.target_only() if target_only else setting.tasks.choose
-    return _outcome(Tasks(choose, final), lambda task: ease_scorer(task, choice), lambda _: scorer)
+def _ease(experiment: ExperimentConfig, target_only: bool) -> ExperimentResult:
+    scorer, final, choice = fit_tuned_ease(experiment.tasks, target_only)
+    choose = experiment.tasks.choose.target_only() if target_only else experiment.tasks.choose
+    return _result(Tasks(choose, final), lambda task: ease_scorer(task, choice), lambda _: scorer)
 
 
-def _outcome(tasks: Tasks, choose: Callable[[Task], Scorer], final: Callable[[Task], Scorer]) -> Outcome:
+def _result(tasks: Tasks, choose: Callable[[Task], Scorer], final: Callable[[Task], Scorer]) -> ExperimentResult:
     """Rank the validation rows and the test rows, each with a scorer that was fitted without them."""
     validation = rank_rows(choose(tasks.choose), tasks.choose) if len(tasks.choose.rows) else None
-    return Outcome(float(_ndcg(validation).mean()) if validation else None, _ndcg(rank_rows(final(tasks.final), tasks.final)))
+    return ExperimentResult(float(_ndcg(validation).mean()) if validation else None, _ndcg(rank_rows(final(tasks.final), tasks.final)))
 
 
 def _ndcg(ranking: Ranking) -> Array:
     return METRICS["ndcg"](ranking.rank, 10)
 
 
-def _auto(setting: Setting) -> Outcome:
-    dataset, tasks, fold = setting.dataset, setting.tasks, setting.fold
-    model, table = adapt_auto(dataset, tasks.final.domains, setting.source, setting.config, fold, tasks=tasks)
-    chosen = next(line for line in table if line.chosen)
-    task = _seen_by(model.provenance.mode, tasks.final)
-    return Outcome(chosen.ndcg, _ndcg(rank_rows(model.scorer(dataset, task), task)), chosen.mode)
+def _auto(experiment: ExperimentConfig) -> ExperimentResult:
+    dataset, tasks, fold = experiment.dataset, experiment.tasks, experiment.fold
+    model, table = adapt_auto(dataset, tasks.final.domains, experiment.source, experiment.config, fold, tasks=tasks)
+    chosen = next(row for row in table if row.chosen)
+    task = _visible_task(model.provenance.mode, tasks.final)
+    return ExperimentResult(chosen.ndcg, _ndcg(rank_rows(model.scorer(dataset, task), task)), chosen.mode)
 
 
-def _mode(setting: Setting, mode: str) -> Outcome:
+def _mode(experiment: ExperimentConfig, mode: str) -> ExperimentResult:
     """Fit and choose as ``adapt`` does, keeping the model that was fitted without the validation rows."""
-    dataset, tasks, config, source = setting.dataset, setting.tasks, setting.config, setting.source
+    dataset, tasks, config, source = experiment.dataset, experiment.tasks, experiment.config, experiment.source
     check_source(source, dataset, tasks.final.domains)
     fitted = fit_and_tune(Context(dataset, tasks.choose, source, config), mode)
     if mode == "zero-shot":
-        model = adapt(dataset, tasks.final.domains, mode, source, config, setting.fold, tasks=tasks)
+        model = adapt(dataset, tasks.final.domains, mode, source, config, experiment.fold, tasks=tasks)
     else:
-        model = refit(fitted, Context(dataset, tasks.final, source, config), tasks, setting.fold)
-    validation_task, final = _seen_by(mode, tasks.choose), _seen_by(mode, tasks.final)
+        model = refit(fitted, Context(dataset, tasks.final, source, config), tasks, experiment.fold)
+    validation_task, final = _visible_task(mode, tasks.choose), _visible_task(mode, tasks.final)
     validation = None
     if len(validation_task.rows):  # judged as auto judges
         validation = float(cross_fitted_ndcg(fitted.model, dataset, validation_task, mode, config.parts)[0].mean())
-    return Outcome(validation, _ndcg(rank_rows(model.scorer(dataset, final), final)))
+    return ExperimentResult(validation, _ndcg(rank_rows(model.scorer(dataset, final), final)))
 
 
-def _seen_by(mode: str | None, task: Task) -> Task:
+def _visible_task(mode: str | None, task: Task) -> Task:
     return task.target_only() if mode == "scratch" else task
 
 
-TRIALS: dict[str, Callable[[Setting], Outcome]] = {
+EXPERIMENTS: dict[str, Callable[[ExperimentConfig], ExperimentResult]] = {
     "popularity": _popularity,
     "ease-target": partial(_ease, target_only=True),
     "ease": partial(_ease, target_only=False),
@@ -112,45 +112,45 @@ TARGET_ONLY = ("popularity", "ease-target", "scratch")
 
 
 @dataclass(frozen=True)
-class Line:
-    """One kind of trial over several seeds: ``outcomes`` has one a seed. Its figures are None where ``why`` is told."""
+class ResultRow:
+    """One kind of trial over several seeds: ``results`` has one a seed. Its figures are None where ``failure`` is told."""
 
     name: str
-    outcomes: tuple[Outcome, ...]
+    results: tuple[ExperimentResult, ...]
 
     @property
-    def why(self) -> str:
-        return next((outcome.why for outcome in self.outcomes if outcome.why), "")
+    def failure(self) -> str:
+        return next((result.failure for result in self.results if result.failure), "")
 
     @property
     def values(self) -> Array:
         """NDCG@10 of each test row, mean over seeds, (m,)."""
-        mean: Array = np.mean([outcome.values for outcome in self.outcomes], 0)
+        mean: Array = np.mean([result.values for result in self.results], 0)
         return mean
 
     @property
     def validation(self) -> float | None:
-        found = [outcome.validation for outcome in self.outcomes if outcome.validation is not None]
-        return float(np.mean(found)) if len(found) == len(self.outcomes) else None
+        found = [result.validation for result in self.results if result.validation is not None]
+        return float(np.mean(found)) if len(found) == len(self.results) else None
 
     def to_json(self, users: np.ndarray[Any, Any]) -> dict[str, Any]:
         """Return its figures; ``users`` (m,) asked the test rows."""
         head = {"name": self.name, "validation_ndcg@10": self.validation}
-        if self.why:
-            return {**head, "ndcg@10": None, "ndcg@10.se": None, "by_seed": [], "chosen": [], "why": self.why}
+        if self.failure:
+            return {**head, "ndcg@10": None, "ndcg@10.se": None, "by_seed": [], "chosen": [], "why": self.failure}
         estimate = clustered_mean(self.values, users)
         return nan_to_none({
             **head, "ndcg@10": estimate.mean, "ndcg@10.se": estimate.se,
-            "by_seed": [float(outcome.values.mean()) for outcome in self.outcomes],
-            "chosen": [outcome.chosen for outcome in self.outcomes if outcome.chosen], "why": "",
+            "by_seed": [float(result.values.mean()) for result in self.results],
+            "chosen": [result.chosen for result in self.results if result.chosen], "why": "",
         })  # fmt: skip
 
 
-def compare(of: Line, over: Line, users: np.ndarray[Any, Any]) -> dict[str, Any]:
+def compare(of: ResultRow, over: ResultRow, users: np.ndarray[Any, Any]) -> dict[str, Any]:
     """Return the paired lift on the test rows as a row of a report."""
     return lift_json(of.name, over.name, paired_lift(of.values, over.values, users))
 
 
-def best_of(lines: Sequence[Line]) -> Line:
-    """Return the line that is strongest on the test rows."""
-    return max((line for line in lines if not line.why), key=lambda line: float(line.values.mean()))
+def best_row(rows: Sequence[ResultRow]) -> ResultRow:
+    """Return the row that is strongest on the test rows."""
+    return max((row for row in rows if not row.failure), key=lambda row: float(row.values.mean()))

@@ -13,16 +13,16 @@ from tlrec_edge.data.dataset import Dataset, Ints
 from tlrec_edge.data.store import load_dataset
 from tlrec_edge.data.task import make_tasks
 from tlrec_edge.errors import DataError, TlrecError
-from tlrec_edge.evaluation.experiment import TARGET_ONLY, TRIALS, Line, Outcome, Setting, best_of, compare, refused
+from tlrec_edge.evaluation.experiment import TARGET_ONLY, EXPERIMENTS, ResultRow, ExperimentResult, ExperimentConfig, best_row, compare, failed
 from tlrec_edge.evaluation.noise import shuffle_domains
 from tlrec_edge.train.augment import AUGMENTATIONS
 from tlrec_edge.train.config import TrainConfig
 from tlrec_edge.train.edge_model import EdgeModel
 from tlrec_edge.train.pretrain import pretrain
 
-Knobs = Mapping[str, Any]
+Overrides = Mapping[str, Any]
 NOISE = "shuffled"
-SOURCES: dict[str, Knobs] = {
+SOURCES: dict[str, Overrides] = {
     "plain": {},
     "adversarial": {"align": "adversarial"},
     "coral": {"align": "coral"},
@@ -31,17 +31,17 @@ SOURCES: dict[str, Knobs] = {
     "without-ids": {"without": ("ids",)},
     NOISE: {},
 }
-"""Source models by name, and the knobs they are pretrained with; the shuffled one learns from noise."""
+"""Source models by name, and the overrides they are pretrained with; the shuffled one learns from noise."""
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One row of the study: a trial, the source it starts from ("" for none), and its knobs beside the plain ones."""
+    """One row of the study: a trial, the source it starts from ("" for none), and its overrides beside the plain ones."""
 
     name: str
-    trial: str
+    experiment: str
     source: str = ""
-    knobs: Knobs = field(default_factory=dict)
+    overrides: Overrides = field(default_factory=dict)
 
 
 VARIANTS = (
@@ -107,18 +107,18 @@ def _pretrain(job: tuple[Plan, str, int]) -> str:
     return ""
 
 
-def _try(job: tuple[Plan, Variant, int]) -> Outcome:
+def _run(job: tuple[Plan, Variant, int]) -> ExperimentResult:
     plan, variant, seed = job
     try:
         dataset = plan.dataset(variant.source, seed)
-        setting = Setting(
+        experiment = ExperimentConfig(
             dataset, make_tasks(dataset, plan.domains, plan.fold),
-            replace(plan.config, seed=seed, **variant.knobs),
+            replace(plan.config, seed=seed, **variant.overrides),
             EdgeModel.load(plan.model(variant.source, seed)) if variant.source else None, plan.fold,
         )  # fmt: skip
-        return TRIALS[variant.trial](setting)
+        return EXPERIMENTS[variant.experiment](experiment)
     except TlrecError as error:
-        return refused(str(error))
+        return failed(str(error))
 
 
 @dataclass(frozen=True)
@@ -127,11 +127,11 @@ class Study:
 
     plan: Plan
     users: Ints
-    lines: Mapping[str, Line]
+    lines: Mapping[str, ResultRow]
 
     def over(self, name: str, reference: str) -> dict[str, Any] | None:
         """Return the lift of a variant over a reference, None where it has none."""
-        if name == reference or self.lines[name].why:
+        if name == reference or self.lines[name].failure:
             return None
         return compare(self.lines[name], self.lines[reference], self.users)
 
@@ -150,43 +150,43 @@ class Study:
 
     def _transfer(self) -> list[str]:
         auto = self.lines.get("auto")
-        if auto is None or auto.why:
+        if auto is None or auto.failure:
             return []
         target = ", ".join(self.plan.domains)
-        count = Counter(outcome.chosen for outcome in auto.outcomes)
-        chosen = ", ".join(f"{name} ({n} of {len(auto.outcomes)} seeds)" for name, n in count.items())
+        count = Counter(result.chosen for result in auto.results)
+        chosen = ", ".join(f"{name} ({n} of {len(auto.results)} seeds)" for name, n in count.items())
         if set(count) <= {"popularity", "linear", "scratch"}:
-            said = f"Transfer to {target} does not pay: nothing that uses a source won on validation."
+            verdict = f"Transfer to {target} does not pay: nothing that uses a source won on validation."
         else:
             lift, figure = self._over_target_only(auto)
             pays = {"better": f"Transfer to {target} pays", "worse": f"Transfer to {target} hurts"}
-            said = f"{pays.get(lift['verdict'], f'No lift from transfer to {target} is shown')}: {figure}."
-        return [f"Validation chose {chosen}.", said]
+            verdict = f"{pays.get(lift['verdict'], f'No lift from transfer to {target} is shown')}: {figure}."
+        return [f"Validation chose {chosen}.", verdict]
 
     def _changes(self) -> list[str]:
         found: dict[tuple[str, str], list[str]] = {}
         for name in self.lines:
             if name.startswith(("finetune + ", "finetune - ")) and (lift := self.over(name, "finetune")):
                 found.setdefault((name[9], lift["verdict"]), []).append(name[11:])
-        told = {
+        phrases = {
             ("+", "better"): "Finetune gained by", ("+", "worse"): "Finetune lost by",
             ("+", "no difference shown"): "Not shown to help finetune",
             ("-", "worse"): "Finetune is worse without", ("-", "better"): "Finetune is better without",
             ("-", "no difference shown"): "Finetune is not shown to need",
         }  # fmt: skip
-        return [f"{words}: {', '.join(found[key])}." for key, words in told.items() if key in found]
+        return [f"{words}: {', '.join(found[key])}." for key, words in phrases.items() if key in found]
 
     def _noise(self) -> list[str]:
         line = self.lines.get(f"finetune, source {NOISE}")
-        if line is None or line.why:
+        if line is None or line.failure:
             return []
         lift, figure = self._over_target_only(line)
         caught = "not all of a lift is what the source knows" if lift["verdict"] == "better" else "as it should be"
         return [f"From a source whose users and items are shuffled: {figure}: {lift['verdict']}, {caught}."]
 
-    def _over_target_only(self, line: Line) -> tuple[dict[str, Any], str]:
+    def _over_target_only(self, line: ResultRow) -> tuple[dict[str, Any], str]:
         """Return the lift over the strongest row that knows the target alone, and in words."""
-        lift = compare(line, best_of([self.lines[name] for name in TARGET_ONLY if name in self.lines]), self.users)
+        lift = compare(line, best_row([self.lines[name] for name in TARGET_ONLY if name in self.lines]), self.users)
         error = "-" if lift["se"] is None else f"{lift['se']:.4f}"
         return (
             lift,
@@ -219,16 +219,16 @@ def study(
         progress(f"source {job[1]}, seed {job[2]}")
         why[job[1:]] = reason
     # The longest first.
-    jobs = sorted(((plan, v, seed) for v in variants for seed in plan.seeds), key=lambda job: job[1].trial != "auto")
+    jobs = sorted(((plan, v, seed) for v in variants for seed in plan.seeds), key=lambda job: job[1].experiment != "auto")
     ready = [job for job in jobs if not why.get((job[1].source, job[2]))]
-    done = {(v.name, seed): refused(why.get((v.source, seed), "")) for _, v, seed in jobs}
-    for (_, variant, seed), outcome in zip(ready, parallel_map(_try, ready, processes), strict=True):
+    done = {(v.name, seed): failed(why.get((v.source, seed), "")) for _, v, seed in jobs}
+    for (_, variant, seed), result in zip(ready, parallel_map(_run, ready, processes), strict=True):
         progress(f"{variant.name}, seed {seed}")
-        done[variant.name, seed] = outcome
-    lines = {v.name: Line(v.name, tuple(done[v.name, seed] for seed in plan.seeds)) for v in variants}
+        done[variant.name, seed] = result
+    lines = {v.name: ResultRow(v.name, tuple(done[v.name, seed] for seed in plan.seeds)) for v in variants}
     for name in REFERENCES:
-        if lines[name].why:
-            raise DataError(f"{name} cannot be made, so nothing can be compared with it: {lines[name].why}")
+        if lines[name].failure:
+            raise DataError(f"{name} cannot be made, so nothing can be compared with it: {lines[name].failure}")
     return Study(plan, users, lines)
 
 
