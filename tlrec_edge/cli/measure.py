@@ -140,7 +140,7 @@ def crossval(
     """Adapt to users new to the target and evaluate, on every fold of DATASET (split new-users), pooled."""
     from dataclasses import replace
 
-    from tlrec_edge.evaluation.crossval import Recipe
+    from tlrec_edge.evaluation.crossval import CrossvalPlan
     from tlrec_edge.evaluation.crossval import crossval as run
     from tlrec_edge.train.adapt import config_of
     from tlrec_edge.train.edge_model import EdgeModel
@@ -151,12 +151,12 @@ def crossval(
     if seed is not None:
         config = replace(config, seed=seed)
     with show_progress("crossval") as progress:
-        result = run(Recipe(dataset, target, tuple(dict.fromkeys(modes)), source, config), data, progress)
+        result = run(CrossvalPlan(dataset, target, tuple(dict.fromkeys(modes)), source, config), data, progress)
     report = result.to_json(ks if 10 in ks else (10, *ks))
     if "auto" in result.names:
-        taken = Counter(fold["auto"] for fold in result.taken).most_common()
-        folds = ", ".join(f"{mode} on {count}" for mode, count in taken)
-        report["notes"].append(f"auto took {folds} of {len(result.taken)} folds")
+        chosen_modes = Counter(fold["auto"] for fold in result.chosen_modes).most_common()
+        folds = ", ".join(f"{mode} on {count}" for mode, count in chosen_modes)
+        report["notes"].append(f"auto took {folds} of {len(result.chosen_modes)} folds")
     _compare(report, result.evaluation, result.names[0], data, against)
     _finish(report, result.evaluation, data, ks, slices, per_user, page, as_json)
 

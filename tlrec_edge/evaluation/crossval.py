@@ -22,7 +22,7 @@ from tlrec_edge.train.modes import MODES
 
 
 @dataclass(frozen=True)
-class Recipe:
+class CrossvalPlan:
     """What is done on every fold; ``dataset`` and ``source`` are folders, ``modes`` those of adapt, or auto."""
 
     dataset: Path
@@ -43,7 +43,7 @@ class Crossval:
 
     evaluation: Evaluation
     dropped: Mapping[str, int]
-    taken: tuple[Mapping[str, str], ...]
+    chosen_modes: tuple[Mapping[str, str], ...]
     names: tuple[str, ...]
 
     def to_json(self, ks: tuple[int, ...] = (10,)) -> dict[str, Any]:
@@ -53,51 +53,51 @@ class Crossval:
             other = self.evaluation.to_json(ks, name)
             report["lift"] |= {f"{key}: {name}": lift for key, lift in other["lift"].items() if key != "pooling"}
             report["notes"] += [note for note in other["notes"] if note not in report["notes"]]
-        return {**report, "folds": [dict(fold) for fold in self.taken], "dropped": dict(self.dropped)}
+        return {**report, "folds": [dict(fold) for fold in self.chosen_modes], "dropped": dict(self.dropped)}
 
 
-def crossval(recipe: Recipe, dataset: Dataset, progress: Callable[[str], None] = lambda line: None) -> Crossval:
+def crossval(plan: CrossvalPlan, dataset: Dataset, progress: Callable[[str], None] = lambda line: None) -> Crossval:
     """Adapt with every mode on every fold and rank its users beside the baselines, in a process each.
 
-    ``dataset`` is what ``recipe.dataset`` holds. Raises DataError where its split has no folds, ModelError for a mode
+    ``dataset`` is what ``plan.dataset`` holds. Raises DataError where its split has no folds, ModelError for a mode
     that needs a source and has none.
     """
-    check(recipe, dataset)
+    check_crossval(plan, dataset)
     folds = dataset.split.folds
     done = []
-    for at, result in enumerate(parallel_map(_fold, [(recipe, fold) for fold in range(folds)])):
+    for at, result in enumerate(parallel_map(_fold, [(plan, fold) for fold in range(folds)])):
         progress(f"fold {at + 1} of {folds} done")
         done.append(result)
     dropped = Counter[str]()
     for _, left_out, _ in done:
         dropped.update(left_out)
     evaluation = pool([evaluation for evaluation, _, _ in done])
-    return Crossval(evaluation, dropped, tuple(taken for *_, taken in done), tuple(recipe.names))
+    return Crossval(evaluation, dropped, tuple(chosen_modes for *_, chosen_modes in done), tuple(plan.names))
 
 
-def check(recipe: Recipe, dataset: Dataset) -> None:
+def check_crossval(plan: CrossvalPlan, dataset: Dataset) -> None:
     """Refuse before any work what would fail on every fold."""
     if dataset.split.folds < 2:
         raise DataError(f"the split '{dataset.split.kind}' has no folds of users: prepare with --split new-users")
-    needy = [mode for mode in recipe.modes if mode in MODES and mode not in ("scratch", "joint")]
-    if needy and recipe.source is None:
-        raise ModelError(f"mode {needy[0]} starts from a source model: give one with --from")
-    if recipe.source is not None:
-        check_source(EdgeModel.load(recipe.source), dataset, recipe.domains)
+    source_modes = [mode for mode in plan.modes if mode in MODES and mode not in ("scratch", "joint")]
+    if source_modes and plan.source is None:
+        raise ModelError(f"mode {source_modes[0]} starts from a source model: give one with --from")
+    if plan.source is not None:
+        check_source(EdgeModel.load(plan.source), dataset, plan.domains)
 
 
-def _fold(job: tuple[Recipe, int]) -> tuple[Evaluation, Mapping[str, int], Mapping[str, str]]:
-    recipe, fold = job
-    data = load_dataset(recipe.dataset)
-    source = EdgeModel.load(recipe.source) if recipe.source is not None else None
-    tasks = make_tasks(data, recipe.domains, fold)
+def _fold(job: tuple[CrossvalPlan, int]) -> tuple[Evaluation, Mapping[str, int], Mapping[str, str]]:
+    plan, fold = job
+    data = load_dataset(plan.dataset)
+    source = EdgeModel.load(plan.source) if plan.source is not None else None
+    tasks = make_tasks(data, plan.domains, fold)
     models = {}
-    for name, mode in recipe.names.items():
+    for name, mode in plan.names.items():
         if mode == "auto":
-            models[name], _ = adapt_auto(data, recipe.domains, source, recipe.config, fold, tasks=tasks)
+            models[name], _ = adapt_auto(data, plan.domains, source, plan.config, fold, tasks=tasks)
         else:
-            models[name] = adapt(data, recipe.domains, mode, source, recipe.config, fold, tasks=tasks)
-    rankers = baseline_rankers(None if "target-only" in models else recipe.config, data)
+            models[name] = adapt(data, plan.domains, mode, source, plan.config, fold, tasks=tasks)
+    rankers = baseline_rankers(None if "target-only" in models else plan.config, data)
     rankers |= {name: model_ranker(model, data) for name, model in models.items()}
-    taken = {name: str(model.provenance.way) for name, model in models.items()}
-    return evaluate(data, recipe.domains, rankers, tasks=tasks), tasks.final.dropped, taken
+    chosen_modes = {name: str(model.provenance.way) for name, model in models.items()}
+    return evaluate(data, plan.domains, rankers, tasks=tasks), tasks.final.dropped, chosen_modes
