@@ -17,7 +17,7 @@ from tlrec_edge.data.dataset import Dataset
 from tlrec_edge.data.prepare import Prepared
 from tlrec_edge.data.task import KNOWN, NO_CANDIDATE, make_tasks
 from tlrec_edge.demo import DemoConfig, DemoResult, pipeline, run_demo
-from tlrec_edge.demo.report_data import tell
+from tlrec_edge.demo.report_data import report_data
 from tlrec_edge.errors import DataError
 from tlrec_edge.evaluation.evaluate import Evaluation
 from tlrec_edge.export import Parity
@@ -49,7 +49,7 @@ def story(new: bool = True, folds: int | None = None) -> dict[str, Any]:
     )  # fmt: skip
     source: Any = SimpleNamespace(provenance=Provenance())
     config = DemoConfig(target="small shop", folds=folds, min_buyers=3, seed=8)
-    return tell(result, Prepared(data(), {}, {}, ()), source, config)
+    return report_data(result, Prepared(data(), {}, {}, ()), source, config)
 
 
 def test_numbers_and_names_are_those_of_the_run() -> None:

