@@ -18,7 +18,7 @@ from tlrec_edge.evaluation.evaluate import baseline_rankers, evaluate, model_ran
 from tlrec_edge.evaluation.experiment import ResultRow, ExperimentResult
 from tlrec_edge.evaluation.study import VARIANTS, Plan, Study, study
 from tlrec_edge.train import MODES, EdgeModel, adapt, adapt_auto
-from tlrec_edge.train.config import ALIGN, WITHOUT
+from tlrec_edge.train.config import ALIGN, ABLATIONS
 
 QUICK = replace(synthetic.CONFIG, epochs=2, pretrain_epochs=2)
 
@@ -45,7 +45,7 @@ def test_the_table_names_every_mode_alignment_and_part() -> None:
     names = [variant.name for variant in VARIANTS]
     assert {*MODES, "auto", "popularity", "ease", "ease-target"} <= set(names)
     assert {f"finetune + {align}" for align in ALIGN if align != "none"} <= set(names)
-    assert {f"finetune - {part}" for part in WITHOUT} <= set(names)
+    assert {f"finetune - {part}" for part in ABLATIONS} <= set(names)
     assert {"finetune + augment", "finetune + logq 0.3", "zero-shot + adversarial"} <= set(names)
 
 

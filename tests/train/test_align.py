@@ -15,7 +15,7 @@ from tlrec_edge.core.features import TowerInputs
 from tlrec_edge.data.prepare import SplitPlan, prepare_tables
 from tlrec_edge.errors import DataError, ModelError
 from tlrec_edge.train import EdgeModel, adapt, adapt_auto, pretrain
-from tlrec_edge.train.align import ALIGNMENTS, SAMPLE, Adversarial, Coral, Reverse
+from tlrec_edge.train.align import ALIGNMENTS, SAMPLE, Adversarial, Coral, GradientReversal
 from tlrec_edge.train.config import ALIGN, TrainConfig
 from tlrec_edge.train.item_features import encode_features
 from tlrec_edge.train.model import TwoTower
@@ -43,7 +43,7 @@ def parameters(model: EdgeModel) -> np.ndarray:
 
 def test_the_gradient_is_turned_round() -> None:
     x = torch.ones(3, requires_grad=True)
-    y = Reverse.apply(x, 0.5)
+    y = GradientReversal.apply(x, 0.5)
     torch.testing.assert_close(y, x)
     (y * torch.tensor([1.0, 2.0, 3.0])).sum().backward()
     torch.testing.assert_close(x.grad, torch.tensor([-0.5, -1.0, -1.5]))

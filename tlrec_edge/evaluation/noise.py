@@ -17,17 +17,17 @@ def shuffle_domains(dataset: Dataset, domains: tuple[str, ...], seed: int = 0) -
     """
     rng = np.random.default_rng(seed)
     codes, log = dataset.domain_codes(domains), dataset.interactions
-    inside = np.flatnonzero(np.isin(log.domain, codes))
+    in_domains = np.flatnonzero(np.isin(log.domain, codes))
     item = log.item.copy()
-    item[inside] = item[rng.permutation(inside)]
+    item[in_domains] = item[rng.permutation(in_domains)]
     home = np.flatnonzero(np.isin(dataset.item_domain, codes))
-    dealt = np.arange(len(dataset.items))
-    dealt[home] = rng.permutation(home)
+    permuted = np.arange(len(dataset.items))
+    permuted[home] = rng.permutation(home)
     table = dataset.features
     features = replace(
         table,
-        text={name: tuple(values[row] for row in dealt) for name, values in table.text.items()},
-        categorical={name: tuple(values[row] for row in dealt) for name, values in table.categorical.items()},
-        numeric={name: values[dealt] for name, values in table.numeric.items()},
+        text={name: tuple(values[row] for row in permuted) for name, values in table.text.items()},
+        categorical={name: tuple(values[row] for row in permuted) for name, values in table.categorical.items()},
+        numeric={name: values[permuted] for name, values in table.numeric.items()},
     )
     return replace(dataset, interactions=replace(log, item=item), features=features)

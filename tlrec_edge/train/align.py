@@ -22,7 +22,7 @@ MIN_VARIANCE = 1e-4
 """Content that varies less, as all does before the first steps, is not blown up to be aligned."""
 
 
-class Reverse(torch.autograd.Function):
+class GradientReversal(torch.autograd.Function):
     """The identity, whose gradient is turned round and scaled (Ganin et al. 2016, arXiv 1505.07818)."""
 
     @staticmethod
@@ -74,7 +74,7 @@ class Adversarial(Alignment):
         grown = 2.0 / (1.0 + math.exp(-10.0 * min(epoch / self.epochs, 1.0))) - 1.0
         vectors = torch.cat(self.content(net))  # (sides * SAMPLE, width)
         side = torch.arange(len(self.sides)).repeat_interleave(SAMPLE)
-        logits = self.classifier(Reverse.apply(vectors, self.weight * grown))  # type: ignore[no-untyped-call]  # torch has no type for it
+        logits = self.classifier(GradientReversal.apply(vectors, self.weight * grown))  # type: ignore[no-untyped-call]  # torch has no type for it
         loss = nn.functional.cross_entropy(logits, side)
         self.note(loss=loss.item(), accuracy=(logits.argmax(1) == side).float().mean().item())
         return loss
@@ -109,7 +109,7 @@ ALIGNMENTS: dict[str, Callable[[TwoTower, Sequence[TowerInputs], TrainConfig, in
 }  # fmt: skip
 
 
-def alignment(net: TwoTower, sides: Sequence[TowerInputs], config: TrainConfig, epochs: int) -> Alignment | None:
+def make_alignment(net: TwoTower, sides: Sequence[TowerInputs], config: TrainConfig, epochs: int) -> Alignment | None:
     """Return the loss that aligns the sides; None where none is asked for or fewer than two sides have an item.
 
     Raises ModelError for a model without content features.

@@ -22,7 +22,7 @@ class HistoryBatch(NamedTuple):
     age: NDArray[np.int64]
     present: Bools
 
-    def take(self, place: NDArray[np.int64]) -> HistoryBatch:
+    def gather(self, place: NDArray[np.int64]) -> HistoryBatch:
         """Gather positions (batch, length) within each row; events and ages move with their items."""
         return HistoryBatch._make([np.take_along_axis(part, place, 1) for part in self])
 
@@ -44,7 +44,7 @@ def augment(history: HistoryBatch, names: Sequence[str], rng: np.random.Generato
 def crop(history: HistoryBatch, rng: np.random.Generator) -> HistoryBatch:
     """Keep one run of CROP of the items, moved to the end as a shorter history would stand."""
     kept = history._replace(present=_run(history.present, CROP, rng))
-    return kept.take(np.argsort(kept.present, axis=1, kind="stable"))
+    return kept.gather(np.argsort(kept.present, axis=1, kind="stable"))
 
 
 def mask(history: HistoryBatch, rng: np.random.Generator) -> HistoryBatch:
@@ -64,7 +64,7 @@ def reorder(history: HistoryBatch, rng: np.random.Generator) -> HistoryBatch:
     of = np.argsort(np.where(run, rng.random(run.shape), behind), axis=1)
     place = np.empty_like(to)
     np.put_along_axis(place, to, of, 1)
-    return history.take(place)
+    return history.gather(place)
 
 
 def token_dropout(history: HistoryBatch, rng: np.random.Generator) -> HistoryBatch:

@@ -15,7 +15,7 @@ PARTS = {
     "deep": "deep", "wide": "wide", "own": "wide", "rest": "wide", "interest": "counts", "repeat": "repeat", "bias": "",
 }  # fmt: skip
 """The parts of a score, and what ``without`` calls them; an item's bias always stays."""
-WITHOUT = ("deep", "wide", "counts", "repeat", "content", "ids")
+ABLATIONS = ("deep", "wide", "counts", "repeat", "content", "ids")
 ALIGN = ("none", "adversarial", "coral")
 
 
@@ -89,14 +89,14 @@ class TrainConfig:
             if name not in EVENTS or not 0 <= weight < math.inf:
                 raise ValueError(f"event_weights take {', '.join(EVENTS)} and 0 or more, not {name!r} {weight}")
         for name in self.without:
-            if name not in WITHOUT:
-                raise ValueError(f"without must be among {', '.join(WITHOUT)}, not {name!r}")
+            if name not in ABLATIONS:
+                raise ValueError(f"without must be among {', '.join(ABLATIONS)}, not {name!r}")
         for name in ("rate", "tune_rate", "interest_penalty"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be above 0, not {getattr(self, name)}")
         counts = ("width", "min_buyers", "interest_rank", "wide_weights")
-        least_of = dict.fromkeys(counts, 1) | dict.fromkeys(("wide_rank", "epochs", "seed"), 0)
-        for name, least in least_of.items():
+        minimums = dict.fromkeys(counts, 1) | dict.fromkeys(("wide_rank", "epochs", "seed"), 0)
+        for name, least in minimums.items():
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, not {getattr(self, name)}")
         if not 0 <= self.align_weight < math.inf:

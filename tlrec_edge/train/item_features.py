@@ -49,19 +49,19 @@ def fit_features(dataset: Dataset, text: str = HASHED) -> FeatureEncoder:
         tuple(table.text),
         vocabulary,
         _quantiles(table, everywhere, 1),
-        _text_table(texts) if encoder is None else _projection(encoder, texts),
+        _lsa_table(texts) if encoder is None else _pca_axes(encoder, texts),
         {name: knots for name, knots in own.items() if knots},
         table.aliases,
         None if encoder is None else TextSource(encoder.name, encoder.width),
     )
 
 
-def _quantiles(table: ItemTable, items: Bools, least: int) -> dict[str, tuple[float, ...]]:
-    """Return the rising knots of each numeric column that ``least`` of these items have."""
+def _quantiles(table: ItemTable, items: Bools, min_items: int) -> dict[str, tuple[float, ...]]:
+    """Return the rising knots of each numeric column that ``min_items`` of these items have."""
     quantiles = {}
     for name, values in table.numeric.items():
         finite = values[items & np.isfinite(values)]
-        if len(finite) >= least:
+        if len(finite) >= min_items:
             knots = np.quantile(finite.astype(np.float64), np.linspace(0.0, 1.0, N_QUANTILES))
             quantiles[name] = tuple(np.maximum.accumulate(knots).tolist())
     return quantiles
@@ -95,22 +95,22 @@ def _text_vectors(features: FeatureEncoder, texts: list[str], text: str) -> Floa
     found = None if encoder is None else TextSource(encoder.name, encoder.width)
     if encoder is None or found != features.text:
         raise ModelError(
-            f"the source model reads texts by {_words(features.text)}, not by {_words(found)}: give --text what it "
+            f"the source model reads texts by {_label(features.text)}, not by {_label(found)}: give --text what it "
             "was trained with, or pretrain it again"
         )
     distinct = {words: place for place, words in enumerate(dict.fromkeys(texts))}
     return encoder.encode(list(distinct))[[distinct[words] for words in texts]]
 
 
-def _words(source: TextSource | None) -> str:
+def _label(source: TextSource | None) -> str:
     return repr(HASHED) if source is None else f"{source.encoder!r} ({source.width} wide)"
 
 
-def _projection(encoder: TextEncoder, texts: list[str]) -> Floats:
+def _pca_axes(encoder: TextEncoder, texts: list[str]) -> Floats:
     """Fit the directions in which the unit vectors of the texts differ most, (encoder.width, t): their PCA's axes."""
     if not any(texts):
         raise DataError(f"text encoder {encoder.name}: the items have no text; leave it out")
-    vectors = encoder.encode(_some(texts))
+    vectors = encoder.encode(_sample_texts(texts))
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True).clip(1e-12)
     centred = (unit - unit.mean(0)).astype(np.float64)
     _, axes = np.linalg.eigh(centred.T @ centred)  # rising
@@ -118,15 +118,15 @@ def _projection(encoder: TextEncoder, texts: list[str]) -> Floats:
     return table
 
 
-def _some(texts: list[str]) -> list[str]:
+def _sample_texts(texts: list[str]) -> list[str]:
     if len(texts) <= MAX_TEXTS:
         return texts
     return [texts[i] for i in np.random.default_rng(0).choice(len(texts), MAX_TEXTS, replace=False)]
 
 
-def _text_table(texts: list[str]) -> Floats:
+def _lsa_table(texts: list[str]) -> Floats:
     """Fit latent semantic analysis on hashed tokens; the table maps a bucket to its idf-weighted direction."""
-    texts = _some(texts)
+    texts = _sample_texts(texts)
     bucket, row = hash_tokens(texts, BUCKETS)
     if not len(bucket):
         return np.zeros((0, 0), np.float32)

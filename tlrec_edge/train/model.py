@@ -174,12 +174,12 @@ class SelfAttention(nn.Module):
     def forward(self, x: Tensor, log_weight: Tensor) -> Tensor:
         length = x.shape[1]
         normed = self.norm(x)
-        asking = normed[:, length - 1 :] if self.last else normed
-        q, k, v = (self._split(part) for part in (self.q(asking), self.k(normed), self.v(normed)))
-        logits = (q * self.scale) @ k.transpose(2, 3) + log_weight[:, None, None, :]  # (batch, heads, asking, length)
-        mixed = (torch.softmax(logits, -1) @ v).transpose(1, 2).flatten(2)  # (batch, asking, heads * head_width)
-        kept = x[:, length - 1 :] if self.last else x
-        x = kept + self.dropout(self.out(mixed))
+        query = normed[:, length - 1 :] if self.last else normed
+        q, k, v = (self._split(part) for part in (self.q(query), self.k(normed), self.v(normed)))
+        logits = (q * self.scale) @ k.transpose(2, 3) + log_weight[:, None, None, :]  # (batch, heads, query, length)
+        mixed = (torch.softmax(logits, -1) @ v).transpose(1, 2).flatten(2)  # (batch, query, heads * head_width)
+        residual = x[:, length - 1 :] if self.last else x
+        x = residual + self.dropout(self.out(mixed))
         output: Tensor = x + self.dropout(self.feed_forward(self.norm_ff(x)))
         return output
 

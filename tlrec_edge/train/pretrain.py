@@ -10,7 +10,7 @@ from tlrec_edge.data.dataset import TEST, Dataset, Ints
 from tlrec_edge.data.store import dataset_hash, split_hash
 from tlrec_edge.data.task import BY_USER, Task, empty_eval_rows, query_time
 from tlrec_edge.errors import DataError
-from tlrec_edge.train.align import alignment
+from tlrec_edge.train.align import make_alignment
 from tlrec_edge.train.checkpoint import Checkpoint
 from tlrec_edge.train.config import PRETRAIN_STEPS, TrainConfig
 from tlrec_edge.train.edge_model import EdgeModel
@@ -83,7 +83,7 @@ def _aligned(setup: TrainingSetup, context: Context, other_items: Ints, epochs: 
     own_items = np.setdiff1d(task.candidates, other_items)
     sides = [own_items, other_items] if len(other_items) else [own_items[dataset.item_domain[own_items] == code] for code in task.target]
     inputs = [context.inputs(setup.model.features, rows) for rows in sides]
-    align = alignment(setup.net, inputs, context.config, epochs)
+    align = make_alignment(setup.net, inputs, context.config, epochs)
     if align is None:
         raise DataError(
             f"--align {context.config.align}: {', '.join(task.domains)} has nothing to be aligned with: "

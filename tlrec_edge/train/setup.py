@@ -17,7 +17,7 @@ from tlrec_edge.errors import ModelError
 from tlrec_edge.linear.ease import empty_matrix
 from tlrec_edge.linear.item_weights import EaseHyperparameters, log_popularity
 from tlrec_edge.linear.low_rank import LowRankFactors
-from tlrec_edge.train.align import Alignment, alignment
+from tlrec_edge.train.align import Alignment, make_alignment
 from tlrec_edge.train.checkpoint import Checkpoint
 from tlrec_edge.train.config import ScoreWeights, TrainConfig
 from tlrec_edge.train.edge_model import EdgeModel
@@ -163,7 +163,7 @@ def _align(context: Context, source: EdgeModel, vocabulary: Vocabulary, net: Two
         return None
     sides = np.split(vocabulary.dataset_rows, [vocabulary.candidates])
     inputs = [context.inputs(source.features, rows) for rows in sides]
-    return alignment(net, inputs, context.config, context.config.epochs)
+    return make_alignment(net, inputs, context.config, context.config.epochs)
 
 
 def _example_unit(task: Task) -> str:

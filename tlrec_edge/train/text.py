@@ -48,7 +48,7 @@ class _WordLlama:
         return np.asarray(self._model.embed(list(texts)), np.float32)
 
 
-class _Folder:
+class _OnnxEncoder:
     """A sentence-transformers model that lies in a folder as ONNX: token vectors pooled by mean or by the first."""
 
     def __init__(self, path: Path) -> None:
@@ -66,10 +66,10 @@ class _Folder:
 
         self.name = path.resolve().name
         self._tokenizer = Tokenizer.from_file(str(path / "tokenizer.json"))
-        self._tokenizer.enable_truncation(_setting(path / "sentence_bert_config.json", "max_seq_length", 256))
+        self._tokenizer.enable_truncation(_read_option(path / "sentence_bert_config.json", "max_seq_length", 256))
         if self._tokenizer.padding is None:
             self._tokenizer.enable_padding()
-        self._first = bool(_setting(path / "1_Pooling" / "config.json", "pooling_mode_cls_token", False))
+        self._first = bool(_read_option(path / "1_Pooling" / "config.json", "pooling_mode_cls_token", False))
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1  # so that a vector is the same on every machine that trains
         self._session = onnxruntime.InferenceSession(str(graph), options, ["CPUExecutionProvider"])
@@ -94,7 +94,7 @@ class _Folder:
         return np.asarray((tokens * weight).sum(1) / np.maximum(weight.sum(1), 1.0), np.float32)
 
 
-def _setting(path: Path, key: str, default: Any) -> Any:
+def _read_option(path: Path, key: str, default: Any) -> Any:
     return json.loads(path.read_text("utf-8")).get(key, default) if path.is_file() else default
 
 
@@ -109,5 +109,5 @@ def open_encoder(name: str) -> TextEncoder:
     if name in ENCODERS:
         return ENCODERS[name]()
     if Path(name).is_dir():
-        return _Folder(Path(name))
+        return _OnnxEncoder(Path(name))
     raise ModelError(f"no text encoder {name!r}; expected {HASHED}, {', '.join(ENCODERS)} or a folder that holds one")
