@@ -141,7 +141,8 @@ def tune_ease(
     queries = make_queries(sampled, sampled.rows)
     solver = make_ease(data.train, data.columns, user_power)
     if progress and isinstance(solver, SparseEase):
-        progress(f"EASE on each candidate's {EASE_NEIGHBOURS} nearest items: {data.train.shape[1]:,} items are too many for all")
+        progress(f"EASE on each candidate's {EASE_NEIGHBOURS} nearest items: "
+            f"{data.train.shape[1]:,} items are too many for all")
 
     def score_rows(score: LinearScorer) -> Floats:
         (scores,) = row_scores(lambda q: [score(data.history[q.user], q.requested)], sampled)

@@ -130,7 +130,8 @@ def fit_and_tune(context: Context, mode: str) -> FittedModel:
     has_validation = bool(len(task.rows))
     linear = EaseHyperparameters() if mode == "zero-shot" else context.linear
     linear = linear or tune_ease(
-        task, InteractionMatrices.of(task, setup.vocabulary.rows), context.progress, USER_POWER, max_weights=context.config.wide_weights,
+        task, InteractionMatrices.of(task, setup.vocabulary.rows), context.progress, USER_POWER,
+        max_weights=context.config.wide_weights,
         tune_repeats="repeat" in context.config.parts,
     )  # fmt: skip
     setup, epochs = _exclude_seen_negatives(setup, linear), 0

@@ -299,7 +299,8 @@ class EdgeModel:
         if "table.history.rows" in arrays:
             tables = QuantizedTables(*(_read_table(arrays, name) for name in QuantizedTables.__dataclass_fields__))
         return cls(
-            tuple(meta["ids"]), tuple(meta["names"]), net, features, wide, target_wide, residual, interest, arrays["bias"],
+            tuple(meta["ids"]), tuple(meta["names"]), net, features, wide, target_wide, residual, interest,
+            arrays["bias"],
             arrays["groups"], ScoreWeights(**meta["mix"]), Provenance.from_json(meta["about"]), tables, codes,
         )  # fmt: skip
 

@@ -175,7 +175,8 @@ def _groups(model: TwoTower, config: FitConfig, extra: ExtraLoss | None) -> list
 
 
 def _epoch(
-    model: TwoTower, extra: ExtraLoss | None, state: TrainingState, examples: Examples, config: FitConfig, sampler: Tensor,
+    model: TwoTower, extra: ExtraLoss | None, state: TrainingState,
+    examples: Examples, config: FitConfig, sampler: Tensor,
     mask_seen: bool,
 ) -> float:  # fmt: skip
     steps = -(-min(examples.size(), config.examples) // config.batch)

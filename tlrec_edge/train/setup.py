@@ -183,7 +183,8 @@ def training_examples(setup: TrainingSetup, config: TrainConfig) -> Examples:
     in_target = task.in_target(known)
     return Examples(
         known, setup.vocabulary.rows, task.column, in_target, net.config.history, AGE_BUCKETS, _example_unit(task),
-        target_dropout=config.forget if (~in_target).any() else 0.0, first_only=task.mask_seen, reconstruct=setup.reconstruct,
+        target_dropout=config.forget if (~in_target).any() else 0.0, first_only=task.mask_seen,
+        reconstruct=setup.reconstruct,
         augment=config.augment, by_weight=bool(config.event_weights),
     )  # fmt: skip
 
