@@ -22,7 +22,7 @@ from tlrec_edge.train.edge_model import EdgeModel
 
 from .budget import Budget, Target
 from .graphs import graph_bytes
-from .prune_cache import Shelf
+from .prune_cache import PruneCache
 from .retained_quality import Judge, Kept
 from .search_space import ORIGINAL, ROWS, STORES, structures
 
@@ -111,14 +111,14 @@ class _Trial:
 def compress(
     model: EdgeModel, dataset: Dataset, config: CompressConfig | None = None,
     progress: Callable[[str], None] = lambda line: None, tasks: Tasks | None = None, clock: Clock | None = None,
-    kept: Path | None = None, about_machine: Mapping[str, Any] | None = None,
+    checkpoint: Path | None = None, about_machine: Mapping[str, Any] | None = None,
 ) -> Compression:  # fmt: skip
     """Cut the model's structure, store what is left in fewer bits, and return the smallest that keeps the budget.
 
     Quality is measured on the target's validation rows, paired with the model as given. These rows helped to fit the
     final model, so the ratio is what counts, not the level. With a ``clock`` a point that is slower than the original
-    here is rejected; ``about_machine`` says of "here" what the card should. ``kept``: a folder from which a stopped
-    search goes on. Raises BudgetError, with every point, where nothing that keeps the budget meets the target or the
+    here is rejected; ``about_machine`` says of "here" what the card should. ``checkpoint``: a folder from which an
+    interrupted search resumes. Raises BudgetError, with every point, where nothing that keeps the budget meets the target or the
     size or makes a sound bundle, ModelError for a folder of another search.
     """
     config = config or CompressConfig()
@@ -128,7 +128,7 @@ def compress(
         raise BudgetError("a latency target needs a clock: use `tlrec-edge compress`, which has one")
     tasks = tasks or make_tasks(dataset, model.provenance.domains, model.provenance.fold)
     judge = Judge(model, dataset, tasks.choose, config.budget)
-    shelf = Shelf(kept, model, config.seed, config.recovery_steps)
+    cache = PruneCache(checkpoint, model, config.seed, config.recovery_steps)
     end = time.monotonic() + 60 * config.minutes
     trials = [_Trial(ORIGINAL, model, judge.kept(model), Cost(served_bytes(model)))]
     cuts, stores = structures(model, config.only), STORES
@@ -140,7 +140,7 @@ def compress(
             trials.append(_Trial(name, model, Kept(*4 * (math.nan,)), Cost(0), fault))
             continue
         progress(name)
-        smaller = shelf.take(name, partial(cut, model, dataset, tasks.final, config.recovery_steps, config.seed))
+        smaller = cache.get_or_prune(name, partial(cut, model, dataset, tasks.final, config.recovery_steps, config.seed))
         if name != ORIGINAL:
             trials.append(_judged(name, smaller, judge, config.budget))
             if trials[-1].fault:

@@ -1,4 +1,4 @@
-"""Cut models kept on disk, so that a stopped search goes on where it was."""
+"""Pruned models cached on disk, so that an interrupted search can resume."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from tlrec_edge.train.edge_model import MODEL, EdgeModel
 _KEY = "search.json"
 
 
-class Shelf:
-    """A folder with the model of every cut that is done; without a folder nothing is kept."""
+class PruneCache:
+    """A folder with the model of every finished pruning step; without a folder nothing is cached."""
 
     def __init__(self, folder: Path | None, model: EdgeModel, seed: int, steps: int) -> None:
         self._folder = folder
@@ -39,15 +39,15 @@ class Shelf:
             reason = error.strerror if isinstance(error, OSError) else error
             raise ModelError(f"{folder} cannot hold a search ({reason}): choose another folder") from error
 
-    def take(self, name: str, make: Callable[[], EdgeModel]) -> EdgeModel:
-        """Return the model of a cut, made before or now."""
+    def get_or_prune(self, name: str, make: Callable[[], EdgeModel]) -> EdgeModel:
+        """Return the model of a pruning step: load it if it was made before, else make it."""
         if self._folder is None:
             return make()
         path = self._folder / re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
         if path.exists():
             try:
                 return EdgeModel.load(path)
-            except ModelError:  # damaged, or of another version: cut again, if it may be replaced
+            except ModelError:  # damaged, or of another version: prune again, if it may be replaced
                 check_target(path, MODEL)
         made = make()
         made.save(path)

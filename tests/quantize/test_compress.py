@@ -190,22 +190,22 @@ def test_an_unknown_cut_is_one_line() -> None:
 
 def test_a_search_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data, model = synthetic.dataset(), synthetic.model()
-    first = compress(model, data, LOOSE, kept=tmp_path / "kept")
+    first = compress(model, data, LOOSE, checkpoint=tmp_path / "kept")
     recipes = sys.modules["tlrec_edge.quantize.search_space"]
 
     def never(*_: object) -> EdgeModel:
         raise AssertionError("cut again")
 
     monkeypatch.setitem(recipes._CUTS, "fast", dict.fromkeys(recipes._CUTS["fast"], never))
-    again = compress(model, data, LOOSE, kept=tmp_path / "kept")
+    again = compress(model, data, LOOSE, checkpoint=tmp_path / "kept")
     assert [point.to_json() for point in again.points] == [point.to_json() for point in first.points]
     monkeypatch.undo()
     half = tmp_path / "kept" / "width-1-2"
     (half / "arrays.npz").write_bytes(b"cut short")
-    mended = compress(model, data, LOOSE, kept=tmp_path / "kept")
+    mended = compress(model, data, LOOSE, checkpoint=tmp_path / "kept")
     assert [point.to_json() for point in mended.points] == [point.to_json() for point in first.points]
     with pytest.raises(ModelError, match="holds the search of another model or seed"):
-        compress(model, data, replace(LOOSE, seed=1), kept=tmp_path / "kept")
+        compress(model, data, replace(LOOSE, seed=1), checkpoint=tmp_path / "kept")
 
 
 def test_without_a_deep_part_there_is_nothing_to_cut() -> None:
@@ -248,4 +248,4 @@ def test_a_compressed_model_and_a_foreign_folder_are_refused(tmp_path: Path) -> 
         compress(small, data, LOOSE)
     (tmp_path / "mine.txt").write_text("x")
     with pytest.raises(ModelError, match="is not empty and holds no search"):
-        compress(model, data, LOOSE, kept=tmp_path)
+        compress(model, data, LOOSE, checkpoint=tmp_path)

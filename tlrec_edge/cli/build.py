@@ -144,7 +144,7 @@ def compress(
     clock, here = partial(measure_costs, dataset=data), asdict(fingerprint())
     try:
         with show_progress("compress") as progress:
-            result = run(loaded, data, config, progress, clock=clock, kept=checkpoint, about_machine=here)
+            result = run(loaded, data, config, progress, clock=clock, checkpoint=checkpoint, about_machine=here)
     except BudgetError as error:
         if as_json:
             click.echo(json.dumps({"out": None, "budget": str(budget), "points": error.points, "test": None}))
