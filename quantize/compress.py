@@ -23,7 +23,7 @@ from tlrec_edge.train.edge_model import EdgeModel
 from .budget import Budget, Target
 from .graphs import graph_bytes
 from .prune_cache import PruneCache
-from .retained_quality import Judge, Kept
+from .retained_quality import Judge, RetainedQuality
 from .search_space import ORIGINAL, ROWS, STORES, structures
 
 MACHINES = ("this", "avx2", "avx512-vnni", "arm64")
@@ -73,7 +73,7 @@ class Point:
     """
 
     name: str
-    kept: Kept
+    retained: RetainedQuality
     bytes: int | None
     us: Mapping[str, float] | None
     front: bool
@@ -83,8 +83,8 @@ class Point:
     def to_json(self) -> dict[str, Any]:
         """Return plain data; a figure that could not be measured is None."""
         return nan_to_none({
-            "step": self.name, "value": self.kept.value, "ratio": self.kept.ratio, "se": self.kept.se,
-            "low": self.kept.low, "bytes": self.bytes, "us": dict(self.us) if self.us else None, "front": self.front,
+            "step": self.name, "value": self.retained.value, "ratio": self.retained.ratio, "se": self.retained.se,
+            "low": self.retained.low, "bytes": self.bytes, "us": dict(self.us) if self.us else None, "front": self.front,
             "kept": self.chosen, "why": self.why,
         })  # fmt: skip
 
@@ -95,14 +95,14 @@ class Compression:
 
     model: EdgeModel
     points: tuple[Point, ...]
-    test: Kept
+    test: RetainedQuality
 
 
 @dataclass(frozen=True)
 class _Trial:
     name: str
     model: EdgeModel
-    kept: Kept
+    retained: RetainedQuality
     cost: Cost
     fault: str | None = None
     store: str = ""
@@ -130,14 +130,14 @@ def compress(
     judge = Judge(model, dataset, tasks.choose, config.budget)
     cache = PruneCache(checkpoint, model, config.seed, config.recovery_steps)
     end = time.monotonic() + 60 * config.minutes
-    trials = [_Trial(ORIGINAL, model, judge.kept(model), Cost(served_bytes(model)))]
+    trials = [_Trial(ORIGINAL, model, judge.retained(model), Cost(served_bytes(model)))]
     cuts, stores = structures(model, config.only), STORES
-    if np.isnan(trials[0].kept.ratio):  # nothing can be proven, so only what is within half a step of every entry
+    if np.isnan(trials[0].retained.ratio):  # nothing can be proven, so only what is within half a step of every entry
         cuts, stores = {ORIGINAL: cuts[ORIGINAL]}, {ROWS: STORES[ROWS]}
     for name, cut in cuts.items():
         if name != ORIGINAL and time.monotonic() > end:
             fault = f"not tried: {config.minutes:g} minutes are over"
-            trials.append(_Trial(name, model, Kept(*4 * (math.nan,)), Cost(0), fault))
+            trials.append(_Trial(name, model, RetainedQuality(*4 * (math.nan,)), Cost(0), fault))
             continue
         progress(name)
         smaller = cache.get_or_prune(name, partial(cut, model, dataset, tasks.final, config.recovery_steps, config.seed))
@@ -154,13 +154,13 @@ def compress(
 
 
 def _judged(name: str, model: EdgeModel, judge: Judge, budget: Budget) -> _Trial:
-    kept = judge.kept(model)
+    retained = judge.retained(model)
     fault = None
-    if np.isnan(kept.se) and not np.isnan(kept.ratio):
-        fault = f"keeps {kept.ratio:.1%} of {budget.name}, from too few users to say how surely"
-    elif kept.low < budget.share:
-        fault = f"keeps {kept.ratio:.1%} of {budget.name}, at least {kept.low:.1%} (95 %), not {budget.share:.1%}"
-    return _Trial(name, model, kept, Cost(served_bytes(model)), fault)
+    if np.isnan(retained.se) and not np.isnan(retained.ratio):
+        fault = f"keeps {retained.ratio:.1%} of {budget.name}, from too few users to say how surely"
+    elif retained.low < budget.share:
+        fault = f"keeps {retained.ratio:.1%} of {budget.name}, at least {retained.low:.1%} (95 %), not {budget.share:.1%}"
+    return _Trial(name, model, retained, Cost(served_bytes(model)), fault)
 
 
 def _timed(trials: list[_Trial], clock: Clock, config: CompressConfig, progress: Callable[[str], None]) -> list[_Trial]:
@@ -199,11 +199,11 @@ def _choose(
 ) -> Compression:
     sound = [trial for trial in trials if trial.fault is None]
     affordable = [trial for trial in sound if not _too_much(trial.cost, config)]
-    best = min(affordable, key=lambda trial: (trial.cost.bytes, -trial.kept.ratio), default=None)
+    best = min(affordable, key=lambda trial: (trial.cost.bytes, -trial.retained.ratio), default=None)
     points = _points(trials, best, config, bool(judge.rows))
     if best is None:
         raise BudgetError(_nothing_left(trials, sound, config), [point.to_json() for point in points])
-    test = Judge(trials[0].model, dataset, tasks.final, config.budget).kept(best.model)
+    test = Judge(trials[0].model, dataset, tasks.final, config.budget).retained(best.model)
     about = {
         "budget": str(config.budget),
         "target": str(config.target) if config.target else None,
@@ -238,7 +238,7 @@ def _points(trials: list[_Trial], best: _Trial | None, config: CompressConfig, j
         if not judged:
             why = f"not measured, no validation rows: {why}"
         size, us = trial.cost.bytes or None, trial.cost.us or None
-        points.append(Point(trial.name, trial.kept, size, us, trial.name in front, trial is best, why))
+        points.append(Point(trial.name, trial.retained, size, us, trial.name in front, trial is best, why))
     return points
 
 
@@ -253,10 +253,10 @@ def _too_much(cost: Cost, config: CompressConfig) -> list[str]:
 
 def _front(trials: Sequence[_Trial]) -> set[str]:
     """Name the trials that no other beats in what is kept, bytes and latency at once."""
-    tried = [trial for trial in trials if np.isfinite(trial.kept.ratio)]
+    tried = [trial for trial in trials if np.isfinite(trial.retained.ratio)]
     if any(trial.cost.us for trial in tried):  # what was not timed has estimated bytes
         tried = [trial for trial in tried if trial.cost.us]
-    cost = np.array([(-t.kept.ratio, t.cost.bytes, t.cost.us.get("p50", 0.0)) for t in tried])
+    cost = np.array([(-t.retained.ratio, t.cost.bytes, t.cost.us.get("p50", 0.0)) for t in tried])
     names = set()
     for i, trial in enumerate(tried):
         rivals = np.delete(cost, i, 0)

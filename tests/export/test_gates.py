@@ -228,8 +228,8 @@ def test_a_fragile_model_is_compressed_within_its_budget_or_refused() -> None:
     for model in models:
         found = compress(model, data, CompressConfig(only=()), clock=clock)
         chosen = next(point for point in found.points if point.chosen)
-        assert chosen.kept.low >= 0.995
-        assert all(point.kept.low >= 0.995 or "not 99.5%" in point.why for point in found.points)
+        assert chosen.retained.low >= 0.995
+        assert all(point.retained.low >= 0.995 or "not 99.5%" in point.why for point in found.points)
     with pytest.raises(
         BudgetError, match="nothing is left: as given, parity gate: the bundle's scores differ"
     ) as refused:

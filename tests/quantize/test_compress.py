@@ -89,7 +89,7 @@ def test_the_smallest_that_keeps_the_budget_is_taken() -> None:
     sound = [point for point in found.points if "keeps the budget" in point.why]
     assert chosen.bytes == min(point.bytes for point in sound)
     assert chosen.front
-    assert found.points[0].kept.ratio == 1.0
+    assert found.points[0].retained.ratio == 1.0
     assert found.model.tables is not None
     card = found.model.provenance.compression
     assert (card["chosen"], card["budget"], card["for"]) == (chosen.name, "ndcg@10>=60%", "this")
@@ -110,7 +110,7 @@ def test_what_breaks_the_ranking_is_rejected_and_named(monkeypatch: pytest.Monke
     spoilt = next(point for point in found.points if point.name == "spoilt")
     assert not spoilt.chosen
     assert "not 90.0%" in spoilt.why
-    assert spoilt.kept.low <= spoilt.kept.ratio < 0.9
+    assert spoilt.retained.low <= spoilt.retained.ratio < 0.9
     assert not [point for point in found.points if point.name.startswith("spoilt,")]
     assert found.model.score_weights.deep == synthetic.model().score_weights.deep
 
@@ -118,8 +118,8 @@ def test_what_breaks_the_ranking_is_rejected_and_named(monkeypatch: pytest.Monke
 def test_the_bound_is_below_the_ratio_and_whole_rows_keep_all() -> None:
     found = compress(synthetic.model(), synthetic.dataset(), replace(LOOSE, only=()))
     rows = next(point for point in found.points if point.name == "int8 rows")
-    assert rows.kept.low <= rows.kept.ratio
-    assert rows.kept.ratio == pytest.approx(1.0, abs=0.05)
+    assert rows.retained.low <= rows.retained.ratio
+    assert rows.retained.ratio == pytest.approx(1.0, abs=0.05)
     assert found.points[0].name == ORIGINAL
     assert not [point for point in found.points if "feed-forward" in point.name]
 
@@ -222,7 +222,7 @@ def test_without_validation_rows_it_says_so() -> None:
     found = compress(model, data, replace(LOOSE, recovery_steps=1))
     assert all("not measured, no validation rows" in point.why for point in found.points)
     assert [point.name for point in found.points] == [ORIGINAL, ROWS]
-    assert np.isnan(found.points[0].kept.ratio)
+    assert np.isnan(found.points[0].retained.ratio)
 
 
 def test_a_target_alone_says_what_is_too_slow_and_another_machine_nothing() -> None:
