@@ -24,7 +24,7 @@ from .budget import Budget, Target
 from .graphs import graph_bytes
 from .prune_cache import PruneCache
 from .retained_quality import Judge, RetainedQuality
-from .search_space import ORIGINAL, ROWS, STORES, structures
+from .search_space import ORIGINAL, ROWS, STORES, search_space
 
 MACHINES = ("this", "avx2", "avx512-vnni", "arm64")
 TIMED = 2
@@ -39,7 +39,8 @@ class CompressConfig:
     """``budget``: what must stay, by the lower end of the 95 % interval. ``target``, ``max_bytes``: what it may cost.
 
     ``machine``: where it will run; a latency is only known of "this". ``minutes`` bound the search: what is not tried
-    by then is left out and named. ``recovery_steps``: of distillation after a cut. ``only`` names the cuts to try.
+    by then is left out and named. ``recovery_steps``: of distillation after a pruning step. ``only`` names
+    the pruning steps to try.
     """
 
     budget: Budget = field(default_factory=Budget)
@@ -131,10 +132,10 @@ def compress(
     cache = PruneCache(checkpoint, model, config.seed, config.recovery_steps)
     end = time.monotonic() + 60 * config.minutes
     trials = [_Trial(ORIGINAL, model, judge.retained(model), Cost(served_bytes(model)))]
-    cuts, stores = structures(model, config.only), STORES
+    pruning_steps, stores = search_space(model, config.only), STORES
     if np.isnan(trials[0].retained.ratio):  # nothing can be proven, so only what is within half a step of every entry
-        cuts, stores = {ORIGINAL: cuts[ORIGINAL]}, {ROWS: STORES[ROWS]}
-    for name, cut in cuts.items():
+        pruning_steps, stores = {ORIGINAL: pruning_steps[ORIGINAL]}, {ROWS: STORES[ROWS]}
+    for name, prune in pruning_steps.items():
         if name != ORIGINAL and time.monotonic() > end:
             fault = f"not tried: {config.minutes:g} minutes are over"
             trials.append(_Trial(name, model, RetainedQuality(*4 * (math.nan,)), Cost(0), fault))

@@ -1,4 +1,4 @@
-"""What a search tries: cuts of the structure, and ways to store what is left."""
+"""The search space: structured pruning steps, and storage formats for what is left."""
 
 from __future__ import annotations
 
@@ -15,37 +15,39 @@ from .prune import prune_feed_forward, prune_heads, prune_layers
 from .tables import quantize_tables, quantize_wide
 from .width import prune_width
 
-Cut = Callable[[EdgeModel, Dataset, Task, int, int], EdgeModel]
+PruningStep = Callable[[EdgeModel, Dataset, Task, int, int], EdgeModel]
 """From a model, its data, the task to recover on, the steps of recovery and a seed to a smaller model."""
 ORIGINAL, ROWS = "as given", "int8 rows"
 
 
-def structures(model: EdgeModel, only: tuple[str, ...] | None = None) -> dict[str, Cut]:
-    """Return the cuts to try on a model, the model as it is first. Raises ModelError for a name in ``only`` it lacks.
+def search_space(model: EdgeModel, only: tuple[str, ...] | None = None) -> dict[str, PruningStep]:
+    """Return the pruning steps to try on a model; the first leaves it as it is.
 
-    Without a deep part there is nothing to cut.
+    Raises ModelError for an unknown name in ``only``.
+
+    Without a deep part there is nothing to prune.
     """
-    cuts = _CUTS[model.net.config.size]
+    pruning_steps = _PRUNING_STEPS[model.net.config.size]
     for name in only or ():
-        if name not in cuts:
-            raise ModelError(f"no cut {name!r} of this model; known: {'; '.join(cuts)}")
+        if name not in pruning_steps:
+            raise ModelError(f"no pruning step {name!r} of this model; known: {'; '.join(pruning_steps)}")
     if not model.score_weights.deep:
-        cuts = {}
-    wanted = {name: cut for name, cut in cuts.items() if only is None or name in only}
+        pruning_steps = {}
+    wanted = {name: pruning_step for name, pruning_step in pruning_steps.items() if only is None or name in only}
     return {ORIGINAL: lambda model, *_: model, **wanted}
 
 
-def _one(prune: Callable[..., EdgeModel], **knobs: int | float) -> Cut:
-    def cut(model: EdgeModel, dataset: Dataset, task: Task, steps: int, seed: int) -> EdgeModel:
-        return prune(model, dataset, task, steps=steps, seed=seed, **knobs)
+def _single_step(prune: Callable[..., EdgeModel], **hyperparameters: int | float) -> PruningStep:
+    def pruning_step(model: EdgeModel, dataset: Dataset, task: Task, steps: int, seed: int) -> EdgeModel:
+        return prune(model, dataset, task, steps=steps, seed=seed, **hyperparameters)
 
-    return cut
+    return pruning_step
 
 
-def _width(share: float, feed_forward: float = 1.0, heads: float = 1.0) -> Cut:
-    """Cut the vectors to a share of their width, and feed-forward part and attention heads with them."""
+def _prune_width(share: float, feed_forward: float = 1.0, heads: float = 1.0) -> PruningStep:
+    """Prune the vectors to a share of their width, and the feed-forward part and attention heads with them."""
 
-    def cut(model: EdgeModel, dataset: Dataset, task: Task, steps: int, seed: int) -> EdgeModel:
+    def pruning_step(model: EdgeModel, dataset: Dataset, task: Task, steps: int, seed: int) -> EdgeModel:
         width = max(2, round(model.net.config.width * share))
         whole = model
         if heads < 1:
@@ -55,10 +57,10 @@ def _width(share: float, feed_forward: float = 1.0, heads: float = 1.0) -> Cut:
         model = prune_width(model, dataset, task, width=width, steps=0, seed=seed)
         return distil(model, dataset, task, whole, steps=steps, seed=seed)
 
-    return cut
+    return pruning_step
 
 
-def _heads(model: EdgeModel, dataset: Dataset, task: Task, steps: int, seed: int) -> EdgeModel:
+def _prune_heads(model: EdgeModel, dataset: Dataset, task: Task, steps: int, seed: int) -> EdgeModel:
     return prune_heads(model, dataset, task, heads=_share(model, 0.5), steps=steps, seed=seed)
 
 
@@ -68,30 +70,30 @@ def _share(model: EdgeModel, share: float) -> int:
 
 def _narrow_fast(model: EdgeModel, dataset: Dataset, task: Task, steps: int, seed: int) -> EdgeModel:
     fast = distil_fast(model, dataset, task, steps=6 * steps, seed=seed)
-    return _width(0.5)(fast, dataset, task, steps, seed)
+    return _prune_width(0.5)(fast, dataset, task, steps, seed)
 
 
-def _longer(cut: Cut, times: int) -> Cut:
-    """Give a cut more steps of recovery: what it loses is more to learn again."""
-    return lambda model, dataset, task, steps, seed: cut(model, dataset, task, times * steps, seed)
+def _with_more_recovery(pruning_step: PruningStep, times: int) -> PruningStep:
+    """Give a pruning step more recovery steps: it has more to learn again."""
+    return lambda model, dataset, task, steps, seed: pruning_step(model, dataset, task, times * steps, seed)
 
 
-_CUTS: dict[str, dict[str, Cut]] = {
+_PRUNING_STEPS: dict[str, dict[str, PruningStep]] = {
     "fast": {
-        "feed-forward 1/2": _one(prune_feed_forward, keep=0.5),
-        "width 3/4": _width(0.75),
-        "width 1/2": _width(0.5),
-        "width 1/2, feed-forward 1/2": _width(0.5, 0.5),
-        "width 3/8": _width(0.375),
-        "width 1/4": _width(0.25),
+        "feed-forward 1/2": _single_step(prune_feed_forward, keep=0.5),
+        "width 3/4": _prune_width(0.75),
+        "width 1/2": _prune_width(0.5),
+        "width 1/2, feed-forward 1/2": _prune_width(0.5, 0.5),
+        "width 3/8": _prune_width(0.375),
+        "width 1/4": _prune_width(0.25),
     },
     "base": {
-        "feed-forward 1/2": _one(prune_feed_forward, keep=0.5),
-        "heads 1/2": _longer(_heads, 2),
-        "width 3/4, feed-forward 1/2": _longer(_width(0.75, 0.5), 3),
-        "width 3/4, feed-forward 1/2, heads 1/2": _longer(_width(0.75, 0.5, 0.5), 3),
-        "one layer": _longer(_one(prune_layers, layers=1), 3),
-        "as fast": _longer(_one(distil_fast), 6),
+        "feed-forward 1/2": _single_step(prune_feed_forward, keep=0.5),
+        "heads 1/2": _with_more_recovery(_prune_heads, 2),
+        "width 3/4, feed-forward 1/2": _with_more_recovery(_prune_width(0.75, 0.5), 3),
+        "width 3/4, feed-forward 1/2, heads 1/2": _with_more_recovery(_prune_width(0.75, 0.5, 0.5), 3),
+        "one layer": _with_more_recovery(_single_step(prune_layers, layers=1), 3),
+        "as fast": _with_more_recovery(_single_step(distil_fast), 6),
         "as fast, width 1/2": _narrow_fast,
     },
 }

@@ -19,7 +19,7 @@ from tlrec_edge.errors import BudgetError, ModelError
 from tlrec_edge.quantize import Budget, CompressConfig, Target, compress
 from tlrec_edge.quantize.budget import parse_bytes
 from tlrec_edge.quantize.compress import served_bytes
-from tlrec_edge.quantize.search_space import ORIGINAL, ROWS, STORES, structures
+from tlrec_edge.quantize.search_space import ORIGINAL, ROWS, STORES, search_space
 from tlrec_edge.train import EdgeModel, adapt
 
 LOOSE = CompressConfig(Budget(share=0.6), recovery_steps=20, only=("feed-forward 1/2", "width 1/2"))
@@ -105,7 +105,7 @@ def test_what_breaks_the_ranking_is_rejected_and_named(monkeypatch: pytest.Monke
     def spoil(model: EdgeModel, *_: object) -> EdgeModel:
         return replace(model, score_weights=replace(model.score_weights, deep=-model.score_weights.deep, interest=0.0, wide=0.0))
 
-    monkeypatch.setitem(recipes._CUTS, "fast", {"spoilt": spoil})
+    monkeypatch.setitem(recipes._PRUNING_STEPS, "fast", {"spoilt": spoil})
     found = compress(synthetic.model(), synthetic.dataset(), CompressConfig(Budget(share=0.9)))
     spoilt = next(point for point in found.points if point.name == "spoilt")
     assert not spoilt.chosen
@@ -178,13 +178,13 @@ def test_targets_and_sizes_bind() -> None:
 def test_time_runs_out_and_is_named() -> None:
     found = compress(synthetic.model(), synthetic.dataset(), replace(LOOSE, minutes=1e-9, only=None))
     late = {point.name for point in found.points if "not tried" in point.why}
-    assert late == set(structures(synthetic.model())) - {ORIGINAL}
+    assert late == set(search_space(synthetic.model())) - {ORIGINAL}
     assert all((point.to_json()["bytes"] is None) == (point.name in late) for point in found.points)
     assert found.model.provenance.compression["chosen"] in STORES
 
 
 def test_an_unknown_cut_is_one_line() -> None:
-    with pytest.raises(ModelError, match="no cut 'ears' of this model; known: feed-forward 1/2; width 3/4"):
+    with pytest.raises(ModelError, match="no pruning step 'ears' of this model; known: feed-forward 1/2; width 3/4"):
         compress(synthetic.model(), synthetic.dataset(), replace(LOOSE, only=("ears",)))
 
 
@@ -196,7 +196,7 @@ def test_a_search_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.M
     def never(*_: object) -> EdgeModel:
         raise AssertionError("cut again")
 
-    monkeypatch.setitem(recipes._CUTS, "fast", dict.fromkeys(recipes._CUTS["fast"], never))
+    monkeypatch.setitem(recipes._PRUNING_STEPS, "fast", dict.fromkeys(recipes._PRUNING_STEPS["fast"], never))
     again = compress(model, data, LOOSE, checkpoint=tmp_path / "kept")
     assert [point.to_json() for point in again.points] == [point.to_json() for point in first.points]
     monkeypatch.undo()
