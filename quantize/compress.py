@@ -24,11 +24,11 @@ from .budget import Budget, Target
 from .graphs import graph_bytes
 from .prune_cache import PruneCache
 from .retained_quality import Judge, RetainedQuality
-from .search_space import ORIGINAL, ROWS, STORES, search_space
+from .search_space import ORIGINAL, ROWS, STORAGE_FORMATS, search_space
 
 MACHINES = ("this", "avx2", "avx512-vnni", "arm64")
 TIMED = 2
-"""Points of each store that are timed as bundles beside the original: the smallest that keep the budget."""
+"""Points of each storage format that are timed as bundles with the original: the smallest that keep the budget."""
 
 Clock = Callable[[Sequence[EdgeModel]], list[Cost]]
 """Measures models as bundles, all of them interleaved in one run."""
@@ -106,7 +106,7 @@ class _Trial:
     retained: RetainedQuality
     cost: Cost
     fault: str | None = None
-    store: str = ""
+    storage_format: str = ""
 
 
 def compress(
@@ -132,9 +132,9 @@ def compress(
     cache = PruneCache(checkpoint, model, config.seed, config.recovery_steps)
     end = time.monotonic() + 60 * config.minutes
     trials = [_Trial(ORIGINAL, model, judge.retained(model), Cost(served_bytes(model)))]
-    pruning_steps, stores = search_space(model, config.only), STORES
+    pruning_steps, storage_formats = search_space(model, config.only), STORAGE_FORMATS
     if np.isnan(trials[0].retained.ratio):  # nothing can be proven, so only what is within half a step of every entry
-        pruning_steps, stores = {ORIGINAL: pruning_steps[ORIGINAL]}, {ROWS: STORES[ROWS]}
+        pruning_steps, storage_formats = {ORIGINAL: pruning_steps[ORIGINAL]}, {ROWS: STORAGE_FORMATS[ROWS]}
     for name, prune in pruning_steps.items():
         if name != ORIGINAL and time.monotonic() > end:
             fault = f"not tried: {config.minutes:g} minutes are over"
@@ -146,9 +146,9 @@ def compress(
             trials.append(_judged(name, smaller, judge, config.budget))
             if trials[-1].fault:
                 continue
-        for store, pack in stores.items():
-            label = store if name == ORIGINAL else f"{name}, {store}"
-            trials.append(replace(_judged(label, pack(smaller), judge, config.budget), store=store))
+        for storage_format, pack in storage_formats.items():
+            label = storage_format if name == ORIGINAL else f"{name}, {storage_format}"
+            trials.append(replace(_judged(label, pack(smaller), judge, config.budget), storage_format=storage_format))
     if clock is not None:
         trials = _timed(trials, clock, config, progress)
     return _choose(trials, judge, dataset, tasks, config, dict(about_machine or {}))
@@ -170,10 +170,10 @@ def _timed(trials: list[_Trial], clock: Clock, config: CompressConfig, progress:
     A target says what is too slow by itself; of another machine nothing is known but the bytes.
     """
     sound = [trials[0]]
-    for store in ("", *STORES):
-        of_store = (trial for trial in trials[1:] if trial.fault is None and trial.store == store)
+    for storage_format in ("", *STORAGE_FORMATS):
+        of_format = (trial for trial in trials[1:] if trial.fault is None and trial.storage_format == storage_format)
         # The smallest need not be the fastest: where a latency is asked for, all are timed.
-        sound += sorted(of_store, key=lambda trial: trial.cost.bytes)[: None if config.target else TIMED]
+        sound += sorted(of_format, key=lambda trial: trial.cost.bytes)[: None if config.target else TIMED]
     progress(f"latency of {len(sound)} bundles, interleaved")
     costs = dict(zip((trial.name for trial in sound), clock([trial.model for trial in sound]), strict=True))
     made = [trial for trial in sound if costs[trial.name].fault is None]

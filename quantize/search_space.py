@@ -100,16 +100,16 @@ _PRUNING_STEPS: dict[str, dict[str, PruningStep]] = {
 """By encoder. A shorter history is not among them: it gains little and costs most (see benchmarks/structure)."""
 
 
-def _packed(bits: int) -> Callable[[EdgeModel], EdgeModel]:
+def _quantized(bits: int) -> Callable[[EdgeModel], EdgeModel]:
     def pack(model: EdgeModel) -> EdgeModel:
         return quantize_graphs(quantize_wide(quantize_tables(model, bits)))
 
     return pack
 
 
-STORES: dict[str, Callable[[EdgeModel], EdgeModel]] = {
+STORAGE_FORMATS: dict[str, Callable[[EdgeModel], EdgeModel]] = {
     ROWS: quantize_tables,
-    "int8": _packed(8),
-    "int4": _packed(4),
+    "int8": _quantized(8),
+    "int4": _quantized(4),
 }
-"""Ways to store a model, from whole to small: rows alone, or rows in so many bits with weights and graphs in 8."""
+"""Ways to store a model, from large to small: int8 rows alone, or rows in so many bits with weights and graphs in 8."""

@@ -28,7 +28,7 @@ from tlrec_edge.export.graphs import encoder_graph
 from tlrec_edge.quantize import Budget, CompressConfig, compress, quantize_graphs, quantize_tables
 from tlrec_edge.quantize.compress import MACHINES, served_bytes
 from tlrec_edge.quantize.graphs import round_channels
-from tlrec_edge.quantize.search_space import ROWS, STORES
+from tlrec_edge.quantize.search_space import ROWS, STORAGE_FORMATS
 from tlrec_edge.train import EdgeModel
 
 
@@ -250,7 +250,7 @@ def test_what_export_would_refuse_is_rejected_in_the_search(monkeypatch: pytest.
     data, loose = synthetic.dataset(), CompressConfig(Budget(share=0.6), only=())
     found = compress(synthetic.model(), data, loose, clock=partial(measure_costs, dataset=data, rounds=2))
     assert found.model.tables is None
-    assert all(p.why.startswith("batch gate: ") for p in found.points if p.name in STORES)
+    assert all(p.why.startswith("batch gate: ") for p in found.points if p.name in STORAGE_FORMATS)
 
 
 def test_bytes_that_are_not_measured_are_near_those_that_are() -> None:

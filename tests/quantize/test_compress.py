@@ -19,7 +19,7 @@ from tlrec_edge.errors import BudgetError, ModelError
 from tlrec_edge.quantize import Budget, CompressConfig, Target, compress
 from tlrec_edge.quantize.budget import parse_bytes
 from tlrec_edge.quantize.compress import served_bytes
-from tlrec_edge.quantize.search_space import ORIGINAL, ROWS, STORES, search_space
+from tlrec_edge.quantize.search_space import ORIGINAL, ROWS, STORAGE_FORMATS, search_space
 from tlrec_edge.train import EdgeModel, adapt
 
 LOOSE = CompressConfig(Budget(share=0.6), recovery_steps=20, only=("feed-forward 1/2", "width 1/2"))
@@ -180,7 +180,7 @@ def test_time_runs_out_and_is_named() -> None:
     late = {point.name for point in found.points if "not tried" in point.why}
     assert late == set(search_space(synthetic.model())) - {ORIGINAL}
     assert all((point.to_json()["bytes"] is None) == (point.name in late) for point in found.points)
-    assert found.model.provenance.compression["chosen"] in STORES
+    assert found.model.provenance.compression["chosen"] in STORAGE_FORMATS
 
 
 def test_an_unknown_cut_is_one_line() -> None:
