@@ -69,15 +69,15 @@ class CompressConfig:
 class Point:
     """One model of the search: what it keeps (validation), what it costs, and why it was taken or not.
 
-    ``us`` is None where no latency was measured, ``bytes`` where the point was not tried. ``front``: no other point
-    keeps more, is faster and smaller at once.
+    ``us`` is None where no latency was measured, ``bytes`` where the point was not tried. ``pareto_optimal``: no
+    other point keeps more, is faster and smaller at once.
     """
 
     name: str
     retained: RetainedQuality
     bytes: int | None
     us: Mapping[str, float] | None
-    front: bool
+    pareto_optimal: bool
     chosen: bool
     why: str
 
@@ -85,8 +85,8 @@ class Point:
         """Return plain data; a figure that could not be measured is None."""
         return nan_to_none({
             "step": self.name, "value": self.retained.value, "ratio": self.retained.ratio, "se": self.retained.se,
-            "low": self.retained.low, "bytes": self.bytes, "us": dict(self.us) if self.us else None, "front": self.front,
-            "kept": self.chosen, "why": self.why,
+            "low": self.retained.low, "bytes": self.bytes, "us": dict(self.us) if self.us else None,
+            "front": self.pareto_optimal, "kept": self.chosen, "why": self.why,
         })  # fmt: skip
 
 
@@ -230,7 +230,7 @@ def _nothing_left(trials: list[_Trial], sound: list[_Trial], config: CompressCon
 
 
 def _points(trials: list[_Trial], best: _Trial | None, config: CompressConfig, judged: bool) -> list[Point]:
-    front, points = _front(trials), []
+    pareto_front, points = _pareto_front(trials), []
     for trial in trials:
         wrong = [trial.fault] if trial.fault else _too_much(trial.cost, config)
         why = "; ".join(wrong) or (
@@ -239,7 +239,7 @@ def _points(trials: list[_Trial], best: _Trial | None, config: CompressConfig, j
         if not judged:
             why = f"not measured, no validation rows: {why}"
         size, us = trial.cost.bytes or None, trial.cost.us or None
-        points.append(Point(trial.name, trial.retained, size, us, trial.name in front, trial is best, why))
+        points.append(Point(trial.name, trial.retained, size, us, trial.name in pareto_front, trial is best, why))
     return points
 
 
@@ -252,16 +252,16 @@ def _too_much(cost: Cost, config: CompressConfig) -> list[str]:
     return faults
 
 
-def _front(trials: Sequence[_Trial]) -> set[str]:
-    """Name the trials that no other beats in what is kept, bytes and latency at once."""
+def _pareto_front(trials: Sequence[_Trial]) -> set[str]:
+    """Name the variants that no other beats in retained quality, bytes and latency at once."""
     tried = [trial for trial in trials if np.isfinite(trial.retained.ratio)]
     if any(trial.cost.us for trial in tried):  # what was not timed has estimated bytes
         tried = [trial for trial in tried if trial.cost.us]
     cost = np.array([(-t.retained.ratio, t.cost.bytes, t.cost.us.get("p50", 0.0)) for t in tried])
     names = set()
     for i, trial in enumerate(tried):
-        rivals = np.delete(cost, i, 0)
-        if not any((other <= cost[i]).all() and (other < cost[i]).any() for other in rivals):
+        others = np.delete(cost, i, 0)
+        if not any((other <= cost[i]).all() and (other < cost[i]).any() for other in others):
             names.add(trial.name)
     return names
 

@@ -88,7 +88,7 @@ def test_the_smallest_that_keeps_the_budget_is_taken() -> None:
     chosen = next(point for point in found.points if point.chosen)
     sound = [point for point in found.points if "keeps the budget" in point.why]
     assert chosen.bytes == min(point.bytes for point in sound)
-    assert chosen.front
+    assert chosen.pareto_optimal
     assert found.points[0].retained.ratio == 1.0
     assert found.model.tables is not None
     card = found.model.provenance.compression
@@ -147,7 +147,7 @@ def test_a_bundle_that_a_gate_refuses_is_one_point_less() -> None:
     found = compress(model, data, LOOSE, clock=gated)
     refused_ones = [point for point in found.points if point.why == refused]
     assert {point.name.rpartition(", ")[2] for point in refused_ones} == {"int8", "int4"}
-    assert all(point.us is None and point.bytes > 0 and not point.front for point in refused_ones)
+    assert all(point.us is None and point.bytes > 0 and not point.pareto_optimal for point in refused_ones)
     assert found.model.provenance.compression["chosen"].endswith(ROWS)
     with pytest.raises(BudgetError, match=r"nothing is left: as given, order gate: .* order; of every other"):
         compress(model, data, replace(LOOSE, only=()), clock=lambda models: [Cost(0, fault=refused)] * len(models))
