@@ -100,7 +100,7 @@ class Compression:
 
 
 @dataclass(frozen=True)
-class _Trial:
+class _Variant:
     name: str
     model: EdgeModel
     retained: RetainedQuality
@@ -131,97 +131,97 @@ def compress(
     judge = Judge(model, dataset, tasks.choose, config.budget)
     cache = PruneCache(checkpoint, model, config.seed, config.recovery_steps)
     end = time.monotonic() + 60 * config.minutes
-    trials = [_Trial(ORIGINAL, model, judge.retained(model), Cost(served_bytes(model)))]
+    variants = [_Variant(ORIGINAL, model, judge.retained(model), Cost(served_bytes(model)))]
     pruning_steps, storage_formats = search_space(model, config.only), STORAGE_FORMATS
-    if np.isnan(trials[0].retained.ratio):  # nothing can be proven, so only what is within half a step of every entry
+    if np.isnan(variants[0].retained.ratio):  # nothing can be proven, so only what is within half a step of every entry
         pruning_steps, storage_formats = {ORIGINAL: pruning_steps[ORIGINAL]}, {ROWS: STORAGE_FORMATS[ROWS]}
     for name, prune in pruning_steps.items():
         if name != ORIGINAL and time.monotonic() > end:
             fault = f"not tried: {config.minutes:g} minutes are over"
-            trials.append(_Trial(name, model, RetainedQuality(*4 * (math.nan,)), Cost(0), fault))
+            variants.append(_Variant(name, model, RetainedQuality(*4 * (math.nan,)), Cost(0), fault))
             continue
         progress(name)
         smaller = cache.get_or_prune(name, partial(cut, model, dataset, tasks.final, config.recovery_steps, config.seed))
         if name != ORIGINAL:
-            trials.append(_judged(name, smaller, judge, config.budget))
-            if trials[-1].fault:
+            variants.append(_judged(name, smaller, judge, config.budget))
+            if variants[-1].fault:
                 continue
         for storage_format, pack in storage_formats.items():
             label = storage_format if name == ORIGINAL else f"{name}, {storage_format}"
-            trials.append(replace(_judged(label, pack(smaller), judge, config.budget), storage_format=storage_format))
+            variants.append(replace(_judged(label, pack(smaller), judge, config.budget), storage_format=storage_format))
     if clock is not None:
-        trials = _timed(trials, clock, config, progress)
-    return _choose(trials, judge, dataset, tasks, config, dict(about_machine or {}))
+        variants = _timed(variants, clock, config, progress)
+    return _choose(variants, judge, dataset, tasks, config, dict(about_machine or {}))
 
 
-def _judged(name: str, model: EdgeModel, judge: Judge, budget: Budget) -> _Trial:
+def _judged(name: str, model: EdgeModel, judge: Judge, budget: Budget) -> _Variant:
     retained = judge.retained(model)
     fault = None
     if np.isnan(retained.se) and not np.isnan(retained.ratio):
         fault = f"keeps {retained.ratio:.1%} of {budget.name}, from too few users to say how surely"
     elif retained.low < budget.share:
         fault = f"keeps {retained.ratio:.1%} of {budget.name}, at least {retained.low:.1%} (95 %), not {budget.share:.1%}"
-    return _Trial(name, model, retained, Cost(served_bytes(model)), fault)
+    return _Variant(name, model, retained, Cost(served_bytes(model)), fault)
 
 
-def _timed(trials: list[_Trial], clock: Clock, config: CompressConfig, progress: Callable[[str], None]) -> list[_Trial]:
+def _timed(variants: list[_Variant], clock: Clock, config: CompressConfig, progress: Callable[[str], None]) -> list[_Variant]:
     """Measure the smallest within the budget as bundles, and reject what is slower than the original here.
 
     A target says what is too slow by itself; of another machine nothing is known but the bytes.
     """
-    sound = [trials[0]]
+    sound = [variants[0]]
     for storage_format in ("", *STORAGE_FORMATS):
-        of_format = (trial for trial in trials[1:] if trial.fault is None and trial.storage_format == storage_format)
+        of_format = (variant for variant in variants[1:] if variant.fault is None and variant.storage_format == storage_format)
         # The smallest need not be the fastest: where a latency is asked for, all are timed.
-        sound += sorted(of_format, key=lambda trial: trial.cost.bytes)[: None if config.target else TIMED]
+        sound += sorted(of_format, key=lambda variant: variant.cost.bytes)[: None if config.target else TIMED]
     progress(f"latency of {len(sound)} bundles, interleaved")
-    costs = dict(zip((trial.name for trial in sound), clock([trial.model for trial in sound]), strict=True))
-    made = [trial for trial in sound if costs[trial.name].fault is None]
+    costs = dict(zip((variant.name for variant in sound), clock([variant.model for variant in sound]), strict=True))
+    made = [variant for variant in sound if costs[variant.name].fault is None]
     # What every bundle holds beside tables, weights and encoder.
     rest = costs[made[0].name].bytes - made[0].cost.bytes if made else 0
     first = costs[ORIGINAL].us.get("p50", np.inf)
     timed = []
-    for trial in trials:
-        cost, fault = costs.get(trial.name), trial.fault
+    for variant in variants:
+        cost, fault = costs.get(variant.name), variant.fault
         if cost is None or cost.fault is not None:
             not_timed = f"keeps the budget, larger than {TIMED} of its kind that do: not timed"
             fault = fault or (not_timed if cost is None else cost.fault)
-            cost = Cost(trial.cost.bytes and trial.cost.bytes + rest)
+            cost = Cost(variant.cost.bytes and variant.cost.bytes + rest)
         if config.machine != "this":
             cost = Cost(cost.bytes)
         elif fault is None and config.target is None and cost.us["p50"] > SLOWDOWN_TOLERANCE * first:
             fault = f"{cost.us['p50'] / first:.2f}x slower than the original on this CPU"
-        timed.append(replace(trial, cost=cost, fault=fault))
+        timed.append(replace(variant, cost=cost, fault=fault))
     return timed
 
 
 def _choose(
-    trials: list[_Trial], judge: Judge, dataset: Dataset, tasks: Tasks, config: CompressConfig, machine: dict[str, Any]
+    variants: list[_Variant], judge: Judge, dataset: Dataset, tasks: Tasks, config: CompressConfig, machine: dict[str, Any]
 ) -> Compression:
-    sound = [trial for trial in trials if trial.fault is None]
-    affordable = [trial for trial in sound if not _too_much(trial.cost, config)]
-    best = min(affordable, key=lambda trial: (trial.cost.bytes, -trial.retained.ratio), default=None)
-    points = _points(trials, best, config, bool(judge.rows))
+    sound = [variant for variant in variants if variant.fault is None]
+    affordable = [variant for variant in sound if not _too_much(variant.cost, config)]
+    best = min(affordable, key=lambda variant: (variant.cost.bytes, -variant.retained.ratio), default=None)
+    points = _points(variants, best, config, bool(judge.rows))
     if best is None:
-        raise BudgetError(_nothing_left(trials, sound, config), [point.to_json() for point in points])
-    test = Judge(trials[0].model, dataset, tasks.final, config.budget).retained(best.model)
+        raise BudgetError(_nothing_left(variants, sound, config), [point.to_json() for point in points])
+    test = Judge(variants[0].model, dataset, tasks.final, config.budget).retained(best.model)
     about = {
         "budget": str(config.budget),
         "target": str(config.target) if config.target else None,
         "for": config.machine,
         "machine": machine,
         "chosen": best.name,
-        "original_bytes": trials[0].cost.bytes,
+        "original_bytes": variants[0].cost.bytes,
         "test": nan_to_none(asdict(test)),
         "points": [point.to_json() for point in points],
     }
     return Compression(best.model.with_provenance(compression=about), tuple(points), test)
 
 
-def _nothing_left(trials: list[_Trial], sound: list[_Trial], config: CompressConfig) -> str:
+def _nothing_left(variants: list[_Variant], sound: list[_Variant], config: CompressConfig) -> str:
     if not sound:
-        return f"nothing is left: {trials[0].name}, {trials[0].fault}; of every other point the table says why"
-    smallest = min(sound, key=lambda trial: trial.cost.bytes)
+        return f"nothing is left: {variants[0].name}, {variants[0].fault}; of every other point the table says why"
+    smallest = min(sound, key=lambda variant: variant.cost.bytes)
     faults = "; ".join(_too_much(smallest.cost, config))
     return (
         f"nothing that keeps {config.budget} is cheap enough: the smallest, {smallest.name}, {faults}; "
@@ -229,17 +229,17 @@ def _nothing_left(trials: list[_Trial], sound: list[_Trial], config: CompressCon
     )
 
 
-def _points(trials: list[_Trial], best: _Trial | None, config: CompressConfig, judged: bool) -> list[Point]:
-    pareto_front, points = _pareto_front(trials), []
-    for trial in trials:
-        wrong = [trial.fault] if trial.fault else _too_much(trial.cost, config)
+def _points(variants: list[_Variant], best: _Variant | None, config: CompressConfig, judged: bool) -> list[Point]:
+    pareto_front, points = _pareto_front(variants), []
+    for variant in variants:
+        wrong = [variant.fault] if variant.fault else _too_much(variant.cost, config)
         why = "; ".join(wrong) or (
-            "the smallest that keeps the budget" if trial is best else "keeps the budget, larger"
+            "the smallest that keeps the budget" if variant is best else "keeps the budget, larger"
         )
         if not judged:
             why = f"not measured, no validation rows: {why}"
-        size, us = trial.cost.bytes or None, trial.cost.us or None
-        points.append(Point(trial.name, trial.retained, size, us, trial.name in pareto_front, trial is best, why))
+        size, us = variant.cost.bytes or None, variant.cost.us or None
+        points.append(Point(variant.name, variant.retained, size, us, variant.name in pareto_front, variant is best, why))
     return points
 
 
@@ -252,17 +252,17 @@ def _too_much(cost: Cost, config: CompressConfig) -> list[str]:
     return faults
 
 
-def _pareto_front(trials: Sequence[_Trial]) -> set[str]:
+def _pareto_front(variants: Sequence[_Variant]) -> set[str]:
     """Name the variants that no other beats in retained quality, bytes and latency at once."""
-    tried = [trial for trial in trials if np.isfinite(trial.retained.ratio)]
-    if any(trial.cost.us for trial in tried):  # what was not timed has estimated bytes
-        tried = [trial for trial in tried if trial.cost.us]
+    tried = [variant for variant in variants if np.isfinite(variant.retained.ratio)]
+    if any(variant.cost.us for variant in tried):  # what was not timed has estimated bytes
+        tried = [variant for variant in tried if variant.cost.us]
     cost = np.array([(-t.retained.ratio, t.cost.bytes, t.cost.us.get("p50", 0.0)) for t in tried])
     names = set()
-    for i, trial in enumerate(tried):
+    for i, variant in enumerate(tried):
         others = np.delete(cost, i, 0)
         if not any((other <= cost[i]).all() and (other < cost[i]).any() for other in others):
-            names.add(trial.name)
+            names.add(variant.name)
     return names
 
 
