@@ -30,7 +30,7 @@ MACHINES = ("this", "avx2", "avx512-vnni", "arm64")
 TIMED = 2
 """Points of each storage format that are timed as bundles with the original: the smallest that keep the budget."""
 
-Clock = Callable[[Sequence[EdgeModel]], list[Cost]]
+CostMeasurement = Callable[[Sequence[EdgeModel]], list[Cost]]
 """Measures models as bundles, all of them interleaved in one run."""
 
 
@@ -111,22 +111,25 @@ class _Variant:
 
 def compress(
     model: EdgeModel, dataset: Dataset, config: CompressConfig | None = None,
-    progress: Callable[[str], None] = lambda line: None, tasks: Tasks | None = None, clock: Clock | None = None,
-    checkpoint: Path | None = None, about_machine: Mapping[str, Any] | None = None,
+    progress: Callable[[str], None] = lambda line: None,
+    tasks: Tasks | None = None, measure_costs: CostMeasurement | None = None, checkpoint: Path | None = None,
+    about_machine: Mapping[str, Any] | None = None,
 ) -> Compression:  # fmt: skip
     """Cut the model's structure, store what is left in fewer bits, and return the smallest that keeps the budget.
 
     Quality is measured on the target's validation rows, paired with the model as given. These rows helped to fit the
-    final model, so the ratio is what counts, not the level. With a ``clock`` a point that is slower than the original
-    here is rejected; ``about_machine`` says of "here" what the card should. ``checkpoint``: a folder from which an
-    interrupted search resumes. Raises BudgetError, with every point, where nothing that keeps the budget meets the target or the
-    size or makes a sound bundle, ModelError for a folder of another search.
+    final model, so the ratio is what counts, not the level. With ``measure_costs`` a point that is slower than
+    the original here is rejected; ``about_machine`` describes the machine for the card. ``checkpoint``: a folder from
+    which an interrupted search resumes.
+
+    Raises BudgetError, with every point, if nothing that keeps the budget meets the target or the size or makes a sound
+    bundle; ModelError for a folder of another search.
     """
     config = config or CompressConfig()
     if model.tables is not None or model.quantized_wide is not None:
         raise ModelError("the model was compressed already: give the one it was made from")
-    if config.target is not None and clock is None:
-        raise BudgetError("a latency target needs a clock: use `tlrec-edge compress`, which has one")
+    if config.target is not None and measure_costs is None:
+        raise BudgetError("a latency target needs measured costs: use `tlrec-edge compress`, which measures them")
     tasks = tasks or make_tasks(dataset, model.provenance.domains, model.provenance.fold)
     judge = Judge(model, dataset, tasks.choose, config.budget)
     cache = PruneCache(checkpoint, model, config.seed, config.recovery_steps)
@@ -149,8 +152,8 @@ def compress(
         for storage_format, pack in storage_formats.items():
             label = storage_format if name == ORIGINAL else f"{name}, {storage_format}"
             variants.append(replace(_judged(label, pack(smaller), judge, config.budget), storage_format=storage_format))
-    if clock is not None:
-        variants = _timed(variants, clock, config, progress)
+    if measure_costs is not None:
+        variants = _timed(variants, measure_costs, config, progress)
     return _choose(variants, judge, dataset, tasks, config, dict(about_machine or {}))
 
 
@@ -164,7 +167,7 @@ def _judged(name: str, model: EdgeModel, judge: Judge, budget: Budget) -> _Varia
     return _Variant(name, model, retained, Cost(served_bytes(model)), fault)
 
 
-def _timed(variants: list[_Variant], clock: Clock, config: CompressConfig, progress: Callable[[str], None]) -> list[_Variant]:
+def _timed(variants: list[_Variant], measure_costs: CostMeasurement, config: CompressConfig, progress: Callable[[str], None]) -> list[_Variant]:
     """Measure the smallest within the budget as bundles, and reject what is slower than the original here.
 
     A target says what is too slow by itself; of another machine nothing is known but the bytes.
@@ -175,7 +178,7 @@ def _timed(variants: list[_Variant], clock: Clock, config: CompressConfig, progr
         # The smallest need not be the fastest: where a latency is asked for, all are timed.
         sound += sorted(of_format, key=lambda variant: variant.cost.bytes)[: None if config.target else TIMED]
     progress(f"latency of {len(sound)} bundles, interleaved")
-    costs = dict(zip((variant.name for variant in sound), clock([variant.model for variant in sound]), strict=True))
+    costs = dict(zip((variant.name for variant in sound), measure_costs([variant.model for variant in sound]), strict=True))
     made = [variant for variant in sound if costs[variant.name].fault is None]
     # What every bundle holds beside tables, weights and encoder.
     rest = costs[made[0].name].bytes - made[0].cost.bytes if made else 0

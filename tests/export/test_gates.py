@@ -205,7 +205,7 @@ def test_a_saturating_layer_is_refused_where_it_drowns_the_exact_scores(tmp_path
         export_bundle(quantize_tables(saturating(3e3)), data, tmp_path / "b")
     assert not list(tmp_path.iterdir())
     found = compress(
-        saturating(3e3), data, CompressConfig(only=()), clock=partial(measure_costs, dataset=data, rounds=2)
+        saturating(3e3), data, CompressConfig(only=()), measure_costs=partial(measure_costs, dataset=data, rounds=2)
     )
     assert found.model.tables is None
     rows = next(point for point in found.points if point.name == ROWS)
@@ -219,21 +219,21 @@ def test_a_saturating_layer_is_refused_where_it_drowns_the_exact_scores(tmp_path
 def test_a_fragile_model_is_compressed_within_its_budget_or_refused() -> None:
     """An outlier row of either table, and an outlier weight."""
     data = synthetic.dataset()
-    clock = partial(measure_costs, dataset=data, rounds=2)
+    measure_costs = partial(measure_costs, dataset=data, rounds=2)
     models = [
         fragile(lambda net: net.history_id.weight[0].mul_(1e4)),
         fragile(lambda net: net.candidate_id.weight[0].mul_(100.0)),
         outlier_weight(1e4),
     ]
     for model in models:
-        found = compress(model, data, CompressConfig(only=()), clock=clock)
+        found = compress(model, data, CompressConfig(only=()), measure_costs=measure_costs)
         chosen = next(point for point in found.points if point.chosen)
         assert chosen.retained.low >= 0.995
         assert all(point.retained.low >= 0.995 or "not 99.5%" in point.why for point in found.points)
     with pytest.raises(
         BudgetError, match="nothing is left: as given, parity gate: the bundle's scores differ"
     ) as refused:
-        compress(fragile(lambda net: net.candidate_id.weight[0].mul_(1e6)), data, CompressConfig(only=()), clock=clock)
+        compress(fragile(lambda net: net.candidate_id.weight[0].mul_(1e6)), data, CompressConfig(only=()), measure_costs=measure_costs)
     assert "--allow" not in str(refused.value)
     assert all("gate" in point["why"] or "not 99.5%" in point["why"] for point in refused.value.points)
 
@@ -248,7 +248,7 @@ def test_what_export_would_refuse_is_rejected_in_the_search(monkeypatch: pytest.
 
     monkeypatch.setattr(Recommender, "score", company)
     data, loose = synthetic.dataset(), CompressConfig(Budget(share=0.6), only=())
-    found = compress(synthetic.model(), data, loose, clock=partial(measure_costs, dataset=data, rounds=2))
+    found = compress(synthetic.model(), data, loose, measure_costs=partial(measure_costs, dataset=data, rounds=2))
     assert found.model.tables is None
     assert all(p.why.startswith("batch gate: ") for p in found.points if p.name in STORAGE_FORMATS)
 

@@ -25,7 +25,7 @@ from tlrec_edge.train import EdgeModel, adapt
 LOOSE = CompressConfig(Budget(share=0.6), recovery_steps=20, only=("feed-forward 1/2", "width 1/2"))
 
 
-def clock(models: Sequence[EdgeModel]) -> list[Cost]:
+def equal_costs(models: Sequence[EdgeModel]) -> list[Cost]:
     """Take the same time for all; bytes by what a model holds."""
     return [Cost(served_bytes(m), {"p50": 50.0, "p90": 60.0, "p99": 90.0}) for m in models]
 
@@ -81,7 +81,7 @@ def test_a_plain_number_is_bytes(number: int) -> None:
 def test_the_smallest_that_keeps_the_budget_is_taken() -> None:
     said: list[str] = []
     model = synthetic.model()
-    found = compress(model, synthetic.dataset(), LOOSE, said.append, clock=clock)
+    found = compress(model, synthetic.dataset(), LOOSE, said.append, measure_costs=equal_costs)
     names = [point.name for point in found.points]
     assert names[0] == ORIGINAL
     assert {"int8", "feed-forward 1/2", "feed-forward 1/2, int8"} < set(names)
@@ -127,9 +127,9 @@ def test_the_bound_is_below_the_ratio_and_whole_rows_keep_all() -> None:
 def test_slower_than_the_original_is_rejected() -> None:
     def slow(models: Sequence[EdgeModel]) -> list[Cost]:
         return [Cost(cost.bytes, {"p50": 50.0 if m.tables is None else 50 * SLOWDOWN_TOLERANCE + 1}) for m, cost in
-                zip(models, clock(models), strict=True)]  # fmt: skip
+                zip(models, equal_costs(models), strict=True)]  # fmt: skip
 
-    found = compress(synthetic.model(), synthetic.dataset(), LOOSE, clock=slow)
+    found = compress(synthetic.model(), synthetic.dataset(), LOOSE, measure_costs=slow)
     assert found.model.tables is None
     assert all(
         "slower than the original" in p.why for p in found.points if p.us and p.name != ORIGINAL and "int" in p.name
@@ -141,24 +141,24 @@ def test_a_bundle_that_a_gate_refuses_is_one_point_less() -> None:
 
     def gated(models: Sequence[EdgeModel]) -> list[Cost]:
         return [Cost(0, fault=refused) if m.quantized_wide is not None else cost
-                for m, cost in zip(models, clock(models), strict=True)]  # fmt: skip
+                for m, cost in zip(models, equal_costs(models), strict=True)]  # fmt: skip
 
     data, model = synthetic.dataset(), synthetic.model()
-    found = compress(model, data, LOOSE, clock=gated)
+    found = compress(model, data, LOOSE, measure_costs=gated)
     refused_ones = [point for point in found.points if point.why == refused]
     assert {point.name.rpartition(", ")[2] for point in refused_ones} == {"int8", "int4"}
     assert all(point.us is None and point.bytes > 0 and not point.pareto_optimal for point in refused_ones)
     assert found.model.provenance.compression["chosen"].endswith(ROWS)
     with pytest.raises(BudgetError, match=r"nothing is left: as given, order gate: .* order; of every other"):
-        compress(model, data, replace(LOOSE, only=()), clock=lambda models: [Cost(0, fault=refused)] * len(models))
+        compress(model, data, replace(LOOSE, only=()), measure_costs=lambda models: [Cost(0, fault=refused)] * len(models))
 
 
 def test_an_original_that_a_gate_refuses_is_no_yardstick() -> None:
     def gated(models: Sequence[EdgeModel]) -> list[Cost]:
         return [Cost(0, fault="parity gate: off") if m.tables is None else cost
-                for m, cost in zip(models, clock(models), strict=True)]  # fmt: skip
+                for m, cost in zip(models, equal_costs(models), strict=True)]  # fmt: skip
 
-    found = compress(synthetic.model(), synthetic.dataset(), replace(LOOSE, only=()), clock=gated)
+    found = compress(synthetic.model(), synthetic.dataset(), replace(LOOSE, only=()), measure_costs=gated)
     assert found.points[0].why == "parity gate: off"
     assert found.model.tables is not None
 
@@ -166,10 +166,10 @@ def test_an_original_that_a_gate_refuses_is_no_yardstick() -> None:
 def test_targets_and_sizes_bind() -> None:
     data, model = synthetic.dataset(), synthetic.model()
     with pytest.raises(BudgetError, match=r"takes 90 us, the target is p99<=10us"):
-        compress(model, data, replace(LOOSE, target=Target("p99", 10.0)), clock=clock)
+        compress(model, data, replace(LOOSE, target=Target("p99", 10.0)), measure_costs=equal_costs)
     with pytest.raises(BudgetError, match=r"bytes of at most 1;"):
         compress(model, data, replace(LOOSE, max_bytes=1, only=()))
-    with pytest.raises(BudgetError, match="needs a clock"):
+    with pytest.raises(BudgetError, match="needs measured costs"):
         compress(model, data, replace(LOOSE, target=Target("p99", 10.0)))
     with pytest.raises(ValueError, match="only known of this machine"):
         CompressConfig(target=Target("p99", 10.0), machine="arm64")
@@ -234,9 +234,9 @@ def test_a_target_alone_says_what_is_too_slow_and_another_machine_nothing() -> N
 
     data, model = synthetic.dataset(), synthetic.model()
     few = replace(LOOSE, only=("width 1/2",))
-    assert compress(model, data, few, clock=slow).model.tables is None
-    assert compress(model, data, replace(few, target=Target("p99", 200.0)), clock=slow).model.tables is not None
-    other = compress(model, data, replace(few, machine="arm64"), clock=slow)
+    assert compress(model, data, few, measure_costs=slow).model.tables is None
+    assert compress(model, data, replace(few, target=Target("p99", 200.0)), measure_costs=slow).model.tables is not None
+    other = compress(model, data, replace(few, machine="arm64"), measure_costs=slow)
     assert other.model.tables is not None
     assert not [point for point in other.points if point.us]
 

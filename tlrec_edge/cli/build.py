@@ -141,10 +141,10 @@ def compress(
         raise click.UsageError(str(error)) from error
     loaded, data = _open(model, dataset, domain)
 
-    clock, here = partial(measure_costs, dataset=data), asdict(fingerprint())
+    measure_costs, here = partial(measure_costs, dataset=data), asdict(fingerprint())
     try:
         with show_progress("compress") as progress:
-            result = run(loaded, data, config, progress, clock=clock, checkpoint=checkpoint, about_machine=here)
+            result = run(loaded, data, config, progress, measure_costs=measure_costs, checkpoint=checkpoint, about_machine=here)
     except BudgetError as error:
         if as_json:
             click.echo(json.dumps({"out": None, "budget": str(budget), "points": error.points, "test": None}))

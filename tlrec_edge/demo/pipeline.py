@@ -156,13 +156,13 @@ def run_fold(
 
 
 def _compress(model: EdgeModel, dataset: Dataset, seed: int, progress: Callable[[str], None]) -> Compression:
-    clock = partial(measure_costs, dataset=dataset)
+    measure_costs = partial(measure_costs, dataset=dataset)
 
     def report_line(line: str) -> None:
         progress(f"  {line}")
 
     machine = asdict(fingerprint())
-    return compress(model, dataset, CompressConfig(seed=seed), report_line, clock=clock, about_machine=machine)
+    return compress(model, dataset, CompressConfig(seed=seed), report_line, measure_costs=measure_costs, about_machine=machine)
 
 
 def _with_model(evaluation: Evaluation, dataset: Dataset, model: EdgeModel, name: str) -> Evaluation:
