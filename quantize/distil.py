@@ -76,9 +76,9 @@ class ScoreLoss:
 
     def __call__(self, student: Tensor, teacher: Tensor) -> Tensor:
         """Compare user vectors (batch, k) with the teacher's (batch, d)."""
-        spread = ((teacher @ self.whole) * teacher).sum()
-        off = ((student @ self.own) * student).sum() - 2 * ((student @ self.cross) * teacher).sum() + spread
-        return off / spread.clamp(min=1e-12)
+        variance = ((teacher @ self.whole) * teacher).sum()
+        missed = ((student @ self.own) * student).sum() - 2 * ((student @ self.cross) * teacher).sum() + variance
+        return missed / variance.clamp(min=1e-12)
 
 
 class Target(NamedTuple):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from tlrec_edge.train.edge_model import EdgeModel
 from tlrec_edge.train.model import TwoTower
 
-LEAST = 256
+MIN_QUANTIZED_ENTRIES = 256
 """Weights from which on a matrix is rounded; smaller ones are not worth a scale."""
 
 
@@ -34,7 +34,7 @@ def graph_bytes(net: TwoTower) -> int:
     weights = [weight for part in (net.encoder, net.tower) if part is not None for weight in part.parameters()]
     return sum(
         weight.numel() + 4 * len(weight)
-        if weight.dim() == 2 and weight.numel() >= LEAST and torch.equal(round_channels(weight), weight)
+        if weight.dim() == 2 and weight.numel() >= MIN_QUANTIZED_ENTRIES and torch.equal(round_channels(weight), weight)
         else 4 * weight.numel()
         for weight in weights
     )
@@ -43,7 +43,7 @@ def graph_bytes(net: TwoTower) -> int:
 def _matrices(part: nn.Module | None) -> list[Tensor]:
     if part is None:
         return []
-    return [weight for weight in part.parameters() if weight.dim() == 2 and weight.numel() >= LEAST]
+    return [weight for weight in part.parameters() if weight.dim() == 2 and weight.numel() >= MIN_QUANTIZED_ENTRIES]
 
 
 def round_channels(weight: Tensor) -> Tensor:

@@ -185,11 +185,11 @@ def _best(importance: NDArray[np.float64], count: int) -> Tensor:
 
 
 def _importance(
-    model: EdgeModel, dataset: Dataset, task: Task, kind: type[nn.Module], last: str, together: int, seed: int
+    model: EdgeModel, dataset: Dataset, task: Task, kind: type[nn.Module], last: str, unit_size: int, seed: int
 ) -> dict[str, NDArray[np.float64]]:
     """Return the importance of what enters the ``last`` linear layer of each module of a kind, by the module's name.
 
-    ``together`` entries side by side are one unit.
+    ``unit_size`` entries side by side are one unit.
     """
     net = copy.deepcopy(model.net.encoder).eval().requires_grad_(True)
     candidates = torch.from_numpy(model.candidate_vectors)
@@ -197,28 +197,28 @@ def _importance(
     seen: dict[str, list[Tensor]] = {}
     for name, part in net.named_modules():
         if isinstance(part, kind):
-            kept = seen.setdefault(f"encoder.{name}", [])
-            part.get_submodule(last).register_forward_pre_hook(_keeping(kept))
+            captured = seen.setdefault(f"encoder.{name}", [])
+            part.get_submodule(last).register_forward_pre_hook(_capturing(captured))
     histories = Histories(model, dataset, task, seed)
     for _ in range(BATCHES):
         item, *rest = histories.draw(model.net.config.history)
         log_weight = model.net.log_weight(*map(torch.from_numpy, rest))
         scores = net(torch.from_numpy(model.history_vectors[item]), log_weight) @ candidates.T  # (batch, C)
         scores.square().mean().backward()
-    return {name: _taylor(kept, together) for name, kept in seen.items()}
+    return {name: _taylor(captured, unit_size) for name, captured in seen.items()}
 
 
-def _keeping(kept: list[Tensor]) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-    def keep(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+def _capturing(captured: list[Tensor]) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+    def capture(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         inputs[0].retain_grad()
-        kept.append(inputs[0])
+        captured.append(inputs[0])
 
-    return keep
+    return capture
 
 
-def _taylor(kept: list[Tensor], together: int) -> NDArray[np.float64]:
-    products = [(x * x.grad).detach().flatten(0, -2) for x in kept if x.grad is not None]
+def _taylor(captured: list[Tensor], unit_size: int) -> NDArray[np.float64]:
+    products = [(x * x.grad).detach().flatten(0, -2) for x in captured if x.grad is not None]
     whole = torch.cat(products)  # (rows, entries)
-    units = whole.reshape(len(whole), -1, together).sum(2)  # (rows, units)
+    units = whole.reshape(len(whole), -1, unit_size).sum(2)  # (rows, units)
     squared: NDArray[np.float64] = units.square().mean(0).double().numpy()
     return squared

@@ -1,10 +1,10 @@
-"""Cut the width of the vectors: turn them to the axes that matter most, keep the first of these, then recover.
+"""Cut the width of the vectors: rotate them to the axes that matter most, keep the first of these, then recover.
 
 History and candidates are cut along axes of their own where the encoder has a linear way out (``fast``), along the same
-ones where its residual stream leads from the one to the other (``base``). Vectors are turned and cut, never shifted, so
-that the item tower, whose two heads are turned with them, goes on to give a new item the vectors that the tables would
-hold. What the cut loses of the vectors' mean does no harm: among candidates it moves all scores of a user alike; in a
-history it is the same for everyone, so that biases take it up.
+ones where its residual stream leads from the one to the other (``base``). Vectors are rotated and cut, never shifted,
+so that the item tower, whose two heads are rotated with them, still gives a new item the vectors that the tables
+would hold. Losing part of the vectors' mean does no harm: among candidates it moves all scores of a user alike; in a
+history it is the same for everyone, so that biases absorb it.
 """
 
 from __future__ import annotations
@@ -63,11 +63,11 @@ def _cut_fast(model: EdgeModel, width: int, histories: Histories) -> tuple[Doubl
     """Return the axes of history and candidates, (d, width), and an encoder between them.
 
     Attention pooling and what reads it are linear in the history vectors, and what gives the user vector is linear, so
-    that both turns fold into the weights.
+    that both rotations fold into the weights.
     """
     d, queries = model.net.config.width, model.net.config.queries
-    mean, spread = _history_moments(model, histories)
-    into = _largest(spread, width)
+    mean, covariance = _history_moments(model, histories)
+    into = _largest(covariance, width)
     lost = mean - into @ (into.T @ mean)  # the part of every pooled vector that the axes leave out
     out, read = _score_axes(model, width, histories)
     state = {name: _double(value) for name, value in model.net.encoder.state_dict().items()}
@@ -89,15 +89,15 @@ def _cut_fast(model: EdgeModel, width: int, histories: Histories) -> tuple[Doubl
 def _cut_base(model: EdgeModel, width: int, histories: Histories) -> tuple[Doubles, Doubles, dict[str, Tensor]]:
     """Return the same axes (d, width) twice, and the encoder with its residual stream along them.
 
-    Layer norm commutes with a turn that keeps the direction (1, ..., 1), so that one is always among the axes (as
+    Layer norm commutes with a rotation that keeps the direction (1, ..., 1), so that one is always among the axes (as
     SliceGPT, arXiv 2401.15024, does for RMS norm).
     """
     d = model.net.config.width
-    spreads = (_history_moments(model, histories)[1], _candidate_spread(model))
-    spread = sum((part / max(np.trace(part), 1e-12) for part in spreads), np.zeros((d, d)))
+    covariances = (_history_moments(model, histories)[1], _candidate_covariance(model))
+    covariance = sum((part / max(np.trace(part), 1e-12) for part in covariances), np.zeros((d, d)))
     ones, rest = _around_ones(d)[:, :1], _around_ones(d)[:, 1:]
-    kept = np.concatenate([ones, rest @ _largest(rest.T @ spread @ rest, width - 1)], 1)  # (d, width)
-    axes = kept @ _around_ones(width).T
+    retained = np.concatenate([ones, rest @ _largest(rest.T @ covariance @ rest, width - 1)], 1)  # (d, width)
+    axes = retained @ _around_ones(width).T
     state = {name: _double(value) for name, value in model.net.encoder.state_dict().items()}
     changed = {"position": state["position"] @ axes}
     for i in range(model.net.config.layers):
@@ -122,18 +122,18 @@ def _history_moments(model: EdgeModel, histories: Histories) -> tuple[Doubles, D
     past = histories.user_histories
     count = np.bincount(past.rows[past.log.item], minlength=len(model.ids)).astype(np.float64)
     share = count / count.sum()
-    off = model.history_vectors.astype(np.float64)
-    mean = share @ off
-    off -= mean
-    off *= np.sqrt(share)[:, None]
-    return mean, off.T @ off
+    centred = model.history_vectors.astype(np.float64)
+    mean = share @ centred
+    centred -= mean
+    centred *= np.sqrt(share)[:, None]
+    return mean, centred.T @ centred
 
 
-def _candidate_spread(model: EdgeModel) -> Doubles:
+def _candidate_covariance(model: EdgeModel) -> Doubles:
     """Return the covariance of the candidates' vectors, (d, d)."""
-    off = model.candidate_vectors.astype(np.float64)
-    off -= off.mean(0)
-    return off.T @ off / len(off)
+    centred = model.candidate_vectors.astype(np.float64)
+    centred -= centred.mean(0)
+    return centred.T @ centred / len(centred)
 
 
 def _score_axes(model: EdgeModel, width: int, histories: Histories) -> tuple[Doubles, Doubles]:
@@ -147,18 +147,18 @@ def _score_axes(model: EdgeModel, width: int, histories: Histories) -> tuple[Dou
     with torch.no_grad():
         users = torch.cat([encode(model, histories.draw(model.net.config.history)) for _ in range(BATCHES)])
     drawn = _double(users)
-    gram = _candidate_spread(model)
+    gram = _candidate_covariance(model)
     value, vector = np.linalg.eigh(drawn.T @ drawn / len(drawn))
-    # Floored, so that axes no sampled user has are turned too.
+    # Floored, so that axes no sampled user has are rotated too.
     root = (vector * np.sqrt(np.maximum(value, 1e-6 * value[-1]))) @ vector.T
     axes = np.linalg.qr(root @ _largest(root @ gram @ root, width))[0]
     least = gram + np.eye(d) * max(1e-9 * np.trace(gram) / d, 1e-12)
     return axes, np.linalg.solve(axes.T @ least @ axes, axes.T @ least)
 
 
-def _largest(spread: Doubles, count: int) -> Doubles:
+def _largest(covariance: Doubles, count: int) -> Doubles:
     """Return the eigenvectors of the largest eigenvalues, (d, count), their largest entry above 0."""
-    vectors = np.linalg.eigh(spread)[1][:, ::-1][:, :count]
+    vectors = np.linalg.eigh(covariance)[1][:, ::-1][:, :count]
     sign = np.sign(np.take_along_axis(vectors, np.abs(vectors).argmax(0)[None], 0))
     return np.ascontiguousarray(vectors * sign)
 
