@@ -42,14 +42,14 @@ SAMPLED = 99
 class Window:
     """``known`` is all that was sold before; ``new`` (id -> title) came later.
 
-    Question m asks for user ``user[m]`` of ``known`` and new item ``item[m]`` among those that ``rivals[m]`` marks.
+    Question m asks for user ``user[m]`` of ``known`` and new item ``item[m]`` among those that ``negatives[m]`` marks.
     """
 
     known: Dataset
     new: Mapping[str, str]
     user: Ints
     item: Ints
-    rivals: NDArray[np.bool_]
+    negatives: NDArray[np.bool_]
 
 
 def make_window(everything: Dataset, start: str, end: str) -> Window:
@@ -79,15 +79,15 @@ def make_window(everything: Dataset, start: str, end: str) -> Window:
 
 
 def ranks(window: Window, scores: Scores, sampled: int = 0, seed: int = 0) -> NDArray[np.float64]:
-    """Rank each question's item among all its rivals, or ``sampled`` of them. ``scores``: (users, new items)."""
+    """Rank each question's item among all its negatives, or ``sampled`` of them. ``scores``: (users, new items)."""
     rows = scores[window.user]
     positive = np.take_along_axis(rows, window.item[:, None], 1)
-    rivals = window.rivals
+    negatives = window.negatives
     if sampled:
-        key = np.where(rivals, np.random.default_rng(seed).random(rivals.shape), 2.0)
-        rivals = rivals & (np.argsort(np.argsort(key, axis=1), axis=1) < sampled)
+        key = np.where(negatives, np.random.default_rng(seed).random(negatives.shape), 2.0)
+        negatives = negatives & (np.argsort(np.argsort(key, axis=1), axis=1) < sampled)
     columns = np.ones((len(rows), 1), bool)
-    return rank_of_positive(np.concatenate([positive, rows], 1), np.concatenate([columns, rivals], 1))
+    return rank_of_positive(np.concatenate([positive, rows], 1), np.concatenate([columns, negatives], 1))
 
 
 def bundle_scores(model: EdgeModel, window: Window, text: str, folder: Path) -> Scores:
@@ -173,7 +173,7 @@ def main() -> None:
     users = len(np.unique(window.user))
     print(f"{given.window}: {len(window.new)} new items, {len(window.user):,} purchases by {users:,} users with a past")
     values, texts = {}, given.text or [HASHED]
-    print(f"{'NDCG@10 (SE clustered by user)':45}  99 sampled rivals   all new items")
+    print(f"{'NDCG@10 (SE clustered by user)':45}  99 sampled negatives   all new items")
     for name, scores in contenders(window, texts, given.seed).items():
         values[name] = [METRICS["ndcg"](ranks(window, scores, sampled), 10) for sampled in (SAMPLED, 0)]
         cells = [clustered_mean(value, window.user) for value in values[name]]

@@ -64,8 +64,8 @@ def make_behaviour(rng: random.Random, names: list[str], goods: list[Row], by: s
         seen: dict[str, list[int]] = {}
         for _ in range(rng.randint(6, 15)):
             category = rng.choice(liked) if rng.random() < 0.85 else rng.choice(names)
-            shelf = [good for good in goods if good[4] == category]
-            good = rng.choices(shelf, weights=[int(good[2]) + 5 for good in shelf])[0]
+            alike = [good for good in goods if good[4] == category]
+            good = rng.choices(alike, weights=[int(good[2]) + 5 for good in alike])[0]
             counts = seen.setdefault(category if by == "category" else str(good[0]), [0, 0])
             counts[0] += rng.randint(1, 5)
             counts[1] += rng.random() < 0.4

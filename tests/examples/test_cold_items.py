@@ -53,7 +53,7 @@ def test_new_items_are_unknown_before_and_rank_by_their_titles(example: ModuleTy
     assert not set(window.new) & set(window.known.items)
     assert not (window.known.split.role == TEST).any()
     assert window.known.interactions.time.max() < 1726358400
-    assert not window.rivals[np.arange(len(window.user)), window.item].any()
+    assert not window.negatives[np.arange(len(window.user)), window.item].any()
 
     model = adapt(window.known, window.known.domains, "scratch", None, synthetic.CONFIG)
     found = example.ranks(window, example.bundle_scores(model, window, "hashed", tmp_path / "bundle"))
