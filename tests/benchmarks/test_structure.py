@@ -1,4 +1,4 @@
-"""The example that measures structural steps: it runs on a small world, and zeros are zeros."""
+"""The example that measures structural steps: it runs on a synthetic dataset, and zeros are zeros."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ def evaluation(tests: int) -> Evaluation:
 
 
 def data() -> Dataset:
-    """Return the small world with another split: 4 folds, 20 negatives, candidates of 7 buyers."""
+    """Return the synthetic dataset with another split: 4 folds, 20 negatives, candidates of 7 buyers."""
     found = synthetic.dataset("new-users")
     return replace(found, split=replace(found.split, settings={**found.split.settings, "min_buyers": 7}))
 

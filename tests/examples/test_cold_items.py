@@ -33,7 +33,7 @@ def example() -> ModuleType:
 
 
 def write_retail(path: Path) -> Path:
-    """Write the small world as the UCI file; items b48 and later are first sold in autumn."""
+    """Write the synthetic dataset as the UCI file; items b48 and later are first sold in autumn."""
     titles = synthetic.items().set_index("item")["title"]
     columns = ["InvoiceNo", "StockCode", "Description", "Quantity", "InvoiceDate", "UnitPrice", "CustomerID", "Country"]
     with path.open("w", encoding="utf-8", newline="") as file:

@@ -158,7 +158,7 @@ def test_bundles_are_timed_in_turn() -> None:
 
 
 def fragile(change: Callable[[torch.nn.Module], None]) -> EdgeModel:
-    """Return the small world's model with its network changed in place."""
+    """Return the synthetic dataset's model with its network changed in place."""
     model = synthetic.model()
     net = copy.deepcopy(model.net)
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""A small world where every user has a taste: a big domain shows it, a small one sells to it. Built once a run."""
+"""A small synthetic dataset of users with tastes: a big domain shows them, a small one is the target."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def items(seed: int = 0) -> pd.DataFrame:
 
 @cache
 def dataset(kind: str = "leave-one-out") -> Dataset:
-    """Return the small world under a split; "given" asks the users' last purchases beside five negatives."""
+    """Return the synthetic dataset under a split; "given" asks the users' last purchases beside five negatives."""
     if kind == "given":
         return _given()
     plan = SplitPlan(kind, folds=4, negatives=20)
@@ -139,13 +139,13 @@ def source_of(data: Dataset) -> EdgeModel:
 
 @cache
 def no_validation() -> Dataset:
-    """Return the small world with its validation rows among the training rows: every epoch asked for is run."""
+    """Return the synthetic dataset with its validation rows among the training rows: every epoch asked for is run."""
     data = dataset()
     return replace(data, split=replace(data.split, role=np.where(data.split.role == VALID, TRAIN, data.split.role)))
 
 
 def shuffled(change: Callable[[np.ndarray], np.ndarray], domain: str = "small") -> Dataset:
-    """Return the small world with the items of one domain's interactions changed."""
+    """Return the synthetic dataset with the items of one domain's interactions changed."""
     data = dataset()
     log = data.interactions
     inside = log.domain == data.domains.index(domain)

@@ -84,7 +84,7 @@ def test_with_the_correction_popular_items_score_lower() -> None:
 
 
 def with_views() -> Dataset:
-    """Return the small world where every other interaction is a view."""
+    """Return the synthetic dataset where every other interaction is a view."""
     data = synthetic.dataset()
     log = data.interactions
     event = np.where(np.arange(len(log)) % 2, EVENTS.index("view"), EVENTS.index("purchase")).astype(np.int32)

@@ -194,7 +194,7 @@ def evaluation() -> Any:
     return evaluate(data, ("small",), entries)
 
 
-def test_transfer_pays_on_the_small_world(evaluation: Any) -> None:
+def test_transfer_pays_on_the_synthetic_dataset(evaluation: Any) -> None:
     reached = {name: float(evaluation.values(name).mean()) for name in evaluation.rankings}
     assert evaluation.lift("finetune", "scratch").low > 0.05
     assert evaluation.lift("zero-shot", "popularity").low > 0.05

@@ -25,7 +25,7 @@ DEARER = 150.0
 
 
 def renamed(align: AlignRule | None = None) -> Dataset:
-    """Return the small world without titles and prices; its small market has other names for the categories."""
+    """Return the synthetic dataset without titles and prices; its small market has other names for the categories."""
     goods = synthetic.items()[["item", "domain", "category"]].copy()
     goods["shelf_code"] = goods["category"].map({name: f"s{n}" for n, name in enumerate(RENAMED)})
     small = goods["domain"] == "small"
@@ -35,7 +35,7 @@ def renamed(align: AlignRule | None = None) -> Dataset:
 
 
 def priced(schema: Schema) -> Dataset:
-    """Return the small world of prices alone; its small market has them in a currency of which it takes 150."""
+    """Return the synthetic dataset of prices alone; its small market has them in a currency of which it takes 150."""
     goods = synthetic.items()[["item", "domain", "price"]].copy()
     small = goods["domain"] == "small"
     goods.loc[small, "price"] = [f"{float(p) * DEARER:.2f}" if p else "" for p in goods["price"][small]]
