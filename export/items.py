@@ -40,7 +40,7 @@ def add_graphs(contents: BundleContents, source: ExportSource) -> BundleContents
     """Add the history encoder and, if the model reads item features, what embeds a new item."""
     model = source.model
     contents = contents.with_entries(blobs={ENCODER: encoder_graph(model)})
-    tower = item_tower_graph(model, weighted=storage(model).plain)
+    tower = item_tower_graph(model, weighted=storage(model).uniform)
     if tower is None:
         return contents
     features = features_json(model.features.within(model.provenance.domains))

@@ -7,9 +7,9 @@ from numpy.typing import NDArray
 
 from tlrec_edge.bundle.format import PREFIX_SCAN
 from tlrec_edge.bundle.item_vectors import Vectors, item_vectors
-from tlrec_edge.bundle.reorder import arranged, item_order
+from tlrec_edge.bundle.reorder import item_order, reordered
 from tlrec_edge.core.packing import RowFormat
-from tlrec_edge.search.fit_ivf import MANY, fit_ivf
+from tlrec_edge.search.fit_ivf import IVF_MIN_CANDIDATES, fit_ivf
 from tlrec_edge.search.fit_prefix_bound import fit_prefix_bound
 from tlrec_edge.search.prefix_scan import scan_graph
 from tlrec_edge.train.bundle_arrays import storage
@@ -21,7 +21,7 @@ Queries = NDArray[np.float64]
 
 
 def add_search_index(contents: BundleContents, source: ExportSource) -> BundleContents:
-    """Add an IVF if the candidates are more than ``MANY``, and prefix bounds if they pay off.
+    """Add an IVF if the candidates are more than ``IVF_MIN_CANDIDATES``, and prefix bounds if they pay off.
 
     Both are fitted to the sampled users, and to vectors as stored: rounding them first keeps the
     bounds valid for what the runtime multiplies. An IVF reorders all candidates by cluster, so
@@ -33,7 +33,7 @@ def add_search_index(contents: BundleContents, source: ExportSource) -> BundleCo
 
 def _add_ivf(contents: BundleContents, source: ExportSource, queries: Queries) -> BundleContents:
     count = source.model.candidates
-    if not len(queries) or count <= MANY:
+    if not len(queries) or count <= IVF_MIN_CANDIDATES:
         return contents.with_entries(manifest={"index": {}})
     candidates = _candidates(contents.arrays, source)
     ivf = fit_ivf(candidates, contents.arrays["candidate_bias"], queries)
@@ -42,7 +42,7 @@ def _add_ivf(contents: BundleContents, source: ExportSource, queries: Queries) -
     names = {name: contents.strings[name] for name in ("item_ids", "item_names")}
     return contents.with_entries(
         manifest={"index": dict(ivf.card)},
-        arrays=dict(arranged(contents.arrays, ivf.order, items)) | dict(ivf.arrays),
+        arrays=dict(reordered(contents.arrays, ivf.order, items)) | dict(ivf.arrays),
         strings={name: [values[row] for row in rows] for name, values in names.items()},
     )
 
@@ -60,7 +60,7 @@ def _queries(source: ExportSource) -> Queries:
     """Return the sampled users' vectors as the runtime multiplies them, (u, d + r)."""
     model, users = source.model, source.sample
     # In plain tables the candidates' scales hold the two-tower weight already.
-    weight = 1.0 if storage(model).plain else model.score_weights.deep
+    weight = 1.0 if storage(model).uniform else model.score_weights.deep
     vectors = [source.encoded(users) * weight, source.low_rank(users)]
     return np.concatenate(vectors, 1).astype(np.float64)
 

@@ -66,7 +66,7 @@ class ExportSource:
     @property
     def low_rank_width(self) -> int:
         """Columns of the low-rank block: of the interest part, then of the residual."""
-        return self.model.interest.rank + self.model.rest.rank
+        return self.model.interest.rank + self.model.residual.rank
 
     def histories(self, users: Ints) -> list[History]:
         """Return the users' histories in the form that the runtime accepts."""
@@ -78,7 +78,7 @@ class ExportSource:
 
     def low_rank(self, users: Ints) -> Floats:
         """Return the users' low-rank block with its weights multiplied in, as served, (u, r)."""
-        return self.model.user_tastes(self.past.matrix[users]) * self.model.taste_weights
+        return self.model.user_low_rank(self.past.matrix[users]) * self.model.low_rank_weights
 
 
 def final_task(model: EdgeModel, dataset: Dataset) -> Task:

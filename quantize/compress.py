@@ -144,7 +144,9 @@ def compress(
             variants.append(_Variant(name, model, RetainedQuality(*4 * (math.nan,)), Cost(0), fault))
             continue
         progress(name)
-        smaller = cache.get_or_prune(name, partial(cut, model, dataset, tasks.final, config.recovery_steps, config.seed))
+        smaller = cache.get_or_prune(
+            name, partial(prune, model, dataset, tasks.final, config.recovery_steps, config.seed)
+        )
         if name != ORIGINAL:
             variants.append(_judged(name, smaller, judge, config.budget))
             if variants[-1].fault:
@@ -163,22 +165,30 @@ def _judged(name: str, model: EdgeModel, judge: Judge, budget: Budget) -> _Varia
     if np.isnan(retained.se) and not np.isnan(retained.ratio):
         fault = f"keeps {retained.ratio:.1%} of {budget.name}, from too few users to say how surely"
     elif retained.low < budget.share:
-        fault = f"keeps {retained.ratio:.1%} of {budget.name}, at least {retained.low:.1%} (95 %), not {budget.share:.1%}"
+        fault = (
+            f"keeps {retained.ratio:.1%} of {budget.name}, at least {retained.low:.1%} (95 %), not {budget.share:.1%}"
+        )
     return _Variant(name, model, retained, Cost(served_bytes(model)), fault)
 
 
-def _timed(variants: list[_Variant], measure_costs: CostMeasurement, config: CompressConfig, progress: Callable[[str], None]) -> list[_Variant]:
+def _timed(
+    variants: list[_Variant], measure_costs: CostMeasurement, config: CompressConfig, progress: Callable[[str], None]
+) -> list[_Variant]:
     """Measure the smallest within the budget as bundles, and reject what is slower than the original here.
 
     A target says what is too slow by itself; of another machine nothing is known but the bytes.
     """
     sound = [variants[0]]
     for storage_format in ("", *STORAGE_FORMATS):
-        of_format = (variant for variant in variants[1:] if variant.fault is None and variant.storage_format == storage_format)
+        of_format = (
+            variant for variant in variants[1:] if variant.fault is None and variant.storage_format == storage_format
+        )
         # The smallest need not be the fastest: where a latency is asked for, all are timed.
         sound += sorted(of_format, key=lambda variant: variant.cost.bytes)[: None if config.target else TIMED]
     progress(f"latency of {len(sound)} bundles, interleaved")
-    costs = dict(zip((variant.name for variant in sound), measure_costs([variant.model for variant in sound]), strict=True))
+    costs = dict(
+        zip((variant.name for variant in sound), measure_costs([variant.model for variant in sound]), strict=True)
+    )
     made = [variant for variant in sound if costs[variant.name].fault is None]
     # What every bundle holds beside tables, weights and encoder.
     rest = costs[made[0].name].bytes - made[0].cost.bytes if made else 0
@@ -199,7 +209,12 @@ def _timed(variants: list[_Variant], measure_costs: CostMeasurement, config: Com
 
 
 def _choose(
-    variants: list[_Variant], judge: Judge, dataset: Dataset, tasks: Tasks, config: CompressConfig, machine: dict[str, Any]
+    variants: list[_Variant],
+    judge: Judge,
+    dataset: Dataset,
+    tasks: Tasks,
+    config: CompressConfig,
+    machine: dict[str, Any],
 ) -> Compression:
     sound = [variant for variant in variants if variant.fault is None]
     affordable = [variant for variant in sound if not _too_much(variant.cost, config)]
@@ -242,7 +257,9 @@ def _points(variants: list[_Variant], best: _Variant | None, config: CompressCon
         if not judged:
             why = f"not measured, no validation rows: {why}"
         size, us = variant.cost.bytes or None, variant.cost.us or None
-        points.append(Point(variant.name, variant.retained, size, us, variant.name in pareto_front, variant is best, why))
+        points.append(
+            Point(variant.name, variant.retained, size, us, variant.name in pareto_front, variant is best, why)
+        )
     return points
 
 

@@ -41,7 +41,9 @@ class Histories:
         start = self.user_histories.start
         user = self.rng.choice(self.users, BATCH)
         stop = start[user] + 1 + np.floor(self.rng.random(BATCH) * (start[user + 1] - start[user])).astype(np.int64)
-        return gather_histories(self.user_histories.log, start[user], stop, self.user_histories.rows, length, AGE_BUCKETS)
+        return gather_histories(
+            self.user_histories.log, start[user], stop, self.user_histories.rows, length, AGE_BUCKETS
+        )
 
 
 def encode(model: EdgeModel, batch: HistoryBatch) -> Tensor:

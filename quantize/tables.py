@@ -63,7 +63,13 @@ def quantize_wide(model: EdgeModel) -> EdgeModel:
     codes = QuantizedWeights(entries[kept], scale)
     wide = sp.csr_array((codes.data(indptr), served.indices[kept], indptr), shape=served.shape)
     nothing = sp.csr_array((codes.data(indptr)[:0], served.indices[:0], np.zeros_like(indptr)), shape=served.shape)
-    return replace(model, wide=wide, target_wide=nothing, score_weights=replace(model.score_weights, wide=1.0, own=0.0), quantized_wide=codes)
+    return replace(
+        model,
+        wide=wide,
+        target_wide=nothing,
+        score_weights=replace(model.score_weights, wide=1.0, own=0.0),
+        quantized_wide=codes,
+    )
 
 
 def _table(vectors: NDArray[np.float32], bits: int) -> QuantizedTable:

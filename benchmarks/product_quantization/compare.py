@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tlrec_edge import Recommender
-from tlrec_edge.bench.requests import Ids, Requests
+from tlrec_edge.bench.requests import ItemIds, Requests
 from tlrec_edge.bench.synthetic import SynthConfig
 from tlrec_edge.bundle.ids import Rows
 from tlrec_edge.bundle.item_vectors import item_vectors
@@ -50,7 +50,7 @@ def users_of(bundle: Bundle, rng: np.random.Generator) -> list[Any]:
         tastes = np.take_along_axis(rng.integers(0, clusters, (count, 3)), rng.integers(0, 3, (count, length)), 1)
         rows = tastes + clusters * rng.integers(0, n // clusters, tastes.shape)
         return [ids.take(row) for row in rows.tolist()]
-    return Requests(Ids.of_bundle(bundle), count, 1.0, 0).histories
+    return Requests(ItemIds.from_bundle(bundle), count, 1.0, 0).histories
 
 
 def heads_open(bundle: Bundle, rec: Recommender, states: list[UserState]) -> float:

@@ -69,7 +69,12 @@ def export(model: EdgeModel, path: Path) -> None:
 
 def feeds_of(model: EdgeModel, histories: UserHistories, users: np.ndarray, candidates: np.ndarray) -> Feed:
     item, *rest = gather_histories(
-        histories.log, histories.start[users], histories.start[users + 1], histories.rows, model.net.config.history, AGE_BUCKETS
+        histories.log,
+        histories.start[users],
+        histories.start[users + 1],
+        histories.rows,
+        model.net.config.history,
+        AGE_BUCKETS,
     )
     with torch.no_grad():
         weight = model.net.log_weight(*map(torch.from_numpy, rest)).numpy()

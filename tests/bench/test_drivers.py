@@ -15,10 +15,10 @@ import pytest
 from helpers.systems import MS, Keeper, SleepingClock, Stalling, VirtualClock
 from tlrec_edge.bench import BenchConfig
 from tlrec_edge.bench.clock import set_timer_slack
-from tlrec_edge.bench.drivers import Limits, closed_loop, saturated_loop, open_loop, poisson
+from tlrec_edge.bench.drivers import Limits, closed_loop, open_loop, poisson, saturated_loop
 from tlrec_edge.bench.function import FunctionSource
 from tlrec_edge.bench.lab import Lab, caller
-from tlrec_edge.bench.latency import Times, binomial_cdf, describe, holds, merge, max_exceeding, percentile
+from tlrec_edge.bench.latency import Times, binomial_cdf, describe, holds, max_exceeding, merge, percentile
 from tlrec_edge.bench.requests import ItemIds, Requests
 from tlrec_edge.bench.scenarios import SCENARIOS
 from tlrec_edge.bench.search import find_qps

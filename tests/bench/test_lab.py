@@ -21,7 +21,7 @@ from tlrec_edge.bench.energy import metered
 from tlrec_edge.bench.lab import Lab
 from tlrec_edge.bench.latency import Times
 from tlrec_edge.bench.machine import fingerprint
-from tlrec_edge.bench.noise import Noise, Ticks, copy_bandwidth, read_ticks, cpu_shares
+from tlrec_edge.bench.noise import Noise, Ticks, copy_bandwidth, cpu_shares, read_ticks
 from tlrec_edge.bench.page_cache import evict, read_bytes
 from tlrec_edge.bench.requests import ItemIds, Requests
 from tlrec_edge.bench.scenarios import SCENARIOS

@@ -44,9 +44,7 @@ def states_of(rec: Recommender, count: int, seed: int) -> list[UserState]:
 
 def codes_of(pq: dict[str, Any], rec: Recommender, subspaces: int = 6) -> Any:
     bundle = Bundle.open(rec._bundle.path)
-    read = item_vectors(
-        bundle.shape.candidate_format, bundle.array("candidate_rows"), bundle.array("candidate_scale")
-    )
+    read = item_vectors(bundle.shape.candidate_format, bundle.array("candidate_rows"), bundle.array("candidate_scale"))
     users = np.stack([pq["user_vector"](state) for state in states_of(rec, 60, 1)])
     return pq["fit"](read, bundle.array("candidate_bias"), users, subspaces)
 

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tlrec_edge.bundle import ids as ids_module
 from tlrec_edge.bundle.ids import IdIndex, StringTable, build_index, build_strings, user_key_hash
-from tlrec_edge.bundle.reader import ids as ids_module
 from tlrec_edge.errors import DataError
 
 any_text = st.text(st.characters(), min_size=1, max_size=30)

@@ -44,7 +44,7 @@ def write_dataset(path: Path, version: int) -> None:
 
 
 def write_model(path: Path, version: int) -> None:
-    synthetic.model().with_about(version=version).save(path)
+    synthetic.model().with_provenance(align={"version": float(version)}).save(path)
 
 
 def write_bundle(path: Path, version: int) -> None:
@@ -62,7 +62,7 @@ WRITERS = {
         ("prepare --interactions $W/log.csv --out $OUT",),
     ),
     "model": Writer(
-        "model.json", ModelError, write_model, lambda path: int(EdgeModel.load(path).about["version"]),
+        "model.json", ModelError, write_model, lambda path: int(EdgeModel.load(path).provenance.align["version"]),
         (
             "pretrain $W/ds --domains big --out $OUT",
             "adapt $W/ds --domain small --out $OUT",
@@ -279,19 +279,19 @@ def test_a_checkpoint_removes_only_what_it_wrote(tmp_path: Path) -> None:
         for name in mine:
             (folder / name).parent.mkdir(exist_ok=True)
             (folder / name).write_text("mine")
-        pretrain(data, ("big",), QUICK, kept=kept)
+        pretrain(data, ("big",), QUICK, checkpoint=kept)
     assert {name for name, content in contents(folder).items() if content is not None} == set(mine)
 
 
 def test_a_damaged_cut_with_a_foreign_file_is_kept(tmp_path: Path) -> None:
-    from tlrec_edge.quantize.prune_cache import Shelf
+    from tlrec_edge.quantize.prune_cache import PruneCache
 
     model = synthetic.model()
-    shelf = Shelf(tmp_path / "kept", model, 0, 1)
-    shelf.take("a cut", lambda: model)
+    cache = PruneCache(tmp_path / "kept", model, 0, 1)
+    cache.get_or_prune("a cut", lambda: model)
     cut = tmp_path / "kept" / "a-cut"
     (cut / "arrays.npz").write_bytes(b"cut short")
     (cut / "notes.txt").write_text("mine")
     with pytest.raises(ModelError, match=r"notes\.txt is not part of the model"):
-        shelf.take("a cut", lambda: model)
+        cache.get_or_prune("a cut", lambda: model)
     assert (cut / "notes.txt").read_text() == "mine"

@@ -98,7 +98,10 @@ def test_sparse_weights_are_off_by_half_a_scale(data: st.DataObject, rows: int) 
 def test_a_query_gives_the_exact_dot_products(data: st.DataObject, tables: tuple[tuple[str, int], ...]) -> None:
     row_format = RowFormat(*tables)
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
-    rows = [rng.integers(-MAX_ENTRY[int(k[3:])], MAX_ENTRY[int(k[3:])] + 1, (7, width)).astype(np.int8) for k, width in tables]
+    rows = [
+        rng.integers(-MAX_ENTRY[int(k[3:])], MAX_ENTRY[int(k[3:])] + 1, (7, width)).astype(np.int8)
+        for k, width in tables
+    ]
     stored = row_format.join(rows)
     assert (stored.dtype, stored.shape) == (row_format.dtype, (7, row_format.width))
     assert row_format.invalid_value(stored) is None

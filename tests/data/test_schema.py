@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from helpers.paths import ROOT
-from tlrec_edge.data.schema import AlignRule, Schema, find_roles, load_schema, require_role, parse_schema
+from tlrec_edge.data.schema import AlignRule, Schema, find_roles, load_schema, parse_schema, require_role
 from tlrec_edge.errors import DataError
 from tlrec_edge.tabular.column_names import INTERACTION_NAMES, ITEM_NAMES
 

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tlrec_edge.data import store
-from tlrec_edge.data.dataset import Dataset, Interactions, ItemTable, EvalRows, Split
+from tlrec_edge.data.dataset import Dataset, EvalRows, Interactions, ItemTable, Split
 from tlrec_edge.data.prepare import SplitPlan, prepare_tables
 from tlrec_edge.data.store import dataset_hash, load_dataset, save_dataset, split_hash
 from tlrec_edge.errors import DataError

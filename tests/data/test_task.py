@@ -139,7 +139,9 @@ def test_items_never_sold_compete_unless_buyers_are_asked_for() -> None:
     strict = replace(data.split, settings={"min_buyers": 3})
     few = make_tasks(replace(data, split=strict), ("small",)).final
     assert np.isin(few.candidates, sold).all()
-    log = data.interactions.select((data.split.role != TEST) & (data.interactions.domain == data.domains.index("small")))
+    log = data.interactions.select(
+        (data.split.role != TEST) & (data.interactions.domain == data.domains.index("small"))
+    )
     buyers = [len(np.unique(log.user[log.item == item])) for item in few.candidates]
     assert min(buyers) >= 3
     assert len(few.candidates) < len(every)

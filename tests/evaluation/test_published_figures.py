@@ -80,7 +80,9 @@ def test_cross_market_baselines(target: str, users: int, tests: int) -> None:
 @needs_retail
 def test_the_strong_baseline_of_the_cross_market_task() -> None:
     task = make_tasks(cross_market("non_uk"), ("non_uk",)).final
-    assert figures(ease_scorer(task, EaseHyperparameters(1000.0, 0.005)), task)[0] == pytest.approx(0.2672, abs=0.000051)
+    assert figures(ease_scorer(task, EaseHyperparameters(1000.0, 0.005)), task)[0] == pytest.approx(
+        0.2672, abs=0.000051
+    )
     found = rank_rows(ease_scorer(task, EaseHyperparameters(200.0, 0.0)), task)
     row = describe(found.rank, found.n_candidates, found.user)
     assert (row["ndcg@10"], row["ndcg@10.by_user"]) == close(0.2451, 0.2771)

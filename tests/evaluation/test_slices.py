@@ -14,7 +14,7 @@ from tlrec_edge.data.task import Task, make_tasks
 from tlrec_edge.evaluation import Evaluation, evaluate
 from tlrec_edge.evaluation.evaluate import Catalogue, baseline_rankers, pool
 from tlrec_edge.evaluation.slices import DECILES, UNKNOWN, slice_rows
-from tlrec_edge.linear.ranking import ALL, TOP, Ranking, rank_rows, rank_full
+from tlrec_edge.linear.ranking import ALL, TOP, Ranking, rank_full, rank_rows
 
 
 def some_task(kind: str = "leave-one-out", fold: int | None = None) -> Task:
@@ -115,7 +115,8 @@ def test_months_weeks_and_unknown_times() -> None:
     # A row from a file that stands among the held-out rows has their time, the others none.
     task = some_task("time")
     stranger = replace(
-        task, rows=EvalRows(*(np.append(c[:1], c[:1], 0) for c in (task.rows.user, task.rows.item, task.rows.negatives)))
+        task,
+        rows=EvalRows(*(np.append(c[:1], c[:1], 0) for c in (task.rows.user, task.rows.item, task.rows.negatives))),
     )
     stranger.rows.item[1] = data.item_row["b0"]
     assert slice_rows(data, stranger)["period"].tolist()[1] == UNKNOWN

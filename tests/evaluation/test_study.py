@@ -15,10 +15,10 @@ from tlrec_edge.data.store import save_dataset
 from tlrec_edge.data.task import make_tasks
 from tlrec_edge.errors import DataError
 from tlrec_edge.evaluation.evaluate import baseline_rankers, evaluate, model_ranker
-from tlrec_edge.evaluation.experiment import ResultRow, ExperimentResult
+from tlrec_edge.evaluation.experiment import ExperimentResult, ResultRow
 from tlrec_edge.evaluation.study import VARIANTS, Plan, Study, study
 from tlrec_edge.train import MODES, EdgeModel, adapt, adapt_auto
-from tlrec_edge.train.config import ALIGN, ABLATIONS
+from tlrec_edge.train.config import ABLATIONS, ALIGN
 
 QUICK = replace(synthetic.CONFIG, epochs=2, pretrain_epochs=2)
 
@@ -94,7 +94,9 @@ def told(plan: Plan, chosen: str, **shifts: float) -> str:
     users = np.arange(400, dtype=np.int32)
     base = rng.random(400)
     lines = {
-        name: ResultRow(name, (ExperimentResult(0.2, base + shift + 0.01 * rng.random(400), chosen if name == "auto" else ""),))
+        name: ResultRow(
+            name, (ExperimentResult(0.2, base + shift + 0.01 * rng.random(400), chosen if name == "auto" else ""),)
+        )
         for name, shift in {"scratch": 0.0, "finetune": 0.1, **shifts}.items()
     }
     return " ".join(Study(plan, users, lines).words())

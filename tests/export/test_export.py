@@ -173,7 +173,9 @@ def test_the_item_tower_gives_the_content_vectors(folder: Path) -> None:
         assert net.tower is not None
         wanted = net.tower(*given.values())
         np.testing.assert_allclose(history, wanted[0].numpy(), atol=1e-5)
-        np.testing.assert_allclose(candidate, wanted[1].numpy() * model.score_weights.deep, atol=1e-5)  # as it is scored
+        np.testing.assert_allclose(
+            candidate, wanted[1].numpy() * model.score_weights.deep, atol=1e-5
+        )  # as it is scored
 
 
 @pytest.mark.parametrize("tables", ["int8", "mixed"])
@@ -324,7 +326,9 @@ def test_strange_pasts_are_served_as_the_model_scores_them(folder: Path) -> None
             found = rec.score(history_of(data, log, 0), [data.items[row] for row in task.candidates])
             np.testing.assert_allclose(found, wanted, atol=1e-4)
         assert rec.score(["who", "knows"], ["s0"]).tolist() == rec.score([], ["s0"]).tolist()
-        assert rec.score(History([]), ["s0"])[0] == pytest.approx(model.score_weights.bias * model.bias[model.ids.index("s0")])
+        assert rec.score(History([]), ["s0"])[0] == pytest.approx(
+            model.score_weights.bias * model.bias[model.ids.index("s0")]
+        )
 
 
 def test_the_past_of_the_export_is_the_models() -> None:

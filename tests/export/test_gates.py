@@ -219,21 +219,26 @@ def test_a_saturating_layer_is_refused_where_it_drowns_the_exact_scores(tmp_path
 def test_a_fragile_model_is_compressed_within_its_budget_or_refused() -> None:
     """An outlier row of either table, and an outlier weight."""
     data = synthetic.dataset()
-    measure_costs = partial(measure_costs, dataset=data, rounds=2)
+    timed = partial(measure_costs, dataset=data, rounds=2)
     models = [
         fragile(lambda net: net.history_id.weight[0].mul_(1e4)),
         fragile(lambda net: net.candidate_id.weight[0].mul_(100.0)),
         outlier_weight(1e4),
     ]
     for model in models:
-        found = compress(model, data, CompressConfig(only=()), measure_costs=measure_costs)
+        found = compress(model, data, CompressConfig(only=()), measure_costs=timed)
         chosen = next(point for point in found.points if point.chosen)
         assert chosen.retained.low >= 0.995
         assert all(point.retained.low >= 0.995 or "not 99.5%" in point.why for point in found.points)
     with pytest.raises(
         BudgetError, match="nothing is left: as given, parity gate: the bundle's scores differ"
     ) as refused:
-        compress(fragile(lambda net: net.candidate_id.weight[0].mul_(1e6)), data, CompressConfig(only=()), measure_costs=measure_costs)
+        compress(
+            fragile(lambda net: net.candidate_id.weight[0].mul_(1e6)),
+            data,
+            CompressConfig(only=()),
+            measure_costs=measure_costs,
+        )
     assert "--allow" not in str(refused.value)
     assert all("gate" in point["why"] or "not 99.5%" in point["why"] for point in refused.value.points)
 

@@ -17,7 +17,7 @@ from tlrec_edge.data.schema import Schema
 from tlrec_edge.data.split import make_split
 from tlrec_edge.data.task import Task
 from tlrec_edge.train import EdgeModel, TrainConfig, adapt, pretrain
-from tlrec_edge.train.edge_model import RowTable, Tables
+from tlrec_edge.train.edge_model import QuantizedTable, QuantizedTables
 
 TASTES = ("tea", "wool", "iron", "glass")
 USERS, BIG, SMALL, NEVER_SOLD = 240, 60, 44, 4
@@ -121,10 +121,10 @@ def six_bits(model: EdgeModel, *names: str) -> EdgeModel:
     whole = replace(model, tables=None)
     vectors = {
         "history": whole.history_vectors, "candidate": whole.candidate_vectors,
-        "taste_in": whole.taste_in, "taste": whole.taste_vectors,
+        "taste_in": whole.residual_in, "taste": whole.low_rank_vectors,
     }  # fmt: skip
-    six = {name: RowTable(*quantize_rows(vectors[name], 6), 6) for name in names or vectors}
-    return replace(model, tables=Tables(**{**vars(model.tables), **six}))
+    six = {name: QuantizedTable(*quantize_rows(vectors[name], 6), 6) for name in names or vectors}
+    return replace(model, tables=QuantizedTables(**{**vars(model.tables), **six}))
 
 
 def inputs_of(model: EdgeModel) -> TowerInputs:

@@ -21,12 +21,12 @@ from tlrec_edge.data.task import make_tasks
 from tlrec_edge.linear.baselines import TunedEase, ease_scorer
 from tlrec_edge.linear.ease import (
     Ease,
-    keep_largest_per_column,
     group_counts,
     interest_ridge,
     item_cf,
-    sparsify_weights,
+    keep_largest_per_column,
     popularity,
+    sparsify_weights,
     split_weights,
 )
 from tlrec_edge.linear.item_weights import (
@@ -34,9 +34,9 @@ from tlrec_edge.linear.item_weights import (
     PENALTIES,
     EaseHyperparameters,
     InteractionMatrices,
-    tune_ease,
     log_popularity,
     sales_prior,
+    tune_ease,
 )
 from tlrec_edge.train import adapt
 from tlrec_edge.train.score_weights import fit_score_weights
@@ -194,7 +194,9 @@ def test_a_part_that_tells_nothing_gets_no_weight() -> None:
     assert found.weights[0] == 0
     assert found.weights[1] > 0
     assert found.ndcg > fit_score_weights([rng.random((200, 11))], valid).ndcg
-    assert fit_score_weights([np.zeros_like(good), good], valid, start=found.weights).weights == pytest.approx(found.weights)
+    assert fit_score_weights([np.zeros_like(good), good], valid, start=found.weights).weights == pytest.approx(
+        found.weights
+    )
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])

@@ -15,14 +15,14 @@ from helpers.synthetic import CONFIG
 from tlrec_edge.data.task import make_tasks
 from tlrec_edge.evaluation.evaluate import model_ranker
 from tlrec_edge.linear import ease as linear
-from tlrec_edge.linear import truncated_svd as factors
+from tlrec_edge.linear import low_rank as factors
 from tlrec_edge.linear import ranking
 from tlrec_edge.linear import sparse_ease as neighbours
 from tlrec_edge.linear.baselines import ease_scorer, item_cf_scorer, popularity_scorer
 from tlrec_edge.linear.ease import Ease, interest_ridge, item_cf, keep_largest_per_row, sparse_ridge
 from tlrec_edge.linear.item_weights import EaseHyperparameters, InteractionMatrices, tune_ease
-from tlrec_edge.linear.ranking import ALL, row_scores, make_queries, rank_rows, sample_rows
-from tlrec_edge.linear.sparse_ease import EASE_NEIGHBOURS, SparseEase, make_ease, top_neighbours, subsample_rows
+from tlrec_edge.linear.ranking import ALL, make_queries, rank_rows, row_scores, sample_rows
+from tlrec_edge.linear.sparse_ease import EASE_NEIGHBOURS, SparseEase, make_ease, subsample_rows, top_neighbours
 from tlrec_edge.train import adapt, pretrain
 from tlrec_edge.train import model as model_module
 from tlrec_edge.train import score_weights as mix
@@ -120,7 +120,9 @@ def test_the_sparse_ridge_is_the_ridge(rank: int) -> None:
     labels = (rng.random((80, 9)) < 0.3).astype(np.float32)
     one = interest_ridge(counts, labels, 2.0, rank)
     other = sparse_ridge(sp.csr_array(counts), sp.csr_array(labels), 2.0, rank)
-    np.testing.assert_allclose(other.input_factors @ other.output_factors.T, one.input_factors @ one.output_factors.T, atol=1e-5)
+    np.testing.assert_allclose(
+        other.input_factors @ other.output_factors.T, one.input_factors @ one.output_factors.T, atol=1e-5
+    )
 
 
 def test_item_cf_in_parts_keeps_the_most_similar(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -103,7 +103,9 @@ def test_what_breaks_the_ranking_is_rejected_and_named(monkeypatch: pytest.Monke
     recipes = sys.modules["tlrec_edge.quantize.search_space"]
 
     def spoil(model: EdgeModel, *_: object) -> EdgeModel:
-        return replace(model, score_weights=replace(model.score_weights, deep=-model.score_weights.deep, interest=0.0, wide=0.0))
+        return replace(
+            model, score_weights=replace(model.score_weights, deep=-model.score_weights.deep, interest=0.0, wide=0.0)
+        )
 
     monkeypatch.setitem(recipes._PRUNING_STEPS, "fast", {"spoilt": spoil})
     found = compress(synthetic.model(), synthetic.dataset(), CompressConfig(Budget(share=0.9)))
@@ -150,7 +152,9 @@ def test_a_bundle_that_a_gate_refuses_is_one_point_less() -> None:
     assert all(point.us is None and point.bytes > 0 and not point.pareto_optimal for point in refused_ones)
     assert found.model.provenance.compression["chosen"].endswith(ROWS)
     with pytest.raises(BudgetError, match=r"nothing is left: as given, order gate: .* order; of every other"):
-        compress(model, data, replace(LOOSE, only=()), measure_costs=lambda models: [Cost(0, fault=refused)] * len(models))
+        compress(
+            model, data, replace(LOOSE, only=()), measure_costs=lambda models: [Cost(0, fault=refused)] * len(models)
+        )
 
 
 def test_an_original_that_a_gate_refuses_is_no_yardstick() -> None:

@@ -82,7 +82,9 @@ def test_six_bits_are_refused_by_name() -> None:
 
 def test_quantized_weights_are_what_the_model_scores_with() -> None:
     model = synthetic.model()
-    model = replace(model, target_wide=model.wide * np.float32(0.3), score_weights=replace(model.score_weights, wide=1.7, own=0.6))
+    model = replace(
+        model, target_wide=model.wide * np.float32(0.3), score_weights=replace(model.score_weights, wide=1.7, own=0.6)
+    )
     small = quantize_wide(model)
     served, cut = model.served_wide.toarray(), small.served_wide.toarray()
     step = np.abs(served).max(1, keepdims=True) / 127

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from helpers import bundles
 from tlrec_edge import DataError, History, Recommender, Rows, UnknownIdError
-from tlrec_edge.core.sparse import Workspace, SparseSum
+from tlrec_edge.core.sparse import SparseSum, Workspace
 
 IDS = ["i3", "i70", "nobody", "i3", "i59"]
 

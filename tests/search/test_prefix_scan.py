@@ -197,7 +197,10 @@ def test_a_machine_whose_whole_numbers_saturate_scans_all_rows(path: Path, monke
     monkeypatch.setattr(scan, "ZERO_POINT", 127)  # what a sum that is off by a little looks like
     with Recommender.open(path) as rec:
         assert rec._catalogue.prefix_bound is not None
-        assert rec._catalogue.prefix_bound.scan(np.ones(rec._catalogue.prefix_bound.scan._columns.shape[0], np.int8)) is None
+        assert (
+            rec._catalogue.prefix_bound.scan(np.ones(rec._catalogue.prefix_bound.scan._columns.shape[0], np.int8))
+            is None
+        )
         assert answers(rec, 1) == wanted
 
 

@@ -79,7 +79,9 @@ def test_adapting_goes_on_to_the_same_end(tmp_path: Path, mode: str, epochs: int
     """The second number falls into the second fit; the first is not made again."""
 
     def run(progress: Callable[[str], None] | None, kept: Checkpoint | None) -> EdgeModel:
-        return adapt(synthetic.dataset(), ("small",), mode, synthetic.source(), QUICK, progress=progress, checkpoint=kept)
+        return adapt(
+            synthetic.dataset(), ("small",), mode, synthetic.source(), QUICK, progress=progress, checkpoint=kept
+        )
 
     same(run(None, None), interrupted_and_resumed(tmp_path / "c", run, QUICK, epochs))
 
@@ -88,7 +90,9 @@ def test_auto_goes_on_to_the_same_end(tmp_path: Path) -> None:
     quick = replace(QUICK, epochs=2)
 
     def run(progress: Callable[[str], None] | None, kept: Checkpoint | None) -> EdgeModel:
-        return adapt_auto(synthetic.dataset(), ("small",), synthetic.source(), quick, progress=progress, checkpoint=kept)[0]
+        return adapt_auto(
+            synthetic.dataset(), ("small",), synthetic.source(), quick, progress=progress, checkpoint=kept
+        )[0]
 
     same(run(None, None), interrupted_and_resumed(tmp_path / "c", run, quick, 5))
 

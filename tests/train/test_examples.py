@@ -122,9 +122,9 @@ def test_histories_are_right_aligned_with_events_and_ages() -> None:
     assert found.age[found.present].tolist() == [1, 1, 0]
     short = gather_histories(LOG, np.array([5]), np.array([6]), rows, LENGTH, AGE_BUCKETS)
     assert short.present.tolist() == [[False, False, False, True]]
-    assert gather_histories(log_of([(0, 1, 0)]), np.array([0]), np.array([1]), rows, LENGTH, AGE_BUCKETS).age.tolist() == [
-        [-1] * 4
-    ]
+    assert gather_histories(
+        log_of([(0, 1, 0)]), np.array([0]), np.array([1]), rows, LENGTH, AGE_BUCKETS
+    ).age.tolist() == [[-1] * 4]
 
 
 def test_ages_grow_by_powers_of_two() -> None:

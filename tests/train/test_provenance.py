@@ -11,7 +11,7 @@ import pytest
 
 from helpers import synthetic
 from tlrec_edge.train import EdgeModel, TrainConfig, adapt_auto
-from tlrec_edge.train.config import Mix
+from tlrec_edge.train.config import ScoreWeights
 from tlrec_edge.train.provenance import Provenance
 
 TRAIN = json.loads(json.dumps(asdict(TrainConfig(augment=("crop",), event_weights=(("view", 0.5),)))))
@@ -23,7 +23,7 @@ TARGET = {
     "kind": "target", "mode": "finetune", "domains": ["small"], "fold": None, "train": TRAIN, "split_sha256": "12",
     "dataset_sha256": "34", "source": ["big"],
     "choices": {
-        "epochs": 4, "penalty": 100.0, "own_penalty": None, "half_life": 30.0, "mix": asdict(Mix(wide=2.0)),
+        "epochs": 4, "penalty": 100.0, "own_penalty": None, "half_life": 30.0, "mix": asdict(ScoreWeights(wide=2.0)),
         "validation_ndcg@10": 0.5,
     },
     "auto": [{"mode": "popularity", "ndcg": 0.1, "over": "popularity", "lift": 0.0, "se": 0.0, "chosen": False}],
@@ -45,7 +45,7 @@ def test_a_folder_of_0_1_0_opens(tmp_path: Path) -> None:
     file.write_text(json.dumps(json.loads(file.read_text("utf-8")) | {"about": TARGET}), "utf-8")
     made = EdgeModel.load(tmp_path / "m").provenance
     assert (made.domains, made.source, made.mode, made.way) == (("small",), ("big",), "finetune", "pooled")
-    assert made.choices.score_weights == Mix(wide=2.0)
+    assert made.choices.score_weights == ScoreWeights(wide=2.0)
     assert made.train == TrainConfig(augment=("crop",), event_weights=(("view", 0.5),))
     assert made.auto[0].mode == "popularity"
 

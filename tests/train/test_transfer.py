@@ -22,8 +22,8 @@ from tlrec_edge.evaluation.evaluate import baseline_rankers, model_ranker, pool
 from tlrec_edge.evaluation.noise import shuffle_domains
 from tlrec_edge.train import MODES, EdgeModel, adapt, adapt_auto, modes, pretrain
 from tlrec_edge.train.adapt import fit_and_tune
-from tlrec_edge.train.auto import TRANSFER_MEAN, COMPLEXITY_ORDER, TRANSFER
-from tlrec_edge.train.score_weights import tune_score_weights, cross_fitted_ndcg
+from tlrec_edge.train.auto import COMPLEXITY_ORDER, TRANSFER, TRANSFER_MEAN
+from tlrec_edge.train.score_weights import cross_fitted_ndcg, tune_score_weights
 from tlrec_edge.train.setup import Context
 
 QUICK = replace(CONFIG, epochs=2)
@@ -338,4 +338,6 @@ def test_auto_judges_weights_by_users_they_were_not_chosen_on() -> None:
     assert np.array_equal(values, again)
     # One part alone has no weight to choose: what it reaches is what it reaches.
     alone, _ = cross_fitted_ndcg(fitted.model, data, task, "scratch", ("bias",))
-    assert alone.mean() == pytest.approx(tune_score_weights(fitted.model, data, task, "scratch", ("bias",)).ndcg, abs=0.02)
+    assert alone.mean() == pytest.approx(
+        tune_score_weights(fitted.model, data, task, "scratch", ("bias",)).ndcg, abs=0.02
+    )

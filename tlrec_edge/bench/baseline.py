@@ -101,7 +101,9 @@ def compare_with_baseline(now: dict[str, Any], before: dict[str, Any], max_regre
 
 def _figures(before: dict[str, Any], now: dict[str, Any]) -> Iterator[tuple[str, float, float, bool]]:
     # How fast a disk is, says nothing of a bundle.
-    old_rows = {_key(row): row for row in before["rows"] if row["scenario"] in _COMPARED_SCENARIOS and row["state"] != "cold"}
+    old_rows = {
+        _key(row): row for row in before["rows"] if row["scenario"] in _COMPARED_SCENARIOS and row["state"] != "cold"
+    }
     for row in now["rows"]:
         old = old_rows.get(_key(row))
         if old is not None:

@@ -63,7 +63,9 @@ class BenchConfig:
         if not all(0 < rate <= _MAX_QPS for rate in self.qps):
             raise ValueError(f"qps = {self.qps}: expected rates of more than 0 and at most {_MAX_QPS:,} a second")
         if any(rate * MAX_DURATION_FACTOR * self.seconds < 1 for rate in self.qps):
-            raise ValueError(f"qps = {self.qps}: not one request in {MAX_DURATION_FACTOR * self.seconds:g} s; give more seconds")
+            raise ValueError(
+                f"qps = {self.qps}: not one request in {MAX_DURATION_FACTOR * self.seconds:g} s; give more seconds"
+            )
         if max(self.streams, self.batch) > _MAX_BATCH:
             raise ValueError(f"streams = {self.streams}, batch = {self.batch}: expected at most {_MAX_BATCH:,}")
         if not 0.5 <= self.confidence < 1:

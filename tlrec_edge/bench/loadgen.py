@@ -201,7 +201,9 @@ def _run(
         loadgen.DestroySUT(sut)
     if workers.error is not None:
         raise workers.error
-    us = {name: _number(summary, rf"{tail} percentile latency \(ns\)") / 1000 for tail, name in _PERCENTILE_NAMES.items()}
+    us = {
+        name: _number(summary, rf"{tail} percentile latency \(ns\)") / 1000 for tail, name in _PERCENTILE_NAMES.items()
+    }
     us["max"] = _number(summary, r"Max latency \(ns\)") / 1000
     arrived = _number(summary, "Scheduled samples per second")  # of Server alone
     return Latencies(

@@ -14,7 +14,7 @@ from typing import Any
 
 from tlrec_edge.bench.clock import WALL, Clock
 from tlrec_edge.bench.config import BenchConfig
-from tlrec_edge.bench.drivers import Limits, StopCondition, saturated_loop, open_loop, poisson
+from tlrec_edge.bench.drivers import Limits, StopCondition, open_loop, poisson, saturated_loop
 from tlrec_edge.bench.energy import metered
 from tlrec_edge.bench.lab import Lab, caller
 from tlrec_edge.bench.latency import Times, merge

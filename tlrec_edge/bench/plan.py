@@ -68,7 +68,9 @@ class MeasuredSize:
         description, rows = result["bundle"], result["rows"]
         unloaded = [row for row in rows if row["scenario"] == "top-k" and row["state"] == "encoded"]
         loaded = [row for row in rows if row["scenario"] == "server" and row["scored"] == description.get("candidates")]
-        offline = [row for row in rows if row["scenario"] == "offline" and row["scored"] == description.get("candidates")]
+        offline = [
+            row for row in rows if row["scenario"] == "offline" and row["scored"] == description.get("candidates")
+        ]
         if not (unloaded and loaded and offline) or result["bytes"] is None:
             raise DataError(f"{name} lacks what a plan rests on: write it by `bench BUNDLE --load top-k --out FILE`")
         capacity = offline[0]["qps"]
@@ -147,7 +149,9 @@ def measure_sizes(
     return sizes
 
 
-def measure_size(bundle: Path, seconds: float, seed: int = 0, progress: Callable[[str], None] = lambda line: None) -> MeasuredSize:
+def measure_size(
+    bundle: Path, seconds: float, seed: int = 0, progress: Callable[[str], None] = lambda line: None
+) -> MeasuredSize:
     """Measure one bundle with a worker a core."""
     config = BenchConfig(load=TOP_K, seconds=seconds, seed=seed, batch=1, starts=1, min_queries=100)
     config = replace(config, processes=fingerprint().usable_cores)

@@ -126,12 +126,15 @@ def compare_bundles(
         lab = Lab(first, system, requests, config)
         shapes = {shape.label: shape for shape in (lab.load, lab.top_k(requests))}
     ratios = [
-        compare(first, second, name, shape.requests, limits, config.seed, progress=progress) for name, shape in shapes.items()
+        compare(first, second, name, shape.requests, limits, config.seed, progress=progress)
+        for name, shape in shapes.items()
     ]
     return ratios, meter.stop()
 
 
-def _estimate_cost(rows: Sequence[Row], max_throughput: MaxThroughput | None, lab: Lab, price: float | None, target_load: float | None) -> CostEstimate | None:
+def _estimate_cost(
+    rows: Sequence[Row], max_throughput: MaxThroughput | None, lab: Lab, price: float | None, target_load: float | None
+) -> CostEstimate | None:
     """Weigh the highest rate within the bound, or without one the throughput."""
     offline = next((row.latency.qps for row in rows if row.scenario == "offline"), None)
     qps, bound = (max_throughput.qps, max_throughput.p99_us) if max_throughput is not None else (offline, None)

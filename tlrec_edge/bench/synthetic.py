@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tlrec_edge.bundle.format import ENCODER, UNIFORM_KINDS, PREFIX_SCAN, WIDE_KINDS, ModelShape, Storage, column_dtype
+from tlrec_edge.bundle.format import ENCODER, PREFIX_SCAN, UNIFORM_KINDS, WIDE_KINDS, ModelShape, Storage, column_dtype
 from tlrec_edge.bundle.item_vectors import Vectors, item_vectors
 from tlrec_edge.bundle.reader import Bundle
-from tlrec_edge.bundle.reorder import reordered, item_order
+from tlrec_edge.bundle.reorder import item_order, reordered
 from tlrec_edge.bundle.session import Graph
 from tlrec_edge.bundle.writer import BundleWriter
 from tlrec_edge.core.packing import WRITTEN
@@ -223,9 +223,7 @@ def _write_search(writer: BundleWriter, config: SynthConfig, shape: ModelShape, 
     users = _users(writer, config, shape, encoder)
 
     def vectors() -> Vectors:
-        return item_vectors(
-            shape.candidate_format, writer.written("candidate_rows"), writer.written("candidate_scale")
-        )
+        return item_vectors(shape.candidate_format, writer.written("candidate_rows"), writer.written("candidate_scale"))
 
     order = np.arange(config.rows)
     if config.items > config.lists_beyond:

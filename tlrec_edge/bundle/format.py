@@ -214,7 +214,9 @@ class Scoring:
         ):
             # The two rules that make every dot product a whole number below 2**24 and every scaling exact.
             if not 2.0**-100 <= scale <= MAX_MAGNITUDE or math.frexp(scale)[0] != 0.5:
-                raise ValueError(f"user_scale {scale} of the {name} block is no power of two in 2**-100..{MAX_MAGNITUDE:g}")
+                raise ValueError(
+                    f"user_scale {scale} of the {name} block is no power of two in 2**-100..{MAX_MAGNITUDE:g}"
+                )
             if limit < 1 or 127 * limit * width >= 2**24:
                 raise ValueError(f"user_limit {limit} of the {name} block is outside 1..(2**24 - 1) / (127 * {width})")
 
@@ -279,7 +281,9 @@ def optional_arrays(shape: ModelShape, present: Mapping[str, Any]) -> dict[str, 
         d = shape.d + shape.r
         columns = ((None,), (d, d), (d,), (2, None), (2,))
         arrays["head_columns.npy"] = ArraySpec(("|u1",), (None, -(-shape.candidates // SCAN_BLOCK) * SCAN_BLOCK))
-        arrays |= {f"{name}.npy": ArraySpec(("<f8",), size) for name, size in zip(PREFIX_ARRAYS[1:], columns[1:], strict=True)}
+        arrays |= {
+            f"{name}.npy": ArraySpec(("<f8",), size) for name, size in zip(PREFIX_ARRAYS[1:], columns[1:], strict=True)
+        }
     if any(f"{name}.npy" in present for name in IVF_ARRAYS):
         arrays["list_starts.npy"] = ArraySpec(("<i8",), (None,))
         arrays["list_centres.npy"] = ArraySpec(("<f4",), (None, shape.d + shape.r + 2))

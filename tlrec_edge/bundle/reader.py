@@ -26,8 +26,8 @@ from tlrec_edge.bundle.format import (
     ArraySpec,
     ModelShape,
     Scoring,
-    required_arrays,
     optional_arrays,
+    required_arrays,
 )
 from tlrec_edge.bundle.ids import IdIndex, StringTable, preview
 from tlrec_edge.bundle.validate import REMEDY, check_contents, check_lengths

@@ -33,7 +33,9 @@ def reordered(arrays: Mapping[str, Array], order: Indices, items: int) -> Iterat
                 yield name, arrays[name].take(at, axis=0)
 
 
-def _reorder_sparse(name: str, arrays: Mapping[str, Array], rows: Indices, new_position: Indices) -> list[tuple[str, Array]]:
+def _reorder_sparse(
+    name: str, arrays: Mapping[str, Array], rows: Indices, new_position: Indices
+) -> list[tuple[str, Array]]:
     """Return sparse rows in another order, their columns renamed and rising within each row."""
     indptr, columns, values = (arrays[f"{name}_{part}"] for part in ("indptr", "columns", "values"))
     lengths = np.diff(indptr).take(rows)

@@ -102,7 +102,9 @@ class Graph:
                 w is None or not isinstance(f, int) or f == w for f, w in zip(found, expected_shape, strict=True)
             )
             if not fits:
-                raise BundleError(f"{self._name} takes '{name}' of shape {found}, expected {list(expected_shape)}; export again")
+                raise BundleError(
+                    f"{self._name} takes '{name}' of shape {found}, expected {list(expected_shape)}; export again"
+                )
 
 
 def load_session(blob: bytes, name: str, threads: int = 1, external: Mapping[str, NDArray[Any]] | None = None) -> Any:

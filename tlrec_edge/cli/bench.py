@@ -18,7 +18,7 @@ from tlrec_edge.bench.endpoint import HttpSource
 from tlrec_edge.bench.function import FunctionSource
 from tlrec_edge.bench.scenarios import SCENARIOS
 from tlrec_edge.bench.system import Source
-from tlrec_edge.cli.bench_options import POSITIVE, counts, duration, load, rates, fraction
+from tlrec_edge.cli.bench_options import POSITIVE, counts, duration, fraction, load, rates
 from tlrec_edge.cli.bench_tables import show, show_changes, show_ratios
 from tlrec_edge.cli.common import out_file, speed_option
 from tlrec_edge.errors import DataError, MissingExtraError, RegressionError
@@ -169,7 +169,9 @@ def bench(
         show(result)
         if changes is not None:
             show_changes(changes)
-    _raise_on_regression([f"{c.what}: {c.ratio:.2f} times the baseline" for c in (changes.regressed if changes else [])])
+    _raise_on_regression(
+        [f"{c.what}: {c.ratio:.2f} times the baseline" for c in (changes.regressed if changes else [])]
+    )
 
 
 _COMPARE_READS = ("compare", "seconds", "load", "k", "seed", "max_regression", "speed", "html", "as_json", "out")
@@ -183,7 +185,12 @@ def _check_compare_options(context: click.Context) -> None:
 
 
 def _compare(
-    paths: tuple[Path, Path], config: BenchConfig, max_regression: float, html: Path | None, as_json: bool, out: Path | None
+    paths: tuple[Path, Path],
+    config: BenchConfig,
+    max_regression: float,
+    html: Path | None,
+    as_json: bool,
+    out: Path | None,
 ) -> None:
     ratios, noise = compare_bundles(*paths, config, _progress)
     a, b = (path.resolve().name for path in paths)
@@ -195,7 +202,9 @@ def _compare(
         click.echo(json.dumps(found, ensure_ascii=False))
     else:
         show_ratios(ratios, noise)
-    _raise_on_regression([f"{r.shape}: {r.low:.3f} times as long at least" for r in ratios if r.low > 1 + max_regression])
+    _raise_on_regression(
+        [f"{r.shape}: {r.low:.3f} times as long at least" for r in ratios if r.low > 1 + max_regression]
+    )
 
 
 def _raise_on_regression(worse: list[str]) -> None:

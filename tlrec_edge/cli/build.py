@@ -144,7 +144,9 @@ def compress(
     measure_costs, here = partial(measure_costs, dataset=data), asdict(fingerprint())
     try:
         with show_progress("compress") as progress:
-            result = run(loaded, data, config, progress, measure_costs=measure_costs, checkpoint=checkpoint, about_machine=here)
+            result = run(
+                loaded, data, config, progress, measure_costs=measure_costs, checkpoint=checkpoint, about_machine=here
+            )
     except BudgetError as error:
         if as_json:
             click.echo(json.dumps({"out": None, "budget": str(budget), "points": error.points, "test": None}))

@@ -115,7 +115,11 @@ def evaluate(
             *([other] if other else []),
             *report["notes"],
             *leak_notes(data, tasks, made),
-            *(f"{name}: penalty {c.penalty:g} is the edge of its grid" for name, c in choices.items() if c.at_grid_edge),
+            *(
+                f"{name}: penalty {c.penalty:g} is the edge of its grid"
+                for name, c in choices.items()
+                if c.at_grid_edge
+            ),
         ],
     }
     _compare(report, result, "model", data, against)

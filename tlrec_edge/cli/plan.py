@@ -9,7 +9,7 @@ import click
 
 from tlrec_edge.bench.baseline import read_result
 from tlrec_edge.bench.machine import fingerprint
-from tlrec_edge.bench.plan import FIGURES, Plan, MeasuredSize, Workload, make_plan, measure_sizes
+from tlrec_edge.bench.plan import FIGURES, MeasuredSize, Plan, Workload, make_plan, measure_sizes
 from tlrec_edge.cli.bench_options import duration
 from tlrec_edge.cli.common import echo_table, json_option
 from tlrec_edge.cli.synth import count

@@ -41,7 +41,11 @@ def count(value: str | int) -> int:
     "--popularity", type=float, default=0.15, show_default=True, help="Effect of log popularity; 0: no item bias."
 )
 @click.option(
-    "--lists-beyond", type=count, default=IVF_MIN_CANDIDATES, show_default=True, help="Candidates beyond which lists are searched."
+    "--lists-beyond",
+    type=count,
+    default=IVF_MIN_CANDIDATES,
+    show_default=True,
+    help="Candidates beyond which lists are searched.",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of every random number.")
 @out_option

@@ -136,8 +136,13 @@ def pretrain(
     _check_outside(out, checkpoint)
     data = open_dataset(dataset)
     source = parse_domains(domains, data.domains)
-    config = _config(TrainConfig, size=size, pretrain_epochs=epochs, min_buyers=min_buyers, seed=seed, **hyperparameters)
-    with show_progress("pretrain") as progress, resumable(checkpoint, data, config, command="pretrain", domains=source) as saved:
+    config = _config(
+        TrainConfig, size=size, pretrain_epochs=epochs, min_buyers=min_buyers, seed=seed, **hyperparameters
+    )
+    with (
+        show_progress("pretrain") as progress,
+        resumable(checkpoint, data, config, command="pretrain", domains=source) as saved,
+    ):
         model = run(data, source, config, progress, saved)
         model.save(out)
     domain_count = len(model.provenance.domains)

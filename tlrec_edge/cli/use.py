@@ -52,7 +52,9 @@ def inspect(bundle: Path, as_json: bool) -> None:
     overview = Table("", "", title=str(bundle), show_header=False)
     written = f"{manifest.get('created')} by tlrec-edge {manifest.get('tlrec_edge')}"
     overview.add_row("written", f"{written}, format {manifest['format']}")
-    overview.add_row("model", f"{manifest['model'].get('size')}, {manifest['model'].get('mode')}, tables {shape.tables}")
+    overview.add_row(
+        "model", f"{manifest['model'].get('size')}, {manifest['model'].get('mode')}, tables {shape.tables}"
+    )
     overview.add_row("items", f"{shape.items:,}, of which {shape.candidates:,} candidates")
     overview.add_row("vectors", f"{shape.d} deep + {shape.r} interest, history of {shape.length}")
     console.print(overview)

@@ -184,7 +184,9 @@ class FeatureEncoder:
             return summed
         index_of = {text: position for position, text in enumerate(dict.fromkeys(texts))}
         unique_texts = list(index_of)
-        summed = np.concatenate([self._sum_tokens(unique_texts[i : i + _CHUNK]) for i in range(0, len(unique_texts), _CHUNK)])
+        summed = np.concatenate(
+            [self._sum_tokens(unique_texts[i : i + _CHUNK]) for i in range(0, len(unique_texts), _CHUNK)]
+        )
         return _unit(summed[[index_of[text] for text in texts]])
 
     def texts(self, columns: Mapping[str, Sequence[Any]], n: int) -> list[str]:

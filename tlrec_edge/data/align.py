@@ -76,7 +76,10 @@ def align_columns(
         for place, code in zip(item.tolist(), domain.tolist(), strict=True):
             if values[place]:
                 domains_of[values[place]].add(code)
-        others = [*table.text.values(), *(column_values for name, column_values in categorical.items() if name != column)]
+        others = [
+            *table.text.values(),
+            *(column_values for name, column_values in categorical.items() if name != column),
+        ]
         texts = [" ".join(row) for row in zip(*others, strict=True)] if others else [""] * len(values)
         domains = {name: frozenset(codes) for name, codes in domains_of.items()}
         found = _merge_names(CategoryColumn(values, domains, ids.get(column, ()), texts), rule, column)
@@ -102,7 +105,9 @@ def _merge_names(column: CategoryColumn, rule: AlignRule, title: str) -> list[Na
     for name in rule.pairs:
         if name not in column.domains:
             known = ", ".join(column.names[:30])
-            raise DataError(f"[align.{title}] pairs: no {title} {name!r}{suggestion(name, column.names)}; known: {known}")
+            raise DataError(
+                f"[align.{title}] pairs: no {title} {name!r}{suggestion(name, column.names)}; known: {known}"
+            )
     unmerged = {one for one, other in rule.pairs.items() if one == other}
     groups: dict[str, set[str]] = {name: {name} for name in (*column.names, *rule.pairs.values())}
     how: dict[str, str] = {}

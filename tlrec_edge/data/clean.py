@@ -11,8 +11,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from tlrec_edge.data.dataset import EVENT_WEIGHTS, EVENTS
-from tlrec_edge.data.parse import CodedColumn, merge_duplicates, read_ids, read_categories, read_numbers, read_times
-from tlrec_edge.data.schema import Schema, find_roles, suggestion, require_role
+from tlrec_edge.data.parse import CodedColumn, merge_duplicates, read_categories, read_ids, read_numbers, read_times
+from tlrec_edge.data.schema import Schema, find_roles, require_role, suggestion
 from tlrec_edge.errors import DataError
 from tlrec_edge.tabular.column_names import COUNT_EVENTS, INTERACTION_NAMES
 
@@ -108,7 +108,9 @@ def clean_interactions(tables: Sequence[pd.DataFrame], schema: Schema, where: st
     if is_category.any():
         row_filter.counts["category instead of an item (kept)"] = int((row_filter.keep & is_category).sum())
     if not len(row):
-        raise DataError(f"{where}: none of {len(raw)} rows is usable ({_drop_reasons(row_filter)}); check: {_format_roles(roles)}")
+        raise DataError(
+            f"{where}: none of {len(raw)} rows is usable ({_drop_reasons(row_filter)}); check: {_format_roles(roles)}"
+        )
     return CleanLog(
         user=CodedColumn(user.codes[row], user.names),
         item=CodedColumn(item.codes[row], item.names),
@@ -137,7 +139,9 @@ def rename_domains(labels: CodedColumn | None, schema: Schema, where: str, check
     absent = [value for value in schema.domains if value not in (*labels.names, "*")]
     if absent and check:
         known = ", ".join(sorted(labels.names)[:30])
-        raise DataError(f"{where}: no domain {absent[0]!r} to rename{suggestion(absent[0], labels.names)}; known: {known}")
+        raise DataError(
+            f"{where}: no domain {absent[0]!r} to rename{suggestion(absent[0], labels.names)}; known: {known}"
+        )
     names = [schema.domain_of(name) for name in labels.names]
     order = sorted({*names, NO_DOMAIN} if (labels.codes < 0).any() else set(names))
     position = {name: i for i, name in enumerate(order)}
@@ -256,7 +260,9 @@ def _read_events(raw: pd.DataFrame, schema: Schema, row_filter: RowFilter) -> ND
     return event
 
 
-def _first_pairs(user: Codes, item: Codes, time: Codes, row_filter: RowFilter, columns: InteractionColumns) -> InteractionColumns:
+def _first_pairs(
+    user: Codes, item: Codes, time: Codes, row_filter: RowFilter, columns: InteractionColumns
+) -> InteractionColumns:
     """Keep the first interaction of each (user, item) by time; of equal times, the first row."""
     rows = columns[0]
     order = np.lexsort((rows, time[rows]))
@@ -265,7 +271,9 @@ def _first_pairs(user: Codes, item: Codes, time: Codes, row_filter: RowFilter, c
     return _keep_rows(first, "repeated pair", row_filter, columns)
 
 
-def _most_recent(user: Codes, time: Codes, limit: int, row_filter: RowFilter, columns: InteractionColumns) -> InteractionColumns:
+def _most_recent(
+    user: Codes, time: Codes, limit: int, row_filter: RowFilter, columns: InteractionColumns
+) -> InteractionColumns:
     """Keep each user's ``limit`` newest interactions; of equal times, the last rows."""
     rows = columns[0]
     order = np.lexsort((rows, time[rows], user[rows]))

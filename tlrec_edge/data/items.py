@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from tlrec_edge.data.clean import CleanLog, category_id, rename_domains
 from tlrec_edge.data.dataset import ItemTable
-from tlrec_edge.data.parse import CodedColumn, count_numbers, read_ids, read_categories, read_numbers
-from tlrec_edge.data.schema import Schema, find_roles, suggestion, require_role
+from tlrec_edge.data.parse import CodedColumn, count_numbers, read_categories, read_ids, read_numbers
+from tlrec_edge.data.schema import Schema, find_roles, require_role, suggestion
 from tlrec_edge.errors import DataError
 from tlrec_edge.tabular.column_names import INTERACTION_NAMES, ITEM_NAMES, normalize_key
 
@@ -165,7 +165,9 @@ def _add_log_features(
         labels = {category_id(name): name for name in log.category.names}
         logged_values = _from_log(log, log.category, items) if not raw.ids else ("",) * len(items)
         listed_values = categorical.get(column, ("",) * len(items))
-        categorical[column] = tuple(a or labels.get(item, b) for a, b, item in zip(listed_values, logged_values, items, strict=True))
+        categorical[column] = tuple(
+            a or labels.get(item, b) for a, b, item in zip(listed_values, logged_values, items, strict=True)
+        )
         names = tuple(name or labels.get(item, "") for name, item in zip(names, items, strict=True))
     if raw.ids:
         return names

@@ -13,12 +13,19 @@ from numpy.typing import NDArray
 
 from tlrec_edge.data.align import NameMerge, align_columns
 from tlrec_edge.data.clean import NO_DOMAIN, CleanLog, clean_interactions
-from tlrec_edge.data.dataset import TEST, TRAIN, VALID, Dataset, Interactions, EvalRows, Split
+from tlrec_edge.data.dataset import TEST, TRAIN, VALID, Dataset, EvalRows, Interactions, Split
 from tlrec_edge.data.eval_rows import RawEvalRows, encode_eval_rows, read_raw_eval_rows, split_ids
 from tlrec_edge.data.items import RawItems, build_item_table, empty_items, read_items
 from tlrec_edge.data.parse import sort_ids
 from tlrec_edge.data.read import read_table
-from tlrec_edge.data.scale import DomainStatistics, check_scale, distant_medians, domain_statistics, scale_items, scale_log
+from tlrec_edge.data.scale import (
+    DomainStatistics,
+    check_scale,
+    distant_medians,
+    domain_statistics,
+    scale_items,
+    scale_log,
+)
 from tlrec_edge.data.schema import Schema
 from tlrec_edge.data.split import make_split
 from tlrec_edge.errors import DataError
@@ -137,7 +144,9 @@ def prepare_tables(
         cleaning |= scaled
         found = domain_statistics(features.numeric, home, assignment.names, schema)
     else:
-        found = domain_statistics({"price": log.price} if log.price is not None else {}, assignment.codes, assignment.names, schema)
+        found = domain_statistics(
+            {"price": log.price} if log.price is not None else {}, assignment.codes, assignment.names, schema
+        )
     ids = {column: raw_items.texts(rule.id, item_ids) for column, rule in schema.align.items() if rule.id}
     at_home = np.flatnonzero(home >= 0)
     features, merged = align_columns(
@@ -226,11 +235,15 @@ def _home_domains(log: CleanLog, raw_items: RawItems) -> dict[str, str]:
     home_domains: dict[str, str] = {}
     if raw_items.home is not None:
         home_domains.update(
-            (item, raw_items.home.names[code]) for item, code in zip(raw_items.ids, raw_items.home.codes, strict=True) if code >= 0
+            (item, raw_items.home.names[code])
+            for item, code in zip(raw_items.ids, raw_items.home.codes, strict=True)
+            if code >= 0
         )
     elif log.domain is None:
         home_domains.update(dict.fromkeys(raw_items.ids, SINGLE_DOMAIN))
-        home_domains.update((log.item.names[code], SINGLE_DOMAIN) for code in np.unique(log.item.codes[~log.is_category]))
+        home_domains.update(
+            (log.item.names[code], SINGLE_DOMAIN) for code in np.unique(log.item.codes[~log.is_category])
+        )
     for code in np.unique(log.item.codes[log.is_category]):
         given = np.unique(log.domain.codes[log.item.codes == code]) if log.domain is not None else np.zeros(0, int)
         if log.domain is None:
@@ -247,7 +260,9 @@ def _assign_domains(log: CleanLog, home_domains: Mapping[str, str], schema: Sche
     else:
         names = sorted({*home_domains.values(), NO_DOMAIN})
         position = _index_of(names)
-        codes = np.array([position[home_domains.get(item, NO_DOMAIN)] for item in log.item.names], np.int64)[log.item.codes]
+        codes = np.array([position[home_domains.get(item, NO_DOMAIN)] for item in log.item.names], np.int64)[
+            log.item.codes
+        ]
     used = {names[code] for code in np.unique(codes)} | set(home_domains.values())
     kept = sorted(used - set(schema.drop_domains))
     recode = np.array([_index_of(kept).get(name, -1) for name in names], np.int32)
@@ -311,7 +326,9 @@ def describe(prepared: Prepared) -> dict[str, Any]:
         "rows_per_user": {"median": float(np.median(per_user)), "most": int(per_user.max())},
         "cleaning": dict(dataset.cleaning),
         "numbers": [asdict(column) for column in prepared.statistics],
-        "far_apart": [] if dataset.features.by_domain else [_median_gap(*pair) for pair in distant_medians(prepared.statistics)],
+        "far_apart": []
+        if dataset.features.by_domain
+        else [_median_gap(*pair) for pair in distant_medians(prepared.statistics)],
         "merged": [one._asdict() for one in prepared.merged],
         "interaction_columns": dict(prepared.interaction_columns),
         "item_features": dict(prepared.item_columns),

@@ -256,7 +256,9 @@ _TYPE_NAMES: Mapping[type, str] = {
 
 def _check_types(values: Mapping[str, Any], types: Mapping[str, type]) -> None:
     for key, expected in types.items():
-        if key in values and (not isinstance(values[key], expected) or isinstance(values[key], bool) > (expected is bool)):
+        if key in values and (
+            not isinstance(values[key], expected) or isinstance(values[key], bool) > (expected is bool)
+        ):
             raise DataError(f"{key!r} is {values[key]!r}, expected {_TYPE_NAMES[expected]}")
 
 

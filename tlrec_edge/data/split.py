@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tlrec_edge.data.dataset import TEST, TRAIN, VALID, Interactions, EvalRows, Split
+from tlrec_edge.data.dataset import TEST, TRAIN, VALID, EvalRows, Interactions, Split
 from tlrec_edge.data.parse import sort_ids
 from tlrec_edge.errors import DataError
 

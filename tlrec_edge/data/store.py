@@ -14,13 +14,17 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from tlrec_edge.core.folders import FolderKind, replace_folder
-from tlrec_edge.data.dataset import Dataset, Interactions, ItemTable, EvalRows, Split
+from tlrec_edge.data.dataset import Dataset, EvalRows, Interactions, ItemTable, Split
 from tlrec_edge.errors import DataError
 
 FORMAT = 1
 _METADATA_FILE = "dataset.json"
 DATASET = FolderKind(
-    "dataset", _METADATA_FILE, ("hash", "tables"), lambda metadata: [f"{name}.parquet" for name in metadata["tables"]], DataError
+    "dataset",
+    _METADATA_FILE,
+    ("hash", "tables"),
+    lambda metadata: [f"{name}.parquet" for name in metadata["tables"]],
+    DataError,
 )
 _SPLIT_FIELDS = ("kind", "refit", "mask_seen", "negatives", "seed")
 
@@ -144,7 +148,9 @@ def _read_metadata(path: Path) -> dict[str, Any]:
         metadata: dict[str, Any] = json.loads((path / _METADATA_FILE).read_text("utf-8"))
         version = metadata["format"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path} is not a dataset (no readable {_METADATA_FILE}); make one with tlrec-edge prepare") from error
+        raise DataError(
+            f"{path} is not a dataset (no readable {_METADATA_FILE}); make one with tlrec-edge prepare"
+        ) from error
     if version != FORMAT:
         raise DataError(f"{path} has dataset format {version}, this version reads {FORMAT}; run prepare again")
     return metadata
@@ -162,7 +168,8 @@ def _read_parquet(file: Path) -> dict[str, Any]:
 def _build_dataset(metadata: Mapping[str, Any], tables: Mapping[str, Mapping[str, Any]]) -> Dataset:
     log, users, items = tables["interactions"], tables["users"], tables["items"]
     columns = {
-        kind: {name: items[f"{kind}:{i}"] for i, name in enumerate(names)} for kind, names in metadata["columns"].items()
+        kind: {name: items[f"{kind}:{i}"] for i, name in enumerate(names)}
+        for kind, names in metadata["columns"].items()
     }
     split_settings = dict(metadata["split"])
     rows = None

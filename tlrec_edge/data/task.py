@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from tlrec_edge.data.dataset import TEST, TRAIN, VALID, Bools, Dataset, Interactions, Ints, EvalRows
+from tlrec_edge.data.dataset import TEST, TRAIN, VALID, Bools, Dataset, EvalRows, Interactions, Ints
 from tlrec_edge.data.parse import sort_ids
 from tlrec_edge.errors import DataError
 
@@ -97,7 +97,9 @@ def make_tasks(dataset: Dataset, domains: tuple[str, ...], fold: int | None = No
         seen_before = history if fold is None and split.mask_seen else np.zeros(len(log), bool)
         # Users new to the target have no past there to respect: all of it before the test can be asked for validation.
         period = past if fold is not None and role == VALID else split.role == role
-        rows, dropped = _make_eval_rows(task, log.select(in_target & period), log.select(in_target & seen_before), dataset)
+        rows, dropped = _make_eval_rows(
+            task, log.select(in_target & period), log.select(in_target & seen_before), dataset
+        )
         if test_fold is not None:
             rows = rows.select(split.fold[rows.user] == test_fold)
             dropped = {reason: users[split.fold[users] == test_fold] for reason, users in dropped.items()}
@@ -187,7 +189,10 @@ def _sample(user: NDArray[np.int64], excluded: NDArray[np.int64], task: Task, da
     place = np.full(task.n_items, -1, np.int64)
     place[ordered] = np.arange(len(ordered))
     excluded_user, excluded_item = np.divmod(np.unique(excluded), task.n_items)
-    excluded_user, excluded_place = excluded_user[place[excluded_item] >= 0], place[excluded_item][place[excluded_item] >= 0]
+    excluded_user, excluded_place = (
+        excluded_user[place[excluded_item] >= 0],
+        place[excluded_item][place[excluded_item] >= 0],
+    )
     bounds = np.searchsorted(excluded_user, np.arange(task.n_users + 1))
     rng = random.Random(split.seed)
     result = np.full((len(user), count), -1, np.int32)

@@ -24,7 +24,7 @@ from tlrec_edge.data.task import Task, make_tasks
 from tlrec_edge.demo.report_data import report_data
 from tlrec_edge.demo.result import DemoConfig, DemoResult, Fold
 from tlrec_edge.evaluation.cards import quality_card, transfer_card
-from tlrec_edge.evaluation.evaluate import Ranker, Evaluation, baseline_rankers, evaluate, model_ranker, pool
+from tlrec_edge.evaluation.evaluate import Evaluation, Ranker, baseline_rankers, evaluate, model_ranker, pool
 from tlrec_edge.export import export_bundle
 from tlrec_edge.export.cost import measure_costs
 from tlrec_edge.linear.baselines import fit_tuned_ease
@@ -63,7 +63,9 @@ class StageTimer:
             self._progress(f"{stage}{f': {what}' if what else ''}")
 
 
-def run_demo(out: Path, config: DemoConfig | None = None, progress: Callable[[str], None] = lambda line: None) -> DemoResult:
+def run_demo(
+    out: Path, config: DemoConfig | None = None, progress: Callable[[str], None] = lambda line: None
+) -> DemoResult:
     """Run the whole job in folder ``out``: dataset, source, model, bundle, bundle-float32, scores.csv, report.html."""
     config = config or DemoConfig()
     out.mkdir(parents=True, exist_ok=True)
@@ -101,7 +103,8 @@ def run_demo(out: Path, config: DemoConfig | None = None, progress: Callable[[st
     timer("bench", "both bundles")
     bench_config = BenchConfig(candidates=(1, 100), seconds=config.bench_seconds, starts=3)
     bench = {
-        name: run_bench(out / name, bench_config, ("single-stream", "top-k")).to_json() for name in ("bundle", "bundle-float32")
+        name: run_bench(out / name, bench_config, ("single-stream", "top-k")).to_json()
+        for name in ("bundle", "bundle-float32")
     }
     timer("report")
     sizes = {name: sum(f.stat().st_size for f in (out / name).iterdir()) for name in bench}
@@ -116,7 +119,11 @@ def run_demo(out: Path, config: DemoConfig | None = None, progress: Callable[[st
 
 
 def run_folds(
-    out: Path, target: tuple[str, ...], train_config: TrainConfig, folds: Sequence[int | None], progress: Callable[[str], None]
+    out: Path,
+    target: tuple[str, ...],
+    train_config: TrainConfig,
+    folds: Sequence[int | None],
+    progress: Callable[[str], None],
 ) -> list[Fold]:
     """Run folds side by side, one process and one thread for each core."""
     jobs = [(out, target, train_config, fold) for fold in folds]
@@ -140,7 +147,14 @@ def run_fold(
     ease, ease_task, choice = fit_tuned_ease(tasks, target_only=False)
     models = {
         name: adapt(
-            dataset, target, mode, source, train_config, fold, linear=choice if mode == "finetune" else None, tasks=tasks
+            dataset,
+            target,
+            mode,
+            source,
+            train_config,
+            fold,
+            linear=choice if mode == "finetune" else None,
+            tasks=tasks,
         )
         for name, mode in MODES.items()
     }
@@ -156,13 +170,19 @@ def run_fold(
 
 
 def _compress(model: EdgeModel, dataset: Dataset, seed: int, progress: Callable[[str], None]) -> Compression:
-    measure_costs = partial(measure_costs, dataset=dataset)
 
     def report_line(line: str) -> None:
         progress(f"  {line}")
 
     machine = asdict(fingerprint())
-    return compress(model, dataset, CompressConfig(seed=seed), report_line, measure_costs=measure_costs, about_machine=machine)
+    return compress(
+        model,
+        dataset,
+        CompressConfig(seed=seed),
+        report_line,
+        measure_costs=partial(measure_costs, dataset=dataset),
+        about_machine=machine,
+    )
 
 
 def _with_model(evaluation: Evaluation, dataset: Dataset, model: EdgeModel, name: str) -> Evaluation:

@@ -14,7 +14,7 @@ from tlrec_edge.data.dataset import Ints
 from tlrec_edge.data.store import load_dataset
 from tlrec_edge.data.task import Task, Tasks, make_tasks
 from tlrec_edge.errors import DataError, TlrecError
-from tlrec_edge.evaluation.experiment import EXPERIMENTS, ResultRow, ExperimentResult, ExperimentConfig, compare, failed
+from tlrec_edge.evaluation.experiment import EXPERIMENTS, ExperimentConfig, ExperimentResult, ResultRow, compare, failed
 from tlrec_edge.train.adapt import check_source, config_of
 from tlrec_edge.train.edge_model import EdgeModel
 
@@ -76,7 +76,9 @@ def _run(job: tuple[CurvePlan, str, float, int]) -> ExperimentResult:
         config = replace(config, epochs=plan.epochs)
     tasks = subsample_users(make_tasks(dataset, plan.domains, plan.fold), share, seed)
     try:
-        return EXPERIMENTS[name](ExperimentConfig(dataset, tasks, config, source if name in NEEDS_SOURCE else None, plan.fold))
+        return EXPERIMENTS[name](
+            ExperimentConfig(dataset, tasks, config, source if name in NEEDS_SOURCE else None, plan.fold)
+        )
     except TlrecError as error:
         return failed(str(error))
 

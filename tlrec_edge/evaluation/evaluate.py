@@ -15,7 +15,7 @@ from tlrec_edge.data.dataset import Dataset, Ints
 from tlrec_edge.data.task import Task, Tasks, make_tasks
 from tlrec_edge.errors import DataError
 from tlrec_edge.evaluation.leaks import check_model, check_tasks
-from tlrec_edge.evaluation.slices import SliceLabels, RankedModel, slice_rows, slice_table
+from tlrec_edge.evaluation.slices import RankedModel, SliceLabels, slice_rows, slice_table
 from tlrec_edge.linear.baselines import TunedEase, ease_scorer, item_cf_scorer, popularity_scorer
 from tlrec_edge.linear.ease import popularity
 from tlrec_edge.linear.item_weights import EaseHyperparameters
@@ -97,7 +97,9 @@ class Evaluation:
         return [
             {
                 "name": name,
-                **nan_to_none(describe(ranking.rank, ranking.n_candidates, ranking.user, ks) | self._full_metrics(ranking, ks)),
+                **nan_to_none(
+                    describe(ranking.rank, ranking.n_candidates, ranking.user, ks) | self._full_metrics(ranking, ks)
+                ),
             }
             for name, ranking in self.rankings.items()
         ]
@@ -133,7 +135,9 @@ class Evaluation:
         if self.slices and "period" not in self.slices:
             notes.append("no figures by period: the test rows have no time")
         if self._any.top is None:
-            notes.append(f"ranked among the negatives alone: more than {FULL_RANKING_LIMIT:,} candidates are not ranked whole")
+            notes.append(
+                f"ranked among the negatives alone: more than {FULL_RANKING_LIMIT:,} candidates are not ranked whole"
+            )
         return {
             "domain": ", ".join(self.domains), "users": self.users, "tests": self.tests, "rows": self.rows(ks),
             "lift": lifts, "choices": dict(self.choices), "slices": self.slice_rows(model), "notes": notes,

@@ -12,7 +12,7 @@ import numpy as np
 from tlrec_edge.core.metrics import METRICS, Array, clustered_mean, lift_json, nan_to_none, paired_lift
 from tlrec_edge.data.dataset import Dataset
 from tlrec_edge.data.task import Task, Tasks
-from tlrec_edge.linear.baselines import ease_scorer, popularity_scorer, fit_tuned_ease
+from tlrec_edge.linear.baselines import ease_scorer, fit_tuned_ease, popularity_scorer
 from tlrec_edge.linear.ranking import Ranking, Scorer, rank_rows
 from tlrec_edge.train.adapt import adapt, check_source, fit_and_tune, refit
 from tlrec_edge.train.auto import adapt_auto
@@ -64,7 +64,9 @@ def _ease(experiment: ExperimentConfig, target_only: bool) -> ExperimentResult:
 def _result(tasks: Tasks, choose: Callable[[Task], Scorer], final: Callable[[Task], Scorer]) -> ExperimentResult:
     """Rank the validation rows and the test rows, each with a scorer that was fitted without them."""
     validation = rank_rows(choose(tasks.choose), tasks.choose) if len(tasks.choose.rows) else None
-    return ExperimentResult(float(_ndcg(validation).mean()) if validation else None, _ndcg(rank_rows(final(tasks.final), tasks.final)))
+    return ExperimentResult(
+        float(_ndcg(validation).mean()) if validation else None, _ndcg(rank_rows(final(tasks.final), tasks.final))
+    )
 
 
 def _ndcg(ranking: Ranking) -> Array:

@@ -40,7 +40,9 @@ def check_model(dataset: Dataset, tasks: Tasks, provenance: Provenance) -> None:
     log, split, final = dataset.interactions, dataset.split, tasks.final
     trainable = np.isin(log.domain, final.target) & (split.role != TEST)
     shared = [dataset.domains.index(n) for n in provenance.source or () if n in dataset.domains]
-    _raise_leak(dataset, log, trainable & np.isin(log.domain, shared), "rows of the target in what the source learned from")
+    _raise_leak(
+        dataset, log, trainable & np.isin(log.domain, shared), "rows of the target in what the source learned from"
+    )
     if split.kind == "new-users":
         fold = provenance.fold
         mine = trainable & np.isin(log.user, final.rows.user)
@@ -56,13 +58,17 @@ def leak_notes(dataset: Dataset, tasks: Tasks, provenance: Provenance) -> list[s
     if _from_file(dataset):
         known = _query_pairs(final.train, final)
         if known.any():
-            notes.append(f"{_describe(dataset, final.train, known, 'given test pairs in the training part')}: easy hits")
+            notes.append(
+                f"{_describe(dataset, final.train, known, 'given test pairs in the training part')}: easy hits"
+            )
     if dataset.split.kind in BY_USER and provenance.mode != "joint":
         source = [dataset.domains.index(n) for n in provenance.source or () if n in dataset.domains]
         seen = np.isin(log.domain, source) & (dataset.split.role != TEST)
         seen &= _after(log, _query_time(dataset, final, TEST))
         if seen.any():
-            notes.append(_describe(dataset, log, seen, "rows from after their user's question in what the source learned"))
+            notes.append(
+                _describe(dataset, log, seen, "rows from after their user's question in what the source learned")
+            )
     return notes
 
 

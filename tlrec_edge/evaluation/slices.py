@@ -22,7 +22,12 @@ HISTORY = {"0": 0, "1-4": 1, "5-19": 5, "20-99": 20, "100+": 100}
 USER = ("no history", "none in the target", "known in the target")
 ITEM = ("never sold", "sold elsewhere only", "sold in the target")
 DECILES = ("1 least bought", *(str(i) for i in range(2, 10)), "10 most bought")
-SLICE_ORDER: Mapping[str, tuple[str, ...]] = {"user": USER, "item": ITEM, "history": tuple(HISTORY), "popularity": DECILES}
+SLICE_ORDER: Mapping[str, tuple[str, ...]] = {
+    "user": USER,
+    "item": ITEM,
+    "history": tuple(HISTORY),
+    "popularity": DECILES,
+}
 """Slices whose names have an order of their own; those by domain and time follow their names."""
 
 
@@ -41,7 +46,9 @@ def find_eval_rows(dataset: Dataset, task: Task, role: int = TEST) -> RowOrigin:
     log = dataset.interactions
     held_out = log.select(task.in_target(log) & (dataset.split.role == role))
     order = np.lexsort((held_out.position, held_out.time))
-    pair, first = np.unique(held_out.user[order].astype(np.int64) * task.n_items + held_out.item[order], return_index=True)
+    pair, first = np.unique(
+        held_out.user[order].astype(np.int64) * task.n_items + held_out.item[order], return_index=True
+    )
     pairs = task.rows.user.astype(np.int64) * task.n_items + task.rows.item
     place = np.searchsorted(pair, pairs)
     known = np.isin(pairs, pair)
@@ -103,7 +110,9 @@ class RankedModel(NamedTuple):
     rank: NDArray[np.float64]
 
 
-def slice_table(slices: Mapping[str, SliceLabels], user: Ints, model: RankedModel, over: RankedModel) -> list[dict[str, Any]]:
+def slice_table(
+    slices: Mapping[str, SliceLabels], user: Ints, model: RankedModel, over: RankedModel
+) -> list[dict[str, Any]]:
     """Return a line a slice that has rows: its size, both contenders' figures and the paired lift between them."""
     lines = []
     for by, label in slices.items():

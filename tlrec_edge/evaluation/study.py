@@ -13,7 +13,16 @@ from tlrec_edge.data.dataset import Dataset, Ints
 from tlrec_edge.data.store import load_dataset
 from tlrec_edge.data.task import make_tasks
 from tlrec_edge.errors import DataError, TlrecError
-from tlrec_edge.evaluation.experiment import TARGET_ONLY, EXPERIMENTS, ResultRow, ExperimentResult, ExperimentConfig, best_row, compare, failed
+from tlrec_edge.evaluation.experiment import (
+    EXPERIMENTS,
+    TARGET_ONLY,
+    ExperimentConfig,
+    ExperimentResult,
+    ResultRow,
+    best_row,
+    compare,
+    failed,
+)
 from tlrec_edge.evaluation.noise import shuffle_domains
 from tlrec_edge.train.augment import AUGMENTATIONS
 from tlrec_edge.train.config import TrainConfig
@@ -203,7 +212,10 @@ class Study:
 
 
 def study(
-    plan: Plan, names: Sequence[str] = (), progress: Callable[[str], None] = lambda line: None, processes: int | None = None
+    plan: Plan,
+    names: Sequence[str] = (),
+    progress: Callable[[str], None] = lambda line: None,
+    processes: int | None = None,
 ) -> Study:
     """Try the variants ``names`` (none: all; the references always) side by side, a process for each core.
 
@@ -219,7 +231,9 @@ def study(
         progress(f"source {job[1]}, seed {job[2]}")
         why[job[1:]] = reason
     # The longest first.
-    jobs = sorted(((plan, v, seed) for v in variants for seed in plan.seeds), key=lambda job: job[1].experiment != "auto")
+    jobs = sorted(
+        ((plan, v, seed) for v in variants for seed in plan.seeds), key=lambda job: job[1].experiment != "auto"
+    )
     ready = [job for job in jobs if not why.get((job[1].source, job[2]))]
     done = {(v.name, seed): failed(why.get((v.source, seed), "")) for _, v, seed in jobs}
     for (_, variant, seed), result in zip(ready, parallel_map(_run, ready, processes), strict=True):

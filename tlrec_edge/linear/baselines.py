@@ -8,8 +8,14 @@ import numpy as np
 
 from tlrec_edge.data.dataset import Ints
 from tlrec_edge.data.task import Task, Tasks
-from tlrec_edge.linear.ease import keep_largest_per_column, item_cf, popularity, sparse_scorer
-from tlrec_edge.linear.item_weights import WEIGHTS_PER_CANDIDATE, EaseHyperparameters, InteractionMatrices, tune_ease, log_popularity
+from tlrec_edge.linear.ease import item_cf, keep_largest_per_column, popularity, sparse_scorer
+from tlrec_edge.linear.item_weights import (
+    WEIGHTS_PER_CANDIDATE,
+    EaseHyperparameters,
+    InteractionMatrices,
+    log_popularity,
+    tune_ease,
+)
 from tlrec_edge.linear.ranking import ALL, Columns, Floats, Ranking, Scorer, rank_full
 from tlrec_edge.linear.sparse_ease import make_ease
 
@@ -60,7 +66,9 @@ def fit_tuned_ease(tasks: Tasks, target_only: bool, decay: bool = False) -> tupl
     ``decay`` also how fast popularity fades, where the data has time."""
     choose = tasks.choose.target_only() if target_only else tasks.choose
     final = tasks.final.target_only() if target_only else tasks.final
-    choice = tune_ease(choose, InteractionMatrices.of(choose, _rows(choose)), max_weights=WEIGHTS_PER_CANDIDATE, decay=decay)
+    choice = tune_ease(
+        choose, InteractionMatrices.of(choose, _rows(choose)), max_weights=WEIGHTS_PER_CANDIDATE, decay=decay
+    )
     return ease_scorer(final, choice), final, choice
 
 

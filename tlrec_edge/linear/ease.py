@@ -70,7 +70,9 @@ def item_cf(x: sp.csr_array, columns: Ints, similarity: str = "jaccard") -> sp.c
     if is_small(x.shape[1], len(columns)):
         return _similar(by_item, columns, similarity)
     parts = [columns[first : first + EXACT_EASE_LIMIT] for first in range(0, len(columns), EXACT_EASE_LIMIT)]
-    kept = [keep_largest_per_row(sp.csr_array(_similar(by_item, part, similarity).T), ITEMCF_NEIGHBOURS) for part in parts]
+    kept = [
+        keep_largest_per_row(sp.csr_array(_similar(by_item, part, similarity).T), ITEMCF_NEIGHBOURS) for part in parts
+    ]
     return sp.csr_array(sp.vstack([part.astype(np.float32) for part in kept], format="csr").T)
 
 

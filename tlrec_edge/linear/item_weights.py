@@ -17,11 +17,11 @@ from tlrec_edge.data.vocabulary import Vocabulary
 from tlrec_edge.linear.ease import (
     Ease,
     LinearScorer,
-    keep_largest_per_column,
     empty_matrix,
     group_counts,
     interest_ridge,
     is_small,
+    keep_largest_per_column,
     keep_largest_per_row,
     popularity,
     sparse_counts,
@@ -31,7 +31,7 @@ from tlrec_edge.linear.ease import (
     user_item,
 )
 from tlrec_edge.linear.low_rank import LowRankFactors
-from tlrec_edge.linear.ranking import Floats, EvalQueries, row_scores, make_queries, sample_rows
+from tlrec_edge.linear.ranking import EvalQueries, Floats, make_queries, row_scores, sample_rows
 from tlrec_edge.linear.sparse_ease import EASE_NEIGHBOURS, SparseEase, make_ease
 from tlrec_edge.tabular.column_names import SALES_NAMES, normalize_key
 
@@ -141,8 +141,10 @@ def tune_ease(
     queries = make_queries(sampled, sampled.rows)
     solver = make_ease(data.train, data.columns, user_power)
     if progress and isinstance(solver, SparseEase):
-        progress(f"EASE on each candidate's {EASE_NEIGHBOURS} nearest items: "
-            f"{data.train.shape[1]:,} items are too many for all")
+        progress(
+            f"EASE on each candidate's {EASE_NEIGHBOURS} nearest items: "
+            f"{data.train.shape[1]:,} items are too many for all"
+        )
 
     def score_rows(score: LinearScorer) -> Floats:
         (scores,) = row_scores(lambda q: [score(data.history[q.user], q.requested)], sampled)
@@ -167,7 +169,9 @@ def tune_ease(
         # Where items are more than users, the many small weights are what helps.
         for penalty in PENALTIES[max(at - 2, 0) : at + 1]:
             scores = score_rows(sparse_scorer(keep_largest_per_column(solver.weights(penalty), max_weights)))
-            others.append(_tune_popularity(queries, scores, seen, prior, EaseHyperparameters(penalty, max_weights=max_weights)))
+            others.append(
+                _tune_popularity(queries, scores, seen, prior, EaseHyperparameters(penalty, max_weights=max_weights))
+            )
     best = _better_or_plain(best, others, sampled.rows.user)
     if decay:
         priors = {days: queries.gather_items(decayed) for days, decayed in decayed_popularity(task).items()}
@@ -194,7 +198,9 @@ def learnable_repeats(task: Task, queries: EvalQueries, seen: Floats) -> Floats:
     return np.where(free, seen, np.float32(0.0))
 
 
-def _tune_popularity(queries: EvalQueries, scores: Floats, seen: Floats, prior: Floats, choice: EaseHyperparameters) -> _TuningResult:
+def _tune_popularity(
+    queries: EvalQueries, scores: Floats, seen: Floats, prior: Floats, choice: EaseHyperparameters
+) -> _TuningResult:
     """Choose what an item gains by having been bought before, then the weight of popularity."""
 
     def values(repeat: float, share: float) -> Floats:
@@ -220,7 +226,9 @@ def beats_by_one_se(values: Floats, over: Floats, users: Ints) -> bool:
     return difference.mean > difference.se
 
 
-def fit_wide(data: InteractionMatrices, penalty: float, max_weights: int, rank: int) -> tuple[sp.csr_array, LowRankFactors]:
+def fit_wide(
+    data: InteractionMatrices, penalty: float, max_weights: int, rank: int
+) -> tuple[sp.csr_array, LowRankFactors]:
     """Fit EASE, heavy users weighing less, and split it for serving: the largest weights (N, C) and a low-rank residual.
 
     A candidate keeps ``max_weights`` weights, a history item four times as many.
@@ -230,7 +238,9 @@ def fit_wide(data: InteractionMatrices, penalty: float, max_weights: int, rank: 
         return empty_matrix(*shape), LowRankFactors.none(*shape)
     weights = make_ease(data.train, data.columns, USER_POWER).weights(penalty)
     if isinstance(weights, sp.csc_array):
-        return keep_largest_per_row(keep_largest_per_column(weights, max_weights), 4 * max_weights), LowRankFactors.none(*weights.shape)
+        return keep_largest_per_row(
+            keep_largest_per_column(weights, max_weights), 4 * max_weights
+        ), LowRankFactors.none(*weights.shape)
     return split_weights(weights, max_weights, 4 * max_weights, rank)
 
 
@@ -276,7 +286,9 @@ def interest_groups(dataset: Dataset, vocabulary: Vocabulary, counted: Ints) -> 
     return np.stack(columns, 1).astype(np.int32), offset
 
 
-def fit_interest(task: Task, groups: Ints, size: int, vocabulary: Vocabulary, penalty: float, rank: int) -> LowRankFactors:
+def fit_interest(
+    task: Task, groups: Ints, size: int, vocabulary: Vocabulary, penalty: float, rank: int
+) -> LowRankFactors:
     """Fit the ridge from group counts outside the target to what the same users bought in the target."""
     in_target = task.in_target(task.train)
     if not size or in_target.all() or not in_target.any():

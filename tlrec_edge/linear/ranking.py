@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from tlrec_edge.core.metrics import METRICS, rank_of_positive
 from tlrec_edge.core.topk import top_k
-from tlrec_edge.data.dataset import Bools, Ints, EvalRows
+from tlrec_edge.data.dataset import Bools, EvalRows, Ints
 from tlrec_edge.data.task import Task
 
 Floats = NDArray[np.floating]
@@ -87,7 +87,9 @@ def make_queries(task: Task, rows: EvalRows) -> EvalQueries:
     if task.mask_seen:
         valid &= ~seen_candidates(task, user)[user_index]
     columns = np.concatenate([positive[:, None], all_columns], 1)
-    return EvalQueries(user.astype(np.int32), user_index, columns, np.concatenate([np.ones((len(rows), 1), bool), valid], 1))
+    return EvalQueries(
+        user.astype(np.int32), user_index, columns, np.concatenate([np.ones((len(rows), 1), bool), valid], 1)
+    )
 
 
 def seen_candidates(task: Task, users: Ints) -> Bools:
@@ -103,7 +105,11 @@ def chunks(task: Task) -> list[NDArray[np.intp]]:
     """Split row numbers so that a chunk holds at most USERS_PER_CHUNK distinct users; fewer where they face many candidates."""
     _, code = np.unique(task.rows.user, return_inverse=True)
     order = np.argsort(code, kind="stable")
-    size = USERS_PER_CHUNK if task.rows.negatives.shape[1] else max(1, min(USERS_PER_CHUNK, USERS_PER_CHUNK * FULL_RANKING_LIMIT // len(task.candidates)))
+    size = (
+        USERS_PER_CHUNK
+        if task.rows.negatives.shape[1]
+        else max(1, min(USERS_PER_CHUNK, USERS_PER_CHUNK * FULL_RANKING_LIMIT // len(task.candidates)))
+    )
     bounds = np.searchsorted(code[order], np.arange(size, code.max(initial=0) + size, size))
     return [part for part in np.split(order, bounds) if len(part)]
 

@@ -47,7 +47,9 @@ def table(
         f"<tr{_class(style)}>{''.join(f'<td{_class(kind)}>{cell}</td>' for cell, kind in cells)}</tr>"
         for cells, style in lines
     )
-    caption_html = f'<p class="soft">{caption}</p>' if caption else ""  # a caption would be as wide as the table scrolls
+    caption_html = (
+        f'<p class="soft">{caption}</p>' if caption else ""
+    )  # a caption would be as wide as the table scrolls
     top = f"<thead><tr>{head}</tr></thead>" if any(headers) else ""
     return f'{caption_html}<div class="wide"><table>{top}<tbody>{rows}</tbody></table></div>'
 

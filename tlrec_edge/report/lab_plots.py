@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from tlrec_edge.report.figures import Row, Rows, by_row, draw, css_colour, annotate
+from tlrec_edge.report.figures import Row, Rows, annotate, by_row, css_colour, draw
 from tlrec_edge.report.words import size
 
 _TAILS = (0.5, 0.9, 0.99, 0.999, 0.9999)
@@ -47,7 +47,9 @@ def load(rows: Rows, bound_us: float | None) -> str:
     def draw_axes(axes: Any) -> None:
         rates = [row["target_qps"] for row in rows]
         for name, colour in _LOADED.items():
-            axes.plot(rates, [row["latency_us"][name] for row in rows], "o-", ms=4, color=css_colour(colour), label=name)
+            axes.plot(
+                rates, [row["latency_us"][name] for row in rows], "o-", ms=4, color=css_colour(colour), label=name
+            )
         # A trial of the search ends with requests that wait because it was stopped.
         full = [row for row in rows if row.get("saturated") and "holds" not in row]
         axes.plot(

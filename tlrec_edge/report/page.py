@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from tlrec_edge.report import lab_plots, plots
 from tlrec_edge.report.html import Cell, Data, document, facts, machine_line, startup, table
-from tlrec_edge.report.words import microseconds, number, sign_class, size, text, significant
+from tlrec_edge.report.words import microseconds, number, sign_class, significant, size, text
 
 _DEFAULT_TITLE = "tlrec-edge report"
 _DRAWN_SLICES = ("history", "period", "popularity", "domain")

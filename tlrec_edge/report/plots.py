@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tlrec_edge.report.figures import Row, Rows, by_row, draw, css_colour, annotate
+from tlrec_edge.report.figures import Row, Rows, annotate, by_row, css_colour, draw
 from tlrec_edge.report.words import sign_class
 
 BASELINES = ("popularity", "itemcf", "ease")
@@ -143,7 +143,9 @@ def training(rows: Rows) -> str:
                 values = row.get(key) or []
                 marker = "o" if len(values) < 15 else ""
                 epochs = range(1, len(values) + 1)
-                panel.plot(epochs, values, color=css_colour(f"c{at + 1}"), marker=marker, ms=3, label=str(row.get("name", "")))
+                panel.plot(
+                    epochs, values, color=css_colour(f"c{at + 1}"), marker=marker, ms=3, label=str(row.get("name", ""))
+                )
             panel.set_ylabel(text)
             panel.grid(axis="y")
             last = panel

@@ -123,7 +123,7 @@ class Catalogue:
         self._names = bundle.strings("item_names") if bundle.has("item_names.bytes.npy") else self._ids
         self._added_ids = tuple(extra.rows)
         self.prefix_bound = prefix_bound or (PrefixBound(bundle, threads) if bundle.has("head_columns.npy") else None)
-        self._lists = ivf or (InvertedFile(bundle) if bundle.has("list_starts.npy") else None)
+        self.ivf = ivf or (InvertedFile(bundle) if bundle.has("list_starts.npy") else None)
         self._workspace = threading.local()
 
     def __len__(self) -> int:
@@ -134,7 +134,7 @@ class Catalogue:
         return self._index.hot_bytes
 
     def with_added(self, added: AddedItems) -> Catalogue:
-        return Catalogue(self._bundle, self._index, added=added, prefix_bound=self.prefix_bound, ivf=self._lists)
+        return Catalogue(self._bundle, self._index, added=added, prefix_bound=self.prefix_bound, ivf=self.ivf)
 
     def rows(self, ids: Sequence[ItemId] | NDArray[Any] | Rows) -> Indices:
         """Return the row of each item id, -1 where it is unknown. Raises DataError for rows that do not exist."""
@@ -201,10 +201,14 @@ class Catalogue:
             at = positions[new] - self.shape.candidates
             neighbours, inverse = np.unique(self.added.neighbours[at], return_inverse=True)
             stored_scores = self._score_stored(state, neighbours)
-            out[new] = self._neighbour_mean(out[new], stored_scores[inverse.reshape(self.added.neighbours[at].shape)], at)
+            out[new] = self._neighbour_mean(
+                out[new], stored_scores[inverse.reshape(self.added.neighbours[at].shape)], at
+            )
         return out
 
-    def _neighbour_mean(self, stored_scores: Floats, neighbour_scores: Floats, at: NDArray[np.integer[Any]] | slice) -> Floats:
+    def _neighbour_mean(
+        self, stored_scores: Floats, neighbour_scores: Floats, at: NDArray[np.integer[Any]] | slice
+    ) -> Floats:
         """Return the weighted mean of the neighbours' scores (n, k); an item without weights keeps its own."""
         weights, total = self.added.neighbour_weights[at], self.added.bias[at].copy()
         for k in range(weights.shape[1]):  # in one order, so that the bits never depend on what else is scored
@@ -242,8 +246,8 @@ class Catalogue:
     def best(self, state: UserState, k: int, excluded: Indices, exact: bool = True) -> tuple[NDArray[np.intp], Floats]:
         """Return the positions of the k best candidates, best first, and their scores; all where not ``exact``."""
         c = self.shape.candidates
-        approximate = self._lists is not None and not exact and k <= MAX_K
-        for search in (self._lists if approximate else None, self.prefix_bound):
+        approximate = self.ivf is not None and not exact and k <= MAX_K
+        for index in (self.ivf if approximate else None, self.prefix_bound):
             if index is None or 8 * k >= c:
                 continue
             found = index.search(state, k, excluded[excluded < c], lambda at: self._score_stored(state, at))

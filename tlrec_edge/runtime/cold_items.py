@@ -122,7 +122,11 @@ class ColdItems:
         return columns
 
     def _encode(
-        self, columns: Mapping[str, list[Any]], n: int, text_vectors: Floats | None, domains: Sequence[str] | None = None
+        self,
+        columns: Mapping[str, list[Any]],
+        n: int,
+        text_vectors: Floats | None,
+        domains: Sequence[str] | None = None,
     ) -> TowerInputs:
         width = self.encoder.vector_width
         if text_vectors is not None:

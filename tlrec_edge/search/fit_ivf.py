@@ -52,7 +52,10 @@ def fit_ivf(vectors: Vectors, bias: Floats, users: Doubles) -> FittedIvf:
     labels = np.concatenate([_nearest_centroids(part, centroids) for _, part in points()])
     _, labels = np.unique(labels, return_inverse=True)
     sizes = np.bincount(labels)
-    mean = sum((_cluster_sums(part, labels[at], len(sizes)) for at, part in points()), np.zeros((len(sizes), centroids.shape[1])))
+    mean = sum(
+        (_cluster_sums(part, labels[at], len(sizes)) for at, part in points()),
+        np.zeros((len(sizes), centroids.shape[1])),
+    )
     mean /= sizes[:, None]
     mean[:, -1] /= weight
     deviations = _DEVIATIONS * _score_deviations(vectors, labels, mean[:, :-1], users)
@@ -60,7 +63,9 @@ def fit_ivf(vectors: Vectors, bias: Floats, users: Doubles) -> FittedIvf:
     cluster_scores = augment_queries(users) @ centroids.T
     rank = np.empty(cluster_scores.shape, np.intp)
     np.put_along_axis(rank, np.argsort(-cluster_scores, 1), np.arange(len(sizes))[None], 1)
-    found = np.take_along_axis(rank, labels[_exact_top_k(vectors, bias, users)], 1)  # lists before the one that holds it
+    found = np.take_along_axis(
+        rank, labels[_exact_top_k(vectors, bias, users)], 1
+    )  # lists before the one that holds it
     probes, largest = dict.fromkeys(MIN_RECALL, 0), 0
     for k, target in MIN_RECALL.items():
         probes[k] = largest = max(largest, _probes_for_recall(found[:, :k], target))

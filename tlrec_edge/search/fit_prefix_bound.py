@@ -86,7 +86,12 @@ def _fit_rotation(vectors: Vectors, count: int, users: Doubles) -> tuple[Doubles
 
 
 def _unpruned_fraction(
-    vectors: Vectors, bias: Floats, users: Doubles, rotation: tuple[Doubles, Doubles], rotated_users: Doubles, widths: list[int]
+    vectors: Vectors,
+    bias: Floats,
+    users: Doubles,
+    rotation: tuple[Doubles, Doubles],
+    rotated_users: Doubles,
+    widths: list[int],
 ) -> Doubles:
     """Return the share of candidates whose bound reaches the users' tenth best score, for each width."""
     best = np.full((len(users), _TOP_K), -np.inf)
@@ -105,7 +110,9 @@ def _unpruned_fraction(
     return found / (len(users) * len(bias))
 
 
-def _quantized_prefixes(vectors: Vectors, bias: Floats, item_rotation: Doubles, mean: Doubles, h: int) -> tuple[NDArray[np.int8], Doubles]:
+def _quantized_prefixes(
+    vectors: Vectors, bias: Floats, item_rotation: Doubles, mean: Doubles, h: int
+) -> tuple[NDArray[np.int8], Doubles]:
     """Return the heads (C, h + 2) and step and offset of each of their columns (2, h + 2)."""
     low, high = np.full(h + 2, np.inf), np.full(h + 2, -np.inf)
 

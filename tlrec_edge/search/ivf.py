@@ -16,7 +16,7 @@ from tlrec_edge.bundle.format import MANIFEST
 from tlrec_edge.bundle.reader import Bundle
 from tlrec_edge.bundle.validate import REMEDY
 from tlrec_edge.core.row_ranges import RowRanges
-from tlrec_edge.core.topk import absent, top_k_of, lower_bound
+from tlrec_edge.core.topk import absent, lower_bound, top_k_of
 from tlrec_edge.errors import BundleError
 from tlrec_edge.search.user_state import UserState
 
@@ -40,12 +40,18 @@ class InvertedFile:
     def __init__(self, bundle: Bundle) -> None:
         self._starts: NDArray[np.int64] = bundle.array("list_starts")
         self._centroids: Floats = bundle.array("list_centres")
-        self._max_probes = math.floor(len(self._centroids) * (MAX_PROBED_FRACTION if bundle.has("head_columns.npy") else 0.5))
+        self._max_probes = math.floor(
+            len(self._centroids) * (MAX_PROBED_FRACTION if bundle.has("head_columns.npy") else 0.5)
+        )
         probes_by_k = _read_probes(bundle)
         # For 0..MAX_K candidates: in between, what lies between the two.
-        self._probes: list[int] = np.ceil(np.interp(range(MAX_K + 1), list(MIN_RECALL), probes_by_k)).astype(int).tolist()
+        self._probes: list[int] = (
+            np.ceil(np.interp(range(MAX_K + 1), list(MIN_RECALL), probes_by_k)).astype(int).tolist()
+        )
 
-    def search(self, state: UserState, k: int, excluded: Indices, score: ScoreFunction) -> tuple[Indices, Floats] | None:
+    def search(
+        self, state: UserState, k: int, excluded: Indices, score: ScoreFunction
+    ) -> tuple[Indices, Floats] | None:
         """Return the k best candidates, and their scores, of the likeliest lists and of what is lifted.
 
         Best first; among equals the lower row comes first. The more is ``excluded``, the more lists are looked into:

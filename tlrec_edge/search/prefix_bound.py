@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tlrec_edge.bundle.format import SCAN_BLOCK, PREFIX_SCAN
+from tlrec_edge.bundle.format import PREFIX_SCAN, SCAN_BLOCK
 from tlrec_edge.bundle.reader import Bundle
-from tlrec_edge.core.topk import absent, top_k_of, lower_bound
+from tlrec_edge.core.topk import absent, lower_bound, top_k_of
 from tlrec_edge.search.prefix_scan import PrefixScan
 from tlrec_edge.search.user_state import UserState
 

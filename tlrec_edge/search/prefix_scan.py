@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlrec_edge.bundle.format import SCAN_BLOCK
-from tlrec_edge.bundle.session import run_error, load_session
+from tlrec_edge.bundle.session import load_session, run_error
 from tlrec_edge.errors import MissingExtraError
 
 Columns = NDArray[np.uint8]
@@ -45,7 +45,11 @@ def scan_graph(width: int, count: int) -> bytes:
     columns = TensorProto(name="heads", data_type=TensorProto.UINT8, dims=[width, count])
     columns.data_location = TensorProto.EXTERNAL
     columns.external_data.add(key="location", value="head_columns.npy")
-    constants = {"zero": np.array(ZERO_POINT, np.uint8), "last": np.array([1]), "blocks": np.array([count // SCAN_BLOCK, SCAN_BLOCK])}
+    constants = {
+        "zero": np.array(ZERO_POINT, np.uint8),
+        "last": np.array([1]),
+        "blocks": np.array([count // SCAN_BLOCK, SCAN_BLOCK]),
+    }
     graph = helper.make_graph(
         [
             helper.make_node("MatMulInteger", ["query", "heads", "zero", "zero"], ["products"]),

@@ -15,12 +15,12 @@ from tlrec_edge.linear.item_weights import (
     USER_POWER,
     EaseHyperparameters,
     InteractionMatrices,
-    tune_ease,
-    tune_target_ease,
     fit_interest,
     fit_target_wide,
     fit_wide,
     interest_groups,
+    tune_ease,
+    tune_target_ease,
 )
 from tlrec_edge.linear.ranking import ALL, Columns, Floats, ndcg, sample_rows
 from tlrec_edge.train.checkpoint import Checkpoint
@@ -30,8 +30,8 @@ from tlrec_edge.train.fit import Progress
 from tlrec_edge.train.model import numpy_copy
 from tlrec_edge.train.modes import MODES
 from tlrec_edge.train.provenance import ValidationChoices
-from tlrec_edge.train.score_weights import TunedWeights, tune_score_weights, served_bias
-from tlrec_edge.train.setup import Context, TrainingSetup, training_examples, fit_net
+from tlrec_edge.train.score_weights import TunedWeights, served_bias, tune_score_weights
+from tlrec_edge.train.setup import Context, TrainingSetup, fit_net, training_examples
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def refit(fitted: FittedModel, context: Context, tasks: Tasks, fold: int | None)
         source=_source_domains(mode, context),
         choices=ValidationChoices(
             epochs=hyperparameters.epochs, penalty=hyperparameters.linear.penalty,
-            own_penalty=hyperparameters.linear.target_penalty, half_life=hyperparameters.weights.half_life, mix=hyperparameters.weights.weights,
+            own_penalty=hyperparameters.linear.target_penalty, half_life=hyperparameters.weights.half_life, score_weights=hyperparameters.weights.weights,
             validation_ndcg=hyperparameters.weights.ndcg if np.isfinite(hyperparameters.weights.ndcg) else None,
         ),
     )  # fmt: skip
@@ -143,7 +143,10 @@ def fit_and_tune(context: Context, mode: str) -> FittedModel:
     setup = replace(setup, task=task)
     setup.net.requires_grad_(False).eval()
     if mode != "zero-shot" and linear.target_penalty is None:
-        linear = replace(linear, target_penalty=tune_target_ease(task, setup.vocabulary.rows, context.config.wide_weights, context.progress))
+        linear = replace(
+            linear,
+            target_penalty=tune_target_ease(task, setup.vocabulary.rows, context.config.wide_weights, context.progress),
+        )
     model = _with_linear(setup, context, mode, linear)
     weights = tune_score_weights(model, context.dataset, task, mode, context.config.parts)
     return FittedModel(mode, with_score_weights(model, task, weights), Hyperparameters(epochs, linear, weights))
@@ -189,14 +192,20 @@ def _with_linear(setup: TrainingSetup, context: Context, mode: str, linear: Ease
     interest = fit_interest(task, groups, size, vocabulary, config.interest_penalty, config.interest_rank)
     if not interest.rank:
         groups = groups[:, :0]
-    wide, residual = fit_wide(InteractionMatrices.of(task, vocabulary.rows), linear.penalty, config.wide_weights, config.wide_rank)
+    wide, residual = fit_wide(
+        InteractionMatrices.of(task, vocabulary.rows), linear.penalty, config.wide_weights, config.wide_rank
+    )
     bias = numpy_copy(setup.net.bias)
     target_wide = fit_target_wide(task, vocabulary.rows, linear.target_penalty, config.wide_weights)
-    return replace(setup.model, wide=wide, target_wide=target_wide, residual=residual, interest=interest, bias=bias, groups=groups)
+    return replace(
+        setup.model, wide=wide, target_wide=target_wide, residual=residual, interest=interest, bias=bias, groups=groups
+    )
 
 
 def _two_tower_ndcg(setup: TrainingSetup, dataset: Dataset) -> Callable[[], float]:
-    histories = UserHistories.of(setup.task.history, setup.model.rows(dataset), setup.task.n_users, len(setup.vocabulary.ids))
+    histories = UserHistories.of(
+        setup.task.history, setup.model.rows(dataset), setup.task.n_users, len(setup.vocabulary.ids)
+    )
     sampled = sample_rows(setup.task)
 
     def value() -> float:

@@ -11,7 +11,7 @@ from tlrec_edge.core.metrics import Array, Lift, paired_lift
 from tlrec_edge.data.dataset import Dataset, Ints
 from tlrec_edge.data.task import Task, Tasks, make_tasks
 from tlrec_edge.errors import DataError
-from tlrec_edge.train.adapt import FittedModel, with_score_weights, check_source, fit_and_tune, config_of, refit
+from tlrec_edge.train.adapt import FittedModel, check_source, config_of, fit_and_tune, refit, with_score_weights
 from tlrec_edge.train.checkpoint import Checkpoint
 from tlrec_edge.train.config import TrainConfig
 from tlrec_edge.train.edge_model import EdgeModel
@@ -19,7 +19,7 @@ from tlrec_edge.train.fit import Progress
 from tlrec_edge.train.model import numpy_copy
 from tlrec_edge.train.modes import MODES
 from tlrec_edge.train.provenance import ModeComparison
-from tlrec_edge.train.score_weights import tune_score_weights, cross_fitted_ndcg
+from tlrec_edge.train.score_weights import cross_fitted_ndcg, tune_score_weights
 from tlrec_edge.train.setup import Context
 
 COMPLEXITY_ORDER = ("popularity", "linear", "scratch", "pooled", "zero-shot", "frozen", "finetune", "joint")
@@ -72,7 +72,9 @@ def _fit_modes(context: Context) -> dict[str, FittedModel]:
     if context.source is not None:
         tuned = fit_and_tune(context, "finetune")
         shared = replace(context, linear=tuned.hyperparameters.linear)
-        found |= {mode: tuned if mode == "finetune" else fit_and_tune(shared, mode) for mode in MODES if mode != "scratch"}
+        found |= {
+            mode: tuned if mode == "finetune" else fit_and_tune(shared, mode) for mode in MODES if mode != "scratch"
+        }
         found["pooled"] = _with_parts(tuned, context, PARTS_OF["pooled"])
     return found
 

@@ -50,14 +50,19 @@ def stored_arrays(model: EdgeModel) -> Arrays:
         "candidate_bias": (model.bias * np.float32(weights.bias)).astype(np.float32),
         "groups": model.groups,
         # The weights of the taste block stand on the user's side: its two halves share a scale on the item's.
-        "interest_in": np.pad(model.interest.input_factors * np.float32(weights.interest), ((0, 0), (0, model.residual.rank))),
+        "interest_in": np.pad(
+            model.interest.input_factors * np.float32(weights.interest), ((0, 0), (0, model.residual.rank))
+        ),
         "position_bias": numpy_copy(net.position_bias),
         "event_bias": numpy_copy(net.event_bias),
         "age_bias": numpy_copy(net.age_bias),
     }
     if model.residual.rank and weights.rest:
         taste = RowFormat((kinds.taste_in, model.residual.rank))
-        arrays |= {"taste_rows": taste.join([tables.taste_in.rows]), "taste_scale": _scaled(tables.taste_in.scale, residual)}
+        arrays |= {
+            "taste_rows": taste.join([tables.taste_in.rows]),
+            "taste_scale": _scaled(tables.taste_in.scale, residual),
+        }
     return arrays | _wide(model)
 
 

@@ -209,12 +209,17 @@ class EdgeModel:
     @property
     def served_wide(self) -> sp.csr_array:
         """Item-item weights as served, (N, C): both sparse parts under their weights."""
-        return sp.csr_array(self.wide * np.float32(self.score_weights.wide) + self.target_wide * np.float32(self.score_weights.own))
+        return sp.csr_array(
+            self.wide * np.float32(self.score_weights.wide) + self.target_wide * np.float32(self.score_weights.own)
+        )
 
     @property
     def low_rank_weights(self) -> Floats:
         """Weight of each column of the taste block, (r1 + r2,)."""
-        return np.repeat(np.array([self.score_weights.interest, self.score_weights.rest], np.float32), [self.interest.rank, self.residual.rank])
+        return np.repeat(
+            np.array([self.score_weights.interest, self.score_weights.rest], np.float32),
+            [self.interest.rank, self.residual.rank],
+        )
 
     def check_split(self, dataset: Dataset) -> None:
         """Raise ModelError where the dataset's split is not the one the model was trained under."""
@@ -294,7 +299,9 @@ class EdgeModel:
         wide, target_wide = (
             sp.csr_array(tuple(arrays[f"{name}.{part}"] for part in _SPARSE), shape=shape) for name in ("wide", "own")
         )
-        residual, interest = (LowRankFactors(arrays[f"{name}.inward"], arrays[f"{name}.outward"]) for name in ("rest", "interest"))
+        residual, interest = (
+            LowRankFactors(arrays[f"{name}.inward"], arrays[f"{name}.outward"]) for name in ("rest", "interest")
+        )
         tables = None
         if "table.history.rows" in arrays:
             tables = QuantizedTables(*(_read_table(arrays, name) for name in QuantizedTables.__dataclass_fields__))

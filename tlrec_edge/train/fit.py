@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from tlrec_edge.errors import TrainingError
 from tlrec_edge.train.augment import HistoryBatch
-from tlrec_edge.train.checkpoint import TrainingState, FitCheckpoint
+from tlrec_edge.train.checkpoint import FitCheckpoint, TrainingState
 from tlrec_edge.train.examples import Batch, Examples
 from tlrec_edge.train.model import TwoTower
 from tlrec_edge.train.sparse_adamw import RowAdamW, clip_gradients

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from tlrec_edge.core.features import FeatureEncoder, TextSource, TowerInputs, hash_tokens
 from tlrec_edge.data.dataset import Bools, Dataset, Interactions, Ints, ItemTable
 from tlrec_edge.errors import DataError, ModelError
-from tlrec_edge.linear.low_rank import truncated_svd, right_singular_vectors
+from tlrec_edge.linear.low_rank import right_singular_vectors, truncated_svd
 from tlrec_edge.train.text import HASHED, TextEncoder, open_encoder
 
 Floats = NDArray[np.float32]

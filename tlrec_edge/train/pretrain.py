@@ -15,7 +15,7 @@ from tlrec_edge.train.checkpoint import Checkpoint
 from tlrec_edge.train.config import PRETRAIN_STEPS, TrainConfig
 from tlrec_edge.train.edge_model import EdgeModel
 from tlrec_edge.train.fit import FitConfig, Progress
-from tlrec_edge.train.setup import Context, TrainingSetup, training_examples, fit_net, from_scratch
+from tlrec_edge.train.setup import Context, TrainingSetup, fit_net, from_scratch, training_examples
 
 
 def pretrain(
@@ -42,7 +42,10 @@ def pretrain(
         dataset.split.mask_seen, len(dataset.users), len(dataset.items),
     )  # fmt: skip
     task = _drop_rare(task, config.min_buyers)
-    return pretrain_task(Context(dataset, task, None, config, progress, checkpoint=checkpoint), _items_sold_elsewhere(dataset, target, source_log.item))
+    return pretrain_task(
+        Context(dataset, task, None, config, progress, checkpoint=checkpoint),
+        _items_sold_elsewhere(dataset, target, source_log.item),
+    )
 
 
 def _drop_rare(task: Task, min_buyers: int) -> Task:
@@ -81,7 +84,11 @@ def _aligned(setup: TrainingSetup, context: Context, other_items: Ints, epochs: 
     """Align the candidates with the other items, or where there are none the source domains with each other."""
     dataset, task = context.dataset, context.task
     own_items = np.setdiff1d(task.candidates, other_items)
-    sides = [own_items, other_items] if len(other_items) else [own_items[dataset.item_domain[own_items] == code] for code in task.target]
+    sides = (
+        [own_items, other_items]
+        if len(other_items)
+        else [own_items[dataset.item_domain[own_items] == code] for code in task.target]
+    )
     inputs = [context.inputs(setup.model.features, rows) for rows in sides]
     align = make_alignment(setup.net, inputs, context.config, epochs)
     if align is None:

@@ -24,22 +24,26 @@ class ValidationChoices:
     penalty: float
     own_penalty: float | None
     half_life: float | None
-    mix: ScoreWeights
+    score_weights: ScoreWeights
     validation_ndcg: float | None
 
     def to_json(self) -> dict[str, Any]:
         found = asdict(self)
-        return found | {"validation_ndcg@10": found.pop("validation_ndcg")}
+        found["mix"] = found.pop("score_weights")
+        found["validation_ndcg@10"] = found.pop("validation_ndcg")
+        return found
 
     @classmethod
     def from_json(cls, found: Mapping[str, Any]) -> ValidationChoices:
         """Raises KeyError or TypeError if a part is missing or unknown."""
         parts = dict(found)
-        return cls(score_weights=ScoreWeights(**parts.pop("mix")), validation_ndcg=parts.pop("validation_ndcg@10"), **parts)
+        return cls(
+            score_weights=ScoreWeights(**parts.pop("mix")), validation_ndcg=parts.pop("validation_ndcg@10"), **parts
+        )
 
 
 @dataclass(frozen=True)
-class Contest:
+class ModeComparison:
     """One line of the table that made the choice: NDCG@10 on validation, and the lift over the target-only choice."""
 
     mode: str
@@ -76,7 +80,7 @@ class Provenance:
     source: tuple[str, ...] | None = None
     choices: ValidationChoices | None = None
     choice: str | None = None
-    auto: tuple[Contest, ...] = ()
+    auto: tuple[ModeComparison, ...] = ()
     compression: Mapping[str, Any] = field(default_factory=dict)
     epochs: int | None = None
     losses: tuple[float, ...] = ()
@@ -114,7 +118,7 @@ class Provenance:
             "train": TrainConfig(**parts["train"]),
             "source": None if source is None else _names(source),
             "choices": None if choices is None else ValidationChoices.from_json(choices),
-            "auto": tuple(Contest(**line) for line in parts.get("auto", ())),
+            "auto": tuple(ModeComparison(**line) for line in parts.get("auto", ())),
             "losses": tuple(parts.get("losses", ())),
         })  # fmt: skip
 

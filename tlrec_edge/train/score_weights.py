@@ -11,8 +11,16 @@ import numpy as np
 from tlrec_edge.core.metrics import METRICS, Array, rank_of_positive
 from tlrec_edge.data.dataset import Bools, Dataset, Ints
 from tlrec_edge.data.task import Task
-from tlrec_edge.linear.item_weights import decayed_popularity, log_popularity, learnable_repeats, beats_by_one_se
-from tlrec_edge.linear.ranking import ALL, FULL_RANKING_LIMIT, Floats, EvalQueries, row_scores, make_queries, sample_rows
+from tlrec_edge.linear.item_weights import beats_by_one_se, decayed_popularity, learnable_repeats, log_popularity
+from tlrec_edge.linear.ranking import (
+    ALL,
+    FULL_RANKING_LIMIT,
+    EvalQueries,
+    Floats,
+    make_queries,
+    row_scores,
+    sample_rows,
+)
 from tlrec_edge.train.config import PARTS, ScoreWeights
 from tlrec_edge.train.edge_model import EdgeModel, UserHistories
 
@@ -38,7 +46,9 @@ class TunedWeights:
     ndcg: float = float("nan")
 
 
-def tune_score_weights(model: EdgeModel, dataset: Dataset, task: Task, mode: str, use: Sequence[str] = tuple(PARTS)) -> TunedWeights:
+def tune_score_weights(
+    model: EdgeModel, dataset: Dataset, task: Task, mode: str, use: Sequence[str] = tuple(PARTS)
+) -> TunedWeights:
     """Choose the weights of the parts ``use`` on validation; the others get 0. The bias fades where that helps.
 
     Zero-shot takes equal spreads: it may not look at target labels.
@@ -54,7 +64,9 @@ def tune_score_weights(model: EdgeModel, dataset: Dataset, task: Task, mode: str
     best = plain = fit_score_weights(parts, queries.valid, sampled.rows.user)
     half_life = None
     for days, prior in decayed_popularity(task).items() if "bias" in use else ():
-        decayed = fit_score_weights([*parts[:-1], queries.gather_items(prior)], queries.valid, sampled.rows.user, plain.weights)
+        decayed = fit_score_weights(
+            [*parts[:-1], queries.gather_items(prior)], queries.valid, sampled.rows.user, plain.weights
+        )
         if decayed.ndcg > best.ndcg and beats_by_one_se(decayed.values, plain.values, sampled.rows.user):
             best, half_life = decayed, days
     weights = ScoreWeights(*best.weights)
@@ -64,7 +76,9 @@ def tune_score_weights(model: EdgeModel, dataset: Dataset, task: Task, mode: str
     return TunedWeights(weights, half_life, best.ndcg)
 
 
-def _part_scores(model: EdgeModel, dataset: Dataset, task: Task, use: Sequence[str]) -> tuple[EvalQueries, list[Floats]]:
+def _part_scores(
+    model: EdgeModel, dataset: Dataset, task: Task, use: Sequence[str]
+) -> tuple[EvalQueries, list[Floats]]:
     """Score the task's rows by every part (m, 1 + k); those not in ``use`` are 0."""
     histories = UserHistories.of(task.history, model.rows(dataset), task.n_users, len(model.ids))
     queries = make_queries(task, task.rows)
@@ -74,7 +88,9 @@ def _part_scores(model: EdgeModel, dataset: Dataset, task: Task, use: Sequence[s
     return queries, parts
 
 
-def cross_fitted_ndcg(model: EdgeModel, dataset: Dataset, task: Task, mode: str, use: Sequence[str]) -> tuple[Array, Ints]:
+def cross_fitted_ndcg(
+    model: EdgeModel, dataset: Dataset, task: Task, mode: str, use: Sequence[str]
+) -> tuple[Array, Ints]:
     """Return NDCG@10 of the validation rows and their users, each third of them under weights chosen on the others.
 
     Weights chosen on the rows they are judged by flatter a model of many parts.
@@ -106,7 +122,11 @@ def _equal_spread_weights(model: EdgeModel, dataset: Dataset, task: Task) -> Sco
     users = np.flatnonzero(np.diff(histories.start) > 0)[:256].astype(np.int32)
     if not len(users):
         return ScoreWeights()
-    few = ALL if model.candidates <= FULL_RANKING_LIMIT else np.random.default_rng(0).choice(model.candidates, FULL_RANKING_LIMIT).astype(np.int32)
+    few = (
+        ALL
+        if model.candidates <= FULL_RANKING_LIMIT
+        else np.random.default_rng(0).choice(model.candidates, FULL_RANKING_LIMIT).astype(np.int32)
+    )
     spread = [float(np.std(part - part.mean(1, keepdims=True))) for part in model.part_scores(histories, users, few)]
     *weights, bias = (1.0 / s if s > MIN_SPREAD else 0.0 for s in spread)
     return replace(ScoreWeights(**dict(zip(PARTS, (*weights, 0.5 * bias), strict=True))), repeat=0.0)
@@ -145,7 +165,9 @@ class _WeightSearch:
     def best(self, starts: Sequence[Array], row_weights: Array) -> Array:
         """Climb from every start and return the weights of the highest mean, rows weighing ``row_weights`` (m,)."""
         optima = [self._climb(start, row_weights) for start in starts]
-        return max(optima, key=lambda weights: float(self.values(weights) @ row_weights), default=np.zeros(len(self.parts)))
+        return max(
+            optima, key=lambda weights: float(self.values(weights) @ row_weights), default=np.zeros(len(self.parts))
+        )
 
     def _climb(self, weights: Array, row_weights: Array) -> Array:
         best_value = float(self.values(weights) @ row_weights)

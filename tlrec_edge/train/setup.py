@@ -97,13 +97,17 @@ def from_scratch(context: Context) -> TrainingSetup:
     shape, inputs = _ablate(full_shape, inputs, config)
     torch.manual_seed(config.seed)
     net = TwoTower(shape, len(vocabulary.ids), vocabulary.candidates, inputs)
-    start = cooccurrence_vectors(task.train, vocabulary.rows, len(vocabulary.ids), config.width, _example_unit(task) == "basket")
+    start = cooccurrence_vectors(
+        task.train, vocabulary.rows, len(vocabulary.ids), config.width, _example_unit(task) == "basket"
+    )
     with torch.no_grad():
         net.history_id.weight.copy_(torch.from_numpy(start))
         net.candidate_id.weight.copy_(torch.from_numpy(start[: vocabulary.candidates]))
         net.bias.copy_(torch.from_numpy(log_popularity(task)))
     run = FitConfig(epochs=config.epochs, rate=config.rate, seed=config.seed, logq=config.logq)
-    return TrainingSetup(vocabulary, net, _assemble(context, vocabulary, net, features), task, run, checkpoint=context.checkpoint)
+    return TrainingSetup(
+        vocabulary, net, _assemble(context, vocabulary, net, features), task, run, checkpoint=context.checkpoint
+    )
 
 
 def _ablate(shape: ModelConfig, inputs: TowerInputs, config: TrainConfig) -> tuple[ModelConfig, TowerInputs]:
@@ -190,7 +194,11 @@ def training_examples(setup: TrainingSetup, config: TrainConfig) -> Examples:
 
 
 def fit_net(
-    setup: TrainingSetup, examples: Examples, run: FitConfig, validate: Callable[[], float] | None, progress: Progress | None
+    setup: TrainingSetup,
+    examples: Examples,
+    run: FitConfig,
+    validate: Callable[[], float] | None,
+    progress: Progress | None,
 ) -> tuple[TrainingSetup, FitResult]:
     """Train a setup's network in place; return the setup with what its alignment reached in the model's provenance."""
     net = setup.net
@@ -199,7 +207,9 @@ def fit_net(
             parameter.requires_grad_(name in ("candidate_id.weight", "bias"))
     align = None if setup.frozen else setup.align  # frozen towers cannot be moved
     checkpoint = setup.checkpoint.next_fit() if setup.checkpoint else None
-    result = fit(net, examples, run, validate, setup.task.mask_seen and not setup.reconstruct, progress, align, checkpoint)
+    result = fit(
+        net, examples, run, validate, setup.task.mask_seen and not setup.reconstruct, progress, align, checkpoint
+    )
     net.requires_grad_(False)
     if result.report:
         setup = replace(setup, model=setup.model.with_provenance(align=dict(result.report)))
