@@ -7,7 +7,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-Floats = NDArray[np.float32]
+from tlrec_edge.types import Floats
+
 MIN_ENTRIES = 256
 """Entries from which the bytes saved outweigh the two nodes added."""
 

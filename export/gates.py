@@ -12,18 +12,17 @@ from typing import Any
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 
 from tlrec_edge.bundle.format import ENCODER, ITEM_TOWER
 from tlrec_edge.core.cost import SLOWDOWN_TOLERANCE
 from tlrec_edge.errors import ExportError
 from tlrec_edge.runtime.history import History
 from tlrec_edge.runtime.recommender import Recommender
+from tlrec_edge.types import Floats
 
 from .lint import lint
 from .parity import Parity
 
-Floats = NDArray[np.float32]
 Rescore = Callable[[Recommender, Any, Sequence[str]], Floats]
 COMPARED_CANDIDATES = 200
 """Candidates of a sampled user that are also scored alone and in another order."""

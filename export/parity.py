@@ -11,10 +11,9 @@ from numpy.typing import NDArray
 
 from tlrec_edge.bundle.reader import Bundle
 from tlrec_edge.runtime.recommender import Recommender
+from tlrec_edge.types import Floats
 
 from .source import ExportSource
-
-Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)

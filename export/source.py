@@ -5,15 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from tlrec_edge.data.dataset import Dataset, Ints
+from tlrec_edge.data.dataset import Dataset
 from tlrec_edge.data.task import Task, make_tasks
 from tlrec_edge.runtime.history import History
 from tlrec_edge.train.edge_model import EdgeModel, UserHistories
 from tlrec_edge.train.served import history_of
+from tlrec_edge.types import Floats, Ints
 
-Floats = NDArray[np.float32]
 PARITY_USERS = 64
 """Users whose scores are compared with the torch model's."""
 SAMPLED_USERS = 8 * PARITY_USERS

@@ -12,12 +12,11 @@ from numpy.typing import NDArray
 
 from tlrec_edge.bundle.ids import user_key_hash
 from tlrec_edge.core.rowwise import exact_limit
-from tlrec_edge.data.dataset import Ints
+from tlrec_edge.types import Floats, Ints
 
 from .contents import BundleContents
 from .source import ExportSource
 
-Floats = NDArray[np.float32]
 CHUNK = 512
 """Users are encoded in chunks of this size, or up to twice as many."""
 

@@ -13,17 +13,16 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from tlrec_edge.data.dataset import Dataset
 from tlrec_edge.data.task import Task
 from tlrec_edge.errors import ModelError
 from tlrec_edge.train.edge_model import EdgeModel
+from tlrec_edge.types import Doubles
 
 from .distil import Histories, distil, encode, reshaped
 
-Doubles = NDArray[np.float64]
 BATCHES = 8
 """Batches of histories whose user vectors tell which axes of the candidates matter."""
 

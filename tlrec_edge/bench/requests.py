@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 
 from tlrec_edge.bundle.reader import Bundle
 from tlrec_edge.errors import DataError
-
-Longs = NDArray[np.int64]
+from tlrec_edge.types import Longs
 
 
 @dataclass(frozen=True)

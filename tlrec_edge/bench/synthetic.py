@@ -26,9 +26,8 @@ from tlrec_edge.errors import MissingExtraError
 from tlrec_edge.search.fit_ivf import IVF_MIN_CANDIDATES, fit_ivf
 from tlrec_edge.search.fit_prefix_bound import fit_prefix_bound
 from tlrec_edge.search.prefix_scan import scan_graph
+from tlrec_edge.types import Floats, Indices
 
-Floats = NDArray[np.float32]
-Indices = NDArray[np.intp]
 OPSET, IR = 18, 9
 _CHUNK = 65_536
 _USERS = 256

@@ -17,11 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlrec_edge.errors import BundleError, DataError
-
-Ints = NDArray[np.int32]
-Longs = NDArray[np.int64]
-Indices = NDArray[np.intp]
-Bytes = NDArray[np.uint8]
+from tlrec_edge.types import Bytes, Indices, Ints, Longs
 
 ItemId = str | int
 _SEED = 0x7E1EC

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from tlrec_edge.types import Indices
+
 Array = NDArray[np.generic]
-Indices = NDArray[np.intp]
 
 _BY_ITEM = ("history_rows", "history_scale", "groups", "wide_scale", "taste_rows", "taste_scale", "item_category")
 _BY_CANDIDATE = ("candidate_rows", "candidate_scale", "candidate_bias", "candidate_text")

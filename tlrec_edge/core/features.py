@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlrec_edge.errors import DataError
+from tlrec_edge.types import Floats
 
-Floats = NDArray[np.float32]
 _WORD = re.compile(r"\w+")
 _CHUNK = 8192
 _CACHED_WORDS = 50_000

@@ -15,10 +15,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tlrec_edge.core.rowwise import MAX_ENTRY, Scales, quantize_rows
+from tlrec_edge.core.rowwise import MAX_ENTRY, quantize_rows
+from tlrec_edge.types import Bytes, Floats, Scales
 
-Floats = NDArray[np.float32]
-Bytes = NDArray[np.uint8]
 BITS = {"int8": 8, "int6": 6, "int4": 4}
 ROW_KINDS = ("float32", *BITS)
 """What the rows of a table may be stored as."""

@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Indices = NDArray[np.intp]
-Floats = NDArray[np.float32]
+from tlrec_edge.types import Floats, Indices
 
 
 class RowRanges:

@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float32]
-Scales = NDArray[np.floating[Any]]
-"""float16 or float32."""
+from tlrec_edge.types import Floats, Scales
+
 MAX_ENTRY = {8: 127, 6: 31, 4: 7}
 """Bits of an entry -> its largest magnitude."""
 _CLIP_FACTORS = np.linspace(1.0, 0.5, 26)

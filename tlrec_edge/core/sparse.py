@@ -7,11 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tlrec_edge.core.rowwise import Scales
-
-Indices = NDArray[np.intp]
-Floats = NDArray[np.float32]
-Doubles = NDArray[np.float64]
+from tlrec_edge.types import Doubles, Floats, Indices, Scales
 
 _EMPTY = np.zeros(0, np.intp)
 _ARANGE = np.arange(4096)

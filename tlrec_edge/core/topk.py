@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tlrec_edge.types import Indices
+
 Scores = NDArray[np.float32]
-Indices = NDArray[np.intp]
 _BLOCK = 128
 _BLOCKS_PER_RESULT = 4
 """Blocks for each of the best, with fewer of which their maxima lie too far below the k-th score."""

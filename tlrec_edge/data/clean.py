@@ -15,9 +15,9 @@ from tlrec_edge.data.parse import CodedColumn, merge_duplicates, read_categories
 from tlrec_edge.data.schema import Schema, find_roles, require_role, suggestion
 from tlrec_edge.errors import DataError
 from tlrec_edge.tabular.column_names import COUNT_EVENTS, INTERACTION_NAMES
+from tlrec_edge.types import Bools
 
 Codes = NDArray[np.int64]
-Bools = NDArray[np.bool_]
 InteractionColumns = tuple[Codes, NDArray[np.int8], NDArray[np.float64]]
 """Row, event and weight of each interaction."""
 

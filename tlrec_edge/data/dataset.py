@@ -11,10 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlrec_edge.errors import DataError
-
-Ints = NDArray[np.int32]
-Floats = NDArray[np.float32]
-Bools = NDArray[np.bool_]
+from tlrec_edge.types import Bools, Floats, Ints
 
 EVENTS = ("view", "click", "cart", "purchase", "other")
 """Kinds of behaviour; an interaction's ``event`` is an index into this tuple."""

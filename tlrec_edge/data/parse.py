@@ -11,9 +11,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from tlrec_edge.tabular.times import CLOCK_FORMATS, DAY_FORMATS, DAYS, EARLIEST, EPOCHS, LATEST, ambiguous
+from tlrec_edge.types import Bools
 
 Codes = NDArray[np.int64]
-Bools = NDArray[np.bool_]
 
 _FLOAT_ID = re.compile(r"-?\d+\.0+")
 _INTEGER = re.compile(r"-?\d{1,18}")

@@ -10,9 +10,10 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from tlrec_edge.data.dataset import TEST, TRAIN, VALID, Bools, Dataset, EvalRows, Interactions, Ints
+from tlrec_edge.data.dataset import TEST, TRAIN, VALID, Dataset, EvalRows, Interactions
 from tlrec_edge.data.parse import sort_ids
 from tlrec_edge.errors import DataError
+from tlrec_edge.types import Bools, Ints
 
 
 @dataclass(frozen=True)

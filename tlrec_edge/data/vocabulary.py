@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tlrec_edge.data.dataset import Dataset, Ints
+from tlrec_edge.data.dataset import Dataset
 from tlrec_edge.data.task import Task
+from tlrec_edge.types import Ints
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 
 from tlrec_edge.core.parallel import parallel_map
-from tlrec_edge.data.dataset import Ints
 from tlrec_edge.data.store import load_dataset
 from tlrec_edge.data.task import Task, Tasks, make_tasks
 from tlrec_edge.errors import DataError, TlrecError
 from tlrec_edge.evaluation.experiment import EXPERIMENTS, ExperimentConfig, ExperimentResult, ResultRow, compare, failed
 from tlrec_edge.train.adapt import check_source, config_of
 from tlrec_edge.train.edge_model import EdgeModel
+from tlrec_edge.types import Ints
 
 NEEDS_SOURCE = ("zero-shot", "finetune", "auto")
 ROWS = ("popularity", "ease", "scratch", "zero-shot", "finetune")

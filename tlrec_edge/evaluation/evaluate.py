@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlrec_edge.core.metrics import METRICS, Lift, describe, gini, lift_json, nan_to_none, paired_lift
-from tlrec_edge.data.dataset import Dataset, Ints
+from tlrec_edge.data.dataset import Dataset
 from tlrec_edge.data.task import Task, Tasks, make_tasks
 from tlrec_edge.errors import DataError
 from tlrec_edge.evaluation.leaks import check_model, check_tasks
@@ -23,6 +23,7 @@ from tlrec_edge.linear.ranking import FULL_RANKING_LIMIT, Ranking, Scorer, rank_
 from tlrec_edge.train.adapt import adapt
 from tlrec_edge.train.config import TrainConfig
 from tlrec_edge.train.edge_model import EdgeModel
+from tlrec_edge.types import Ints
 
 Ranker = Callable[[Tasks], Ranking]
 """From the tasks of one target and fold to the ranks of its test questions."""

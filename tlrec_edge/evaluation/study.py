@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tlrec_edge.core.parallel import parallel_map
-from tlrec_edge.data.dataset import Dataset, Ints
+from tlrec_edge.data.dataset import Dataset
 from tlrec_edge.data.store import load_dataset
 from tlrec_edge.data.task import make_tasks
 from tlrec_edge.errors import DataError, TlrecError
@@ -28,6 +28,7 @@ from tlrec_edge.train.augment import AUGMENTATIONS
 from tlrec_edge.train.config import TrainConfig
 from tlrec_edge.train.edge_model import EdgeModel
 from tlrec_edge.train.pretrain import pretrain
+from tlrec_edge.types import Ints
 
 Overrides = Mapping[str, Any]
 NOISE = "shuffled"

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tlrec_edge.data.dataset import Ints
 from tlrec_edge.data.task import Task, Tasks
 from tlrec_edge.linear.ease import item_cf, keep_largest_per_column, popularity, sparse_scorer
 from tlrec_edge.linear.item_weights import (
@@ -16,8 +15,9 @@ from tlrec_edge.linear.item_weights import (
     log_popularity,
     tune_ease,
 )
-from tlrec_edge.linear.ranking import ALL, Columns, Floats, Ranking, Scorer, rank_full
+from tlrec_edge.linear.ranking import ALL, Columns, Ranking, Scorer, rank_full
 from tlrec_edge.linear.sparse_ease import make_ease
+from tlrec_edge.types import Ints, Scores
 
 
 def popularity_scorer(task: Task) -> Scorer:
@@ -45,7 +45,7 @@ def ease_scorer(task: Task, choice: EaseHyperparameters) -> Scorer:
         score = sparse_scorer(keep_largest_per_column(solver.weights(choice.penalty), choice.max_weights))
     prior = choice.popularity_weight * log_popularity(task, choice.half_life)
 
-    def scored(users: Ints, columns: Columns = ALL) -> Floats:
+    def scored(users: Ints, columns: Columns = ALL) -> Scores:
         past = data.history[users]
         total = score(past, columns) + prior[columns]
         return total + choice.repeat_bias * past[:, data.columns[columns]].toarray() if choice.repeat_bias else total

@@ -8,12 +8,11 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from tlrec_edge.data.dataset import Interactions, Ints
+from tlrec_edge.data.dataset import Interactions
 from tlrec_edge.data.task import Task
 from tlrec_edge.linear.low_rank import LowRankFactors, truncated_svd
 from tlrec_edge.linear.ranking import ALL, Columns
-
-Floats = NDArray[np.float32]
+from tlrec_edge.types import Floats, Ints
 
 
 class LinearScorer(Protocol):

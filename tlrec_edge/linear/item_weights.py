@@ -11,7 +11,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from tlrec_edge.core.metrics import METRICS, clustered_mean, rank_of_positive
-from tlrec_edge.data.dataset import Dataset, Interactions, Ints
+from tlrec_edge.data.dataset import Dataset, Interactions
 from tlrec_edge.data.task import Task
 from tlrec_edge.data.vocabulary import Vocabulary
 from tlrec_edge.linear.ease import (
@@ -31,9 +31,10 @@ from tlrec_edge.linear.ease import (
     user_item,
 )
 from tlrec_edge.linear.low_rank import LowRankFactors
-from tlrec_edge.linear.ranking import EvalQueries, Floats, make_queries, row_scores, sample_rows
+from tlrec_edge.linear.ranking import EvalQueries, make_queries, row_scores, sample_rows
 from tlrec_edge.linear.sparse_ease import EASE_NEIGHBOURS, SparseEase, make_ease
 from tlrec_edge.tabular.column_names import SALES_NAMES, normalize_key
+from tlrec_edge.types import Ints, Scores
 
 PENALTIES = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1e3, 3e3, 1e4, 3e4, 1e5)
 INITIAL_PENALTIES = (4, 5, 6, 7)
@@ -120,9 +121,9 @@ class InteractionMatrices:
 class _TuningResult(NamedTuple):
     """EASE's scores of the asked rows, the choice they belong to, and NDCG@10 of each row beside popularity."""
 
-    scores: Floats
+    scores: Scores
     choice: EaseHyperparameters
-    values: Floats
+    values: Scores
 
 
 def tune_ease(
@@ -146,8 +147,8 @@ def tune_ease(
             f"{data.train.shape[1]:,} items are too many for all"
         )
 
-    def score_rows(score: LinearScorer) -> Floats:
-        (scores,) = row_scores(lambda q: [score(data.history[q.user], q.requested)], sampled)
+    def score_rows(score: LinearScorer) -> Scores:
+        scores: Scores = row_scores(lambda q: [score(data.history[q.user], q.requested)], sampled)[0]
         return scores
 
     prior = queries.gather_items(log_popularity(task))
@@ -183,13 +184,13 @@ def tune_ease(
     return best.choice
 
 
-def seen_mask(data: InteractionMatrices, queries: EvalQueries) -> Floats:
+def seen_mask(data: InteractionMatrices, queries: EvalQueries) -> Scores:
     """Mark the requested candidates that each user already had, (u, requested): 1 or 0."""
-    marks: Floats = (data.history[queries.user][:, data.columns[queries.requested]] > 0).toarray().astype(np.float32)
+    marks: Scores = (data.history[queries.user][:, data.columns[queries.requested]] > 0).toarray().astype(np.float32)
     return marks
 
 
-def learnable_repeats(task: Task, queries: EvalQueries, seen: Floats) -> Floats:
+def learnable_repeats(task: Task, queries: EvalQueries, seen: Scores) -> Scores:
     """Return the marks ``seen`` (m, 1 + k) that a weight can be learned from: those of candidates that compete.
 
     None where negatives were drawn: they leave out what a user had, so that buying again would look certain.
@@ -199,11 +200,11 @@ def learnable_repeats(task: Task, queries: EvalQueries, seen: Floats) -> Floats:
 
 
 def _tune_popularity(
-    queries: EvalQueries, scores: Floats, seen: Floats, prior: Floats, choice: EaseHyperparameters
+    queries: EvalQueries, scores: Scores, seen: Scores, prior: Scores, choice: EaseHyperparameters
 ) -> _TuningResult:
     """Choose what an item gains by having been bought before, then the weight of popularity."""
 
-    def values(repeat: float, share: float) -> Floats:
+    def values(repeat: float, share: float) -> Scores:
         total = scores + share * prior
         return METRICS["ndcg"](rank_of_positive(total + repeat * seen if repeat else total, queries.valid), 10)
 
@@ -220,7 +221,7 @@ def _better_or_plain(plain: _TuningResult, others: Sequence[_TuningResult], user
     return best if beats_by_one_se(best.values, plain.values, users) else plain
 
 
-def beats_by_one_se(values: Floats, over: Floats, users: Ints) -> bool:
+def beats_by_one_se(values: Scores, over: Scores, users: Ints) -> bool:
     """Say whether a refinement beats the plain choice by a standard error, clustered by user."""
     difference = clustered_mean(np.asarray(values - over, np.float64), users)
     return difference.mean > difference.se

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import scipy.sparse as sp
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float32]
+from tlrec_edge.types import Floats
+
 BLOCK_ROWS = 500_000
 
 

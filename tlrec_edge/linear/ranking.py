@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from tlrec_edge.core.metrics import METRICS, rank_of_positive
 from tlrec_edge.core.topk import top_k
-from tlrec_edge.data.dataset import Bools, EvalRows, Ints
+from tlrec_edge.data.dataset import EvalRows
 from tlrec_edge.data.task import Task
+from tlrec_edge.types import Bools, Ints, Scores
 
-Floats = NDArray[np.floating]
 Columns = Ints | slice
 ALL = slice(None)
 USERS_PER_CHUNK = 256
@@ -25,7 +25,7 @@ FULL_RANKING_LIMIT = 20_000
 class Scorer(Protocol):
     """From user rows (u,) of the dataset to scores of the task's candidates, of ``columns`` alone: (u, columns)."""
 
-    def __call__(self, users: Ints, columns: Columns = ALL) -> Floats: ...
+    def __call__(self, users: Ints, columns: Columns = ALL) -> Scores: ...
 
 
 TOP = 10
@@ -61,11 +61,11 @@ class EvalQueries:
     valid: Bools
     requested: Columns = field(default_factory=lambda: ALL)
 
-    def gather(self, scores: Floats) -> Floats:
+    def gather(self, scores: Scores) -> Scores:
         """Read the rows' scores (m, 1 + k) off the users' scores of the asked candidates (u, asked)."""
         return scores[self.user_index[:, None], self.columns]
 
-    def gather_items(self, values: Floats) -> Floats:
+    def gather_items(self, values: Scores) -> Scores:
         """Read the rows' values (m, 1 + k) off one value a candidate (C,)."""
         return values[self.requested][self.columns]
 
@@ -125,7 +125,7 @@ def rank_rows(scorer: Scorer, task: Task) -> Ranking:
     return Ranking(rank, n_others, rows.user, rows.item)
 
 
-def row_scores(score: Callable[[EvalQueries], Sequence[Floats]], task: Task) -> list[Floats]:
+def row_scores(score: Callable[[EvalQueries], Sequence[Scores]], task: Task) -> list[Scores]:
     """Read all rows' scores (m, 1 + k) off every array that ``score`` returns; in chunks where there are many."""
     parts = chunks(task) if len(task.candidates) > FULL_RANKING_LIMIT else [np.arange(len(task.rows))]
     found = []
@@ -163,14 +163,14 @@ def rank_full(scorer: Scorer, task: Task) -> Ranking:
     return found._replace(full_rank=full_rank, full_candidates=full_candidates) if sampled else found
 
 
-def _top_items(scores: Floats, candidates: Ints) -> Ints:
+def _top_items(scores: Scores, candidates: Ints) -> Ints:
     """Return the item rows of the TOP best candidates; -inf is left out."""
     best = candidates[top_k(scores.astype(np.float32), TOP)]
     return np.pad(best, (0, TOP - len(best)), constant_values=-1)
 
 
 def _rank_among(
-    scores: Floats, free: Bools, of: NDArray[np.intp], positive: NDArray[np.int64]
+    scores: Scores, free: Bools, of: NDArray[np.intp], positive: NDArray[np.int64]
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Rank each row's positive among its user's free candidates: ``scores`` and ``free`` (u, C), ``of`` (m,)."""
     clean = np.where(np.isnan(scores), -np.inf, scores)

@@ -21,17 +21,14 @@ from tlrec_edge.bundle.ids import IdIndex, ItemId, Rows, StringTable, as_text
 from tlrec_edge.bundle.reader import Bundle
 from tlrec_edge.core.packing import Query, products
 from tlrec_edge.core.row_ranges import RowRanges
-from tlrec_edge.core.rowwise import Scales
 from tlrec_edge.core.sparse import Workspace
 from tlrec_edge.core.topk import top_k
 from tlrec_edge.errors import DataError, UnknownIdError
 from tlrec_edge.search.ivf import MAX_K, InvertedFile
 from tlrec_edge.search.prefix_bound import PrefixBound
 from tlrec_edge.search.user_state import UserState
+from tlrec_edge.types import Floats, Indices, Ints, Scales
 
-Ints = NDArray[np.int32]
-Indices = NDArray[np.intp]
-Floats = NDArray[np.float32]
 _BLOCK_ROWS = 4096
 _TINY = np.finfo(np.float32).tiny
 NEIGHBOURS = 20

@@ -15,12 +15,11 @@ from tlrec_edge.bundle.ids import ItemId, as_text, preview
 from tlrec_edge.bundle.reader import Bundle
 from tlrec_edge.bundle.session import Graph
 from tlrec_edge.core.features import FeatureEncoder, TowerInputs
-from tlrec_edge.core.rowwise import Scales
 from tlrec_edge.core.topk import top_k
 from tlrec_edge.errors import BundleError, DataError
 from tlrec_edge.runtime.candidates import NEIGHBOURS, AddedItems
+from tlrec_edge.types import Floats, Scales
 
-Floats = NDArray[np.float32]
 Features = Mapping[ItemId, Mapping[str, Any]]
 _BATCH = 1024
 _MAX_MAGNITUDE = 1e6

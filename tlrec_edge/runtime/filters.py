@@ -12,8 +12,8 @@ from tlrec_edge.bundle.ids import ItemId, Rows, as_list
 from tlrec_edge.errors import DataError
 from tlrec_edge.runtime.candidates import Catalogue
 from tlrec_edge.search.user_state import UserState
+from tlrec_edge.types import Indices
 
-Indices = NDArray[np.intp]
 Items = Sequence[ItemId] | NDArray[Any] | Rows
 """Item ids, or rows that ``Recommender.rows`` gave for them."""
 Exclude = str | Sequence[ItemId] | Rows | None

@@ -13,9 +13,7 @@ from numpy.typing import NDArray
 from tlrec_edge.bundle.format import EVENTS
 from tlrec_edge.bundle.ids import ItemId, Rows, as_list, as_text, preview
 from tlrec_edge.errors import DataError
-
-Ints = NDArray[np.int32]
-Floats = NDArray[np.float32]
+from tlrec_edge.types import Ints
 
 LATEST = 7_258_118_400.0
 """The year 2200 in seconds since 1970; as far back is the earliest. A time beyond is taken for one in another unit."""

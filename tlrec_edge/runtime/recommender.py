@@ -36,9 +36,8 @@ from tlrec_edge.runtime.history import as_history
 from tlrec_edge.runtime.state_cache import Counters, StateCache, process_memory
 from tlrec_edge.runtime.user_encoder import StateBuilder
 from tlrec_edge.search.user_state import UserState
+from tlrec_edge.types import Floats, Indices
 
-Indices = NDArray[np.intp]
-Floats = NDArray[np.float32]
 UNKNOWN_POLICIES = ("popularity", "error", "nan")
 
 

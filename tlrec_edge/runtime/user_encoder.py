@@ -15,10 +15,8 @@ from tlrec_edge.core.sparse import EMPTY_SUM, SparseSum, SparseTable
 from tlrec_edge.runtime.candidates import Catalogue
 from tlrec_edge.runtime.history import History
 from tlrec_edge.search.user_state import UserState
+from tlrec_edge.types import Floats, Indices, Ints
 
-Ints = NDArray[np.int32]
-Indices = NDArray[np.intp]
-Floats = NDArray[np.float32]
 _NO_ROWS = np.zeros(0, np.intp)
 _NO_VALUES = np.zeros(0, np.float32)
 _ONE = np.array(1, np.int32)

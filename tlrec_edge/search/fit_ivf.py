@@ -11,10 +11,7 @@ from numpy.typing import NDArray
 
 from tlrec_edge.bundle.item_vectors import Vectors
 from tlrec_edge.search.ivf import MAX_K, MIN_RECALL, augment_queries
-
-Floats = NDArray[np.float32]
-Doubles = NDArray[np.float64]
-Indices = NDArray[np.intp]
+from tlrec_edge.types import Doubles, Floats, Indices
 
 IVF_MIN_CANDIDATES = 200_000
 """Candidates beyond which they stand in lists, so that a search may look into the likeliest alone."""

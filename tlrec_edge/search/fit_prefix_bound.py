@@ -10,9 +10,7 @@ from numpy.typing import NDArray
 from tlrec_edge.bundle.format import SCAN_BLOCK
 from tlrec_edge.bundle.item_vectors import Vectors
 from tlrec_edge.search.prefix_scan import ZERO_POINT
-
-Floats = NDArray[np.float32]
-Doubles = NDArray[np.float64]
+from tlrec_edge.types import Doubles, Floats
 
 PREFIX_MIN_CANDIDATES = 20_000
 """Candidates from which on heads are worth their bytes."""

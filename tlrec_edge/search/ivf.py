@@ -19,9 +19,8 @@ from tlrec_edge.core.row_ranges import RowRanges
 from tlrec_edge.core.topk import absent, lower_bound, top_k_of
 from tlrec_edge.errors import BundleError
 from tlrec_edge.search.user_state import UserState
+from tlrec_edge.types import Floats, Indices
 
-Floats = NDArray[np.float32]
-Indices = NDArray[np.intp]
 ScoreFunction = Callable[[Indices | RowRanges], Floats]
 """Gives the scores of candidates."""
 

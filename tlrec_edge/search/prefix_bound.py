@@ -22,10 +22,7 @@ from tlrec_edge.bundle.reader import Bundle
 from tlrec_edge.core.topk import absent, lower_bound, top_k_of
 from tlrec_edge.search.prefix_scan import PrefixScan
 from tlrec_edge.search.user_state import UserState
-
-Ints = NDArray[np.int32]
-Floats = NDArray[np.float32]
-Indices = NDArray[np.intp]
+from tlrec_edge.types import Floats, Indices, Ints
 
 _EMPTY = np.zeros(0)
 _INT8_MAX = 127

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from tlrec_edge.bundle.format import SCAN_BLOCK
 from tlrec_edge.bundle.session import load_session, run_error
 from tlrec_edge.errors import MissingExtraError
+from tlrec_edge.types import Ints
 
 Columns = NDArray[np.uint8]
-Ints = NDArray[np.int32]
 
 ZERO_POINT = 128
 """What is added to a whole number to store it unsigned."""

@@ -8,8 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlrec_edge.core.sparse import SparseSum
-
-Floats = NDArray[np.float32]
+from tlrec_edge.types import Floats
 
 
 @dataclass(eq=False, slots=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tlrec_edge.data.dataset import Dataset, Ints
+from tlrec_edge.data.dataset import Dataset
 from tlrec_edge.data.store import dataset_hash, split_hash
 from tlrec_edge.data.task import Task, Tasks, make_tasks
 from tlrec_edge.errors import ModelError
@@ -22,7 +22,7 @@ from tlrec_edge.linear.item_weights import (
     tune_ease,
     tune_target_ease,
 )
-from tlrec_edge.linear.ranking import ALL, Columns, Floats, ndcg, sample_rows
+from tlrec_edge.linear.ranking import ALL, Columns, ndcg, sample_rows
 from tlrec_edge.train.checkpoint import Checkpoint
 from tlrec_edge.train.config import TrainConfig
 from tlrec_edge.train.edge_model import EdgeModel, UserHistories
@@ -32,6 +32,7 @@ from tlrec_edge.train.modes import MODES
 from tlrec_edge.train.provenance import ValidationChoices
 from tlrec_edge.train.score_weights import TunedWeights, served_bias, tune_score_weights
 from tlrec_edge.train.setup import Context, TrainingSetup, fit_net, training_examples
+from tlrec_edge.types import Floats, Ints
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tlrec_edge.data.dataset import Bools
+from tlrec_edge.types import Bools
 
 CROP, MASK, REORDER, DROP = 0.6, 0.3, 0.3, 0.2
 """Shares of a history: kept by a crop, masked, put in another order, and each item's chance to be dropped."""

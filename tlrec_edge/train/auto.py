@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from tlrec_edge.core.metrics import Array, Lift, paired_lift
-from tlrec_edge.data.dataset import Dataset, Ints
+from tlrec_edge.data.dataset import Dataset
 from tlrec_edge.data.task import Task, Tasks, make_tasks
 from tlrec_edge.errors import DataError
 from tlrec_edge.train.adapt import FittedModel, check_source, config_of, fit_and_tune, refit, with_score_weights
@@ -21,6 +21,7 @@ from tlrec_edge.train.modes import MODES
 from tlrec_edge.train.provenance import ModeComparison
 from tlrec_edge.train.score_weights import cross_fitted_ndcg, tune_score_weights
 from tlrec_edge.train.setup import Context
+from tlrec_edge.types import Ints
 
 COMPLEXITY_ORDER = ("popularity", "linear", "scratch", "pooled", "zero-shot", "frozen", "finetune", "joint")
 """Candidates from simple to complex; the first three know the target alone, ``pooled`` is linear over all domains."""

@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 
 from tlrec_edge.core.features import FeatureEncoder, TowerInputs
 from tlrec_edge.core.folders import FolderKind, replace_folder
-from tlrec_edge.core.rowwise import Scales
-from tlrec_edge.data.dataset import Bools, Dataset, Interactions, Ints
+from tlrec_edge.data.dataset import Dataset, Interactions
 from tlrec_edge.data.store import split_hash
 from tlrec_edge.data.task import Task
 from tlrec_edge.errors import ModelError
@@ -29,8 +28,8 @@ from tlrec_edge.train.config import PARTS, ScoreWeights
 from tlrec_edge.train.examples import gather_histories
 from tlrec_edge.train.model import AGE_BUCKETS, ModelConfig, TwoTower
 from tlrec_edge.train.provenance import Provenance
+from tlrec_edge.types import Bools, Floats, Ints, Scales
 
-Floats = NDArray[np.float32]
 FORMAT = 3
 _MARKER, _ARRAYS = "model.json", "arrays.npz"
 MODEL = FolderKind("model", _MARKER, ("config", "items", "ids"), lambda head: (_ARRAYS,), ModelError)

@@ -11,8 +11,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tlrec_edge.data.dataset import Bools, Interactions, Ints
+from tlrec_edge.data.dataset import Interactions
 from tlrec_edge.train.augment import HistoryBatch, augment
+from tlrec_edge.types import Bools, Ints
 
 DAY = 86_400
 ROWS_PER_BLOCK = 1 << 20

@@ -8,15 +8,14 @@ from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
-from numpy.typing import NDArray
 
 from tlrec_edge.core.features import FeatureEncoder, TextSource, TowerInputs, hash_tokens
-from tlrec_edge.data.dataset import Bools, Dataset, Interactions, Ints, ItemTable
+from tlrec_edge.data.dataset import Dataset, Interactions, ItemTable
 from tlrec_edge.errors import DataError, ModelError
 from tlrec_edge.linear.low_rank import right_singular_vectors, truncated_svd
 from tlrec_edge.train.text import HASHED, TextEncoder, open_encoder
+from tlrec_edge.types import Bools, Floats, Ints
 
-Floats = NDArray[np.float32]
 BUCKETS = 8_192
 TEXT_WIDTH, ENCODER_WIDTH = 64, 128
 """Widths that text vectors are cut to: of hashed words, and of a pretrained encoder, whose small axes still tell

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from tlrec_edge.data.dataset import TEST, Dataset, Ints
+from tlrec_edge.data.dataset import TEST, Dataset
 from tlrec_edge.data.store import dataset_hash, split_hash
 from tlrec_edge.data.task import BY_USER, Task, empty_eval_rows, query_time
 from tlrec_edge.errors import DataError
@@ -16,6 +16,7 @@ from tlrec_edge.train.config import PRETRAIN_STEPS, TrainConfig
 from tlrec_edge.train.edge_model import EdgeModel
 from tlrec_edge.train.fit import FitConfig, Progress
 from tlrec_edge.train.setup import Context, TrainingSetup, fit_net, from_scratch, training_examples
+from tlrec_edge.types import Ints
 
 
 def pretrain(

@@ -9,20 +9,13 @@ from typing import NamedTuple
 import numpy as np
 
 from tlrec_edge.core.metrics import METRICS, Array, rank_of_positive
-from tlrec_edge.data.dataset import Bools, Dataset, Ints
+from tlrec_edge.data.dataset import Dataset
 from tlrec_edge.data.task import Task
 from tlrec_edge.linear.item_weights import beats_by_one_se, decayed_popularity, learnable_repeats, log_popularity
-from tlrec_edge.linear.ranking import (
-    ALL,
-    FULL_RANKING_LIMIT,
-    EvalQueries,
-    Floats,
-    make_queries,
-    row_scores,
-    sample_rows,
-)
+from tlrec_edge.linear.ranking import ALL, FULL_RANKING_LIMIT, EvalQueries, make_queries, row_scores, sample_rows
 from tlrec_edge.train.config import PARTS, ScoreWeights
 from tlrec_edge.train.edge_model import EdgeModel, UserHistories
+from tlrec_edge.types import Bools, Ints, Scores
 
 MIN_BIAS = 0.01
 """Weight of the bias, in units of its spread, where validation gives it none: an empty history falls back on it."""
@@ -78,7 +71,7 @@ def tune_score_weights(
 
 def _part_scores(
     model: EdgeModel, dataset: Dataset, task: Task, use: Sequence[str]
-) -> tuple[EvalQueries, list[Floats]]:
+) -> tuple[EvalQueries, list[Scores]]:
     """Score the task's rows by every part (m, 1 + k); those not in ``use`` are 0."""
     histories = UserHistories.of(task.history, model.rows(dataset), task.n_users, len(model.ids))
     queries = make_queries(task, task.rows)
@@ -111,7 +104,7 @@ def cross_fitted_ndcg(
     return values, sampled.rows.user
 
 
-def served_bias(model: EdgeModel, task: Task, half_life: float | None) -> Floats:
+def served_bias(model: EdgeModel, task: Task, half_life: float | None) -> Scores:
     """Return the bias of each candidate, (C,): the model's own, or a popularity that fades."""
     return model.bias if half_life is None else log_popularity(task, half_life)
 
@@ -136,7 +129,7 @@ class FittedWeights(NamedTuple):
     """The weight of each part, and NDCG@10 of each row (m,) under them."""
 
     weights: tuple[float, ...]
-    values: Floats
+    values: Scores
 
     @property
     def ndcg(self) -> float:
@@ -147,14 +140,14 @@ class _WeightSearch:
     """Coordinate ascent on NDCG@10 over the weights of parts (m, 1 + k), in units of one over a part's spread within a
     row. What a row reaches under some weights is computed once, whatever share of the rows it is asked for."""
 
-    def __init__(self, parts: Sequence[Floats], valid: Bools) -> None:
+    def __init__(self, parts: Sequence[Scores], valid: Bools) -> None:
         self.spread = np.array([float(np.std(p - p.mean(1, keepdims=True))) for p in parts])
         self.parts = [p / s if s > MIN_SPREAD else np.zeros_like(p) for p, s in zip(parts, self.spread, strict=True)]
         self.usable = [i for i, s in enumerate(self.spread) if s > MIN_SPREAD]
         self.valid = valid
-        self.cache: dict[tuple[float, ...], Floats] = {}
+        self.cache: dict[tuple[float, ...], Scores] = {}
 
-    def values(self, weights: Array) -> Floats:
+    def values(self, weights: Array) -> Scores:
         """Return NDCG@10 of each row (m,)."""
         key = tuple(weights / np.abs(weights).max(initial=MIN_SPREAD))
         if key not in self.cache:
@@ -185,7 +178,7 @@ class _WeightSearch:
 
 
 def fit_score_weights(
-    parts: Sequence[Floats], valid: Bools, users: Ints | None = None, start: Sequence[float] | None = None
+    parts: Sequence[Scores], valid: Bools, users: Ints | None = None, start: Sequence[float] | None = None
 ) -> FittedWeights:
     """Choose the weight of each part by NDCG@10: the mean of what BAGS draws of the users choose.
 

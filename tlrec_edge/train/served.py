@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from tlrec_edge.data.dataset import Dataset, Interactions, Ints
+from tlrec_edge.data.dataset import Dataset, Interactions
 from tlrec_edge.data.task import Task
 from tlrec_edge.linear.ranking import ALL, Columns, Scorer
 from tlrec_edge.runtime.history import History
 from tlrec_edge.runtime.recommender import Recommender
+from tlrec_edge.types import Ints
 
 
 def history_of(dataset: Dataset, log: Interactions, user: int) -> History:

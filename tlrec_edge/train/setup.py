@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from tlrec_edge.core.features import FeatureEncoder, TowerInputs
-from tlrec_edge.data.dataset import Dataset, Ints
+from tlrec_edge.data.dataset import Dataset
 from tlrec_edge.data.task import Task
 from tlrec_edge.data.vocabulary import Vocabulary, build_vocabulary
 from tlrec_edge.errors import ModelError
@@ -26,6 +26,7 @@ from tlrec_edge.train.fit import FitConfig, FitResult, Progress, fit
 from tlrec_edge.train.item_features import cooccurrence_vectors, encode_features, fit_features
 from tlrec_edge.train.model import AGE_BUCKETS, ModelConfig, TwoTower, numpy_copy
 from tlrec_edge.train.provenance import Provenance
+from tlrec_edge.types import Ints
 
 
 @dataclass(frozen=True)

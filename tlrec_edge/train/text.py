@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tlrec_edge.errors import MissingExtraError, ModelError
+from tlrec_edge.types import Floats
 
-Floats = NDArray[np.float32]
 HASHED = "hashed"
 """The default: hashed n-grams, fitted on the items, which the runtime makes by itself."""
 _BATCH = 64

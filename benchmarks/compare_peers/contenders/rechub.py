@@ -6,7 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from ..contender import Answer, Call, Contender, Floats
+from tlrec_edge.types import Floats
+
+from ..contender import Answer, Call, Contender
 from ..data import Data
 
 
