@@ -31,7 +31,11 @@ def render() -> str:
 
 def _section(title: str, command: list[str]) -> str:
     shown = CliRunner().invoke(
-        main, [*command, "--help"], prog_name="tlrec-edge", terminal_width=WIDTH, max_content_width=WIDTH
+        main,
+        [*command, "--help"],
+        prog_name="tlrec-edge",
+        terminal_width=WIDTH,
+        max_content_width=WIDTH,
     )
     if shown.exit_code:
         raise SystemExit(f"`{' '.join(command)} --help` failed: {shown.output}")

@@ -26,7 +26,9 @@ class Budget:
 
     def __post_init__(self) -> None:
         if not 0 < self.share <= 1:
-            raise ValueError(f"a budget keeps more than 0 and at most 100 % of a metric, not {100 * self.share:g} %")
+            raise ValueError(
+                f"a budget keeps more than 0 and at most 100 % of a metric, not {100 * self.share:g} %"
+            )
         if self.k < 1:
             raise ValueError(f"a metric looks at 1 item or more, not {self.k}")
 
@@ -36,10 +38,14 @@ class Budget:
         found = _METRIC.fullmatch(text.strip())
         metric, k, share = found.groups() if found else ("ndcg", "10", text)
         try:
-            value = float(share.strip().removesuffix("%")) / (100 if share.strip().endswith("%") else 1)
+            value = float(share.strip().removesuffix("%")) / (
+                100 if share.strip().endswith("%") else 1
+            )
         except ValueError:
             known = ", ".join(METRICS)
-            raise ValueError(f"{text!r} is no budget: write it as ndcg@10>=99.5%; metrics: {known}") from None
+            raise ValueError(
+                f"{text!r} is no budget: write it as ndcg@10>=99.5%; metrics: {known}"
+            ) from None
         return cls(metric, int(k), value)
 
     @property

@@ -83,11 +83,20 @@ class Point:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data; a figure that could not be measured is None."""
-        return nan_to_none({
-            "step": self.name, "value": self.retained.value, "ratio": self.retained.ratio, "se": self.retained.se,
-            "low": self.retained.low, "bytes": self.bytes, "us": dict(self.us) if self.us else None,
-            "front": self.pareto_optimal, "kept": self.chosen, "why": self.why,
-        })  # fmt: skip
+        return nan_to_none(
+            {
+                "step": self.name,
+                "value": self.retained.value,
+                "ratio": self.retained.ratio,
+                "se": self.retained.se,
+                "low": self.retained.low,
+                "bytes": self.bytes,
+                "us": dict(self.us) if self.us else None,
+                "front": self.pareto_optimal,
+                "kept": self.chosen,
+                "why": self.why,
+            }
+        )
 
 
 @dataclass(frozen=True)
@@ -110,11 +119,15 @@ class _Variant:
 
 
 def compress(
-    model: EdgeModel, dataset: Dataset, config: CompressConfig | None = None,
+    model: EdgeModel,
+    dataset: Dataset,
+    config: CompressConfig | None = None,
     progress: Callable[[str], None] = lambda line: None,
-    tasks: Tasks | None = None, measure_costs: CostMeasurement | None = None, checkpoint: Path | None = None,
+    tasks: Tasks | None = None,
+    measure_costs: CostMeasurement | None = None,
+    checkpoint: Path | None = None,
     about_machine: Mapping[str, Any] | None = None,
-) -> Compression:  # fmt: skip
+) -> Compression:
     """Cut the model's structure, store what is left in fewer bits, and return the smallest that keeps the budget.
 
     Quality is measured on the target's validation rows, paired with the model as given. These rows helped to fit the
@@ -129,19 +142,28 @@ def compress(
     if model.tables is not None or model.quantized_wide is not None:
         raise ModelError("the model was compressed already: give the one it was made from")
     if config.target is not None and measure_costs is None:
-        raise BudgetError("a latency target needs measured costs: use `tlrec-edge compress`, which measures them")
+        raise BudgetError(
+            "a latency target needs measured costs: use `tlrec-edge compress`, which measures them"
+        )
     tasks = tasks or make_tasks(dataset, model.provenance.domains, model.provenance.fold)
     judge = Judge(model, dataset, tasks.choose, config.budget)
     cache = PruneCache(checkpoint, model, config.seed, config.recovery_steps)
     end = time.monotonic() + 60 * config.minutes
     variants = [_Variant(ORIGINAL, model, judge.retained(model), Cost(served_bytes(model)))]
     pruning_steps, storage_formats = search_space(model, config.only), STORAGE_FORMATS
-    if np.isnan(variants[0].retained.ratio):  # nothing can be proven, so only what is within half a step of every entry
-        pruning_steps, storage_formats = {ORIGINAL: pruning_steps[ORIGINAL]}, {ROWS: STORAGE_FORMATS[ROWS]}
+    if np.isnan(
+        variants[0].retained.ratio
+    ):  # nothing can be proven, so only what is within half a step of every entry
+        pruning_steps, storage_formats = (
+            {ORIGINAL: pruning_steps[ORIGINAL]},
+            {ROWS: STORAGE_FORMATS[ROWS]},
+        )
     for name, prune in pruning_steps.items():
         if name != ORIGINAL and time.monotonic() > end:
             fault = f"not tried: {config.minutes:g} minutes are over"
-            variants.append(_Variant(name, model, RetainedQuality(*4 * (math.nan,)), Cost(0), fault))
+            variants.append(
+                _Variant(name, model, RetainedQuality(*4 * (math.nan,)), Cost(0), fault)
+            )
             continue
         progress(name)
         smaller = cache.get_or_prune(
@@ -153,7 +175,12 @@ def compress(
                 continue
         for storage_format, pack in storage_formats.items():
             label = storage_format if name == ORIGINAL else f"{name}, {storage_format}"
-            variants.append(replace(_judged(label, pack(smaller), judge, config.budget), storage_format=storage_format))
+            variants.append(
+                replace(
+                    _judged(label, pack(smaller), judge, config.budget),
+                    storage_format=storage_format,
+                )
+            )
     if measure_costs is not None:
         variants = _timed(variants, measure_costs, config, progress)
     return _choose(variants, judge, dataset, tasks, config, dict(about_machine or {}))
@@ -165,14 +192,15 @@ def _judged(name: str, model: EdgeModel, judge: Judge, budget: Budget) -> _Varia
     if np.isnan(retained.se) and not np.isnan(retained.ratio):
         fault = f"keeps {retained.ratio:.1%} of {budget.name}, from too few users to say how surely"
     elif retained.low < budget.share:
-        fault = (
-            f"keeps {retained.ratio:.1%} of {budget.name}, at least {retained.low:.1%} (95 %), not {budget.share:.1%}"
-        )
+        fault = f"keeps {retained.ratio:.1%} of {budget.name}, at least {retained.low:.1%} (95 %), not {budget.share:.1%}"
     return _Variant(name, model, retained, Cost(served_bytes(model)), fault)
 
 
 def _timed(
-    variants: list[_Variant], measure_costs: CostMeasurement, config: CompressConfig, progress: Callable[[str], None]
+    variants: list[_Variant],
+    measure_costs: CostMeasurement,
+    config: CompressConfig,
+    progress: Callable[[str], None],
 ) -> list[_Variant]:
     """Measure the smallest within the budget as bundles, and reject what is slower than the original here.
 
@@ -181,13 +209,21 @@ def _timed(
     sound = [variants[0]]
     for storage_format in ("", *STORAGE_FORMATS):
         of_format = (
-            variant for variant in variants[1:] if variant.fault is None and variant.storage_format == storage_format
+            variant
+            for variant in variants[1:]
+            if variant.fault is None and variant.storage_format == storage_format
         )
         # The smallest need not be the fastest: where a latency is asked for, all are timed.
-        sound += sorted(of_format, key=lambda variant: variant.cost.bytes)[: None if config.target else TIMED]
+        sound += sorted(of_format, key=lambda variant: variant.cost.bytes)[
+            : None if config.target else TIMED
+        ]
     progress(f"latency of {len(sound)} bundles, interleaved")
     costs = dict(
-        zip((variant.name for variant in sound), measure_costs([variant.model for variant in sound]), strict=True)
+        zip(
+            (variant.name for variant in sound),
+            measure_costs([variant.model for variant in sound]),
+            strict=True,
+        )
     )
     made = [variant for variant in sound if costs[variant.name].fault is None]
     # What every bundle holds beside tables, weights and encoder.
@@ -202,7 +238,9 @@ def _timed(
             cost = Cost(variant.cost.bytes and variant.cost.bytes + rest)
         if config.machine != "this":
             cost = Cost(cost.bytes)
-        elif fault is None and config.target is None and cost.us["p50"] > SLOWDOWN_TOLERANCE * first:
+        elif (
+            fault is None and config.target is None and cost.us["p50"] > SLOWDOWN_TOLERANCE * first
+        ):
             fault = f"{cost.us['p50'] / first:.2f}x slower than the original on this CPU"
         timed.append(replace(variant, cost=cost, fault=fault))
     return timed
@@ -218,10 +256,14 @@ def _choose(
 ) -> Compression:
     sound = [variant for variant in variants if variant.fault is None]
     affordable = [variant for variant in sound if not _too_much(variant.cost, config)]
-    best = min(affordable, key=lambda variant: (variant.cost.bytes, -variant.retained.ratio), default=None)
+    best = min(
+        affordable, key=lambda variant: (variant.cost.bytes, -variant.retained.ratio), default=None
+    )
     points = _points(variants, best, config, bool(judge.rows))
     if best is None:
-        raise BudgetError(_nothing_left(variants, sound, config), [point.to_json() for point in points])
+        raise BudgetError(
+            _nothing_left(variants, sound, config), [point.to_json() for point in points]
+        )
     test = Judge(variants[0].model, dataset, tasks.final, config.budget).retained(best.model)
     about = {
         "budget": str(config.budget),
@@ -247,7 +289,9 @@ def _nothing_left(variants: list[_Variant], sound: list[_Variant], config: Compr
     )
 
 
-def _points(variants: list[_Variant], best: _Variant | None, config: CompressConfig, judged: bool) -> list[Point]:
+def _points(
+    variants: list[_Variant], best: _Variant | None, config: CompressConfig, judged: bool
+) -> list[Point]:
     pareto_front, points = _pareto_front(variants), []
     for variant in variants:
         wrong = [variant.fault] if variant.fault else _too_much(variant.cost, config)
@@ -258,7 +302,15 @@ def _points(variants: list[_Variant], best: _Variant | None, config: CompressCon
             why = f"not measured, no validation rows: {why}"
         size, us = variant.cost.bytes or None, variant.cost.us or None
         points.append(
-            Point(variant.name, variant.retained, size, us, variant.name in pareto_front, variant is best, why)
+            Point(
+                variant.name,
+                variant.retained,
+                size,
+                us,
+                variant.name in pareto_front,
+                variant is best,
+                why,
+            )
         )
     return points
 
@@ -268,7 +320,9 @@ def _too_much(cost: Cost, config: CompressConfig) -> list[str]:
     if config.max_bytes is not None and cost.bytes > config.max_bytes:
         faults.append(f"has {cost.bytes:,} bytes of at most {config.max_bytes:,}")
     if config.target is not None and cost.us[config.target.percentile] > config.target.us:
-        faults.append(f"takes {cost.us[config.target.percentile]:.0f} us, the target is {config.target}")
+        faults.append(
+            f"takes {cost.us[config.target.percentile]:.0f} us, the target is {config.target}"
+        )
     return faults
 
 
@@ -288,4 +342,6 @@ def _pareto_front(variants: Sequence[_Variant]) -> set[str]:
 
 def served_bytes(model: EdgeModel) -> int:
     """Return the bytes of the arrays that scoring reads and of the graphs' weights, as a bundle stores them."""
-    return int(sum(array.nbytes for array in stored_arrays(model).values()) + graph_bytes(model.net))
+    return int(
+        sum(array.nbytes for array in stored_arrays(model).values()) + graph_bytes(model.net)
+    )

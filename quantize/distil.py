@@ -30,26 +30,41 @@ class Histories:
     """Histories of a task's training part, cut at random places. Raises ModelError where there are none."""
 
     def __init__(self, model: EdgeModel, dataset: Dataset, task: Task, seed: int) -> None:
-        self.user_histories = UserHistories.of(task.train, model.rows(dataset), task.n_users, len(model.ids))
+        self.user_histories = UserHistories.of(
+            task.train, model.rows(dataset), task.n_users, len(model.ids)
+        )
         self.users = np.flatnonzero(np.diff(self.user_histories.start) > 0)
         if not len(self.users):
-            raise ModelError("no user of this task has a history that the model knows: nothing to fit an encoder to")
+            raise ModelError(
+                "no user of this task has a history that the model knows: nothing to fit an encoder to"
+            )
         self.rng = np.random.default_rng(seed)
 
     def draw(self, length: int) -> HistoryBatch:
         """Return BATCH histories of the model's item rows, (BATCH, length)."""
         start = self.user_histories.start
         user = self.rng.choice(self.users, BATCH)
-        stop = start[user] + 1 + np.floor(self.rng.random(BATCH) * (start[user + 1] - start[user])).astype(np.int64)
+        stop = (
+            start[user]
+            + 1
+            + np.floor(self.rng.random(BATCH) * (start[user + 1] - start[user])).astype(np.int64)
+        )
         return gather_histories(
-            self.user_histories.log, start[user], stop, self.user_histories.rows, length, AGE_BUCKETS
+            self.user_histories.log,
+            start[user],
+            stop,
+            self.user_histories.rows,
+            length,
+            AGE_BUCKETS,
         )
 
 
 def encode(model: EdgeModel, batch: HistoryBatch) -> Tensor:
     """Return user vectors (batch, width) from the last positions of a batch, as many as the model reads."""
     item, *rest = (part[:, -model.net.config.history :] for part in batch)
-    return model.net.encode(torch.from_numpy(model.history_vectors[item]), *map(torch.from_numpy, rest))
+    return model.net.encode(
+        torch.from_numpy(model.history_vectors[item]), *map(torch.from_numpy, rest)
+    )
 
 
 @dataclass(frozen=True)
@@ -69,17 +84,25 @@ class ScoreLoss:
     def between(cls, student: EdgeModel, teacher: EdgeModel) -> ScoreLoss:
         """Raise ModelError where the two do not score the same candidates."""
         if student.ids != teacher.ids or student.candidates != teacher.candidates:
-            raise ModelError("student and teacher must have the same items and candidates: prune the teacher itself")
+            raise ModelError(
+                "student and teacher must have the same items and candidates: prune the teacher itself"
+            )
         own, whole = (model.candidate_vectors.astype(np.float64) for model in (student, teacher))
         own -= own.mean(0)
         whole -= whole.mean(0)
         products = (own.T @ own, own.T @ whole, whole.T @ whole)
-        return cls(*(torch.from_numpy((product / len(own)).astype(np.float32)) for product in products))
+        return cls(
+            *(torch.from_numpy((product / len(own)).astype(np.float32)) for product in products)
+        )
 
     def __call__(self, student: Tensor, teacher: Tensor) -> Tensor:
         """Compare user vectors (batch, k) with the teacher's (batch, d)."""
         variance = ((teacher @ self.whole) * teacher).sum()
-        missed = ((student @ self.own) * student).sum() - 2 * ((student @ self.cross) * teacher).sum() + variance
+        missed = (
+            ((student @ self.own) * student).sum()
+            - 2 * ((student @ self.cross) * teacher).sum()
+            + variance
+        )
         return missed / variance.clamp(min=1e-12)
 
 
@@ -91,9 +114,14 @@ class Target(NamedTuple):
 
 
 def distil(
-    model: EdgeModel, dataset: Dataset, task: Task, teacher: EdgeModel, steps: int = 400, seed: int = 0,
+    model: EdgeModel,
+    dataset: Dataset,
+    task: Task,
+    teacher: EdgeModel,
+    steps: int = 400,
+    seed: int = 0,
     rate: float = 2e-3,
-) -> EdgeModel:  # fmt: skip
+) -> EdgeModel:
     """Return the model with its history encoder fitted to the scores that the teacher gives the candidates.
 
     Items, linear parts and bias stay. A fit that ends further from the teacher on histories held out is left aside, so
@@ -123,7 +151,9 @@ def distil(
         return student if _mean(loss, student, held_out) < _mean(loss, model, held_out) else model
 
 
-def distance(model: EdgeModel, dataset: Dataset, task: Task, teacher: EdgeModel, seed: int = 0) -> float:
+def distance(
+    model: EdgeModel, dataset: Dataset, task: Task, teacher: EdgeModel, seed: int = 0
+) -> float:
     """Return the share of the variance of the teacher's scores that the model misses, on histories drawn by seed."""
     loss, histories = ScoreLoss.between(model, teacher), Histories(teacher, dataset, task, seed)
     return _mean(loss, model, [_target(teacher, histories) for _ in range(HELD_OUT)])
@@ -140,7 +170,9 @@ def _mean(loss: ScoreLoss, model: EdgeModel, targets: list[Target]) -> float:
     return float(np.mean([float(loss(encode(model, batch), users)) for batch, users in targets]))
 
 
-def distil_fast(model: EdgeModel, dataset: Dataset, task: Task, steps: int = 2000, seed: int = 0) -> EdgeModel:
+def distil_fast(
+    model: EdgeModel, dataset: Dataset, task: Task, steps: int = 2000, seed: int = 0
+) -> EdgeModel:
     """Return a ``fast`` model that scores like this ``base`` one, on its tables.
 
     Only the encoder and the attention biases are new; items, linear parts, bias and mix stay. It comes close to
@@ -160,11 +192,15 @@ def distil_fast(model: EdgeModel, dataset: Dataset, task: Task, steps: int = 200
 
 def reshaped(net: TwoTower, config: ModelConfig, changed: Mapping[str, Tensor]) -> TwoTower:
     """Return a network of another shape: ``changed`` by name, the encoder among it, the rest shared with ``net``."""
-    state = {name: value for name, value in net.state_dict().items() if not name.startswith("encoder.")}
+    state = {
+        name: value for name, value in net.state_dict().items() if not name.startswith("encoder.")
+    }
     inputs = TowerInputs(*(getattr(net, name).numpy() for name in TowerInputs._fields))
     with torch.device("meta"):
         other = TwoTower(config, net.history_id.num_embeddings, len(net.bias), inputs)
-    for name in TowerInputs._fields:  # the tensor itself: a view of it dangles once torch moves the tensor
+    for (
+        name
+    ) in TowerInputs._fields:  # the tensor itself: a view of it dangles once torch moves the tensor
         setattr(other, name, getattr(net, name))
     other.load_state_dict(state | dict(changed), assign=True)
     return other.eval().requires_grad_(False)
@@ -172,7 +208,15 @@ def reshaped(net: TwoTower, config: ModelConfig, changed: Mapping[str, Tensor]) 
 
 def _own_encoder(net: TwoTower) -> TwoTower:
     """Copy a network's encoder and attention biases; all that belongs to items is shared."""
-    shared = (net.tower, net.history_id, net.candidate_id, net.bias, net.text, net.numeric, net.categories)
+    shared = (
+        net.tower,
+        net.history_id,
+        net.candidate_id,
+        net.bias,
+        net.text,
+        net.numeric,
+        net.categories,
+    )
     copied = copy.deepcopy(net, {id(part): part for part in shared})
     for parameter in _fitted(copied):
         parameter.requires_grad_(True)

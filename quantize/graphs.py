@@ -31,10 +31,17 @@ def quantize_graphs(model: EdgeModel) -> EdgeModel:
 
 def graph_bytes(net: TwoTower) -> int:
     """Return the bytes of the weights of encoder and item tower as a bundle stores them."""
-    weights = [weight for part in (net.encoder, net.tower) if part is not None for weight in part.parameters()]
+    weights = [
+        weight
+        for part in (net.encoder, net.tower)
+        if part is not None
+        for weight in part.parameters()
+    ]
     return sum(
         weight.numel() + 4 * len(weight)
-        if weight.dim() == 2 and weight.numel() >= MIN_QUANTIZED_ENTRIES and torch.equal(round_channels(weight), weight)
+        if weight.dim() == 2
+        and weight.numel() >= MIN_QUANTIZED_ENTRIES
+        and torch.equal(round_channels(weight), weight)
         else 4 * weight.numel()
         for weight in weights
     )
@@ -43,7 +50,11 @@ def graph_bytes(net: TwoTower) -> int:
 def _matrices(part: nn.Module | None) -> list[Tensor]:
     if part is None:
         return []
-    return [weight for weight in part.parameters() if weight.dim() == 2 and weight.numel() >= MIN_QUANTIZED_ENTRIES]
+    return [
+        weight
+        for weight in part.parameters()
+        if weight.dim() == 2 and weight.numel() >= MIN_QUANTIZED_ENTRIES
+    ]
 
 
 def round_channels(weight: Tensor) -> Tensor:

@@ -34,7 +34,12 @@ BATCHES = 4
 
 
 def prune_feed_forward(
-    model: EdgeModel, dataset: Dataset, task: Task, keep: float = 0.5, steps: int = 200, seed: int = 0
+    model: EdgeModel,
+    dataset: Dataset,
+    task: Task,
+    keep: float = 0.5,
+    steps: int = 200,
+    seed: int = 0,
 ) -> EdgeModel:
     """Return the model with ``keep`` of its feed-forward units, those that matter most, and recovered.
 
@@ -50,7 +55,9 @@ def prune_feed_forward(
         best = _best(unit, hidden)
         for part, axis in (("up.weight", 0), ("up.bias", 0), ("down.weight", 1)):
             changed[f"{name}.{part}"] = changed[f"{name}.{part}"].index_select(axis, best)
-    return _recovered(model, dataset, task, replace(config, feed_forward=hidden), changed, steps, seed)
+    return _recovered(
+        model, dataset, task, replace(config, feed_forward=hidden), changed, steps, seed
+    )
 
 
 def prune_heads(
@@ -68,15 +75,25 @@ def prune_heads(
     for name, head in _importance(model, dataset, task, SelfAttention, "out", width, seed).items():
         unit = (_best(head, heads)[:, None] * width + torch.arange(width)).flatten()
         for part, axis in (
-            ("q.weight", 0), ("q.bias", 0), ("k.weight", 0), ("v.weight", 0), ("v.bias", 0), ("out.weight", 1),
-        ):  # fmt: skip
+            ("q.weight", 0),
+            ("q.bias", 0),
+            ("k.weight", 0),
+            ("v.weight", 0),
+            ("v.bias", 0),
+            ("out.weight", 1),
+        ):
             changed[f"{name}.{part}"] = changed[f"{name}.{part}"].index_select(axis, unit)
     shape = replace(config, heads=heads, head_width=width)
     return _recovered(model, dataset, task, shape, changed, steps, seed)
 
 
 def prune_head_width(
-    model: EdgeModel, dataset: Dataset, task: Task, head_width: int = 16, steps: int = 400, seed: int = 0
+    model: EdgeModel,
+    dataset: Dataset,
+    task: Task,
+    head_width: int = 16,
+    steps: int = 400,
+    seed: int = 0,
 ) -> EdgeModel:
     """Return a ``base`` model with attention heads of ``head_width``, recovered.
 
@@ -93,7 +110,9 @@ def prune_head_width(
     return _recovered(model, dataset, task, shape, changed, steps, seed)
 
 
-def _narrow_heads(state: Mapping[str, Tensor], layer: str, config: ModelConfig, width: int) -> dict[str, Tensor]:
+def _narrow_heads(
+    state: Mapping[str, Tensor], layer: str, config: ModelConfig, width: int
+) -> dict[str, Tensor]:
     """Cut one layer's heads. The values' bias passes through attention unchanged, so the output's bias takes it."""
     heads, before, d = config.heads, config.attention_width, config.width
     names = ("q.weight", "q.bias", "k.weight", "v.weight", "v.bias", "out.weight", "out.bias")
@@ -101,9 +120,13 @@ def _narrow_heads(state: Mapping[str, Tensor], layer: str, config: ModelConfig, 
     query = torch.cat([part["q.weight"], part["q.bias"][:, None]], 1).reshape(heads, before, d + 1)
     key, value = (part[f"{name}.weight"].reshape(heads, before, d) for name in ("k", "v"))
     leaving = part["out.weight"].reshape(d, heads, before).transpose(0, 1)  # (heads, d, before)
-    query, key = _factors(query.transpose(1, 2) @ key, width)  # (heads, d + 1, width), (heads, width, d)
+    query, key = _factors(
+        query.transpose(1, 2) @ key, width
+    )  # (heads, d + 1, width), (heads, width, d)
     leaving, value = _factors(leaving @ value, width)  # (heads, d, width), (heads, width, d)
-    query = query.transpose(1, 2).flatten(0, 1) * (width / before) ** 0.5  # (heads * width, d + 1): the scale's change
+    query = (
+        query.transpose(1, 2).flatten(0, 1) * (width / before) ** 0.5
+    )  # (heads * width, d + 1): the scale's change
     narrow = {
         "q.weight": query[:, :d],
         "q.bias": query[:, d],
@@ -124,7 +147,12 @@ def _factors(product: Tensor, rank: int) -> tuple[Tensor, Tensor]:
 
 
 def prune_layers(
-    model: EdgeModel, dataset: Dataset, task: Task, layers: int = 1, steps: int = 1000, seed: int = 0
+    model: EdgeModel,
+    dataset: Dataset,
+    task: Task,
+    layers: int = 1,
+    steps: int = 1000,
+    seed: int = 0,
 ) -> EdgeModel:
     """Return a ``base`` model with its last ``layers`` layers, recovered.
 
@@ -144,7 +172,12 @@ def prune_layers(
 
 
 def prune_history(
-    model: EdgeModel, dataset: Dataset, task: Task, history: int = 25, steps: int = 200, seed: int = 0
+    model: EdgeModel,
+    dataset: Dataset,
+    task: Task,
+    history: int = 25,
+    steps: int = 200,
+    seed: int = 0,
 ) -> EdgeModel:
     """Return the model reading only the ``history`` most recent positions, recovered.
 
@@ -167,14 +200,21 @@ def _check(name: str, asked: int, most: int) -> None:
 def _base(model: EdgeModel, what: str) -> ModelConfig:
     config = model.net.config
     if config.size != "base":
-        raise ModelError(f"a {config.size} model has no {what} to prune: prune its feed-forward part or its width")
+        raise ModelError(
+            f"a {config.size} model has no {what} to prune: prune its feed-forward part or its width"
+        )
     return config
 
 
 def _recovered(
-    model: EdgeModel, dataset: Dataset, task: Task, config: ModelConfig, changed: Mapping[str, Tensor], steps: int,
+    model: EdgeModel,
+    dataset: Dataset,
+    task: Task,
+    config: ModelConfig,
+    changed: Mapping[str, Tensor],
+    steps: int,
     seed: int,
-) -> EdgeModel:  # fmt: skip
+) -> EdgeModel:
     student = replace(model, net=reshaped(model.net, config, changed))
     return distil(student, dataset, task, model, steps, seed)
 
@@ -185,7 +225,13 @@ def _best(importance: NDArray[np.float64], count: int) -> Tensor:
 
 
 def _importance(
-    model: EdgeModel, dataset: Dataset, task: Task, kind: type[nn.Module], last: str, unit_size: int, seed: int
+    model: EdgeModel,
+    dataset: Dataset,
+    task: Task,
+    kind: type[nn.Module],
+    last: str,
+    unit_size: int,
+    seed: int,
 ) -> dict[str, NDArray[np.float64]]:
     """Return the importance of what enters the ``last`` linear layer of each module of a kind, by the module's name.
 
@@ -203,7 +249,9 @@ def _importance(
     for _ in range(BATCHES):
         item, *rest = histories.draw(model.net.config.history)
         log_weight = model.net.log_weight(*map(torch.from_numpy, rest))
-        scores = net(torch.from_numpy(model.history_vectors[item]), log_weight) @ candidates.T  # (batch, C)
+        scores = (
+            net(torch.from_numpy(model.history_vectors[item]), log_weight) @ candidates.T
+        )  # (batch, C)
         scores.square().mean().backward()
     return {name: _taylor(captured, unit_size) for name, captured in seen.items()}
 

@@ -31,13 +31,19 @@ class PruneCache:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             if not path.is_file() and any(folder.iterdir()):
-                raise ModelError(f"{folder} is not empty and holds no search: choose another folder")
+                raise ModelError(
+                    f"{folder} is not empty and holds no search: choose another folder"
+                )
             if path.is_file() and json.loads(path.read_text("utf-8")) != key:
-                raise ModelError(f"{folder} holds the search of another model or seed: choose another folder")
+                raise ModelError(
+                    f"{folder} holds the search of another model or seed: choose another folder"
+                )
             path.write_text(json.dumps(key), "utf-8")
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
-            raise ModelError(f"{folder} cannot hold a search ({reason}): choose another folder") from error
+            raise ModelError(
+                f"{folder} cannot hold a search ({reason}): choose another folder"
+            ) from error
 
     def get_or_prune(self, name: str, make: Callable[[], EdgeModel]) -> EdgeModel:
         """Return the model of a pruning step: load it if it was made before, else make it."""

@@ -55,4 +55,6 @@ class Judge:
         se = clustered_mean(values - ratio * self._base, users).se / base
         # The interval of the difference, the original taken as given: to first order that of the ratio.
         low = ratio + (paired_lift(values, ratio * self._base, users).low) / base
-        return RetainedQuality(float(values.mean()), ratio, float(se), float(low) if se > 0 else ratio)
+        return RetainedQuality(
+            float(values.mean()), ratio, float(se), float(low) if se > 0 else ratio
+        )

@@ -30,15 +30,23 @@ def search_space(model: EdgeModel, only: tuple[str, ...] | None = None) -> dict[
     pruning_steps = _PRUNING_STEPS[model.net.config.size]
     for name in only or ():
         if name not in pruning_steps:
-            raise ModelError(f"no pruning step {name!r} of this model; known: {'; '.join(pruning_steps)}")
+            raise ModelError(
+                f"no pruning step {name!r} of this model; known: {'; '.join(pruning_steps)}"
+            )
     if not model.score_weights.deep:
         pruning_steps = {}
-    wanted = {name: pruning_step for name, pruning_step in pruning_steps.items() if only is None or name in only}
+    wanted = {
+        name: pruning_step
+        for name, pruning_step in pruning_steps.items()
+        if only is None or name in only
+    }
     return {ORIGINAL: lambda model, *_: model, **wanted}
 
 
 def _single_step(prune: Callable[..., EdgeModel], **hyperparameters: int | float) -> PruningStep:
-    def pruning_step(model: EdgeModel, dataset: Dataset, task: Task, steps: int, seed: int) -> EdgeModel:
+    def pruning_step(
+        model: EdgeModel, dataset: Dataset, task: Task, steps: int, seed: int
+    ) -> EdgeModel:
         return prune(model, dataset, task, steps=steps, seed=seed, **hyperparameters)
 
     return pruning_step
@@ -47,11 +55,15 @@ def _single_step(prune: Callable[..., EdgeModel], **hyperparameters: int | float
 def _prune_width(share: float, feed_forward: float = 1.0, heads: float = 1.0) -> PruningStep:
     """Prune the vectors to a share of their width, and the feed-forward part and attention heads with them."""
 
-    def pruning_step(model: EdgeModel, dataset: Dataset, task: Task, steps: int, seed: int) -> EdgeModel:
+    def pruning_step(
+        model: EdgeModel, dataset: Dataset, task: Task, steps: int, seed: int
+    ) -> EdgeModel:
         width = max(2, round(model.net.config.width * share))
         whole = model
         if heads < 1:
-            model = prune_heads(model, dataset, task, heads=_share(model, heads), steps=0, seed=seed)
+            model = prune_heads(
+                model, dataset, task, heads=_share(model, heads), steps=0, seed=seed
+            )
         if feed_forward < 1:
             model = prune_feed_forward(model, dataset, task, keep=feed_forward, steps=0, seed=seed)
         model = prune_width(model, dataset, task, width=width, steps=0, seed=seed)
@@ -60,7 +72,9 @@ def _prune_width(share: float, feed_forward: float = 1.0, heads: float = 1.0) ->
     return pruning_step
 
 
-def _prune_heads(model: EdgeModel, dataset: Dataset, task: Task, steps: int, seed: int) -> EdgeModel:
+def _prune_heads(
+    model: EdgeModel, dataset: Dataset, task: Task, steps: int, seed: int
+) -> EdgeModel:
     return prune_heads(model, dataset, task, heads=_share(model, 0.5), steps=steps, seed=seed)
 
 
@@ -68,14 +82,18 @@ def _share(model: EdgeModel, share: float) -> int:
     return max(1, round(model.net.config.heads * share))
 
 
-def _narrow_fast(model: EdgeModel, dataset: Dataset, task: Task, steps: int, seed: int) -> EdgeModel:
+def _narrow_fast(
+    model: EdgeModel, dataset: Dataset, task: Task, steps: int, seed: int
+) -> EdgeModel:
     fast = distil_fast(model, dataset, task, steps=6 * steps, seed=seed)
     return _prune_width(0.5)(fast, dataset, task, steps, seed)
 
 
 def _with_more_recovery(pruning_step: PruningStep, times: int) -> PruningStep:
     """Give a pruning step more recovery steps: it has more to learn again."""
-    return lambda model, dataset, task, steps, seed: pruning_step(model, dataset, task, times * steps, seed)
+    return lambda model, dataset, task, steps, seed: pruning_step(
+        model, dataset, task, times * steps, seed
+    )
 
 
 _PRUNING_STEPS: dict[str, dict[str, PruningStep]] = {
@@ -91,7 +109,9 @@ _PRUNING_STEPS: dict[str, dict[str, PruningStep]] = {
         "feed-forward 1/2": _single_step(prune_feed_forward, keep=0.5),
         "heads 1/2": _with_more_recovery(_prune_heads, 2),
         "width 3/4, feed-forward 1/2": _with_more_recovery(_prune_width(0.75, 0.5), 3),
-        "width 3/4, feed-forward 1/2, heads 1/2": _with_more_recovery(_prune_width(0.75, 0.5, 0.5), 3),
+        "width 3/4, feed-forward 1/2, heads 1/2": _with_more_recovery(
+            _prune_width(0.75, 0.5, 0.5), 3
+        ),
         "one layer": _with_more_recovery(_single_step(prune_layers, layers=1), 3),
         "as fast": _with_more_recovery(_single_step(distil_fast), 6),
         "as fast, width 1/2": _narrow_fast,

@@ -27,7 +27,9 @@ class TableBits:
     def __post_init__(self) -> None:
         for name, bits in vars(self).items():
             if bits not in _BITS:
-                raise ValueError(f"{name} = {bits!r} bits, expected one of {', '.join(map(str, _BITS))}")
+                raise ValueError(
+                    f"{name} = {bits!r} bits, expected one of {', '.join(map(str, _BITS))}"
+                )
 
 
 def quantize_tables(model: EdgeModel, bits: int | TableBits = 8) -> EdgeModel:
@@ -59,10 +61,14 @@ def quantize_wide(model: EdgeModel) -> EdgeModel:
     entries, scale = quantize_sparse(served.data, served.indptr)
     row = np.repeat(np.arange(served.shape[0]), np.diff(served.indptr))
     kept = entries != 0
-    indptr = np.concatenate([[0], np.cumsum(np.bincount(row[kept], minlength=served.shape[0]))]).astype(np.int64)
+    indptr = np.concatenate(
+        [[0], np.cumsum(np.bincount(row[kept], minlength=served.shape[0]))]
+    ).astype(np.int64)
     codes = QuantizedWeights(entries[kept], scale)
     wide = sp.csr_array((codes.data(indptr), served.indices[kept], indptr), shape=served.shape)
-    nothing = sp.csr_array((codes.data(indptr)[:0], served.indices[:0], np.zeros_like(indptr)), shape=served.shape)
+    nothing = sp.csr_array(
+        (codes.data(indptr)[:0], served.indices[:0], np.zeros_like(indptr)), shape=served.shape
+    )
     return replace(
         model,
         wide=wide,

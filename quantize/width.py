@@ -43,7 +43,9 @@ def prune_width(
     histories = Histories(model, dataset, task, seed)
     cut = {"fast": _cut_fast, "base": _cut_base}[config.size]
     into, out, encoder = cut(model, width, histories)
-    shape = replace(config, width=width, tower_width=config.hidden_width, head_width=config.attention_width)
+    shape = replace(
+        config, width=width, tower_width=config.hidden_width, head_width=config.attention_width
+    )
     net = reshaped(model.net, shape, _cut_items(model, into, out) | encoder)
     return distil(replace(model, net=net), dataset, task, model, steps, seed)
 
@@ -54,11 +56,15 @@ def _cut_items(model: EdgeModel, into: Doubles, out: Doubles) -> dict[str, Tenso
     for side, axes in (("history", into), ("candidate", out)):
         changed[f"{side}_id.weight"] = _single(_double(state[f"{side}_id.weight"]) @ axes)
         if f"tower.{side}.weight" in state:
-            changed[f"tower.{side}.weight"] = _single(axes.T @ _double(state[f"tower.{side}.weight"]))
+            changed[f"tower.{side}.weight"] = _single(
+                axes.T @ _double(state[f"tower.{side}.weight"])
+            )
     return changed
 
 
-def _cut_fast(model: EdgeModel, width: int, histories: Histories) -> tuple[Doubles, Doubles, dict[str, Tensor]]:
+def _cut_fast(
+    model: EdgeModel, width: int, histories: Histories
+) -> tuple[Doubles, Doubles, dict[str, Tensor]]:
     """Return the axes of history and candidates, (d, width), and an encoder between them.
 
     Attention pooling and what reads it are linear in the history vectors, and what gives the user vector is linear, so
@@ -70,22 +76,30 @@ def _cut_fast(model: EdgeModel, width: int, histories: Histories) -> tuple[Doubl
     lost = mean - into @ (into.T @ mean)  # the part of every pooled vector that the axes leave out
     out, read = _score_axes(model, width, histories)
     state = {name: _double(value) for name, value in model.net.encoder.state_dict().items()}
-    skip, up = (state[f"{part}.weight"].reshape(-1, queries, d) for part in ("skip", "feed_forward.up"))
+    skip, up = (
+        state[f"{part}.weight"].reshape(-1, queries, d) for part in ("skip", "feed_forward.up")
+    )
     shift = (skip @ lost).sum(1)
-    return into, out, {
-        f"encoder.{name}": _single(value)
-        for name, value in {
-            "query": into.T @ state["query"],
-            "skip.weight": read @ (skip @ into).reshape(d, -1),
-            "feed_forward.up.weight": (up @ into).reshape(len(up), -1),
-            "feed_forward.up.bias": state["feed_forward.up.bias"] + (up @ lost).sum(1),
-            "feed_forward.down.weight": read @ state["feed_forward.down.weight"],
-            "feed_forward.down.bias": read @ (state["feed_forward.down.bias"] + shift),
-        }.items()
-    }  # fmt: skip
+    return (
+        into,
+        out,
+        {
+            f"encoder.{name}": _single(value)
+            for name, value in {
+                "query": into.T @ state["query"],
+                "skip.weight": read @ (skip @ into).reshape(d, -1),
+                "feed_forward.up.weight": (up @ into).reshape(len(up), -1),
+                "feed_forward.up.bias": state["feed_forward.up.bias"] + (up @ lost).sum(1),
+                "feed_forward.down.weight": read @ state["feed_forward.down.weight"],
+                "feed_forward.down.bias": read @ (state["feed_forward.down.bias"] + shift),
+            }.items()
+        },
+    )
 
 
-def _cut_base(model: EdgeModel, width: int, histories: Histories) -> tuple[Doubles, Doubles, dict[str, Tensor]]:
+def _cut_base(
+    model: EdgeModel, width: int, histories: Histories
+) -> tuple[Doubles, Doubles, dict[str, Tensor]]:
     """Return the same axes (d, width) twice, and the encoder with its residual stream along them.
 
     Layer norm commutes with a rotation that keeps the direction (1, ..., 1), so that one is always among the axes (as
@@ -95,7 +109,9 @@ def _cut_base(model: EdgeModel, width: int, histories: Histories) -> tuple[Doubl
     covariances = (_history_moments(model, histories)[1], _candidate_covariance(model))
     covariance = sum((part / max(np.trace(part), 1e-12) for part in covariances), np.zeros((d, d)))
     ones, rest = _around_ones(d)[:, :1], _around_ones(d)[:, 1:]
-    retained = np.concatenate([ones, rest @ _largest(rest.T @ covariance @ rest, width - 1)], 1)  # (d, width)
+    retained = np.concatenate(
+        [ones, rest @ _largest(rest.T @ covariance @ rest, width - 1)], 1
+    )  # (d, width)
     axes = retained @ _around_ones(width).T
     state = {name: _double(value) for name, value in model.net.encoder.state_dict().items()}
     changed = {"position": state["position"] @ axes}
@@ -144,7 +160,9 @@ def _score_axes(model: EdgeModel, width: int, histories: Histories) -> tuple[Dou
     """
     d = model.net.config.width
     with torch.no_grad():
-        users = torch.cat([encode(model, histories.draw(model.net.config.history)) for _ in range(BATCHES)])
+        users = torch.cat(
+            [encode(model, histories.draw(model.net.config.history)) for _ in range(BATCHES)]
+        )
     drawn = _double(users)
     gram = _candidate_covariance(model)
     value, vector = np.linalg.eigh(drawn.T @ drawn / len(drawn))

@@ -36,7 +36,11 @@ def score(rec: Recommender, case: dict[str, Any], items: list[str]) -> list[str]
 def main() -> None:
     pinned = read_cases()
     with Recommender.open(BUNDLE, verify="full") as rec:
-        wrong = [name for name, case in pinned["cases"].items() if score(rec, case, pinned["items"]) != case["scores"]]
+        wrong = [
+            name
+            for name, case in pinned["cases"].items()
+            if score(rec, case, pinned["items"]) != case["scores"]
+        ]
         rec.add_items({"new": {"title": "red mug", "colour": "red", "price": 2}})
         if not np.isfinite(rec.score(["new", "item-1"], ["new", "item-2"])).all():
             wrong.append("added items")

@@ -16,13 +16,38 @@ from helpers import bundles
 from tlrec_edge import History, Recommender
 from tlrec_edge.bundle.reader import write_bundle
 
-IDS = [*(f"item-{row}" for row in range(18)), "商品 19", "a,b", "🛒", "42", *(f"past-{row}" for row in range(8))]
-SMALL = bundles.Small(candidates=22, history_only=8, taste=0, users=("ann", "用户2", "7"), ids=IDS, seed=19)
+IDS = [
+    *(f"item-{row}" for row in range(18)),
+    "商品 19",
+    "a,b",
+    "🛒",
+    "42",
+    *(f"past-{row}" for row in range(8)),
+]
+SMALL = bundles.Small(
+    candidates=22, history_only=8, taste=0, users=("ann", "用户2", "7"), ids=IDS, seed=19
+)
 HISTORIES: dict[str, dict[str, Any]] = {
     "one": {"items": ["item-3"]},
-    "across": {"items": ["past-2", "🛒", "item-1", "past-2", "not known", "a,b", "item-9", "past-7", "item-5"]},
+    "across": {
+        "items": [
+            "past-2",
+            "🛒",
+            "item-1",
+            "past-2",
+            "not known",
+            "a,b",
+            "item-9",
+            "past-7",
+            "item-5",
+        ]
+    },
     "events": {"items": ["item-3", "42"], "events": ["cart", "purchase"]},
-    "times": {"items": ["item-4", "past-1"], "timestamps": [1.7e9, 1.7e9 + 86_400 * 5], "now": 1.7e9 + 86_400 * 90},
+    "times": {
+        "items": ["item-4", "past-1"],
+        "timestamps": [1.7e9, 1.7e9 + 86_400 * 5],
+        "now": 1.7e9 + 86_400 * 90,
+    },
     "empty": {"items": []},
 }
 MARGIN = 0.02
@@ -32,10 +57,15 @@ def write() -> None:
     rng = np.random.default_rng(SMALL.seed)
     arrays = bundles.tables(SMALL, rng)
     features = bundles.encoder_features(rng)
-    arrays |= {"text_table": features.text_table.astype(np.float16)} | bundles.user_tables(SMALL, rng)
+    arrays |= {"text_table": features.text_table.astype(np.float16)} | bundles.user_tables(
+        SMALL, rng
+    )
     arrays["item_category"] = np.arange(SMALL.items, dtype=np.int32) % 4 - 1
     users = [bundles.user_key_hash(user, bundles.USER_KEY) for user in SMALL.users]
-    names = {"item_names": [f"Name of {item}" for item in IDS], "category_names": ["Küche", "Garten", "玩具"]}
+    names = {
+        "item_names": [f"Name of {item}" for item in IDS],
+        "category_names": ["Küche", "Garten", "玩具"],
+    }
     blobs = {
         "encoder.onnx": bundles.pooling_encoder(SMALL.d, SMALL.length, SMALL.seed),
         "item_tower.onnx": bundles.item_tower(SMALL.d, rng),

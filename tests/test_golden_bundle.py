@@ -25,7 +25,9 @@ def test_scores_are_pinned_bit_for_bit(name: str) -> None:
         assert rec.exact
         assert check_golden.score(rec, case, items) == case["scores"]
         ranked = rec.recommend(check_golden.user_of(case), len(items), exclude=None)
-        expected = {item: float.fromhex(value) for item, value in zip(items, case["scores"], strict=True)}
+        expected = {
+            item: float.fromhex(value) for item, value in zip(items, case["scores"], strict=True)
+        }
         assert dict(zip(ranked.items, ranked.scores.tolist(), strict=True)) == expected
 
 

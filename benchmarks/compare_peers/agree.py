@@ -21,9 +21,13 @@ def check_scores(answer: Answer, truth: Floats, tolerance: float) -> float:
     ``tolerance``."""
     if not len(answer.rows) or len(answer.rows) != len(answer.scores):
         raise Disagreement(f"{len(answer.rows)} items with {len(answer.scores)} scores")
-    error = float(np.abs(answer.scores - truth[answer.rows]).max() / max(float(np.nanstd(truth)), 1e-12))
+    error = float(
+        np.abs(answer.scores - truth[answer.rows]).max() / max(float(np.nanstd(truth)), 1e-12)
+    )
     if not error <= tolerance:
-        raise Disagreement(f"a score is off by {error:.2g} of the spread, expected at most {tolerance:g}")
+        raise Disagreement(
+            f"a score is off by {error:.2g} of the spread, expected at most {tolerance:g}"
+        )
     return error
 
 

@@ -33,7 +33,9 @@ class Sizes:
     length: int = 50
 
 
-def prepare(folder: Path, sizes: Sizes, catalogues: tuple[str, ...], progress: Callable[[str], None]) -> None:
+def prepare(
+    folder: Path, sizes: Sizes, catalogues: tuple[str, ...], progress: Callable[[str], None]
+) -> None:
     """Make the catalogues that are not there yet, or were made by other code."""
     stamp = json.dumps(asdict(sizes) | {"code": _code()})
     for name in catalogues:
@@ -43,7 +45,9 @@ def prepare(folder: Path, sizes: Sizes, catalogues: tuple[str, ...], progress: C
         if mark.is_file():
             shutil.rmtree(target)
         elif target.exists():
-            raise FileExistsError(f"{target} was not made by this comparison; move it away or name another folder")
+            raise FileExistsError(
+                f"{target} was not made by this comparison; move it away or name another folder"
+            )
         target.mkdir(parents=True)
         mark.write_text("unfinished")
         progress(f"data: {name}, {getattr(sizes, name):,} items")
@@ -63,8 +67,12 @@ def _code() -> str:
 
 def _make(data: Data, sizes: Sizes, items: int, everything: bool) -> None:
     """Write one catalogue. ``small`` holds both encoders and the default parts; ``large`` the fast one, and those."""
-    config = SynthConfig(items, dim=sizes.dim, length=sizes.length, interest=0, wide=0, popularity=0.0)
-    models = {name: encoder(name, sizes) for name in (("fast", "base") if everything else ("fast",))}
+    config = SynthConfig(
+        items, dim=sizes.dim, length=sizes.length, interest=0, wide=0, popularity=0.0
+    )
+    models = {
+        name: encoder(name, sizes) for name in (("fast", "base") if everything else ("fast",))
+    }
     for name, (_, graph) in models.items():
         synthesize(data.path(name), config, encoder=graph)
     default = SynthConfig(items, dim=sizes.dim, length=sizes.length)
@@ -76,7 +84,11 @@ def _make(data: Data, sizes: Sizes, items: int, everything: bool) -> None:
         _write_queries(data, name)
     write_floor(data.path("floor.onnx"))
     if everything:
-        write_graphs(data, {name: module for name, (module, _) in models.items()}, bundle.array("position_bias"))
+        write_graphs(
+            data,
+            {name: module for name, (module, _) in models.items()},
+            bundle.array("position_bias"),
+        )
 
 
 def _write_vectors(data: Data, bundle: Bundle) -> None:
@@ -86,8 +98,13 @@ def _write_vectors(data: Data, bundle: Bundle) -> None:
         ("vectors", shape.candidate_format, "candidate_rows", "candidate_scale"),
         ("history_vectors", shape.history_format, "history_rows", "history_scale"),
     ):
-        stored, factor = bundle.array(rows), bundle.array(scale).reshape(len(bundle.array(rows)), -1)[:, :1]
-        np.save(data.path(f"{name}.npy"), np.ascontiguousarray(form.values(stored) * factor, np.float32))
+        stored, factor = (
+            bundle.array(rows),
+            bundle.array(scale).reshape(len(bundle.array(rows)), -1)[:, :1],
+        )
+        np.save(
+            data.path(f"{name}.npy"), np.ascontiguousarray(form.values(stored) * factor, np.float32)
+        )
 
 
 def _write_questions(data: Data, bundle: Bundle, config: SynthConfig) -> None:
@@ -99,7 +116,9 @@ def _write_questions(data: Data, bundle: Bundle, config: SynthConfig) -> None:
         cluster = rng.choice(config.clusters, min(3, config.clusters), replace=False)
         own = (cluster[:, None] + config.clusters * np.arange(members)[None]).ravel()
         history[:] = rng.choice(own, config.length, replace=len(own) < config.length)
-    names = [f"SKU{item:08d}" for item in histories.ravel().tolist()]  # a large catalogue stands list by list
+    names = [
+        f"SKU{item:08d}" for item in histories.ravel().tolist()
+    ]  # a large catalogue stands list by list
     histories = bundle.index("item_ids").rows(names).reshape(histories.shape).astype(np.int64)
     most = min(MOST_CANDIDATES, n)
     candidates = np.stack([rng.choice(n, most, replace=False) for _ in range(QUESTIONS)])

@@ -26,20 +26,31 @@ class Bench:
     """Where the data is, what runs it, and which contenders are wanted; ``absent``: why some can't be."""
 
     def __init__(
-        self, python: str, folder: Path, only: tuple[str, ...], seconds: float, absent: dict[str, str],
+        self,
+        python: str,
+        folder: Path,
+        only: tuple[str, ...],
+        seconds: float,
+        absent: dict[str, str],
         progress: Callable[[str], None],
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.python, self.folder, self.only, self.seconds = python, folder, only, seconds
         self.absent, self.progress = absent, progress
 
     def measure(self, row: Row) -> Found:
         """Return the figures of a row: contenders by name, ``missing`` and ``wrong`` ones with the reason, targets."""
-        wanted = [e for e in row.entries if not self.only or e.contender in self.only or e.contender.startswith(_OURS)]
+        wanted = [
+            e
+            for e in row.entries
+            if not self.only or e.contender in self.only or e.contender.startswith(_OURS)
+        ]
         found: Found = {"title": row.title, "contenders": {}, "missing": {}, "wrong": {}}
         with ExitStack() as stack:
             workers: dict[str, tuple[Worker, tuple[str, ...]]] = {}
             for entry in wanted:
-                if why := next((w for peer, w in self.absent.items() if entry.contender.startswith(peer)), None):
+                if why := next(
+                    (w for peer, w in self.absent.items() if entry.contender.startswith(peer)), None
+                ):
                     found["missing"][entry.contender] = why
                     continue
                 self.progress(f"  loading {entry.contender}")
@@ -68,7 +79,9 @@ class Bench:
         data, log = self.folder / row.catalogue, self.folder / f"{entry.contender}.log"
         if entry.contender in _BUILDS:
             build(self.python, data, entry.model, entry.contender, log)
-        spawn = partial(Worker, self.python, data, entry.model, entry.contender, entry.tasks[0], log)
+        spawn = partial(
+            Worker, self.python, data, entry.model, entry.contender, entry.tasks[0], log
+        )
         seconds, ready = [], {}
         for _ in range(STARTS - 1 if row.limits else 0):
             with spawn() as early:
@@ -77,9 +90,11 @@ class Bench:
         ready = worker.read()
         seconds.append(ready["answered"] - worker.spawned)
         found["contenders"][entry.contender] = {
-            "about": ready["about"], "seconds": statistics.median(seconds), **ready["memory"],
+            "about": ready["about"],
+            "seconds": statistics.median(seconds),
+            **ready["memory"],
             "tasks": dict.fromkeys(entry.tasks),
-        }  # fmt: skip
+        }
         return worker
 
     def _check(self, worker: Worker, row: Row, entry: Entry, found: Found) -> None:
@@ -97,7 +112,9 @@ class Bench:
         with ExitStack() as stack:
             log = self.folder / f"{entry.contender}.log"
             four = [
-                stack.enter_context(Worker(self.python, data, entry.model, entry.contender, entry.tasks[0], log))
+                stack.enter_context(
+                    Worker(self.python, data, entry.model, entry.contender, entry.tasks[0], log)
+                )
                 for _ in range(4)
             ]
             for worker in four:
@@ -107,7 +124,11 @@ class Bench:
             own["pss_of_four"] = sum(memory["pss"] for memory in asked)
         tables = _table_bytes(Data(data).path("wide"))
         return [
-            {"text": limit.text, "most": limit.most + limit.tables * tables, "found": own.get(limit.figure)}
+            {
+                "text": limit.text,
+                "most": limit.most + limit.tables * tables,
+                "found": own.get(limit.figure),
+            }
             for limit in row.limits
         ]
 
@@ -126,14 +147,22 @@ def _judge(target: Target, contenders: Found) -> Found:
 
     others = {name: median(name, task) for name, task in target.against}
     there = {name: value for name, value in others.items() if value is not None}
-    judged: Found = {"text": target.text, "most": target.most, "added": target.added, "found": None, "named": None}
+    judged: Found = {
+        "text": target.text,
+        "most": target.most,
+        "added": target.added,
+        "found": None,
+        "named": None,
+    }
     ours = median(*target.ours)
     if ours is None or not there:
         return judged
     # Who answers as well as it was asked to comes before who is faster.
     reached = [name for name in there if contenders[name].get("reached", True)]
     best = min(reached or there, key=lambda name: there[name])
-    compare = (lambda value: value - there[best]) if target.added else (lambda value: value / there[best])
+    compare = (
+        (lambda value: value - there[best]) if target.added else (lambda value: value / there[best])
+    )
     judged |= {"best": best, "missing": sorted(set(others) - set(there)), "found": compare(ours)}
     named = median(target.ours[0], target.named) if target.named else None
     return judged if named is None else judged | {"named": compare(named)}

@@ -29,19 +29,24 @@ def encoder(size: str, sizes: Sizes) -> tuple[nn.Module, bytes]:
     torch.manual_seed(0)
     config = ModelConfig(size=size, width=sizes.dim, history=sizes.length)
     module = ENCODERS[size](config).eval()
-    return module, encoder_graph(SimpleNamespace(net=SimpleNamespace(config=config, encoder=module)))  # type: ignore[arg-type]  # all that it reads
+    return module, encoder_graph(
+        SimpleNamespace(net=SimpleNamespace(config=config, encoder=module))
+    )  # type: ignore[arg-type]  # all that it reads
 
 
 class Plain(nn.Module):
     """What one exports without further thought: rows in, scores out, tables inside, every position computed."""
 
-    def __init__(self, module: nn.Module, history: np.ndarray, candidate: np.ndarray, log_weight: np.ndarray) -> None:
+    def __init__(
+        self, module: nn.Module, history: np.ndarray, candidate: np.ndarray, log_weight: np.ndarray
+    ) -> None:
         super().__init__()
         self.encoder = copy.deepcopy(module)
         for layer in getattr(self.encoder, "layers", ()):
             layer.last = False
         self.history, self.candidate = (
-            nn.Embedding.from_pretrained(torch.from_numpy(np.array(table))) for table in (history, candidate)
+            nn.Embedding.from_pretrained(torch.from_numpy(np.array(table)))
+            for table in (history, candidate)
         )
         self.register_buffer("log_weight", torch.from_numpy(np.array(log_weight))[None])
 
@@ -55,21 +60,36 @@ def write_graphs(data: Data, modules: dict[str, nn.Module], position_bias: np.nd
     """Write ``plain-fast.onnx`` and ``plain-base.onnx``."""
     many = torch.export.Dim("many", min=2)
     for name, module in modules.items():
-        plain = Plain(module, data.load("history_vectors"), data.load("vectors"), position_bias).eval()
+        plain = Plain(
+            module, data.load("history_vectors"), data.load("vectors"), position_bias
+        ).eval()
         length = len(position_bias)
         example = torch.zeros(1, length, dtype=torch.int64), torch.zeros(1, 7, dtype=torch.int64)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's exporter warns of its own deprecations
             torch.onnx.export(
-                plain, example, str(data.path(f"plain-{name}.onnx")), input_names=["history", "candidates"],
-                output_names=["scores"], dynamic_shapes=({}, {1: many}), opset_version=OPSET, dynamo=True,
-                external_data=False, verbose=False,
-            )  # fmt: skip
+                plain,
+                example,
+                str(data.path(f"plain-{name}.onnx")),
+                input_names=["history", "candidates"],
+                output_names=["scores"],
+                dynamic_shapes=({}, {1: many}),
+                opset_version=OPSET,
+                dynamo=True,
+                external_data=False,
+                verbose=False,
+            )
 
 
 def write_floor(path: Path) -> None:
     """Write the smallest graph there is: one node, one number."""
-    _write(path, [helper.make_node("Identity", ["x"], ["y"])], {"x": [1]}, {"y": (TensorProto.FLOAT, [1])}, {})
+    _write(
+        path,
+        [helper.make_node("Identity", ["x"], ["y"])],
+        {"x": [1]},
+        {"y": (TensorProto.FLOAT, [1])},
+        {},
+    )
 
 
 def write_scan(path: Path, vectors: np.ndarray) -> None:
@@ -85,13 +105,20 @@ def write_scan(path: Path, vectors: np.ndarray) -> None:
 
 
 def _write(
-    path: Path, nodes: list[Any], inputs: dict[str, list[int]], outputs: dict[str, tuple[int, list[Any]]],
-    tensors: dict[str, np.ndarray], whole: dict[str, list[int]] | None = None,
-) -> None:  # fmt: skip
+    path: Path,
+    nodes: list[Any],
+    inputs: dict[str, list[int]],
+    outputs: dict[str, tuple[int, list[Any]]],
+    tensors: dict[str, np.ndarray],
+    whole: dict[str, list[int]] | None = None,
+) -> None:
     value = helper.make_tensor_value_info
     given = [value(name, TensorProto.FLOAT, shape) for name, shape in inputs.items()]
     given += [value(name, TensorProto.INT64, shape) for name, shape in (whole or {}).items()]
     out = [value(name, kind, shape) for name, (kind, shape) in outputs.items()]
     stored = [numpy_helper.from_array(tensor, name) for name, tensor in tensors.items()]
     graph = helper.make_graph(nodes, path.stem, given, out, stored)
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR), str(path))
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR),
+        str(path),
+    )

@@ -38,12 +38,18 @@ def _lines(results: Found) -> Iterator[str]:
             yield _limit(row, limit)
     for row in results["rows"].values():
         yield from _row(row)
-    abouts = {name: own["about"] for row in results["rows"].values() for name, own in row["contenders"].items()}
+    abouts = {
+        name: own["about"]
+        for row in results["rows"].values()
+        for name, own in row["contenders"].items()
+    }
     yield ""
     yield "## How each is run"
     yield ""
     yield from (f"- {name}: {about}" for name, about in sorted(abouts.items()))
-    reasons = {name: why for row in results["rows"].values() for name, why in row["missing"].items()}
+    reasons = {
+        name: why for row in results["rows"].values() for name, why in row["missing"].items()
+    }
     yield ""
     yield "## Not measured"
     yield ""
@@ -60,7 +66,9 @@ def _target(row: Found, target: Found) -> str:
 
     if target["found"] is None:
         return f"| {row['title']} | {target['text']} | {show(target['most'])} | not measured | | |"
-    against = target["text"] + (f" ({target['best']})" if target["best"] not in target["text"] else "")
+    against = target["text"] + (
+        f" ({target['best']})" if target["best"] not in target["text"] else ""
+    )
     if target["missing"]:
         against += f", without {', '.join(target['missing'])}"
     verdict = "met" if target["found"] <= target["most"] else "**missed**"
@@ -73,11 +81,11 @@ def _target(row: Found, target: Found) -> str:
 def _limit(row: Found, limit: Found) -> str:
     unit = _MB if limit["text"].startswith("MB") else 1
     if limit["found"] is None:
-        return f"| {row['title']} | {limit['text']} | {limit['most'] / unit:.3g} | not measured | | |"
+        return (
+            f"| {row['title']} | {limit['text']} | {limit['most'] / unit:.3g} | not measured | | |"
+        )
     verdict = "met" if limit["found"] <= limit["most"] else "**missed**"
-    return (
-        f"| {row['title']} | {limit['text']} | {limit['most'] / unit:.3g} | {limit['found'] / unit:.3g} | | {verdict} |"
-    )
+    return f"| {row['title']} | {limit['text']} | {limit['most'] / unit:.3g} | {limit['found'] / unit:.3g} | | {verdict} |"
 
 
 def _row(row: Found) -> Iterator[str]:
@@ -86,15 +94,21 @@ def _row(row: Found) -> Iterator[str]:
     yield ""
     yield "| contender | task | median us | p10 | p99 | of ours | cpu | answers | first answer s | USS MB | written |"
     yield "|---|---|---|---|---|---|---|---|---|---|---|"
-    first = next((own["tasks"] for name, own in row["contenders"].items() if name == "tlrec-edge"), {})
+    first = next(
+        (own["tasks"] for name, own in row["contenders"].items() if name == "tlrec-edge"), {}
+    )
     ours = next((timed["median"] for timed in first.values() if timed), None)
     for name, own in row["contenders"].items():
         if name in row["wrong"]:  # told below
             continue
-        answers = ", ".join(f"{k} {own[k]:.3g}" for k in ("error", "recall@10", "recall@100", "effort") if k in own)
+        answers = ", ".join(
+            f"{k} {own[k]:.3g}" for k in ("error", "recall@10", "recall@100", "effort") if k in own
+        )
         if own.get("reached") is False:
             answers += ", recall not reached"
-        memory = " | ".join(f"{own[kind] / _MB:.0f}" if kind in own else "" for kind in ("uss", "dirty"))
+        memory = " | ".join(
+            f"{own[kind] / _MB:.0f}" if kind in own else "" for kind in ("uss", "dirty")
+        )
         start = f"{answers} | {own['seconds']:.2f} | {memory}"
         if not own["tasks"]:
             yield f"| {name} | | | | | | | {start} |"

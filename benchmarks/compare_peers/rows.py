@@ -51,8 +51,16 @@ class Row(NamedTuple):
 
 def _request(size: str, targets: tuple[Target, ...], *more: str) -> Row:
     entries = [Entry("tlrec-edge", ("request", "request_ids", "floor"), size)]
-    entries += [Entry(name, ("request",), size) for name in ("onnxruntime", "openvino", "replay", "recbole", *more)]
-    return Row(f"request: history of 50, 100 candidates of 100k, size {size}", "small", tuple(entries), targets)
+    entries += [
+        Entry(name, ("request",), size)
+        for name in ("onnxruntime", "openvino", "replay", "recbole", *more)
+    ]
+    return Row(
+        f"request: history of 50, 100 candidates of 100k, size {size}",
+        "small",
+        tuple(entries),
+        targets,
+    )
 
 
 _OURS, _TOP, _EXACT = ("tlrec-edge", "request"), ("tlrec-edge", "top"), ("tlrec-edge", "top_exact")
@@ -65,30 +73,51 @@ ROWS: Mapping[str, Row] = {
             Target("replay", 1 / 8, _REPLAY, _OURS, "request_ids"),
             Target("floor", 3.0, (("tlrec-edge", "floor"),), _OURS, "request_ids"),
         ),
-        "rechub", "implicit",
+        "rechub",
+        "implicit",
     ),
     "base-100": _request("base", (Target("replay", 1 / 3, _REPLAY, _OURS, "request_ids"),)),
     "cached-1000": Row(
-        "1,000 candidates of 100k, the user's state at hand", "small",
-        (Entry("tlrec-edge", ("cached", "cached_ids", "cached_floor")), Entry("implicit", ("cached",))),
-        (Target("implicit", 0.45, (("implicit", "cached"),), ("tlrec-edge", "cached"), "cached_ids"),),
-    ),
-    "top-100k": Row(
-        "top-10 of 100k, exact", "small",
+        "1,000 candidates of 100k, the user's state at hand",
+        "small",
         (
-            Entry("tlrec-edge", ("top",), checked=("top100",)),
-            *(Entry(name, ("top",)) for name in ("faiss-flat", "implicit", "replay", "recbole", "faiss-sq8")),
-            Entry("onnxruntime", ("top",), "scan"),
-            Entry("openvino", ("top",), "scan"),
-            *(Entry(name, ("top",), checked=("top100",)) for name in ("faiss-ivf", "faiss-ivf-rerank", "hnswlib")),
+            Entry("tlrec-edge", ("cached", "cached_ids", "cached_floor")),
+            Entry("implicit", ("cached",)),
         ),
         (
-            Target("best of faiss Flat, implicit, replay", 0.40,
-                   (("faiss-flat", "top"), ("implicit", "top"), ("replay", "top")), _TOP),
+            Target(
+                "implicit", 0.45, (("implicit", "cached"),), ("tlrec-edge", "cached"), "cached_ids"
+            ),
+        ),
+    ),
+    "top-100k": Row(
+        "top-10 of 100k, exact",
+        "small",
+        (
+            Entry("tlrec-edge", ("top",), checked=("top100",)),
+            *(
+                Entry(name, ("top",))
+                for name in ("faiss-flat", "implicit", "replay", "recbole", "faiss-sq8")
+            ),
+            Entry("onnxruntime", ("top",), "scan"),
+            Entry("openvino", ("top",), "scan"),
+            *(
+                Entry(name, ("top",), checked=("top100",))
+                for name in ("faiss-ivf", "faiss-ivf-rerank", "hnswlib")
+            ),
+        ),
+        (
+            Target(
+                "best of faiss Flat, implicit, replay",
+                0.40,
+                (("faiss-flat", "top"), ("implicit", "top"), ("replay", "top")),
+                _TOP,
+            ),
         ),
     ),
     "top-1m": Row(
-        "top-10 of 1M, default index; recall@10 >= .99, recall@100 >= .97", "large",
+        "top-10 of 1M, default index; recall@10 >= .99, recall@100 >= .97",
+        "large",
         (
             *(
                 Entry(name, ("top",), checked=("top100",))
@@ -97,12 +126,18 @@ ROWS: Mapping[str, Row] = {
         ),
         (
             Target("faiss IVF-SQ8", 2.0, (("faiss-ivf", "top"),), _TOP),
-            Target("faiss IVF-SQ8 and all vectors as floats, to rank again", 2.0, (("faiss-ivf-rerank", "top"),), _TOP),
+            Target(
+                "faiss IVF-SQ8 and all vectors as floats, to rank again",
+                2.0,
+                (("faiss-ivf-rerank", "top"),),
+                _TOP,
+            ),
         ),
         approximate=True,
     ),
     "top-1m-exact": Row(
-        "top-10 of 1M, exact", "large",
+        "top-10 of 1M, exact",
+        "large",
         (
             *(Entry(name, ("top_exact",)) for name in ("tlrec-edge", "faiss-flat", "implicit")),
             Entry("onnxruntime", ("top_exact",), "scan"),
@@ -110,7 +145,8 @@ ROWS: Mapping[str, Row] = {
         (Target("faiss Flat", 0.45, (("faiss-flat", "top_exact"),), _EXACT),),
     ),
     "wide": Row(
-        "the wide part's added cost, 100k", "small",
+        "the wide part's added cost, 100k",
+        "small",
         (Entry("tlrec-edge", ("request", "top")), Entry("tlrec-edge-wide", ("request", "top"))),
         (
             Target("us on the request", 15.0, (_OURS,), ("tlrec-edge-wide", "request"), added=True),
@@ -118,11 +154,13 @@ ROWS: Mapping[str, Row] = {
         ),
     ),
     "ids": Row(
-        "mapping 100 string ids of 1M to rows", "large",
+        "mapping 100 string ids of 1M to rows",
+        "large",
         (Entry("tlrec-edge", ("ids", "cold_ids")),),
     ),
     "start-1m": Row(
-        "process start to first answer, 1M items", "large",
+        "process start to first answer, 1M items",
+        "large",
         (
             Entry("tlrec-edge-wide", ("request",)),
             *(Entry(name, ("top",)) for name in ("faiss-flat", "faiss-ivf", "implicit")),
@@ -133,5 +171,5 @@ ROWS: Mapping[str, Row] = {
             Limit("MB PSS of four together", "pss_of_four", 4 * 60e6, 1.3),
         ),
     ),
-}  # fmt: skip
+}
 """By the key that ``--rows`` takes."""

@@ -15,7 +15,9 @@ from typing import Any, Self
 import numpy as np
 
 _ROOT = Path(__file__).parents[2]
-_ONE_THREAD = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL", "NUMEXPR", "POLARS_MAX")}
+_ONE_THREAD = {
+    f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL", "NUMEXPR", "POLARS_MAX")
+}
 _TURN_NS = 20e6
 
 
@@ -26,14 +28,20 @@ class Failed(Exception):
 class Worker:
     """A contender's process."""
 
-    def __init__(self, python: str, data: Path, model: str, contender: str, task: str, log: Path) -> None:
+    def __init__(
+        self, python: str, data: Path, model: str, contender: str, task: str, log: Path
+    ) -> None:
         self.name, self.log = contender, log
         self.spawned = time.time()
         self._child = subprocess.Popen(
             [python, "-m", f"{__package__}.worker", str(data), model, contender, task],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log.open("a"), text=True, cwd=_ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log.open("a"),
+            text=True,
+            cwd=_ROOT,
             env=os.environ | _ONE_THREAD,
-        )  # fmt: skip
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -74,12 +82,17 @@ class Timed:
         """Return microseconds; ``cpu``: processor time over time, above 1 where more than one thread ran."""
         us = np.array(self.ns) / 1000
         return {
-            "median": float(np.median(us)), "p10": float(np.quantile(us, 0.1)), "p99": float(np.quantile(us, 0.99)),
-            "calls": len(us), "cpu": self.cpu / max(self.wall, 1),
-        }  # fmt: skip
+            "median": float(np.median(us)),
+            "p10": float(np.quantile(us, 0.1)),
+            "p99": float(np.quantile(us, 0.99)),
+            "calls": len(us),
+            "cpu": self.cpu / max(self.wall, 1),
+        }
 
 
-def take_turns(workers: dict[str, tuple[Worker, tuple[str, ...]]], seconds: float) -> dict[tuple[str, str], Timed]:
+def take_turns(
+    workers: dict[str, tuple[Worker, tuple[str, ...]]], seconds: float
+) -> dict[tuple[str, str], Timed]:
     """Time every task of every worker, in an order that changes, for about ``seconds`` each."""
     rng, found = np.random.default_rng(0), defaultdict(Timed)
     pairs = [(name, task) for name, (_, tasks) in workers.items() for task in tasks]
@@ -91,7 +104,9 @@ def take_turns(workers: dict[str, tuple[Worker, tuple[str, ...]]], seconds: floa
     while time.monotonic() < until:
         for name, task in (pairs[at] for at in rng.permutation(len(pairs))):
             n = count[name, task]
-            found[name, task].add(workers[name][0].ask("time", task=task, count=n, skip=2 if n > 4 else 1))
+            found[name, task].add(
+                workers[name][0].ask("time", task=task, count=n, skip=2 if n > 4 else 1)
+            )
     return dict(found)
 
 

@@ -31,7 +31,10 @@ def memory() -> dict[str, int]:
         lines = Path("/proc/self/smaps_rollup").read_text("ascii").splitlines()[1:]
     except OSError:
         return {}
-    size = {name: int(rest.split()[0]) * 1024 for name, _, rest in (line.partition(":") for line in lines)}
+    size = {
+        name: int(rest.split()[0]) * 1024
+        for name, _, rest in (line.partition(":") for line in lines)
+    }
     uss, dirty = size["Private_Clean"] + size["Private_Dirty"], size["Private_Dirty"]
     return {"uss": uss, "dirty": dirty, "pss": size["Pss"], "rss": size["Rss"]}
 
@@ -70,11 +73,17 @@ class Session:
             if task not in _K:
                 found.append(check_scores(answer, truth, self.contender.tolerance))
                 continue
-            check_scores(answer, truth, 0.05 if approximate or not self.contender.exact else self.contender.tolerance)
+            check_scores(
+                answer,
+                truth,
+                0.05 if approximate or not self.contender.exact else self.contender.tolerance,
+            )
             if self.contender.exact and not approximate:
                 check_best(answer, truth, _K[task])
             found.append(recall(answer.rows, truth, min(_K[task], len(truth))))
-        return {f"recall@{_K[task]}": float(np.mean(found))} if task in _K else {"error": max(found)}
+        return (
+            {f"recall@{_K[task]}": float(np.mean(found))} if task in _K else {"error": max(found)}
+        )
 
     def truth(self, task: str, i: int) -> Any:
         own = self.contender.reference(task, i)
@@ -100,8 +109,11 @@ class Session:
 
 def serve(session: Session, commands: TextIO, progress: Callable[[dict[str, Any]], None]) -> None:
     actions: dict[str, Callable[..., dict[str, Any]]] = {
-        "check": session.check, "time": session.time, "tune": session.tune, "memory": memory
-    }  # fmt: skip
+        "check": session.check,
+        "time": session.time,
+        "tune": session.tune,
+        "memory": memory,
+    }
     for line in commands:
         command = json.loads(line)
         try:

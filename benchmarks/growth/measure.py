@@ -65,7 +65,9 @@ class Size:
         clusters = SynthConfig(items).clusters
         # A history stays within three clusters, which stand every so many rows; candidates come from everywhere.
         tastes = np.tile(rng.integers(0, clusters, (QUESTIONS, 3)), (1, LENGTH))[:, :LENGTH]
-        self.histories = self._rows(tastes + clusters * rng.integers(0, items // clusters, tastes.shape))
+        self.histories = self._rows(
+            tastes + clusters * rng.integers(0, items // clusters, tastes.shape)
+        )
         self.candidates = self._rows(rng.integers(0, items, (QUESTIONS, ASKED)))
         self.states = [self.rec.user_state(history) for history in self.histories]
         self.at = 0
@@ -105,14 +107,23 @@ def turns(sizes: dict[int, Size], seconds: float) -> dict[tuple[int, str], list[
 def slopes(sizes: list[int], us: Callable[[int, str], float]) -> dict[str, float]:
     """Return each task's exponent: time grows as items to this power, by least squares over the sizes."""
     logs = np.log(sizes)
-    return {task: float(np.polyfit(logs, np.log([us(items, task) for items in sizes]), 1)[0]) for task in TASKS}
+    return {
+        task: float(np.polyfit(logs, np.log([us(items, task) for items in sizes]), 1)[0])
+        for task in TASKS
+    }
 
 
 def main(arguments: list[str] | None = None) -> dict[str, Any]:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--items", nargs="+", type=count, default=[10_000, 30_000, 100_000, 300_000, 1_000_000])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--items", nargs="+", type=count, default=[10_000, 30_000, 100_000, 300_000, 1_000_000]
+    )
     parser.add_argument("--wide", type=int, default=20, help="item-item weights a row, at most")
-    parser.add_argument("--seconds", type=float, default=3.0, help="time for each task at each size")
+    parser.add_argument(
+        "--seconds", type=float, default=3.0, help="time for each task at each size"
+    )
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args(arguments)
     given.out.mkdir(parents=True, exist_ok=True)
@@ -125,9 +136,18 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
 
     rows = []
     for items, size in sizes.items():
-        times = {task: {"us": round(us(items, task), 1), "calls": len(taken[items, task])} for task in TASKS}
-        rows.append({"items": items, **made[items], "open_ms": round(size.open_ms, 1), "tasks": times})
-    powers = {task: round(power, 2) for task, power in slopes(list(sizes), us).items()} if len(sizes) > 1 else {}
+        times = {
+            task: {"us": round(us(items, task), 1), "calls": len(taken[items, task])}
+            for task in TASKS
+        }
+        rows.append(
+            {"items": items, **made[items], "open_ms": round(size.open_ms, 1), "tasks": times}
+        )
+    powers = (
+        {task: round(power, 2) for task, power in slopes(list(sizes), us).items()}
+        if len(sizes) > 1
+        else {}
+    )
     found = {"machine": vars(fingerprint()), "sizes": rows, "powers": powers}
     (given.out / "growth.json").write_text(json.dumps(found, indent=1))
     show(found)
@@ -139,12 +159,20 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
 
 
 def show(found: dict[str, Any]) -> None:
-    print("| items | MB | open, first answer ms | " + " | ".join(f"{task} us" for task in TASKS) + " |")
+    print(
+        "| items | MB | open, first answer ms | "
+        + " | ".join(f"{task} us" for task in TASKS)
+        + " |"
+    )
     print("|---" * (3 + len(TASKS)) + "|")
     for row in found["sizes"]:
         times = " | ".join(f"{row['tasks'][task]['us']:,.0f}" for task in TASKS)
         print(f"| {row['items']:,} | {row['bytes'] / 1e6:,.0f} | {row['open_ms']:.0f} | {times} |")
-    print("| power of items | | | " + " | ".join(f"{found['powers'].get(task, '')}" for task in TASKS) + " |")
+    print(
+        "| power of items | | | "
+        + " | ".join(f"{found['powers'].get(task, '')}" for task in TASKS)
+        + " |"
+    )
 
 
 def draw(found: dict[str, Any], path: Path) -> None:
@@ -162,7 +190,9 @@ def draw(found: dict[str, Any], path: Path) -> None:
             median = [row["tasks"][task]["us"] * 1e-6 for row in found["sizes"]]
             axes.loglog(items, median, "o-", color=colour, markersize=4)
             end = items[-1], median[-1]
-            axes.annotate(TASKS[task], end, (-4, 8), textcoords="offset points", color=colour, ha="right")
+            axes.annotate(
+                TASKS[task], end, (-4, 8), textcoords="offset points", color=colour, ha="right"
+            )
         axes.set(xlabel="items", ylabel="median, one thread", ylim=(None, axes.get_ylim()[1] * 2))
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         axes.yaxis.set_major_formatter(EngFormatter("s"))

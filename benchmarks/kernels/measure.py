@@ -26,9 +26,17 @@ LENGTH, DIM = 50, 64
 
 
 def main(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.kernels.measure", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.kernels.measure", description=__doc__
+    )
     parser.add_argument("--rounds", type=int, default=60, help="calls of each contender")
-    parser.add_argument("--sizes", nargs="+", type=_size, default=SIZES, help="rows and bytes a row, such as 100000x16")
+    parser.add_argument(
+        "--sizes",
+        nargs="+",
+        type=_size,
+        default=SIZES,
+        help="rows and bytes a row, such as 100000x16",
+    )
     given = parser.parse_args(arguments)
     for size in given.sizes:
         print("\n".join(scans(*size, given.rounds)), flush=True)
@@ -70,7 +78,9 @@ def _compare(found: Any, truth: Any) -> str:
     """Say how right an answer is. Exits where products, of which every bit counts, are not those of numpy."""
     if isinstance(found, tuple):
         maxima = truth.reshape(-1, BLOCK).max(1), truth.reshape(BLOCK, -1).max(0)
-        if not np.array_equal(found[0], truth) or not any(np.array_equal(found[1], right) for right in maxima):
+        if not np.array_equal(found[0], truth) or not any(
+            np.array_equal(found[1], right) for right in maxima
+        ):
             sys.exit("products differ from numpy's")
         return "all products"
     least = np.partition(truth, len(truth) - 10)[len(truth) - 10]
@@ -128,7 +138,9 @@ def _litert(path: Path, history: Any, log_weight: Any) -> dict[str, Callable[[],
     return {"LiteRT, XNNPACK": whole}
 
 
-def _table(ready: dict[str, Callable[[], Any]], notes: dict[str, str], rounds: int) -> Iterator[str]:
+def _table(
+    ready: dict[str, Callable[[], Any]], notes: dict[str, str], rounds: int
+) -> Iterator[str]:
     taken: dict[str, list[int]] = {name: [] for name in ready}
     rng, names = np.random.default_rng(0), list(ready)
     for at in range(rounds + 1):

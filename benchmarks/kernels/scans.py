@@ -39,13 +39,18 @@ def ort_u8(rows: Rows) -> Any:
         ],
         "scan",
         [value("query", TensorProto.UINT8, [1, width])],
-        [value("products", TensorProto.INT32, [1, count]), value("maxima", TensorProto.INT32, [count // BLOCK])],
+        [
+            value("products", TensorProto.INT32, [1, count]),
+            value("maxima", TensorProto.INT32, [count // BLOCK]),
+        ],
         [numpy_helper.from_array(array, name) for name, array in constants.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
     query, binding = np.zeros((1, width), np.uint8), session.io_binding()
     products, maxima = np.zeros((1, count), np.int32), np.zeros(count // BLOCK, np.int32)
     binding.bind_input("query", "cpu", 0, np.uint8, query.shape, query.ctypes.data)
@@ -128,10 +133,18 @@ def faiss_fastscan(rows: Rows) -> Any:
     """IndexPQFastScan, half a byte a pair of columns: approximate."""
     import faiss
 
-    return _faiss(faiss.IndexPQFastScan(rows.shape[1], rows.shape[1] // 2, 4, faiss.METRIC_INNER_PRODUCT), rows)
+    return _faiss(
+        faiss.IndexPQFastScan(rows.shape[1], rows.shape[1] // 2, 4, faiss.METRIC_INNER_PRODUCT),
+        rows,
+    )
 
 
 SCANS: dict[str, Scan] = {
-    "onnxruntime u8": ort_u8, "numpy": numpy_f32, "numkong": numkong_packed, "numkong, 64 wide": numkong_64,
-    "faiss Flat": faiss_flat, "faiss SQ8": faiss_sq8, "faiss PQFastScan": faiss_fastscan,
-}  # fmt: skip
+    "onnxruntime u8": ort_u8,
+    "numpy": numpy_f32,
+    "numkong": numkong_packed,
+    "numkong, 64 wide": numkong_64,
+    "faiss Flat": faiss_flat,
+    "faiss SQ8": faiss_sq8,
+    "faiss PQFastScan": faiss_fastscan,
+}

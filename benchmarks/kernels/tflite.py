@@ -24,7 +24,9 @@ class _Builder:
         tensor = schema.TensorT()
         tensor.name, tensor.shape = f"t{len(self.graph.tensors)}".encode(), list(shape)
         if values is not None:
-            tensor.type = schema.TensorType.INT32 if values.dtype == np.int32 else schema.TensorType.FLOAT32
+            tensor.type = (
+                schema.TensorType.INT32 if values.dtype == np.int32 else schema.TensorType.FLOAT32
+            )
             tensor.buffer = len(self.model.buffers)
             buffer = schema.BufferT()
             buffer.data = np.frombuffer(np.ascontiguousarray(values).tobytes(), np.uint8)
@@ -39,7 +41,11 @@ class _Builder:
         code.deprecatedBuiltinCode, code.version = min(code.builtinCode, 127), 1
         self.model.operatorCodes.append(code)
         operator, out = schema.OperatorT(), self.tensor(shape)
-        operator.opcodeIndex, operator.inputs, operator.outputs = len(self.model.operatorCodes) - 1, inputs, [out]
+        operator.opcodeIndex, operator.inputs, operator.outputs = (
+            len(self.model.operatorCodes) - 1,
+            inputs,
+            [out],
+        )
         operator.builtinOptionsType = getattr(schema.BuiltinOptions, f"{kind}Options")
         operator.builtinOptions = getattr(schema, f"{kind}OptionsT")()
         for name, value in options.items():
@@ -50,9 +56,17 @@ class _Builder:
     def dense(self, x: int, weights: Any, bias: Any, rows: int, relu: bool = False) -> int:
         """Add x @ weights + bias, with no bias where it is None."""
         width = weights.shape[1]
-        inputs = [x, self.tensor(weights.T.shape, weights.T), -1 if bias is None else self.tensor(bias.shape, bias)]
-        activation = schema.ActivationFunctionType.RELU if relu else schema.ActivationFunctionType.NONE
-        return self.node("FullyConnected", inputs, (rows, width), fusedActivationFunction=activation)
+        inputs = [
+            x,
+            self.tensor(weights.T.shape, weights.T),
+            -1 if bias is None else self.tensor(bias.shape, bias),
+        ]
+        activation = (
+            schema.ActivationFunctionType.RELU if relu else schema.ActivationFunctionType.NONE
+        )
+        return self.node(
+            "FullyConnected", inputs, (rows, width), fusedActivationFunction=activation
+        )
 
     def finish(self, inputs: list[int], output: int) -> bytes:
         self.graph.inputs, self.graph.outputs = inputs, [output]
@@ -62,15 +76,20 @@ class _Builder:
 
 
 _CODES = {
-    "FullyConnected": "FULLY_CONNECTED", "Reshape": "RESHAPE", "Add": "ADD", "Softmax": "SOFTMAX",
+    "FullyConnected": "FULLY_CONNECTED",
+    "Reshape": "RESHAPE",
+    "Add": "ADD",
+    "Softmax": "SOFTMAX",
     "BatchMatMul": "BATCH_MATMUL",
-}  # fmt: skip
+}
 
 
 def convert(encoder: Path) -> bytes:
     """Return the graph of ``synth.pooling_encoder`` for one user: history (L, d), log_weight (1, L) to user (1, d)."""
     model = onnx.load(encoder)
-    weights = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    weights = {
+        tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer
+    }
     _, length, d = (axis.dim_value for axis in model.graph.input[0].type.tensor_type.shape.dim)
     build = _Builder()
     history, log_weight = build.tensor((length, d)), build.tensor((1, length))

@@ -64,10 +64,14 @@ def stall(runs: int, seconds: float) -> None:
             time.sleep(max(0, stalled(now) - now) / 1e9)
 
         limits = Limits(seconds, 1, 0.0)
-        opened = open_loop(call, 8, poisson(100.0, limits, run), limits).describe(0.99).us["p99"] / 1000
+        opened = (
+            open_loop(call, 8, poisson(100.0, limits, run), limits).describe(0.99).us["p99"] / 1000
+        )
         closed = closed_loop(call, 8, Limits(seconds / 4, 1, 0.0)).describe(0.99).us["p99"] / 1000
         errors.append(opened / truth - 1)
-        print(f"run {run}: server {opened:.1f} ms ({errors[-1]:+.1%}), closed loop {closed:.1f} ms{_flag(meter)}")
+        print(
+            f"run {run}: server {opened:.1f} ms ({errors[-1]:+.1%}), closed loop {closed:.1f} ms{_flag(meter)}"
+        )
     within = sum(abs(error) <= 0.05 for error in errors)
     print(f"server p99 within 5 % of the truth in {within} of {runs} runs")
 
@@ -87,7 +91,9 @@ def agree(runs: int, seconds: float, qps: float, call: Callable[[int], object]) 
     pairs: dict[str, tuple[Callable[[int], Any], Callable[[int], Any]]] = {
         "single-stream": (
             lambda seed: closed_loop(call, POOL, limits).describe(0.99),
-            lambda seed: loadgen.single_stream(lambda numbers: call(numbers[0]), POOL, limits, seed),
+            lambda seed: loadgen.single_stream(
+                lambda numbers: call(numbers[0]), POOL, limits, seed
+            ),
         ),
         f"server at {qps:g} a second": (
             lambda seed: open_loop(call, POOL, poisson(qps, longer, seed), longer).describe(0.99),
@@ -101,12 +107,15 @@ def agree(runs: int, seconds: float, qps: float, call: Callable[[int], object]) 
             for side in (0, 1) if run % 2 else (1, 0):
                 seen[side].append(both[side](run).us)
             last = (
-                f"{side} {us[-1]['p50']:,.0f}, {us[-1]['p99']:,.0f}" for side, us in zip(DRIVERS, seen, strict=True)
+                f"{side} {us[-1]['p50']:,.0f}, {us[-1]['p99']:,.0f}"
+                for side, us in zip(DRIVERS, seen, strict=True)
             )
             print(f"{name}, run {run}: p50, p99: {'; '.join(last)} us", flush=True)
         for tail in ("p50", "p90", "p99"):
             ours, theirs = (statistics.median(us[tail] for us in side) for side in seen)
-            print(f"{name}, {tail}: ours {ours:,.0f} us, LoadGen {theirs:,.0f} us ({ours / theirs - 1:+.1%})")
+            print(
+                f"{name}, {tail}: ours {ours:,.0f} us, LoadGen {theirs:,.0f} us ({ours / theirs - 1:+.1%})"
+            )
         print(f"{name}: medians of {runs} runs{_flag(meter)}")
 
 
@@ -137,7 +146,9 @@ class Slower:
 def compared(runs: int, seconds: float, bundle: Path) -> None:
     drawn = Requests(ItemIds.from_bundle(Bundle.open(bundle)), POOL, 1.0, 0)
     candidates = drawn.candidates(min(100, drawn.ids.candidates))
-    requests = [Request(user, items) for user, items in zip(drawn.histories, candidates, strict=True)]
+    requests = [
+        Request(user, items) for user, items in zip(drawn.histories, candidates, strict=True)
+    ]
     source, limits = BundleSource(bundle, POOL // 2), Limits(seconds, 1, min(0.2, seconds))
     for name, other, verdict in (
         ("itself", source, "no difference shown"),
@@ -149,8 +160,12 @@ def compared(runs: int, seconds: float, bundle: Path) -> None:
             found = compare(source, other, name, requests, limits, run)
             right += found.verdict == verdict
             widths.append((found.high - found.low) / found.ratio)
-            print(f"{name}, run {run}: {found.ratio:.4f} [{found.low:.4f}, {found.high:.4f}]{_flag(meter)}")
-        print(f"{name}: {verdict!r} in {right} of {runs} runs; intervals at most {max(widths):.1%} wide")
+            print(
+                f"{name}, run {run}: {found.ratio:.4f} [{found.low:.4f}, {found.high:.4f}]{_flag(meter)}"
+            )
+        print(
+            f"{name}: {verdict!r} in {right} of {runs} runs; intervals at most {max(widths):.1%} wide"
+        )
 
 
 def planned(runs: int, seconds: float) -> None:
@@ -179,10 +194,14 @@ def _flag(meter: NoiseMeter) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("question", choices=["stall", "drivers", "compare", "plan"])
     parser.add_argument("--runs", type=int, default=20)
-    parser.add_argument("--seconds", type=float, default=None, help="of a run; of a round in compare")
+    parser.add_argument(
+        "--seconds", type=float, default=None, help="of a run; of a round in compare"
+    )
     parser.add_argument("--bundle", type=Path, help="for compare")
     given = parser.parse_args(arguments)
     if given.question == "compare":
@@ -190,7 +209,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
             parser.error("compare needs --bundle")
         compared(given.runs, given.seconds or 0.4, given.bundle)
     else:
-        asked, default = {"stall": (stall, 10.0), "drivers": (drivers, 10.0), "plan": (planned, 1.0)}[given.question]
+        asked, default = {
+            "stall": (stall, 10.0),
+            "drivers": (drivers, 10.0),
+            "plan": (planned, 1.0),
+        }[given.question]
         asked(given.runs, given.seconds or default)
 
 

@@ -46,8 +46,13 @@ def users_of(bundle: Bundle, rng: np.random.Generator) -> list[Any]:
         users = bundle.strings("users")
         return users.take(rng.choice(len(users), min(len(users), count), replace=False).tolist())
     if made := bundle.manifest["provenance"].get("synth"):
-        clusters, (n, length) = SynthConfig(**made).clusters, (bundle.shape.items, bundle.shape.length)
-        tastes = np.take_along_axis(rng.integers(0, clusters, (count, 3)), rng.integers(0, 3, (count, length)), 1)
+        clusters, (n, length) = (
+            SynthConfig(**made).clusters,
+            (bundle.shape.items, bundle.shape.length),
+        )
+        tastes = np.take_along_axis(
+            rng.integers(0, clusters, (count, 3)), rng.integers(0, 3, (count, length)), 1
+        )
         rows = tastes + clusters * rng.integers(0, n // clusters, tastes.shape)
         return [ids.take(row) for row in rows.tolist()]
     return Requests(ItemIds.from_bundle(bundle), count, 1.0, 0).histories
@@ -70,7 +75,11 @@ def heads_open(bundle: Bundle, rec: Recommender, states: list[UserState]) -> flo
 
 def gathering(codes: Codes) -> Callable[[np.ndarray], np.ndarray]:
     """Return the scan as a graph: a lookup a byte, summed; (bytes, 256) -> (C,)."""
-    single = np.stack([codes.pairs & 0xFF, codes.pairs >> 8], 1).reshape(-1, codes.pairs.shape[1]).astype(np.int32)
+    single = (
+        np.stack([codes.pairs & 0xFF, codes.pairs >> 8], 1)
+        .reshape(-1, codes.pairs.shape[1])
+        .astype(np.int32)
+    )
     graph = helper.make_graph(
         [
             helper.make_node("GatherElements", ["table", "codes"], ["found"], axis=1),
@@ -84,7 +93,9 @@ def gathering(codes: Codes) -> Callable[[np.ndarray], np.ndarray]:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
-    run = onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"]).run
+    run = onnxruntime.InferenceSession(
+        proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    ).run
     return lambda table: run(None, {"table": table})[0]
 
 
@@ -98,14 +109,23 @@ class Way:
     search: Callable[[UserState], Any]
 
 
-def ways_of_codes(bundle: Bundle, rec: Recommender, learn: list[UserState], ask: list[UserState]) -> dict[str, Way]:
+def ways_of_codes(
+    bundle: Bundle, rec: Recommender, learn: list[UserState], ask: list[UserState]
+) -> dict[str, Way]:
     """Fit codes of each width, and judge what they find by a scan of all whole rows."""
     count, array, ways = bundle.shape.candidates, bundle.array, {}
-    read = item_vectors(bundle.shape.candidate_format, array("candidate_rows"), array("candidate_scale"))
+    read = item_vectors(
+        bundle.shape.candidate_format, array("candidate_rows"), array("candidate_scale")
+    )
     truth = [rec.score(state, Rows(np.arange(count))) for state in ask]
     best = [top_k(scores, K) for scores in truth]
     for size in WIDTHS:
-        codes = fit(read, array("candidate_bias"), np.stack([user_vector(state) for state in learn]), size - 2)
+        codes = fit(
+            read,
+            array("candidate_bias"),
+            np.stack([user_vector(state) for state in learn]),
+            size - 2,
+        )
         found = [exact_top(codes, rec, state, K) for state in ask]
         same = all(
             np.array_equal(f.places, places) and np.array_equal(f.scores, scores[places])
@@ -113,18 +133,29 @@ def ways_of_codes(bundle: Bundle, rec: Recommender, learn: list[UserState], ask:
         )
         whole = float(np.mean([f.whole for f in found])) / count
         search = partial(exact_top, codes, rec, k=K)
-        ways[f"codes of {size} bytes, exact"] = Way(size, whole, "1, bit for bit" if same else "WRONG", search)
+        ways[f"codes of {size} bytes, exact"] = Way(
+            size, whole, "1, bit for bit" if same else "WRONG", search
+        )
         for name, most in ((f"best {WHOLE}", WHOLE), ("alone", K)):
             search = partial(likely_top, codes, rec, k=K, whole=most)
             recall = np.mean(
-                [np.isin(search(state).places, places).mean() for state, places in zip(ask, best, strict=True)]
+                [
+                    np.isin(search(state).places, places).mean()
+                    for state, places in zip(ask, best, strict=True)
+                ]
             )
-            ways[f"codes of {size} bytes, {name}"] = Way(size, most / count, f"{recall:.3f}", search)
+            ways[f"codes of {size} bytes, {name}"] = Way(
+                size, most / count, f"{recall:.3f}", search
+            )
     by_graph, bytes_ = gathering(codes), codes.bytes_an_item
     table = np.zeros((bytes_, CENTROIDS), np.float32)
-    ways[f"scan alone of {bytes_} bytes, onnxruntime"] = Way(bytes_, 0.0, "", lambda state: by_graph(table))
+    ways[f"scan alone of {bytes_} bytes, onnxruntime"] = Way(
+        bytes_, 0.0, "", lambda state: by_graph(table)
+    )
     pairs = np.zeros((bytes_ // 2, CENTROIDS**2), np.float32)
-    ways[f"scan alone of {bytes_} bytes, numpy"] = Way(bytes_, 0.0, "", lambda state: codes.scan(pairs))
+    ways[f"scan alone of {bytes_} bytes, numpy"] = Way(
+        bytes_, 0.0, "", lambda state: codes.scan(pairs)
+    )
     return ways
 
 
@@ -133,12 +164,19 @@ def ways_of_bundle(bundle: Bundle, rec: Recommender, ask: list[UserState]) -> di
     if not bundle.has("head_columns.npy"):
         return {
             "all rows": Way(
-                bundle.shape.candidate_format.width, 1.0, "1, bit for bit", partial(rec.recommend, exact=True)
+                bundle.shape.candidate_format.width,
+                1.0,
+                "1, bit for bit",
+                partial(rec.recommend, exact=True),
             )
         }
     size = len(bundle.array("head_columns"))
     exact = partial(rec.recommend, exclude=None, exact=True)
-    ways = {f"heads of {size} bytes, exact": Way(size, heads_open(bundle, rec, ask), "1, bit for bit", exact)}
+    ways = {
+        f"heads of {size} bytes, exact": Way(
+            size, heads_open(bundle, rec, ask), "1, bit for bit", exact
+        )
+    }
     if index := bundle.manifest.get("index"):
         share = index["probes@10"] / index["lists"]
         likely = partial(rec.recommend, exclude=None)
@@ -161,12 +199,16 @@ def in_turns(ways: dict[str, Way], ask: list[UserState]) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("bundle", type=Path)
     path = parser.parse_args().bundle
     bundle, rec = Bundle.open(path), Recommender.open(path, cache=0)
     if not rec.exact:
-        parser.error(f"{path} has float32 tables, whose scores depend on the batch: give one with integer tables")
+        parser.error(
+            f"{path} has float32 tables, whose scores depend on the batch: give one with integer tables"
+        )
     states = [rec.user_state(user) for user in users_of(bundle, np.random.default_rng(1))]
     learn, ask = np.split(np.array(states, object), [len(states) * 4 // 5])
     ways = ways_of_bundle(bundle, rec, ask) | ways_of_codes(bundle, rec, learn, ask)

@@ -58,13 +58,19 @@ class Codes(NamedTuple):
         With ``bounds`` the last byte adds the most that the rest can; without, nothing, and scores may be off by that.
         """
         turned = self.turn @ user  # (M * width,)
-        single = np.einsum("mcw,mw->mc", self.centroids, turned.reshape(len(self.centroids), -1))  # (M, 256)
+        single = np.einsum(
+            "mcw,mw->mc", self.centroids, turned.reshape(len(self.centroids), -1)
+        )  # (M, 256)
         byte = np.arange(CENTROIDS)
         rest = byte * (self.step * float(np.linalg.norm(turned)) if bounds else 0.0)
         single = np.concatenate([single, [self.bias[0] + self.bias[1] * byte, rest]])
-        slack = _ROUNDING * (float(np.abs(single).max(1).sum()) + float(np.linalg.norm(user)) * self.reach)
+        slack = _ROUNDING * (
+            float(np.abs(single).max(1).sum()) + float(np.linalg.norm(user)) * self.reach
+        )
         slack += self.bias[1] / 2
-        double = single[::2, None, :] + single[1::2, :, None]  # the first of two bytes is the low one
+        double = (
+            single[::2, None, :] + single[1::2, :, None]
+        )  # the first of two bytes is the low one
         return double.reshape(len(self.pairs), -1).astype(np.float32), slack
 
     def scan(self, tables: Floats) -> Floats:
@@ -133,12 +139,16 @@ def fit(read: Read, bias: Floats, users: Doubles, subspaces: int, seed: int = 0)
     """
     count = len(bias)
     if subspaces % 2 or not 1 <= subspaces <= users.shape[1]:
-        raise ValueError(f"subspaces go in pairs, an even number of 2..{users.shape[1]}, not {subspaces}")
+        raise ValueError(
+            f"subspaces go in pairs, an even number of 2..{users.shape[1]}, not {subspaces}"
+        )
     into, turn = _axes(read, count, users, subspaces)
     rng = np.random.default_rng(seed)
 
     def split(vectors: Doubles) -> Doubles:
-        return (vectors @ into).reshape(len(vectors), subspaces, -1).transpose(1, 0, 2)  # (M, n, width)
+        return (
+            (vectors @ into).reshape(len(vectors), subspaces, -1).transpose(1, 0, 2)
+        )  # (M, n, width)
 
     some = rng.choice(count, min(count, _SAMPLE), replace=False)
     sample = np.concatenate([read(at, at + 1) for at in np.sort(some).tolist()])

@@ -45,29 +45,46 @@ class Whole(nn.Module):
     def __init__(self, model: EdgeModel) -> None:
         super().__init__()
         self.history = nn.Parameter(torch.from_numpy(model.history_vectors), requires_grad=False)
-        self.candidate = nn.Parameter(torch.from_numpy(model.candidate_vectors), requires_grad=False)
+        self.candidate = nn.Parameter(
+            torch.from_numpy(model.candidate_vectors), requires_grad=False
+        )
         self.encoder = model.net.encoder
 
     def forward(self, history: Tensor, log_weight: Tensor, candidates: Tensor) -> Tensor:
         user = self.encoder(nn.functional.embedding(history, self.history), log_weight)  # (B, d)
-        scores: Tensor = (nn.functional.embedding(candidates, self.candidate) @ user.unsqueeze(2)).squeeze(2)  # (B, M)
+        scores: Tensor = (
+            nn.functional.embedding(candidates, self.candidate) @ user.unsqueeze(2)
+        ).squeeze(2)  # (B, M)
         return scores
 
 
 def export(model: EdgeModel, path: Path) -> None:
     length = model.net.config.history
-    example = torch.zeros(2, length, dtype=torch.int64), torch.zeros(2, length), torch.zeros(2, 3, dtype=torch.int64)
+    example = (
+        torch.zeros(2, length, dtype=torch.int64),
+        torch.zeros(2, length),
+        torch.zeros(2, 3, dtype=torch.int64),
+    )
     batch, many = torch.export.Dim("batch", min=1), torch.export.Dim("many", min=1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            Whole(model).eval(), example, str(path), input_names=["history", "log_weight", "candidates"],
-            output_names=["scores"], dynamic_shapes=({0: batch}, {0: batch}, {0: batch, 1: many}), opset_version=18,
-            dynamo=True, external_data=False, verbose=False,
-        )  # fmt: skip
+            Whole(model).eval(),
+            example,
+            str(path),
+            input_names=["history", "log_weight", "candidates"],
+            output_names=["scores"],
+            dynamic_shapes=({0: batch}, {0: batch}, {0: batch, 1: many}),
+            opset_version=18,
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
 
 
-def feeds_of(model: EdgeModel, histories: UserHistories, users: np.ndarray, candidates: np.ndarray) -> Feed:
+def feeds_of(
+    model: EdgeModel, histories: UserHistories, users: np.ndarray, candidates: np.ndarray
+) -> Feed:
     item, *rest = gather_histories(
         histories.log,
         histories.start[users],
@@ -78,7 +95,11 @@ def feeds_of(model: EdgeModel, histories: UserHistories, users: np.ndarray, cand
     )
     with torch.no_grad():
         weight = model.net.log_weight(*map(torch.from_numpy, rest)).numpy()
-    return {"history": item.astype(np.int64), "log_weight": weight, "candidates": candidates.astype(np.int64)}
+    return {
+        "history": item.astype(np.int64),
+        "log_weight": weight,
+        "candidates": candidates.astype(np.int64),
+    }
 
 
 def session(path: Path) -> Any:
@@ -106,7 +127,9 @@ def variants(folder: Path, whole: Path, feeds: list[Feed]) -> tuple[dict[str, Pa
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("model", type=Path)
     parser.add_argument("dataset", type=Path)
     parser.add_argument("domain")
@@ -117,7 +140,9 @@ def main() -> None:
     queries = make_queries(task, task.rows)
     parts = [queries.gather(part) for part in model.part_scores(histories, queries.user)]
     weights = [getattr(model.score_weights, name) for name in PARTS]
-    rest = sum((w * p for w, p in zip(weights[1:], parts[1:], strict=True)), np.zeros_like(parts[0]))
+    rest = sum(
+        (w * p for w, p in zip(weights[1:], parts[1:], strict=True)), np.zeros_like(parts[0])
+    )
     known = histories.length(queries.user)[queries.user_index] > 0
     columns = model.rows(dataset)[task.candidates][queries.columns]
 
@@ -128,7 +153,9 @@ def main() -> None:
     base = values(parts[0])
     feeds = feeds_of(model, histories, queries.user[queries.user_index], columns)
     one = [{name: value[i : i + 1] for name, value in feeds.items()} for i in range(len(columns))]
-    table = Table(title=f"{given.domain}: {len(base):,} tests, NDCG@10 {base.mean():.4f} in float32")
+    table = Table(
+        title=f"{given.domain}: {len(base):,} tests, NDCG@10 {base.mean():.4f} in float32"
+    )
     for head in ("deep part", "NDCG@10, ratio (SE)", "bytes", "us a call", "of float32", "company"):
         table.add_column(head, justify="left" if head == "deep part" else "right")
     with tempfile.TemporaryDirectory() as folder:
@@ -140,20 +167,39 @@ def main() -> None:
         spread = float(np.std(parts[0] - parts[0].mean(1, keepdims=True)))
         for name, run in sessions.items():
             alone = np.concatenate([run.run(None, feed)[0] for feed in one])
-            together = np.concatenate([
-                run.run(None, {key: value[i : i + 32] for key, value in feeds.items()})[0]
-                for i in range(0, len(columns), 32)
-            ])  # fmt: skip
+            together = np.concatenate(
+                [
+                    run.run(None, {key: value[i : i + 32] for key, value in feeds.items()})[0]
+                    for i in range(0, len(columns), 32)
+                ]
+            )
             company = float(np.abs(alone - together).max()) / spread
-            table.add_row(name, *figures(values(together), base, task), f"{found[name].stat().st_size:,}",
-                          f"{us[name]:.0f}", f"{us[name] / us['float32']:.2f}", f"{company:.1e}")  # fmt: skip
+            table.add_row(
+                name,
+                *figures(values(together), base, task),
+                f"{found[name].stat().st_size:,}",
+                f"{us[name]:.0f}",
+                f"{us[name] / us['float32']:.2f}",
+                f"{company:.1e}",
+            )
         table.add_section()
-        ours = {f"ours, int{bits} rows": quantize_graphs(quantize_tables(model, bits)) for bits in (8, 4)}
+        ours = {
+            f"ours, int{bits} rows": quantize_graphs(quantize_tables(model, bits))
+            for bits in (8, 4)
+        }
         first, *costs = measure_costs([model, *ours.values()], dataset)
         for (name, small), cost in zip(ours.items(), costs, strict=True):
-            deep = queries.gather(small.user_vectors(histories, queries.user) @ small.candidate_vectors.T)
-            table.add_row(name, *figures(values(deep), base, task), f"{deep_bytes(small):,}", "-",
-                          f"{cost.us['p50'] / first.us['p50']:.2f} *", "0 *")  # fmt: skip
+            deep = queries.gather(
+                small.user_vectors(histories, queries.user) @ small.candidate_vectors.T
+            )
+            table.add_row(
+                name,
+                *figures(values(deep), base, task),
+                f"{deep_bytes(small):,}",
+                "-",
+                f"{cost.us['p50'] / first.us['p50']:.2f} *",
+                "0 *",
+            )
     console = Console(width=150)
     console.print(table)
     console.print(
@@ -166,12 +212,16 @@ def main() -> None:
 def deep_bytes(model: EdgeModel) -> int:
     """Return the bytes of both tables and of the encoder's graph as a bundle stores them."""
     tables = (model.tables.history, model.tables.candidate)
-    return len(encoder_graph(model)) + sum(t.rows.size * t.bits // 8 + t.scale.nbytes for t in tables)
+    return len(encoder_graph(model)) + sum(
+        t.rows.size * t.bits // 8 + t.scale.nbytes for t in tables
+    )
 
 
 def figures(values: np.ndarray, base: np.ndarray, task: Task) -> tuple[str]:
     lift = paired_lift(values, base, task.rows.user)
-    return (f"{values.mean():.4f}, {values.mean() / base.mean():.4f} ({lift.se / base.mean():.4f})",)
+    return (
+        f"{values.mean():.4f}, {values.mean() / base.mean():.4f} ({lift.se / base.mean():.4f})",
+    )
 
 
 def timed(sessions: dict[str, Any], feeds: list[Feed]) -> dict[str, float]:

@@ -48,9 +48,14 @@ def dynamic(whole: Path, out: Path, feeds: list[Feed]) -> None:
 
 def static(whole: Path, out: Path, feeds: list[Feed], method: str, reduce: bool) -> None:
     quantize_static(
-        str(whole), str(out), Calibration(feeds), quant_format=QuantFormat.QDQ, per_channel=True,
-        reduce_range=reduce, calibrate_method=getattr(CalibrationMethod, method),
-    )  # fmt: skip
+        str(whole),
+        str(out),
+        Calibration(feeds),
+        quant_format=QuantFormat.QDQ,
+        per_channel=True,
+        reduce_range=reduce,
+        calibrate_method=getattr(CalibrationMethod, method),
+    )
 
 
 def olive(whole: Path, out: Path, feeds: list[Feed], kind: str, **options: Any) -> None:
@@ -64,13 +69,16 @@ def olive(whole: Path, out: Path, feeds: list[Feed], kind: str, **options: Any) 
     Registry.register_dataset("requests")(lambda **_: [(feed, 0) for feed in feeds])
     if kind == "OnnxStaticQuantization":
         options["data_config"] = DataConfig(
-            name="requests", load_dataset_config={"type": "requests"},
+            name="requests",
+            load_dataset_config={"type": "requests"},
             pre_process_data_config={"type": "skip_pre_process"},
             dataloader_config={"type": "no_auto_batch_dataloader"},
-        )  # fmt: skip
+        )
     with tempfile.TemporaryDirectory() as folder:
         step = create_pass_from_dict(
-            OlivePackageConfig.load_default_config().import_pass_module(kind), options, disable_search=True
+            OlivePackageConfig.load_default_config().import_pass_module(kind),
+            options,
+            disable_search=True,
         )
         made = step.run(ONNXModelHandler(str(whole)), str(Path(folder) / "made.onnx"))
         onnx.save(onnx.load(made.model_path), str(out))
@@ -79,24 +87,38 @@ def olive(whole: Path, out: Path, feeds: list[Feed], kind: str, **options: Any) 
 def neural_compressor(whole: Path, out: Path, feeds: list[Feed], kind: str) -> None:
     from onnx_neural_compressor.quantization import QuantFormat, config, quantize
 
-    reader = {"calibration_data_reader": Calibration(feeds), "quant_format": QuantFormat.QDQ, "per_channel": True}
+    reader = {
+        "calibration_data_reader": Calibration(feeds),
+        "quant_format": QuantFormat.QDQ,
+        "per_channel": True,
+    }
     with tempfile.TemporaryDirectory() as folder:  # it writes the tables to a file of their own
         made = Path(folder) / "made.onnx"
-        quantize(str(whole), str(made), getattr(config, kind)(**(reader if kind == "StaticQuantConfig" else {})))
+        quantize(
+            str(whole),
+            str(made),
+            getattr(config, kind)(**(reader if kind == "StaticQuantConfig" else {})),
+        )
         onnx.save(onnx.load(str(made)), str(out))
 
 
 CONTENDERS: dict[str, Quantize] = {
     "quantize_dynamic": dynamic,
     **{
-        f"static QDQ, {method}{', reduced range' if reduce else ''}": partial(static, method=method, reduce=reduce)
+        f"static QDQ, {method}{', reduced range' if reduce else ''}": partial(
+            static, method=method, reduce=reduce
+        )
         for method in ("MinMax", "Entropy", "Percentile")
         for reduce in (False, True)
     },
     "Olive, dynamic": partial(olive, kind="OnnxDynamicQuantization"),
     "Olive, static": partial(olive, kind="OnnxStaticQuantization", per_channel=True),
-    "Olive, int8 blocks": partial(olive, kind="OnnxBlockWiseRtnQuantization", bits=8, block_size=64),
-    "Olive, int4 blocks": partial(olive, kind="OnnxBlockWiseRtnQuantization", bits=4, block_size=64),
+    "Olive, int8 blocks": partial(
+        olive, kind="OnnxBlockWiseRtnQuantization", bits=8, block_size=64
+    ),
+    "Olive, int4 blocks": partial(
+        olive, kind="OnnxBlockWiseRtnQuantization", bits=4, block_size=64
+    ),
     "neural-compressor, dynamic": partial(neural_compressor, kind="DynamicQuantConfig"),
     "neural-compressor, static": partial(neural_compressor, kind="StaticQuantConfig"),
 }

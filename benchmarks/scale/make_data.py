@@ -15,7 +15,20 @@ import pyarrow.csv
 import pyarrow.parquet
 
 MARKETS = ("old", "new")
-WORDS = ("oak", "steel", "linen", "glass", "small", "large", "blue", "red", "round", "plain", "fine", "light")
+WORDS = (
+    "oak",
+    "steel",
+    "linen",
+    "glass",
+    "small",
+    "large",
+    "blue",
+    "red",
+    "round",
+    "plain",
+    "fine",
+    "light",
+)
 A_USER = 20
 """Mean interactions a user; their spread is log-normal, so a few have hundreds."""
 LOYAL = 0.8
@@ -28,16 +41,23 @@ def make_items(items: int, tastes: int, rng: np.random.Generator) -> pa.Table:
     """Item i is of market i % 2 and of taste (i // 2) % tastes; the lower its number, the more popular."""
     taste = np.arange(items) // 2 % tastes
     words = np.array(WORDS)[rng.integers(0, len(WORDS), (items, 2))]
-    return pa.table({
-        "item_id": [f"I{i}" for i in range(items)],
-        "domain": [MARKETS[i % 2] for i in range(items)],
-        "title": [f"{a} {b} thing{t} model {i % 97}" for i, ((a, b), t) in enumerate(zip(words, taste, strict=True))],
-        "category": [f"taste {t}" for t in taste],
-        "price": np.exp(rng.normal(2.0 + taste % 5 / 2, 0.5, items)).round(2),
-    })  # fmt: skip
+    return pa.table(
+        {
+            "item_id": [f"I{i}" for i in range(items)],
+            "domain": [MARKETS[i % 2] for i in range(items)],
+            "title": [
+                f"{a} {b} thing{t} model {i % 97}"
+                for i, ((a, b), t) in enumerate(zip(words, taste, strict=True))
+            ],
+            "category": [f"taste {t}" for t in taste],
+            "price": np.exp(rng.normal(2.0 + taste % 5 / 2, 0.5, items)).round(2),
+        }
+    )
 
 
-def make_log(interactions: int, items: int, tastes: int, rng: np.random.Generator) -> Iterator[pa.Table]:
+def make_log(
+    interactions: int, items: int, tastes: int, rng: np.random.Generator
+) -> Iterator[pa.Table]:
     """Yield the log of CHUNK users at a time: half of the tastes' shelves are in the new market."""
     users = max(interactions // A_USER, 2)
     for first in range(0, users, CHUNK):
@@ -45,20 +65,29 @@ def make_log(interactions: int, items: int, tastes: int, rng: np.random.Generato
         mine = rng.integers(0, tastes, (size, 3))
         share = rng.lognormal(0.0, 1.0, size)
         times = rng.multinomial(
-            interactions * (first + size) // users - interactions * first // users, share / share.sum()
+            interactions * (first + size) // users - interactions * first // users,
+            share / share.sum(),
         )
         user = np.repeat(np.arange(size), times)
         n = len(user)
-        taste = np.where(rng.random(n) < LOYAL, mine[user, rng.integers(0, 3, n)], rng.integers(0, tastes, n))
+        taste = np.where(
+            rng.random(n) < LOYAL, mine[user, rng.integers(0, 3, n)], rng.integers(0, tastes, n)
+        )
         market = (rng.random(n) < 0.5).astype(int)
-        alike = np.maximum((items - market + 1) // 2 - taste + tastes - 1, 1) // tastes  # items of a taste and market
-        place = np.floor((alike + 1.0) ** rng.random(n)).astype(int) - 1  # probability as 1 / (1 + place)
+        alike = (
+            np.maximum((items - market + 1) // 2 - taste + tastes - 1, 1) // tastes
+        )  # items of a taste and market
+        place = (
+            np.floor((alike + 1.0) ** rng.random(n)).astype(int) - 1
+        )  # probability as 1 / (1 + place)
         item = np.minimum(((place * tastes + taste) * 2) + market, items - 1)
-        yield pa.table({
-            "user_id": np.char.add("U", (first + user).astype(str)),
-            "item_id": np.char.add("I", item.astype(str)),
-            "timestamp": 1_700_000_000 + rng.integers(0, YEAR, n),
-        })  # fmt: skip
+        yield pa.table(
+            {
+                "user_id": np.char.add("U", (first + user).astype(str)),
+                "item_id": np.char.add("I", item.astype(str)),
+                "timestamp": 1_700_000_000 + rng.integers(0, YEAR, n),
+            }
+        )
 
 
 def write(tables: Iterator[pa.Table], path: Path) -> None:

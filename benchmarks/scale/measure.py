@@ -20,9 +20,21 @@ HERE = Path(__file__).parent
 def steps(out: Path, given: argparse.Namespace) -> Iterator[tuple[str, list[str]]]:
     """Yield the name and the command of each step."""
     made, data = out / "tables", str(out / "dataset")
-    size = ["--interactions", str(given.interactions), "--items", str(given.items), "--format", given.format]
+    size = [
+        "--interactions",
+        str(given.interactions),
+        "--items",
+        str(given.items),
+        "--format",
+        given.format,
+    ]
     edge = [str(Path(sys.executable).with_name("tlrec-edge"))]
-    tables = ["--interactions", str(made / f"log.{given.format}"), "--items", str(made / f"items.{given.format}")]
+    tables = [
+        "--interactions",
+        str(made / f"log.{given.format}"),
+        "--items",
+        str(made / f"items.{given.format}"),
+    ]
     yield "generate", [sys.executable, str(HERE / "make_data.py"), *size, "--out", str(made)]
     yield "prepare", [*edge, "prepare", *tables, "--out", data]
     source, model = str(out / "source"), str(out / "model")
@@ -51,16 +63,22 @@ def main() -> None:
     parser.add_argument("--interactions", type=int, default=100_000)
     parser.add_argument("--items", type=int, default=10_000)
     parser.add_argument("--format", choices=("csv", "parquet"), default="csv")
-    parser.add_argument("--only", action="append", help="Name of a step; repeatable. All of them without.")
+    parser.add_argument(
+        "--only", action="append", help="Name of a step; repeatable. All of them without."
+    )
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
-    print(f"{given.interactions:,} interactions, {given.items:,} items\n{'step':10}{'seconds':>9}{'cpu':>9}{'GiB':>7}")
+    print(
+        f"{given.interactions:,} interactions, {given.items:,} items\n{'step':10}{'seconds':>9}{'cpu':>9}{'GiB':>7}"
+    )
     for name, command in steps(given.out, given):
         if given.only and name not in given.only:
             continue
         found = measure(name, command, given.out / f"{name}.log")
-        print(f"{found['step']:10}{found['seconds']:>9}{found['cpu']:>9}{found['GiB']:>7}", flush=True)
+        print(
+            f"{found['step']:10}{found['seconds']:>9}{found['cpu']:>9}{found['GiB']:>7}", flush=True
+        )
         with (given.out / "measured.jsonl").open("a") as file:
             json.dump({"interactions": given.interactions, "items": given.items, **found}, file)
             file.write("\n")

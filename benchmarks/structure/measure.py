@@ -36,7 +36,7 @@ from tlrec_edge.quantize import (
     prune_history,
     prune_layers,
     prune_width,
-)  # fmt: skip
+)
 from tlrec_edge.train import EdgeModel
 from tlrec_edge.train.model import PAD
 
@@ -48,7 +48,9 @@ def whole(model: EdgeModel) -> EdgeModel:
 
 
 def deep_alone(model: EdgeModel) -> EdgeModel:
-    return replace(model, score_weights=replace(model.score_weights, wide=0.0, own=0.0, rest=0.0, interest=0.0))
+    return replace(
+        model, score_weights=replace(model.score_weights, wide=0.0, own=0.0, rest=0.0, interest=0.0)
+    )
 
 
 def with_zeros(model: EdgeModel) -> EdgeModel:
@@ -64,10 +66,14 @@ def session(model: EdgeModel) -> Callable[[], object]:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    run = onnxruntime.InferenceSession(encoder_graph(model), options, providers=["CPUExecutionProvider"]).run
+    run = onnxruntime.InferenceSession(
+        encoder_graph(model), options, providers=["CPUExecutionProvider"]
+    ).run
     config, rng = model.net.config, np.random.default_rng(0)
     history = rng.standard_normal((1, config.history, config.width)).astype(np.float32)
-    log_weight = np.where(np.arange(config.history)[None] < config.history // 4, PAD, 0.0).astype(np.float32)
+    log_weight = np.where(np.arange(config.history)[None] < config.history // 4, PAD, 0.0).astype(
+        np.float32
+    )
     given = {"history": history, "log_weight": log_weight}
     return lambda: run(None, given)
 
@@ -88,7 +94,10 @@ def take_turns(calls: list[Callable[[], object]]) -> list[float]:
 Trial = tuple[str, str, Callable[..., EdgeModel], dict[str, float]]
 TRIALS: list[Trial] = [
     *((f"fast width {width}", "fast", prune_width, {"width": width}) for width in (48, 32, 24, 16)),
-    *((f"fast width {width}, no recovery", "fast", prune_width, {"width": width, "steps": 0}) for width in (32, 16)),
+    *(
+        (f"fast width {width}, no recovery", "fast", prune_width, {"width": width, "steps": 0})
+        for width in (32, 16)
+    ),
     ("fast feed-forward half", "fast", prune_feed_forward, {"keep": 0.5}),
     ("fast feed-forward eighth", "fast", prune_feed_forward, {"keep": 0.125}),
     ("fast width 32, feed-forward half", "fast width 32", prune_feed_forward, {"keep": 0.5}),
@@ -99,8 +108,18 @@ TRIALS: list[Trial] = [
     ("base head width 24", "base", prune_head_width, {"head_width": 24}),
     ("base width 48, no recovery", "base", prune_width, {"width": 48, "steps": 0}),
     ("base width 48", "base", prune_width, {"width": 48}),
-    ("base width 48, feed-forward half", "base feed-forward half", prune_width, {"width": 48, "steps": 1000}),
-    ("base width 48, feed-forward half, one head", "base width 48, feed-forward half", prune_heads, {"heads": 1}),
+    (
+        "base width 48, feed-forward half",
+        "base feed-forward half",
+        prune_width,
+        {"width": 48, "steps": 1000},
+    ),
+    (
+        "base width 48, feed-forward half, one head",
+        "base width 48, feed-forward half",
+        prune_heads,
+        {"heads": 1},
+    ),
     ("base one layer, no recovery", "base", prune_layers, {"layers": 1, "steps": 0}),
     ("base one layer", "base", prune_layers, {"layers": 1}),
     ("base history 25", "base", prune_history, {"history": 25}),
@@ -119,7 +138,9 @@ def main(data: str, domain: str, fast: str, base: str, seed: int = 0) -> None:
     lines: dict[str, str] = {}
 
     def ndcg(model: EdgeModel) -> np.ndarray:
-        return METRICS["ndcg"](rank_rows(model.scorer(dataset, tasks.choose), tasks.choose).rank, 10)
+        return METRICS["ndcg"](
+            rank_rows(model.scorer(dataset, tasks.choose), tasks.choose).rank, 10
+        )
 
     def report(name: str, reference: str, seconds: float) -> None:
         cells = [f"{name:48}"]
@@ -128,12 +149,20 @@ def main(data: str, domain: str, fast: str, base: str, seed: int = 0) -> None:
             se = clustered_mean(own - other, tasks.choose.rows.user).se
             cells.append(f"{own.mean():.4f} {own.mean() - other.mean():+.4f} ({se:.4f})")
         same = made[name].ids == made[reference].ids
-        missed = f"{distance(made[name], dataset, tasks.final, made[reference], seed=99):.5f}" if same else "-"
+        missed = (
+            f"{distance(made[name], dataset, tasks.final, made[reference], seed=99):.5f}"
+            if same
+            else "-"
+        )
         lines[name] = " | ".join([*cells, f"{missed:>8}", f"{seconds:5.0f} s"])
         print(lines[name], flush=True)
 
-    print(f"{domain}: {len(tasks.choose.rows):,} validation rows of {len(np.unique(tasks.choose.rows.user)):,} users")
-    print("model | NDCG@10, difference (SE) | of the deep part alone | variance missed | to make | encoder")
+    print(
+        f"{domain}: {len(tasks.choose.rows):,} validation rows of {len(np.unique(tasks.choose.rows.user)):,} users"
+    )
+    print(
+        "model | NDCG@10, difference (SE) | of the deep part alone | variance missed | to make | encoder"
+    )
     for name in ("fast", "base"):
         report(name, name, 0.0)
     for name, parent, step, knobs in TRIALS:
@@ -149,7 +178,9 @@ def main(data: str, domain: str, fast: str, base: str, seed: int = 0) -> None:
     print()
     taken = dict(zip(made, take_turns([session(model) for model in made.values()]), strict=True))
     for name, us in taken.items():
-        print(f"{lines[name]} | {us:6.1f} us {us / taken['fast']:.2f} of fast, {us / taken['base']:.2f} of base")
+        print(
+            f"{lines[name]} | {us:6.1f} us {us / taken['fast']:.2f} of fast, {us / taken['base']:.2f} of base"
+        )
 
 
 if __name__ == "__main__":

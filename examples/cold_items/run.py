@@ -60,10 +60,14 @@ def make_window(everything: Dataset, start: str, end: str) -> Window:
     np.minimum.at(first, log.item, log.time)
     users, items = np.array(everything.users, object), np.array(everything.items, object)
     past = log.select(log.time < begin)
-    rows = pd.DataFrame({"user": users[past.user], "item": items[past.item], "timestamp": past.time})
+    rows = pd.DataFrame(
+        {"user": users[past.user], "item": items[past.item], "timestamp": past.time}
+    )
     old = first < begin
     table = pd.DataFrame({"item": items[old], "title": title[old]})
-    known = prepare_tables([rows], [table], Schema(features={"title": "text"}), SplitPlan("time")).dataset
+    known = prepare_tables(
+        [rows], [table], Schema(features={"title": "text"}), SplitPlan("time")
+    ).dataset
     # Nothing of the past is a test: its last tenth is for choices, and the final fit learns from all of it.
     role = np.where(known.split.role == TEST, VALID, known.split.role)
     known = known.replace(split=replace(known.split, role=role))
@@ -87,7 +91,9 @@ def ranks(window: Window, scores: Scores, sampled: int = 0, seed: int = 0) -> ND
         key = np.where(negatives, np.random.default_rng(seed).random(negatives.shape), 2.0)
         negatives = negatives & (np.argsort(np.argsort(key, axis=1), axis=1) < sampled)
     columns = np.ones((len(rows), 1), bool)
-    return rank_of_positive(np.concatenate([positive, rows], 1), np.concatenate([columns, negatives], 1))
+    return rank_of_positive(
+        np.concatenate([positive, rows], 1), np.concatenate([columns, negatives], 1)
+    )
 
 
 def bundle_scores(model: EdgeModel, window: Window, text: str, folder: Path) -> Scores:
@@ -95,7 +101,10 @@ def bundle_scores(model: EdgeModel, window: Window, text: str, folder: Path) -> 
     export_bundle(model, window.known, folder)
     with Recommender.open(folder) as rec:
         features = {item: {"title": title} for item, title in window.new.items()}
-        rec.add_items(features, None if text == HASHED else open_encoder(text).encode(rec.item_texts(features)))
+        rec.add_items(
+            features,
+            None if text == HASHED else open_encoder(text).encode(rec.item_texts(features)),
+        )
         scores = np.zeros((len(window.known.users), len(features)), np.float32)
         for user in np.unique(window.user):
             history = history_of(window.known, window.known.interactions, int(user))
@@ -110,14 +119,18 @@ def tower_scores(model: EdgeModel, window: Window, text: str) -> Scores:
     vectors = None if text == HASHED else open_encoder(text).encode(titles)
     inputs = model.features.encode({"title": titles}, len(titles), vectors)
     content = net.tower(*map(torch.from_numpy, inputs))[1].numpy()
-    histories = UserHistories.of(data.interactions, model.rows(data), len(data.users), len(model.ids))
+    histories = UserHistories.of(
+        data.interactions, model.rows(data), len(data.users), len(model.ids)
+    )
     asked = np.unique(window.user)
     scores = np.zeros((len(data.users), len(titles)), np.float32)
     scores[asked] = model.user_vectors(histories, asked) @ content.T
     return scores
 
 
-def neighbour_scores(window: Window, known: Scores, new: Scores, penalty: float) -> dict[str, Scores]:
+def neighbour_scores(
+    window: Window, known: Scores, new: Scores, penalty: float
+) -> dict[str, Scores]:
     """Score a new item by the mean score of the known items with the nearest titles. Shapes (users, new items).
 
     ``known`` (items, t) and ``new`` (new items, t) are vectors of titles.
@@ -128,7 +141,9 @@ def neighbour_scores(window: Window, known: Scores, new: Scores, penalty: float)
     every = np.arange(len(data.items), dtype=np.int32)
     return {
         "share of the history": past.toarray()[:, near].mean(2),
-        "popularity": np.broadcast_to(np.asarray(past.sum(0)).ravel()[near].mean(1), (len(data.users), len(near))),
+        "popularity": np.broadcast_to(
+            np.asarray(past.sum(0)).ravel()[near].mean(1), (len(data.users), len(near))
+        ),
         "itemCF": (past @ item_cf(past, every)).toarray()[:, near].mean(2),
         "EASE": Ease(past, every).scorer(penalty)(past)[:, near].mean(2),
     }
@@ -148,15 +163,21 @@ def title_vectors(window: Window, text: str) -> tuple[Scores, Scores]:
 
 def contenders(window: Window, texts: Sequence[str], seed: int) -> dict[str, Scores]:
     """Return the scores (users, new items) of everything that is compared."""
-    found = {"random": np.random.default_rng(seed).random((len(window.known.users), len(window.new)))}
+    found = {
+        "random": np.random.default_rng(seed).random((len(window.known.users), len(window.new)))
+    }
     for text in texts:
-        model = adapt(window.known, window.known.domains, "scratch", None, TrainConfig(seed=seed, text=text))
+        model = adapt(
+            window.known, window.known.domains, "scratch", None, TrainConfig(seed=seed, text=text)
+        )
         penalty = model.provenance.choices.penalty
         nearest = neighbour_scores(window, *title_vectors(window, text), penalty)
         found |= {f"nearest titles ({text}), {score}": values for score, values in nearest.items()}
         found[f"item tower ({text})"] = tower_scores(model, window, text)
         with tempfile.TemporaryDirectory() as folder:
-            found[f"tlrec-edge ({text})"] = bundle_scores(model, window, text, Path(folder) / "bundle")
+            found[f"tlrec-edge ({text})"] = bundle_scores(
+                model, window, text, Path(folder) / "bundle"
+            )
     return found
 
 
@@ -164,18 +185,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("file", type=Path, help="online_retail.csv (UCI id 352), may be gzipped")
     parser.add_argument("--window", choices=WINDOWS, default="test")
-    parser.add_argument("--text", action="append", help="hashed, wordllama or a folder; repeatable (default: hashed)")
+    parser.add_argument(
+        "--text",
+        action="append",
+        help="hashed, wordllama or a folder; repeatable (default: hashed)",
+    )
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     everything = prepare_preset("online-retail", [given.file], SplitPlan("time")).dataset
     logging.disable(logging.INFO)  # of the graph exporter
     window = make_window(everything, *WINDOWS[given.window])
     users = len(np.unique(window.user))
-    print(f"{given.window}: {len(window.new)} new items, {len(window.user):,} purchases by {users:,} users with a past")
+    print(
+        f"{given.window}: {len(window.new)} new items, {len(window.user):,} purchases by {users:,} users with a past"
+    )
     values, texts = {}, given.text or [HASHED]
     print(f"{'NDCG@10 (SE clustered by user)':45}  99 sampled negatives   all new items")
     for name, scores in contenders(window, texts, given.seed).items():
-        values[name] = [METRICS["ndcg"](ranks(window, scores, sampled), 10) for sampled in (SAMPLED, 0)]
+        values[name] = [
+            METRICS["ndcg"](ranks(window, scores, sampled), 10) for sampled in (SAMPLED, 0)
+        ]
         cells = [clustered_mean(value, window.user) for value in values[name]]
         print(f"{name:45}  " + "   ".join(f"{cell.mean:.4f} ({cell.se:.4f})" for cell in cells))
     for text in texts:

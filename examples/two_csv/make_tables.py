@@ -52,7 +52,15 @@ def make_goods(rng: random.Random, names: list[str]) -> list[Row]:
         for number in range(GOODS_EACH):
             rating = round(min(5.0, max(1.0, rng.gauss(3.8, 0.6))), 1)
             price = round(rng.lognormvariate(3.0 + 0.4 * place, 0.5), 2)
-            goods.append([f"G{place}{number:02d}", price, int(rng.expovariate(1 / 30) * rating**2), rating, name])
+            goods.append(
+                [
+                    f"G{place}{number:02d}",
+                    price,
+                    int(rng.expovariate(1 / 30) * rating**2),
+                    rating,
+                    name,
+                ]
+            )
     return goods
 
 
@@ -79,15 +87,21 @@ def write(path: Path, header: list[str], rows: list[Row]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--by", choices=["category", "item"], default="category", help="what the behaviour names")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--by", choices=["category", "item"], default="category", help="what the behaviour names"
+    )
     parser.add_argument("--headers", choices=list(HEADERS), default="zh")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     rng = random.Random(options.seed)
     head = HEADERS[options.headers]
-    names = [chinese if options.headers == "zh" else english for chinese, english in CATEGORIES.items()]
+    names = [
+        chinese if options.headers == "zh" else english for chinese, english in CATEGORIES.items()
+    ]
     goods = make_goods(rng, names)
     options.out.mkdir(parents=True, exist_ok=True)
     columns = [head[name] for name in ("item", "price", "sales", "rating", "category")]

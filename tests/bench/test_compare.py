@@ -52,7 +52,9 @@ class Noisy:
 
 def ratio_of(seed: int, factor: float) -> Any:
     clock, rng = VirtualClock(), np.random.default_rng(seed)
-    return compare(Noisy(clock, rng), Noisy(clock, rng, factor), "x", REQUESTS, LIMITS, seed, clock=clock)
+    return compare(
+        Noisy(clock, rng), Noisy(clock, rng, factor), "x", REQUESTS, LIMITS, seed, clock=clock
+    )
 
 
 def test_a_system_does_not_differ_from_itself() -> None:
@@ -92,7 +94,9 @@ def test_the_command_compares_two_bundles() -> None:
     assert missing.stderr.count("\n") == 1, "told before anything is measured"
 
 
-@pytest.mark.parametrize("unread", [["--against", "x.json"], ["--replay", "x"], ["--threads", "2"], ["--qps", "5"]])
+@pytest.mark.parametrize(
+    "unread", [["--against", "x.json"], ["--replay", "x"], ["--threads", "2"], ["--qps", "5"]]
+)
 def test_what_a_comparison_does_not_read_is_wrong_usage(unread: list[str]) -> None:
     done = CliRunner().invoke(main, ["bench", "--compare", str(GOLDEN), str(GOLDEN), *unread])
     assert done.exit_code == 2
@@ -172,7 +176,16 @@ def test_what_cannot_be_compared_is_refused(baseline: Path, tmp_path: Path) -> N
 def test_a_run_that_nothing_can_be_held_against_is_kept(baseline: Path, tmp_path: Path) -> None:
     found, before, out = read_result(baseline), tmp_path / "before.json", tmp_path / "now.json"
     before.write_text(json.dumps(found | {"rows": [], "bytes": None, "startup": None}))
-    words = ["--scenario", "offline", "--seconds", "0.02", "--against", str(before), "--out", str(out)]
+    words = [
+        "--scenario",
+        "offline",
+        "--seconds",
+        "0.02",
+        "--against",
+        str(before),
+        "--out",
+        str(out),
+    ]
     done = CliRunner().invoke(main, ["bench", str(GOLDEN), *words])
     assert done.exit_code == 1
     assert "no figure in common" in done.stderr
@@ -180,13 +193,25 @@ def test_a_run_that_nothing_can_be_held_against_is_kept(baseline: Path, tmp_path
 
 
 def test_the_command_exits_1_where_a_figure_got_worse(baseline: Path, tmp_path: Path) -> None:
-    words = ["bench", str(GOLDEN), "--scenario", "single-stream", "--candidates", "2", "--seconds", "0.05", "--against"]
+    words = [
+        "bench",
+        str(GOLDEN),
+        "--scenario",
+        "single-stream",
+        "--candidates",
+        "2",
+        "--seconds",
+        "0.05",
+        "--against",
+    ]
     fine = CliRunner().invoke(main, [*words, str(baseline), "--max-regression", "900%"])
     assert fine.exit_code == 0, fine.output
     found = read_result(baseline)
     found["bytes"] //= 3
     (tmp_path / "before.json").write_text(json.dumps(found))
-    worse = CliRunner().invoke(main, [*words, str(tmp_path / "before.json"), "--max-regression", "150%"])
+    worse = CliRunner().invoke(
+        main, [*words, str(tmp_path / "before.json"), "--max-regression", "150%"]
+    )
     assert worse.exit_code == 1
     assert "bundle bytes: 3.00 times the baseline" in worse.stderr
     assert "WORSE" in worse.stdout

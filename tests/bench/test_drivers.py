@@ -18,7 +18,15 @@ from tlrec_edge.bench.clock import set_timer_slack
 from tlrec_edge.bench.drivers import Limits, closed_loop, open_loop, poisson, saturated_loop
 from tlrec_edge.bench.function import FunctionSource
 from tlrec_edge.bench.lab import Lab, caller
-from tlrec_edge.bench.latency import Times, binomial_cdf, describe, holds, max_exceeding, merge, percentile
+from tlrec_edge.bench.latency import (
+    Times,
+    binomial_cdf,
+    describe,
+    holds,
+    max_exceeding,
+    merge,
+    percentile,
+)
 from tlrec_edge.bench.requests import ItemIds, Requests
 from tlrec_edge.bench.scenarios import SCENARIOS
 from tlrec_edge.bench.search import find_qps
@@ -28,12 +36,26 @@ LONG = Limits(seconds=60.0, min_queries=1, warmup=0.0)
 
 def lab(system: Any, clock: Any, **config: Any) -> Lab:
     settings = BenchConfig(**({"candidates": (1,), "load": 1, "pool": 4, "warmup": 0.0} | config))
-    return Lab(FunctionSource("x:y"), system, Requests(ItemIds.generated(50, 3), 4, 1.0, 0), settings, clock)
+    return Lab(
+        FunctionSource("x:y"),
+        system,
+        Requests(ItemIds.generated(50, 3), 4, 1.0, 0),
+        settings,
+        clock,
+    )
 
 
 @pytest.mark.parametrize(
     ("n", "p", "expected"),
-    [(1, 0.5, 0), (2, 0.5, 1), (10, 0.9, 9), (100, 0.99, 99), (1000, 0.99, 990), (1000, 0.999, 999), (3, 1.0, 2)],
+    [
+        (1, 0.5, 0),
+        (2, 0.5, 1),
+        (10, 0.9, 9),
+        (100, 0.99, 99),
+        (1000, 0.99, 990),
+        (1000, 0.999, 999),
+        (3, 1.0, 2),
+    ],
 )
 def test_percentiles_follow_the_definition(n: int, p: float, expected: int) -> None:
     assert percentile(range(n), p) == expected
@@ -50,7 +72,9 @@ def test_describe_is_by_the_definition_and_in_microseconds() -> None:
 
 
 def test_merged_processes_are_one_run_of_all_queries() -> None:
-    both = merge([Times([1], 1.0, 0.5, query_size=4), Times([3, 2], 2.0, 0.5, query_size=4, unanswered=1)])
+    both = merge(
+        [Times([1], 1.0, 0.5, query_size=4), Times([3, 2], 2.0, 0.5, query_size=4, unanswered=1)]
+    )
     assert sorted(both.durations) == [1, 2, 3]
     assert (both.seconds, both.cpu_seconds, both.query_size, both.unanswered) == (2.0, 1.0, 4, 1)
 
@@ -72,7 +96,9 @@ def test_a_bound_needs_as_many_queries_as_the_confidence_asks() -> None:
 
 def test_bounds_hold_as_often_as_they_say() -> None:
     rng = np.random.default_rng(0)
-    bounds = [Times(rng.exponential(1e6, 1000), 1, 0).describe(0.9).bound_us["p99"] for _ in range(400)]
+    bounds = [
+        Times(rng.exponential(1e6, 1000), 1, 0).describe(0.9).bound_us["p99"] for _ in range(400)
+    ]
     covered = np.mean(np.array(bounds) >= -1000 * np.log(0.01))
     assert 0.87 <= covered <= 0.97
 
@@ -113,7 +139,9 @@ def test_an_open_loop_measures_from_the_scheduled_time_to_the_nanosecond() -> No
     arrivals, clock = poisson(300.0, LONG, 1), VirtualClock()
     system = Stalling(clock, work=3 * MS, stall=0)
     seen = open_loop(lambda at: system.answer([at]), 8, arrivals, LONG, clock=clock)
-    assert list(seen.durations) == Stalling(VirtualClock(), work=3 * MS, stall=0).latencies(arrivals)
+    assert list(seen.durations) == Stalling(VirtualClock(), work=3 * MS, stall=0).latencies(
+        arrivals
+    )
 
 
 @pytest.mark.slow
@@ -123,7 +151,9 @@ def test_a_real_stall_is_measured_within_five_percent() -> None:
     system = Stalling(clock)
     opened = open_loop(lambda at: system.answer([at]), 8, arrivals, limits)
     closed = closed_loop(lambda at: system.answer([at]), 8, Limits(5.0, 1, 0.0))
-    truth = percentile(np.sort(Stalling(VirtualClock()).latencies(poisson(100.0, Limits(3600.0, 1, 0), 9))), 0.99)
+    truth = percentile(
+        np.sort(Stalling(VirtualClock()).latencies(poisson(100.0, Limits(3600.0, 1, 0), 9))), 0.99
+    )
     assert opened.describe(0.99).us["p99"] == pytest.approx(truth / 1000, rel=0.05)
     assert closed.describe(0.99).us["p99"] < 0.1 * truth / 1000
 
@@ -132,7 +162,9 @@ def test_what_is_never_answered_counts_with_the_time_it_waited() -> None:
     clock = VirtualClock()
     system = Stalling(clock, work=10 * MS, stall=0)
     limits = Limits(1.0, 1, 0.0)
-    seen = open_loop(lambda at: system.answer([at]), 8, poisson(1000.0, limits, 0), limits, clock=clock)
+    seen = open_loop(
+        lambda at: system.answer([at]), 8, poisson(1000.0, limits, 0), limits, clock=clock
+    )
     assert seen.unanswered > 500
     assert len(seen.durations) == 1000
     assert seen.describe(0.99).us["p99"] > 1e6
@@ -144,7 +176,9 @@ def in_step(clock: VirtualClock, threads: int, work: int) -> Callable[[int], obj
     together = threading.Barrier(threads, lambda: clock.wait_until(clock.now() + work))
 
     def call(at: int) -> None:
-        if threading.current_thread() is not threading.main_thread() or threads == 1:  # warming up is not timed
+        if (
+            threading.current_thread() is not threading.main_thread() or threads == 1
+        ):  # warming up is not timed
             together.wait(60)
 
     return call
@@ -207,7 +241,9 @@ def test_requests_go_round_the_pool_and_stop_in_time() -> None:
 
 def test_flat_out_is_throughput_of_all_threads() -> None:
     clock = VirtualClock()
-    seen = saturated_loop(in_step(clock, 4, 10 * MS), 4, Limits(0.2, 1, 0.0), threads=4, clock=clock).describe(0.99)
+    seen = saturated_loop(
+        in_step(clock, 4, 10 * MS), 4, Limits(0.2, 1, 0.0), threads=4, clock=clock
+    ).describe(0.99)
     assert seen.qps == 400
 
 
@@ -231,7 +267,9 @@ def test_queries_of_several_requests_share_none_until_all_were_asked() -> None:
 def test_the_server_scenario_is_loaded_by_shares_of_what_the_system_can_do() -> None:
     clock = VirtualClock()
     rows = list(SCENARIOS["server"](lab(Stalling(clock, work=2 * MS, stall=0), clock)))
-    assert [row.target_qps for row in rows] == pytest.approx([50, 150, 250, 350, 400, 450], rel=0.01)
+    assert [row.target_qps for row in rows] == pytest.approx(
+        [50, 150, 250, 350, 400, 450], rel=0.01
+    )
     (over,) = SCENARIOS["server"](lab(Stalling(clock, work=2 * MS, stall=0), clock, qps=(700.0,)))
     assert over.saturated
     assert not rows[0].saturated
@@ -241,14 +279,18 @@ def test_few_arrivals_that_came_slowly_are_no_queue_without_end() -> None:
     for seed in range(20):
         clock = VirtualClock()
         settings = {"qps": (20.0,), "seconds": 0.5, "min_queries": 1, "seed": seed}
-        (row,) = SCENARIOS["server"](lab(Stalling(clock, work=MS // 10, stall=0), clock, **settings))
+        (row,) = SCENARIOS["server"](
+            lab(Stalling(clock, work=MS // 10, stall=0), clock, **settings)
+        )
         assert not row.saturated, f"{row.latency.qps:.0f} of {row.latency.arrived_qps:.0f} a second"
 
 
 def test_the_highest_rate_within_a_bound_is_that_of_queueing_theory() -> None:
     """The waiting time of M/D/1 is known: at 2 ms a request, p99 is 10 ms near a load of 0.69."""
     clock = VirtualClock()
-    peak = find_qps(lab(Stalling(clock, work=2 * MS, stall=0), clock, seconds=60.0, confidence=0.9), 10_000)
+    peak = find_qps(
+        lab(Stalling(clock, work=2 * MS, stall=0), clock, seconds=60.0, confidence=0.9), 10_000
+    )
     arrivals = poisson(peak.qps or 0, Limits(3600.0, 1, 0), 5)
     far = np.sort(Stalling(VirtualClock(), work=2 * MS, stall=0).latencies(arrivals))
     assert percentile(far, 0.99) / 1000 == pytest.approx(10_000, rel=0.15)

@@ -32,7 +32,9 @@ from tlrec_edge.bundle.reader import Bundle
 from tlrec_edge.cli.bench import bench
 from tlrec_edge.cli.bench_tables import show
 
-QUICK = BenchConfig(candidates=(1, 8), k=5, seconds=0.02, min_queries=20, warmup=0.0, pool=16, starts=1)
+QUICK = BenchConfig(
+    candidates=(1, 8), k=5, seconds=0.02, min_queries=20, warmup=0.0, pool=16, starts=1
+)
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +72,9 @@ def test_a_config_refuses_nonsense(wrong: dict[str, Any]) -> None:
 
 def test_requests_are_seeded_skewed_and_hold_known_ids() -> None:
     bundle = Bundle.open(GOLDEN)
-    first, again, other = (Requests(ItemIds.from_bundle(bundle), 200, 1.0, seed) for seed in (3, 3, 4))
+    first, again, other = (
+        Requests(ItemIds.from_bundle(bundle), 200, 1.0, seed) for seed in (3, 3, 4)
+    )
     assert first.histories == again.histories != other.histories
     assert first.candidates(5) == again.candidates(5)
     with Recommender.open(GOLDEN, unknown="error") as rec:
@@ -87,7 +91,9 @@ def test_a_run_measures_every_shape_with_and_without_the_state(result: BenchResu
     shapes = [(row.scenario, row.scored, row.state) for row in result.rows]
     expected = [("single-stream", 1), ("single-stream", 8), ("top-k", 22)]
     under_load = [("multi-stream", 22), *[("server", 22)] * 6, ("offline", 22)]
-    assert shapes[:6] == [(name, n, state) for name, n in expected for state in ("encoded", "given")]
+    assert shapes[:6] == [
+        (name, n, state) for name, n in expected for state in ("encoded", "given")
+    ]
     assert shapes[6:] == [(name, n, "encoded") for name, n in under_load]
     for row in result.rows:
         assert list(row.latency.us) == ["p50", "p90", "p99", "p99.9", "max"]
@@ -97,7 +103,9 @@ def test_a_run_measures_every_shape_with_and_without_the_state(result: BenchResu
 
 
 @pytest.mark.parametrize("driver", ["native", "loadgen"])
-def test_an_encoded_state_is_never_in_the_cache(monkeypatch: pytest.MonkeyPatch, driver: str) -> None:
+def test_an_encoded_state_is_never_in_the_cache(
+    monkeypatch: pytest.MonkeyPatch, driver: str
+) -> None:
     opened: list[Recommender] = []
     real = Recommender.open
 
@@ -133,9 +141,13 @@ def test_start_up_of_a_broken_bundle_is_an_error_of_one_line(tmp_path: Path) -> 
     assert "\n" not in str(caught.value)
 
 
-def test_a_bundle_whose_scores_hang_on_their_batch_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bundle_whose_scores_hang_on_their_batch_is_not_timed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     real = Recommender.score
-    monkeypatch.setattr(Recommender, "score", lambda rec, user, items: real(rec, user, items) + len(items))
+    monkeypatch.setattr(
+        Recommender, "score", lambda rec, user, items: real(rec, user, items) + len(items)
+    )
     source = BundleSource(GOLDEN, 8)
     requests = Requests(ItemIds.from_bundle(Bundle.open(GOLDEN)), 16, 1.0, 0)
     with source.open() as system, pytest.raises(BundleError, match="alone and in a list"):
@@ -202,14 +214,18 @@ def test_the_price_of_an_hour_gives_that_of_a_million() -> None:
     assert CliRunner().invoke(bench, [str(GOLDEN), "--machines-for", "5"]).exit_code == 2
 
 
-def test_a_cold_start_has_read_the_bundle_or_is_not_told(result: BenchResult, tmp_path: Path) -> None:
+def test_a_cold_start_has_read_the_bundle_or_is_not_told(
+    result: BenchResult, tmp_path: Path
+) -> None:
     start = result.startup
     assert start is not None
     assert (start.cold_ms is None) == (start.cold_read_bytes is None)
     assert start.cold_ms is None or start.cold_ms > 0
 
 
-def test_a_cold_request_reads_the_bundle_from_disk_or_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cold_request_reads_the_bundle_from_disk_or_is_not_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     cold_reads: list[int] = []
     evicted: set[BundleSystem] = set()
     evict_real, answer_real = BundleSystem.evict, BundleSystem.answer
@@ -238,7 +254,9 @@ def test_a_cold_request_reads_the_bundle_from_disk_or_is_not_told(monkeypatch: p
     assert np.median(cold_reads) > 0
 
 
-def test_where_the_page_cache_stays_full_no_request_is_called_cold(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_the_page_cache_stays_full_no_request_is_called_cold(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr("tlrec_edge.bench.page_cache.read_bytes", lambda: None)
     found = run_bench(GOLDEN, replace(QUICK, cache="cold"), ["top-k"])
     assert [row.state for row in found.rows] == ["encoded", "given"]
@@ -254,7 +272,8 @@ def test_what_is_put_out_of_the_page_cache_is_unchanged() -> None:
 
 
 @pytest.mark.parametrize(
-    ("noise", "noisy"), [((0.1, 0.0), False), ((0.5, None), True), ((0.1, 0.1), True), ((0.1, 0.0, 0.3), True)]
+    ("noise", "noisy"),
+    [((0.1, 0.0), False), ((0.5, None), True), ((0.1, 0.1), True), ((0.1, 0.0, 0.3), True)],
 )
 def test_a_noisy_machine_is_told_in_the_first_line(
     result: BenchResult, noise: tuple[Any, ...], noisy: bool, capsys: pytest.CaptureFixture[str]
@@ -263,7 +282,9 @@ def test_a_noisy_machine_is_told_in_the_first_line(
     assert capsys.readouterr().out.startswith("NOISY MACHINE") is noisy
 
 
-def test_what_is_not_readable_is_said(result: BenchResult, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_not_readable_is_said(
+    result: BenchResult, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert result.startup is not None
     blind = replace(result.startup, rss_bytes=None, pss_bytes=None, uss_bytes=None)
     show(replace(result, startup=blind, machine=replace(result.machine, virtualised=None)))
@@ -272,7 +293,17 @@ def test_what_is_not_readable_is_said(result: BenchResult, capsys: pytest.Captur
 
 def test_the_command_prints_json_and_writes_the_same(tmp_path: Path) -> None:
     out = tmp_path / "bench.json"
-    options = ["--seconds", "0.01", "--candidates", "2", "--scenario", "single-stream", "--json", "--out", str(out)]
+    options = [
+        "--seconds",
+        "0.01",
+        "--candidates",
+        "2",
+        "--scenario",
+        "single-stream",
+        "--json",
+        "--out",
+        str(out),
+    ]
     run = CliRunner().invoke(bench, [str(GOLDEN), *options])
     assert run.exit_code == 0, run.output
     found = json.loads(run.stdout)

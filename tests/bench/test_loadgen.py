@@ -19,7 +19,18 @@ from tlrec_edge.bench import loadgen
 from tlrec_edge.bench.drivers import Limits, closed_loop, open_loop, poisson
 from tlrec_edge.cli import main
 
-FAST = ["--seconds", "0.05", "--min-queries", "5", "--candidates", "2", "--load", "3", "--driver", "loadgen"]
+FAST = [
+    "--seconds",
+    "0.05",
+    "--min-queries",
+    "5",
+    "--candidates",
+    "2",
+    "--load",
+    "3",
+    "--driver",
+    "loadgen",
+]
 
 
 def mixed(at: int) -> None:
@@ -36,7 +47,13 @@ def test_loadgen_runs_every_scenario() -> None:
     done = CliRunner().invoke(main, ["bench", str(GOLDEN), "--qps", "100", "--json", *FAST])
     assert done.exit_code == 0, done.output
     rows = json.loads(done.stdout)["rows"]
-    assert {row["scenario"] for row in rows} == {"single-stream", "top-k", "multi-stream", "server", "offline"}
+    assert {row["scenario"] for row in rows} == {
+        "single-stream",
+        "top-k",
+        "multi-stream",
+        "server",
+        "offline",
+    }
     for row in rows:
         assert 0 < row["latency_us"]["p50"] <= row["latency_us"]["max"]
         assert row["queries"] > 0
@@ -68,7 +85,9 @@ def test_both_drivers_send_at_the_same_moments() -> None:
 
 def test_a_query_of_several_requests_is_one_call() -> None:
     calls: list[int] = []
-    seen = loadgen.multi_stream(lambda numbers: calls.append(len(numbers)), 8, Limits(0.05, 50, 0.0), 0, 5)
+    seen = loadgen.multi_stream(
+        lambda numbers: calls.append(len(numbers)), 8, Limits(0.05, 50, 0.0), 0, 5
+    )
     assert seen.samples == 5 * seen.queries >= 50
     assert calls[-seen.queries :] == [5] * seen.queries
 
@@ -79,7 +98,9 @@ def test_offline_is_throughput_of_all_threads(threads: int) -> None:
 
     def call(numbers: Sequence[int]) -> None:
         # The first call of each thread ends only if as many run at the same time.
-        if threading.current_thread() is not threading.main_thread() and not hasattr(waited, "once"):
+        if threading.current_thread() is not threading.main_thread() and not hasattr(
+            waited, "once"
+        ):
             waited.once = True
             together.wait(60)
         time.sleep(0.01)

@@ -22,8 +22,14 @@ STRETCH = ((0.1, 1.5), (0.5, 2.5), (0.7, 4.0))
 
 
 def size(items: int, **changes: Any) -> MeasuredSize:
-    figures = {"top_k_us": 100 + 20 * items**0.5, "busy_us": 50 + 10 * items**0.5, "bundle_bytes": 1e4 + 350.0 * items}
-    made = MeasuredSize(items, 64, True, "cpu", 2, False, figures | {"memory_bytes": 1e8 + 400.0 * items}, STRETCH)
+    figures = {
+        "top_k_us": 100 + 20 * items**0.5,
+        "busy_us": 50 + 10 * items**0.5,
+        "bundle_bytes": 1e4 + 350.0 * items,
+    }
+    made = MeasuredSize(
+        items, 64, True, "cpu", 2, False, figures | {"memory_bytes": 1e8 + 400.0 * items}, STRETCH
+    )
     return replace(made, **changes)
 
 
@@ -43,7 +49,9 @@ def test_what_is_a_line_is_told_exactly() -> None:
 
 
 def test_the_error_is_that_of_the_size_not_seen() -> None:
-    largest = size(400_000, figures=size(400_000).figures | {"busy_us": 8000.0, "top_k_us": 10_000.0})
+    largest = size(
+        400_000, figures=size(400_000).figures | {"busy_us": 8000.0, "top_k_us": 10_000.0}
+    )
     plan = make_plan(WORKLOAD, [*SIZES[:2], largest])
     assert plan.errors["busy_us"] == pytest.approx((50 + 10 * 400_000**0.5) / 8000 - 1)
     assert plan.errors["top_k_us"] == pytest.approx((100 + 20 * 400_000**0.5) / 10_000 - 1)
@@ -51,8 +59,12 @@ def test_the_error_is_that_of_the_size_not_seen() -> None:
 
 
 def test_what_falls_as_it_grows_is_taken_as_level() -> None:
-    falling = [size(items, figures=one.figures | {"busy_us": busy}) for one, items, busy in
-               zip(SIZES, (50_000, 200_000, 400_000), (300.0, 200.0, 250.0), strict=True)]  # fmt: skip
+    falling = [
+        size(items, figures=one.figures | {"busy_us": busy})
+        for one, items, busy in zip(
+            SIZES, (50_000, 200_000, 400_000), (300.0, 200.0, 250.0), strict=True
+        )
+    ]
     assert 200 < make_plan(WORKLOAD, falling).figures["busy_us"] < 300
 
 
@@ -65,12 +77,18 @@ def test_what_falls_as_it_grows_is_taken_as_level() -> None:
         (replace(WORKLOAD, dim=32), SIZES, "asked for 32"),
         (replace(WORKLOAD, items=4_000_001), SIZES, "at most 4,000,000"),
         (replace(WORKLOAD, items=200_000), SIZES, r"as a whole.*synth --lists-beyond 200000"),
-        (WORKLOAD, [replace(size, uses_ivf=False) for size in SIZES], r"list by list.*synth --lists-beyond 0"),
+        (
+            WORKLOAD,
+            [replace(size, uses_ivf=False) for size in SIZES],
+            r"list by list.*synth --lists-beyond 0",
+        ),
         (replace(WORKLOAD, p99_us=20_000), SIZES, "more machines do not bring it"),
         (WORKLOAD, [*SIZES[:2], size(400_000, slowdowns=())], "quieter"),
     ],
 )
-def test_what_cannot_be_known_is_refused(wanted: Workload, sizes: list[MeasuredSize], words: str) -> None:
+def test_what_cannot_be_known_is_refused(
+    wanted: Workload, sizes: list[MeasuredSize], words: str
+) -> None:
     with pytest.raises(DataError, match=words):
         make_plan(wanted, sizes)
 
@@ -84,7 +102,9 @@ def test_a_catalogue_beyond_the_machines_memory_is_refused() -> None:
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     folder = tmp_path_factory.mktemp("sizes")
-    config = BenchConfig(load=TOP_K, qps=(20.0,), seconds=0.05, min_queries=5, starts=1, warmup=0.0, pool=8)
+    config = BenchConfig(
+        load=TOP_K, qps=(20.0,), seconds=0.05, min_queries=5, starts=1, warmup=0.0, pool=8
+    )
     paths = []
     for items in (500, 1000, 2000):
         bundle = synthesize(folder / str(items), SynthConfig(items, 16)).path
@@ -94,7 +114,9 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 def plan(results: list[Path], *words: str) -> Result:
-    return CliRunner().invoke(main, ["plan", *(word for path in results for word in ("--from", str(path))), *words])
+    return CliRunner().invoke(
+        main, ["plan", *(word for path in results for word in ("--from", str(path))), *words]
+    )
 
 
 def test_the_command_plans_from_results(results: list[Path]) -> None:
@@ -129,7 +151,17 @@ def test_the_command_refuses_in_one_line(results: list[Path], tmp_path: Path) ->
     other = json.loads(results[0].read_text())
     other["rows"] = []
     (tmp_path / "thin.json").write_text(json.dumps(other))
-    thin = plan([*results, tmp_path / "thin.json"], "--items", "4k", "--dim", "16", "--qps", "1", "--p99", "1s")
+    thin = plan(
+        [*results, tmp_path / "thin.json"],
+        "--items",
+        "4k",
+        "--dim",
+        "16",
+        "--qps",
+        "1",
+        "--p99",
+        "1s",
+    )
     assert "thin.json lacks" in thin.stderr
     assert plan(results, "--items", "many", "--qps", "1", "--p99", "1s").exit_code == 2
 
@@ -137,7 +169,20 @@ def test_the_command_refuses_in_one_line(results: list[Path], tmp_path: Path) ->
 @pytest.mark.slow
 def test_the_command_measures_by_itself() -> None:
     done = CliRunner().invoke(
-        main, ["plan", "--items", "50k", "--dim", "16", "--qps", "10", "--p99", "10s", "--seconds", "0.5"]
+        main,
+        [
+            "plan",
+            "--items",
+            "50k",
+            "--dim",
+            "16",
+            "--qps",
+            "10",
+            "--p99",
+            "10s",
+            "--seconds",
+            "0.5",
+        ],
     )
     assert done.exit_code == 0, done.output
     assert "error at 160,000 items, from 20,000 and 80,000" in " ".join(done.stdout.split())

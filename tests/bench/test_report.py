@@ -20,16 +20,27 @@ from tlrec_edge.cli import main
 from tlrec_edge.report import render_bench
 
 QUICK = BenchConfig(
-    candidates=(1, 8), k=5, seconds=0.02, min_queries=100, warmup=0.0, pool=16, starts=1, confidence=0.5
+    candidates=(1, 8),
+    k=5,
+    seconds=0.02,
+    min_queries=100,
+    warmup=0.0,
+    pool=16,
+    starts=1,
+    confidence=0.5,
 )
 SCHEMA = json.loads(files("tlrec_edge.bench").joinpath("result.schema.json").read_text("utf-8"))
 
 
 @pytest.fixture(scope="module")
 def result() -> dict[str, Any]:
-    found = run_bench(GOLDEN, QUICK, p99_us=1e6, price=0.05, wanted=1e6, clock=TickingClock()).to_json()
+    found = run_bench(
+        GOLDEN, QUICK, p99_us=1e6, price=0.05, wanted=1e6, clock=TickingClock()
+    ).to_json()
     point = {"step": "half", "ratio": 0.99, "us": {"p50": 90.0}, "bytes": 5000, "kept": True}
-    return json.loads(json.dumps(found)) | {"compression": [point, point | {"kept": False, "front": True}]}
+    return json.loads(json.dumps(found)) | {
+        "compression": [point, point | {"kept": False, "front": True}]
+    }
 
 
 class Tags(HTMLParser):
@@ -67,7 +78,12 @@ def test_the_page_loads_nothing_and_is_small(result: dict[str, Any]) -> None:
 
 def test_the_page_shows_all_that_was_measured(result: dict[str, Any]) -> None:
     page = render_bench(result)
-    plots = ("Distribution of latency", "Latency by throughput", "Accuracy, latency, size", "Memory of one process")
+    plots = (
+        "Distribution of latency",
+        "Latency by throughput",
+        "Accuracy, latency, size",
+        "Memory of one process",
+    )
     for words in (*plots, "a million scores", "not readable here", "Machine"):
         assert words in page, words
     assert page.count("<svg") >= 5
@@ -78,7 +94,9 @@ def test_the_page_shows_all_that_was_measured(result: dict[str, Any]) -> None:
 def test_a_noisy_machine_is_told_first(result: dict[str, Any]) -> None:
     noisy = render_bench(result | {"noise": result["noise"] | {"noisy": True}})
     assert "Noisy machine" in noisy[: noisy.index("<svg")]
-    assert "Noisy machine" not in render_bench(result | {"noise": result["noise"] | {"noisy": False}})
+    assert "Noisy machine" not in render_bench(
+        result | {"noise": result["noise"] | {"noisy": False}}
+    )
 
 
 def test_names_are_escaped(result: dict[str, Any]) -> None:
@@ -88,7 +106,9 @@ def test_names_are_escaped(result: dict[str, Any]) -> None:
 
 
 def test_a_system_without_a_bundle_has_a_page_too(result: dict[str, Any]) -> None:
-    assert "<svg" in render_bench(result | {"startup": None, "files": None, "bytes": None, "bill": None, "peak": None})
+    assert "<svg" in render_bench(
+        result | {"startup": None, "files": None, "bytes": None, "bill": None, "peak": None}
+    )
     assert render_bench({"rows": []})
 
 
@@ -104,8 +124,12 @@ def test_the_command_writes_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert "start-up" not in refused.stderr
 
 
-@pytest.mark.parametrize(("card", "points"), [({"points": [{"step": "half"}]}, 1), ([], 0), (None, 0)])
-def test_the_points_of_the_compression_are_those_of_the_manifest(tmp_path: Path, card: Any, points: int) -> None:
+@pytest.mark.parametrize(
+    ("card", "points"), [({"points": [{"step": "half"}]}, 1), ([], 0), (None, 0)]
+)
+def test_the_points_of_the_compression_are_those_of_the_manifest(
+    tmp_path: Path, card: Any, points: int
+) -> None:
     for file in GOLDEN.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     manifest = json.loads((GOLDEN / "manifest.json").read_text("utf-8"))

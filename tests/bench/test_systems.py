@@ -32,7 +32,9 @@ from tlrec_edge.bench.system import BundleSource, Request
 from tlrec_edge.bundle.reader import Bundle
 from tlrec_edge.cli import main
 
-QUICK = BenchConfig(candidates=(2,), k=3, seconds=0.02, min_queries=20, warmup=0.0, pool=8, load=5, starts=1)
+QUICK = BenchConfig(
+    candidates=(2,), k=3, seconds=0.02, min_queries=20, warmup=0.0, pool=8, load=5, starts=1
+)
 FAST = ["--seconds", "0.02", "--min-queries", "5", "--candidates", "2", "--load", "3"]
 
 
@@ -43,7 +45,9 @@ def run(*words: str) -> Result:
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    code = "def each(request):\n    return [*request.user, *(request.candidates or ())]\nnumber = 3\n"
+    code = (
+        "def each(request):\n    return [*request.user, *(request.candidates or ())]\nnumber = 3\n"
+    )
     code += "class many:\n    @staticmethod\n    def answer(requests):\n        return [each(r) for r in requests]\n"
     (tmp_path / "readers_own.py").write_text(code, "utf-8")
     return tmp_path
@@ -80,11 +84,19 @@ def test_a_readers_own_system_runs_in_every_scenario(here: Path, target: str) ->
     done = run("--sut", target, "--json", *FAST)
     assert done.exit_code == 0, done.output
     found = json.loads(done.stdout)
-    assert {row["scenario"] for row in found["rows"]} == {"single-stream", "top-k", "multi-stream", "server", "offline"}
+    assert {row["scenario"] for row in found["rows"]} == {
+        "single-stream",
+        "top-k",
+        "multi-stream",
+        "server",
+        "offline",
+    }
     assert (found["bundle"]["name"], found["startup"], found["bytes"]) == (target, None, None)
 
 
-@pytest.mark.parametrize("target", ["nowhere:f", "readers_own:g", "readers_own", "readers_own:number"])
+@pytest.mark.parametrize(
+    "target", ["nowhere:f", "readers_own:g", "readers_own", "readers_own:number"]
+)
 def test_a_system_that_cannot_be_imported_is_one_line(here: Path, target: str) -> None:
     done = run("--sut", target, *FAST)
     assert done.exit_code == 1
@@ -97,7 +109,9 @@ def test_a_system_is_asked_for_the_bundles_own_ids() -> None:
     requests = Requests(ids, 8, 1.0, 0)
     lab = Lab(FunctionSource("a:b"), keeper, requests, QUICK)
     drive(lab, Load(200.0))
-    assert {request.candidates is not None and len(request.candidates) for request in keeper.seen} == {5}
+    assert {
+        request.candidates is not None and len(request.candidates) for request in keeper.seen
+    } == {5}
     known = set(ids.lookup(list(range(ids.items))))
     assert all(item in known for request in keeper.seen for item in request.user)
 
@@ -125,9 +139,13 @@ def test_any_other_url_is_asked_in_plain_json(address: str) -> None:
 
 @pytest.mark.parametrize(
     ("url", "words"),
-    [("ftp://x/y", "no http URL"), ("http://[::1", "no http URL"), ("http://x:99999/", "no http URL"),
-     ("http://127.0.0.1:9/x", "does not answer")],
-)  # fmt: skip
+    [
+        ("ftp://x/y", "no http URL"),
+        ("http://[::1", "no http URL"),
+        ("http://x:99999/", "no http URL"),
+        ("http://127.0.0.1:9/x", "does not answer"),
+    ],
+)
 def test_a_server_that_is_not_there_is_one_line(url: str, words: str) -> None:
     done = run("--http", url, *FAST)
     assert done.exit_code == 1
@@ -143,7 +161,9 @@ def test_a_server_that_refuses_ends_the_run(address: str) -> None:
 def test_processes_share_the_rate_and_add_up() -> None:
     source = BundleSource(GOLDEN, 4)
     requests = Requests(ItemIds.from_bundle(Bundle.open(GOLDEN)), 8, 1.0, 0)
-    config = BenchConfig(candidates=(2,), seconds=0.2, min_queries=1, warmup=0.0, load=5, processes=2)
+    config = BenchConfig(
+        candidates=(2,), seconds=0.2, min_queries=1, warmup=0.0, load=5, processes=2
+    )
     with source.open() as system:
         seen = drive(Lab(source, system, requests, config), Load(400.0))
     assert 80 <= len(seen.durations) <= 81
@@ -153,7 +173,9 @@ def test_processes_share_the_rate_and_add_up() -> None:
 
 
 def test_histories_of_several_lengths_are_measured() -> None:
-    found = run_bench(GOLDEN, BenchConfig(**(vars(QUICK) | {"histories": (1, 4)})), ["single-stream"])
+    found = run_bench(
+        GOLDEN, BenchConfig(**(vars(QUICK) | {"histories": (1, 4)})), ["single-stream"]
+    )
     shapes = ["2 candidates, history 1", "2 candidates, history 4"]
     assert [row.shape for row in found.rows] == [shape for shape in shapes for _ in range(2)]
 
@@ -167,17 +189,28 @@ def test_a_file_is_replayed_in_its_order(tmp_path: Path) -> None:
     keeper = Keeper()
     lab = Lab(FunctionSource("a:b"), keeper, requests, QUICK)
     (shape,) = lab.shapes()
-    assert [(r.user, r.candidates) for r in shape.requests] == [(["item-1"], ["item-2", "item-3"]), (["7"], ["8"])]
-    assert run_bench(GOLDEN, QUICK, ["single-stream"], replay=file).rows[0].shape == "2 candidates, replayed"
+    assert [(r.user, r.candidates) for r in shape.requests] == [
+        (["item-1"], ["item-2", "item-3"]),
+        (["7"], ["8"]),
+    ]
+    assert (
+        run_bench(GOLDEN, QUICK, ["single-stream"], replay=file).rows[0].shape
+        == "2 candidates, replayed"
+    )
     file.write_text('{"history": ["item-1"]}\n')
     assert run_bench(GOLDEN, QUICK, ["single-stream"], replay=file).rows[0].shape == "2 candidates"
 
 
 @pytest.mark.parametrize(
     ("text", "words"),
-    [("", "no request"), ("{}", "line 1"), ('{"history": ["a"]}\n[1]', "line 2"), ('{"history": "ab"}', "line 1"),
-     ('{"history": ["a"], "candidates": ["b"]}\n{"history": ["a"]}', "some have none")],
-)  # fmt: skip
+    [
+        ("", "no request"),
+        ("{}", "line 1"),
+        ('{"history": ["a"]}\n[1]', "line 2"),
+        ('{"history": "ab"}', "line 1"),
+        ('{"history": ["a"], "candidates": ["b"]}\n{"history": ["a"]}', "some have none"),
+    ],
+)
 def test_a_bad_replay_names_file_and_line(tmp_path: Path, text: str, words: str) -> None:
     file = tmp_path / "log.jsonl"
     file.write_text(text, "utf-8")
@@ -188,13 +221,29 @@ def test_a_bad_replay_names_file_and_line(tmp_path: Path, text: str, words: str)
 
 @pytest.mark.parametrize(
     "words",
-    [("--find-qps",), ("--p99", "5ms"), ("--find-qps", "--p99", "5"), ("--qps", "x"), ("--qps", "0"),
-     ("--qps", "1e12"), ("--qps", "1e-9"), ("--seconds", "nan"), ("--seconds", "inf"), ("--streams", "100000"),
-     ("--out", "x", "--html", "x"), ("--batch", "1000000"), ("--price-per-hour", "nan"), ("--price-per-hour", "0"),
-     ("--cache", "cold", "--sut", "a:b"), ("--cache", "cold", "--driver", "loadgen"),
-     ("--price-per-hour", "1", "--scenario", "server"), ("--load", "none"),
-     ("--histories", "0"), ("--sut", "a:b", "--http", "http://x")],
-)  # fmt: skip
+    [
+        ("--find-qps",),
+        ("--p99", "5ms"),
+        ("--find-qps", "--p99", "5"),
+        ("--qps", "x"),
+        ("--qps", "0"),
+        ("--qps", "1e12"),
+        ("--qps", "1e-9"),
+        ("--seconds", "nan"),
+        ("--seconds", "inf"),
+        ("--streams", "100000"),
+        ("--out", "x", "--html", "x"),
+        ("--batch", "1000000"),
+        ("--price-per-hour", "nan"),
+        ("--price-per-hour", "0"),
+        ("--cache", "cold", "--sut", "a:b"),
+        ("--cache", "cold", "--driver", "loadgen"),
+        ("--price-per-hour", "1", "--scenario", "server"),
+        ("--load", "none"),
+        ("--histories", "0"),
+        ("--sut", "a:b", "--http", "http://x"),
+    ],
+)
 def test_wrong_usage_is_exit_code_2(words: tuple[str, ...]) -> None:
     assert run(str(GOLDEN), *words).exit_code == 2
     assert run().exit_code == 2
@@ -210,7 +259,12 @@ def test_a_replay_of_empty_histories_is_measured(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "words",
-    [("--threads", "3"), ("--processes", "2"), ("--driver", "loadgen"), ("--driver", "loadgen", "--threads", "2")],
+    [
+        ("--threads", "3"),
+        ("--processes", "2"),
+        ("--driver", "loadgen"),
+        ("--driver", "loadgen", "--threads", "2"),
+    ],
 )
 def test_ctrl_c_ends_a_run_at_once_and_in_one_line(here: Path, words: tuple[str, ...]) -> None:
     code = "import os, pathlib\n\ndef each(request):\n    pathlib.Path(f'asked.{os.getpid()}').touch()\n    return 1\n"
@@ -223,8 +277,22 @@ def test_ctrl_c_ends_a_run_at_once_and_in_one_line(here: Path, words: tuple[str,
         "--sut",
         "readers_marking:each",
     ]
-    asked = ["--scenario", "server", "--qps", "20", "--load", "5", "--seconds", "100", "--min-queries", "1", *words]
-    started = subprocess.Popen([*command, *asked], stderr=subprocess.PIPE, encoding="utf-8", start_new_session=True)
+    asked = [
+        "--scenario",
+        "server",
+        "--qps",
+        "20",
+        "--load",
+        "5",
+        "--seconds",
+        "100",
+        "--min-queries",
+        "1",
+        *words,
+    ]
+    started = subprocess.Popen(
+        [*command, *asked], stderr=subprocess.PIPE, encoding="utf-8", start_new_session=True
+    )
     processes = 2 if "--processes" in words else 1
     while started.poll() is None and len(list(here.glob("asked.*"))) < processes:
         time.sleep(0.01)
@@ -238,7 +306,18 @@ def test_ctrl_c_ends_a_run_at_once_and_in_one_line(here: Path, words: tuple[str,
 
 def test_the_highest_rate_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tlrec_edge.cli.bench.run_bench", partial(run_bench, clock=TickingClock()))
-    done = run(str(GOLDEN), "--find-qps", "--p99", "1s", "--seconds", "0.05", "--min-queries", "500", "--load", "top-k")
+    done = run(
+        str(GOLDEN),
+        "--find-qps",
+        "--p99",
+        "1s",
+        "--seconds",
+        "0.05",
+        "--min-queries",
+        "500",
+        "--load",
+        "top-k",
+    )
     assert done.exit_code == 0, done.output
     assert "requests a second" in done.stdout
     found = json.loads(run(str(GOLDEN), "--find-qps", "--p99", "1us", "--json", *FAST).stdout)
@@ -253,29 +332,45 @@ def test_every_rate_asked_for_is_a_row() -> None:
 
 
 def test_a_system_that_fails_in_its_process_does_not_keep_the_others_waiting(here: Path) -> None:
-    (here / "readers_broken.py").write_text("def each(request):\n    raise RuntimeError('broken')\n", "utf-8")
+    (here / "readers_broken.py").write_text(
+        "def each(request):\n    raise RuntimeError('broken')\n", "utf-8"
+    )
     requests = Requests(ItemIds.generated(50), 8, 1.0, 0)
-    config = BenchConfig(candidates=(2,), seconds=0.1, min_queries=1, warmup=0.0, load=5, processes=2)
+    config = BenchConfig(
+        candidates=(2,), seconds=0.1, min_queries=1, warmup=0.0, load=5, processes=2
+    )
     lab = Lab(FunctionSource("readers_broken:each"), Keeper(), requests, config)
-    with pytest.raises(DataError, match=r"failed on a request: RuntimeError: broken \(readers_broken.py, line 2\)"):
+    with pytest.raises(
+        DataError, match=r"failed on a request: RuntimeError: broken \(readers_broken.py, line 2\)"
+    ):
         drive(lab, Load(None))
 
 
 @pytest.mark.parametrize("driver", ["native", "loadgen"])
 @pytest.mark.parametrize(
     ("code", "words"),
-    [("def each(request):\n    return request.nothing", "AttributeError: 'Request' object has no attribute 'nothing'"),
-     ("def each():\n    return 1", "takes 0 positional arguments"),
-     ("def each(request):\n    request.user", "returned nothing"),
-     ("async def each(request):\n    return 1", "returned a coroutine, which is not run"),
-     ("def each(request):\n    yield 1", "returned a generator, which is not run"),
-     ("class each:\n    def answer(self, requests):\n        return 1", "missing 1 required positional argument"),
-     ("import sys\ndef each(request):\n    sys.exit(3)", "SystemExit: 3"),
-     ("def each(request):\n    return 1 +", "SyntaxError"),
-     ("raise SystemExit(0)", "SystemExit: 0"),
-     ("1 / 0", "ZeroDivisionError: division by zero (readers_wrong.py, line 1)")],
-)  # fmt: skip
-def test_a_system_that_is_wrong_is_one_line_that_says_where(here: Path, code: str, words: str, driver: str) -> None:
+    [
+        (
+            "def each(request):\n    return request.nothing",
+            "AttributeError: 'Request' object has no attribute 'nothing'",
+        ),
+        ("def each():\n    return 1", "takes 0 positional arguments"),
+        ("def each(request):\n    request.user", "returned nothing"),
+        ("async def each(request):\n    return 1", "returned a coroutine, which is not run"),
+        ("def each(request):\n    yield 1", "returned a generator, which is not run"),
+        (
+            "class each:\n    def answer(self, requests):\n        return 1",
+            "missing 1 required positional argument",
+        ),
+        ("import sys\ndef each(request):\n    sys.exit(3)", "SystemExit: 3"),
+        ("def each(request):\n    return 1 +", "SyntaxError"),
+        ("raise SystemExit(0)", "SystemExit: 0"),
+        ("1 / 0", "ZeroDivisionError: division by zero (readers_wrong.py, line 1)"),
+    ],
+)
+def test_a_system_that_is_wrong_is_one_line_that_says_where(
+    here: Path, code: str, words: str, driver: str
+) -> None:
     (here / "readers_wrong.py").write_text(code, "utf-8")
     sys.modules.pop("readers_wrong", None)
     done = run("--sut", "readers_wrong:each", "--driver", driver, *FAST)

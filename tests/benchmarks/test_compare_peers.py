@@ -23,8 +23,18 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], st
     folder = tmp_path_factory.mktemp("peers")
     # No installation: these rows have contenders of the development environment and others.
     rows = ["--rows", "fast-100", "cached-1000", "top-100k"]
-    command = [sys.executable, "-m", "benchmarks.compare_peers", str(folder), "--here", *SIZES, *rows]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.compare_peers",
+        str(folder),
+        "--here",
+        *SIZES,
+        *rows,
+    ]
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     return json.loads((folder / "peers.json").read_text()), (folder / "peers.md").read_text()
 
@@ -42,7 +52,9 @@ def test_our_rows_and_the_floor_are_measured(report: tuple[dict[str, Any], str])
 
 
 def test_who_is_not_installed_is_named_with_the_reason(report: tuple[dict[str, Any], str]) -> None:
-    missing = {name: why for row in report[0]["rows"].values() for name, why in row["missing"].items()}
+    missing = {
+        name: why for row in report[0]["rows"].values() for name, why in row["missing"].items()
+    }
     for name in ("replay", "recbole", "rechub", "openvino", "implicit", "hnswlib"):
         assert "No module named" in missing[name]
         assert f"- {name}: " in report[1]
@@ -56,7 +68,9 @@ def peers(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     from benchmarks.compare_peers import agree, contender, measure
 
     yield agree, contender.Answer, measure
-    for name in [name for name in sys.modules if name == "benchmarks" or name.startswith("benchmarks.")]:
+    for name in [
+        name for name in sys.modules if name == "benchmarks" or name.startswith("benchmarks.")
+    ]:
         del sys.modules[name]
 
 
@@ -80,7 +94,9 @@ def test_the_best_must_be_the_best(peers: Any) -> None:
         agree.check_best(answer(np.array([*range(99, 90, -1), 5]), truth), truth, 10)
 
 
-def test_a_wrong_contender_is_told_and_not_timed(peers: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_wrong_contender_is_told_and_not_timed(
+    peers: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     measure = peers[2]
     from benchmarks.compare_peers.rows import ROWS
     from benchmarks.compare_peers.turns import Failed, Timed
@@ -109,17 +125,23 @@ def test_a_wrong_contender_is_told_and_not_timed(peers: Any, monkeypatch: pytest
 
     def turns(workers: dict[str, Any], seconds: float) -> dict[tuple[str, str], Timed]:
         timed.extend(workers)
-        return {(name, task): Timed([1000]) for name, (_, tasks) in workers.items() for task in tasks}
+        return {
+            (name, task): Timed([1000]) for name, (_, tasks) in workers.items() for task in tasks
+        }
 
     monkeypatch.setattr(measure, "Worker", Liar)
     monkeypatch.setattr(measure, "take_turns", turns)
-    found = measure.Bench("python", tmp_path, (), 0.0, {}, lambda step: None).measure(ROWS["cached-1000"])
+    found = measure.Bench("python", tmp_path, (), 0.0, {}, lambda step: None).measure(
+        ROWS["cached-1000"]
+    )
     assert timed == ["tlrec-edge"]
     assert found["wrong"] == {"implicit": "Disagreement: a score is off"}
     assert found["targets"][0]["found"] is None
 
 
-def test_the_smallest_effort_that_reaches_the_recall_or_hardly_less(peers: Any, tmp_path: Path) -> None:
+def test_the_smallest_effort_that_reaches_the_recall_or_hardly_less(
+    peers: Any, tmp_path: Path
+) -> None:
     from benchmarks.compare_peers.contenders import vectors
     from benchmarks.compare_peers.data import Data
 
@@ -158,7 +180,11 @@ def test_a_target_is_who_reaches_the_recall_not_who_is_fastest(peers: Any) -> No
     def took(us: float, **more: bool) -> dict[str, Any]:
         return {"tasks": {"top": {"median": us}}, **more}
 
-    contenders = {"tlrec-edge": took(60), "quick": took(20, reached=False), "right": took(30, reached=True)}
+    contenders = {
+        "tlrec-edge": took(60),
+        "quick": took(20, reached=False),
+        "right": took(30, reached=True),
+    }
     target = Target("both", 2.0, (("quick", "top"), ("right", "top")), ("tlrec-edge", "top"))
     judged = peers[2]._judge(target, contenders)
     assert (judged["best"], judged["found"]) == ("right", 2.0)

@@ -15,7 +15,9 @@ from helpers.paths import BENCHMARKS
 
 @pytest.fixture(scope="module")
 def measure() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("measure_growth", BENCHMARKS / "growth" / "measure.py")
+    spec = importlib.util.spec_from_file_location(
+        "measure_growth", BENCHMARKS / "growth" / "measure.py"
+    )
     assert spec is not None
     assert spec.loader is not None
     module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
@@ -40,4 +42,9 @@ def test_powers(measure: ModuleType) -> None:
     sizes, time = [10_000, 100_000, 1_000_000], {"request": 0.0, "index": 0.5, "exact": 1.0}
     found = measure.slopes(sizes, lambda items, task: 3.0 * items ** time[task])
     assert found == pytest.approx(time, abs=1e-9)
-    assert [measure.count(text) for text in ("10k", "1M", "1.5m", "250")] == [10_000, 10**6, 1_500_000, 250]
+    assert [measure.count(text) for text in ("10k", "1M", "1.5m", "250")] == [
+        10_000,
+        10**6,
+        1_500_000,
+        250,
+    ]

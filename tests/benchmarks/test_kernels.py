@@ -19,15 +19,29 @@ def kernels(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     from benchmarks.kernels import measure, scans
 
     yield measure, scans
-    for name in [name for name in sys.modules if name == "benchmarks" or name.startswith("benchmarks.")]:
+    for name in [
+        name for name in sys.modules if name == "benchmarks" or name.startswith("benchmarks.")
+    ]:
         del sys.modules[name]
 
 
 def test_it_measures_what_is_there_and_names_the_rest() -> None:
-    command = [sys.executable, "-m", "benchmarks.kernels.measure", "--rounds", "2", "--sizes", "1300x16"]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.kernels.measure",
+        "--rounds",
+        "2",
+        "--sizes",
+        "1300x16",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr[-2000:]
-    rows = {line.split("|")[1].strip(): line for line in done.stdout.splitlines() if line.startswith("| ")}
+    rows = {
+        line.split("|")[1].strip(): line
+        for line in done.stdout.splitlines()
+        if line.startswith("| ")
+    }
     assert "1,280 x 16 bytes" in rows
     for name in ("onnxruntime u8", "numpy"):
         assert rows[name].endswith("| all products |")

@@ -13,7 +13,9 @@ from helpers.paths import BENCHMARKS, GOLDEN
 
 @pytest.fixture(scope="module")
 def measure() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("measure_lab", BENCHMARKS / "latency_lab" / "measure.py")
+    spec = importlib.util.spec_from_file_location(
+        "measure_lab", BENCHMARKS / "latency_lab" / "measure.py"
+    )
     assert spec is not None
     assert spec.loader is not None
     module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)

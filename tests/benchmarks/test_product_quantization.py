@@ -33,18 +33,26 @@ def pq() -> dict[str, Any]:
 @pytest.fixture(scope="module", params=["int8", "int4"])
 def rec(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Recommender:
     path = tmp_path_factory.mktemp("pq") / "bundle"
-    synthesize(path, SynthConfig(ITEMS, dim=24, interest=5, wide=6, history_only=40, tables=request.param))
+    synthesize(
+        path, SynthConfig(ITEMS, dim=24, interest=5, wide=6, history_only=40, tables=request.param)
+    )
     return Recommender.open(path, cache=0)
 
 
 def states_of(rec: Recommender, count: int, seed: int) -> list[UserState]:
     rng = np.random.default_rng(seed)
-    return [rec.user_state(Rows(rng.integers(0, ITEMS + 40, rng.integers(1, 60)))) for _ in range(count)]
+    return [
+        rec.user_state(Rows(rng.integers(0, ITEMS + 40, rng.integers(1, 60)))) for _ in range(count)
+    ]
 
 
 def codes_of(pq: dict[str, Any], rec: Recommender, subspaces: int = 6) -> Any:
     bundle = Bundle.open(rec._bundle.path)
-    read = item_vectors(bundle.shape.candidate_format, bundle.array("candidate_rows"), bundle.array("candidate_scale"))
+    read = item_vectors(
+        bundle.shape.candidate_format,
+        bundle.array("candidate_rows"),
+        bundle.array("candidate_scale"),
+    )
     users = np.stack([pq["user_vector"](state) for state in states_of(rec, 60, 1)])
     return pq["fit"](read, bundle.array("candidate_bias"), users, subspaces)
 
@@ -53,7 +61,9 @@ def full_scan(rec: Recommender, state: UserState) -> np.ndarray:
     return rec.score(state, Rows(np.arange(ITEMS)))
 
 
-def test_the_answer_is_that_of_a_full_scan_and_few_rows_are_read(pq: dict[str, Any], rec: Recommender) -> None:
+def test_the_answer_is_that_of_a_full_scan_and_few_rows_are_read(
+    pq: dict[str, Any], rec: Recommender
+) -> None:
     codes, read = codes_of(pq, rec), []
     for state in [*states_of(rec, 40, 2), rec.user_state(["nobody", "knows"])]:
         found, scores = pq["exact_top"](codes, rec, state, K), full_scan(rec, state)
@@ -64,7 +74,9 @@ def test_the_answer_is_that_of_a_full_scan_and_few_rows_are_read(pq: dict[str, A
     assert np.median(read) < ITEMS / 10
 
 
-def test_no_score_exceeds_its_bound_nor_is_further_off_than_said(pq: dict[str, Any], rec: Recommender) -> None:
+def test_no_score_exceeds_its_bound_nor_is_further_off_than_said(
+    pq: dict[str, Any], rec: Recommender
+) -> None:
     codes = codes_of(pq, rec)
     for state in states_of(rec, 10, 3):
         scores = full_scan(rec, state)
@@ -85,7 +97,8 @@ def test_a_bound_that_is_too_small_is_found_out(pq: dict[str, Any], rec: Recomme
     wrong = codes._replace(step=0.02 * codes.step)
     states = states_of(rec, 40, 4)
     assert any(
-        pq["exact_top"](wrong, rec, state, K).places.tolist() != top_k(full_scan(rec, state), K).tolist()
+        pq["exact_top"](wrong, rec, state, K).places.tolist()
+        != top_k(full_scan(rec, state), K).tolist()
         for state in states
     )
 
@@ -111,18 +124,28 @@ def test_the_table_names_every_way(tmp_path: Path) -> None:
     synthesize(tmp_path / "b", SynthConfig(ITEMS, dim=24, interest=5, wide=6))
     synthesize(tmp_path / "float", SynthConfig(60, dim=8, interest=0, wide=0, tables="float32"))
     script, env = str(FOLDER / "compare.py"), {**os.environ, "COLUMNS": "120"}
-    done = subprocess.run([sys.executable, script, str(tmp_path / "b")], capture_output=True, text=True, env=env)
+    done = subprocess.run(
+        [sys.executable, script, str(tmp_path / "b")], capture_output=True, text=True, env=env
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     exact = [line for line in done.stdout.splitlines() if ", exact" in line or "all rows" in line]
     assert len(exact) == 3
     assert all("1, bit for bit" in line for line in exact)
-    for way in ("codes of 16 bytes, best 50", "codes of 8 bytes, alone", "scan alone of 16 bytes, onnxruntime"):
+    for way in (
+        "codes of 16 bytes, best 50",
+        "codes of 8 bytes, alone",
+        "scan alone of 16 bytes, onnxruntime",
+    ):
         assert f"│ {way} " in done.stdout
     synthesize(tmp_path / "large", SynthConfig(20_000, dim=24, interest=5, wide=6, lists_beyond=0))
-    done = subprocess.run([sys.executable, script, str(tmp_path / "large")], capture_output=True, text=True, env=env)
+    done = subprocess.run(
+        [sys.executable, script, str(tmp_path / "large")], capture_output=True, text=True, env=env
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     assert "│ heads of " in done.stdout
     assert "│ lists, " in done.stdout
-    refused = subprocess.run([sys.executable, script, str(tmp_path / "float")], capture_output=True, text=True, env=env)
+    refused = subprocess.run(
+        [sys.executable, script, str(tmp_path / "float")], capture_output=True, text=True, env=env
+    )
     assert refused.returncode == 2
     assert "has float32 tables" in refused.stderr

@@ -20,13 +20,24 @@ def test_every_contender_is_measured(tmp_path: Path) -> None:
     synthetic.model().save(tmp_path / "model")
     done = subprocess.run(
         [sys.executable, str(SCRIPT), str(tmp_path / "model"), str(tmp_path / "data"), "small"],
-        capture_output=True, text=True, check=False, env={**os.environ, "COLUMNS": "150"},
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "COLUMNS": "150"},
+    )
     assert done.returncode == 0, done.stderr[-2000:]
-    for name in ("quantize_dynamic", "static QDQ, MinMax", "static QDQ, Entropy", "ours, int8 rows", "ours, int4 rows"):
+    for name in (
+        "quantize_dynamic",
+        "static QDQ, MinMax",
+        "static QDQ, Entropy",
+        "ours, int8 rows",
+        "ours, int4 rows",
+    ):
         assert f"│ {name} " in done.stdout
     for package, module in (("Olive", "olive"), ("neural-compressor", "onnx_neural_compressor")):
         lines = [line for line in done.stdout.splitlines() if f"{package}, static" in line]
         assert len(lines) == 1
         if find_spec(module) is None:
-            assert lines[0].startswith(f"{package}, static: not installed (No module named '{module}'")
+            assert lines[0].startswith(
+                f"{package}, static: not installed (No module named '{module}'"
+            )

@@ -27,4 +27,7 @@ def test_invented_tables_are_prepared_and_repeat(form: str, tmp_path: Path) -> N
     assert len(data.interactions) == 2000
     assert len(data.items) == 150
     assert set(data.domains) == {"old", "new"}
-    assert {path.read_bytes() for path in make(tmp_path / "two", form)} == {log.read_bytes(), items.read_bytes()}
+    assert {path.read_bytes() for path in make(tmp_path / "two", form)} == {
+        log.read_bytes(),
+        items.read_bytes(),
+    }

@@ -21,13 +21,18 @@ def script() -> dict[str, Any]:
 
 
 def test_it_prints_a_line_a_model(
-    script: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    script: dict[str, Any],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     save_dataset(synthetic.dataset(), tmp_path / "data")
     for size in ("fast", "base"):
         synthetic.model("finetune", size).save(tmp_path / size)
     names = ("fast width 32", "base into fast")
-    trials = [(*trial[:3], trial[3] | {"steps": 1}) for trial in script["TRIALS"] if trial[0] in names]
+    trials = [
+        (*trial[:3], trial[3] | {"steps": 1}) for trial in script["TRIALS"] if trial[0] in names
+    ]
     trials[0][3]["width"] = 8
     within = script["main"].__globals__
     monkeypatch.setitem(within, "TRIALS", trials)

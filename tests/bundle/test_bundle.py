@@ -52,7 +52,14 @@ def test_user_ids_do_not_travel(master: Path) -> None:
 def every_file() -> list[str]:
     shape = bundles.manifest(bundles.Small())["model"]
     names = required_arrays(ModelShape.from_manifest({"model": shape, "tables": "int8"}))
-    return [*names, "encoder.onnx", "item_tower.onnx", "features.json", "user_rows.npy", "users.hashes.npy"]
+    return [
+        *names,
+        "encoder.onnx",
+        "item_tower.onnx",
+        "features.json",
+        "user_rows.npy",
+        "users.hashes.npy",
+    ]
 
 
 @pytest.mark.parametrize("name", every_file())
@@ -101,16 +108,22 @@ def test_bad_manifests(bundle: Path, case: str) -> None:
         Bundle.open(bundle)
 
 
-@pytest.mark.parametrize(("key", "value"), [("d", "x"), ("d", 0), ("C", 10**6), ("L", -1), ("N", None), ("pad", "y")])
+@pytest.mark.parametrize(
+    ("key", "value"), [("d", "x"), ("d", 0), ("C", 10**6), ("L", -1), ("N", None), ("pad", "y")]
+)
 def test_bad_model_sections(bundle: Path, key: str, value: object) -> None:
     edit_manifest(bundle, lambda manifest: manifest["model"].update({key: value}))
     with pytest.raises(BundleError, match=r"manifest.json .*again"):
         Bundle.open(bundle)
 
 
-@pytest.mark.parametrize("name", ["../secret.npy", "/etc/passwd", "a/b.npy", "..", "a\\b", "", "-rf", ".hidden"])
+@pytest.mark.parametrize(
+    "name", ["../secret.npy", "/etc/passwd", "a/b.npy", "..", "a\\b", "", "-rf", ".hidden"]
+)
 def test_no_name_leaves_the_folder(bundle: Path, name: str) -> None:
-    edit_manifest(bundle, lambda manifest: manifest["files"].update({name: {"size": 1, "sha256": ""}}))
+    edit_manifest(
+        bundle, lambda manifest: manifest["files"].update({name: {"size": 1, "sha256": ""}})
+    )
     with pytest.raises(BundleError, match="no plain file name"):
         Bundle.open(bundle)
 
@@ -212,7 +225,9 @@ def test_the_columns_of_a_user_rise(tmp_path: Path) -> None:
     bundles.build(tmp_path / "b", users=[f"u{row}" for row in range(20)])
     columns = np.load(tmp_path / "b" / "user_wide_columns.npy")
     replace_array(tmp_path / "b", "user_wide_columns.npy", np.full_like(columns, 3))
-    with pytest.raises(BundleError, match=r"user_wide_columns\.npy is not in rising order within a row"):
+    with pytest.raises(
+        BundleError, match=r"user_wide_columns\.npy is not in rising order within a row"
+    ):
         Bundle.open(tmp_path / "b", verify="full")
 
 
@@ -225,7 +240,11 @@ def test_a_string_that_starts_inside_a_character(tmp_path: Path) -> None:
         Bundle.open(tmp_path / "b", verify="full")
 
 
-SCHEMA = {"text_columns": ["title"], "vocabulary": {"colour": ["red", "blue"]}, "quantiles": {"price": [1.0, 2.0]}}
+SCHEMA = {
+    "text_columns": ["title"],
+    "vocabulary": {"colour": ["red", "blue"]},
+    "quantiles": {"price": [1.0, 2.0]},
+}
 FEATURES = {
     "no JSON": b"{",
     "a list": b"[]",
@@ -267,13 +286,18 @@ def test_what_is_read_whole_is_hashed_when_it_is_read(bundle: Path) -> None:
     for name in ("encoder.onnx", "features.json"):
         content = (bundle / name).read_bytes()
         (bundle / name).write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-        with pytest.raises(BundleError, match=f"{name} differs from the SHA-256"), Recommender.open(bundle) as rec:
+        with (
+            pytest.raises(BundleError, match=f"{name} differs from the SHA-256"),
+            Recommender.open(bundle) as rec,
+        ):
             rec.add_items({"new": {"title": "mug"}})
         (bundle / name).write_bytes(content)
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # numpy's, on the way to the error
-@pytest.mark.parametrize("name", [*every_file(), "item_names.bytes.npy", "text_table.npy", "users.rows.npy"])
+@pytest.mark.parametrize(
+    "name", [*every_file(), "item_names.bytes.npy", "text_table.npy", "users.rows.npy"]
+)
 def test_whatever_a_byte_becomes_it_is_our_error_or_a_number(bundle: Path, name: str) -> None:
     """Hashes agree with the damage: only the contents can tell."""
     rng = np.random.default_rng(0)
@@ -347,7 +371,9 @@ def test_leftovers_of_killed_writers_are_swept(tmp_path: Path) -> None:
         (tmp_path / name / "encoder.onnx").write_bytes(b"x")
     bundles.build(tmp_path / "bundle")
     assert {file.name for file in tmp_path.iterdir()} == {"bundle", old, *kept}
-    bundles.build(tmp_path / "bundle")  # a bundle stands there now, so the older one is not the only copy
+    bundles.build(
+        tmp_path / "bundle"
+    )  # a bundle stands there now, so the older one is not the only copy
     assert {file.name for file in tmp_path.iterdir()} == {"bundle", *kept}
 
 
@@ -358,7 +384,9 @@ def test_a_failed_write_leaves_what_was_there(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="stands in rows 0 and 1"):
         bundles.build(path, ids=["same", "same", *[str(i) for i in range(78)]])
     small = bundles.Small(tower=False)
-    arrays = bundles.tables(small, np.random.default_rng(0)) | {"candidate_bias": np.zeros(3, np.float32)}
+    arrays = bundles.tables(small, np.random.default_rng(0)) | {
+        "candidate_bias": np.zeros(3, np.float32)
+    }
     encoder = {"encoder.onnx": bundles.pooling_encoder(8, 6, 0)}
     with pytest.raises(BundleError, match=r"candidate_bias\.npy has shape"):
         write_bundle(path, bundles.manifest(small), arrays, {"item_ids": small.item_ids()}, encoder)

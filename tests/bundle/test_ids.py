@@ -29,16 +29,23 @@ def test_every_id_finds_its_row_and_no_other_does(values: list[str], others: lis
         assert index.rows(asked).tolist() == [expected.get(value, -1) for value in asked]
 
 
-@given(st.lists(alike.filter(len), unique=True, max_size=40), st.lists(st.lists(alike, max_size=30), max_size=4))
+@given(
+    st.lists(alike.filter(len), unique=True, max_size=40),
+    st.lists(st.lists(alike, max_size=30), max_size=4),
+)
 @settings(max_examples=150)
-def test_ids_that_are_nearly_the_same_partly_hot(values: list[str], batches: list[list[str]]) -> None:
+def test_ids_that_are_nearly_the_same_partly_hot(
+    values: list[str], batches: list[list[str]]
+) -> None:
     index = make(values)
     expected = {value: row for row, value in enumerate(values)}
     for asked in batches:  # each finds what those before left in the hot cache
         assert index.rows(asked).tolist() == [expected.get(value, -1) for value in asked]
 
 
-@given(st.lists(st.integers(-(2**70), 2**70), unique=True, max_size=40), st.lists(st.integers(-50, 50)))
+@given(
+    st.lists(st.integers(-(2**70), 2**70), unique=True, max_size=40), st.lists(st.integers(-50, 50))
+)
 def test_integers_are_found_by_their_digits(values: list[int], others: list[int]) -> None:
     index = make([str(value) for value in values])
     asked: list[str | int] = [*others, *values, *map(str, values)]

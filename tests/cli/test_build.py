@@ -25,16 +25,36 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def compress(work: Path, out: Path) -> tuple[object, ...]:
-    return ("compress", work / "model", work / "ds", "--domain", "small", "--only", "width 1/2", "--out", out)
+    return (
+        "compress",
+        work / "model",
+        work / "ds",
+        "--domain",
+        "small",
+        "--only",
+        "width 1/2",
+        "--out",
+        out,
+    )
 
 
-def test_where_nothing_is_affordable_the_rejected_points_are_shown(work: Path, tmp_path: Path) -> None:
-    call = (*compress(work, tmp_path / "light"), "--max-bytes", "1kB", "--checkpoint", tmp_path / "kept")
+def test_where_nothing_is_affordable_the_rejected_points_are_shown(
+    work: Path, tmp_path: Path
+) -> None:
+    call = (
+        *compress(work, tmp_path / "light"),
+        "--max-bytes",
+        "1kB",
+        "--checkpoint",
+        tmp_path / "kept",
+    )
     shown = run(*call)
     assert shown.exit_code == 1
     assert "int8 rows" in shown.stdout
     assert "bytes of at most 1,000" in shown.stdout
-    assert shown.stderr.strip().splitlines()[-1].startswith("Error: nothing that keeps ndcg@10>=99.5%")
+    assert (
+        shown.stderr.strip().splitlines()[-1].startswith("Error: nothing that keeps ndcg@10>=99.5%")
+    )
     told = run(*call, "--json")
     assert told.exit_code == 1
     found = json.loads(told.stdout)
@@ -59,7 +79,9 @@ def test_ctrl_c_says_how_to_go_on(
     assert ("the same command goes on" in result.stderr) == checkpoint
 
 
-@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="needs a file system that takes no folder")
+@pytest.mark.skipif(
+    not os.path.isdir("/proc/self"), reason="needs a file system that takes no folder"
+)
 @pytest.mark.parametrize("command", ["compress", "adapt", "pretrain", "export"])
 def test_an_out_that_takes_no_folder_is_told_before_any_work(command: str) -> None:
     """The dataset does not even exist; root has every right there and still can write nothing."""

@@ -32,20 +32,47 @@ def test_slices_are_printed_when_asked_and_always_in_json(work: Path) -> None:
     for by in ("user", "item", "history", "popularity", "period"):
         assert sum(line["tests"] for line in found["slices"] if line["by"] == by) == found["tests"]
     model = next(row for row in found["rows"] if row["name"] == "model")
-    assert {"full.ndcg@10", "full.ndcg@10.se", "coverage@10", "gini@10", "recall@10.by_user"} <= set(model)
+    assert {
+        "full.ndcg@10",
+        "full.ndcg@10.se",
+        "coverage@10",
+        "gini@10",
+        "recall@10.by_user",
+    } <= set(model)
     assert set(found["lift"]) == {"pooling", "model", "model-fading", "transfer"}
     assert all(lift["low"] <= lift["ndcg@10"] <= lift["high"] for lift in found["lift"].values())
     shown = ok(*call, "--slices").stdout
-    for words in ("none in the target", "10 most bought", "NDCG@10 among all", "catalogue shown", "2024-"):
+    for words in (
+        "none in the target",
+        "10 most bought",
+        "NDCG@10 among all",
+        "catalogue shown",
+        "2024-",
+    ):
         assert words in shown
     assert "Slices" not in ok(*call).stdout
 
 
 def test_a_page_shows_the_evaluation(work: Path, tmp_path: Path) -> None:
     page = tmp_path / "report.html"
-    ok("evaluate", work / "model", work / "ds", "--domain", "small", "--no-target-only", "--report", page)
+    ok(
+        "evaluate",
+        work / "model",
+        work / "ds",
+        "--domain",
+        "small",
+        "--no-target-only",
+        "--report",
+        page,
+    )
     html = page.read_text("utf-8")
-    for words in ("Evaluation on small", "By length of history", "By time", "NDCG@10 among all", "ease"):
+    for words in (
+        "Evaluation on small",
+        "By length of history",
+        "By time",
+        "NDCG@10 among all",
+        "ease",
+    ):
         assert words in html
     assert html.count("<svg") >= 4
 
@@ -56,7 +83,9 @@ def test_two_evaluations_are_compared_by_user(work: Path, tmp_path: Path) -> Non
     rows = read(tmp_path / "first.csv")
     assert {row["model"] for row in rows} >= {"model", "ease", "popularity"}
     assert set(rows[0]) == {"model", "user", "n", "ndcg@10", "hr@10"}
-    lift = json.loads(ok(*call, "--against", tmp_path / "first.csv", "--json").stdout)["lift"]["against"]
+    lift = json.loads(ok(*call, "--against", tmp_path / "first.csv", "--json").stdout)["lift"][
+        "against"
+    ]
     assert (lift["ndcg@10"], lift["over"]) == (0.0, "model of first.csv")
     assert "model of first.csv" in ok(*call, "--against", tmp_path / "first.csv").stdout
     assert "no.csv" in refused(*call, "--against", tmp_path / "no.csv")
@@ -72,11 +101,26 @@ def test_one_user_and_no_time_are_figures_without_errors(tmp_path: Path) -> None
     log = pd.DataFrame({"user": ["u"] * 6, "item": list("abcdef")})
     log.to_csv(tmp_path / "log.csv", index=False)
     ok("prepare", "--interactions", tmp_path / "log.csv", "--out", tmp_path / "ds")
-    ok("adapt", tmp_path / "ds", "--domain", "all", "--mode", "scratch", "--epochs", 1, "--out", tmp_path / "m")
+    ok(
+        "adapt",
+        tmp_path / "ds",
+        "--domain",
+        "all",
+        "--mode",
+        "scratch",
+        "--epochs",
+        1,
+        "--out",
+        tmp_path / "m",
+    )
     call = ("evaluate", tmp_path / "m", tmp_path / "ds", "--domain", "all")
     found = json.loads(ok(*call, "--json").stdout)
     assert "no figures by period: the test rows have no time" in found["notes"]
-    assert (found["users"], found["lift"]["model"]["se"], found["lift"]["model"]["low"]) == (1, None, None)
+    assert (found["users"], found["lift"]["model"]["se"], found["lift"]["model"]["low"]) == (
+        1,
+        None,
+        None,
+    )
     assert "NaN" not in json.dumps(found)
     shown = ok(*call, "--slices").stdout
     assert "no difference shown" in shown
@@ -84,8 +128,19 @@ def test_one_user_and_no_time_are_figures_without_errors(tmp_path: Path) -> None
 
 
 def test_rows_without_negatives_have_one_ranking(work: Path, tmp_path: Path) -> None:
-    file = write(tmp_path / "test.csv", [["user", "item"], *([f"u{u}", f"s{u % 7}"] for u in range(9))])
-    call = ("evaluate", work / "model", work / "ds", "--domain", "small", "--no-target-only", "--candidates", file)
+    file = write(
+        tmp_path / "test.csv", [["user", "item"], *([f"u{u}", f"s{u % 7}"] for u in range(9))]
+    )
+    call = (
+        "evaluate",
+        work / "model",
+        work / "ds",
+        "--domain",
+        "small",
+        "--no-target-only",
+        "--candidates",
+        file,
+    )
     found = json.loads(ok(*call, "--json").stdout)
     assert found["tests"] == 9
     assert not any("full.ndcg@10" in row for row in found["rows"])
@@ -94,12 +149,31 @@ def test_rows_without_negatives_have_one_ranking(work: Path, tmp_path: Path) -> 
 
 def test_crossval_pools_every_fold(work: Path, tmp_path: Path) -> None:
     how = ("--from", work / "source", "--mode", "finetune", "--mode", "scratch", "--epochs", 1)
-    call = ("crossval", work / "ds", "--domain", "small", *how, "--per-user", tmp_path / "u.csv", "--json")
+    call = (
+        "crossval",
+        work / "ds",
+        "--domain",
+        "small",
+        *how,
+        "--per-user",
+        tmp_path / "u.csv",
+        "--json",
+    )
     found = json.loads(ok(*call).stdout)
-    one = json.loads(ok("evaluate", work / "model", work / "ds", "--domain", "small", "--json").stdout)
+    one = json.loads(
+        ok("evaluate", work / "model", work / "ds", "--domain", "small", "--json").stdout
+    )
     assert found["tests"] > one["tests"]
     names = [row["name"] for row in found["rows"]]
-    assert names == ["popularity", "itemcf", "ease-target", "ease", "ease-fading", "finetune", "target-only"]
+    assert names == [
+        "popularity",
+        "itemcf",
+        "ease-target",
+        "ease",
+        "ease-fading",
+        "finetune",
+        "target-only",
+    ]
     assert {"pooling", "model", "transfer", "model: target-only"} <= set(found["lift"])
     assert found["folds"] == [{"finetune": "finetune", "target-only": "scratch"}] * 3
     assert {line["lift"]["of"] for line in found["slices"]} == {"finetune"}
@@ -116,12 +190,16 @@ def test_crossval_pools_every_fold(work: Path, tmp_path: Path) -> None:
         (("--from", "MODEL"), "has already learned from"),
     ],
 )
-def test_crossval_refuses_before_any_work(work: Path, arguments: tuple[str, ...], words: str) -> None:
+def test_crossval_refuses_before_any_work(
+    work: Path, arguments: tuple[str, ...], words: str
+) -> None:
     given = [str(work / "model") if word == "MODEL" else word for word in arguments]
     assert words in refused("crossval", work / "ds", "--domain", "small", *given)
 
 
 def test_crossval_needs_folds(work: Path, tmp_path: Path) -> None:
     ok("prepare", "--interactions", work / "log.csv", "--out", tmp_path / "ds")
-    assert "prepare with --split new-users" in refused("crossval", tmp_path / "ds", "--domain", "small")
+    assert "prepare with --split new-users" in refused(
+        "crossval", tmp_path / "ds", "--domain", "small"
+    )
     assert run("crossval", tmp_path / "ds", "--domain", "small", "--mode", "magic").exit_code == 2

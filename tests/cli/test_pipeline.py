@@ -18,7 +18,18 @@ from helpers.commands import ok, read, refused, run, write
 from tlrec_edge.cli import main
 from tlrec_edge.data.task import KNOWN, NO_CANDIDATE, REPEATED
 
-ODD = ("two words", 'say "hi"', "a,b", "🛒🎁", "x" * 10_000, "[bold]", "用户", "'; drop--", "007", " lead")
+ODD = (
+    "two words",
+    'say "hi"',
+    "a,b",
+    "🛒🎁",
+    "x" * 10_000,
+    "[bold]",
+    "用户",
+    "'; drop--",
+    "007",
+    " lead",
+)
 
 
 FEW = ("--only", "feed-forward 1/2")
@@ -31,12 +42,40 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("pipeline")
     synthetic.interactions().to_csv(path / "log.csv", index=False)
     synthetic.items().to_csv(path / "items.csv", index=False)
-    ok("prepare", "--interactions", path / "log.csv", "--items", path / "items.csv", "--out", path / "ds")
+    ok(
+        "prepare",
+        "--interactions",
+        path / "log.csv",
+        "--items",
+        path / "items.csv",
+        "--out",
+        path / "ds",
+    )
     ok("pretrain", path / "ds", "--domains", "big", "--epochs", 3, "--out", path / "source")
     adapted = ("--domain", "small", "--from", path / "source", "--mode", "finetune", "--epochs", 2)
     ok("adapt", path / "ds", *adapted, "--out", path / "model")
-    ok("compress", path / "model", path / "ds", "--domain", "small", "--out", path / "light", "--budget", 0.5, *FEW)
-    ok("export", path / "light", path / "ds", "--domain", "small", "--out", path / "bundle", "--with-users")
+    ok(
+        "compress",
+        path / "model",
+        path / "ds",
+        "--domain",
+        "small",
+        "--out",
+        path / "light",
+        "--budget",
+        0.5,
+        *FEW,
+    )
+    ok(
+        "export",
+        path / "light",
+        path / "ds",
+        "--domain",
+        "small",
+        "--out",
+        path / "bundle",
+        "--with-users",
+    )
     return path
 
 
@@ -51,7 +90,9 @@ def test_every_stage_left_what_the_next_reads(work: Path) -> None:
 @pytest.mark.parametrize("what", ["model", "light", "bundle"])
 def test_evaluate_prints_the_agreed_json(work: Path, what: str) -> None:
     report = json.loads(
-        ok("evaluate", work / what, work / "ds", "--domain", "small", "--json", "--no-target-only").stdout
+        ok(
+            "evaluate", work / what, work / "ds", "--domain", "small", "--json", "--no-target-only"
+        ).stdout
     )
     assert (report["domain"], report["users"], report["tests"]) == ("small", 240, 240)
     rows = {row["name"]: row for row in report["rows"]}
@@ -62,32 +103,68 @@ def test_evaluate_prints_the_agreed_json(work: Path, what: str) -> None:
 
 
 def test_evaluate_shows_tables_and_more_cut_offs(work: Path) -> None:
-    result = ok("evaluate", work / "bundle", work / "ds", "--domain", "small", "-k", 5, "--ease-penalty", 100)
-    for words in ("target-only", "popularity", "ease(100)", "NDCG@5", "verdict at 2 SE", "240 tests of 240 users"):
+    result = ok(
+        "evaluate",
+        work / "bundle",
+        work / "ds",
+        "--domain",
+        "small",
+        "-k",
+        5,
+        "--ease-penalty",
+        100,
+    )
+    for words in (
+        "target-only",
+        "popularity",
+        "ease(100)",
+        "NDCG@5",
+        "verdict at 2 SE",
+        "240 tests of 240 users",
+    ):
         assert words in result.stdout
 
 
 def test_evaluate_takes_test_rows_from_a_file(work: Path, tmp_path: Path) -> None:
-    rows = [["user", "item", "negatives"]] + [[f"u{u}", f"s{u % 7}", "s8,s9,s10"] for u in range(30)]
+    rows = [["user", "item", "negatives"]] + [
+        [f"u{u}", f"s{u % 7}", "s8,s9,s10"] for u in range(30)
+    ]
     file = write(tmp_path / "test.csv", rows)
-    found = ok("evaluate", work / "model", work / "ds", "--domain", "small", "--candidates", file, "--json")
+    found = ok(
+        "evaluate", work / "model", work / "ds", "--domain", "small", "--candidates", file, "--json"
+    )
     assert json.loads(found.stdout)["tests"] == 30
 
 
 def test_adapt_says_in_json_what_it_chose(work: Path, tmp_path: Path) -> None:
     out = tmp_path / "m"
     found = json.loads(
-        ok("adapt", work / "ds", "--domain", "small", "--mode", "scratch", "--epochs", 1, "--out", out, "--json").stdout
+        ok(
+            "adapt",
+            work / "ds",
+            "--domain",
+            "small",
+            "--mode",
+            "scratch",
+            "--epochs",
+            1,
+            "--out",
+            out,
+            "--json",
+        ).stdout
     )
     assert (found["mode"], found["source"], found["out"]) == ("scratch", None, str(out))
-    auto = ok("adapt", work / "ds", "--domain", "small", "--mode", "auto", "--epochs", 1, "--out", out)
+    auto = ok(
+        "adapt", work / "ds", "--domain", "small", "--mode", "auto", "--epochs", 1, "--out", out
+    )
     assert "popularity" in auto.stdout
     assert "transfer: none" in auto.stdout
 
 
 def test_score_recommend_similar(work: Path, tmp_path: Path) -> None:
     pairs = write(
-        tmp_path / "pairs.csv", [["user", "item"], ["u1", "s1"], ["u1", "s2"], ["stranger", "s1"], ["u2", "zzz"]]
+        tmp_path / "pairs.csv",
+        [["user", "item"], ["u1", "s1"], ["u1", "s2"], ["stranger", "s1"], ["u2", "zzz"]],
     )
     ok("score", work / "bundle", "--pairs", pairs, "--out", tmp_path / "scores.csv")
     rows = read(tmp_path / "scores.csv")
@@ -104,7 +181,9 @@ def test_score_recommend_similar(work: Path, tmp_path: Path) -> None:
     assert [(row["user"], row["rank"]) for row in read(tmp_path / "found.csv")] == [
         (user, rank) for user in ("u1", "u2") for rank in "123"
     ]
-    liked = json.loads(ok("recommend", work / "bundle", "--history", "b0,b4,b8", "-k", 5, "--json").stdout)["items"]
+    liked = json.loads(
+        ok("recommend", work / "bundle", "--history", "b0,b4,b8", "-k", 5, "--json").stdout
+    )["items"]
     assert sum(int(item["item"][1:]) % 4 == 0 for item in liked) >= 3
     near = json.loads(ok("similar", work / "bundle", "s1", "-k", 4, "--json").stdout)["items"]
     assert len(near) == 4
@@ -115,16 +194,33 @@ def test_odd_ids_go_all_the_way(tmp_path: Path) -> None:
     for u, user in enumerate(ODD):
         for i in range(6):
             domain = "c|d" if i < 3 else "a, b"
-            log.append([user, ODD[(u + i) % len(ODD)] + ("!" if i < 3 else ""), domain, f"2024-01-{1 + i:02}"])
-    items = [["item", "title", "price"], *([name, f"{name[:40]} thing", i] for i, name in enumerate(ODD))]
+            log.append(
+                [
+                    user,
+                    ODD[(u + i) % len(ODD)] + ("!" if i < 3 else ""),
+                    domain,
+                    f"2024-01-{1 + i:02}",
+                ]
+            )
+    items = [
+        ["item", "title", "price"],
+        *([name, f"{name[:40]} thing", i] for i, name in enumerate(ODD)),
+    ]
     ds, model, bundle = tmp_path / "d s", tmp_path / "mödel", tmp_path / "bün,dle"
-    files = ("--interactions", write(tmp_path / "log.csv", log), "--items", write(tmp_path / "i.csv", items))
+    files = (
+        "--interactions",
+        write(tmp_path / "log.csv", log),
+        "--items",
+        write(tmp_path / "i.csv", items),
+    )
     ok("prepare", *files, "--out", ds)
     ok("pretrain", ds, "--domains", "c|d", "--epochs", 1, "--out", tmp_path / "source")
     how = ("--from", tmp_path / "source", "--mode", "finetune", "--epochs", 1)
     ok("adapt", ds, "--domain", "a, b", *how, "--out", model)
     ok("export", model, ds, "--domain", "a, b", "--out", bundle, "--with-users")
-    pairs = write(tmp_path / "pairs.csv", [["user", "item"], *([user, item] for user in ODD for item in ODD)])
+    pairs = write(
+        tmp_path / "pairs.csv", [["user", "item"], *([user, item] for user in ODD for item in ODD)]
+    )
     result = ok("score", bundle, "--pairs", pairs, "--out", tmp_path / "s.csv")
     assert "nothing is known" not in result.stderr
     assert "no candidate" not in result.stderr
@@ -138,15 +234,32 @@ def test_odd_ids_go_all_the_way(tmp_path: Path) -> None:
 def test_ids_only_and_items_never_sold_go_through(tmp_path: Path) -> None:
     synthetic.interactions()[["user", "item"]].to_csv(tmp_path / "ids.csv", index=False)
     ok("prepare", "--interactions", tmp_path / "ids.csv", "--out", tmp_path / "ds")
-    ok("adapt", tmp_path / "ds", "--domain", "all", "--mode", "scratch", "--epochs", 1, "--out", tmp_path / "m")
+    ok(
+        "adapt",
+        tmp_path / "ds",
+        "--domain",
+        "all",
+        "--mode",
+        "scratch",
+        "--epochs",
+        1,
+        "--out",
+        tmp_path / "m",
+    )
     ok("export", tmp_path / "m", tmp_path / "ds", "--domain", "all", "--out", tmp_path / "b")
-    found = json.loads(ok("recommend", tmp_path / "b", "--history", "b0,s4", "-k", 3, "--json").stdout)["items"]
+    found = json.loads(
+        ok("recommend", tmp_path / "b", "--history", "b0,s4", "-k", 3, "--json").stdout
+    )["items"]
     assert len(found) == 3
 
 
 def test_items_never_sold_are_recommended(work: Path) -> None:
     never = {f"s{i}" for i in range(synthetic.SMALL - synthetic.NEVER_SOLD, synthetic.SMALL)}
-    every = json.loads(ok("recommend", work / "bundle", "--history", "b0,b4", "-k", synthetic.SMALL, "--json").stdout)
+    every = json.loads(
+        ok(
+            "recommend", work / "bundle", "--history", "b0,b4", "-k", synthetic.SMALL, "--json"
+        ).stdout
+    )
     place = {row["item"]: rank for rank, row in enumerate(every["items"])}
     assert never <= set(place)
     same = next(name for name in never if int(name[1:]) % 4 == 0)
@@ -158,8 +271,25 @@ def test_only_items_never_sold_are_a_target_too(tmp_path: Path) -> None:
     log = synthetic.interactions()
     log[log["domain"] == "big"].to_csv(tmp_path / "log.csv", index=False)
     synthetic.items().to_csv(tmp_path / "items.csv", index=False)
-    ok("prepare", "--interactions", tmp_path / "log.csv", "--items", tmp_path / "items.csv", "--out", tmp_path / "ds")
-    ok("pretrain", tmp_path / "ds", "--domains", "big", "--epochs", 15, "--out", tmp_path / "source")
+    ok(
+        "prepare",
+        "--interactions",
+        tmp_path / "log.csv",
+        "--items",
+        tmp_path / "items.csv",
+        "--out",
+        tmp_path / "ds",
+    )
+    ok(
+        "pretrain",
+        tmp_path / "ds",
+        "--domains",
+        "big",
+        "--epochs",
+        15,
+        "--out",
+        tmp_path / "source",
+    )
     ok(
         "adapt",
         tmp_path / "ds",
@@ -172,9 +302,20 @@ def test_only_items_never_sold_are_a_target_too(tmp_path: Path) -> None:
         "--out",
         tmp_path / "m",
     )
-    ok("compress", tmp_path / "m", tmp_path / "ds", "--domain", "small", "--out", tmp_path / "light", *FEW)
+    ok(
+        "compress",
+        tmp_path / "m",
+        tmp_path / "ds",
+        "--domain",
+        "small",
+        "--out",
+        tmp_path / "light",
+        *FEW,
+    )
     ok("export", tmp_path / "light", tmp_path / "ds", "--domain", "small", "--out", tmp_path / "b")
-    found = json.loads(ok("recommend", tmp_path / "b", "--history", "b1,b5,b9", "-k", 5, "--json").stdout)["items"]
+    found = json.loads(
+        ok("recommend", tmp_path / "b", "--history", "b1,b5,b9", "-k", 5, "--json").stdout
+    )["items"]
     assert sum(int(row["item"][1:]) % 4 == 1 for row in found) >= 4
 
 
@@ -196,11 +337,23 @@ BAD_CALLS: dict[str, tuple[str, str]] = {
     "pretrain unknown domain": ("pretrain $W/ds --domains huge --out $OUT", "known: big, small"),
     "pretrain no domain": ("pretrain $W/ds --domains !big,small --out $OUT", "names no domain"),
     "pretrain onto other things": ("pretrain $W/ds --domains big --out $W", "choose another --out"),
-    "pretrain under a file": ("pretrain $W/ds --domains big --epochs 1 --out $W/log.csv/m", "log.csv"),
-    "adapt unknown domain": ("adapt $W/ds --domain smal --mode scratch --out $OUT", "known: big, small"),
+    "pretrain under a file": (
+        "pretrain $W/ds --domains big --epochs 1 --out $W/log.csv/m",
+        "log.csv",
+    ),
+    "adapt unknown domain": (
+        "adapt $W/ds --domain smal --mode scratch --out $OUT",
+        "known: big, small",
+    ),
     "adapt without source": ("adapt $W/ds --domain small --mode finetune --out $OUT", "--from"),
-    "adapt from no model": ("adapt $W/ds --domain small --from $W/ds --out $OUT", "no model folder"),
-    "adapt from a bundle": ("adapt $W/ds --domain small --from $W/bundle --out $OUT", "no model folder"),
+    "adapt from no model": (
+        "adapt $W/ds --domain small --from $W/ds --out $OUT",
+        "no model folder",
+    ),
+    "adapt from a bundle": (
+        "adapt $W/ds --domain small --from $W/bundle --out $OUT",
+        "no model folder",
+    ),
     "adapt a fold that is not": (
         "adapt $W/ds --domain small --mode scratch --fold 2 --out $OUT",
         "fold 2 does not exist",
@@ -209,9 +362,15 @@ BAD_CALLS: dict[str, tuple[str, str]] = {
     "evaluate nothing": ("evaluate $W/none $W/ds --domain small", "none"),
     "evaluate a dataset": ("evaluate $W/ds $W/ds --domain small", "no model folder"),
     "evaluate another domain": ("evaluate $W/model $W/ds --domain big", "adapt"),
-    "evaluate a bundle elsewhere": ("evaluate $W/bundle $W/ds --domain big", "was made for small, not for big"),
+    "evaluate a bundle elsewhere": (
+        "evaluate $W/bundle $W/ds --domain big",
+        "was made for small, not for big",
+    ),
     "evaluate unknown domain": ("evaluate $W/model $W/ds --domain x", "known: big, small"),
-    "evaluate candidates missing": ("evaluate $W/model $W/ds --domain small --candidates $W/no.csv", "no.csv"),
+    "evaluate candidates missing": (
+        "evaluate $W/model $W/ds --domain small --candidates $W/no.csv",
+        "no.csv",
+    ),
     "evaluate candidates of another kind": (
         "evaluate $W/model $W/ds --domain small --candidates $W/items.csv",
         "no user column",
@@ -223,8 +382,14 @@ BAD_CALLS: dict[str, tuple[str, str]] = {
         "was adapted to small, not to big",
     ),
     "export a source": ("export $W/source $W/ds --domain small --out $OUT", "source model"),
-    "export to another domain": ("export $W/model $W/ds --domain big --out $OUT", "was adapted to small, not to big"),
-    "export onto other things": ("export $W/model $W/ds --domain small --out $W", "choose another --out"),
+    "export to another domain": (
+        "export $W/model $W/ds --domain big --out $OUT",
+        "was adapted to small, not to big",
+    ),
+    "export onto other things": (
+        "export $W/model $W/ds --domain small --out $W",
+        "choose another --out",
+    ),
     "inspect a model": ("inspect $W/model", "manifest.json"),
     "verify nothing": ("verify $W/none", "none does not exist"),
     "score without a file": ("score $W/bundle --pairs $W/no.csv --out $OUT.csv", "no.csv"),
@@ -236,7 +401,9 @@ BAD_CALLS: dict[str, tuple[str, str]] = {
 
 
 @pytest.mark.parametrize("case", BAD_CALLS)
-def test_a_wrong_call_is_one_line_and_leaves_nothing(work: Path, untouched: Path, case: str) -> None:
+def test_a_wrong_call_is_one_line_and_leaves_nothing(
+    work: Path, untouched: Path, case: str
+) -> None:
     call, words = BAD_CALLS[case]
     assert words in refused(*call.replace("$W", str(work)).replace("$OUT", str(untouched)).split())
 
@@ -271,19 +438,28 @@ def test_an_out_that_cannot_be_written_is_told_before_any_work(
     file = tmp_path / "file"
     file.touch()
     for under in (file / "out", file / "deep" / "out"):
-        message = refused(*OUT_CALLS[name].replace("$W", str(work)).replace("$OUT", str(under)).split())
+        message = refused(
+            *OUT_CALLS[name].replace("$W", str(work)).replace("$OUT", str(under)).split()
+        )
         assert str(under) in message
         assert "is not a folder" in message
 
 
 def test_every_command_with_an_out_is_tried() -> None:
-    commands = {name: main.get_command(click.Context(main), name) for name in main.list_commands(click.Context(main))}
+    commands = {
+        name: main.get_command(click.Context(main), name)
+        for name in main.list_commands(click.Context(main))
+    }
     assert set(OUT_CALLS) == {
-        name for name, command in commands.items() if command and "out" in {param.name for param in command.params}
+        name
+        for name, command in commands.items()
+        if command and "out" in {param.name for param in command.params}
     }
 
 
-def test_another_domain_is_told_before_the_baselines_are_fitted(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_domain_is_told_before_the_baselines_are_fitted(
+    work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fit(*_: object) -> None:
         raise AssertionError("a baseline was fitted")
 
@@ -300,7 +476,10 @@ BAD_TABLES: dict[str, tuple[bytes | None, tuple[str, ...]]] = {
     "missing": (None, ("no such file",)),
     "no text": (b"\x89PNG\r\n\x1a\n\x00\x00\xff\xfe\x00", ("log.csv",)),
     "wrong encoding": ("user,item\nné,ü\n".encode("utf-16-le")[1:], ("log.csv",)),
-    "no user column": (b"uzer,item\na,b\n", ("no user column", "found uzer, item", "is 'uzer' the user?")),
+    "no user column": (
+        b"uzer,item\na,b\n",
+        ("no user column", "found uzer, item", "is 'uzer' the user?"),
+    ),
     "empty": (b"", ("is empty",)),
     "only a header": (HEAD.encode(), ("no rows",)),
     "no dates": (HEAD.encode() + b"u,a,yesterday\nv,b,never\n", ("log.csv",)),
@@ -324,37 +503,95 @@ def test_rows_that_are_strange_but_usable_go_through(tmp_path: Path) -> None:
     log = [["user", "item", "timestamp", "price"]]
     for u in range(12):
         for i in range(5):
-            day = (f"2024-01-0{i + 1}", "9999-12-31", "0001-01-01", "1", "2024-01-09")[i if u % 4 == 0 else 0]
+            day = (f"2024-01-0{i + 1}", "9999-12-31", "0001-01-01", "1", "2024-01-09")[
+                i if u % 4 == 0 else 0
+            ]
             log += [[f"u{u}", f"i{(u + i) % 8}", day, ("nan", "inf", "-inf", "1e400", "3")[i]]] * 2
-    items = [["item", "price", "size"], *([f"i{i}", ("nan", "inf", "", "-1e30")[i % 4], "NaN"] for i in range(8))]
-    files = ("--interactions", write(tmp_path / "log.csv", log), "--items", write(tmp_path / "items.csv", items))
+    items = [
+        ["item", "price", "size"],
+        *([f"i{i}", ("nan", "inf", "", "-1e30")[i % 4], "NaN"] for i in range(8)),
+    ]
+    files = (
+        "--interactions",
+        write(tmp_path / "log.csv", log),
+        "--items",
+        write(tmp_path / "items.csv", items),
+    )
     report = json.loads(ok("prepare", *files, "--out", tmp_path / "ds", "--json").stdout)
     assert sum(count for reason, count in report["cleaning"].items() if "duplicate" in reason) >= 50
-    ok("adapt", tmp_path / "ds", "--domain", "all", "--mode", "scratch", "--epochs", 1, "--out", tmp_path / "m")
+    ok(
+        "adapt",
+        tmp_path / "ds",
+        "--domain",
+        "all",
+        "--mode",
+        "scratch",
+        "--epochs",
+        1,
+        "--out",
+        tmp_path / "m",
+    )
     ok("export", tmp_path / "m", tmp_path / "ds", "--domain", "all", "--out", tmp_path / "b")
     ok("recommend", tmp_path / "b", "--history", "i1,i2", "-k", 3)
 
 
-@pytest.mark.parametrize("rows", [["u,a"], ["u,a", "u,b"], ["u,a", "v,a"], ["u,a", "u,b", "u,c", "u,d"]])
+@pytest.mark.parametrize(
+    "rows", [["u,a"], ["u,a", "u,b"], ["u,a", "v,a"], ["u,a", "u,b", "u,c", "u,d"]]
+)
 def test_one_user_or_one_item_is_a_result_or_one_line(tmp_path: Path, rows: list[str]) -> None:
     (tmp_path / "log.csv").write_text("\n".join(["user,item", *rows]) + "\n")
     ok("prepare", "--interactions", tmp_path / "log.csv", "--out", tmp_path / "ds")
     for command in (
-        ("pretrain", tmp_path / "ds", "--domains", "all", "--epochs", 1, "--out", tmp_path / "source"),
+        (
+            "pretrain",
+            tmp_path / "ds",
+            "--domains",
+            "all",
+            "--epochs",
+            1,
+            "--out",
+            tmp_path / "source",
+        ),
         ("adapt", tmp_path / "ds", "--domain", "all", "--mode", "auto", "--out", tmp_path / "auto"),
     ):
         if run(*command).exit_code:
             refused(*command)
             assert not Path(str(command[-1])).exists()
-    ok("adapt", tmp_path / "ds", "--domain", "all", "--mode", "scratch", "--epochs", 1, "--out", tmp_path / "m")
-    ok("compress", tmp_path / "m", tmp_path / "ds", "--domain", "all", "--out", tmp_path / "light", *FEW)
+    ok(
+        "adapt",
+        tmp_path / "ds",
+        "--domain",
+        "all",
+        "--mode",
+        "scratch",
+        "--epochs",
+        1,
+        "--out",
+        tmp_path / "m",
+    )
+    ok(
+        "compress",
+        tmp_path / "m",
+        tmp_path / "ds",
+        "--domain",
+        "all",
+        "--out",
+        tmp_path / "light",
+        *FEW,
+    )
     ok("export", tmp_path / "light", tmp_path / "ds", "--domain", "all", "--out", tmp_path / "b")
-    assert json.loads(ok("recommend", tmp_path / "b", "--history", "u", "-k", 1, "--json").stdout)["items"]
+    assert json.loads(ok("recommend", tmp_path / "b", "--history", "u", "-k", 1, "--json").stdout)[
+        "items"
+    ]
 
 
 @pytest.mark.parametrize("damage", ["missing", "cut", "altered"])
-@pytest.mark.parametrize("name", ["encoder.onnx", "candidate_rows.npy", "manifest.json", "wide_values.npy"])
-def test_a_damaged_bundle_names_the_file(work: Path, tmp_path: Path, damage: str, name: str) -> None:
+@pytest.mark.parametrize(
+    "name", ["encoder.onnx", "candidate_rows.npy", "manifest.json", "wide_values.npy"]
+)
+def test_a_damaged_bundle_names_the_file(
+    work: Path, tmp_path: Path, damage: str, name: str
+) -> None:
     broken = tmp_path / "bundle"
     shutil.copytree(work / "bundle", broken)
     content = (broken / name).read_bytes()
@@ -366,18 +603,46 @@ def test_a_damaged_bundle_names_the_file(work: Path, tmp_path: Path, damage: str
         (broken / name).write_bytes(content[:-9] + bytes(255 - byte for byte in content[-9:]))
     assert name in refused("verify", broken)
     if damage != "altered" or name == "manifest.json":
-        for command in (["inspect", broken], ["recommend", broken, "--history", "b0"], ["similar", broken, "s0"]):
+        for command in (
+            ["inspect", broken],
+            ["recommend", broken, "--history", "b0"],
+            ["similar", broken, "s0"],
+        ):
             assert name in refused(*command)
 
 
 def test_a_model_of_another_split_is_refused(work: Path, tmp_path: Path) -> None:
-    given = ("--interactions", work / "log.csv", "--items", work / "items.csv", "--split", "last-basket")
+    given = (
+        "--interactions",
+        work / "log.csv",
+        "--items",
+        work / "items.csv",
+        "--split",
+        "last-basket",
+    )
     ok("prepare", *given, "--out", tmp_path / "ds")
     for command in (
-        ("adapt", tmp_path / "ds", "--domain", "small", "--from", work / "source", "--out", tmp_path / "out"),
+        (
+            "adapt",
+            tmp_path / "ds",
+            "--domain",
+            "small",
+            "--from",
+            work / "source",
+            "--out",
+            tmp_path / "out",
+        ),
         ("evaluate", work / "model", tmp_path / "ds", "--domain", "small"),
         ("evaluate", work / "bundle", tmp_path / "ds", "--domain", "small"),
-        ("compress", work / "model", tmp_path / "ds", "--domain", "small", "--out", tmp_path / "out"),
+        (
+            "compress",
+            work / "model",
+            tmp_path / "ds",
+            "--domain",
+            "small",
+            "--out",
+            tmp_path / "out",
+        ),
         ("export", work / "model", tmp_path / "ds", "--domain", "small", "--out", tmp_path / "out"),
     ):
         assert "another split" in refused(*command)
@@ -388,7 +653,15 @@ def test_a_model_of_other_data_under_the_same_split_says_so(work: Path, tmp_path
     items = synthetic.items().assign(category="all alike")
     items.to_csv(tmp_path / "items.csv", index=False)
     ds = tmp_path / "ds"
-    ok("prepare", "--interactions", work / "log.csv", "--items", tmp_path / "items.csv", "--out", ds)
+    ok(
+        "prepare",
+        "--interactions",
+        work / "log.csv",
+        "--items",
+        tmp_path / "items.csv",
+        "--out",
+        ds,
+    )
     for what in ("model", "light", "bundle"):
         call = ("evaluate", work / what, "--domain", "small", "--no-target-only")
         said = f"{work / what} was made from other data than this dataset's"
@@ -396,20 +669,36 @@ def test_a_model_of_other_data_under_the_same_split_says_so(work: Path, tmp_path
         assert said in json.loads(ok(*call, ds, "--json").stdout)["notes"][0]
         assert "other data" not in ok(*call, work / "ds").stdout
     how = ("--from", work / "source", "--mode", "zero-shot", "--epochs", 1)
-    assert "other data" in ok("adapt", ds, "--domain", "small", *how, "--out", tmp_path / "m").stderr
+    assert (
+        "other data" in ok("adapt", ds, "--domain", "small", *how, "--out", tmp_path / "m").stderr
+    )
     for command in ("compress", "export"):
-        assert "other data" in refused(command, work / "model", ds, "--domain", "small", "--out", tmp_path / "out")
+        assert "other data" in refused(
+            command, work / "model", ds, "--domain", "small", "--out", tmp_path / "out"
+        )
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("what", ["model", "bundle"])
-def test_evaluate_says_what_it_did_not_ask_and_what_it_chose(work: Path, tmp_path: Path, what: str) -> None:
+def test_evaluate_says_what_it_did_not_ask_and_what_it_chose(
+    work: Path, tmp_path: Path, what: str
+) -> None:
     log = synthetic.interactions()
-    pd.concat([log, log[log["domain"] == "small"].groupby("user").tail(1).assign(timestamp="2025-06-01")]).to_csv(
-        tmp_path / "log.csv", index=False
-    )
+    pd.concat(
+        [log, log[log["domain"] == "small"].groupby("user").tail(1).assign(timestamp="2025-06-01")]
+    ).to_csv(tmp_path / "log.csv", index=False)
     ds, made = tmp_path / "ds", tmp_path / "model"
-    ok("prepare", "--interactions", tmp_path / "log.csv", "--split", "time", "--min-buyers", 20, "--out", ds)
+    ok(
+        "prepare",
+        "--interactions",
+        tmp_path / "log.csv",
+        "--split",
+        "time",
+        "--min-buyers",
+        20,
+        "--out",
+        ds,
+    )
     ok("adapt", ds, "--domain", "small", "--mode", "scratch", "--epochs", 0, "--out", made)
     if what == "bundle":
         ok("export", made, ds, "--domain", "small", "--no-cards", "--out", tmp_path / "bundle")

@@ -35,12 +35,19 @@ def files(tmp_path: Path) -> tuple[Path, Path]:
 
 
 def test_two_csv_files_become_a_dataset(tmp_path: Path, files: tuple[Path, Path]) -> None:
-    result = run("--interactions", files[0], "--items", files[1], "--out", tmp_path / "ds", "--json")
+    result = run(
+        "--interactions", files[0], "--items", files[1], "--out", tmp_path / "ds", "--json"
+    )
     assert result.exit_code == 0, result.output
     report = json.loads(result.stdout)
     dataset = load_dataset(tmp_path / "ds")
     assert (report["users"], report["items"], report["items_never_sold"]) == (6, 9, 2)
-    assert report["item_features"] == {"价格": "numeric", "销量": "numeric", "评分": "numeric", "分类": "categorical"}
+    assert report["item_features"] == {
+        "价格": "numeric",
+        "销量": "numeric",
+        "评分": "numeric",
+        "分类": "categorical",
+    }
     assert report["interactions"] == len(dataset.interactions) == 36
     assert report["split"]["test"] > 0
 
@@ -55,19 +62,42 @@ def test_tables_tell_what_was_done(tmp_path: Path, files: tuple[Path, Path]) -> 
 def test_a_schema_and_split_options_reach_the_dataset(tmp_path: Path) -> None:
     log, schema = tmp_path / "log.csv", tmp_path / "schema.toml"
     log.write_text(
-        "".join(f"{row}\n" for row in ["who;what;when", *(f"p{i % 4};i{i};2024-01-{i + 1:02}" for i in range(20))])
+        "".join(
+            f"{row}\n"
+            for row in ["who;what;when", *(f"p{i % 4};i{i};2024-01-{i + 1:02}" for i in range(20))]
+        )
     )
     schema.write_text('[interactions]\nuser = "who"\nitem = "what"\ntimestamp = "when"\n')
     arguments = ("--interactions", log, "--schema", schema, "--out", tmp_path / "ds", "--json")
-    result = run(*arguments, "--split", "new-users", "--folds", "2", "--test-from", "2024-01-16", "--min-buyers", "1")
+    result = run(
+        *arguments,
+        "--split",
+        "new-users",
+        "--folds",
+        "2",
+        "--test-from",
+        "2024-01-16",
+        "--min-buyers",
+        "1",
+    )
     assert result.exit_code == 0, result.output
     split = json.loads(result.stdout)["split"]
-    assert (split["kind"], split["test"], split["settings"]["folds"], split["settings"]["min_buyers"]) == (
-        "new-users", 5, 2, 1,
-    )  # fmt: skip
+    assert (
+        split["kind"],
+        split["test"],
+        split["settings"]["folds"],
+        split["settings"]["min_buyers"],
+    ) == (
+        "new-users",
+        5,
+        2,
+        1,
+    )
 
 
-def test_rows_of_a_user_are_shown_and_can_be_capped(tmp_path: Path, files: tuple[Path, Path]) -> None:
+def test_rows_of_a_user_are_shown_and_can_be_capped(
+    tmp_path: Path, files: tuple[Path, Path]
+) -> None:
     files[0].write_text("user,item\n" + "".join(f"bot,i{n}\n" for n in range(30)) + "u,i1\nv,i1\n")
     arguments = ("--interactions", files[0], "--out", tmp_path / "ds")
     assert "interactions a user: median 1, most 30" in run(*arguments).output
@@ -87,14 +117,28 @@ def test_names_that_look_like_markup_are_shown(tmp_path: Path) -> None:
 def test_candidates_alone_mean_the_given_split(tmp_path: Path, files: tuple[Path, Path]) -> None:
     candidates = tmp_path / "test.tsv"
     candidates.write_text("user\titem\tnegatives\nu1\tg8\tg0,g1\n")
-    result = run("--interactions", files[0], "--items", files[1], "--candidates", candidates, "--out", tmp_path / "ds")
+    result = run(
+        "--interactions",
+        files[0],
+        "--items",
+        files[1],
+        "--candidates",
+        candidates,
+        "--out",
+        tmp_path / "ds",
+    )
     assert result.exit_code == 0, result.output
     assert "1 given test rows" in result.output
 
 
 @pytest.mark.parametrize(
     "arguments",
-    [(), ("--preset", "complete-journey", "--schema", "s.toml"), ("--preset", "movielens"), ("--split", "random")],
+    [
+        (),
+        ("--preset", "complete-journey", "--schema", "s.toml"),
+        ("--preset", "movielens"),
+        ("--split", "random"),
+    ],
 )
 def test_wrong_usage_ends_with_2(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     assert run(*arguments, "--out", tmp_path / "ds").exit_code == 2
@@ -119,10 +163,14 @@ def test_a_bad_file_writes_nothing(tmp_path: Path, content: str | None, words: s
     assert isinstance(result.exception, DataError)
     assert words in str(result.exception)
     assert str(log) in str(result.exception)
-    assert sorted(path.name for path in tmp_path.iterdir()) == (["log.csv"] if content is not None else [])
+    assert sorted(path.name for path in tmp_path.iterdir()) == (
+        ["log.csv"] if content is not None else []
+    )
 
 
-def test_a_folder_of_something_else_is_not_overwritten(tmp_path: Path, files: tuple[Path, Path]) -> None:
+def test_a_folder_of_something_else_is_not_overwritten(
+    tmp_path: Path, files: tuple[Path, Path]
+) -> None:
     result = run("--interactions", files[0], "--out", tmp_path)
     assert isinstance(result.exception, DataError)
     assert files[0].exists()
@@ -140,7 +188,9 @@ def test_the_choices_are_those_of_the_library() -> None:
     assert (set(SPLIT_KINDS), set(PRESET_NAMES)) == (set(SPLITS), set(PRESETS))
 
 
-def test_all_candidates_are_ranked_what_was_seen_too_and_the_validation_rows_stay_out(tmp_path: Path) -> None:
+def test_all_candidates_are_ranked_what_was_seen_too_and_the_validation_rows_stay_out(
+    tmp_path: Path,
+) -> None:
     log = tmp_path / "log.csv"
     rows = [f"u{u},i{(u * k) % 11},2024-01-01" for u in range(1, 9) for k in range(1, 7)]
     log.write_text("user,item,timestamp\n" + "".join(f"{row}\n" for row in rows))

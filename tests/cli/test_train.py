@@ -22,12 +22,29 @@ def ds(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("knobs")
     synthetic.interactions().to_csv(path / "log.csv", index=False)
     synthetic.items().to_csv(path / "items.csv", index=False)
-    ok("prepare", "--interactions", path / "log.csv", "--items", path / "items.csv", "--out", path / "ds")
+    ok(
+        "prepare",
+        "--interactions",
+        path / "log.csv",
+        "--items",
+        path / "items.csv",
+        "--out",
+        path / "ds",
+    )
     return path / "ds"
 
 
 KNOBS = (
-    *("--align", "coral", "--align-weight", "3", "--augment", "crop,mask", "--augment", "token-dropout"),
+    *(
+        "--align",
+        "coral",
+        "--align-weight",
+        "3",
+        "--augment",
+        "crop,mask",
+        "--augment",
+        "token-dropout",
+    ),
     *("--logq", "0.25", "--event-weight", "purchase=1", "--event-weight", "view=0.1"),
 )
 
@@ -38,18 +55,48 @@ def _disk_full(self: EdgeModel, path: Path) -> None:
 
 def knobs_of(folder: Path) -> dict[str, object]:
     train = json.loads(json.dumps(asdict(EdgeModel.load(folder).provenance.train)))
-    return {name: train[name] for name in ("align", "align_weight", "augment", "logq", "event_weights", "seed")}
+    return {
+        name: train[name]
+        for name in ("align", "align_weight", "augment", "logq", "event_weights", "seed")
+    }
 
 
 def test_adapt_takes_over_what_is_not_given(ds: Path, tmp_path: Path) -> None:
-    ok("pretrain", ds, "--domains", "big", "--epochs", 1, "--seed", 3, *KNOBS, "--out", tmp_path / "source")
+    ok(
+        "pretrain",
+        ds,
+        "--domains",
+        "big",
+        "--epochs",
+        1,
+        "--seed",
+        3,
+        *KNOBS,
+        "--out",
+        tmp_path / "source",
+    )
     given = {
-        "align": "coral", "align_weight": 3.0, "augment": ["crop", "mask", "token-dropout"], "logq": 0.25,
-        "event_weights": [["purchase", 1.0], ["view", 0.1]], "seed": 3,
-    }  # fmt: skip
+        "align": "coral",
+        "align_weight": 3.0,
+        "augment": ["crop", "mask", "token-dropout"],
+        "logq": 0.25,
+        "event_weights": [["purchase", 1.0], ["view", 0.1]],
+        "seed": 3,
+    }
     assert knobs_of(tmp_path / "source") == given
     assert "loss" in EdgeModel.load(tmp_path / "source").provenance.align
-    call = ("adapt", ds, "--domain", "small", "--from", tmp_path / "source", "--mode", "finetune", "--epochs", 1)
+    call = (
+        "adapt",
+        ds,
+        "--domain",
+        "small",
+        "--from",
+        tmp_path / "source",
+        "--mode",
+        "finetune",
+        "--epochs",
+        1,
+    )
     ok(*call, "--out", tmp_path / "same")
     assert knobs_of(tmp_path / "same") == given
     ok(*call, "--align", "none", "--augment", "none", "--logq", 0, "--out", tmp_path / "other")
@@ -58,7 +105,14 @@ def test_adapt_takes_over_what_is_not_given(ds: Path, tmp_path: Path) -> None:
 
 def test_without_knobs_all_are_off(ds: Path, tmp_path: Path) -> None:
     ok("pretrain", ds, "--domains", "big", "--epochs", 1, "--out", tmp_path / "source")
-    off = {"align": "none", "align_weight": 1.0, "augment": [], "logq": 0.0, "event_weights": [], "seed": 0}
+    off = {
+        "align": "none",
+        "align_weight": 1.0,
+        "augment": [],
+        "logq": 0.0,
+        "event_weights": [],
+        "seed": 0,
+    }
     assert knobs_of(tmp_path / "source") == off
     assert not EdgeModel.load(tmp_path / "source").provenance.align
 
@@ -67,7 +121,18 @@ def test_a_checkpoint_is_gone_at_the_end_and_kept_on_an_error(ds: Path, tmp_path
     kept = ("--checkpoint", tmp_path / "kept")
     ok("pretrain", ds, "--domains", "big", "--epochs", 2, *kept, "--out", tmp_path / "source")
     assert not (tmp_path / "kept").exists()
-    call = ("adapt", ds, "--domain", "small", "--from", tmp_path / "source", "--mode", "finetune", "--epochs", 1)
+    call = (
+        "adapt",
+        ds,
+        "--domain",
+        "small",
+        "--from",
+        tmp_path / "source",
+        "--mode",
+        "finetune",
+        "--epochs",
+        1,
+    )
     (tmp_path / "file").write_text("x")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("tlrec_edge.train.edge_model.EdgeModel.save", _disk_full)
@@ -81,7 +146,9 @@ def test_a_checkpoint_is_gone_at_the_end_and_kept_on_an_error(ds: Path, tmp_path
 
 def test_a_checkpoint_must_not_be_where_the_model_goes(ds: Path, tmp_path: Path) -> None:
     for folder in (tmp_path / "m", tmp_path / "m" / "kept"):
-        result = run("pretrain", ds, "--domains", "big", "--out", tmp_path / "m", "--checkpoint", folder)
+        result = run(
+            "pretrain", ds, "--domains", "big", "--out", tmp_path / "m", "--checkpoint", folder
+        )
         assert result.exit_code == 2
         assert "--checkpoint must lie outside --out" in result.stderr
         assert not (tmp_path / "m").exists()
@@ -91,7 +158,10 @@ def test_a_checkpoint_must_not_be_where_the_model_goes(ds: Path, tmp_path: Path)
     ("knob", "words"),
     [
         (("--align", "magic"), "'magic' is not one of 'none', 'adversarial', 'coral'"),
-        (("--augment", "crop,shake"), "'shake' is none of crop, mask, reorder, token-dropout, none"),
+        (
+            ("--augment", "crop,shake"),
+            "'shake' is none of crop, mask, reorder, token-dropout, none",
+        ),
         (("--logq", "2"), "0<=x<=1"),
         (("--event-weight", "glance=1"), "'glance=1' is no EVENT=WEIGHT"),
         (("--event-weight", "view=much"), "'view=much' is no EVENT=WEIGHT"),
@@ -101,14 +171,23 @@ def test_a_checkpoint_must_not_be_where_the_model_goes(ds: Path, tmp_path: Path)
 )
 @pytest.mark.parametrize("command", ["pretrain", "adapt"])
 def test_a_wrong_knob_is_wrong_usage(command: str, knob: tuple[str, str], words: str) -> None:
-    result = run(command, "data", "--domain" if command == "adapt" else "--domains", "x", "--out", "y", *knob)
+    result = run(
+        command, "data", "--domain" if command == "adapt" else "--domains", "x", "--out", "y", *knob
+    )
     assert result.exit_code == 2
     assert words in " ".join(result.stderr.split())
 
 
-@pytest.mark.parametrize("knob", [("--align-weight", "nan"), ("--align-weight", "inf"), ("--logq", "nan")])
-def test_a_number_that_is_none_is_wrong_usage(ds: Path, tmp_path: Path, knob: tuple[str, str]) -> None:
-    for command in (("pretrain", ds, "--domains", "big"), ("adapt", ds, "--domain", "small", "--mode", "scratch")):
+@pytest.mark.parametrize(
+    "knob", [("--align-weight", "nan"), ("--align-weight", "inf"), ("--logq", "nan")]
+)
+def test_a_number_that_is_none_is_wrong_usage(
+    ds: Path, tmp_path: Path, knob: tuple[str, str]
+) -> None:
+    for command in (
+        ("pretrain", ds, "--domains", "big"),
+        ("adapt", ds, "--domain", "small", "--mode", "scratch"),
+    ):
         result = run(*command, *knob, "--out", tmp_path / "m")
         assert result.exit_code == 2
         assert "must" in result.stderr
@@ -117,7 +196,9 @@ def test_a_number_that_is_none_is_wrong_usage(ds: Path, tmp_path: Path, knob: tu
 def test_ids_alone_cannot_be_aligned(tmp_path: Path) -> None:
     synthetic.interactions()[["user", "item"]].to_csv(tmp_path / "ids.csv", index=False)
     ok("prepare", "--interactions", tmp_path / "ids.csv", "--out", tmp_path / "ds")
-    words = refused("pretrain", tmp_path / "ds", "--domains", "all", "--align", "coral", "--out", tmp_path / "m")
+    words = refused(
+        "pretrain", tmp_path / "ds", "--domains", "all", "--align", "coral", "--out", tmp_path / "m"
+    )
     assert "--align coral needs item features" in words
 
 

@@ -96,7 +96,10 @@ def test_inspect(bundle: Path) -> None:
 def test_inspect_shows_cards_as_tables(bundle: Path, tmp_path: Path) -> None:
     path = Path(shutil.copytree(bundle, tmp_path / "b"))
     manifest = json.loads((path / "manifest.json").read_text("utf-8"))
-    rows = [{"name": "ease", "ndcg@10": 0.204812, "hr@10": 0.3571}, {"name": "model", "ndcg@10": 0.2127, "more": None}]
+    rows = [
+        {"name": "ease", "ndcg@10": 0.204812, "hr@10": 0.3571},
+        {"name": "model", "ndcg@10": 0.2127, "more": None},
+    ]
     manifest["quality"] = {"users": 677, "tests": 1823, "rows": rows}
     manifest["provenance"] = {"domains": ["[b]"], "train": {"seed": 3}, "fold": None, "choices": []}
     (path / "manifest.json").write_text(json.dumps(manifest), "utf-8")
@@ -122,14 +125,34 @@ def test_verify(bundle: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", [".csv", ".csv.gz", ".parquet"])
 def test_score_equals_the_library(bundle: Path, tmp_path: Path, suffix: str) -> None:
-    pairs = [["u1", "i7"], ["ann", "a,b"], ["nobody", "🛒"], ["u2", "i12"], ["u1", "who"], ["nobody", ODD_IDS[4]]]
+    pairs = [
+        ["u1", "i7"],
+        ["ann", "a,b"],
+        ["nobody", "🛒"],
+        ["u2", "i12"],
+        ["u1", "who"],
+        ["nobody", ODD_IDS[4]],
+    ]
     source, out = tmp_path / f"pairs{suffix}", tmp_path / f"out{suffix}"
     if suffix == ".parquet":
-        pq.write_table(pa.table({"user_id": [u for u, _ in pairs], "商品ID": [i for _, i in pairs]}), source)
+        pq.write_table(
+            pa.table({"user_id": [u for u, _ in pairs], "商品ID": [i for _, i in pairs]}), source
+        )
     else:
         plain = write(tmp_path / "plain.csv", [["user_id", "商品ID"], *pairs])
-        source.write_bytes(gzip.compress(plain.read_bytes()) if suffix == ".csv.gz" else plain.read_bytes())
-    result = ok(score, bundle, "--pairs", source, "--interactions", write(tmp_path / "log.csv", LOG), "--out", out)
+        source.write_bytes(
+            gzip.compress(plain.read_bytes()) if suffix == ".csv.gz" else plain.read_bytes()
+        )
+    result = ok(
+        score,
+        bundle,
+        "--pairs",
+        source,
+        "--interactions",
+        write(tmp_path / "log.csv", LOG),
+        "--out",
+        out,
+    )
     assert "1 users of whom nothing is known: scored by popularity" in result.stderr
     assert "1 pairs name an item that is no candidate" in result.stderr
     if suffix == ".parquet":
@@ -144,13 +167,20 @@ def test_score_equals_the_library(bundle: Path, tmp_path: Path, suffix: str) -> 
     u2 = History(["i8"], ["other"], [1767225600])
     with Recommender.open(bundle) as rec:
         users = {"u1": u1, "u2": u2}
-        expected = rec.score_pairs([users.get(user, user) for user, _ in pairs], [item for _, item in pairs])
+        expected = rec.score_pairs(
+            [users.get(user, user) for user, _ in pairs], [item for _, item in pairs]
+        )
     assert np.array([row[2] for row in found], np.float32).tolist() == expected.tolist()
     assert sorted(file.name for file in tmp_path.iterdir() if file.name.startswith(".")) == []
 
 
-def test_score_streams_in_chunks(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pairs = write(tmp_path / "pairs.csv", [["user", "item"], *[["ann", f"i{6 + row % 50}"] for row in range(40)]])
+def test_score_streams_in_chunks(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pairs = write(
+        tmp_path / "pairs.csv",
+        [["user", "item"], *[["ann", f"i{6 + row % 50}"] for row in range(40)]],
+    )
     ok(score, bundle, "--pairs", pairs, "--out", tmp_path / "whole.csv")
     monkeypatch.setattr(use_module, "_PAIRS_AT_ONCE", 7)
     ok(score, bundle, "--pairs", pairs, "--out", tmp_path / "parts.csv")
@@ -161,7 +191,17 @@ def test_unknown_policies(bundle: Path, tmp_path: Path) -> None:
     pairs = write(tmp_path / "pairs.csv", [["user", "item"], ["ann", "i7"], ["nobody", "i7"]])
     ok(score, bundle, "--pairs", pairs, "--out", tmp_path / "o.csv", "--unknown", "nan")
     assert read(tmp_path / "o.csv")[2][2] == "nan"
-    message = fails(UnknownIdError, score, bundle, "--pairs", pairs, "--out", tmp_path / "e.csv", "--unknown", "error")
+    message = fails(
+        UnknownIdError,
+        score,
+        bundle,
+        "--pairs",
+        pairs,
+        "--out",
+        tmp_path / "e.csv",
+        "--unknown",
+        "error",
+    )
     assert "'nobody'" in message
     assert not (tmp_path / "e.csv").exists()
 
@@ -182,7 +222,9 @@ BAD_PAIRS = {
 def test_bad_pairs_leave_nothing_behind(bundle: Path, tmp_path: Path, case: str) -> None:
     content, expected = BAD_PAIRS[case]
     (tmp_path / "pairs.csv").write_bytes(content)
-    message = fails(DataError, score, bundle, "--pairs", tmp_path / "pairs.csv", "--out", tmp_path / "out.csv")
+    message = fails(
+        DataError, score, bundle, "--pairs", tmp_path / "pairs.csv", "--out", tmp_path / "out.csv"
+    )
     assert expected in message
     assert "pairs.csv" in message
     assert [file.name for file in tmp_path.iterdir()] == ["pairs.csv"]
@@ -199,25 +241,41 @@ def test_bad_paths(bundle: Path, tmp_path: Path) -> None:
         DataError, score, bundle, "--pairs", tmp_path / "no.csv", "--out", tmp_path / "o.csv"
     )
     (tmp_path / "p.parquet").write_bytes(b"PAR1 no")
-    message = fails(DataError, score, bundle, "--pairs", tmp_path / "p.parquet", "--out", tmp_path / "o.csv")
+    message = fails(
+        DataError, score, bundle, "--pairs", tmp_path / "p.parquet", "--out", tmp_path / "o.csv"
+    )
     assert "not readable Parquet" in message
-    assert "interactions" not in fails(DataError, *args, tmp_path / "o.csv", "--interactions", tmp_path / "no.csv")
+    assert "interactions" not in fails(
+        DataError, *args, tmp_path / "o.csv", "--interactions", tmp_path / "no.csv"
+    )
 
 
-def test_parquet_without_pyarrow_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parquet_without_pyarrow_names_the_extra(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
     (tmp_path / "p.parquet").write_bytes(b"")
     with pytest.raises(MissingExtraError, match=r"\[build\]"):
         list(read_columns(tmp_path / "p.parquet", ["user"]))
-    with pytest.raises(MissingExtraError, match=r"\[build\]"), TableWriter(tmp_path / "o.parquet", {"user": str}):
+    with (
+        pytest.raises(MissingExtraError, match=r"\[build\]"),
+        TableWriter(tmp_path / "o.parquet", {"user": str}),
+    ):
         pass
     assert [file.name for file in tmp_path.iterdir()] == ["p.parquet"]
 
 
 def test_histories_from_counts_and_categories(tmp_path: Path) -> None:
-    rows = [["用户ID", "分类", "点击次数", "购买次数"], ["u", "toys", 3, 1], ["u", "books", 0, 2], ["v", "toys", 0, 0]]
+    rows = [
+        ["用户ID", "分类", "点击次数", "购买次数"],
+        ["u", "toys", 3, 1],
+        ["u", "books", 0, 2],
+        ["v", "toys", 0, 0],
+    ]
     found = read_histories(write(tmp_path / "b.csv", rows))
-    expected = History(["category:toys", "category:toys", "category:books"], ["click", "purchase", "purchase"])
+    expected = History(
+        ["category:toys", "category:toys", "category:books"], ["click", "purchase", "purchase"]
+    )
     assert found == {"u": expected}
     plain = read_histories(write(tmp_path / "p.csv", [["user;item"], ["u;i1"]]))
     assert plain == {"u": History(["i1"])}
@@ -227,7 +285,9 @@ def test_histories_from_counts_and_categories(tmp_path: Path) -> None:
 
 def test_parquet_ids_and_times_of_any_kind(tmp_path: Path) -> None:
     day = np.datetime64("2026-01-02", "s")
-    log = pa.table({"user": [1.0, None, 2.0], "item": [b"a", b"b", b"c"], "time": pa.array([day, day, None])})
+    log = pa.table(
+        {"user": [1.0, None, 2.0], "item": [b"a", b"b", b"c"], "time": pa.array([day, day, None])}
+    )
     pq.write_table(log, tmp_path / "log.parquet")
     found = read_histories(tmp_path / "log.parquet")
     assert found == {"1": History(["a"], timestamps=[1767312000.0])}
@@ -239,17 +299,24 @@ TIMES = ["2026-01-02", "soon", "", "9999-12-31", "2026-01-03T12:00:00Z"]
 def test_score_leaves_out_the_rows_that_prepare_leaves_out(bundle: Path, tmp_path: Path) -> None:
     rows = [["u", f"i{at}", time] for at, time in enumerate(TIMES, 6)]
     log = write(
-        tmp_path / "log.csv", [["user", "item", "time"], *rows, ["", "i6", "2026-01-02"], ["u", " ", "2026-01-02"]]
+        tmp_path / "log.csv",
+        [["user", "item", "time"], *rows, ["", "i6", "2026-01-02"], ["u", " ", "2026-01-02"]],
     )
     prepared = prepare_files([log]).dataset
     said: list[str] = []
     (history,) = read_histories(log, said.append).values()
     log_read = prepared.interactions
-    assert history == History([prepared.items[i] for i in log_read.item], timestamps=log_read.time.tolist())
+    assert history == History(
+        [prepared.items[i] for i in log_read.item], timestamps=log_read.time.tolist()
+    )
     went = {
-        reason: n for reason, n in prepared.cleaning.items() if n and reason.startswith(("no ", "unparsable", "time"))
+        reason: n
+        for reason, n in prepared.cleaning.items()
+        if n and reason.startswith(("no ", "unparsable", "time"))
     }
-    assert said == [f"{log}: rows left out: {', '.join(f'{reason} {n}' for reason, n in went.items())}"]
+    assert said == [
+        f"{log}: rows left out: {', '.join(f'{reason} {n}' for reason, n in went.items())}"
+    ]
     pairs = write(tmp_path / "pairs.csv", [["user", "item"], ["u", "i7"]])
     result = ok(score, bundle, "--pairs", pairs, "--interactions", log, "--out", tmp_path / "o.csv")
     assert said[0] in result.stderr
@@ -264,7 +331,9 @@ def test_score_leaves_out_the_rows_that_prepare_leaves_out(bundle: Path, tmp_pat
     ],
 )
 def test_times_of_no_use_are_named(tmp_path: Path, times: list[str], words: str) -> None:
-    log = write(tmp_path / "log.csv", [["user", "item", "time"], *(["u", "i", time] for time in times)])
+    log = write(
+        tmp_path / "log.csv", [["user", "item", "time"], *(["u", "i", time] for time in times)]
+    )
     for read in (read_histories, lambda path: prepare_files([path])):
         with pytest.raises(DataError, match=re.escape(words)):
             read(log)
@@ -279,7 +348,9 @@ def test_a_cut_gzip_file_is_an_error(tmp_path: Path) -> None:
 
 
 def test_recommend_one_history(bundle: Path) -> None:
-    found = json.loads(ok(recommend, bundle, "--history", 'i9,"a,b"', "--item", "i8", "-k", 5, "--json").stdout)
+    found = json.loads(
+        ok(recommend, bundle, "--history", 'i9,"a,b"', "--item", "i8", "-k", 5, "--json").stdout
+    )
     with Recommender.open(bundle) as rec:
         expected = rec.recommend(["i9", "a,b", "i8"], 5)
     assert [row["item"] for row in found["items"]] == list(expected.items)
@@ -297,11 +368,17 @@ def test_recommend_to_users(bundle: Path, tmp_path: Path, suffix: str) -> None:
     result = ok(recommend, bundle, "--users", users, "--interactions", log, "-k", 3, "--out", out)
     assert "1 users of whom nothing is known" in result.stderr
     rows = (
-        read(out)[1:] if suffix == ".csv" else [list(map(str, row.values())) for row in pq.read_table(out).to_pylist()]
+        read(out)[1:]
+        if suffix == ".csv"
+        else [list(map(str, row.values())) for row in pq.read_table(out).to_pylist()]
     )
-    assert [row[:2] for row in rows] == [[user, str(rank)] for user in ("u1", "ann", "nobody") for rank in (1, 2, 3)]
+    assert [row[:2] for row in rows] == [
+        [user, str(rank)] for user in ("u1", "ann", "nobody") for rank in (1, 2, 3)
+    ]
     assert not {"i9", "a,b"} & {row[2] for row in rows[:3]}
-    lines = ok(recommend, bundle, "--users", users, "--interactions", log, "-k", 3, "--json").stdout.splitlines()
+    lines = ok(
+        recommend, bundle, "--users", users, "--interactions", log, "-k", 3, "--json"
+    ).stdout.splitlines()
     assert [[row["item"] for row in json.loads(line)["items"]] for line in lines] == [
         [row[2] for row in rows[start : start + 3]] for start in (0, 3, 6)
     ]
@@ -329,7 +406,8 @@ def test_recommend_wants_one_source(bundle: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("tables", "weights"), [("int8", "float32"), ("float32", "float32"), ("int4", "int8"), ("int4", "float32")]
+    ("tables", "weights"),
+    [("int8", "float32"), ("float32", "float32"), ("int4", "int8"), ("int4", "float32")],
 )
 def test_synth(tmp_path: Path, tables: str, weights: str) -> None:
     kinds = ("--tables", tables, "--weights", weights)
@@ -353,7 +431,9 @@ def test_synth_without_popularity_and_with_an_encoder_given(tmp_path: Path) -> N
     assert not Bundle.open(tmp_path / "b").array("candidate_bias").any()
     graph = pooling_encoder(64, 50, seed=7)
     assert synthesize(tmp_path / "c", SynthConfig(50), encoder=graph).read("encoder.onnx") == graph
-    assert "popularity = -1" in fails(DataError, synth, "--items", 5, "--popularity", -1, "--out", tmp_path / "d")
+    assert "popularity = -1" in fails(
+        DataError, synth, "--items", 5, "--popularity", -1, "--out", tmp_path / "d"
+    )
 
 
 def test_synth_says_what_it_cannot_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -58,11 +58,17 @@ def read_bundle(path: Path) -> int:
 
 WRITERS = {
     "dataset": Writer(
-        "dataset.json", DataError, write_dataset, lambda path: int(load_dataset(path).source),
+        "dataset.json",
+        DataError,
+        write_dataset,
+        lambda path: int(load_dataset(path).source),
         ("prepare --interactions $W/log.csv --out $OUT",),
     ),
     "model": Writer(
-        "model.json", ModelError, write_model, lambda path: int(EdgeModel.load(path).provenance.align["version"]),
+        "model.json",
+        ModelError,
+        write_model,
+        lambda path: int(EdgeModel.load(path).provenance.align["version"]),
         (
             "pretrain $W/ds --domains big --out $OUT",
             "adapt $W/ds --domain small --out $OUT",
@@ -70,13 +76,17 @@ WRITERS = {
         ),
     ),
     "bundle": Writer(
-        "manifest.json", BundleError, write_bundle, read_bundle,
+        "manifest.json",
+        BundleError,
+        write_bundle,
+        read_bundle,
         ("synth --items 50 --dim 8 --out $OUT", "export $W/model $W/ds --domain small --out $OUT"),
     ),
-}  # fmt: skip
+}
 every_kind = pytest.mark.parametrize("kind", WRITERS)
 every_command = pytest.mark.parametrize(
-    ("kind", "command"), [(kind, command) for kind, writer in WRITERS.items() for command in writer.commands]
+    ("kind", "command"),
+    [(kind, command) for kind, writer in WRITERS.items() for command in writer.commands],
 )
 
 
@@ -91,7 +101,10 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def contents(folder: Path) -> dict[str, bytes | None]:
     found = folder.rglob("*")
-    return {str(path.relative_to(folder)): None if path.is_dir() else path.read_bytes() for path in found}
+    return {
+        str(path.relative_to(folder)): None if path.is_dir() else path.read_bytes()
+        for path in found
+    }
 
 
 @every_command
@@ -110,7 +123,9 @@ def test_a_web_app_is_not_replaced(work: Path, tmp_path: Path, kind: str, comman
 
 @every_command
 @pytest.mark.parametrize("foreign", ["notes.txt", ".git/config", "backup/x"])
-def test_a_file_of_the_user_keeps_a_folder(work: Path, tmp_path: Path, kind: str, command: str, foreign: str) -> None:
+def test_a_file_of_the_user_keeps_a_folder(
+    work: Path, tmp_path: Path, kind: str, command: str, foreign: str
+) -> None:
     out = tmp_path / "out"
     WRITERS[kind].write(out, 0)
     (out / foreign).parent.mkdir(exist_ok=True)
@@ -125,7 +140,17 @@ def test_a_file_of_the_user_keeps_a_folder(work: Path, tmp_path: Path, kind: str
 @every_kind
 @pytest.mark.parametrize(
     "marker",
-    ["", "{", "[]", "7", "\udcff", "[" * 100_000, "{}", '{"format": "layers-model", "files": {}}', '{"format": 1}'],
+    [
+        "",
+        "{",
+        "[]",
+        "7",
+        "\udcff",
+        "[" * 100_000,
+        "{}",
+        '{"format": "layers-model", "files": {}}',
+        '{"format": 1}',
+    ],
 )
 def test_a_marker_of_somebody_else_is_not_enough(tmp_path: Path, kind: str, marker: str) -> None:
     writer, out = WRITERS[kind], tmp_path / "out"
@@ -168,7 +193,9 @@ def test_empty_and_own_folders_are_used(tmp_path: Path, kind: str) -> None:
     for version in (0, 1):
         writer.write(out, version)
         assert writer.read(out) == version
-    (out / "candidate_bias.npy").unlink(missing_ok=True)  # a folder of ours from which a file is missing is still ours
+    (out / "candidate_bias.npy").unlink(
+        missing_ok=True
+    )  # a folder of ours from which a file is missing is still ours
     writer.write(out, 0)
     assert writer.read(out) == 0
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
@@ -208,14 +235,18 @@ def failing(at: int, killed: bool) -> Iterator[list[str]]:
         patch.setattr(
             shutil,
             "rmtree",
-            lambda *args, **options: dead() if killed and len(made) >= at else rmtree(*args, **options),
+            lambda *args, **options: (
+                dead() if killed and len(made) >= at else rmtree(*args, **options)
+            ),
         )
         yield made
 
 
 @every_kind
 @pytest.mark.parametrize("older", [True, False])
-def test_a_step_that_fails_leaves_the_old_or_the_new(tmp_path: Path, kind: str, older: bool) -> None:
+def test_a_step_that_fails_leaves_the_old_or_the_new(
+    tmp_path: Path, kind: str, older: bool
+) -> None:
     writer = WRITERS[kind]
     for at in range(1, 200):
         folder = tmp_path / str(at)

@@ -23,7 +23,9 @@ from tlrec_edge.core.metrics import (
 )
 
 NAN, INF = float("nan"), float("inf")
-scores = arrays.arrays(np.float64, st.tuples(st.integers(1, 4), st.integers(1, 12)), elements=st.integers(-9, 9))
+scores = arrays.arrays(
+    np.float64, st.tuples(st.integers(1, 4), st.integers(1, 12)), elements=st.integers(-9, 9)
+)
 
 
 @pytest.mark.parametrize(
@@ -67,12 +69,19 @@ def test_metrics_at_3_by_hand(rank: float, ndcg: float, hit: float, mrr: float) 
 
 
 def test_auc_is_the_share_beaten() -> None:
-    assert auc(np.array([1.0, 3.0, 2.0, 1.0]), np.array([4, 2, 2, 0])).tolist() == [1.0, 0.0, 0.5, 1.0]
+    assert auc(np.array([1.0, 3.0, 2.0, 1.0]), np.array([4, 2, 2, 0])).tolist() == [
+        1.0,
+        0.0,
+        0.5,
+        1.0,
+    ]
 
 
 @given(scores)
 def test_a_rising_transform_leaves_ranks(table: np.ndarray) -> None:
-    np.testing.assert_array_equal(rank_of_positive(table), rank_of_positive(table**3 / 7 + 2 * table - 5))
+    np.testing.assert_array_equal(
+        rank_of_positive(table), rank_of_positive(table**3 / 7 + 2 * table - 5)
+    )
 
 
 @given(scores)

@@ -20,7 +20,9 @@ from tlrec_edge.core.packing import ROW_KINDS, RowFormat, pack, packed_width, un
 from tlrec_edge.core.rowwise import MAX_ENTRY, exact_limit, quantize_rows, quantize_sparse
 
 finite = st.floats(-1e6, 1e6, width=32)
-some_vectors = arrays.arrays(np.float32, st.tuples(st.integers(1, 5), st.integers(0, 9)), elements=finite)
+some_vectors = arrays.arrays(
+    np.float32, st.tuples(st.integers(1, 5), st.integers(0, 9)), elements=finite
+)
 QUANTIZED = [kind for kind in ROW_KINDS if kind != "float32"]
 STORED = {
     "int6": Storage("int6", "int6", "int6", "int6"),
@@ -43,19 +45,25 @@ def test_packing_keeps_every_entry(data: st.DataObject, bits: int, n: int, width
 
 
 def test_the_layout_is_the_one_that_is_written_down() -> None:
-    assert pack(np.array([[-8, 7, 0, 1, 2]], np.int8), 4).tolist() == [[9 << 4, 15 | 10 << 4, 8 | 8 << 4]]
+    assert pack(np.array([[-8, 7, 0, 1, 2]], np.int8), 4).tolist() == [
+        [9 << 4, 15 | 10 << 4, 8 | 8 << 4]
+    ]
     last = 0b10_01_11
     expected = [[32 | 0b11 << 6, 33 | 0b01 << 6, 34 | 0b10 << 6]]
     assert pack(np.array([[0, 1, 2, last - 32]], np.int8), 6).tolist() == expected
 
 
 @given(some_vectors, st.sampled_from(list(MAX_ENTRY)))
-def test_an_entry_is_off_by_half_a_scale_or_by_what_is_clipped(vectors: np.ndarray, bits: int) -> None:
+def test_an_entry_is_off_by_half_a_scale_or_by_what_is_clipped(
+    vectors: np.ndarray, bits: int
+) -> None:
     rows, scale = quantize_rows(vectors, bits)
     assert (np.abs(rows.astype(int)) <= MAX_ENTRY[bits]).all()
     assert (scale > 0).all()
     assert scale.dtype == (
-        np.float32 if bits == 8 or np.abs(vectors).max(initial=0) > 65_504 * MAX_ENTRY[bits] else np.float16
+        np.float32
+        if bits == 8 or np.abs(vectors).max(initial=0) > 65_504 * MAX_ENTRY[bits]
+        else np.float16
     )
     step = scale.astype(np.float64)[:, None]
     error = np.abs(rows * step - vectors)
@@ -69,7 +77,10 @@ def test_an_entry_is_off_by_half_a_scale_or_by_what_is_clipped(vectors: np.ndarr
 def test_clipping_pays_for_vectors_with_one_large_entry() -> None:
     vectors = np.random.default_rng(0).standard_normal((500, 64)).astype(np.float32)
     errors = []
-    for scales in (quantize_rows(vectors, 4)[1].astype(np.float32), np.abs(vectors).max(1) / np.float32(7)):
+    for scales in (
+        quantize_rows(vectors, 4)[1].astype(np.float32),
+        np.abs(vectors).max(1) / np.float32(7),
+    ):
         rows = np.clip(np.rint(vectors / scales[:, None]), -7, 7)
         errors.append(float(np.square(rows * scales[:, None] - vectors).mean()))
     assert errors[0] < 0.9 * errors[1]
@@ -87,7 +98,9 @@ def test_scales_beyond_float16_stay_float32() -> None:
 def test_sparse_weights_are_off_by_half_a_scale(data: st.DataObject, rows: int) -> None:
     lengths = data.draw(arrays.arrays(np.int64, rows, elements=st.integers(0, 4)))
     indptr = np.concatenate([[0], np.cumsum(lengths)])
-    values = data.draw(arrays.arrays(np.float32, int(indptr[-1]), elements=st.floats(-100, 100, width=32)))
+    values = data.draw(
+        arrays.arrays(np.float32, int(indptr[-1]), elements=st.floats(-100, 100, width=32))
+    )
     entries, scale = quantize_sparse(values, indptr)
     step = np.repeat(scale.astype(np.float64), lengths)
     assert (np.abs(entries * step - values) <= step * 0.501).all()
@@ -95,7 +108,9 @@ def test_sparse_weights_are_off_by_half_a_scale(data: st.DataObject, rows: int) 
 
 
 @given(st.data(), st.tuples(*[st.tuples(st.sampled_from(QUANTIZED), st.integers(0, 11))] * 2))
-def test_a_query_gives_the_exact_dot_products(data: st.DataObject, tables: tuple[tuple[str, int], ...]) -> None:
+def test_a_query_gives_the_exact_dot_products(
+    data: st.DataObject, tables: tuple[tuple[str, int], ...]
+) -> None:
     row_format = RowFormat(*tables)
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
     rows = [
@@ -106,7 +121,9 @@ def test_a_query_gives_the_exact_dot_products(data: st.DataObject, tables: tuple
     assert (stored.dtype, stored.shape) == (row_format.dtype, (7, row_format.width))
     assert row_format.invalid_value(stored) is None
     block = row_format.widen(stored)
-    np.testing.assert_array_equal(row_format.widen(stored, np.full((7, row_format.columns), np.nan, np.float32)), block)
+    np.testing.assert_array_equal(
+        row_format.widen(stored, np.full((7, row_format.columns), np.nan, np.float32)), block
+    )
     for table, (part, (_, width)) in enumerate(zip(rows, tables, strict=True)):
         np.testing.assert_array_equal(row_format.values(stored, table), part)
         limit = exact_limit(width)
@@ -120,7 +137,8 @@ def test_the_largest_sums_are_exact() -> None:
         for width in (64, 65, 256):
             row_format, most = RowFormat((kind, width)), MAX_ENTRY[int(kind[3:])]
             rows = np.array(
-                [[most] * width, [-most] * width, [most, -most] * (width // 2) + [0] * (width % 2)], np.int8
+                [[most] * width, [-most] * width, [most, -most] * (width // 2) + [0] * (width % 2)],
+                np.int8,
             )
             user = np.full(width, exact_limit(width), np.float32)
             sums = row_format.query(0, user).dot(row_format.widen(row_format.join([rows])))
@@ -160,7 +178,9 @@ def test_a_pair_has_the_same_bits_alone_and_in_any_batch(rec: Recommender) -> No
     assert rec.exact == (STORED[rec._bundle.path.name].candidate != "float32")
     if not rec.exact:
         return
-    rec.add_items({"new": {"title": "red mug", "colour": "red", "price": 2}, "too": {"title": "jug"}})
+    rec.add_items(
+        {"new": {"title": "red mug", "colour": "red", "price": 2}, "too": {"title": "jug"}}
+    )
     names = [*(f"i{row}" for row in range(60)), "new", "too"]
     rng = np.random.default_rng(0)
     for history in (["i3"], [f"i{row}" for row in range(40, 80)], ["new", "i1", "i1"]):
@@ -178,7 +198,9 @@ def test_a_pair_has_the_same_bits_alone_and_in_any_batch(rec: Recommender) -> No
     assert len(rec.similar("new", 100).items) == 61
 
 
-@pytest.mark.parametrize("name", ["history_rows", "candidate_rows", "wide_values", "history_scale", "taste_rows"])
+@pytest.mark.parametrize(
+    "name", ["history_rows", "candidate_rows", "wide_values", "history_scale", "taste_rows"]
+)
 def test_a_cut_or_altered_file_is_named(path: Path, tmp_path: Path, name: str) -> None:
     bundles.build(tmp_path / "b", storage=STORED[path.name], d=7, r=5, users=["ann"])
     file = tmp_path / "b" / f"{name}.npy"
@@ -204,12 +226,17 @@ def test_full_verification_reads_packed_entries(tmp_path: Path, kind: str, byte:
     if kind == "int6":
         rows[3, 0] = 0
     replace_array(tmp_path / "b", "candidate_rows.npy", rows)
-    with pytest.raises(BundleError, match=r"candidate_rows\.npy holds the value -(8|32|128), which no int"):
+    with pytest.raises(
+        BundleError, match=r"candidate_rows\.npy holds the value -(8|32|128), which no int"
+    ):
         Bundle.open(tmp_path / "b", verify="full")
 
 
 BAD = {
-    "a kind": ({"candidate": "int5"}, "tables: candidate = 'int5', expected one of float32, int8, int6, int4"),
+    "a kind": (
+        {"candidate": "int5"},
+        "tables: candidate = 'int5', expected one of float32, int8, int6, int4",
+    ),
     "a name": ({"codes": "pq"}, "tables: 'codes' is not known"),
     "weights": ({"wide": "int4"}, "tables: wide = 'int4', expected one of float32, int8"),
     "a list": ({"taste": ["int8"]}, "tables: taste = "),
@@ -246,13 +273,23 @@ def test_kinds_are_told_shortly() -> None:
     assert str(Storage("int8", "int8", "int8", "int8")) == "int8"
     assert str(STORED["int6"]) == "int6"
     assert str(STORED["int4"]) == "int4, wide int8"
-    assert str(STORED["mixed"]) == "history int6, candidate int4, taste_in int8, taste int8, wide int8"
+    assert (
+        str(STORED["mixed"]) == "history int6, candidate int4, taste_in int8, taste int8, wide int8"
+    )
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # numpy's, on the way to the error
 @pytest.mark.parametrize(
     "name",
-    ["history_rows", "candidate_rows", "taste_rows", "candidate_scale", "wide_columns", "wide_values", "wide_scale"],
+    [
+        "history_rows",
+        "candidate_rows",
+        "taste_rows",
+        "candidate_scale",
+        "wide_columns",
+        "wide_values",
+        "wide_scale",
+    ],
 )
 def test_whatever_a_byte_becomes_it_is_our_error_or_a_number(tmp_path: Path, name: str) -> None:
     bundles.build(tmp_path / "b", storage=STORED["mixed"], users=["ann", "bob"])
@@ -283,4 +320,6 @@ def test_quantize_is_what_values_read(kind: str, n: int, width: int) -> None:
     stored, scale = row_format.quantize(vectors)
     assert (stored.shape, scale.shape) == ((n, row_format.width), (n, 1))
     found = row_format.values(stored) * scale
-    np.testing.assert_allclose(found, vectors, atol=0.0 if kind == "float32" else 3.0 / MAX_ENTRY[int(kind[3:])])
+    np.testing.assert_allclose(
+        found, vectors, atol=0.0 if kind == "float32" else 3.0 / MAX_ENTRY[int(kind[3:])]
+    )

@@ -15,7 +15,9 @@ def test_results_come_in_the_order_of_their_jobs(processes: int) -> None:
     assert list(parallel_map(abs, [-3, 2, -1], processes)) == [3, 2, 1]
 
 
-def test_child_processes_have_one_thread_and_this_one_keeps_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_child_processes_have_one_thread_and_this_one_keeps_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     assert list(parallel_map(os.getenv, ["OMP_NUM_THREADS"] * 2, 2)) == ["1", "1"]
     assert os.environ["OMP_NUM_THREADS"] == "7"

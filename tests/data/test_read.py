@@ -54,7 +54,9 @@ def test_parquet_keeps_its_types(tmp_path: Path) -> None:
 
 def test_parquet_keeps_indexes_long_ids_and_lists(tmp_path: Path) -> None:
     long = 2**63 - 1
-    frame = pd.DataFrame({"user": ["v", "u"], "item": pd.array([long, None], "Int64"), "tags": [["a"], ["a", "b"]]})
+    frame = pd.DataFrame(
+        {"user": ["v", "u"], "item": pd.array([long, None], "Int64"), "tags": [["a"], ["a", "b"]]}
+    )
     frame.set_index("user").to_parquet(tmp_path / "a.parquet")
     table = read_table(tmp_path / "a.parquet")
     assert set(table.columns) == {"user", "item", "tags"}
@@ -79,7 +81,9 @@ def test_parquet_keeps_indexes_long_ids_and_lists(tmp_path: Path) -> None:
         (gzip.compress(b"user,item\na,b\n" * 99)[:-12], ["damaged gzip"]),
     ],
 )
-def test_a_bad_file_is_one_line_that_names_it(tmp_path: Path, content: bytes, words: list[str]) -> None:
+def test_a_bad_file_is_one_line_that_names_it(
+    tmp_path: Path, content: bytes, words: list[str]
+) -> None:
     path = write(tmp_path, "bad.csv", content)
     with pytest.raises(DataError) as caught:
         read_table(path)

@@ -36,9 +36,12 @@ GOODS = pd.DataFrame(
 
 def two_markets(factor: float = 1.0, least: int = 60, **schema: Any) -> Dataset:
     """Return markets fr and jp of the same price steps, those of jp ``factor`` times as high; small has 5 items."""
-    prices = [("fr", n, float(n)) for n in range(least)] + [("jp", n, n * factor) for n in range(least)]
+    prices = [("fr", n, float(n)) for n in range(least)] + [
+        ("jp", n, n * factor) for n in range(least)
+    ]
     rows = [
-        (f"{d}{n}", d, "" if n % 10 == 3 else repr(p)) for d, n, p in (*prices, *(("small", n, n) for n in range(5)))
+        (f"{d}{n}", d, "" if n % 10 == 3 else repr(p))
+        for d, n, p in (*prices, *(("small", n, n) for n in range(5)))
     ]
     goods = pd.DataFrame(rows, columns=["item", "domain", "price"])
     return prepare_tables(
@@ -51,13 +54,20 @@ def prices(dataset: Dataset, encoder: FeatureEncoder | None = None) -> dict[str,
     encoder = encoder or fit_features(dataset)
     found = encode_features(dataset, encoder, np.arange(len(dataset.items), dtype=np.int32)).numeric
     return {
-        name: np.array([found[dataset.item_row[f"{name}{n}"]] for n in range((dataset.item_domain == code).sum())])
+        name: np.array(
+            [
+                found[dataset.item_row[f"{name}{n}"]]
+                for n in range((dataset.item_domain == code).sum())
+            ]
+        )
         for code, name in enumerate(dataset.domains)
     }
 
 
 def test_factors_bring_item_prices_to_one_unit_and_are_counted() -> None:
-    prepared = prepare_tables([LOG], [GOODS], Schema(features={"price": "numeric"}, scale={"price": {"uk": 1.5}}))
+    prepared = prepare_tables(
+        [LOG], [GOODS], Schema(features={"price": "numeric"}, scale={"price": {"uk": 1.5}})
+    )
     found = prepared.dataset
     assert found.features.numeric["price"][:2].tolist() == [10.0, 30.0]
     assert np.isnan(found.features.numeric["price"][2:]).all()
@@ -68,7 +78,12 @@ def test_factors_bring_item_prices_to_one_unit_and_are_counted() -> None:
 
 def test_factors_follow_the_row_where_the_log_has_the_price() -> None:
     log = pd.DataFrame(
-        {"user": list("uvw"), "item": list("aab"), "price": ["10", "100", "50"], "market": ["fr", "jp", "jp"]}
+        {
+            "user": list("uvw"),
+            "item": list("aab"),
+            "price": ["10", "100", "50"],
+            "market": ["fr", "jp", "jp"],
+        }
     )
     found = prepare_tables([log], schema=Schema(scale={"price": {"jp": 0.1}})).dataset
     assert found.features.numeric["price"].tolist() == [10.0, 5.0]
@@ -78,7 +93,10 @@ def test_factors_follow_the_row_where_the_log_has_the_price() -> None:
 @pytest.mark.parametrize(
     ("scale", "words"),
     [
-        ({"price": {"ukk": 2.0}}, r"\[scale.price\]: no domain 'ukk'; did you mean 'uk'\?; known: fr, uk"),
+        (
+            {"price": {"ukk": 2.0}},
+            r"\[scale.price\]: no domain 'ukk'; did you mean 'uk'\?; known: fr, uk",
+        ),
         (
             {"prise": {"uk": 2.0}},
             r"\[scale.prise\]: no such numeric column; did you mean 'price'\?; known: price, stock",
@@ -98,13 +116,17 @@ def test_a_wrong_factor_is_one_line(scale: dict[str, dict[str, Any]], words: str
 
 def test_a_factor_needs_items_with_a_domain() -> None:
     log = LOG.assign(domain=["fr", "uk", "uk"])
-    with pytest.raises(DataError, match="no item has a domain; add a domain column to the item table"):
+    with pytest.raises(
+        DataError, match="no item has a domain; add a domain column to the item table"
+    ):
         prepare_tables([log], [GOODS.drop(columns="domain")], Schema(scale={"stock": {"uk": 2.0}}))
 
 
 def test_ranks_within_a_domain_need_items_with_a_domain() -> None:
     log = LOG.assign(domain=["fr", "uk", "uk"], price="1")
-    with pytest.raises(DataError, match=r"\[scale\] by_domain: no item has a domain; add a domain column"):
+    with pytest.raises(
+        DataError, match=r"\[scale\] by_domain: no item has a domain; add a domain column"
+    ):
         prepare_tables([log], schema=Schema(by_domain=True))
 
 
@@ -124,7 +146,9 @@ def test_scale_in_toml(tmp_path: Path) -> None:
 def test_within_its_domain_the_unit_of_a_number_does_not_matter(factor: float) -> None:
     found = prices(two_markets(factor, by_domain=True))
     np.testing.assert_allclose(found["fr"], found["jp"], atol=1e-5)
-    assert found["jp"][:, 1].nonzero()[0].tolist() == [n for n in range(60) if n % 10 == 3]  # missing stays missing
+    assert found["jp"][:, 1].nonzero()[0].tolist() == [
+        n for n in range(60) if n % 10 == 3
+    ]  # missing stays missing
 
 
 def test_without_the_switch_numbers_are_ranked_among_all() -> None:
@@ -148,12 +172,17 @@ def test_a_bundle_of_one_target_ranks_by_its_knots() -> None:
     price = data.features.numeric["price"][data.item_row["jp40"]]
     assert jp.encode({"price": [price]}, 1).numeric[0, 0] == prices(data)["jp"][40, 0]
     both = encoder.within(["fr", "jp"])
-    assert both.encode({"price": [price]}, 1, domains=["jp"]).numeric[0, 0] == prices(data)["jp"][40, 0]
+    assert (
+        both.encode({"price": [price]}, 1, domains=["jp"]).numeric[0, 0]
+        == prices(data)["jp"][40, 0]
+    )
     assert encoder.within(["small"]).quantiles == encoder.quantiles
 
 
 def test_an_encoder_survives_json() -> None:
-    encoder = replace(fit_features(two_markets(9.0, by_domain=True)), aliases={"category": {"thé": "tea"}})
+    encoder = replace(
+        fit_features(two_markets(9.0, by_domain=True)), aliases={"category": {"thé": "tea"}}
+    )
     again = FeatureEncoder.from_schema(json.loads(json.dumps(encoder.schema())), encoder.text_table)
     assert again.schema() == encoder.schema()
     assert set(fit_features(two_markets()).schema()) == {"text_columns", "vocabulary", "quantiles"}
@@ -181,24 +210,55 @@ def levels(prepared: Prepared) -> list[tuple[Any, ...]]:
 
 
 def test_numbers_are_shown_by_domain() -> None:
-    found = levels(prepare_tables([LOG], [GOODS], Schema(features={"price": "numeric"}, scale={"price": {"uk": 1.5}})))
-    assert found[:2] == [("price", "fr", 1, 1, 10.0, 10.0, 1.0), ("price", "uk", 1, 1, 30.0, 30.0, 1.5)]
+    found = levels(
+        prepare_tables(
+            [LOG], [GOODS], Schema(features={"price": "numeric"}, scale={"price": {"uk": 1.5}})
+        )
+    )
+    assert found[:2] == [
+        ("price", "fr", 1, 1, 10.0, 10.0, 1.0),
+        ("price", "uk", 1, 1, 30.0, 30.0, 1.5),
+    ]
     empty = GOODS.assign(price="")
     assert levels(prepare_tables([LOG], [empty], Schema(features={"price": "numeric"})))[0] == (
-        "price", "fr", 0, 2, None, None, 1.0,
-    )  # fmt: skip
+        "price",
+        "fr",
+        0,
+        2,
+        None,
+        None,
+        1.0,
+    )
 
 
 @pytest.mark.parametrize(
-    ("schema", "asks"), [("", True), ("[scale]\nby_domain = true", False), ("[scale.price]\njp = 0.01", False)]
+    ("schema", "asks"),
+    [("", True), ("[scale]\nby_domain = true", False), ("[scale.price]\njp = 0.01", False)],
 )
 def test_medians_far_apart_are_asked_about(tmp_path: Path, schema: str, asks: bool) -> None:
-    rows = [f"{d}{n},{d},{(n + 10) * (100 if d == 'jp' else 1)}" for d in ("fr", "jp") for n in range(20)]
+    rows = [
+        f"{d}{n},{d},{(n + 10) * (100 if d == 'jp' else 1)}"
+        for d in ("fr", "jp")
+        for n in range(20)
+    ]
     (tmp_path / "goods.csv").write_text("\n".join(["item,domain,price", *rows]))
     (tmp_path / "log.csv").write_text("user,item\nu,fr1\nv,jp2\n")
     (tmp_path / "schema.toml").write_text(schema)
-    names = ("--interactions", "log.csv", "--items", "goods.csv", "--schema", "schema.toml", "--out", "ds")
-    done = CliRunner().invoke(prepare, [str(tmp_path / name) if name[0] != "-" else name for name in names])
+    names = (
+        "--interactions",
+        "log.csv",
+        "--items",
+        "goods.csv",
+        "--schema",
+        "schema.toml",
+        "--out",
+        "ds",
+    )
+    done = CliRunner().invoke(
+        prepare, [str(tmp_path / name) if name[0] != "-" else name for name in names]
+    )
     assert done.exit_code == 0, done.output
     assert "Numbers by domain" in done.output
-    assert ("price: the median of jp is 100 times that of fr; another currency or unit?" in done.output) == asks
+    assert (
+        "price: the median of jp is 100 times that of fr; another currency or unit?" in done.output
+    ) == asks

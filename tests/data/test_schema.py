@@ -7,7 +7,14 @@ from pathlib import Path
 import pytest
 
 from helpers.paths import ROOT
-from tlrec_edge.data.schema import AlignRule, Schema, find_roles, load_schema, parse_schema, require_role
+from tlrec_edge.data.schema import (
+    AlignRule,
+    Schema,
+    find_roles,
+    load_schema,
+    parse_schema,
+    require_role,
+)
 from tlrec_edge.errors import DataError
 from tlrec_edge.tabular.column_names import INTERACTION_NAMES, ITEM_NAMES
 
@@ -20,12 +27,17 @@ from tlrec_edge.tabular.column_names import INTERACTION_NAMES, ITEM_NAMES
         ("user_id sku event_type timestamp", "user item event timestamp"),
         ("Customer-ID Product_ID Qty Unit_Price", "user item quantity price"),
         ("household_id product_id transaction_timestamp quantity", "user item timestamp quantity"),
-        ("CustomerID StockCode InvoiceDate Country Description", "user item timestamp domain title"),
+        (
+            "CustomerID StockCode InvoiceDate Country Description",
+            "user item timestamp domain title",
+        ),
     ],
 )
 def test_common_names_of_interactions(columns: str, roles: str) -> None:
     names = columns.split()
-    assert find_roles(names, {}, INTERACTION_NAMES, "log") == dict(zip(roles.split(), names, strict=True))
+    assert find_roles(names, {}, INTERACTION_NAMES, "log") == dict(
+        zip(roles.split(), names, strict=True)
+    )
 
 
 def test_common_names_of_items() -> None:
@@ -42,9 +54,14 @@ def test_declared_names_win_and_an_empty_one_switches_a_role_off() -> None:
 
 
 def test_a_missing_column_lists_what_was_found_and_the_nearest() -> None:
-    with pytest.raises(DataError, match=r"log.csv: no column 'usr_id'.*found user_ids, item; did you mean 'user_ids'"):
+    with pytest.raises(
+        DataError,
+        match=r"log.csv: no column 'usr_id'.*found user_ids, item; did you mean 'user_ids'",
+    ):
         find_roles(["user_ids", "item"], {"user": "usr_id"}, INTERACTION_NAMES, "log.csv")
-    with pytest.raises(DataError, match=r"no user column; found userr, item; is 'userr' the user\?; name it"):
+    with pytest.raises(
+        DataError, match=r"no user column; found userr, item; is 'userr' the user\?; name it"
+    ):
         require_role({}, "user", ["userr", "item"], "log.csv")
 
 
@@ -116,7 +133,11 @@ def test_the_schema_of_the_readme_is_one(tmp_path: Path) -> None:
     (tmp_path / "schema.toml").write_text(readme.split("```toml")[1].split("```")[0], "utf-8")
     (tmp_path / "map.csv").write_text("from,to\nuk1,fr1\n")
     schema = load_schema(tmp_path / "schema.toml")
-    assert (schema.scale, schema.by_domain, schema.item_map) == ({"price": {"uk": 1.17}}, True, {"uk1": "fr1"})
+    assert (schema.scale, schema.by_domain, schema.item_map) == (
+        {"price": {"uk": 1.17}},
+        True,
+        {"uk1": "fr1"},
+    )
     assert schema.align == {"category": AlignRule("name", {"Milk": "Lait"})}
 
 

@@ -40,7 +40,9 @@ def roles(log: Interactions, kind: str, **options: object) -> list[int]:
 
 
 def test_leave_one_out_by_user_and_domain() -> None:
-    log = log_of([(0, 0, 1, 1), (0, 1, 2, 2), (0, 0, 3, 3), (0, 0, 4, 4), (0, 1, 5, 5), (1, 0, 1, 9)])
+    log = log_of(
+        [(0, 0, 1, 1), (0, 1, 2, 2), (0, 0, 3, 3), (0, 0, 4, 4), (0, 1, 5, 5), (1, 0, 1, 9)]
+    )
     assert roles(log, "leave-one-out") == [TRAIN, TRAIN, VALID, TEST, TRAIN, TRAIN]
 
 
@@ -64,7 +66,16 @@ def test_last_basket_needs_two_for_a_test_and_three_for_validation() -> None:
         (2, 0, 1, 1),
         (2, 0, 2, 1),
     ]
-    assert roles(log_of(rows), "last-basket") == [TRAIN, VALID, TEST, TEST, TRAIN, TEST, TRAIN, TRAIN]
+    assert roles(log_of(rows), "last-basket") == [
+        TRAIN,
+        VALID,
+        TEST,
+        TEST,
+        TRAIN,
+        TEST,
+        TRAIN,
+        TRAIN,
+    ]
 
 
 def test_by_time_takes_the_last_tenths_or_the_given_dates() -> None:
@@ -91,11 +102,15 @@ def test_new_users_draws_folds_over_users_in_the_order_of_their_ids() -> None:
 
 @given(
     st.lists(
-        st.tuples(st.integers(0, 3), st.integers(0, 1), st.integers(0, 5), st.integers(1, 6)), min_size=1, max_size=40
+        st.tuples(st.integers(0, 3), st.integers(0, 1), st.integers(0, 5), st.integers(1, 6)),
+        min_size=1,
+        max_size=40,
     ),
     st.sampled_from(["leave-one-out", "last-basket"]),
 )
-def test_nothing_is_trained_on_that_comes_after_the_test(rows: list[tuple[int, int, int, int]], kind: str) -> None:
+def test_nothing_is_trained_on_that_comes_after_the_test(
+    rows: list[tuple[int, int, int, int]], kind: str
+) -> None:
     log = log_of(rows)
     role = np.array(roles(log, kind))
     for user in range(4):
@@ -107,10 +122,14 @@ def test_nothing_is_trained_on_that_comes_after_the_test(rows: list[tuple[int, i
             assert not len(times[TEST]) or len(times[TRAIN])
 
 
-@pytest.mark.parametrize("kind", [kind for kind in SPLITS if kind not in ("leave-one-out", "given")])
+@pytest.mark.parametrize(
+    "kind", [kind for kind in SPLITS if kind not in ("leave-one-out", "given")]
+)
 def test_without_time_the_message_names_what_works(kind: str) -> None:
     log = log_of([(0, 0, 1, 0), (1, 0, 2, 0)])
-    with pytest.raises(DataError, match="needs times and the data has none; use --split leave-one-out"):
+    with pytest.raises(
+        DataError, match="needs times and the data has none; use --split leave-one-out"
+    ):
         roles(log, kind, folds=2)
 
 
@@ -126,7 +145,12 @@ def test_unknown_kinds_and_dates_are_named() -> None:
 
 
 LOG = pd.DataFrame(
-    [("u", "a", "2024-01-01"), ("u", "b", "2024-01-02"), ("v", "a", "2024-01-01"), ("w,1", "x,y", "2024-01-03")],
+    [
+        ("u", "a", "2024-01-01"),
+        ("u", "b", "2024-01-02"),
+        ("v", "a", "2024-01-01"),
+        ("w,1", "x,y", "2024-01-03"),
+    ],
     columns=["user", "item", "time"],
 )
 
@@ -144,7 +168,9 @@ def test_given_rows_bring_their_ids_and_the_last_basket_validates(tmp_path: Path
     assert dataset.users == ("new", "u", "v", "w,1")
     assert dataset.split.role.tolist() == [TRAIN, VALID, TRAIN, TRAIN]
     rows = read_eval_rows(path, dataset)
-    named = [(dataset.users[u], dataset.items[i]) for u, i in zip(rows.user, rows.item, strict=True)]
+    named = [
+        (dataset.users[u], dataset.items[i]) for u, i in zip(rows.user, rows.item, strict=True)
+    ]
     assert named == [("u", "c"), ("v", "x,y"), ("new", "a"), ("new", "b")]
     assert rows.negatives.tolist() == [[0, 1, 3], [-1, -1, -1], [2, -1, -1], [2, -1, -1]]
     stored = dataset.split.rows
@@ -154,7 +180,9 @@ def test_given_rows_bring_their_ids_and_the_last_basket_validates(tmp_path: Path
 
 def test_rows_without_negatives_rank_everything(tmp_path: Path) -> None:
     dataset = prepare_tables([LOG]).dataset
-    assert read_eval_rows(write_rows(tmp_path, "customer_id\titems\nu\ta\n"), dataset).negatives.shape == (1, 0)
+    assert read_eval_rows(
+        write_rows(tmp_path, "customer_id\titems\nu\ta\n"), dataset
+    ).negatives.shape == (1, 0)
 
 
 @pytest.mark.parametrize(
@@ -179,6 +207,12 @@ def test_a_million_rows_split_in_seconds() -> None:
     time = np.arange(n) + 1
     ones = np.ones(n)
     log = Interactions(
-        user, user, (user % 3).astype(np.int32), ones.astype(np.int32), ones.astype(np.float32), time, user
+        user,
+        user,
+        (user % 3).astype(np.int32),
+        ones.astype(np.int32),
+        ones.astype(np.float32),
+        time,
+        user,
     )
     assert (np.array(roles(log, "last-basket")) == TEST).sum() == len(np.unique(user))

@@ -36,7 +36,12 @@ def small(seed: int = 0) -> Dataset:
 
 
 def assert_same(one: Dataset, two: Dataset) -> None:
-    assert (one.users, one.items, one.domains, one.source) == (two.users, two.items, two.domains, two.source)
+    assert (one.users, one.items, one.domains, one.source) == (
+        two.users,
+        two.items,
+        two.domains,
+        two.source,
+    )
     assert dict(one.cleaning) == dict(two.cleaning)
     for name in Interactions.__dataclass_fields__:
         left, right = getattr(one.interactions, name), getattr(two.interactions, name)
@@ -65,8 +70,12 @@ def test_a_dataset_survives_the_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize("width", [0, 2])
 def test_given_rows_survive(tmp_path: Path, width: int) -> None:
     dataset = small()
-    rows = EvalRows(np.array([0, 1], np.int32), np.array([1, 2], np.int32), np.full((2, width), 3, np.int32))
-    split = Split("given", dataset.split.role, dataset.split.fold, refit=False, negatives=7, rows=rows)
+    rows = EvalRows(
+        np.array([0, 1], np.int32), np.array([1, 2], np.int32), np.full((2, width), 3, np.int32)
+    )
+    split = Split(
+        "given", dataset.split.role, dataset.split.fold, refit=False, negatives=7, rows=rows
+    )
     dataset = dataset.replace(split=split)
     save_dataset(dataset, tmp_path / "ds")
     back = load_dataset(tmp_path / "ds")
@@ -77,13 +86,20 @@ def test_given_rows_survive(tmp_path: Path, width: int) -> None:
 
 
 names = st.lists(
-    st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=30), min_size=1, max_size=8, unique=True
+    st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=30),
+    min_size=1,
+    max_size=8,
+    unique=True,
 )
 
 
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(users=names, items=names, column=st.text(st.characters(exclude_categories=["Cs"]), max_size=9))
-def test_any_id_and_column_name_survives(tmp_path: Path, users: list[str], items: list[str], column: str) -> None:
+@given(
+    users=names, items=names, column=st.text(st.characters(exclude_categories=["Cs"]), max_size=9)
+)
+def test_any_id_and_column_name_survives(
+    tmp_path: Path, users: list[str], items: list[str], column: str
+) -> None:
     n = len(users)
     zeros = np.zeros(n, np.int32)
     table = ItemTable(
@@ -93,7 +109,13 @@ def test_any_id_and_column_name_survives(tmp_path: Path, users: list[str], items
         numeric={column: np.full(len(items), np.nan, np.float32)},
     )
     log = Interactions(
-        np.arange(n, dtype=np.int32), zeros, zeros, zeros, np.ones(n, np.float32), np.zeros(n, np.int64), zeros
+        np.arange(n, dtype=np.int32),
+        zeros,
+        zeros,
+        zeros,
+        np.ones(n, np.float32),
+        np.zeros(n, np.int64),
+        zeros,
     )
     dataset = Dataset(
         tuple(users),
@@ -138,7 +160,9 @@ def test_a_dataset_is_replaced_but_nothing_else_is(tmp_path: Path) -> None:
     save_dataset(small(), tmp_path / "hollow")
 
 
-def test_a_failed_write_leaves_the_old_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_write_leaves_the_old_dataset(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     save_dataset(small(), tmp_path / "ds")
 
     def fail(*_: object, **__: object) -> None:
@@ -173,7 +197,9 @@ def test_a_missing_or_cut_file_is_named(tmp_path: Path, name: str) -> None:
 def test_an_altered_dataset_is_refused(tmp_path: Path) -> None:
     save_dataset(small(), tmp_path / "ds")
     users = pd.read_parquet(tmp_path / "ds" / "users.parquet")
-    users.assign(id=users["id"].str.replace("1", "one")).to_parquet(tmp_path / "ds" / "users.parquet")
+    users.assign(id=users["id"].str.replace("1", "one")).to_parquet(
+        tmp_path / "ds" / "users.parquet"
+    )
     with pytest.raises(DataError, match="was altered after it was written"):
         load_dataset(tmp_path / "ds")
     head = tmp_path / "ds" / "dataset.json"

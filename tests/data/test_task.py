@@ -68,8 +68,12 @@ def test_history_is_what_came_before(kind: str, fold: int | None) -> None:
     choose, final = both(kind, fold)
     known = data.interactions.select(data.split.role == TRAIN)
     assert len(choose.history) <= len(known)
-    assert not np.isin(choose.history.position, data.interactions.position[data.split.role != TRAIN]).any()
-    assert not np.isin(final.history.position, data.interactions.position[data.split.role == TEST]).any()
+    assert not np.isin(
+        choose.history.position, data.interactions.position[data.split.role != TRAIN]
+    ).any()
+    assert not np.isin(
+        final.history.position, data.interactions.position[data.split.role == TEST]
+    ).any()
 
 
 @pytest.mark.parametrize("kind", ["leave-one-out", "last-basket"])
@@ -118,7 +122,9 @@ def test_folds_ask_every_question_once_with_the_same_negatives() -> None:
     log, inside = data.interactions, data.interactions.domain == data.domains.index("small")
     test = log.select(inside & (data.split.role == TEST))
     sold = set(make_tasks(data, ("small",), 0).final.candidates.tolist())
-    expected = {pair for pair in zip(test.user.tolist(), test.item.tolist(), strict=True) if pair[1] in sold}
+    expected = {
+        pair for pair in zip(test.user.tolist(), test.item.tolist(), strict=True) if pair[1] in sold
+    }
     assert set(found) == expected
 
 
@@ -126,14 +132,19 @@ def test_validation_of_new_users_holds_out_another_fold() -> None:
     data = synthetic.dataset("new-users")
     choose = make_tasks(data, ("small",), 3).choose
     assert set(data.split.fold[choose.rows.user]) == {0}
-    assert not set(data.split.fold[choose.train.select(choose.in_target(choose.train)).user]) & {0, 3}
+    assert not set(data.split.fold[choose.train.select(choose.in_target(choose.train)).user]) & {
+        0,
+        3,
+    }
 
 
 def test_items_never_sold_compete_unless_buyers_are_asked_for() -> None:
     data = synthetic.dataset()
     sold = np.unique(data.interactions.item[data.split.role != TEST])
     every = make_tasks(data, ("small",)).final.candidates
-    never = np.setdiff1d(np.flatnonzero(data.item_domain == data.domains.index("small")), data.interactions.item)
+    never = np.setdiff1d(
+        np.flatnonzero(data.item_domain == data.domains.index("small")), data.interactions.item
+    )
     assert len(never) == synthetic.NEVER_SOLD
     assert np.isin(never, every).all()
     strict = replace(data.split, settings={"min_buyers": 3})
@@ -168,9 +179,15 @@ def test_what_does_not_exist_is_named() -> None:
     data: Dataset = synthetic.dataset()
     with pytest.raises(DataError, match="unknown domain 'smal'; known: big, small"):
         make_tasks(data, ("smal",))
-    with pytest.raises(DataError, match="fold 0 does not exist: the split 'leave-one-out' has 0 folds"):
+    with pytest.raises(
+        DataError, match="fold 0 does not exist: the split 'leave-one-out' has 0 folds"
+    ):
         make_tasks(data, ("small",), 0)
-    unsold = replace(data, domains=(*data.domains, "empty"), split=replace(data.split, settings={"min_buyers": 1}))
+    unsold = replace(
+        data,
+        domains=(*data.domains, "empty"),
+        split=replace(data.split, settings={"min_buyers": 1}),
+    )
     with pytest.raises(DataError, match="domain empty has no candidate item"):
         make_tasks(unsold, ("empty",))
 
@@ -179,7 +196,9 @@ def test_what_does_not_exist_is_named() -> None:
 def test_every_held_out_row_is_asked_or_dropped_for_a_reason(kind: str, fold: int | None) -> None:
     data = synthetic.dataset(kind)
     if fold is not None:
-        data = replace(data, split=replace(data.split, settings={**data.split.settings, "min_buyers": 18}))
+        data = replace(
+            data, split=replace(data.split, settings={**data.split.settings, "min_buyers": 18})
+        )
     final = make_tasks(data, ("small",), fold).final
     if kind == "given":
         assert not final.dropped
@@ -201,6 +220,8 @@ def test_repeats_and_what_was_had_before_are_counted_apart() -> None:
     twice = np.concatenate([np.arange(len(log)), test[:3], train[:2]])
     order = np.lexsort((log.time[twice], log.user[twice]))
     role = np.concatenate([role, np.full(5, TEST, role.dtype)])[order]
-    changed = replace(data, interactions=log.select(twice[order]), split=replace(data.split, role=role))
+    changed = replace(
+        data, interactions=log.select(twice[order]), split=replace(data.split, role=role)
+    )
     final = make_tasks(changed, ("small",)).final
     assert final.dropped == {REPEATED: 3, KNOWN: 2}

@@ -24,29 +24,54 @@ from tlrec_edge.export import Parity
 from tlrec_edge.linear.ranking import Ranking
 from tlrec_edge.train.provenance import Provenance
 
-ROWS = ("popularity", "itemcf", "ease-target", "ease", "target-only", "zero-shot", "finetune", "compressed")
+ROWS = (
+    "popularity",
+    "itemcf",
+    "ease-target",
+    "ease",
+    "target-only",
+    "zero-shot",
+    "finetune",
+    "compressed",
+)
 
 
 def evaluation(tests: int) -> Evaluation:
     rng = np.random.default_rng(0)
     user = np.arange(tests, dtype=np.int32)
-    ranks = {name: Ranking(rng.integers(1, 9, tests) * 1.0, np.full(tests, 20), user, user) for name in ROWS}
+    ranks = {
+        name: Ranking(rng.integers(1, 9, tests) * 1.0, np.full(tests, 20), user, user)
+        for name in ROWS
+    }
     return Evaluation(("small shop",), ranks)
 
 
 def data() -> Dataset:
     """Return the synthetic dataset with another split: 4 folds, 20 negatives, candidates of 7 buyers."""
     found = synthetic.dataset("new-users")
-    return replace(found, split=replace(found.split, settings={**found.split.settings, "min_buyers": 7}))
+    return replace(
+        found, split=replace(found.split, settings={**found.split.settings, "min_buyers": 7})
+    )
 
 
 def story(new: bool = True, folds: int | None = None) -> dict[str, Any]:
     best = Recommendations(("s1",), np.ones(1, np.float32), ("wool",))
     result = DemoResult(
-        evaluation(30), evaluation(40), {NO_CANDIDATE: 10}, {NO_CANDIDATE: 10, KNOWN: 3}, (),
-        Parity(2, 0.0, 1.0, 0.0, 0.0, 0.0), {"bundle": 3_000_000, "bundle-float32": 7_000_000}, {"bundle": {}},
-        "u5", new, ("tea",), best, {}, Path("r.html"),
-    )  # fmt: skip
+        evaluation(30),
+        evaluation(40),
+        {NO_CANDIDATE: 10},
+        {NO_CANDIDATE: 10, KNOWN: 3},
+        (),
+        Parity(2, 0.0, 1.0, 0.0, 0.0, 0.0),
+        {"bundle": 3_000_000, "bundle-float32": 7_000_000},
+        {"bundle": {}},
+        "u5",
+        new,
+        ("tea",),
+        best,
+        {},
+        Path("r.html"),
+    )
     source: Any = SimpleNamespace(provenance=Provenance())
     config = DemoConfig(target="small shop", folds=folds, min_buyers=3, seed=8)
     return report_data(result, Prepared(data(), {}, {}, ()), source, config)
@@ -55,7 +80,12 @@ def story(new: bool = True, folds: int | None = None) -> dict[str, Any]:
 def test_numbers_and_names_are_those_of_the_run() -> None:
     told = story()
     new, warm = told["sections"]
-    for words in ("4 folds", "20 other candidates", "at least 7 households", "leave out 25% of the purchases"):
+    for words in (
+        "4 folds",
+        "20 other candidates",
+        "at least 7 households",
+        "leave out 25% of the purchases",
+    ):
         assert words in new["note"]
     assert "leave out 20% of the purchases" in warm["note"]
     first, last = (
@@ -66,7 +96,8 @@ def test_numbers_and_names_are_those_of_the_run() -> None:
     whole = json.dumps(told)
     assert not [word for word in ("NUTRITION", "ive folds", "99 ", "week") if word in whole]
     assert (
-        "tlrec-edge pretrain dataset --domains '!small shop' --size fast --min-buyers 3 --seed 8 --out source" in whole
+        "tlrec-edge pretrain dataset --domains '!small shop' --size fast --min-buyers 3 --seed 8 --out source"
+        in whole
     )
     assert "2 folds" in story(folds=2)["sections"][0]["note"]
 
@@ -91,7 +122,10 @@ def test_who_is_recommended_to_is_known_as_new_or_not(monkeypatch: pytest.Monkey
     bought = np.unique(task.history.user[task.in_target(task.history)])
     assert new == (found.users.index(user) not in bought)
     monkeypatch.setattr(pipeline, "MIN_PURCHASES", 1)
-    first = replace(task, history=task.history.select(~(task.in_target(task.history) & (task.history.user == 3))))
+    first = replace(
+        task,
+        history=task.history.select(~(task.in_target(task.history) & (task.history.user == 3))),
+    )
     assert pipeline.recommend_new(found, first, Path("bundle"))[1]
 
 

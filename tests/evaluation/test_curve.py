@@ -46,7 +46,9 @@ def test_shares_are_nested_and_thin_what_choices_are_made_with(kind: str, fold: 
     parts = [subsample_users(whole, share, 3) for share in (0.001, 0.05, 0.2, 1.0)]
     kept = [learners(part.final) | set(part.choose.rows.user.tolist()) for part in parts]
     everyone = kept[-1]
-    assert [len(users) for users in kept] == [max(1, round(s * len(everyone))) for s in (0.001, 0.05, 0.2, 1.0)]
+    assert [len(users) for users in kept] == [
+        max(1, round(s * len(everyone))) for s in (0.001, 0.05, 0.2, 1.0)
+    ]
     for smaller, larger, part in zip(kept, kept[1:], parts, strict=False):
         assert smaller < larger
         assert learners(part.choose) | set(part.choose.rows.user.tolist()) <= smaller
@@ -97,7 +99,18 @@ def test_a_share_without_validation_keeps_its_row(place: Path) -> None:
 
 def test_the_command_draws_the_curve(place: Path, tmp_path: Path) -> None:
     page = tmp_path / "curve.html"
-    call = ("curve", place / "ds", "--domain", "small", "--from", place / "source", "--epochs", 1, "--processes", 1)
+    call = (
+        "curve",
+        place / "ds",
+        "--domain",
+        "small",
+        "--from",
+        place / "source",
+        "--epochs",
+        1,
+        "--processes",
+        1,
+    )
     shown = ok(*call, "--shares", "0.05,1", "--out", page).stdout
     for words in ("share", "5 %", "100 %", "lift: finetune over scratch", "What scratch reaches"):
         assert words in shown
@@ -113,4 +126,9 @@ def test_the_command_draws_the_curve(place: Path, tmp_path: Path) -> None:
 
 def test_the_page_leaves_out_what_was_not_measured() -> None:
     nothing = {"name": "scratch", "ndcg@10": None, "ndcg@10.se": None}
-    assert "svg" not in Page(render({"curve": [{"share": 0.1, "users": 1, "rows": 2, "lines": [nothing]}]})).tags
+    assert (
+        "svg"
+        not in Page(
+            render({"curve": [{"share": 0.1, "users": 1, "rows": 2, "lines": [nothing]}]})
+        ).tags
+    )

@@ -18,7 +18,10 @@ from tlrec_edge.train.provenance import Provenance
 
 
 def added(log: Interactions, rows: Interactions) -> Interactions:
-    columns = [np.concatenate([getattr(log, name), getattr(rows, name)]) for name in log.__dataclass_fields__]
+    columns = [
+        np.concatenate([getattr(log, name), getattr(rows, name)])
+        for name in log.__dataclass_fields__
+    ]
     order = np.lexsort((columns[list(log.__dataclass_fields__).index("time")], columns[0]))
     return Interactions(*(column[order] for column in columns))
 
@@ -42,23 +45,30 @@ PLANTED = {
         t, final=replace(t.final, train=added(t.final.train, held(d, TEST).select(np.arange(3))))
     ),
     "test rows in the history": lambda d, t: replace(
-        t, final=replace(t.final, history=added(t.final.history, held(d, TEST).select(np.arange(3))))
+        t,
+        final=replace(t.final, history=added(t.final.history, held(d, TEST).select(np.arange(3)))),
     ),
     "test pairs in the training part": lambda d, t: replace(
-        t, final=replace(t.final, train=added(t.final.train, unplaced(held(d, TEST).select(np.arange(3)))))
+        t,
+        final=replace(
+            t.final, train=added(t.final.train, unplaced(held(d, TEST).select(np.arange(3))))
+        ),
     ),
     "rows in the history from after their user's test question": lambda d, t: replace(
         t,
         final=replace(
             t.final,
-            history=added(t.final.history, elsewhere(unplaced(held(d, TEST).select(np.arange(3)), 1))),
+            history=added(
+                t.final.history, elsewhere(unplaced(held(d, TEST).select(np.arange(3)), 1))
+            ),
         ),
     ),
     "test rows in what choices were fitted on": lambda d, t: replace(
         t, choose=replace(t.choose, train=added(t.choose.train, held(d, TEST).select(np.arange(3))))
     ),
     "validation rows in what choices were fitted on": lambda d, t: replace(
-        t, choose=replace(t.choose, train=added(t.choose.train, held(d, VALID).select(np.arange(3))))
+        t,
+        choose=replace(t.choose, train=added(t.choose.train, held(d, VALID).select(np.arange(3)))),
     ),
 }
 
@@ -106,14 +116,19 @@ def test_data_without_time_are_checked_for_rows_and_pairs() -> None:
 def test_a_source_that_learned_from_the_target_is_refused() -> None:
     data = synthetic.dataset()
     model = synthetic.model().with_provenance(source=("big", "small"))
-    with pytest.raises(LeakError, match="rows of the target in what the source learned from, first user 'u0', item 's"):
+    with pytest.raises(
+        LeakError,
+        match="rows of the target in what the source learned from, first user 'u0', item 's",
+    ):
         evaluate(data, ("small",), {"model": model_ranker(model, data)})
 
 
 @pytest.mark.parametrize("fold", [None, 1])
 def test_a_model_of_another_fold_is_refused(fold: int | None) -> None:
     data = synthetic.dataset("new-users")
-    with pytest.raises(LeakError, match="rows of users asked as new in what the model learned from"):
+    with pytest.raises(
+        LeakError, match="rows of users asked as new in what the model learned from"
+    ):
         check_model(data, make_tasks(data, ("small",), 2), Provenance(fold=fold))
     check_model(data, make_tasks(data, ("small",), 2), Provenance(fold=2))
     check_model(data, make_tasks(data, ("small",)), Provenance(fold=fold))
@@ -124,11 +139,21 @@ def test_what_the_split_does_not_promise_is_a_note() -> None:
     tasks = make_tasks(data, ("small",))
     assert not leak_notes(data, tasks, Provenance())
     rows = held(data, 0).select(np.arange(2))
-    asked = replace(tasks.final.rows, user=rows.user, item=rows.item, negatives=tasks.final.rows.negatives[:2])
+    asked = replace(
+        tasks.final.rows, user=rows.user, item=rows.item, negatives=tasks.final.rows.negatives[:2]
+    )
     known = replace(tasks, final=replace(tasks.final, rows=asked))
     check_tasks(data, known)
-    assert leak_notes(data, known, Provenance())[0].startswith("2 given test pairs in the training part, first user")
+    assert leak_notes(data, known, Provenance())[0].startswith(
+        "2 given test pairs in the training part, first user"
+    )
     loo = synthetic.dataset()
-    notes = leak_notes(loo, make_tasks(loo, ("small",)), Provenance(source=("big",), mode="finetune"))
-    assert "rows from after their user's question in what the source learned, first user" in notes[0]
-    assert not leak_notes(loo, make_tasks(loo, ("small",)), Provenance(source=("big",), mode="joint"))
+    notes = leak_notes(
+        loo, make_tasks(loo, ("small",)), Provenance(source=("big",), mode="finetune")
+    )
+    assert (
+        "rows from after their user's question in what the source learned, first user" in notes[0]
+    )
+    assert not leak_notes(
+        loo, make_tasks(loo, ("small",)), Provenance(source=("big",), mode="joint")
+    )

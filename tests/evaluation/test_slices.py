@@ -23,13 +23,19 @@ def some_task(kind: str = "leave-one-out", fold: int | None = None) -> Task:
 
 def scores_of(task: Task) -> np.ndarray:
     """Return coarse scores with ties and some NaN, (users, C)."""
-    table = np.random.default_rng(0).integers(0, 9, (task.n_users, len(task.candidates))).astype(float)
+    table = (
+        np.random.default_rng(0).integers(0, 9, (task.n_users, len(task.candidates))).astype(float)
+    )
     table[::7, ::5] = np.nan
     return table
 
 
-@pytest.mark.parametrize(("kind", "fold"), [("leave-one-out", None), ("time", None), ("new-users", 1), ("given", None)])
-def test_the_full_rank_meets_all_but_known_and_other_positive_items(kind: str, fold: int | None) -> None:
+@pytest.mark.parametrize(
+    ("kind", "fold"), [("leave-one-out", None), ("time", None), ("new-users", 1), ("given", None)]
+)
+def test_the_full_rank_meets_all_but_known_and_other_positive_items(
+    kind: str, fold: int | None
+) -> None:
     task = some_task(kind, fold)
     table = scores_of(task)
     found = rank_full(lambda users, columns=ALL: table[users][:, columns], task)
@@ -39,7 +45,9 @@ def test_the_full_rank_meets_all_but_known_and_other_positive_items(kind: str, f
     assert found.full_candidates is not None
     for at in range(0, len(task.rows), 11):
         user, item = int(task.rows.user[at]), int(task.rows.item[at])
-        known = set(task.history.item[task.history.user == user]) | set(task.rows.item[task.rows.user == user])
+        known = set(task.history.item[task.history.user == user]) | set(
+            task.rows.item[task.rows.user == user]
+        )
         rest = [c for c, i in enumerate(task.candidates) if i not in known]
         line = np.concatenate([table[user, [task.column[item]]], table[user, rest]])[None]
         assert found.full_rank[at] == rank_of_positive(line)[0]
@@ -67,7 +75,9 @@ def test_rows_without_negatives_are_ranked_in_full_already() -> None:
     assert found.top is not None
 
 
-@pytest.mark.parametrize(("kind", "fold"), [("leave-one-out", None), ("time", None), ("new-users", 2)])
+@pytest.mark.parametrize(
+    ("kind", "fold"), [("leave-one-out", None), ("time", None), ("new-users", 2)]
+)
 def test_slices_are_what_a_count_by_hand_says(kind: str, fold: int | None) -> None:
     data = synthetic.dataset(kind)
     task = make_tasks(data, ("small",), fold).final
@@ -76,14 +86,30 @@ def test_slices_are_what_a_count_by_hand_says(kind: str, fold: int | None) -> No
     sold = task.train.select(task.in_target(task.train))
     for at, (user, item) in enumerate(zip(task.rows.user, task.rows.item, strict=True)):
         mine = history.domain[history.user == user]
-        known = "known in the target" if (mine == small).any() else "none in the target" if len(mine) else "no history"
+        known = (
+            "known in the target"
+            if (mine == small).any()
+            else "none in the target"
+            if len(mine)
+            else "no history"
+        )
         assert found["user"][at] == known
-        assert found["item"][at] == ("sold in the target" if (sold.item == item).any() else "never sold")
+        assert found["item"][at] == (
+            "sold in the target" if (sold.item == item).any() else "never sold"
+        )
         low, _, high = found["history"][at].partition("-")
         assert int(low) <= len(mine) <= int(high or low)
-        row = (log.user == user) & (log.item == item) & (log.domain == small) & (data.split.role == TEST)
+        row = (
+            (log.user == user)
+            & (log.item == item)
+            & (log.domain == small)
+            & (data.split.role == TEST)
+        )
         day = str(np.datetime64(int(log.time[row].min()), "s"))
-        assert found["period"][at] in (day[:7], f"week of {day[:10]}") or "week of" in found["period"][at]
+        assert (
+            found["period"][at] in (day[:7], f"week of {day[:10]}")
+            or "week of" in found["period"][at]
+        )
     if fold is not None:
         assert set(found["user"]) <= {"none in the target", "no history"}
 
@@ -92,7 +118,9 @@ def test_deciles_hold_equal_shares_of_the_candidates_and_ties_stay_together() ->
     data = synthetic.dataset()
     task = some_task()
     every = EvalRows(
-        np.zeros(len(task.candidates), np.int32), task.candidates, np.empty((len(task.candidates), 0), np.int32)
+        np.zeros(len(task.candidates), np.int32),
+        task.candidates,
+        np.empty((len(task.candidates), 0), np.int32),
     )
     label = slice_rows(data, replace(task, rows=every))["popularity"]
     buyers = np.bincount(task.train.item, minlength=task.n_items)[task.candidates]
@@ -107,16 +135,30 @@ def test_months_weeks_and_unknown_times() -> None:
     data = synthetic.dataset("time")
     months = set(slice_rows(data, some_task("time"))["period"])
     assert all(name.startswith("2024-") for name in months)
-    one = replace(data, interactions=replace(data.interactions, time=np.minimum(data.interactions.time, 1_720_000_000)))
-    assert set(slice_rows(one, make_tasks(one, ("small",)).final)["period"]) == {"week of 2024-07-01"}
+    one = replace(
+        data,
+        interactions=replace(
+            data.interactions, time=np.minimum(data.interactions.time, 1_720_000_000)
+        ),
+    )
+    assert set(slice_rows(one, make_tasks(one, ("small",)).final)["period"]) == {
+        "week of 2024-07-01"
+    }
     given = synthetic.dataset("given")
     assert "period" not in slice_rows(given, some_task("given"))
-    assert "period" not in slice_rows(synthetic.ids_only(), make_tasks(synthetic.ids_only(), ("all",)).final)
+    assert "period" not in slice_rows(
+        synthetic.ids_only(), make_tasks(synthetic.ids_only(), ("all",)).final
+    )
     # A row from a file that stands among the held-out rows has their time, the others none.
     task = some_task("time")
     stranger = replace(
         task,
-        rows=EvalRows(*(np.append(c[:1], c[:1], 0) for c in (task.rows.user, task.rows.item, task.rows.negatives))),
+        rows=EvalRows(
+            *(
+                np.append(c[:1], c[:1], 0)
+                for c in (task.rows.user, task.rows.item, task.rows.negatives)
+            )
+        ),
     )
     stranger.rows.item[1] = data.item_row["b0"]
     assert slice_rows(data, stranger)["period"].tolist()[1] == UNKNOWN
@@ -136,7 +178,15 @@ def by_hand(full: list[float] | None = None) -> Evaluation:
 
     def ranking(rank: list[float], whole: list[float] | None) -> Ranking:
         others = np.full(4, 9)
-        return Ranking(np.array(rank), others, user, user, None if whole is None else np.array(whole), others, top)
+        return Ranking(
+            np.array(rank),
+            others,
+            user,
+            user,
+            None if whole is None else np.array(whole),
+            others,
+            top,
+        )
 
     return Evaluation(
         ("t",),
@@ -156,9 +206,16 @@ def test_coverage_gini_and_popularity_of_what_is_shown() -> None:
 
 def test_a_slice_holds_both_sides_and_their_lift_in_its_own_order() -> None:
     lines = by_hand().to_json()["slices"]
-    assert [(line["slice"], line["tests"], line["users"]) for line in lines] == [("0", 2, 2), ("5-19", 2, 2)]
+    assert [(line["slice"], line["tests"], line["users"]) for line in lines] == [
+        ("0", 2, 2),
+        ("5-19", 2, 2),
+    ]
     assert lines[0]["ndcg@10"] == pytest.approx((1 + 1 / np.log2(3)) / 2)
-    assert (lines[0]["over.ndcg@10"], lines[0]["lift"]["of"], lines[0]["lift"]["over"]) == (0.5, "model", "ease")
+    assert (lines[0]["over.ndcg@10"], lines[0]["lift"]["of"], lines[0]["lift"]["over"]) == (
+        0.5,
+        "model",
+        "ease",
+    )
     assert lines[0]["lift"]["verdict"] == "too few users"
     assert lines[0]["lift"]["ndcg@10"] == pytest.approx(lines[0]["ndcg@10"] - 0.5)
 

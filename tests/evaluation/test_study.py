@@ -62,7 +62,9 @@ def test_a_row_is_what_adapt_and_evaluate_find(found: Study, plan: Plan) -> None
     }
     result = evaluate(data, ("small",), entries)
     for name in ("popularity", "ease-target", "ease", "scratch", "finetune", "auto"):
-        np.testing.assert_array_equal(found.lines[name].results[1].values, result.values(name), err_msg=name)
+        np.testing.assert_array_equal(
+            found.lines[name].results[1].values, result.values(name), err_msg=name
+        )
     validation = {line.mode: line.ndcg for line in table}
     assert found.lines["auto"].results[1].chosen == next(line.mode for line in table if line.chosen)
     for name in ("scratch", "finetune"):
@@ -95,7 +97,12 @@ def told(plan: Plan, chosen: str, **shifts: float) -> str:
     base = rng.random(400)
     lines = {
         name: ResultRow(
-            name, (ExperimentResult(0.2, base + shift + 0.01 * rng.random(400), chosen if name == "auto" else ""),)
+            name,
+            (
+                ExperimentResult(
+                    0.2, base + shift + 0.01 * rng.random(400), chosen if name == "auto" else ""
+                ),
+            ),
         )
         for name, shift in {"scratch": 0.0, "finetune": 0.1, **shifts}.items()
     }
@@ -103,15 +110,27 @@ def told(plan: Plan, chosen: str, **shifts: float) -> str:
 
 
 def test_the_words_say_what_was_not_shown_too(plan: Plan) -> None:
-    assert "Validation chose finetune (1 of 1 seeds). Transfer to small pays: +0.1" in told(plan, "finetune", auto=0.15)
+    assert "Validation chose finetune (1 of 1 seeds). Transfer to small pays: +0.1" in told(
+        plan, "finetune", auto=0.15
+    )
     assert "Transfer to small hurts: -0.1" in told(plan, "joint", auto=-0.15)
     assert "No lift from transfer to small is shown: " in told(plan, "pooled", auto=-0.00001)
-    assert "Transfer to small does not pay: nothing that uses a source won" in told(plan, "linear", auto=0.1)
-    words = told(plan, "", **{"finetune + coral": 0.2, "finetune + augment": 0.1, "finetune - ids": 0.0})
-    for said in ("Finetune gained by: coral.", "Not shown to help finetune: augment.", "is worse without: ids."):
+    assert "Transfer to small does not pay: nothing that uses a source won" in told(
+        plan, "linear", auto=0.1
+    )
+    words = told(
+        plan, "", **{"finetune + coral": 0.2, "finetune + augment": 0.1, "finetune - ids": 0.0}
+    )
+    for said in (
+        "Finetune gained by: coral.",
+        "Not shown to help finetune: augment.",
+        "is worse without: ids.",
+    ):
         assert said in words
     assert "shuffled: +0.0" in told(plan, "", **{"finetune, source shuffled": 0.05})
-    assert "better, not all of a lift is what the source knows" in told(plan, "", **{"finetune, source shuffled": 0.05})
+    assert "better, not all of a lift is what the source knows" in told(
+        plan, "", **{"finetune, source shuffled": 0.05}
+    )
 
 
 def test_a_fold_of_new_users_asks_its_own_questions(folder: Path, tmp_path: Path) -> None:
@@ -132,7 +151,10 @@ def test_what_cannot_be_made_keeps_its_row_and_says_why(tmp_path: Path) -> None:
     table.drop(columns="timestamp").to_csv(tmp_path / "log.csv", index=False)
     ok("prepare", "--interactions", tmp_path / "log.csv", "--out", tmp_path / "ds")
     plan = Plan(tmp_path / "ds", ("small",), ("big",), QUICK, tmp_path / "models")
-    rows = {row["name"]: row for row in study(plan, ("finetune + coral", "finetune - ids"), processes=1).rows()}
+    rows = {
+        row["name"]: row
+        for row in study(plan, ("finetune + coral", "finetune - ids"), processes=1).rows()
+    }
     assert "needs item features" in rows["finetune + coral"]["why"]
     assert rows["finetune + coral"]["ndcg@10"] is None
     assert rows["finetune - ids"]["why"]
@@ -154,16 +176,38 @@ def test_wrong_plans_are_refused_before_any_work(plan: Plan) -> None:
 
 def test_the_command_prints_the_table_and_keeps_it(folder: Path, tmp_path: Path) -> None:
     call = (
-        "study", folder, "--domain", "small", "--epochs", 1, "--pretrain-epochs", 1, "--only", "popularity",
-        "--only", "finetune - wide", "--processes",
-    )  # fmt: skip
+        "study",
+        folder,
+        "--domain",
+        "small",
+        "--epochs",
+        1,
+        "--pretrain-epochs",
+        1,
+        "--only",
+        "popularity",
+        "--only",
+        "finetune - wide",
+        "--processes",
+    )
     shown = ok(*call, 2, "--out", tmp_path / "out").stdout
     assert "small, users who keep their past: 240 tests of 240 users" in shown
-    for words in ("popularity", "scratch", "finetune - wide", "over scratch (SE)", "one verdict in twenty"):
+    for words in (
+        "popularity",
+        "scratch",
+        "finetune - wide",
+        "over scratch (SE)",
+        "one verdict in twenty",
+    ):
         assert words in shown
     kept = json.loads((tmp_path / "out" / "study.json").read_text("utf-8"))
     assert kept == json.loads(ok(*call, 1, "--json").stdout)
-    assert [row["name"] for row in kept["rows"]] == ["popularity", "scratch", "finetune", "finetune - wide"]
+    assert [row["name"] for row in kept["rows"]] == [
+        "popularity",
+        "scratch",
+        "finetune",
+        "finetune - wide",
+    ]
     assert EdgeModel.load(tmp_path / "out" / "sources" / "plain-0").provenance.domains == ("big",)
     assert "no row 'x'" in refused("study", folder, "--domain", "small", "--only", "x")
     assert run("study", folder, "--domain", "small", "--fold", "-1").exit_code == 2

@@ -45,7 +45,9 @@ def client(example: ModuleType, bundle: Path) -> Iterator[TestClient]:
 
 def test_answers_are_the_library_s(client: TestClient, bundle: Path) -> None:
     with Recommender.open(bundle) as rec:
-        found = client.post("/recommend", json={"items": ["i1", "i2"], "events": ["view", "cart"], "k": 5})
+        found = client.post(
+            "/recommend", json={"items": ["i1", "i2"], "events": ["view", "cart"], "k": 5}
+        )
         assert found.status_code == 200
         expected = rec.recommend(History(["i1", "i2"], ["view", "cart"]), 5)
         assert [row["item"] for row in found.json()] == list(expected.items)
@@ -59,7 +61,13 @@ def test_health(client: TestClient) -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [{"items": ["i1"], "events": ["like"]}, {"items": ["i1"], "k": 0}, {"items": [""]}, {"items": "i1"}]
+    "body",
+    [
+        {"items": ["i1"], "events": ["like"]},
+        {"items": ["i1"], "k": 0},
+        {"items": [""]},
+        {"items": "i1"},
+    ],
 )
 def test_bad_requests_are_422(client: TestClient, body: dict) -> None:
     assert client.post("/recommend", json=body).status_code == 422

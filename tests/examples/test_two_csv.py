@@ -63,6 +63,14 @@ def test_rows_that_name_items_learn_from_themselves(out: Path) -> None:
 def test_the_tables_are_the_same_each_time(tmp_path: Path) -> None:
     texts = []
     for name in ("a", "b"):
-        subprocess.run([sys.executable, str(EXAMPLE / "make_tables.py"), "--out", str(tmp_path / name)], check=True)
-        texts.append([(tmp_path / name / file).read_bytes() for file in ("user_behavior.csv", "goods_features.csv")])
+        subprocess.run(
+            [sys.executable, str(EXAMPLE / "make_tables.py"), "--out", str(tmp_path / name)],
+            check=True,
+        )
+        texts.append(
+            [
+                (tmp_path / name / file).read_bytes()
+                for file in ("user_behavior.csv", "goods_features.csv")
+            ]
+        )
     assert texts[0] == texts[1]

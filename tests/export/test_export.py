@@ -23,7 +23,15 @@ from tlrec_edge.evaluation import evaluate
 from tlrec_edge.evaluation.cards import measure_cards
 from tlrec_edge.evaluation.compared import open_compared_model
 from tlrec_edge.evaluation.evaluate import model_ranker
-from tlrec_edge.export import IR_VERSION, OPSET, ExportConfig, Parity, encoder_graph, export_bundle, item_tower_graph
+from tlrec_edge.export import (
+    IR_VERSION,
+    OPSET,
+    ExportConfig,
+    Parity,
+    encoder_graph,
+    export_bundle,
+    item_tower_graph,
+)
 from tlrec_edge.export import export as export_module
 from tlrec_edge.export import items as items_module
 from tlrec_edge.quantize.compress import served_bytes
@@ -48,7 +56,9 @@ CASES = [
 @cache
 def exported(mode: str, size: str, tables: str, folder: Path) -> tuple[Path, Parity]:
     path = folder / f"{mode}-{size}-{tables}"
-    return path, export_bundle(model_of(mode, size, tables), synthetic.dataset(), path, ExportConfig("plain"))
+    return path, export_bundle(
+        model_of(mode, size, tables), synthetic.dataset(), path, ExportConfig("plain")
+    )
 
 
 @pytest.fixture(scope="session")
@@ -80,7 +90,9 @@ def test_the_float_path_is_the_torch_model(folder: Path, mode: str, size: str, t
     assert parity.users == 64
 
 
-@pytest.mark.parametrize(("size", "tables"), [("fast", "int8"), ("base", "int8"), ("base", "int4"), ("fast", "mixed")])
+@pytest.mark.parametrize(
+    ("size", "tables"), [("fast", "int8"), ("base", "int8"), ("base", "int4"), ("fast", "mixed")]
+)
 def test_the_exact_path_keeps_its_stated_bound(folder: Path, size: str, tables: str) -> None:
     path, parity = exported("finetune", size, tables, folder)
     users = np.arange(240, dtype=np.int32)
@@ -127,7 +139,10 @@ def test_what_is_served_is_counted_and_named(folder: Path, tables: str) -> None:
 def test_a_model_folder_of_six_bits_is_still_exported(tmp_path: Path) -> None:
     model_of("finetune", "fast", "int6").save(tmp_path / "model")
     export_bundle(EdgeModel.load(tmp_path / "model"), synthetic.dataset(), tmp_path / "b")
-    assert set(vars(Bundle.open(tmp_path / "b", verify="full").shape.tables).values()) == {"int6", "float32"}
+    assert set(vars(Bundle.open(tmp_path / "b", verify="full").shape.tables).values()) == {
+        "int6",
+        "float32",
+    }
 
 
 @pytest.mark.parametrize("tables", ["int6", "mixed"])
@@ -144,10 +159,15 @@ def test_the_encoder_graph_has_a_free_batch_and_no_table(size: str) -> None:
     blob = encoder_graph(model)
     proto = onnx.load_from_string(blob)
     assert (proto.ir_version, proto.opset_import[0].version) == (IR_VERSION, OPSET) == (9, 18)
-    inputs = {node.name: [d.dim_value or None for d in node.type.tensor_type.shape.dim] for node in proto.graph.input}
+    inputs = {
+        node.name: [d.dim_value or None for d in node.type.tensor_type.shape.dim]
+        for node in proto.graph.input
+    }
     d, length = model.net.config.width, model.net.config.history
     assert inputs == {"history": [None, length, d], "log_weight": [None, length]}
-    floats = [tensor for tensor in proto.graph.initializer if tensor.data_type == onnx.TensorProto.FLOAT]
+    floats = [
+        tensor for tensor in proto.graph.initializer if tensor.data_type == onnx.TensorProto.FLOAT
+    ]
     weights = sum(int(np.prod(tensor.dims)) for tensor in floats)
     assert weights <= sum(parameter.numel() for parameter in model.net.encoder.parameters()) + 64
     assert all(len(model.ids) not in tensor.dims for tensor in proto.graph.initializer)
@@ -157,7 +177,9 @@ def test_the_encoder_graph_has_a_free_batch_and_no_table(size: str) -> None:
     for batch in (1, 2, 7):
         history, log_weight = torch.randn(batch, length, d), torch.randn(batch, length)
         log_weight[:, : length // 2] = PAD
-        found = session.run(["user"], {"history": history.numpy(), "log_weight": log_weight.numpy()})[0]
+        found = session.run(
+            ["user"], {"history": history.numpy(), "log_weight": log_weight.numpy()}
+        )[0]
         np.testing.assert_allclose(found, model.net.encoder(history, log_weight).numpy(), atol=2e-5)
 
 
@@ -168,8 +190,14 @@ def test_the_item_tower_gives_the_content_vectors(folder: Path) -> None:
     session = onnxruntime.InferenceSession(blob, providers=["CPUExecutionProvider"])
     net = model.net
     for rows in (slice(0, 1), slice(0, 50)):
-        given = {"text": net.text[rows], "numeric": net.numeric[rows], "categories": net.categories[rows]}
-        history, candidate = session.run(["history", "candidate"], {k: v.numpy() for k, v in given.items()})
+        given = {
+            "text": net.text[rows],
+            "numeric": net.numeric[rows],
+            "categories": net.categories[rows],
+        }
+        history, candidate = session.run(
+            ["history", "candidate"], {k: v.numpy() for k, v in given.items()}
+        )
         assert net.tower is not None
         wanted = net.tower(*given.values())
         np.testing.assert_allclose(history, wanted[0].numpy(), atol=1e-5)
@@ -182,13 +210,17 @@ def test_the_item_tower_gives_the_content_vectors(folder: Path) -> None:
 def test_an_item_added_later_scores_like_its_like(folder: Path, tables: str) -> None:
     path, _ = exported("finetune", "fast", tables, folder)
     data = synthetic.dataset()
-    like = {taste: {"title": f"{taste} no 90 for home", "category": taste} for taste in synthetic.TASTES}
+    like = {
+        taste: {"title": f"{taste} no 90 for home", "category": taste} for taste in synthetic.TASTES
+    }
     with Recommender.open(path) as rec:
         rec.add_items({f"new {taste}": features for taste, features in like.items()})
         assert len(rec) == synthetic.SMALL + 4
         wins = []
         for user in range(40):
-            scores = rec.score(history_of(data, data.interactions, user), [f"new {taste}" for taste in like])
+            scores = rec.score(
+                history_of(data, data.interactions, user), [f"new {taste}" for taste in like]
+            )
             taste = int(data.users[user][1:]) % len(synthetic.TASTES)
             wins.append(int(scores.argmax()) == taste)
     assert np.mean(wins) > 0.75
@@ -204,7 +236,9 @@ def test_stored_users_score_as_their_histories(folder: Path, tables: str) -> Non
         for user in (0, 3, 100):
             assert rec.has_user(data.users[user])
             stored = rec.score(rec.user_state(data.users[user]), names)
-            np.testing.assert_allclose(stored, rec.score(history_of(data, task.history, user), names), atol=1e-4)
+            np.testing.assert_allclose(
+                stored, rec.score(history_of(data, task.history, user), names), atol=1e-4
+            )
         assert not rec.has_user("stranger")
 
 
@@ -260,7 +294,9 @@ def wrong_graph(model: EdgeModel) -> bytes:
         net.encoder.load_state_dict(state)
 
 
-def test_the_gate_refuses_a_wrong_graph_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_gate_refuses_a_wrong_graph_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(items_module, "encoder_graph", wrong_graph)
     with pytest.raises(ExportError, match="parity gate: the bundle's scores differ"):
         export_bundle(synthetic.model(), synthetic.dataset(), tmp_path / "deep" / "b")
@@ -268,15 +304,21 @@ def test_the_gate_refuses_a_wrong_graph_and_leaves_nothing(tmp_path: Path, monke
     assert not list((tmp_path / "deep").iterdir()) if (tmp_path / "deep").exists() else True
 
 
-def test_the_gate_refuses_scores_that_are_no_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_gate_refuses_scores_that_are_no_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     nan = float("nan")
-    monkeypatch.setattr(export_module, "measure_parity", lambda *_: Parity(1, nan, 1.0, None, None, None))
+    monkeypatch.setattr(
+        export_module, "measure_parity", lambda *_: Parity(1, nan, 1.0, None, None, None)
+    )
     with pytest.raises(ExportError, match="parity gate"):
         export_bundle(synthetic.model(), synthetic.dataset(), tmp_path / "b")
     assert not list(tmp_path.iterdir())
 
 
-def test_a_refused_export_keeps_the_older_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refused_export_keeps_the_older_bundle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     data, model = synthetic.dataset(), synthetic.model()
     export_bundle(model, data, tmp_path / "b")
     before = (tmp_path / "b" / "manifest.json").read_bytes()
@@ -319,11 +361,19 @@ def test_strange_pasts_are_served_as_the_model_scores_them(folder: Path) -> None
             item = rng.integers(0, len(data.items), count).astype(np.int32)
             n = np.zeros(count, np.int32)
             log = replace(
-                task.history, user=n, item=item, domain=n, event=n + 3, weight=np.ones(count, np.float32),
-                time=np.sort(rng.integers(1, 10**9, count)), position=np.arange(count, dtype=np.int32),
-            )  # fmt: skip
+                task.history,
+                user=n,
+                item=item,
+                domain=n,
+                event=n + 3,
+                weight=np.ones(count, np.float32),
+                time=np.sort(rng.integers(1, 10**9, count)),
+                position=np.arange(count, dtype=np.int32),
+            )
             wanted = model.scorer(data, replace(task, history=log))(np.array([0], np.int32))[0]
-            found = rec.score(history_of(data, log, 0), [data.items[row] for row in task.candidates])
+            found = rec.score(
+                history_of(data, log, 0), [data.items[row] for row in task.candidates]
+            )
             np.testing.assert_allclose(found, wanted, atol=1e-4)
         assert rec.score(["who", "knows"], ["s0"]).tolist() == rec.score([], ["s0"]).tolist()
         assert rec.score(History([]), ["s0"])[0] == pytest.approx(

@@ -37,8 +37,17 @@ def packed(**changes: Any) -> EdgeModel:
 
 
 def compression(test: dict[str, float], slower: float = 1.0) -> dict[str, Any]:
-    points = [{"step": "as given", "us": {"p50": 50.0}}, {"step": "int8", "us": {"p50": 50.0 * slower}}]
-    return {"budget": "ndcg@10>=99.5%", "chosen": "int8", "points": points, "test": test, "machine": {"cpu": "here"}}
+    points = [
+        {"step": "as given", "us": {"p50": 50.0}},
+        {"step": "int8", "us": {"p50": 50.0 * slower}},
+    ]
+    return {
+        "budget": "ndcg@10>=99.5%",
+        "chosen": "int8",
+        "points": points,
+        "test": test,
+        "machine": {"cpu": "here"},
+    }
 
 
 def test_a_sound_bundle_passes_every_gate(tmp_path: Path) -> None:
@@ -53,9 +62,19 @@ def test_a_sound_bundle_passes_every_gate(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("gate", "about", "cards", "says"),
     [
-        ("quality", compression({"ratio": 0.9, "se": 0.01}), {}, r"kept 90.0% \(SE 1.0%\) on the test rows"),
+        (
+            "quality",
+            compression({"ratio": 0.9, "se": 0.01}),
+            {},
+            r"kept 90.0% \(SE 1.0%\) on the test rows",
+        ),
         ("speed", compression({"ratio": 1.0, "se": 0.0}, 1.5), {}, "takes 1.50 times as long"),
-        ("transfer", {}, {"transfer": {"claim": "transfer", "ndcg@10": 0.01, "se": 0.02}}, "without a gain of two"),
+        (
+            "transfer",
+            {},
+            {"transfer": {"claim": "transfer", "ndcg@10": 0.01, "se": 0.02}},
+            "without a gain of two",
+        ),
     ],
 )
 def test_a_gate_refuses_and_is_waived_by_name(
@@ -74,18 +93,24 @@ def test_a_gate_refuses_and_is_waived_by_name(
     assert gate not in manifest["gates"]["passed"]
 
 
-def test_a_score_that_depends_on_its_company_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_score_that_depends_on_its_company_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     plain = Recommender.score
 
     def company(self: Recommender, user: Any, candidates: Any) -> np.ndarray:
         return np.asarray(plain(self, user, candidates)) + np.float32(1e-5 * (len(candidates) == 1))
 
     monkeypatch.setattr(Recommender, "score", company)
-    with pytest.raises(ExportError, match=r"batch gate: .* scores differently alone than in a batch"):
+    with pytest.raises(
+        ExportError, match=r"batch gate: .* scores differently alone than in a batch"
+    ):
         export_bundle(packed(), synthetic.dataset(), tmp_path / "b")
 
 
-def test_a_score_that_depends_on_its_place_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_score_that_depends_on_its_place_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     plain = Recommender.score
 
     def place(self: Recommender, user: Any, candidates: Any) -> np.ndarray:
@@ -114,11 +139,17 @@ def test_an_unknown_gate_is_named() -> None:
 
 
 @pytest.mark.parametrize("size", ["fast", "base"])
-def test_int8_weights_are_stored_as_such_and_give_the_same_floats(size: str, tmp_path: Path) -> None:
+def test_int8_weights_are_stored_as_such_and_give_the_same_floats(
+    size: str, tmp_path: Path
+) -> None:
     model = synthetic.model("finetune", size)
     rounded = quantize_graphs(quantize_tables(model))
     whole, small = (onnx.load_from_string(encoder_graph(m)) for m in (model, rounded))
-    kinds = {t.data_type for t in small.graph.initializer if np.prod(t.dims) >= 256 and not t.name.endswith(".scale")}
+    kinds = {
+        t.data_type
+        for t in small.graph.initializer
+        if np.prod(t.dims) >= 256 and not t.name.endswith(".scale")
+    }
     assert onnx.TensorProto.INT8 in kinds
     assert len(small.SerializeToString()) < len(whole.SerializeToString())
     assert export_bundle(rounded, synthetic.dataset(), tmp_path / "b").max_error < 1e-4
@@ -132,21 +163,26 @@ def test_rounding_is_within_half_a_step_and_read_back_exactly() -> None:
     assert ((rounded - weight).abs() <= 0.501 * step + 1e-12).all()
     assert torch.equal(round_channels(rounded), rounded)
     graph = onnx.helper.make_graph(
-        [onnx.helper.make_node("MatMul", ["x", "w"], ["y"])], "g",
+        [onnx.helper.make_node("MatMul", ["x", "w"], ["y"])],
+        "g",
         [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["b", 30])],
         [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, ["b", 40])],
         [numpy_helper.from_array(rounded.T.contiguous().numpy(), "w")],
-    )  # fmt: skip
+    )
     proto = onnx.helper.make_model(graph)
     assert compact(proto) == 1
     parts = {t.name: numpy_helper.to_array(t) for t in proto.graph.initializer}
-    np.testing.assert_array_equal(parts["w.int8"].astype(np.float32) * parts["w.scale"], rounded.T.numpy())
+    np.testing.assert_array_equal(
+        parts["w.int8"].astype(np.float32) * parts["w.scale"], rounded.T.numpy()
+    )
     assert compact(proto) == 0
 
 
 def test_weights_that_are_no_integers_stay(tmp_path: Path) -> None:
     proto = onnx.load_from_string(encoder_graph(synthetic.model()))
-    assert all(t.data_type == onnx.TensorProto.FLOAT for t in proto.graph.initializer if len(t.dims) == 2)
+    assert all(
+        t.data_type == onnx.TensorProto.FLOAT for t in proto.graph.initializer if len(t.dims) == 2
+    )
 
 
 def test_bundles_are_timed_in_turn() -> None:
@@ -201,11 +237,16 @@ def test_an_outlier_row_or_channel_leaves_the_others_their_bits(tmp_path: Path) 
 
 def test_a_saturating_layer_is_refused_where_it_drowns_the_exact_scores(tmp_path: Path) -> None:
     data = synthetic.dataset()
-    with pytest.raises(ExportError, match=r"parity gate: rounding user vectors moves scores by .*--allow parity"):
+    with pytest.raises(
+        ExportError, match=r"parity gate: rounding user vectors moves scores by .*--allow parity"
+    ):
         export_bundle(quantize_tables(saturating(3e3)), data, tmp_path / "b")
     assert not list(tmp_path.iterdir())
     found = compress(
-        saturating(3e3), data, CompressConfig(only=()), measure_costs=partial(measure_costs, dataset=data, rounds=2)
+        saturating(3e3),
+        data,
+        CompressConfig(only=()),
+        measure_costs=partial(measure_costs, dataset=data, rounds=2),
     )
     assert found.model.tables is None
     rows = next(point for point in found.points if point.name == ROWS)
@@ -213,7 +254,9 @@ def test_a_saturating_layer_is_refused_where_it_drowns_the_exact_scores(tmp_path
     assert rows.us is None
     assert "--allow" not in rows.why
     export_bundle(saturating(3e3), data, tmp_path / "b")  # float32 tables are not rounded
-    assert export_bundle(quantize_tables(saturating(30.0)), data, tmp_path / "c").top10_overlap == 1.0
+    assert (
+        export_bundle(quantize_tables(saturating(30.0)), data, tmp_path / "c").top10_overlap == 1.0
+    )
 
 
 def test_a_fragile_model_is_compressed_within_its_budget_or_refused() -> None:
@@ -229,7 +272,9 @@ def test_a_fragile_model_is_compressed_within_its_budget_or_refused() -> None:
         found = compress(model, data, CompressConfig(only=()), measure_costs=timed)
         chosen = next(point for point in found.points if point.chosen)
         assert chosen.retained.low >= 0.995
-        assert all(point.retained.low >= 0.995 or "not 99.5%" in point.why for point in found.points)
+        assert all(
+            point.retained.low >= 0.995 or "not 99.5%" in point.why for point in found.points
+        )
     with pytest.raises(
         BudgetError, match="nothing is left: as given, parity gate: the bundle's scores differ"
     ) as refused:
@@ -240,10 +285,14 @@ def test_a_fragile_model_is_compressed_within_its_budget_or_refused() -> None:
             measure_costs=measure_costs,
         )
     assert "--allow" not in str(refused.value)
-    assert all("gate" in point["why"] or "not 99.5%" in point["why"] for point in refused.value.points)
+    assert all(
+        "gate" in point["why"] or "not 99.5%" in point["why"] for point in refused.value.points
+    )
 
 
-def test_what_export_would_refuse_is_rejected_in_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_export_would_refuse_is_rejected_in_the_search(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Of models stored as integers, a score depends on its company: `export` would stop at that, one search later."""
     plain = Recommender.score
 
@@ -253,7 +302,9 @@ def test_what_export_would_refuse_is_rejected_in_the_search(monkeypatch: pytest.
 
     monkeypatch.setattr(Recommender, "score", company)
     data, loose = synthetic.dataset(), CompressConfig(Budget(share=0.6), only=())
-    found = compress(synthetic.model(), data, loose, measure_costs=partial(measure_costs, dataset=data, rounds=2))
+    found = compress(
+        synthetic.model(), data, loose, measure_costs=partial(measure_costs, dataset=data, rounds=2)
+    )
     assert found.model.tables is None
     assert all(p.why.startswith("batch gate: ") for p in found.points if p.name in STORAGE_FORMATS)
 
@@ -262,4 +313,6 @@ def test_bytes_that_are_not_measured_are_near_those_that_are() -> None:
     model = synthetic.model()
     small = quantize_graphs(quantize_tables(model))
     costs = measure_costs([model, small], synthetic.dataset(), rounds=2)
-    assert served_bytes(model) - served_bytes(small) == pytest.approx(costs[0].bytes - costs[1].bytes, rel=0.1)
+    assert served_bytes(model) - served_bytes(small) == pytest.approx(
+        costs[0].bytes - costs[1].bytes, rel=0.1
+    )

@@ -25,9 +25,21 @@ SHAPES: dict[str, dict[str, Any]] = {
     "fast, one query": {"size": "fast", "width": 10, "queries": 1, "feed_forward": 7},
     "base": {"size": "base", "width": 16, "feed_forward": 24},
     "base, one layer": {"size": "base", "width": 16, "layers": 1, "feed_forward": 24},
-    "base, three layers": {"size": "base", "width": 16, "layers": 3, "heads": 4, "feed_forward": 24},
+    "base, three layers": {
+        "size": "base",
+        "width": 16,
+        "layers": 3,
+        "heads": 4,
+        "feed_forward": 24,
+    },
     "base, one head": {"size": "base", "width": 12, "heads": 1, "head_width": 5, "feed_forward": 9},
-    "base, wide heads": {"size": "base", "width": 12, "heads": 3, "head_width": 16, "feed_forward": 9},
+    "base, wide heads": {
+        "size": "base",
+        "width": 12,
+        "heads": 3,
+        "head_width": 16,
+        "feed_forward": 9,
+    },
 }
 NODES = {"fast": 10, "base": 42}
 """Nodes that onnxruntime runs for one request."""
@@ -80,10 +92,17 @@ def test_a_request_runs_few_nodes(size: str, tmp_path: Path) -> None:
 def test_the_file_holds_the_models_own_matrices(size: str) -> None:
     """So that those in int8 stay so, although what is run are products of them."""
     model = made(SHAPES[size] | {"width": 32, "feed_forward": 48})
-    matrices = [weight for weight in model.net.encoder.parameters() if weight.dim() == 2 and weight.numel() >= 256]
+    matrices = [
+        weight
+        for weight in model.net.encoder.parameters()
+        if weight.dim() == 2 and weight.numel() >= 256
+    ]
     for weight in matrices:
         weight.copy_(round_channels(weight))
-    stored = [numpy_helper.to_array(t) for t in onnx.load_from_string(encoder_graph(model)).graph.initializer]
+    stored = [
+        numpy_helper.to_array(t)
+        for t in onnx.load_from_string(encoder_graph(model)).graph.initializer
+    ]
     assert sum(array.dtype == np.int8 for array in stored) == len(matrices)
     assert not [array for array in stored if array.dtype == np.float32 and array.size >= 256]
 
@@ -117,10 +136,14 @@ def test_an_item_tower_gives_what_torch_does(content: dict[str, Any], weighted: 
     blob = item_tower_graph(model, weighted)
     assert blob is not None
     run = session(blob)
-    assert {value.name for value in run.get_inputs()} == {name for name, value in inputs.items() if value.shape[1]}
+    assert {value.name for value in run.get_inputs()} == {
+        name for name, value in inputs.items() if value.shape[1]
+    }
     history, candidate = (value.numpy() for value in tower(**inputs))
     for rows in (slice(0, 6), slice(2, 3)):
         given = {name: value[rows].numpy() for name, value in inputs.items() if value.shape[1]}
         found = run.run(["history", "candidate"], given)
         np.testing.assert_allclose(found[0], history[rows], rtol=1e-5, atol=1e-5)
-        np.testing.assert_allclose(found[1], candidate[rows] * (0.7 if weighted else 1.0), rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(
+            found[1], candidate[rows] * (0.7 if weighted else 1.0), rtol=1e-5, atol=1e-5
+        )

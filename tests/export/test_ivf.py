@@ -35,7 +35,11 @@ def test_items_that_stand_list_by_list_are_what_they_were(
         candidates = ids[: len(plain)]
         assert plain.rows(ids).values.tolist() == list(range(len(ids)))
         rows = listed.rows(ids).values
-        assert sorted(rows[: len(plain)].tolist()) == list(range(len(plain))) != rows[: len(plain)].tolist()
+        assert (
+            sorted(rows[: len(plain)].tolist())
+            == list(range(len(plain)))
+            != rows[: len(plain)].tolist()
+        )
         assert rows[len(plain) :].tolist() == list(range(len(plain), len(ids)))
         for name in ("item_category", "history_rows"):
             if plain._bundle.has(f"{name}.npy"):
@@ -46,5 +50,7 @@ def test_items_that_stand_list_by_list_are_what_they_were(
             assert found.scores.tolist() == wanted.scores.tolist()
             assert (
                 dict(zip(found.items, found.names, strict=True)).items()
-                <= dict(zip(ids, plain._bundle.strings("item_names").take(range(len(ids))), strict=True)).items()
+                <= dict(
+                    zip(ids, plain._bundle.strings("item_names").take(range(len(ids))), strict=True)
+                ).items()
             )

@@ -20,18 +20,28 @@ node = helper.make_node
 
 def graph(nodes: list[onnx.NodeProto], *constants: tuple[str, np.ndarray]) -> onnx.ModelProto:
     value = helper.make_tensor_value_info
-    inputs, outputs = [value("x", TensorProto.FLOAT, ["n", 4])], [value("y", TensorProto.FLOAT, None)]
+    inputs, outputs = (
+        [value("x", TensorProto.FLOAT, ["n", 4])],
+        [value("y", TensorProto.FLOAT, None)],
+    )
     initializers = [numpy_helper.from_array(array, name) for name, array in constants]
     made = helper.make_graph(nodes, "g", inputs, outputs, initializers)
     return helper.make_model(made, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
 
 
 SLOW = {
-    "an operand of one axis": graph([node("MatMul", ["x", "w"], ["y"])], ("w", np.ones(4, np.float32))),
-    "or to float16 in every request": graph(
-        [node("Cast", ["x"], ["half"], to=TensorProto.FLOAT16), node("Cast", ["half"], ["y"], to=TensorProto.FLOAT)]
+    "an operand of one axis": graph(
+        [node("MatMul", ["x", "w"], ["y"])], ("w", np.ones(4, np.float32))
     ),
-    "takes its scale from the batch": graph([node("DynamicQuantizeLinear", ["x"], ["q", "s", "z"])]),
+    "or to float16 in every request": graph(
+        [
+            node("Cast", ["x"], ["half"], to=TensorProto.FLOAT16),
+            node("Cast", ["half"], ["y"], to=TensorProto.FLOAT),
+        ]
+    ),
+    "takes its scale from the batch": graph(
+        [node("DynamicQuantizeLinear", ["x"], ["q", "s", "z"])]
+    ),
     "does nothing but costs a call": graph([node("Identity", ["x"], ["y"])]),
     "to the type that its input has": graph([node("Cast", ["x"], ["y"], to=TensorProto.FLOAT)]),
     "undoes the Transpose before it": graph(
@@ -49,7 +59,10 @@ def test_a_slow_shape_is_named(what: str) -> None:
 
 def test_a_lean_graph_passes() -> None:
     weight = ("w", np.ones((4, 1), np.float16))
-    lean = graph([node("Cast", ["w"], ["f"], to=TensorProto.FLOAT), node("MatMul", ["x", "f"], ["y"])], weight)
+    lean = graph(
+        [node("Cast", ["w"], ["f"], to=TensorProto.FLOAT), node("MatMul", ["x", "f"], ["y"])],
+        weight,
+    )
     assert lint(lean) == []  # a constant is converted once, when the session loads
 
 
@@ -67,7 +80,9 @@ def test_export_refuses_a_slow_graph(tmp_path: Path, monkeypatch: pytest.MonkeyP
     last = next(node for node in proto.graph.node if "user" in node.output)
     last.output[list(last.output).index("user")] = "almost"
     proto.graph.node.append(node("Identity", ["almost"], ["user"]))
-    monkeypatch.setattr("tlrec_edge.export.items.encoder_graph", lambda _: proto.SerializeToString())
+    monkeypatch.setattr(
+        "tlrec_edge.export.items.encoder_graph", lambda _: proto.SerializeToString()
+    )
     refusal = r"graph gate: encoder.onnx: Identity 'user' does nothing but .*--allow graph"
     with pytest.raises(ExportError, match=refusal):
         export_bundle(model, data, tmp_path / "b")

@@ -59,7 +59,9 @@ class Small:
 
 def encoder_features(rng: np.random.Generator) -> FeatureEncoder:
     table = rng.normal(0, 1, (64, 3)).astype(np.float32)
-    return FeatureEncoder(("title",), {"colour": ("red", "blue")}, {"price": (1.0, 2.0, 5.0)}, table)
+    return FeatureEncoder(
+        ("title",), {"colour": ("red", "blue")}, {"price": (1.0, 2.0, 5.0)}, table
+    )
 
 
 def item_tower(d: int, rng: np.random.Generator) -> bytes:
@@ -70,7 +72,9 @@ def item_tower(d: int, rng: np.random.Generator) -> bytes:
         "colours": rng.normal(0, 0.5, (3, d)),
         "to_candidate": rng.normal(0, 0.5, (d, d)),
     }
-    initializers = [numpy_helper.from_array(value.astype(np.float32), name) for name, value in tensors.items()]
+    initializers = [
+        numpy_helper.from_array(value.astype(np.float32), name) for name, value in tensors.items()
+    ]
     initializers.append(numpy_helper.from_array(np.array([1], np.int64), "axis"))
     node, info = helper.make_node, helper.make_tensor_value_info
     nodes = [
@@ -100,7 +104,9 @@ def tables(small: Small, rng: np.random.Generator) -> dict[str, np.ndarray]:
     deep = rng.normal(0, 0.5, (c, d)).astype(np.float32)
     interest = rng.normal(0, 0.3, (c, r)).astype(np.float32)
     history_rows, history_scale = RowFormat((kinds.history, d)).quantize(history)
-    candidate_rows, candidate_scale = RowFormat((kinds.candidate, d), (kinds.taste, r)).quantize(deep, interest)
+    candidate_rows, candidate_scale = RowFormat((kinds.candidate, d), (kinds.taste, r)).quantize(
+        deep, interest
+    )
     wide = rng.random((n, c)) < 0.1
     taste_in = rng.normal(0, 0.2, (n, width)).astype(np.float32)
     taste_rows, taste_scale = RowFormat((kinds.taste_in, width)).quantize(taste_in)
@@ -125,10 +131,19 @@ def wide_rows(small: Small, there: np.ndarray, values: np.ndarray) -> dict[str, 
     indptr = np.concatenate([[0], np.cumsum(there.sum(1))]).astype(np.int64)
     columns = np.nonzero(there)[1]
     if small.kinds.wide == "float32":
-        return {"wide_indptr": indptr, "wide_columns": columns.astype(np.int32), "wide_values": values}
+        return {
+            "wide_indptr": indptr,
+            "wide_columns": columns.astype(np.int32),
+            "wide_values": values,
+        }
     rounded, scale = quantize_sparse(values, indptr)
     columns = columns.astype(column_dtype(small.candidates))
-    return {"wide_indptr": indptr, "wide_columns": columns, "wide_values": rounded, "wide_scale": scale}
+    return {
+        "wide_indptr": indptr,
+        "wide_columns": columns,
+        "wide_values": rounded,
+        "wide_scale": scale,
+    }
 
 
 def user_tables(small: Small, rng: np.random.Generator) -> dict[str, np.ndarray]:
@@ -145,7 +160,14 @@ def user_tables(small: Small, rng: np.random.Generator) -> dict[str, np.ndarray]
 
 
 def manifest(small: Small) -> dict[str, Any]:
-    model = {"size": "fast", "mode": "scratch", "d": small.d, "r": small.r, "L": small.length, "N": small.items}
+    model = {
+        "size": "fast",
+        "mode": "scratch",
+        "d": small.d,
+        "r": small.r,
+        "L": small.length,
+        "N": small.items,
+    }
     model |= {"C": small.candidates, "g": 2, "G": small.groups, "event_count": 5, "pad": -1e9}
     return {
         "opset": OPSET,
@@ -167,16 +189,24 @@ def build(path: Path, small: Small | None = None, **changes: Any) -> Bundle:
     small = Small(**changes) if small is None else small
     rng = np.random.default_rng(small.seed)
     arrays = tables(small, rng)
-    strings = {"item_ids": small.item_ids(), "item_names": [f"name of {item}"[:40] for item in small.item_ids()]}
+    strings = {
+        "item_ids": small.item_ids(),
+        "item_names": [f"name of {item}"[:40] for item in small.item_ids()],
+    }
     blobs = {"encoder.onnx": pooling_encoder(small.d, small.length, small.seed)}
     if small.tower:
         features = encoder_features(rng)
-        blobs |= {"item_tower.onnx": item_tower(small.d, rng), "features.json": features_json(features)}
+        blobs |= {
+            "item_tower.onnx": item_tower(small.d, rng),
+            "features.json": features_json(features),
+        }
         arrays["text_table"] = features.text_table
     if small.users:
         arrays |= user_tables(small, rng)
         hashed = small.user_ids == "hashed"
-        strings["users"] = [user_key_hash(user, USER_KEY) if hashed else user for user in small.users]
+        strings["users"] = [
+            user_key_hash(user, USER_KEY) if hashed else user for user in small.users
+        ]
     return write_bundle(path, manifest(small), arrays, strings, blobs)
 
 

@@ -16,7 +16,9 @@ from tlrec_edge import History, Recommender
 
 WORDS = 64
 """Width of the vectors that new items are added by."""
-NEW: dict[str, dict[str, Any]] = {f"new{i}": {"title": "mug", "price": i % 5, "colour": "red"} for i in range(9)}
+NEW: dict[str, dict[str, Any]] = {
+    f"new{i}": {"title": "mug", "price": i % 5, "colour": "red"} for i in range(9)
+}
 SIZES = (1, 2, 3, 5, 8, 17, 64)
 
 
@@ -42,8 +44,12 @@ def check_scores(rec: Recommender, user: Any, names: list[str]) -> dict[str, flo
         for start in range(0, len(order), size):
             batch = order[start : start + size]
             for found in (rec.score(state, batch), rec.score_pairs([state] * len(batch), batch)):
-                assert found.tolist() == [whole[name] for name in batch], f"score, batches of {size}"
-        ranked = rec.recommend(state, size, exclude=None, allow=[name for name in batch if name != "unknown"])
+                assert found.tolist() == [whole[name] for name in batch], (
+                    f"score, batches of {size}"
+                )
+        ranked = rec.recommend(
+            state, size, exclude=None, allow=[name for name in batch if name != "unknown"]
+        )
         assert ranked.scores.tolist() == [whole[name] for name in ranked.items], "recommend, allow"
     ranked = rec.recommend(state, len(rec), exclude=None)
     assert len(ranked.items) == len(rec)
@@ -55,7 +61,10 @@ def similarities(rec: Recommender, names: list[str]) -> dict[tuple[str, str], fl
     found = {}
     for name in names:
         near = rec.similar(name, len(rec))
-        found |= {(name, other): score for other, score in zip(near.items, near.scores.tolist(), strict=True)}
+        found |= {
+            (name, other): score
+            for other, score in zip(near.items, near.scores.tolist(), strict=True)
+        }
     return found
 
 
@@ -70,9 +79,13 @@ def main(path: Path) -> None:
     add(backwards, reversed(range(len(NEW))))
     names = [*known, *NEW, "unknown"]
     histories = [
-        ["i3"], [], ["unknown"], ["i1", "new1", "new2"], History(["i5", "i70", "i2"], ["click", "cart", "purchase"]),
+        ["i3"],
+        [],
+        ["unknown"],
+        ["i1", "new1", "new2"],
+        History(["i5", "i70", "i2"], ["click", "cart", "purchase"]),
         [f"i{row}" for row in range(9)],
-    ]  # fmt: skip
+    ]
     for user in histories:
         scores = check_scores(together, user, names)
         for other in (apart, backwards):
@@ -80,8 +93,12 @@ def main(path: Path) -> None:
             assert found == scores, "items added together and apart"
     items = [*known[:40], *NEW]
     near = similarities(together, items)
-    assert all(near[pair] == score for pair, score in before.items()), "similar, before and after items were added"
-    assert all(near[b, a] == near[a, b] for a in items for b in items if a != b), "similar, both ways"
+    assert all(near[pair] == score for pair, score in before.items()), (
+        "similar, before and after items were added"
+    )
+    assert all(near[b, a] == near[a, b] for a in items for b in items if a != b), (
+        "similar, both ways"
+    )
     for other in (apart, backwards):
         assert similarities(other, items) == near, "similar, items added together and apart"
 

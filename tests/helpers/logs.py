@@ -28,4 +28,6 @@ def log_of(rows: list[tuple[int, int, int]]) -> Interactions:
 def examples(log: Interactions, **options: object) -> Examples:
     column = np.where(np.arange(20) >= 10, np.arange(20) - 10, -1).astype(np.int32)
     rows = np.arange(20, dtype=np.int32)
-    return Examples(log, rows, column, log.domain == 1, LENGTH, AGE_BUCKETS, **{"cut": "basket", **options})  # type: ignore[arg-type]  # options of several types
+    return Examples(
+        log, rows, column, log.domain == 1, LENGTH, AGE_BUCKETS, **{"cut": "basket", **options}
+    )  # type: ignore[arg-type]  # options of several types

@@ -34,7 +34,9 @@ def interactions(seed: int = 0, loyal: float = 0.85) -> pd.DataFrame:
     rows = []
     for user in range(USERS):
         bought = [("b", i) for i in _basket(rng, user, BIG, 10, loyal)]
-        bought += [("s", i) for i in _basket(rng, user, SMALL - NEVER_SOLD, 3 if user % 2 else 4, loyal)]
+        bought += [
+            ("s", i) for i in _basket(rng, user, SMALL - NEVER_SOLD, 3 if user % 2 else 4, loyal)
+        ]
         days = rng.choice(336, len(bought), replace=False)
         rows += [
             (
@@ -51,7 +53,9 @@ def interactions(seed: int = 0, loyal: float = 0.85) -> pd.DataFrame:
 def _basket(rng: np.random.Generator, user: int, size: int, count: int, loyal: float) -> list[int]:
     """Draw distinct items, early ones more often."""
     weight = (1 + np.arange(size) // len(TASTES)) ** -0.6
-    weight *= np.where(np.arange(size) % len(TASTES) == user % len(TASTES), loyal, (1 - loyal) / (len(TASTES) - 1))
+    weight *= np.where(
+        np.arange(size) % len(TASTES) == user % len(TASTES), loyal, (1 - loyal) / (len(TASTES) - 1)
+    )
     return rng.choice(size, count, replace=False, p=weight / weight.sum()).tolist()
 
 
@@ -75,7 +79,9 @@ def dataset(kind: str = "leave-one-out") -> Dataset:
     if kind == "given":
         return _given()
     plan = SplitPlan(kind, folds=4, negatives=20)
-    return prepare_tables([interactions()], [items()], Schema(features={"title": "text"}), plan).dataset
+    return prepare_tables(
+        [interactions()], [items()], Schema(features={"title": "text"}), plan
+    ).dataset
 
 
 def _given() -> Dataset:
@@ -94,7 +100,9 @@ def _given() -> Dataset:
 @cache
 def ids_only() -> Dataset:
     """Return ids without content, time or domain."""
-    return prepare_tables([interactions()[["user", "item"]]], [], None, SplitPlan(negatives=20)).dataset
+    return prepare_tables(
+        [interactions()[["user", "item"]]], [], None, SplitPlan(negatives=20)
+    ).dataset
 
 
 def source(size: str = "fast") -> EdgeModel:
@@ -120,9 +128,11 @@ def six_bits(model: EdgeModel, *names: str) -> EdgeModel:
     """Return a quantized model with the named tables, all if none is named, in 6 bits, as models of 0.1 may have."""
     whole = replace(model, tables=None)
     vectors = {
-        "history": whole.history_vectors, "candidate": whole.candidate_vectors,
-        "taste_in": whole.residual_in, "taste": whole.low_rank_vectors,
-    }  # fmt: skip
+        "history": whole.history_vectors,
+        "candidate": whole.candidate_vectors,
+        "taste_in": whole.residual_in,
+        "taste": whole.low_rank_vectors,
+    }
     six = {name: QuantizedTable(*quantize_rows(vectors[name], 6), 6) for name in names or vectors}
     return replace(model, tables=QuantizedTables(**{**vars(model.tables), **six}))
 
@@ -141,7 +151,10 @@ def source_of(data: Dataset) -> EdgeModel:
 def no_validation() -> Dataset:
     """Return the synthetic dataset with its validation rows among the training rows: every epoch asked for is run."""
     data = dataset()
-    return replace(data, split=replace(data.split, role=np.where(data.split.role == VALID, TRAIN, data.split.role)))
+    return replace(
+        data,
+        split=replace(data.split, role=np.where(data.split.role == VALID, TRAIN, data.split.role)),
+    )
 
 
 def shuffled(change: Callable[[np.ndarray], np.ndarray], domain: str = "small") -> Dataset:

@@ -39,7 +39,9 @@ class TickingClock:
 class Stalling:
     """Takes ``work`` nanoseconds a request, and stands still for ``stall`` at the start of every ``period``."""
 
-    def __init__(self, clock: Any, work: int = 2 * MS, stall: int = 200 * MS, period: int = 1000 * MS) -> None:
+    def __init__(
+        self, clock: Any, work: int = 2 * MS, stall: int = 200 * MS, period: int = 1000 * MS
+    ) -> None:
         self.clock, self.work, self.stall, self.period = clock, work, stall, period
         self.started = clock.now()
 

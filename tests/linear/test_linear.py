@@ -43,7 +43,9 @@ from tlrec_edge.train.score_weights import fit_score_weights
 
 
 def binary(users: int, items: int, seed: int = 0) -> sp.csr_array:
-    return sp.csr_array((np.random.default_rng(seed).random((users, items)) < 0.25).astype(np.float32))
+    return sp.csr_array(
+        (np.random.default_rng(seed).random((users, items)) < 0.25).astype(np.float32)
+    )
 
 
 def textbook_ease(x: np.ndarray, penalty: float) -> np.ndarray:
@@ -64,7 +66,9 @@ def test_ease_is_the_textbooks(users: int, items: int, few: bool, penalty: float
     np.testing.assert_allclose(solver.weights(penalty), wanted, atol=1e-5)
     history = binary(9, items, seed=1)
     np.testing.assert_allclose(solver.scorer(penalty)(history), history @ wanted, atol=1e-5)
-    np.testing.assert_allclose(solver.scorer(penalty)(history[[2]]), history[[2]] @ wanted, atol=1e-5)
+    np.testing.assert_allclose(
+        solver.scorer(penalty)(history[[2]]), history[[2]] @ wanted, atol=1e-5
+    )
 
 
 def test_heavy_users_weigh_less_and_an_interaction_as_much_as_before() -> None:
@@ -74,7 +78,9 @@ def test_heavy_users_weigh_less_and_an_interaction_as_much_as_before() -> None:
     weight *= size.sum() / (weight * size).sum()
     scaled = x.toarray() * np.sqrt(weight)[:, None]
     columns = np.arange(8, dtype=np.int32)
-    np.testing.assert_allclose(Ease(x, columns, 0.5).weights(2.0), textbook_ease(scaled, 2.0), atol=1e-5)
+    np.testing.assert_allclose(
+        Ease(x, columns, 0.5).weights(2.0), textbook_ease(scaled, 2.0), atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("rank", [0, 3, 30])
@@ -101,16 +107,25 @@ def test_ease_of_items_nobody_bought_is_zero() -> None:
 def test_item_cf_by_hand() -> None:
     x = sp.csr_array(np.array([[1, 1, 0], [1, 1, 1], [1, 0, 0]], np.float32))
     columns = np.array([1, 0], np.int32)
-    np.testing.assert_allclose(item_cf(x, columns).toarray(), [[2 / 3, 0], [0, 2 / 3], [1 / 2, 1 / 3]])
+    np.testing.assert_allclose(
+        item_cf(x, columns).toarray(), [[2 / 3, 0], [0, 2 / 3], [1 / 2, 1 / 3]]
+    )
     cosine = item_cf(x, columns, "cosine").toarray()
-    np.testing.assert_allclose(cosine, [[2 / np.sqrt(6), 0], [0, 2 / np.sqrt(6)], [1 / np.sqrt(2), 1 / np.sqrt(3)]])
+    np.testing.assert_allclose(
+        cosine, [[2 / np.sqrt(6), 0], [0, 2 / np.sqrt(6)], [1 / np.sqrt(2), 1 / np.sqrt(3)]]
+    )
 
 
 @given(
-    arrays.arrays(np.float32, st.tuples(st.integers(1, 9), st.integers(1, 9)), elements=st.integers(-5, 5)),
-    st.integers(1, 10), st.integers(1, 10),
-)  # fmt: skip
-def test_keep_largest_caps_columns_then_rows(weights: np.ndarray, a_column: int, a_row: int) -> None:
+    arrays.arrays(
+        np.float32, st.tuples(st.integers(1, 9), st.integers(1, 9)), elements=st.integers(-5, 5)
+    ),
+    st.integers(1, 10),
+    st.integers(1, 10),
+)
+def test_keep_largest_caps_columns_then_rows(
+    weights: np.ndarray, a_column: int, a_row: int
+) -> None:
     kept = sparsify_weights(weights, a_column, a_row)
     dense = kept.toarray()
     assert (np.count_nonzero(dense, 0) <= a_column).all()
@@ -122,8 +137,16 @@ def test_keep_largest_caps_columns_then_rows(weights: np.ndarray, a_column: int,
 
 def test_keep_largest_keeps_the_largest() -> None:
     weights = np.array([[1, -5, 3], [2, 4, -9], [-3, 1, 1]], np.float32)
-    assert sparsify_weights(weights, 2, 9).toarray().tolist() == [[0, -5, 3], [2, 4, -9], [-3, 0, 0]]
-    assert sparsify_weights(weights, 2, 1).toarray().tolist() == [[0, -5, 0], [0, 0, -9], [-3, 0, 0]]
+    assert sparsify_weights(weights, 2, 9).toarray().tolist() == [
+        [0, -5, 3],
+        [2, 4, -9],
+        [-3, 0, 0],
+    ]
+    assert sparsify_weights(weights, 2, 1).toarray().tolist() == [
+        [0, -5, 0],
+        [0, 0, -9],
+        [-3, 0, 0],
+    ]
 
 
 @pytest.mark.parametrize("rank", [1, 3, 6])
@@ -162,7 +185,9 @@ def test_the_penalty_is_chosen_on_validation() -> None:
     assert "EASE penalty" in said[0]
 
 
-@pytest.mark.parametrize(("peak", "edge"), [(300.0, False), (30.0, False), (3e4, False), (1.0, True), (1e5, True)])
+@pytest.mark.parametrize(
+    ("peak", "edge"), [(300.0, False), (30.0, False), (3e4, False), (1.0, True), (1e5, True)]
+)
 def test_the_penalty_grid_is_widened_until_the_best_lies_inside(
     peak: float, edge: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -194,9 +219,9 @@ def test_a_part_that_tells_nothing_gets_no_weight() -> None:
     assert found.weights[0] == 0
     assert found.weights[1] > 0
     assert found.ndcg > fit_score_weights([rng.random((200, 11))], valid).ndcg
-    assert fit_score_weights([np.zeros_like(good), good], valid, start=found.weights).weights == pytest.approx(
-        found.weights
-    )
+    assert fit_score_weights(
+        [np.zeros_like(good), good], valid, start=found.weights
+    ).weights == pytest.approx(found.weights)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -210,7 +235,9 @@ def test_the_sales_column_starts_the_bias_of_items_never_sold(bad: float) -> Non
         changed = replace(data, features=replace(data.features, numeric={"sales": sold}))
         return sales_prior(changed, rows).tolist()  # type: ignore[no-any-return]  # numpy gives Any
 
-    assert prior(0, np.e - 1, np.e**2 - 1, bad, -5) == pytest.approx([-0.75, 0.25, 1.25, 0.0, -0.75])
+    assert prior(0, np.e - 1, np.e**2 - 1, bad, -5) == pytest.approx(
+        [-0.75, 0.25, 1.25, 0.0, -0.75]
+    )
     assert prior() == [0.0] * 5
     assert sales_prior(data, rows).tolist() == [0.0] * 5
 
@@ -239,7 +266,11 @@ def changing_shop(seed: int = 0) -> Dataset:
     """Each month another tenth of the items is what everyone buys: what was popular long ago says little."""
     rng = np.random.default_rng(seed)
     rows = [
-        (f"u{user}", f"i{(month * 10 + rng.integers(14)) % 120}", f"2024-{1 + month:02}-{1 + rng.integers(28):02}")
+        (
+            f"u{user}",
+            f"i{(month * 10 + rng.integers(14)) % 120}",
+            f"2024-{1 + month:02}-{1 + rng.integers(28):02}",
+        )
         for user in range(300)
         for month in rng.permutation(12)[:5]
     ]
@@ -254,7 +285,9 @@ def test_a_bias_fades_where_fashion_changes_and_only_there() -> None:
     half_life = model.provenance.choices.half_life
     assert half_life in HALF_LIVES
     task = make_tasks(data, data.domains).final
-    np.testing.assert_allclose(model.bias, log_popularity(task, half_life)[model.rows(data)[task.candidates]])
+    np.testing.assert_allclose(
+        model.bias, log_popularity(task, half_life)[model.rows(data)[task.candidates]]
+    )
     choosing = make_tasks(data, data.domains).choose
     assert tune_ease(choosing, InteractionMatrices.of(choosing), decay=True).half_life is not None
     steady = adapt(synthetic.dataset(), ("small",), "scratch", None, CONFIG)
@@ -264,7 +297,10 @@ def test_a_bias_fades_where_fashion_changes_and_only_there() -> None:
 def test_a_cut_baseline_scores_by_the_largest_weights_of_each_candidate() -> None:
     task = make_tasks(synthetic.dataset(), ("small",)).final
     users = np.unique(task.rows.user)[:20]
-    whole, cut = (ease_scorer(task, EaseHyperparameters(100.0, 0.0, max_weights=most))(users) for most in (None, 3))
+    whole, cut = (
+        ease_scorer(task, EaseHyperparameters(100.0, 0.0, max_weights=most))(users)
+        for most in (None, 3)
+    )
     data = InteractionMatrices.of(task)
     weights = keep_largest_per_column(Ease(data.train, data.columns).weights(100.0), 3)
     np.testing.assert_allclose(cut, (data.history[users] @ weights).toarray(), atol=1e-5)

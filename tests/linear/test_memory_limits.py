@@ -22,7 +22,13 @@ from tlrec_edge.linear.baselines import ease_scorer, item_cf_scorer, popularity_
 from tlrec_edge.linear.ease import Ease, interest_ridge, item_cf, keep_largest_per_row, sparse_ridge
 from tlrec_edge.linear.item_weights import EaseHyperparameters, InteractionMatrices, tune_ease
 from tlrec_edge.linear.ranking import ALL, make_queries, rank_rows, row_scores, sample_rows
-from tlrec_edge.linear.sparse_ease import EASE_NEIGHBOURS, SparseEase, make_ease, subsample_rows, top_neighbours
+from tlrec_edge.linear.sparse_ease import (
+    EASE_NEIGHBOURS,
+    SparseEase,
+    make_ease,
+    subsample_rows,
+    top_neighbours,
+)
 from tlrec_edge.train import adapt, pretrain
 from tlrec_edge.train import model as model_module
 from tlrec_edge.train import score_weights as mix
@@ -31,7 +37,9 @@ from tlrec_edge.train.sparse_adamw import RowAdamW, clip_gradients
 
 
 def binary(users: int, items: int, seed: int = 0) -> sp.csr_array:
-    return sp.csr_array((np.random.default_rng(seed).random((users, items)) < 0.25).astype(np.float32))
+    return sp.csr_array(
+        (np.random.default_rng(seed).random((users, items)) < 0.25).astype(np.float32)
+    )
 
 
 def make_large(monkeypatch: pytest.MonkeyPatch, largest: int = 10) -> None:
@@ -59,7 +67,9 @@ def test_ease_on_all_items_as_neighbours_is_ease(
     np.testing.assert_allclose(some[:, [3, 7]], wanted[:, [3, 7]], atol=1e-5)
     assert not np.delete(some, [3, 7], 1).any()
     history = binary(9, 40, seed=1)
-    np.testing.assert_allclose(sparse.scorer(penalty)(history, np.array([4])), history @ wanted[:, [4]], atol=1e-4)
+    np.testing.assert_allclose(
+        sparse.scorer(penalty)(history, np.array([4])), history @ wanted[:, [4]], atol=1e-4
+    )
 
 
 def test_a_column_is_the_ridge_on_its_nearest_items() -> None:
@@ -73,20 +83,30 @@ def test_a_column_is_the_ridge_on_its_nearest_items() -> None:
     assert cosine[support].min() >= np.sort(cosine)[-EASE_NEIGHBOURS] - 1e-6
     s = dense[:, support]
     np.testing.assert_allclose(
-        found[support], np.linalg.solve(s.T @ s + 3 * np.eye(EASE_NEIGHBOURS), s.T @ dense[:, 5]), atol=1e-5
+        found[support],
+        np.linalg.solve(s.T @ s + 3 * np.eye(EASE_NEIGHBOURS), s.T @ dense[:, 5]),
+        atol=1e-5,
     )
 
 
 def test_items_that_nobody_bought_have_no_neighbours() -> None:
     x = sp.csr_array(np.array([[1, 1, 0], [1, 0, 0]], np.float32))
-    assert SparseEase(x, np.arange(3, dtype=np.int32)).weights(1.0).toarray()[2].tolist() == [0, 0, 0]
+    assert SparseEase(x, np.arange(3, dtype=np.int32)).weights(1.0).toarray()[2].tolist() == [
+        0,
+        0,
+        0,
+    ]
     assert SparseEase(x, np.array([2], np.int32)).weights(1.0).nnz == 0
 
 
 def test_nearest_are_the_largest_but_the_own() -> None:
     near = sp.csr_array(np.array([[9, 1, 5, 3], [0, 2, 0, 0], [4, 0, 0, 8]], np.float32))
     found, present = top_neighbours(near, np.array([0, 1, 3], np.int32), 2)
-    assert [row[kept].tolist() for row, kept in zip(found, present, strict=True)] == [[2, 3], [], [0]]
+    assert [row[kept].tolist() for row, kept in zip(found, present, strict=True)] == [
+        [2, 3],
+        [],
+        [0],
+    ]
 
 
 def test_only_the_heaviest_users_are_thinned() -> None:
@@ -110,7 +130,11 @@ def test_exact_ease_is_taken_where_it_fits(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_rows_keep_their_largest() -> None:
     weights = sp.csr_array(np.array([[1, -5, 3], [2, 4, -9], [0, 1, 0]], np.float32))
-    assert keep_largest_per_row(weights, 2).toarray().tolist() == [[0, -5, 3], [0, 4, -9], [0, 1, 0]]
+    assert keep_largest_per_row(weights, 2).toarray().tolist() == [
+        [0, -5, 3],
+        [0, 4, -9],
+        [0, 1, 0],
+    ]
 
 
 @pytest.mark.parametrize("rank", [1, 3, 6])
@@ -121,7 +145,9 @@ def test_the_sparse_ridge_is_the_ridge(rank: int) -> None:
     one = interest_ridge(counts, labels, 2.0, rank)
     other = sparse_ridge(sp.csr_array(counts), sp.csr_array(labels), 2.0, rank)
     np.testing.assert_allclose(
-        other.input_factors @ other.output_factors.T, one.input_factors @ one.output_factors.T, atol=1e-5
+        other.input_factors @ other.output_factors.T,
+        one.input_factors @ one.output_factors.T,
+        atol=1e-5,
     )
 
 
@@ -138,14 +164,18 @@ def test_item_cf_in_parts_keeps_the_most_similar(monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize("name", ["popularity", "itemcf", "ease", "model"])
 @pytest.mark.parametrize("kind", ["leave-one-out", "given"])
-def test_asked_columns_rank_as_all_columns_do(name: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_asked_columns_rank_as_all_columns_do(
+    name: str, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     data = synthetic.dataset(kind)
     tasks = make_tasks(data, ("small",))
     make = {
         "popularity": lambda: rank_rows(popularity_scorer(tasks.final), tasks.final),
         "itemcf": lambda: rank_rows(item_cf_scorer(tasks.final), tasks.final),
         "ease": lambda: rank_rows(ease_scorer(tasks.final, EaseHyperparameters(30.0)), tasks.final),
-        "model": lambda: model_ranker(adapt(data, ("small",), "scratch", None, replace(CONFIG, epochs=1)), data)(tasks),
+        "model": lambda: model_ranker(
+            adapt(data, ("small",), "scratch", None, replace(CONFIG, epochs=1)), data
+        )(tasks),
     }[name]
     wanted = make()
     monkeypatch.setattr(ranking, "FULL_RANKING_LIMIT", 10)
@@ -176,7 +206,9 @@ def test_large_data_go_through_every_step(monkeypatch: pytest.MonkeyPatch) -> No
     source = synthetic.source()
     make_large(monkeypatch)
     said: list[str] = []
-    model = adapt(data, ("small",), "finetune", source, replace(CONFIG, epochs=2), progress=said.append)
+    model = adapt(
+        data, ("small",), "finetune", source, replace(CONFIG, epochs=2), progress=said.append
+    )
     assert any("nearest items" in line for line in said)
     assert model.residual.rank == 0
     assert model.wide.nnz
@@ -200,7 +232,9 @@ def test_sparse_gradients_move_the_touched_rows_as_adamw_does() -> None:
         for _ in range(3):
             step.zero_grad()
             (table(picked) ** 2).sum().backward()
-            clip_gradients(table, 5.0) if sparse else torch.nn.utils.clip_grad_norm_(table.parameters(), 5.0)
+            clip_gradients(table, 5.0) if sparse else torch.nn.utils.clip_grad_norm_(
+                table.parameters(), 5.0
+            )
             step.step()
         return table.weight.detach()
 
@@ -209,7 +243,9 @@ def test_sparse_gradients_move_the_touched_rows_as_adamw_does() -> None:
     assert torch.equal(rows[[0, 2, 3, 5]], start[[0, 2, 3, 5]])
 
 
-def test_a_model_of_many_rows_trains_and_resumes_to_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_of_many_rows_trains_and_resumes_to_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     data = synthetic.dataset()
     monkeypatch.setattr(model_module, "SPARSE_GRADIENT_ROWS", 10)
     config = replace(CONFIG, pretrain_epochs=3)

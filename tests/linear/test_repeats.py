@@ -42,7 +42,9 @@ def shop(loyal: bool, mask_seen: bool = False, negatives: int = 0) -> Dataset:
 @cache
 def model(loyal: bool, without: tuple[str, ...] = (), **split: object) -> EdgeModel:
     data = shop(loyal, **split)  # type: ignore[arg-type]
-    return adapt(data, data.domains, "scratch", None, TrainConfig(**{**vars(CONFIG), "without": without}))
+    return adapt(
+        data, data.domains, "scratch", None, TrainConfig(**{**vars(CONFIG), "without": without})
+    )
 
 
 def test_what_is_bought_again_gains_and_what_is_not_loses() -> None:
@@ -52,7 +54,10 @@ def test_what_is_bought_again_gains_and_what_is_not_loses() -> None:
         task = make_tasks(data, data.domains).final
         plain = model(loyal, without=("repeat",))
         assert plain.score_weights.repeat == 0
-        assert ndcg(model(loyal).scorer(data, task), task) > ndcg(plain.scorer(data, task), task) + 0.05
+        assert (
+            ndcg(model(loyal).scorer(data, task), task)
+            > ndcg(plain.scorer(data, task), task) + 0.05
+        )
 
 
 def test_the_baseline_learns_it_too() -> None:
@@ -60,11 +65,15 @@ def test_the_baseline_learns_it_too() -> None:
         tasks = make_tasks(shop(loyal), shop(loyal).domains)
         scorer, task, choice = fit_tuned_ease(tasks, target_only=False)
         assert (choice.repeat_bias > 0) == loyal
-        assert ndcg(scorer, task) == pytest.approx(ndcg(model(loyal).scorer(shop(loyal), task), task), abs=0.1)
+        assert ndcg(scorer, task) == pytest.approx(
+            ndcg(model(loyal).scorer(shop(loyal), task), task), abs=0.1
+        )
 
 
 @pytest.mark.parametrize(("mask_seen", "negatives"), [(True, 0), (False, 15)])
-def test_nothing_is_learned_of_it_where_such_items_do_not_compete(mask_seen: bool, negatives: int) -> None:
+def test_nothing_is_learned_of_it_where_such_items_do_not_compete(
+    mask_seen: bool, negatives: int
+) -> None:
     assert model(False, mask_seen=mask_seen, negatives=negatives).score_weights.repeat == 0
 
 

@@ -48,7 +48,21 @@ def test_a_budget_is_read(text: str, metric: str, k: int, share: float) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "ndcg", "ndcg@10", "auc@10>=1", "ndcg@10<=1", "110%", "0", "-5%", "nan", "x%", "inf", "1.2.3%"]
+    "text",
+    [
+        "",
+        "ndcg",
+        "ndcg@10",
+        "auc@10>=1",
+        "ndcg@10<=1",
+        "110%",
+        "0",
+        "-5%",
+        "nan",
+        "x%",
+        "inf",
+        "1.2.3%",
+    ],
 )
 def test_a_wrong_budget_is_one_line(text: str) -> None:
     with pytest.raises(ValueError, match=r"budget|keeps more than 0"):
@@ -104,7 +118,10 @@ def test_what_breaks_the_ranking_is_rejected_and_named(monkeypatch: pytest.Monke
 
     def spoil(model: EdgeModel, *_: object) -> EdgeModel:
         return replace(
-            model, score_weights=replace(model.score_weights, deep=-model.score_weights.deep, interest=0.0, wide=0.0)
+            model,
+            score_weights=replace(
+                model.score_weights, deep=-model.score_weights.deep, interest=0.0, wide=0.0
+            ),
         )
 
     monkeypatch.setitem(recipes._PRUNING_STEPS, "fast", {"spoilt": spoil})
@@ -128,13 +145,17 @@ def test_the_bound_is_below_the_ratio_and_whole_rows_keep_all() -> None:
 
 def test_slower_than_the_original_is_rejected() -> None:
     def slow(models: Sequence[EdgeModel]) -> list[Cost]:
-        return [Cost(cost.bytes, {"p50": 50.0 if m.tables is None else 50 * SLOWDOWN_TOLERANCE + 1}) for m, cost in
-                zip(models, equal_costs(models), strict=True)]  # fmt: skip
+        return [
+            Cost(cost.bytes, {"p50": 50.0 if m.tables is None else 50 * SLOWDOWN_TOLERANCE + 1})
+            for m, cost in zip(models, equal_costs(models), strict=True)
+        ]
 
     found = compress(synthetic.model(), synthetic.dataset(), LOOSE, measure_costs=slow)
     assert found.model.tables is None
     assert all(
-        "slower than the original" in p.why for p in found.points if p.us and p.name != ORIGINAL and "int" in p.name
+        "slower than the original" in p.why
+        for p in found.points
+        if p.us and p.name != ORIGINAL and "int" in p.name
     )
 
 
@@ -142,27 +163,40 @@ def test_a_bundle_that_a_gate_refuses_is_one_point_less() -> None:
     refused = "order gate: 'a' scores differently in another order"
 
     def gated(models: Sequence[EdgeModel]) -> list[Cost]:
-        return [Cost(0, fault=refused) if m.quantized_wide is not None else cost
-                for m, cost in zip(models, equal_costs(models), strict=True)]  # fmt: skip
+        return [
+            Cost(0, fault=refused) if m.quantized_wide is not None else cost
+            for m, cost in zip(models, equal_costs(models), strict=True)
+        ]
 
     data, model = synthetic.dataset(), synthetic.model()
     found = compress(model, data, LOOSE, measure_costs=gated)
     refused_ones = [point for point in found.points if point.why == refused]
     assert {point.name.rpartition(", ")[2] for point in refused_ones} == {"int8", "int4"}
-    assert all(point.us is None and point.bytes > 0 and not point.pareto_optimal for point in refused_ones)
+    assert all(
+        point.us is None and point.bytes > 0 and not point.pareto_optimal for point in refused_ones
+    )
     assert found.model.provenance.compression["chosen"].endswith(ROWS)
-    with pytest.raises(BudgetError, match=r"nothing is left: as given, order gate: .* order; of every other"):
+    with pytest.raises(
+        BudgetError, match=r"nothing is left: as given, order gate: .* order; of every other"
+    ):
         compress(
-            model, data, replace(LOOSE, only=()), measure_costs=lambda models: [Cost(0, fault=refused)] * len(models)
+            model,
+            data,
+            replace(LOOSE, only=()),
+            measure_costs=lambda models: [Cost(0, fault=refused)] * len(models),
         )
 
 
 def test_an_original_that_a_gate_refuses_is_no_yardstick() -> None:
     def gated(models: Sequence[EdgeModel]) -> list[Cost]:
-        return [Cost(0, fault="parity gate: off") if m.tables is None else cost
-                for m, cost in zip(models, equal_costs(models), strict=True)]  # fmt: skip
+        return [
+            Cost(0, fault="parity gate: off") if m.tables is None else cost
+            for m, cost in zip(models, equal_costs(models), strict=True)
+        ]
 
-    found = compress(synthetic.model(), synthetic.dataset(), replace(LOOSE, only=()), measure_costs=gated)
+    found = compress(
+        synthetic.model(), synthetic.dataset(), replace(LOOSE, only=()), measure_costs=gated
+    )
     assert found.points[0].why == "parity gate: off"
     assert found.model.tables is not None
 
@@ -180,7 +214,9 @@ def test_targets_and_sizes_bind() -> None:
 
 
 def test_time_runs_out_and_is_named() -> None:
-    found = compress(synthetic.model(), synthetic.dataset(), replace(LOOSE, minutes=1e-9, only=None))
+    found = compress(
+        synthetic.model(), synthetic.dataset(), replace(LOOSE, minutes=1e-9, only=None)
+    )
     late = {point.name for point in found.points if "not tried" in point.why}
     assert late == set(search_space(synthetic.model())) - {ORIGINAL}
     assert all((point.to_json()["bytes"] is None) == (point.name in late) for point in found.points)
@@ -188,7 +224,9 @@ def test_time_runs_out_and_is_named() -> None:
 
 
 def test_an_unknown_cut_is_one_line() -> None:
-    with pytest.raises(ModelError, match="no pruning step 'ears' of this model; known: feed-forward 1/2; width 3/4"):
+    with pytest.raises(
+        ModelError, match="no pruning step 'ears' of this model; known: feed-forward 1/2; width 3/4"
+    ):
         compress(synthetic.model(), synthetic.dataset(), replace(LOOSE, only=("ears",)))
 
 
@@ -200,14 +238,20 @@ def test_a_search_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.M
     def never(*_: object) -> EdgeModel:
         raise AssertionError("cut again")
 
-    monkeypatch.setitem(recipes._PRUNING_STEPS, "fast", dict.fromkeys(recipes._PRUNING_STEPS["fast"], never))
+    monkeypatch.setitem(
+        recipes._PRUNING_STEPS, "fast", dict.fromkeys(recipes._PRUNING_STEPS["fast"], never)
+    )
     again = compress(model, data, LOOSE, checkpoint=tmp_path / "kept")
-    assert [point.to_json() for point in again.points] == [point.to_json() for point in first.points]
+    assert [point.to_json() for point in again.points] == [
+        point.to_json() for point in first.points
+    ]
     monkeypatch.undo()
     half = tmp_path / "kept" / "width-1-2"
     (half / "arrays.npz").write_bytes(b"cut short")
     mended = compress(model, data, LOOSE, checkpoint=tmp_path / "kept")
-    assert [point.to_json() for point in mended.points] == [point.to_json() for point in first.points]
+    assert [point.to_json() for point in mended.points] == [
+        point.to_json() for point in first.points
+    ]
     with pytest.raises(ModelError, match="holds the search of another model or seed"):
         compress(model, data, replace(LOOSE, seed=1), checkpoint=tmp_path / "kept")
 
@@ -232,14 +276,22 @@ def test_without_validation_rows_it_says_so() -> None:
 def test_a_target_alone_says_what_is_too_slow_and_another_machine_nothing() -> None:
     def slow(models: Sequence[EdgeModel]) -> list[Cost]:
         return [
-            Cost(served_bytes(m), dict.fromkeys(("p50", "p90", "p99"), 50.0 if m.tables is None else 100.0))
+            Cost(
+                served_bytes(m),
+                dict.fromkeys(("p50", "p90", "p99"), 50.0 if m.tables is None else 100.0),
+            )
             for m in models
         ]
 
     data, model = synthetic.dataset(), synthetic.model()
     few = replace(LOOSE, only=("width 1/2",))
     assert compress(model, data, few, measure_costs=slow).model.tables is None
-    assert compress(model, data, replace(few, target=Target("p99", 200.0)), measure_costs=slow).model.tables is not None
+    assert (
+        compress(
+            model, data, replace(few, target=Target("p99", 200.0)), measure_costs=slow
+        ).model.tables
+        is not None
+    )
     other = compress(model, data, replace(few, machine="arm64"), measure_costs=slow)
     assert other.model.tables is not None
     assert not [point for point in other.points if point.us]

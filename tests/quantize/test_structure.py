@@ -28,7 +28,7 @@ from tlrec_edge.quantize import (
     prune_layers,
     prune_width,
     quantize_tables,
-)  # fmt: skip
+)
 from tlrec_edge.quantize.distil import Histories, ScoreLoss, encode
 from tlrec_edge.train import EdgeModel, adapt
 from tlrec_edge.train.model import ModelConfig
@@ -38,7 +38,12 @@ CASES: dict[str, tuple[str, Step, dict[str, int | float], dict[str, int | None]]
     "fast width": ("fast", prune_width, {"width": 10}, {"width": 10, "tower_width": 16}),
     "fast history": ("fast", prune_history, {"history": 3}, {"history": 3}),
     "fast feed-forward": ("fast", prune_feed_forward, {"keep": 0.25}, {"feed_forward": 8}),
-    "base width": ("base", prune_width, {"width": 10}, {"width": 10, "tower_width": 16, "head_width": 8}),
+    "base width": (
+        "base",
+        prune_width,
+        {"width": 10},
+        {"width": 10, "tower_width": 16, "head_width": 8},
+    ),
     "base history": ("base", prune_history, {"history": 3}, {"history": 3}),
     "base heads": ("base", prune_heads, {"heads": 1}, {"heads": 1, "head_width": 8}),
     "base head width": ("base", prune_head_width, {"head_width": 5}, {"heads": 2, "head_width": 5}),
@@ -64,7 +69,14 @@ def final() -> Task:
 @cache
 def made(name: str, steps: int = 4, seed: int = 0) -> EdgeModel:
     size, step, knobs, _ = CASES[name]
-    return step(synthetic.model("finetune", size), synthetic.dataset(), final(), **knobs, steps=steps, seed=seed)
+    return step(
+        synthetic.model("finetune", size),
+        synthetic.dataset(),
+        final(),
+        **knobs,
+        steps=steps,
+        seed=seed,
+    )
 
 
 def scores(model: EdgeModel) -> np.ndarray:
@@ -72,7 +84,9 @@ def scores(model: EdgeModel) -> np.ndarray:
 
 
 def off(model: EdgeModel, name: str) -> float:
-    return distance(model, synthetic.dataset(), final(), synthetic.model("finetune", CASES[name][0]), seed=7)
+    return distance(
+        model, synthetic.dataset(), final(), synthetic.model("finetune", CASES[name][0]), seed=7
+    )
 
 
 @pytest.mark.parametrize(("size", "step", "knobs"), WHOLE)
@@ -81,13 +95,18 @@ def test_nothing_cut_is_nothing_lost(size: str, step: Step, knobs: dict[str, int
     same = step(model, synthetic.dataset(), final(), **knobs, steps=0)
     np.testing.assert_allclose(scores(same), scores(model), atol=1e-4)
     if step is prune_width:
-        assert np.abs(same.history_vectors - model.history_vectors).max() > 0.01  # turned all the same
+        assert (
+            np.abs(same.history_vectors - model.history_vectors).max() > 0.01
+        )  # turned all the same
 
 
 @each_case
 def test_shapes_and_the_model_folder(name: str, tmp_path: Path) -> None:
     size, _, _, wanted = CASES[name]
-    before = {key: value.clone() for key, value in synthetic.model("finetune", size).net.state_dict().items()}
+    before = {
+        key: value.clone()
+        for key, value in synthetic.model("finetune", size).net.state_dict().items()
+    }
     model = made(name)
     config = model.net.config
     assert {key: getattr(config, key) for key in wanted} == wanted
@@ -99,7 +118,9 @@ def test_shapes_and_the_model_folder(name: str, tmp_path: Path) -> None:
     assert again.net.config == config
     np.testing.assert_array_equal(scores(again), scores(model))
     for key, value in synthetic.model("finetune", size).net.state_dict().items():
-        torch.testing.assert_close(value, before[key], rtol=0, atol=0)  # the given model is left as it was
+        torch.testing.assert_close(
+            value, before[key], rtol=0, atol=0
+        )  # the given model is left as it was
 
 
 @each_case
@@ -120,7 +141,8 @@ def test_recovery_brings_the_scores_closer(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "tables"), [*((name, "float32") for name in CASES), ("fast width", "int8"), ("base width", "int8")]
+    ("name", "tables"),
+    [*((name, "float32") for name in CASES), ("fast width", "int8"), ("base width", "int8")],
 )
 def test_the_bundle_agrees(name: str, tables: str, tmp_path: Path) -> None:
     model = quantize_tables(made(name)) if tables == "int8" else made(name)
@@ -129,7 +151,11 @@ def test_the_bundle_agrees(name: str, tables: str, tmp_path: Path) -> None:
     with Recommender.open(tmp_path / "bundle") as rec:
         shape = rec.manifest["model"]
         config = model.net.config
-        assert (shape["d"], shape["L"], shape["size"]) == (config.width, config.history, config.size)
+        assert (shape["d"], shape["L"], shape["size"]) == (
+            config.width,
+            config.history,
+            config.size,
+        )
         rec.add_items({"new": {"title": "wool no 90 for home", "category": "wool"}})
         assert np.isfinite(rec.score(["b1", "new"], ["new", "s1"])).all()
 
@@ -142,8 +168,12 @@ def test_the_item_tower_is_cut_along_the_axes_of_the_tables(name: str) -> None:
     assert blob is not None
     given = {"text": net.text, "numeric": net.numeric, "categories": net.categories}
     session = onnxruntime.InferenceSession(blob, providers=["CPUExecutionProvider"])
-    history, candidate = session.run(["history", "candidate"], {k: v.numpy() for k, v in given.items()})
-    np.testing.assert_allclose(history + net.history_id.weight.numpy(), model.history_vectors, atol=1e-5)
+    history, candidate = session.run(
+        ["history", "candidate"], {k: v.numpy() for k, v in given.items()}
+    )
+    np.testing.assert_allclose(
+        history + net.history_id.weight.numpy(), model.history_vectors, atol=1e-5
+    )
     own = candidate[: model.candidates] / model.score_weights.deep + net.candidate_id.weight.numpy()
     np.testing.assert_allclose(own, model.candidate_vectors, atol=1e-4)
     # One turn for content and ids: least squares finds no other between what was and what is.
@@ -158,7 +188,9 @@ def test_the_loss_is_that_of_all_centred_scores() -> None:
     batch = Histories(teacher, synthetic.dataset(), final(), 0).draw(teacher.net.config.history)
     with torch.no_grad():
         users = [encode(model, batch).double().numpy() for model in (student, teacher)]
-        found = float(ScoreLoss.between(student, teacher)(encode(student, batch), encode(teacher, batch)))
+        found = float(
+            ScoreLoss.between(student, teacher)(encode(student, batch), encode(teacher, batch))
+        )
     own, whole = (u @ m.candidate_vectors.T for u, m in zip(users, (student, teacher), strict=True))
     own, whole = own - own.mean(1, keepdims=True), whole - whole.mean(1, keepdims=True)
     assert found == pytest.approx(((own - whole) ** 2).sum() / (whole**2).sum(), rel=1e-3)
@@ -169,11 +201,15 @@ def test_a_head_that_says_nothing_goes_first() -> None:
     state = {key: value.clone() for key, value in model.net.state_dict().items()}
     state["encoder.layers.0.out.weight"][:, :8] = 0.0
     state["encoder.layers.1.out.weight"][:, 8:] = 0.0
-    net = type(model.net)(model.net.config, len(model.ids), model.candidates, synthetic.inputs_of(model))
+    net = type(model.net)(
+        model.net.config, len(model.ids), model.candidates, synthetic.inputs_of(model)
+    )
     net.load_state_dict(state)
     halved = replace(model, net=net.eval().requires_grad_(False))
     np.testing.assert_allclose(
-        scores(prune_heads(halved, synthetic.dataset(), final(), 1, steps=0)), scores(halved), atol=1e-4
+        scores(prune_heads(halved, synthetic.dataset(), final(), 1, steps=0)),
+        scores(halved),
+        atol=1e-4,
     )
 
 
@@ -211,7 +247,9 @@ def test_steps_chain_and_a_cut_source_can_be_adapted() -> None:
         ("fast", distil_fast, {}, "fast already"),
     ],
 )
-def test_bad_arguments_are_refused(size: str, step: Step, knobs: dict[str, float], message: str) -> None:
+def test_bad_arguments_are_refused(
+    size: str, step: Step, knobs: dict[str, float], message: str
+) -> None:
     with pytest.raises((ValueError, ModelError), match=message) as caught:
         step(synthetic.model("finetune", size), synthetic.dataset(), final(), **knobs)
     assert "\n" not in str(caught.value)
@@ -226,10 +264,16 @@ def test_quantized_tables_are_not_cut_and_strangers_not_compared() -> None:
 
 
 def test_configs_from_before_are_read() -> None:
-    old = {k: v for k, v in ModelConfig().to_json().items() if k not in ("tower_width", "head_width")}
+    old = {
+        k: v for k, v in ModelConfig().to_json().items() if k not in ("tower_width", "head_width")
+    }
     assert ModelConfig.from_json(old) == ModelConfig()
     cut = ModelConfig(width=24, tower_width=64, head_width=32, feed_forward=256)
     assert ModelConfig.from_json(cut.to_json()) == cut
-    for bad in ({"head_width": 0}, {"tower_width": -1}, {"width": 24, "tower_width": 32, "feed_forward": 129}):
+    for bad in (
+        {"head_width": 0},
+        {"tower_width": -1},
+        {"width": 24, "tower_width": 32, "feed_forward": 129},
+    ):
         with pytest.raises(ValueError, match="must"):
             ModelConfig(**bad)

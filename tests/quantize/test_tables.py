@@ -70,7 +70,9 @@ def test_fewer_bits_are_smaller_and_further_off() -> None:
     sizes = [served_bytes(small) for small in (model, *cut, quantize_wide(cut[1]))]
     assert sizes == sorted(sizes, reverse=True)
     assert len(set(sizes)) == 4
-    np.testing.assert_array_equal(scores(quantize_tables(cut[1], TableBits(8, 8, 8, 8))), scores(cut[0]))
+    np.testing.assert_array_equal(
+        scores(quantize_tables(cut[1], TableBits(8, 8, 8, 8))), scores(cut[0])
+    )
 
 
 def test_six_bits_are_refused_by_name() -> None:
@@ -83,7 +85,9 @@ def test_six_bits_are_refused_by_name() -> None:
 def test_quantized_weights_are_what_the_model_scores_with() -> None:
     model = synthetic.model()
     model = replace(
-        model, target_wide=model.wide * np.float32(0.3), score_weights=replace(model.score_weights, wide=1.7, own=0.6)
+        model,
+        target_wide=model.wide * np.float32(0.3),
+        score_weights=replace(model.score_weights, wide=1.7, own=0.6),
     )
     small = quantize_wide(model)
     served, cut = model.served_wide.toarray(), small.served_wide.toarray()
@@ -132,7 +136,9 @@ def test_recovery_brings_scores_back() -> None:
     data, model = synthetic.dataset(), synthetic.model()
     task = make_tasks(data, ("small",)).final
     off = [
-        float(np.abs(scores(prune_feed_forward(model, data, task, 0.1, steps)) - scores(model)).mean())
+        float(
+            np.abs(scores(prune_feed_forward(model, data, task, 0.1, steps)) - scores(model)).mean()
+        )
         for steps in (0, 150)
     ]
     assert off[1] < 0.6 * off[0]
@@ -142,7 +148,9 @@ def test_pruning_takes_the_units_that_matter_least() -> None:
     data, model = synthetic.dataset(), synthetic.model()
     part = model.net.encoder.feed_forward
     dead = torch.arange(part.up.out_features) % 2 == 1
-    net = type(model.net)(model.net.config, len(model.ids), model.candidates, synthetic.inputs_of(model))
+    net = type(model.net)(
+        model.net.config, len(model.ids), model.candidates, synthetic.inputs_of(model)
+    )
     net.load_state_dict(model.net.state_dict())
     with torch.no_grad():
         net.encoder.feed_forward.down.weight[:, dead] = 0.0

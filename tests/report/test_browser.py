@@ -17,12 +17,22 @@ from matplotlib.image import imread
 from helpers.paths import GOLDEN
 from tlrec_edge.cli import main
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
 PHONE = 390
 SWITCHES = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync", "--enable-logging=stderr",
-)  # fmt: skip
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--hide-scrollbars",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--enable-logging=stderr",
+)
 # A page shows in a frame as wide as a phone; whatever it tried to load would be an error on the console.
 FRAME = f"""<!doctype html><meta charset="utf-8">
 <meta http-equiv="Content-Security-Policy"
@@ -66,17 +76,42 @@ def on_a_phone(page: str, folder: Path, dark: bool = False) -> tuple[dict[str, A
 def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("pages")
     quick = ["--seconds", "0.1", "--min-queries", "20"]
-    card = {"step": "width 1/2, feed-forward 1/2, int4", "ratio": 0.99, "us": {"p50": 90.0}, "bytes": 5000}
+    card = {
+        "step": "width 1/2, feed-forward 1/2, int4",
+        "ratio": 0.99,
+        "us": {"p50": 90.0},
+        "bytes": 5000,
+    }
     bundle = folder / "bundle"
     shutil.copytree(GOLDEN, bundle)
     manifest = json.loads((bundle / "manifest.json").read_text("utf-8"))
     points = [card | {"kept": True}, card | {"front": True, "us": {"p50": 95.0}}]
-    (bundle / "manifest.json").write_text(json.dumps(manifest | {"compression": {"points": points}}), "utf-8")
-    whole, small = [str(bundle), *quick], ["--scenario", "server", "--find-qps", "--p99", "1s", *quick]
+    (bundle / "manifest.json").write_text(
+        json.dumps(manifest | {"compression": {"points": points}}), "utf-8"
+    )
+    whole, small = (
+        [str(bundle), *quick],
+        ["--scenario", "server", "--find-qps", "--p99", "1s", *quick],
+    )
     for name, words in {
         "whole": [*whole, "--price-per-hour", "0.05", "--out", str(folder / "before.json")],
-        "against": [str(bundle), *small, "--against", str(folder / "before.json"), "--max-regression", "9900%"],
-        "compare": ["--compare", str(GOLDEN), str(bundle), "--seconds", "0.1", "--max-regression", "9900%"],
+        "against": [
+            str(bundle),
+            *small,
+            "--against",
+            str(folder / "before.json"),
+            "--max-regression",
+            "9900%",
+        ],
+        "compare": [
+            "--compare",
+            str(GOLDEN),
+            str(bundle),
+            "--seconds",
+            "0.1",
+            "--max-regression",
+            "9900%",
+        ],
     }.items():
         done = CliRunner().invoke(main, ["bench", *words, "--html", str(folder / f"{name}.html")])
         assert done.exit_code == 0, done.output
@@ -84,7 +119,9 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.mark.parametrize("name", ["whole", "against", "compare"])
-def test_a_page_opens_alone_and_fits_a_phone(pages: dict[str, Path], name: str, tmp_path: Path) -> None:
+def test_a_page_opens_alone_and_fits_a_phone(
+    pages: dict[str, Path], name: str, tmp_path: Path
+) -> None:
     page = pages[name].read_text("utf-8")
     papers = set()
     for dark in (False, True):
@@ -119,7 +156,9 @@ def test_a_page_is_drawn_in_light_and_in_dark(pages: dict[str, Path], tmp_path: 
         ('<div style="width:800px">wide</div>', "width"),
     ],
 )
-def test_a_page_with_a_fault_is_found_out(pages: dict[str, Path], fault: str, what: str, tmp_path: Path) -> None:
+def test_a_page_with_a_fault_is_found_out(
+    pages: dict[str, Path], fault: str, what: str, tmp_path: Path
+) -> None:
     page = pages["compare"].read_text("utf-8").replace("</body>", f"{fault}</body>")
     seen, console = on_a_phone(page, tmp_path)
     assert bool(console) is (what == "console")

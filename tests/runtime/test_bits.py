@@ -20,7 +20,10 @@ from tlrec_edge.runtime.cold_items import features_json
 SIMD = np.show_config(mode="dicts")["SIMD Extensions"]
 AVX2 = {"AVX2", "X86_V3"} & {*SIMD["baseline"], *SIMD["found"]}
 KERNELS = [None, "Nehalem", "Prescott", *(["Haswell"] if AVX2 else [])]
-STORED = {"int8": Storage("int8", "int8", "int8", "int8"), "packed": Storage("int6", "int4", "int8", "int8")}
+STORED = {
+    "int8": Storage("int8", "int8", "int8", "int8"),
+    "packed": Storage("int6", "int4", "int8", "int8"),
+}
 
 
 @pytest.fixture(scope="module", params=STORED)
@@ -31,7 +34,11 @@ def bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     rng = np.random.default_rng(5)
     base = bundles.encoder_features(rng)
     features = FeatureEncoder(
-        base.text_columns, base.vocabulary, base.quantiles, base.text_table, text=TextSource("own", check_bits.WORDS)
+        base.text_columns,
+        base.vocabulary,
+        base.quantiles,
+        base.text_table,
+        text=TextSource("own", check_bits.WORDS),
     )
     arrays = bundles.tables(small, rng) | {
         "text_table": features.text_table,
@@ -55,6 +62,9 @@ def test_answers_have_the_same_bits_with_every_kernel(bundle: Path, kernel: str 
     if kernel is not None:
         environment["OPENBLAS_CORETYPE"] = kernel
     done = subprocess.run(
-        [sys.executable, check_bits.__file__, str(bundle)], env=environment, capture_output=True, text=True
+        [sys.executable, check_bits.__file__, str(bundle)],
+        env=environment,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr

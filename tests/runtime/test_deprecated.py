@@ -44,11 +44,21 @@ def test_speed_of_recommend_warns_and_changes_no_answer() -> None:
 
 
 @pytest.mark.parametrize(
-    "asked", [[GOLDEN, "--scenario", "top-k", "--min-queries", "5"], ["--compare", GOLDEN, GOLDEN]], ids=["one", "two"]
+    "asked",
+    [[GOLDEN, "--scenario", "top-k", "--min-queries", "5"], ["--compare", GOLDEN, GOLDEN]],
+    ids=["one", "two"],
 )
 def test_speed_of_bench_warns_and_goes_on(asked: list[str]) -> None:
     most = ["--max-regression", "100000%"]  # the verdict is not what this test is about
-    found = run("bench", *asked, *(most if "--compare" in asked else []), "--seconds", "0.05", "--json", "--speed")
+    found = run(
+        "bench",
+        *asked,
+        *(most if "--compare" in asked else []),
+        "--seconds",
+        "0.05",
+        "--json",
+        "--speed",
+    )
     assert found.stderr.startswith(WARNING)
     assert '"speed"' not in found.stdout
 
@@ -59,5 +69,7 @@ def test_speed_is_not_in_the_help(command: str) -> None:
 
 
 def test_the_extra_still_resolves() -> None:
-    extras = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"][
+        "optional-dependencies"
+    ]
     assert extras["speed"] == []

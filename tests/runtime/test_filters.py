@@ -32,15 +32,31 @@ def test_a_category_is_a_mask_over_the_candidates() -> None:
 
 
 def test_a_category_that_is_not_there_is_told_the_nearest(tmp_path: Path) -> None:
-    with Recommender.open(GOLDEN) as rec, pytest.raises(UnknownIdError, match=r"no category 'Gaten'.*'Garten'"):
+    with (
+        Recommender.open(GOLDEN) as rec,
+        pytest.raises(UnknownIdError, match=r"no category 'Gaten'.*'Garten'"),
+    ):
         rec.category("Gaten")
     bundles.build(tmp_path / "b")
-    with Recommender.open(tmp_path / "b") as rec, pytest.raises(UnknownIdError, match="names no categories"):
+    with (
+        Recommender.open(tmp_path / "b") as rec,
+        pytest.raises(UnknownIdError, match="names no categories"),
+    ):
         rec.category("Garten")
 
 
 def test_the_command_recommends_of_a_category() -> None:
-    words = ["recommend", str(GOLDEN), "--history", of_category("玩具")[0], "--category", "Garten", "--json", "-k", "2"]
+    words = [
+        "recommend",
+        str(GOLDEN),
+        "--history",
+        of_category("玩具")[0],
+        "--category",
+        "Garten",
+        "--json",
+        "-k",
+        "2",
+    ]
     done = CliRunner().invoke(main, words)
     assert done.exit_code == 0, done.output
     assert {row["item"] for row in json.loads(done.stdout)["items"]} <= set(of_category("Garten"))
@@ -56,7 +72,9 @@ def test_many_users_get_what_each_would(tmp_path: Path) -> None:
         for allow in (None, ["i1", "i2", "i3", "i4", "none"], np.arange(len(rec)) % 2 == 0):
             found = rec.recommend_many(users, 3, allow=allow)
             alone = [rec.recommend(user, 3, allow=allow) for user in users]
-            assert [(one.items, one.scores.tolist()) for one in found] == [(a.items, a.scores.tolist()) for a in alone]
+            assert [(one.items, one.scores.tolist()) for one in found] == [
+                (a.items, a.scores.tolist()) for a in alone
+            ]
         assert rec.recommend_many([]) == []
         top = list(rec.recommend([], 3).items)
         for found in rec.recommend_many([[], []], 3, exclude=(item for item in top)):

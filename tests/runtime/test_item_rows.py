@@ -41,11 +41,20 @@ def test_rows_score_as_their_ids_do(rec: Recommender) -> None:
     assert list(rows) == [3, 70, -1, 3, 59]
     candidates = [f"i{row}" for row in range(60)]
     held = rec.rows(candidates)
-    for by_id, by_row in ((IDS, rows), (History(IDS, events=["view"] * 5), History(rows, events=["view"] * 5))):
+    for by_id, by_row in (
+        (IDS, rows),
+        (History(IDS, events=["view"] * 5), History(rows, events=["view"] * 5)),
+    ):
         assert rec.score(by_id, candidates).tolist() == rec.score(by_row, held).tolist()
         assert rec.recommend(by_id, 5).items == rec.recommend(by_row, 5, allow=held).items
-    assert rec.score_pairs([rows, IDS], rec.rows(["i1", "i1"])).tolist() == [rec.score(IDS, ["i1"])[0]] * 2
-    assert rec.recommend(IDS, 3, exclude=rec.rows(["i1"])).items == rec.recommend(IDS, 3, exclude=["i1"]).items
+    assert (
+        rec.score_pairs([rows, IDS], rec.rows(["i1", "i1"])).tolist()
+        == [rec.score(IDS, ["i1"])[0]] * 2
+    )
+    assert (
+        rec.recommend(IDS, 3, exclude=rec.rows(["i1"])).items
+        == rec.recommend(IDS, 3, exclude=["i1"]).items
+    )
 
 
 def test_a_history_of_rows_is_cached(rec: Recommender) -> None:
@@ -67,17 +76,23 @@ def test_a_history_goes_on(path: Path, at: int) -> None:
 def test_rows_survive_another_process(rec: Recommender) -> None:
     held = rec.rows(IDS)
     code = "import pickle, sys; rows = pickle.load(sys.stdin.buffer); pickle.dump(rows[:], sys.stdout.buffer)"
-    done = subprocess.run([sys.executable, "-c", code], input=pickle.dumps(held), capture_output=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], input=pickle.dumps(held), capture_output=True, check=True
+    )
     found = pickle.loads(done.stdout)
     assert (found, hash(found)) == (held, hash(held))
     assert list(held[1:3]) == [70, -1]
 
 
 @pytest.mark.parametrize("repeat", [0.0, 0.5])
-def test_a_state_leaves_its_process_without_the_tables_it_is_read_from(tmp_path: Path, repeat: float) -> None:
+def test_a_state_leaves_its_process_without_the_tables_it_is_read_from(
+    tmp_path: Path, repeat: float
+) -> None:
     bundles.build(tmp_path / "b")
     manifest = json.loads((tmp_path / "b" / "manifest.json").read_text("utf-8"))
-    (tmp_path / "b" / "manifest.json").write_text(json.dumps(manifest | {"repeat": repeat}), "utf-8")
+    (tmp_path / "b" / "manifest.json").write_text(
+        json.dumps(manifest | {"repeat": repeat}), "utf-8"
+    )
     with Recommender.open(tmp_path / "b") as rec:
         state = rec.user_state(["i1", "i70", "i3"])
         weights = state.wide.weights
@@ -127,7 +142,9 @@ entries = st.lists(st.tuples(st.integers(0, 11), st.floats(-4, 4, width=32)), ma
 
 
 @given(entries=entries, asked=st.lists(st.integers(0, 11), min_size=1, max_size=20))
-def test_a_sparse_sum_is_the_same_however_it_is_read(entries: list[tuple[int, float]], asked: list[int]) -> None:
+def test_a_sparse_sum_is_the_same_however_it_is_read(
+    entries: list[tuple[int, float]], asked: list[int]
+) -> None:
     columns = np.array([column for column, _ in entries], np.int32)
     total = SparseSum(columns, np.array([weight for _, weight in entries], np.float64))
     workspace = Workspace(12)

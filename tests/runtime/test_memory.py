@@ -37,7 +37,8 @@ def test_memory_says_what_is_shared_and_what_is_not(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("granted", "wanted"), [("150000 100000", 2), ("20000 100000", 1), ("max 100000", 8), ("nonsense", 8), (None, 8)]
+    ("granted", "wanted"),
+    [("150000 100000", 2), ("20000 100000", 1), ("max 100000", 8), ("nonsense", 8), (None, 8)],
 )
 def test_threads_stay_within_the_quota(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, granted: str | None, wanted: int

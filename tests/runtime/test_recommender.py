@@ -25,9 +25,13 @@ from tlrec_edge.runtime.history import as_history
 from tlrec_edge.version import VERSION
 
 CANDIDATES, ITEMS = 60, 80
-ids_of_candidates = st.lists(st.integers(0, CANDIDATES - 1).map(lambda row: f"i{row}"), min_size=1, max_size=200)
+ids_of_candidates = st.lists(
+    st.integers(0, CANDIDATES - 1).map(lambda row: f"i{row}"), min_size=1, max_size=200
+)
 ids_of_histories = st.lists(st.integers(0, ITEMS + 5).map(lambda row: f"i{row}"), max_size=12)
-in_one_fixture = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+in_one_fixture = settings(
+    max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +59,11 @@ def reference(path: Path, history: History, rows: Sequence[int]) -> np.ndarray:
     known = {names[row]: row for row in range(shape.items)}
     events = history.events or [None] * len(history.items)
     times = history.timestamps or [None] * len(history.items)
-    log = [(known[item], e, t) for item, e, t in zip(history.items, events, times, strict=True) if item in known]
+    log = [
+        (known[item], e, t)
+        for item, e, t in zip(history.items, events, times, strict=True)
+        if item in known
+    ]
     bias = bundle.array("candidate_bias").astype(np.float64)
     if not log:
         return bias[list(rows)]
@@ -72,8 +80,12 @@ def reference(path: Path, history: History, rows: Sequence[int]) -> np.ndarray:
         if moment is not None:
             now = max(moment for _, _, moment in log) if history.now is None else history.now
             age = int(np.floor(np.log2(1 + max(0.0, now - moment) / 86400)))
-            weight[0, -back] += bundle.array("age_bias")[min(age, len(bundle.array("age_bias")) - 1)]
-    session = onnxruntime.InferenceSession(bundle.read("encoder.onnx"), providers=["CPUExecutionProvider"])
+            weight[0, -back] += bundle.array("age_bias")[
+                min(age, len(bundle.array("age_bias")) - 1)
+            ]
+    session = onnxruntime.InferenceSession(
+        bundle.read("encoder.onnx"), providers=["CPUExecutionProvider"]
+    )
     user = session.run(["user"], {"history": inputs, "log_weight": weight})[0][0].astype(np.float64)
     distinct = list(dict.fromkeys(row for row, _, _ in reversed(log)))[: shape.max_history]
     counts, wide = np.zeros(shape.groups), np.zeros(shape.candidates)
@@ -81,18 +93,31 @@ def reference(path: Path, history: History, rows: Sequence[int]) -> np.ndarray:
         for group in bundle.array("groups")[row]:
             counts[group] += group >= 0
         span = slice(*bundle.array("wide_indptr")[row : row + 2])
-        scale = bundle.array("wide_scale")[row].astype(np.float64) if shape.tables.wide == "int8" else 1.0
-        wide[bundle.array("wide_columns")[span]] += bundle.array("wide_values")[span] * scale * wide_weight
+        scale = (
+            bundle.array("wide_scale")[row].astype(np.float64)
+            if shape.tables.wide == "int8"
+            else 1.0
+        )
+        wide[bundle.array("wide_columns")[span]] += (
+            bundle.array("wide_values")[span] * scale * wide_weight
+        )
         if row < shape.candidates:
             wide[row] += bundle.scoring.repeat
     interest = np.log1p(counts) @ bundle.array("interest_in")
     if bundle.has("taste_rows.npy"):
         stored = bundle.array("taste_rows")
-        taste = shape.taste_format(stored.shape[1] if shape.taste is None else shape.taste).values(stored)[distinct]
+        taste = shape.taste_format(stored.shape[1] if shape.taste is None else shape.taste).values(
+            stored
+        )[distinct]
         taste = taste * bundle.array("taste_scale")[distinct, None].astype(np.float64)
         interest[-taste.shape[1] :] += taste.sum(0) * rest_weight
-    table, scale = bundle.array("candidate_rows"), bundle.array("candidate_scale").astype(np.float64)
-    deep, taste_block = (shape.candidate_format.values(table, block).astype(np.float64) for block in (0, 1))
+    table, scale = (
+        bundle.array("candidate_rows"),
+        bundle.array("candidate_scale").astype(np.float64),
+    )
+    deep, taste_block = (
+        shape.candidate_format.values(table, block).astype(np.float64) for block in (0, 1)
+    )
     own = deep @ user * scale[:, 0] * deep_weight
     return (own + taste_block @ interest * scale[:, 1] + wide + bias)[list(rows)]
 
@@ -167,13 +192,22 @@ def test_a_pair_has_the_same_bits_alone_and_in_any_batch(
     assert dict(zip(allowed.items, bits(allowed.scores), strict=True)) == together
 
 
-@given(history=ids_of_histories, k=st.integers(1, 100), excluded=st.lists(st.integers(0, 70).map("i{}".format)))
+@given(
+    history=ids_of_histories,
+    k=st.integers(1, 100),
+    excluded=st.lists(st.integers(0, 70).map("i{}".format)),
+)
 @in_one_fixture
-def test_recommend_equals_the_full_sort(rec: Recommender, history: list[str], k: int, excluded: list[str]) -> None:
+def test_recommend_equals_the_full_sort(
+    rec: Recommender, history: list[str], k: int, excluded: list[str]
+) -> None:
     names = [f"i{row}" for row in range(CANDIDATES)]
     scores = dict(zip(names, rec.score(history, names).tolist(), strict=True))
     ranked = sorted(names, key=lambda name: (-scores[name], int(name[1:])))
-    assert list(rec.recommend(history, k).items) == [name for name in ranked if name not in history][:k]
+    assert (
+        list(rec.recommend(history, k).items)
+        == [name for name in ranked if name not in history][:k]
+    )
     kept = [name for name in ranked if name not in excluded][:k]
     assert list(rec.recommend(history, k, exclude=excluded).items) == kept
 
@@ -183,7 +217,9 @@ def test_ties_go_to_the_lower_row(tmp_path: Path) -> None:
     arrays = bundles.tables(small, np.random.default_rng(0))
     arrays["candidate_bias"] = np.repeat(np.float32([1, 2]), 30)
     strings, encoder = {"item_ids": small.item_ids()}, bundles.pooling_encoder(8, 6, 0)
-    write_bundle(tmp_path / "b", bundles.manifest(small), arrays, strings, {"encoder.onnx": encoder})
+    write_bundle(
+        tmp_path / "b", bundles.manifest(small), arrays, strings, {"encoder.onnx": encoder}
+    )
     found = Recommender.open(tmp_path / "b").recommend([], 40)
     assert found.items == tuple(f"i{row}" for row in [*range(30, 60), *range(10)])
     assert found.names == found.items
@@ -193,7 +229,9 @@ def test_allow_and_exclude(rec: Recommender) -> None:
     mask = np.zeros(CANDIDATES, bool)
     mask[[3, 4, 5]] = True
     assert set(rec.recommend(["i4"], 10, allow=mask).items) == {"i3", "i5"}
-    assert set(rec.recommend(["i4"], 10, allow=["i4", "i5", "i5", "i79", "who"], exclude=None).items) == {"i4", "i5"}
+    assert set(
+        rec.recommend(["i4"], 10, allow=["i4", "i5", "i5", "i79", "who"], exclude=None).items
+    ) == {"i4", "i5"}
     assert rec.recommend(["i4"], 10, allow=[]).items == ()
     assert rec.recommend(["i4"], 10, allow=["i5"], exclude=["i5"]).items == ()
     assert len(rec.recommend(["i4"], 10**6).items) == CANDIDATES - 1
@@ -242,7 +280,9 @@ def test_bad_histories_say_what_is_wrong() -> None:
         History("i1")
     with pytest.raises(DataError, match=r"user: expected .* got float 3\.5"):
         as_history(3.5)  # type: ignore[arg-type]  # what is tested
-    assert [History(["i1"], events=[name]).events for name in EVENTS] == [(code,) for code in range(5)]
+    assert [History(["i1"], events=[name]).events for name in EVENTS] == [
+        (code,) for code in range(5)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -271,33 +311,75 @@ WRONG: dict[str, tuple[Callable[[Any], object], str]] = {
     "a mapping": (lambda rec: rec.score(["i1"], {"i2": 1}), f"candidates: {LISTS} dict"),
     "no axis": (lambda rec: rec.score(["i1"], np.array("i2")), f"candidates: {LISTS} ndarray"),
     "two axes": (lambda rec: rec.score(["i1"], np.array([["i2"]])), f"candidates: {LISTS} ndarray"),
-    "an id of floats": (lambda rec: rec.score(["i1"], [2.5]), "an id must be a string or an integer, got float 2.5"),
+    "an id of floats": (
+        lambda rec: rec.score(["i1"], [2.5]),
+        "an id must be a string or an integer, got float 2.5",
+    ),
     "no user": (lambda rec: rec.score(None, ["i2"]), f"user: {LISTS} NoneType"),
     "a float user": (lambda rec: rec.user_state(2.5), f"user: {LISTS} float"),
-    "a bool user": (lambda rec: rec.recommend(True), "an id must be a string or an integer, got bool"),
+    "a bool user": (
+        lambda rec: rec.recommend(True),
+        "an id must be a string or an integer, got bool",
+    ),
     "bytes user": (lambda rec: rec.recommend(b"ann"), f"user: {LISTS} bytes"),
     "a set user": (lambda rec: rec.recommend({"i1"}), "history: .* oldest first; got the set"),
-    "a list of lists": (lambda rec: rec.score([["i1"]], ["i2"]), "an id must be a string or an integer, got list"),
+    "a list of lists": (
+        lambda rec: rec.score([["i1"]], ["i2"]),
+        "an id must be a string or an integer, got list",
+    ),
     "k float": (lambda rec: rec.recommend(["i1"], 2.5), r"k = 2\.5; ask for a whole number"),
     "k bool": (lambda rec: rec.recommend(["i1"], True), "k = True; ask for a whole number"),
     "k text": (lambda rec: rec.similar("i1", "5"), "k = '5'; ask for a whole number"),
     "k none": (lambda rec: rec.similar("i1", None), "k = None; ask for a whole number"),
-    "exclude text": (lambda rec: rec.recommend(["i1"], exclude="i2"), "exclude = 'i2'; expected 'history'"),
+    "exclude text": (
+        lambda rec: rec.recommend(["i1"], exclude="i2"),
+        "exclude = 'i2'; expected 'history'",
+    ),
     "exclude number": (lambda rec: rec.recommend(["i1"], exclude=5), f"exclude: {LISTS} int"),
     "allow text": (lambda rec: rec.recommend(["i1"], allow="i2"), f"allow: {LISTS} the string"),
     "allow number": (lambda rec: rec.recommend(["i1"], allow=5), f"allow: {LISTS} int"),
-    "allow table": (lambda rec: rec.recommend(["i1"], allow=np.ones((60, 1), bool)), "mask `allow` has"),
-    "allow no axis": (lambda rec: rec.recommend(["i1"], allow=np.array(True)), "mask `allow` has shape"),
-    "similar list": (lambda rec: rec.similar(["i1"]), "an id must be a string or an integer, got list"),
-    "has list": (lambda rec: rec.has_user(["ann"]), "an id must be a string or an integer, got list"),
-    "users none": (lambda rec: rec.score_pairs(None, ["i1"]), "users: expected a list of users, one for each item"),
-    "users text": (lambda rec: rec.score_pairs("a", ["i1"]), "users: expected a list of users.*got the string 'a'"),
+    "allow table": (
+        lambda rec: rec.recommend(["i1"], allow=np.ones((60, 1), bool)),
+        "mask `allow` has",
+    ),
+    "allow no axis": (
+        lambda rec: rec.recommend(["i1"], allow=np.array(True)),
+        "mask `allow` has shape",
+    ),
+    "similar list": (
+        lambda rec: rec.similar(["i1"]),
+        "an id must be a string or an integer, got list",
+    ),
+    "has list": (
+        lambda rec: rec.has_user(["ann"]),
+        "an id must be a string or an integer, got list",
+    ),
+    "users none": (
+        lambda rec: rec.score_pairs(None, ["i1"]),
+        "users: expected a list of users, one for each item",
+    ),
+    "users text": (
+        lambda rec: rec.score_pairs("a", ["i1"]),
+        "users: expected a list of users.*got the string 'a'",
+    ),
     "items none": (lambda rec: rec.score_pairs(["ann"], None), f"items: {LISTS} NoneType"),
     "items text": (lambda rec: rec.score_pairs(["a", "b"], "i1"), f"items: {LISTS} the string"),
-    "a user of pairs": (lambda rec: rec.score_pairs([None], ["i1"]), r"users\[0\]: expected a history.*got None"),
-    "lists in pairs": (lambda rec: rec.score_pairs(["a", [["i1"]]], ["i1", "i2"]), r"users\[1\]: expected a history"),
-    "a stream": (lambda rec: rec.score_pairs([iter(["i1"])], ["i1"]), r"users\[0\]: expected a history"),
-    "features list": (lambda rec: rec.add_items(["N"]), "features: expected a mapping.*got \\['N'\\]"),
+    "a user of pairs": (
+        lambda rec: rec.score_pairs([None], ["i1"]),
+        r"users\[0\]: expected a history.*got None",
+    ),
+    "lists in pairs": (
+        lambda rec: rec.score_pairs(["a", [["i1"]]], ["i1", "i2"]),
+        r"users\[1\]: expected a history",
+    ),
+    "a stream": (
+        lambda rec: rec.score_pairs([iter(["i1"])], ["i1"]),
+        r"users\[0\]: expected a history",
+    ),
+    "features list": (
+        lambda rec: rec.add_items(["N"]),
+        "features: expected a mapping.*got \\['N'\\]",
+    ),
     "features none": (lambda rec: rec.add_items(None), "features: expected a mapping"),
     "columns text": (lambda rec: rec.add_items({"N": "mug"}), "features: expected a mapping"),
     "price text": (
@@ -308,9 +390,18 @@ WRONG: dict[str, tuple[Callable[[Any], object], str]] = {
         lambda rec: rec.add_items({"N": {"price": float("inf")}}),
         "item 'N': price = inf; expected a finite",
     ),
-    "price list": (lambda rec: rec.add_items({"N": {"price": [1]}}), r"item 'N': price = \[1\]; expected a finite"),
-    "title list": (lambda rec: rec.add_items({"N": {"title": ["mug"]}}), r"item 'N': title = \['mug'\]; expected text"),
-    "vectors text": (lambda rec: rec.add_items({"N": {"title": "x"}}, "v"), "text_vectors: expected numbers"),
+    "price list": (
+        lambda rec: rec.add_items({"N": {"price": [1]}}),
+        r"item 'N': price = \[1\]; expected a finite",
+    ),
+    "title list": (
+        lambda rec: rec.add_items({"N": {"title": ["mug"]}}),
+        r"item 'N': title = \['mug'\]; expected text",
+    ),
+    "vectors text": (
+        lambda rec: rec.add_items({"N": {"title": "x"}}, "v"),
+        "text_vectors: expected numbers",
+    ),
     "vectors huge": (
         lambda rec: rec.add_items({"N": {"title": "x"}}, np.full((1, 3), 1e30)),
         "text_vectors .*; expected finite values",
@@ -342,7 +433,9 @@ def test_histories_of_wrong_types(value: object) -> None:
     with pytest.raises(DataError, match=f"history: {LISTS}"):
         History(value)  # type: ignore[arg-type]  # what is tested
     for name in ("events", "timestamps"):
-        with pytest.raises(DataError, match=f"{name}: expected a list of one for each item, got the string"):
+        with pytest.raises(
+            DataError, match=f"{name}: expected a list of one for each item, got the string"
+        ):
             History(["i1"], **{name: "view"})
 
 
@@ -375,10 +468,19 @@ def test_stored_users(tmp_path: Path, kind: str) -> None:
     bundles.build(tmp_path / "b", users=["ann", "42", "🛒"], user_ids=kind)
     bundle = Bundle.open(tmp_path / "b")
     with Recommender.open(tmp_path / "b", exact=False) as rec:
-        assert [rec.has_user(user) for user in ("ann", 42, "🛒", "nobody", "i1")] == [True, True, True, False, False]
+        assert [rec.has_user(user) for user in ("ann", 42, "🛒", "nobody", "i1")] == [
+            True,
+            True,
+            True,
+            False,
+            False,
+        ]
         names = [f"i{row}" for row in range(CANDIDATES)]
         user = bundle.array("user_rows")[1].astype(np.float64)
-        table, scale = bundle.array("candidate_rows").astype(np.float64), bundle.array("candidate_scale")
+        table, scale = (
+            bundle.array("candidate_rows").astype(np.float64),
+            bundle.array("candidate_scale"),
+        )
         expected = table[:, :8] @ user[:8] * scale[:, 0] + table[:, 8:] @ user[8:] * scale[:, 1]
         span = slice(*bundle.array("user_wide_indptr")[1:3])
         expected[bundle.array("user_wide_columns")[span]] += bundle.array("user_wide_values")[span]
@@ -391,13 +493,17 @@ def test_pairs_mix_ids_histories_lists_and_states(rec: Recommender) -> None:
     found = rec.score_pairs(users, ["i9"] * 5 + ["i10"])
     assert len(set(bits(found[1:4]))) == 1
     assert bits(found[[0, 5]]) == bits(rec.score("ann", ["i9", "i10"]))
-    assert bits(rec.score_pairs(np.array(["ann", "ann"]), np.array(["i9", "i10"]))) == bits(found[[0, 5]])
+    assert bits(rec.score_pairs(np.array(["ann", "ann"]), np.array(["i9", "i10"]))) == bits(
+        found[[0, 5]]
+    )
     assert bits(rec.score(np.int64(3), ["i9"])) == bits(rec.score("nobody", ["i9"]))
     with pytest.raises(DataError, match="2 users and 1 items"):
         rec.score_pairs(["ann", "bob"], ["i1"])
     assert rec.score_pairs([], []).shape == (0,)
     assert rec.score(["i1"], []).shape == (0,)
-    with pytest.raises(DataError, match="candidates: expected a list of item ids, got the string 'i2'"):
+    with pytest.raises(
+        DataError, match="candidates: expected a list of item ids, got the string 'i2'"
+    ):
         rec.score(["i1"], "i2")
 
 
@@ -405,7 +511,11 @@ def test_similar(rec: Recommender, path: Path) -> None:
     rows = Bundle.open(path).array("history_rows").astype(np.float64)
     for item in (4, 70):  # a candidate, and an item known as history only
         cosine = rows @ rows[item] / np.linalg.norm(rows, axis=1) / np.linalg.norm(rows[item])
-        best = [row for row in np.argsort(-cosine, kind="stable").tolist() if row < CANDIDATES and row != item][:5]
+        best = [
+            row
+            for row in np.argsort(-cosine, kind="stable").tolist()
+            if row < CANDIDATES and row != item
+        ][:5]
         found = rec.similar(f"i{item}", 5)
         assert found.items == tuple(f"i{row}" for row in best)
         assert np.abs(found.scores - cosine[best]).max() < 1e-5
@@ -484,7 +594,9 @@ def test_adding_refuses_what_it_cannot_add(path: Path, tmp_path: Path) -> None:
             rec.add_items({"5": {"title": "x"}, 5: {"title": "x"}})
         with pytest.raises(DataError, match="it reads: title, colour, price"):
             rec.add_items({"other": {"weight": 3}})
-        with pytest.raises(DataError, match=r"shape \(2, 3\); expected finite values of shape \(1, 3\)"):
+        with pytest.raises(
+            DataError, match=r"shape \(2, 3\); expected finite values of shape \(1, 3\)"
+        ):
             rec.add_items({"other": {"title": "x"}}, text_vectors=np.zeros((2, 3), np.float32))
         assert rec.stats()["added_items"] == 1
     bundles.build(tmp_path / "b", tower=False)
@@ -544,7 +656,12 @@ for _ in range(5):
 stop.set()
 busy.join()
 """
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60, cwd=Path(tlrec_edge.__file__).parents[1])
+    subprocess.run(
+        [sys.executable, "-c", code],
+        check=True,
+        timeout=60,
+        cwd=Path(tlrec_edge.__file__).parents[1],
+    )
 
 
 def test_a_server_imports_nothing_heavy(path: Path) -> None:
@@ -558,7 +675,12 @@ with tlrec_edge.Recommender.open({str(path)!r}) as rec:
 heavy = {{"torch", "pandas", "onnx", "scipy", "pyarrow", "matplotlib", "click", "rich"}} & set(sys.modules)
 sys.exit(f"imported: {{heavy}}" if heavy else 0)
 """
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60, cwd=Path(tlrec_edge.__file__).parents[1])
+    subprocess.run(
+        [sys.executable, "-c", code],
+        check=True,
+        timeout=60,
+        cwd=Path(tlrec_edge.__file__).parents[1],
+    )
 
 
 def test_closing_and_bad_options(path: Path) -> None:
@@ -584,7 +706,9 @@ def test_front_door() -> None:
     assert classes == set(tlrec_edge.__all__)
     source = Path(tlrec_edge.__file__).read_text("utf-8")
     assert len(source.splitlines()) <= 15
-    assert f'version = "{VERSION}"' in (Path(tlrec_edge.__file__).parents[1] / "pyproject.toml").read_text("utf-8")
+    assert f'version = "{VERSION}"' in (
+        Path(tlrec_edge.__file__).parents[1] / "pyproject.toml"
+    ).read_text("utf-8")
 
 
 def test_onnxruntime_gets_one_thread(rec: Recommender) -> None:

@@ -92,7 +92,13 @@ json.dump(found, sys.stdout)
 @pytest.mark.slow
 def test_a_minute_of_sixteen_threads(tmp_path: Path) -> None:
     synthesize(tmp_path / "b", SynthConfig(ITEMS, dim=32))
-    command = [sys.executable, "-c", SOAK, str(tmp_path / "b"), *map(str, (ITEMS, THREADS, SECONDS, WARM))]
+    command = [
+        sys.executable,
+        "-c",
+        SOAK,
+        str(tmp_path / "b"),
+        *map(str, (ITEMS, THREADS, SECONDS, WARM)),
+    ]
     root = Path(tlrec_edge.__file__).parents[1]
     done = subprocess.run(command, capture_output=True, text=True, cwd=root, timeout=5 * SECONDS)
     assert done.returncode == 0, done.stderr[-2000:]

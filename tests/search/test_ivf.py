@@ -41,7 +41,9 @@ def test_lists_keep_the_recall_that_the_manifest_states(listed: Recommender) -> 
     rng = np.random.default_rng(7)
     kept: dict[int, list[float]] = {10: [], 100: []}
     for _ in range(30):
-        state = listed.user_state(listed.rows([f"SKU{row:08d}" for row in rng.integers(0, ITEMS, 30)]))
+        state = listed.user_state(
+            listed.rows([f"SKU{row:08d}" for row in rng.integers(0, ITEMS, 30)])
+        )
         for k, shares in kept.items():
             every, some = listed.recommend(state, k, exact=True), listed.recommend(state, k)
             assert list(every.items) == ids(listed, full_scan(listed, state, k)[0])
@@ -61,7 +63,10 @@ def test_what_is_lifted_is_found_in_any_list(listed: Recommender) -> None:
 
 
 def test_who_is_not_known_gets_what_is_most_popular(tmp_path: Path) -> None:
-    synthesize(tmp_path / "b", SynthConfig(ITEMS, dim=14, interest=4, wide=0, popularity=0.02, lists_beyond=0))
+    synthesize(
+        tmp_path / "b",
+        SynthConfig(ITEMS, dim=14, interest=4, wide=0, popularity=0.02, lists_beyond=0),
+    )
     with Recommender.open(tmp_path / "b") as rec:
         for k in (1, 10, 100):
             assert rec.recommend([], k).items == rec.recommend([], k, exact=True).items
@@ -77,11 +82,18 @@ def test_what_is_excluded_is_made_up_for(listed: Recommender) -> None:
     best, shown = listed.recommend(state, 1000, exact=True), 0
     for page in range(10):
         seen = list(best.items[:shown])
-        some, every = (listed.recommend(state, 50, exclude=seen, exact=exact) for exact in (False, True))
+        some, every = (
+            listed.recommend(state, 50, exclude=seen, exact=exact) for exact in (False, True)
+        )
         assert len(some.items) == 50
         assert len({*some.items} & {*every.items}) >= 45, page
         shown += 100
-    assert len(listed.recommend(state, 10, exclude=[f"SKU{row:08d}" for row in range(ITEMS - 7)]).items) == 7
+    assert (
+        len(
+            listed.recommend(state, 10, exclude=[f"SKU{row:08d}" for row in range(ITEMS - 7)]).items
+        )
+        == 7
+    )
 
 
 def test_list_by_list_every_item_scores_as_before(listed: Recommender, tmp_path: Path) -> None:
@@ -106,9 +118,18 @@ def test_damaged_lists_are_refused(listed: Recommender, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "index", [None, "x", [1], {}, *({"probes@10": bad, "probes@100": 9} for bad in (0, True, "3", 1.5, 2**63, 10**400))]
+    "index",
+    [
+        None,
+        "x",
+        [1],
+        {},
+        *({"probes@10": bad, "probes@100": 9} for bad in (0, True, "3", 1.5, 2**63, 10**400)),
+    ],
 )
-def test_lists_without_a_number_to_look_into_are_refused(listed: Recommender, tmp_path: Path, index: object) -> None:
+def test_lists_without_a_number_to_look_into_are_refused(
+    listed: Recommender, tmp_path: Path, index: object
+) -> None:
     copy = tmp_path / "silent"
     shutil.copytree(listed._bundle.path, copy)
     (copy / "manifest.json").write_text(json.dumps({**listed.manifest, "index": index}), "utf-8")
@@ -117,7 +138,10 @@ def test_lists_without_a_number_to_look_into_are_refused(listed: Recommender, tm
 
 
 def test_lists_that_do_not_pay_are_left_to_the_heads(tmp_path: Path) -> None:
-    synthesize(tmp_path / "b", SynthConfig(ITEMS, dim=56, interest=8, wide=6, popularity=0.02, lists_beyond=0))
+    synthesize(
+        tmp_path / "b",
+        SynthConfig(ITEMS, dim=56, interest=8, wide=6, popularity=0.02, lists_beyond=0),
+    )
     with Recommender.open(tmp_path / "b") as rec:
         index = rec.manifest["index"]
         assert index["probes@10"] > index["lists"] / 16
@@ -132,7 +156,10 @@ def test_lists_of_any_storage_find_the_best_and_score_them_as_ever(
     tmp_path: Path, tables: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lists, "MAX_PROBED_FRACTION", 0.5)
-    synthesize(tmp_path / "b", SynthConfig(ITEMS, dim=30, interest=10, wide=6, lists_beyond=0, tables=tables))
+    synthesize(
+        tmp_path / "b",
+        SynthConfig(ITEMS, dim=30, interest=10, wide=6, lists_beyond=0, tables=tables),
+    )
     with Recommender.open(tmp_path / "b") as rec:
         shares = []
         for first in range(20):

@@ -56,7 +56,9 @@ def rows_read(rec: Recommender, state: UserState, k: int) -> int:
 
 @settings(max_examples=40)
 @given(seed=st.integers(0, 10**6), length=st.integers(0, 60), k=st.sampled_from([1, 10, 137, 1000]))
-def test_the_best_are_those_of_a_full_scan(rec: Recommender, seed: int, length: int, k: int) -> None:
+def test_the_best_are_those_of_a_full_scan(
+    rec: Recommender, seed: int, length: int, k: int
+) -> None:
     rng = np.random.default_rng(seed)
     state = rec.user_state(rec.rows([f"SKU{row:08d}" for row in rng.integers(0, ITEMS, length)]))
     found = rec.recommend(state, k)
@@ -82,13 +84,20 @@ UNUSUAL: dict[str, Callable[[np.random.Generator], float]] = {
 
 
 @pytest.mark.parametrize("kind", UNUSUAL)
-def test_users_unlike_those_it_was_fitted_to_get_the_same_answers(rec: Recommender, kind: str) -> None:
+def test_users_unlike_those_it_was_fitted_to_get_the_same_answers(
+    rec: Recommender, kind: str
+) -> None:
     rng = np.random.default_rng(1)
     plain = rec.user_state(["SKU00000005", "SKU00000099"])
     for _ in range(20):
         size = UNUSUAL[kind](rng)
-        deep, interest = (np.clip(np.rint(rng.normal(0, size, n)), -2000, 2000).astype(np.float32) for n in (56, 8))
-        state = UserState(deep, interest, plain.deep_scale, plain.interest_scale, plain.wide, plain.seen)
+        deep, interest = (
+            np.clip(np.rint(rng.normal(0, size, n)), -2000, 2000).astype(np.float32)
+            for n in (56, 8)
+        )
+        state = UserState(
+            deep, interest, plain.deep_scale, plain.interest_scale, plain.wide, plain.seen
+        )
         found = rec._catalogue.best(state, 25, state.seen)
         assert (found[0].tolist(), found[1].tolist()) == full_scan(rec, state, 25)
 
@@ -124,7 +133,9 @@ def test_other_tables_have_heads_too(tmp_path: Path, tables: str) -> None:
         found = rec._catalogue.best(state, 10, state.seen)
         wanted, scores = full_scan(rec, state, 10)
         assert found[0].tolist() == wanted
-        np.testing.assert_allclose(found[1], scores, rtol=1e-5, atol=1e-6)  # float32 rows: BLAS may sum another way
+        np.testing.assert_allclose(
+            found[1], scores, rtol=1e-5, atol=1e-6
+        )  # float32 rows: BLAS may sum another way
 
 
 def test_heads_are_left_out_where_they_do_not_pay(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,9 +144,13 @@ def test_heads_are_left_out_where_they_do_not_pay(monkeypatch: pytest.MonkeyPatc
     bias = np.zeros(3000, np.float32)
     assert fit_prefix_bound(lambda start, end: items[start:end], bias, users) == {}  # few items
     monkeypatch.setattr(head_fit, "PREFIX_MIN_CANDIDATES", 1000)
-    assert fit_prefix_bound(lambda start, end: items[start:end], bias, users) == {}  # no axis says more than another
+    assert (
+        fit_prefix_bound(lambda start, end: items[start:end], bias, users) == {}
+    )  # no axis says more than another
     items[:, 3:] *= 0.01
-    assert fit_prefix_bound(lambda start, end: items[start:end], bias, users)["head_columns"].shape == (8, 3072)
+    assert fit_prefix_bound(lambda start, end: items[start:end], bias, users)[
+        "head_columns"
+    ].shape == (8, 3072)
 
 
 def test_heads_of_another_width_are_refused(path: Path, tmp_path: Path) -> None:
@@ -152,10 +167,16 @@ def test_added_items_stand_beside_those_with_heads(rec: Recommender) -> None:
     rows, scale = catalogue.candidate_rows.base, catalogue.scale.base
     near = np.zeros((2, 0), np.int32)
     added = AddedItems(
-        {"best": ITEMS, "worst": ITEMS + 1}, ("best", "worst"), catalogue.history_rows.base[:2],
-        catalogue.history_scale.base[:2], rows[5:7], scale[5:7], np.array([99, -99], np.float32), near,
+        {"best": ITEMS, "worst": ITEMS + 1},
+        ("best", "worst"),
+        catalogue.history_rows.base[:2],
+        catalogue.history_scale.base[:2],
+        rows[5:7],
+        scale[5:7],
+        np.array([99, -99], np.float32),
+        near,
         near.astype(np.float32),
-    )  # fmt: skip
+    )
     more = catalogue.with_added(added)
     at, scores = more.best(state, 10, state.seen)
     everything = more.score_all(state)
@@ -170,7 +191,10 @@ def test_added_items_stand_beside_those_with_heads(rec: Recommender) -> None:
 def answers(rec: Recommender, seed: int) -> list[tuple[tuple[str, ...], list[float]]]:
     rng = np.random.default_rng(seed)
     rows = [rec.rows([f"SKU{row:08d}" for row in rng.integers(0, ITEMS, 30)]) for _ in range(20)]
-    return [(found.items, found.scores.tolist()) for found in (rec.recommend(history) for history in rows)]
+    return [
+        (found.items, found.scores.tolist())
+        for found in (rec.recommend(history) for history in rows)
+    ]
 
 
 def test_threads_that_search_at_once_get_their_own_answers(path: Path) -> None:
@@ -191,14 +215,18 @@ def test_a_child_of_a_fork_searches_too(rec: Recommender) -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
-def test_a_machine_whose_whole_numbers_saturate_scans_all_rows(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_machine_whose_whole_numbers_saturate_scans_all_rows(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with Recommender.open(path) as rec:
         wanted = answers(rec, 1)
     monkeypatch.setattr(scan, "ZERO_POINT", 127)  # what a sum that is off by a little looks like
     with Recommender.open(path) as rec:
         assert rec._catalogue.prefix_bound is not None
         assert (
-            rec._catalogue.prefix_bound.scan(np.ones(rec._catalogue.prefix_bound.scan._columns.shape[0], np.int8))
+            rec._catalogue.prefix_bound.scan(
+                np.ones(rec._catalogue.prefix_bound.scan._columns.shape[0], np.int8)
+            )
             is None
         )
         assert answers(rec, 1) == wanted

@@ -63,7 +63,9 @@ def agree(column: list[str]) -> None:
     np.testing.assert_array_equal(np.where(bad | out, 0, values), wanted.seconds)
 
 
-moments = st.datetimes(datetime(1960, 1, 1), datetime(2110, 1, 1)).map(lambda moment: moment.replace(microsecond=0))
+moments = st.datetimes(datetime(1960, 1, 1), datetime(2110, 1, 1)).map(
+    lambda moment: moment.replace(microsecond=0)
+)
 
 
 @given(
@@ -80,7 +82,9 @@ def test_it_reads_dates_as_prepare_does(given: list[datetime], form: str, bad: l
     st.sampled_from([1, 1e3, 1e6, 1e9]),
     st.lists(st.sampled_from(BAD), max_size=9),
 )
-def test_it_reads_epochs_as_prepare_does(given: list[datetime], unit: float, bad: list[str]) -> None:
+def test_it_reads_epochs_as_prepare_does(
+    given: list[datetime], unit: float, bad: list[str]
+) -> None:
     agree([*(str(int(moment.replace(tzinfo=UTC).timestamp() * unit)) for moment in given), *bad])
 
 

@@ -59,10 +59,14 @@ def test_the_reversal_grows_as_in_the_paper_and_leaves_the_classifier_alone() ->
         net.zero_grad()
         torch.manual_seed(1)
         loss(net, epoch).backward()
-        pulled.append((net.tower.text.weight.grad.norm().item(), loss.classifier[0].weight.grad.norm().item()))
+        pulled.append(
+            (net.tower.text.weight.grad.norm().item(), loss.classifier[0].weight.grad.norm().item())
+        )
     tower, classifier = np.array(pulled).T
     assert tower[0] == 0
-    np.testing.assert_allclose(tower[1] / tower[2], (2 / (1 + np.exp(-5)) - 1) / (2 / (1 + np.exp(-10)) - 1), rtol=1e-5)
+    np.testing.assert_allclose(
+        tower[1] / tower[2], (2 / (1 + np.exp(-5)) - 1) / (2 / (1 + np.exp(-10)) - 1), rtol=1e-5
+    )
     assert tower[2] == pytest.approx(tower[3])
     np.testing.assert_allclose(classifier, classifier[0], rtol=1e-6)
 
@@ -75,7 +79,9 @@ def test_coral_is_the_distance_of_the_covariances() -> None:
     found = loss(net, 0.0)
     torch.manual_seed(5)
     vectors = [part.detach().numpy() for part in loss.content(net)]
-    one, other = (np.cov(part.T) / np.concatenate(vectors).var(0, ddof=1).mean() for part in vectors)
+    one, other = (
+        np.cov(part.T) / np.concatenate(vectors).var(0, ddof=1).mean() for part in vectors
+    )
     assert found.item() == pytest.approx(2.0 * ((one - other) ** 2).sum() / (4 * 8**2), rel=1e-4)
     assert loss.report() == {"loss": pytest.approx(found.item() / 2.0)}
     assert loss.report() == {}
@@ -89,10 +95,14 @@ def test_a_side_smaller_than_the_sample_is_drawn_with_replacement() -> None:
 def told_apart(net: TwoTower, both: list[TowerInputs]) -> float:
     """Return how well a fresh linear probe tells the sides' content apart, 0.5 = not at all."""
     with torch.no_grad():
-        content = torch.cat([net.tower.content(*map(torch.from_numpy, side)) for side in both]).numpy()
+        content = torch.cat(
+            [net.tower.content(*map(torch.from_numpy, side)) for side in both]
+        ).numpy()
     centred = content - content.mean(0)
     side = np.repeat([-1.0, 1.0], len(content) // 2)
-    gram = centred.T @ centred + 0.1 * np.trace(centred.T @ centred) / content.shape[1] * np.eye(content.shape[1])
+    gram = centred.T @ centred + 0.1 * np.trace(centred.T @ centred) / content.shape[1] * np.eye(
+        content.shape[1]
+    )
     return float((np.sign(centred @ np.linalg.solve(gram, centred.T @ side)) == side).mean())
 
 
@@ -125,8 +135,12 @@ def test_the_tower_learns_to_hide_the_side(seed: int) -> None:
 def test_coral_brings_source_and_target_items_nearer() -> None:
     """Distance of the sides' covariances, as a share of the whole's, falls against training without."""
     items = synthetic.items().copy()
-    items["title"] = np.where(items["domain"] == "small", "corner shop " + items["title"], items["title"])
-    data = prepare_tables([synthetic.interactions()], [items], None, SplitPlan(negatives=20)).dataset
+    items["title"] = np.where(
+        items["domain"] == "small", "corner shop " + items["title"], items["title"]
+    )
+    data = prepare_tables(
+        [synthetic.interactions()], [items], None, SplitPlan(negatives=20)
+    ).dataset
     far = []
     for kind in ("none", "coral"):
         source = pretrain(data, ("big",), replace(CONFIG, align=kind))
@@ -135,7 +149,10 @@ def test_coral_brings_source_and_target_items_nearer() -> None:
         with torch.no_grad():
             big, small = (source.net.tower.content(*map(torch.from_numpy, part)) for part in inputs)
         far.append(
-            ((torch.cov(big.T) - torch.cov(small.T)).norm() / torch.cov(torch.cat([big, small]).T).norm()).item()
+            (
+                (torch.cov(big.T) - torch.cov(small.T)).norm()
+                / torch.cov(torch.cat([big, small]).T).norm()
+            ).item()
         )
     assert far[1] < 0.8 * far[0], far
 
@@ -152,17 +169,24 @@ def test_what_alignment_reached_is_said_and_written(align: str) -> None:
         model = adapt(data, ("small",), mode, source, replace(QUICK, align=align))
         assert set(model.provenance.align) == names
         assert model.provenance.train.align == align
-    assert not adapt(data, ("small",), "scratch", None, replace(QUICK, align=align)).provenance.align
+    assert not adapt(
+        data, ("small",), "scratch", None, replace(QUICK, align=align)
+    ).provenance.align
     assert not synthetic.model().provenance.align
 
 
 @each_kind
 def test_the_same_seed_aligns_the_same_way(align: str) -> None:
     data = synthetic.dataset()
-    one, again, other = (pretrain(data, ("big",), replace(QUICK, align=align, seed=seed)) for seed in (1, 1, 2))
+    one, again, other = (
+        pretrain(data, ("big",), replace(QUICK, align=align, seed=seed)) for seed in (1, 1, 2)
+    )
     np.testing.assert_array_equal(parameters(one), parameters(again))
     assert np.abs(parameters(one) - parameters(other)).max() > 0
-    assert np.abs(parameters(one) - parameters(pretrain(data, ("big",), replace(QUICK, seed=1)))).max() > 0
+    assert (
+        np.abs(parameters(one) - parameters(pretrain(data, ("big",), replace(QUICK, seed=1)))).max()
+        > 0
+    )
 
 
 @each_kind
@@ -181,7 +205,9 @@ def test_two_source_domains_are_aligned_with_each_other_where_there_is_no_other(
 
 
 def test_what_cannot_be_aligned_is_one_line() -> None:
-    with pytest.raises(ModelError, match="--align coral needs item features, and this dataset has none"):
+    with pytest.raises(
+        ModelError, match="--align coral needs item features, and this dataset has none"
+    ):
         pretrain(synthetic.ids_only(), ("all",), replace(QUICK, align="coral"))
     big = synthetic.interactions().query("domain == 'big'")
     items = synthetic.items().query("domain == 'big'")

@@ -28,12 +28,16 @@ def rows(batch: HistoryBatch) -> list[list[int]]:
     return [item[there].tolist() for item, there in zip(batch.item, batch.present, strict=True)]
 
 
-shapes = st.lists(st.lists(st.booleans(), min_size=LENGTH, max_size=LENGTH), min_size=1, max_size=6).map(np.array)
+shapes = st.lists(
+    st.lists(st.booleans(), min_size=LENGTH, max_size=LENGTH), min_size=1, max_size=6
+).map(np.array)
 
 
 @pytest.mark.parametrize("name", [*AUGMENTATIONS, "all"])
 @given(present=shapes, seed=st.integers(0, 99))
-def test_no_history_is_emptied_and_events_move_with_their_items(name: str, present: np.ndarray, seed: int) -> None:
+def test_no_history_is_emptied_and_events_move_with_their_items(
+    name: str, present: np.ndarray, seed: int
+) -> None:
     before = histories(present)
     names = tuple(AUGMENTATIONS) if name == "all" else (name,)
     after = augment(histories(present), names, np.random.default_rng(seed))
@@ -95,7 +99,9 @@ def test_training_is_augmented_and_seeded() -> None:
     data = synthetic.dataset()
     quick = replace(CONFIG, pretrain_epochs=2)
     config = replace(quick, augment=("crop", "reorder"))
-    one, again, plain = (pretrain(data, ("big",), knobs).provenance.losses for knobs in (config, config, quick))
+    one, again, plain = (
+        pretrain(data, ("big",), knobs).provenance.losses for knobs in (config, config, quick)
+    )
     assert one == again
     assert one != plain
 

@@ -44,7 +44,9 @@ def stop_after(count: int) -> Callable[[str], None]:
 
 def same(one: EdgeModel, other: EdgeModel) -> None:
     for name, value in one.net.state_dict().items():
-        np.testing.assert_array_equal(other.net.state_dict()[name].numpy(), value.numpy(), err_msg=name)
+        np.testing.assert_array_equal(
+            other.net.state_dict()[name].numpy(), value.numpy(), err_msg=name
+        )
     assert one.score_weights == other.score_weights
     assert one.provenance == other.provenance
 
@@ -80,7 +82,13 @@ def test_adapting_goes_on_to_the_same_end(tmp_path: Path, mode: str, epochs: int
 
     def run(progress: Callable[[str], None] | None, kept: Checkpoint | None) -> EdgeModel:
         return adapt(
-            synthetic.dataset(), ("small",), mode, synthetic.source(), QUICK, progress=progress, checkpoint=kept
+            synthetic.dataset(),
+            ("small",),
+            mode,
+            synthetic.source(),
+            QUICK,
+            progress=progress,
+            checkpoint=kept,
         )
 
     same(run(None, None), interrupted_and_resumed(tmp_path / "c", run, QUICK, epochs))
@@ -91,7 +99,12 @@ def test_auto_goes_on_to_the_same_end(tmp_path: Path) -> None:
 
     def run(progress: Callable[[str], None] | None, kept: Checkpoint | None) -> EdgeModel:
         return adapt_auto(
-            synthetic.dataset(), ("small",), synthetic.source(), quick, progress=progress, checkpoint=kept
+            synthetic.dataset(),
+            ("small",),
+            synthetic.source(),
+            quick,
+            progress=progress,
+            checkpoint=kept,
         )[0]
 
     same(run(None, None), interrupted_and_resumed(tmp_path / "c", run, quick, 5))
@@ -101,12 +114,17 @@ def test_auto_goes_on_to_the_same_end(tmp_path: Path) -> None:
 def left(tmp_path: Path) -> Path:
     """Leave the checkpoint of a run that was interrupted after two epochs."""
     data = synthetic.dataset()
-    with pytest.raises(Interrupted), resumable(tmp_path / "c", data, QUICK, domains=("big",)) as kept:
+    with (
+        pytest.raises(Interrupted),
+        resumable(tmp_path / "c", data, QUICK, domains=("big",)) as kept,
+    ):
         pretrain(data, ("big",), QUICK, stop_after(2), kept)
     return tmp_path / "c"
 
 
-def resume(folder: Path, data: Dataset | None = None, config: TrainConfig = QUICK, domains: str = "big") -> None:
+def resume(
+    folder: Path, data: Dataset | None = None, config: TrainConfig = QUICK, domains: str = "big"
+) -> None:
     data = data or synthetic.dataset()
     with resumable(folder, data, config, domains=(domains,)) as kept:
         pretrain(data, (domains,), config, None, kept)
@@ -129,7 +147,9 @@ def test_only_the_last_epoch_is_kept_and_nothing_is_pickled(left: Path) -> None:
         ({"data": synthetic.dataset("last-basket")}, 'dataset was "'),
     ],
 )
-def test_another_run_is_refused_and_its_checkpoint_kept(left: Path, change: dict[str, object], words: str) -> None:
+def test_another_run_is_refused_and_its_checkpoint_kept(
+    left: Path, change: dict[str, object], words: str
+) -> None:
     with pytest.raises(ModelError, match=f"is the checkpoint of another run: {words}"):
         resume(left, **change)  # type: ignore[arg-type]  # one of several knobs
     resume(left)
@@ -154,6 +174,8 @@ def test_a_crash_while_writing_leaves_the_epoch_before(left: Path) -> None:
 def test_nothing_else_is_touched(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     for folder in (tmp_path, tmp_path / "notes.txt"):
-        with pytest.raises(ModelError, match="exists and is no checkpoint: choose another --checkpoint"):
+        with pytest.raises(
+            ModelError, match="exists and is no checkpoint: choose another --checkpoint"
+        ):
             resume(folder)
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]

@@ -20,15 +20,34 @@ from tlrec_edge.train import examples as module
 from tlrec_edge.train.examples import DAY, Examples, age_bucket, gather_histories
 from tlrec_edge.train.item_features import cooccurrence_vectors, encode_features, fit_features
 
-LOG = log_of([(0, 1, 1), (0, 12, 2), (0, 13, 2), (0, 2, 3), (0, 14, 4), (1, 15, 1), (1, 3, 5), (2, 16, 1), (2, 17, 2)])
+LOG = log_of(
+    [
+        (0, 1, 1),
+        (0, 12, 2),
+        (0, 13, 2),
+        (0, 2, 3),
+        (0, 14, 4),
+        (1, 15, 1),
+        (1, 3, 5),
+        (2, 16, 1),
+        (2, 17, 2),
+    ]
+)
 
 
 def met(found: Examples) -> set[tuple[tuple[int, ...], tuple[int, ...]]]:
     """Return (history, positives) of one epoch."""
     result = set()
     for batch in found.epoch(np.random.default_rng(0), 2, 99):
-        for item, present, positive in zip(batch.history.item, batch.history.present, batch.positive, strict=True):
-            result.add((tuple(sorted(item[present].tolist())), tuple(sorted(c + 10 for c in positive[positive >= 0]))))
+        for item, present, positive in zip(
+            batch.history.item, batch.history.present, batch.positive, strict=True
+        ):
+            result.add(
+                (
+                    tuple(sorted(item[present].tolist())),
+                    tuple(sorted(c + 10 for c in positive[positive >= 0])),
+                )
+            )
     return result
 
 
@@ -42,7 +61,11 @@ def test_only_the_last_items_are_read() -> None:
 
 
 def test_forgetting_leaves_the_past_elsewhere_where_there_is_one() -> None:
-    assert met(examples(LOG, target_dropout=1.0)) == {((1,), (12, 13)), ((1, 2), (14,)), ((16,), (17,))}
+    assert met(examples(LOG, target_dropout=1.0)) == {
+        ((1,), (12, 13)),
+        ((1, 2), (14,)),
+        ((16,), (17,)),
+    }
 
 
 def test_first_only_asks_for_no_repeat() -> None:
@@ -54,8 +77,12 @@ def test_first_only_asks_for_no_repeat() -> None:
 def test_cuts_anywhere_never_ask_for_the_past(seed: int) -> None:
     log = log_of([(u, (3 * u + i) % 20, 0) for u in range(3) for i in range(6)])
     for batch in examples(log, unit="item").epoch(np.random.default_rng(seed), 8, 99):
-        for item, present, positive in zip(batch.history.item, batch.history.present, batch.positive, strict=True):
-            assert not set(item[present].tolist()) & {c + 10 for c in positive[positive >= 0].tolist()}
+        for item, present, positive in zip(
+            batch.history.item, batch.history.present, batch.positive, strict=True
+        ):
+            assert not set(item[present].tolist()) & {
+                c + 10 for c in positive[positive >= 0].tolist()
+            }
             assert present.any()
 
 
@@ -70,10 +97,13 @@ def test_rows_of_one_time_are_shuffled_and_stay_together(seed: int, unit: str) -
     rng = np.random.default_rng(seed)
     size = int(rng.integers(2, 40))
     rows = sorted(
-        zip(*(rng.integers(0, top, size).tolist() for top in (4, 20, 3)), strict=True), key=lambda r: (r[0], r[2])
+        zip(*(rng.integers(0, top, size).tolist() for top in (4, 20, 3)), strict=True),
+        key=lambda r: (r[0], r[2]),
     )
     log, found = log_of(rows), examples(log_of(rows), unit=unit)
-    start, _, stop = found._baskets if unit == "basket" else found._anywhere(np.random.default_rng(seed))
+    start, _, stop = (
+        found._baskets if unit == "basket" else found._anywhere(np.random.default_rng(seed))
+    )
     chance = rng.random(size)
     order = found._shuffle_ties(start.astype(np.int64), stop.astype(np.int64), chance)
     plain = np.lexsort((chance, log.time, log.user))
@@ -83,23 +113,36 @@ def test_rows_of_one_time_are_shuffled_and_stay_together(seed: int, unit: str) -
 
 
 @pytest.mark.parametrize("block", [1, 5, 1 << 20])
-def test_first_purchases_are_found_some_users_at_a_time(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_first_purchases_are_found_some_users_at_a_time(
+    block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "ROWS_PER_BLOCK", block)
     rng = np.random.default_rng(0)
     log = log_of(sorted((int(u), int(i), 1) for u, i in rng.integers(0, (9, 6), (80, 2))))
     seen: set[tuple[int, int]] = set()
-    for user, item, first in zip(log.user.tolist(), log.item.tolist(), examples(log)._first(), strict=True):
+    for user, item, first in zip(
+        log.user.tolist(), log.item.tolist(), examples(log)._first(), strict=True
+    ):
         assert first == ((user, item) not in seen)
         seen.add((user, item))
 
 
 @pytest.mark.parametrize("unit", ["basket", "item"])
-def test_an_epoch_holds_a_few_bytes_an_interaction(unit: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_epoch_holds_a_few_bytes_an_interaction(
+    unit: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "ROWS_PER_BLOCK", 4096)
     size = 200_000
     user = np.sort(np.random.default_rng(0).integers(0, size // 20, size)).astype(np.int32)
-    item, day = np.arange(size, dtype=np.int32) % 20, np.arange(size) // 2 if unit == "basket" else np.zeros(size)
-    time, weight, place = day.astype(np.int64) * DAY, np.ones(size, np.float32), np.arange(size, dtype=np.int32)
+    item, day = (
+        np.arange(size, dtype=np.int32) % 20,
+        np.arange(size) // 2 if unit == "basket" else np.zeros(size),
+    )
+    time, weight, place = (
+        day.astype(np.int64) * DAY,
+        np.ones(size, np.float32),
+        np.arange(size, dtype=np.int32),
+    )
     log = Interactions(user, item, item // 10, item * 0 + 3, weight, time, place)
     found = examples(log, unit=unit, first_only=True)
     tracemalloc.start()
@@ -134,9 +177,14 @@ def test_ages_grow_by_powers_of_two() -> None:
 
 def test_candidates_come_first_and_rare_items_stay_out() -> None:
     task = make_tasks(synthetic.dataset(), ("small",)).final
-    every, few = build_vocabulary(synthetic.dataset(), task), build_vocabulary(synthetic.dataset(), task, 40)
+    every, few = (
+        build_vocabulary(synthetic.dataset(), task),
+        build_vocabulary(synthetic.dataset(), task, 40),
+    )
     assert every.candidates == few.candidates == len(task.candidates)
-    assert [name[0] for name in every.ids] == ["s"] * every.candidates + ["b"] * (len(every.ids) - every.candidates)
+    assert [name[0] for name in every.ids] == ["s"] * every.candidates + ["b"] * (
+        len(every.ids) - every.candidates
+    )
     assert every.candidates < len(few.ids) < len(every.ids)
     known = every.rows >= 0
     np.testing.assert_array_equal(every.dataset_rows[every.rows[known]], np.flatnonzero(known))
@@ -155,12 +203,16 @@ def test_low_rank_is_the_svd_and_repeats(shape: tuple[int, int], true_rank: int)
     np.testing.assert_allclose(values, s[:rank], rtol=0.02, atol=1e-4)
     best = np.linalg.norm(dense - (u[:, :rank] * s[:rank]) @ v[:rank])
     assert np.linalg.norm(dense - (left * values) @ right.T) <= 1.02 * best + 1e-3
-    for one, again in zip((left, values, right), truncated_svd(sp.csr_array(dense), rank), strict=True):
+    for one, again in zip(
+        (left, values, right), truncated_svd(sp.csr_array(dense), rank), strict=True
+    ):
         np.testing.assert_array_equal(one, again)
 
 
 def test_items_that_share_baskets_point_the_same_way() -> None:
-    log = log_of([(user, item, 1) for user in range(20) for item in ((1, 2, 3) if user % 2 else (4, 5, 6))])
+    log = log_of(
+        [(user, item, 1) for user in range(20) for item in ((1, 2, 3) if user % 2 else (4, 5, 6))]
+    )
     vectors = cooccurrence_vectors(log, np.arange(20, dtype=np.int32), 20, 6, by_basket=False)
     assert vectors[1] @ vectors[2] > 0.9
     assert abs(vectors[1] @ vectors[5]) < 0.1
@@ -171,7 +223,9 @@ def test_features_by_hand() -> None:
     encoder = FeatureEncoder(
         (), {"colour": ("blue", "red")}, {"price": (0.0, 10.0, 20.0)}, np.zeros((0, 0), np.float32)
     )
-    found = encoder.encode({"colour": ["red", "green", ""], "price": [5.0, float("nan"), float("inf")]}, 3)
+    found = encoder.encode(
+        {"colour": ["red", "green", ""], "price": [5.0, float("nan"), float("inf")]}, 3
+    )
     assert found.categories.tolist() == [[2], [0], [0]]
     assert found.numeric.tolist() == [[-0.5, 0.0], [0.0, 1.0], [0.0, 1.0]]
     assert encoder.encode({"price": [-99, "12", None]}, 3).numeric.tolist() == [

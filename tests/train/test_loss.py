@@ -32,7 +32,10 @@ def batch(positive: list[list[int]], weight: list[list[float]]) -> Batch:
 
 
 def loss_of(
-    found: Batch, config: FitConfig | None = None, by_weight: bool = False, sampler: torch.Tensor = UNIFORM
+    found: Batch,
+    config: FitConfig | None = None,
+    by_weight: bool = False,
+    sampler: torch.Tensor = UNIFORM,
 ) -> float:
     told: Examples = replace(examples(log_of([(0, 1, 1), (0, 12, 2)])), by_weight=by_weight)
     return softmax_loss(network(SMALL), found, told, sampler, config or FitConfig(), False).item()
@@ -56,7 +59,10 @@ def test_log_popularity_is_added_to_the_logits() -> None:
     share = torch.tensor([0.7, 0.1, 0.1, 0.1], dtype=torch.float64)
     found, net = batch([[1]], [[1.0]]), network(SMALL)
     with torch.no_grad():
-        logits = net.users(*(torch.from_numpy(x) for x in found.history)) @ net.candidate_vectors().T + net.bias
+        logits = (
+            net.users(*(torch.from_numpy(x) for x in found.history)) @ net.candidate_vectors().T
+            + net.bias
+        )
     for logq in (0.0, 0.5, 1.0):
         want = -torch.log_softmax(logits + logq * share.log().float(), 1)[0, 1].item()
         assert loss_of(found, FitConfig(logq=logq), sampler=share) == pytest.approx(want, rel=1e-5)
@@ -65,7 +71,9 @@ def test_log_popularity_is_added_to_the_logits() -> None:
 def test_the_sampled_softmax_takes_it_beside_its_own_correction() -> None:
     share = torch.tensor([0.7, 0.1, 0.1, 0.1], dtype=torch.float64)
     found = batch([[0, 1]], [[1.0, 1.0]])  # two columns at least, whatever is drawn
-    plain, corrected = (loss_of(found, FitConfig(logq=q, sampled=1), sampler=share) for q in (0.0, 1.0))
+    plain, corrected = (
+        loss_of(found, FitConfig(logq=q, sampled=1), sampler=share) for q in (0.0, 1.0)
+    )
     assert plain != corrected
 
 
@@ -77,7 +85,9 @@ def test_with_the_correction_popular_items_score_lower() -> None:
         source = pretrain(data, ("big",), replace(CONFIG, logq=logq))
         assert source.provenance.train.logq == logq
         count = np.log1p(popular[[data.item_row[name] for name in source.ids[: source.candidates]]])
-        histories = UserHistories.of(data.interactions, source.rows(data), len(data.users), len(source.ids))
+        histories = UserHistories.of(
+            data.interactions, source.rows(data), len(data.users), len(source.ids)
+        )
         two_tower, *_, bias = source.part_scores(histories, np.arange(60, dtype=np.int32))
         slopes.append(np.polyfit(count, (two_tower + bias).mean(0), 1)[0])
     assert slopes[1] < slopes[0] - 0.3, slopes
@@ -87,8 +97,13 @@ def with_views() -> Dataset:
     """Return the synthetic dataset where every other interaction is a view."""
     data = synthetic.dataset()
     log = data.interactions
-    event = np.where(np.arange(len(log)) % 2, EVENTS.index("view"), EVENTS.index("purchase")).astype(np.int32)
-    return replace(data, interactions=replace(log, event=event, weight=np.array(EVENT_WEIGHTS, np.float32)[event]))
+    event = np.where(
+        np.arange(len(log)) % 2, EVENTS.index("view"), EVENTS.index("purchase")
+    ).astype(np.int32)
+    return replace(
+        data,
+        interactions=replace(log, event=event, weight=np.array(EVENT_WEIGHTS, np.float32)[event]),
+    )
 
 
 def test_weights_of_events_are_a_knob() -> None:
@@ -98,8 +113,12 @@ def test_weights_of_events_are_a_knob() -> None:
         for weights in ((), (("view", 0.2),), (("view", 0.01),), (("view", 0.0),))
     }
     assert len({tuple(values) for values in losses.values()}) == 4
-    quarter = replace(data, interactions=replace(data.interactions, weight=data.interactions.weight / 4))
-    assert pretrain(quarter, ("big",), QUICK).provenance.losses == pytest.approx(losses[()], rel=1e-6)
+    quarter = replace(
+        data, interactions=replace(data.interactions, weight=data.interactions.weight / 4)
+    )
+    assert pretrain(quarter, ("big",), QUICK).provenance.losses == pytest.approx(
+        losses[()], rel=1e-6
+    )
 
 
 def test_an_event_without_weight_is_never_asked_for() -> None:

@@ -66,7 +66,9 @@ def test_more_padding_does_not_matter(size: str) -> None:
     log_weight = torch.tensor([[PAD, PAD, 0.5, 0.1, 0, 0], [0.3, 0, 0, 0.2, 0, 1]])
     padded = torch.cat([torch.randn(2, 3, 8), vectors], 1)
     bias = torch.cat([torch.full((2, 3), PAD), log_weight], 1)
-    torch.testing.assert_close(short.encoder(vectors, log_weight), long.encoder(padded, bias), atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        short.encoder(vectors, log_weight), long.encoder(padded, bias), atol=1e-6, rtol=0
+    )
 
 
 @each_size
@@ -99,7 +101,10 @@ def test_content_gives_a_vector_to_an_item_without_id() -> None:
         (lambda: CompressConfig(Budget(share=0)), "more than 0 and at most 100 %"),
         (lambda: CompressConfig(Budget(k=0)), "looks at 1 item or more, not 0"),
         (lambda: CompressConfig(minutes=0), "minutes must be above 0, not 0"),
-        (lambda: CompressConfig(machine="mars"), "machine must be one of this, avx2, avx512-vnni, arm64"),
+        (
+            lambda: CompressConfig(machine="mars"),
+            "machine must be one of this, avx2, avx512-vnni, arm64",
+        ),
         (lambda: CompressConfig(recovery_steps=-1), "recovery_steps must be at least 0"),
         (lambda: TrainConfig(size="huge"), "size must be one of"),
         (lambda: TrainConfig(epochs=-1), "epochs must be at least 0"),
@@ -133,7 +138,11 @@ def test_a_stored_model_scores_the_same(tmp_path: Path, size: str, tables: str) 
     again = EdgeModel.load(tmp_path / "model")
     np.testing.assert_array_equal(scores(again), scores(model))
     assert again.provenance == model.provenance
-    assert (again.ids, again.names, again.features.vocabulary) == (model.ids, model.names, model.features.vocabulary)
+    assert (again.ids, again.names, again.features.vocabulary) == (
+        model.ids,
+        model.names,
+        model.features.vocabulary,
+    )
     model.save(tmp_path / "model")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model"]
 
@@ -178,7 +187,9 @@ def change_meta(folder: Path, **changes: object) -> None:
 
 
 def change_provenance(folder: Path, **changes: object) -> None:
-    change_meta(folder, about=json.loads((folder / "model.json").read_text("utf-8"))["about"] | changes)
+    change_meta(
+        folder, about=json.loads((folder / "model.json").read_text("utf-8"))["about"] | changes
+    )
 
 
 def drop_meta(folder: Path, name: str) -> None:
@@ -191,11 +202,15 @@ def drop_meta(folder: Path, name: str) -> None:
 DAMAGE = {
     "provenance left out": lambda folder: drop_meta(folder, "about"),
     "no arrays": lambda folder: (folder / "arrays.npz").unlink(),
-    "cut arrays": lambda folder: (folder / "arrays.npz").write_bytes((folder / "arrays.npz").read_bytes()[:2000]),
+    "cut arrays": lambda folder: (folder / "arrays.npz").write_bytes(
+        (folder / "arrays.npz").read_bytes()[:2000]
+    ),
     "no zip": lambda folder: (folder / "arrays.npz").write_bytes(b"no zip"),
     "empty arrays": lambda folder: (folder / "arrays.npz").write_bytes(b""),
     "altered arrays": lambda folder: (folder / "arrays.npz").write_bytes(
-        (folder / "arrays.npz").read_bytes()[:3000] + b"\0" * 64 + (folder / "arrays.npz").read_bytes()[3064:]
+        (folder / "arrays.npz").read_bytes()[:3000]
+        + b"\0" * 64
+        + (folder / "arrays.npz").read_bytes()[3064:]
     ),
     "cut json": lambda folder: (folder / "model.json").write_text('{"format": 1, '),
     "json of a list": lambda folder: (folder / "model.json").write_text("[]"),
@@ -250,7 +265,9 @@ def test_an_empty_past_scores_by_popularity() -> None:
     task = make_tasks(data, ("small",)).final
     alone = replace(task, history=task.history.select(task.history.user != 3))
     found = model.scorer(data, alone)(np.array([3, 4], np.int32))
-    np.testing.assert_allclose(found[0], (model.score_weights.bias * model.bias)[model.rows(data)[task.candidates]])
+    np.testing.assert_allclose(
+        found[0], (model.score_weights.bias * model.bias)[model.rows(data)[task.candidates]]
+    )
     assert np.abs(found[1] - found[0]).max() > 0.1
 
 

@@ -103,7 +103,11 @@ def test_no_array_is_a_view_of_a_tensor(make: Callable[[], EdgeModel]) -> None:
 
 def test_a_network_of_another_shape_outlives_the_one_it_shares_tensors_with() -> None:
     net = adapted("finetune").net
-    encoder = {name: value.clone() for name, value in net.state_dict().items() if name.startswith("encoder.")}
+    encoder = {
+        name: value.clone()
+        for name, value in net.state_dict().items()
+        if name.startswith("encoder.")
+    }
     other = reshaped(net, net.config, encoder)
     before = {name: value.clone() for name, value in tensors_in(other).items()}
     ForkingPickler.dumps(net)

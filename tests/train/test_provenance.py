@@ -14,22 +14,53 @@ from tlrec_edge.train import EdgeModel, TrainConfig, adapt_auto
 from tlrec_edge.train.config import ScoreWeights
 from tlrec_edge.train.provenance import Provenance
 
-TRAIN = json.loads(json.dumps(asdict(TrainConfig(augment=("crop",), event_weights=(("view", 0.5),)))))
+TRAIN = json.loads(
+    json.dumps(asdict(TrainConfig(augment=("crop",), event_weights=(("view", 0.5),))))
+)
 SOURCE = {
-    "kind": "source", "domains": ["big", "other"], "split_sha256": "12", "dataset_sha256": "34", "train": TRAIN,
-    "epochs": 2, "losses": [3.5, 2.5], "align": {"loss": 0.25},
-}  # fmt: skip
+    "kind": "source",
+    "domains": ["big", "other"],
+    "split_sha256": "12",
+    "dataset_sha256": "34",
+    "train": TRAIN,
+    "epochs": 2,
+    "losses": [3.5, 2.5],
+    "align": {"loss": 0.25},
+}
 TARGET = {
-    "kind": "target", "mode": "finetune", "domains": ["small"], "fold": None, "train": TRAIN, "split_sha256": "12",
-    "dataset_sha256": "34", "source": ["big"],
+    "kind": "target",
+    "mode": "finetune",
+    "domains": ["small"],
+    "fold": None,
+    "train": TRAIN,
+    "split_sha256": "12",
+    "dataset_sha256": "34",
+    "source": ["big"],
     "choices": {
-        "epochs": 4, "penalty": 100.0, "own_penalty": None, "half_life": 30.0, "mix": asdict(ScoreWeights(wide=2.0)),
+        "epochs": 4,
+        "penalty": 100.0,
+        "own_penalty": None,
+        "half_life": 30.0,
+        "mix": asdict(ScoreWeights(wide=2.0)),
         "validation_ndcg@10": 0.5,
     },
-    "auto": [{"mode": "popularity", "ndcg": 0.1, "over": "popularity", "lift": 0.0, "se": 0.0, "chosen": False}],
+    "auto": [
+        {
+            "mode": "popularity",
+            "ndcg": 0.1,
+            "over": "popularity",
+            "lift": 0.0,
+            "se": 0.0,
+            "chosen": False,
+        }
+    ],
     "choice": "pooled",
-    "compression": {"budget": "ndcg@10>=99%", "for": "this", "points": [{"step": "as given", "us": None}]},
-}  # fmt: skip
+    "compression": {
+        "budget": "ndcg@10>=99%",
+        "for": "this",
+        "points": [{"step": "as given", "us": None}],
+    },
+}
 """What 0.1.0 wrote under ``about``."""
 
 
@@ -44,7 +75,12 @@ def test_a_folder_of_0_1_0_opens(tmp_path: Path) -> None:
     file = tmp_path / "m" / "model.json"
     file.write_text(json.dumps(json.loads(file.read_text("utf-8")) | {"about": TARGET}), "utf-8")
     made = EdgeModel.load(tmp_path / "m").provenance
-    assert (made.domains, made.source, made.mode, made.way) == (("small",), ("big",), "finetune", "pooled")
+    assert (made.domains, made.source, made.mode, made.way) == (
+        ("small",),
+        ("big",),
+        "finetune",
+        "pooled",
+    )
     assert made.choices.score_weights == ScoreWeights(wide=2.0)
     assert made.train == TrainConfig(augment=("crop",), event_weights=(("view", 0.5),))
     assert made.auto[0].mode == "popularity"

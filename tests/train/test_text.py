@@ -35,7 +35,9 @@ class Letters:
     name, width = "letters", 26
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        return np.array([[words.count(chr(97 + i)) for i in range(26)] for words in texts], np.float32).reshape(-1, 26)
+        return np.array(
+            [[words.count(chr(97 + i)) for i in range(26)] for words in texts], np.float32
+        ).reshape(-1, 26)
 
 
 class Narrow(Letters):
@@ -53,7 +55,10 @@ def registered() -> object:
 
 
 CONFIG = replace(synthetic.CONFIG, text="letters")
-LIKE = {f"new {taste}": {"title": f"{taste} no 90 for home", "category": taste} for taste in synthetic.TASTES}
+LIKE = {
+    f"new {taste}": {"title": f"{taste} no 90 for home", "category": taste}
+    for taste in synthetic.TASTES
+}
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +85,9 @@ def test_the_encoders_vectors_are_projected_and_of_length_one() -> None:
     assert features.text_table.shape[0] == 26
     rows = np.array([3, 1, 3], np.int32)
     found = encode_features(data, features, rows, "letters").text
-    raw = Letters().encode(features.texts({c: [v[r] for r in rows] for c, v in _texts(features).items()}, 3))
+    raw = Letters().encode(
+        features.texts({c: [v[r] for r in rows] for c, v in _texts(features).items()}, 3)
+    )
     np.testing.assert_allclose(found, features.project(raw), atol=1e-6)
     np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1.0, atol=1e-5)
     assert not features.project(np.zeros((1, 26), np.float32)).any()
@@ -88,10 +95,15 @@ def test_the_encoders_vectors_are_projected_and_of_length_one() -> None:
 
 def _texts(features: FeatureEncoder) -> dict[str, Sequence[str]]:
     table = synthetic.dataset().features
-    return {name: {**table.text, **table.categorical}[name] for name in (*features.text_columns, *features.vocabulary)}
+    return {
+        name: {**table.text, **table.categorical}[name]
+        for name in (*features.text_columns, *features.vocabulary)
+    }
 
 
-def test_a_model_names_its_encoder_and_adapt_takes_it_over(source: EdgeModel, model: EdgeModel, tmp_path: Path) -> None:
+def test_a_model_names_its_encoder_and_adapt_takes_it_over(
+    source: EdgeModel, model: EdgeModel, tmp_path: Path
+) -> None:
     assert source.features.text == model.features.text == TextSource("letters", 26)
     assert model.provenance.train.text == "letters"
     model.save(tmp_path / "m")
@@ -103,7 +115,10 @@ def test_a_model_names_its_encoder_and_adapt_takes_it_over(source: EdgeModel, mo
 
 
 def test_an_item_added_by_its_vector_scores_like_its_like(bundle: Path) -> None:
-    assert json.loads((bundle / "features.json").read_text("utf-8"))["text"] == {"encoder": "letters", "width": 26}
+    assert json.loads((bundle / "features.json").read_text("utf-8"))["text"] == {
+        "encoder": "letters",
+        "width": 26,
+    }
     data = synthetic.dataset()
     with Recommender.open(bundle, verify="full") as rec:
         texts = rec.item_texts(LIKE)
@@ -112,7 +127,11 @@ def test_an_item_added_by_its_vector_scores_like_its_like(bundle: Path) -> None:
         wins = []
         for user in range(40):
             seen = [data.items[i] for i in data.interactions.item[data.interactions.user == user]]
-            wins.append(list(LIKE)[int(rec.score(seen, list(LIKE)).argmax())].endswith(_taste(data.users[user])))
+            wins.append(
+                list(LIKE)[int(rec.score(seen, list(LIKE)).argmax())].endswith(
+                    _taste(data.users[user])
+                )
+            )
     assert np.mean(wins) > 0.75
 
 
@@ -120,33 +139,46 @@ def _taste(user: str) -> str:
     return synthetic.TASTES[int(user[1:]) % len(synthetic.TASTES)]
 
 
-def test_an_added_item_has_the_vectors_that_the_model_gives_it(model: EdgeModel, bundle: Path) -> None:
+def test_an_added_item_has_the_vectors_that_the_model_gives_it(
+    model: EdgeModel, bundle: Path
+) -> None:
     data = synthetic.dataset()
     row = data.item_row["s1"]
-    columns = {name: values[row] for name, values in {**data.features.text, **data.features.categorical}.items()}
+    columns = {
+        name: values[row]
+        for name, values in {**data.features.text, **data.features.categorical}.items()
+    }
     columns["price"] = float(data.features.numeric["price"][row])
     net = model.net
     place = model.ids.index("s1")
     assert net.tower is not None
     wanted = net.tower(net.text[[place]], net.numeric[[place]], net.categories[[place]])[0].numpy()
     with Recommender.open(bundle, exact=False) as rec:
-        rec.add_items({"twin": columns}, open_encoder("letters").encode(rec.item_texts({"twin": columns})))
+        rec.add_items(
+            {"twin": columns}, open_encoder("letters").encode(rec.item_texts({"twin": columns}))
+        )
         found = rec._catalogue.history_vectors(np.array([len(model.ids)]))
     np.testing.assert_allclose(found, wanted, atol=2e-3 * np.abs(wanted).max())
 
 
 def test_without_vectors_items_with_text_are_refused_and_those_without_added(bundle: Path) -> None:
     with Recommender.open(bundle) as rec:
-        with pytest.raises(DataError, match=r"text_vectors.*'letters'.*\(1, 26\).*open_encoder\('letters'\)"):
+        with pytest.raises(
+            DataError, match=r"text_vectors.*'letters'.*\(1, 26\).*open_encoder\('letters'\)"
+        ):
             rec.add_items({"x": {"title": "tea"}})
-        with pytest.raises(DataError, match=r"shape \(1, 16\); expected finite values of shape \(1, 26\)"):
+        with pytest.raises(
+            DataError, match=r"shape \(1, 16\); expected finite values of shape \(1, 26\)"
+        ):
             rec.add_items({"x": {"title": "tea"}}, np.zeros((1, 16), np.float32))
         rec.add_items({"x": {"price": 3.0}})
         assert np.isfinite(rec.score(["b1"], ["x"])).all()
 
 
 @pytest.mark.parametrize("exact", [True, False])
-def test_a_new_item_scores_as_those_with_the_nearest_texts(model: EdgeModel, tmp_path: Path, exact: bool) -> None:
+def test_a_new_item_scores_as_those_with_the_nearest_texts(
+    model: EdgeModel, tmp_path: Path, exact: bool
+) -> None:
     bundle = tmp_path / "b"
     export.export_bundle(quantize_tables(model) if exact else model, synthetic.dataset(), bundle)
     texts = model.net.text[: model.candidates].numpy().astype(np.float16).astype(np.float32)
@@ -167,13 +199,21 @@ def test_a_new_item_scores_as_those_with_the_nearest_texts(model: EdgeModel, tmp
         asked = ["s3", "bare", "new iron", "new wool", "new wool"]
         together = rec.score(state, asked)
         if exact:
-            assert together.tobytes() == np.array([every[item] for item in asked], np.float32).tobytes()
-            assert together.tobytes() == np.concatenate([rec.score(state, [item]) for item in asked]).tobytes()
+            assert (
+                together.tobytes()
+                == np.array([every[item] for item in asked], np.float32).tobytes()
+            )
+            assert (
+                together.tobytes()
+                == np.concatenate([rec.score(state, [item]) for item in asked]).tobytes()
+            )
         else:
             np.testing.assert_allclose(together, [every[item] for item in asked], atol=1e-5)
 
 
-def test_a_bundle_without_the_candidates_texts_adds_items_by_the_tower(bundle: Path, tmp_path: Path) -> None:
+def test_a_bundle_without_the_candidates_texts_adds_items_by_the_tower(
+    bundle: Path, tmp_path: Path
+) -> None:
     bundles.build(tmp_path / "b")
     with Recommender.open(tmp_path / "b") as rec:
         rec.add_items({"x": {"title": "red mug"}, "y": {"title": "garden"}})
@@ -182,7 +222,9 @@ def test_a_bundle_without_the_candidates_texts_adds_items_by_the_tower(bundle: P
 
 def test_texts_of_another_width_are_damage(bundle: Path, tmp_path: Path) -> None:
     shutil.copytree(bundle, tmp_path / "b")
-    replace_array(tmp_path / "b", "candidate_text.npy", np.load(bundle / "candidate_text.npy")[:, :3].copy())
+    replace_array(
+        tmp_path / "b", "candidate_text.npy", np.load(bundle / "candidate_text.npy")[:, :3].copy()
+    )
     with pytest.raises(BundleError, match=r"candidate_text\.npy is not as wide as text_table\.npy"):
         Recommender.open(tmp_path / "b")
 
@@ -190,19 +232,28 @@ def test_texts_of_another_width_are_damage(bundle: Path, tmp_path: Path) -> None
 def test_a_hashed_bundle_tells_the_texts_it_reads(tmp_path: Path) -> None:
     bundles.build(tmp_path / "b")
     with Recommender.open(tmp_path / "b") as rec:
-        assert rec.item_texts({1: {"title": "mug", "colour": "red", "price": 2}, 2: {"price": 1}}) == ["mug red", ""]
+        assert rec.item_texts(
+            {1: {"title": "mug", "colour": "red", "price": 2}, 2: {"price": 1}}
+        ) == ["mug red", ""]
 
 
-@pytest.mark.parametrize("text", [{"encoder": "x"}, {"encoder": "", "width": 64}, {"encoder": "x", "width": 63}, ["x"]])
+@pytest.mark.parametrize(
+    "text", [{"encoder": "x"}, {"encoder": "", "width": 64}, {"encoder": "x", "width": 63}, ["x"]]
+)
 def test_a_wrong_text_entry_is_no_feature_schema(tmp_path: Path, text: object) -> None:
     schema = bundles.encoder_features(np.random.default_rng(0)).schema()
     table = np.zeros((64, 3), np.float32)
-    assert FeatureEncoder.from_schema(schema | {"text": {"encoder": "x", "width": 64}}, table).text is not None
+    assert (
+        FeatureEncoder.from_schema(schema | {"text": {"encoder": "x", "width": 64}}, table).text
+        is not None
+    )
     with pytest.raises((ValueError, KeyError, TypeError, AttributeError)):
         FeatureEncoder.from_schema(schema | {"text": text}, table)
 
 
-def test_another_encoder_than_the_sources_is_refused(source: EdgeModel, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_encoder_than_the_sources_is_refused(
+    source: EdgeModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
     data = synthetic.dataset()
     with pytest.raises(ModelError, match=r"reads texts by 'letters'.*not by 'hashed'"):
         adapt(data, ("small",), "finetune", source, replace(CONFIG, text="hashed"))
@@ -220,8 +271,12 @@ def test_items_without_text_have_none_to_encode() -> None:
         adapt(synthetic.ids_only(), ("all",), "scratch", None, CONFIG)
 
 
-def test_unknown_encoders_and_missing_packages_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ModelError, match=r"no text encoder 'word2vec'; expected hashed, wordllama.* or a folder"):
+def test_unknown_encoders_and_missing_packages_are_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(
+        ModelError, match=r"no text encoder 'word2vec'; expected hashed, wordllama.* or a folder"
+    ):
         open_encoder("word2vec")
     with pytest.raises(ModelError, match=r"onnx/model\.onnx"):
         open_encoder(str(tmp_path))
@@ -234,15 +289,47 @@ def test_the_command_line_trains_adapts_and_exports_with_an_encoder(tmp_path: Pa
     synthetic.interactions().to_csv(tmp_path / "log.csv", index=False)
     synthetic.items().to_csv(tmp_path / "items.csv", index=False)
     ds = tmp_path / "ds"
-    ok("prepare", "--interactions", tmp_path / "log.csv", "--items", tmp_path / "items.csv", "--out", ds)
-    ok("pretrain", ds, "--domains", "big", "--epochs", 1, "--text", "letters", "--out", tmp_path / "s")
-    call = ("adapt", ds, "--domain", "small", "--from", tmp_path / "s", "--mode", "zero-shot", "--out", tmp_path / "m")
+    ok(
+        "prepare",
+        "--interactions",
+        tmp_path / "log.csv",
+        "--items",
+        tmp_path / "items.csv",
+        "--out",
+        ds,
+    )
+    ok(
+        "pretrain",
+        ds,
+        "--domains",
+        "big",
+        "--epochs",
+        1,
+        "--text",
+        "letters",
+        "--out",
+        tmp_path / "s",
+    )
+    call = (
+        "adapt",
+        ds,
+        "--domain",
+        "small",
+        "--from",
+        tmp_path / "s",
+        "--mode",
+        "zero-shot",
+        "--out",
+        tmp_path / "m",
+    )
     assert "reads texts by 'letters'" in refused(*call, "--text", "hashed")
     ok(*call)
     ok("export", tmp_path / "m", ds, "--domain", "small", "--out", tmp_path / "b")
     assert Recommender.open(tmp_path / "b").manifest["features"]["text_encoder"] == "letters"
     assert open_compared_model(tmp_path / "b", load_dataset(ds)).config.text == "letters"
-    words = refused("pretrain", ds, "--domains", "big", "--text", "nowhere", "--out", tmp_path / "t")
+    words = refused(
+        "pretrain", ds, "--domains", "big", "--text", "nowhere", "--out", tmp_path / "t"
+    )
     assert "no text encoder 'nowhere'" in words
 
 
@@ -250,7 +337,12 @@ def test_wordllama_reads_without_a_network() -> None:
     pytest.importorskip("wordllama")
     encoder = open_encoder("wordllama")
     found = encoder.encode(["red mug", "scarlet cup", "garden hose", ""])
-    assert (encoder.name, encoder.width, found.shape, found.dtype) == ("wordllama", 256, (4, 256), np.float32)
+    assert (encoder.name, encoder.width, found.shape, found.dtype) == (
+        "wordllama",
+        256,
+        (4, 256),
+        np.float32,
+    )
     near = found @ found[0]
     assert near[1] > near[2]
     assert not found[3].any()
@@ -279,7 +371,9 @@ def test_a_folder_with_a_model_as_onnx_is_pooled_as_it_says(tmp_path: Path, pool
         helper.make_model(graph, opset_imports=opset, ir_version=9).SerializeToString()
     )
     (folder / "1_Pooling").mkdir()
-    (folder / "1_Pooling" / "config.json").write_text(json.dumps({"pooling_mode_cls_token": pooling == "cls"}))
+    (folder / "1_Pooling" / "config.json").write_text(
+        json.dumps({"pooling_mode_cls_token": pooling == "cls"})
+    )
     encoder = open_encoder(str(folder))
     assert (encoder.name, encoder.width) == ("tiny", 5)
     wanted = np.stack([table[2], table[2] if pooling == "cls" else (table[2] + table[3]) / 2])

@@ -50,7 +50,9 @@ def scores(model: EdgeModel, data: Dataset | None = None) -> np.ndarray:
 def test_every_mode_gives_a_model_of_the_target(mode: str, size: str) -> None:
     data = synthetic.dataset()
     config = replace(QUICK, size=size, pretrain_epochs=1)
-    model = adapt(data, ("small",), mode, None if mode == "scratch" else synthetic.source(size), config)
+    model = adapt(
+        data, ("small",), mode, None if mode == "scratch" else synthetic.source(size), config
+    )
     assert np.isfinite(scores(model)).all()
     made = model.provenance
     assert (made.kind, made.mode, made.domains) == ("target", mode, ("small",))
@@ -62,7 +64,10 @@ def test_every_mode_gives_a_model_of_the_target(mode: str, size: str) -> None:
 @pytest.mark.parametrize("mode", ["scratch", "finetune", "frozen"])
 def test_the_same_seed_gives_the_same_model(mode: str) -> None:
     start = None if mode == "scratch" else synthetic.source()
-    found = [adapt(synthetic.dataset(), ("small",), mode, start, replace(QUICK, seed=seed)) for seed in (1, 1, 2)]
+    found = [
+        adapt(synthetic.dataset(), ("small",), mode, start, replace(QUICK, seed=seed))
+        for seed in (1, 1, 2)
+    ]
     np.testing.assert_array_equal(scores(found[0]), scores(found[1]))
     assert np.abs(scores(found[0]) - scores(found[2])).max() > 0
 
@@ -71,22 +76,29 @@ def test_zero_shot_trains_nothing() -> None:
     source, model = state(synthetic.source()), state(synthetic.model("zero-shot"))
     for name in set(source) - OWN:
         torch.testing.assert_close(model[name], source[name], rtol=0, atol=0)
-    assert not model["candidate_id.weight"].any()  # none of the target's items is sold in the source
+    assert not model[
+        "candidate_id.weight"
+    ].any()  # none of the target's items is sold in the source
 
 
 def test_zero_shot_uses_no_interaction_of_the_target() -> None:
     data = synthetic.dataset()
     sold = np.unique(data.interactions.item[data.interactions.domain == 1])
     turned = synthetic.shuffled(lambda item: sold[(np.searchsorted(sold, item) + 7) % len(sold)])
-    one, other = synthetic.model("zero-shot"), adapt(turned, ("small",), "zero-shot", synthetic.source())
+    one, other = (
+        synthetic.model("zero-shot"),
+        adapt(turned, ("small",), "zero-shot", synthetic.source()),
+    )
     both = [name for name in one.ids[: one.candidates] if name in other.ids[: other.candidates]]
     assert len(both) > synthetic.SMALL - 3
     for name in both:
-        np.testing.assert_array_equal(vector(one, "candidate", name), vector(other, "candidate", name))
+        np.testing.assert_array_equal(
+            vector(one, "candidate", name), vector(other, "candidate", name)
+        )
         np.testing.assert_array_equal(vector(one, "history", name), vector(other, "history", name))
-    assert {name: one.net.bias[i].item() for i, name in enumerate(one.ids[: one.candidates])}.items() >= {
-        (name, other.net.bias[other.ids.index(name)].item()) for name in both
-    }
+    assert {
+        name: one.net.bias[i].item() for i, name in enumerate(one.ids[: one.candidates])
+    }.items() >= {(name, other.net.bias[other.ids.index(name)].item()) for name in both}
 
 
 def test_frozen_leaves_the_towers_alone() -> None:
@@ -97,16 +109,22 @@ def test_frozen_leaves_the_towers_alone() -> None:
         torch.testing.assert_close(state(model)[name], state(source)[name], rtol=0, atol=0)
     assert state(model)["candidate_id.weight"].any()
     for item in ("b0", "b7"):
-        np.testing.assert_allclose(vector(model, "history", item), vector(source, "history", item), atol=1e-6)
+        np.testing.assert_allclose(
+            vector(model, "history", item), vector(source, "history", item), atol=1e-6
+        )
 
 
 def test_finetune_starts_at_the_source_and_moves_everything() -> None:
     data = synthetic.no_validation()
     source = synthetic.source_of(data)
-    start, moved = (adapt(data, ("small",), "finetune", source, replace(CONFIG, epochs=n)) for n in (0, 2))
+    start, moved = (
+        adapt(data, ("small",), "finetune", source, replace(CONFIG, epochs=n)) for n in (0, 2)
+    )
     for name in set(state(source)) - OWN:
         torch.testing.assert_close(state(start)[name], state(source)[name], rtol=0, atol=0)
-    np.testing.assert_allclose(vector(start, "history", "b3"), vector(source, "history", "b3"), atol=1e-6)
+    np.testing.assert_allclose(
+        vector(start, "history", "b3"), vector(source, "history", "b3"), atol=1e-6
+    )
     for name in ("encoder.feed_forward.up.weight", "tower.hidden.weight", "candidate_id.weight"):
         assert not torch.equal(state(moved)[name], state(start)[name])
 
@@ -130,7 +148,9 @@ def test_pretraining_sees_no_test_row() -> None:
     log = data.interactions
     rng = np.random.default_rng(0)
     test = data.split.role == TEST
-    item = np.where(test & (log.domain == 0), rng.integers(0, synthetic.BIG, len(log)), log.item).astype(np.int32)
+    item = np.where(
+        test & (log.domain == 0), rng.integers(0, synthetic.BIG, len(log)), log.item
+    ).astype(np.int32)
     other = pretrain(replace(data, interactions=replace(log, item=item)), ("big",), CONFIG)
     for name, value in state(synthetic.source()).items():
         torch.testing.assert_close(state(other)[name], value, rtol=0, atol=0)
@@ -142,7 +162,10 @@ def test_numbers_that_are_none_do_not_spoil_the_loss(bad: float) -> None:
     price = data.features.numeric["price"].copy()
     price[::5] = bad
     strange = replace(
-        data, features=replace(data.features, numeric={"price": price, "empty": np.full_like(price, bad)})
+        data,
+        features=replace(
+            data.features, numeric={"price": price, "empty": np.full_like(price, bad)}
+        ),
     )
     source = pretrain(strange, ("big",), replace(CONFIG, pretrain_epochs=1))
     for mode in ("scratch", "finetune", "zero-shot"):
@@ -157,7 +180,9 @@ def test_a_loss_that_is_not_finite_is_an_error() -> None:
 
 def test_nothing_to_learn_from_is_no_crash() -> None:
     """One user with one item: a model that knows popularity, or one line."""
-    data = prepare_tables([synthetic.interactions()[["user", "item"]].head(1)], [], None, SplitPlan()).dataset
+    data = prepare_tables(
+        [synthetic.interactions()[["user", "item"]].head(1)], [], None, SplitPlan()
+    ).dataset
     model = adapt(data, ("all",), "scratch", None, QUICK)
     assert model.candidates == 1
     with pytest.raises(TrainingError, match="no training example"):
@@ -178,7 +203,10 @@ def test_wrong_calls_name_the_remedy() -> None:
 def test_a_source_that_may_know_the_answers_is_refused() -> None:
     data = synthetic.dataset("last-basket")
     both = pretrain(data, ("big", "small"), replace(QUICK, pretrain_epochs=1))
-    for start, words in ((synthetic.source(), "under another split"), (both, "already learned from small")):
+    for start, words in (
+        (synthetic.source(), "under another split"),
+        (both, "already learned from small"),
+    ):
         with pytest.raises(ModelError, match=words):
             adapt(data, ("small",), "finetune", start, QUICK)
         with pytest.raises(ModelError, match=words):
@@ -210,7 +238,9 @@ def test_the_report_has_the_shape_that_readers_expect(evaluation: Any) -> None:
     names = ["popularity", "itemcf", "ease-target", "ease", "ease-fading", "target-only"]
     assert [row["name"] for row in report["rows"]][:6] == names
     assert all(
-        0 <= row[f"{metric}@5"] <= row[f"{metric}@10"] <= 1 for row in report["rows"] for metric in ("ndcg", "hr")
+        0 <= row[f"{metric}@5"] <= row[f"{metric}@10"] <= 1
+        for row in report["rows"]
+        for metric in ("ndcg", "hr")
     )
     assert report["lift"]["transfer"]["verdict"] == "better"
     assert report["lift"]["transfer"]["over"] in ("popularity", "ease-target", "target-only")
@@ -227,17 +257,24 @@ def test_a_claim_needs_a_source_and_a_shown_lift(evaluation: Any) -> None:
 
 def test_folds_are_pooled_row_by_row() -> None:
     data = synthetic.dataset("new-users")
-    parts = [evaluate(data, ("small",), baseline_rankers(None, data), fold) for fold in range(data.split.folds)]
+    parts = [
+        evaluate(data, ("small",), baseline_rankers(None, data), fold)
+        for fold in range(data.split.folds)
+    ]
     whole = pool(parts)
     assert whole.tests == sum(part.tests for part in parts)
-    mean = np.average([part.values("ease").mean() for part in parts], weights=[part.tests for part in parts])
+    mean = np.average(
+        [part.values("ease").mean() for part in parts], weights=[part.tests for part in parts]
+    )
     assert whole.values("ease").mean() == pytest.approx(mean)
 
 
 def test_new_users_gain_from_their_past_elsewhere() -> None:
     data = synthetic.dataset("new-users")
     model = adapt(data, ("small",), "finetune", synthetic.source_of(data), CONFIG, fold=1)
-    result = evaluate(data, ("small",), {**baseline_rankers(None, data), "model": model_ranker(model, data)}, 1)
+    result = evaluate(
+        data, ("small",), {**baseline_rankers(None, data), "model": model_ranker(model, data)}, 1
+    )
     assert result.lift("model", "popularity").low > 0.05
     assert model.provenance.fold == 1
 
@@ -245,7 +282,9 @@ def test_new_users_gain_from_their_past_elsewhere() -> None:
 def test_no_test_question_is_one_line() -> None:
     data = synthetic.dataset()
     none = replace(data, split=replace(data.split, role=np.zeros_like(data.split.role)))
-    with pytest.raises(DataError, match="leaves no test question in small: prepare with another --split"):
+    with pytest.raises(
+        DataError, match="leaves no test question in small: prepare with another --split"
+    ):
         evaluate(none, ("small",), baseline_rankers(None, none))
 
 
@@ -257,7 +296,11 @@ def test_auto_takes_what_wins() -> None:
     assert best.mode in ("frozen", "finetune", "joint")
     assert best.ndcg > 0.1 + max(line.ndcg for line in table if line.mode in COMPLEXITY_ORDER[:3])
     assert table[-1].lift > 2 * table[-1].se
-    assert {line.over for line in table if line.mode in TRANSFER} == {table[-1].over} < set(COMPLEXITY_ORDER) - TRANSFER
+    assert (
+        {line.over for line in table if line.mode in TRANSFER}
+        == {table[-1].over}
+        < set(COMPLEXITY_ORDER) - TRANSFER
+    )
     assert model.provenance.auto[0].mode == "popularity"
 
 
@@ -314,11 +357,17 @@ def test_without_content_or_without_ids() -> None:
     bare = adapt(data, ("small",), "finetune", start, replace(QUICK, without=("content",)))
     assert bare.net.tower is None
     plain = adapt(data, ("small",), "finetune", start, replace(QUICK, without=("ids",)))
-    alike = [i for i, name in enumerate(plain.ids[: plain.candidates]) if name in ("s40", "s41", "s42", "s43")]
+    alike = [
+        i
+        for i, name in enumerate(plain.ids[: plain.candidates])
+        if name in ("s40", "s41", "s42", "s43")
+    ]
     assert plain.net.tower is not None
     with torch.no_grad():
         rows = torch.tensor(alike)
-        content = plain.net.tower(plain.net.text[rows], plain.net.numeric[rows], plain.net.categories[rows])[1]
+        content = plain.net.tower(
+            plain.net.text[rows], plain.net.numeric[rows], plain.net.categories[rows]
+        )[1]
     np.testing.assert_allclose(plain.candidate_vectors[alike], content.numpy(), atol=1e-6)
     with pytest.raises(ModelError, match="leave one of them in"):
         adapt(data, ("small",), "finetune", start, replace(QUICK, without=("ids", "content")))

@@ -31,21 +31,29 @@ def renamed(align: AlignRule | None = None) -> Dataset:
     small = goods["domain"] == "small"
     goods.loc[small, "category"] = goods["category"][small].map(RENAMED)
     schema = Schema(features={"shelf_code": "ignore"}, align={"category": align} if align else {})
-    return prepare_tables([synthetic.interactions()], [goods], schema, SplitPlan(negatives=20)).dataset
+    return prepare_tables(
+        [synthetic.interactions()], [goods], schema, SplitPlan(negatives=20)
+    ).dataset
 
 
 def priced(schema: Schema) -> Dataset:
     """Return the synthetic dataset of prices alone; its small market has them in a currency of which it takes 150."""
     goods = synthetic.items()[["item", "domain", "price"]].copy()
     small = goods["domain"] == "small"
-    goods.loc[small, "price"] = [f"{float(p) * DEARER:.2f}" if p else "" for p in goods["price"][small]]
-    return prepare_tables([synthetic.interactions()], [goods], schema, SplitPlan(negatives=20)).dataset
+    goods.loc[small, "price"] = [
+        f"{float(p) * DEARER:.2f}" if p else "" for p in goods["price"][small]
+    ]
+    return prepare_tables(
+        [synthetic.interactions()], [goods], schema, SplitPlan(negatives=20)
+    ).dataset
 
 
 def zero_shot(data: Dataset) -> tuple[EdgeModel, float]:
     """Return what the big market alone teaches about the small one, and its NDCG@10 there."""
     model = adapt(data, ("small",), "zero-shot", pretrain(data, ("big",), CONFIG), CONFIG)
-    return model, float(evaluate(data, ("small",), {"model": model_ranker(model, data)}).values("model").mean())
+    return model, float(
+        evaluate(data, ("small",), {"model": model_ranker(model, data)}).values("model").mean()
+    )
 
 
 @cache
@@ -55,7 +63,10 @@ def without_alignment() -> float:
 
 @pytest.mark.parametrize(
     "align",
-    [AlignRule(pairs={other: name for name, other in RENAMED.items()}), AlignRule("id", id="shelf_code")],
+    [
+        AlignRule(pairs={other: name for name, other in RENAMED.items()}),
+        AlignRule("id", id="shelf_code"),
+    ],
     ids=["pairs", "id"],
 )
 def test_aligned_categories_transfer_better(align: AlignRule) -> None:
@@ -64,7 +75,9 @@ def test_aligned_categories_transfer_better(align: AlignRule) -> None:
 
 def ids_alone(item_map: dict[str, str]) -> Dataset:
     log = synthetic.interactions()
-    return prepare_tables([log], schema=Schema(item_map=item_map), plan=SplitPlan(negatives=20)).dataset
+    return prepare_tables(
+        [log], schema=Schema(item_map=item_map), plan=SplitPlan(negatives=20)
+    ).dataset
 
 
 def test_products_known_to_be_the_same_transfer_better() -> None:
@@ -88,7 +101,9 @@ def test_prices_of_one_scale_transfer_better(tmp_path: Path) -> None:
     assert_added_items_are_priced_by_the_target(model, data, tmp_path)
 
 
-def assert_added_items_are_priced_by_the_target(model: EdgeModel, data: Dataset, folder: Path) -> None:
+def assert_added_items_are_priced_by_the_target(
+    model: EdgeModel, data: Dataset, folder: Path
+) -> None:
     """An item added at run time has the vector of the target's item of the same price."""
     model.save(folder / "model")
     export_bundle(EdgeModel.load(folder / "model"), data, folder / "bundle", ExportConfig("plain"))

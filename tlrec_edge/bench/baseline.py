@@ -15,7 +15,17 @@ from tlrec_edge.errors import DataError
 _COMPARED_SCENARIOS = ("single-stream", "top-k", "multi-stream")
 """Scenarios whose median says how fast a system is; that of the others hangs on the rate."""
 _RESULT_KEYS = {"kind", "bundle", "config", "machine", "noise", "startup", "bytes", "rows"}
-_ROW_KEYS = {"scenario", "state", "shape", "scored", "latency_us", "target_qps", "saturated", "qps", "pss_bytes"}
+_ROW_KEYS = {
+    "scenario",
+    "state",
+    "shape",
+    "scored",
+    "latency_us",
+    "target_qps",
+    "saturated",
+    "qps",
+    "pss_bytes",
+}
 
 
 @dataclass(frozen=True)
@@ -52,7 +62,9 @@ def read_result(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+        raise DataError(
+            f"{path} cannot be read: {getattr(error, 'strerror', None) or error}"
+        ) from error
     if not _is_result(found):
         raise DataError(f"{path} is no result of `tlrec-edge bench --out`")
     result: dict[str, Any] = found
@@ -65,7 +77,9 @@ def _is_result(found: Any) -> bool:
         rows, medians = found["rows"], [row["latency_us"]["p50"] for row in found["rows"]]
         return (
             found.keys() >= _RESULT_KEYS
-            and all(isinstance(found[name], dict) for name in ("bundle", "config", "machine", "noise"))
+            and all(
+                isinstance(found[name], dict) for name in ("bundle", "config", "machine", "noise")
+            )
             and all(row.keys() >= _ROW_KEYS for row in rows)
             and all(0 < median < math.inf for median in medians)
         )
@@ -78,11 +92,15 @@ def read_baseline(path: Path) -> dict[str, Any]:
     found = read_result(path)
     baseline_cpu, this_cpu = found["machine"].get("cpu"), fingerprint().cpu
     if baseline_cpu != this_cpu:
-        raise DataError(f"{path} is of another machine: {baseline_cpu}, here {this_cpu}; measure a baseline here")
+        raise DataError(
+            f"{path} is of another machine: {baseline_cpu}, here {this_cpu}; measure a baseline here"
+        )
     return found
 
 
-def compare_with_baseline(now: dict[str, Any], before: dict[str, Any], max_regression: float) -> Changes:
+def compare_with_baseline(
+    now: dict[str, Any], before: dict[str, Any], max_regression: float
+) -> Changes:
     """Compare medians, bundle bytes and private memory with ``before``; beyond ``max_regression`` is a regression.
 
     Where the machine itself was slower than then, by the fixed loop, times are expected to be so too. Raises DataError
@@ -95,21 +113,30 @@ def compare_with_baseline(now: dict[str, Any], before: dict[str, Any], max_regre
         ratio = new / (old * (drift if is_time else 1.0))
         changes.append(Change(what, old, new, ratio, ratio > 1 + max_regression))
     if not changes:
-        raise DataError("the baseline has no figure in common with this run; measure the same scenarios and shapes")
+        raise DataError(
+            "the baseline has no figure in common with this run; measure the same scenarios and shapes"
+        )
     return Changes(drift, tuple(changes))
 
 
-def _figures(before: dict[str, Any], now: dict[str, Any]) -> Iterator[tuple[str, float, float, bool]]:
+def _figures(
+    before: dict[str, Any], now: dict[str, Any]
+) -> Iterator[tuple[str, float, float, bool]]:
     # How fast a disk is, says nothing of a bundle.
     old_rows = {
-        _key(row): row for row in before["rows"] if row["scenario"] in _COMPARED_SCENARIOS and row["state"] != "cold"
+        _key(row): row
+        for row in before["rows"]
+        if row["scenario"] in _COMPARED_SCENARIOS and row["state"] != "cold"
     }
     for row in now["rows"]:
         old = old_rows.get(_key(row))
         if old is not None:
             name = f"{row['scenario']}, {row['shape']}, {row['state']}: p50 us"
             yield name, old["latency_us"]["p50"], row["latency_us"]["p50"], True
-    for name, path in {"bundle bytes": ("bytes",), "private memory, bytes": ("startup", "uss_bytes")}.items():
+    for name, path in {
+        "bundle bytes": ("bytes",),
+        "private memory, bytes": ("startup", "uss_bytes"),
+    }.items():
         old, new = (_lookup(run, path) for run in (before, now))
         if old and new:
             yield name, old, new, False

@@ -55,9 +55,17 @@ class Ratio:
 
 
 def compare(
-    a: Source, b: Source, shape: str, requests: Sequence[Request], limits: Limits, seed: int = 0, *,
-    rounds: int = ROUNDS, progress: Callable[[str], None] = lambda line: None, clock: Clock = WALL,
-) -> Ratio:  # fmt: skip
+    a: Source,
+    b: Source,
+    shape: str,
+    requests: Sequence[Request],
+    limits: Limits,
+    seed: int = 0,
+    *,
+    rounds: int = ROUNDS,
+    progress: Callable[[str], None] = lambda line: None,
+    clock: Clock = WALL,
+) -> Ratio:
     """Time both on the same requests; each of ``rounds`` lasts ``limits.seconds``. Raises ValueError for few rounds."""
     interval = ordered_interval(rounds, _CONFIDENCE)
     if interval is None:
@@ -69,18 +77,26 @@ def compare(
         swapped = number % 2 == 1
         with ExitStack() as stack:
             first, second = (
-                caller(stack.enter_context(source.open()), requests) for source in ((b, a) if swapped else (a, b))
+                caller(stack.enter_context(source.open()), requests)
+                for source in ((b, a) if swapped else (a, b))
             )
             ratio, first_us, second_us = _round(first, second, len(requests), limits, rng, clock)
         # Whatever it does to be the first, to be opened or to be called, it does to A and B in turn.
-        measurements.append((1 / ratio, second_us, first_us) if swapped else (ratio, first_us, second_us))
+        measurements.append(
+            (1 / ratio, second_us, first_us) if swapped else (ratio, first_us, second_us)
+        )
     ratios = sorted(ratio for ratio, *_ in measurements)
     skipped, confidence = interval
     return Ratio(
-        shape, statistics.median(ratios), ratios[skipped], ratios[-1 - skipped], confidence,
+        shape,
+        statistics.median(ratios),
+        ratios[skipped],
+        ratios[-1 - skipped],
+        confidence,
         tuple(ratio for ratio, *_ in measurements),
-        statistics.median(a_us for _, a_us, _ in measurements), statistics.median(b_us for *_, b_us in measurements),
-    )  # fmt: skip
+        statistics.median(a_us for _, a_us, _ in measurements),
+        statistics.median(b_us for *_, b_us in measurements),
+    )
 
 
 def ordered_interval(n: int, confidence: float) -> tuple[int, float] | None:

@@ -50,35 +50,54 @@ class BenchConfig:
 
     def __post_init__(self) -> None:
         if not self.candidates or min(self.candidates) < 1:
-            raise ValueError(f"candidates = {self.candidates}: give at least one count, each at least 1")
+            raise ValueError(
+                f"candidates = {self.candidates}: give at least one count, each at least 1"
+            )
         for name in ("k", "min_queries", "starts", "streams", "batch", "threads", "processes"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} = {getattr(self, name)}: expected at least 1")
         if not 0 < self.seconds < float("inf") or not 0 <= self.warmup < float("inf"):
-            raise ValueError(f"seconds = {self.seconds}, warmup = {self.warmup}: expected more than 0 and at least 0")
+            raise ValueError(
+                f"seconds = {self.seconds}, warmup = {self.warmup}: expected more than 0 and at least 0"
+            )
         if self.pool < 2 or self.zipf < 0 or self.seed < 0:
-            raise ValueError(f"pool = {self.pool}, zipf = {self.zipf}, seed = {self.seed}: expected 2, 0, 0 or more")
+            raise ValueError(
+                f"pool = {self.pool}, zipf = {self.zipf}, seed = {self.seed}: expected 2, 0, 0 or more"
+            )
         if self.load < 0 or any(length < 1 for length in self.histories):
-            raise ValueError(f"load = {self.load}, histories = {self.histories}: expected 0 or more, each at least 1")
+            raise ValueError(
+                f"load = {self.load}, histories = {self.histories}: expected 0 or more, each at least 1"
+            )
         if not all(0 < rate <= _MAX_QPS for rate in self.qps):
-            raise ValueError(f"qps = {self.qps}: expected rates of more than 0 and at most {_MAX_QPS:,} a second")
+            raise ValueError(
+                f"qps = {self.qps}: expected rates of more than 0 and at most {_MAX_QPS:,} a second"
+            )
         if any(rate * MAX_DURATION_FACTOR * self.seconds < 1 for rate in self.qps):
             raise ValueError(
                 f"qps = {self.qps}: not one request in {MAX_DURATION_FACTOR * self.seconds:g} s; give more seconds"
             )
         if max(self.streams, self.batch) > _MAX_BATCH:
-            raise ValueError(f"streams = {self.streams}, batch = {self.batch}: expected at most {_MAX_BATCH:,}")
+            raise ValueError(
+                f"streams = {self.streams}, batch = {self.batch}: expected at most {_MAX_BATCH:,}"
+            )
         if not 0.5 <= self.confidence < 1:
-            raise ValueError(f"confidence = {self.confidence}: expected at least 0.5 and less than 1")
+            raise ValueError(
+                f"confidence = {self.confidence}: expected at least 0.5 and less than 1"
+            )
         if self.driver not in DRIVERS:
             raise ValueError(f"driver = {self.driver!r}: expected one of {', '.join(DRIVERS)}")
         if self.cache not in CACHES:
             raise ValueError(f"cache = {self.cache!r}: expected one of {', '.join(CACHES)}")
         if self.driver == "loadgen" and self.processes > 1:
-            raise ValueError(f"processes = {self.processes}: LoadGen drives one process; use threads")
+            raise ValueError(
+                f"processes = {self.processes}: LoadGen drives one process; use threads"
+            )
 
     def to_json(self) -> dict[str, Any]:
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in asdict(self).items()
+        }
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> BenchConfig:

@@ -33,7 +33,11 @@ class CostEstimate:
     @property
     def machines(self) -> int | None:
         """Machines that serve ``target_load``; None without a bound of latency."""
-        return None if self.target_load is None or self.p99_us is None else math.ceil(self.target_load / self.qps)
+        return (
+            None
+            if self.target_load is None or self.p99_us is None
+            else math.ceil(self.target_load / self.qps)
+        )
 
     def to_json(self) -> dict[str, Any]:
         return {

@@ -45,7 +45,9 @@ class Limits:
 
     def ends(self, start: int) -> tuple[int, int]:
         """Return the earliest and the latest end of a run that begins at ``start``, in nanoseconds."""
-        return start + int(self.seconds * 1e9), start + int(MAX_DURATION_FACTOR * self.seconds * 1e9)
+        return start + int(self.seconds * 1e9), start + int(
+            MAX_DURATION_FACTOR * self.seconds * 1e9
+        )
 
 
 def closed_loop(call: Call, pool: int, limits: Limits, clock: Clock = WALL) -> Times:
@@ -64,7 +66,10 @@ def closed_loop(call: Call, pool: int, limits: Limits, clock: Clock = WALL) -> T
 
 
 def cold_loop(
-    open_call: Callable[[], AbstractContextManager[Call]], pool: int, limits: Limits, clock: Clock = WALL
+    open_call: Callable[[], AbstractContextManager[Call]],
+    pool: int,
+    limits: Limits,
+    clock: Clock = WALL,
 ) -> Times:
     """Call round a pool, each time what ``open_call`` yields, whose making is not timed; ``limits.seconds`` in all."""
     durations, cpu, at, end = array("q"), 0.0, 0, clock.now() + int(limits.seconds * 1e9)
@@ -86,16 +91,24 @@ def poisson(qps: float, limits: Limits, seed: int) -> list[int]:
     max_count = max(2, int(MAX_DURATION_FACTOR * limits.seconds * qps))
     min_count = max(1, round(limits.seconds * qps))
     count = min(max_count, max(min_count, limits.min_queries))
-    words = np.random.RandomState((seed + 1) % 2**32).randint(0, 2**32, (count, 2), np.uint32)  # (count, low and high)
+    words = np.random.RandomState((seed + 1) % 2**32).randint(
+        0, 2**32, (count, 2), np.uint32
+    )  # (count, low and high)
     gaps = -np.log1p(-(words @ [2.0**-64, 2.0**-32])) / qps * 1e9
     found: list[int] = np.cumsum(gaps.astype(np.int64)).tolist()
     return [0, *found[:-1]]
 
 
 def open_loop(
-    call: Call, pool: int, schedule: Sequence[int], limits: Limits, *,
-    threads: int = 1, stop: StopCondition | None = None, clock: Clock = WALL,
-) -> Times:  # fmt: skip
+    call: Call,
+    pool: int,
+    schedule: Sequence[int],
+    limits: Limits,
+    *,
+    threads: int = 1,
+    stop: StopCondition | None = None,
+    clock: Clock = WALL,
+) -> Times:
     """Send query i at ``schedule[i]`` nanoseconds, or as soon after as one of ``threads`` is free; time it from there.
 
     The run is given up ``limits.seconds`` after the last arrival; ``stop`` looks at the times now and then and may end
@@ -134,23 +147,39 @@ def open_loop(
     now = clock.now()
     # Whoever still waits has waited this long at least.
     waiting = [now - moment for moment in due[next(numbers) :] if moment < now]
-    seconds, arrived = (now - started) / 1e9, len(schedule) / schedule[-1] * 1e9 if schedule[-1] else None
+    seconds, arrived = (
+        (now - started) / 1e9,
+        len(schedule) / schedule[-1] * 1e9 if schedule[-1] else None,
+    )
     return Times(
-        [*durations, *waiting], seconds, time.process_time() - cpu - waited[0] / 1e9, unanswered=len(waiting),
+        [*durations, *waiting],
+        seconds,
+        time.process_time() - cpu - waited[0] / 1e9,
+        unanswered=len(waiting),
         arrived_qps=arrived,
-    )  # fmt: skip
+    )
 
 
-def saturated_loop(call: Call, pool: int, limits: Limits, threads: int = 1, clock: Clock = WALL) -> Times:
+def saturated_loop(
+    call: Call, pool: int, limits: Limits, threads: int = 1, clock: Clock = WALL
+) -> Times:
     """Call as often as ``threads`` can: throughput is what counts, the times are those of one call in that crowd."""
-    at, durations, numbers = warm_up(call, pool, limits.warmup, clock), array("q"), itertools.count()
+    at, durations, numbers = (
+        warm_up(call, pool, limits.warmup, clock),
+        array("q"),
+        itertools.count(),
+    )
     stopped = threading.Event()
     cpu, started = time.process_time(), clock.now()
     min_end, max_end = limits.ends(started)
 
     def work() -> None:
         now = started
-        while not stopped.is_set() and now < max_end and (now < min_end or len(durations) < limits.min_queries):
+        while (
+            not stopped.is_set()
+            and now < max_end
+            and (now < min_end or len(durations) < limits.min_queries)
+        ):
             before = clock.now()
             call((at + 1 + next(numbers)) % pool)
             now = clock.now()

@@ -50,10 +50,14 @@ class HttpSystem:
             parts = urlsplit(url)
             port = parts.port
         except ValueError as error:
-            raise DataError(f"{url!r:.200} is no http URL: {error}; write http://host:port/path") from error
+            raise DataError(
+                f"{url!r:.200} is no http URL: {error}; write http://host:port/path"
+            ) from error
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise DataError(f"{url!r:.200} is no http URL; write http://host:port/path")
-        kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+        kind = (
+            http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+        )
         self._url, self._kind, self._address = url, kind, (parts.hostname, port)
         self._path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         self._body = _open_inference if parts.path.rstrip("/").endswith("/infer") else _plain
@@ -74,7 +78,9 @@ class HttpSystem:
             answer = self._send(body)
             content = answer.read()
         except (OSError, http.client.HTTPException) as error:
-            raise DataError(f"{self._url} does not answer: {error or type(error).__name__}; is it running?") from error
+            raise DataError(
+                f"{self._url} does not answer: {error or type(error).__name__}; is it running?"
+            ) from error
         if answer.status != 200:
             preview = content[:200].decode("utf-8", "replace")
             raise DataError(f"{self._url} answered {answer.status} {answer.reason}: {preview}")

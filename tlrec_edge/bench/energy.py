@@ -36,5 +36,9 @@ def _used(before: dict[str, int], after: dict[str, int], zones: Path) -> float |
     total = 0
     for name, start in before.items():
         more = after[name] - start
-        total += more if more >= 0 else more + int((zones / name / "max_energy_range_uj").read_text("ascii"))
+        total += (
+            more
+            if more >= 0
+            else more + int((zones / name / "max_energy_range_uj").read_text("ascii"))
+        )
     return total / 1e6

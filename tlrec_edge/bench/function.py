@@ -39,8 +39,14 @@ class FunctionSource:
             found = self._find()
             answer_many = getattr(found, "answer", None)
             if not callable(answer_many) and not callable(found):
-                raise DataError(f"{self.target} is neither a function of one request nor has it a method `answer`")
-            yield _Answers(self.target, answer_many) if callable(answer_many) else _EachByFunction(self.target, found)
+                raise DataError(
+                    f"{self.target} is neither a function of one request nor has it a method `answer`"
+                )
+            yield (
+                _Answers(self.target, answer_many)
+                if callable(answer_many)
+                else _EachByFunction(self.target, found)
+            )
 
     def _find(self) -> Any:
         module, _, names = self.target.partition(":")
@@ -53,7 +59,9 @@ class FunctionSource:
             for name in names.split("."):
                 found = getattr(found, name)
         except (ImportError, AttributeError) as error:
-            raise DataError(f"{self.target} cannot be imported: {error}; write package.module:function") from error
+            raise DataError(
+                f"{self.target} cannot be imported: {error}; write package.module:function"
+            ) from error
         except (Exception, SystemExit) as error:
             raise DataError(f"{self.target} cannot be imported: {_one_line(error)}") from error
         finally:
@@ -81,7 +89,9 @@ class _Answers:
             if isinstance(found, CoroutineType):
                 found.close()  # Python would warn of it, after our line
             what = "nothing" if found is None else f"a {type(found).__name__}, which is not run"
-            raise DataError(f"{self.name} returned {what}; have it return the scores or the items of a request")
+            raise DataError(
+                f"{self.name} returned {what}; have it return the scores or the items of a request"
+            )
 
 
 class _EachByFunction(_Answers):
@@ -95,5 +105,7 @@ class _EachByFunction(_Answers):
 def _one_line(error: BaseException) -> str:
     """Return an error in one line, with the last place of its traceback."""
     last = traceback.extract_tb(error.__traceback__)[-1:]
-    location = "".join(f" ({os.path.basename(frame.filename)}, line {frame.lineno})" for frame in last)
+    location = "".join(
+        f" ({os.path.basename(frame.filename)}, line {frame.lineno})" for frame in last
+    )
     return f"{type(error).__name__}: {error}{location}"

@@ -25,7 +25,12 @@ class Shape:
 
     def with_states(self, states: Sequence[User]) -> Shape:
         """Return the same requests with the user's state in place of the history."""
-        return replace(self, requests=[replace(r, user=state) for r, state in zip(self.requests, states, strict=True)])
+        return replace(
+            self,
+            requests=[
+                replace(r, user=state) for r, state in zip(self.requests, states, strict=True)
+            ],
+        )
 
 
 @dataclass(frozen=True)
@@ -72,20 +77,27 @@ class Lab:
 
     def _shape(
         self, requests: AnyRequests, label: str, scored: int, lists: Sequence[list[str] | None]
-    ) -> Shape:  # fmt: skip
+    ) -> Shape:
         if self.config.histories:
             label = f"{label}, history {requests.history_length}"
-        built = [Request(user, items, self.config.k) for user, items in zip(requests.histories, lists, strict=True)]
+        built = [
+            Request(user, items, self.config.k)
+            for user, items in zip(requests.histories, lists, strict=True)
+        ]
         return Shape(label, scored, built)
 
 
-def caller(system: System, requests: Sequence[Request], query_size: int = 1) -> Callable[[int], Any]:
+def caller(
+    system: System, requests: Sequence[Request], query_size: int = 1
+) -> Callable[[int], Any]:
     """Return a function that has the system answer query number ``at``, of ``query_size`` requests, in one call.
 
     Queries share no request until the whole pool was used, so that they never profit from one another.
     """
     size, answer = len(requests), system.answer
-    queries = [[requests[(at * query_size + i) % size] for i in range(query_size)] for at in range(size)]
+    queries = [
+        [requests[(at * query_size + i) % size] for i in range(query_size)] for at in range(size)
+    ]
     return lambda at: answer(queries[at])
 
 

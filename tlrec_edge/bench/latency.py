@@ -10,7 +10,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 PERCENTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p99.9": 0.999}
-_CURVE = (0, 0.01, 0.05, *(n / 10 for n in range(1, 10)), 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9995, 0.9999, 1)
+_CURVE = (
+    0,
+    0.01,
+    0.05,
+    *(n / 10 for n in range(1, 10)),
+    0.95,
+    0.98,
+    0.99,
+    0.995,
+    0.998,
+    0.999,
+    0.9995,
+    0.9999,
+    1,
+)
 
 
 @dataclass(frozen=True)
@@ -73,9 +87,18 @@ class Times:
         ordered = np.sort(np.asarray(self.durations, np.int64)) / 1000  # (n,), microseconds
         curve = tuple((float(p), percentile(ordered, p)) for p in _CURVE)
         return Latencies(
-            len(ordered), self.seconds, self.cpu_seconds, describe(ordered), self.query_size * len(ordered),
-            _bounds(ordered, confidence), curve, self.unanswered, self.pss_bytes, self.joules, self.arrived_qps,
-        )  # fmt: skip
+            len(ordered),
+            self.seconds,
+            self.cpu_seconds,
+            describe(ordered),
+            self.query_size * len(ordered),
+            _bounds(ordered, confidence),
+            curve,
+            self.unanswered,
+            self.pss_bytes,
+            self.joules,
+            self.arrived_qps,
+        )
 
 
 def merge(runs: Iterable[Times]) -> Times:
@@ -84,10 +107,14 @@ def merge(runs: Iterable[Times]) -> Times:
     memory, arrived = [run.pss_bytes for run in runs], [run.arrived_qps for run in runs]
     durations = np.concatenate([np.asarray(run.durations, np.int64) for run in runs])
     return Times(
-        durations.tolist(), max(run.seconds for run in runs), sum(run.cpu_seconds for run in runs), runs[0].query_size,
-        sum(run.unanswered for run in runs), None if None in memory else sum(size or 0 for size in memory),
+        durations.tolist(),
+        max(run.seconds for run in runs),
+        sum(run.cpu_seconds for run in runs),
+        runs[0].query_size,
+        sum(run.unanswered for run in runs),
+        None if None in memory else sum(size or 0 for size in memory),
         arrived_qps=None if None in arrived else sum(rate or 0.0 for rate in arrived),
-    )  # fmt: skip
+    )
 
 
 def percentile(ordered: Sequence[float] | NDArray[np.float64], p: float) -> float:
@@ -97,7 +124,9 @@ def percentile(ordered: Sequence[float] | NDArray[np.float64], p: float) -> floa
 
 def describe(ordered: Sequence[float] | NDArray[np.float64]) -> dict[str, float]:
     """Return the percentiles and the maximum of what rises."""
-    return {name: percentile(ordered, p) for name, p in PERCENTILES.items()} | {"max": float(ordered[-1])}
+    return {name: percentile(ordered, p) for name, p in PERCENTILES.items()} | {
+        "max": float(ordered[-1])
+    }
 
 
 def binomial_cdf(n: int, q: float) -> NDArray[np.float64]:

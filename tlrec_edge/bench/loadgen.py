@@ -50,7 +50,9 @@ def multi_stream(answer: Answer, pool: int, limits: Limits, seed: int, streams: 
     return replace(latencies, queries=latencies.samples // streams)
 
 
-def server(answer: Answer, pool: int, limits: Limits, seed: int, qps: float, threads: int = 1) -> Latencies:
+def server(
+    answer: Answer, pool: int, limits: Limits, seed: int, qps: float, threads: int = 1
+) -> Latencies:
     """Run LoadGen's Server: Poisson arrivals, ``qps`` a second, answered by ``threads``."""
     settings = _settings("Server", limits, seed)
     settings.server_target_qps = qps
@@ -58,7 +60,9 @@ def server(answer: Answer, pool: int, limits: Limits, seed: int, qps: float, thr
     return _run(settings, answer, pool, limits, threads=threads, wrap_issue=_wake_on_time)
 
 
-def offline(answer: Answer, pool: int, limits: Limits, seed: int, batch: int, threads: int = 1) -> Latencies:
+def offline(
+    answer: Answer, pool: int, limits: Limits, seed: int, batch: int, threads: int = 1
+) -> Latencies:
     """Run LoadGen's Offline: all requests at once, ``batch`` in a call; each is timed from the start of the run."""
     settings = _settings("Offline", limits, seed)
     settings.offline_expected_qps = threads * batch / _expected_ns(answer, pool, batch) * 1e9
@@ -82,11 +86,16 @@ class _Workers:
     each is, whatever happened.
     """
 
-    def __init__(self, answer: Answer, pool: int, first: int, query_size: int, threads: int) -> None:
+    def __init__(
+        self, answer: Answer, pool: int, first: int, query_size: int, threads: int
+    ) -> None:
         self._loadgen, self._answer_batch, self._query_size = require(), answer, query_size
         self._pool, self._first = pool, first
         self._waiting: queue.SimpleQueue[list[tuple[int, int]] | None] = queue.SimpleQueue()
-        self._threads = [threading.Thread(target=self._work, daemon=True) for _ in range(threads if threads > 1 else 0)]
+        self._threads = [
+            threading.Thread(target=self._work, daemon=True)
+            for _ in range(threads if threads > 1 else 0)
+        ]
         self.error: BaseException | None = None
         self.issued = 0
         """Requests; all of them are completed when LoadGen returns."""
@@ -120,7 +129,9 @@ class _Workers:
                 self._answer_batch([number for _, number in queries])
         except BaseException as error:
             self.error = error
-        self._loadgen.QuerySamplesComplete([self._loadgen.QuerySampleResponse(key, 0, 0) for key, _ in queries])
+        self._loadgen.QuerySamplesComplete(
+            [self._loadgen.QuerySampleResponse(key, 0, 0) for key, _ in queries]
+        )
         self.ended = time.perf_counter()
 
 
@@ -153,7 +164,9 @@ def _settings(scenario: str, limits: Limits, seed: int) -> Any:
     settings.min_duration_ms = max(1, round(limits.seconds * 1000))
     settings.max_duration_ms = max(1, round(MAX_DURATION_FACTOR * limits.seconds * 1000))
     settings.min_query_count = limits.min_queries
-    settings.qsl_rng_seed = settings.sample_index_rng_seed = settings.schedule_rng_seed = (seed + 1) % 2**32
+    settings.qsl_rng_seed = settings.sample_index_rng_seed = settings.schedule_rng_seed = (
+        seed + 1
+    ) % 2**32
     return settings
 
 
@@ -177,9 +190,15 @@ def _wake_on_time(issue: Issue) -> Issue:
 
 
 def _run(
-    settings: Any, answer: Answer, pool: int, limits: Limits, *, query_size: int = 1, threads: int = 1,
+    settings: Any,
+    answer: Answer,
+    pool: int,
+    limits: Limits,
+    *,
+    query_size: int = 1,
+    threads: int = 1,
     wrap_issue: Callable[[Issue], Issue] = lambda issue: issue,
-) -> Latencies:  # fmt: skip
+) -> Latencies:
     loadgen = require()
     last = warm_up(lambda at: answer([at]), pool, limits.warmup)
     workers = _Workers(answer, pool, last + 1, query_size, threads)
@@ -191,7 +210,9 @@ def _run(
             logs.log_output.outdir = folder
             logs.log_output.copy_summary_to_stdout = False
             cpu, started = time.process_time(), time.perf_counter()
-            loadgen.StartTestWithLogSettings(sut, qsl, settings, logs, str(Path(folder) / "audit.config"))
+            loadgen.StartTestWithLogSettings(
+                sut, qsl, settings, logs, str(Path(folder) / "audit.config")
+            )
             cpu = time.process_time() - cpu
             summary = (Path(folder) / "mlperf_log_summary.txt").read_text("utf-8")
     finally:
@@ -202,14 +223,19 @@ def _run(
     if workers.error is not None:
         raise workers.error
     us = {
-        name: _number(summary, rf"{tail} percentile latency \(ns\)") / 1000 for tail, name in _PERCENTILE_NAMES.items()
+        name: _number(summary, rf"{tail} percentile latency \(ns\)") / 1000
+        for tail, name in _PERCENTILE_NAMES.items()
     }
     us["max"] = _number(summary, r"Max latency \(ns\)") / 1000
     arrived = _number(summary, "Scheduled samples per second")  # of Server alone
     return Latencies(
-        workers.issued, workers.ended - started, cpu, us, samples=workers.issued,
+        workers.issued,
+        workers.ended - started,
+        cpu,
+        us,
+        samples=workers.issued,
         arrived_qps=None if math.isnan(arrived) else arrived,
-    )  # fmt: skip
+    )
 
 
 def _number(text: str, name: str) -> float:

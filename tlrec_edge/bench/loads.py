@@ -40,24 +40,44 @@ def drive(lab: Lab, load: Load, stop: StopCondition | None = None) -> Times:
     """
     if lab.config.processes > 1:
         return metered(lambda: _in_processes(lab, load))
-    return metered(lambda: _run(lab.system, lab.load.requests, load, lab.config, lab.limits, stop, lab.clock))
+    return metered(
+        lambda: _run(lab.system, lab.load.requests, load, lab.config, lab.limits, stop, lab.clock)
+    )
 
 
 def capacity(lab: Lab) -> float:
     """Return how many requests a second the lab's processes and threads answer, one in a call, when never idle."""
-    return drive(replace(lab, config=replace(lab.config, batch=1)), Load(None)).describe(lab.config.confidence).qps
+    return (
+        drive(replace(lab, config=replace(lab.config, batch=1)), Load(None))
+        .describe(lab.config.confidence)
+        .qps
+    )
 
 
 def _run(
-    system: System, requests: Sequence[Request], load: Load, config: BenchConfig, limits: Limits,
-    stop: StopCondition | None = None, clock: Clock = WALL,
-) -> Times:  # fmt: skip
+    system: System,
+    requests: Sequence[Request],
+    load: Load,
+    config: BenchConfig,
+    limits: Limits,
+    stop: StopCondition | None = None,
+    clock: Clock = WALL,
+) -> Times:
     if load.qps is None:
         call, calls = caller(system, requests, config.batch), limits.for_query_size(config.batch)
-        return replace(saturated_loop(call, len(requests), calls, config.threads, clock), query_size=config.batch)
+        return replace(
+            saturated_loop(call, len(requests), calls, config.threads, clock),
+            query_size=config.batch,
+        )
     arrivals = poisson(load.qps, limits, config.seed)
     return open_loop(
-        caller(system, requests), len(requests), arrivals, limits, threads=config.threads, stop=stop, clock=clock
+        caller(system, requests),
+        len(requests),
+        arrivals,
+        limits,
+        threads=config.threads,
+        stop=stop,
+        clock=clock,
     )
 
 
@@ -89,7 +109,10 @@ def _in_processes(lab: Lab, load: Load) -> Times:
             ends.append(receiver)
         results = [_receive(end) for end in ends]
     # One that waited in vain for the others has nothing to tell.
-    for error in sorted((e for e in results if isinstance(e, TlrecError)), key=lambda e: isinstance(e, _StartAborted)):
+    for error in sorted(
+        (e for e in results if isinstance(e, TlrecError)),
+        key=lambda e: isinstance(e, _StartAborted),
+    ):
         raise error
     return merge(times for times in results if isinstance(times, Times))
 
@@ -113,7 +136,9 @@ def _receive(end: Connection) -> Times | TlrecError:
     try:
         received: Any = end.recv()
     except EOFError:
-        return BundleError("a process of the run ended without a word; is there memory for all of them?")
+        return BundleError(
+            "a process of the run ended without a word; is there memory for all of them?"
+        )
     result: Times | TlrecError = received
     return result
 

@@ -49,7 +49,10 @@ class Machine:
     tlrec_edge: str
 
     def to_json(self) -> dict[str, Any]:
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in asdict(self).items()
+        }
 
 
 def fingerprint() -> Machine:
@@ -57,7 +60,10 @@ def fingerprint() -> Machine:
     info = _cpuinfo()
     words = (info.get("flags") or info.get("Features") or "").split()
     return Machine(
-        cpu=info.get("model name") or info.get("Model") or platform.processor() or platform.machine(),
+        cpu=info.get("model name")
+        or info.get("Model")
+        or platform.processor()
+        or platform.machine(),
         flags=tuple(dict.fromkeys(name for flag, name in _FLAGS.items() if flag in words)),
         cores=os.cpu_count() or 1,
         usable_cores=usable_cores(),
@@ -106,7 +112,9 @@ def _caches() -> tuple[str, ...]:
     found = []
     for index in sorted((_CPU / "cache").glob("index*")):
         try:
-            level, kind, size = ((index / name).read_text("ascii").strip() for name in ("level", "type", "size"))
+            level, kind, size = (
+                (index / name).read_text("ascii").strip() for name in ("level", "type", "size")
+            )
         except OSError:
             continue
         if kind != "Instruction":

@@ -36,7 +36,11 @@ class Noise:
 
     @property
     def noisy(self) -> bool:
-        return self.spread > _MAX_SPREAD or (self.stolen or 0.0) > _MAX_STOLEN or (self.others or 0.0) > _MAX_OTHERS
+        return (
+            self.spread > _MAX_SPREAD
+            or (self.stolen or 0.0) > _MAX_STOLEN
+            or (self.others or 0.0) > _MAX_OTHERS
+        )
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self) | {"noisy": self.noisy}
@@ -77,7 +81,9 @@ class NoiseMeter:
 def read_ticks() -> Ticks | None:
     """Return the CPU time spent so far; None where the system does not tell."""
     try:
-        ticks = [int(word) for word in Path("/proc/stat").read_text("ascii").splitlines()[0].split()[1:9]]
+        ticks = [
+            int(word) for word in Path("/proc/stat").read_text("ascii").splitlines()[0].split()[1:9]
+        ]
         rate = os.sysconf("SC_CLK_TCK")
     except (OSError, ValueError, IndexError, AttributeError):
         return None

@@ -51,11 +51,17 @@ def read_bytes() -> int | None:
 def _maps(folder: Path) -> Iterator[tuple[int, int]]:
     """Yield start and size of the read-only maps of a folder's files; none where the system does not tell."""
     try:
-        lines = Path("/proc/self/maps").read_text("utf-8", "surrogateescape").splitlines() if _LIBC else []
+        lines = (
+            Path("/proc/self/maps").read_text("utf-8", "surrogateescape").splitlines()
+            if _LIBC
+            else []
+        )
     except OSError:
         return
     for line in lines:
         span, rights, *_, file = [*line.split(maxsplit=5), ""][:6]
-        if file.startswith(f"{folder}{os.sep}") and "w" not in rights:  # what was written there would be lost
+        if (
+            file.startswith(f"{folder}{os.sep}") and "w" not in rights
+        ):  # what was written there would be lost
             start, end = (int(number, 16) for number in span.split("-"))
             yield start, end - start

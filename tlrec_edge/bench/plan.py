@@ -67,25 +67,47 @@ class MeasuredSize:
         """Read a result of ``bench --load top-k`` with the scenarios of a plan. Raises DataError."""
         description, rows = result["bundle"], result["rows"]
         unloaded = [row for row in rows if row["scenario"] == "top-k" and row["state"] == "encoded"]
-        loaded = [row for row in rows if row["scenario"] == "server" and row["scored"] == description.get("candidates")]
+        loaded = [
+            row
+            for row in rows
+            if row["scenario"] == "server" and row["scored"] == description.get("candidates")
+        ]
         offline = [
-            row for row in rows if row["scenario"] == "offline" and row["scored"] == description.get("candidates")
+            row
+            for row in rows
+            if row["scenario"] == "offline" and row["scored"] == description.get("candidates")
         ]
         if not (unloaded and loaded and offline) or result["bytes"] is None:
-            raise DataError(f"{name} lacks what a plan rests on: write it by `bench BUNDLE --load top-k --out FILE`")
+            raise DataError(
+                f"{name} lacks what a plan rests on: write it by `bench BUNDLE --load top-k --out FILE`"
+            )
         capacity = offline[0]["qps"]
         service = unloaded[0]["latency_us"]["p50"]
-        memory = max((row["pss_bytes"] or 0 for row in rows), default=0) or (result["startup"] or {}).get("rss_bytes")
-        figures = {"top_k_us": service, "busy_us": 1e6 / capacity, "bundle_bytes": float(result["bytes"])}
+        memory = max((row["pss_bytes"] or 0 for row in rows), default=0) or (
+            result["startup"] or {}
+        ).get("rss_bytes")
+        figures = {
+            "top_k_us": service,
+            "busy_us": 1e6 / capacity,
+            "bundle_bytes": float(result["bytes"]),
+        }
         steady = sorted(
-            (r["target_qps"] / capacity, r["latency_us"]["p99"] / service) for r in loaded if not r["saturated"]
+            (r["target_qps"] / capacity, r["latency_us"]["p99"] / service)
+            for r in loaded
+            if not r["saturated"]
         )
         if memory:
             figures["memory_bytes"] = float(memory)
         return cls(
-            description["candidates"], description["dim"], bool(description.get("lists")), result["machine"]["cpu"],
-            result["config"]["processes"], result["noise"]["noisy"], figures, tuple(steady),
-        )  # fmt: skip
+            description["candidates"],
+            description["dim"],
+            bool(description.get("lists")),
+            result["machine"]["cpu"],
+            result["config"]["processes"],
+            result["noise"]["noisy"],
+            figures,
+            tuple(steady),
+        )
 
 
 @dataclass(frozen=True)
@@ -115,7 +137,10 @@ def make_plan(workload: Workload, sizes: Sequence[MeasuredSize], memory: int | N
     _check_comparable(workload, sizes)
     *smaller, largest = sizes
     names = [name for name in FIGURES if all(name in size.figures for size in sizes)]
-    errors = {name: _extrapolate(smaller, name, largest.items) / largest.figures[name] - 1 for name in names}
+    errors = {
+        name: _extrapolate(smaller, name, largest.items) / largest.figures[name] - 1
+        for name in names
+    }
     figures = {name: _extrapolate(sizes, name, workload.items) for name in names}
     needed = figures.get("memory_bytes", figures["bundle_bytes"])
     if memory is not None and needed > memory:
@@ -127,15 +152,26 @@ def make_plan(workload: Workload, sizes: Sequence[MeasuredSize], memory: int | N
     rate = utilisation * 1e6 / figures["busy_us"]
     error_factor = 1 + max(0.0, -errors["busy_us"])
     return Plan(
-        workload, tuple(size.items for size in smaller), largest.items, errors, figures, utilisation, rate,
+        workload,
+        tuple(size.items for size in smaller),
+        largest.items,
+        errors,
+        figures,
+        utilisation,
+        rate,
         largest.workers,
-        math.ceil(workload.qps / rate), math.ceil(workload.qps * error_factor / rate),
+        math.ceil(workload.qps / rate),
+        math.ceil(workload.qps * error_factor / rate),
         any(size.noisy for size in sizes),
-    )  # fmt: skip
+    )
 
 
 def measure_sizes(
-    items: int, dim: int, seconds: float, seed: int = 0, progress: Callable[[str], None] = lambda line: None
+    items: int,
+    dim: int,
+    seconds: float,
+    seed: int = 0,
+    progress: Callable[[str], None] = lambda line: None,
 ) -> list[MeasuredSize]:
     """Measure three synthetic bundles with a worker a core. Raises MissingExtraError without onnx."""
     sizes = []
@@ -144,7 +180,10 @@ def measure_sizes(
         for count in (largest // 8, largest // 2, largest):
             progress(f"{count:,} items: a synthetic bundle")
             lists_beyond = 0 if items > IVF_MIN_CANDIDATES else IVF_MIN_CANDIDATES
-            synthesize(Path(folder) / str(count), SynthConfig(count, dim, lists_beyond=lists_beyond, seed=seed))
+            synthesize(
+                Path(folder) / str(count),
+                SynthConfig(count, dim, lists_beyond=lists_beyond, seed=seed),
+            )
             sizes.append(measure_size(Path(folder) / str(count), seconds, seed, progress))
     return sizes
 
@@ -160,14 +199,23 @@ def measure_size(
 
 def _check_comparable(workload: Workload, sizes: Sequence[MeasuredSize]) -> None:
     if len({size.items for size in sizes}) < 3:
-        raise DataError("a plan needs three measured sizes: two for a line and one that it has not seen")
-    for what, values in (("machines", {s.cpu for s in sizes}), ("numbers of processes", {s.workers for s in sizes})):
+        raise DataError(
+            "a plan needs three measured sizes: two for a line and one that it has not seen"
+        )
+    for what, values in (
+        ("machines", {s.cpu for s in sizes}),
+        ("numbers of processes", {s.workers for s in sizes}),
+    ):
         if len(values) > 1:
-            raise DataError(f"the results are of different {what}: {', '.join(sorted(map(str, values)))}")
+            raise DataError(
+                f"the results are of different {what}: {', '.join(sorted(map(str, values)))}"
+            )
     dims = {size.dim for size in sizes}
     if dims != {workload.dim}:
         measured = ", ".join(map(str, sorted(dims)))
-        raise DataError(f"measured with vectors of {measured}, asked for {workload.dim}: measure that width")
+        raise DataError(
+            f"measured with vectors of {measured}, asked for {workload.dim}: measure that width"
+        )
     uses_ivf = workload.items > IVF_MIN_CANDIDATES
     if {size.uses_ivf for size in sizes} != {uses_ivf}:
         how = "list by list" if uses_ivf else "as a whole"
@@ -197,11 +245,17 @@ def _extrapolate(sizes: Sequence[MeasuredSize], name: str, items: int) -> float:
 
 def _max_utilisation(workload: Workload, top_k_us: float, measured: MeasuredSize) -> float:
     """Queues scale with the time of a request: p99 is as many times that as it was at the same share of capacity."""
-    keeping = [utilisation for utilisation, slowdown in measured.slowdowns if slowdown * top_k_us <= workload.p99_us]
+    keeping = [
+        utilisation
+        for utilisation, slowdown in measured.slowdowns
+        if slowdown * top_k_us <= workload.p99_us
+    ]
     if keeping:
         return max(keeping)
     if not measured.slowdowns:
-        raise DataError("no load was measured that the machine could follow; repeat on a quieter one")
+        raise DataError(
+            "no load was measured that the machine could follow; repeat on a quieter one"
+        )
     utilisation, slowdown = measured.slowdowns[0]
     p99_ms = slowdown * top_k_us / 1000
     raise DataError(

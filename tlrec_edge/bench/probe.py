@@ -29,7 +29,11 @@ def main() -> None:
     scored, scored_at = clock(), time.time()
     from tlrec_edge.runtime.state_cache import memory_rollup
 
-    spans = {"import_ms": imported - started, "open_ms": opened - imported, "first_score_ms": scored - opened}
+    spans = {
+        "import_ms": imported - started,
+        "open_ms": opened - imported,
+        "first_score_ms": scored - opened,
+    }
     seen = {name: seconds * 1000 for name, seconds in spans.items()}
     seen |= {"scored_at": scored_at, "cpu_ms": time.process_time() * 1000}
     sys.stdout.write(json.dumps(seen | _read_bytes() | memory_rollup()))

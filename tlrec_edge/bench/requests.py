@@ -44,12 +44,16 @@ class Requests:
     the seed, so that the popular ones are spread over the tables as they are in life.
     """
 
-    def __init__(self, ids: ItemIds, count: int, zipf: float, seed: int, length: int | None = None) -> None:
+    def __init__(
+        self, ids: ItemIds, count: int, zipf: float, seed: int, length: int | None = None
+    ) -> None:
         self.ids, self.count, self._zipf, self._seed = ids, count, zipf, seed
         self.history_length = length or ids.history
         rng = np.random.default_rng([seed, 0])
         cumulative, rows = self._popularity(rng, ids.items)
-        drawn = rows[_draw(rng, cumulative, count * self.history_length)].reshape(count, -1)  # (count, L)
+        drawn = rows[_draw(rng, cumulative, count * self.history_length)].reshape(
+            count, -1
+        )  # (count, L)
         self.histories = [ids.lookup(row) for row in drawn.tolist()]
 
     def with_history(self, length: int) -> Requests:
@@ -60,7 +64,10 @@ class Requests:
         """Return one list of n different candidates for each history."""
         rng = np.random.default_rng([self._seed, n])
         cumulative, rows = self._popularity(rng, self.ids.candidates)
-        return [self.ids.lookup(rows[_draw_distinct(rng, cumulative, n)].tolist()) for _ in range(self.count)]
+        return [
+            self.ids.lookup(rows[_draw_distinct(rng, cumulative, n)].tolist())
+            for _ in range(self.count)
+        ]
 
     def _popularity(self, rng: np.random.Generator, n: int) -> tuple[NDArray[np.float64], Longs]:
         weights = np.arange(1, n + 1, dtype=np.float64) ** -self._zipf
@@ -78,11 +85,17 @@ class Replay:
         found = [_read(path, at, line) for at, line in lines]
         if not found:
             raise DataError(f"{path} holds no request; write one JSON object a line")
-        self.ids, self.count, self.histories = drawn.ids, len(found), [history for history, _ in found]
+        self.ids, self.count, self.histories = (
+            drawn.ids,
+            len(found),
+            [history for history, _ in found],
+        )
         self.history_length = round(sum(map(len, self.histories)) / len(found))
         self.own_candidates = [candidates for _, candidates in found if candidates]
         if self.own_candidates and len(self.own_candidates) < len(found):
-            raise DataError(f"{path}: some requests have candidates and some have none; give all of them, or none")
+            raise DataError(
+                f"{path}: some requests have candidates and some have none; give all of them, or none"
+            )
         self._drawn = drawn
 
     def with_history(self, length: int) -> Replay:
@@ -102,7 +115,9 @@ def _text(path: Path) -> str:
     try:
         return path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+        raise DataError(
+            f"{path} cannot be read: {getattr(error, 'strerror', None) or error}"
+        ) from error
 
 
 def _read(path: Path, at: int, line: str) -> tuple[list[str], list[str]]:
@@ -111,15 +126,21 @@ def _read(path: Path, at: int, line: str) -> tuple[list[str], list[str]]:
         lists = data["history"], data.get("candidates") or []
     except (ValueError, TypeError, KeyError, AttributeError):
         lists = None, None
-    if not all(isinstance(ids, list) and all(isinstance(item, str | int) for item in ids) for ids in lists):
-        raise DataError(f'{path}, line {at}: expected {{"history": [ids], "candidates": [ids]}}, got {line[:80]!r}')
+    if not all(
+        isinstance(ids, list) and all(isinstance(item, str | int) for item in ids) for ids in lists
+    ):
+        raise DataError(
+            f'{path}, line {at}: expected {{"history": [ids], "candidates": [ids]}}, got {line[:80]!r}'
+        )
     history, candidates = lists
     return [str(item) for item in history], [str(item) for item in candidates]
 
 
 def _draw(rng: np.random.Generator, cumulative: NDArray[np.float64], n: int) -> Longs:
     # The last entry may be a rounding error below 1.
-    return np.minimum(np.searchsorted(cumulative, rng.random(n)), len(cumulative) - 1).astype(np.int64)
+    return np.minimum(np.searchsorted(cumulative, rng.random(n)), len(cumulative) - 1).astype(
+        np.int64
+    )
 
 
 def _draw_distinct(rng: np.random.Generator, cumulative: NDArray[np.float64], n: int) -> Longs:

@@ -38,7 +38,9 @@ class Row:
         """Whether requests arrived faster than they were answered."""
         if self.target_qps is None:
             return False
-        return self.latency.unanswered > 0 or self.latency.qps < 0.9 * (self.latency.arrived_qps or self.target_qps)
+        return self.latency.unanswered > 0 or self.latency.qps < 0.9 * (
+            self.latency.arrived_qps or self.target_qps
+        )
 
     def to_json(self) -> dict[str, Any]:
         latency = self.latency
@@ -76,7 +78,12 @@ class MaxThroughput:
 
     def to_json(self) -> dict[str, Any]:
         trials = [row.to_json() | {"holds": holds} for row, holds in self.trials]
-        return {"p99_us": self.p99_us, "confidence": self.confidence, "qps": self.qps, "trials": trials}
+        return {
+            "p99_us": self.p99_us,
+            "confidence": self.confidence,
+            "qps": self.qps,
+            "trials": trials,
+        }
 
 
 @dataclass(frozen=True)

@@ -133,11 +133,19 @@ def compare_bundles(
 
 
 def _estimate_cost(
-    rows: Sequence[Row], max_throughput: MaxThroughput | None, lab: Lab, price: float | None, target_load: float | None
+    rows: Sequence[Row],
+    max_throughput: MaxThroughput | None,
+    lab: Lab,
+    price: float | None,
+    target_load: float | None,
 ) -> CostEstimate | None:
     """Weigh the highest rate within the bound, or without one the throughput."""
     offline = next((row.latency.qps for row in rows if row.scenario == "offline"), None)
-    qps, bound = (max_throughput.qps, max_throughput.p99_us) if max_throughput is not None else (offline, None)
+    qps, bound = (
+        (max_throughput.qps, max_throughput.p99_us)
+        if max_throughput is not None
+        else (offline, None)
+    )
     if qps is None or (price is None and target_load is None):
         return None
     return CostEstimate(qps, bound, lab.load.scored, price, target_load)
@@ -146,10 +154,14 @@ def _estimate_cost(
 def _compression(bundle: Bundle | None) -> tuple[dict[str, Any], ...]:
     """Return the points of the compression that made the bundle, as its manifest tells."""
     card = {} if bundle is None else bundle.manifest.get("compression")
-    return tuple(card.get("points") or ()) if isinstance(card, dict) else ()  # a list in the first bundles
+    return (
+        tuple(card.get("points") or ()) if isinstance(card, dict) else ()
+    )  # a list in the first bundles
 
 
-def _bundle_source(bundle: Bundle | None, requests: AnyRequests, config: BenchConfig) -> BundleSource:
+def _bundle_source(
+    bundle: Bundle | None, requests: AnyRequests, config: BenchConfig
+) -> BundleSource:
     if bundle is None:
         raise DataError("nothing to measure: give a bundle, or a system under test")
     return BundleSource(bundle.path, requests.count // 2)
@@ -165,20 +177,26 @@ def _limit_candidates(config: BenchConfig, candidates: int) -> tuple[BenchConfig
     left_out = [str(n) for n in config.candidates if n > candidates]
     if not fitting:
         counts = ", ".join(left_out)
-        raise DataError(f"{counts} candidates asked for, the bundle has {candidates}; ask for at most {candidates}")
-    notes = [f"the bundle has {candidates} candidates: requests of {', '.join(left_out)} left out"] if left_out else []
+        raise DataError(
+            f"{counts} candidates asked for, the bundle has {candidates}; ask for at most {candidates}"
+        )
+    notes = (
+        [f"the bundle has {candidates} candidates: requests of {', '.join(left_out)} left out"]
+        if left_out
+        else []
+    )
     return replace(config, candidates=fitting), notes
 
 
-def _check_cold(config: BenchConfig, system: System, requests: AnyRequests) -> tuple[BenchConfig, list[str]]:
+def _check_cold(
+    config: BenchConfig, system: System, requests: AnyRequests
+) -> tuple[BenchConfig, list[str]]:
     """Leave the cold requests out, and say so, where a bundle cannot be put out of the page cache."""
     if config.cache == "warm" or not isinstance(system, BundleSystem):
         return config, []
     if system.is_evicted(Request(requests.histories[0], requests.candidates(1)[0])):
         return config, []
-    note = (
-        "the bundle cannot be put out of the page cache here, so no cold requests: is it on a disk, and open only here?"
-    )
+    note = "the bundle cannot be put out of the page cache here, so no cold requests: is it on a disk, and open only here?"
     return replace(config, cache="warm"), [note]
 
 
@@ -199,8 +217,13 @@ def _saturation_notes(rows: Sequence[Row]) -> list[str]:
     ]
 
 
-def _describe_system(bundle: Bundle | None, source: Source | None, requests: AnyRequests) -> dict[str, Any]:
-    description: dict[str, Any] = {"name": source.name if source else "", "history": requests.history_length}
+def _describe_system(
+    bundle: Bundle | None, source: Source | None, requests: AnyRequests
+) -> dict[str, Any]:
+    description: dict[str, Any] = {
+        "name": source.name if source else "",
+        "history": requests.history_length,
+    }
     if bundle is None:
         return description
     shape = bundle.shape
@@ -226,4 +249,11 @@ def _bytes_by_group(bundle: Bundle) -> dict[str, int]:
 
 
 def _group(name: str) -> str:
-    return next((group for group, masks in _GROUPS.items() if any(fnmatchcase(name, mask) for mask in masks)), "other")
+    return next(
+        (
+            group
+            for group, masks in _GROUPS.items()
+            if any(fnmatchcase(name, mask) for mask in masks)
+        ),
+        "other",
+    )

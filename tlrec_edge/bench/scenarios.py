@@ -66,11 +66,17 @@ SCENARIOS: dict[str, Scenario] = {
 def _one_by_one(lab: Lab, name: str, shape: Shape) -> Iterator[Row]:
     shapes = {"encoded": shape}
     if isinstance(lab.system, BundleSystem):
-        shapes["given"] = shape.with_states([lab.system.user_state(request.user) for request in shape.requests])
+        shapes["given"] = shape.with_states(
+            [lab.system.user_state(request.user) for request in shape.requests]
+        )
     for state, variant in shapes.items():
         yield Row(name, state, variant.label, variant.scored, _closed(lab, variant))
     if isinstance(lab.system, BundleSystem) and lab.config.cache == "cold":
-        times = metered(lambda: cold_loop(lambda: _evicted(lab, shape), len(shape.requests), lab.limits, lab.clock))
+        times = metered(
+            lambda: cold_loop(
+                lambda: _evicted(lab, shape), len(shape.requests), lab.limits, lab.clock
+            )
+        )
         yield Row(name, "cold", shape.label, shape.scored, times.describe(lab.config.confidence))
 
 
@@ -114,7 +120,9 @@ def _offline(lab: Lab) -> Row:
     config, requests = lab.config, lab.load.requests
     if config.driver == "loadgen":
         answer = batch_caller(lab.system, requests)
-        latencies = loadgen.offline(answer, len(requests), lab.limits, config.seed, config.batch, config.threads)
+        latencies = loadgen.offline(
+            answer, len(requests), lab.limits, config.seed, config.batch, config.threads
+        )
     else:
         latencies = drive(lab, Load(None)).describe(config.confidence)
     return Row("offline", "encoded", lab.load.label, lab.load.scored, latencies)

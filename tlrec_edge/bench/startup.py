@@ -48,7 +48,9 @@ def measure_startup(bundle: Path, history: list[str], item: str, runs: int) -> S
     """Start a fresh process ``runs`` times after one that is not counted. Raises BundleError if one fails."""
     request = json.dumps([str(bundle.resolve()), history, item])
     measured = [_start(request) for _ in range(runs + 1)][1:]
-    medians: dict[str, Any] = {name: statistics.median(run[name] for run in measured) for name in _TIMES}
+    medians: dict[str, Any] = {
+        name: statistics.median(run[name] for run in measured) for name in _TIMES
+    }
     for name in _MEMORY:
         readable = all(name in run for run in measured)
         medians[name] = int(statistics.median(run[name] for run in measured)) if readable else None
@@ -64,7 +66,10 @@ def _cold(bundle: Path, request: str, runs: int) -> dict[str, Any]:
     read = statistics.median(run.get("read_bytes", 0) for run in measured)
     if not read:
         return {}
-    return {"cold_ms": statistics.median(run["total_ms"] for run in measured), "cold_read_bytes": int(read)}
+    return {
+        "cold_ms": statistics.median(run["total_ms"] for run in measured),
+        "cold_read_bytes": int(read),
+    }
 
 
 def _start(request: str) -> dict[str, float]:
@@ -86,6 +91,8 @@ def _start(request: str) -> dict[str, float]:
         )
     except (subprocess.SubprocessError, OSError) as error:
         reason = (getattr(error, "stderr", None) or str(error)).strip().splitlines()[-1:]
-        raise BundleError(f"a fresh process could not score with the bundle: {''.join(reason)}; run verify") from error
+        raise BundleError(
+            f"a fresh process could not score with the bundle: {''.join(reason)}; run verify"
+        ) from error
     measured: dict[str, float] = json.loads(done.stdout)
     return measured | {"total_ms": (measured.pop("scored_at") - started) * 1000}

@@ -14,7 +14,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tlrec_edge.bundle.format import ENCODER, PREFIX_SCAN, UNIFORM_KINDS, WIDE_KINDS, ModelShape, Storage, column_dtype
+from tlrec_edge.bundle.format import (
+    ENCODER,
+    PREFIX_SCAN,
+    UNIFORM_KINDS,
+    WIDE_KINDS,
+    ModelShape,
+    Storage,
+    column_dtype,
+)
 from tlrec_edge.bundle.item_vectors import Vectors, item_vectors
 from tlrec_edge.bundle.reader import Bundle
 from tlrec_edge.bundle.reorder import item_order, reordered
@@ -31,8 +39,33 @@ from tlrec_edge.types import Floats, Indices
 OPSET, IR = 18, 9
 _CHUNK = 65_536
 _USERS = 256
-_NOUNS = ("Mug", "Lamp", "Scarf", "Kettle", "Notebook", "Chair", "Pillow", "Knife", "Basket", "Clock", "Tray", "Candle")
-_ADJECTIVES = ("red", "oak", "striped", "small", "vintage", "glass", "folding", "soft", "blue", "travel", "brass")
+_NOUNS = (
+    "Mug",
+    "Lamp",
+    "Scarf",
+    "Kettle",
+    "Notebook",
+    "Chair",
+    "Pillow",
+    "Knife",
+    "Basket",
+    "Clock",
+    "Tray",
+    "Candle",
+)
+_ADJECTIVES = (
+    "red",
+    "oak",
+    "striped",
+    "small",
+    "vintage",
+    "glass",
+    "folding",
+    "soft",
+    "blue",
+    "travel",
+    "brass",
+)
 
 
 @dataclass(frozen=True)
@@ -68,7 +101,9 @@ class SynthConfig:
             raise ValueError(f"popularity = {self.popularity}; expected a factor in 0..100")
         for name, known in (("tables", WRITTEN), ("weights", WIDE_KINDS)):
             if getattr(self, name) not in known:
-                raise ValueError(f"{name} = {getattr(self, name)!r}; expected one of {', '.join(known)}")
+                raise ValueError(
+                    f"{name} = {getattr(self, name)!r}; expected one of {', '.join(known)}"
+                )
 
     @property
     def rows(self) -> int:
@@ -84,9 +119,11 @@ class SynthConfig:
 
 
 def synthesize(
-    path: str | os.PathLike[str], config: SynthConfig, progress: Callable[[str], None] = lambda step: None,
+    path: str | os.PathLike[str],
+    config: SynthConfig,
+    progress: Callable[[str], None] = lambda step: None,
     encoder: bytes | None = None,
-) -> Bundle:  # fmt: skip
+) -> Bundle:
     """Write a synthetic bundle at ``path``; ``progress`` hears of each step.
 
     ``encoder`` is the graph to put in, of inputs and output as ``pooling_encoder``'s, which is made without one. That
@@ -127,7 +164,9 @@ def pooling_encoder(dim: int, length: int, seed: int) -> bytes:
         "out": rng.normal(0, 0.5 * dim**-0.5, (dim, dim)),
         "out_bias": np.zeros(dim),
     }
-    initializers = [numpy_helper.from_array(value.astype(np.float32), name) for name, value in tensors.items()]
+    initializers = [
+        numpy_helper.from_array(value.astype(np.float32), name) for name, value in tensors.items()
+    ]
     for name, axis in (("last", -1), ("middle", 1)):
         initializers.append(numpy_helper.from_array(np.array([axis], np.int64), name))
     node = helper.make_node
@@ -159,8 +198,21 @@ def pooling_encoder(dim: int, length: int, seed: int) -> bytes:
 
 
 def _manifest(config: SynthConfig) -> dict[str, Any]:
-    model = {"size": "fast", "mode": "synthetic", "d": config.dim, "r": config.interest, "L": config.length}
-    model |= {"N": config.rows, "C": config.items, "g": 1, "G": config.groups, "event_count": 5, "pad": -1e9}
+    model = {
+        "size": "fast",
+        "mode": "synthetic",
+        "d": config.dim,
+        "r": config.interest,
+        "L": config.length,
+    }
+    model |= {
+        "N": config.rows,
+        "C": config.items,
+        "g": 1,
+        "G": config.groups,
+        "event_count": 5,
+        "pad": -1e9,
+    }
     return {
         "opset": OPSET,
         "ir": IR,
@@ -184,7 +236,9 @@ def _chunks(n: int) -> Iterator[tuple[int, int]]:
         yield start, min(n, start + _CHUNK)
 
 
-def _write_vectors(writer: BundleWriter, config: SynthConfig, shape: ModelShape, rng: np.random.Generator) -> None:
+def _write_vectors(
+    writer: BundleWriter, config: SynthConfig, shape: ModelShape, rng: np.random.Generator
+) -> None:
     n, c, d, r = config.rows, config.items, config.dim, config.interest
     history, candidate = shape.history_format, shape.candidate_format
     scales = np.float32 if config.tables in UNIFORM_KINDS else np.float16
@@ -195,7 +249,9 @@ def _write_vectors(writer: BundleWriter, config: SynthConfig, shape: ModelShape,
     centroids = rng.standard_normal((config.clusters, d), np.float32) * deviation
     for start, end in _chunks(n):
         centroid = centroids[np.arange(start, end) % config.clusters]
-        vectors = (centroid + 0.5 * deviation * rng.standard_normal(centroid.shape, np.float32)) * np.float32(d**-0.5)
+        vectors = (
+            centroid + 0.5 * deviation * rng.standard_normal(centroid.shape, np.float32)
+        ) * np.float32(d**-0.5)
         history_rows[start:end], scale = history.quantize(vectors)
         history_scale[start:end] = scale[:, 0]
         if start >= c:
@@ -217,12 +273,18 @@ def _deviations(d: int) -> Floats:
     return deviation
 
 
-def _write_search(writer: BundleWriter, config: SynthConfig, shape: ModelShape, encoder: bytes) -> Indices:
+def _write_search(
+    writer: BundleWriter, config: SynthConfig, shape: ModelShape, encoder: bytes
+) -> Indices:
     """Fit lists and heads to users whose histories lie within three clusters each; return the order of the rows."""
     users = _users(writer, config, shape, encoder)
 
     def vectors() -> Vectors:
-        return item_vectors(shape.candidate_format, writer.written("candidate_rows"), writer.written("candidate_scale"))
+        return item_vectors(
+            shape.candidate_format,
+            writer.written("candidate_rows"),
+            writer.written("candidate_scale"),
+        )
 
     order = np.arange(config.rows)
     if config.items > config.lists_beyond:
@@ -242,15 +304,22 @@ def _write_search(writer: BundleWriter, config: SynthConfig, shape: ModelShape, 
     return order
 
 
-def _users(writer: BundleWriter, config: SynthConfig, shape: ModelShape, encoder: bytes) -> NDArray[np.float64]:
+def _users(
+    writer: BundleWriter, config: SynthConfig, shape: ModelShape, encoder: bytes
+) -> NDArray[np.float64]:
     """Return the vectors of invented users (u, d + r)."""
     rng = np.random.default_rng(config.seed)
     read = writer.written
     clusters_of_users = rng.integers(0, config.clusters, (_USERS, 3))
-    picked_clusters = np.take_along_axis(clusters_of_users, rng.integers(0, 3, (_USERS, config.length)), 1)
-    rows = picked_clusters + config.clusters * rng.integers(0, config.rows // config.clusters, picked_clusters.shape)
+    picked_clusters = np.take_along_axis(
+        clusters_of_users, rng.integers(0, 3, (_USERS, config.length)), 1
+    )
+    rows = picked_clusters + config.clusters * rng.integers(
+        0, config.rows // config.clusters, picked_clusters.shape
+    )
     vectors = (
-        shape.history_format.values(read("history_rows")[rows.ravel()]) * read("history_scale")[rows.ravel(), None]
+        shape.history_format.values(read("history_rows")[rows.ravel()])
+        * read("history_scale")[rows.ravel(), None]
     )
     weight = np.broadcast_to(read("position_bias"), rows.shape).astype(np.float32)
     feed = {"history": vectors.reshape(*rows.shape, -1).astype(np.float32), "log_weight": weight}
@@ -285,10 +354,14 @@ def _write_wide(writer: BundleWriter, config: SynthConfig, rng: np.random.Genera
     n, c, k = config.rows, config.items, config.clusters
     per_cluster = c // k
     max_weights = min(config.wide, per_cluster)
-    lengths = rng.integers(max_weights // 2, max_weights + 1, n) if max_weights else np.zeros(n, np.int64)
+    lengths = (
+        rng.integers(max_weights // 2, max_weights + 1, n) if max_weights else np.zeros(n, np.int64)
+    )
     indptr = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     is_int8 = config.weights == "int8"
-    columns = writer.create("wide_columns", column_dtype(c) if is_int8 else "<i4", (int(indptr[-1]),))
+    columns = writer.create(
+        "wide_columns", column_dtype(c) if is_int8 else "<i4", (int(indptr[-1]),)
+    )
     values = writer.create("wide_values", "|i1" if is_int8 else "<f4", (int(indptr[-1]),))
     scale = np.ones(n, np.float16)
     for start, end in _chunks(n):
@@ -303,7 +376,9 @@ def _write_wide(writer: BundleWriter, config: SynthConfig, rng: np.random.Genera
         columns[span] = found[mask]
         weights = rng.exponential(0.1, span.stop - span.start).astype(np.float32)
         if is_int8:
-            values[span], scale[start:end] = quantize_sparse(weights, indptr[start : end + 1] - indptr[start])
+            values[span], scale[start:end] = quantize_sparse(
+                weights, indptr[start : end + 1] - indptr[start]
+            )
         else:
             values[span] = weights
     writer.array("wide_indptr", indptr)
@@ -314,7 +389,9 @@ def _write_wide(writer: BundleWriter, config: SynthConfig, rng: np.random.Genera
 def _write_small(writer: BundleWriter, config: SynthConfig, rng: np.random.Generator) -> None:
     groups = (np.arange(config.rows) % config.clusters % config.groups).astype(np.int32)
     writer.array("groups", groups[:, None])
-    writer.array("interest_in", rng.normal(0, 0.1, (config.groups, config.interest)).astype(np.float32))
+    writer.array(
+        "interest_in", rng.normal(0, 0.1, (config.groups, config.interest)).astype(np.float32)
+    )
     writer.array("position_bias", np.linspace(-1, 0, config.length, dtype=np.float32))
     writer.array("event_bias", np.array([-0.5, -0.3, 0.0, 0.3, 0.0], np.float32))
     writer.array("age_bias", np.linspace(0, -1, 12, dtype=np.float32))

@@ -90,7 +90,11 @@ class BundleSystem:
         for request in requests[:_CHECKED]:
             candidates = request.candidates or []
             together = self._rec.score(request.user, candidates)[:_CHECKED]
-            alone = np.array([self._rec.score(request.user, [item])[0] for item in candidates[:_CHECKED]])
+            alone = np.array(
+                [self._rec.score(request.user, [item])[0] for item in candidates[:_CHECKED]]
+            )
             worst = float(np.abs(together - alone).max())
             if not worst <= tolerance:
-                raise BundleError(f"a pair's score alone and in a list differ by {worst:g}; export the bundle again")
+                raise BundleError(
+                    f"a pair's score alone and in a list differ by {worst:g}; export the bundle again"
+                )

@@ -77,7 +77,9 @@ class Storage:
         for name, kind in vars(self).items():
             known = WIDE_KINDS if name == "wide" else ROW_KINDS
             if kind not in known:
-                raise ValueError(f"tables: {name} = {kind!r:.40}, expected one of {', '.join(known)}")
+                raise ValueError(
+                    f"tables: {name} = {kind!r:.40}, expected one of {', '.join(known)}"
+                )
         RowFormat((self.candidate, 0), (self.taste, 0))  # raises where they do not fit into one row
 
     @classmethod
@@ -85,10 +87,14 @@ class Storage:
         """Read the manifest's entry. Raises ValueError that names what is not known."""
         if isinstance(entry, Mapping):
             for name in entry.keys() ^ cls.__dataclass_fields__.keys():
-                raise ValueError(f"tables: {name!r:.40} is {'not known' if name in entry else 'missing'}")
+                raise ValueError(
+                    f"tables: {name!r:.40} is {'not known' if name in entry else 'missing'}"
+                )
             return cls(**entry)
         if entry not in UNIFORM_KINDS:
-            raise ValueError(f"tables = {entry!r:.40}, expected one of {', '.join(UNIFORM_KINDS)}, or the kind of each")
+            raise ValueError(
+                f"tables = {entry!r:.40}, expected one of {', '.join(UNIFORM_KINDS)}, or the kind of each"
+            )
         return cls(entry, entry, entry, entry)
 
     @property
@@ -147,9 +153,13 @@ class ModelShape:
             taste = None if tables.uniform else int(model["taste"])
             return cls(**sizes, pad=float(model["pad"]), tables=tables, taste=taste)
         except KeyError as error:
-            raise BundleError(f"{MANIFEST} has no entry {error}; export the bundle again") from error
+            raise BundleError(
+                f"{MANIFEST} has no entry {error}; export the bundle again"
+            ) from error
         except (TypeError, ValueError, OverflowError) as error:
-            raise BundleError(f"{MANIFEST} has a wrong model section: {error}; export the bundle again") from error
+            raise BundleError(
+                f"{MANIFEST} has a wrong model section: {error}; export the bundle again"
+            ) from error
 
     @cached_property
     def history_format(self) -> RowFormat:
@@ -189,16 +199,28 @@ class Scoring:
                 stated = manifest["weights"]
                 weights = float(stated["deep"]), float(stated["wide"]), float(stated["rest"])
             repeat = float(manifest.get("repeat", 0.0))  # bundles of before have none
-            found = cls((float(scale[0]), float(scale[1])), (int(limit[0]), int(limit[1])), unknown, weights, repeat)
+            found = cls(
+                (float(scale[0]), float(scale[1])),
+                (int(limit[0]), int(limit[1])),
+                unknown,
+                weights,
+                repeat,
+            )
             found._check(shape)
             if manifest["user_ids"] not in (None, "hashed", "plain"):
-                raise ValueError(f"user_ids = {manifest['user_ids']!r}, expected null, 'hashed' or 'plain'")
+                raise ValueError(
+                    f"user_ids = {manifest['user_ids']!r}, expected null, 'hashed' or 'plain'"
+                )
             if manifest["user_ids"] == "hashed":
                 hashlib.blake2b(key=bytes.fromhex(manifest["user_key"]))
         except KeyError as error:
-            raise BundleError(f"{MANIFEST} has no entry {error}; export the bundle again") from error
+            raise BundleError(
+                f"{MANIFEST} has no entry {error}; export the bundle again"
+            ) from error
         except (TypeError, ValueError, IndexError, OverflowError) as error:
-            raise BundleError(f"{MANIFEST} has a wrong entry: {error}; export the bundle again") from error
+            raise BundleError(
+                f"{MANIFEST} has a wrong entry: {error}; export the bundle again"
+            ) from error
         return found
 
     def _check(self, shape: ModelShape) -> None:
@@ -218,7 +240,9 @@ class Scoring:
                     f"user_scale {scale} of the {name} block is no power of two in 2**-100..{MAX_MAGNITUDE:g}"
                 )
             if limit < 1 or 127 * limit * width >= 2**24:
-                raise ValueError(f"user_limit {limit} of the {name} block is outside 1..(2**24 - 1) / (127 * {width})")
+                raise ValueError(
+                    f"user_limit {limit} of the {name} block is outside 1..(2**24 - 1) / (127 * {width})"
+                )
 
 
 def required_arrays(shape: ModelShape) -> dict[str, ArraySpec]:
@@ -266,7 +290,9 @@ def optional_arrays(shape: ModelShape, present: Mapping[str, Any]) -> dict[str, 
     arrays: dict[str, ArraySpec] = {}
     if "taste_rows.npy" in present or "taste_scale.npy" in present:
         rows = _rows(shape.taste_format(shape.taste or 0), shape.items)
-        arrays["taste_rows.npy"] = rows if shape.taste is not None else ArraySpec(rows.dtypes, (shape.items, None))
+        arrays["taste_rows.npy"] = (
+            rows if shape.taste is not None else ArraySpec(rows.dtypes, (shape.items, None))
+        )
         arrays["taste_scale.npy"] = ArraySpec(scales(shape), (shape.items,))
     if "item_names.bytes.npy" in present:
         arrays.update(string_arrays("item_names", shape.items))
@@ -280,9 +306,12 @@ def optional_arrays(shape: ModelShape, present: Mapping[str, Any]) -> dict[str, 
     if any(f"{name}.npy" in present for name in PREFIX_ARRAYS):
         d = shape.d + shape.r
         columns = ((None,), (d, d), (d,), (2, None), (2,))
-        arrays["head_columns.npy"] = ArraySpec(("|u1",), (None, -(-shape.candidates // SCAN_BLOCK) * SCAN_BLOCK))
+        arrays["head_columns.npy"] = ArraySpec(
+            ("|u1",), (None, -(-shape.candidates // SCAN_BLOCK) * SCAN_BLOCK)
+        )
         arrays |= {
-            f"{name}.npy": ArraySpec(("<f8",), size) for name, size in zip(PREFIX_ARRAYS[1:], columns[1:], strict=True)
+            f"{name}.npy": ArraySpec(("<f8",), size)
+            for name, size in zip(PREFIX_ARRAYS[1:], columns[1:], strict=True)
         }
     if any(f"{name}.npy" in present for name in IVF_ARRAYS):
         arrays["list_starts.npy"] = ArraySpec(("<i8",), (None,))

@@ -39,7 +39,9 @@ def as_text(value: Any) -> str:
         return value
     if isinstance(value, (int, np.integer)) and not isinstance(value, bool):
         return str(int(value))
-    raise DataError(f"an id must be a string or an integer, got {type(value).__name__} {preview(value)}")
+    raise DataError(
+        f"an id must be a string or an integer, got {type(value).__name__} {preview(value)}"
+    )
 
 
 class Rows:
@@ -53,11 +55,17 @@ class Rows:
     def __init__(self, values: NDArray[np.integer[Any]]) -> None:
         array = np.asarray(values)
         if array.dtype.kind not in "iu" and array.size:
-            raise DataError(f"rows: expected a list of row numbers from -1 on, got {preview(values)}")
-        self.values: Indices = np.array(array, np.intp)  # what numpy's `take` reads without a conversion
+            raise DataError(
+                f"rows: expected a list of row numbers from -1 on, got {preview(values)}"
+            )
+        self.values: Indices = np.array(
+            array, np.intp
+        )  # what numpy's `take` reads without a conversion
         lowest, self.most = (int(self.values.min(initial=0)), int(self.values.max(initial=-1)))
         if self.values.ndim != 1 or lowest < -1:
-            raise DataError(f"rows: expected a list of row numbers from -1 on, got {preview(values)}")
+            raise DataError(
+                f"rows: expected a list of row numbers from -1 on, got {preview(values)}"
+            )
         self.known = lowest == 0
         self.values.setflags(write=False)
         self._key = hash(self.values.tobytes())
@@ -67,7 +75,11 @@ class Rows:
 
     def __add__(self, later: Rows) -> Rows:
         """Return these items followed by later ones: a history goes on without its ids being looked up again."""
-        return Rows(np.concatenate([self.values, later.values])) if isinstance(later, Rows) else NotImplemented
+        return (
+            Rows(np.concatenate([self.values, later.values]))
+            if isinstance(later, Rows)
+            else NotImplemented
+        )
 
     @overload
     def __getitem__(self, at: int) -> int: ...
@@ -86,7 +98,11 @@ class Rows:
         return self._key
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Rows) and self._key == other._key and np.array_equal(self.values, other.values)
+        return (
+            isinstance(other, Rows)
+            and self._key == other._key
+            and np.array_equal(self.values, other.values)
+        )
 
 
 def as_list(values: Any, name: str, content: str = "item ids") -> list[Any] | Rows:
@@ -95,7 +111,9 @@ def as_list(values: Any, name: str, content: str = "item ids") -> list[Any] | Ro
         return values
     if isinstance(values, np.ndarray) and values.ndim == 1:
         return list(values.tolist())
-    if isinstance(values, Iterable) and not isinstance(values, (str, bytes, bytearray, Mapping, np.ndarray)):
+    if isinstance(values, Iterable) and not isinstance(
+        values, (str, bytes, bytearray, Mapping, np.ndarray)
+    ):
         return list(values)
     what = "the string" if isinstance(values, str) else type(values).__name__
     raise DataError(f"{name}: expected a list of {content}, got {what} {preview(values)}")
@@ -140,7 +158,9 @@ def build_index(data: Bytes, offsets: Longs, what: str = "id") -> dict[str, NDAr
     _check_unique(view, offsets, order, hashes, what)
     per_bucket = np.bincount(hashes & np.uint32(count - 1), minlength=count)
     if per_bucket.max() > _MAX_BUCKET:
-        raise DataError(f"{per_bucket.max():,} of {what} have hashes alike, which makes look-ups slow; rename some")
+        raise DataError(
+            f"{per_bucket.max():,} of {what} have hashes alike, which makes look-ups slow; rename some"
+        )
     buckets = np.zeros(count + 1, np.int32)
     np.cumsum(per_bucket, out=buckets[1:])
     return {"buckets": buckets, "rows": order.astype(np.int32), "hashes": hashes}
@@ -153,7 +173,9 @@ def hash_all(view: memoryview, offsets: Longs) -> NDArray[np.uint32]:
     # In chunks: ten million offsets as one Python list would take more memory than the index.
     for start in range(0, n, _CHUNK):
         ends = offsets[start : start + _CHUNK + 1].tolist()
-        hashes[start : start + _CHUNK] = [crc(view[a:b], _SEED) for a, b in itertools.pairwise(ends)]
+        hashes[start : start + _CHUNK] = [
+            crc(view[a:b], _SEED) for a, b in itertools.pairwise(ends)
+        ]
     return hashes
 
 
@@ -169,7 +191,9 @@ def _check_unique(
             text = bytes(view[offsets[row] : offsets[row + 1]])
             if seen.setdefault(text, row) != row:
                 name = text.decode("utf-8", "surrogatepass")
-                raise DataError(f"{what} {name!r:.80} stands in rows {seen[text]} and {row}; ids must be unique")
+                raise DataError(
+                    f"{what} {name!r:.80} stands in rows {seen[text]} and {row}; ids must be unique"
+                )
 
 
 class StringTable:
@@ -188,19 +212,26 @@ class StringTable:
         try:
             return self._data[start:end].tobytes().decode("utf-8", "surrogatepass")
         except UnicodeDecodeError as error:
-            raise BundleError(f"{self._name}: row {row} is not UTF-8: altered; export the bundle again") from error
+            raise BundleError(
+                f"{self._name}: row {row} is not UTF-8: altered; export the bundle again"
+            ) from error
 
     def take(self, rows: Sequence[int] | NDArray[np.integer[Any]]) -> list[str]:
         """Return the strings of many rows. Raises IndexError for one that is not there."""
         at = np.asarray(rows, np.intp)
         if at.min(initial=0) < 0:
             raise IndexError(f"row {at.min()}")
-        view, ends = self._data.data, self._offsets.take(at + 1)  # which raises where a row is too high
+        view, ends = (
+            self._data.data,
+            self._offsets.take(at + 1),
+        )  # which raises where a row is too high
         try:
             spans = zip(self._offsets.take(at).tolist(), ends.tolist(), strict=True)
             return [str(view[start:end], "utf-8", "surrogatepass") for start, end in spans]
         except UnicodeDecodeError as error:
-            raise BundleError(f"{self._name}: a row is not UTF-8: altered; export the bundle again") from error
+            raise BundleError(
+                f"{self._name}: a row is not UTF-8: altered; export the bundle again"
+            ) from error
 
 
 class IdIndex:
@@ -233,7 +264,9 @@ class IdIndex:
         if len(missing) == len(values):
             return rows
         looked_up = dict(zip(missing, rows.tolist(), strict=True))
-        return np.array([looked_up[value] if value in looked_up else hot[value] for value in values], np.int32)
+        return np.array(
+            [looked_up[value] if value in looked_up else hot[value] for value in values], np.int32
+        )
 
     @property
     def hot_bytes(self) -> int:
@@ -251,7 +284,9 @@ class IdIndex:
         first = self._buckets.take(bucket)
         counts = self._buckets.take(bucket + np.uint32(1)) - first
         ends = counts.cumsum()
-        if len(keys) and ends[-1] > _MAX_BUCKET * len(keys):  # before a damaged index asks for all memory
+        if len(keys) and ends[-1] > _MAX_BUCKET * len(
+            keys
+        ):  # before a damaged index asks for all memory
             raise ValueError(f"{ends[-1]} ids in the buckets of {len(keys)}")
         # Every id of every bucket at once: on average there is one a key.
         key = np.arange(len(keys)).repeat(counts)
@@ -266,7 +301,9 @@ class IdIndex:
     def _equal(self, keys: list[bytes], rows: Ints) -> NDArray[np.bool_]:
         starts = self._offsets.take(rows)
         lengths = np.fromiter(map(len, keys), np.int64, len(keys))
-        equal: NDArray[np.bool_] = (self._offsets.take(rows + 1) - starts == lengths) & (lengths > 0)
+        equal: NDArray[np.bool_] = (self._offsets.take(rows + 1) - starts == lengths) & (
+            lengths > 0
+        )
         if len(keys) and equal.all():
             return self._same_bytes(keys, starts, lengths)
         if known := np.flatnonzero(equal).tolist():

@@ -20,7 +20,11 @@ def item_vectors(row_format: RowFormat, rows: NDArray[Any], scale: NDArray[Any])
     def read(start: int, end: int) -> NDArray[np.float64]:
         at = slice(start, end)
         return np.concatenate(
-            [row_format.values(rows[at], i) * scale[at, i, None].astype(np.float64) for i in (0, 1)], 1
+            [
+                row_format.values(rows[at], i) * scale[at, i, None].astype(np.float64)
+                for i in (0, 1)
+            ],
+            1,
         )
 
     return read

@@ -43,7 +43,9 @@ _CHUNK = 1 << 20
 class Bundle:
     """An opened bundle: its manifest and views of its arrays. Use ``Bundle.open``."""
 
-    def __init__(self, path: Path, manifest: dict[str, Any], shape: ModelShape, arrays: Arrays, hashed: bool) -> None:
+    def __init__(
+        self, path: Path, manifest: dict[str, Any], shape: ModelShape, arrays: Arrays, hashed: bool
+    ) -> None:
         self.path, self.manifest, self.shape = path, manifest, shape
         self.scoring = Scoring.from_manifest(manifest, shape)
         self._arrays, self._hashed = arrays, hashed
@@ -58,7 +60,9 @@ class Bundle:
         if verify not in VERIFY_LEVELS:
             raise ValueError(f"verify = {verify!r}, expected one of {', '.join(VERIFY_LEVELS)}")
         if not isinstance(path, (str, os.PathLike)):
-            raise BundleError(f"path = {preview(path)}; expected the folder that `tlrec-edge export` wrote")
+            raise BundleError(
+                f"path = {preview(path)}; expected the folder that `tlrec-edge export` wrote"
+            )
         root = Path(path)
         manifest = read_manifest(root)
         shape = ModelShape.from_manifest(manifest)
@@ -67,7 +71,9 @@ class Bundle:
             try:
                 _check_file(root / name, entry, verify)
             except OSError as error:
-                raise BundleError(f"{root / name} cannot be read ({error.strerror}); {REMEDY}") from error
+                raise BundleError(
+                    f"{root / name} cannot be read ({error.strerror}); {REMEDY}"
+                ) from error
         expected = required_arrays(shape) | optional_arrays(shape, files)
         graphs = [
             ENCODER,
@@ -80,7 +86,9 @@ class Bundle:
         arrays = {name: _map_array(root / name, spec) for name, spec in expected.items()}
         bundle = cls(root, manifest, shape, arrays, verify != "none")
         if "user_rows.npy" in arrays and manifest["user_ids"] is None:
-            raise BundleError(f"{root / MANIFEST} does not say how user ids are stored (user_ids); {REMEDY}")
+            raise BundleError(
+                f"{root / MANIFEST} does not say how user ids are stored (user_ids); {REMEDY}"
+            )
         check_lengths(root, shape, arrays)
         if verify == "full":
             check_contents(root, shape, arrays)
@@ -91,7 +99,9 @@ class Bundle:
         try:
             return self._arrays[f"{name}.npy"]
         except KeyError:
-            raise BundleError(f"{self.path / name}.npy is not part of this bundle; export it with that part") from None
+            raise BundleError(
+                f"{self.path / name}.npy is not part of this bundle; export it with that part"
+            ) from None
 
     @property
     def nbytes(self) -> int:
@@ -111,12 +121,19 @@ class Bundle:
             blob = path.read_bytes()
         except OSError as error:
             raise BundleError(f"{path} cannot be read ({error.strerror}); {REMEDY}") from error
-        if self._hashed and hashlib.sha256(blob).hexdigest() != self.manifest["files"][file]["sha256"]:
+        if (
+            self._hashed
+            and hashlib.sha256(blob).hexdigest() != self.manifest["files"][file]["sha256"]
+        ):
             raise BundleError(f"{path} differs from the SHA-256 in the manifest: altered; {REMEDY}")
         return blob
 
     def strings(self, name: str) -> StringTable:
-        return StringTable(self.array(f"{name}.bytes"), self.array(f"{name}.offsets"), f"{self.path / name}.bytes.npy")
+        return StringTable(
+            self.array(f"{name}.bytes"),
+            self.array(f"{name}.offsets"),
+            f"{self.path / name}.bytes.npy",
+        )
 
     def index(self, name: str) -> IdIndex:
         parts = {part: self.array(f"{name}.{part}") for part in ("buckets", "rows", "hashes")}
@@ -184,20 +201,28 @@ def _listed_files(root: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
         raise BundleError(f"{root / MANIFEST} lists no files; {REMEDY}")
     for name in files:
         if not _PLAIN_NAME.fullmatch(name):
-            raise BundleError(f"{root / MANIFEST} lists {name!r:.80}, no plain file name; do not use this bundle")
+            raise BundleError(
+                f"{root / MANIFEST} lists {name!r:.80}, no plain file name; do not use this bundle"
+            )
     return files
 
 
 def _check_file(path: Path, entry: Any, verify: str) -> None:
-    if not isinstance(entry, dict) or not (type(entry.get("size")) is int and isinstance(entry.get("sha256"), str)):
-        raise BundleError(f"{path.parent / MANIFEST} gives no size and sha256 for {path.name}; {REMEDY}")
+    if not isinstance(entry, dict) or not (
+        type(entry.get("size")) is int and isinstance(entry.get("sha256"), str)
+    ):
+        raise BundleError(
+            f"{path.parent / MANIFEST} gives no size and sha256 for {path.name}; {REMEDY}"
+        )
     if not path.is_file():
         raise BundleError(f"{path} is missing; {REMEDY}")
     if path.is_symlink() and path.resolve().parent != path.parent.resolve():
         raise BundleError(f"{path} is a link that leaves the bundle; replace it by the file itself")
     size = path.stat().st_size
     if verify != "none" and size != entry["size"]:
-        raise BundleError(f"{path} has {size} bytes, the manifest says {entry['size']}: cut or altered; {REMEDY}")
+        raise BundleError(
+            f"{path} has {size} bytes, the manifest says {entry['size']}: cut or altered; {REMEDY}"
+        )
     if verify == "full" and file_sha256(path) != entry["sha256"]:
         raise BundleError(f"{path} differs from the SHA-256 in the manifest: altered; {REMEDY}")
 
@@ -209,11 +234,15 @@ def _map_array(path: Path, spec: ArraySpec) -> NDArray[Any]:
             read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
             shape, fortran, dtype = read(file)
             start = file.tell()
-    except Exception as error:  # numpy lets errors of the tokenizer, the literal and the dtype through
+    except (
+        Exception
+    ) as error:  # numpy lets errors of the tokenizer, the literal and the dtype through
         raise BundleError(f"{path} is not a .npy file ({preview(str(error))}); {REMEDY}") from error
     if dtype.str not in spec.dtypes or (fortran and len(shape) > 1):
         order = " in Fortran order" if fortran else ""
-        raise BundleError(f"{path} holds {dtype.str}{order}, expected {' or '.join(spec.dtypes)}; {REMEDY}")
+        raise BundleError(
+            f"{path} holds {dtype.str}{order}, expected {' or '.join(spec.dtypes)}; {REMEDY}"
+        )
     fits = (
         min(shape, default=0) >= 0
         and len(shape) == len(spec.shape)
@@ -224,7 +253,9 @@ def _map_array(path: Path, spec: ArraySpec) -> NDArray[Any]:
         raise BundleError(f"{path} has shape {shape}, expected {want}; {REMEDY}".replace("'", ""))
     size = math.prod(shape) * dtype.itemsize
     if path.stat().st_size != start + size:
-        raise BundleError(f"{path} has {path.stat().st_size} bytes, its header asks for {start + size}: cut; {REMEDY}")
+        raise BundleError(
+            f"{path} has {path.stat().st_size} bytes, its header asks for {start + size}: cut; {REMEDY}"
+        )
     if not size:
         return np.zeros(shape, dtype)
     # A plain array over the map: numpy's memmap subclass costs every later call.

@@ -11,7 +11,15 @@ from tlrec_edge.types import Indices
 
 Array = NDArray[np.generic]
 
-_BY_ITEM = ("history_rows", "history_scale", "groups", "wide_scale", "taste_rows", "taste_scale", "item_category")
+_BY_ITEM = (
+    "history_rows",
+    "history_scale",
+    "groups",
+    "wide_scale",
+    "taste_rows",
+    "taste_scale",
+    "item_category",
+)
 _BY_CANDIDATE = ("candidate_rows", "candidate_scale", "candidate_bias", "candidate_text")
 
 
@@ -20,14 +28,18 @@ def item_order(order: Indices, items: int) -> Indices:
     return np.concatenate([order, np.arange(len(order), items)])
 
 
-def reordered(arrays: Mapping[str, Array], order: Indices, items: int) -> Iterator[tuple[str, Array]]:
+def reordered(
+    arrays: Mapping[str, Array], order: Indices, items: int
+) -> Iterator[tuple[str, Array]]:
     """Yield the arrays that change, by their names in the bundle, none a view of an old one."""
     new_position = np.empty(len(order), np.intp)
     new_position[order] = np.arange(len(order))
     rows = item_order(order, items)
     yield from _reorder_sparse("wide", arrays, rows, new_position)
     if "user_wide_indptr" in arrays:
-        yield from _reorder_sparse("user_wide", arrays, np.arange(len(arrays["user_wide_indptr"]) - 1), new_position)
+        yield from _reorder_sparse(
+            "user_wide", arrays, np.arange(len(arrays["user_wide_indptr"]) - 1), new_position
+        )
     for names, at in ((_BY_ITEM, rows), (_BY_CANDIDATE, order)):
         for name in names:
             if name in arrays:

@@ -17,19 +17,30 @@ _MAX_SQUARED_NORM = MAX_MAGNITUDE**2
 
 def _check_finite(out: NDArray[np.float32], graph: str, name: str) -> None:
     flat = out.reshape(-1)
-    if not flat.dot(flat) <= _MAX_SQUARED_NORM:  # the cheapest test that NaN, infinity and absurd values fail
-        raise BundleError(f"{graph} gives NaN or absurd values for '{name}'; export the bundle again")
+    if (
+        not flat.dot(flat) <= _MAX_SQUARED_NORM
+    ):  # the cheapest test that NaN, infinity and absurd values fail
+        raise BundleError(
+            f"{graph} gives NaN or absurd values for '{name}'; export the bundle again"
+        )
 
 
 def run_error(graph: str, error: Exception) -> BundleError:
-    return BundleError(f"{graph} does not run: {str(error).splitlines()[0]:.300}; export the bundle again")
+    return BundleError(
+        f"{graph} does not run: {str(error).splitlines()[0]:.300}; export the bundle again"
+    )
 
 
 class Binding:
     """A graph tied to fixed arrays: fill the inputs, then ``run``. Not for two threads at once."""
 
     def __init__(
-        self, session: Any, graph: str, output: str, inputs: Mapping[str, NDArray[np.float32]], shape: tuple[int, int]
+        self,
+        session: Any,
+        graph: str,
+        output: str,
+        inputs: Mapping[str, NDArray[np.float32]],
+        shape: tuple[int, int],
     ) -> None:
         self.inputs, self._out = inputs, np.zeros(shape, np.float32)
         self._flat = self._out.reshape(-1)
@@ -62,18 +73,28 @@ class Graph:
         self._blob, self._name, self._outputs, self._threads = blob, name, list(outputs), threads
         self.session = load_session(self._blob, self._name, self._threads)
         try:
-            self.inputs: dict[str, list[Any]] = {node.name: node.shape for node in self.session.get_inputs()}
-            missing = set(outputs) - {node.name for node in self.session.get_outputs() if node.type == "tensor(float)"}
+            self.inputs: dict[str, list[Any]] = {
+                node.name: node.shape for node in self.session.get_inputs()
+            }
+            missing = set(outputs) - {
+                node.name for node in self.session.get_outputs() if node.type == "tensor(float)"
+            }
         except UnicodeDecodeError as error:
-            raise BundleError(f"{name} has names that are not UTF-8: altered; export the bundle again") from error
+            raise BundleError(
+                f"{name} has names that are not UTF-8: altered; export the bundle again"
+            ) from error
         if missing:
-            raise BundleError(f"{name} has no float output '{missing.pop()}'; export the bundle again")
+            raise BundleError(
+                f"{name} has no float output '{missing.pop()}'; export the bundle again"
+            )
 
     def reload(self) -> None:
         """Make a new session: one that was made before a fork must not be used after it."""
         self.session = load_session(self._blob, self._name, self._threads)
 
-    def run(self, feed: Mapping[str, NDArray[Any]], shape: tuple[int, int]) -> list[NDArray[np.float32]]:
+    def run(
+        self, feed: Mapping[str, NDArray[Any]], shape: tuple[int, int]
+    ) -> list[NDArray[np.float32]]:
         """Return the outputs, each of ``shape``. Raises BundleError for other shapes and for NaN or absurd values."""
         try:
             found: list[NDArray[np.float32]] = self.session.run(self._outputs, feed)
@@ -81,7 +102,9 @@ class Graph:
             raise run_error(self._name, error) from error
         for name, out in zip(self._outputs, found, strict=True):
             if out.shape != shape:
-                raise BundleError(f"{self._name} gives '{name}' of shape {out.shape}, expected {shape}; export again")
+                raise BundleError(
+                    f"{self._name} gives '{name}' of shape {out.shape}, expected {shape}; export again"
+                )
             _check_finite(out, self._name, name)
         return found
 
@@ -95,11 +118,14 @@ class Graph:
     def check_inputs(self, expected: Mapping[str, tuple[int | None, ...]]) -> None:
         """Raise BundleError unless the inputs are these, None standing for a free axis."""
         if set(self.inputs) != set(expected):
-            raise BundleError(f"{self._name} takes {sorted(self.inputs)}, expected {sorted(expected)}; export again")
+            raise BundleError(
+                f"{self._name} takes {sorted(self.inputs)}, expected {sorted(expected)}; export again"
+            )
         for name, expected_shape in expected.items():
             found = self.inputs[name]
             fits = len(found) == len(expected_shape) and all(
-                w is None or not isinstance(f, int) or f == w for f, w in zip(found, expected_shape, strict=True)
+                w is None or not isinstance(f, int) or f == w
+                for f, w in zip(found, expected_shape, strict=True)
             )
             if not fits:
                 raise BundleError(
@@ -107,7 +133,9 @@ class Graph:
                 )
 
 
-def load_session(blob: bytes, name: str, threads: int = 1, external: Mapping[str, NDArray[Any]] | None = None) -> Any:
+def load_session(
+    blob: bytes, name: str, threads: int = 1, external: Mapping[str, NDArray[Any]] | None = None
+) -> Any:
     """Return a session of a graph that never spins; ``external`` are its constants elsewhere. Raises BundleError."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
@@ -119,11 +147,17 @@ def load_session(blob: bytes, name: str, threads: int = 1, external: Mapping[str
     options.log_severity_level = 3
     try:
         if external:
-            values = [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in external.values()]
+            values = [
+                onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in external.values()
+            ]
             options.add_external_initializers(list(external), values)
         # Without the fallback, which prints what went wrong and tries the same provider again.
-        return onnxruntime.InferenceSession(blob, options, providers=["CPUExecutionProvider"], enable_fallback=0)
+        return onnxruntime.InferenceSession(
+            blob, options, providers=["CPUExecutionProvider"], enable_fallback=0
+        )
     except Exception as error:  # onnxruntime's own errors share no base class
         reason = str(error).splitlines()[0]
         version = onnxruntime.__version__
-        raise BundleError(f"{name} does not load in onnxruntime {version}: {reason:.300}") from error
+        raise BundleError(
+            f"{name} does not load in onnxruntime {version}: {reason:.300}"
+        ) from error

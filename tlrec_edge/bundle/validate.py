@@ -26,15 +26,27 @@ def check_lengths(path: Path, shape: ModelShape, arrays: Arrays) -> None:
     """Check ends and lengths without reading the tables. Raises BundleError that names the file."""
     pairs = [("wide_indptr.npy", "wide_columns.npy"), ("wide_indptr.npy", "wide_values.npy")]
     pairs += [("user_wide_indptr.npy", f"user_wide_{part}.npy") for part in ("columns", "values")]
-    pairs += [(name, name.replace(".offsets", ".bytes")) for name in arrays if name.endswith(".offsets.npy")]
+    pairs += [
+        (name, name.replace(".offsets", ".bytes"))
+        for name in arrays
+        if name.endswith(".offsets.npy")
+    ]
     for offsets, data in pairs:
         if offsets not in arrays:
             continue
         ends, length = arrays[offsets], len(arrays[data])
         if not len(ends) or ends[0] != 0 or ends[-1] != length:
-            raise BundleError(f"{path / offsets} does not end at the {length} entries of {data}; {REMEDY}")
-    if shape.taste is None and "taste_rows.npy" in arrays and arrays["taste_rows.npy"].shape[1] > shape.r:
-        raise BundleError(f"{path / 'taste_rows.npy'} is wider than the block it belongs to; {REMEDY}")
+            raise BundleError(
+                f"{path / offsets} does not end at the {length} entries of {data}; {REMEDY}"
+            )
+    if (
+        shape.taste is None
+        and "taste_rows.npy" in arrays
+        and arrays["taste_rows.npy"].shape[1] > shape.r
+    ):
+        raise BundleError(
+            f"{path / 'taste_rows.npy'} is wider than the block it belongs to; {REMEDY}"
+        )
     if CANDIDATE_TEXT in arrays:
         table = arrays.get(TEXT_TABLE)
         if table is None or table.shape[1] != arrays[CANDIDATE_TEXT].shape[1]:
@@ -45,29 +57,44 @@ def check_lengths(path: Path, shape: ModelShape, arrays: Arrays) -> None:
     if "list_starts.npy" in arrays:
         starts, count = arrays["list_starts.npy"], len(arrays["list_centres.npy"])
         if len(starts) != count + 1 or not count or starts[0] or starts[-1] != shape.candidates:
-            raise BundleError(f"{path / 'list_starts.npy'} does not fit its candidates and centres; {REMEDY}")
+            raise BundleError(
+                f"{path / 'list_starts.npy'} does not fit its candidates and centres; {REMEDY}"
+            )
     for name in _indexes(arrays):
         buckets, entries = arrays[f"{name}.buckets.npy"], len(arrays[f"{name}.offsets.npy"]) - 1
         count = len(buckets) - 1
         if count < 1 or count & (count - 1) or buckets[0] != 0 or buckets[-1] != entries:
-            raise BundleError(f"{path / name}.buckets.npy is not an index of {entries} ids; {REMEDY}")
+            raise BundleError(
+                f"{path / name}.buckets.npy is not an index of {entries} ids; {REMEDY}"
+            )
         for part in ("rows", "hashes"):
             if len(arrays[f"{name}.{part}.npy"]) != entries:
-                raise BundleError(f"{path / name}.{part}.npy is not an index of {entries} ids; {REMEDY}")
+                raise BundleError(
+                    f"{path / name}.{part}.npy is not an index of {entries} ids; {REMEDY}"
+                )
     if "user_rows.npy" in arrays:
         users = len(arrays["user_rows.npy"])
-        if users + 1 != len(arrays["user_wide_indptr.npy"]) or users + 1 != len(arrays["users.offsets.npy"]):
-            raise BundleError(f"{path / 'user_rows.npy'} has {users} users, its neighbours differ; {REMEDY}")
+        if users + 1 != len(arrays["user_wide_indptr.npy"]) or users + 1 != len(
+            arrays["users.offsets.npy"]
+        ):
+            raise BundleError(
+                f"{path / 'user_rows.npy'} has {users} users, its neighbours differ; {REMEDY}"
+            )
 
 
 def check_contents(path: Path, shape: ModelShape, arrays: Arrays) -> None:
     """Check every value that is used as a position, shown, or added to a score. Raises BundleError as above."""
     limits = dict.fromkeys(("wide_columns.npy", "user_wide_columns.npy"), (0, shape.candidates))
     limits["groups.npy"] = (-1, shape.groups)
-    limits |= {f"{name}.rows.npy": (0, len(arrays[f"{name}.rows.npy"])) for name in _indexes(arrays)}
+    limits |= {
+        f"{name}.rows.npy": (0, len(arrays[f"{name}.rows.npy"])) for name in _indexes(arrays)
+    }
     if "item_category.npy" in arrays:
         limits["item_category.npy"] = (-1, len(arrays["category_names.offsets.npy"]) - 1)
-    row_formats = {"history_rows.npy": shape.history_format, "candidate_rows.npy": shape.candidate_format}
+    row_formats = {
+        "history_rows.npy": shape.history_format,
+        "candidate_rows.npy": shape.candidate_format,
+    }
     if "taste_rows.npy" in arrays:
         width = arrays["taste_rows.npy"].shape[1] if shape.taste is None else shape.taste
         row_formats["taste_rows.npy"] = shape.taste_format(width)
@@ -75,11 +102,16 @@ def check_contents(path: Path, shape: ModelShape, arrays: Arrays) -> None:
         low, end = limits.get(name, (0, 0))
         if name in limits and array.size and not (low <= array.min() and array.max() < end):
             raise BundleError(f"{path / name} points outside 0..{end - 1}; {REMEDY}")
-        if name.endswith(("indptr.npy", "offsets.npy", "buckets.npy", "starts.npy")) and (array[1:] < array[:-1]).any():
+        if (
+            name.endswith(("indptr.npy", "offsets.npy", "buckets.npy", "starts.npy"))
+            and (array[1:] < array[:-1]).any()
+        ):
             raise BundleError(f"{path / name} is not in rising order; {REMEDY}")
         if name == "list_starts.npy" and (array[1:] == array[:-1]).any():
             raise BundleError(f"{path / name} holds an empty list; {REMEDY}")
-        if (name == "head_reach.npy" and array.min() < 0) or (name == "head_step.npy" and array[0].min() <= 0):
+        if (name == "head_reach.npy" and array.min() < 0) or (
+            name == "head_step.npy" and array[0].min() <= 0
+        ):
             raise BundleError(f"{path / name} bounds nothing; {REMEDY}")
         if reason := _invalid_numbers(name, array, row_formats.get(name)):
             raise BundleError(f"{path / name} holds {reason}; {REMEDY}")
@@ -137,19 +169,27 @@ def _string_blocks(arrays: Arrays, name: str) -> Iterator[tuple[int, Array]]:
 
 def _check_index(path: Path, arrays: Arrays, name: str) -> None:
     """Check that a lookup finds every id, in its own row."""
-    offsets, buckets, rows, hashes = (arrays[f"{name}.{part}.npy"] for part in ("offsets", "buckets", "rows", "hashes"))
+    offsets, buckets, rows, hashes = (
+        arrays[f"{name}.{part}.npy"] for part in ("offsets", "buckets", "rows", "hashes")
+    )
     if (offsets[1:] == offsets[:-1]).any():
         raise BundleError(f"{path / name}.offsets.npy holds an empty id; {REMEDY}")
     if len(rows) and (np.bincount(rows, minlength=len(rows)) != 1).any():
         raise BundleError(f"{path / name}.rows.npy names a row twice; {REMEDY}")
     if (hash_all(arrays[f"{name}.bytes.npy"].data, offsets)[rows] != hashes).any():
-        raise BundleError(f"{path / name}.hashes.npy does not hold the hashes of the ids in {name}.bytes.npy; {REMEDY}")
+        raise BundleError(
+            f"{path / name}.hashes.npy does not hold the hashes of the ids in {name}.bytes.npy; {REMEDY}"
+        )
     bucket = np.repeat(np.arange(len(buckets) - 1), np.diff(buckets))
     if (hashes & np.uint32(len(buckets) - 2) != bucket).any():
-        raise BundleError(f"{path / name}.buckets.npy puts ids where no lookup finds them; {REMEDY}")
+        raise BundleError(
+            f"{path / name}.buckets.npy puts ids where no lookup finds them; {REMEDY}"
+        )
 
 
 def _check_sorted(path: Path, indptr: Array, columns: Array) -> None:
     descents = np.flatnonzero(columns[1:] <= columns[:-1]) + 1
     if not np.isin(descents, indptr).all():
-        raise BundleError(f"{path / 'user_wide_columns.npy'} is not in rising order within a row; {REMEDY}")
+        raise BundleError(
+            f"{path / 'user_wide_columns.npy'} is not in rising order within a row; {REMEDY}"
+        )

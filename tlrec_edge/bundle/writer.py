@@ -23,7 +23,9 @@ from tlrec_edge.version import VERSION
 _CHUNK = 1 << 20
 
 
-BUNDLE = FolderKind("bundle", MANIFEST, ("tlrec_edge", "files"), lambda head: head["files"].keys(), BundleError)
+BUNDLE = FolderKind(
+    "bundle", MANIFEST, ("tlrec_edge", "files"), lambda head: head["files"].keys(), BundleError
+)
 
 
 class BundleWriter:
@@ -35,7 +37,13 @@ class BundleWriter:
     def __init__(self, folder: Path, manifest: Mapping[str, Any]) -> None:
         self.folder = folder
         created = datetime.now(UTC).isoformat(timespec="seconds")
-        self._manifest = {"format": FORMAT, "tlrec_edge": VERSION, "created": created, "deltas": [], **manifest}
+        self._manifest = {
+            "format": FORMAT,
+            "tlrec_edge": VERSION,
+            "created": created,
+            "deltas": [],
+            **manifest,
+        }
         self._sealed = False
 
     @classmethod
@@ -58,7 +66,9 @@ class BundleWriter:
 
     def written(self, name: str) -> NDArray[Any]:
         """Return a map of an array that is already there."""
-        array: NDArray[Any] = np.load(self.folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+        array: NDArray[Any] = np.load(
+            self.folder / f"{name}.npy", mmap_mode="r", allow_pickle=False
+        )
         return array
 
     def names(self) -> list[str]:
@@ -84,7 +94,9 @@ class BundleWriter:
     def seal(self) -> Path:
         """Write the manifest, which lists every file and its hash, and return the folder."""
         if not self._sealed:
-            self._manifest["files"] = {path.name: _size_and_hash(path) for path in sorted(self.folder.iterdir())}
+            self._manifest["files"] = {
+                path.name: _size_and_hash(path) for path in sorted(self.folder.iterdir())
+            }
             text = json.dumps(self._manifest, indent=1, ensure_ascii=False, allow_nan=False)
             (self.folder / MANIFEST).write_text(text + "\n", "utf-8")
             self._sealed = True

@@ -10,11 +10,25 @@ from tlrec_edge.errors import MissingExtraError, TlrecError
 from tlrec_edge.version import VERSION
 
 COMMANDS = {
-    "prepare": "prepare", "pretrain": "train", "adapt": "train", "evaluate": "measure", "crossval": "measure",
-    "study": "study", "curve": "study", "compress": "build", "export": "build", "inspect": "use", "verify": "use",
-    "score": "use", "recommend": "use", "similar": "use",
-    "bench": "bench", "plan": "plan", "synth": "synth", "demo": "demo",
-}  # fmt: skip
+    "prepare": "prepare",
+    "pretrain": "train",
+    "adapt": "train",
+    "evaluate": "measure",
+    "crossval": "measure",
+    "study": "study",
+    "curve": "study",
+    "compress": "build",
+    "export": "build",
+    "inspect": "use",
+    "verify": "use",
+    "score": "use",
+    "recommend": "use",
+    "similar": "use",
+    "bench": "bench",
+    "plan": "plan",
+    "synth": "synth",
+    "demo": "demo",
+}
 """Command -> module of this package, in the order of the pipeline."""
 
 
@@ -43,7 +57,9 @@ class Commands(click.Group):
             raise
         except OSError as error:
             name = f"{error.filename}: " if error.filename else ""
-            raise click.ClickException(f"{name}{error.strerror or error}; check the path and the space left") from error
+            raise click.ClickException(
+                f"{name}{error.strerror or error}; check the path and the space left"
+            ) from error
         except ModuleNotFoundError as error:
             if error.name and error.name.split(".")[0] == "tlrec_edge":
                 raise
@@ -54,7 +70,9 @@ def _one_line(error: TlrecError) -> click.ClickException:
     return click.ClickException(" ".join(str(error).split()))
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(
+    cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
+)
 @click.version_option(VERSION, prog_name="tlrec-edge")
 def main() -> None:
     """Transfer a recommender to a market with little data, compress it, and serve it on a CPU.

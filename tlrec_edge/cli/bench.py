@@ -44,65 +44,201 @@ _FILE = click.Path(path_type=Path)
     show_default=True,
     help="Candidates in a request; more than the bundle has are left out.",
 )
-@click.option("--k", type=click.IntRange(min=1), default=10, show_default=True, help="Items that top-k returns.")
-@click.option("--histories", callback=counts, default="", help="Lengths of history.  [default: what the encoder reads]")
-@click.option("--load", callback=load, default="100", show_default=True, metavar="N|top-k",
-              help="Candidates of a request in multi-stream, server and offline, or top-k.")  # fmt: skip
-@click.option("--qps", callback=rates, help="Rates of the server scenario.  [default: 10 to 90 % of its throughput]")
+@click.option(
+    "--k",
+    type=click.IntRange(min=1),
+    default=10,
+    show_default=True,
+    help="Items that top-k returns.",
+)
+@click.option(
+    "--histories",
+    callback=counts,
+    default="",
+    help="Lengths of history.  [default: what the encoder reads]",
+)
+@click.option(
+    "--load",
+    callback=load,
+    default="100",
+    show_default=True,
+    metavar="N|top-k",
+    help="Candidates of a request in multi-stream, server and offline, or top-k.",
+)
+@click.option(
+    "--qps",
+    callback=rates,
+    help="Rates of the server scenario.  [default: 10 to 90 % of its throughput]",
+)
 @click.option("--find-qps", is_flag=True, help="Search the highest rate that keeps --p99.")
-@click.option("--p99", callback=duration, metavar="TIME", help="Bound of the 99th percentile: 500us, 5ms, 1s.")
-@click.option("--price-per-hour", type=POSITIVE, metavar="MONEY",
-              help="Price of this machine: gives the cost of a million requests and scores.")  # fmt: skip
-@click.option("--machines-for", type=POSITIVE, metavar="QPS",
-              help="Load of all machines: gives how many are needed. With --find-qps.")  # fmt: skip
-@click.option("--streams", type=click.IntRange(min=1), default=8, show_default=True,
-              help="Requests in one query of multi-stream.")  # fmt: skip
-@click.option("--batch", type=click.IntRange(min=1), default=32, show_default=True,
-              help="Requests in one call of offline.")  # fmt: skip
-@click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True,
-              help="Threads of a process that answer in server and offline.")  # fmt: skip
-@click.option("--processes", type=click.IntRange(min=1), default=1, show_default=True,
-              help="Processes that answer in server and offline.")  # fmt: skip
-@click.option("--replay", type=_FILE,
-              help='Requests to replay: JSON lines {"history": [ids], "candidates": [ids]}.')  # fmt: skip
-@click.option("--sut", metavar="MODULE:FUNCTION",
-              help="Measure your own system: a function of one request (.user, .candidates, .k).")  # fmt: skip
-@click.option("--http", "url", metavar="URL",
-              help="Measure a server: .../v2/models/NAME/infer (Open Inference Protocol), or plain JSON.")  # fmt: skip
-@click.option("--items", type=click.IntRange(min=1), default=10_000, show_default=True,
-              help="Ids item-0, item-1, ... that --sut and --http are asked for without BUNDLE.")  # fmt: skip
 @click.option(
-    "--seconds", type=click.FloatRange(min=0.01), default=2.0, show_default=True, help="Time for each shape of request."
+    "--p99", callback=duration, metavar="TIME", help="Bound of the 99th percentile: 500us, 5ms, 1s."
 )
-@click.option("--min-queries", type=click.IntRange(min=1), default=1000, show_default=True,
-              help="Queries that each needs beyond that time, for five times as long at most.")  # fmt: skip
-@click.option("--compare", type=(_FILE, _FILE), metavar="A B",
-              help="Two bundles in turns, the ratio of their times with its interval; instead of BUNDLE.")  # fmt: skip
 @click.option(
-    "--against", type=_FILE, metavar="JSON", help="An earlier --out of this machine to hold this run against."
+    "--price-per-hour",
+    type=POSITIVE,
+    metavar="MONEY",
+    help="Price of this machine: gives the cost of a million requests and scores.",
 )
-@click.option("--max-regression", callback=fraction, default="10%", show_default=True,
-              help="How much worse than --against, or B than A of --compare, ends with exit code 1.")  # fmt: skip
-@click.option("--confidence", type=click.FloatRange(0.5, 1, max_open=True), default=0.99, show_default=True,
-              help="Of the stated bounds of percentiles.")  # fmt: skip
-@click.option("--driver", type=click.Choice(DRIVERS), default=DRIVERS[0], show_default=True,
-              help="loadgen: MLCommons LoadGen sends the queries (extra [bench]).")  # fmt: skip
-@click.option("--cache", type=click.Choice(CACHES), default=CACHES[0], show_default=True,
-              help="cold: single-stream and top-k also with the bundle's files out of the page cache.")  # fmt: skip
+@click.option(
+    "--machines-for",
+    type=POSITIVE,
+    metavar="QPS",
+    help="Load of all machines: gives how many are needed. With --find-qps.",
+)
+@click.option(
+    "--streams",
+    type=click.IntRange(min=1),
+    default=8,
+    show_default=True,
+    help="Requests in one query of multi-stream.",
+)
+@click.option(
+    "--batch",
+    type=click.IntRange(min=1),
+    default=32,
+    show_default=True,
+    help="Requests in one call of offline.",
+)
+@click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Threads of a process that answer in server and offline.",
+)
+@click.option(
+    "--processes",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Processes that answer in server and offline.",
+)
+@click.option(
+    "--replay",
+    type=_FILE,
+    help='Requests to replay: JSON lines {"history": [ids], "candidates": [ids]}.',
+)
+@click.option(
+    "--sut",
+    metavar="MODULE:FUNCTION",
+    help="Measure your own system: a function of one request (.user, .candidates, .k).",
+)
+@click.option(
+    "--http",
+    "url",
+    metavar="URL",
+    help="Measure a server: .../v2/models/NAME/infer (Open Inference Protocol), or plain JSON.",
+)
+@click.option(
+    "--items",
+    type=click.IntRange(min=1),
+    default=10_000,
+    show_default=True,
+    help="Ids item-0, item-1, ... that --sut and --http are asked for without BUNDLE.",
+)
+@click.option(
+    "--seconds",
+    type=click.FloatRange(min=0.01),
+    default=2.0,
+    show_default=True,
+    help="Time for each shape of request.",
+)
+@click.option(
+    "--min-queries",
+    type=click.IntRange(min=1),
+    default=1000,
+    show_default=True,
+    help="Queries that each needs beyond that time, for five times as long at most.",
+)
+@click.option(
+    "--compare",
+    type=(_FILE, _FILE),
+    metavar="A B",
+    help="Two bundles in turns, the ratio of their times with its interval; instead of BUNDLE.",
+)
+@click.option(
+    "--against",
+    type=_FILE,
+    metavar="JSON",
+    help="An earlier --out of this machine to hold this run against.",
+)
+@click.option(
+    "--max-regression",
+    callback=fraction,
+    default="10%",
+    show_default=True,
+    help="How much worse than --against, or B than A of --compare, ends with exit code 1.",
+)
+@click.option(
+    "--confidence",
+    type=click.FloatRange(0.5, 1, max_open=True),
+    default=0.99,
+    show_default=True,
+    help="Of the stated bounds of percentiles.",
+)
+@click.option(
+    "--driver",
+    type=click.Choice(DRIVERS),
+    default=DRIVERS[0],
+    show_default=True,
+    help="loadgen: MLCommons LoadGen sends the queries (extra [bench]).",
+)
+@click.option(
+    "--cache",
+    type=click.Choice(CACHES),
+    default=CACHES[0],
+    show_default=True,
+    help="cold: single-stream and top-k also with the bundle's files out of the page cache.",
+)
 @speed_option
-@click.option("--html", type=_FILE, callback=out_file, help="File to write a report to: one page, no network.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of requests and arrivals.")
+@click.option(
+    "--html", type=_FILE, callback=out_file, help="File to write a report to: one page, no network."
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Seed of requests and arrivals.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for machines instead of a table.")
 @click.option("--out", type=_FILE, callback=out_file, help="File to write the JSON to as well.")
 @click.pass_context
 def bench(
-    context: click.Context, bundle: Path | None, scenario: str, candidates: tuple[int, ...], k: int,
-    histories: tuple[int, ...], load: int, qps: tuple[float, ...], find_qps: bool, p99: float | None,
-    price_per_hour: float | None, machines_for: float | None, streams: int, batch: int, threads: int, processes: int,
-    replay: Path | None, sut: str | None, url: str | None, items: int, seconds: float, min_queries: int,
-    compare: tuple[Path, Path] | None, against: Path | None, max_regression: float, confidence: float,
-    driver: str, cache: str, seed: int, html: Path | None, as_json: bool, out: Path | None,
-) -> None:  # fmt: skip
+    context: click.Context,
+    bundle: Path | None,
+    scenario: str,
+    candidates: tuple[int, ...],
+    k: int,
+    histories: tuple[int, ...],
+    load: int,
+    qps: tuple[float, ...],
+    find_qps: bool,
+    p99: float | None,
+    price_per_hour: float | None,
+    machines_for: float | None,
+    streams: int,
+    batch: int,
+    threads: int,
+    processes: int,
+    replay: Path | None,
+    sut: str | None,
+    url: str | None,
+    items: int,
+    seconds: float,
+    min_queries: int,
+    compare: tuple[Path, Path] | None,
+    against: Path | None,
+    max_regression: float,
+    confidence: float,
+    driver: str,
+    cache: str,
+    seed: int,
+    html: Path | None,
+    as_json: bool,
+    out: Path | None,
+) -> None:
     """Measure BUNDLE here: latency, throughput, start-up, memory, bytes. MLPerf-style, unofficial.
 
     \b
@@ -119,7 +255,9 @@ def bench(
     if machines_for and not find_qps:
         raise click.UsageError("--machines-for needs the rate of one machine: --find-qps --p99 5ms")
     if price_per_hour and not find_qps and scenario not in ("all", "offline"):
-        raise click.UsageError("--price-per-hour needs a rate: --scenario offline, or --find-qps --p99 5ms")
+        raise click.UsageError(
+            "--price-per-hour needs a rate: --scenario offline, or --find-qps --p99 5ms"
+        )
     if driver == "loadgen" and (find_qps or processes > 1):
         raise click.UsageError("--driver loadgen goes with one process and without --find-qps")
     if cache == "cold" and (sut or url or driver == "loadgen"):
@@ -135,10 +273,22 @@ def bench(
         raise click.UsageError("give a BUNDLE, --sut or --http, or --compare A B")
     try:
         config = BenchConfig(
-            candidates=candidates, k=k, seconds=seconds, min_queries=min_queries, seed=seed, histories=histories,
-            load=load, qps=qps, streams=streams, batch=batch, threads=threads, processes=processes,
-            confidence=confidence, driver=driver, cache=cache,
-        )  # fmt: skip
+            candidates=candidates,
+            k=k,
+            seconds=seconds,
+            min_queries=min_queries,
+            seed=seed,
+            histories=histories,
+            load=load,
+            qps=qps,
+            streams=streams,
+            batch=batch,
+            threads=threads,
+            processes=processes,
+            confidence=confidence,
+            driver=driver,
+            cache=cache,
+        )
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     if html is not None and find_spec("matplotlib") is None:
@@ -152,9 +302,17 @@ def bench(
     if find_qps and scenario == "all":
         names = []
     result = run_bench(
-        bundle, config, names, _progress,
-        source=source, replay=replay, items=items, p99_us=p99, price=price_per_hour, target_load=machines_for,
-    )  # fmt: skip
+        bundle,
+        config,
+        names,
+        _progress,
+        source=source,
+        replay=replay,
+        items=items,
+        p99_us=p99,
+        price=price_per_hour,
+        target_load=machines_for,
+    )
     found = result.to_json()
     _save(found, out)  # what was measured is kept, whatever it is held against
     changes = None if baseline is None else compare_with_baseline(found, baseline, max_regression)
@@ -170,11 +328,25 @@ def bench(
         if changes is not None:
             show_changes(changes)
     _raise_on_regression(
-        [f"{c.what}: {c.ratio:.2f} times the baseline" for c in (changes.regressed if changes else [])]
+        [
+            f"{c.what}: {c.ratio:.2f} times the baseline"
+            for c in (changes.regressed if changes else [])
+        ]
     )
 
 
-_COMPARE_READS = ("compare", "seconds", "load", "k", "seed", "max_regression", "speed", "html", "as_json", "out")
+_COMPARE_READS = (
+    "compare",
+    "seconds",
+    "load",
+    "k",
+    "seed",
+    "max_regression",
+    "speed",
+    "html",
+    "as_json",
+    "out",
+)
 
 
 def _check_compare_options(context: click.Context) -> None:
@@ -194,7 +366,12 @@ def _compare(
 ) -> None:
     ratios, noise = compare_bundles(*paths, config, _progress)
     a, b = (path.resolve().name for path in paths)
-    found = {"a": a, "b": b, "noise": noise.to_json(), "compare": [ratio.to_json() for ratio in ratios]}
+    found = {
+        "a": a,
+        "b": b,
+        "noise": noise.to_json(),
+        "compare": [ratio.to_json() for ratio in ratios],
+    }
     _save(found, out)
     if html is not None:
         _write(html, render_compare(found))
@@ -203,7 +380,11 @@ def _compare(
     else:
         show_ratios(ratios, noise)
     _raise_on_regression(
-        [f"{r.shape}: {r.low:.3f} times as long at least" for r in ratios if r.low > 1 + max_regression]
+        [
+            f"{r.shape}: {r.low:.3f} times as long at least"
+            for r in ratios
+            if r.low > 1 + max_regression
+        ]
     )
 
 

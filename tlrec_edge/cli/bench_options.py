@@ -44,7 +44,9 @@ def _empty(parameter: click.Parameter, value: str) -> tuple[int, ...]:
     raise click.BadParameter("the list is empty; write 1,32,100")
 
 
-def rates(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[float, ...]:
+def rates(
+    context: click.Context, parameter: click.Parameter, value: str | None
+) -> tuple[float, ...]:
     """Read a list of rates: 100,2000."""
     try:
         found = tuple(float(word) for word in (value or "").split(",") if value)

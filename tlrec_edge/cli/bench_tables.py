@@ -33,7 +33,11 @@ def show(result: BenchResult) -> None:
     for note in result.notes:
         console.print(note, markup=False)
     console.print(_cost_table(result))
-    virtual = {True: "virtualised", False: "no hypervisor seen", None: f"virtualised: {_NOT_READABLE}"}
+    virtual = {
+        True: "virtualised",
+        False: "no hypervisor seen",
+        None: f"virtualised: {_NOT_READABLE}",
+    }
     quota = "no quota" if machine.quota_cores is None else f"quota {machine.quota_cores:g} cores"
     flags = ", ".join(machine.flags) or "no vector flags seen"
     where = f"{machine.cpu} ({flags}), {machine.usable_cores} cores, {quota}, {virtual[machine.virtualised]}"
@@ -42,33 +46,49 @@ def show(result: BenchResult) -> None:
     if result.bandwidth:
         speed.append(f"copies {result.bandwidth / 1e9:.1f} GB/s")
     versions = f"python {machine.python}, numpy {machine.numpy}, onnxruntime {machine.onnxruntime}"
-    console.print(f"{where}; {', '.join(speed)}; {machine.system}; {versions}; {noise}", markup=False)
+    console.print(
+        f"{where}; {', '.join(speed)}; {machine.system}; {versions}; {noise}", markup=False
+    )
 
 
 def show_ratios(ratios: Sequence[Ratio], noise: Noise) -> None:
     """Print how two bundles compare."""
     console = Console(soft_wrap=True, highlight=False)
     _warn_if_noisy(console, noise)
-    table = Table(title="B against A, in turns", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table = Table(
+        title="B against A, in turns", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False
+    )
     table.add_column("request")
     for name in ("A us", "B us", "B / A", "interval", "verdict"):
         table.add_column(name, justify="right", no_wrap=True)
     for r in ratios:
         spread = f"{r.low:.3f} .. {r.high:.3f}"
-        table.add_row(r.shape, f"{r.a_us:,.0f}", f"{r.b_us:,.0f}", f"{r.ratio:.3f}", spread, r.verdict)
-    table.caption = f"medians of {len(ratios[0].rounds)} rounds; interval at {ratios[0].confidence:.1%}"
+        table.add_row(
+            r.shape, f"{r.a_us:,.0f}", f"{r.b_us:,.0f}", f"{r.ratio:.3f}", spread, r.verdict
+        )
+    table.caption = (
+        f"medians of {len(ratios[0].rounds)} rounds; interval at {ratios[0].confidence:.1%}"
+    )
     console.print(table)
 
 
 def show_changes(changes: Changes) -> None:
     """Print how a run compares with its baseline."""
     console = Console(soft_wrap=True, highlight=False)
-    table = Table(title="against the baseline", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table = Table(
+        title="against the baseline", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False
+    )
     table.add_column("figure")
     for name in ("then", "now", "ratio", ""):
         table.add_column(name, justify="right", no_wrap=True)
     for c in changes.changes:
-        table.add_row(c.what, f"{c.before:,.0f}", f"{c.now:,.0f}", f"{c.ratio:.2f}", "WORSE" if c.regressed else "")
+        table.add_row(
+            c.what,
+            f"{c.before:,.0f}",
+            f"{c.now:,.0f}",
+            f"{c.ratio:.2f}",
+            "WORSE" if c.regressed else "",
+        )
     if changes.drift > 1:
         table.caption = f"a fixed loop took {changes.drift:.2f} times as long as then: times are held against that"
     console.print(table)
@@ -76,7 +96,9 @@ def show_changes(changes: Changes) -> None:
 
 def _warn_if_noisy(console: Console, noise: Noise) -> None:
     if noise.noisy:
-        console.print(f"NOISY MACHINE: {noise}; repeat before you rely on these times", style="bold")
+        console.print(
+            f"NOISY MACHINE: {noise}; repeat before you rely on these times", style="bold"
+        )
 
 
 def _table(title: str, headers: Sequence[str]) -> Table:
@@ -99,9 +121,7 @@ def _latency_table(result: BenchResult) -> Table | None:
         # CPU seconds for a million requests are CPU microseconds for one.
         rates = f"{row.latency.cpu_seconds_per_million:,.0f}", f"{row.latency.qps:,.0f}"
         table.add_row(row.shape, row.state, *_times(row, (*PERCENTILES, "max")), *rates)
-    table.caption = (
-        "state of the user: encoded in the request, or given; cold: the bundle read from disk; CPU: of one request"
-    )
+    table.caption = "state of the user: encoded in the request, or given; cold: the bundle read from disk; CPU: of one request"
     return table
 
 
@@ -113,7 +133,16 @@ def _load_table(result: BenchResult) -> Table | None:
     config = result.config
     workers = f"{config.processes} process(es) of {config.threads} thread(s)"
     title = f"{rows[-1].shape} under load: microseconds, {workers}"
-    headers = ["arrive/s", "per s", "p50", "p90", "p99", f"{config.confidence:.0%} sure", "max", "CPU %"]
+    headers = [
+        "arrive/s",
+        "per s",
+        "p50",
+        "p90",
+        "p99",
+        f"{config.confidence:.0%} sure",
+        "max",
+        "CPU %",
+    ]
     table = _table(title, headers)
     table.columns[0].header = "scenario"
     for row in rows:
@@ -122,9 +151,13 @@ def _load_table(result: BenchResult) -> Table | None:
         p99_bound = "-" if bound is None else f"{bound:,.0f}"
         p50, p90, p99, maximum = _times(row, ("p50", "p90", "p99", "max"))
         busy = f"{row.latency.cpu_percent:.0f}"
-        table.add_row(row.scenario, arrive, f"{row.latency.qps:,.0f}", p50, p90, p99, p99_bound, maximum, busy)
+        table.add_row(
+            row.scenario, arrive, f"{row.latency.qps:,.0f}", p50, p90, p99, p99_bound, maximum, busy
+        )
     several = f"multi-stream: queries of {config.streams} requests; " if config.streams > 1 else ""
-    table.caption = f"{several}server: from the scheduled time of Poisson arrivals; sure: p99 is at most this"
+    table.caption = (
+        f"{several}server: from the scheduled time of Poisson arrivals; sure: p99 is at most this"
+    )
     return table
 
 
@@ -151,7 +184,9 @@ def _cost_table(result: BenchResult) -> Table:
         _add_startup(table, result.startup)
     workers = max((row.latency.pss_bytes or 0 for row in result.rows), default=0)
     if workers:
-        table.add_row(f"memory, PSS of {result.config.processes} processes under load", _megabytes(workers))
+        table.add_row(
+            f"memory, PSS of {result.config.processes} processes under load", _megabytes(workers)
+        )
     table.add_row("energy of the machine", _energy(result.rows))
     if result.cost_estimate is not None:
         _add_cost(table, result.cost_estimate)
@@ -159,7 +194,9 @@ def _cost_table(result: BenchResult) -> Table:
 
 
 def _add_startup(table: Table, start: Startup) -> None:
-    table.add_row("start to first score", f"{start.total_ms:,.0f} ms (median of {start.runs} fresh processes)")
+    table.add_row(
+        "start to first score", f"{start.total_ms:,.0f} ms (median of {start.runs} fresh processes)"
+    )
     parts = f"{start.import_ms:,.0f}, {start.open_ms:,.1f}, {start.first_score_ms:,.1f} ms"
     table.add_row("  import, open, score", parts)
     table.add_row("  CPU time", f"{start.cpu_ms:,.0f} ms")
@@ -175,18 +212,29 @@ def _add_startup(table: Table, start: Startup) -> None:
 
 
 def _add_cost(table: Table, estimate: CostEstimate) -> None:
-    bound = f"p99 within {estimate.p99_us / 1000:g} ms" if estimate.p99_us else "flat out, no bound of latency"
+    bound = (
+        f"p99 within {estimate.p99_us / 1000:g} ms"
+        if estimate.p99_us
+        else "flat out, no bound of latency"
+    )
     table.add_row("requests a second of this machine", f"{estimate.qps:,.0f} ({bound})")
     if estimate.per_million_requests is not None and estimate.per_million_scores is not None:
-        table.add_row("a million requests", f"{estimate.per_million_requests:.4g} at {estimate.price:g} an hour")
+        table.add_row(
+            "a million requests",
+            f"{estimate.per_million_requests:.4g} at {estimate.price:g} an hour",
+        )
         table.add_row("a million scores", f"{estimate.per_million_scores:.4g}")
     if estimate.machines is not None:
-        table.add_row(f"machines for {estimate.target_load:,.0f} requests a second", f"{estimate.machines:,}")
+        table.add_row(
+            f"machines for {estimate.target_load:,.0f} requests a second", f"{estimate.machines:,}"
+        )
 
 
 def _energy(rows: Sequence[Row]) -> str:
     busiest = max(
-        (row for row in rows if row.latency.joules is not None), key=lambda row: row.latency.qps, default=None
+        (row for row in rows if row.latency.joules is not None),
+        key=lambda row: row.latency.qps,
+        default=None,
     )
     if busiest is None or busiest.latency.joules is None:
         return _NOT_READABLE

@@ -40,11 +40,15 @@ def _open(model: Path, dataset: Path, domain: str) -> tuple[Any, Any]:
     if other := other_data(model, loaded.provenance.dataset_sha256, data):
         raise ModelError(f"{other}: adapt one to this dataset")
     if (own := loaded.provenance.domains) != target:
-        raise ModelError(f"{model} was adapted to {', '.join(own)}, not to {domain}: adapt one to {domain}")
+        raise ModelError(
+            f"{model} was adapted to {', '.join(own)}, not to {domain}: adapt one to {domain}"
+        )
     return loaded, data
 
 
-def _parse_with(parse: Callable[[str], Any]) -> Callable[[click.Context, click.Parameter, str | None], Any]:
+def _parse_with(
+    parse: Callable[[str], Any],
+) -> Callable[[click.Context, click.Parameter, str | None], Any]:
     def read(context: click.Context, option: click.Parameter, given: str | None) -> Any:
         try:
             return None if given is None else parse(given)
@@ -84,8 +88,15 @@ def _size(text: str) -> Any:
     show_default=True,
     help="What must stay on the validation rows (ndcg, hr or mrr), by the lower end of a 95 % interval.",
 )
-@click.option("--target", callback=_parse_with(_target), metavar="P<=T", help="Latency of a request, as p99<=1ms.")
-@click.option("--max-bytes", callback=_parse_with(_size), metavar="SIZE", help="Bytes of the bundle, as 5MB.")
+@click.option(
+    "--target",
+    callback=_parse_with(_target),
+    metavar="P<=T",
+    help="Latency of a request, as p99<=1ms.",
+)
+@click.option(
+    "--max-bytes", callback=_parse_with(_size), metavar="SIZE", help="Bytes of the bundle, as 5MB."
+)
 @click.option(
     "--for",
     "machine",
@@ -107,15 +118,30 @@ def _size(text: str) -> Any:
     metavar="CUT",
     help="Of the cuts try this one alone, as 'width 1/2'; repeatable.  [default: all]",
 )
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the recovery.")
 @click.option(
-    "--checkpoint", type=click.Path(path_type=Path), help="Folder to keep cut models in; the same command goes on."
+    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the recovery."
+)
+@click.option(
+    "--checkpoint",
+    type=click.Path(path_type=Path),
+    help="Folder to keep cut models in; the same command goes on.",
 )
 @json_option
 def compress(
-    model: Path, dataset: Path, domain: str, out: Path, budget: Any, target: Any, max_bytes: int | None, machine: str,
-    minutes: float, only: tuple[str, ...], seed: int, checkpoint: Path | None, as_json: bool,
-) -> None:  # fmt: skip
+    model: Path,
+    dataset: Path,
+    domain: str,
+    out: Path,
+    budget: Any,
+    target: Any,
+    max_bytes: int | None,
+    machine: str,
+    minutes: float,
+    only: tuple[str, ...],
+    seed: int,
+    checkpoint: Path | None,
+    as_json: bool,
+) -> None:
     """Cut and quantize MODEL: the smallest that keeps the budget, and of every other why not.
 
     Cuts of the structure are recovered by distillation, tables and weights stored in fewer bits. Every point is judged
@@ -131,12 +157,19 @@ def compress(
     from tlrec_edge.train.edge_model import MODEL
 
     check_target(out, MODEL)
-    if checkpoint is not None and out.resolve() in (checkpoint.resolve(), *checkpoint.resolve().parents):
+    if checkpoint is not None and out.resolve() in (
+        checkpoint.resolve(),
+        *checkpoint.resolve().parents,
+    ):
         raise click.UsageError("--checkpoint must lie outside --out")
     if out.resolve() == model.resolve():
-        raise click.UsageError("--out is MODEL itself, which the search compares with: choose another folder")
+        raise click.UsageError(
+            "--out is MODEL itself, which the search compares with: choose another folder"
+        )
     try:
-        config = CompressConfig(budget, target, max_bytes, machine, minutes, seed=seed, only=only or None)
+        config = CompressConfig(
+            budget, target, max_bytes, machine, minutes, seed=seed, only=only or None
+        )
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     loaded, data = _open(model, dataset, domain)
@@ -145,23 +178,37 @@ def compress(
     try:
         with show_progress("compress") as progress:
             result = run(
-                loaded, data, config, progress, measure_costs=measure_costs, checkpoint=checkpoint, about_machine=here
+                loaded,
+                data,
+                config,
+                progress,
+                measure_costs=measure_costs,
+                checkpoint=checkpoint,
+                about_machine=here,
             )
     except BudgetError as error:
         if as_json:
-            click.echo(json.dumps({"out": None, "budget": str(budget), "points": error.points, "test": None}))
+            click.echo(
+                json.dumps(
+                    {"out": None, "budget": str(budget), "points": error.points, "test": None}
+                )
+            )
         elif error.points:
             _echo_points(error.points, budget, "nothing chosen")
         raise
     except KeyboardInterrupt:
         if checkpoint is not None:
-            click.echo(f"stopped: what is done lies in {checkpoint}; the same command goes on", err=True)
+            click.echo(
+                f"stopped: what is done lies in {checkpoint}; the same command goes on", err=True
+            )
         raise
     result.model.save(out)
     points = [point.to_json() for point in result.points]
     test = result.model.provenance.compression["test"]
     if as_json:
-        click.echo(json.dumps({"out": str(out), "budget": str(budget), "points": points, "test": test}))
+        click.echo(
+            json.dumps({"out": str(out), "budget": str(budget), "points": points, "test": test})
+        )
         return
     _echo_points(points, budget, str(out))
     click.echo(
@@ -182,7 +229,15 @@ def _echo_points(points: Sequence[Mapping[str, Any]], budget: Any, title: str) -
         ]
         for p in points
     ]
-    headers = ["point", f"validation {budget.name}", "ratio (SE)", "bytes", "p50 / p99 us", "", "why"]
+    headers = [
+        "point",
+        f"validation {budget.name}",
+        "ratio (SE)",
+        "bytes",
+        "p50 / p99 us",
+        "",
+        "why",
+    ]
     echo_table(headers, rows, title)
 
 
@@ -195,8 +250,14 @@ def _figure(value: float | None) -> str:
 @dataset_argument
 @domain_option
 @out_option
-@click.option("--with-users", is_flag=True, help="Store the states of known users under keyed hashes of their ids.")
-@click.option("--plain-user-ids", is_flag=True, help="With --with-users: store the ids as they are.")
+@click.option(
+    "--with-users",
+    is_flag=True,
+    help="Store the states of known users under keyed hashes of their ids.",
+)
+@click.option(
+    "--plain-user-ids", is_flag=True, help="With --with-users: store the ids as they are."
+)
 @click.option(
     "--allow",
     multiple=True,
@@ -244,12 +305,20 @@ def export(
     size = sum(file.stat().st_size for file in out.iterdir())
     transfer = measured.get("transfer", {"claim": "none", "why": "not measured"})
     if as_json:
-        click.echo(json.dumps({"out": str(out), "bytes": size, "parity": asdict(parity), "transfer": transfer}))
+        click.echo(
+            json.dumps(
+                {"out": str(out), "bytes": size, "parity": asdict(parity), "transfer": transfer}
+            )
+        )
         return
     click.echo(f"{out}: {size:,} bytes")
-    click.echo(f"float path within {parity.max_error:.1e} of torch, top-10 overlap {parity.top10_overlap:.3f}")
+    click.echo(
+        f"float path within {parity.max_error:.1e} of torch, top-10 overlap {parity.top10_overlap:.3f}"
+    )
     if parity.exact_max_error is not None:
-        click.echo(f"exact path within {parity.exact_max_error:.1e} of the float path (bound {parity.exact_bound:.1e})")
+        click.echo(
+            f"exact path within {parity.exact_max_error:.1e} of the float path (bound {parity.exact_bound:.1e})"
+        )
     measured_claim = (
         f"{transfer['ndcg@10']:+.4f} NDCG@10 (SE {transfer['se']:.4f}) over {transfer['over']}"
         if transfer["claim"] != "none"

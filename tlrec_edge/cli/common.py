@@ -39,14 +39,18 @@ def _writable(path: Path, parent: Path) -> Path:
     try:  # rights alone do not tell: of a read-only or virtual file system, of a full disk
         os.rmdir(tempfile.mkdtemp(prefix=".tlrec-edge.", dir=parent))
     except OSError as error:
-        raise DataError(f"{path} cannot be written: {parent}: {error.strerror}; choose another --out") from error
+        raise DataError(
+            f"{path} cannot be written: {parent}: {error.strerror}; choose another --out"
+        ) from error
     return path
 
 
 def _has_no_effect(context: click.Context, option: click.Parameter, given: bool) -> None:
     if given:
         name = option.opts[0]
-        click.echo(f"{name} has no effect: the faiss index was removed in 0.2; drop the option", err=True)
+        click.echo(
+            f"{name} has no effect: the faiss index was removed in 0.2; drop the option", err=True
+        )
 
 
 dataset_argument = click.argument("dataset", type=click.Path(path_type=Path))
@@ -54,11 +58,20 @@ domain_option = click.option(
     "--domain", required=True, help="Target: one domain, several as A,B, or '!S' for all but S."
 )
 out_option = click.option(
-    "--out", type=click.Path(path_type=Path), required=True, callback=out_folder, help="Folder to write."
+    "--out",
+    type=click.Path(path_type=Path),
+    required=True,
+    callback=out_folder,
+    help="Folder to write.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
 speed_option = click.option(
-    "--speed", is_flag=True, hidden=True, expose_value=False, callback=_has_no_effect, help="Has no effect."
+    "--speed",
+    is_flag=True,
+    hidden=True,
+    expose_value=False,
+    callback=_has_no_effect,
+    help="Has no effect.",
 )
 PROGRESS_INTERVAL = 2.0
 

@@ -24,16 +24,27 @@ if TYPE_CHECKING:
     help="Folder to write.",
 )
 @click.option("--target", default="NUTRITION", show_default=True, help="Department to transfer to.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of every random choice.")
+@click.option(
+    "--seed",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Seed of every random choice.",
+)
 @json_option
 def demo(out: Path, target: str, seed: int, as_json: bool) -> None:
     """Run the whole job on complete-journey: prepare, pretrain, adapt, compress, export, score, bench, report."""
     from tlrec_edge.demo import DemoConfig, run_demo
 
-    result = run_demo(out, DemoConfig(target=target, seed=seed), lambda line: click.echo(line, err=True))
+    result = run_demo(
+        out, DemoConfig(target=target, seed=seed), lambda line: click.echo(line, err=True)
+    )
     if as_json:
         click.echo(
-            json.dumps(json.loads(result.report.with_suffix(".json").read_text(encoding="utf-8")), ensure_ascii=False)
+            json.dumps(
+                json.loads(result.report.with_suffix(".json").read_text(encoding="utf-8")),
+                ensure_ascii=False,
+            )
         )
         return
     show(result, target)
@@ -51,10 +62,17 @@ def show(result: DemoResult, target: str) -> None:
         lift = result.new_users.lift(name, over)
         gain = "" if name == over else f"{lift.mean:+.4f} ({lift.se:.4f})"
         other = warm[name]
-        rows.append([
-            name, f"{row['ndcg@10']:.4f} ({row['ndcg@10.se']:.4f})", f"{row['hr@10']:.4f}", gain,
-            f"{other['ndcg@10']:.4f} ({other['ndcg@10.se']:.4f})", f"{other['hr@10']:.4f}", *_cost(result, name),
-        ])  # fmt: skip
+        rows.append(
+            [
+                name,
+                f"{row['ndcg@10']:.4f} ({row['ndcg@10.se']:.4f})",
+                f"{row['hr@10']:.4f}",
+                gain,
+                f"{other['ndcg@10']:.4f} ({other['ndcg@10.se']:.4f})",
+                f"{other['hr@10']:.4f}",
+                *_cost(result, name),
+            ]
+        )
     head = [
         "",
         "new: NDCG@10 (SE)",
@@ -67,9 +85,12 @@ def show(result: DemoResult, target: str) -> None:
         "p50 top-10",
     ]
     sizes = [f"{e.tests:,} tests of {e.users:,}" for e in (result.new_users, result.warm)]
-    echo_table(head, rows, f"{target}: {sizes[0]} new shoppers, {sizes[1]} warm ones; SE clustered by user")
+    echo_table(
+        head, rows, f"{target}: {sizes[0]} new shoppers, {sizes[1]} warm ones; SE clustered by user"
+    )
     best = [
-        [str(i), name, item, f"{score:.3f}"] for i, (item, score, name) in enumerate(zip(*result.best, strict=True), 1)
+        [str(i), name, item, f"{score:.3f}"]
+        for i, (item, score, name) in enumerate(zip(*result.best, strict=True), 1)
     ]
     echo_table(
         ["", "product", "id", "score"],
@@ -78,7 +99,9 @@ def show(result: DemoResult, target: str) -> None:
     )
     for line in plain_words(result, target):
         click.echo(line)
-    click.echo(f"seconds: {', '.join(f'{stage} {spent:.0f}' for stage, spent in result.seconds.items())}")
+    click.echo(
+        f"seconds: {', '.join(f'{stage} {spent:.0f}' for stage, spent in result.seconds.items())}"
+    )
     click.echo(f"report: {result.report}")
 
 
@@ -87,7 +110,16 @@ def _cost(result: DemoResult, name: str) -> list[str]:
     if bundle is None:
         return ["", "", ""]
     rows = {
-        (row["scenario"], row["state"], row["scored"]): row["latency_us"]["p50"] for row in result.bench[bundle]["rows"]
+        (row["scenario"], row["state"], row["scored"]): row["latency_us"]["p50"]
+        for row in result.bench[bundle]["rows"]
     }
-    top = next(value for (scenario, state, _), value in rows.items() if scenario == "top-k" and state == "encoded")
-    return [f"{result.sizes[bundle]:,}", f"{rows['single-stream', 'encoded', 100]:.0f} us", f"{top:.0f} us"]
+    top = next(
+        value
+        for (scenario, state, _), value in rows.items()
+        if scenario == "top-k" and state == "encoded"
+    )
+    return [
+        f"{result.sizes[bundle]:,}",
+        f"{rows['single-stream', 'encoded', 100]:.0f} us",
+        f"{top:.0f} us",
+    ]

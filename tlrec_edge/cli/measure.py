@@ -32,25 +32,43 @@ if TYPE_CHECKING:
 
 def report_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options of what is reported."""
-    for option in reversed((
-        click.option(
-            "-k", "ks", multiple=True, type=click.IntRange(1), default=(10,), show_default=True,
-            help="Cut-offs; repeatable.",
-        ),
-        click.option("--slices", is_flag=True, help="Show slices by user, item, history, popularity, domain, period."),
-        click.option(
-            "--per-user", type=click.Path(path_type=Path), callback=out_file,
-            help="Write every contender's figures by user: .csv, .csv.gz or .parquet.",
-        ),
-        click.option(
-            "--against", type=click.Path(path_type=Path),
-            help="Compare, paired by user, with the model in the --per-user file of another evaluation.",
-        ),
-        click.option(
-            "--report", "page", type=click.Path(path_type=Path), callback=out_file, help="Write an HTML page of it."
-        ),
-        json_option,
-    )):  # fmt: skip
+    for option in reversed(
+        (
+            click.option(
+                "-k",
+                "ks",
+                multiple=True,
+                type=click.IntRange(1),
+                default=(10,),
+                show_default=True,
+                help="Cut-offs; repeatable.",
+            ),
+            click.option(
+                "--slices",
+                is_flag=True,
+                help="Show slices by user, item, history, popularity, domain, period.",
+            ),
+            click.option(
+                "--per-user",
+                type=click.Path(path_type=Path),
+                callback=out_file,
+                help="Write every contender's figures by user: .csv, .csv.gz or .parquet.",
+            ),
+            click.option(
+                "--against",
+                type=click.Path(path_type=Path),
+                help="Compare, paired by user, with the model in the --per-user file of another evaluation.",
+            ),
+            click.option(
+                "--report",
+                "page",
+                type=click.Path(path_type=Path),
+                callback=out_file,
+                help="Write an HTML page of it.",
+            ),
+            json_option,
+        )
+    ):
         command = option(command)
     return command
 
@@ -59,8 +77,14 @@ def report_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.argument("model", type=click.Path(path_type=Path))
 @dataset_argument
 @domain_option
-@click.option("--candidates", type=click.Path(path_type=Path), help="Test rows from a file: user, item(s), negatives.")
-@click.option("--fold", type=click.IntRange(0), help="Fold of split new-users.  [default: the model's]")
+@click.option(
+    "--candidates",
+    type=click.Path(path_type=Path),
+    help="Test rows from a file: user, item(s), negatives.",
+)
+@click.option(
+    "--fold", type=click.IntRange(0), help="Fold of split new-users.  [default: the model's]"
+)
 @click.option(
     "--target-only/--no-target-only",
     default=True,
@@ -75,10 +99,20 @@ def report_options(command: Callable[..., None]) -> Callable[..., None]:
 )
 @report_options
 def evaluate(
-    model: Path, dataset: Path, domain: str, candidates: Path | None, fold: int | None, target_only: bool,
-    ease_penalty: tuple[float, ...], ks: tuple[int, ...], slices: bool, per_user: Path | None, against: Path | None,
-    page: Path | None, as_json: bool,
-) -> None:  # fmt: skip
+    model: Path,
+    dataset: Path,
+    domain: str,
+    candidates: Path | None,
+    fold: int | None,
+    target_only: bool,
+    ease_penalty: tuple[float, ...],
+    ks: tuple[int, ...],
+    slices: bool,
+    per_user: Path | None,
+    against: Path | None,
+    page: Path | None,
+    as_json: bool,
+) -> None:
     """Evaluate MODEL (a model or bundle folder) on the test rows of DATASET, always beside the baselines.
 
     Refuses to measure where test rows, or what came after them, were learned from.
@@ -99,13 +133,17 @@ def evaluate(
     made = contender.provenance
     other = other_data(model, made.dataset_sha256, data)
     data = with_candidates(data, candidates)
-    entries = baseline_rankers(made.train if target_only and made.mode != "scratch" else None, data, ease_penalty)
+    entries = baseline_rankers(
+        made.train if target_only and made.mode != "scratch" else None, data, ease_penalty
+    )
     tuned = {name: entry for name, entry in entries.items() if isinstance(entry, TunedEase)}
     tasks = make_tasks(data, target, made.fold if fold is None else fold)
     with show_progress("evaluate") as progress:
         # The model comes first, so that one of another domain is refused before the baselines are fitted.
         ranked = contender.ranker(tasks)
-        result = run(data, target, {**entries, "model": lambda _: ranked}, progress=progress, tasks=tasks)
+        result = run(
+            data, target, {**entries, "model": lambda _: ranked}, progress=progress, tasks=tasks
+        )
     report = result.to_json(ks if 10 in ks else (10, *ks))
     choices = {name: entry.choice for name, entry in tuned.items() if entry.choice is not None}
     report |= {
@@ -129,18 +167,45 @@ def evaluate(
 @click.command()
 @dataset_argument
 @domain_option
-@click.option("--from", "source", type=click.Path(path_type=Path), help="Source model, made by pretrain.")
 @click.option(
-    "--mode", "modes", type=click.Choice(MODES), multiple=True, default=("auto",), show_default=True,
+    "--from", "source", type=click.Path(path_type=Path), help="Source model, made by pretrain."
+)
+@click.option(
+    "--mode",
+    "modes",
+    type=click.Choice(MODES),
+    multiple=True,
+    default=("auto",),
+    show_default=True,
     help="How to transfer; repeatable.",
-)  # fmt: skip
-@click.option("--epochs", type=click.IntRange(0), default=20, show_default=True, help="Most passes over the target.")
-@click.option("--seed", type=click.IntRange(0), help="Seed of every random choice.  [default: the source's, else 0]")
+)
+@click.option(
+    "--epochs",
+    type=click.IntRange(0),
+    default=20,
+    show_default=True,
+    help="Most passes over the target.",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(0),
+    help="Seed of every random choice.  [default: the source's, else 0]",
+)
 @report_options
 def crossval(
-    dataset: Path, domain: str, source: Path | None, modes: tuple[str, ...], epochs: int, seed: int | None,
-    ks: tuple[int, ...], slices: bool, per_user: Path | None, against: Path | None, page: Path | None, as_json: bool,
-) -> None:  # fmt: skip
+    dataset: Path,
+    domain: str,
+    source: Path | None,
+    modes: tuple[str, ...],
+    epochs: int,
+    seed: int | None,
+    ks: tuple[int, ...],
+    slices: bool,
+    per_user: Path | None,
+    against: Path | None,
+    page: Path | None,
+    as_json: bool,
+) -> None:
     """Adapt to users new to the target and evaluate, on every fold of DATASET (split new-users), pooled."""
     from dataclasses import replace
 
@@ -155,7 +220,11 @@ def crossval(
     if seed is not None:
         config = replace(config, seed=seed)
     with show_progress("crossval") as progress:
-        result = run(CrossvalPlan(dataset, target, tuple(dict.fromkeys(modes)), source, config), data, progress)
+        result = run(
+            CrossvalPlan(dataset, target, tuple(dict.fromkeys(modes)), source, config),
+            data,
+            progress,
+        )
     report = result.to_json(ks if 10 in ks else (10, *ks))
     if "auto" in result.names:
         chosen_modes = Counter(fold["auto"] for fold in result.chosen_modes).most_common()
@@ -165,7 +234,9 @@ def crossval(
     _finish(report, result.evaluation, data, ks, slices, per_user, page, as_json)
 
 
-def _compare(report: dict[str, Any], result: Evaluation, name: str, data: Dataset, against: Path | None) -> None:
+def _compare(
+    report: dict[str, Any], result: Evaluation, name: str, data: Dataset, against: Path | None
+) -> None:
     """Add the lift over an earlier evaluation's contender of the same name."""
     if against is None:
         return
@@ -177,9 +248,15 @@ def _compare(report: dict[str, Any], result: Evaluation, name: str, data: Datase
 
 
 def _finish(
-    report: dict[str, Any], result: Evaluation, data: Dataset, ks: tuple[int, ...], slices: bool, per_user: Path | None,
-    page: Path | None, as_json: bool,
-) -> None:  # fmt: skip
+    report: dict[str, Any],
+    result: Evaluation,
+    data: Dataset,
+    ks: tuple[int, ...],
+    slices: bool,
+    per_user: Path | None,
+    page: Path | None,
+    as_json: bool,
+) -> None:
     from tlrec_edge.evaluation.per_user import write_per_user
     from tlrec_edge.report import render
 
@@ -190,14 +267,18 @@ def _finish(
         write_per_user(per_user, result, data.users)
     if page is not None:
         section = {**report, "title": report["domain"], "lift": list(report["lift"].values())}
-        page.write_text(render({"title": f"Evaluation on {report['domain']}", "sections": [section]}), "utf-8")
+        page.write_text(
+            render({"title": f"Evaluation on {report['domain']}", "sections": [section]}), "utf-8"
+        )
     if as_json:
         click.echo(json.dumps(report, ensure_ascii=False))
     else:
         show_evaluation(report, ks, slices)
 
 
-def show_evaluation(report: Mapping[str, Any], ks: tuple[int, ...] = (10,), slices: bool = False) -> None:
+def show_evaluation(
+    report: Mapping[str, Any], ks: tuple[int, ...] = (10,), slices: bool = False
+) -> None:
     """Print an evaluation as tables, its notes under the first."""
     full = any("full.ndcg@10" in row for row in report["rows"])
     head = ["", *(f"{m}@{k}" for k in ks for m in ("NDCG", "HR", "MRR")), "AUC", "NDCG@10 by user"]
@@ -214,8 +295,15 @@ def show_evaluation(report: Mapping[str, Any], ks: tuple[int, ...] = (10,), slic
     echo_table([*head, *(["NDCG@10 among all"] if full else [])], rows, title)
     for note in report["notes"]:
         click.echo(f"note: {note}")
-    lifts = [[key, f"{lift['of']} over {lift['over']}", *lift_cells(lift)] for key, lift in report["lift"].items()]
-    echo_table(["lift", "", "NDCG@10 (SE)", "95 % interval", "verdict at 2 SE"], lifts, "Paired lifts on the same rows")
+    lifts = [
+        [key, f"{lift['of']} over {lift['over']}", *lift_cells(lift)]
+        for key, lift in report["lift"].items()
+    ]
+    echo_table(
+        ["lift", "", "NDCG@10 (SE)", "95 % interval", "verdict at 2 SE"],
+        lifts,
+        "Paired lifts on the same rows",
+    )
     if slices:
         _show_catalogue(report)
         _show_slices(report["slices"])
@@ -224,14 +312,23 @@ def show_evaluation(report: Mapping[str, Any], ks: tuple[int, ...] = (10,), slic
 def _show_catalogue(report: Mapping[str, Any]) -> None:
     rows = [
         [
-            row["name"], figure(row["recall@10.by_user"]), f"{row['coverage@10']:.1%}", figure(row["gini@10"]),
+            row["name"],
+            figure(row["recall@10.by_user"]),
+            f"{row['coverage@10']:.1%}",
+            figure(row["gini@10"]),
             "-" if row["buyers@10"] is None else f"{row['buyers@10']:,.1f}",
         ]
         for row in report["rows"]
         if "coverage@10" in row
-    ]  # fmt: skip
+    ]
     title = f"Ten recommended to each of {report['users']:,} users, of {report['candidates'] or 0:,} candidates"
-    head = ["", "recall@10 by user", "catalogue shown", "Gini of showings", "mean buyers of an item shown"]
+    head = [
+        "",
+        "recall@10 by user",
+        "catalogue shown",
+        "Gini of showings",
+        "mean buyers of an item shown",
+    ]
     echo_table(head, rows, title)
 
 
@@ -241,13 +338,29 @@ def _show_slices(slices: list[dict[str, Any]]) -> None:
     of, over = slices[0]["lift"]["of"], slices[0]["lift"]["over"]
     rows = [
         [
-            f"{line['by']}: {line['slice']}", f"{line['tests']:,}", f"{line['users']:,}", with_error(line, "ndcg@10"),
-            with_error(line, "over.ndcg@10"), figure(line["recall@10"]), figure(line["over.recall@10"]),
-            lift_cells(line["lift"])[0], line["lift"]["verdict"],
+            f"{line['by']}: {line['slice']}",
+            f"{line['tests']:,}",
+            f"{line['users']:,}",
+            with_error(line, "ndcg@10"),
+            with_error(line, "over.ndcg@10"),
+            figure(line["recall@10"]),
+            figure(line["over.recall@10"]),
+            lift_cells(line["lift"])[0],
+            line["lift"]["verdict"],
         ]
         for line in slices
-    ]  # fmt: skip
-    head = ["slice", "tests", "users", of, over, f"R@10 {of}", f"R@10 {over}", "lift (SE)", "at 2 SE"]
+    ]
+    head = [
+        "slice",
+        "tests",
+        "users",
+        of,
+        over,
+        f"R@10 {of}",
+        f"R@10 {over}",
+        "lift (SE)",
+        "at 2 SE",
+    ]
     title = f"Slices, NDCG@10 (SE) and recall@10: {of} and the best baseline, {over}; one slice in 20 differs by chance"
     echo_table(head, rows, title)
 
@@ -259,5 +372,11 @@ def with_error(row: Mapping[str, Any], key: str) -> str:
 
 def lift_cells(lift: Mapping[str, Any]) -> list[str]:
     """Format a lift: mean (SE), interval, verdict; what cannot be told is a dash."""
-    mean, low, high = ("-" if lift[key] is None else f"{lift[key]:+.4f}" for key in ("ndcg@10", "low", "high"))
-    return [f"{mean} ({figure(lift['se'])})", "-" if low == "-" else f"{low} .. {high}", lift["verdict"]]
+    mean, low, high = (
+        "-" if lift[key] is None else f"{lift[key]:+.4f}" for key in ("ndcg@10", "low", "high")
+    )
+    return [
+        f"{mean} ({figure(lift['se'])})",
+        "-" if low == "-" else f"{low} .. {high}",
+        lift["verdict"],
+    ]

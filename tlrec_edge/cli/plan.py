@@ -16,22 +16,70 @@ from tlrec_edge.cli.synth import count
 
 
 @click.command()
-@click.option("--items", type=count, required=True, help="Candidates of the catalogue: 50000, 50k or 2M.")
-@click.option("--dim", type=click.IntRange(min=1), default=64, show_default=True, help="Width of the deep vectors.")
-@click.option("--qps", type=click.FloatRange(min=0, min_open=True), required=True, help="Requests a second to serve.")
-@click.option("--p99", callback=duration, required=True, metavar="TIME", help="Bound of the 99th percentile: 10ms.")
-@click.option("--users", type=count, default=0, help="Users; their histories come with the requests.")
-@click.option("--price-per-hour", type=click.FloatRange(min=0, min_open=True), help="Price of this machine.")
-@click.option("--from", "sources", type=click.Path(path_type=Path), multiple=True, metavar="JSON",
-              help="A result of `bench --load top-k --out`; give three sizes.  [default: measure now]")  # fmt: skip
-@click.option("--seconds", type=click.FloatRange(min=0.01), default=1.0, show_default=True,
-              help="Time for each measurement.")  # fmt: skip
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of bundles and requests.")
+@click.option(
+    "--items", type=count, required=True, help="Candidates of the catalogue: 50000, 50k or 2M."
+)
+@click.option(
+    "--dim",
+    type=click.IntRange(min=1),
+    default=64,
+    show_default=True,
+    help="Width of the deep vectors.",
+)
+@click.option(
+    "--qps",
+    type=click.FloatRange(min=0, min_open=True),
+    required=True,
+    help="Requests a second to serve.",
+)
+@click.option(
+    "--p99",
+    callback=duration,
+    required=True,
+    metavar="TIME",
+    help="Bound of the 99th percentile: 10ms.",
+)
+@click.option(
+    "--users", type=count, default=0, help="Users; their histories come with the requests."
+)
+@click.option(
+    "--price-per-hour", type=click.FloatRange(min=0, min_open=True), help="Price of this machine."
+)
+@click.option(
+    "--from",
+    "sources",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    metavar="JSON",
+    help="A result of `bench --load top-k --out`; give three sizes.  [default: measure now]",
+)
+@click.option(
+    "--seconds",
+    type=click.FloatRange(min=0.01),
+    default=1.0,
+    show_default=True,
+    help="Time for each measurement.",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Seed of bundles and requests.",
+)
 @json_option
 def plan(
-    items: int, dim: int, qps: float, p99: float, users: int, price_per_hour: float | None, sources: tuple[Path, ...],
-    seconds: float, seed: int, as_json: bool,
-) -> None:  # fmt: skip
+    items: int,
+    dim: int,
+    qps: float,
+    p99: float,
+    users: int,
+    price_per_hour: float | None,
+    sources: tuple[Path, ...],
+    seconds: float,
+    seed: int,
+    as_json: bool,
+) -> None:
     """Say what top-10 requests of a catalogue need: latency, memory, machines like this one, and how sure that is.
 
     Measures three synthetic bundles, small enough to take a minute, or reads --from, and extrapolates. The error is
@@ -54,14 +102,27 @@ def _show(plan: Plan, price: float | None) -> None:
         click.echo("NOISY MACHINE while this was measured; repeat before you rely on it")
     workload = plan.wanted
     fitted = " and ".join(f"{size:,}" for size in plan.fitted)
-    rows = [[FIGURES[name], f"{value:,.0f}", f"{plan.errors[name]:+.1%}"] for name, value in plan.figures.items()]
+    rows = [
+        [FIGURES[name], f"{value:,.0f}", f"{plan.errors[name]:+.1%}"]
+        for name, value in plan.figures.items()
+    ]
     rows += [
-        [f"requests a second of a machine ({plan.workers} workers)", f"{plan.qps_of_a_machine:,.0f}", ""],
+        [
+            f"requests a second of a machine ({plan.workers} workers)",
+            f"{plan.qps_of_a_machine:,.0f}",
+            "",
+        ],
         ["share of its capacity at which p99 holds", f"{plan.share:.0%}", ""],
         ["machines", f"{plan.machines:,}", f"{plan.machines_with_error:,} with that error"],
     ]
     if price is not None:
-        rows.append(["cost an hour", f"{plan.machines * price:,.4g}", f"{plan.machines_with_error * price:,.4g}"])
+        rows.append(
+            [
+                "cost an hour",
+                f"{plan.machines * price:,.4g}",
+                f"{plan.machines_with_error * price:,.4g}",
+            ]
+        )
     title = (
         f"{workload.items:,} items of {workload.dim}, {workload.qps:,.0f} requests a second, "
         f"p99 {workload.p99_us / 1000:g} ms"

@@ -27,29 +27,69 @@ _FILE = click.Path(path_type=Path)
 
 @click.command(short_help="Clean raw tables into a dataset.")
 @click.option(
-    "--interactions", multiple=True, type=_FILE, help="CSV, TSV (also .gz) or Parquet; repeat the flag for more files."
+    "--interactions",
+    multiple=True,
+    type=_FILE,
+    help="CSV, TSV (also .gz) or Parquet; repeat the flag for more files.",
 )
-@click.option("--items", multiple=True, type=_FILE, help="Item features, one row an item; repeat for more files.")
-@click.option("--schema", type=_FILE, help="TOML file: which column means what; common names are found without.")
-@click.option("--preset", type=click.Choice(PRESET_NAMES), help="A known data set; complete-journey needs no files.")
+@click.option(
+    "--items",
+    multiple=True,
+    type=_FILE,
+    help="Item features, one row an item; repeat for more files.",
+)
+@click.option(
+    "--schema",
+    type=_FILE,
+    help="TOML file: which column means what; common names are found without.",
+)
+@click.option(
+    "--preset",
+    type=click.Choice(PRESET_NAMES),
+    help="A known data set; complete-journey needs no files.",
+)
 @click.option(
     "--split",
     type=click.Choice(SPLIT_KINDS),
     help="How to hold out tests.  [default: leave-one-out, or the preset's]",
 )
-@click.option("--candidates", type=_FILE, help="Test rows for --split given: user, item(s), negatives.")
+@click.option(
+    "--candidates", type=_FILE, help="Test rows for --split given: user, item(s), negatives."
+)
 @click.option("--folds", type=click.IntRange(2), help="Folds of --split new-users.  [default: 5]")
-@click.option("--test-from", metavar="DATE", help="First test day, for splits by time.  [default: last 10 %]")
-@click.option("--valid-from", metavar="DATE", help="First validation day.  [default: last 1/9 before the test]")
-@click.option("--min-buyers", type=click.IntRange(0), help="Buyers a candidate needs before the test.  [default: 0]")
-@click.option("--negatives", type=click.IntRange(0), help="Others beside each test item; 0 = all.  [default: 99]")
 @click.option(
-    "--mask-seen/--rank-seen", default=None, help="Rank what a user already had among the others?  [default: mask]"
+    "--test-from", metavar="DATE", help="First test day, for splits by time.  [default: last 10 %]"
 )
 @click.option(
-    "--refit/--no-refit", default=None, help="Let the final model learn from the validation rows.  [default: refit]"
+    "--valid-from",
+    metavar="DATE",
+    help="First validation day.  [default: last 1/9 before the test]",
 )
-@click.option("--max-per-user", type=click.IntRange(1), help="Newest interactions kept of a user.  [default: all]")
+@click.option(
+    "--min-buyers",
+    type=click.IntRange(0),
+    help="Buyers a candidate needs before the test.  [default: 0]",
+)
+@click.option(
+    "--negatives",
+    type=click.IntRange(0),
+    help="Others beside each test item; 0 = all.  [default: 99]",
+)
+@click.option(
+    "--mask-seen/--rank-seen",
+    default=None,
+    help="Rank what a user already had among the others?  [default: mask]",
+)
+@click.option(
+    "--refit/--no-refit",
+    default=None,
+    help="Let the final model learn from the validation rows.  [default: refit]",
+)
+@click.option(
+    "--max-per-user",
+    type=click.IntRange(1),
+    help="Newest interactions kept of a user.  [default: all]",
+)
 @click.option("--seed", type=click.IntRange(0), help="Seed of every random choice.  [default: 0]")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of tables.")
 @click.option(
@@ -102,7 +142,9 @@ def prepare(
       item_map = "map.csv"         # columns from, to: one product, two ids
     """
     if preset and (schema or items):
-        raise click.UsageError("--preset brings its own schema and items: leave --schema and --items out")
+        raise click.UsageError(
+            "--preset brings its own schema and items: leave --schema and --items out"
+        )
     if not preset and not interactions:
         raise click.UsageError("give --interactions FILE or --preset NAME")
     from rich.console import Console
@@ -112,7 +154,9 @@ def prepare(
     from tlrec_edge.data.store import DATASET, dataset_hash, save_dataset, split_hash
 
     check_target(out, DATASET)
-    with Console(stderr=True).status(f"preparing {preset or ', '.join(path.name for path in interactions)} ..."):
+    with Console(stderr=True).status(
+        f"preparing {preset or ', '.join(path.name for path in interactions)} ..."
+    ):
         prepared = _build(interactions, items, schema, preset, max_per_user or 0, split_options)
         save_dataset(prepared.dataset, out)
     hashes = {"hash": dataset_hash(prepared.dataset), "split_hash": split_hash(prepared.dataset)}
@@ -164,10 +208,14 @@ def _show(report: Mapping[str, Any]) -> None:
         table.add_row(reason, f"{count:,}")
     console.print(table)
     shown = sorted(report["domains"].items(), key=lambda pair: -pair[1])[:_MAX_DOMAINS]
-    domains = Table("domain", "interactions", title=f"Domains, {len(shown)} largest of {len(report['domains'])}")
+    domains = Table(
+        "domain", "interactions", title=f"Domains, {len(shown)} largest of {len(report['domains'])}"
+    )
     domains.columns[1].justify = "right"
     for name, count in shown:
-        domains.add_row(Text(name), f"{count:,}")  # Text: a name may hold "[", which is rich's markup
+        domains.add_row(
+            Text(name), f"{count:,}"
+        )  # Text: a name may hold "[", which is rich's markup
     console.print(domains)
     if len(report["domains"]) > 1 and report["numbers"]:
         console.print(_numbers(report["numbers"]))
@@ -181,10 +229,28 @@ def _numbers(levels: Sequence[Mapping[str, Any]]) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table("number", "domain", "known", "missing", "median", "largest", "scaled by", title="Numbers by domain")
+    table = Table(
+        "number",
+        "domain",
+        "known",
+        "missing",
+        "median",
+        "largest",
+        "scaled by",
+        title="Numbers by domain",
+    )
     for row in levels[:_MAX_DOMAINS]:
-        size = ("-" if row[name] is None else f"{row[name]:,.6g}" for name in ("median", "largest", "factor"))
-        table.add_row(Text(row["column"]), Text(row["domain"]), f"{row['known']:,}", f"{row['missing']:,}", *size)
+        size = (
+            "-" if row[name] is None else f"{row[name]:,.6g}"
+            for name in ("median", "largest", "factor")
+        )
+        table.add_row(
+            Text(row["column"]),
+            Text(row["domain"]),
+            f"{row['known']:,}",
+            f"{row['missing']:,}",
+            *size,
+        )
     for column in table.columns[2:]:
         column.justify = "right"
     return table
@@ -195,17 +261,30 @@ def _merged(merged: Sequence[Mapping[str, Any]]) -> Table:
     from rich.text import Text
 
     shown = merged[:_MAX_MERGED]
-    table = Table("column", "name", "is now", "by", "items", title=f"Names merged, {len(shown)} of {len(merged)}")
+    table = Table(
+        "column",
+        "name",
+        "is now",
+        "by",
+        "items",
+        title=f"Names merged, {len(shown)} of {len(merged)}",
+    )
     for row in shown:
-        table.add_row(*(Text(str(row[name])) for name in ("column", "name", "into", "how", "items")))
+        table.add_row(
+            *(Text(str(row[name])) for name in ("column", "name", "into", "how", "items"))
+        )
     return table
 
 
 def _lines(report: Mapping[str, Any]) -> list[str]:
     split, rows = report["split"], report["rows_per_user"]
-    columns = ", ".join(f"{role} = {column}" for role, column in report["interaction_columns"].items())
+    columns = ", ".join(
+        f"{role} = {column}" for role, column in report["interaction_columns"].items()
+    )
     features = ", ".join(f"{column} ({kind})" for column, kind in report["item_features"].items())
-    test_rows = f", {split['test_rows']:,} given test rows" if split["test_rows"] is not None else ""
+    test_rows = (
+        f", {split['test_rows']:,} given test rows" if split["test_rows"] is not None else ""
+    )
     return [
         *(
             f"{pair['column']}: the median of {pair['high']} is {pair['times']:,.0f} times that of {pair['low']}; "

@@ -29,15 +29,26 @@ FOLD_HELP = "Split new-users: the users of this fold are new to the target.  [de
 
 def run_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add what both commands share."""
-    for option in reversed((
-        click.option("--fold", type=click.IntRange(0), help=FOLD_HELP),
-        click.option(
-            "--seed", "seeds", type=click.IntRange(0), multiple=True, default=(0,), show_default=True,
-            help="Seed of every random choice; repeatable, figures are then means.",
-        ),
-        click.option("--processes", type=click.IntRange(1), help="Jobs side by side.  [default: one a core]"),
-        json_option,
-    )):  # fmt: skip
+    for option in reversed(
+        (
+            click.option("--fold", type=click.IntRange(0), help=FOLD_HELP),
+            click.option(
+                "--seed",
+                "seeds",
+                type=click.IntRange(0),
+                multiple=True,
+                default=(0,),
+                show_default=True,
+                help="Seed of every random choice; repeatable, figures are then means.",
+            ),
+            click.option(
+                "--processes",
+                type=click.IntRange(1),
+                help="Jobs side by side.  [default: one a core]",
+            ),
+            json_option,
+        )
+    ):
         command = option(command)
     return command
 
@@ -45,7 +56,9 @@ def run_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.command()
 @dataset_argument
 @domain_option
-@click.option("--domains", help="Source domains: A,B or '!T' for all but T.  [default: all but the target]")
+@click.option(
+    "--domains", help="Source domains: A,B or '!T' for all but T.  [default: all but the target]"
+)
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
@@ -59,7 +72,13 @@ def run_options(command: Callable[..., None]) -> Callable[..., None]:
     metavar="ROW",
     help="This row, beside scratch and finetune; repeatable.  [default: all rows]",
 )
-@click.option("--size", type=click.Choice(("fast", "base")), default="fast", show_default=True, help="History encoder.")
+@click.option(
+    "--size",
+    type=click.Choice(("fast", "base")),
+    default="fast",
+    show_default=True,
+    help="History encoder.",
+)
 @click.option(
     "--epochs",
     type=click.IntRange(0),
@@ -67,16 +86,34 @@ def run_options(command: Callable[..., None]) -> Callable[..., None]:
     show_default=True,
     help="Most passes over the target; validation stops earlier.",
 )
-@click.option("--pretrain-epochs", type=click.IntRange(1), help="Passes over the source.  [default: by its size]")
 @click.option(
-    "--min-buyers", type=click.IntRange(1), default=1, show_default=True, help="Leave rarer items out of histories."
+    "--pretrain-epochs",
+    type=click.IntRange(1),
+    help="Passes over the source.  [default: by its size]",
+)
+@click.option(
+    "--min-buyers",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Leave rarer items out of histories.",
 )
 @run_options
 def study(
-    dataset: Path, domain: str, domains: str | None, out: Path | None, names: tuple[str, ...], size: str, epochs: int,
-    pretrain_epochs: int | None, min_buyers: int, fold: int | None, seeds: tuple[int, ...], processes: int | None,
+    dataset: Path,
+    domain: str,
+    domains: str | None,
+    out: Path | None,
+    names: tuple[str, ...],
+    size: str,
+    epochs: int,
+    pretrain_epochs: int | None,
+    min_buyers: int,
+    fold: int | None,
+    seeds: tuple[int, ...],
+    processes: int | None,
     as_json: bool,
-) -> None:  # fmt: skip
+) -> None:
     """Tell whether transfer pays, and what of it.
 
     One table for a target of DATASET: baselines, every mode, finetune with each alignment and augmentation, without
@@ -88,15 +125,27 @@ def study(
 
     data = open_dataset(dataset)
     target = parse_domains(domain, data.domains)
-    sources = parse_domains(domains, data.domains) if domains else tuple(d for d in data.domains if d not in target)
+    sources = (
+        parse_domains(domains, data.domains)
+        if domains
+        else tuple(d for d in data.domains if d not in target)
+    )
     config = TrainConfig(
-        size=size, epochs=epochs, pretrain_epochs=pretrain_epochs, min_buyers=min_buyers, seed=seeds[0]
+        size=size,
+        epochs=epochs,
+        pretrain_epochs=pretrain_epochs,
+        min_buyers=min_buyers,
+        seed=seeds[0],
     )
     with _models(out) as models, show_progress("study") as progress:
-        result = run(Plan(dataset, target, sources, config, models, fold, seeds), names, progress, processes)
+        result = run(
+            Plan(dataset, target, sources, config, models, fold, seeds), names, progress, processes
+        )
     report = result.to_json()
     if out is not None:
-        (out / "study.json").write_text(json.dumps(report, ensure_ascii=False, indent=1), encoding="utf-8")
+        (out / "study.json").write_text(
+            json.dumps(report, ensure_ascii=False, indent=1), encoding="utf-8"
+        )
     if as_json:
         click.echo(json.dumps(report, ensure_ascii=False))
     else:
@@ -116,14 +165,25 @@ def _models(out: Path | None) -> Iterator[Path]:
 
 def show_study(report: Mapping[str, Any]) -> None:
     """Print a study as one table and in words."""
-    head = ["", "validation", "test NDCG@10 (SE)", "over scratch (SE)", "at 2 SE", "over finetune (SE)", "at 2 SE"]
+    head = [
+        "",
+        "validation",
+        "test NDCG@10 (SE)",
+        "over scratch (SE)",
+        "at 2 SE",
+        "over finetune (SE)",
+        "at 2 SE",
+    ]
     rows = [
         [
-            _row_name(row), figure(row["validation_ndcg@10"]), _with_error(row),
-            *_lift(row["over_scratch"]), *_lift(row["over_finetune"]),
+            _row_name(row),
+            figure(row["validation_ndcg@10"]),
+            _with_error(row),
+            *_lift(row["over_scratch"]),
+            *_lift(row["over_finetune"]),
         ]
         for row in report["rows"]
-    ]  # fmt: skip
+    ]
     echo_table(head, rows, f"{_title(report)}; SE clustered by user")
     for row in report["rows"]:
         if row["why"]:
@@ -134,9 +194,15 @@ def show_study(report: Mapping[str, Any]) -> None:
 
 
 def _title(report: Mapping[str, Any]) -> str:
-    who = "users who keep their past" if report["fold"] is None else f"fold {report['fold']}, users new to it"
+    who = (
+        "users who keep their past"
+        if report["fold"] is None
+        else f"fold {report['fold']}, users new to it"
+    )
     seeds = f", {len(report['seeds'])} seeds" if len(report["seeds"]) > 1 else ""
-    return f"{report['domain']}, {who}: {report['tests']:,} tests of {report['users']:,} users{seeds}"
+    return (
+        f"{report['domain']}, {who}: {report['tests']:,} tests of {report['users']:,} users{seeds}"
+    )
 
 
 def _row_name(row: Mapping[str, Any]) -> str:
@@ -145,20 +211,28 @@ def _row_name(row: Mapping[str, Any]) -> str:
 
 
 def _with_error(row: Mapping[str, Any]) -> str:
-    return figure(None) if row["ndcg@10"] is None else f"{row['ndcg@10']:.4f} ({figure(row['ndcg@10.se'])})"
+    return (
+        figure(None)
+        if row["ndcg@10"] is None
+        else f"{row['ndcg@10']:.4f} ({figure(row['ndcg@10.se'])})"
+    )
 
 
 def _lift(lift: Mapping[str, Any] | None) -> tuple[str, str]:
     if lift is None:
         return "", ""
-    return f"{lift['ndcg@10']:+.4f} ({figure(lift['se'])})", "" if "no " in lift["verdict"] else lift["verdict"]
+    return f"{lift['ndcg@10']:+.4f} ({figure(lift['se'])})", "" if "no " in lift[
+        "verdict"
+    ] else lift["verdict"]
 
 
 def _shares(_: click.Context, option: click.Parameter, given: str) -> tuple[float, ...]:
     try:
         found = tuple(float(part) for part in given.split(","))
     except ValueError as error:
-        raise click.BadParameter(f"{given!r} is no list of numbers such as 0.05,1", param=option) from error
+        raise click.BadParameter(
+            f"{given!r} is no list of numbers such as 0.05,1", param=option
+        ) from error
     if not all(0 < share <= 1 for share in found):
         raise click.BadParameter(f"{given!r}: a share lies above 0 and at most at 1", param=option)
     return found
@@ -168,23 +242,48 @@ def _shares(_: click.Context, option: click.Parameter, given: str) -> tuple[floa
 @dataset_argument
 @domain_option
 @click.option(
-    "--from", "source", type=click.Path(path_type=Path), required=True, help="Source model, made by pretrain."
+    "--from",
+    "source",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="Source model, made by pretrain.",
 )
 @click.option(
-    "--shares", default="0.01,0.05,0.2,1", show_default=True, callback=_shares,
+    "--shares",
+    default="0.01,0.05,0.2,1",
+    show_default=True,
+    callback=_shares,
     help="Shares of the target's users to learn from.",
-)  # fmt: skip
-@click.option("--auto", is_flag=True, help="Also let --mode auto choose at every share: several times the work.")
-@click.option("--epochs", type=click.IntRange(0), help="Most passes over the target.  [default: the source's]")
+)
 @click.option(
-    "--out", type=click.Path(path_type=Path), required=True, callback=out_file,
+    "--auto",
+    is_flag=True,
+    help="Also let --mode auto choose at every share: several times the work.",
+)
+@click.option(
+    "--epochs", type=click.IntRange(0), help="Most passes over the target.  [default: the source's]"
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    required=True,
+    callback=out_file,
     help="Page to write, as curve.html; the figures stand in a .json beside it.",
-)  # fmt: skip
+)
 @run_options
 def curve(
-    dataset: Path, domain: str, source: Path, shares: tuple[float, ...], auto: bool, epochs: int | None, out: Path,
-    fold: int | None, seeds: tuple[int, ...], processes: int | None, as_json: bool,
-) -> None:  # fmt: skip
+    dataset: Path,
+    domain: str,
+    source: Path,
+    shares: tuple[float, ...],
+    auto: bool,
+    epochs: int | None,
+    out: Path,
+    fold: int | None,
+    seeds: tuple[int, ...],
+    processes: int | None,
+    as_json: bool,
+) -> None:
     """Tell how much of the target's data transfer stands for.
 
     Test NDCG@10 by the share of the target's users that may be learned from, chosen with and validated on: scratch
@@ -200,11 +299,15 @@ def curve(
     with show_progress("curve") as progress:
         report = run(plan, (*ROWS, "auto") if auto else ROWS, progress, processes).to_json()
     page = {
-        "title": f"Does transfer to {report['domain']} pay?", "target": _title(report), "plain_words": report["words"],
+        "title": f"Does transfer to {report['domain']} pay?",
+        "target": _title(report),
+        "plain_words": report["words"],
         "curve": report["points"],
-    }  # fmt: skip
+    }
     out.write_text(render(page), encoding="utf-8")
-    out.with_suffix(".json").write_text(json.dumps(report, ensure_ascii=False, indent=1), encoding="utf-8")
+    out.with_suffix(".json").write_text(
+        json.dumps(report, ensure_ascii=False, indent=1), encoding="utf-8"
+    )
     if as_json:
         click.echo(json.dumps(report, ensure_ascii=False))
     else:
@@ -218,13 +321,20 @@ def show_curve(report: Mapping[str, Any]) -> None:
     names = [line["name"] for line in points[0]["lines"]]
     rows = [
         [
-            f"{100 * point['share']:g} %", f"{point['users']:,}", f"{point['rows']:,}",
-            *(_with_error(line) for line in point["lines"]), *_lift(point["lift"]),
+            f"{100 * point['share']:g} %",
+            f"{point['users']:,}",
+            f"{point['rows']:,}",
+            *(_with_error(line) for line in point["lines"]),
+            *_lift(point["lift"]),
         ]
         for point in points
-    ]  # fmt: skip
+    ]
     head = ["share", "users", "rows", *names, "lift (SE)", "at 2 SE"]
-    echo_table(head, rows, f"{_title(report)}; test NDCG@10 (SE clustered by user); lift: finetune over scratch")
+    echo_table(
+        head,
+        rows,
+        f"{_title(report)}; test NDCG@10 (SE clustered by user); lift: finetune over scratch",
+    )
     for point in points:
         for line in point["lines"]:
             if line["why"]:

@@ -36,11 +36,15 @@ WITHOUT = ("deep", "wide", "counts", "repeat", "content", "ids")
 def _choices_from(known: Sequence[str]) -> Callable[..., tuple[str, ...] | None]:
     """Return a callback that reads names out of ``known``, as A,B or repeated; ``none`` names no one."""
 
-    def read(_: click.Context, option: click.Parameter, given: Sequence[str]) -> tuple[str, ...] | None:
+    def read(
+        _: click.Context, option: click.Parameter, given: Sequence[str]
+    ) -> tuple[str, ...] | None:
         names = [name.strip() for text in given for name in text.split(",") if name.strip()]
         for name in names:
             if name not in (*known, "none"):
-                raise click.BadParameter(f"{name!r} is none of {', '.join(known)}, none", param=option)
+                raise click.BadParameter(
+                    f"{name!r} is none of {', '.join(known)}, none", param=option
+                )
         return tuple(name for name in dict.fromkeys(names) if name != "none") if names else None
 
     return read
@@ -57,43 +61,76 @@ def _event_weights(
         except ValueError:
             found[name] = -1.0
         if name not in EVENTS or not 0 <= found[name] < float("inf"):
-            raise click.BadParameter(f"{text!r} is no EVENT=WEIGHT, with an event of {', '.join(EVENTS)}", param=option)
+            raise click.BadParameter(
+                f"{text!r} is no EVENT=WEIGHT, with an event of {', '.join(EVENTS)}", param=option
+            )
     return tuple(found.items()) or None
 
 
 def training_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add the knobs that pretrain and adapt share; one that is not given is None."""
-    for option in reversed((
-        click.option("--align", type=click.Choice(ALIGN), help="Make source and target items alike.  [default: none]"),
-        click.option("--align-weight", type=click.FloatRange(0), help="Strength of --align.  [default: 1]"),
-        click.option(
-            "--augment", multiple=True, callback=_choices_from(AUGMENT), metavar="NAME",
-            help=f"Disturb training histories: {', '.join(AUGMENT)} or none; A,B or repeated.  [default: none]",
-        ),
-        click.option(
-            "--without", multiple=True, callback=_choices_from(WITHOUT), metavar="PART",
-            help=f"Leave out parts of the model: {', '.join(WITHOUT)}; A,B or repeated.  [default: none]",
-        ),
-        click.option(
-            "--text", metavar="ENCODER",
-            help="What texts are read by: hashed, wordllama or the folder of a sentence-transformers model as ONNX.  "
-            "[default: hashed]",
-        ),
-        click.option("--logq", type=click.FloatRange(0, 1), help="Learn what is beyond popularity.  [default: 0]"),
-        click.option(
-            "--event-weight", "event_weights", multiple=True, callback=_event_weights, metavar="EVENT=WEIGHT",
-            help="Weight of an event in the loss, as view=0.1; repeatable.  [default: the dataset's]",
-        ),
-        click.option(
-            "--wide-weights", type=click.IntRange(1),
-            help="Item-item weights a candidate keeps: more rank better, for bytes and time.  [default: 50]",
-        ),
-        click.option("--wide-rank", type=click.IntRange(0), help="Rank of what those leave out.  [default: 32]"),
-        click.option(
-            "--checkpoint", type=click.Path(path_type=Path),
-            help="Folder to keep every epoch in; the same command goes on from it.",
-        ),
-    )):  # fmt: skip
+    for option in reversed(
+        (
+            click.option(
+                "--align",
+                type=click.Choice(ALIGN),
+                help="Make source and target items alike.  [default: none]",
+            ),
+            click.option(
+                "--align-weight",
+                type=click.FloatRange(0),
+                help="Strength of --align.  [default: 1]",
+            ),
+            click.option(
+                "--augment",
+                multiple=True,
+                callback=_choices_from(AUGMENT),
+                metavar="NAME",
+                help=f"Disturb training histories: {', '.join(AUGMENT)} or none; A,B or repeated.  [default: none]",
+            ),
+            click.option(
+                "--without",
+                multiple=True,
+                callback=_choices_from(WITHOUT),
+                metavar="PART",
+                help=f"Leave out parts of the model: {', '.join(WITHOUT)}; A,B or repeated.  [default: none]",
+            ),
+            click.option(
+                "--text",
+                metavar="ENCODER",
+                help="What texts are read by: hashed, wordllama or the folder of a sentence-transformers model as ONNX.  "
+                "[default: hashed]",
+            ),
+            click.option(
+                "--logq",
+                type=click.FloatRange(0, 1),
+                help="Learn what is beyond popularity.  [default: 0]",
+            ),
+            click.option(
+                "--event-weight",
+                "event_weights",
+                multiple=True,
+                callback=_event_weights,
+                metavar="EVENT=WEIGHT",
+                help="Weight of an event in the loss, as view=0.1; repeatable.  [default: the dataset's]",
+            ),
+            click.option(
+                "--wide-weights",
+                type=click.IntRange(1),
+                help="Item-item weights a candidate keeps: more rank better, for bytes and time.  [default: 50]",
+            ),
+            click.option(
+                "--wide-rank",
+                type=click.IntRange(0),
+                help="Rank of what those leave out.  [default: 32]",
+            ),
+            click.option(
+                "--checkpoint",
+                type=click.Path(path_type=Path),
+                help="Folder to keep every epoch in; the same command goes on from it.",
+            ),
+        )
+    ):
         command = option(command)
     return command
 
@@ -107,7 +144,10 @@ def _config(make: Callable[..., TrainConfig], **hyperparameters: Any) -> TrainCo
 
 
 def _check_outside(out: Path, checkpoint: Path | None) -> None:
-    if checkpoint is not None and out.resolve() in (checkpoint.resolve(), *checkpoint.resolve().parents):
+    if checkpoint is not None and out.resolve() in (
+        checkpoint.resolve(),
+        *checkpoint.resolve().parents,
+    ):
         raise click.UsageError("--checkpoint must lie outside --out")
 
 
@@ -115,17 +155,38 @@ def _check_outside(out: Path, checkpoint: Path | None) -> None:
 @dataset_argument
 @click.option("--domains", required=True, help="Source domains: A,B or '!T' for all but T.")
 @out_option
-@click.option("--size", type=click.Choice(SIZES), default="fast", show_default=True, help="History encoder.")
-@click.option("--epochs", type=click.IntRange(1), help="Passes over the source.  [default: by its size]")
 @click.option(
-    "--min-buyers", type=click.IntRange(1), default=1, show_default=True, help="Leave rarer items out of histories."
+    "--size", type=click.Choice(SIZES), default="fast", show_default=True, help="History encoder."
 )
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of every random choice.")
+@click.option(
+    "--epochs", type=click.IntRange(1), help="Passes over the source.  [default: by its size]"
+)
+@click.option(
+    "--min-buyers",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Leave rarer items out of histories.",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Seed of every random choice.",
+)
 @training_options
 def pretrain(
-    dataset: Path, domains: str, out: Path, size: str, epochs: int | None, min_buyers: int, seed: int,
-    checkpoint: Path | None, **hyperparameters: Any,
-) -> None:  # fmt: skip
+    dataset: Path,
+    domains: str,
+    out: Path,
+    size: str,
+    epochs: int | None,
+    min_buyers: int,
+    seed: int,
+    checkpoint: Path | None,
+    **hyperparameters: Any,
+) -> None:
     """Train a model on source domains of DATASET."""
     from tlrec_edge.train.checkpoint import resumable
     from tlrec_edge.train.config import TrainConfig
@@ -137,7 +198,12 @@ def pretrain(
     data = open_dataset(dataset)
     source = parse_domains(domains, data.domains)
     config = _config(
-        TrainConfig, size=size, pretrain_epochs=epochs, min_buyers=min_buyers, seed=seed, **hyperparameters
+        TrainConfig,
+        size=size,
+        pretrain_epochs=epochs,
+        min_buyers=min_buyers,
+        seed=seed,
+        **hyperparameters,
     )
     with (
         show_progress("pretrain") as progress,
@@ -153,23 +219,48 @@ def pretrain(
 @click.command()
 @dataset_argument
 @domain_option
-@click.option("--from", "source", type=click.Path(path_type=Path), help="Source model, made by pretrain.")
-@click.option("--mode", type=click.Choice(MODES), default="auto", show_default=True, help="How to transfer.")
+@click.option(
+    "--from", "source", type=click.Path(path_type=Path), help="Source model, made by pretrain."
+)
+@click.option(
+    "--mode", type=click.Choice(MODES), default="auto", show_default=True, help="How to transfer."
+)
 @out_option
 @click.option(
-    "--fold", type=click.IntRange(0), help="Split new-users: hold this fold's users out as new to the target."
+    "--fold",
+    type=click.IntRange(0),
+    help="Split new-users: hold this fold's users out as new to the target.",
 )
 @click.option(
-    "--epochs", type=click.IntRange(0), default=20, show_default=True, help="Most passes; validation stops earlier."
+    "--epochs",
+    type=click.IntRange(0),
+    default=20,
+    show_default=True,
+    help="Most passes; validation stops earlier.",
 )
-@click.option("--size", type=click.Choice(SIZES), help="History encoder.  [default: the source's, else fast]")
-@click.option("--seed", type=click.IntRange(0), help="Seed of every random choice.  [default: the source's, else 0]")
+@click.option(
+    "--size", type=click.Choice(SIZES), help="History encoder.  [default: the source's, else fast]"
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(0),
+    help="Seed of every random choice.  [default: the source's, else 0]",
+)
 @training_options
 @json_option
 def adapt(
-    dataset: Path, domain: str, source: Path | None, mode: str, out: Path, fold: int | None, epochs: int,
-    size: str | None, checkpoint: Path | None, as_json: bool, **hyperparameters: Any,
-) -> None:  # fmt: skip
+    dataset: Path,
+    domain: str,
+    source: Path | None,
+    mode: str,
+    out: Path,
+    fold: int | None,
+    epochs: int,
+    size: str | None,
+    checkpoint: Path | None,
+    as_json: bool,
+    **hyperparameters: Any,
+) -> None:
     """Adapt to the target domain of DATASET; choices are made on its validation rows.
 
     What is not given of --align, --augment, --text, --logq, --event-weight, --wide-weights and --wide-rank is as the
@@ -189,15 +280,30 @@ def adapt(
     data = open_dataset(dataset)
     target = parse_domains(domain, data.domains)
     start = EdgeModel.load(source) if source else None
-    config = _config(partial(replace, config_of(start)), epochs=epochs, size=size, **hyperparameters)
+    config = _config(
+        partial(replace, config_of(start)), epochs=epochs, size=size, **hyperparameters
+    )
     if start is not None and size not in (None, start.net.config.size):
-        raise click.UsageError(f"--size {size} does not fit the source model, which is {start.net.config.size}")
-    facts = {"domains": target, "mode": mode, "fold": fold, "source": start.provenance.to_json() if start else None}
-    with show_progress("adapt") as progress, resumable(checkpoint, data, config, command="adapt", **facts) as saved:
+        raise click.UsageError(
+            f"--size {size} does not fit the source model, which is {start.net.config.size}"
+        )
+    facts = {
+        "domains": target,
+        "mode": mode,
+        "fold": fold,
+        "source": start.provenance.to_json() if start else None,
+    }
+    with (
+        show_progress("adapt") as progress,
+        resumable(checkpoint, data, config, command="adapt", **facts) as saved,
+    ):
         if mode == "auto":
             model, table = adapt_auto(data, target, start, config, fold, progress, checkpoint=saved)
         else:
-            model, table = run(data, target, mode, start, config, fold, progress, checkpoint=saved), ()
+            model, table = (
+                run(data, target, mode, start, config, fold, progress, checkpoint=saved),
+                (),
+            )
         model.save(out)
     if source and start and (other := other_data(source, start.provenance.dataset_sha256, data)):
         click.echo(f"note: {other}", err=True)

@@ -24,17 +24,28 @@ from tlrec_edge.tabular.tables import TableWriter, read_columns, read_histories
 
 _FILE = click.Path(path_type=Path)
 _PROGRESS_INTERVAL = 2.0
-_PAIRS_AT_ONCE, _STATES = 262_144, 16_384  # a user is encoded once a chunk at most; each some 100 MB
+_PAIRS_AT_ONCE, _STATES = (
+    262_144,
+    16_384,
+)  # a user is encoded once a chunk at most; each some 100 MB
 _LARGE, _LARGE_TABLE = 1_000_000_000, 30_000_000
 _SCORE_COLUMNS = {"user": str, "item": str, "score": float}
 _RANK_COLUMNS = {"user": str, "rank": int, "item": str, "score": float, "name": str}
 bundle_argument = click.argument("bundle", type=_FILE)
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines instead of a table.")
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print JSON for machines instead of a table."
+)
 interactions_option = click.option(
-    "--interactions", type=_FILE, help="Interaction table (CSV or Parquet) that the users' histories are read from."
+    "--interactions",
+    type=_FILE,
+    help="Interaction table (CSV or Parquet) that the users' histories are read from.",
 )
 k_option = click.option(
-    "-k", type=click.IntRange(min=1), default=10, show_default=True, help="How many items to return."
+    "-k",
+    type=click.IntRange(min=1),
+    default=10,
+    show_default=True,
+    help="How many items to return.",
 )
 
 
@@ -53,7 +64,8 @@ def inspect(bundle: Path, as_json: bool) -> None:
     written = f"{manifest.get('created')} by tlrec-edge {manifest.get('tlrec_edge')}"
     overview.add_row("written", f"{written}, format {manifest['format']}")
     overview.add_row(
-        "model", f"{manifest['model'].get('size')}, {manifest['model'].get('mode')}, tables {shape.tables}"
+        "model",
+        f"{manifest['model'].get('size')}, {manifest['model'].get('mode')}, tables {shape.tables}",
     )
     overview.add_row("items", f"{shape.items:,}, of which {shape.candidates:,} candidates")
     overview.add_row("vectors", f"{shape.d} deep + {shape.r} interest, history of {shape.length}")
@@ -75,7 +87,9 @@ def inspect(bundle: Path, as_json: bool) -> None:
 @json_option
 def verify(bundle: Path, as_json: bool) -> None:
     """Hash every file of BUNDLE, check its arrays and load its graphs."""
-    _announce_if_large("hashing", sum(file.stat().st_size for file in bundle.iterdir()) if bundle.is_dir() else 0)
+    _announce_if_large(
+        "hashing", sum(file.stat().st_size for file in bundle.iterdir()) if bundle.is_dir() else 0
+    )
     with Recommender.open(bundle, verify="full") as opened:
         files = opened.manifest["files"]
     size = sum(entry["size"] for entry in files.values()) + (bundle / MANIFEST).stat().st_size
@@ -105,7 +119,10 @@ def verify(bundle: Path, as_json: bool) -> None:
 )
 def score(bundle: Path, pairs: Path, interactions: Path | None, out: Path, unknown: str) -> None:
     """Score the user-item pairs of a file with BUNDLE."""
-    with Recommender.open(bundle, unknown=unknown, cache=_STATES) as rec, TableWriter(out, _SCORE_COLUMNS) as writer:
+    with (
+        Recommender.open(bundle, unknown=unknown, cache=_STATES) as rec,
+        TableWriter(out, _SCORE_COLUMNS) as writer,
+    ):
         users = UserLookup(rec, interactions)
         progress = _progress_every("pairs scored")
         done = 0
@@ -118,17 +135,29 @@ def score(bundle: Path, pairs: Path, interactions: Path | None, out: Path, unkno
             raise DataError(f"{pairs} has no rows; expected user, item")
         users.report(unknown)
         if missing := rec.stats()["unknown_candidates"]:
-            click.echo(f"{missing:,} pairs name an item that is no candidate of the bundle ({unknown})", err=True)
+            click.echo(
+                f"{missing:,} pairs name an item that is no candidate of the bundle ({unknown})",
+                err=True,
+            )
     click.echo(f"{done:,} pairs scored: {out}", err=True)
 
 
 @click.command()
 @bundle_argument
 @click.option(
-    "--history", multiple=True, help="Items of one user, oldest first: a,b,c. An id with a comma: '\"a,b\",c'."
+    "--history",
+    multiple=True,
+    help="Items of one user, oldest first: a,b,c. An id with a comma: '\"a,b\",c'.",
 )
-@click.option("--item", "items", multiple=True, help="One item of the history, taken as it is; may be repeated.")
-@click.option("--users", "users_file", type=_FILE, help="Table with a user column: recommend to each of them.")
+@click.option(
+    "--item",
+    "items",
+    multiple=True,
+    help="One item of the history, taken as it is; may be repeated.",
+)
+@click.option(
+    "--users", "users_file", type=_FILE, help="Table with a user column: recommend to each of them."
+)
 @interactions_option
 @k_option
 @click.option("--keep-seen", is_flag=True, help="Recommend items of the history too.")
@@ -164,16 +193,24 @@ def recommend(
         if users_file is None:
             found = rec.recommend(history_items, k, exclude=exclude, allow=allow)
             if unknown := rec.stats()["unknown_items"]:
-                click.echo(f"{unknown} of {len(history_items)} history items are not in the bundle", err=True)
+                click.echo(
+                    f"{unknown} of {len(history_items)} history items are not in the bundle",
+                    err=True,
+                )
             results: Iterator[tuple[str, Recommendations]] = iter([("", found)])
             _show(results, out, as_json)
             return
         users = UserLookup(rec, interactions)
         progress = _progress_every("users done")
-        names = dict.fromkeys(user for chunk in read_columns(users_file, ["user"]) for user in chunk["user"])
+        names = dict.fromkeys(
+            user for chunk in read_columns(users_file, ["user"]) for user in chunk["user"]
+        )
         if not names:
             raise DataError(f"{users_file} has no rows; expected a user column")
-        results = ((user, rec.recommend(users.get(user), k, exclude=exclude, allow=allow)) for user in names)
+        results = (
+            (user, rec.recommend(users.get(user), k, exclude=exclude, allow=allow))
+            for user in names
+        )
         _show(_with_progress(results, progress), out, as_json)
         users.report("popularity")
 
@@ -216,7 +253,10 @@ class UserLookup:
     def report(self, policy: str) -> None:
         """Say on stderr how many users nothing is known of."""
         if self._unknown:
-            click.echo(f"{len(self._unknown):,} users of whom nothing is known: scored by {policy}", err=True)
+            click.echo(
+                f"{len(self._unknown):,} users of whom nothing is known: scored by {policy}",
+                err=True,
+            )
 
 
 def _announce_if_large(what: str, size: int, limit: int = _LARGE) -> None:
@@ -234,7 +274,9 @@ def _ids(text: str) -> list[str]:
 
 def _check_k(rec: Recommender, k: int) -> None:
     if k > len(rec):
-        raise DataError(f"-k {k} is more than the {len(rec):,} candidates of the bundle; ask for at most {len(rec)}")
+        raise DataError(
+            f"-k {k} is more than the {len(rec):,} candidates of the bundle; ask for at most {len(rec)}"
+        )
 
 
 def _card(title: str, card: Any) -> Iterator[Table]:
@@ -288,7 +330,9 @@ def _progress_every(what: str) -> Callable[[int], None]:
     return progress
 
 
-def _with_progress(results: Iterable[tuple[str, Recommendations]], progress: Callable[[int], None]) -> Iterator[Any]:
+def _with_progress(
+    results: Iterable[tuple[str, Recommendations]], progress: Callable[[int], None]
+) -> Iterator[Any]:
     for done, result in enumerate(results, 1):
         yield result
         progress(done)
@@ -300,14 +344,20 @@ def _show(results: Iterator[tuple[str, Recommendations]], out: Path | None, as_j
         with TableWriter(out, _RANK_COLUMNS) as writer:
             for user, found in results:
                 n = len(found.items)
-                writer.write([user] * n, list(range(1, n + 1)), found.items, found.scores, found.names)
+                writer.write(
+                    [user] * n, list(range(1, n + 1)), found.items, found.scores, found.names
+                )
         return
     console = Console(soft_wrap=True, highlight=False)
     for user, found in results:
         rows = zip(found.items, found.scores.tolist(), found.names, strict=True)
         if as_json:
             best = [{"item": item, "score": value, "name": name} for item, value, name in rows]
-            click.echo(json.dumps({"user": user, "items": best} if user else {"items": best}, ensure_ascii=False))
+            click.echo(
+                json.dumps(
+                    {"user": user, "items": best} if user else {"items": best}, ensure_ascii=False
+                )
+            )
             continue
         table = Table("rank", "item", "score", "name", title=f"user {user}" if user else None)
         for rank, (item, value, name) in enumerate(rows, 1):

@@ -97,7 +97,9 @@ class FeatureEncoder:
         for column, values in self.vocabulary.items():
             self._codes[column] = {value: code for code, value in enumerate(values, 1)}
         if self.text is not None and len(self.text_table) != self.text.width:
-            raise ValueError(f"text table of {len(self.text_table)} rows for vectors {self.text.width} wide")
+            raise ValueError(
+                f"text table of {len(self.text_table)} rows for vectors {self.text.width} wide"
+            )
 
     @classmethod
     def from_schema(cls, schema: Mapping[str, Any], text_table: Floats) -> Self:
@@ -109,7 +111,9 @@ class FeatureEncoder:
             text_table,
             {domain: _knots(columns) for domain, columns in schema.get("by_domain", {}).items()},
             {
-                column: dict(zip(_strings(list(names)), _strings(list(names.values())), strict=True))
+                column: dict(
+                    zip(_strings(list(names)), _strings(list(names.values())), strict=True)
+                )
                 for column, names in schema.get("aliases", {}).items()
             },
             TextSource.from_json(schema["text"]) if "text" in schema else None,
@@ -131,9 +135,15 @@ class FeatureEncoder:
 
     def within(self, domains: Sequence[str]) -> Self:
         """Keep the knots of these domains alone; those of a single one stand for items of no named domain too."""
-        knots_by_domain = {domain: knots for domain, knots in self.by_domain.items() if domain in domains}
+        knots_by_domain = {
+            domain: knots for domain, knots in self.by_domain.items() if domain in domains
+        }
         if len(domains) == 1:
-            return replace(self, quantiles={**self.quantiles, **knots_by_domain.get(domains[0], {})}, by_domain={})
+            return replace(
+                self,
+                quantiles={**self.quantiles, **knots_by_domain.get(domains[0], {})},
+                by_domain={},
+            )
         return replace(self, by_domain=knots_by_domain)
 
     def encode(
@@ -154,7 +164,9 @@ class FeatureEncoder:
         item_domains = np.array([""] * n if domains is None else domains, object)
         numeric = np.zeros((n, 2 * len(self.quantiles)), np.float32)
         for i, (column, knots) in enumerate(self.quantiles.items()):
-            values = np.array([_number(value) for value in columns.get(column, [None] * n)], np.float64)
+            values = np.array(
+                [_number(value) for value in columns.get(column, [None] * n)], np.float64
+            )
             known = np.isfinite(values)
             numeric[known, 2 * i] = _rank(values[known], knots)
             for domain, domain_knots in self.by_domain.items():
@@ -185,15 +197,22 @@ class FeatureEncoder:
         index_of = {text: position for position, text in enumerate(dict.fromkeys(texts))}
         unique_texts = list(index_of)
         summed = np.concatenate(
-            [self._sum_tokens(unique_texts[i : i + _CHUNK]) for i in range(0, len(unique_texts), _CHUNK)]
+            [
+                self._sum_tokens(unique_texts[i : i + _CHUNK])
+                for i in range(0, len(unique_texts), _CHUNK)
+            ]
         )
         return _unit(summed[[index_of[text] for text in texts]])
 
     def texts(self, columns: Mapping[str, Sequence[Any]], n: int) -> list[str]:
         """Join the text and categorical columns of each item: the text it is read by."""
         columns = self._with_canonical_names(columns)
-        present = [columns[name] for name in (*self.text_columns, *self.vocabulary) if name in columns]
-        return [" ".join(str(value) for value in row if value) for row in zip(*present, strict=True)] or [""] * n
+        present = [
+            columns[name] for name in (*self.text_columns, *self.vocabulary) if name in columns
+        ]
+        return [
+            " ".join(str(value) for value in row if value) for row in zip(*present, strict=True)
+        ] or [""] * n
 
     def project(self, vectors: Floats) -> Floats:
         """Project the encoder's vectors (n, width) to the text input of the tower, (n, t); without one, keep them."""
@@ -208,7 +227,9 @@ class FeatureEncoder:
         """How wide ``text_vectors`` are."""
         return int(self.text_table.shape[1]) if self.text is None else self.text.width
 
-    def _with_canonical_names(self, columns: Mapping[str, Sequence[Any]]) -> dict[str, Sequence[Any]]:
+    def _with_canonical_names(
+        self, columns: Mapping[str, Sequence[Any]]
+    ) -> dict[str, Sequence[Any]]:
         return {column: self._canonical(column, values) for column, values in columns.items()}
 
     def _canonical(self, column: str, values: Sequence[Any]) -> Sequence[Any]:
@@ -218,7 +239,9 @@ class FeatureEncoder:
     def _sum_tokens(self, texts: Sequence[str]) -> Floats:
         buckets, rows = hash_tokens(texts, len(self.text_table))
         summed = np.zeros((len(texts), self.text_table.shape[1]), np.float32)
-        present, start = np.unique(rows, return_index=True)  # rows rise, so a text's tokens stand together
+        present, start = np.unique(
+            rows, return_index=True
+        )  # rows rise, so a text's tokens stand together
         if len(present):
             summed[present] = np.add.reduceat(self.text_table[buckets], start, axis=0)
         return summed
@@ -243,7 +266,12 @@ def _knots(columns: Mapping[str, Any]) -> dict[str, tuple[float, ...]]:
     found = {}
     for column, values in columns.items():
         knots = np.array(values, np.float64)
-        if knots.ndim != 1 or not len(knots) or not np.isfinite(knots).all() or (np.diff(knots) < 0).any():
+        if (
+            knots.ndim != 1
+            or not len(knots)
+            or not np.isfinite(knots).all()
+            or (np.diff(knots) < 0).any()
+        ):
             raise ValueError(f"{values!r:.80} are no rising numbers")
         found[column] = tuple(knots.tolist())
     return found

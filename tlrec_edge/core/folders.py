@@ -42,7 +42,9 @@ def check_target(path: Path, kind: FolderKind) -> None:
     known = {kind.marker, *_listed(path, kind)} if entries else set()
     for entry in entries:
         if entry.name not in known or entry.is_dir():
-            raise kind.error(f"{entry} is not part of the {kind.name}; move it away or choose another --out")
+            raise kind.error(
+                f"{entry} is not part of the {kind.name}; move it away or choose another --out"
+            )
 
 
 @contextmanager
@@ -69,11 +71,15 @@ def staging_folder(path: Path, kind: FolderKind) -> Iterator[Path]:
         prefix = f".{path.name}.{os.getpid()}."
         staging = Path(tempfile.mkdtemp(prefix=prefix, suffix=".new", dir=path.parent))
     except OSError as error:
-        raise kind.error(f"cannot write to {path.parent} ({error.strerror}); choose another --out") from error
+        raise kind.error(
+            f"cannot write to {path.parent} ({error.strerror}); choose another --out"
+        ) from error
     try:
         yield staging
     except OSError as error:
-        raise kind.error(f"cannot write {path}: {error.strerror or error}; nothing was changed") from error
+        raise kind.error(
+            f"cannot write {path}: {error.strerror or error}; nothing was changed"
+        ) from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 

@@ -68,13 +68,17 @@ def clustered_mean(values: Array, users: NDArray[np.integer]) -> Estimate:
     mean = float(values.mean())
     count = np.bincount(code)
     total = np.bincount(code, weights=values - mean)
-    se = float(np.sqrt((total**2).sum()) / len(values)) if len(count) > 1 else float("nan")  # one draw has no spread
+    se = (
+        float(np.sqrt((total**2).sum()) / len(values)) if len(count) > 1 else float("nan")
+    )  # one draw has no spread
     return Estimate(mean, se, float((np.bincount(code, weights=values) / count).mean()))
 
 
 def nan_to_none(figures: Mapping[str, Any]) -> dict[str, Any]:
     """Replace NaN by None: what was not measured is null in JSON."""
-    return {key: None if isinstance(v, float) and math.isnan(v) else v for key, v in figures.items()}
+    return {
+        key: None if isinstance(v, float) and math.isnan(v) else v for key, v in figures.items()
+    }
 
 
 @dataclass(frozen=True)
@@ -94,21 +98,34 @@ class Lift:
         return "better" if self.mean > 0 else "worse"
 
 
-def paired_lift(values: Array, over: Array, users: NDArray[np.integer], draws: int = 2000, seed: int = 0) -> Lift:
+def paired_lift(
+    values: Array, over: Array, users: NDArray[np.integer], draws: int = 2000, seed: int = 0
+) -> Lift:
     """Compare two models on the same rows; the rows of a user are resampled together."""
     _, code = np.unique(users, return_inverse=True)
-    return lift_from_totals(np.bincount(code, weights=values - over), np.bincount(code), draws, seed)
+    return lift_from_totals(
+        np.bincount(code, weights=values - over), np.bincount(code), draws, seed
+    )
 
 
 def lift_json(of: str, over: str, lift: Lift) -> dict[str, Any]:
     """Return a lift as it stands in JSON; null where nothing varies."""
-    return nan_to_none({
-        "of": of, "over": over, "ndcg@10": lift.mean, "se": lift.se, "low": lift.low, "high": lift.high,
-        "verdict": lift.verdict,
-    })  # fmt: skip
+    return nan_to_none(
+        {
+            "of": of,
+            "over": over,
+            "ndcg@10": lift.mean,
+            "se": lift.se,
+            "low": lift.low,
+            "high": lift.high,
+            "verdict": lift.verdict,
+        }
+    )
 
 
-def lift_from_totals(total: NDArray[Any], count: NDArray[np.integer], draws: int = 2000, seed: int = 0) -> Lift:
+def lift_from_totals(
+    total: NDArray[Any], count: NDArray[np.integer], draws: int = 2000, seed: int = 0
+) -> Lift:
     """Compare from each user's summed difference (u,) and number of rows (u,); NaN where fewer than two can vary."""
     nan = float("nan")
     if not len(count):
@@ -135,7 +152,10 @@ def gini(counts: NDArray[np.integer]) -> float:
 
 
 def describe(
-    rank: Array, others: NDArray[np.integer], users: NDArray[np.integer], ks: tuple[int, ...] = (10,)
+    rank: Array,
+    others: NDArray[np.integer],
+    users: NDArray[np.integer],
+    ks: tuple[int, ...] = (10,),
 ) -> dict[str, float]:
     """Return every metric's mean over rows, with ``.se`` and ``.by_user`` beside NDCG.
 

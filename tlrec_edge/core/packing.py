@@ -76,7 +76,9 @@ class Query(NamedTuple):
 def products(block: Floats, columns: slice, vector: Floats) -> Floats:
     """Return the dot products of some columns of rows with a vector, (n,)."""
     # `dot` would copy columns out of wider rows first; `@` costs more where there are no others.
-    found: Floats = block.dot(vector) if block.shape[1] == len(vector) else block[:, columns] @ vector
+    found: Floats = (
+        block.dot(vector) if block.shape[1] == len(vector) else block[:, columns] @ vector
+    )
     return found
 
 
@@ -107,7 +109,9 @@ class RowFormat:
     def __init__(self, *tables: tuple[str, int]) -> None:
         kinds = {kind for kind, _ in tables}
         if "float32" in kinds and len(kinds) > 1:
-            raise ValueError(f"tables = {', '.join(sorted(kinds))} in one row, expected all float32 or none")
+            raise ValueError(
+                f"tables = {', '.join(sorted(kinds))} in one row, expected all float32 or none"
+            )
         self.exact = kinds != {"float32"}
         self.dtype = np.dtype("<f4" if not self.exact else "i1" if kinds == {"int8"} else "u1")
         self.packed = self.dtype.kind == "u"
@@ -121,7 +125,10 @@ class RowFormat:
     def _add(self, bits: int, widths: list[int]) -> None:
         size = packed_width(sum(widths), bits)
         wide = size if bits == 8 else 2 * size
-        stored, columns = slice(self.width, self.width + size), slice(self.columns, self.columns + wide)
+        stored, columns = (
+            slice(self.width, self.width + size),
+            slice(self.columns, self.columns + wide),
+        )
         segment = _Segment(bits, sum(widths), stored, columns)
         self.width, self.columns = stored.stop, columns.stop
         self._segments.append((segment, widths))
@@ -131,7 +138,9 @@ class RowFormat:
             if bits == 6 and width:
                 found = np.flatnonzero(_expand_query(segment, part, np.ones(width, np.float32)))
                 used = slice(int(found[0]), int(found[-1]) + 1)
-            self._tables.append(_Table(segment, part, slice(columns.start + used.start, columns.start + used.stop)))
+            self._tables.append(
+                _Table(segment, part, slice(columns.start + used.start, columns.start + used.stop))
+            )
 
     def join(self, tables: Sequence[NDArray[Any]]) -> NDArray[Any]:
         """Return the stored rows (n, ``width``) of entries (n, width of the table) for each table."""
@@ -147,7 +156,10 @@ class RowFormat:
         """Return stored rows (n, ``width``) of vectors, and their scales (n, tables); those of float32 are 1."""
         if not self.exact:
             return self.join(tables), np.ones((len(tables[0]), len(tables)), np.float32)
-        rounded = [quantize_rows(rows, table.segment.bits) for table, rows in zip(self._tables, tables, strict=True)]
+        rounded = [
+            quantize_rows(rows, table.segment.bits)
+            for table, rows in zip(self._tables, tables, strict=True)
+        ]
         scales: Scales = np.stack([scale for _, scale in rounded], 1)
         return self.join([rows for rows, _ in rounded]), scales
 

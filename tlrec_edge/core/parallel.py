@@ -15,7 +15,7 @@ Result = TypeVar("Result")
 
 def parallel_map(
     work: Callable[[Job], Result], jobs: Sequence[Job], processes: int | None = None
-) -> Iterator[Result]:  # fmt: skip
+) -> Iterator[Result]:
     """Yield the result of each job, in their order, as it is done; ``work`` is a function of a module.
 
     ``processes`` None: one for each core; 1 runs the jobs in this process. An error of a job is raised here, and jobs

@@ -16,7 +16,9 @@ class RowRanges:
     def __init__(self, starts: Indices, stops: Indices) -> None:
         self._starts, self._stops = starts, stops
         self._ends = (stops - starts).cumsum()
-        self._slices = [slice(start, stop) for start, stop in zip(starts.tolist(), stops.tolist(), strict=True)]
+        self._slices = [
+            slice(start, stop) for start, stop in zip(starts.tolist(), stops.tolist(), strict=True)
+        ]
 
     def __len__(self) -> int:
         """Return how many rows they hold."""
@@ -38,5 +40,7 @@ class RowRanges:
         row_range = self._stops.searchsorted(rows, "right")
         inside = (row_range < len(self._stops)).nonzero()[0]
         inside = inside[self._starts.take(row_range.take(inside)) <= rows.take(inside)]
-        out[rows.take(inside) - (self._stops - self._ends).take(row_range.take(inside))] = values.take(inside)
+        out[rows.take(inside) - (self._stops - self._ends).take(row_range.take(inside))] = (
+            values.take(inside)
+        )
         return out

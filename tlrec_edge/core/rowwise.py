@@ -28,7 +28,9 @@ def quantize_rows(vectors: Floats, bits: int = 8) -> tuple[NDArray[np.int8], Sca
         raise ValueError(f"bits = {bits!r}, expected one of {', '.join(map(str, MAX_ENTRY))}")
     largest = np.abs(vectors).max(1, initial=0.0).astype(np.float32) / np.float32(MAX_ENTRY[bits])
     if bits == 8:
-        scale = np.where(largest > np.finfo(np.float32).tiny, largest, np.float32(1.0))  # zero, or too small to divide
+        scale = np.where(
+            largest > np.finfo(np.float32).tiny, largest, np.float32(1.0)
+        )  # zero, or too small to divide
         return _round(vectors, scale, bits), scale
     dtype = scale_dtype(largest)
     rows, scales = np.empty(vectors.shape, np.int8), np.empty(len(vectors), dtype)
@@ -39,7 +41,9 @@ def quantize_rows(vectors: Floats, bits: int = 8) -> tuple[NDArray[np.int8], Sca
     return rows, scales
 
 
-def quantize_sparse(values: Floats, indptr: NDArray[np.integer[Any]]) -> tuple[NDArray[np.int8], Scales]:
+def quantize_sparse(
+    values: Floats, indptr: NDArray[np.integer[Any]]
+) -> tuple[NDArray[np.int8], Scales]:
     """Round the entries of each sparse row (CSR) to -127..127: entries (nnz,) and scales (rows,).
 
     Scales are float16 where they fit. An entry is off by at most half its row's scale.
@@ -48,7 +52,9 @@ def quantize_sparse(values: Floats, indptr: NDArray[np.integer[Any]]) -> tuple[N
     largest = np.zeros(len(indptr) - 1, np.float32)
     np.maximum.at(largest, row, np.abs(values) / np.float32(MAX_ENTRY[8]))
     scale = storable_scale(largest, scale_dtype(largest))
-    return np.clip(np.rint(values / scale.astype(np.float32)[row]), -MAX_ENTRY[8], MAX_ENTRY[8]).astype(np.int8), scale
+    return np.clip(
+        np.rint(values / scale.astype(np.float32)[row]), -MAX_ENTRY[8], MAX_ENTRY[8]
+    ).astype(np.int8), scale
 
 
 def scale_dtype(scale: Floats) -> np.dtype[Any]:
@@ -63,7 +69,9 @@ def storable_scale(scale: Floats, dtype: np.dtype[Any]) -> Scales:
     return np.where(stored > 0, stored, dtype.type(1.0))
 
 
-def _least_squares_scale(vectors: Floats, largest: Floats, bits: int, dtype: np.dtype[Any]) -> Scales:
+def _least_squares_scale(
+    vectors: Floats, largest: Floats, bits: int, dtype: np.dtype[Any]
+) -> Scales:
     """Return the scale of least squared error for each row; the first of equals, which clips the least."""
     best, least_error = storable_scale(largest, dtype), np.full(len(vectors), np.inf, np.float32)
     for clip in _CLIP_FACTORS.astype(np.float32):
@@ -71,7 +79,10 @@ def _least_squares_scale(vectors: Floats, largest: Floats, bits: int, dtype: np.
         step = scale.astype(np.float32)
         difference = _round(vectors, step, bits) * step[:, None] - vectors
         error = np.einsum("ij,ij->i", difference, difference)
-        best, least_error = np.where(error < least_error, scale, best), np.minimum(error, least_error)
+        best, least_error = (
+            np.where(error < least_error, scale, best),
+            np.minimum(error, least_error),
+        )
     return best
 
 

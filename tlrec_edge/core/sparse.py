@@ -89,7 +89,9 @@ class SparseSum:
             return np.zeros(n, np.float32)
         slot[positions] = np.arange(n, dtype=np.int32)
         sums = np.bincount(slot.take(self.columns.take(hit)), self.weights.take(hit), n)
-        return sums.take(slot.take(positions)).astype(np.float32)  # a position that is requested twice has one slot
+        return sums.take(slot.take(positions)).astype(
+            np.float32
+        )  # a position that is requested twice has one slot
 
 
 EMPTY_SUM = SparseSum(np.zeros(0, np.int32), np.zeros(0, np.float64))
@@ -102,9 +104,15 @@ class SparseTable:
     """
 
     def __init__(
-        self, indptr: NDArray[np.int64], columns: NDArray[Any], values: NDArray[Any], scale: Scales | None,
-        candidates: int, weight: float = 1.0, diagonal: float = 0.0,
-    ) -> None:  # fmt: skip
+        self,
+        indptr: NDArray[np.int64],
+        columns: NDArray[Any],
+        values: NDArray[Any],
+        scale: Scales | None,
+        candidates: int,
+        weight: float = 1.0,
+        diagonal: float = 0.0,
+    ) -> None:
         self._starts, self._stops, self._columns = indptr[:-1], indptr[1:], columns
         self.values, self.scale, self.weight, self.diagonal = values, scale, weight, diagonal
         self._candidates = candidates
@@ -119,7 +127,9 @@ class SparseTable:
         ends = np.add.accumulate(lengths)
         total = int(ends[-1]) if len(ends) else 0
         if total > len(self._columns):
-            raise ValueError("sparse rows longer than their table")  # before a damaged table asks for all memory
+            raise ValueError(
+                "sparse rows longer than their table"
+            )  # before a damaged table asks for all memory
         stops -= ends
         at = stops.repeat(lengths)
         at += _ARANGE[:total] if total <= len(_ARANGE) else np.arange(total)

@@ -42,7 +42,9 @@ def lower_bound(scores: NDArray[Any], k: int, maxima: NDArray[Any] | None = None
     return float(np.partition(maxima, blocks - k)[blocks - k])
 
 
-def top_k_of(positions: Indices, scores: Scores, k: int, excluded: Indices) -> tuple[Indices, Scores]:
+def top_k_of(
+    positions: Indices, scores: Scores, k: int, excluded: Indices
+) -> tuple[Indices, Scores]:
     """Return the k best of some candidates, each there once, that are not ``excluded``, and their scores.
 
     Best first, the lower place first among equals.

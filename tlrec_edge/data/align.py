@@ -80,9 +80,13 @@ def align_columns(
             *table.text.values(),
             *(column_values for name, column_values in categorical.items() if name != column),
         ]
-        texts = [" ".join(row) for row in zip(*others, strict=True)] if others else [""] * len(values)
+        texts = (
+            [" ".join(row) for row in zip(*others, strict=True)] if others else [""] * len(values)
+        )
         domains = {name: frozenset(codes) for name, codes in domains_of.items()}
-        found = _merge_names(CategoryColumn(values, domains, ids.get(column, ()), texts), rule, column)
+        found = _merge_names(
+            CategoryColumn(values, domains, ids.get(column, ()), texts), rule, column
+        )
         merged += found
         aliases[column] = {one.name: one.into for one in found}
         categorical[column] = tuple(aliases[column].get(name, name) for name in values)
@@ -96,9 +100,18 @@ def normalize_name(name: str) -> str:
     A point stays a gap, so that 3.5 is not 35; of a name that has no letter or digit nothing is taken.
     """
     plain = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", name).casefold())
-    plain = "".join(char for char in plain if not ("\u0300" <= char <= "\u036f" or char in "'\u2019"))
-    words = "".join(char if unicodedata.category(char)[0] in "LMNS" else " " for char in plain).split()
-    return " ".join(word[:-1] if len(word) > 3 and word[-1] == "s" != word[-2] else word for word in words) or name
+    plain = "".join(
+        char for char in plain if not ("\u0300" <= char <= "\u036f" or char in "'\u2019")
+    )
+    words = "".join(
+        char if unicodedata.category(char)[0] in "LMNS" else " " for char in plain
+    ).split()
+    return (
+        " ".join(
+            word[:-1] if len(word) > 3 and word[-1] == "s" != word[-2] else word for word in words
+        )
+        or name
+    )
 
 
 def _merge_names(column: CategoryColumn, rule: AlignRule, title: str) -> list[NameMerge]:
@@ -112,7 +125,10 @@ def _merge_names(column: CategoryColumn, rule: AlignRule, title: str) -> list[Na
     groups: dict[str, set[str]] = {name: {name} for name in (*column.names, *rule.pairs.values())}
     how: dict[str, str] = {}
     given = [NameLink(one, other, "pair") for one, other in rule.pairs.items() if one != other]
-    mergeable = replace(column, domains={name: codes for name, codes in column.domains.items() if name not in unmerged})
+    mergeable = replace(
+        column,
+        domains={name: codes for name, codes in column.domains.items() if name not in unmerged},
+    )
     for link in (*given, *_LINKERS[rule.mode](mergeable, rule)):
         one, other = groups[link.one], groups[link.other]
         if one is other:
@@ -125,8 +141,15 @@ def _merge_names(column: CategoryColumn, rule: AlignRule, title: str) -> list[Na
         how.setdefault(link.other, link.how)
     count = Counter(name for name in column.values if name)
     preferred = set(rule.pairs.values())
-    into = {name: max(sorted(group), key=lambda n: (n in preferred, count[n])) for name, group in groups.items()}
-    return [NameMerge(title, name, into[name], how[name], count[name]) for name in column.names if into[name] != name]
+    into = {
+        name: max(sorted(group), key=lambda n: (n in preferred, count[n]))
+        for name, group in groups.items()
+    }
+    return [
+        NameMerge(title, name, into[name], how[name], count[name])
+        for name in column.names
+        if into[name] != name
+    ]
 
 
 def _domains(column: CategoryColumn, names: set[str]) -> frozenset[int]:
@@ -168,7 +191,11 @@ def _links_by_vector(column: CategoryColumn, rule: AlignRule) -> Iterator[NameLi
         for q in all_domains[i + 1 :]:
             here, there = (
                 np.array(
-                    [r for r, name in enumerate(names) if a in column.domains[name] and b not in column.domains[name]]
+                    [
+                        r
+                        for r, name in enumerate(names)
+                        if a in column.domains[name] and b not in column.domains[name]
+                    ]
                 )
                 for a, b in ((p, q), (q, p))
             )
@@ -198,7 +225,9 @@ def _vectors(column: CategoryColumn) -> sp.csr_array:
     return matrix
 
 
-def _nearest(rows: sp.csr_array, others: sp.csr_array) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+def _nearest(
+    rows: sp.csr_array, others: sp.csr_array
+) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
     """Return the nearest of ``others`` to each row and their cosine."""
     place, cosine = [], []
     for start in range(0, rows.shape[0], _CHUNK):
@@ -208,4 +237,9 @@ def _nearest(rows: sp.csr_array, others: sp.csr_array) -> tuple[NDArray[np.intp]
     return np.concatenate(place), np.concatenate(cosine)
 
 
-_LINKERS = {"pairs": _no_links, "name": _links_by_name, "id": _links_by_id, "vector": _links_by_vector}
+_LINKERS = {
+    "pairs": _no_links,
+    "name": _links_by_name,
+    "id": _links_by_id,
+    "vector": _links_by_vector,
+}

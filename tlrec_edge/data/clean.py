@@ -11,7 +11,14 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from tlrec_edge.data.dataset import EVENT_WEIGHTS, EVENTS
-from tlrec_edge.data.parse import CodedColumn, merge_duplicates, read_categories, read_ids, read_numbers, read_times
+from tlrec_edge.data.parse import (
+    CodedColumn,
+    merge_duplicates,
+    read_categories,
+    read_ids,
+    read_numbers,
+    read_times,
+)
 from tlrec_edge.data.schema import Schema, find_roles, require_role, suggestion
 from tlrec_edge.errors import DataError
 from tlrec_edge.tabular.column_names import COUNT_EVENTS, INTERACTION_NAMES
@@ -66,11 +73,16 @@ class CleanLog:
             return self
         moved = np.array([name in item_map for name in self.item.names], bool)
         names = [item_map.get(name, name) for name in self.item.names]
-        counts = {**self.counts, "item id replaced by item_map (rows)": int(moved[self.item.codes].sum())}
+        counts = {
+            **self.counts,
+            "item id replaced by item_map (rows)": int(moved[self.item.codes].sum()),
+        }
         return replace(self, item=merge_duplicates(self.item.codes, names), counts=counts)
 
 
-def join_tables(tables: Sequence[pd.DataFrame], schema: Schema, where: str) -> tuple[pd.DataFrame, dict[str, str]]:
+def join_tables(
+    tables: Sequence[pd.DataFrame], schema: Schema, where: str
+) -> tuple[pd.DataFrame, dict[str, str]]:
     """Put tables under each other, their columns named by role; other columns are prefixed with "raw:"."""
     renamed, roles = [], {}
     for table in tables:
@@ -79,12 +91,16 @@ def join_tables(tables: Sequence[pd.DataFrame], schema: Schema, where: str) -> t
         if "category" not in found:
             require_role(found, "item", list(table.columns), where)
         names = {column: role for role, column in found.items()}
-        renamed.append(table.set_axis([names.get(name, f"raw:{name}") for name in table.columns], axis=1))
+        renamed.append(
+            table.set_axis([names.get(name, f"raw:{name}") for name in table.columns], axis=1)
+        )
         roles.update(found)
     return renamed[0] if len(renamed) == 1 else pd.concat(renamed, ignore_index=True), roles
 
 
-def clean_interactions(tables: Sequence[pd.DataFrame], schema: Schema, where: str = "interactions") -> CleanLog:
+def clean_interactions(
+    tables: Sequence[pd.DataFrame], schema: Schema, where: str = "interactions"
+) -> CleanLog:
     """Clean interaction tables by a schema. Raises DataError when no row is left, with the reasons.
 
     A row of aggregated counts becomes one interaction for each positive count, with
@@ -102,11 +118,17 @@ def clean_interactions(tables: Sequence[pd.DataFrame], schema: Schema, where: st
     _drop_duplicates(raw, schema, row_filter)
     row, event, weight = _expand_events(raw, schema, row_filter)
     if schema.duplicates == "first-pair":
-        row, event, weight = _first_pairs(user.codes, item.codes, time, row_filter, (row, event, weight))
+        row, event, weight = _first_pairs(
+            user.codes, item.codes, time, row_filter, (row, event, weight)
+        )
     if schema.max_per_user:
-        row, event, weight = _most_recent(user.codes, time, schema.max_per_user, row_filter, (row, event, weight))
+        row, event, weight = _most_recent(
+            user.codes, time, schema.max_per_user, row_filter, (row, event, weight)
+        )
     if is_category.any():
-        row_filter.counts["category instead of an item (kept)"] = int((row_filter.keep & is_category).sum())
+        row_filter.counts["category instead of an item (kept)"] = int(
+            (row_filter.keep & is_category).sum()
+        )
     if not len(row):
         raise DataError(
             f"{where}: none of {len(raw)} rows is usable ({_drop_reasons(row_filter)}); check: {_format_roles(roles)}"
@@ -120,7 +142,11 @@ def clean_interactions(tables: Sequence[pd.DataFrame], schema: Schema, where: st
         time=time[row],
         is_category=is_category[row],
         users=frozenset(user.names[code] for code in np.unique(user.codes[row])),
-        counts={"rows read": len(raw), "rows kept": int(row_filter.keep.sum()), **row_filter.counts},
+        counts={
+            "rows read": len(raw),
+            "rows kept": int(row_filter.keep.sum()),
+            **row_filter.counts,
+        },
         roles=roles,
         unused=_unused(raw, schema),
         title=_labels(raw, "title", row),
@@ -129,7 +155,9 @@ def clean_interactions(tables: Sequence[pd.DataFrame], schema: Schema, where: st
     )
 
 
-def rename_domains(labels: CodedColumn | None, schema: Schema, where: str, check: bool = True) -> CodedColumn | None:
+def rename_domains(
+    labels: CodedColumn | None, schema: Schema, where: str, check: bool = True
+) -> CodedColumn | None:
     """Apply the schema's [domains]; an empty cell becomes the domain "unknown".
 
     With ``check`` a value that the schema renames but nobody has is an error: it is nearly always misspelt.
@@ -145,7 +173,9 @@ def rename_domains(labels: CodedColumn | None, schema: Schema, where: str, check
     names = [schema.domain_of(name) for name in labels.names]
     order = sorted({*names, NO_DOMAIN} if (labels.codes < 0).any() else set(names))
     position = {name: i for i, name in enumerate(order)}
-    renumber = np.array([position[name] for name in names] + [position.get(NO_DOMAIN, -1)], np.int64)
+    renumber = np.array(
+        [position[name] for name in names] + [position.get(NO_DOMAIN, -1)], np.int64
+    )
     return CodedColumn(renumber[labels.codes], order)
 
 
@@ -162,7 +192,9 @@ def _labels(raw: pd.DataFrame, role: str, row: Codes) -> CodedColumn | None:
 
 
 def _drop_reasons(row_filter: RowFilter) -> str:
-    return ", ".join(f"{reason} {n}" for reason, n in row_filter.counts.items() if n and "(kept" not in reason)
+    return ", ".join(
+        f"{reason} {n}" for reason, n in row_filter.counts.items() if n and "(kept" not in reason
+    )
 
 
 def _unused(raw: pd.DataFrame, schema: Schema) -> tuple[str, ...]:
@@ -172,7 +204,9 @@ def _unused(raw: pd.DataFrame, schema: Schema) -> tuple[str, ...]:
 
 
 def _read_items(raw: pd.DataFrame) -> tuple[CodedColumn, Bools]:
-    item = read_ids(raw["item"]) if "item" in raw else CodedColumn(np.full(len(raw), -1, np.int64), [])
+    item = (
+        read_ids(raw["item"]) if "item" in raw else CodedColumn(np.full(len(raw), -1, np.int64), [])
+    )
     if "category" not in raw:
         return item, np.zeros(len(raw), bool)
     category = read_categories(raw["category"])
@@ -180,7 +214,9 @@ def _read_items(raw: pd.DataFrame) -> tuple[CodedColumn, Bools]:
     if not is_category.any():
         return item, is_category
     names = [*item.names, *map(category_id, category.names)]
-    return CodedColumn(np.where(is_category, category.codes + len(item.names), item.codes), names), is_category
+    return CodedColumn(
+        np.where(is_category, category.codes + len(item.names), item.codes), names
+    ), is_category
 
 
 def _drop_cancelled(raw: pd.DataFrame, schema: Schema, row_filter: RowFilter, where: str) -> None:
@@ -194,7 +230,9 @@ def _drop_cancelled(raw: pd.DataFrame, schema: Schema, row_filter: RowFilter, wh
     row_filter.drop("cancelled", raw[found].astype("str").str.startswith(prefix).to_numpy(bool))
 
 
-def _drop_numbers(raw: pd.DataFrame, schema: Schema, row_filter: RowFilter) -> NDArray[np.float64] | None:
+def _drop_numbers(
+    raw: pd.DataFrame, schema: Schema, row_filter: RowFilter
+) -> NDArray[np.float64] | None:
     """Judge quantity and price; return the price."""
     if "quantity" in raw:
         quantity = read_numbers(raw["quantity"])
@@ -235,11 +273,21 @@ def _expand_events(raw: pd.DataFrame, schema: Schema, row_filter: RowFilter) -> 
         rows = np.flatnonzero(row_filter.keep)
         return rows, event[rows], weights[event[rows]]
     numbers = {event: read_numbers(column) for event, column in counted.items()}
-    row_filter.drop("unreadable count", np.logical_or.reduce([column.invalid for column in numbers.values()]))
-    row_filter.drop("no positive count", ~np.logical_or.reduce([column.values > 0 for column in numbers.values()]))
-    parts = [(np.flatnonzero(row_filter.keep & (column.values > 0)), name) for name, column in numbers.items()]
+    row_filter.drop(
+        "unreadable count", np.logical_or.reduce([column.invalid for column in numbers.values()])
+    )
+    row_filter.drop(
+        "no positive count",
+        ~np.logical_or.reduce([column.values > 0 for column in numbers.values()]),
+    )
+    parts = [
+        (np.flatnonzero(row_filter.keep & (column.values > 0)), name)
+        for name, column in numbers.items()
+    ]
     rows = np.concatenate([rows for rows, _ in parts])
-    event = np.concatenate([np.full(len(rows), EVENTS.index(name), np.int8) for rows, name in parts])
+    event = np.concatenate(
+        [np.full(len(rows), EVENTS.index(name), np.int8) for rows, name in parts]
+    )
     weight = np.concatenate(
         [weights[EVENTS.index(name)] * np.log1p(numbers[name].values[rows]) for rows, name in parts]
     )
@@ -255,7 +303,9 @@ def _read_events(raw: pd.DataFrame, schema: Schema, row_filter: RowFilter) -> ND
     known = [schema.event_of(name) for name in labels.names]
     codes = np.array([EVENTS.index(name or "other") for name in known] + [default], np.int8)
     unknown = np.array([name is None for name in known] + [False])
-    row_filter.counts["event not recognised (kept as other)"] = int((row_filter.keep & unknown[labels.codes]).sum())
+    row_filter.counts["event not recognised (kept as other)"] = int(
+        (row_filter.keep & unknown[labels.codes]).sum()
+    )
     event: NDArray[np.int8] = codes[labels.codes]
     return event
 
@@ -278,11 +328,20 @@ def _most_recent(
     rows = columns[0]
     order = np.lexsort((rows, time[rows], user[rows]))
     by_user = user[rows][order]
-    from_end = np.searchsorted(by_user, by_user, side="right") - np.arange(len(order))  # 1 = the newest
-    return _keep_rows(np.sort(order[from_end <= limit]), f"beyond the newest {limit} of a user", row_filter, columns)
+    from_end = np.searchsorted(by_user, by_user, side="right") - np.arange(
+        len(order)
+    )  # 1 = the newest
+    return _keep_rows(
+        np.sort(order[from_end <= limit]),
+        f"beyond the newest {limit} of a user",
+        row_filter,
+        columns,
+    )
 
 
-def _keep_rows(chosen: Codes, reason: str, row_filter: RowFilter, columns: InteractionColumns) -> InteractionColumns:
+def _keep_rows(
+    chosen: Codes, reason: str, row_filter: RowFilter, columns: InteractionColumns
+) -> InteractionColumns:
     kept = np.zeros(len(row_filter.keep), bool)
     kept[columns[0][chosen]] = True
     row_filter.drop(reason, ~kept)

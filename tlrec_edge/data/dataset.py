@@ -52,7 +52,9 @@ class Interactions:
 
     def select(self, keep: Bools | NDArray[np.intp]) -> Interactions:
         """Return the rows that a mask (or rising positions) picks."""
-        return Interactions(**{name: getattr(self, name)[keep] for name in self.__dataclass_fields__})
+        return Interactions(
+            **{name: getattr(self, name)[keep] for name in self.__dataclass_fields__}
+        )
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,9 @@ class ItemTable:
         for group in (self.text, self.categorical, self.numeric):
             for column, values in group.items():
                 if len(values) != len(self.name):
-                    raise DataError(f"item column '{column}' has {len(values)} rows, expected {len(self.name)}")
+                    raise DataError(
+                        f"item column '{column}' has {len(values)} rows, expected {len(self.name)}"
+                    )
 
     def __len__(self) -> int:
         return len(self.name)
@@ -144,7 +148,9 @@ class Dataset:
     def __post_init__(self) -> None:
         log = self.interactions
         if not len(log):
-            raise DataError("the dataset has no interactions; see the cleaning table for where they went")
+            raise DataError(
+                "the dataset has no interactions; see the cleaning table for where they went"
+            )
         for name, column, size in (
             ("user", log.user, len(self.users)),
             ("item", log.item, len(self.items)),
@@ -153,7 +159,9 @@ class Dataset:
             if column.min() < 0 or column.max() >= size:
                 raise DataError(f"interaction column '{name}' points outside its table of {size}")
         if len(self.features) != len(self.items) or len(self.item_domain) != len(self.items):
-            raise DataError(f"item features have {len(self.features)} rows, expected {len(self.items)}")
+            raise DataError(
+                f"item features have {len(self.features)} rows, expected {len(self.items)}"
+            )
         if len(self.split.role) != len(log) or len(self.split.fold) != len(self.users):
             raise DataError("the split does not fit the interactions")
 

@@ -51,8 +51,12 @@ def read_raw_eval_rows(path: Path) -> RawEvalRows:
         columns[role] = [[*labels.names, ""][code] for code in labels.codes]
     for role in ("user", "item"):
         if "" in columns[role]:
-            raise DataError(f"{path}: row {columns[role].index('') + 2} has no {role}; fill it in or take the row out")
-    return RawEvalRows(columns["user"], columns["item"], columns.get("negatives", [""] * len(table)), str(path))
+            raise DataError(
+                f"{path}: row {columns[role].index('') + 2} has no {role}; fill it in or take the row out"
+            )
+    return RawEvalRows(
+        columns["user"], columns["item"], columns.get("negatives", [""] * len(table)), str(path)
+    )
 
 
 def split_ids(cell: str, known: Mapping[str, int]) -> list[str]:
@@ -62,7 +66,9 @@ def split_ids(cell: str, known: Mapping[str, int]) -> list[str]:
     return [name for part in cell.split(",") if (name := part if part in known else part.strip())]
 
 
-def encode_eval_rows(raw_rows: RawEvalRows, users: Mapping[str, int], items: Mapping[str, int]) -> EvalRows:
+def encode_eval_rows(
+    raw_rows: RawEvalRows, users: Mapping[str, int], items: Mapping[str, int]
+) -> EvalRows:
     """Turn ids into codes; negatives equal to a row's positives are left out."""
     positives = [split_ids(cell, items) for cell in raw_rows.items]
     negatives = [split_ids(cell, items) for cell in raw_rows.negatives]
@@ -70,7 +76,9 @@ def encode_eval_rows(raw_rows: RawEvalRows, users: Mapping[str, int], items: Map
     _check_known("item", positives, items, raw_rows.source)
     _check_known("negative item", negatives, items, raw_rows.source)
     user, item, negative_rows = [], [], []
-    for name, own_positives, own_negatives in zip(raw_rows.users, positives, negatives, strict=True):
+    for name, own_positives, own_negatives in zip(
+        raw_rows.users, positives, negatives, strict=True
+    ):
         kept = [items[other] for other in own_negatives if other not in set(own_positives)]
         for positive in own_positives:
             user.append(users[name])
@@ -83,8 +91,12 @@ def encode_eval_rows(raw_rows: RawEvalRows, users: Mapping[str, int], items: Map
     return EvalRows(np.array(user, np.int32), np.array(item, np.int32), table)
 
 
-def _check_known(kind: str, cells: Sequence[Sequence[str]], known: Mapping[str, int], source: str) -> None:
-    unknown = [(row, name) for row, names in enumerate(cells, 2) for name in names if name not in known]
+def _check_known(
+    kind: str, cells: Sequence[Sequence[str]], known: Mapping[str, int], source: str
+) -> None:
+    unknown = [
+        (row, name) for row, names in enumerate(cells, 2) for name in names if name not in known
+    ]
     if unknown:
         row, name = unknown[0]
         raise DataError(

@@ -13,7 +13,9 @@ def read_item_map(path: Path) -> dict[str, str]:
     """Read pairs of ids of one product: columns ``from`` and ``to``, the id that stays."""
     table = read_table(path)
     if not {"from", "to"} <= set(table.columns):
-        raise DataError(f"{path}: expected the columns from and to, found {', '.join(map(str, table.columns))}")
+        raise DataError(
+            f"{path}: expected the columns from and to, found {', '.join(map(str, table.columns))}"
+        )
     columns = []
     for name in ("from", "to"):
         labels = read_ids(table[name])
@@ -21,6 +23,10 @@ def read_item_map(path: Path) -> dict[str, str]:
     found: dict[str, str] = {}
     for row, (one, other) in enumerate(zip(*columns, strict=True), 2):
         if not one or not other or found.setdefault(one, other) != other:
-            wrong = f"{one!r} goes to {found[one]!r} and {other!r}" if one and other else "an id is missing"
+            wrong = (
+                f"{one!r} goes to {found[one]!r} and {other!r}"
+                if one and other
+                else "an id is missing"
+            )
             raise DataError(f"{path}: line {row}: {wrong}; expected one id in each column")
     return found

@@ -12,7 +12,13 @@ from numpy.typing import NDArray
 
 from tlrec_edge.data.clean import CleanLog, category_id, rename_domains
 from tlrec_edge.data.dataset import ItemTable
-from tlrec_edge.data.parse import CodedColumn, count_numbers, read_categories, read_ids, read_numbers
+from tlrec_edge.data.parse import (
+    CodedColumn,
+    count_numbers,
+    read_categories,
+    read_ids,
+    read_numbers,
+)
 from tlrec_edge.data.schema import Schema, find_roles, require_role, suggestion
 from tlrec_edge.errors import DataError
 from tlrec_edge.tabular.column_names import INTERACTION_NAMES, ITEM_NAMES, normalize_key
@@ -45,7 +51,9 @@ class RawItems:
         """Keep one row of a product that has several ids: that of the id that stays, else the first."""
         if not item_map or not self.ids:
             return self
-        retained_first = sorted(range(len(self.ids)), key=lambda row: self.ids[row] in item_map)  # stable
+        retained_first = sorted(
+            range(len(self.ids)), key=lambda row: self.ids[row] in item_map
+        )  # stable
         first: dict[str, int] = {}
         for row in retained_first:
             first.setdefault(item_map.get(self.ids[row], self.ids[row]), row)
@@ -59,9 +67,14 @@ class RawItems:
         """Return any column as text, one value an item, "" where missing. Raises DataError where there is none."""
         if column not in self.frame:
             found = list(map(str, self.frame.columns))
-            raise DataError(f"no column {column!r} in the items{suggestion(column, found)}; found {', '.join(found)}")
+            raise DataError(
+                f"no column {column!r} in the items{suggestion(column, found)}; found {', '.join(found)}"
+            )
         position = self.row
-        return _select(_as_text(self.frame[column]), np.array([position.get(item, -1) for item in items], np.int64))
+        return _select(
+            _as_text(self.frame[column]),
+            np.array([position.get(item, -1) for item in items], np.int64),
+        )
 
 
 def empty_items() -> RawItems:
@@ -144,11 +157,19 @@ def build_item_table(raw: RawItems, log: CleanLog, items: Sequence[str]) -> tupl
             with np.errstate(over="ignore"):  # beyond float32: infinite, so missing
                 numeric[column] = np.append(numbers.values, np.nan)[rows].astype(np.float32)
         else:
-            (text if kind == "text" else categorical)[column] = _select(_as_text(raw.frame[column]), rows)
-    names = _select(_as_text(raw.frame[raw.name_column]), rows) if raw.name_column else ("",) * len(items)
+            (text if kind == "text" else categorical)[column] = _select(
+                _as_text(raw.frame[column]), rows
+            )
+    names = (
+        _select(_as_text(raw.frame[raw.name_column]), rows)
+        if raw.name_column
+        else ("",) * len(items)
+    )
     names = _add_log_features(raw, log, items, names, (text, categorical, numeric))
     display_names = tuple(name or item for name, item in zip(names, items, strict=True))
-    return ItemTable(name=display_names, text=text, categorical=categorical, numeric=numeric), unreadable
+    return ItemTable(
+        name=display_names, text=text, categorical=categorical, numeric=numeric
+    ), unreadable
 
 
 def _add_log_features(
@@ -156,7 +177,9 @@ def _add_log_features(
     log: CleanLog,
     items: Sequence[str],
     names: tuple[str, ...],
-    features: tuple[dict[str, tuple[str, ...]], dict[str, tuple[str, ...]], dict[str, NDArray[np.float32]]],
+    features: tuple[
+        dict[str, tuple[str, ...]], dict[str, tuple[str, ...]], dict[str, NDArray[np.float32]]
+    ],
 ) -> tuple[str, ...]:
     """Fill features in place from the log's own columns; return the display names."""
     text, categorical, numeric = features
@@ -166,7 +189,8 @@ def _add_log_features(
         logged_values = _from_log(log, log.category, items) if not raw.ids else ("",) * len(items)
         listed_values = categorical.get(column, ("",) * len(items))
         categorical[column] = tuple(
-            a or labels.get(item, b) for a, b, item in zip(listed_values, logged_values, items, strict=True)
+            a or labels.get(item, b)
+            for a, b, item in zip(listed_values, logged_values, items, strict=True)
         )
         names = tuple(name or labels.get(item, "") for name, item in zip(names, items, strict=True))
     if raw.ids:
@@ -177,7 +201,10 @@ def _add_log_features(
         names = tuple(title or name for title, name in zip(titles, names, strict=True))
     if log.price is not None:
         median = pd.Series(log.price).groupby(log.item.codes).median()
-        by_name = {log.item.names[int(code)]: value for code, value in zip(median.index, median, strict=True)}
+        by_name = {
+            log.item.names[int(code)]: value
+            for code, value in zip(median.index, median, strict=True)
+        }
         numeric["price"] = np.array([by_name.get(item, np.nan) for item in items], np.float32)
     return names
 
@@ -189,7 +216,9 @@ def _from_log(log: CleanLog, labels: CodedColumn, items: Sequence[str]) -> tuple
     pair = log.item.codes[keep] * (len(labels.names) + 1) + labels.codes[keep]
     pairs, counts = np.unique(pair, return_counts=True)
     for i in np.lexsort((-pairs, counts)):  # rising counts: the last one written wins
-        best[log.item.names[pairs[i] // (len(labels.names) + 1)]] = labels.names[pairs[i] % (len(labels.names) + 1)]
+        best[log.item.names[pairs[i] // (len(labels.names) + 1)]] = labels.names[
+            pairs[i] % (len(labels.names) + 1)
+        ]
     return tuple(best.get(item, "") for item in items)
 
 
@@ -197,7 +226,9 @@ def _check_declared(schema: Schema, columns: Iterable[str], where: str) -> None:
     columns = list(columns)
     for column in schema.features:
         if column not in columns:
-            raise DataError(f"{where}: no column {column!r}; found {', '.join(columns)}{suggestion(column, columns)}")
+            raise DataError(
+                f"{where}: no column {column!r}; found {', '.join(columns)}{suggestion(column, columns)}"
+            )
 
 
 def _guess_kind(column: str, values: pd.Series[Any], roles: Mapping[str, str]) -> str:

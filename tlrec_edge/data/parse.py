@@ -10,14 +10,34 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from tlrec_edge.tabular.times import CLOCK_FORMATS, DAY_FORMATS, DAYS, EARLIEST, EPOCHS, LATEST, ambiguous
+from tlrec_edge.tabular.times import (
+    CLOCK_FORMATS,
+    DAY_FORMATS,
+    DAYS,
+    EARLIEST,
+    EPOCHS,
+    LATEST,
+    ambiguous,
+)
 from tlrec_edge.types import Bools
 
 Codes = NDArray[np.int64]
 
 _FLOAT_ID = re.compile(r"-?\d+\.0+")
 _INTEGER = re.compile(r"-?\d{1,18}")
-_MISSING_NUMBER = ("nan", "inf", "-inf", "+inf", "infinity", "-infinity", "null", "none", "na", "n/a", "-")
+_MISSING_NUMBER = (
+    "nan",
+    "inf",
+    "-inf",
+    "+inf",
+    "infinity",
+    "-infinity",
+    "null",
+    "none",
+    "na",
+    "n/a",
+    "-",
+)
 
 
 class CodedColumn(NamedTuple):
@@ -48,7 +68,10 @@ def read_ids(column: pd.Series[Any]) -> CodedColumn:
     Whole numbers that a float column stored as "17850.0" become "17850", if the whole column looks like that.
     """
     codes, values = pd.factorize(column)
-    names = ["" if isinstance(value, float) and not np.isfinite(value) else _as_text(value) for value in values]
+    names = [
+        "" if isinstance(value, float) and not np.isfinite(value) else _as_text(value)
+        for value in values
+    ]
     present = [name for name in names if name.strip()]
     if present and all(_FLOAT_ID.fullmatch(name) for name in present):
         names = [name.split(".")[0] for name in names]
@@ -64,7 +87,9 @@ def read_categories(column: pd.Series[Any]) -> CodedColumn:
 def sort_ids(names: Sequence[str]) -> NDArray[np.int64]:
     """Return the order of ids: as numbers when all are whole numbers, else as strings."""
     if all(_INTEGER.fullmatch(name) for name in names):
-        return np.array(sorted(range(len(names)), key=lambda i: (int(names[i]), names[i])), np.int64)
+        return np.array(
+            sorted(range(len(names)), key=lambda i: (int(names[i]), names[i])), np.int64
+        )
     return np.array(sorted(range(len(names)), key=names.__getitem__), np.int64)
 
 
@@ -102,7 +127,9 @@ def read_times(column: pd.Series[Any], time_format: str = "") -> Times:
     missing = codes < 0
     if not len(values):
         return Times(np.zeros(len(codes), np.int64), missing, np.zeros(len(codes), bool))
-    return Times(np.where(missing, 0, seconds[codes]), missing | invalid[codes], ~missing & out[codes])
+    return Times(
+        np.where(missing, 0, seconds[codes]), missing | invalid[codes], ~missing & out[codes]
+    )
 
 
 def _parse_times(values: pd.Series[Any], time_format: str) -> pd.Series[Any]:
@@ -127,7 +154,9 @@ def _from_epoch(numbers: pd.Series[Any]) -> pd.Series[Any]:
     divisor = next((d for limit, d in EPOCHS if size > limit), 1.0)
     seconds = numbers / divisor
     # Far out of range is still a time, so that it is counted as such and does not overflow.
-    clipped = seconds.where(seconds.abs() < 1e12, np.sign(seconds) * 1e12).where(np.isfinite(seconds))
+    clipped = seconds.where(seconds.abs() < 1e12, np.sign(seconds) * 1e12).where(
+        np.isfinite(seconds)
+    )
     whole = clipped.fillna(0).astype("int64").to_numpy().astype("datetime64[s]")
     return pd.Series(whole).where(clipped.notna().to_numpy())
 
@@ -163,5 +192,8 @@ def _as_text(value: Any) -> str:
 def merge_duplicates(codes: Codes, names: list[str]) -> CodedColumn:
     """Give equal names one code and blank ones -1."""
     seen: dict[str, int] = {}
-    renumber = np.array([seen.setdefault(name, len(seen)) if name.strip() else -1 for name in names] + [-1], np.int64)
+    renumber = np.array(
+        [seen.setdefault(name, len(seen)) if name.strip() else -1 for name in names] + [-1],
+        np.int64,
+    )
     return CodedColumn(renumber[codes], list(seen))  # code -1 reads the last entry, which is -1

@@ -116,19 +116,31 @@ def prepare_tables(
     schema, plan = schema or Schema(), plan or SplitPlan()
     raw_rows = read_raw_eval_rows(plan.candidates) if plan.candidates else None
     log = clean_interactions(interactions, schema, where)
-    raw_items = read_items(items, schema, items_where, check_domains=log.domain is None) if items else empty_items()
+    raw_items = (
+        read_items(items, schema, items_where, check_domains=log.domain is None)
+        if items
+        else empty_items()
+    )
     _check_domains(log, raw_items, schema)
     home_domains = _home_domains(log, raw_items)
     # Before ids are merged: a row stays in the domain of its own item.
     assignment = _assign_domains(log, home_domains, schema)
     log, raw_items, home_domains = _merge_items(log, raw_items, home_domains, schema.item_map)
     if not (assignment.codes >= 0).any():
-        raise DataError(f"{where}: no rows are left outside the dropped domains {', '.join(schema.drop_domains)}")
-    known_items = {item for item in raw_items.ids if home_domains.get(item) not in schema.drop_domains}
+        raise DataError(
+            f"{where}: no rows are left outside the dropped domains {', '.join(schema.drop_domains)}"
+        )
+    known_items = {
+        item for item in raw_items.ids if home_domains.get(item) not in schema.drop_domains
+    }
     users, item_ids = _all_ids(log, assignment.codes >= 0, known_items, raw_rows, schema.item_map)
     user_row, item_row = _index_of(users), _index_of(item_ids)
-    item_row |= {one: item_row[other] for one, other in schema.item_map.items() if other in item_row}
-    table = _sorted_log(log, _codes(log.user, user_row), _codes(log.item, item_row), assignment.codes)
+    item_row |= {
+        one: item_row[other] for one, other in schema.item_map.items() if other in item_row
+    }
+    table = _sorted_log(
+        log, _codes(log.user, user_row), _codes(log.item, item_row), assignment.codes
+    )
     log = scale_log(log, schema, assignment.codes, assignment.names)
     features, unreadable = build_item_table(raw_items, log, item_ids)
     check_scale(schema, features.numeric, assignment.names)
@@ -145,9 +157,16 @@ def prepare_tables(
         found = domain_statistics(features.numeric, home, assignment.names, schema)
     else:
         found = domain_statistics(
-            {"price": log.price} if log.price is not None else {}, assignment.codes, assignment.names, schema
+            {"price": log.price} if log.price is not None else {},
+            assignment.codes,
+            assignment.names,
+            schema,
         )
-    ids = {column: raw_items.texts(rule.id, item_ids) for column, rule in schema.align.items() if rule.id}
+    ids = {
+        column: raw_items.texts(rule.id, item_ids)
+        for column, rule in schema.align.items()
+        if rule.id
+    }
     at_home = np.flatnonzero(home >= 0)
     features, merged = align_columns(
         replace(features, by_domain=schema.by_domain),
@@ -162,9 +181,16 @@ def prepare_tables(
         domains=tuple(assignment.names),
         interactions=table,
         features=features,
-        split=_split(table, users, plan, encode_eval_rows(raw_rows, user_row, item_row) if raw_rows else None),
+        split=_split(
+            table, users, plan, encode_eval_rows(raw_rows, user_row, item_row) if raw_rows else None
+        ),
         item_domain=home,
-        cleaning={**cleaning, "interactions": len(table), "users": len(users), "items": len(item_ids)},
+        cleaning={
+            **cleaning,
+            "interactions": len(table),
+            "users": len(users),
+            "items": len(item_ids),
+        },
         source=source,
     )
     return Prepared(dataset, dict(log.roles), dict(raw_items.kinds), log.unused, found, merged)
@@ -175,23 +201,38 @@ def _merge_items(
 ) -> tuple[CleanLog, RawItems, dict[str, str]]:
     """Apply the item map; the home of a product is that of the id that stays, where it has one."""
     if item_map and not any(name in item_map for name in (*log.item.names, *raw_items.ids)):
-        raise DataError(f"none of the {len(item_map)} ids in column from of item_map is in the data; swap from and to?")
+        raise DataError(
+            f"none of the {len(item_map)} ids in column from of item_map is in the data; swap from and to?"
+        )
     moved = {item_map[name]: home for name, home in home_domains.items() if name in item_map}
     stayed = {name: home for name, home in home_domains.items() if name not in item_map}
     return log.merge_items(item_map), raw_items.merge_items(item_map), {**moved, **stayed}
 
 
-def _split(table: Interactions, users: Sequence[str], plan: SplitPlan, rows: EvalRows | None) -> Split:
+def _split(
+    table: Interactions, users: Sequence[str], plan: SplitPlan, rows: EvalRows | None
+) -> Split:
     options = {
         name: getattr(plan, name)
-        for name in ("folds", "test_from", "valid_from", "seed", "negatives", "min_buyers", "mask_seen", "refit")
+        for name in (
+            "folds",
+            "test_from",
+            "valid_from",
+            "seed",
+            "negatives",
+            "min_buyers",
+            "mask_seen",
+            "refit",
+        )
     }
     return make_split(table, users, plan.kind, rows=rows, **options)
 
 
 def _check_domains(log: CleanLog, raw_items: RawItems, schema: Schema) -> None:
     if schema.domains and log.domain is None and raw_items.home is None:
-        raise DataError('the schema has [domains] but no table has a domain column; name it: domain = "column"')
+        raise DataError(
+            'the schema has [domains] but no table has a domain column; name it: domain = "column"'
+        )
 
 
 def _all_ids(
@@ -210,7 +251,11 @@ def _all_ids(
     if raw_rows:
         known = dict.fromkeys((*items, *item_map), 0)
         users.update(raw_rows.users)
-        asked = (name for cell in (*raw_rows.items, *raw_rows.negatives) for name in split_ids(cell, known))
+        asked = (
+            name
+            for cell in (*raw_rows.items, *raw_rows.negatives)
+            for name in split_ids(cell, known)
+        )
         items.update(item_map.get(name, name) for name in asked)
     return _in_order(users), _in_order(items)
 
@@ -242,10 +287,15 @@ def _home_domains(log: CleanLog, raw_items: RawItems) -> dict[str, str]:
     elif log.domain is None:
         home_domains.update(dict.fromkeys(raw_items.ids, SINGLE_DOMAIN))
         home_domains.update(
-            (log.item.names[code], SINGLE_DOMAIN) for code in np.unique(log.item.codes[~log.is_category])
+            (log.item.names[code], SINGLE_DOMAIN)
+            for code in np.unique(log.item.codes[~log.is_category])
         )
     for code in np.unique(log.item.codes[log.is_category]):
-        given = np.unique(log.domain.codes[log.item.codes == code]) if log.domain is not None else np.zeros(0, int)
+        given = (
+            np.unique(log.domain.codes[log.item.codes == code])
+            if log.domain is not None
+            else np.zeros(0, int)
+        )
         if log.domain is None:
             home_domains[log.item.names[code]] = CATEGORY_DOMAIN
         elif len(given) == 1:
@@ -253,16 +303,18 @@ def _home_domains(log: CleanLog, raw_items: RawItems) -> dict[str, str]:
     return home_domains
 
 
-def _assign_domains(log: CleanLog, home_domains: Mapping[str, str], schema: Schema) -> DomainAssignment:
+def _assign_domains(
+    log: CleanLog, home_domains: Mapping[str, str], schema: Schema
+) -> DomainAssignment:
     """Give each row its own domain, or its item's home."""
     if log.domain is not None:
         codes, names = log.domain
     else:
         names = sorted({*home_domains.values(), NO_DOMAIN})
         position = _index_of(names)
-        codes = np.array([position[home_domains.get(item, NO_DOMAIN)] for item in log.item.names], np.int64)[
-            log.item.codes
-        ]
+        codes = np.array(
+            [position[home_domains.get(item, NO_DOMAIN)] for item in log.item.names], np.int64
+        )[log.item.codes]
     used = {names[code] for code in np.unique(codes)} | set(home_domains.values())
     kept = sorted(used - set(schema.drop_domains))
     recode = np.array([_index_of(kept).get(name, -1) for name in names], np.int32)
@@ -295,7 +347,9 @@ def _cleaning(
     if raw_items.ids:
         known = set(raw_items.ids)
         without = np.array([name not in known for name in log.item.names], bool)
-        counts["item without metadata (kept)"] = int((without[log.item.codes] & keep & ~log.is_category).sum())
+        counts["item without metadata (kept)"] = int(
+            (without[log.item.codes] & keep & ~log.is_category).sum()
+        )
         counts.update(raw_items.counts)
         counts["feature values made missing"] = unreadable
     return counts

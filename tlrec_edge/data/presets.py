@@ -29,7 +29,10 @@ class Preset:
 
 
 def prepare_preset(
-    name: str, interactions: Sequence[Path] = (), plan: SplitPlan | None = None, max_per_user: int = 0
+    name: str,
+    interactions: Sequence[Path] = (),
+    plan: SplitPlan | None = None,
+    max_per_user: int = 0,
 ) -> Prepared:
     """Build the dataset of a preset; ``plan`` replaces the preset's own split."""
     if name not in PRESETS:
@@ -56,10 +59,14 @@ def journey_folder() -> Path:
     return Path(next(iter(spec.submodule_search_locations))) / "data"
 
 
-def _complete_journey(interactions: Sequence[Path]) -> tuple[list[pd.DataFrame], list[pd.DataFrame]]:
+def _complete_journey(
+    interactions: Sequence[Path],
+) -> tuple[list[pd.DataFrame], list[pd.DataFrame]]:
     """Read the Parquet files inside the installed wheel, without importing it."""
     if interactions:
-        raise DataError("preset complete-journey reads the installed wheel; leave --interactions out")
+        raise DataError(
+            "preset complete-journey reads the installed wheel; leave --interactions out"
+        )
     folder = journey_folder()
     log = read_table(folder / "transactions.parquet")
     log = log.sort_values("transaction_timestamp", kind="stable", ignore_index=True)
@@ -71,7 +78,9 @@ def _complete_journey(interactions: Sequence[Path]) -> tuple[list[pd.DataFrame],
 
 def _online_retail(interactions: Sequence[Path]) -> tuple[list[pd.DataFrame], list[pd.DataFrame]]:
     if not interactions:
-        raise DataError("preset online-retail needs the UCI file as CSV: --interactions online_retail.csv")
+        raise DataError(
+            "preset online-retail needs the UCI file as CSV: --interactions online_retail.csv"
+        )
     return [read_table(path) for path in interactions], []
 
 
@@ -86,7 +95,12 @@ PRESETS: Mapping[str, Preset] = {
                 "quantity": "quantity",
                 "price": "sales_value",
             },
-            items={"item": "product_id", "domain": "department", "category": "product_category", "name": "readable"},
+            items={
+                "item": "product_id",
+                "domain": "department",
+                "category": "product_category",
+                "name": "readable",
+            },
             features={
                 "product_type": "categorical",
                 "product_category": "categorical",

@@ -43,13 +43,17 @@ def _read_bytes(path: Path) -> bytes:
     except IsADirectoryError as error:
         raise DataError(f"{path} is a folder; expected a CSV or Parquet file") from error
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise DataError(f"{path} is a damaged gzip file ({error}); fetch or compress it again") from error
+        raise DataError(
+            f"{path} is a damaged gzip file ({error}); fetch or compress it again"
+        ) from error
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror or error}") from error
     if not raw.strip():
         raise DataError(f"{path} is empty; expected a header line and rows")
     if raw[:2] == b"PK" or raw[:4] == b"\xd0\xcf\x11\xe0":
-        raise DataError(f"{path} is an Excel or zip file, which is not supported; save it as CSV (UTF-8)")
+        raise DataError(
+            f"{path} is an Excel or zip file, which is not supported; save it as CSV (UTF-8)"
+        )
     return raw
 
 
@@ -60,7 +64,9 @@ def _read_parquet(path: Path) -> pd.DataFrame:
         # pass through float, which would change long ids.
         frame: pd.DataFrame = table.to_pandas(integer_object_nulls=True)
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise DataError(f"{path} is a damaged Parquet file ({_first_line(error)}); write it again") from error
+        raise DataError(
+            f"{path} is a damaged Parquet file ({_first_line(error)}); write it again"
+        ) from error
     nested = [field.name for field in table.schema if pa.types.is_nested(field.type)]
     frame = frame.assign(**{name: frame[name].map(str) for name in nested})
     return frame.drop(columns=[name for name in frame.columns if name.startswith("__index_level_")])
@@ -73,7 +79,9 @@ def _read_text(raw: bytes, path: Path) -> pd.DataFrame:
     names = [name.strip() for name in next(csv.reader([header], delimiter=separator))]
     repeated = [name for name in names if names.count(name) > 1]
     if repeated:
-        raise DataError(f"{path}: column {repeated[0]!r} occurs {names.count(repeated[0])} times; rename the copies")
+        raise DataError(
+            f"{path}: column {repeated[0]!r} occurs {names.count(repeated[0])} times; rename the copies"
+        )
     try:
         with warnings.catch_warnings():
             # A row longer than the header is only a warning to pandas, and it cuts the row: here it is an error.
@@ -87,7 +95,12 @@ def _read_text(raw: bytes, path: Path) -> pd.DataFrame:
                 index_col=False,
                 low_memory=False,
             )
-    except (pd.errors.ParserError, pd.errors.ParserWarning, pd.errors.EmptyDataError, ValueError) as error:
+    except (
+        pd.errors.ParserError,
+        pd.errors.ParserWarning,
+        pd.errors.EmptyDataError,
+        ValueError,
+    ) as error:
         found = _long_line(raw.decode(encoding), separator, len(names)) or _first_line(error)
         raise DataError(f"{path}: {found}; check the separators and quotes there") from error
     frame.columns = pd.Index([str(name).strip() for name in frame.columns])
@@ -110,7 +123,11 @@ def _find_encoding(raw: bytes, path: Path) -> str:
     common = sum(1 for char in wide if char.encode("gb2312", "ignore"))
     if wide and common >= 0.8 * len(wide) and _pairs_are_high(raw):
         return "gb18030"
-    found = "is UTF-16" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else "is neither UTF-8 nor GB18030 text"
+    found = (
+        "is UTF-16"
+        if raw[:2] in (b"\xff\xfe", b"\xfe\xff")
+        else "is neither UTF-8 nor GB18030 text"
+    )
     raise DataError(f"{path}: line {line}, byte {byte} {found}; save the file as UTF-8")
 
 
@@ -154,4 +171,8 @@ def _find_separator(header: str) -> str:
 
 
 def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0].removeprefix("Error tokenizing data. C error: ") if str(error) else "?"
+    return (
+        str(error).strip().splitlines()[0].removeprefix("Error tokenizing data. C error: ")
+        if str(error)
+        else "?"
+    )

@@ -13,7 +13,12 @@ from typing import Any
 from tlrec_edge.data.dataset import EVENTS
 from tlrec_edge.data.item_map import read_item_map
 from tlrec_edge.errors import DataError
-from tlrec_edge.tabular.column_names import EVENT_SYNONYMS, INTERACTION_NAMES, ITEM_NAMES, normalize_key
+from tlrec_edge.tabular.column_names import (
+    EVENT_SYNONYMS,
+    INTERACTION_NAMES,
+    ITEM_NAMES,
+    normalize_key,
+)
 
 FEATURE_KINDS = ("text", "categorical", "numeric", "ignore")
 DUPLICATES = ("drop", "keep", "first-pair")
@@ -48,11 +53,15 @@ class AlignRule:
     def __post_init__(self) -> None:
         _check_value(self.mode, ALIGN_MODES, "mode")
         if self.mode == "pairs" and not self.pairs:
-            raise DataError('nothing says which names are one: set mode = "name", "id" or "vector", or give pairs')
+            raise DataError(
+                'nothing says which names are one: set mode = "name", "id" or "vector", or give pairs'
+            )
         if (self.mode == "id") != bool(self.id):
             raise DataError('mode = "id" and id = "column of the item table" go together')
         if not 0 < self.threshold <= 1:
-            raise DataError(f"threshold is {self.threshold}, expected a cosine above 0 and at most 1")
+            raise DataError(
+                f"threshold is {self.threshold}, expected a cosine above 0 and at most 1"
+            )
 
 
 @dataclass(frozen=True)
@@ -96,11 +105,19 @@ class Schema:
         for column, kind in self.features.items():
             _check_value(kind, FEATURE_KINDS, f"feature {column!r}")
         if self.max_per_user < 0:
-            raise DataError(f"max_per_user is {self.max_per_user}, expected 1 or more (0: no limit)")
+            raise DataError(
+                f"max_per_user is {self.max_per_user}, expected 1 or more (0: no limit)"
+            )
         for column, factors in self.scale.items():
             for domain, factor in factors.items():
-                if isinstance(factor, bool) or not isinstance(factor, int | float) or not 0 < factor < math.inf:
-                    raise DataError(f"[scale.{column}] {domain} is {factor!r}, expected a number above 0")
+                if (
+                    isinstance(factor, bool)
+                    or not isinstance(factor, int | float)
+                    or not 0 < factor < math.inf
+                ):
+                    raise DataError(
+                        f"[scale.{column}] {domain} is {factor!r}, expected a number above 0"
+                    )
         for column, rule in self.align.items():
             _check_no_chains(rule.pairs, f"[align.{column}] pairs")
         _check_no_chains(self.item_map, "item_map")
@@ -119,7 +136,9 @@ def load_schema(path: Path) -> Schema:
     try:
         raw = tomllib.loads(path.read_text("utf-8-sig"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise DataError(f"cannot read schema {path}: {error}; expected a TOML file in UTF-8") from error
+        raise DataError(
+            f"cannot read schema {path}: {error}; expected a TOML file in UTF-8"
+        ) from error
     try:
         return parse_schema(raw, path.parent)
     except DataError as error:
@@ -134,7 +153,9 @@ def parse_schema(raw: Mapping[str, Any], folder: Path = Path()) -> Schema:
         if not isinstance(table, Mapping):
             raise DataError(f"{name!r} must be a table: write [{name}] on a line of its own")
     items = dict(raw.get("items", {}))
-    features = {column: kind for kind in FEATURE_KINDS for column in _names(items.pop(kind, []), kind)}
+    features = {
+        column: kind for kind in FEATURE_KINDS for column in _names(items.pop(kind, []), kind)
+    }
     clean = dict(raw.get("clean", {}))
     _check_keys(clean, (*_CLEAN_TYPES, "cancelled", "drop_domains"), "[clean]")
     if "cancelled" in clean:
@@ -172,7 +193,9 @@ def _parse_scale(raw: Mapping[str, Any]) -> dict[str, Any]:
     _check_types(raw, {"by_domain": bool})
     for column, table in tables.items():
         if not isinstance(table, Mapping):
-            raise DataError(f"[scale] {column} is {table!r}, expected a table: [scale.{column}] and domain = factor")
+            raise DataError(
+                f"[scale] {column} is {table!r}, expected a table: [scale.{column}] and domain = factor"
+            )
     return {"scale": tables, "by_domain": raw.get("by_domain", False)}
 
 
@@ -189,7 +212,9 @@ def _parse_align(raw: Mapping[str, Any], folder: Path) -> dict[str, Any]:
             continue
         where = f"[align.{column}]"
         if not isinstance(table, Mapping):
-            raise DataError(f'[align] {column} is {table!r}, expected a table: {where} and mode = "name"')
+            raise DataError(
+                f'[align] {column} is {table!r}, expected a table: {where} and mode = "name"'
+            )
         _check_keys(table, AlignRule.__dataclass_fields__, where)
         _check_types(table, {"mode": str, "id": str, "threshold": float, "pairs": Mapping})
         _check_types(table.get("pairs", {}), dict.fromkeys(table.get("pairs", {}), str))
@@ -201,7 +226,10 @@ def _parse_align(raw: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def find_roles(
-    columns: Sequence[str], declared: Mapping[str, str], names: Mapping[str, tuple[str, ...]], table: str
+    columns: Sequence[str],
+    declared: Mapping[str, str],
+    names: Mapping[str, tuple[str, ...]],
+    table: str,
 ) -> dict[str, str]:
     """Map roles to the columns of one table. Raises DataError for a declared column that is not there."""
     roles: dict[str, str] = {}
@@ -237,7 +265,9 @@ def _check_keys(values: Iterable[str], known: Iterable[str], where: str) -> None
     known = tuple(known)
     for key in values:
         if key not in known:
-            raise DataError(f"unknown key {key!r} in {where}{suggestion(key, known) or '; known: ' + ', '.join(known)}")
+            raise DataError(
+                f"unknown key {key!r} in {where}{suggestion(key, known) or '; known: ' + ', '.join(known)}"
+            )
 
 
 def _check_value(value: object, known: Sequence[str], where: str) -> None:
@@ -257,7 +287,8 @@ _TYPE_NAMES: Mapping[type, str] = {
 def _check_types(values: Mapping[str, Any], types: Mapping[str, type]) -> None:
     for key, expected in types.items():
         if key in values and (
-            not isinstance(values[key], expected) or isinstance(values[key], bool) > (expected is bool)
+            not isinstance(values[key], expected)
+            or isinstance(values[key], bool) > (expected is bool)
         ):
             raise DataError(f"{key!r} is {values[key]!r}, expected {_TYPE_NAMES[expected]}")
 
@@ -266,7 +297,9 @@ def _check_no_chains(pairs: Mapping[str, str], where: str) -> None:
     """Raise DataError where a name that stays is itself sent on: which name counts would depend on the order."""
     for one, other in pairs.items():
         if one != other and pairs.get(other, other) != other:
-            raise DataError(f"{where}: {one!r} goes to {other!r}, which goes on to {pairs[other]!r}; name the last one")
+            raise DataError(
+                f"{where}: {one!r} goes to {other!r}, which goes on to {pairs[other]!r}; name the last one"
+            )
 
 
 def _names(value: Any, key: str) -> list[str]:
@@ -277,5 +310,7 @@ def _names(value: Any, key: str) -> list[str]:
 
 def _cancelled(value: Any) -> tuple[str, str]:
     if not isinstance(value, Mapping) or set(value) != {"column", "prefix"}:
-        raise DataError(f'cancelled is {value!r}, expected {{ column = "InvoiceNo", prefix = "C" }}')
+        raise DataError(
+            f'cancelled is {value!r}, expected {{ column = "InvoiceNo", prefix = "C" }}'
+        )
     return str(value["column"]), str(value["prefix"])

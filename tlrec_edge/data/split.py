@@ -57,12 +57,18 @@ def make_split(
     if kind not in SPLITS:
         raise DataError(f"unknown split {kind!r}; known: {', '.join(SPLITS)}")
     if kind == "given" and rows is None:
-        raise DataError("split 'given' needs a file of test rows: --candidates FILE (user, item, negatives)")
+        raise DataError(
+            "split 'given' needs a file of test rows: --candidates FILE (user, item, negatives)"
+        )
     if kind == "new-users" and len(users) < 2:
-        raise DataError("split 'new-users' needs at least 2 users and the data has 1; use --split time")
+        raise DataError(
+            "split 'new-users' needs at least 2 users and the data has 1; use --split time"
+        )
     if kind == "new-users" and not 2 <= folds <= len(users):
         raise DataError(f"{folds} folds do not fit {len(users)} users; choose 2 to {len(users)}")
-    request = SplitRequest(interactions, users, folds, as_seconds(test_from), as_seconds(valid_from), seed)
+    request = SplitRequest(
+        interactions, users, folds, as_seconds(test_from), as_seconds(valid_from), seed
+    )
     role, fold, settings = SPLITS[kind](request)
     if min_buyers:
         settings["min_buyers"] = min_buyers
@@ -76,7 +82,9 @@ def as_seconds(date: int | str | None) -> int | None:
     try:
         parsed = datetime.fromisoformat(date)
     except ValueError as error:
-        raise DataError(f"cannot read date {date!r}; expected YYYY-MM-DD or YYYY-MM-DD HH:MM:SS") from error
+        raise DataError(
+            f"cannot read date {date!r}; expected YYYY-MM-DD or YYYY-MM-DD HH:MM:SS"
+        ) from error
     return int((parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp())
 
 
@@ -93,7 +101,9 @@ def _leave_one_out(request: SplitRequest) -> SplitResult:
         codes = np.unique(pair, return_inverse=True)[1]
         unit = np.random.default_rng(request.seed).permutation(int(codes.max()) + 1)[codes]
     from_end, units = _rank_from_end(log, unit)
-    role = np.where(units >= 3, np.select([from_end == 0, from_end == 1], [TEST, VALID], TRAIN), TRAIN)
+    role = np.where(
+        units >= 3, np.select([from_end == 0, from_end == 1], [TEST, VALID], TRAIN), TRAIN
+    )
     return _without_folds(role, request)
 
 
@@ -101,7 +111,9 @@ def _last_basket(request: SplitRequest) -> SplitResult:
     """Rows of the last timestamp of each (user, domain) = test (of 2 or more), of the one before = validation (3)."""
     _require_times(request, "last-basket")
     from_end, baskets = _rank_from_end(request.log, request.log.time)
-    role = np.select([(from_end == 0) & (baskets >= 2), (from_end == 1) & (baskets >= 3)], [TEST, VALID], TRAIN)
+    role = np.select(
+        [(from_end == 0) & (baskets >= 2), (from_end == 1) & (baskets >= 3)], [TEST, VALID], TRAIN
+    )
     return _without_folds(role, request)
 
 
@@ -114,7 +126,9 @@ def _time_split(request: SplitRequest) -> SplitResult:
     default = int(np.quantile(before, 8 / 9)) if len(before) else test_from
     valid_from = request.valid_from if request.valid_from is not None else default
     if valid_from > test_from:
-        raise DataError(f"valid_from ({_day(valid_from)}) is after test_from ({_day(test_from)}); swap them")
+        raise DataError(
+            f"valid_from ({_day(valid_from)}) is after test_from ({_day(test_from)}); swap them"
+        )
     role = np.select([time >= test_from, time >= valid_from], [TEST, VALID], TRAIN)
     if not (role == TRAIN).any() or not (role == TEST).any():
         raise DataError(
@@ -141,7 +155,9 @@ def _given(request: SplitRequest) -> SplitResult:
     return _without_folds(np.where((from_end == 0) & (baskets >= 2), VALID, TRAIN), request)
 
 
-def _rank_from_end(log: Interactions, unit: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _rank_from_end(
+    log: Interactions, unit: NDArray[Any]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Rank the distinct units of each (user, domain) from the last (0) on; also return how many it has, per row."""
     group = log.user.astype(np.int64) * (int(log.domain.max()) + 1) + log.domain
     order = np.lexsort((unit, group))
@@ -162,7 +178,9 @@ def _without_folds(role: NDArray[Any], request: SplitRequest, **settings: Any) -
 
 def _require_times(request: SplitRequest, kind: str) -> None:
     if not request.log.time.any():
-        raise DataError(f"split {kind!r} needs times and the data has none; use --split leave-one-out")
+        raise DataError(
+            f"split {kind!r} needs times and the data has none; use --split leave-one-out"
+        )
 
 
 def _day(seconds: int) -> str:

@@ -45,7 +45,9 @@ def load_dataset(path: Path) -> Dataset:
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path} is incomplete ({error!r}); run prepare again") from error
     if dataset_hash(dataset) != metadata["hash"]:
-        raise DataError(f"{path} was altered after it was written (its hash differs); run prepare again")
+        raise DataError(
+            f"{path} was altered after it was written (its hash differs); run prepare again"
+        )
     return dataset
 
 
@@ -62,10 +64,14 @@ def dataset_hash(dataset: Dataset) -> str:
             _add_strings(digest, (column, *values))
     for column, numbers in dataset.features.numeric.items():
         _add_strings(digest, (column,))
-        _add_array(digest, np.where(np.isnan(numbers), np.float32("nan"), numbers))  # one bit pattern of NaN
+        _add_array(
+            digest, np.where(np.isnan(numbers), np.float32("nan"), numbers)
+        )  # one bit pattern of NaN
     for column, aliases in dataset.features.aliases.items():
         _add_strings(digest, (column, *aliases, *aliases.values()))
-    if dataset.features.by_domain:  # nothing is added where it is not: hashes of older datasets hold
+    if (
+        dataset.features.by_domain
+    ):  # nothing is added where it is not: hashes of older datasets hold
         _add_strings(digest, ("by_domain",))
     _add_strings(digest, (split_hash(dataset),))
     return digest.hexdigest()
@@ -84,7 +90,10 @@ def split_hash(dataset: Dataset) -> str:
 
 
 def _split_settings(split: Split) -> dict[str, Any]:
-    return {**{name: getattr(split, name) for name in _SPLIT_FIELDS}, "settings": dict(split.settings)}
+    return {
+        **{name: getattr(split, name) for name in _SPLIT_FIELDS},
+        "settings": dict(split.settings),
+    }
 
 
 def _add_strings(digest: Any, names: Iterable[str]) -> None:
@@ -101,7 +110,10 @@ def _add_array(digest: Any, array: NDArray[Any]) -> None:
 def _write(dataset: Dataset, folder: Path) -> None:
     log, features, split = dataset.interactions, dataset.features, dataset.split
     tables = {
-        "interactions": {**{name: getattr(log, name) for name in log.__dataclass_fields__}, "role": split.role},
+        "interactions": {
+            **{name: getattr(log, name) for name in log.__dataclass_fields__},
+            "role": split.role,
+        },
         "users": {"id": pa.array(dataset.users, pa.large_string()), "fold": split.fold},
         "items": _item_columns(dataset),
     }
@@ -110,7 +122,10 @@ def _write(dataset: Dataset, folder: Path) -> None:
         tables["rows"] = {"user": split.rows.user, "item": split.rows.item}
         tables["negatives"] = {"item": flat}
     for name, columns in tables.items():
-        pq.write_table(pa.table({key: pa.array(column) for key, column in columns.items()}), folder / f"{name}.parquet")
+        pq.write_table(
+            pa.table({key: pa.array(column) for key, column in columns.items()}),
+            folder / f"{name}.parquet",
+        )
     metadata = {
         "format": FORMAT,
         "hash": dataset_hash(dataset),
@@ -119,12 +134,16 @@ def _write(dataset: Dataset, folder: Path) -> None:
         "domains": dataset.domains,
         "cleaning": dict(dataset.cleaning),
         "split": _split_settings(split),
-        "columns": {kind: list(getattr(features, kind)) for kind in ("text", "categorical", "numeric")},
+        "columns": {
+            kind: list(getattr(features, kind)) for kind in ("text", "categorical", "numeric")
+        },
         "aliases": {column: dict(names) for column, names in features.aliases.items()},
         "by_domain": features.by_domain,
         "tables": list(tables),
     }
-    (folder / _METADATA_FILE).write_text(json.dumps(metadata, ensure_ascii=False, indent=2), "utf-8")
+    (folder / _METADATA_FILE).write_text(
+        json.dumps(metadata, ensure_ascii=False, indent=2), "utf-8"
+    )
 
 
 def _item_columns(dataset: Dataset) -> dict[str, Any]:
@@ -152,7 +171,9 @@ def _read_metadata(path: Path) -> dict[str, Any]:
             f"{path} is not a dataset (no readable {_METADATA_FILE}); make one with tlrec-edge prepare"
         ) from error
     if version != FORMAT:
-        raise DataError(f"{path} has dataset format {version}, this version reads {FORMAT}; run prepare again")
+        raise DataError(
+            f"{path} has dataset format {version}, this version reads {FORMAT}; run prepare again"
+        )
     return metadata
 
 
@@ -181,16 +202,22 @@ def _build_dataset(metadata: Mapping[str, Any], tables: Mapping[str, Mapping[str
         users=tuple(users["id"].to_pylist()),
         items=tuple(items["id"].to_pylist()),
         domains=tuple(metadata["domains"]),
-        interactions=Interactions(**{name: log[name].to_numpy() for name in Interactions.__dataclass_fields__}),
+        interactions=Interactions(
+            **{name: log[name].to_numpy() for name in Interactions.__dataclass_fields__}
+        ),
         features=ItemTable(
             name=tuple(items["name"].to_pylist()),
             text={name: tuple(column.to_pylist()) for name, column in columns["text"].items()},
-            categorical={name: tuple(column.to_pylist()) for name, column in columns["categorical"].items()},
+            categorical={
+                name: tuple(column.to_pylist()) for name, column in columns["categorical"].items()
+            },
             numeric={name: column.to_numpy() for name, column in columns["numeric"].items()},
             aliases=metadata.get("aliases", {}),
             by_domain=metadata.get("by_domain", False),
         ),
-        split=Split(role=log["role"].to_numpy(), fold=_ints(users["fold"]), rows=rows, **split_settings),
+        split=Split(
+            role=log["role"].to_numpy(), fold=_ints(users["fold"]), rows=rows, **split_settings
+        ),
         item_domain=_ints(items["domain"]),
         cleaning=metadata["cleaning"],
         source=metadata["source"],

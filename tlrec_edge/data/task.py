@@ -75,7 +75,9 @@ def make_tasks(dataset: Dataset, domains: tuple[str, ...], fold: int | None = No
     split, log = dataset.split, dataset.interactions
     target = dataset.domain_codes(domains)
     if fold is not None and not 0 <= fold < split.folds:
-        raise DataError(f"fold {fold} does not exist: the split '{split.kind}' has {split.folds} folds")
+        raise DataError(
+            f"fold {fold} does not exist: the split '{split.kind}' has {split.folds} folds"
+        )
     past = split.role != TEST
     candidates = _candidates(dataset, target, past)
     if not len(candidates):
@@ -83,16 +85,27 @@ def make_tasks(dataset: Dataset, domains: tuple[str, ...], fold: int | None = No
     in_target = np.isin(log.domain, target)
     validation_fold = None if fold is None else (fold + 1) % split.folds
 
-    def build(seen: Bools, role: int, hidden_folds: tuple[int | None, ...], test_fold: int | None) -> Task:
-        hidden = in_target & np.isin(split.fold[log.user], [f for f in hidden_folds if f is not None])
+    def build(
+        seen: Bools, role: int, hidden_folds: tuple[int | None, ...], test_fold: int | None
+    ) -> Task:
+        hidden = in_target & np.isin(
+            split.fold[log.user], [f for f in hidden_folds if f is not None]
+        )
         if split.kind in BY_USER:
             hidden |= log.time > query_time(dataset, in_target & (split.role == role))[log.user]
         history = seen & ~hidden
         train = history if split.refit or role == VALID else (split.role == TRAIN) & ~hidden
         task = Task(
-            domains, target, log.select(train), log.select(history), empty_eval_rows(), candidates,
-            split.mask_seen, len(dataset.users), len(dataset.items),
-        )  # fmt: skip
+            domains,
+            target,
+            log.select(train),
+            log.select(history),
+            empty_eval_rows(),
+            candidates,
+            split.mask_seen,
+            len(dataset.users),
+            len(dataset.items),
+        )
         if role == TEST and split.rows is not None:
             return replace(task, rows=split.rows)
         seen_before = history if fold is None and split.mask_seen else np.zeros(len(log), bool)
@@ -103,8 +116,14 @@ def make_tasks(dataset: Dataset, domains: tuple[str, ...], fold: int | None = No
         )
         if test_fold is not None:
             rows = rows.select(split.fold[rows.user] == test_fold)
-            dropped = {reason: users[split.fold[users] == test_fold] for reason, users in dropped.items()}
-        return replace(task, rows=rows, dropped={reason: len(users) for reason, users in dropped.items() if len(users)})
+            dropped = {
+                reason: users[split.fold[users] == test_fold] for reason, users in dropped.items()
+            }
+        return replace(
+            task,
+            rows=rows,
+            dropped={reason: len(users) for reason, users in dropped.items() if len(users)},
+        )
 
     hidden_folds = (fold, validation_fold)
     return Tasks(
@@ -150,7 +169,11 @@ def _candidates(dataset: Dataset, target: Ints, past: Bools) -> Ints:
     return np.flatnonzero(keep).astype(np.int32)
 
 
-REPEATED, NO_CANDIDATE, KNOWN = "repeated pair", "too few buyers of the item before the test", "pair known before"
+REPEATED, NO_CANDIDATE, KNOWN = (
+    "repeated pair",
+    "too few buyers of the item before the test",
+    "pair known before",
+)
 """Why a held-out row is no question: one counts for the first reason that hits it."""
 
 
@@ -170,7 +193,11 @@ def _make_eval_rows(
     user, item = np.divmod(pair, task.n_items)
     known = np.isin(pair, before)
     not_candidate = ~known & (task.column[item] < 0)
-    dropped = {REPEATED: repeated // task.n_items, NO_CANDIDATE: user[not_candidate], KNOWN: user[known]}
+    dropped = {
+        REPEATED: repeated // task.n_items,
+        NO_CANDIDATE: user[not_candidate],
+        KNOWN: user[known],
+    }
     keep = ~(not_candidate | known)
     user, item = user[keep], item[keep]
     negatives = _sample(user, np.concatenate([pair[keep], before]), task, dataset)
@@ -181,7 +208,9 @@ def _pairs(log: Interactions, n_items: int) -> NDArray[np.int64]:
     return log.user.astype(np.int64) * n_items + log.item
 
 
-def _sample(user: NDArray[np.int64], excluded: NDArray[np.int64], task: Task, dataset: Dataset) -> Ints:
+def _sample(
+    user: NDArray[np.int64], excluded: NDArray[np.int64], task: Task, dataset: Dataset
+) -> Ints:
     """Draw ``split.negatives`` candidates a row with ``random.Random(seed).sample`` over the sorted candidates."""
     split, count = dataset.split, dataset.split.negatives
     if not count:
@@ -201,6 +230,8 @@ def _sample(user: NDArray[np.int64], excluded: NDArray[np.int64], task: Task, da
         excluded_places = np.sort(excluded_place[bounds[u] : bounds[u + 1]])
         free = len(ordered) - len(excluded_places)
         drawn = np.array(rng.sample(range(free), min(count, free)), np.int64)
-        skipped = np.searchsorted(excluded_places - np.arange(len(excluded_places)), drawn, side="right")
+        skipped = np.searchsorted(
+            excluded_places - np.arange(len(excluded_places)), drawn, side="right"
+        )
         result[i, : len(drawn)] = ordered[drawn + skipped]
     return result

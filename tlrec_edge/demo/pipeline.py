@@ -24,7 +24,14 @@ from tlrec_edge.data.task import Task, make_tasks
 from tlrec_edge.demo.report_data import report_data
 from tlrec_edge.demo.result import DemoConfig, DemoResult, Fold
 from tlrec_edge.evaluation.cards import quality_card, transfer_card
-from tlrec_edge.evaluation.evaluate import Evaluation, Ranker, baseline_rankers, evaluate, model_ranker, pool
+from tlrec_edge.evaluation.evaluate import (
+    Evaluation,
+    Ranker,
+    baseline_rankers,
+    evaluate,
+    model_ranker,
+    pool,
+)
 from tlrec_edge.export import export_bundle
 from tlrec_edge.export.cost import measure_costs
 from tlrec_edge.linear.baselines import fit_tuned_ease
@@ -77,11 +84,16 @@ def run_demo(
     save_dataset(dataset, out / "dataset")
     timer("pretrain", f"all departments but {config.target}")
     train_config = TrainConfig(size=config.size, min_buyers=config.min_buyers, seed=config.seed)
-    source = pretrain(dataset, tuple(name for name in dataset.domains if name != config.target), train_config)
+    source = pretrain(
+        dataset, tuple(name for name in dataset.domains if name != config.target), train_config
+    )
     source.save(out / "source")
 
     count = dataset.split.folds if config.folds is None else config.folds
-    timer("adapt, compress, evaluate", f"{count} folds of shoppers new to {config.target}, then the warm ones")
+    timer(
+        "adapt, compress, evaluate",
+        f"{count} folds of shoppers new to {config.target}, then the warm ones",
+    )
     shipped, *folds = run_folds(out, target, train_config, (None, *range(count)), progress)
     new_users = pool([fold.evaluation for fold in folds])
     new_dropped = Counter[str]()
@@ -111,9 +123,18 @@ def run_demo(
     shopper = recommend_new(dataset, task, out / "bundle")
     timer("")
     result = DemoResult(
-        new_users, warm, new_dropped, shipped.dropped, compression.points, parity, sizes, bench, *shopper,
-        timer.seconds, out / "report.html",
-    )  # fmt: skip
+        new_users,
+        warm,
+        new_dropped,
+        shipped.dropped,
+        compression.points,
+        parity,
+        sizes,
+        bench,
+        *shopper,
+        timer.seconds,
+        out / "report.html",
+    )
     write_report(result, prepared, source, config)
     return result
 
@@ -136,12 +157,18 @@ def run_folds(
 
 def _fold_job(job: tuple[Path, tuple[str, ...], TrainConfig, int | None]) -> Fold:
     out, target, train_config, fold = job
-    return run_fold(load_dataset(out / "dataset"), target, EdgeModel.load(out / "source"), train_config, fold)
+    return run_fold(
+        load_dataset(out / "dataset"), target, EdgeModel.load(out / "source"), train_config, fold
+    )
 
 
 def run_fold(
-    dataset: Dataset, target: tuple[str, ...], source: EdgeModel, train_config: TrainConfig, fold: int | None
-) -> Fold:  # fmt: skip
+    dataset: Dataset,
+    target: tuple[str, ...],
+    source: EdgeModel,
+    train_config: TrainConfig,
+    fold: int | None,
+) -> Fold:
     """Make every model of one fold and rank its test questions beside the baselines."""
     tasks = make_tasks(dataset, target, fold)
     ease, ease_task, choice = fit_tuned_ease(tasks, target_only=False)
@@ -169,7 +196,9 @@ def run_fold(
     return Fold(models, evaluate(dataset, target, rankers, tasks=tasks), tasks.final.dropped)
 
 
-def _compress(model: EdgeModel, dataset: Dataset, seed: int, progress: Callable[[str], None]) -> Compression:
+def _compress(
+    model: EdgeModel, dataset: Dataset, seed: int, progress: Callable[[str], None]
+) -> Compression:
 
     def report_line(line: str) -> None:
         progress(f"  {line}")
@@ -185,18 +214,26 @@ def _compress(model: EdgeModel, dataset: Dataset, seed: int, progress: Callable[
     )
 
 
-def _with_model(evaluation: Evaluation, dataset: Dataset, model: EdgeModel, name: str) -> Evaluation:
+def _with_model(
+    evaluation: Evaluation, dataset: Dataset, model: EdgeModel, name: str
+) -> Evaluation:
     """Add a model that was made after the others were ranked."""
     tasks = make_tasks(dataset, evaluation.domains, model.provenance.fold)
-    return replace(evaluation, rankings={**evaluation.rankings, name: model_ranker(model, dataset)(tasks)})
+    return replace(
+        evaluation, rankings={**evaluation.rankings, name: model_ranker(model, dataset)(tasks)}
+    )
 
 
-def _cards(new_users: Evaluation, warm: Evaluation, source: EdgeModel, folds: int) -> dict[str, Any]:
+def _cards(
+    new_users: Evaluation, warm: Evaluation, source: EdgeModel, folds: int
+) -> dict[str, Any]:
     """Return the bundle's cards: the claim rests on the folds of the same recipe, the warm figures stand beside it."""
     domains = list(source.provenance.domains)
     return {
         "quality": {
-            f"new users, {folds} folds of this recipe, cut to {FOLD_PRUNING}": quality_card(new_users),
+            f"new users, {folds} folds of this recipe, cut to {FOLD_PRUNING}": quality_card(
+                new_users
+            ),
             "warm users": quality_card(warm),
         },
         "transfer": {
@@ -217,16 +254,20 @@ def _with_bundle(evaluation: Evaluation, dataset: Dataset, task: Task, bundle: P
 def score_pairs(dataset: Dataset, task: Task, bundle: Path, out: Path) -> None:
     """Score every asked pair with the bundle and write user, item, score."""
     users, items = task.rows.user, task.rows.item
-    histories = {int(user): history_of(dataset, task.history, int(user)) for user in np.unique(users)}
+    histories = {
+        int(user): history_of(dataset, task.history, int(user)) for user in np.unique(users)
+    }
     with Recommender.open(bundle) as recommender:
-        scores = recommender.score_pairs([histories[int(u)] for u in users], [dataset.items[i] for i in items])
+        scores = recommender.score_pairs(
+            [histories[int(u)] for u in users], [dataset.items[i] for i in items]
+        )
     with TableWriter(out, {"user": str, "item": str, "score": float}) as writer:
         writer.write([dataset.users[u] for u in users], [dataset.items[i] for i in items], scores)
 
 
 def recommend_new(
     dataset: Dataset, task: Task, bundle: Path
-) -> tuple[str, bool, tuple[str, ...], Recommendations]:  # fmt: skip
+) -> tuple[str, bool, tuple[str, ...], Recommendations]:
     """Recommend to the first shopper with MIN_PURCHASES purchases who never bought in the target; else to the one with most.
 
     Return the shopper, whether new to the target, the last things bought, the recommendations.
@@ -236,13 +277,19 @@ def recommend_new(
     new = np.setdiff1d(np.flatnonzero(count >= MIN_PURCHASES), buyers)
     user = int(new[0] if len(new) else np.argmax(count))
     history = history_of(dataset, task.history, user)
-    bought = tuple(dataset.features.name[dataset.item_row[str(item)]] for item in list(history.items)[-8:])
+    bought = tuple(
+        dataset.features.name[dataset.item_row[str(item)]] for item in list(history.items)[-8:]
+    )
     with Recommender.open(bundle) as recommender:
         return dataset.users[user], user not in buyers, bought, recommender.recommend(history, 10)
 
 
-def write_report(result: DemoResult, prepared: Prepared, source: EdgeModel, config: DemoConfig) -> None:
+def write_report(
+    result: DemoResult, prepared: Prepared, source: EdgeModel, config: DemoConfig
+) -> None:
     """Write report.html and the JSON it was made from."""
     data = report_data(result, prepared, source, config)
-    result.report.with_suffix(".json").write_text(json.dumps(data, ensure_ascii=False, indent=1), encoding="utf-8")
+    result.report.with_suffix(".json").write_text(
+        json.dumps(data, ensure_ascii=False, indent=1), encoding="utf-8"
+    )
     result.report.write_text(render(data), encoding="utf-8")

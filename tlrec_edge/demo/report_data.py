@@ -39,7 +39,9 @@ def commands(config: DemoConfig) -> list[str]:
     ]
 
 
-def report_data(result: DemoResult, prepared: Prepared, source: EdgeModel, config: DemoConfig) -> dict[str, Any]:
+def report_data(
+    result: DemoResult, prepared: Prepared, source: EdgeModel, config: DemoConfig
+) -> dict[str, Any]:
     """Return the report's data."""
     dataset = prepared.dataset
     split, last = dataset.split, int(dataset.interactions.time.max())
@@ -50,20 +52,30 @@ def report_data(result: DemoResult, prepared: Prepared, source: EdgeModel, confi
     return {
         "title": f"tlrec-edge demo: {config.target} from the other departments",
         "dataset": {
-            "name": "complete-journey", "note": NOTE, "users": len(dataset.users), "items": len(dataset.items),
-            "interactions": len(dataset.interactions), "cleaning": dict(dataset.cleaning),
+            "name": "complete-journey",
+            "note": NOTE,
+            "users": len(dataset.users),
+            "items": len(dataset.items),
+            "interactions": len(dataset.interactions),
+            "cleaning": dict(dataset.cleaning),
         },
         "target": config.target,
         "plain_words": plain_words(result, config.target),
         "sections": [
             _section(
-                f"Shoppers new to {config.target}", result.new_users, result.new_dropped, "compressed",
+                f"Shoppers new to {config.target}",
+                result.new_users,
+                result.new_dropped,
+                "compressed",
                 f"{folds} folds of households; a fold's own purchases in the target are removed before anything is "
                 f"fitted. Rank among {split.negatives} other candidates, purchases {period}. Candidates are products "
                 f"that at least {minimum} households bought before.",
             ),
             _section(
-                f"Warm shoppers of {config.target}", result.warm, result.warm_dropped, "compressed",
+                f"Warm shoppers of {config.target}",
+                result.warm,
+                result.warm_dropped,
+                "compressed",
                 f"Pairs bought for the first time {period}, by the model that is shipped; `bundle` is the "
                 "bundle itself, asked the way a service asks it.",
             ),
@@ -84,9 +96,12 @@ def report_data(result: DemoResult, prepared: Prepared, source: EdgeModel, confi
         ],
         "training": [{"name": "pretrain", "losses": list(source.provenance.losses), "values": []}],
         "commands": commands(config),
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
+        "versions": {
+            "python": platform.python_version(),
+            **{name: version(name) for name in packages},
+        },
         "seconds": dict(result.seconds),
-    }  # fmt: skip
+    }
 
 
 def shopper(result: DemoResult, target: str) -> str:
@@ -100,14 +115,26 @@ def _day(seconds: int) -> str:
 
 def _section(
     title: str, evaluation: Evaluation, dropped: Mapping[str, int], model: str, note: str
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     found = evaluation.to_json(model=model)
     lifts = [found["lift"][key] for key in ("transfer", "model", "pooling") if key in found["lift"]]
     over = evaluation.best_target_only()
     zero = evaluation.lift("zero-shot", over)
     rare = dropped.get(NO_CANDIDATE, 0)
-    left_out = f" The candidates leave out {rare / (rare + evaluation.tests):.0%} of the purchases." if rare else ""
-    lifts.append({"of": "zero-shot", "over": over, "ndcg@10": zero.mean, **asdict(zero), "verdict": zero.verdict})
+    left_out = (
+        f" The candidates leave out {rare / (rare + evaluation.tests):.0%} of the purchases."
+        if rare
+        else ""
+    )
+    lifts.append(
+        {
+            "of": "zero-shot",
+            "over": over,
+            "ndcg@10": zero.mean,
+            **asdict(zero),
+            "verdict": zero.verdict,
+        }
+    )
     return {
         "title": title,
         "users": found["users"],
@@ -124,7 +151,10 @@ def _section(
 def plain_words(result: DemoResult, target: str) -> list[str]:
     """Say what was shown and what was not."""
     words = []
-    for who, evaluation in (("shoppers new to", result.new_users), ("warm shoppers of", result.warm)):
+    for who, evaluation in (
+        ("shoppers new to", result.new_users),
+        ("warm shoppers of", result.warm),
+    ):
         of, over = evaluation.lifts("compressed")["transfer"]
         lift = evaluation.lift(of, over)
         figure = f"{lift.mean:+.4f} NDCG@10 (SE {lift.se:.4f}) over {over}"
@@ -132,10 +162,16 @@ def plain_words(result: DemoResult, target: str) -> list[str]:
             "better": f"Transfer helped {who} {target}: {figure}.",
             "worse": f"Transfer hurt {who} {target}: {figure}. Serve {over} to them.",
         }
-        words.append(sentence.get(lift.verdict, f"No lift from transfer is shown for {who} {target}: {figure}."))
+        words.append(
+            sentence.get(
+                lift.verdict, f"No lift from transfer is shown for {who} {target}: {figure}."
+            )
+        )
         zero = evaluation.lift("zero-shot", over)
         if zero.verdict != "better":
-            words.append(f"Zero-shot did not help {who} {target}: {zero.mean:+.4f} (SE {zero.se:.4f}) over {over}.")
+            words.append(
+                f"Zero-shot did not help {who} {target}: {zero.mean:+.4f} (SE {zero.se:.4f}) over {over}."
+            )
     whole, small = result.sizes["bundle-float32"], result.sizes["bundle"]
     small_lift = result.warm.lift("compressed", "finetune")
     words.append(

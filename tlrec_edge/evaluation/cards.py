@@ -12,7 +12,9 @@ from tlrec_edge.evaluation.evaluate import Evaluation, baseline_rankers, evaluat
 from tlrec_edge.train.edge_model import EdgeModel
 
 
-def measure_cards(model: EdgeModel, dataset: Dataset, progress: Callable[[str], None] | None = None) -> dict[str, Any]:
+def measure_cards(
+    model: EdgeModel, dataset: Dataset, progress: Callable[[str], None] | None = None
+) -> dict[str, Any]:
     """Evaluate the model beside its baselines and return its cards; without test rows they say so."""
     made = model.provenance
     tasks = make_tasks(dataset, made.domains, made.fold)
@@ -22,7 +24,10 @@ def measure_cards(model: EdgeModel, dataset: Dataset, progress: Callable[[str], 
     config = made.train if made.mode != "scratch" else None
     rankers = {**baseline_rankers(config, dataset), "model": model_ranker(model, dataset)}
     result = evaluate(dataset, made.domains, rankers, progress=progress, tasks=tasks)
-    return {"quality": quality_card(result), "transfer": transfer_card(result, made.mode, made.source)}
+    return {
+        "quality": quality_card(result),
+        "transfer": transfer_card(result, made.mode, made.source),
+    }
 
 
 def transfer_card(
@@ -33,10 +38,19 @@ def transfer_card(
         return {"claim": "none", "why": "the model learned from the target alone"}
     of, over = evaluation.lifts(model)["transfer"]
     lift = evaluation.lift(of, over)
-    card = nan_to_none({
-        "mode": mode, "source": list(source), "over": over, "ndcg@10": lift.mean, "se": lift.se, "low": lift.low,
-        "high": lift.high, "users": evaluation.users, "tests": evaluation.tests,
-    })  # fmt: skip
+    card = nan_to_none(
+        {
+            "mode": mode,
+            "source": list(source),
+            "over": over,
+            "ndcg@10": lift.mean,
+            "se": lift.se,
+            "low": lift.low,
+            "high": lift.high,
+            "users": evaluation.users,
+            "tests": evaluation.tests,
+        }
+    )
     if lift.verdict != "better":
         why = f"NDCG@10 {lift.mean:+.4f} (SE {lift.se:.4f}) over {over}: {lift.verdict}"
         return {"claim": "none", "why": why, **card}

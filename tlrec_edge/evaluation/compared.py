@@ -61,8 +61,12 @@ def _provenance_of(manifest: Mapping[str, Any]) -> Provenance:
     known = {field.name for field in fields(TrainConfig)}
     source = found.get("source_domains")
     return Provenance(
-        kind="target", domains=tuple(found.get("domains") or ()), mode=found.get("mode"), fold=found.get("fold"),
+        kind="target",
+        domains=tuple(found.get("domains") or ()),
+        mode=found.get("mode"),
+        fold=found.get("fold"),
         train=TrainConfig(**{k: v for k, v in (found.get("train") or {}).items() if k in known}),
         source=None if source is None else tuple(source),
-        split_sha256=found.get("split_sha256"), dataset_sha256=found.get("dataset_sha256"),
-    )  # fmt: skip
+        split_sha256=found.get("split_sha256"),
+        dataset_sha256=found.get("dataset_sha256"),
+    )

@@ -13,7 +13,13 @@ from tlrec_edge.data.dataset import Dataset
 from tlrec_edge.data.store import load_dataset
 from tlrec_edge.data.task import make_tasks
 from tlrec_edge.errors import DataError, ModelError
-from tlrec_edge.evaluation.evaluate import Evaluation, baseline_rankers, evaluate, model_ranker, pool
+from tlrec_edge.evaluation.evaluate import (
+    Evaluation,
+    baseline_rankers,
+    evaluate,
+    model_ranker,
+    pool,
+)
 from tlrec_edge.train.adapt import adapt, check_source
 from tlrec_edge.train.auto import adapt_auto
 from tlrec_edge.train.config import TrainConfig
@@ -51,12 +57,20 @@ class Crossval:
         report = self.evaluation.to_json(ks, self.names[0])
         for name in self.names[1:]:
             other = self.evaluation.to_json(ks, name)
-            report["lift"] |= {f"{key}: {name}": lift for key, lift in other["lift"].items() if key != "pooling"}
+            report["lift"] |= {
+                f"{key}: {name}": lift for key, lift in other["lift"].items() if key != "pooling"
+            }
             report["notes"] += [note for note in other["notes"] if note not in report["notes"]]
-        return {**report, "folds": [dict(fold) for fold in self.chosen_modes], "dropped": dict(self.dropped)}
+        return {
+            **report,
+            "folds": [dict(fold) for fold in self.chosen_modes],
+            "dropped": dict(self.dropped),
+        }
 
 
-def crossval(plan: CrossvalPlan, dataset: Dataset, progress: Callable[[str], None] = lambda line: None) -> Crossval:
+def crossval(
+    plan: CrossvalPlan, dataset: Dataset, progress: Callable[[str], None] = lambda line: None
+) -> Crossval:
     """Adapt with every mode on every fold and rank its users beside the baselines, in a process each.
 
     ``dataset`` is what ``plan.dataset`` holds. Raises DataError where its split has no folds, ModelError for a mode
@@ -72,14 +86,20 @@ def crossval(plan: CrossvalPlan, dataset: Dataset, progress: Callable[[str], Non
     for _, left_out, _ in done:
         dropped.update(left_out)
     evaluation = pool([evaluation for evaluation, _, _ in done])
-    return Crossval(evaluation, dropped, tuple(chosen_modes for *_, chosen_modes in done), tuple(plan.names))
+    return Crossval(
+        evaluation, dropped, tuple(chosen_modes for *_, chosen_modes in done), tuple(plan.names)
+    )
 
 
 def check_crossval(plan: CrossvalPlan, dataset: Dataset) -> None:
     """Refuse before any work what would fail on every fold."""
     if dataset.split.folds < 2:
-        raise DataError(f"the split '{dataset.split.kind}' has no folds of users: prepare with --split new-users")
-    source_modes = [mode for mode in plan.modes if mode in MODES and mode not in ("scratch", "joint")]
+        raise DataError(
+            f"the split '{dataset.split.kind}' has no folds of users: prepare with --split new-users"
+        )
+    source_modes = [
+        mode for mode in plan.modes if mode in MODES and mode not in ("scratch", "joint")
+    ]
     if source_modes and plan.source is None:
         raise ModelError(f"mode {source_modes[0]} starts from a source model: give one with --from")
     if plan.source is not None:

@@ -13,7 +13,14 @@ from tlrec_edge.core.parallel import parallel_map
 from tlrec_edge.data.store import load_dataset
 from tlrec_edge.data.task import Task, Tasks, make_tasks
 from tlrec_edge.errors import DataError, TlrecError
-from tlrec_edge.evaluation.experiment import EXPERIMENTS, ExperimentConfig, ExperimentResult, ResultRow, compare, failed
+from tlrec_edge.evaluation.experiment import (
+    EXPERIMENTS,
+    ExperimentConfig,
+    ExperimentResult,
+    ResultRow,
+    compare,
+    failed,
+)
 from tlrec_edge.train.adapt import check_source, config_of
 from tlrec_edge.train.edge_model import EdgeModel
 from tlrec_edge.types import Ints
@@ -34,10 +41,16 @@ def subsample_users(tasks: Tasks, share: float, seed: int) -> Tasks:
     kept = np.sort(np.random.default_rng(seed).permutation(users)[:count])
 
     def subsample(task: Task) -> Task:
-        return replace(task, train=task.train.select(~task.in_target(task.train) | np.isin(task.train.user, kept)))
+        return replace(
+            task,
+            train=task.train.select(~task.in_target(task.train) | np.isin(task.train.user, kept)),
+        )
 
     choose = subsample(tasks.choose)
-    return Tasks(replace(choose, rows=choose.rows.select(np.isin(choose.rows.user, kept))), subsample(tasks.final))
+    return Tasks(
+        replace(choose, rows=choose.rows.select(np.isin(choose.rows.user, kept))),
+        subsample(tasks.final),
+    )
 
 
 def _users(tasks: Tasks) -> Ints:
@@ -77,7 +90,9 @@ def _run(job: tuple[CurvePlan, str, float, int]) -> ExperimentResult:
     tasks = subsample_users(make_tasks(dataset, plan.domains, plan.fold), share, seed)
     try:
         return EXPERIMENTS[name](
-            ExperimentConfig(dataset, tasks, config, source if name in NEEDS_SOURCE else None, plan.fold)
+            ExperimentConfig(
+                dataset, tasks, config, source if name in NEEDS_SOURCE else None, plan.fold
+            )
         )
     except TlrecError as error:
         return failed(str(error))
@@ -132,22 +147,31 @@ class Curve:
             if not (line := point.lines["finetune"]).failure and line.values.mean() >= goal
         ]
         reaches = f"reaches with {percent(found[0])}" if found else "does not reach"
-        return [f"What scratch reaches with {percent(last.share)} ({goal:.4f}), finetune {reaches}."]
+        return [
+            f"What scratch reaches with {percent(last.share)} ({goal:.4f}), finetune {reaches}."
+        ]
 
     def to_json(self) -> dict[str, Any]:
         plan = self.plan
         return {
-            "domain": ", ".join(plan.domains), "source": str(plan.source), "fold": plan.fold,
-            "seeds": list(plan.seeds), "users": len(np.unique(self.users)), "tests": len(self.users),
+            "domain": ", ".join(plan.domains),
+            "source": str(plan.source),
+            "fold": plan.fold,
+            "seeds": list(plan.seeds),
+            "users": len(np.unique(self.users)),
+            "tests": len(self.users),
             "points": [
                 {
-                    "share": point.share, "users": point.users, "rows": point.rows,
-                    "lines": [line.to_json(self.users) for line in point.lines.values()], "lift": self.lift(point),
+                    "share": point.share,
+                    "users": point.users,
+                    "rows": point.rows,
+                    "lines": [line.to_json(self.users) for line in point.lines.values()],
+                    "lift": self.lift(point),
                 }
                 for point in self.points
             ],
             "words": self.words(),
-        }  # fmt: skip
+        }
 
 
 def percent(share: float) -> str:
@@ -155,9 +179,11 @@ def percent(share: float) -> str:
 
 
 def curve(
-    plan: CurvePlan, names: Sequence[str] = ROWS, progress: Callable[[str], None] = lambda line: None,
+    plan: CurvePlan,
+    names: Sequence[str] = ROWS,
+    progress: Callable[[str], None] = lambda line: None,
     processes: int | None = None,
-) -> Curve:  # fmt: skip
+) -> Curve:
     """Try ``names`` (of EXPERIMENTS; scratch and finetune always) at every share, side by side, a process for each core.
 
     Raises ModelError for a source that may know the answers, DataError where the split asks no test question.
@@ -166,9 +192,16 @@ def curve(
     tasks = make_tasks(dataset, plan.domains, plan.fold)
     check_source(EdgeModel.load(plan.source), dataset, plan.domains)
     if not len(tasks.final.rows):
-        raise DataError(f"the split '{dataset.split.kind}' leaves no test question in {', '.join(plan.domains)}")
+        raise DataError(
+            f"the split '{dataset.split.kind}' leaves no test question in {', '.join(plan.domains)}"
+        )
     names = tuple(dict.fromkeys((*names, "scratch", "finetune")))
-    jobs = [(plan, name, share, seed) for share in plan.shares[::-1] for name in names for seed in plan.seeds]
+    jobs = [
+        (plan, name, share, seed)
+        for share in plan.shares[::-1]
+        for name in names
+        for seed in plan.seeds
+    ]
     done = {}
     for job, result in zip(jobs, parallel_map(_run, jobs, processes), strict=True):
         progress(f"{job[1]} with {percent(job[2])}")
@@ -177,6 +210,9 @@ def curve(
     for share in plan.shares:
         final = subsample_users(tasks, share, plan.seeds[0]).final
         log = final.train.select(final.in_target(final.train))
-        lines = {name: ResultRow(name, tuple(done[name, share, seed] for seed in plan.seeds)) for name in names}
+        lines = {
+            name: ResultRow(name, tuple(done[name, share, seed] for seed in plan.seeds))
+            for name in names
+        }
         points.append(Point(share, len(np.unique(log.user)), len(log), lines))
     return Curve(plan, tasks.final.rows.user, tuple(points))

@@ -10,7 +10,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tlrec_edge.core.metrics import METRICS, Lift, describe, gini, lift_json, nan_to_none, paired_lift
+from tlrec_edge.core.metrics import (
+    METRICS,
+    Lift,
+    describe,
+    gini,
+    lift_json,
+    nan_to_none,
+    paired_lift,
+)
 from tlrec_edge.data.dataset import Dataset
 from tlrec_edge.data.task import Task, Tasks, make_tasks
 from tlrec_edge.errors import DataError
@@ -61,7 +69,9 @@ class Evaluation:
     def _any(self) -> Ranking:
         return next(iter(self.rankings.values()))
 
-    def values(self, name: str, metric: str = "ndcg", k: int = 10) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    def values(
+        self, name: str, metric: str = "ndcg", k: int = 10
+    ) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
         return METRICS[metric](self.rankings[name].rank, k)
 
     def lift(self, of: str, over: str) -> Lift:
@@ -72,7 +82,9 @@ class Evaluation:
         one, other = self.rankings[of], self.rankings[over]
         if one.full_rank is None or other.full_rank is None:
             return None
-        return paired_lift(METRICS["ndcg"](one.full_rank, 10), METRICS["ndcg"](other.full_rank, 10), one.user)
+        return paired_lift(
+            METRICS["ndcg"](one.full_rank, 10), METRICS["ndcg"](other.full_rank, 10), one.user
+        )
 
     def best_target_only(self) -> str:
         """Name the strongest row that knows the target alone."""
@@ -80,26 +92,40 @@ class Evaluation:
 
     def best_baseline(self, model: str = "model") -> str | None:
         """Name the strongest baseline beside ``model``; None where there is none."""
-        names = [n for n in self.rankings if n != model and (n in BASELINES or n.startswith("ease("))]
+        names = [
+            n for n in self.rankings if n != model and (n in BASELINES or n.startswith("ease("))
+        ]
         return self._best(names) if names else None
 
     def _best(self, names: Iterable[str]) -> str:
-        return max((n for n in names if n in self.rankings), key=lambda name: float(self.values(name).mean()))
+        return max(
+            (n for n in names if n in self.rankings),
+            key=lambda name: float(self.values(name).mean()),
+        )
 
     def lifts(self, model: str = "model") -> dict[str, tuple[str, str]]:
         """Name the pairs that are compared: the pooled linear part, the model over it (also where its popularity fades
         as the model's may), and transfer as a whole."""
-        pairs = {"pooling": ("ease", "ease-target"), "model": (model, "ease"), "model-fading": (model, "ease-fading")}
+        pairs = {
+            "pooling": ("ease", "ease-target"),
+            "model": (model, "ease"),
+            "model-fading": (model, "ease-fading"),
+        }
         if any(name in self.rankings for name in TARGET_ONLY):
             pairs["transfer"] = (model, self.best_target_only())
-        return {key: pair for key, pair in pairs.items() if set(pair) <= set(self.rankings) and pair[0] != pair[1]}
+        return {
+            key: pair
+            for key, pair in pairs.items()
+            if set(pair) <= set(self.rankings) and pair[0] != pair[1]
+        }
 
     def rows(self, ks: tuple[int, ...] = (10,)) -> list[dict[str, Any]]:
         return [
             {
                 "name": name,
                 **nan_to_none(
-                    describe(ranking.rank, ranking.n_candidates, ranking.user, ks) | self._full_metrics(ranking, ks)
+                    describe(ranking.rank, ranking.n_candidates, ranking.user, ks)
+                    | self._full_metrics(ranking, ks)
                 ),
             }
             for name, ranking in self.rankings.items()
@@ -140,10 +166,16 @@ class Evaluation:
                 f"ranked among the negatives alone: more than {FULL_RANKING_LIMIT:,} candidates are not ranked whole"
             )
         return {
-            "domain": ", ".join(self.domains), "users": self.users, "tests": self.tests, "rows": self.rows(ks),
-            "lift": lifts, "choices": dict(self.choices), "slices": self.slice_rows(model), "notes": notes,
+            "domain": ", ".join(self.domains),
+            "users": self.users,
+            "tests": self.tests,
+            "rows": self.rows(ks),
+            "lift": lifts,
+            "choices": dict(self.choices),
+            "slices": self.slice_rows(model),
+            "notes": notes,
             "candidates": None if self.catalogue is None else len(self.catalogue.items),
-        }  # fmt: skip
+        }
 
     def slice_rows(self, model: str = "model") -> list[dict[str, Any]]:
         """Compare the model with the best baseline, which the whole test chose, in every slice."""
@@ -155,7 +187,10 @@ class Evaluation:
 
 
 def baseline_rankers(
-    config: TrainConfig | None, dataset: Dataset, penalties: Sequence[float] = (), decay: bool = True
+    config: TrainConfig | None,
+    dataset: Dataset,
+    penalties: Sequence[float] = (),
+    decay: bool = True,
 ) -> dict[str, Ranker]:
     """Return the baselines by name; with ``config`` the fair target-only model stands among them, with ``decay`` and
     times EASE beside a popularity that fades."""
@@ -172,7 +207,9 @@ def baseline_rankers(
     if decay and dataset.has_time:
         rankers["ease-fading"] = TunedEase(target_only=False, decay=True)
     for penalty in penalties:
-        rankers[f"ease({penalty:g})"] = simple(partial(ease_scorer, choice=EaseHyperparameters(penalty, 0.0)))
+        rankers[f"ease({penalty:g})"] = simple(
+            partial(ease_scorer, choice=EaseHyperparameters(penalty, 0.0))
+        )
     if config is not None:
         rankers["target-only"] = lambda tasks: _rank_target_only(tasks, dataset, config)
     return rankers
@@ -200,9 +237,13 @@ def model_ranker(model: EdgeModel, dataset: Dataset) -> Ranker:
 
 
 def evaluate(
-    dataset: Dataset, domains: tuple[str, ...], rankers: Mapping[str, Ranker], fold: int | None = None,
-    progress: Callable[[str], None] | None = None, tasks: Tasks | None = None,
-) -> Evaluation:  # fmt: skip
+    dataset: Dataset,
+    domains: tuple[str, ...],
+    rankers: Mapping[str, Ranker],
+    fold: int | None = None,
+    progress: Callable[[str], None] | None = None,
+    tasks: Tasks | None = None,
+) -> Evaluation:
     """Rank the test questions with every ranker.
 
     Raises DataError where the split asks none, LeakError where the tasks hold what their split promises to hold out.
@@ -228,11 +269,15 @@ def pool(parts: Sequence[Evaluation]) -> Evaluation:
     """Put the folds of one target under each other; slices that not all of them have are left out."""
     first = parts[0]
     rankings = {
-        name: Ranking(*(_under(columns) for columns in zip(*(p.rankings[name] for p in parts), strict=True)))
+        name: Ranking(
+            *(_under(columns) for columns in zip(*(p.rankings[name] for p in parts), strict=True))
+        )
         for name in first.rankings
     }
     slices = {
-        by: np.concatenate([p.slices[by] for p in parts]) for by in first.slices if all(by in p.slices for p in parts)
+        by: np.concatenate([p.slices[by] for p in parts])
+        for by in first.slices
+        if all(by in p.slices for p in parts)
     }
     catalogues = [p.catalogue for p in parts if p.catalogue is not None]
     catalogue = None

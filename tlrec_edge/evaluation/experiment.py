@@ -9,7 +9,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tlrec_edge.core.metrics import METRICS, Array, clustered_mean, lift_json, nan_to_none, paired_lift
+from tlrec_edge.core.metrics import (
+    METRICS,
+    Array,
+    clustered_mean,
+    lift_json,
+    nan_to_none,
+    paired_lift,
+)
 from tlrec_edge.data.dataset import Dataset
 from tlrec_edge.data.task import Task, Tasks
 from tlrec_edge.linear.baselines import ease_scorer, fit_tuned_ease, popularity_scorer
@@ -61,11 +68,14 @@ def _ease(experiment: ExperimentConfig, target_only: bool) -> ExperimentResult:
     return _result(Tasks(choose, final), lambda task: ease_scorer(task, choice), lambda _: scorer)
 
 
-def _result(tasks: Tasks, choose: Callable[[Task], Scorer], final: Callable[[Task], Scorer]) -> ExperimentResult:
+def _result(
+    tasks: Tasks, choose: Callable[[Task], Scorer], final: Callable[[Task], Scorer]
+) -> ExperimentResult:
     """Rank the validation rows and the test rows, each with a scorer that was fitted without them."""
     validation = rank_rows(choose(tasks.choose), tasks.choose) if len(tasks.choose.rows) else None
     return ExperimentResult(
-        float(_ndcg(validation).mean()) if validation else None, _ndcg(rank_rows(final(tasks.final), tasks.final))
+        float(_ndcg(validation).mean()) if validation else None,
+        _ndcg(rank_rows(final(tasks.final), tasks.final)),
     )
 
 
@@ -75,25 +85,38 @@ def _ndcg(ranking: Ranking) -> Array:
 
 def _auto(experiment: ExperimentConfig) -> ExperimentResult:
     dataset, tasks, fold = experiment.dataset, experiment.tasks, experiment.fold
-    model, table = adapt_auto(dataset, tasks.final.domains, experiment.source, experiment.config, fold, tasks=tasks)
+    model, table = adapt_auto(
+        dataset, tasks.final.domains, experiment.source, experiment.config, fold, tasks=tasks
+    )
     chosen = next(row for row in table if row.chosen)
     task = _visible_task(model.provenance.mode, tasks.final)
-    return ExperimentResult(chosen.ndcg, _ndcg(rank_rows(model.scorer(dataset, task), task)), chosen.mode)
+    return ExperimentResult(
+        chosen.ndcg, _ndcg(rank_rows(model.scorer(dataset, task), task)), chosen.mode
+    )
 
 
 def _mode(experiment: ExperimentConfig, mode: str) -> ExperimentResult:
     """Fit and choose as ``adapt`` does, keeping the model that was fitted without the validation rows."""
-    dataset, tasks, config, source = experiment.dataset, experiment.tasks, experiment.config, experiment.source
+    dataset, tasks, config, source = (
+        experiment.dataset,
+        experiment.tasks,
+        experiment.config,
+        experiment.source,
+    )
     check_source(source, dataset, tasks.final.domains)
     fitted = fit_and_tune(Context(dataset, tasks.choose, source, config), mode)
     if mode == "zero-shot":
-        model = adapt(dataset, tasks.final.domains, mode, source, config, experiment.fold, tasks=tasks)
+        model = adapt(
+            dataset, tasks.final.domains, mode, source, config, experiment.fold, tasks=tasks
+        )
     else:
         model = refit(fitted, Context(dataset, tasks.final, source, config), tasks, experiment.fold)
     validation_task, final = _visible_task(mode, tasks.choose), _visible_task(mode, tasks.final)
     validation = None
     if len(validation_task.rows):  # judged as auto judges
-        validation = float(cross_fitted_ndcg(fitted.model, dataset, validation_task, mode, config.parts)[0].mean())
+        validation = float(
+            cross_fitted_ndcg(fitted.model, dataset, validation_task, mode, config.parts)[0].mean()
+        )
     return ExperimentResult(validation, _ndcg(rank_rows(model.scorer(dataset, final), final)))
 
 
@@ -139,13 +162,25 @@ class ResultRow:
         """Return its figures; ``users`` (m,) asked the test rows."""
         head = {"name": self.name, "validation_ndcg@10": self.validation}
         if self.failure:
-            return {**head, "ndcg@10": None, "ndcg@10.se": None, "by_seed": [], "chosen": [], "why": self.failure}
+            return {
+                **head,
+                "ndcg@10": None,
+                "ndcg@10.se": None,
+                "by_seed": [],
+                "chosen": [],
+                "why": self.failure,
+            }
         estimate = clustered_mean(self.values, users)
-        return nan_to_none({
-            **head, "ndcg@10": estimate.mean, "ndcg@10.se": estimate.se,
-            "by_seed": [float(result.values.mean()) for result in self.results],
-            "chosen": [result.chosen for result in self.results if result.chosen], "why": "",
-        })  # fmt: skip
+        return nan_to_none(
+            {
+                **head,
+                "ndcg@10": estimate.mean,
+                "ndcg@10.se": estimate.se,
+                "by_seed": [float(result.values.mean()) for result in self.results],
+                "chosen": [result.chosen for result in self.results if result.chosen],
+                "why": "",
+            }
+        )
 
 
 def compare(of: ResultRow, over: ResultRow, users: np.ndarray[Any, Any]) -> dict[str, Any]:

@@ -41,14 +41,22 @@ def check_model(dataset: Dataset, tasks: Tasks, provenance: Provenance) -> None:
     trainable = np.isin(log.domain, final.target) & (split.role != TEST)
     shared = [dataset.domains.index(n) for n in provenance.source or () if n in dataset.domains]
     _raise_leak(
-        dataset, log, trainable & np.isin(log.domain, shared), "rows of the target in what the source learned from"
+        dataset,
+        log,
+        trainable & np.isin(log.domain, shared),
+        "rows of the target in what the source learned from",
     )
     if split.kind == "new-users":
         fold = provenance.fold
         mine = trainable & np.isin(log.user, final.rows.user)
         mine &= np.ones(len(log), bool) if fold is None else split.fold[log.user] != fold
         in_history = np.isin(log.position, final.history.position)
-        _raise_leak(dataset, log, mine & ~in_history, "rows of users asked as new in what the model learned from")
+        _raise_leak(
+            dataset,
+            log,
+            mine & ~in_history,
+            "rows of users asked as new in what the model learned from",
+        )
 
 
 def leak_notes(dataset: Dataset, tasks: Tasks, provenance: Provenance) -> list[str]:
@@ -67,7 +75,12 @@ def leak_notes(dataset: Dataset, tasks: Tasks, provenance: Provenance) -> list[s
         seen &= _after(log, _query_time(dataset, final, TEST))
         if seen.any():
             notes.append(
-                _describe(dataset, log, seen, "rows from after their user's question in what the source learned")
+                _describe(
+                    dataset,
+                    log,
+                    seen,
+                    "rows from after their user's question in what the source learned",
+                )
             )
     return notes
 
@@ -79,7 +92,9 @@ def _from_file(dataset: Dataset) -> bool:
 def _query_pairs(log: Interactions, task: Task) -> NDArray[np.bool_]:
     """Mark the target's rows whose pair is asked."""
     pair = log.user.astype(np.int64) * task.n_items + log.item
-    return task.in_target(log) & np.isin(pair, task.rows.user.astype(np.int64) * task.n_items + task.rows.item)
+    return task.in_target(log) & np.isin(
+        pair, task.rows.user.astype(np.int64) * task.n_items + task.rows.item
+    )
 
 
 def _query_time(dataset: Dataset, task: Task, role: int) -> NDArray[np.int64]:
@@ -98,7 +113,9 @@ def _after(log: Interactions, when: NDArray[np.int64]) -> NDArray[np.bool_]:
 
 def _raise_leak(dataset: Dataset, log: Interactions, leaked: NDArray[np.bool_], what: str) -> None:
     if leaked.any():
-        raise LeakError(f"leak: {_describe(dataset, log, leaked, what)}; nothing measured here would hold")
+        raise LeakError(
+            f"leak: {_describe(dataset, log, leaked, what)}; nothing measured here would hold"
+        )
 
 
 def _describe(dataset: Dataset, log: Interactions, leaked: NDArray[np.bool_], what: str) -> str:

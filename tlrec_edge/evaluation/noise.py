@@ -27,7 +27,10 @@ def shuffle_domains(dataset: Dataset, domains: tuple[str, ...], seed: int = 0) -
     features = replace(
         table,
         text={name: tuple(values[row] for row in permuted) for name, values in table.text.items()},
-        categorical={name: tuple(values[row] for row in permuted) for name, values in table.categorical.items()},
+        categorical={
+            name: tuple(values[row] for row in permuted)
+            for name, values in table.categorical.items()
+        },
         numeric={name: values[permuted] for name, values in table.numeric.items()},
     )
     return replace(dataset, interactions=replace(log, item=item), features=features)

@@ -32,8 +32,12 @@ class PerUser(NamedTuple):
 
 def by_user(evaluation: Evaluation, name: str, users: Sequence[str]) -> PerUser:
     """Return a contender's figures by user; ``users`` are the dataset's ids."""
-    row, code, n = np.unique(evaluation.rankings[name].user, return_inverse=True, return_counts=True)
-    ndcg, hr = (np.bincount(code, weights=evaluation.values(name, metric)) / n for metric in ("ndcg", "hr"))
+    row, code, n = np.unique(
+        evaluation.rankings[name].user, return_inverse=True, return_counts=True
+    )
+    ndcg, hr = (
+        np.bincount(code, weights=evaluation.values(name, metric)) / n for metric in ("ndcg", "hr")
+    )
     return PerUser(tuple(users[i] for i in row), n, ndcg.round(6), hr.round(6))
 
 
@@ -50,15 +54,19 @@ def read_per_user(path: Path, name: str) -> PerUser:
     """Read a contender's figures. Raises DataError that names the columns or contenders the file holds."""
     table = read_table(path)
     if not set(COLUMNS) <= set(table.columns):
-        raise DataError(f"{path} has columns {', '.join(map(str, table.columns))}; expected {', '.join(COLUMNS)}")
+        raise DataError(
+            f"{path} has columns {', '.join(map(str, table.columns))}; expected {', '.join(COLUMNS)}"
+        )
     mine = table[table["model"] == name]
     if not len(mine):
         raise DataError(f"{path} holds no {name!r}; it holds {', '.join(table['model'].unique())}")
     try:
         return PerUser(
-            tuple(mine["user"].astype(str)), mine["n"].to_numpy(np.int64),
-            mine["ndcg@10"].to_numpy(np.float64).round(6), mine["hr@10"].to_numpy(np.float64).round(6),
-        )  # fmt: skip
+            tuple(mine["user"].astype(str)),
+            mine["n"].to_numpy(np.int64),
+            mine["ndcg@10"].to_numpy(np.float64).round(6),
+            mine["hr@10"].to_numpy(np.float64).round(6),
+        )
     except ValueError as error:
         raise DataError(f"{path}: {error}; write it again with evaluate --per-user") from error
 

@@ -48,13 +48,17 @@ def find_eval_rows(dataset: Dataset, task: Task, role: int = TEST) -> RowOrigin:
     held_out = log.select(task.in_target(log) & (dataset.split.role == role))
     order = np.lexsort((held_out.position, held_out.time))
     pair, first = np.unique(
-        held_out.user[order].astype(np.int64) * task.n_items + held_out.item[order], return_index=True
+        held_out.user[order].astype(np.int64) * task.n_items + held_out.item[order],
+        return_index=True,
     )
     pairs = task.rows.user.astype(np.int64) * task.n_items + task.rows.item
     place = np.searchsorted(pair, pairs)
     known = np.isin(pairs, pair)
     home = dataset.item_domain[task.rows.item]
-    time, domain = np.zeros(len(pairs), np.int64), np.where(np.isin(home, task.target), home, -1).astype(np.int32)
+    time, domain = (
+        np.zeros(len(pairs), np.int64),
+        np.where(np.isin(home, task.target), home, -1).astype(np.int32),
+    )
     rows = order[first[place[known]]]
     time[known], domain[known] = held_out.time[rows], held_out.domain[rows]
     return RowOrigin(time, domain)
@@ -71,11 +75,16 @@ def slice_rows(dataset: Dataset, task: Task) -> dict[str, SliceLabels]:
     length = np.bincount(task.history.user, minlength=task.n_users)[rows.user]
     known = np.bincount(task.history.user[in_target], minlength=task.n_users)[rows.user] > 0
     sold = np.bincount(task.train.item, minlength=task.n_items)[rows.item] > 0
-    sold_in_target = np.bincount(task.train.item[task.in_target(task.train)], minlength=task.n_items)[rows.item] > 0
+    sold_in_target = (
+        np.bincount(task.train.item[task.in_target(task.train)], minlength=task.n_items)[rows.item]
+        > 0
+    )
     labels = {
         "user": np.array(USER)[np.where(known, 2, length > 0)],
         "item": np.array(ITEM)[np.where(sold_in_target, 2, sold)],
-        "history": np.array(tuple(HISTORY))[np.searchsorted(tuple(HISTORY.values()), length, side="right") - 1],
+        "history": np.array(tuple(HISTORY))[
+            np.searchsorted(tuple(HISTORY.values()), length, side="right") - 1
+        ],
         "popularity": np.array(DECILES)[_decile(popularity(task))[task.column[rows.item]]],
     }
     if len(task.target) > 1:
@@ -126,10 +135,20 @@ def slice_table(
             for side, prefix in ((model, ""), (over, "over.")):
                 values[prefix] = METRICS["ndcg"](side.rank[at], 10)
                 mean = clustered_mean(values[prefix], user[at])
-                line |= nan_to_none({
-                    f"{prefix}ndcg@10": mean.mean, f"{prefix}ndcg@10.se": mean.se,
-                    f"{prefix}recall@10": float(METRICS["hr"](side.rank[at], 10).mean()),
-                })  # fmt: skip
-            lift = lift_json(model.name, over.name, paired_lift(values[""], values["over."], user[at]))
-            lines.append({**line, "lift": lift if users >= MIN_USERS else {**lift, "verdict": "too few users"}})
+                line |= nan_to_none(
+                    {
+                        f"{prefix}ndcg@10": mean.mean,
+                        f"{prefix}ndcg@10.se": mean.se,
+                        f"{prefix}recall@10": float(METRICS["hr"](side.rank[at], 10).mean()),
+                    }
+                )
+            lift = lift_json(
+                model.name, over.name, paired_lift(values[""], values["over."], user[at])
+            )
+            lines.append(
+                {
+                    **line,
+                    "lift": lift if users >= MIN_USERS else {**lift, "verdict": "too few users"},
+                }
+            )
     return lines

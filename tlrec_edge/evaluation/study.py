@@ -122,10 +122,12 @@ def _run(job: tuple[Plan, Variant, int]) -> ExperimentResult:
     try:
         dataset = plan.dataset(variant.source, seed)
         experiment = ExperimentConfig(
-            dataset, make_tasks(dataset, plan.domains, plan.fold),
+            dataset,
+            make_tasks(dataset, plan.domains, plan.fold),
             replace(plan.config, seed=seed, **variant.overrides),
-            EdgeModel.load(plan.model(variant.source, seed)) if variant.source else None, plan.fold,
-        )  # fmt: skip
+            EdgeModel.load(plan.model(variant.source, seed)) if variant.source else None,
+            plan.fold,
+        )
         return EXPERIMENTS[variant.experiment](experiment)
     except TlrecError as error:
         return failed(str(error))
@@ -164,9 +166,13 @@ class Study:
             return []
         target = ", ".join(self.plan.domains)
         count = Counter(result.chosen for result in auto.results)
-        chosen = ", ".join(f"{name} ({n} of {len(auto.results)} seeds)" for name, n in count.items())
+        chosen = ", ".join(
+            f"{name} ({n} of {len(auto.results)} seeds)" for name, n in count.items()
+        )
         if set(count) <= {"popularity", "linear", "scratch"}:
-            verdict = f"Transfer to {target} does not pay: nothing that uses a source won on validation."
+            verdict = (
+                f"Transfer to {target} does not pay: nothing that uses a source won on validation."
+            )
         else:
             lift, figure = self._over_target_only(auto)
             pays = {"better": f"Transfer to {target} pays", "worse": f"Transfer to {target} hurts"}
@@ -176,27 +182,43 @@ class Study:
     def _changes(self) -> list[str]:
         found: dict[tuple[str, str], list[str]] = {}
         for name in self.lines:
-            if name.startswith(("finetune + ", "finetune - ")) and (lift := self.over(name, "finetune")):
+            if name.startswith(("finetune + ", "finetune - ")) and (
+                lift := self.over(name, "finetune")
+            ):
                 found.setdefault((name[9], lift["verdict"]), []).append(name[11:])
         phrases = {
-            ("+", "better"): "Finetune gained by", ("+", "worse"): "Finetune lost by",
+            ("+", "better"): "Finetune gained by",
+            ("+", "worse"): "Finetune lost by",
             ("+", "no difference shown"): "Not shown to help finetune",
-            ("-", "worse"): "Finetune is worse without", ("-", "better"): "Finetune is better without",
+            ("-", "worse"): "Finetune is worse without",
+            ("-", "better"): "Finetune is better without",
             ("-", "no difference shown"): "Finetune is not shown to need",
-        }  # fmt: skip
-        return [f"{words}: {', '.join(found[key])}." for key, words in phrases.items() if key in found]
+        }
+        return [
+            f"{words}: {', '.join(found[key])}." for key, words in phrases.items() if key in found
+        ]
 
     def _noise(self) -> list[str]:
         line = self.lines.get(f"finetune, source {NOISE}")
         if line is None or line.failure:
             return []
         lift, figure = self._over_target_only(line)
-        caught = "not all of a lift is what the source knows" if lift["verdict"] == "better" else "as it should be"
-        return [f"From a source whose users and items are shuffled: {figure}: {lift['verdict']}, {caught}."]
+        caught = (
+            "not all of a lift is what the source knows"
+            if lift["verdict"] == "better"
+            else "as it should be"
+        )
+        return [
+            f"From a source whose users and items are shuffled: {figure}: {lift['verdict']}, {caught}."
+        ]
 
     def _over_target_only(self, line: ResultRow) -> tuple[dict[str, Any], str]:
         """Return the lift over the strongest row that knows the target alone, and in words."""
-        lift = compare(line, best_row([self.lines[name] for name in TARGET_ONLY if name in self.lines]), self.users)
+        lift = compare(
+            line,
+            best_row([self.lines[name] for name in TARGET_ONLY if name in self.lines]),
+            self.users,
+        )
         error = "-" if lift["se"] is None else f"{lift['se']:.4f}"
         return (
             lift,
@@ -206,10 +228,15 @@ class Study:
     def to_json(self) -> dict[str, Any]:
         plan = self.plan
         return {
-            "domain": ", ".join(plan.domains), "sources": list(plan.sources), "fold": plan.fold,
-            "seeds": list(plan.seeds), "users": len(set(self.users.tolist())), "tests": len(self.users),
-            "rows": self.rows(), "words": self.words(),
-        }  # fmt: skip
+            "domain": ", ".join(plan.domains),
+            "sources": list(plan.sources),
+            "fold": plan.fold,
+            "seeds": list(plan.seeds),
+            "users": len(set(self.users.tolist())),
+            "tests": len(self.users),
+            "rows": self.rows(),
+            "words": self.words(),
+        }
 
 
 def study(
@@ -233,17 +260,23 @@ def study(
         why[job[1:]] = reason
     # The longest first.
     jobs = sorted(
-        ((plan, v, seed) for v in variants for seed in plan.seeds), key=lambda job: job[1].experiment != "auto"
+        ((plan, v, seed) for v in variants for seed in plan.seeds),
+        key=lambda job: job[1].experiment != "auto",
     )
     ready = [job for job in jobs if not why.get((job[1].source, job[2]))]
     done = {(v.name, seed): failed(why.get((v.source, seed), "")) for _, v, seed in jobs}
     for (_, variant, seed), result in zip(ready, parallel_map(_run, ready, processes), strict=True):
         progress(f"{variant.name}, seed {seed}")
         done[variant.name, seed] = result
-    lines = {v.name: ResultRow(v.name, tuple(done[v.name, seed] for seed in plan.seeds)) for v in variants}
+    lines = {
+        v.name: ResultRow(v.name, tuple(done[v.name, seed] for seed in plan.seeds))
+        for v in variants
+    }
     for name in REFERENCES:
         if lines[name].failure:
-            raise DataError(f"{name} cannot be made, so nothing can be compared with it: {lines[name].failure}")
+            raise DataError(
+                f"{name} cannot be made, so nothing can be compared with it: {lines[name].failure}"
+            )
     return Study(plan, users, lines)
 
 

@@ -23,7 +23,9 @@ from tlrec_edge.types import Ints, Scores
 def popularity_scorer(task: Task) -> Scorer:
     """Score by the number of buyers in the target."""
     count = popularity(task)
-    return lambda users, columns=ALL: np.broadcast_to(count[columns], (len(users), len(count[columns])))
+    return lambda users, columns=ALL: np.broadcast_to(
+        count[columns], (len(users), len(count[columns]))
+    )
 
 
 def item_cf_scorer(task: Task, similarity: str = "jaccard") -> Scorer:
@@ -32,7 +34,9 @@ def item_cf_scorer(task: Task, similarity: str = "jaccard") -> Scorer:
     weights = item_cf(data.train, data.columns, similarity)
     size = np.maximum(np.diff(data.history.indptr), 1)[:, None] if similarity == "jaccard" else 1.0
     divisor = np.broadcast_to(size, (task.n_users, 1))
-    return lambda users, columns=ALL: (data.history[users] @ weights)[:, columns].toarray() / divisor[users]
+    return lambda users, columns=ALL: (
+        (data.history[users] @ weights)[:, columns].toarray() / divisor[users]
+    )
 
 
 def ease_scorer(task: Task, choice: EaseHyperparameters) -> Scorer:
@@ -42,13 +46,19 @@ def ease_scorer(task: Task, choice: EaseHyperparameters) -> Scorer:
     if choice.max_weights is None:
         score = solver.scorer(choice.penalty)
     else:
-        score = sparse_scorer(keep_largest_per_column(solver.weights(choice.penalty), choice.max_weights))
+        score = sparse_scorer(
+            keep_largest_per_column(solver.weights(choice.penalty), choice.max_weights)
+        )
     prior = choice.popularity_weight * log_popularity(task, choice.half_life)
 
     def scored(users: Ints, columns: Columns = ALL) -> Scores:
         past = data.history[users]
         total = score(past, columns) + prior[columns]
-        return total + choice.repeat_bias * past[:, data.columns[columns]].toarray() if choice.repeat_bias else total
+        return (
+            total + choice.repeat_bias * past[:, data.columns[columns]].toarray()
+            if choice.repeat_bias
+            else total
+        )
 
     return scored
 
@@ -61,13 +71,18 @@ def _rows(task: Task) -> np.ndarray[tuple[int], np.dtype[np.int32]]:
     return rows
 
 
-def fit_tuned_ease(tasks: Tasks, target_only: bool, decay: bool = False) -> tuple[Scorer, Task, EaseHyperparameters]:
+def fit_tuned_ease(
+    tasks: Tasks, target_only: bool, decay: bool = False
+) -> tuple[Scorer, Task, EaseHyperparameters]:
     """Choose EASE's penalty, cut and weights of popularity and repeats on validation, then fit it for the test; with
     ``decay`` also how fast popularity fades, where the data has time."""
     choose = tasks.choose.target_only() if target_only else tasks.choose
     final = tasks.final.target_only() if target_only else tasks.final
     choice = tune_ease(
-        choose, InteractionMatrices.of(choose, _rows(choose)), max_weights=WEIGHTS_PER_CANDIDATE, decay=decay
+        choose,
+        InteractionMatrices.of(choose, _rows(choose)),
+        max_weights=WEIGHTS_PER_CANDIDATE,
+        decay=decay,
     )
     return ease_scorer(final, choice), final, choice
 

@@ -52,10 +52,14 @@ def popularity(task: Task, half_life: float | None = None) -> Floats:
     """
     target_log = task.train.select(task.in_target(task.train))
     pair = target_log.user.astype(np.int64) * task.n_items + target_log.item
-    last = len(pair) - 1 - np.unique(pair[::-1], return_index=True)[1]  # rows of a user rise in time
+    last = (
+        len(pair) - 1 - np.unique(pair[::-1], return_index=True)[1]
+    )  # rows of a user rise in time
     age = (target_log.time.max(initial=0) - target_log.time[last]) / DAY
     weight = np.ones(len(last)) if half_life is None else 0.5 ** (age / half_life)
-    return np.bincount(target_log.item[last], weight, task.n_items)[task.candidates].astype(np.float32)
+    return np.bincount(target_log.item[last], weight, task.n_items)[task.candidates].astype(
+        np.float32
+    )
 
 
 def item_cf(x: sp.csr_array, columns: Ints, similarity: str = "jaccard") -> sp.csr_array:
@@ -68,9 +72,13 @@ def item_cf(x: sp.csr_array, columns: Ints, similarity: str = "jaccard") -> sp.c
     by_item = x.astype(np.float64).tocsc()
     if is_small(x.shape[1], len(columns)):
         return _similar(by_item, columns, similarity)
-    parts = [columns[first : first + EXACT_EASE_LIMIT] for first in range(0, len(columns), EXACT_EASE_LIMIT)]
+    parts = [
+        columns[first : first + EXACT_EASE_LIMIT]
+        for first in range(0, len(columns), EXACT_EASE_LIMIT)
+    ]
     kept = [
-        keep_largest_per_row(sp.csr_array(_similar(by_item, part, similarity).T), ITEMCF_NEIGHBOURS) for part in parts
+        keep_largest_per_row(sp.csr_array(_similar(by_item, part, similarity).T), ITEMCF_NEIGHBOURS)
+        for part in parts
     ]
     return sp.csr_array(sp.vstack([part.astype(np.float32) for part in kept], format="csr").T)
 
@@ -138,7 +146,9 @@ class Ease:
         """
         if not self.by_user:
             weights = self.weights(penalty)
-            return lambda history, columns=ALL: np.asarray(history @ weights, np.float32)[:, columns]
+            return lambda history, columns=ALL: np.asarray(history @ weights, np.float32)[
+                :, columns
+            ]
         inner, own = self._solve(penalty)
 
         def score(history: sp.csr_array, columns: Columns = ALL) -> Floats:
@@ -150,7 +160,9 @@ class Ease:
 
     def _solve(self, penalty: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return ``(XX' + pI)^-1 X_c`` (users, C) and the candidates' own entries of the inverse (C,)."""
-        inner = np.asarray(np.linalg.solve(self._regular(penalty), self.chosen.toarray()), np.float64)
+        inner = np.asarray(
+            np.linalg.solve(self._regular(penalty), self.chosen.toarray()), np.float64
+        )
         met = np.asarray(self.chosen.multiply(inner).sum(0), np.float64).ravel()
         return inner, (1.0 - met) / penalty
 
@@ -172,7 +184,9 @@ def keep_largest_per_row(weights: sp.csr_array, per_row: int) -> sp.csr_array:
 
 def sparse_scorer(weights: sp.csr_array) -> LinearScorer:
     """Return the scorer of a history by item-item weights (items, C)."""
-    return lambda history, columns=ALL: np.asarray((history @ weights)[:, columns].toarray(), np.float32)
+    return lambda history, columns=ALL: np.asarray(
+        (history @ weights)[:, columns].toarray(), np.float32
+    )
 
 
 def keep_largest_per_column(weights: Floats | sp.csc_array, most: int) -> sp.csr_array:
@@ -196,7 +210,9 @@ def sparsify_weights(weights: Floats, per_column: int, per_row: int) -> sp.csr_a
     return sparse
 
 
-def split_weights(weights: Floats, per_column: int, per_row: int, rank: int) -> tuple[sp.csr_array, LowRankFactors]:
+def split_weights(
+    weights: Floats, per_column: int, per_row: int, rank: int
+) -> tuple[sp.csr_array, LowRankFactors]:
     """Split item-item weights (N, C) into the largest, kept as they are, and a low-rank residual.
 
     The largest say what goes with what; the many small ones say what kind of shopper this is, and a few directions
@@ -223,7 +239,9 @@ def interest_ridge(counts: Floats, labels: Floats, penalty: float, rank: int) ->
     return LowRankFactors.of(left[:, :rank], values[:rank], right[:rank].T)
 
 
-def sparse_ridge(counts: sp.csr_array, labels: sp.csr_array, penalty: float, rank: int) -> LowRankFactors:
+def sparse_ridge(
+    counts: sp.csr_array, labels: sp.csr_array, penalty: float, rank: int
+) -> LowRankFactors:
     """Fit ``interest_ridge`` of sparse counts (users, G) and labels (users, C) without a dense matrix of users or of C.
 
     Of the weights ``W = A^-1 M``, M (G, C), the left vectors are those of the small ``W W'``.
@@ -233,7 +251,10 @@ def sparse_ridge(counts: sp.csr_array, labels: sp.csr_array, penalty: float, ran
     mean = np.asarray(x.mean(0)).ravel()
     gram = (x.T @ x).toarray() - x.shape[0] * np.outer(mean, mean)
     gram[np.diag_indices_from(gram)] += penalty
-    both, total = sp.csr_array(x.T @ labels), np.asarray(labels.sum(0), np.float64)  # M = both - mean total'
+    both, total = (
+        sp.csr_array(x.T @ labels),
+        np.asarray(labels.sum(0), np.float64),
+    )  # M = both - mean total'
     through = both @ total
     square = (both @ both.T).toarray() - np.outer(through, mean) - np.outer(mean, through)
     square += (total @ total) * np.outer(mean, mean)
@@ -243,7 +264,9 @@ def sparse_ridge(counts: sp.csr_array, labels: sp.csr_array, penalty: float, ran
     left, values = left[:, ::-1][:, :rank], np.sqrt(values[::-1][:rank])
     back = inverse.T @ left
     right = (both.T @ back - np.outer(total, mean @ back)) / values
-    return LowRankFactors.of(left.astype(np.float32), values.astype(np.float32), right.astype(np.float32))
+    return LowRankFactors.of(
+        left.astype(np.float32), values.astype(np.float32), right.astype(np.float32)
+    )
 
 
 def group_counts(seen: sp.csr_array, groups: Ints, size: int) -> Floats:
@@ -254,5 +277,7 @@ def group_counts(seen: sp.csr_array, groups: Ints, size: int) -> Floats:
 def sparse_counts(seen: sp.csr_array, groups: Ints, size: int) -> sp.csr_array:
     """Count the groups of the items each user had, (u, size), sparse."""
     item, slot = np.nonzero(groups >= 0)
-    member = sp.csr_array((np.ones(len(item), np.float32), (item, groups[item, slot])), shape=(len(groups), size))
+    member = sp.csr_array(
+        (np.ones(len(item), np.float32), (item, groups[item, slot])), shape=(len(groups), size)
+    )
     return sp.csr_array(seen @ member)

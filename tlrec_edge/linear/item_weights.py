@@ -71,7 +71,9 @@ def sales_prior(dataset: Dataset, rows: Ints) -> NDArray[np.float32]:
         if normalize_key(name) in SALES_NAMES:
             known = np.isfinite(values[rows])
             sold = np.log1p(np.maximum(np.where(known, values[rows], 0.0), 0.0))
-            centred: NDArray[np.float32] = np.where(known, sold - sold.sum() / max(known.sum(), 1), 0.0)
+            centred: NDArray[np.float32] = np.where(
+                known, sold - sold.sum() / max(known.sum(), 1), 0.0
+            )
             return centred.astype(np.float32)
     return np.zeros(len(rows), np.float32)
 
@@ -127,9 +129,14 @@ class _TuningResult(NamedTuple):
 
 
 def tune_ease(
-    task: Task, data: InteractionMatrices, progress: Callable[[str], None] | None = None, user_power: float = 0.0,
-    max_weights: int | None = None, decay: bool = False, tune_repeats: bool = True,
-) -> EaseHyperparameters:  # fmt: skip
+    task: Task,
+    data: InteractionMatrices,
+    progress: Callable[[str], None] | None = None,
+    user_power: float = 0.0,
+    max_weights: int | None = None,
+    decay: bool = False,
+    tune_repeats: bool = True,
+) -> EaseHyperparameters:
     """Choose EASE's penalty and the weight of popularity beside it by NDCG@10 on the task's rows.
 
     Where that is shown to help, all but a candidate's ``max_weights`` largest weights are dropped and popularity fades
@@ -148,7 +155,9 @@ def tune_ease(
         )
 
     def score_rows(score: LinearScorer) -> Scores:
-        scores: Scores = row_scores(lambda q: [score(data.history[q.user], q.requested)], sampled)[0]
+        scores: Scores = row_scores(lambda q: [score(data.history[q.user], q.requested)], sampled)[
+            0
+        ]
         return scores
 
     prior = queries.gather_items(log_popularity(task))
@@ -159,25 +168,42 @@ def tune_ease(
     while places:
         for place in places:
             scores = score_rows(solver.scorer(PENALTIES[place], queries.requested))
-            tried[place] = _tune_popularity(queries, scores, seen, prior, EaseHyperparameters(PENALTIES[place]))
+            tried[place] = _tune_popularity(
+                queries, scores, seen, prior, EaseHyperparameters(PENALTIES[place])
+            )
         at = max(tried, key=lambda place: tried[place].choice.ndcg)
         places = [p for p in (at - 1, at + 1) if 0 <= p < len(PENALTIES) and p not in tried]
         if progress:
-            progress(f"EASE penalty {PENALTIES[at]:g}: best validation NDCG@10 so far {tried[at].choice.ndcg:.4f}")
+            progress(
+                f"EASE penalty {PENALTIES[at]:g}: best validation NDCG@10 so far {tried[at].choice.ndcg:.4f}"
+            )
     best = tried[at]
     others = []
     if max_weights and isinstance(solver, Ease) and not solver.by_user:
         # Where items are more than users, the many small weights are what helps.
         for penalty in PENALTIES[max(at - 2, 0) : at + 1]:
-            scores = score_rows(sparse_scorer(keep_largest_per_column(solver.weights(penalty), max_weights)))
+            scores = score_rows(
+                sparse_scorer(keep_largest_per_column(solver.weights(penalty), max_weights))
+            )
             others.append(
-                _tune_popularity(queries, scores, seen, prior, EaseHyperparameters(penalty, max_weights=max_weights))
+                _tune_popularity(
+                    queries,
+                    scores,
+                    seen,
+                    prior,
+                    EaseHyperparameters(penalty, max_weights=max_weights),
+                )
             )
     best = _better_or_plain(best, others, sampled.rows.user)
     if decay:
-        priors = {days: queries.gather_items(decayed) for days, decayed in decayed_popularity(task).items()}
+        priors = {
+            days: queries.gather_items(decayed)
+            for days, decayed in decayed_popularity(task).items()
+        }
         others = [
-            _tune_popularity(queries, best.scores, seen, prior, replace(best.choice, half_life=days))
+            _tune_popularity(
+                queries, best.scores, seen, prior, replace(best.choice, half_life=days)
+            )
             for days, prior in priors.items()
         ]
         best = _better_or_plain(best, others, sampled.rows.user)
@@ -186,7 +212,11 @@ def tune_ease(
 
 def seen_mask(data: InteractionMatrices, queries: EvalQueries) -> Scores:
     """Mark the requested candidates that each user already had, (u, requested): 1 or 0."""
-    marks: Scores = (data.history[queries.user][:, data.columns[queries.requested]] > 0).toarray().astype(np.float32)
+    marks: Scores = (
+        (data.history[queries.user][:, data.columns[queries.requested]] > 0)
+        .toarray()
+        .astype(np.float32)
+    )
     return marks
 
 
@@ -206,16 +236,26 @@ def _tune_popularity(
 
     def values(repeat: float, share: float) -> Scores:
         total = scores + share * prior
-        return METRICS["ndcg"](rank_of_positive(total + repeat * seen if repeat else total, queries.valid), 10)
+        return METRICS["ndcg"](
+            rank_of_positive(total + repeat * seen if repeat else total, queries.valid), 10
+        )
 
-    repeat = max(REPEAT_BIASES, key=lambda repeat: float(values(repeat, 0.0).mean())) if seen.any() else 0.0
+    repeat = (
+        max(REPEAT_BIASES, key=lambda repeat: float(values(repeat, 0.0).mean()))
+        if seen.any()
+        else 0.0
+    )
     tried = {share: values(repeat, share) for share in POPULARITY_WEIGHTS}
     share = max(tried, key=lambda share: float(tried[share].mean()))
-    chosen = replace(choice, popularity_weight=share, repeat_bias=repeat, ndcg=float(tried[share].mean()))
+    chosen = replace(
+        choice, popularity_weight=share, repeat_bias=repeat, ndcg=float(tried[share].mean())
+    )
     return _TuningResult(scores, chosen, tried[share])
 
 
-def _better_or_plain(plain: _TuningResult, others: Sequence[_TuningResult], users: Ints) -> _TuningResult:
+def _better_or_plain(
+    plain: _TuningResult, others: Sequence[_TuningResult], users: Ints
+) -> _TuningResult:
     """Return the best of the others where it is shown to be better."""
     best = max(others, key=lambda result: result.choice.ndcg, default=plain)
     return best if beats_by_one_se(best.values, plain.values, users) else plain
@@ -245,7 +285,9 @@ def fit_wide(
     return split_weights(weights, max_weights, 4 * max_weights, rank)
 
 
-def tune_target_ease(task: Task, rows: Ints, max_weights: int, progress: Callable[[str], None] | None) -> float | None:
+def tune_target_ease(
+    task: Task, rows: Ints, max_weights: int, progress: Callable[[str], None] | None
+) -> float | None:
     """Choose the penalty of EASE on the target's rows alone; None where that says nothing new: no asked user has a
     history there, or there is nothing but the target."""
     target_task = task.target_only()
@@ -255,7 +297,9 @@ def tune_target_ease(task: Task, rows: Ints, max_weights: int, progress: Callabl
     return tune_ease(target_task, data, progress, USER_POWER, max_weights=max_weights).penalty
 
 
-def fit_target_wide(task: Task, rows: Ints, penalty: float | None, max_weights: int) -> sp.csr_array:
+def fit_target_wide(
+    task: Task, rows: Ints, penalty: float | None, max_weights: int
+) -> sp.csr_array:
     """Fit EASE on the target's rows alone and keep ``max_weights`` weights a candidate (N, C); none without a penalty.
 
     Beside the weights of all domains it keeps those within the target from being thinned out.

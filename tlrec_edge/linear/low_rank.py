@@ -12,7 +12,9 @@ from tlrec_edge.types import Floats
 BLOCK_ROWS = 500_000
 
 
-def truncated_svd(matrix: sp.csr_array | Floats, rank: int, iterations: int = 4) -> tuple[Floats, Floats, Floats]:
+def truncated_svd(
+    matrix: sp.csr_array | Floats, rank: int, iterations: int = 4
+) -> tuple[Floats, Floats, Floats]:
     """Return a truncated SVD (left, values, right), largest value first, the same for the same input.
 
     Randomized subspace iteration (Halko, Martinsson and Tropp, SIAM Review 2011) from a fixed start: scipy's svds
@@ -21,8 +23,12 @@ def truncated_svd(matrix: sp.csr_array | Floats, rank: int, iterations: int = 4)
     width = min(rank + 16, *matrix.shape)
     a = sp.csr_array(matrix.astype(np.float64)) if sp.issparse(matrix) else matrix
     transposed = sp.csr_array(a.T) if sp.issparse(matrix) else a.T
-    basis = np.linalg.qr(a @ np.random.default_rng(0).standard_normal((a.shape[1], width)).astype(a.dtype))[0]
-    for _ in range(iterations if width < min(matrix.shape) else 0):  # a basis of everything is exact at once
+    basis = np.linalg.qr(
+        a @ np.random.default_rng(0).standard_normal((a.shape[1], width)).astype(a.dtype)
+    )[0]
+    for _ in range(
+        iterations if width < min(matrix.shape) else 0
+    ):  # a basis of everything is exact at once
         basis = np.linalg.qr(a @ np.linalg.qr(transposed @ basis)[0])[0]
     left, values, right = np.linalg.svd((transposed @ basis).T, full_matrices=False)
     kept = slice(0, rank)
@@ -33,7 +39,9 @@ def truncated_svd(matrix: sp.csr_array | Floats, rank: int, iterations: int = 4)
     )
 
 
-def right_singular_vectors(matrix: sp.csr_array, rank: int, iterations: int = 4) -> tuple[Floats, Floats]:
+def right_singular_vectors(
+    matrix: sp.csr_array, rank: int, iterations: int = 4
+) -> tuple[Floats, Floats]:
     """Return values and right vectors (columns, rank) of ``truncated_svd`` without anything dense of all rows at once."""
     width = min(rank + 16, *matrix.shape)
 
@@ -64,7 +72,10 @@ class LowRankFactors:
         """Build from an SVD; ``output_factors`` gets mean square 1, so that blocks of it can share a scale once quantized."""
         output_factors = right * np.sqrt(values)
         size = float(np.sqrt(np.mean(output_factors**2))) if output_factors.any() else 1.0
-        return cls((left * np.sqrt(values) * size).astype(np.float32), (output_factors / size).astype(np.float32))
+        return cls(
+            (left * np.sqrt(values) * size).astype(np.float32),
+            (output_factors / size).astype(np.float32),
+        )
 
     @classmethod
     def none(cls, rows: int, columns: int) -> LowRankFactors:

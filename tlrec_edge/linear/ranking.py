@@ -81,14 +81,21 @@ def make_queries(task: Task, rows: EvalRows) -> EvalQueries:
         if len(task.candidates) <= FULL_RANKING_LIMIT:
             return EvalQueries(user.astype(np.int32), user_index, columns, valid)
         requested, place = np.unique(columns, return_inverse=True)
-        return EvalQueries(user.astype(np.int32), user_index, place.reshape(columns.shape), valid, requested)
-    all_columns = np.broadcast_to(np.arange(len(task.candidates)), (len(rows), len(task.candidates)))
+        return EvalQueries(
+            user.astype(np.int32), user_index, place.reshape(columns.shape), valid, requested
+        )
+    all_columns = np.broadcast_to(
+        np.arange(len(task.candidates)), (len(rows), len(task.candidates))
+    )
     valid = all_columns != positive[:, None]
     if task.mask_seen:
         valid &= ~seen_candidates(task, user)[user_index]
     columns = np.concatenate([positive[:, None], all_columns], 1)
     return EvalQueries(
-        user.astype(np.int32), user_index, columns, np.concatenate([np.ones((len(rows), 1), bool), valid], 1)
+        user.astype(np.int32),
+        user_index,
+        columns,
+        np.concatenate([np.ones((len(rows), 1), bool), valid], 1),
     )
 
 
@@ -108,7 +115,9 @@ def chunks(task: Task) -> list[NDArray[np.intp]]:
     size = (
         USERS_PER_CHUNK
         if task.rows.negatives.shape[1]
-        else max(1, min(USERS_PER_CHUNK, USERS_PER_CHUNK * FULL_RANKING_LIMIT // len(task.candidates)))
+        else max(
+            1, min(USERS_PER_CHUNK, USERS_PER_CHUNK * FULL_RANKING_LIMIT // len(task.candidates))
+        )
     )
     bounds = np.searchsorted(code[order], np.arange(size, code.max(initial=0) + size, size))
     return [part for part in np.split(order, bounds) if len(part)]
@@ -120,14 +129,18 @@ def rank_rows(scorer: Scorer, task: Task) -> Ranking:
     rank, n_others = np.empty(len(rows)), np.empty(len(rows), np.int64)
     for part in chunks(task):
         queries = make_queries(task, rows.select(part))
-        rank[part] = rank_of_positive(queries.gather(scorer(queries.user, queries.requested)), queries.valid)
+        rank[part] = rank_of_positive(
+            queries.gather(scorer(queries.user, queries.requested)), queries.valid
+        )
         n_others[part] = queries.valid[:, 1:].sum(1)
     return Ranking(rank, n_others, rows.user, rows.item)
 
 
 def row_scores(score: Callable[[EvalQueries], Sequence[Scores]], task: Task) -> list[Scores]:
     """Read all rows' scores (m, 1 + k) off every array that ``score`` returns; in chunks where there are many."""
-    parts = chunks(task) if len(task.candidates) > FULL_RANKING_LIMIT else [np.arange(len(task.rows))]
+    parts = (
+        chunks(task) if len(task.candidates) > FULL_RANKING_LIMIT else [np.arange(len(task.rows))]
+    )
     found = []
     for part in parts:
         queries = make_queries(task, task.rows.select(part))
@@ -152,15 +165,24 @@ def rank_full(scorer: Scorer, task: Task) -> Ranking:
         scores = np.asarray(scorer(queries.user))
         rank[part] = rank_of_positive(queries.gather(scores), queries.valid)
         n_others[part] = queries.valid[:, 1:].sum(1)
-        free = np.ones(scores.shape, bool) if known else ~seen_candidates(task, queries.user)  # (u, C)
-        top += [_top_items(line, task.candidates) for line in np.where(free & ~np.isnan(scores), scores, -np.inf)]
+        free = (
+            np.ones(scores.shape, bool) if known else ~seen_candidates(task, queries.user)
+        )  # (u, C)
+        top += [
+            _top_items(line, task.candidates)
+            for line in np.where(free & ~np.isnan(scores), scores, -np.inf)
+        ]
         if sampled:
             positive = queries.columns[:, 0]
             free[queries.user_index, positive] = False
-            full_rank[part], full_candidates[part] = _rank_among(scores, free, queries.user_index, positive)
+            full_rank[part], full_candidates[part] = _rank_among(
+                scores, free, queries.user_index, positive
+            )
     best = np.array(top, np.int32).reshape(-1, TOP)
     found = Ranking(rank, n_others, rows.user, rows.item, top=best)
-    return found._replace(full_rank=full_rank, full_candidates=full_candidates) if sampled else found
+    return (
+        found._replace(full_rank=full_rank, full_candidates=full_candidates) if sampled else found
+    )
 
 
 def _top_items(scores: Scores, candidates: Ints) -> Ints:

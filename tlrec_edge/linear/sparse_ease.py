@@ -6,7 +6,14 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from tlrec_edge.linear.ease import EXACT_EASE_LIMIT, Ease, LinearScorer, is_small, sparse_scorer, weigh_users
+from tlrec_edge.linear.ease import (
+    EXACT_EASE_LIMIT,
+    Ease,
+    LinearScorer,
+    is_small,
+    sparse_scorer,
+    weigh_users,
+)
 from tlrec_edge.linear.ranking import ALL, Columns
 from tlrec_edge.types import Floats, Ints
 
@@ -33,12 +40,16 @@ def subsample_rows(x: sp.csr_array, pairs: int) -> sp.csr_array:
     return sp.csr_array((x.data[keep], x.indices[keep], start), shape=x.shape)
 
 
-def top_neighbours(near: sp.csr_array, self_columns: Ints, most: int) -> tuple[Ints, NDArray[np.bool_]]:
+def top_neighbours(
+    near: sp.csr_array, self_columns: Ints, most: int
+) -> tuple[Ints, NDArray[np.bool_]]:
     """Return the columns of each row's largest entries but its own, (rows, most), and which of them there are."""
     near.sort_indices()
     row = np.repeat(np.arange(near.shape[0]), np.diff(near.indptr))
     order = np.lexsort((np.where(near.indices == self_columns[row], np.inf, -near.data), row))
-    rank = np.arange(len(row)) - near.indptr[row]  # rows stay together, so places in the order are ranks
+    rank = (
+        np.arange(len(row)) - near.indptr[row]
+    )  # rows stay together, so places in the order are ranks
     kept = (rank < most) & (near.indices[order] != self_columns[row])
     found = np.zeros((near.shape[0], most), np.int32)
     present = np.zeros(found.shape, bool)
@@ -82,17 +93,24 @@ class SparseEase:
 
     def _batches(self, places: Ints) -> list[Ints]:
         """Split places so that a batch holds at most BATCH_COLUMNS columns and about BATCH_ENTRIES counts."""
-        entries = np.cumsum(np.diff(self.gram.indptr)[self.columns[places]], dtype=np.int64) // BATCH_ENTRIES
+        entries = (
+            np.cumsum(np.diff(self.gram.indptr)[self.columns[places]], dtype=np.int64)
+            // BATCH_ENTRIES
+        )
         by_size = np.arange(len(places)) // BATCH_COLUMNS
         return np.split(places, np.flatnonzero(np.diff(entries) | np.diff(by_size)) + 1)
 
     def _shared(self, one: Ints, other: Ints) -> Floats:
         """Return the co-occurrence counts of pairs (n,)."""
-        return np.asarray(self.gram[one, other]) if len(one) else np.zeros(0, np.float32)  # of none, scipy's is sparse
+        return (
+            np.asarray(self.gram[one, other]) if len(one) else np.zeros(0, np.float32)
+        )  # of none, scipy's is sparse
 
     def _solve(self, columns: Ints, penalty: float) -> tuple[Ints, NDArray[np.bool_], Floats]:
         near = self.gram[columns]
-        near.data = near.data / np.sqrt(self.count[near.indices])  # cosine, but for the column's own norm
+        near.data = near.data / np.sqrt(
+            self.count[near.indices]
+        )  # cosine, but for the column's own norm
         support, present = top_neighbours(near, columns, EASE_NEIGHBOURS)
         one, other = np.triu_indices(EASE_NEIGHBOURS)
         both = present[:, one] & present[:, other]  # (batch, pairs)

@@ -43,7 +43,13 @@ def css_colour(name: str) -> str:
 
 
 def draw(
-    draw_axes: Callable[[Any], None], *, rows: int = 1, height: float, title: str, label: str, caption: str = ""
+    draw_axes: Callable[[Any], None],
+    *,
+    rows: int = 1,
+    height: float,
+    title: str,
+    label: str,
+    caption: str = "",
 ) -> str:
     """Call ``draw_axes`` with axes (a list of them where ``rows`` > 1) and return a figure element.
 
@@ -74,10 +80,20 @@ def shorten(text: str, max_length: int = 30) -> str:
 
 
 def by_row(
-    rows: Rows, key: str, name: Callable[[Row], str], draw_row: Callable[[Any, int, Row], None], xlabel: str, *,
-    margin: float = 0.05, line: float | None = None, finish: Callable[[Any], None] = lambda axes: None,
-    extra_height: float = 0.0, title: str, label: str, caption: str = "",
-) -> str:  # fmt: skip
+    rows: Rows,
+    key: str,
+    name: Callable[[Row], str],
+    draw_row: Callable[[Any, int, Row], None],
+    xlabel: str,
+    *,
+    margin: float = 0.05,
+    line: float | None = None,
+    finish: Callable[[Any], None] = lambda axes: None,
+    extra_height: float = 0.0,
+    title: str,
+    label: str,
+    caption: str = "",
+) -> str:
     """Draw a line of the plot for each row that has ``key``, named on its left: ``mark(axes, place, row)``.
 
     A vertical line stands at ``line``; ``finish`` completes the axes, with ``extra_height`` more inches.
@@ -96,7 +112,13 @@ def by_row(
         axes.set_xlabel(xlabel)
         finish(axes)
 
-    return draw(draw_axes, height=_HEAD + extra_height + _ROW * len(rows), title=title, label=label, caption=caption)
+    return draw(
+        draw_axes,
+        height=_HEAD + extra_height + _ROW * len(rows),
+        title=title,
+        label=label,
+        caption=caption,
+    )
 
 
 def annotate(axes: Any, text: str, value: float, at: int, gap: float = 6) -> None:
@@ -143,7 +165,9 @@ def _inline(svg: str, label: str) -> str:
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'<g id="[^"]*"', "<g", svg)
     svg = re.sub(r' xmlns(:\w+)?="[^"]*"', "", svg)
-    svg = re.sub(r"font: ([^;\"]*?)(?:'[^;\"]*|sans-serif[^;\"]*)", r"font: \1system-ui, sans-serif", svg)
+    svg = re.sub(
+        r"font: ([^;\"]*?)(?:'[^;\"]*|sans-serif[^;\"]*)", r"font: \1system-ui, sans-serif", svg
+    )
     svg = re.sub(r"\n\s*", "\n", svg)
     for colour, variable in _CSS_COLOURS.items():
         svg = svg.replace(colour, variable)

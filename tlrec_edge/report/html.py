@@ -24,7 +24,9 @@ def document(title: str, body: str) -> str:
 
 def facts(facts: Data) -> str:
     """Return names and values in one line."""
-    return " · ".join(f"{text(str(key).replace('_', ' '))}: {_plain(value)}" for key, value in facts.items())
+    return " · ".join(
+        f"{text(str(key).replace('_', ' '))}: {_plain(value)}" for key, value in facts.items()
+    )
 
 
 def _plain(value: Any) -> str:
@@ -42,7 +44,10 @@ def table(
     """Return a table of ``lines``, each of cells and a style class; nothing where there are none."""
     if not lines:
         return ""
-    head = "".join(f"<th{_class('text' if at in text_columns else '')}>{name}</th>" for at, name in enumerate(headers))
+    head = "".join(
+        f"<th{_class('text' if at in text_columns else '')}>{name}</th>"
+        for at, name in enumerate(headers)
+    )
     rows = "".join(
         f"<tr{_class(style)}>{''.join(f'<td{_class(kind)}>{cell}</td>' for cell, kind in cells)}</tr>"
         for cells, style in lines
@@ -68,12 +73,26 @@ def startup(start: Data) -> str:
         "cpu_ms": "CPU time",
     }
     lines = [
-        ([(name, ""), (f"{number(float(start[key]), 1)} ms", "")], "") for key, name in names.items() if key in start
+        ([(name, ""), (f"{number(float(start[key]), 1)} ms", "")], "")
+        for key, name in names.items()
+        if key in start
     ]
-    memory = {"rss_bytes": "memory, RSS", "pss_bytes": "memory, PSS", "uss_bytes": "memory, USS (private)"}
+    memory = {
+        "rss_bytes": "memory, RSS",
+        "pss_bytes": "memory, PSS",
+        "uss_bytes": "memory, USS (private)",
+    }
     for key, name in memory.items():
         if key in start:
-            lines.append(([(name, ""), (size(start[key]) if start[key] is not None else "not readable here", "")], ""))
+            lines.append(
+                (
+                    [
+                        (name, ""),
+                        (size(start[key]) if start[key] is not None else "not readable here", ""),
+                    ],
+                    "",
+                )
+            )
     return table(["a fresh process", ""], lines)
 
 

@@ -23,7 +23,11 @@ def render(data: Data) -> str:
 
 def _lead(data: Data) -> str:
     dataset = data.get("dataset") or {}
-    counts = [f"{number(dataset[key])} {key}" for key in ("users", "items", "interactions") if key in dataset]
+    counts = [
+        f"{number(dataset[key])} {key}"
+        for key in ("users", "items", "interactions")
+        if key in dataset
+    ]
     about = ", ".join([text(dataset["name"]), *counts] if dataset.get("name") else counts)
     target = f"; target: {text(data['target'])}" if data.get("target") else ""
     line = f'<p class="soft">{about}{target}</p>' if about or target else ""
@@ -40,12 +44,19 @@ def _cards(data: Data) -> str:
     bench = data.get("bench") or {}
     for row in [row for row in bench.get("rows") or [] if row.get("scored") == 100][:2]:
         state = "history encoded" if row.get("state") == "encoded" else "state given"
-        cards.append((f"{microseconds(row['latency_us'].get('p50'))} µs", f"median for 100 candidates, {state}"))
+        cards.append(
+            (
+                f"{microseconds(row['latency_us'].get('p50'))} µs",
+                f"median for 100 candidates, {state}",
+            )
+        )
     if bench.get("bytes"):
         cards.append((size(bench["bytes"]), "the whole bundle"))
     if (error := (data.get("parity") or {}).get("max_error")) is not None:
         cards.append((significant(error), "largest difference from the trained model's score"))
-    inner = "".join(f'<div class="card"><b>{value}</b><span>{what}</span></div>' for value, what in cards)
+    inner = "".join(
+        f'<div class="card"><b>{value}</b><span>{what}</span></div>' for value, what in cards
+    )
     return f'<div class="cards">{inner}</div>' if cards else ""
 
 
@@ -54,29 +65,46 @@ def _quality(data: Data) -> str:
 
 
 def _section(section: Data) -> str:
-    title, rows, lifts = str(section.get("title", "")), section.get("rows") or [], section.get("lift") or []
+    title, rows, lifts = (
+        str(section.get("title", "")),
+        section.get("rows") or [],
+        section.get("lift") or [],
+    )
     counts = [
-        f"{number(section[key])} {word}" for key, word in (("users", "users"), ("tests", "test rows")) if key in section
+        f"{number(section[key])} {word}"
+        for key, word in (("users", "users"), ("tests", "test rows"))
+        if key in section
     ]
-    parts = [f"<h2>{text(title)}</h2>", f'<p class="soft">{", ".join(counts)}</p>' if counts else ""]
+    parts = [
+        f"<h2>{text(title)}</h2>",
+        f'<p class="soft">{", ".join(counts)}</p>' if counts else "",
+    ]
     if section.get("note"):
         parts.append(f"<p>{text(section['note'])}</p>")
     parts += [f'<p class="soft">{text(note)}</p>' for note in section.get("notes") or []]
     parts.append(f'<div class="plots">{plots.quality(title, rows)}{plots.lift(title, lifts)}</div>')
     parts.append(_quality_table(rows) + _lift_table(lifts))
     slices = section.get("slices") or []
-    plot = [plots.slices(by, [line for line in slices if line.get("by") == by]) for by in _DRAWN_SLICES]
+    plot = [
+        plots.slices(by, [line for line in slices if line.get("by") == by]) for by in _DRAWN_SLICES
+    ]
     parts.append(f'<div class="plots">{"".join(plot)}</div>' if any(plot) else "")
     return "".join(parts)
 
 
 def _curve(data: Data) -> str:
     points = data.get("curve") or []
-    names = dict.fromkeys(str(line.get("name", "")) for point in points for line in point.get("lines") or [])
+    names = dict.fromkeys(
+        str(line.get("name", "")) for point in points for line in point.get("lines") or []
+    )
     rows = []
     for point in points:
         reached = {str(line.get("name", "")): line for line in point.get("lines") or []}
-        cells = [(f"{100 * point['share']:g} %", ""), (number(point.get("users")), ""), (number(point.get("rows")), "")]
+        cells = [
+            (f"{100 * point['share']:g} %", ""),
+            (number(point.get("users")), ""),
+            (number(point.get("rows")), ""),
+        ]
         for name in names:
             line = reached.get(name) or {}
             error = line.get("ndcg@10.se")
@@ -90,22 +118,40 @@ def _curve(data: Data) -> str:
             if point.get("lift")
         ]
     )
-    rows_table = table(["share", "users", "rows", *map(text, names)], rows, caption="NDCG@10 on the test rows ± SE.")
-    return f"<h2>How much of the target it takes</h2>{plots.curve(points)}{rows_table}{lifts}" if points else ""
+    rows_table = table(
+        ["share", "users", "rows", *map(text, names)],
+        rows,
+        caption="NDCG@10 on the test rows ± SE.",
+    )
+    return (
+        f"<h2>How much of the target it takes</h2>{plots.curve(points)}{rows_table}{lifts}"
+        if points
+        else ""
+    )
 
 
 def _quality_table(rows: Sequence[Data]) -> str:
     best = max((row.get("ndcg@10") or 0.0 for row in rows), default=0.0)
     columns = {
-        "ndcg@10.by_user": "mean by user", "hr@10": "HR@10", "mrr@10": "MRR@10", "auc": "AUC",
-        "full.ndcg@10": "NDCG@10 among all", "coverage@10": "share of catalogue shown",
-    }  # fmt: skip
+        "ndcg@10.by_user": "mean by user",
+        "hr@10": "HR@10",
+        "mrr@10": "MRR@10",
+        "auc": "AUC",
+        "full.ndcg@10": "NDCG@10 among all",
+        "coverage@10": "share of catalogue shown",
+    }
     columns = {key: name for key, name in columns.items() if any(key in row for row in rows)}
     lines = []
     for row in rows:
         error = row.get("ndcg@10.se")
-        value = number(row.get("ndcg@10")) + (f" <small>± {number(error)}</small>" if error is not None else "")
-        cells = [(text(row.get("name")), ""), (value, ""), *((number(row.get(key)), "") for key in columns)]
+        value = number(row.get("ndcg@10")) + (
+            f" <small>± {number(error)}</small>" if error is not None else ""
+        )
+        cells = [
+            (text(row.get("name")), ""),
+            (value, ""),
+            *((number(row.get(key)), "") for key in columns),
+        ]
         lines.append((cells, "best" if best and row.get("ndcg@10") == best else ""))
     return table(["model", "NDCG@10 ± SE", *columns.values()], lines)
 
@@ -126,16 +172,35 @@ def _compression(data: Data) -> str:
     rows = data.get("compression") or []
     lines = []
     for row in rows:
-        verdict = ("chosen", "good") if row.get("kept") else ("front", "") if row.get("front") else ("", "")
-        ratio = number(row.get("ratio"), 3) + (f" <small>± {number(row['se'], 3)}</small>" if row.get("se") else "")
+        verdict = (
+            ("chosen", "good")
+            if row.get("kept")
+            else ("front", "")
+            if row.get("front")
+            else ("", "")
+        )
+        ratio = number(row.get("ratio"), 3) + (
+            f" <small>± {number(row['se'], 3)}</small>" if row.get("se") else ""
+        )
         stored = size(row["bytes"]) if row.get("bytes") is not None else text(None)
         time = number((row.get("us") or {}).get("p50"), 0)
         numbers = [(number(row.get("value")), ""), (ratio, ""), (stored, ""), (time, "")]
         word, style = verdict
-        cells = [(text(row.get("step")), ""), *numbers, (word, f"text {style}"), (text(row.get("why")), "text")]
+        cells = [
+            (text(row.get("step")), ""),
+            *numbers,
+            (word, f"text {style}"),
+            (text(row.get("why")), "text"),
+        ]
         lines.append((cells, ""))
-    points = table(["point", "metric", "ratio ± SE", "size", "p50 µs", "", "why"], lines, text_columns=(5, 6))
-    plot = plots.pareto_front(rows) + plots.ratios(rows) + lab_plots.sizes(data.get("sizes") or [], "models")
+    points = table(
+        ["point", "metric", "ratio ± SE", "size", "p50 µs", "", "why"], lines, text_columns=(5, 6)
+    )
+    plot = (
+        plots.pareto_front(rows)
+        + plots.ratios(rows)
+        + lab_plots.sizes(data.get("sizes") or [], "models")
+    )
     return f'<h2>Compression</h2><div class="plots">{plot}</div>{points}' if plot or points else ""
 
 
@@ -151,10 +216,18 @@ def _parity(data: Data) -> str:
     }
     parity = data.get("parity") or {}
     lines = [
-        ([(names.get(key, text(key)), ""), (significant(value) if isinstance(value, float) else number(value), "")], "")
+        (
+            [
+                (names.get(key, text(key)), ""),
+                (significant(value) if isinstance(value, float) else number(value), ""),
+            ],
+            "",
+        )
         for key, value in parity.items()
     ]
-    return f"<h2>Does the bundle score like the model?</h2>{table(['', ''], lines)}" if lines else ""
+    return (
+        f"<h2>Does the bundle score like the model?</h2>{table(['', ''], lines)}" if lines else ""
+    )
 
 
 def _bench(data: Data) -> str:
@@ -164,9 +237,14 @@ def _bench(data: Data) -> str:
         return ""
     noise = bench.get("noise") or {}
     warning = f"The machine was noisy during this run: equal loops differed by {noise.get('spread', 0):.0%}."
-    parts = ["<h2>Latency, memory, size</h2>", f'<p class="bad">{warning}</p>' if noise.get("noisy") else ""]
+    parts = [
+        "<h2>Latency, memory, size</h2>",
+        f'<p class="bad">{warning}</p>' if noise.get("noisy") else "",
+    ]
     groups = [{"name": name, "bytes": value} for name, value in (bench.get("files") or {}).items()]
-    parts.append(f'<div class="plots">{lab_plots.latency(rows)}{lab_plots.sizes(groups, "parts of the bundle")}</div>')
+    parts.append(
+        f'<div class="plots">{lab_plots.latency(rows)}{lab_plots.sizes(groups, "parts of the bundle")}</div>'
+    )
     lines = []
     for row in rows:
         times = [(microseconds(row["latency_us"].get(name)), "") for name in _PERCENTILES]
@@ -178,7 +256,9 @@ def _bench(data: Data) -> str:
         ]
         lines.append((cells, ""))
     headers = ["request", "user state", *_PERCENTILES, "per second"]
-    parts.append(table(headers, lines, text_columns=(1,), caption="Microseconds; MLPerf-style, unofficial."))
+    parts.append(
+        table(headers, lines, text_columns=(1,), caption="Microseconds; MLPerf-style, unofficial.")
+    )
     parts.append(startup(bench.get("startup") or {}))
     parts.append(machine_line(bench.get("machine") or {}))
     parts += [f'<p class="soft">{text(note)}</p>' for note in bench.get("notes") or []]
@@ -208,7 +288,8 @@ def _training(data: Data) -> str:
 def _dataset(data: Data) -> str:
     dataset = data.get("dataset") or {}
     lines = [
-        ([(text(reason), ""), (number(count), "")], "") for reason, count in (dataset.get("cleaning") or {}).items()
+        ([(text(reason), ""), (number(count), "")], "")
+        for reason, count in (dataset.get("cleaning") or {}).items()
     ]
     left_out = table(["rows left out, by reason", "rows"], lines)
     note = f"<p>{text(dataset['note'])}</p>" if dataset.get("note") else ""

@@ -22,12 +22,16 @@ def quality(title: str, rows: Rows) -> str:
         annotate(axes, f"{value:.3f}", value + error, at)
 
     return by_row(
-        rows, "ndcg@10", lambda row: str(row["name"]), draw_row, "NDCG@10, mean ± 1 standard error",
+        rows,
+        "ndcg@10",
+        lambda row: str(row["name"]),
+        draw_row,
+        "NDCG@10, mean ± 1 standard error",
         margin=0.18,
         title="Ranking quality by model",
         label=f"NDCG@10 by model: {title}",
         caption="Bars: one standard error, clustered by user. Grey: baselines without learned vectors.",
-    )  # fmt: skip
+    )
 
 
 def lift(title: str, rows: Rows) -> str:
@@ -40,14 +44,17 @@ def lift(title: str, rows: Rows) -> str:
         axes.plot(row["ndcg@10"], at, "o", ms=5, color=colour)
 
     return by_row(
-        rows, "ndcg@10", lambda row: f"{row.get('of', '')} − {row.get('over', '')}", draw_row,
+        rows,
+        "ndcg@10",
+        lambda row: f"{row.get('of', '')} − {row.get('over', '')}",
+        draw_row,
         "difference of NDCG@10, 95 % interval",
         margin=0.1,
         line=0,
         title="Lift, on the same test rows",
         label=f"Lift in NDCG@10: {title}",
         caption="An interval that crosses zero shows no difference.",
-    )  # fmt: skip
+    )
 
 
 def interval(row: Row) -> tuple[float, float]:
@@ -64,21 +71,34 @@ def slices(by: str, rows: Rows) -> str:
     def draw_row(axes: Any, at: int, row: Row) -> None:
         for key, shift, colour in (("ndcg@10", -0.16, "ours"), ("over.ndcg@10", 0.16, "other")):
             if row.get(key) is not None:
-                axes.errorbar(row[key], at + shift, xerr=row.get(f"{key}.se") or 0.0, color=css_colour(colour), **_DOT)
+                axes.errorbar(
+                    row[key],
+                    at + shift,
+                    xerr=row.get(f"{key}.se") or 0.0,
+                    color=css_colour(colour),
+                    **_DOT,
+                )
 
     lift = (rows[0].get("lift") or {}) if rows else {}
     return by_row(
-        rows, "ndcg@10", lambda row: f"{row.get('slice', '')} ({row.get('tests') or 0:,})", draw_row,
+        rows,
+        "ndcg@10",
+        lambda row: f"{row.get('slice', '')} ({row.get('tests') or 0:,})",
+        draw_row,
         "NDCG@10, mean ± 1 standard error",
         margin=0.08,
         title=_BY.get(by, f"By {by}"),
         label=f"NDCG@10 by {by}",
         caption=f"Blue: {lift.get('of', 'the model')}. Grey: {lift.get('over', 'the best baseline')}. "
         "In brackets: test rows.",
-    )  # fmt: skip
+    )
 
 
-_BY = {"history": "By length of history", "period": "By time", "popularity": "By popularity of the item, in tenths"}
+_BY = {
+    "history": "By length of history",
+    "period": "By time",
+    "popularity": "By popularity of the item, in tenths",
+}
 
 
 def pareto_front(rows: Rows) -> str:
@@ -90,12 +110,23 @@ def pareto_front(rows: Rows) -> str:
 
     def draw_axes(axes: Any) -> None:
         for row in rows:
-            colour = css_colour("good" if row.get("kept") else "ours" if row.get("front") else "other")
+            colour = css_colour(
+                "good" if row.get("kept") else "ours" if row.get("front") else "other"
+            )
             area = 300.0 * float(row["bytes"]) / largest
-            axes.scatter(row["us"]["p50"], row["ratio"], s=area, color=colour, alpha=0.55, linewidths=0)
+            axes.scatter(
+                row["us"]["p50"], row["ratio"], s=area, color=colour, alpha=0.55, linewidths=0
+            )
             if row.get("kept"):
                 at = (row["us"]["p50"], row["ratio"])
-                axes.annotate(str(row.get("step", "")), at, (0, 8), textcoords="offset points", ha="center", size=8)
+                axes.annotate(
+                    str(row.get("step", "")),
+                    at,
+                    (0, 8),
+                    textcoords="offset points",
+                    ha="center",
+                    size=8,
+                )
         axes.axhline(1, color=css_colour("soft"), linewidth=1)
         axes.margins(0.22)
         axes.set_xlabel("p50 of a request, µs")
@@ -103,11 +134,12 @@ def pareto_front(rows: Rows) -> str:
         axes.grid()
 
     return draw(
-        draw_axes, height=2.9,
+        draw_axes,
+        height=2.9,
         title="Quality, latency, size",
         label="Metric kept against latency by compressed model",
         caption="Area: bytes of the bundle. Green: chosen. Blue: nothing else keeps more, is faster and smaller.",
-    )  # fmt: skip
+    )
 
 
 def ratios(rows: Rows) -> str:
@@ -117,17 +149,22 @@ def ratios(rows: Rows) -> str:
         kept = row.get("kept", True)
         colour = css_colour("ours" if kept else "other")
         error = 1.96 * (row.get("se") or 0.0)
-        axes.errorbar(row["ratio"], at, xerr=error, color=colour, mfc=colour if kept else "none", **_DOT)
+        axes.errorbar(
+            row["ratio"], at, xerr=error, color=colour, mfc=colour if kept else "none", **_DOT
+        )
 
     return by_row(
-        rows, "ratio", lambda row: str(row.get("step", "")), draw_row,
+        rows,
+        "ratio",
+        lambda row: str(row.get("step", "")),
+        draw_row,
         "NDCG@10 over that of the uncompressed model, 95 % interval",
         margin=0.15,
         line=1,
         title="Quality kept",
         label="NDCG@10 ratio by compressed model",
         caption="Full dot: the model that was chosen. Hollow: the others.",
-    )  # fmt: skip
+    )
 
 
 def training(rows: Rows) -> str:
@@ -144,7 +181,12 @@ def training(rows: Rows) -> str:
                 marker = "o" if len(values) < 15 else ""
                 epochs = range(1, len(values) + 1)
                 panel.plot(
-                    epochs, values, color=css_colour(f"c{at + 1}"), marker=marker, ms=3, label=str(row.get("name", ""))
+                    epochs,
+                    values,
+                    color=css_colour(f"c{at + 1}"),
+                    marker=marker,
+                    ms=3,
+                    label=str(row.get("name", "")),
                 )
             panel.set_ylabel(text)
             panel.grid(axis="y")
@@ -155,7 +197,13 @@ def training(rows: Rows) -> str:
         handles, labels = last.get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower left", ncols=2)
 
-    return draw(draw_axes, rows=len(panels), height=0.7 + 1.55 * len(panels), title="", label="Training curves")
+    return draw(
+        draw_axes,
+        rows=len(panels),
+        height=0.7 + 1.55 * len(panels),
+        title="",
+        label="Training curves",
+    )
 
 
 _CURVES = (("losses", "training loss"), ("values", "validation NDCG@10"))
@@ -168,14 +216,18 @@ def curve(points: Rows) -> str:
         for line in point.get("lines") or []:
             if line.get("ndcg@10") is not None:
                 reached = found.setdefault(str(line.get("name", "")), [])
-                reached.append((float(point["share"]), line["ndcg@10"], line.get("ndcg@10.se") or 0.0))
+                reached.append(
+                    (float(point["share"]), line["ndcg@10"], line.get("ndcg@10.se") or 0.0)
+                )
     if not found:
         return ""
 
     def draw_axes(axes: Any) -> None:
         for at, (name, reached) in enumerate(found.items()):
             share, value, error = zip(*reached, strict=True)
-            low, high = ([v + sign * e for v, e in zip(value, error, strict=True)] for sign in (-1, 1))
+            low, high = (
+                [v + sign * e for v, e in zip(value, error, strict=True)] for sign in (-1, 1)
+            )
             colour, dash = css_colour(f"c{at % 6 + 1}"), "-" if at < 6 else "--"
             axes.plot(share, value, dash, color=colour, marker="o", ms=4, label=name)
             axes.fill_between(share, low, high, color=colour, alpha=0.15, linewidth=0)
@@ -189,8 +241,9 @@ def curve(points: Rows) -> str:
         axes.figure.legend(loc="outside lower left", ncols=3)
 
     return draw(
-        draw_axes, height=3.4,
+        draw_axes,
+        height=3.4,
         title="NDCG@10 by share of the target's users",
         label="NDCG@10 by share of the target's users",
         caption="Bands: one standard error, clustered by user. Lifts, paired on the same rows, have less error.",
-    )  # fmt: skip
+    )

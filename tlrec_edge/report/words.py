@@ -19,7 +19,11 @@ def number(value: Any, digits: int = 4, sign: bool = False) -> str:
         return text(value)
     if isinstance(value, int):
         return f"{value:+,}" if sign else f"{value:,}"
-    return f"{value:+.{digits}f}".replace("-", "−") if sign else f"{value:.{digits}f}".replace("-", "−")
+    return (
+        f"{value:+.{digits}f}".replace("-", "−")
+        if sign
+        else f"{value:.{digits}f}".replace("-", "−")
+    )
 
 
 def significant(value: Any) -> str:

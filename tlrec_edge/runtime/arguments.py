@@ -51,8 +51,12 @@ def is_integer(value: Any) -> bool:
 
 def check_features(features: Any) -> None:
     """Raise DataError where these are no item features."""
-    if not isinstance(features, Mapping) or not all(isinstance(columns, Mapping) for columns in features.values()):
-        raise DataError(f"features: expected a mapping {{id: {{column: value}}}}, got {preview(features)}")
+    if not isinstance(features, Mapping) or not all(
+        isinstance(columns, Mapping) for columns in features.values()
+    ):
+        raise DataError(
+            f"features: expected a mapping {{id: {{column: value}}}}, got {preview(features)}"
+        )
 
 
 def check_k(k: Any) -> int:

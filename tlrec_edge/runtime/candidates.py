@@ -117,9 +117,13 @@ class Catalogue:
         self.bias = ConcatenatedRows(array("candidate_bias"), extra.bias)
         self._history, self._candidate = shape.history_format, shape.candidate_format
         self._ids = bundle.strings("item_ids")
-        self._names = bundle.strings("item_names") if bundle.has("item_names.bytes.npy") else self._ids
+        self._names = (
+            bundle.strings("item_names") if bundle.has("item_names.bytes.npy") else self._ids
+        )
         self._added_ids = tuple(extra.rows)
-        self.prefix_bound = prefix_bound or (PrefixBound(bundle, threads) if bundle.has("head_columns.npy") else None)
+        self.prefix_bound = prefix_bound or (
+            PrefixBound(bundle, threads) if bundle.has("head_columns.npy") else None
+        )
         self.ivf = ivf or (InvertedFile(bundle) if bundle.has("list_starts.npy") else None)
         self._workspace = threading.local()
 
@@ -131,7 +135,9 @@ class Catalogue:
         return self._index.hot_bytes
 
     def with_added(self, added: AddedItems) -> Catalogue:
-        return Catalogue(self._bundle, self._index, added=added, prefix_bound=self.prefix_bound, ivf=self.ivf)
+        return Catalogue(
+            self._bundle, self._index, added=added, prefix_bound=self.prefix_bound, ivf=self.ivf
+        )
 
     def rows(self, ids: Sequence[ItemId] | NDArray[Any] | Rows) -> Indices:
         """Return the row of each item id, -1 where it is unknown. Raises DataError for rows that do not exist."""
@@ -164,13 +170,21 @@ class Catalogue:
     def category(self, name: str) -> NDArray[np.bool_]:
         """Return which of the bundle's candidates are of a category. Raises UnknownIdError that names the nearest."""
         if not self._bundle.has("item_category.npy"):
-            raise UnknownIdError(f"{self._bundle.path} names no categories; export it from a dataset that has them")
+            raise UnknownIdError(
+                f"{self._bundle.path} names no categories; export it from a dataset that has them"
+            )
         names = self._bundle.strings("category_names")
         known = names.take(range(len(names)))
         if name not in known:
-            hint = "".join(f"; did you mean {close!r:.80}?" for close in get_close_matches(str(name), known, 1))
-            raise UnknownIdError(f"no category {name!r:.80} among the {len(known)} of the bundle{hint}")
-        mask: NDArray[np.bool_] = self._bundle.array("item_category")[: self.shape.candidates] == known.index(name)
+            hint = "".join(
+                f"; did you mean {close!r:.80}?" for close in get_close_matches(str(name), known, 1)
+            )
+            raise UnknownIdError(
+                f"no category {name!r:.80} among the {len(known)} of the bundle{hint}"
+            )
+        mask: NDArray[np.bool_] = self._bundle.array("item_category")[
+            : self.shape.candidates
+        ] == known.index(name)
         return mask
 
     def _texts(self, base: StringTable, added: Sequence[str], positions: Indices) -> list[str]:
@@ -208,17 +222,23 @@ class Catalogue:
     ) -> Floats:
         """Return the weighted mean of the neighbours' scores (n, k); an item without weights keeps its own."""
         weights, total = self.added.neighbour_weights[at], self.added.bias[at].copy()
-        for k in range(weights.shape[1]):  # in one order, so that the bits never depend on what else is scored
+        for k in range(
+            weights.shape[1]
+        ):  # in one order, so that the bits never depend on what else is scored
             total += weights[:, k] * neighbour_scores[:, k]
         return np.where(weights.any(1), total, stored_scores)
 
-    def _score_stored(self, state: UserState, positions: NDArray[np.integer[Any]] | RowRanges) -> Floats:
+    def _score_stored(
+        self, state: UserState, positions: NDArray[np.integer[Any]] | RowRanges
+    ) -> Floats:
         block = self.candidate_rows.take(positions, None if self._candidate.packed else np.float32)
         if self._candidate.packed:
             block = self._candidate.widen(block)
         wide = self._item_contributions(state, positions) if len(state.wide) else None
         queries = self._queries(state) if self._candidate.packed else None
-        return self._combine(state, queries, block, self.scale.take(positions), wide, self.bias.take(positions))
+        return self._combine(
+            state, queries, block, self.scale.take(positions), wide, self.bias.take(positions)
+        )
 
     def score_all(self, state: UserState) -> Floats:
         """Score every candidate, block by block through a buffer that stays in cache."""
@@ -230,7 +250,9 @@ class Catalogue:
             wide[columns] = values
         buffer, queries = self._buffer(), self._queries(state) if self._candidate.packed else None
         bases = zip(self.scale.blocks(_BLOCK_ROWS), self.bias.blocks(_BLOCK_ROWS), strict=True)
-        for (start, rows), ((_, scale), (_, bias)) in zip(self.candidate_rows.blocks(_BLOCK_ROWS), bases, strict=True):
+        for (start, rows), ((_, scale), (_, bias)) in zip(
+            self.candidate_rows.blocks(_BLOCK_ROWS), bases, strict=True
+        ):
             end = start + len(rows)
             block = self._candidate.widen(rows, buffer[: len(rows)])
             part = None if wide is None else wide[start:end]
@@ -240,14 +262,18 @@ class Catalogue:
             new[:] = self._neighbour_mean(new, out[self.added.neighbours], slice(None))
         return out
 
-    def best(self, state: UserState, k: int, excluded: Indices, exact: bool = True) -> tuple[NDArray[np.intp], Floats]:
+    def best(
+        self, state: UserState, k: int, excluded: Indices, exact: bool = True
+    ) -> tuple[NDArray[np.intp], Floats]:
         """Return the positions of the k best candidates, best first, and their scores; all where not ``exact``."""
         c = self.shape.candidates
         approximate = self.ivf is not None and not exact and k <= MAX_K
         for index in (self.ivf if approximate else None, self.prefix_bound):
             if index is None or 8 * k >= c:
                 continue
-            found = index.search(state, k, excluded[excluded < c], lambda at: self._score_stored(state, at))
+            found = index.search(
+                state, k, excluded[excluded < c], lambda at: self._score_stored(state, at)
+            )
             if found is not None and len(self) > c:  # the added ones have no prefix
                 new = np.setdiff1d(np.arange(c, len(self)), excluded)
                 at, scores = np.append(found[0], new), np.append(found[1], self.score(state, new))
@@ -264,17 +290,28 @@ class Catalogue:
         return self._candidate.query(0, state.deep), self._candidate.query(1, state.interest)
 
     def _combine(
-        self, state: UserState, queries: tuple[Query, Query] | None, block: Floats, scale: Scales, wide: Floats | None,
+        self,
+        state: UserState,
+        queries: tuple[Query, Query] | None,
+        block: Floats,
+        scale: Scales,
+        wide: Floats | None,
         bias: Floats,
-    ) -> Floats:  # fmt: skip
+    ) -> Floats:
         # One order of operations for every caller: float32 addition and scaling are not associative.
         d = self.shape.d
         # Whole numbers on the exact path, whatever BLAS does.
-        out = products(block, slice(d), state.deep) if queries is None else queries[0].dot(block)  # (n,)
+        out = (
+            products(block, slice(d), state.deep) if queries is None else queries[0].dot(block)
+        )  # (n,)
         out *= scale[:, 0]
         out *= state.deep_scale
         if self.shape.r:
-            part = products(block, slice(d, None), state.interest) if queries is None else queries[1].dot(block)
+            part = (
+                products(block, slice(d, None), state.interest)
+                if queries is None
+                else queries[1].dot(block)
+            )
             part *= scale[:, 1]
             part *= state.interest_scale
             out += part
@@ -301,7 +338,9 @@ class Catalogue:
             out[at : at + len(block)] = block @ query / np.maximum(lengths, _TINY)
         return _check_finite(out)
 
-    def _item_contributions(self, state: UserState, positions: NDArray[np.integer[Any]] | RowRanges) -> Floats:
+    def _item_contributions(
+        self, state: UserState, positions: NDArray[np.integer[Any]] | RowRanges
+    ) -> Floats:
         if isinstance(positions, RowRanges):
             return positions.dense(*state.wide.summed)
         sums: Workspace | None = getattr(self._workspace, "sums", None)
@@ -312,7 +351,9 @@ class Catalogue:
     def _buffer(self) -> Floats:
         buffer: Floats | None = getattr(self._workspace, "buffer", None)
         if buffer is None:
-            buffer = self._workspace.buffer = np.empty((_BLOCK_ROWS, self._candidate.columns), np.float32)
+            buffer = self._workspace.buffer = np.empty(
+                (_BLOCK_ROWS, self._candidate.columns), np.float32
+            )
         return buffer
 
 
@@ -321,9 +362,16 @@ def no_added_items(bundle: Bundle) -> AddedItems:
     array = bundle.array
     k = min(NEIGHBOURS, bundle.shape.candidates) if bundle.has(CANDIDATE_TEXT) else 0
     return AddedItems(
-        {}, (), array("history_rows")[:0], array("history_scale")[:0], array("candidate_rows")[:0],
-        array("candidate_scale")[:0], np.zeros(0, np.float32), np.zeros((0, k), np.int32), np.zeros((0, k), np.float32),
-    )  # fmt: skip
+        {},
+        (),
+        array("history_rows")[:0],
+        array("history_scale")[:0],
+        array("candidate_rows")[:0],
+        array("candidate_scale")[:0],
+        np.zeros(0, np.float32),
+        np.zeros((0, k), np.int32),
+        np.zeros((0, k), np.float32),
+    )
 
 
 def _check_finite(scores: Floats) -> Floats:

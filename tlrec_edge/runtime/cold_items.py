@@ -38,12 +38,26 @@ class ColdItems:
                 "export a model that was trained with item content"
             )
         self._shape, self._path = bundle.shape, bundle.path
-        self._bias, self._popularity = np.float32(bundle.scoring.unknown_score), bundle.array("candidate_bias")
+        self._bias, self._popularity = (
+            np.float32(bundle.scoring.unknown_score),
+            bundle.array("candidate_bias"),
+        )
         self.encoder = read_feature_encoder(bundle)
-        self._texts = _unit_text_vectors(bundle) if bundle.has(CANDIDATE_TEXT) else np.zeros((0, 0), np.float32)
-        self.tower = Graph(bundle.read(ITEM_TOWER), str(bundle.path / ITEM_TOWER), ["history", "candidate"], threads)
+        self._texts = (
+            _unit_text_vectors(bundle)
+            if bundle.has(CANDIDATE_TEXT)
+            else np.zeros((0, 0), np.float32)
+        )
+        self.tower = Graph(
+            bundle.read(ITEM_TOWER),
+            str(bundle.path / ITEM_TOWER),
+            ["history", "candidate"],
+            threads,
+        )
         parts = self._encode({}, 0, None)._asdict()
-        self.tower.check_inputs({name: (None, part.shape[1]) for name, part in parts.items() if part.shape[1]})
+        self.tower.check_inputs(
+            {name: (None, part.shape[1]) for name, part in parts.items() if part.shape[1]}
+        )
 
     def check(self) -> None:
         """Run the tower on one item of each category. Raises BundleError where it does not fit the feature schema."""
@@ -52,27 +66,38 @@ class ColdItems:
             name: [values[min(i, len(values) - 1)] if values else "" for i in range(-1, size)]
             for name, values in self.encoder.vocabulary.items()
         }
-        self._run(self._encode(columns, size + 1, np.zeros((size + 1, self.encoder.vector_width), np.float32)))
+        self._run(
+            self._encode(
+                columns, size + 1, np.zeros((size + 1, self.encoder.vector_width), np.float32)
+            )
+        )
 
     def texts(self, features: Features) -> list[str]:
         """Return the text that each item is read by. Raises DataError that names the item and the field."""
         items = {as_text(key): values for key, values in features.items()}
         return self.encoder.texts(self._columns(items), len(items))
 
-    def extend(self, added: AddedItems, features: Features, text_vectors: Floats | None) -> AddedItems:
+    def extend(
+        self, added: AddedItems, features: Features, text_vectors: Floats | None
+    ) -> AddedItems:
         """Return ``added`` with these items behind the old ones. Raises DataError that names the item and the field."""
         items = {as_text(key): values for key, values in features.items()}
         columns = self._columns(items)
         domains = [str(values.get("domain", "")) for values in items.values()]
         inputs = self._encode(columns, len(items), text_vectors, domains)
-        history, candidate = self._run(inputs, 1)  # one by one: an item's bits don't depend on what is added with it
+        history, candidate = self._run(
+            inputs, 1
+        )  # one by one: an item's bits don't depend on what is added with it
         neighbours, weights = self._nearest_by_text(inputs.text)
         n, first = len(items), self._shape.items + len(added.rows)
         rows, scale = self._shape.history_format.quantize(history)
         no_interest = np.zeros((n, self._shape.r), np.float32)
         wide, scales = self._shape.candidate_format.quantize(candidate, no_interest)
         named = self._name_columns()
-        names = [next(filter(None, (_text(v.get(c), c, key) for c in named)), key) for key, v in items.items()]
+        names = [
+            next(filter(None, (_text(v.get(c), c, key) for c in named)), key)
+            for key, v in items.items()
+        ]
         return AddedItems(
             {**added.rows, **{key: first + i for i, key in enumerate(items)}},
             (*added.names, *names),
@@ -88,18 +113,25 @@ class ColdItems:
     def _with_scale(self, known: Scales, new: Scales) -> Scales:
         """Return the scales of added items with new ones behind them, in the bundle's dtype."""
         if new.max(initial=0.0) > np.finfo(known.dtype).max:
-            raise BundleError(f"{self._path / ITEM_TOWER} gives vectors beyond the table's scales; export it again")
+            raise BundleError(
+                f"{self._path / ITEM_TOWER} gives vectors beyond the table's scales; export it again"
+            )
         return np.concatenate([known, new.astype(known.dtype)])
 
     def _bias_corrections(self, neighbours: NDArray[np.int32], weights: Floats) -> Floats:
         """Return what turns the neighbours' biases into the mean one: their popularity says nothing of a new item."""
-        correction: Floats = self._popularity.mean() - (weights * self._popularity[neighbours]).sum(1)
+        correction: Floats = self._popularity.mean() - (weights * self._popularity[neighbours]).sum(
+            1
+        )
         return np.where(weights.any(1), correction, self._bias).astype(np.float32)
 
     def _nearest_by_text(self, text: Floats) -> tuple[NDArray[np.int32], Floats]:
         """Return the candidates with the nearest texts and their shares, (n, k); an item without text has none."""
         k = min(NEIGHBOURS, len(self._texts))
-        neighbours, weights = np.zeros((len(text), k), np.int32), np.zeros((len(text), k), np.float32)
+        neighbours, weights = (
+            np.zeros((len(text), k), np.int32),
+            np.zeros((len(text), k), np.float32),
+        )
         for i in np.flatnonzero(text.any(1)) if k else ():
             cosine = self._texts @ text[i]
             neighbours[i] = best = top_k(cosine, k)
@@ -116,8 +148,14 @@ class ColdItems:
         for name in known:
             read = _number if name in self.encoder.quantiles else _text
             columns[name] = [read(values.get(name), name, key) for key, values in items.items()]
-        if known and items and not any(name in values for values in items.values() for name in known):
-            raise DataError(f"none of the features is one the model knows; it reads: {', '.join(known)}")
+        if (
+            known
+            and items
+            and not any(name in values for values in items.values() for name in known)
+        ):
+            raise DataError(
+                f"none of the features is one the model knows; it reads: {', '.join(known)}"
+            )
         return columns
 
     def _encode(
@@ -132,9 +170,16 @@ class ColdItems:
             try:
                 text_vectors = np.asarray(text_vectors, np.float32)
             except (TypeError, ValueError) as error:
-                raise DataError(f"text_vectors: expected numbers {(n, width)}, got {preview(text_vectors)}") from error
-            if text_vectors.shape != (n, width) or not (np.abs(text_vectors) <= _MAX_MAGNITUDE).all():
-                expected = f"expected finite values of shape {(n, width)}, none above {_MAX_MAGNITUDE:g}"
+                raise DataError(
+                    f"text_vectors: expected numbers {(n, width)}, got {preview(text_vectors)}"
+                ) from error
+            if (
+                text_vectors.shape != (n, width)
+                or not (np.abs(text_vectors) <= _MAX_MAGNITUDE).all()
+            ):
+                expected = (
+                    f"expected finite values of shape {(n, width)}, none above {_MAX_MAGNITUDE:g}"
+                )
                 raise DataError(f"text_vectors has shape {text_vectors.shape}; {expected}")
         return self.encoder.encode(columns, n, text_vectors, domains)
 
@@ -177,7 +222,9 @@ def _number(value: Any, column: str, item: str) -> float:
     except (TypeError, ValueError, OverflowError):
         number = math.inf
     if math.isinf(number):
-        raise DataError(f"item {item!r:.80}: {column} = {preview(value)}; expected a finite number, None if not known")
+        raise DataError(
+            f"item {item!r:.80}: {column} = {preview(value)}; expected a finite number, None if not known"
+        )
     return number
 
 
@@ -185,7 +232,9 @@ def _text(value: Any, column: str, item: str) -> str:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     if hasattr(value, "__len__") and not isinstance(value, str):
-        raise DataError(f"item {item!r:.80}: {column} = {preview(value)}; expected text, None if not known")
+        raise DataError(
+            f"item {item!r:.80}: {column} = {preview(value)}; expected text, None if not known"
+        )
     return str(value)
 
 

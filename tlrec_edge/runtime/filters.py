@@ -28,7 +28,9 @@ def allowed_positions(catalogue: Catalogue, allow: Items) -> Indices:
     """Return the places, rising, of items or of a mask over the candidates. Raises DataError for another mask."""
     if isinstance(allow, np.ndarray) and is_mask(allow):
         if allow.ndim != 1 or len(allow) not in (catalogue.shape.candidates, len(catalogue)):
-            raise DataError(f"the mask `allow` has shape {allow.shape}; there are {len(catalogue)} candidates")
+            raise DataError(
+                f"the mask `allow` has shape {allow.shape}; there are {len(catalogue)} candidates"
+            )
         return np.flatnonzero(allow)
     positions = catalogue.positions(catalogue.rows(as_list(allow, "allow")))
     return np.unique(positions[positions >= 0])
@@ -40,7 +42,9 @@ def excluded_positions(catalogue: Catalogue, state: UserState, exclude: Exclude)
         return np.zeros(0, np.intp)
     if isinstance(exclude, str):
         if exclude != "history":
-            raise DataError(f"exclude = {exclude!r:.60}; expected 'history', None or a list of item ids")
+            raise DataError(
+                f"exclude = {exclude!r:.60}; expected 'history', None or a list of item ids"
+            )
         rows = state.seen
     else:
         rows = catalogue.rows(as_list(exclude, "exclude"))

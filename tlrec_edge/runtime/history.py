@@ -39,16 +39,26 @@ class History:
         items = self.items
         if type(items) is not Rows:
             if isinstance(items, Set):
-                raise DataError(f"history: expected a list of item ids, oldest first; got the set {preview(items)}")
+                raise DataError(
+                    f"history: expected a list of item ids, oldest first; got the set {preview(items)}"
+                )
             items = as_list(items, "history")
-            object.__setattr__(self, "items", tuple(map(as_text, items) if set(map(type, items)) - {str} else items))
+            object.__setattr__(
+                self,
+                "items",
+                tuple(map(as_text, items) if set(map(type, items)) - {str} else items),
+            )
         for name, convert in (("events", event_code), ("timestamps", _seconds)):
             values = getattr(self, name)
             if values is None:
                 continue
-            converted = tuple(convert(value) for value in as_list(values, name, "one for each item"))
+            converted = tuple(
+                convert(value) for value in as_list(values, name, "one for each item")
+            )
             if len(converted) != len(items):
-                raise DataError(f"a history of {len(items)} items has {len(converted)} {name}; give one for each item")
+                raise DataError(
+                    f"a history of {len(items)} items has {len(converted)} {name}; give one for each item"
+                )
             object.__setattr__(self, name, converted)
         if self.now is not None:
             object.__setattr__(self, "now", _seconds(self.now))
@@ -69,7 +79,11 @@ class History:
             return events, None, None
         times = np.where(finite, times, times[finite].min())
         now = self.now if self.now is not None and math.isfinite(self.now) else times[known].max()
-        order = None if (times[1:] >= times[:-1]).all() else np.argsort(np.where(finite, times, -np.inf), kind="stable")
+        order = (
+            None
+            if (times[1:] >= times[:-1]).all()
+            else np.argsort(np.where(finite, times, -np.inf), kind="stable")
+        )
         return events, np.maximum(0.0, now - times) / 86_400, order
 
 
@@ -78,9 +92,15 @@ def event_code(value: Any) -> int:
     if isinstance(value, str):
         code = _CODES.get(value.strip().lower())
     else:
-        code = int(value) if isinstance(value, (int, np.integer)) and 0 <= value < len(EVENTS) else None
+        code = (
+            int(value)
+            if isinstance(value, (int, np.integer)) and 0 <= value < len(EVENTS)
+            else None
+        )
     if code is None:
-        raise DataError(f"unknown event {value!r:.60}; known: {', '.join(EVENTS)}, or 0..{len(EVENTS) - 1}")
+        raise DataError(
+            f"unknown event {value!r:.60}; known: {', '.join(EVENTS)}, or 0..{len(EVENTS) - 1}"
+        )
     return code
 
 
@@ -97,10 +117,14 @@ def _seconds(value: Any) -> float:
     try:
         seconds = float(value)
     except (TypeError, ValueError, OverflowError):
-        raise DataError(f"a timestamp is a number of seconds since 1970, got {preview(value)}") from None
+        raise DataError(
+            f"a timestamp is a number of seconds since 1970, got {preview(value)}"
+        ) from None
     if -LATEST <= seconds <= LATEST or not math.isfinite(seconds):
         return seconds
-    likely = (f"; looks like {unit}: divide by {n}" for unit, n in _UNITS if abs(seconds) <= LATEST * n)
+    likely = (
+        f"; looks like {unit}: divide by {n}" for unit, n in _UNITS if abs(seconds) <= LATEST * n
+    )
     raise DataError(
         f"a timestamp is a number of seconds since 1970, {seconds:.15g} is beyond the year 2200{next(likely, '')}"
     )

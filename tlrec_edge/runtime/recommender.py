@@ -31,7 +31,13 @@ from tlrec_edge.runtime.arguments import (
 )
 from tlrec_edge.runtime.candidates import Catalogue
 from tlrec_edge.runtime.cold_items import ColdItems, Features
-from tlrec_edge.runtime.filters import Exclude, Items, allowed_positions, excluded_positions, is_mask
+from tlrec_edge.runtime.filters import (
+    Exclude,
+    Items,
+    allowed_positions,
+    excluded_positions,
+    is_mask,
+)
 from tlrec_edge.runtime.history import as_history
 from tlrec_edge.runtime.state_cache import Counters, StateCache, process_memory
 from tlrec_edge.runtime.user_encoder import StateBuilder
@@ -54,7 +60,9 @@ class Recommender:
 
     def __init__(self, bundle: Bundle, threads: int, unknown: str, exact: bool, cache: int) -> None:
         if unknown not in UNKNOWN_POLICIES:
-            raise ValueError(f"unknown = {unknown!r}, expected one of {', '.join(UNKNOWN_POLICIES)}")
+            raise ValueError(
+                f"unknown = {unknown!r}, expected one of {', '.join(UNKNOWN_POLICIES)}"
+            )
         if not (is_integer(threads) and threads >= 1 and is_integer(cache) and cache >= 0):
             raise ValueError(
                 f"threads = {threads!r}, cache = {cache!r}: expected whole numbers of at least 1 and at least 0"
@@ -113,7 +121,10 @@ class Recommender:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.close()
 
@@ -156,9 +167,14 @@ class Recommender:
     @translated
     def score_pairs(self, users: Sequence[User], items: Items) -> Floats:
         """Score user ``users[i]`` with item ``items[i]``, (n,); every distinct user is encoded once."""
-        users, items = list(as_list(users, "users", "users, one for each item")), as_list(items, "items")
+        users, items = (
+            list(as_list(users, "users", "users, one for each item")),
+            as_list(items, "items"),
+        )
         if len(users) != len(items):
-            raise DataError(f"{len(users)} users and {len(items)} items; give one item for each user")
+            raise DataError(
+                f"{len(users)} users and {len(items)} items; give one item for each user"
+            )
         catalogue = self._open()
         positions, known = self._positions(catalogue, items, "items")
         groups: dict[Hashable, list[int]] = {}
@@ -172,7 +188,9 @@ class Recommender:
         out = np.empty(len(items), np.float32)
         for members in groups.values():
             selected = np.array(members)
-            out[selected] = self._score_user(catalogue, users[members[0]], positions[selected], known)
+            out[selected] = self._score_user(
+                catalogue, users[members[0]], positions[selected], known
+            )
         return out
 
     @translated
@@ -216,7 +234,9 @@ class Recommender:
         """Return the k best candidates for each user, as ``recommend`` does; other ids are looked up once."""
         k, catalogue = check_k(k), self._open()
         if isinstance(users, Rows):
-            raise DataError("users: rows are items; give a list with the rows of each user's history")
+            raise DataError(
+                "users: rows are items; give a list with the rows of each user's history"
+            )
         requested = as_list(users, "users", "users")
         if allow is not None and not is_mask(allow):
             allow = self.rows(allow)
@@ -224,7 +244,9 @@ class Recommender:
             allowed_positions(catalogue, allow)
         if exclude is not None and not isinstance(exclude, str):
             exclude = Rows(catalogue.rows(as_list(exclude, "exclude")))
-        return [self.recommend(user, k, exclude=exclude, allow=allow, exact=exact) for user in requested]
+        return [
+            self.recommend(user, k, exclude=exclude, allow=allow, exact=exact) for user in requested
+        ]
 
     @translated
     def category(self, name: str) -> NDArray[np.bool_]:
@@ -241,7 +263,9 @@ class Recommender:
         catalogue = self._open()
         row = catalogue.rows([item])
         if row[0] < 0:
-            raise UnknownIdError(f"item {as_text(item)!r:.80} is not in the bundle; `add_items` takes new ones")
+            raise UnknownIdError(
+                f"item {as_text(item)!r:.80} is not in the bundle; `add_items` takes new ones"
+            )
         scores = catalogue.cosine(int(row[0]))
         position = catalogue.positions(row)
         scores[position[position >= 0]] = -np.inf
@@ -268,9 +292,13 @@ class Recommender:
                 raise DataError("the ids to add must be unique and not empty")
             known = np.flatnonzero(catalogue.rows(ids) >= 0)
             if len(known):
-                raise DataError(f"item {as_text(ids[known[0]])!r:.80} is already in the bundle; leave it out")
+                raise DataError(
+                    f"item {as_text(ids[known[0]])!r:.80} is already in the bundle; leave it out"
+                )
             if ids:
-                self._catalogue = catalogue.with_added(cold.extend(catalogue.added, features, text_vectors))
+                self._catalogue = catalogue.with_added(
+                    cold.extend(catalogue.added, features, text_vectors)
+                )
 
     @translated
     def item_texts(self, features: Features) -> list[str]:
@@ -283,7 +311,11 @@ class Recommender:
     def stats(self) -> dict[str, int]:
         """Return counts since the start, and this process's memory in bytes where the system tells it."""
         added = len(self._open().added.rows)
-        return self._counters.read() | {"cached_states": len(self._cache), "added_items": added} | process_memory()
+        return (
+            self._counters.read()
+            | {"cached_states": len(self._cache), "added_items": added}
+            | process_memory()
+        )
 
     def memory(self) -> dict[str, int]:
         """Return bytes: ``mapped`` are the bundle's tables, which all processes on the machine share and the system may
@@ -322,7 +354,9 @@ class Recommender:
     def _state(self, catalogue: Catalogue, user: User) -> UserState:
         if isinstance(user, UserState):
             if (len(user.deep), len(user.interest)) != self._widths:
-                raise DataError("user: the state is of another bundle; make it by this one's `user_state`")
+                raise DataError(
+                    "user: the state is of another bundle; make it by this one's `user_state`"
+                )
             return user
         if isinstance(user, USER_ID_TYPES):
             return self._stored_state(user)
@@ -334,13 +368,17 @@ class Recommender:
         state, unknown = self._builder.from_history(catalogue, history)
         if unknown or state.clipped or not len(state.seen):
             self._counters.add(
-                unknown_items=unknown, fallbacks=int(not len(state.seen)), clipped_users=int(state.clipped)
+                unknown_items=unknown,
+                fallbacks=int(not len(state.seen)),
+                clipped_users=int(state.clipped),
             )
         self._counters.add(cache_misses=1)
         self._cache.put(history, version, state)
         return state
 
-    def _positions(self, catalogue: Catalogue, candidates: Items, name: str = "candidates") -> tuple[Indices, bool]:
+    def _positions(
+        self, catalogue: Catalogue, candidates: Items, name: str = "candidates"
+    ) -> tuple[Indices, bool]:
         """Return candidate positions, -1 for what is none, and whether all are candidates."""
         candidates = as_list(candidates, name)
         rows = catalogue.rows(candidates)
@@ -359,7 +397,9 @@ class Recommender:
             self._counters.add(unknown_candidates=len(unknown))
         return positions, known
 
-    def _score(self, catalogue: Catalogue, state: UserState, positions: Indices, known: bool) -> Floats:
+    def _score(
+        self, catalogue: Catalogue, state: UserState, positions: Indices, known: bool
+    ) -> Floats:
         if known:
             return catalogue.score(state, positions)
         found = positions >= 0
@@ -367,7 +407,9 @@ class Recommender:
         out[found] = catalogue.score(state, positions[found])
         return out
 
-    def _score_user(self, catalogue: Catalogue, user: User, positions: Indices, known: bool) -> Floats:
+    def _score_user(
+        self, catalogue: Catalogue, user: User, positions: Indices, known: bool
+    ) -> Floats:
         if self._unknown == "nan" and isinstance(user, USER_ID_TYPES) and not self.has_user(user):
             self._counters.add(unknown_users=1)
             return np.full(len(positions), np.nan, np.float32)
@@ -390,8 +432,14 @@ class Recommender:
         if row >= 0:
             return self._builder.from_user_row(row)
         if self._unknown == "error":
-            why = "is not in the bundle's user table" if self._users else "is not known: the bundle stores no users"
-            raise UnknownIdError(f"user {as_text(user)!r:.80} {why}; pass the user's history instead")
+            why = (
+                "is not in the bundle's user table"
+                if self._users
+                else "is not known: the bundle stores no users"
+            )
+            raise UnknownIdError(
+                f"user {as_text(user)!r:.80} {why}; pass the user's history instead"
+            )
         self._counters.add(unknown_users=1, fallbacks=1)
         return self._builder.popularity()
 
@@ -410,4 +458,6 @@ class Recommender:
 
 
 def _recommendations(catalogue: Catalogue, positions: Indices, scores: Floats) -> Recommendations:
-    return Recommendations(tuple(catalogue.item_ids(positions)), scores, tuple(catalogue.names(positions)))
+    return Recommendations(
+        tuple(catalogue.item_ids(positions)), scores, tuple(catalogue.names(positions))
+    )

@@ -92,7 +92,10 @@ def process_memory() -> dict[str, int]:
     size = _rollup()
     if not size:
         return {}
-    return {"private_bytes": size["Private_Dirty"], "shared_bytes": size["Rss"] - size["Private_Dirty"]}
+    return {
+        "private_bytes": size["Private_Dirty"],
+        "shared_bytes": size["Rss"] - size["Private_Dirty"],
+    }
 
 
 def memory_rollup() -> dict[str, int]:
@@ -109,4 +112,7 @@ def _rollup() -> dict[str, int]:
         lines = Path("/proc/self/smaps_rollup").read_text("ascii").splitlines()[1:]
     except OSError:
         return {}
-    return {name: int(rest.split()[0]) * 1024 for name, _, rest in (line.partition(":") for line in lines)}
+    return {
+        name: int(rest.split()[0]) * 1024
+        for name, _, rest in (line.partition(":") for line in lines)
+    }

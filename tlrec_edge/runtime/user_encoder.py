@@ -30,18 +30,28 @@ class StateBuilder:
         self.shape = shape = bundle.shape
         self.exact = exact and shape.candidate_format.exact
         self.encoder = Graph(bundle.read(ENCODER), str(bundle.path / ENCODER), ["user"], threads)
-        self.encoder.check_inputs({"history": (None, shape.length, shape.d), "log_weight": (None, shape.length)})
+        self.encoder.check_inputs(
+            {"history": (None, shape.length, shape.d), "log_weight": (None, shape.length)}
+        )
         self._groups, self._interest_in = array("groups"), array("interest_in")
-        self._factors = (array("taste_rows"), array("taste_scale")) if bundle.has("taste_rows.npy") else None
+        self._factors = (
+            (array("taste_rows"), array("taste_scale")) if bundle.has("taste_rows.npy") else None
+        )
         if self._factors is not None:
             self._factor_width = self._factors[0].shape[1] if shape.taste is None else shape.taste
             self._factor_format = shape.taste_format(self._factor_width)
-        self._deep_weight, wide_weight, self._factor_weight = map(np.float32, bundle.scoring.weights)
+        self._deep_weight, wide_weight, self._factor_weight = map(
+            np.float32, bundle.scoring.weights
+        )
         self._wide = SparseTable(
-            array("wide_indptr"), array("wide_columns"), array("wide_values"),
+            array("wide_indptr"),
+            array("wide_columns"),
+            array("wide_values"),
             array("wide_scale") if shape.tables.wide == "int8" else None,
-            shape.candidates, float(wide_weight), float(np.float32(bundle.scoring.repeat)),
-        )  # fmt: skip
+            shape.candidates,
+            float(wide_weight),
+            float(np.float32(bundle.scoring.repeat)),
+        )
         self._position_bias, self._event_bias = array("position_bias"), array("event_bias")
         self._age_bias = array("age_bias")
         # Arrays without dimensions: numpy multiplies by one in half the time that a scalar takes.
@@ -70,7 +80,12 @@ class StateBuilder:
         items = history.items
         rows, unknown = catalogue.rows(items), 0
         events = ages = None
-        if not (type(items) is Rows and items.known and history.events is None and history.timestamps is None):
+        if not (
+            type(items) is Rows
+            and items.known
+            and history.events is None
+            and history.timestamps is None
+        ):
             rows, events, ages = _known(history, rows)
             unknown = len(items) - len(rows)
         if not len(rows):
@@ -89,7 +104,10 @@ class StateBuilder:
         """Return the state stored for row ``row`` of the bundle's user table."""
         array, d = self._bundle.array, self.shape.d
         start, end = array("user_wide_indptr")[row : row + 2]
-        wide = SparseSum(array("user_wide_columns")[start:end], array("user_wide_values")[start:end].astype(np.float64))
+        wide = SparseSum(
+            array("user_wide_columns")[start:end],
+            array("user_wide_values")[start:end].astype(np.float64),
+        )
         vector = array("user_rows")[row]
         return self._state(vector[:d], vector[d:], wide, _NO_ROWS)
 
@@ -117,11 +135,18 @@ class StateBuilder:
         return scaled.clip(-limit, limit), bool((np.abs(scaled) > limit).any())
 
     def _encode(
-        self, catalogue: Catalogue, rows: Indices, events: Ints | None, ages: NDArray[np.float64] | None
+        self,
+        catalogue: Catalogue,
+        rows: Indices,
+        events: Ints | None,
+        ages: NDArray[np.float64] | None,
     ) -> Floats:
         # Always batch 1 and full length, so that a user's vector does not depend on who else asks.
         binding = self._thread_binding()
-        history, weight = binding.inputs["history"][0], binding.inputs["log_weight"][0]  # (length, d), (length,)
+        history, weight = (
+            binding.inputs["history"][0],
+            binding.inputs["log_weight"][0],
+        )  # (length, d), (length,)
         rows = rows[-len(weight) :]
         n = len(rows)
         free = len(weight) - n
@@ -142,7 +167,10 @@ class StateBuilder:
         binding: Binding | None = getattr(self._local, "binding", None)
         if binding is None or not binding.belongs_to(self.encoder):
             length, d = self.shape.length, self.shape.d
-            inputs = {"history": np.zeros((1, length, d), np.float32), "log_weight": np.zeros((1, length), np.float32)}
+            inputs = {
+                "history": np.zeros((1, length, d), np.float32),
+                "log_weight": np.zeros((1, length), np.float32),
+            }
             binding = self._local.binding = self.encoder.bind(inputs, (1, d))
         return binding
 
@@ -157,12 +185,16 @@ class StateBuilder:
         interest: Floats = counted.dot(self._interest_in.take(found, axis=0))  # (r,)
         if self._factors is not None:
             table, scale = self._factors
-            factors = scale.take(rows).dot(self._factor_format.values(table.take(rows, axis=0)))  # (taste,)
+            factors = scale.take(rows).dot(
+                self._factor_format.values(table.take(rows, axis=0))
+            )  # (taste,)
             interest[self.shape.r - self._factor_width :] += factors * self._factor_weight
         return interest
 
 
-def _known(history: History, rows: Indices) -> tuple[Indices, Ints | None, NDArray[np.float64] | None]:
+def _known(
+    history: History, rows: Indices
+) -> tuple[Indices, Ints | None, NDArray[np.float64] | None]:
     """Return rows, event codes and ages in days of the items that the bundle knows, in order of time."""
     mask = rows >= 0
     known = int(np.count_nonzero(mask))

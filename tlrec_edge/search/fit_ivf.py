@@ -41,11 +41,18 @@ def fit_ivf(vectors: Vectors, bias: Floats, users: Doubles) -> FittedIvf:
     def points() -> Iterator[tuple[slice, Floats]]:
         for start in range(0, count, _CHUNK):
             at = slice(start, min(count, start + _CHUNK))
-            yield at, np.concatenate([vectors(at.start, at.stop), bias[at, None] * weight], 1).astype(np.float32)
+            yield (
+                at,
+                np.concatenate([vectors(at.start, at.stop), bias[at, None] * weight], 1).astype(
+                    np.float32
+                ),
+            )
 
     cluster_count = _CLUSTERS_PER_ROOT * math.isqrt(count)
     sampled = rng.random(count) < _POINTS_PER_CLUSTER * cluster_count / count
-    centroids = _cluster(np.concatenate([part[sampled[at]] for at, part in points()]), cluster_count, rng)
+    centroids = _cluster(
+        np.concatenate([part[sampled[at]] for at, part in points()]), cluster_count, rng
+    )
     labels = np.concatenate([_nearest_centroids(part, centroids) for _, part in points()])
     _, labels = np.unique(labels, return_inverse=True)
     sizes = np.bincount(labels)
@@ -56,7 +63,9 @@ def fit_ivf(vectors: Vectors, bias: Floats, users: Doubles) -> FittedIvf:
     mean /= sizes[:, None]
     mean[:, -1] /= weight
     deviations = _DEVIATIONS * _score_deviations(vectors, labels, mean[:, :-1], users)
-    centroids = np.concatenate([mean[:, :-1], deviations[:, None], mean[:, -1:]], 1).astype(np.float32)
+    centroids = np.concatenate([mean[:, :-1], deviations[:, None], mean[:, -1:]], 1).astype(
+        np.float32
+    )
     cluster_scores = augment_queries(users) @ centroids.T
     rank = np.empty(cluster_scores.shape, np.intp)
     np.put_along_axis(rank, np.argsort(-cluster_scores, 1), np.arange(len(sizes))[None], 1)

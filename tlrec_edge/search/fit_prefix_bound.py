@@ -30,10 +30,16 @@ def fit_prefix_bound(vectors: Vectors, bias: Floats, users: Doubles) -> dict[str
         return {}
     # Users the rotation was fitted to are too easy: the width is chosen on others.
     sample, others = np.split(users, [min(_SAMPLE_USERS, max(1, len(users) // 4))])
-    item_rotation, user_rotation, mean, max_norm = _fit_rotation(vectors, count, others if len(others) else sample)
+    item_rotation, user_rotation, mean, max_norm = _fit_rotation(
+        vectors, count, others if len(others) else sample
+    )
     widths = [h for h in WIDTHS if h < d]
-    unpruned = _unpruned_fraction(vectors, bias, sample, (item_rotation, mean), sample @ user_rotation.T, widths)
-    cost, h = min((h + 2 + _ROW_COST * fraction, h) for h, fraction in zip(widths, unpruned, strict=True))
+    unpruned = _unpruned_fraction(
+        vectors, bias, sample, (item_rotation, mean), sample @ user_rotation.T, widths
+    )
+    cost, h = min(
+        (h + 2 + _ROW_COST * fraction, h) for h, fraction in zip(widths, unpruned, strict=True)
+    )
     if cost > _FULL_SCAN_COST * d / 2:
         return {}
     rows, scale = _quantized_prefixes(vectors, bias, item_rotation, mean, h)
@@ -61,7 +67,9 @@ def _chunks(vectors: Vectors, count: int) -> Any:
         yield slice(start, end), vectors(start, end)
 
 
-def _fit_rotation(vectors: Vectors, count: int, users: Doubles) -> tuple[Doubles, Doubles, Doubles, float]:
+def _fit_rotation(
+    vectors: Vectors, count: int, users: Doubles
+) -> tuple[Doubles, Doubles, Doubles, float]:
     """Return what turns items (D, D), z @ into, and users, turn @ x; the mean turned item; the longest item vector.
 
     Coordinates are the main axes of the items as the users see them, who may also look elsewhere a little: a tenth of
@@ -80,7 +88,12 @@ def _fit_rotation(vectors: Vectors, count: int, users: Doubles) -> tuple[Doubles
     mean = total / count
     _, main_axes = np.linalg.eigh(square / count - np.outer(mean, mean))
     main_axes = main_axes[:, ::-1]
-    return root @ main_axes, main_axes.T @ (axes / np.sqrt(eigenvalues)).T, mean @ main_axes, max_norm
+    return (
+        root @ main_axes,
+        main_axes.T @ (axes / np.sqrt(eigenvalues)).T,
+        mean @ main_axes,
+        max_norm,
+    )
 
 
 def _unpruned_fraction(
@@ -102,8 +115,14 @@ def _unpruned_fraction(
     for at, part in _chunks(vectors, len(bias)):
         projected = part @ item_rotation - mean
         for i, h in enumerate(widths):
-            bound = rotated_users[:, :h] @ projected[:, :h].T + (rotated_users @ mean)[:, None] + bias[at]
-            bound += np.linalg.norm(rotated_users[:, h:], axis=1)[:, None] * np.linalg.norm(projected[:, h:], axis=1)
+            bound = (
+                rotated_users[:, :h] @ projected[:, :h].T
+                + (rotated_users @ mean)[:, None]
+                + bias[at]
+            )
+            bound += np.linalg.norm(rotated_users[:, h:], axis=1)[:, None] * np.linalg.norm(
+                projected[:, h:], axis=1
+            )
             found[i] += (bound >= threshold).sum()
     return found / (len(users) * len(bias))
 
@@ -117,7 +136,9 @@ def _quantized_prefixes(
     def values(at: slice, part: Doubles) -> Doubles:
         projected = part @ item_rotation - mean
         residual_norm = np.linalg.norm(projected[:, h:], axis=1)
-        return np.concatenate([projected[:, :h], bias[at, None].astype(np.float64), residual_norm[:, None]], 1)
+        return np.concatenate(
+            [projected[:, :h], bias[at, None].astype(np.float64), residual_norm[:, None]], 1
+        )
 
     for at, part in _chunks(vectors, len(bias)):
         found = values(at, part)

@@ -57,25 +57,42 @@ class InvertedFile:
         of many, only what the likeliest lists hold counts. None where that is more than pays, or leaves fewer than k,
         and for a user of whom nothing is known: recall was not measured on them, and lists tell no bias from another.
         """
-        user = np.concatenate([state.deep * state.deep_scale, state.interest * state.interest_scale])
+        user = np.concatenate(
+            [state.deep * state.deep_scale, state.interest * state.interest_scale]
+        )
         if not user.any():
             return None
         needed = k + len(excluded)
         if needed > MAX_K:
             excluded_clusters = self._starts.searchsorted(excluded, "right") - 1
-            needed = max(MAX_K, k + int(np.isin(excluded_clusters, self._best_clusters(user, self._probes[-1])).sum()))
-        probes = self._probes[needed] if needed <= MAX_K else math.ceil(self._probes[-1] * needed / MAX_K)
+            needed = max(
+                MAX_K,
+                k
+                + int(
+                    np.isin(excluded_clusters, self._best_clusters(user, self._probes[-1])).sum()
+                ),
+            )
+        probes = (
+            self._probes[needed]
+            if needed <= MAX_K
+            else math.ceil(self._probes[-1] * needed / MAX_K)
+        )
         if probes > self._max_probes:
             return None
         positions, scores = self._search(user, probes, k + len(excluded), score)
         boosted = state.wide.positive_columns
         if len(boosted):
             boosted = boosted[absent(boosted, positions)]
-            positions, scores = np.concatenate([positions, boosted]), np.concatenate([scores, score(boosted)])
+            positions, scores = (
+                np.concatenate([positions, boosted]),
+                np.concatenate([scores, score(boosted)]),
+            )
         best = top_k_of(positions, scores, k, excluded)
         return best if len(best[0]) == k else None
 
-    def _search(self, user: Floats, probes: int, k: int, score: ScoreFunction) -> tuple[Indices, Floats]:
+    def _search(
+        self, user: Floats, probes: int, k: int, score: ScoreFunction
+    ) -> tuple[Indices, Floats]:
         """Return the ``k`` best of the ``probes`` best lists, and others, rising, and their scores."""
         clusters = self._best_clusters(user, probes)
         ranges = RowRanges(self._starts.take(clusters), self._starts.take(clusters + 1))
@@ -88,7 +105,9 @@ class InvertedFile:
         if count >= len(self._centroids):
             return np.arange(len(self._centroids))
         cluster_scores = self._centroids.dot(augment_queries(user))
-        return np.sort(cluster_scores.argpartition(len(cluster_scores) - count)[len(cluster_scores) - count :])
+        return np.sort(
+            cluster_scores.argpartition(len(cluster_scores) - count)[len(cluster_scores) - count :]
+        )
 
 
 def augment_queries(users: NDArray[Any]) -> NDArray[Any]:
@@ -103,7 +122,11 @@ def augment_queries(users: NDArray[Any]) -> NDArray[Any]:
 def _read_probes(bundle: Bundle) -> list[int]:
     """Return how many lists a search looks into for each k of ``MIN_RECALL``. Raises BundleError."""
     index = bundle.manifest.get("index")
-    found: list[Any] = [index.get(f"probes@{k}") if isinstance(index, dict) else None for k in MIN_RECALL]
+    found: list[Any] = [
+        index.get(f"probes@{k}") if isinstance(index, dict) else None for k in MIN_RECALL
+    ]
     if not all(type(probes) is int and 0 < probes <= bundle.shape.candidates for probes in found):
-        raise BundleError(f"{bundle.path / MANIFEST} does not say how many lists to look into (index); {REMEDY}")
+        raise BundleError(
+            f"{bundle.path / MANIFEST} does not say how many lists to look into (index); {REMEDY}"
+        )
     return found

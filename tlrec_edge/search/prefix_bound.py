@@ -55,7 +55,9 @@ class PrefixBound:
         # Rounding moved an entry by half a step at most,
         self._entry_error = np.full(len(self._step), 0.5 + _ROUNDING * _INT8_MAX)
         self._entry_error[-1] -= 0.5  # and the last one never down
-        self.scan = PrefixScan(bundle.read(PREFIX_SCAN), str(bundle.path / PREFIX_SCAN), self._columns, threads)
+        self.scan = PrefixScan(
+            bundle.read(PREFIX_SCAN), str(bundle.path / PREFIX_SCAN), self._columns, threads
+        )
 
     def search(
         self, state: UserState, k: int, excluded: Indices, score: Callable[[Indices], Floats]
@@ -73,7 +75,9 @@ class PrefixBound:
         if len(boosted):
             columns, contributions = state.wide.summed
             slack += _ROUNDING * float(contributions.max())
-            contribution = contributions.take(columns.searchsorted(boosted)).astype(np.float64) / query.step
+            contribution = (
+                contributions.take(columns.searchsorted(boosted)).astype(np.float64) / query.step
+            )
             totals = products.take(boosted) + np.ceil(contribution)
 
         def survivors(threshold: float) -> Indices:
@@ -109,8 +113,12 @@ class PrefixBound:
         entries = np.rint(unrounded / step)
         # What heads leave out, and what rounding them, the query and float32 scores may hide.
         slack = float(rotated.dot(self._mean) + factors.dot(self._offset))
-        error = magnitude.dot(self._entry_error) + _INT8_MAX * np.abs(unrounded - entries * step).dot(self._ones)
-        error += _ROUNDING * (abs(slack) + math.sqrt(user.dot(user)) * self._max_norm + self._max_bias)
+        error = magnitude.dot(self._entry_error) + _INT8_MAX * np.abs(
+            unrounded - entries * step
+        ).dot(self._ones)
+        error += _ROUNDING * (
+            abs(slack) + math.sqrt(user.dot(user)) * self._max_norm + self._max_bias
+        )
         return _Query(entries.astype(np.int8), step, slack + float(error))
 
 

@@ -110,7 +110,9 @@ class PrefixScan:
     def _load(self) -> None:
         with self._lock:
             if self._session is None:
-                session = load_session(self._blob, self._name, self._threads, {"heads": self._columns})
+                session = load_session(
+                    self._blob, self._name, self._threads, {"heads": self._columns}
+                )
                 self._exact = self._is_exact(session)
                 self._session = session
 
@@ -120,10 +122,17 @@ class PrefixScan:
         rng = np.random.default_rng(0)
         buffers = self._bind(session)
         for magnitude in (_INT8_MAX, 1):
-            query = np.asarray(rng.integers(-magnitude, magnitude + 1, width) * (_INT8_MAX // magnitude), np.int8)
+            query = np.asarray(
+                rng.integers(-magnitude, magnitude + 1, width) * (_INT8_MAX // magnitude), np.int8
+            )
             products, maxima = self._run(session, buffers, query)
-            for part in (slice(0, _CHECKED_COLUMNS), slice(max(0, count - _CHECKED_COLUMNS), count)):
-                expected = query.astype(np.int32) @ (self._columns[:, part].astype(np.int32) - ZERO_POINT)
+            for part in (
+                slice(0, _CHECKED_COLUMNS),
+                slice(max(0, count - _CHECKED_COLUMNS), count),
+            ):
+                expected = query.astype(np.int32) @ (
+                    self._columns[:, part].astype(np.int32) - ZERO_POINT
+                )
                 if not np.array_equal(products[part], expected):
                     return False
             if not np.array_equal(maxima, products.reshape(-1, SCAN_BLOCK).max(1)):
@@ -137,7 +146,9 @@ class PrefixScan:
         binding = session.io_binding()
         try:
             binding.bind_input("query", "cpu", 0, np.uint8, query.shape, query.ctypes.data)
-            binding.bind_output("products", "cpu", 0, np.int32, products.shape, products.ctypes.data)
+            binding.bind_output(
+                "products", "cpu", 0, np.int32, products.shape, products.ctypes.data
+            )
             binding.bind_output("maxima", "cpu", 0, np.int32, maxima.shape, maxima.ctypes.data)
         except Exception as error:  # as in _run
             raise run_error(self._name, error) from error

@@ -30,7 +30,9 @@ INTERACTION_NAMES: Mapping[str, tuple[str, ...]] = {
         "item itemid iid product productid sku skuid stockcode goods goodsid articleid article asin productcode "
         "商品id 商品 商品编号 物品id 物品 产品id 产品 产品编号 货号"
     ),
-    "event": _words("event eventtype behavior behaviour behaviortype action actiontype 行为 行为类型 事件 事件类型"),
+    "event": _words(
+        "event eventtype behavior behaviour behaviortype action actiontype 行为 行为类型 事件 事件类型"
+    ),
     "timestamp": _words(
         "timestamp time datetime date eventtime invoicedate orderdate purchasedate transactiontimestamp "
         "transactiondate createdat ts 时间 时间戳 日期 购买时间 下单时间 行为时间"
@@ -43,7 +45,9 @@ INTERACTION_NAMES: Mapping[str, tuple[str, ...]] = {
     "views": _words("views viewcount impressions 浏览次数 浏览量 曝光次数"),
     "clicks": _words("clicks click clickcount nclicks 点击次数 点击量 点击数"),
     "carts": _words("carts cartcount addtocartcount 加购次数 加购数"),
-    "purchases": _words("purchases purchase purchasecount orders ordercount buys 购买次数 购买量 购买数"),
+    "purchases": _words(
+        "purchases purchase purchasecount orders ordercount buys 购买次数 购买量 购买数"
+    ),
 }
 ITEM_NAMES: Mapping[str, tuple[str, ...]] = {
     "item": (*INTERACTION_NAMES["item"], "id"),

@@ -20,7 +20,12 @@ from numpy.typing import NDArray
 
 from tlrec_edge.errors import DataError, MissingExtraError
 from tlrec_edge.runtime.history import History
-from tlrec_edge.tabular.column_names import COUNT_EVENTS, EVENT_SYNONYMS, INTERACTION_NAMES, normalize_key
+from tlrec_edge.tabular.column_names import (
+    COUNT_EVENTS,
+    EVENT_SYNONYMS,
+    INTERACTION_NAMES,
+    normalize_key,
+)
 from tlrec_edge.tabular.times import EARLIEST, LATEST, read_times
 
 Columns = dict[str, list[str]]
@@ -36,12 +41,16 @@ def read_columns(
     Roles are those of ``INTERACTION_NAMES``; an optional column that is not there is absent from every chunk.
     """
     if not path.is_file():
-        raise DataError(f"{path} {'is a folder' if path.is_dir() else 'does not exist'}; give a .csv or .parquet file")
+        raise DataError(
+            f"{path} {'is a folder' if path.is_dir() else 'does not exist'}; give a .csv or .parquet file"
+        )
     read = _read_parquet if path.suffix == ".parquet" else _read_csv
     yield from read(path, required, optional, chunk)
 
 
-def read_histories(path: Path, progress: Callable[[str], None] = lambda line: None) -> dict[str, History]:
+def read_histories(
+    path: Path, progress: Callable[[str], None] = lambda line: None
+) -> dict[str, History]:
     """Return every user's history from an interaction table: user, item, and where there are any, event and time.
 
     As in `prepare`: a row of counts stands for one event of each positive count; where the item is empty and a category
@@ -50,13 +59,18 @@ def read_histories(path: Path, progress: Callable[[str], None] = lambda line: No
     row is left.
     """
     rows: list[tuple[str, str, str, list[str]]] = []
-    left_out = dict.fromkeys(("no user id", "no item id", "unparsable time", "time out of range"), 0)
+    left_out = dict.fromkeys(
+        ("no user id", "no item id", "unparsable time", "time out of range"), 0
+    )
     counts = tuple(COUNT_EVENTS)
     has_times = has_events = False
     for chunk in read_columns(path, ["user"], ["item", "category", "event", "timestamp", *counts]):
         if "item" not in chunk and "category" not in chunk:
             raise DataError(f"{path} has no item column; name it 'item'")
-        has_times, has_events = "timestamp" in chunk, "event" in chunk or any(name in chunk for name in counts)
+        has_times, has_events = (
+            "timestamp" in chunk,
+            "event" in chunk or any(name in chunk for name in counts),
+        )
         names, values = tuple(chunk), zip(*chunk.values(), strict=True)
         for cells in values:
             row = dict(zip(names, cells, strict=True))
@@ -92,7 +106,9 @@ class TableWriter:
         try:
             handle, name = tempfile.mkstemp(prefix=f".{self.path.name[:60]}.", dir=folder)
         except OSError as error:
-            raise DataError(f"cannot write to {folder} ({error.strerror}); choose another --out") from error
+            raise DataError(
+                f"cannot write to {folder} ({error.strerror}); choose another --out"
+            ) from error
         os.close(handle)
         self._temporary = Path(name)
         try:
@@ -103,7 +119,10 @@ class TableWriter:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self._sink.close()
         if kind is not None:
@@ -130,7 +149,9 @@ class TableWriter:
             self._sink = parquet.ParquetWriter(self._temporary, self._schema)
             return
         opener = gzip.open if self.path.suffix == ".gz" else open
-        self._sink = opener(self._temporary, "wt", encoding="utf-8", errors="surrogatepass", newline="")
+        self._sink = opener(
+            self._temporary, "wt", encoding="utf-8", errors="surrogatepass", newline=""
+        )
         csv.writer(self._sink, lineterminator="\n").writerow(self._columns)
 
 
@@ -162,7 +183,9 @@ def _read_times(path: Path, rows: Sequence[tuple[str, str, str, list[str]]]) -> 
 
 
 def _by_user(
-    rows: Iterable[tuple[str, str, str, list[str]]], seconds: Mapping[str, float], left_out: dict[str, int]
+    rows: Iterable[tuple[str, str, str, list[str]]],
+    seconds: Mapping[str, float],
+    left_out: dict[str, int],
 ) -> dict[str, list[tuple[str, str, float]]]:
     """Return (item, event, seconds) of each user; count the rows whose time is none or out of range."""
     found: dict[str, list[tuple[str, str, float]]] = {}
@@ -176,19 +199,27 @@ def _by_user(
     return found
 
 
-def _find_columns(names: Sequence[str], required: Sequence[str], optional: Sequence[str], path: Path) -> dict[str, int]:
+def _find_columns(
+    names: Sequence[str], required: Sequence[str], optional: Sequence[str], path: Path
+) -> dict[str, int]:
     by_normalised = {normalize_key(name): at for at, name in reversed(list(enumerate(names)))}
     found: dict[str, int] = {}
     for role in (*required, *optional):
-        at = next((by_normalised[name] for name in INTERACTION_NAMES[role] if name in by_normalised), None)
+        at = next(
+            (by_normalised[name] for name in INTERACTION_NAMES[role] if name in by_normalised), None
+        )
         if at is not None and at not in found.values():
             found[role] = at
         elif role in required:
-            raise DataError(f"{path} has no {role} column; found {', '.join(names) or 'nothing'}; name it '{role}'")
+            raise DataError(
+                f"{path} has no {role} column; found {', '.join(names) or 'nothing'}; name it '{role}'"
+            )
     return found
 
 
-def _read_csv(path: Path, required: Sequence[str], optional: Sequence[str], chunk: int) -> Iterator[Columns]:
+def _read_csv(
+    path: Path, required: Sequence[str], optional: Sequence[str], chunk: int
+) -> Iterator[Columns]:
     csv.field_size_limit(_FIELD_LIMIT)
     opener: Any = gzip.open if path.suffix == ".gz" else open
     line = 1
@@ -212,7 +243,9 @@ def _read_csv(path: Path, required: Sequence[str], optional: Sequence[str], chun
                     rows = []
             yield _columns(rows, roles)
     except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 (byte {error.start} of a block); save it as UTF-8") from error
+        raise DataError(
+            f"{path} is not UTF-8 (byte {error.start} of a block); save it as UTF-8"
+        ) from error
     except csv.Error as error:
         raise DataError(f"{path}, row {line + 1}: {error}; check the quotes") from error
     except (OSError, EOFError, zlib.error) as error:
@@ -232,16 +265,22 @@ def _columns(rows: list[list[str]], roles: Mapping[str, int]) -> Columns:
     return {role: [row[at] for row in rows] for role, at in roles.items()}
 
 
-def _read_parquet(path: Path, required: Sequence[str], optional: Sequence[str], chunk: int) -> Iterator[Columns]:
+def _read_parquet(
+    path: Path, required: Sequence[str], optional: Sequence[str], chunk: int
+) -> Iterator[Columns]:
     pa, parquet = _pyarrow()
     try:
         with contextlib.closing(parquet.ParquetFile(path)) as file:
             names = file.schema_arrow.names
             roles = _find_columns(names, required, optional, path)
             for batch in file.iter_batches(chunk, columns=[names[at] for at in roles.values()]):
-                yield {role: _texts(batch.column(names[at]).to_pylist()) for role, at in roles.items()}
+                yield {
+                    role: _texts(batch.column(names[at]).to_pylist()) for role, at in roles.items()
+                }
     except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path} is not readable Parquet ({error}); write it again".replace("\n", " ")) from error
+        raise DataError(
+            f"{path} is not readable Parquet ({error}); write it again".replace("\n", " ")
+        ) from error
 
 
 def _texts(values: Iterable[Any]) -> list[str]:

@@ -14,7 +14,16 @@ EARLIEST, LATEST = 0, 4_102_444_800  # 1970 and 2100
 EPOCHS = ((1e17, 1e9), (1e14, 1e6), (1e11, 1e3))
 """A column whose numbers are larger than the first is in ns, us or ms: divide by the second."""
 DAYS = r"(19|20)\d{6}"
-DAY_FORMATS = ("%m/%d/%Y", "%d/%m/%Y", "%Y/%m/%d", "%d.%m.%Y", "%d-%m-%Y", "%Y年%m月%d日", "%m/%d/%y", "%d/%m/%y")
+DAY_FORMATS = (
+    "%m/%d/%Y",
+    "%d/%m/%Y",
+    "%Y/%m/%d",
+    "%d.%m.%Y",
+    "%d-%m-%Y",
+    "%Y年%m月%d日",
+    "%m/%d/%y",
+    "%d/%m/%y",
+)
 CLOCK_FORMATS = ("", " %H:%M", " %H:%M:%S")
 _SAMPLE = 5000
 _ISO = re.compile(r"(\d{4})(?:([-/]?)(\d\d)\2(\d\d)([T ].*)?|-(\d\d))")
@@ -53,7 +62,11 @@ def _parse(texts: list[str]) -> list[float]:
 
 def _by_day_format(texts: list[str], iso: list[float]) -> list[float]:
     sample = texts[:: max(1, len(texts) // _SAMPLE)]
-    found = {day + clock: _found(_each(sample, _reader(day + clock))) for day in DAY_FORMATS for clock in CLOCK_FORMATS}
+    found = {
+        day + clock: _found(_each(sample, _reader(day + clock)))
+        for day in DAY_FORMATS
+        for clock in CLOCK_FORMATS
+    }
     best = max(found.values(), default=0)
     if best <= _found(iso):
         return iso

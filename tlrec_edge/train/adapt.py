@@ -54,10 +54,17 @@ class FittedModel:
 
 
 def adapt(
-    dataset: Dataset, domains: tuple[str, ...], mode: str, source: EdgeModel | None = None,
-    config: TrainConfig | None = None, fold: int | None = None, progress: Progress | None = None,
-    linear: EaseHyperparameters | None = None, tasks: Tasks | None = None, checkpoint: Checkpoint | None = None,
-) -> EdgeModel:  # fmt: skip
+    dataset: Dataset,
+    domains: tuple[str, ...],
+    mode: str,
+    source: EdgeModel | None = None,
+    config: TrainConfig | None = None,
+    fold: int | None = None,
+    progress: Progress | None = None,
+    linear: EaseHyperparameters | None = None,
+    tasks: Tasks | None = None,
+    checkpoint: Checkpoint | None = None,
+) -> EdgeModel:
     """Make a model of the target: choose on validation, then fit again on all that may be learned from.
 
     ``linear`` reuses a choice made before on the same tasks, ``checkpoint`` holds the fits on disk. Raises ModelError for a
@@ -68,7 +75,9 @@ def adapt(
     check_source(source, dataset, domains)
     config = config or config_of(source)
     tasks = tasks or make_tasks(dataset, domains, fold)
-    if mode == "zero-shot":  # nothing is chosen by the target's rows, so there is nothing to fit again
+    if (
+        mode == "zero-shot"
+    ):  # nothing is chosen by the target's rows, so there is nothing to fit again
         tasks = replace(tasks, choose=tasks.final)
     context = Context(dataset, tasks.choose, source, config, progress, linear, checkpoint)
     fitted = fit_and_tune(context, mode)
@@ -103,15 +112,25 @@ def refit(fitted: FittedModel, context: Context, tasks: Tasks, fold: int | None)
     if len(tasks.final.train) > len(tasks.choose.train):
         model = _build(context, mode, hyperparameters)
     return model.with_provenance(
-        kind="target", mode=mode, domains=context.task.domains, fold=fold, train=context.config,
-        split_sha256=split_hash(context.dataset), dataset_sha256=dataset_hash(context.dataset),
+        kind="target",
+        mode=mode,
+        domains=context.task.domains,
+        fold=fold,
+        train=context.config,
+        split_sha256=split_hash(context.dataset),
+        dataset_sha256=dataset_hash(context.dataset),
         source=_source_domains(mode, context),
         choices=ValidationChoices(
-            epochs=hyperparameters.epochs, penalty=hyperparameters.linear.penalty,
-            own_penalty=hyperparameters.linear.target_penalty, half_life=hyperparameters.weights.half_life, score_weights=hyperparameters.weights.weights,
-            validation_ndcg=hyperparameters.weights.ndcg if np.isfinite(hyperparameters.weights.ndcg) else None,
+            epochs=hyperparameters.epochs,
+            penalty=hyperparameters.linear.penalty,
+            own_penalty=hyperparameters.linear.target_penalty,
+            half_life=hyperparameters.weights.half_life,
+            score_weights=hyperparameters.weights.weights,
+            validation_ndcg=hyperparameters.weights.ndcg
+            if np.isfinite(hyperparameters.weights.ndcg)
+            else None,
         ),
-    )  # fmt: skip
+    )
 
 
 def _source_domains(mode: str, context: Context) -> tuple[str, ...] | None:
@@ -120,7 +139,9 @@ def _source_domains(mode: str, context: Context) -> tuple[str, ...] | None:
         return None
     if mode == "joint":
         train, names = context.task.train, context.dataset.domains
-        return tuple(names[i] for i in np.unique(train.domain[~context.task.in_target(train)])) or None
+        return (
+            tuple(names[i] for i in np.unique(train.domain[~context.task.in_target(train)])) or None
+        )
     return None if context.source is None else context.source.provenance.domains
 
 
@@ -131,31 +152,42 @@ def fit_and_tune(context: Context, mode: str) -> FittedModel:
     has_validation = bool(len(task.rows))
     linear = EaseHyperparameters() if mode == "zero-shot" else context.linear
     linear = linear or tune_ease(
-        task, InteractionMatrices.of(task, setup.vocabulary.rows), context.progress, USER_POWER,
+        task,
+        InteractionMatrices.of(task, setup.vocabulary.rows),
+        context.progress,
+        USER_POWER,
         max_weights=context.config.wide_weights,
         tune_repeats="repeat" in context.config.parts,
-    )  # fmt: skip
+    )
     setup, epochs = _exclude_seen_negatives(setup, linear), 0
     if setup.fit is not None and _trainable(setup) and "deep" in context.config.parts:
         validate = _two_tower_ndcg(setup, context.dataset) if has_validation else None
         run = setup.fit if has_validation else replace(setup.fit, epochs=min(setup.fit.epochs, 5))
-        setup, result = fit_net(setup, training_examples(setup, context.config), run, validate, context.progress)
+        setup, result = fit_net(
+            setup, training_examples(setup, context.config), run, validate, context.progress
+        )
         epochs = result.epochs
     setup = replace(setup, task=task)
     setup.net.requires_grad_(False).eval()
     if mode != "zero-shot" and linear.target_penalty is None:
         linear = replace(
             linear,
-            target_penalty=tune_target_ease(task, setup.vocabulary.rows, context.config.wide_weights, context.progress),
+            target_penalty=tune_target_ease(
+                task, setup.vocabulary.rows, context.config.wide_weights, context.progress
+            ),
         )
     model = _with_linear(setup, context, mode, linear)
     weights = tune_score_weights(model, context.dataset, task, mode, context.config.parts)
-    return FittedModel(mode, with_score_weights(model, task, weights), Hyperparameters(epochs, linear, weights))
+    return FittedModel(
+        mode, with_score_weights(model, task, weights), Hyperparameters(epochs, linear, weights)
+    )
 
 
 def with_score_weights(model: EdgeModel, task: Task, weights: TunedWeights) -> EdgeModel:
     """Return the model with tuned score weights and bias."""
-    return replace(model, score_weights=weights.weights, bias=served_bias(model, task, weights.half_life))
+    return replace(
+        model, score_weights=weights.weights, bias=served_bias(model, task, weights.half_life)
+    )
 
 
 def _build(context: Context, mode: str, hyperparameters: Hyperparameters) -> EdgeModel:
@@ -164,16 +196,24 @@ def _build(context: Context, mode: str, hyperparameters: Hyperparameters) -> Edg
     if setup.fit is not None and hyperparameters.epochs:
         run = replace(setup.fit, epochs=hyperparameters.epochs)
         setup = _exclude_seen_negatives(setup, hyperparameters.linear)
-        setup, _ = fit_net(setup, training_examples(setup, context.config), run, None, context.progress)
+        setup, _ = fit_net(
+            setup, training_examples(setup, context.config), run, None, context.progress
+        )
     setup = replace(setup, task=task)
     setup.net.requires_grad_(False).eval()
-    return with_score_weights(_with_linear(setup, context, mode, hyperparameters.linear), task, hyperparameters.weights)
+    return with_score_weights(
+        _with_linear(setup, context, mode, hyperparameters.linear), task, hyperparameters.weights
+    )
 
 
 def _exclude_seen_negatives(setup: TrainingSetup, linear: EaseHyperparameters) -> TrainingSetup:
     """Let the network learn without the items a user had among the negatives, where those are seldom bought again: they have a
     weight of their own in the score."""
-    return replace(setup, task=replace(setup.task, mask_seen=True)) if linear.repeat_bias < 0 else setup
+    return (
+        replace(setup, task=replace(setup.task, mask_seen=True))
+        if linear.repeat_bias < 0
+        else setup
+    )
 
 
 def _trainable(setup: TrainingSetup) -> bool:
@@ -183,23 +223,40 @@ def _trainable(setup: TrainingSetup) -> bool:
 
 def _linear_task(task: Task, mode: str) -> Task:
     """Zero-shot may not learn from the target's rows; its own item-item weights come from the source alone."""
-    return replace(task, train=task.train.select(~task.in_target(task.train))) if mode == "zero-shot" else task
+    return (
+        replace(task, train=task.train.select(~task.in_target(task.train)))
+        if mode == "zero-shot"
+        else task
+    )
 
 
-def _with_linear(setup: TrainingSetup, context: Context, mode: str, linear: EaseHyperparameters) -> EdgeModel:
+def _with_linear(
+    setup: TrainingSetup, context: Context, mode: str, linear: EaseHyperparameters
+) -> EdgeModel:
     task, config, vocabulary = _linear_task(setup.task, mode), context.config, setup.vocabulary
     source_log = task.train.select(~task.in_target(task.train))
     groups, size = interest_groups(context.dataset, vocabulary, np.unique(source_log.item))
-    interest = fit_interest(task, groups, size, vocabulary, config.interest_penalty, config.interest_rank)
+    interest = fit_interest(
+        task, groups, size, vocabulary, config.interest_penalty, config.interest_rank
+    )
     if not interest.rank:
         groups = groups[:, :0]
     wide, residual = fit_wide(
-        InteractionMatrices.of(task, vocabulary.rows), linear.penalty, config.wide_weights, config.wide_rank
+        InteractionMatrices.of(task, vocabulary.rows),
+        linear.penalty,
+        config.wide_weights,
+        config.wide_rank,
     )
     bias = numpy_copy(setup.net.bias)
     target_wide = fit_target_wide(task, vocabulary.rows, linear.target_penalty, config.wide_weights)
     return replace(
-        setup.model, wide=wide, target_wide=target_wide, residual=residual, interest=interest, bias=bias, groups=groups
+        setup.model,
+        wide=wide,
+        target_wide=target_wide,
+        residual=residual,
+        interest=interest,
+        bias=bias,
+        groups=groups,
     )
 
 

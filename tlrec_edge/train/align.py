@@ -64,11 +64,15 @@ class Adversarial(Alignment):
     classifier itself always learns at full strength.
     """
 
-    def __init__(self, width: int, sides: Sequence[TowerInputs], weight: float, epochs: int, seed: int) -> None:
+    def __init__(
+        self, width: int, sides: Sequence[TowerInputs], weight: float, epochs: int, seed: int
+    ) -> None:
         super().__init__(sides, weight, epochs)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.classifier = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, len(sides)))
+            self.classifier = nn.Sequential(
+                nn.Linear(width, width), nn.ReLU(), nn.Linear(width, len(sides))
+            )
 
     def forward(self, net: TwoTower, epoch: float) -> Tensor:
         grown = 2.0 / (1.0 + math.exp(-10.0 * min(epoch / self.epochs, 1.0))) - 1.0
@@ -96,20 +100,27 @@ class Coral(Alignment):
         return self.weight * loss
 
 
-def make_adversarial(net: TwoTower, sides: Sequence[TowerInputs], config: TrainConfig, epochs: int) -> Alignment:
+def make_adversarial(
+    net: TwoTower, sides: Sequence[TowerInputs], config: TrainConfig, epochs: int
+) -> Alignment:
     return Adversarial(net.config.hidden_width, sides, config.align_weight, epochs, config.seed)
 
 
-def make_coral(net: TwoTower, sides: Sequence[TowerInputs], config: TrainConfig, epochs: int) -> Alignment:
+def make_coral(
+    net: TwoTower, sides: Sequence[TowerInputs], config: TrainConfig, epochs: int
+) -> Alignment:
     return Coral(sides, config.align_weight, epochs)
 
 
 ALIGNMENTS: dict[str, Callable[[TwoTower, Sequence[TowerInputs], TrainConfig, int], Alignment]] = {
-    "adversarial": make_adversarial, "coral": make_coral,
-}  # fmt: skip
+    "adversarial": make_adversarial,
+    "coral": make_coral,
+}
 
 
-def make_alignment(net: TwoTower, sides: Sequence[TowerInputs], config: TrainConfig, epochs: int) -> Alignment | None:
+def make_alignment(
+    net: TwoTower, sides: Sequence[TowerInputs], config: TrainConfig, epochs: int
+) -> Alignment | None:
     """Return the loss that aligns the sides; None where none is asked for or fewer than two sides have an item.
 
     Raises ModelError for a model without content features.

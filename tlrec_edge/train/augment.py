@@ -60,7 +60,9 @@ def reorder(history: HistoryBatch, rng: np.random.Generator) -> HistoryBatch:
     run = _run(history.present, REORDER, rng)
     column = np.broadcast_to(np.arange(run.shape[1], dtype=np.float64), run.shape)
     behind = column + run.shape[1]
-    to = np.argsort(np.where(run, column, behind), axis=1)  # the run's places first, then all others as they stand
+    to = np.argsort(
+        np.where(run, column, behind), axis=1
+    )  # the run's places first, then all others as they stand
     of = np.argsort(np.where(run, rng.random(run.shape), behind), axis=1)
     place = np.empty_like(to)
     np.put_along_axis(place, to, of, 1)
@@ -70,7 +72,9 @@ def reorder(history: HistoryBatch, rng: np.random.Generator) -> HistoryBatch:
 def token_dropout(history: HistoryBatch, rng: np.random.Generator) -> HistoryBatch:
     """Leave each item out with probability DROP; one stays."""
     chance = np.where(history.present, rng.random(history.present.shape), -1.0)
-    return history._replace(present=history.present & ((chance >= DROP) | (chance == chance.max(1, keepdims=True))))
+    return history._replace(
+        present=history.present & ((chance >= DROP) | (chance == chance.max(1, keepdims=True)))
+    )
 
 
 def _run(present: Bools, share: float, rng: np.random.Generator) -> Bools:
@@ -83,5 +87,8 @@ def _run(present: Bools, share: float, rng: np.random.Generator) -> Bools:
 
 
 AUGMENTATIONS: dict[str, Callable[[HistoryBatch, np.random.Generator], HistoryBatch]] = {
-    "crop": crop, "mask": mask, "reorder": reorder, "token-dropout": token_dropout,
-}  # fmt: skip
+    "crop": crop,
+    "mask": mask,
+    "reorder": reorder,
+    "token-dropout": token_dropout,
+}

@@ -11,7 +11,14 @@ from tlrec_edge.core.metrics import Array, Lift, paired_lift
 from tlrec_edge.data.dataset import Dataset
 from tlrec_edge.data.task import Task, Tasks, make_tasks
 from tlrec_edge.errors import DataError
-from tlrec_edge.train.adapt import FittedModel, check_source, config_of, fit_and_tune, refit, with_score_weights
+from tlrec_edge.train.adapt import (
+    FittedModel,
+    check_source,
+    config_of,
+    fit_and_tune,
+    refit,
+    with_score_weights,
+)
 from tlrec_edge.train.checkpoint import Checkpoint
 from tlrec_edge.train.config import TrainConfig
 from tlrec_edge.train.edge_model import EdgeModel
@@ -23,7 +30,16 @@ from tlrec_edge.train.score_weights import cross_fitted_ndcg, tune_score_weights
 from tlrec_edge.train.setup import Context
 from tlrec_edge.types import Ints
 
-COMPLEXITY_ORDER = ("popularity", "linear", "scratch", "pooled", "zero-shot", "frozen", "finetune", "joint")
+COMPLEXITY_ORDER = (
+    "popularity",
+    "linear",
+    "scratch",
+    "pooled",
+    "zero-shot",
+    "frozen",
+    "finetune",
+    "joint",
+)
 """Candidates from simple to complex; the first three know the target alone, ``pooled`` is linear over all domains."""
 TRANSFER = frozenset(COMPLEXITY_ORDER[3:])
 TRANSFER_MEAN = "transfer, on average"
@@ -34,10 +50,15 @@ PARTS_OF = {"popularity": ("bias",), "linear": _LINEAR, "pooled": _LINEAR}
 
 
 def adapt_auto(
-    dataset: Dataset, domains: tuple[str, ...], source: EdgeModel | None = None, config: TrainConfig | None = None,
-    fold: int | None = None, progress: Progress | None = None, tasks: Tasks | None = None,
+    dataset: Dataset,
+    domains: tuple[str, ...],
+    source: EdgeModel | None = None,
+    config: TrainConfig | None = None,
+    fold: int | None = None,
+    progress: Progress | None = None,
+    tasks: Tasks | None = None,
     checkpoint: Checkpoint | None = None,
-) -> tuple[EdgeModel, tuple[ModeComparison, ...]]:  # fmt: skip
+) -> tuple[EdgeModel, tuple[ModeComparison, ...]]:
     """Try every mode on the validation rows and fit the winner; return it with the table that chose it.
 
     Of what knows the target alone, the more complex takes over with a paired lift of two standard errors, clustered by
@@ -50,7 +71,9 @@ def adapt_auto(
     config = config or config_of(source)
     tasks = tasks or make_tasks(dataset, domains, fold)
     if not len(tasks.choose.rows):
-        raise DataError("--mode auto chooses on validation rows and this split leaves none: name a mode")
+        raise DataError(
+            "--mode auto chooses on validation rows and this split leaves none: name a mode"
+        )
     context = Context(dataset, tasks.choose, source, config, progress, checkpoint=checkpoint)
     fitted_models = _fit_modes(context)
     users, values = tasks.choose.rows.user, {}
@@ -59,7 +82,9 @@ def adapt_auto(
         use = tuple(part for part in PARTS_OF.get(name, config.parts) if part in config.parts)
         values[name], users = cross_fitted_ndcg(fitted.model, dataset, task, fitted.mode, use)
     winner, table = _compare_modes(values, users)
-    model = refit(fitted_models[winner], replace(context, task=tasks.final, progress=progress), tasks, fold)
+    model = refit(
+        fitted_models[winner], replace(context, task=tasks.final, progress=progress), tasks, fold
+    )
     return model.with_provenance(auto=table, choice=winner), table
 
 
@@ -74,7 +99,9 @@ def _fit_modes(context: Context) -> dict[str, FittedModel]:
         tuned = fit_and_tune(context, "finetune")
         shared = replace(context, linear=tuned.hyperparameters.linear)
         found |= {
-            mode: tuned if mode == "finetune" else fit_and_tune(shared, mode) for mode in MODES if mode != "scratch"
+            mode: tuned if mode == "finetune" else fit_and_tune(shared, mode)
+            for mode in MODES
+            if mode != "scratch"
         }
         found["pooled"] = _with_parts(tuned, context, PARTS_OF["pooled"])
     return found
@@ -94,7 +121,9 @@ def _task(fitted: FittedModel, context: Context) -> Task:
     return context.task.target_only() if fitted.mode == "scratch" else context.task
 
 
-def _compare_modes(values: Mapping[str, Array], users: Ints) -> tuple[str, tuple[ModeComparison, ...]]:
+def _compare_modes(
+    values: Mapping[str, Array], users: Ints
+) -> tuple[str, tuple[ModeComparison, ...]]:
     best, rows = COMPLEXITY_ORDER[0], []
 
     def compare(name: str, found: Array, over: str) -> Lift:
@@ -112,7 +141,9 @@ def _compare_modes(values: Mapping[str, Array], users: Ints) -> tuple[str, tuple
         mean: Array = np.mean([values[name] for name in transfer_modes if name != "zero-shot"], 0)
         if _beats(compare(TRANSFER_MEAN, mean, best), 2.0):
             strongest = max(transfer_modes, key=lambda name: float(values[name].mean()))
-            lifts_of_best = {name: paired_lift(values[strongest], values[name], users) for name in transfer_modes}
+            lifts_of_best = {
+                name: paired_lift(values[strongest], values[name], users) for name in transfer_modes
+            }
             best = next(name for name, lift in lifts_of_best.items() if not _beats(lift, 1.0))
     return best, tuple(ModeComparison(*row, row[0] == best) for row in rows)
 

@@ -21,7 +21,9 @@ def storage(model: EdgeModel) -> Storage:
     wide = "float32" if model.quantized_wide is None else "int8"
     if model.tables is None:
         return Storage("float32", "float32", "float32", "float32", wide)
-    return Storage(**{name: _KIND[table.bits] for name, table in vars(model.tables).items()}, wide=wide)
+    return Storage(
+        **{name: _KIND[table.bits] for name, table in vars(model.tables).items()}, wide=wide
+    )
 
 
 def part_weights(model: EdgeModel) -> dict[str, float]:
@@ -39,19 +41,24 @@ def stored_arrays(model: EdgeModel) -> Arrays:
     """
     kinds, weights, net = storage(model), model.score_weights, model.net
     tables = model.tables or _float32_tables(model)
-    two_tower, residual = (np.float32(weights.deep), np.float32(weights.rest)) if kinds.uniform else (None, None)
+    two_tower, residual = (
+        (np.float32(weights.deep), np.float32(weights.rest)) if kinds.uniform else (None, None)
+    )
     d, r = net.config.width, model.interest.rank + model.residual.rank
     candidate = RowFormat((kinds.candidate, d), (kinds.taste, r))
     arrays: Arrays = {
         "history_rows": RowFormat((kinds.history, d)).join([tables.history.rows]),
         "history_scale": tables.history.scale,
         "candidate_rows": candidate.join([tables.candidate.rows, tables.taste.rows]),
-        "candidate_scale": np.stack([_scaled(tables.candidate.scale, two_tower), tables.taste.scale], 1),
+        "candidate_scale": np.stack(
+            [_scaled(tables.candidate.scale, two_tower), tables.taste.scale], 1
+        ),
         "candidate_bias": (model.bias * np.float32(weights.bias)).astype(np.float32),
         "groups": model.groups,
         # The weights of the taste block stand on the user's side: its two halves share a scale on the item's.
         "interest_in": np.pad(
-            model.interest.input_factors * np.float32(weights.interest), ((0, 0), (0, model.residual.rank))
+            model.interest.input_factors * np.float32(weights.interest),
+            ((0, 0), (0, model.residual.rank)),
         ),
         "position_bias": numpy_copy(net.position_bias),
         "event_bias": numpy_copy(net.event_bias),
@@ -76,14 +83,24 @@ def _wide(model: EdgeModel) -> Arrays:
         wide = model.served_wide
         wide.eliminate_zeros()
         wide.sort_indices()
-        columns, values = wide.indices.astype(np.int32), {"wide_values": wide.data.astype(np.float32)}
+        columns, values = (
+            wide.indices.astype(np.int32),
+            {"wide_values": wide.data.astype(np.float32)},
+        )
     return {"wide_indptr": wide.indptr.astype(np.int64), "wide_columns": columns, **values}
 
 
 def _float32_tables(model: EdgeModel) -> QuantizedTables:
     """Return float32 vectors in the place of quantized rows, with scales of 1."""
-    vectors = model.history_vectors, model.candidate_vectors, model.residual_in, model.low_rank_vectors
-    return QuantizedTables(*(QuantizedTable(table, np.ones(len(table), np.float32)) for table in vectors))  # type: ignore[arg-type]
+    vectors = (
+        model.history_vectors,
+        model.candidate_vectors,
+        model.residual_in,
+        model.low_rank_vectors,
+    )
+    return QuantizedTables(
+        *(QuantizedTable(table, np.ones(len(table), np.float32)) for table in vectors)
+    )  # type: ignore[arg-type]
 
 
 def _scaled(scale: NDArray[Any], weight: np.float32 | None) -> NDArray[Any]:

@@ -54,7 +54,12 @@ class TrainingState:
 
     def restore(self, meta: Mapping[str, Any], arrays: Mapping[str, np.ndarray[Any, Any]]) -> None:
         """Take over what ``meta`` and ``arrays`` held; torch's own generator is set as well."""
-        parts: dict[str, dict[str, Tensor]] = {"module": {}, "best": {}, "optimizer": {}, "torch": {}}
+        parts: dict[str, dict[str, Tensor]] = {
+            "module": {},
+            "best": {},
+            "optimizer": {},
+            "torch": {},
+        }
         for name, array in arrays.items():
             part, _, rest = name.partition(".")
             parts[part][rest] = torch.from_numpy(array)
@@ -100,8 +105,18 @@ class FitCheckpoint:
             meta = json.loads((self.folder / STATE).read_text("utf-8"))
             with np.load(self.folder / meta["arrays"], allow_pickle=False) as stored:
                 state.restore(meta, {name: stored[name] for name in stored.files})
-        except (OSError, EOFError, zipfile.BadZipFile, ValueError, KeyError, TypeError, RuntimeError) as error:
-            raise ModelError(f"{self.folder} cannot be read as a checkpoint ({error}): remove it") from error
+        except (
+            OSError,
+            EOFError,
+            zipfile.BadZipFile,
+            ValueError,
+            KeyError,
+            TypeError,
+            RuntimeError,
+        ) as error:
+            raise ModelError(
+                f"{self.folder} cannot be read as a checkpoint ({error}): remove it"
+            ) from error
 
     def save(self, state: TrainingState) -> None:
         """Write the arrays, then the small file that names them; a crash leaves the epoch before."""
@@ -149,7 +164,13 @@ def resumable(
     if folder is None:
         yield None
         return
-    facts = {"version": VERSION, "torch": torch.__version__, "dataset": dataset_hash(dataset), **task, **asdict(config)}
+    facts = {
+        "version": VERSION,
+        "torch": torch.__version__,
+        "dataset": dataset_hash(dataset),
+        **task,
+        **asdict(config),
+    }
     _claim(folder, json.loads(json.dumps(facts)))
     yield Checkpoint(folder)
     for fit in folder.glob("fit-*"):

@@ -12,8 +12,14 @@ from tlrec_edge.train.text import HASHED
 
 PRETRAIN_STEPS = 300
 PARTS = {
-    "deep": "deep", "wide": "wide", "own": "wide", "rest": "wide", "interest": "counts", "repeat": "repeat", "bias": "",
-}  # fmt: skip
+    "deep": "deep",
+    "wide": "wide",
+    "own": "wide",
+    "rest": "wide",
+    "interest": "counts",
+    "repeat": "repeat",
+    "bias": "",
+}
 """The parts of a score, and what ``without`` calls them; an item's bias always stays."""
 ABLATIONS = ("deep", "wide", "counts", "repeat", "content", "ids")
 ALIGN = ("none", "adversarial", "coral")
@@ -77,7 +83,9 @@ class TrainConfig:
         # From JSON they come as lists.
         object.__setattr__(self, "augment", tuple(self.augment))
         object.__setattr__(self, "without", tuple(self.without))
-        object.__setattr__(self, "event_weights", tuple((str(name), float(w)) for name, w in self.event_weights))
+        object.__setattr__(
+            self, "event_weights", tuple((str(name), float(w)) for name, w in self.event_weights)
+        )
         if self.size not in ENCODERS:
             raise ValueError(f"size must be one of {sorted(ENCODERS)}, not {self.size!r}")
         if self.align not in ALIGN:
@@ -87,7 +95,9 @@ class TrainConfig:
                 raise ValueError(f"augment must be among {sorted(AUGMENTATIONS)}, not {name!r}")
         for name, weight in self.event_weights:
             if name not in EVENTS or not 0 <= weight < math.inf:
-                raise ValueError(f"event_weights take {', '.join(EVENTS)} and 0 or more, not {name!r} {weight}")
+                raise ValueError(
+                    f"event_weights take {', '.join(EVENTS)} and 0 or more, not {name!r} {weight}"
+                )
         for name in self.without:
             if name not in ABLATIONS:
                 raise ValueError(f"without must be among {', '.join(ABLATIONS)}, not {name!r}")
@@ -108,4 +118,6 @@ class TrainConfig:
     def event_factors(self) -> tuple[float, ...]:
         """Return what the stored weight of each event is multiplied by, in the order of EVENTS."""
         given = dict(self.event_weights)
-        return tuple(given.get(name, own) / own for name, own in zip(EVENTS, EVENT_WEIGHTS, strict=True))
+        return tuple(
+            given.get(name, own) / own for name, own in zip(EVENTS, EVENT_WEIGHTS, strict=True)
+        )

@@ -32,7 +32,9 @@ from tlrec_edge.types import Bools, Floats, Ints, Scales
 
 FORMAT = 3
 _MARKER, _ARRAYS = "model.json", "arrays.npz"
-MODEL = FolderKind("model", _MARKER, ("config", "items", "ids"), lambda head: (_ARRAYS,), ModelError)
+MODEL = FolderKind(
+    "model", _MARKER, ("config", "items", "ids"), lambda head: (_ARRAYS,), ModelError
+)
 _SPARSE = ("data", "indices", "indptr")
 MAX_HISTORY = 4096
 """The wide part and the interest counts read at most this many distinct items, the most recent."""
@@ -112,7 +114,10 @@ class EdgeModel:
             return self.tables.history.vectors()
         with torch.no_grad():
             return np.concatenate(
-                [self.net.history_vectors(part).numpy() for part in torch.split(torch.arange(len(self.ids)), 8192)]
+                [
+                    self.net.history_vectors(part).numpy()
+                    for part in torch.split(torch.arange(len(self.ids)), 8192)
+                ]
             )
 
     @cached_property
@@ -138,7 +143,9 @@ class EdgeModel:
     @cached_property
     def residual_in(self) -> Floats:
         """History side of the rest as served, (N, r2)."""
-        return self.residual.input_factors if self.tables is None else self.tables.taste_in.vectors()
+        return (
+            self.residual.input_factors if self.tables is None else self.tables.taste_in.vectors()
+        )
 
     @cached_property
     def _identity(self) -> sp.csr_array:
@@ -160,10 +167,14 @@ class EdgeModel:
 
     def scorer(self, dataset: Dataset, task: Task) -> Scorer:
         """Return the float scorer of the task's candidates. Raises ModelError where the model lacks one."""
-        histories = UserHistories.of(task.history, self.rows(dataset), len(dataset.users), len(self.ids))
+        histories = UserHistories.of(
+            task.history, self.rows(dataset), len(dataset.users), len(self.ids)
+        )
         place = self.rows(dataset)[task.candidates]
         if ((place < 0) | (place >= self.candidates)).any():
-            missing = dataset.items[task.candidates[np.argmax((place < 0) | (place >= self.candidates))]]
+            missing = dataset.items[
+                task.candidates[np.argmax((place < 0) | (place >= self.candidates))]
+            ]
             raise ModelError(
                 f"the model does not know candidate {missing!r} of this dataset: adapt it to this dataset and domain"
             )
@@ -172,20 +183,26 @@ class EdgeModel:
             whole = isinstance(columns, slice)
             parts = self.part_scores(histories, users, ALL if whole else place[columns])
             weights = (getattr(self.score_weights, name) for name in PARTS)
-            total = sum((w * p for w, p in zip(weights, parts, strict=True) if w), np.zeros_like(parts[-1]))
+            total = sum(
+                (w * p for w, p in zip(weights, parts, strict=True) if w), np.zeros_like(parts[-1])
+            )
             empty = histories.length(users) == 0
             total[empty] = self.score_weights.bias * parts[-1][empty]
             return total[:, place] if whole else total
 
         return score
 
-    def part_scores(self, histories: UserHistories, users: Ints, columns: Columns = ALL) -> tuple[Floats, ...]:
+    def part_scores(
+        self, histories: UserHistories, users: Ints, columns: Columns = ALL
+    ) -> tuple[Floats, ...]:
         """Return the unweighted scores (u, columns) of ``PARTS``."""
         seen = histories.matrix[users]
         two_tower = self.user_vectors(histories, users) @ self.candidate_vectors[columns].T
         low_rank, split = self.user_low_rank(seen), self.interest.rank
         outward = self.low_rank_vectors[columns]
-        interest, residual = (low_rank[:, part] @ outward[:, part].T for part in (slice(split), slice(split, None)))
+        interest, residual = (
+            low_rank[:, part] @ outward[:, part].T for part in (slice(split), slice(split, None))
+        )
         matrices = self.wide, self.target_wide, self._identity
         wide, target_wide, repeat = ((seen @ weights)[:, columns].toarray() for weights in matrices)
         bias = np.broadcast_to(self.bias[columns], two_tower.shape)
@@ -194,7 +211,9 @@ class EdgeModel:
     def user_vectors(self, histories: UserHistories, users: Ints) -> Floats:
         """Encode users from the most recent part of their past, (u, width)."""
         start, stop = histories.start[users], histories.start[users + 1]
-        item, *rest = gather_histories(histories.log, start, stop, histories.rows, self.net.config.history, AGE_BUCKETS)
+        item, *rest = gather_histories(
+            histories.log, start, stop, histories.rows, self.net.config.history, AGE_BUCKETS
+        )
         with torch.no_grad():
             vectors = torch.from_numpy(self.history_vectors[item])
             encoded: Floats = self.net.encode(vectors, *map(torch.from_numpy, rest)).numpy()
@@ -209,7 +228,8 @@ class EdgeModel:
     def served_wide(self) -> sp.csr_array:
         """Item-item weights as served, (N, C): both sparse parts under their weights."""
         return sp.csr_array(
-            self.wide * np.float32(self.score_weights.wide) + self.target_wide * np.float32(self.score_weights.own)
+            self.wide * np.float32(self.score_weights.wide)
+            + self.target_wide * np.float32(self.score_weights.own)
         )
 
     @property
@@ -223,7 +243,9 @@ class EdgeModel:
     def check_split(self, dataset: Dataset) -> None:
         """Raise ModelError where the dataset's split is not the one the model was trained under."""
         if self.provenance.kind != "target":
-            raise ModelError("this is a source model: adapt it to a target first (`tlrec-edge adapt`)")
+            raise ModelError(
+                "this is a source model: adapt it to a target first (`tlrec-edge adapt`)"
+            )
         if self.provenance.split_sha256 != split_hash(dataset):
             raise ModelError(
                 "the model was trained under another split than this dataset's: adapt it again to this dataset"
@@ -239,7 +261,10 @@ class EdgeModel:
         for name, matrix in (("wide", self.wide), ("own", self.target_wide)):
             arrays |= {f"{name}.{part}": getattr(matrix, part) for part in _SPARSE}
         for name, factors in (("interest", self.interest), ("rest", self.residual)):
-            arrays |= {f"{name}.inward": factors.input_factors, f"{name}.outward": factors.output_factors}
+            arrays |= {
+                f"{name}.inward": factors.input_factors,
+                f"{name}.outward": factors.output_factors,
+            }
         arrays |= {"bias": self.bias, "groups": self.groups, "text_table": self.features.text_table}
         if self.tables is not None:
             for name, table in vars(self.tables).items():
@@ -247,7 +272,10 @@ class EdgeModel:
                 arrays |= {f"table.{name}.{part}": array for part, array in parts.items()}
         if self.quantized_wide is not None:
             del arrays["wide.data"]
-            arrays |= {"wide.entries": self.quantized_wide.entries, "wide.scale": self.quantized_wide.scale}
+            arrays |= {
+                "wide.entries": self.quantized_wide.entries,
+                "wide.scale": self.quantized_wide.scale,
+            }
         meta = {
             "format": FORMAT,
             "config": self.net.config.to_json(),
@@ -276,39 +304,74 @@ class EdgeModel:
             with (path / _ARRAYS).open("rb") as file, np.load(file, allow_pickle=False) as stored:
                 arrays = {name: stored[name] for name in stored.files}
             return cls._restore(meta, arrays)
-        except (OSError, EOFError, zipfile.BadZipFile, ValueError, KeyError, TypeError, RuntimeError) as error:
-            raise ModelError(f"{path} cannot be read as a model ({error}): train it again") from error
+        except (
+            OSError,
+            EOFError,
+            zipfile.BadZipFile,
+            ValueError,
+            KeyError,
+            TypeError,
+            RuntimeError,
+        ) as error:
+            raise ModelError(
+                f"{path} cannot be read as a model ({error}): train it again"
+            ) from error
 
     @classmethod
     def _restore(cls, meta: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> EdgeModel:
         if meta["format"] != FORMAT:
             raise ValueError(f"format {meta['format']}, this version reads {FORMAT}")
         if not len(meta["ids"]) == len(meta["names"]) == len(arrays["groups"]) == meta["items"]:
-            raise ValueError(f"{len(meta['ids'])} ids and {len(meta['names'])} names for {meta['items']} items")
+            raise ValueError(
+                f"{len(meta['ids'])} ids and {len(meta['names'])} names for {meta['items']} items"
+            )
         inputs = TowerInputs(*(arrays[f"input.{name}"] for name in TowerInputs._fields))
-        net = TwoTower(ModelConfig.from_json(meta["config"]), meta["items"], meta["candidates"], inputs)
-        net.load_state_dict({k[4:]: torch.from_numpy(v) for k, v in arrays.items() if k.startswith("net.")})
+        net = TwoTower(
+            ModelConfig.from_json(meta["config"]), meta["items"], meta["candidates"], inputs
+        )
+        net.load_state_dict(
+            {k[4:]: torch.from_numpy(v) for k, v in arrays.items() if k.startswith("net.")}
+        )
         net.eval()
         net.requires_grad_(False)
         features = FeatureEncoder.from_schema(meta["features"], arrays["text_table"])
         shape = (meta["items"], meta["candidates"])
-        codes = QuantizedWeights(arrays["wide.entries"], arrays["wide.scale"]) if "wide.entries" in arrays else None
+        codes = (
+            QuantizedWeights(arrays["wide.entries"], arrays["wide.scale"])
+            if "wide.entries" in arrays
+            else None
+        )
         if codes is not None:
             arrays["wide.data"] = codes.data(arrays["wide.indptr"])
         wide, target_wide = (
-            sp.csr_array(tuple(arrays[f"{name}.{part}"] for part in _SPARSE), shape=shape) for name in ("wide", "own")
+            sp.csr_array(tuple(arrays[f"{name}.{part}"] for part in _SPARSE), shape=shape)
+            for name in ("wide", "own")
         )
         residual, interest = (
-            LowRankFactors(arrays[f"{name}.inward"], arrays[f"{name}.outward"]) for name in ("rest", "interest")
+            LowRankFactors(arrays[f"{name}.inward"], arrays[f"{name}.outward"])
+            for name in ("rest", "interest")
         )
         tables = None
         if "table.history.rows" in arrays:
-            tables = QuantizedTables(*(_read_table(arrays, name) for name in QuantizedTables.__dataclass_fields__))
+            tables = QuantizedTables(
+                *(_read_table(arrays, name) for name in QuantizedTables.__dataclass_fields__)
+            )
         return cls(
-            tuple(meta["ids"]), tuple(meta["names"]), net, features, wide, target_wide, residual, interest,
+            tuple(meta["ids"]),
+            tuple(meta["names"]),
+            net,
+            features,
+            wide,
+            target_wide,
+            residual,
+            interest,
             arrays["bias"],
-            arrays["groups"], ScoreWeights(**meta["mix"]), Provenance.from_json(meta["about"]), tables, codes,
-        )  # fmt: skip
+            arrays["groups"],
+            ScoreWeights(**meta["mix"]),
+            Provenance.from_json(meta["about"]),
+            tables,
+            codes,
+        )
 
 
 def _read_table(arrays: Mapping[str, NDArray[Any]], name: str) -> QuantizedTable:

@@ -35,9 +35,15 @@ def age_bucket(age: NDArray[np.int64], buckets: int) -> NDArray[np.int64]:
 
 
 def gather_histories(
-    log: Interactions, start: NDArray[np.int64], stop: NDArray[np.int64], rows: Ints, length: int, age_buckets: int,
-    order: Ints | None = None, keep: Bools | None = None,
-) -> HistoryBatch:  # fmt: skip
+    log: Interactions,
+    start: NDArray[np.int64],
+    stop: NDArray[np.int64],
+    rows: Ints,
+    length: int,
+    age_buckets: int,
+    order: Ints | None = None,
+    keep: Bools | None = None,
+) -> HistoryBatch:
     """Gather the last ``length`` interactions of each range [start, stop) of the log.
 
     ``rows`` maps the dataset's item rows to the model's (-1 = unknown there). ``keep`` (n,) leaves interactions out.
@@ -122,7 +128,9 @@ class Examples:
         """Mark the first interaction of each user and item that weighs anything, some users at a time."""
         log, begins = self.log, np.flatnonzero(self._begins[0])
         first = np.zeros(len(log), bool)
-        edges = begins[np.searchsorted(begins, np.arange(0, begins.max(initial=-1) + 1, ROWS_PER_BLOCK))]
+        edges = begins[
+            np.searchsorted(begins, np.arange(0, begins.max(initial=-1) + 1, ROWS_PER_BLOCK))
+        ]
         for low, high in pairwise([*edges.tolist(), len(log)]):
             weighted = low + np.flatnonzero(log.weight[low:high] > 0)
             pair = log.user[weighted].astype(np.int64) * len(self.column) + log.item[weighted]
@@ -161,22 +169,32 @@ class Examples:
         cut = start + 1 + np.floor(rng.random(len(start)) * (size - 1)).astype(np.int32)
         return start, cut, start + size
 
-    def _shuffle_ties(self, start: NDArray[np.int64], stop: NDArray[np.int64], chance: NDArray[np.float64]) -> Ints:
+    def _shuffle_ties(
+        self, start: NDArray[np.int64], stop: NDArray[np.int64], chance: NDArray[np.float64]
+    ) -> Ints:
         """Return an order of the log that shuffles rows of one user and time; only inside the ranges [start, stop)."""
         edge = np.zeros(len(self.log) + 1, np.int32)
         np.add.at(edge, start, 1)
         np.subtract.at(edge, stop, 1)
         begins = self._begins[1]
-        tied = np.flatnonzero((np.cumsum(edge[:-1], dtype=np.int32) > 0) & ~(begins & np.append(begins, True)[1:]))
+        tied = np.flatnonzero(
+            (np.cumsum(edge[:-1], dtype=np.int32) > 0) & ~(begins & np.append(begins, True)[1:])
+        )
         order = np.arange(len(self.log), dtype=np.int32)
         order[tied] = tied[np.lexsort((chance[tied], np.cumsum(begins, dtype=np.int32)[tied]))]
         return order
 
     def _batch(
-        self, start: NDArray[np.int64], cut: NDArray[np.int64], stop: NDArray[np.int64], order: Ints,
+        self,
+        start: NDArray[np.int64],
+        cut: NDArray[np.int64],
+        stop: NDArray[np.int64],
+        order: Ints,
         rng: np.random.Generator,
-    ) -> Batch:  # fmt: skip
-        history = gather_histories(self.log, start, cut, self.rows, self.length, self.age_buckets, order)
+    ) -> Batch:
+        history = gather_histories(
+            self.log, start, cut, self.rows, self.length, self.age_buckets, order
+        )
         if self.target_dropout:
             drop = rng.random(len(cut)) < self.target_dropout
             place = order[np.maximum(cut[:, None] - self.length + np.arange(self.length), 0)]
@@ -187,5 +205,7 @@ class Examples:
         place = (start if self.reconstruct else cut)[:, None] + np.arange(self.positives)
         in_range = place < stop[:, None]
         place = order[np.minimum(place, len(order) - 1)]
-        positive = np.where(in_range & self.is_target[place], self.column[self.log.item[place]], -1).astype(np.int64)
+        positive = np.where(
+            in_range & self.is_target[place], self.column[self.log.item[place]], -1
+        ).astype(np.int64)
         return Batch(history, positive, self.log.weight[place])

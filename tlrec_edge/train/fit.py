@@ -122,11 +122,22 @@ def one_thread() -> Iterator[None]:
 
 
 def _fit(
-    model: TwoTower, examples: Examples, config: FitConfig, validate: Callable[[], float] | None, mask_seen: bool,
-    progress: Progress | None, extra: ExtraLoss | None, checkpoint: FitCheckpoint | None,
-) -> FitResult:  # fmt: skip
+    model: TwoTower,
+    examples: Examples,
+    config: FitConfig,
+    validate: Callable[[], float] | None,
+    mask_seen: bool,
+    progress: Progress | None,
+    extra: ExtraLoss | None,
+    checkpoint: FitCheckpoint | None,
+) -> FitResult:
     torch.manual_seed(config.seed)
-    popularity = np.bincount(examples.column[examples.log.item[examples.is_target]], minlength=len(model.bias)) + 1.0
+    popularity = (
+        np.bincount(
+            examples.column[examples.log.item[examples.is_target]], minlength=len(model.bias)
+        )
+        + 1.0
+    )
     sampler = torch.from_numpy(popularity / popularity.sum())
     modules = nn.ModuleDict({"net": model} if extra is None else {"net": model, "extra": extra})
     optimizer = RowAdamW(_groups(model, config, extra), weight_decay=config.weight_decay)
@@ -168,17 +179,24 @@ def _groups(model: TwoTower, config: FitConfig, extra: ExtraLoss | None) -> list
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     groups = [
         {"params": [p for name, p in named if name in own], "lr": config.rate},
-        {"params": [p for name, p in named if name not in own], "lr": config.rate * config.trunk_rate},
+        {
+            "params": [p for name, p in named if name not in own],
+            "lr": config.rate * config.trunk_rate,
+        },
         {"params": list(extra.parameters()) if extra else [], "lr": EXTRA_RATE * config.rate},
     ]
     return [group for group in groups if group["params"]]
 
 
 def _epoch(
-    model: TwoTower, extra: ExtraLoss | None, state: TrainingState,
-    examples: Examples, config: FitConfig, sampler: Tensor,
+    model: TwoTower,
+    extra: ExtraLoss | None,
+    state: TrainingState,
+    examples: Examples,
+    config: FitConfig,
+    sampler: Tensor,
     mask_seen: bool,
-) -> float:  # fmt: skip
+) -> float:
     steps = -(-min(examples.size(), config.examples) // config.batch)
     model.train()
     total, count = 0.0, 0
@@ -186,7 +204,9 @@ def _epoch(
         if not (batch.positive >= 0).any():
             continue
         loss = softmax_loss(model, batch, examples, sampler, config, mask_seen)
-        total_loss = loss if extra is None else loss + extra(model, len(state.losses) + step / steps)
+        total_loss = (
+            loss if extra is None else loss + extra(model, len(state.losses) + step / steps)
+        )
         if not torch.isfinite(total_loss):
             raise TrainingError(
                 f"loss is {total_loss.item()}: lower the learning rate (now {config.rate}) or check the features"
@@ -208,7 +228,12 @@ def _epoch(
 
 
 def softmax_loss(
-    model: TwoTower, batch: Batch, examples: Examples, sampler: Tensor, config: FitConfig, mask_seen: bool
+    model: TwoTower,
+    batch: Batch,
+    examples: Examples,
+    sampler: Tensor,
+    config: FitConfig,
+    mask_seen: bool,
 ) -> Tensor:
     """Return the mean negative log likelihood of the positives, each example weighing the same or by its heaviest."""
     user = model.users(*as_tensors(batch.history))
@@ -222,7 +247,9 @@ def softmax_loss(
         columns = torch.unique(torch.cat([drawn, positive[positive >= 0]]))
         correction = torch.log(1.0 - (1.0 - sampler[columns]) ** sampled).float()
         place = torch.searchsorted(columns, positive.clamp(min=0))
-    logits = user @ model.candidate_vectors(columns).T + model.bias[columns] - correction  # (batch, columns)
+    logits = (
+        user @ model.candidate_vectors(columns).T + model.bias[columns] - correction
+    )  # (batch, columns)
     if config.logq:
         logits = logits + config.logq * torch.log(sampler[columns]).float()
     if mask_seen:

@@ -36,13 +36,21 @@ def fit_features(dataset: Dataset, text: str = HASHED) -> FeatureEncoder:
     Features of the target's items are known before anyone buys there, so they take part; no behaviour is looked at.
     """
     table = dataset.features
-    vocabulary = {name: tuple(sorted(set(values) - {""})) for name, values in table.categorical.items()}
+    vocabulary = {
+        name: tuple(sorted(set(values) - {""})) for name, values in table.categorical.items()
+    }
     everywhere = np.ones(len(table), bool)
-    homes = {name: dataset.item_domain == code for code, name in enumerate(dataset.domains)} if table.by_domain else {}
+    homes = (
+        {name: dataset.item_domain == code for code, name in enumerate(dataset.domains)}
+        if table.by_domain
+        else {}
+    )
     own = {name: _quantiles(table, home, MIN_DOMAIN_ITEMS) for name, home in homes.items()}
     columns = (*table.text, *vocabulary)
     raw = raw_columns(dataset)
-    texts = sorted({" ".join(row) for row in zip(*(map(str, raw[name]) for name in columns), strict=True)})
+    texts = sorted(
+        {" ".join(row) for row in zip(*(map(str, raw[name]) for name in columns), strict=True)}
+    )
     encoder = None if text == HASHED else open_encoder(text)
     return FeatureEncoder(
         tuple(table.text),
@@ -69,10 +77,16 @@ def _quantiles(table: ItemTable, items: Bools, min_items: int) -> dict[str, tupl
 def raw_columns(dataset: Dataset) -> dict[str, Sequence[Any]]:
     """Return all feature columns by name."""
     table = dataset.features
-    return {**table.text, **table.categorical, **{name: values.tolist() for name, values in table.numeric.items()}}
+    return {
+        **table.text,
+        **table.categorical,
+        **{name: values.tolist() for name, values in table.numeric.items()},
+    }
 
 
-def encode_features(dataset: Dataset, encoder: FeatureEncoder, rows: Ints, text: str = HASHED) -> TowerInputs:
+def encode_features(
+    dataset: Dataset, encoder: FeatureEncoder, rows: Ints, text: str = HASHED
+) -> TowerInputs:
     """Encode the features of dataset rows for the item tower. Raises ModelError where ``text`` is another encoder."""
     every = _encode_all(dataset, encoder, text)
     return TowerInputs(every.text[rows], every.numeric[rows], every.categories[rows])
@@ -83,7 +97,9 @@ def _encode_all(dataset: Dataset, encoder: FeatureEncoder, text: str) -> TowerIn
     # Folds and modes of one dataset ask for the same items again and again.
     homes = [dataset.domains[code] if code >= 0 else "" for code in dataset.item_domain]
     columns, n = raw_columns(dataset), len(dataset.items)
-    return encoder.encode(columns, n, _text_vectors(encoder, encoder.texts(columns, n), text), homes)
+    return encoder.encode(
+        columns, n, _text_vectors(encoder, encoder.texts(columns, n), text), homes
+    )
 
 
 def _text_vectors(features: FeatureEncoder, texts: list[str], text: str) -> Floats | None:
@@ -113,7 +129,9 @@ def _pca_axes(encoder: TextEncoder, texts: list[str]) -> Floats:
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True).clip(1e-12)
     centred = (unit - unit.mean(0)).astype(np.float64)
     _, axes = np.linalg.eigh(centred.T @ centred)  # rising
-    table: Floats = axes[:, ::-1][:, :ENCODER_WIDTH].astype(np.float16).astype(np.float32)  # as a bundle stores it
+    table: Floats = (
+        axes[:, ::-1][:, :ENCODER_WIDTH].astype(np.float16).astype(np.float32)
+    )  # as a bundle stores it
     return table
 
 
@@ -129,7 +147,9 @@ def _lsa_table(texts: list[str]) -> Floats:
     bucket, row = hash_tokens(texts, BUCKETS)
     if not len(bucket):
         return np.zeros((0, 0), np.float32)
-    counts = sp.csr_array((np.ones(len(bucket), np.float32), (row, bucket)), shape=(len(texts), BUCKETS))
+    counts = sp.csr_array(
+        (np.ones(len(bucket), np.float32), (row, bucket)), shape=(len(texts), BUCKETS)
+    )
     frequency = np.bincount(counts.indices, minlength=BUCKETS)
     idf = np.log((1.0 + len(texts)) / (1.0 + frequency)).astype(np.float32)
     weighted = sp.csr_array(counts.multiply(idf[None, :]))
@@ -144,7 +164,9 @@ def _lsa_table(texts: list[str]) -> Floats:
     return table.astype(np.float16).astype(np.float32)  # a bundle stores it in half precision
 
 
-def cooccurrence_vectors(log: Interactions, rows: Ints, items: int, width: int, by_basket: bool) -> Floats:
+def cooccurrence_vectors(
+    log: Interactions, rows: Ints, items: int, width: int, by_basket: bool
+) -> Floats:
     """Return spectral item vectors (items, width): the SVD of the degree-normalised group-by-item matrix.
 
     A group is a basket (user and time) or a whole user. Items that share groups point the same way; items never seen
@@ -152,16 +174,21 @@ def cooccurrence_vectors(log: Interactions, rows: Ints, items: int, width: int, 
     """
     item = rows[log.item]
     known = item >= 0
-    begins = log.user[1:] != log.user[:-1]  # a log is sorted by user and time, so groups stand together
+    begins = (
+        log.user[1:] != log.user[:-1]
+    )  # a log is sorted by user and time, so groups stand together
     if by_basket:
         begins |= log.time[1:] != log.time[:-1]
     code = np.append(0, np.cumsum(begins))
     matrix = sp.csr_array(
-        (np.ones(int(known.sum()), np.float32), (code[known], item[known])), shape=(code.max() + 1, items)
+        (np.ones(int(known.sum()), np.float32), (code[known], item[known])),
+        shape=(code.max() + 1, items),
     )
     matrix.data[:] = 1.0
     by_group, by_item = np.diff(matrix.indptr), np.bincount(matrix.indices, minlength=items)
-    left = sp.dia_array((1.0 / np.sqrt(by_group.clip(1))[None, :], 0), shape=(len(by_group), len(by_group)))
+    left = sp.dia_array(
+        (1.0 / np.sqrt(by_group.clip(1))[None, :], 0), shape=(len(by_group), len(by_group))
+    )
     right = sp.dia_array((1.0 / np.sqrt(by_item.clip(1))[None, :], 0), shape=(items, items))
     normal = sp.csr_array(left @ matrix @ right).astype(np.float32)
     rank = min(width, min(normal.shape) - 1)

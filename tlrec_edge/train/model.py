@@ -57,7 +57,9 @@ class ModelConfig:
             raise ValueError(f"width {self.width} must be a multiple of heads {self.heads}")
         most = 4 * self.hidden_width
         if not 0 < self.feed_forward <= most:
-            raise ValueError(f"feed_forward must lie in 1..{most} (4 x width), not {self.feed_forward}")
+            raise ValueError(
+                f"feed_forward must lie in 1..{most} (4 x width), not {self.feed_forward}"
+            )
 
     @property
     def hidden_width(self) -> int:
@@ -89,7 +91,9 @@ class ItemTower(nn.Module):
         width = config.hidden_width
         self.text = nn.Linear(config.text, width, bias=False) if config.text else None
         self.numeric = nn.Linear(config.numeric, width, bias=False) if config.numeric else None
-        self.categories = nn.ModuleList(nn.Embedding(size + 1, width, padding_idx=0) for size in config.vocabulary)
+        self.categories = nn.ModuleList(
+            nn.Embedding(size + 1, width, padding_idx=0) for size in config.vocabulary
+        )
         self.hidden = nn.Linear(width, width)
         self.history = nn.Linear(width, config.width, bias=False)
         self.candidate = nn.Linear(width, config.width, bias=False)
@@ -148,7 +152,9 @@ class FastEncoder(nn.Module):
 
     def forward(self, history: Tensor, log_weight: Tensor) -> Tensor:
         logits = history @ self.query + log_weight.unsqueeze(2)  # (batch, length, queries)
-        pooled = (torch.softmax(logits, 1).transpose(1, 2) @ history).flatten(1)  # (batch, queries * width)
+        pooled = (torch.softmax(logits, 1).transpose(1, 2) @ history).flatten(
+            1
+        )  # (batch, queries * width)
         user: Tensor = self.skip(pooled) + self.feed_forward(pooled)
         return user
 
@@ -176,8 +182,12 @@ class SelfAttention(nn.Module):
         normed = self.norm(x)
         query = normed[:, length - 1 :] if self.last else normed
         q, k, v = (self._split(part) for part in (self.q(query), self.k(normed), self.v(normed)))
-        logits = (q * self.scale) @ k.transpose(2, 3) + log_weight[:, None, None, :]  # (batch, heads, query, length)
-        mixed = (torch.softmax(logits, -1) @ v).transpose(1, 2).flatten(2)  # (batch, query, heads * head_width)
+        logits = (q * self.scale) @ k.transpose(2, 3) + log_weight[
+            :, None, None, :
+        ]  # (batch, heads, query, length)
+        mixed = (
+            (torch.softmax(logits, -1) @ v).transpose(1, 2).flatten(2)
+        )  # (batch, query, heads * head_width)
         residual = x[:, length - 1 :] if self.last else x
         x = residual + self.dropout(self.out(mixed))
         output: Tensor = x + self.dropout(self.feed_forward(self.norm_ff(x)))
@@ -195,7 +205,9 @@ class BaseEncoder(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.position = nn.Parameter(torch.zeros(config.history, config.width))
-        self.layers = nn.ModuleList(SelfAttention(config, i == config.layers - 1) for i in range(config.layers))
+        self.layers = nn.ModuleList(
+            SelfAttention(config, i == config.layers - 1) for i in range(config.layers)
+        )
 
     def forward(self, history: Tensor, log_weight: Tensor) -> Tensor:
         x = history + self.position
@@ -205,18 +217,25 @@ class BaseEncoder(nn.Module):
         return (x[:, -1:] + pooled).squeeze(1)
 
 
-ENCODERS: dict[str, type[FastEncoder] | type[BaseEncoder]] = {"fast": FastEncoder, "base": BaseEncoder}
+ENCODERS: dict[str, type[FastEncoder] | type[BaseEncoder]] = {
+    "fast": FastEncoder,
+    "base": BaseEncoder,
+}
 
 
 class TwoTower(nn.Module):
     """Item vectors from content and ids, user vectors from histories; the first item rows are the candidates."""
 
-    def __init__(self, config: ModelConfig, items: int, candidates: int, inputs: TowerInputs) -> None:
+    def __init__(
+        self, config: ModelConfig, items: int, candidates: int, inputs: TowerInputs
+    ) -> None:
         super().__init__()
         self.config = config
         self.tower = ItemTower(config) if config.content else None
         self.history_id = nn.Embedding(items, config.width, sparse=items > SPARSE_GRADIENT_ROWS)
-        self.candidate_id = nn.Embedding(candidates, config.width, sparse=candidates > SPARSE_GRADIENT_ROWS)
+        self.candidate_id = nn.Embedding(
+            candidates, config.width, sparse=candidates > SPARSE_GRADIENT_ROWS
+        )
         self.sparse = self.history_id.sparse or self.candidate_id.sparse
         self.bias = nn.Parameter(torch.zeros(candidates))
         self.encoder = ENCODERS[config.size](config)

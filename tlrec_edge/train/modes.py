@@ -25,9 +25,17 @@ def zero_shot(context: Context) -> TrainingSetup:
     Items that the source does not sell start from their sales column, where there is one.
     """
     setup = from_source(context, None)
-    known = set(context.source.ids[: context.source.candidates]) if context.source is not None else set()
-    new = np.array([name not in known for name in setup.vocabulary.ids[: setup.vocabulary.candidates]])
-    prior = sales_prior(context.dataset, setup.vocabulary.dataset_rows[: setup.vocabulary.candidates])
+    known = (
+        set(context.source.ids[: context.source.candidates])
+        if context.source is not None
+        else set()
+    )
+    new = np.array(
+        [name not in known for name in setup.vocabulary.ids[: setup.vocabulary.candidates]]
+    )
+    prior = sales_prior(
+        context.dataset, setup.vocabulary.dataset_rows[: setup.vocabulary.candidates]
+    )
     with torch.no_grad():
         setup.net.bias[torch.from_numpy(new)] = torch.from_numpy(prior[new])
     return setup
@@ -39,7 +47,10 @@ def frozen(context: Context) -> TrainingSetup:
     return replace(
         setup,
         fit=FitConfig(
-            epochs=context.config.epochs, rate=context.config.rate, seed=context.config.seed, logq=context.config.logq
+            epochs=context.config.epochs,
+            rate=context.config.rate,
+            seed=context.config.seed,
+            logq=context.config.logq,
         ),
         frozen=True,
     )
@@ -49,7 +60,11 @@ def finetune(context: Context) -> TrainingSetup:
     """Start at the source model and train everything, the trunk more slowly."""
     config = context.config
     run = FitConfig(
-        epochs=config.epochs, rate=config.tune_rate, trunk_rate=config.trunk_rate, seed=config.seed, logq=config.logq
+        epochs=config.epochs,
+        rate=config.tune_rate,
+        trunk_rate=config.trunk_rate,
+        seed=config.seed,
+        logq=config.logq,
     )
     return replace(from_source(context, log_popularity(context.task)), fit=run)
 
@@ -58,12 +73,18 @@ def joint(context: Context) -> TrainingSetup:
     """Train once on source and target together, then read off the target's candidates."""
     task = context.task
     union = replace(
-        task, target=np.unique(task.train.domain), candidates=np.unique(np.append(task.train.item, task.candidates))
+        task,
+        target=np.unique(task.train.domain),
+        candidates=np.unique(np.append(task.train.item, task.candidates)),
     )
     together = pretrain_task(replace(context, task=union, source=None), task.candidates)
     return from_source(replace(context, source=together), log_popularity(task))
 
 
 MODES: dict[str, Callable[[Context], TrainingSetup]] = {
-    "scratch": scratch, "zero-shot": zero_shot, "frozen": frozen, "finetune": finetune, "joint": joint,
-}  # fmt: skip
+    "scratch": scratch,
+    "zero-shot": zero_shot,
+    "frozen": frozen,
+    "finetune": finetune,
+    "joint": joint,
+}

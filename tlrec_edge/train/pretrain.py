@@ -20,9 +20,12 @@ from tlrec_edge.types import Ints
 
 
 def pretrain(
-    dataset: Dataset, domains: tuple[str, ...], config: TrainConfig | None = None, progress: Progress | None = None,
+    dataset: Dataset,
+    domains: tuple[str, ...],
+    config: TrainConfig | None = None,
+    progress: Progress | None = None,
     checkpoint: Checkpoint | None = None,
-) -> EdgeModel:  # fmt: skip
+) -> EdgeModel:
     """Train a model on the source domains: all their interactions before the test period, and where a split holds out
     a user's last rows, none of a user's after a question in another domain.
 
@@ -37,11 +40,20 @@ def pretrain(
         known &= log.time <= query_time(dataset, tested & ~in_source)[log.user]
     source_log = log.select(known)
     if not len(source_log):
-        raise DataError(f"domain {', '.join(domains)} has no interaction from before its users are tested")
+        raise DataError(
+            f"domain {', '.join(domains)} has no interaction from before its users are tested"
+        )
     task = Task(
-        domains, target, source_log, source_log, empty_eval_rows(), np.unique(source_log.item),
-        dataset.split.mask_seen, len(dataset.users), len(dataset.items),
-    )  # fmt: skip
+        domains,
+        target,
+        source_log,
+        source_log,
+        empty_eval_rows(),
+        np.unique(source_log.item),
+        dataset.split.mask_seen,
+        len(dataset.users),
+        len(dataset.items),
+    )
     task = _drop_rare(task, config.min_buyers)
     return pretrain_task(
         Context(dataset, task, None, config, progress, checkpoint=checkpoint),
@@ -75,13 +87,19 @@ def pretrain_task(context: Context, other_items: Ints) -> EdgeModel:
         setup = _aligned(setup, context, other_items, epochs)
     setup, result = fit_net(setup, examples, run, None, context.progress)
     return setup.model.with_provenance(
-        kind="source", domains=task.domains, split_sha256=split_hash(dataset),
+        kind="source",
+        domains=task.domains,
+        split_sha256=split_hash(dataset),
         dataset_sha256=dataset_hash(dataset),
-        train=config, epochs=result.epochs, losses=tuple(result.losses),
-    )  # fmt: skip
+        train=config,
+        epochs=result.epochs,
+        losses=tuple(result.losses),
+    )
 
 
-def _aligned(setup: TrainingSetup, context: Context, other_items: Ints, epochs: int) -> TrainingSetup:
+def _aligned(
+    setup: TrainingSetup, context: Context, other_items: Ints, epochs: int
+) -> TrainingSetup:
     """Align the candidates with the other items, or where there are none the source domains with each other."""
     dataset, task = context.dataset, context.task
     own_items = np.setdiff1d(task.candidates, other_items)

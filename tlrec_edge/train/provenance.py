@@ -38,7 +38,9 @@ class ValidationChoices:
         """Raises KeyError or TypeError if a part is missing or unknown."""
         parts = dict(found)
         return cls(
-            score_weights=ScoreWeights(**parts.pop("mix")), validation_ndcg=parts.pop("validation_ndcg@10"), **parts
+            score_weights=ScoreWeights(**parts.pop("mix")),
+            validation_ndcg=parts.pop("validation_ndcg@10"),
+            **parts,
         )
 
 
@@ -95,7 +97,9 @@ class Provenance:
         """Return what ``model.json`` holds: nothing that is empty, but ``fold`` and ``source``, where None says so."""
         found = {**asdict(self), "choices": self.choices and self.choices.to_json()}
         return {
-            name: value for name, value in found.items() if name in ("fold", "source") or value not in (None, (), {})
+            name: value
+            for name, value in found.items()
+            if name in ("fold", "source") or value not in (None, (), {})
         }
 
     @classmethod
@@ -106,21 +110,27 @@ class Provenance:
         """
         if not isinstance(found, Mapping):
             raise TypeError("its provenance is not an object")
-        if wrong := [name for name in ("compression", "align") if not isinstance(found.get(name, {}), Mapping)]:
+        if wrong := [
+            name
+            for name in ("compression", "align")
+            if not isinstance(found.get(name, {}), Mapping)
+        ]:
             raise TypeError(f"{', '.join(wrong)} in its provenance is not an object")
         if missing := [name for name in _REQUIRED if name not in found]:
             raise ValueError(f"its provenance lacks {', '.join(missing)}")
         parts = {name: found[name] for name in cls.__dataclass_fields__ if name in found}
         source, choices = parts.get("source"), parts.get("choices")
-        return cls(**{
-            **parts,
-            "domains": _names(parts["domains"]),
-            "train": TrainConfig(**parts["train"]),
-            "source": None if source is None else _names(source),
-            "choices": None if choices is None else ValidationChoices.from_json(choices),
-            "auto": tuple(ModeComparison(**line) for line in parts.get("auto", ())),
-            "losses": tuple(parts.get("losses", ())),
-        })  # fmt: skip
+        return cls(
+            **{
+                **parts,
+                "domains": _names(parts["domains"]),
+                "train": TrainConfig(**parts["train"]),
+                "source": None if source is None else _names(source),
+                "choices": None if choices is None else ValidationChoices.from_json(choices),
+                "auto": tuple(ModeComparison(**line) for line in parts.get("auto", ())),
+                "losses": tuple(parts.get("losses", ())),
+            }
+        )
 
 
 def _names(found: object) -> tuple[str, ...]:

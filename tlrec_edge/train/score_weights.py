@@ -11,8 +11,20 @@ import numpy as np
 from tlrec_edge.core.metrics import METRICS, Array, rank_of_positive
 from tlrec_edge.data.dataset import Dataset
 from tlrec_edge.data.task import Task
-from tlrec_edge.linear.item_weights import beats_by_one_se, decayed_popularity, learnable_repeats, log_popularity
-from tlrec_edge.linear.ranking import ALL, FULL_RANKING_LIMIT, EvalQueries, make_queries, row_scores, sample_rows
+from tlrec_edge.linear.item_weights import (
+    beats_by_one_se,
+    decayed_popularity,
+    learnable_repeats,
+    log_popularity,
+)
+from tlrec_edge.linear.ranking import (
+    ALL,
+    FULL_RANKING_LIMIT,
+    EvalQueries,
+    make_queries,
+    row_scores,
+    sample_rows,
+)
 from tlrec_edge.train.config import PARTS, ScoreWeights
 from tlrec_edge.train.edge_model import EdgeModel, UserHistories
 from tlrec_edge.types import Bools, Ints, Scores
@@ -58,9 +70,14 @@ def tune_score_weights(
     half_life = None
     for days, prior in decayed_popularity(task).items() if "bias" in use else ():
         decayed = fit_score_weights(
-            [*parts[:-1], queries.gather_items(prior)], queries.valid, sampled.rows.user, plain.weights
+            [*parts[:-1], queries.gather_items(prior)],
+            queries.valid,
+            sampled.rows.user,
+            plain.weights,
         )
-        if decayed.ndcg > best.ndcg and beats_by_one_se(decayed.values, plain.values, sampled.rows.user):
+        if decayed.ndcg > best.ndcg and beats_by_one_se(
+            decayed.values, plain.values, sampled.rows.user
+        ):
             best, half_life = decayed, days
     weights = ScoreWeights(*best.weights)
     spread = float(np.std(served_bias(model, task, half_life)))
@@ -75,7 +92,11 @@ def _part_scores(
     """Score the task's rows by every part (m, 1 + k); those not in ``use`` are 0."""
     histories = UserHistories.of(task.history, model.rows(dataset), task.n_users, len(model.ids))
     queries = make_queries(task, task.rows)
-    scored = zip(PARTS, row_scores(lambda q: model.part_scores(histories, q.user, q.requested), task), strict=True)
+    scored = zip(
+        PARTS,
+        row_scores(lambda q: model.part_scores(histories, q.user, q.requested), task),
+        strict=True,
+    )
     parts = [part if name in use else np.zeros_like(part) for name, part in scored]
     parts[SIGNED_PART] = learnable_repeats(task, queries, parts[SIGNED_PART])
     return queries, parts
@@ -98,8 +119,13 @@ def cross_fitted_ndcg(
             weights = tuple(getattr(model.score_weights, name) for name in PARTS)
         else:
             others = [part[~mine] for part in parts]
-            weights = fit_score_weights(others, queries.valid[~mine], sampled.rows.user[~mine]).weights
-        total = sum((w * part[mine] for w, part in zip(weights, parts, strict=True)), np.zeros_like(parts[0][mine]))
+            weights = fit_score_weights(
+                others, queries.valid[~mine], sampled.rows.user[~mine]
+            ).weights
+        total = sum(
+            (w * part[mine] for w, part in zip(weights, parts, strict=True)),
+            np.zeros_like(parts[0][mine]),
+        )
         values[mine] = METRICS["ndcg"](rank_of_positive(total, queries.valid[mine]), 10)
     return values, sampled.rows.user
 
@@ -120,9 +146,14 @@ def _equal_spread_weights(model: EdgeModel, dataset: Dataset, task: Task) -> Sco
         if model.candidates <= FULL_RANKING_LIMIT
         else np.random.default_rng(0).choice(model.candidates, FULL_RANKING_LIMIT).astype(np.int32)
     )
-    spread = [float(np.std(part - part.mean(1, keepdims=True))) for part in model.part_scores(histories, users, few)]
+    spread = [
+        float(np.std(part - part.mean(1, keepdims=True)))
+        for part in model.part_scores(histories, users, few)
+    ]
     *weights, bias = (1.0 / s if s > MIN_SPREAD else 0.0 for s in spread)
-    return replace(ScoreWeights(**dict(zip(PARTS, (*weights, 0.5 * bias), strict=True))), repeat=0.0)
+    return replace(
+        ScoreWeights(**dict(zip(PARTS, (*weights, 0.5 * bias), strict=True))), repeat=0.0
+    )
 
 
 class FittedWeights(NamedTuple):
@@ -142,7 +173,10 @@ class _WeightSearch:
 
     def __init__(self, parts: Sequence[Scores], valid: Bools) -> None:
         self.spread = np.array([float(np.std(p - p.mean(1, keepdims=True))) for p in parts])
-        self.parts = [p / s if s > MIN_SPREAD else np.zeros_like(p) for p, s in zip(parts, self.spread, strict=True)]
+        self.parts = [
+            p / s if s > MIN_SPREAD else np.zeros_like(p)
+            for p, s in zip(parts, self.spread, strict=True)
+        ]
         self.usable = [i for i, s in enumerate(self.spread) if s > MIN_SPREAD]
         self.valid = valid
         self.cache: dict[tuple[float, ...], Scores] = {}
@@ -151,7 +185,10 @@ class _WeightSearch:
         """Return NDCG@10 of each row (m,)."""
         key = tuple(weights / np.abs(weights).max(initial=MIN_SPREAD))
         if key not in self.cache:
-            total = sum((w * p for w, p in zip(key, self.parts, strict=True) if w), np.zeros_like(self.parts[0]))
+            total = sum(
+                (w * p for w, p in zip(key, self.parts, strict=True) if w),
+                np.zeros_like(self.parts[0]),
+            )
             self.cache[key] = METRICS["ndcg"](rank_of_positive(total, self.valid), 10)
         return self.cache[key]
 
@@ -159,7 +196,9 @@ class _WeightSearch:
         """Climb from every start and return the weights of the highest mean, rows weighing ``row_weights`` (m,)."""
         optima = [self._climb(start, row_weights) for start in starts]
         return max(
-            optima, key=lambda weights: float(self.values(weights) @ row_weights), default=np.zeros(len(self.parts))
+            optima,
+            key=lambda weights: float(self.values(weights) @ row_weights),
+            default=np.zeros(len(self.parts)),
         )
 
     def _climb(self, weights: Array, row_weights: Array) -> Array:
@@ -167,10 +206,16 @@ class _WeightSearch:
         for _ in range(ROUNDS):
             before = best_value
             for i in self.usable:
-                for step in (*WEIGHT_GRID, *(-step for step in WEIGHT_GRID if i == SIGNED_PART and step)):
+                for step in (
+                    *WEIGHT_GRID,
+                    *(-step for step in WEIGHT_GRID if i == SIGNED_PART and step),
+                ):
                     proposal = weights.copy()
                     proposal[i] = step
-                    if proposal.any() and (value := float(self.values(proposal) @ row_weights)) > best_value:
+                    if (
+                        proposal.any()
+                        and (value := float(self.values(proposal) @ row_weights)) > best_value
+                    ):
                         weights, best_value = proposal, value
             if best_value == before:
                 break
@@ -178,7 +223,10 @@ class _WeightSearch:
 
 
 def fit_score_weights(
-    parts: Sequence[Scores], valid: Bools, users: Ints | None = None, start: Sequence[float] | None = None
+    parts: Sequence[Scores],
+    valid: Bools,
+    users: Ints | None = None,
+    start: Sequence[float] | None = None,
 ) -> FittedWeights:
     """Choose the weight of each part by NDCG@10: the mean of what BAGS draws of the users choose.
 
@@ -187,7 +235,11 @@ def fit_score_weights(
     hundred rows equally well; their mean (Breiman, Bagging predictors, 1996) still does when more is learned from.
     """
     search = _WeightSearch(parts, valid)
-    starts = [np.eye(len(parts))[i] for i in search.usable] if start is None else [np.asarray(start) * search.spread]
+    starts = (
+        [np.eye(len(parts))[i] for i in search.usable]
+        if start is None
+        else [np.asarray(start) * search.spread]
+    )
     _, place = np.unique(np.arange(len(valid)) if users is None else users, return_inverse=True)
     count, rng = int(place.max(initial=0)) + 1, np.random.default_rng(0)
     mean = np.zeros(len(parts))
@@ -195,5 +247,7 @@ def fit_score_weights(
         drawn = rng.multinomial(count, np.full(count, 1.0 / count))[place].astype(np.float64)
         chosen = search.best(starts, drawn)
         mean += chosen / max(np.abs(chosen).sum(), MIN_SPREAD) / BAGS
-    weights = tuple(float(w / s) if s > MIN_SPREAD else 0.0 for w, s in zip(mean, search.spread, strict=True))
+    weights = tuple(
+        float(w / s) if s > MIN_SPREAD else 0.0 for w, s in zip(mean, search.spread, strict=True)
+    )
     return FittedWeights(weights, search.values(mean))

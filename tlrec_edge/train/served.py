@@ -29,6 +29,11 @@ def bundle_scorer(recommender: Recommender, dataset: Dataset, task: Task) -> Sco
 
     def score(users: Ints, columns: Columns = ALL) -> NDArray[np.floating]:
         requested = names if isinstance(columns, slice) else [names[column] for column in columns]
-        return np.stack([recommender.score(history_of(dataset, task.history, int(user)), requested) for user in users])
+        return np.stack(
+            [
+                recommender.score(history_of(dataset, task.history, int(user)), requested)
+                for user in users
+            ]
+        )
 
     return score

@@ -64,7 +64,9 @@ class TrainingSetup:
     checkpoint: Checkpoint | None = None
 
 
-def _assemble(context: Context, vocabulary: Vocabulary, net: TwoTower, features: FeatureEncoder) -> EdgeModel:
+def _assemble(
+    context: Context, vocabulary: Vocabulary, net: TwoTower, features: FeatureEncoder
+) -> EdgeModel:
     names = tuple(context.dataset.features.name[row] for row in vocabulary.dataset_rows)
     none = empty_matrix(len(vocabulary.ids), vocabulary.candidates)
     groups = np.full((len(vocabulary.ids), 0), -1, np.int32)
@@ -88,18 +90,29 @@ def from_scratch(context: Context) -> TrainingSetup:
     """Start from co-occurrence vectors of the task's own training part."""
     dataset, task, config = context.dataset, context.task, context.config
     vocabulary = build_vocabulary(dataset, task, config.min_buyers)
-    features = context.source.features if context.source is not None else fit_features(dataset, config.text)
+    features = (
+        context.source.features
+        if context.source is not None
+        else fit_features(dataset, config.text)
+    )
     inputs = context.inputs(features, vocabulary.dataset_rows)
     full_shape = ModelConfig(
-        size=config.size, width=config.width, feed_forward=2 * config.width,
-        text=inputs.text.shape[1], numeric=inputs.numeric.shape[1],
+        size=config.size,
+        width=config.width,
+        feed_forward=2 * config.width,
+        text=inputs.text.shape[1],
+        numeric=inputs.numeric.shape[1],
         vocabulary=tuple(len(values) for values in features.vocabulary.values()),
-    )  # fmt: skip
+    )
     shape, inputs = _ablate(full_shape, inputs, config)
     torch.manual_seed(config.seed)
     net = TwoTower(shape, len(vocabulary.ids), vocabulary.candidates, inputs)
     start = cooccurrence_vectors(
-        task.train, vocabulary.rows, len(vocabulary.ids), config.width, _example_unit(task) == "basket"
+        task.train,
+        vocabulary.rows,
+        len(vocabulary.ids),
+        config.width,
+        _example_unit(task) == "basket",
     )
     with torch.no_grad():
         net.history_id.weight.copy_(torch.from_numpy(start))
@@ -107,11 +120,18 @@ def from_scratch(context: Context) -> TrainingSetup:
         net.bias.copy_(torch.from_numpy(log_popularity(task)))
     run = FitConfig(epochs=config.epochs, rate=config.rate, seed=config.seed, logq=config.logq)
     return TrainingSetup(
-        vocabulary, net, _assemble(context, vocabulary, net, features), task, run, checkpoint=context.checkpoint
+        vocabulary,
+        net,
+        _assemble(context, vocabulary, net, features),
+        task,
+        run,
+        checkpoint=context.checkpoint,
     )
 
 
-def _ablate(shape: ModelConfig, inputs: TowerInputs, config: TrainConfig) -> tuple[ModelConfig, TowerInputs]:
+def _ablate(
+    shape: ModelConfig, inputs: TowerInputs, config: TrainConfig
+) -> tuple[ModelConfig, TowerInputs]:
     """Return what ``config.without`` leaves of a network's shape and of its inputs."""
     if "content" in config.without or not shape.content:
         shape = replace(shape, text=0, numeric=0, vocabulary=())
@@ -130,7 +150,9 @@ def from_source(context: Context, bias: NDArray[np.float32] | None) -> TrainingS
     """
     dataset, task, source = context.dataset, context.task, context.source
     if source is None:
-        raise ModelError("this mode transfers from a source model: give one with --from (see `tlrec-edge pretrain`)")
+        raise ModelError(
+            "this mode transfers from a source model: give one with --from (see `tlrec-edge pretrain`)"
+        )
     vocabulary = build_vocabulary(dataset, task, context.config.min_buyers)
     inputs = context.inputs(source.features, vocabulary.dataset_rows)
     shape, inputs = _ablate(source.net.config, inputs, context.config)
@@ -150,19 +172,29 @@ def from_source(context: Context, bias: NDArray[np.float32] | None) -> TrainingS
         ):
             known = (row[: len(table)] >= 0) & (row[: len(table)] < limit)
             table.zero_()
-            table[torch.from_numpy(known)] = source_table[torch.from_numpy(row[: len(table)][known])]
-        known = (row[: vocabulary.candidates] >= 0) & (row[: vocabulary.candidates] < source.candidates)
+            table[torch.from_numpy(known)] = source_table[
+                torch.from_numpy(row[: len(table)][known])
+            ]
+        known = (row[: vocabulary.candidates] >= 0) & (
+            row[: vocabulary.candidates] < source.candidates
+        )
         net.bias.zero_()
-        net.bias[torch.from_numpy(known)] = source.net.bias[torch.from_numpy(row[: vocabulary.candidates][known])]
+        net.bias[torch.from_numpy(known)] = source.net.bias[
+            torch.from_numpy(row[: vocabulary.candidates][known])
+        ]
         if bias is not None:
             net.bias.copy_(torch.from_numpy(bias))
     model = _assemble(context, vocabulary, net, source.features)
     model = model.with_provenance(align=source.provenance.align)
     align = _align(context, source, vocabulary, net)
-    return TrainingSetup(vocabulary, net, model, task, None, align=align, checkpoint=context.checkpoint)
+    return TrainingSetup(
+        vocabulary, net, model, task, None, align=align, checkpoint=context.checkpoint
+    )
 
 
-def _align(context: Context, source: EdgeModel, vocabulary: Vocabulary, net: TwoTower) -> Alignment | None:
+def _align(
+    context: Context, source: EdgeModel, vocabulary: Vocabulary, net: TwoTower
+) -> Alignment | None:
     """Return the loss between the candidates and the items known only as history, if it is asked for."""
     if context.config.align == "none":
         return None
@@ -174,7 +206,9 @@ def _align(context: Context, source: EdgeModel, vocabulary: Vocabulary, net: Two
 def _example_unit(task: Task) -> str:
     """Cut between baskets where most users come more than once, else anywhere."""
     target_log = task.train.select(task.in_target(task.train))
-    same = (target_log.user[1:] == target_log.user[:-1]) & (target_log.time[1:] == target_log.time[:-1])
+    same = (target_log.user[1:] == target_log.user[:-1]) & (
+        target_log.time[1:] == target_log.time[:-1]
+    )
     baskets = np.bincount(target_log.user[np.append(True, ~same)[: len(target_log)]])
     return "basket" if len(baskets) and np.median(baskets[baskets > 0]) >= 2 else "item"
 
@@ -184,14 +218,24 @@ def training_examples(setup: TrainingSetup, config: TrainConfig) -> Examples:
     task, net = setup.task, setup.net
     known = task.train.select(setup.vocabulary.rows[task.train.item] >= 0)
     if config.event_weights:
-        known = replace(known, weight=known.weight * np.array(config.event_factors(), np.float32)[known.event])
+        known = replace(
+            known, weight=known.weight * np.array(config.event_factors(), np.float32)[known.event]
+        )
     in_target = task.in_target(known)
     return Examples(
-        known, setup.vocabulary.rows, task.column, in_target, net.config.history, AGE_BUCKETS, _example_unit(task),
-        target_dropout=config.forget if (~in_target).any() else 0.0, first_only=task.mask_seen,
+        known,
+        setup.vocabulary.rows,
+        task.column,
+        in_target,
+        net.config.history,
+        AGE_BUCKETS,
+        _example_unit(task),
+        target_dropout=config.forget if (~in_target).any() else 0.0,
+        first_only=task.mask_seen,
         reconstruct=setup.reconstruct,
-        augment=config.augment, by_weight=bool(config.event_weights),
-    )  # fmt: skip
+        augment=config.augment,
+        by_weight=bool(config.event_weights),
+    )
 
 
 def fit_net(
@@ -209,7 +253,14 @@ def fit_net(
     align = None if setup.frozen else setup.align  # frozen towers cannot be moved
     checkpoint = setup.checkpoint.next_fit() if setup.checkpoint else None
     result = fit(
-        net, examples, run, validate, setup.task.mask_seen and not setup.reconstruct, progress, align, checkpoint
+        net,
+        examples,
+        run,
+        validate,
+        setup.task.mask_seen and not setup.reconstruct,
+        progress,
+        align,
+        checkpoint,
     )
     net.requires_grad_(False)
     if result.report:

@@ -51,7 +51,10 @@ class _OnnxEncoder:
     """A sentence-transformers model that lies in a folder as ONNX: token vectors pooled by mean or by the first."""
 
     def __init__(self, path: Path) -> None:
-        graph = next((path / name for name in ("onnx/model.onnx", "model.onnx") if (path / name).is_file()), None)
+        graph = next(
+            (path / name for name in ("onnx/model.onnx", "model.onnx") if (path / name).is_file()),
+            None,
+        )
         if graph is None or not (path / "tokenizer.json").is_file():
             raise ModelError(
                 f"{path} holds no onnx/model.onnx beside a tokenizer.json; save the model there with "
@@ -65,18 +68,26 @@ class _OnnxEncoder:
 
         self.name = path.resolve().name
         self._tokenizer = Tokenizer.from_file(str(path / "tokenizer.json"))
-        self._tokenizer.enable_truncation(_read_option(path / "sentence_bert_config.json", "max_seq_length", 256))
+        self._tokenizer.enable_truncation(
+            _read_option(path / "sentence_bert_config.json", "max_seq_length", 256)
+        )
         if self._tokenizer.padding is None:
             self._tokenizer.enable_padding()
-        self._first = bool(_read_option(path / "1_Pooling" / "config.json", "pooling_mode_cls_token", False))
+        self._first = bool(
+            _read_option(path / "1_Pooling" / "config.json", "pooling_mode_cls_token", False)
+        )
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1  # so that a vector is the same on every machine that trains
+        options.intra_op_num_threads = (
+            1  # so that a vector is the same on every machine that trains
+        )
         self._session = onnxruntime.InferenceSession(str(graph), options, ["CPUExecutionProvider"])
         self._inputs = {value.name for value in self._session.get_inputs()}
         self.width = int(self._encode_batch(["x"]).shape[1])
 
     def encode(self, texts: Sequence[str]) -> Floats:
-        parts = [self._encode_batch(list(texts[i : i + _BATCH])) for i in range(0, len(texts), _BATCH)]
+        parts = [
+            self._encode_batch(list(texts[i : i + _BATCH])) for i in range(0, len(texts), _BATCH)
+        ]
         return np.concatenate(parts) if parts else np.zeros((0, self.width), np.float32)
 
     def _encode_batch(self, texts: list[str]) -> Floats:
@@ -86,7 +97,9 @@ class _OnnxEncoder:
             "attention_mask": np.array([one.attention_mask for one in encoded], np.int64),
             "token_type_ids": np.array([one.type_ids for one in encoded], np.int64),
         }
-        tokens = self._session.run(None, {name: feed[name] for name in feed if name in self._inputs})[0]  # (n, l, w)
+        tokens = self._session.run(
+            None, {name: feed[name] for name in feed if name in self._inputs}
+        )[0]  # (n, l, w)
         weight = feed["attention_mask"][:, :, None].astype(np.float32)
         if self._first:
             return np.asarray(tokens[:, 0], np.float32)
@@ -109,4 +122,6 @@ def open_encoder(name: str) -> TextEncoder:
         return ENCODERS[name]()
     if Path(name).is_dir():
         return _OnnxEncoder(Path(name))
-    raise ModelError(f"no text encoder {name!r}; expected {HASHED}, {', '.join(ENCODERS)} or a folder that holds one")
+    raise ModelError(
+        f"no text encoder {name!r}; expected {HASHED}, {', '.join(ENCODERS)} or a folder that holds one"
+    )

@@ -40,7 +40,9 @@ class _Graphs(Contender):
     def top(self) -> Call:
         queries, k = self.data.load("queries-fast"), np.array([10])
         return Call(
-            lambda i: (queries[i][:, None], k), self.run, lambda i, out: Answer(np.array(out[1]), np.array(out[0]))
+            lambda i: (queries[i][:, None], k),
+            self.run,
+            lambda i, out: Answer(np.array(out[1]), np.array(out[0])),
         )
 
     top_exact = top
@@ -54,7 +56,9 @@ class OnnxRuntime(_Graphs):
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
-        self._session = onnxruntime.InferenceSession(self.path, options, providers=["CPUExecutionProvider"])
+        self._session = onnxruntime.InferenceSession(
+            self.path, options, providers=["CPUExecutionProvider"]
+        )
         self._names = [node.name for node in self._session.get_inputs()]
 
     def run(self, first: Any, second: Any) -> Any:
@@ -67,9 +71,15 @@ class OpenVino(_Graphs):
     def open(self) -> None:
         import openvino
 
-        knobs = {"INFERENCE_NUM_THREADS": 1, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+        knobs = {
+            "INFERENCE_NUM_THREADS": 1,
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_PRECISION_HINT": "f32",
+        }
         core = openvino.Core()
-        self._request = core.compile_model(core.read_model(self.path), "CPU", knobs).create_infer_request()
+        self._request = core.compile_model(
+            core.read_model(self.path), "CPU", knobs
+        ).create_infer_request()
         self._outputs = self._request.model_outputs
 
     def run(self, first: Any, second: Any) -> Any:

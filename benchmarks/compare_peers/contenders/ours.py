@@ -31,12 +31,18 @@ class Ours(Contender):
     def request(self) -> Call:
         rows = self.rec.rows
         return Call(
-            lambda i: (rows(self._history(i)), rows(self._candidates(i, 100))), self.rec.score, self._scored(100)
+            lambda i: (rows(self._history(i)), rows(self._candidates(i, 100))),
+            self.rec.score,
+            self._scored(100),
         )
 
     def cached(self) -> Call:
         rows = self.rec.rows
-        return Call(lambda i: (self._state(i), rows(self._candidates(i, 1000))), self.rec.score, self._scored(1000))
+        return Call(
+            lambda i: (self._state(i), rows(self._candidates(i, 1000))),
+            self.rec.score,
+            self._scored(1000),
+        )
 
     def top(self) -> Call:
         return self._top(10)
@@ -66,7 +72,9 @@ class Ours(Contender):
 
         def prepare(i: int) -> tuple[list[str]]:
             first = next(every) * 100
-            return (self._strings.take((np.arange(first, first + 100) * 7919 % len(self.rec)).tolist()),)
+            return (
+                self._strings.take((np.arange(first, first + 100) * 7919 % len(self.rec)).tolist()),
+            )
 
         return Call(prepare, index.rows, None)
 
@@ -84,7 +92,9 @@ class Ours(Contender):
         run = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"]).run
         feed, outputs = {"x": np.zeros(1, np.float32)}, ["y"]
         bundle = Bundle.open(self.data.path(self.model))
-        history_rows, candidate_rows = (np.asarray(bundle.array(f"{side}_rows")) for side in ("history", "candidate"))
+        history_rows, candidate_rows = (
+            np.asarray(bundle.array(f"{side}_rows")) for side in ("history", "candidate")
+        )
         user = np.ones(candidate_rows.shape[1], np.float32)
 
         def lowest(history: np.ndarray | None, candidates: np.ndarray) -> Any:
@@ -94,7 +104,9 @@ class Ours(Contender):
             return candidate_rows.take(candidates, axis=0).astype(np.float32) @ user
 
         candidates = self.data.load("candidates")
-        return Call(lambda i: (None if histories is None else histories[i], candidates[i, :n]), lowest, None)
+        return Call(
+            lambda i: (None if histories is None else histories[i], candidates[i, :n]), lowest, None
+        )
 
     def _top(self, k: int, **more: Any) -> Call:
         recommend = self.rec.recommend
@@ -103,7 +115,11 @@ class Ours(Contender):
             rows = Bundle.open(self.data.path(self.model)).index("item_ids").rows(list(found.items))
             return Answer(rows.astype(np.int64), found.scores)
 
-        return Call(lambda i: (self._state(i),), lambda state: recommend(state, k, exclude=None, **more), read)
+        return Call(
+            lambda i: (self._state(i),),
+            lambda state: recommend(state, k, exclude=None, **more),
+            read,
+        )
 
     def _scored(self, n: int) -> Any:
         candidates = self.data.load("candidates")

@@ -23,7 +23,10 @@ def _model(data: Data) -> Any:
     items, dim = data.load("vectors").shape
     # Wider than by default, where all untrained scores are the same but for the rounding of floats.
     shape = {"vocab_size": items, "embed_dim": dim, "initializer": RandomNormal(0, 1)}
-    user, item = [SequenceFeature("history", pooling="mean", **shape)], [SparseFeature("item", **shape)]
+    user, item = (
+        [SequenceFeature("history", pooling="mean", **shape)],
+        [SparseFeature("item", **shape)],
+    )
     tower = {"dims": [dim, dim], "activation": "relu", "dropout": 0.0}
     return DSSM(user, item, user_params=tower, item_params=dict(tower)).eval()
 
@@ -38,7 +41,9 @@ class Dssm(Contender):
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         path = str(data.path("dssm.onnx"))
-        self._run = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"]).run
+        self._run = onnxruntime.InferenceSession(
+            path, options, providers=["CPUExecutionProvider"]
+        ).run
         self._torch: Any = None
 
     @classmethod
@@ -48,7 +53,10 @@ class Dssm(Contender):
         length = data.load("histories").shape[1]
         kwargs = {"external_data": False}
         ONNXExporter(_model(data)).export(
-            str(data.path("dssm.onnx")), seq_length=length, opset_version=18, onnx_export_kwargs=kwargs
+            str(data.path("dssm.onnx")),
+            seq_length=length,
+            opset_version=18,
+            onnx_export_kwargs=kwargs,
         )
 
     def request(self) -> Call:

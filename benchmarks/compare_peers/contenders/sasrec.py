@@ -35,20 +35,31 @@ class Replay(Contender):
         self._torch.manual_seed(0)
         items, dim = self.data.load("vectors").shape
         item = TensorFeatureInfo(
-            name="item", is_seq=True, feature_type=FeatureType.CATEGORICAL, cardinality=items,
-            feature_hint=FeatureHint.ITEM_ID, embedding_dim=dim,
-        )  # fmt: skip
+            name="item",
+            is_seq=True,
+            feature_type=FeatureType.CATEGORICAL,
+            cardinality=items,
+            feature_hint=FeatureHint.ITEM_ID,
+            embedding_dim=dim,
+        )
         return SasRec(
-            TensorSchema([item]), block_count=2, head_count=2, hidden_size=dim,
-            max_seq_len=self.data.load("histories").shape[1], dropout_rate=0.0,
-        ).eval()  # fmt: skip
+            TensorSchema([item]),
+            block_count=2,
+            head_count=2,
+            hidden_size=dim,
+            max_seq_len=self.data.load("histories").shape[1],
+            dropout_rate=0.0,
+        ).eval()
 
     def _predict(self, task: str) -> Any:
         from replay.models.nn.sequential.compiled import SasRecCompiled
 
         if task not in self._compiled:
             made = self._compiled[task] = SasRecCompiled.compile(
-                self._eager, mode="one_query", num_candidates_to_score=self.candidates[task], num_threads=1
+                self._eager,
+                mode="one_query",
+                num_candidates_to_score=self.candidates[task],
+                num_threads=1,
             )
             precision = made._model.get_property("INFERENCE_PRECISION_HINT").to_string()
             if precision != "f32":
@@ -59,7 +70,10 @@ class Replay(Contender):
 
     def _batch(self, i: int) -> dict[str, Any]:
         history = self._torch.from_numpy(self.data.load("histories")[i : i + 1].copy())
-        return {"feature_tensor": {"item": history}, "padding_mask": self._torch.ones_like(history).bool()}
+        return {
+            "feature_tensor": {"item": history},
+            "padding_mask": self._torch.ones_like(history).bool(),
+        }
 
     def request(self) -> Call:
         candidates, predict = self.data.load("candidates"), self._predict("request")
@@ -75,7 +89,11 @@ class Replay(Contender):
         def run(batch: Any) -> Any:
             return predict(batch)[0].topk(10)
 
-        return Call(lambda i: (self._batch(i),), run, lambda i, out: Answer(out.indices.numpy(), out.values.numpy()))
+        return Call(
+            lambda i: (self._batch(i),),
+            run,
+            lambda i, out: Answer(out.indices.numpy(), out.values.numpy()),
+        )
 
     def reference(self, task: str, i: int) -> Floats | None:
         with self._torch.no_grad():
@@ -86,7 +104,9 @@ class Replay(Contender):
 
 
 class RecBole(Contender):
-    about = "SASRec in eager torch; the history is encoded once, then a dot product with the candidates"
+    about = (
+        "SASRec in eager torch; the history is encoded once, then a dot product with the candidates"
+    )
 
     def __init__(self, data: Data, model: str) -> None:
         super().__init__(data, model)
@@ -101,12 +121,24 @@ class RecBole(Contender):
         items, dim = data.load("vectors").shape
         self._length = data.load("histories").shape[1]
         config = {
-            "USER_ID_FIELD": "user", "ITEM_ID_FIELD": "item", "LIST_SUFFIX": "_list",
+            "USER_ID_FIELD": "user",
+            "ITEM_ID_FIELD": "item",
+            "LIST_SUFFIX": "_list",
             "ITEM_LIST_LENGTH_FIELD": "length",
-            "NEG_PREFIX": "neg_", "MAX_ITEM_LIST_LENGTH": self._length, "device": "cpu", "n_layers": 2, "n_heads": 2,
-            "hidden_size": dim, "inner_size": 4 * dim, "hidden_dropout_prob": 0.0, "attn_dropout_prob": 0.0,
-            "hidden_act": "gelu", "layer_norm_eps": 1e-12, "initializer_range": 0.02, "loss_type": "CE",
-        }  # fmt: skip
+            "NEG_PREFIX": "neg_",
+            "MAX_ITEM_LIST_LENGTH": self._length,
+            "device": "cpu",
+            "n_layers": 2,
+            "n_heads": 2,
+            "hidden_size": dim,
+            "inner_size": 4 * dim,
+            "hidden_dropout_prob": 0.0,
+            "attn_dropout_prob": 0.0,
+            "hidden_act": "gelu",
+            "layer_norm_eps": 1e-12,
+            "initializer_range": 0.02,
+            "loss_type": "CE",
+        }
         # Item 0 is its padding, so row r is its item r + 1.
         self._model = SASRec(config, SimpleNamespace(num=lambda field: items + 1)).eval()
         self._seen = torch.tensor([self._length])
@@ -134,9 +166,15 @@ class RecBole(Contender):
             with torch.inference_mode():
                 return (model.item_embedding.weight[1:] @ model(history, self._seen)[0]).topk(10)
 
-        return Call(lambda i: (self._history(i),), run, lambda i, out: Answer(out.indices.numpy(), out.values.numpy()))
+        return Call(
+            lambda i: (self._history(i),),
+            run,
+            lambda i, out: Answer(out.indices.numpy(), out.values.numpy()),
+        )
 
     def reference(self, task: str, i: int) -> Floats | None:
         with self._torch.inference_mode():
-            scores = self._model.full_sort_predict({"item_list": self._history(i), "length": self._seen})
+            scores = self._model.full_sort_predict(
+                {"item_list": self._history(i), "length": self._seen}
+            )
         return np.array(scores.numpy().reshape(-1)[1:])

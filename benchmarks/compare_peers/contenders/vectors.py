@@ -33,7 +33,9 @@ class _Vectors(Contender):
 
         def read(i: int, found: Any) -> Answer:
             scores, rows = (np.array(part).reshape(-1) for part in found)
-            return Answer(rows[rows >= 0], scores[rows >= 0])  # faiss fills up with -1 where it finds too few
+            return Answer(
+                rows[rows >= 0], scores[rows >= 0]
+            )  # faiss fills up with -1 where it finds too few
 
         return Call(lambda i: (queries[i : i + 1], k), self.find, read)
 
@@ -134,9 +136,13 @@ class FaissIvf(_Faiss):
         d, lists = vectors.shape[1], 1 << int(np.log2(4 * len(vectors) ** 0.5))
         centres = faiss.IndexFlatL2(d)
         bits = faiss.ScalarQuantizer.QT_8bit
-        index = faiss.IndexIVFScalarQuantizer(centres, d, lists, bits, faiss.METRIC_INNER_PRODUCT, True)
+        index = faiss.IndexIVFScalarQuantizer(
+            centres, d, lists, bits, faiss.METRIC_INNER_PRODUCT, True
+        )
         index.cp.spherical = False
-        index.sq.rangestat_arg = 0.1  # a tenth beyond the sample, without which a score was off by .11 of the spread
+        index.sq.rangestat_arg = (
+            0.1  # a tenth beyond the sample, without which a score was off by .11 of the spread
+        )
         index.train(_mixed(vectors))
         index.add(vectors)
         centres.metric_type = faiss.METRIC_INNER_PRODUCT
@@ -191,7 +197,9 @@ class Hnsw(_Vectors):
         vectors, path = data.load("vectors"), data.path("hnsw.bin")
         if not path.is_file():
             squares = np.square(vectors).sum(1)
-            points = np.column_stack([vectors, np.sqrt(squares.max() - squares)])  # all of one length
+            points = np.column_stack(
+                [vectors, np.sqrt(squares.max() - squares)]
+            )  # all of one length
             index = hnswlib.Index(space="l2", dim=points.shape[1])
             index.init_index(max_elements=len(points), ef_construction=200, M=16, random_seed=0)
             rows = _mixed(np.arange(len(points)))
@@ -228,7 +236,9 @@ class Implicit(_Vectors):
         vectors = data.load("vectors")
         self._model = AlternatingLeastSquares(factors=vectors.shape[1], num_threads=1)
         self._model.item_factors = np.array(vectors)
-        self._model.user_factors = np.array(data.load(f"queries-{'base' if model == 'base' else 'fast'}"))
+        self._model.user_factors = np.array(
+            data.load(f"queries-{'base' if model == 'base' else 'fast'}")
+        )
 
     def request(self) -> Call:
         return self._among(100)
