@@ -2,6 +2,7 @@
 
 TlrecError
 ├── DataError         a table, a dataset or a schema cannot be used
+│   └── ArgumentError an argument has a value that is not allowed; also a ValueError
 ├── ModelError        a model folder cannot be read or does not fit the dataset
 ├── LeakError         what a model is asked was among what it learned from
 ├── TrainingError     training diverged (NaN loss) or had nothing to learn from
@@ -28,6 +29,10 @@ class TlrecError(Exception):
 
 class DataError(TlrecError):
     """A table, a dataset or a schema cannot be used."""
+
+
+class ArgumentError(DataError, ValueError):
+    """An argument of a public function has a value that is not allowed."""
 
 
 class ModelError(TlrecError):
