@@ -15,4 +15,5 @@ __all__ = [
     "Rows",
     "TlrecError",
     "UnknownIdError",
+    "__version__",
 ]
