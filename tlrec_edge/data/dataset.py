@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlrec_edge.errors import DataError
+from tlrec_edge.tabular.column_names import SALES_NAMES, normalize_key
 from tlrec_edge.types import Bools, Floats, Ints
 
 EVENTS = ("view", "click", "cart", "purchase", "other")
@@ -82,6 +83,12 @@ class ItemTable:
 
     def __len__(self) -> int:
         return len(self.name)
+
+    @property
+    def sales(self) -> Floats | None:
+        """The numeric column of units sold, found by its name; None if there is none."""
+        names = (name for name in self.numeric if normalize_key(name) in SALES_NAMES)
+        return next((self.numeric[name] for name in names), None)
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,6 @@ from tlrec_edge.linear.ease import (
 from tlrec_edge.linear.low_rank import LowRankFactors
 from tlrec_edge.linear.ranking import EvalQueries, make_queries, row_scores, sample_rows
 from tlrec_edge.linear.sparse_ease import EASE_NEIGHBOURS, SparseEase, make_ease
-from tlrec_edge.tabular.column_names import SALES_NAMES, normalize_key
 from tlrec_edge.types import Ints, Scores
 
 PENALTIES = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1e3, 3e3, 1e4, 3e4, 1e5)
@@ -66,16 +65,17 @@ def decayed_popularity(task: Task) -> dict[float, NDArray[np.float32]]:
 
 
 def sales_prior(dataset: Dataset, rows: Ints) -> NDArray[np.float32]:
-    """Return the centred log of the items' sales column, 0 where it is missing or there is none. Shape (n,)."""
-    for name, values in dataset.features.numeric.items():
-        if normalize_key(name) in SALES_NAMES:
-            known = np.isfinite(values[rows])
-            sold = np.log1p(np.maximum(np.where(known, values[rows], 0.0), 0.0))
-            centred: NDArray[np.float32] = np.where(
-                known, sold - sold.sum() / max(known.sum(), 1), 0.0
-            )
-            return centred.astype(np.float32)
-    return np.zeros(len(rows), np.float32)
+    """Return the centred log of the sales of the items in ``rows``. Shape (n,).
+
+    An item whose sales are unknown gets 0, the mean of the others; so does every item if the table has no sales column.
+    """
+    if dataset.features.sales is None:
+        return np.zeros(len(rows), np.float32)
+    sales = dataset.features.sales[rows]
+    known = np.isfinite(sales)
+    sold = np.log1p(np.maximum(np.where(known, sales, 0.0), 0.0))
+    centred: NDArray[np.float32] = np.where(known, sold - sold.sum() / max(known.sum(), 1), 0.0)
+    return centred.astype(np.float32)
 
 
 @dataclass(frozen=True)
