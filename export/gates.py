@@ -210,7 +210,7 @@ def _compare(evidence: Evidence, rescore: Rescore, how: str) -> str | None:
     """Name the first candidate whose bits change if it is scored another way."""
     names = list(evidence.candidates[:COMPARED_CANDIDATES])
     with Recommender.open(evidence.bundle) as rec:
-        if not rec.exact:  # float32 tables do not promise the same bits
+        if not rec.deterministic:  # float32 tables do not promise the same bits
             return None
         for history in evidence.histories[:COMPARED_USERS]:
             state = rec.user_state(history)

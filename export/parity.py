@@ -76,10 +76,10 @@ class _Scores(NamedTuple):
 
 def _bundle_scores(source: ExportSource, bundle: Path) -> _Scores:
     names, histories = source.candidate_names, source.histories(source.parity_users)
-    with Recommender.open(bundle, exact=False) as rec:
+    with Recommender.open(bundle, deterministic=False) as rec:
         floats = np.stack([rec.score(history, names) for history in histories])
     with Recommender.open(bundle) as rec:
-        if not rec.exact:
+        if not rec.deterministic:
             return _Scores(floats, None)
         return _Scores(floats, np.stack([rec.score(history, names) for history in histories]))
 

@@ -88,7 +88,7 @@ def pin() -> dict[str, Any]:
 
 def rounding_margin() -> float:
     """Return how far the user vectors are from a rounding edge: another machine's last bit must not flip an integer."""
-    with Recommender.open(BUNDLE, exact=False) as rec:
+    with Recommender.open(BUNDLE, deterministic=False) as rec:
         states = [rec.user_state(History(**history)) for history in HISTORIES.values()]
     scaled = np.concatenate([np.append(state.deep, state.interest) * 2.0**8 for state in states])
     return float(np.abs(np.abs(scaled - np.floor(scaled)) - 0.5).min())

@@ -127,10 +127,10 @@ def _write_questions(data: Data, bundle: Bundle, config: SynthConfig) -> None:
 
 
 def _write_queries(data: Data, model: str) -> None:
-    """Write the users' vectors, rounded as the exact path rounds them (``queries``) and as encoded (``encoded``)."""
+    """Write the users' vectors, rounded as the deterministic path rounds them (``queries``) and as encoded (``encoded``)."""
     histories = data.load("histories")
-    for name, exact in (("queries", True), ("encoded", False)):
-        with Recommender.open(data.path(model), exact=exact) as rec:
+    for name, deterministic in (("queries", True), ("encoded", False)):
+        with Recommender.open(data.path(model), deterministic=deterministic) as rec:
             ids = Bundle.open(data.path(model)).strings("item_ids")
             states = [rec.user_state(ids.take(history.tolist())) for history in histories]
             found = np.stack([state.deep * state.deep_scale for state in states]).astype(np.float32)

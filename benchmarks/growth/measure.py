@@ -19,14 +19,14 @@ from typing import Any
 
 import numpy as np
 
-from tlrec_edge import Recommender, Rows
+from tlrec_edge import ItemRows, Recommender
 from tlrec_edge.bench.machine import fingerprint
 from tlrec_edge.bench.synthetic import SynthConfig
 
 TASKS = {
     "request": "request: history of 50, 100 candidates",
     "index": "top-10, default",
-    "exact": "top-10, exact=True",
+    "exact": "top-10, exhaustive=True",
 }
 LENGTH, ASKED, QUESTIONS = 50, 100, 32
 TURN_NS, MOST = 20e6, 20
@@ -72,7 +72,7 @@ class Size:
         self.states = [self.rec.user_state(history) for history in self.histories]
         self.at = 0
 
-    def _rows(self, items: Any) -> list[Rows]:
+    def _rows(self, items: Any) -> list[ItemRows]:
         return [self.rec.rows([f"SKU{row:08d}" for row in rows]) for rows in items.tolist()]
 
     def ask(self, task: str) -> None:
@@ -80,7 +80,7 @@ class Size:
         if task == "request":
             self.rec.score(self.histories[at], self.candidates[at])
         else:
-            self.rec.recommend(self.states[at], 10, exact=task == "exact")
+            self.rec.recommend(self.states[at], 10, exhaustive=task == "exact")
 
 
 def turns(sizes: dict[int, Size], seconds: float) -> dict[tuple[int, str], list[int]]:

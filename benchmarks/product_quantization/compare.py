@@ -27,7 +27,7 @@ from rich.table import Table
 from tlrec_edge import Recommender
 from tlrec_edge.bench.requests import ItemIds, Requests
 from tlrec_edge.bench.synthetic import SynthConfig
-from tlrec_edge.bundle.ids import Rows
+from tlrec_edge.bundle.ids import ItemRows
 from tlrec_edge.bundle.item_vectors import item_vectors
 from tlrec_edge.bundle.reader import Bundle
 from tlrec_edge.core.topk import top_k
@@ -66,7 +66,7 @@ def heads_open(bundle: Bundle, rec: Recommender, states: list[UserState]) -> flo
 
         def score(at: np.ndarray, state: UserState = state, sizes: list[int] = sizes) -> np.ndarray:
             sizes.append(len(at))
-            return rec.score(state, Rows(at))
+            return rec.score(state, ItemRows(at))
 
         found = prefix_bound.search(state, K, np.zeros(0, np.intp), score)
         left.append(count if found is None else sizes[-1])
@@ -117,7 +117,7 @@ def ways_of_codes(
     read = item_vectors(
         bundle.shape.candidate_format, array("candidate_rows"), array("candidate_scale")
     )
-    truth = [rec.score(state, Rows(np.arange(count))) for state in ask]
+    truth = [rec.score(state, ItemRows(np.arange(count))) for state in ask]
     best = [top_k(scores, K) for scores in truth]
     for size in WIDTHS:
         codes = fit(
@@ -167,11 +167,11 @@ def ways_of_bundle(bundle: Bundle, rec: Recommender, ask: list[UserState]) -> di
                 bundle.shape.candidate_format.width,
                 1.0,
                 "1, bit for bit",
-                partial(rec.recommend, exact=True),
+                partial(rec.recommend, exhaustive=True),
             )
         }
     size = len(bundle.array("head_columns"))
-    exact = partial(rec.recommend, exclude=None, exact=True)
+    exact = partial(rec.recommend, exclude=None, exhaustive=True)
     ways = {
         f"heads of {size} bytes, exact": Way(
             size, heads_open(bundle, rec, ask), "1, bit for bit", exact
@@ -205,7 +205,7 @@ def main() -> None:
     parser.add_argument("bundle", type=Path)
     path = parser.parse_args().bundle
     bundle, rec = Bundle.open(path), Recommender.open(path, cache=0)
-    if not rec.exact:
+    if not rec.deterministic:
         parser.error(
             f"{path} has float32 tables, whose scores depend on the batch: give one with integer tables"
         )

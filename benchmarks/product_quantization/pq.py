@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlrec_edge import Recommender
-from tlrec_edge.bundle.ids import Rows
+from tlrec_edge.bundle.ids import ItemRows
 from tlrec_edge.core.topk import top_k
 from tlrec_edge.search.user_state import UserState
 
@@ -98,10 +98,10 @@ def exact_top(codes: Codes, rec: Recommender, state: UserState, k: int) -> Found
     bounds = codes.scan(tables)
     slack += _lift(bounds, state)
     first = np.sort(top_k(bounds, 2 * k + 32))
-    scores = rec.score(state, Rows(first))
+    scores = rec.score(state, ItemRows(first))
     least = float(np.partition(scores, len(scores) - k)[len(scores) - k])
     left = np.flatnonzero(bounds >= np.float32(least - slack))
-    scores = rec.score(state, Rows(left))
+    scores = rec.score(state, ItemRows(left))
     best = top_k(scores, k)
     return Found(left[best], scores[best], len(left))
 
@@ -112,7 +112,7 @@ def likely_top(codes: Codes, rec: Recommender, state: UserState, k: int, whole: 
     estimates = codes.scan(tables)
     _lift(estimates, state)
     likely = np.sort(top_k(estimates, whole))
-    scores = rec.score(state, Rows(likely))
+    scores = rec.score(state, ItemRows(likely))
     best = top_k(scores, k)
     return Found(likely[best], scores[best], whole)
 

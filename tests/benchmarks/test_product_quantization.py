@@ -15,7 +15,7 @@ import pytest
 from helpers.paths import BENCHMARKS
 from tlrec_edge import Recommender
 from tlrec_edge.bench.synthetic import SynthConfig, synthesize
-from tlrec_edge.bundle.ids import Rows
+from tlrec_edge.bundle.ids import ItemRows
 from tlrec_edge.bundle.item_vectors import item_vectors
 from tlrec_edge.bundle.reader import Bundle
 from tlrec_edge.core.topk import top_k
@@ -42,7 +42,8 @@ def rec(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 def states_of(rec: Recommender, count: int, seed: int) -> list[UserState]:
     rng = np.random.default_rng(seed)
     return [
-        rec.user_state(Rows(rng.integers(0, ITEMS + 40, rng.integers(1, 60)))) for _ in range(count)
+        rec.user_state(ItemRows(rng.integers(0, ITEMS + 40, rng.integers(1, 60))))
+        for _ in range(count)
     ]
 
 
@@ -58,7 +59,7 @@ def codes_of(pq: dict[str, Any], rec: Recommender, subspaces: int = 6) -> Any:
 
 
 def full_scan(rec: Recommender, state: UserState) -> np.ndarray:
-    return rec.score(state, Rows(np.arange(ITEMS)))
+    return rec.score(state, ItemRows(np.arange(ITEMS)))
 
 
 def test_the_answer_is_that_of_a_full_scan_and_few_rows_are_read(

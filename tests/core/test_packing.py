@@ -175,8 +175,8 @@ def test_it_says_what_it_holds(path: Path) -> None:
 
 
 def test_a_pair_has_the_same_bits_alone_and_in_any_batch(rec: Recommender) -> None:
-    assert rec.exact == (STORED[rec._bundle.path.name].candidate != "float32")
-    if not rec.exact:
+    assert rec.deterministic == (STORED[rec._bundle.path.name].candidate != "float32")
+    if not rec.deterministic:
         return
     rec.add_items(
         {"new": {"title": "red mug", "colour": "red", "price": 2}, "too": {"title": "jug"}}

@@ -83,7 +83,7 @@ def test_the_float_path_is_the_torch_model(folder: Path, mode: str, size: str, t
     path, parity = exported(mode, size, tables, folder)
     users = np.arange(0, 240, 5, dtype=np.int32)
     wanted = torch_scores(model_of(mode, size, tables), users)
-    with Recommender.open(path, verify="full", exact=False) as rec:
+    with Recommender.open(path, verify="full", deterministic=False) as rec:
         assert np.abs(bundle_scores(rec, users) - wanted).max() <= 1e-4
     assert parity.max_error <= 1e-4
     assert parity.top10_overlap == 1.0
@@ -96,8 +96,8 @@ def test_the_float_path_is_the_torch_model(folder: Path, mode: str, size: str, t
 def test_the_exact_path_keeps_its_stated_bound(folder: Path, size: str, tables: str) -> None:
     path, parity = exported("finetune", size, tables, folder)
     users = np.arange(240, dtype=np.int32)
-    with Recommender.open(path) as rec, Recommender.open(path, exact=False) as floats:
-        assert rec.exact
+    with Recommender.open(path) as rec, Recommender.open(path, deterministic=False) as floats:
+        assert rec.deterministic
         off = np.abs(bundle_scores(rec, users) - bundle_scores(floats, users)).max()
     assert parity.exact_max_error is not None
     assert parity.exact_bound is not None
@@ -232,7 +232,7 @@ def test_stored_users_score_as_their_histories(folder: Path, tables: str) -> Non
     data = synthetic.dataset()
     task = make_tasks(data, ("small",)).final
     names = [data.items[row] for row in task.candidates]
-    with Recommender.open(path, exact=False) as rec:
+    with Recommender.open(path, deterministic=False) as rec:
         for user in (0, 3, 100):
             assert rec.has_user(data.users[user])
             stored = rec.score(rec.user_state(data.users[user]), names)
@@ -356,7 +356,7 @@ def test_strange_pasts_are_served_as_the_model_scores_them(folder: Path) -> None
     data, model = synthetic.dataset(), model_of("finetune", "fast", "int8")
     task = make_tasks(data, ("small",)).final
     rng = np.random.default_rng(0)
-    with Recommender.open(path, exact=False) as rec:
+    with Recommender.open(path, deterministic=False) as rec:
         for count in (1, 49, 50, 51, 300):
             item = rng.integers(0, len(data.items), count).astype(np.int32)
             n = np.zeros(count, np.int32)

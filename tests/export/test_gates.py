@@ -297,7 +297,7 @@ def test_what_export_would_refuse_is_rejected_in_the_search(
     plain = Recommender.score
 
     def company(self: Recommender, user: Any, candidates: Any) -> np.ndarray:
-        alone = self.exact and len(candidates) == 1 and candidates[0].isprintable()
+        alone = self.deterministic and len(candidates) == 1 and candidates[0].isprintable()
         return np.asarray(plain(self, user, candidates)) + np.float32(1e-5 * alone)
 
     monkeypatch.setattr(Recommender, "score", company)

@@ -46,7 +46,7 @@ def test_items_that_stand_list_by_list_are_what_they_were(
                 assert np.array_equal(listed._bundle.array(name)[rows], plain._bundle.array(name))
         for user in [*users, ids[:7], ids[-9:], [*ids[:3], "nobody"]]:
             assert listed.score(user, candidates).tolist() == plain.score(user, candidates).tolist()
-            found, wanted = (rec.recommend(user, 5, exact=True) for rec in (listed, plain))
+            found, wanted = (rec.recommend(user, 5, exhaustive=True) for rec in (listed, plain))
             assert found.scores.tolist() == wanted.scores.tolist()
             assert (
                 dict(zip(found.items, found.names, strict=True)).items()

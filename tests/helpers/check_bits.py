@@ -70,7 +70,7 @@ def similarities(rec: Recommender, names: list[str]) -> dict[tuple[str, str], fl
 
 def main(path: Path) -> None:
     together, apart, backwards = (Recommender.open(path) for _ in range(3))
-    assert together.exact
+    assert together.deterministic
     known = [f"i{row}" for row in range(len(together))]
     before = similarities(together, known[:40])
     add(together, range(len(NEW)))

@@ -1,4 +1,4 @@
-"""Names kept for one release without effect: each says so, and the answers are the same."""
+"""Names of 0.1 that work for one more release: each warns, and the answers are the same."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import tomllib
 import pytest
 from click.testing import CliRunner, Result
 
+import tlrec_edge
 from helpers import paths
 from helpers.paths import ROOT
 from tlrec_edge import Recommender
@@ -20,6 +21,46 @@ def run(*arguments: str) -> Result:
     found = CliRunner().invoke(main, arguments)
     assert found.exit_code == 0, found.output
     return found
+
+
+RENAMED = "exact= was renamed to {}= in 0.2 and will be removed in 0.3"
+
+
+@pytest.mark.parametrize("value", [True, False])
+def test_exact_of_open_is_deterministic(value: bool) -> None:
+    with pytest.warns(DeprecationWarning, match=RENAMED.format("deterministic")) as caught:
+        old = Recommender.open(GOLDEN, exact=value)
+    assert caught[0].filename == __file__
+    with old, pytest.warns(DeprecationWarning, match=r"Recommender\.deterministic") as caught:
+        assert old.exact == old.deterministic == value
+    assert caught[0].filename == __file__
+
+
+@pytest.mark.parametrize("value", [True, False])
+def test_exact_of_recommend_is_exhaustive(value: bool) -> None:
+    with Recommender.open(GOLDEN) as rec:
+        message = RENAMED.format("exhaustive")
+        with pytest.warns(DeprecationWarning, match=message):
+            found = rec.recommend(["item-1"], 3, exact=value)
+        with pytest.warns(DeprecationWarning, match=message):
+            many = rec.recommend_many([["item-1"]], 3, exact=value)
+        expected = rec.recommend(["item-1"], 3, exhaustive=value)
+        assert found.items == many[0].items == expected.items
+
+
+def test_rows_is_item_rows() -> None:
+    with pytest.warns(DeprecationWarning, match=r"tlrec_edge\.Rows was renamed to") as caught:
+        assert tlrec_edge.Rows is tlrec_edge.ItemRows
+    assert caught[0].filename == __file__
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        tlrec_edge.nothing  # noqa: B018  # reading it is what is tested
+
+
+def test_memory_has_the_old_keys_too() -> None:
+    with Recommender.open(GOLDEN) as rec:
+        memory = rec.memory()
+    assert memory["heads"] == memory["prefix_bound"]
+    assert memory["lists"] == memory["ivf"]
 
 
 @pytest.mark.parametrize("speed", [True, False])

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from helpers import bundles
-from tlrec_edge import DataError, History, Recommender, Rows, UnknownIdError
+from tlrec_edge import DataError, History, ItemRows, Recommender, UnknownIdError
 from tlrec_edge.core.sparse import SparseSum, Workspace
 
 IDS = ["i3", "i70", "nobody", "i3", "i59"]
@@ -107,14 +107,14 @@ def test_a_state_leaves_its_process_without_the_tables_it_is_read_from(
 @pytest.mark.parametrize("values", [[1.7], [True], ["a"], None, [float("nan")]])
 def test_what_is_no_row_number_is_refused(values: Any) -> None:
     with pytest.raises(DataError, match="expected a list of row numbers"):
-        Rows(values)
+        ItemRows(values)
 
 
 def test_rows_are_no_integer_ids(path: Path, tmp_path: Path) -> None:
     bundles.build(tmp_path / "b", bundles.Small(ids=[str(9 + row) for row in range(80)]))
     with Recommender.open(tmp_path / "b") as rec:
         assert list(rec.rows([9, 10])) == [0, 1]
-        apart = rec.score_pairs([[9], Rows(np.array([9]))], ["20", "20"])
+        apart = rec.score_pairs([[9], ItemRows(np.array([9]))], ["20", "20"])
         assert apart[0] == rec.score([9], ["20"])[0] != apart[1]
         assert apart[1] == rec.score(["18"], ["20"])[0]
 
@@ -122,16 +122,16 @@ def test_rows_are_no_integer_ids(path: Path, tmp_path: Path) -> None:
 def test_rows_that_do_not_exist_are_refused(rec: Recommender, path: Path) -> None:
     for call in (lambda rows: rec.score(["i1"], rows), lambda rows: rec.score(rows, ["i1"])):
         with pytest.raises(DataError, match="row 80 is none of this bundle's"):
-            call(Rows(np.array([1, 80])))
+            call(ItemRows(np.array([1, 80])))
     with pytest.raises(DataError, match="from -1 on"):
-        Rows(np.array([-2]))
+        ItemRows(np.array([-2]))
     with Recommender.open(path, unknown="error") as strict, pytest.raises(UnknownIdError):
-        strict.score(["i1"], Rows(np.array([-1])))
+        strict.score(["i1"], ItemRows(np.array([-1])))
 
 
 def test_the_caller_may_reuse_its_array() -> None:
     values = np.array([1, 2], np.int32)
-    rows = Rows(values)
+    rows = ItemRows(values)
     values[0] = 7
     assert list(rows) == [1, 2]
     with pytest.raises(ValueError, match="read-only"):

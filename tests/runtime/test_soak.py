@@ -41,7 +41,7 @@ def answers(rec, at):
         "rows": lambda: rec.score(user, rec.rows(asked[at])).tobytes(),
         "state": lambda: rec.score(rec.user_state(user), asked[at]).tobytes(),
         "top": lambda: ranked(rec.recommend(user, 10)),
-        "exact": lambda: ranked(rec.recommend(user, 10, exact=True)),
+        "exact": lambda: ranked(rec.recommend(user, 10, exhaustive=True)),
     }
 
 

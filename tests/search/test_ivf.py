@@ -45,7 +45,7 @@ def test_lists_keep_the_recall_that_the_manifest_states(listed: Recommender) -> 
             listed.rows([f"SKU{row:08d}" for row in rng.integers(0, ITEMS, 30)])
         )
         for k, shares in kept.items():
-            every, some = listed.recommend(state, k, exact=True), listed.recommend(state, k)
+            every, some = listed.recommend(state, k, exhaustive=True), listed.recommend(state, k)
             assert list(every.items) == ids(listed, full_scan(listed, state, k)[0])
             assert some.scores.tolist() == listed.score(state, list(some.items)).tolist()
             shares.append(len({*every.items} & {*some.items}) / k)
@@ -69,7 +69,7 @@ def test_who_is_not_known_gets_what_is_most_popular(tmp_path: Path) -> None:
     )
     with Recommender.open(tmp_path / "b") as rec:
         for k in (1, 10, 100):
-            assert rec.recommend([], k).items == rec.recommend([], k, exact=True).items
+            assert rec.recommend([], k).items == rec.recommend([], k, exhaustive=True).items
 
 
 def test_a_long_answer_is_exact(listed: Recommender) -> None:
@@ -79,11 +79,11 @@ def test_a_long_answer_is_exact(listed: Recommender) -> None:
 
 def test_what_is_excluded_is_made_up_for(listed: Recommender) -> None:
     state = listed.user_state(["SKU00000005", "SKU00000247", "SKU00000364"])
-    best, shown = listed.recommend(state, 1000, exact=True), 0
+    best, shown = listed.recommend(state, 1000, exhaustive=True), 0
     for page in range(10):
         seen = list(best.items[:shown])
         some, every = (
-            listed.recommend(state, 50, exclude=seen, exact=exact) for exact in (False, True)
+            listed.recommend(state, 50, exclude=seen, exhaustive=exact) for exact in (False, True)
         )
         assert len(some.items) == 50
         assert len({*some.items} & {*every.items}) >= 45, page
@@ -146,7 +146,7 @@ def test_lists_that_do_not_pay_are_left_to_the_heads(tmp_path: Path) -> None:
         index = rec.manifest["index"]
         assert index["probes@10"] > index["lists"] / 16
         for history in (["SKU00000005"], ["SKU00000247", "SKU00000364", "SKU00019999"]):
-            found, exact = rec.recommend(history), rec.recommend(history, exact=True)
+            found, exact = rec.recommend(history), rec.recommend(history, exhaustive=True)
             assert found.items == exact.items
             assert found.scores.tobytes() == exact.scores.tobytes()
 
@@ -164,10 +164,10 @@ def test_lists_of_any_storage_find_the_best_and_score_them_as_ever(
         shares = []
         for first in range(20):
             state = rec.user_state([f"SKU{row:08d}" for row in range(first, 9000, 701)])
-            some, every = rec.recommend(state), rec.recommend(state, exact=True)
+            some, every = rec.recommend(state), rec.recommend(state, exhaustive=True)
             # float32 tables: the last bits depend on who else is scored
             off = np.abs(some.scores - rec.score(state, list(some.items))).max()
-            assert off <= (0 if rec.exact else 1e-5)
+            assert off <= (0 if rec.deterministic else 1e-5)
             shares.append(len({*some.items} & {*every.items}) / 10)
     assert np.mean(shares) > 0.97
 

@@ -153,7 +153,7 @@ def test_an_added_item_has_the_vectors_that_the_model_gives_it(
     place = model.ids.index("s1")
     assert net.tower is not None
     wanted = net.tower(net.text[[place]], net.numeric[[place]], net.categories[[place]])[0].numpy()
-    with Recommender.open(bundle, exact=False) as rec:
+    with Recommender.open(bundle, deterministic=False) as rec:
         rec.add_items(
             {"twin": columns}, open_encoder("letters").encode(rec.item_texts({"twin": columns}))
         )
@@ -186,8 +186,8 @@ def test_a_new_item_scores_as_those_with_the_nearest_texts(
     cosine = texts @ vector / np.linalg.norm(texts, axis=1)
     near = np.argsort(-cosine, kind="stable")[:20]
     weight = np.exp(5 * cosine[near]) / np.exp(5 * cosine[near]).sum()
-    with Recommender.open(bundle, exact=exact) as rec:
-        assert rec.exact == exact
+    with Recommender.open(bundle, deterministic=exact) as rec:
+        assert rec.deterministic == exact
         rec.add_items(LIKE, Letters().encode(rec.item_texts(LIKE)))
         rec.add_items({"bare": {"price": 3.0}})
         state = rec.user_state(["b1", "b5", "s2"])

@@ -108,7 +108,7 @@ def assert_added_items_are_priced_by_the_target(
     model.save(folder / "model")
     export_bundle(EdgeModel.load(folder / "model"), data, folder / "bundle", ExportConfig("plain"))
     price = data.features.numeric["price"][data.item_row["s21"]]
-    with Recommender.open(folder / "bundle", exact=False) as rec:
+    with Recommender.open(folder / "bundle", deterministic=False) as rec:
         rec.add_items({"new": {"price": float(price)}, "dear": {"price": float(price) * DEARER}})
         scores = rec.score(["b1", "b5"], ["s21", "new", "dear"])
     bias = model.bias

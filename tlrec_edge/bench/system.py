@@ -86,7 +86,7 @@ class BundleSystem:
 
     def check(self, requests: Sequence[Request]) -> None:
         """Time nothing that is wrong: a pair must score the same alone as in its list. Raises BundleError."""
-        tolerance = 0.0 if self._rec.exact else 1e-4
+        tolerance = 0.0 if self._rec.deterministic else 1e-4
         for request in requests[:_CHECKED]:
             candidates = request.candidates or []
             together = self._rec.score(request.user, candidates)[:_CHECKED]

@@ -44,13 +44,13 @@ def as_text(value: Any) -> str:
     )
 
 
-class Rows:
+class ItemRows:
     """Items by their rows in one bundle, from ``Recommender.rows``: taken wherever item ids are, without looking up.
 
     ``values`` (n,) are row numbers; -1 is an unknown item. Not to be kept beyond the bundle: another one's rows differ.
     """
 
-    __slots__ = ("_key", "known", "most", "values")
+    __slots__ = ("_key", "all_known", "max_row", "values")
 
     def __init__(self, values: NDArray[np.integer[Any]]) -> None:
         array = np.asarray(values)
@@ -61,35 +61,35 @@ class Rows:
         self.values: Indices = np.array(
             array, np.intp
         )  # what numpy's `take` reads without a conversion
-        lowest, self.most = (int(self.values.min(initial=0)), int(self.values.max(initial=-1)))
+        lowest, self.max_row = (int(self.values.min(initial=0)), int(self.values.max(initial=-1)))
         if self.values.ndim != 1 or lowest < -1:
             raise DataError(
                 f"rows: expected a list of row numbers from -1 on, got {preview(values)}"
             )
-        self.known = lowest == 0
+        self.all_known = lowest == 0
         self.values.setflags(write=False)
         self._key = hash(self.values.tobytes())
 
     def __len__(self) -> int:
         return len(self.values)
 
-    def __add__(self, later: Rows) -> Rows:
+    def __add__(self, later: ItemRows) -> ItemRows:
         """Return these items followed by later ones: a history goes on without its ids being looked up again."""
         return (
-            Rows(np.concatenate([self.values, later.values]))
-            if isinstance(later, Rows)
+            ItemRows(np.concatenate([self.values, later.values]))
+            if isinstance(later, ItemRows)
             else NotImplemented
         )
 
     @overload
     def __getitem__(self, at: int) -> int: ...
     @overload
-    def __getitem__(self, at: slice) -> Rows: ...
-    def __getitem__(self, at: int | slice) -> int | Rows:
-        return Rows(self.values[at]) if isinstance(at, slice) else int(self.values[at])
+    def __getitem__(self, at: slice) -> ItemRows: ...
+    def __getitem__(self, at: int | slice) -> int | ItemRows:
+        return ItemRows(self.values[at]) if isinstance(at, slice) else int(self.values[at])
 
-    def __reduce__(self) -> tuple[type[Rows], tuple[Indices]]:
-        return Rows, (self.values,)  # hashes differ between processes
+    def __reduce__(self) -> tuple[type[ItemRows], tuple[Indices]]:
+        return ItemRows, (self.values,)  # hashes differ between processes
 
     def __iter__(self) -> Iterator[int]:
         return iter(self.values.tolist())
@@ -99,15 +99,15 @@ class Rows:
 
     def __eq__(self, other: object) -> bool:
         return (
-            isinstance(other, Rows)
+            isinstance(other, ItemRows)
             and self._key == other._key
             and np.array_equal(self.values, other.values)
         )
 
 
-def as_list(values: Any, name: str, content: str = "item ids") -> list[Any] | Rows:
+def as_list(values: Any, name: str, content: str = "item ids") -> list[Any] | ItemRows:
     """Return argument ``name`` as a list. Raises DataError for what is none, such as a string or a mapping."""
-    if type(values) is list or type(values) is Rows:
+    if type(values) is list or type(values) is ItemRows:
         return values
     if isinstance(values, np.ndarray) and values.ndim == 1:
         return list(values.tolist())

@@ -112,8 +112,8 @@ class RowFormat:
             raise ValueError(
                 f"tables = {', '.join(sorted(kinds))} in one row, expected all float32 or none"
             )
-        self.exact = kinds != {"float32"}
-        self.dtype = np.dtype("<f4" if not self.exact else "i1" if kinds == {"int8"} else "u1")
+        self.quantized = kinds != {"float32"}
+        self.dtype = np.dtype("<f4" if not self.quantized else "i1" if kinds == {"int8"} else "u1")
         self.packed = self.dtype.kind == "u"
         self.width = self.columns = 0
         """Entries of a stored row, and of a widened one."""
@@ -154,7 +154,7 @@ class RowFormat:
 
     def quantize(self, *tables: Floats) -> tuple[NDArray[Any], Scales]:
         """Return stored rows (n, ``width``) of vectors, and their scales (n, tables); those of float32 are 1."""
-        if not self.exact:
+        if not self.quantized:
             return self.join(tables), np.ones((len(tables[0]), len(tables)), np.float32)
         rounded = [
             quantize_rows(rows, table.segment.bits)
@@ -207,7 +207,7 @@ class RowFormat:
 
     def invalid_value(self, stored: NDArray[Any]) -> str | None:
         """Say which value no writer stores, if one is there; with -128 sums would not be exact."""
-        for table, (segment, _, _) in enumerate(self._tables if self.exact else ()):
+        for table, (segment, _, _) in enumerate(self._tables if self.quantized else ()):
             if self.values(stored, table).min(initial=0.0) < -MAX_ENTRY[segment.bits]:
                 return f"the value {-MAX_ENTRY[segment.bits] - 1}, which no int{segment.bits} table has"
         return None

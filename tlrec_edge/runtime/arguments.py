@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 import numpy as np
 
-from tlrec_edge.bundle.ids import ItemId, Rows, as_text, preview
+from tlrec_edge.bundle.ids import ItemId, ItemRows, as_text, preview
 from tlrec_edge.bundle.reader import Bundle
 from tlrec_edge.errors import BundleError, DataError
 from tlrec_edge.runtime.history import History
 from tlrec_edge.search.user_state import UserState
 
-User = History | UserState | str | int | Sequence[ItemId] | Rows
+User = History | UserState | str | int | Sequence[ItemId] | ItemRows
 """A history, its state, a plain list of item ids or their rows, or the id of a user whose state the bundle stores."""
 USER_ID_TYPES = (str, int, np.integer)
 
@@ -72,4 +73,13 @@ def user_key(user: User) -> Hashable:
         return id(user)
     if isinstance(user, USER_ID_TYPES):
         return as_text(user)
-    return user if isinstance(user, (History, Rows)) else (len(user), *user)
+    return user if isinstance(user, (History, ItemRows)) else (len(user), *user)
+
+
+def warn_renamed(old: str, new: str) -> None:
+    """Warn the caller of a public method that it uses a name of 0.1."""
+    warnings.warn(
+        f"{old} was renamed to {new} in 0.2 and will be removed in 0.3",
+        DeprecationWarning,
+        stacklevel=3,
+    )

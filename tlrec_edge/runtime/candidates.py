@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlrec_edge.bundle.format import CANDIDATE_TEXT
-from tlrec_edge.bundle.ids import IdIndex, ItemId, Rows, StringTable, as_text
+from tlrec_edge.bundle.ids import IdIndex, ItemId, ItemRows, StringTable, as_text
 from tlrec_edge.bundle.reader import Bundle
 from tlrec_edge.core.packing import Query, products
 from tlrec_edge.core.row_ranges import RowRanges
@@ -67,7 +67,7 @@ class AddedItems:
 
 
 class ConcatenatedRows:
-    """Rows of a mapped array followed by rows in memory."""
+    """ItemRows of a mapped array followed by rows in memory."""
 
     def __init__(self, base: NDArray[Any], extra: NDArray[Any]) -> None:
         self.base, self.extra = base, extra
@@ -139,11 +139,13 @@ class Catalogue:
             self._bundle, self._index, added=added, prefix_bound=self.prefix_bound, ivf=self.ivf
         )
 
-    def rows(self, ids: Sequence[ItemId] | NDArray[Any] | Rows) -> Indices:
+    def rows(self, ids: Sequence[ItemId] | NDArray[Any] | ItemRows) -> Indices:
         """Return the row of each item id, -1 where it is unknown. Raises DataError for rows that do not exist."""
-        if isinstance(ids, Rows):
-            if ids.most >= self.shape.items + len(self._added_ids):
-                raise DataError(f"row {ids.most} is none of this bundle's; ask it for its `rows`")
+        if isinstance(ids, ItemRows):
+            if ids.max_row >= self.shape.items + len(self._added_ids):
+                raise DataError(
+                    f"row {ids.max_row} is none of this bundle's; ask it for its `rows`"
+                )
             return ids.values
         found = self._index.rows(ids).astype(np.intp)
         if self._added_ids:
@@ -263,11 +265,11 @@ class Catalogue:
         return out
 
     def best(
-        self, state: UserState, k: int, excluded: Indices, exact: bool = True
+        self, state: UserState, k: int, excluded: Indices, exhaustive: bool = True
     ) -> tuple[NDArray[np.intp], Floats]:
-        """Return the positions of the k best candidates, best first, and their scores; all where not ``exact``."""
+        """Return the positions of the k best candidates, best first, and their scores; approximate ones unless ``exhaustive``."""
         c = self.shape.candidates
-        approximate = self.ivf is not None and not exact and k <= MAX_K
+        approximate = self.ivf is not None and not exhaustive and k <= MAX_K
         for index in (self.ivf if approximate else None, self.prefix_bound):
             if index is None or 8 * k >= c:
                 continue

@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tlrec_edge.bundle.ids import ItemId, Rows, as_list
+from tlrec_edge.bundle.ids import ItemId, ItemRows, as_list
 from tlrec_edge.errors import DataError
 from tlrec_edge.runtime.candidates import Catalogue
 from tlrec_edge.search.user_state import UserState
 from tlrec_edge.types import Indices
 
-Items = Sequence[ItemId] | NDArray[Any] | Rows
+Items = Sequence[ItemId] | NDArray[Any] | ItemRows
 """Item ids, or rows that ``Recommender.rows`` gave for them."""
-Exclude = str | Sequence[ItemId] | Rows | None
+Exclude = str | Sequence[ItemId] | ItemRows | None
 """Item ids or their rows, "history" for the user's own, None for nothing."""
 
 

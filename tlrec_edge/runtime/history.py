@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlrec_edge.bundle.format import EVENTS
-from tlrec_edge.bundle.ids import ItemId, Rows, as_list, as_text, preview
+from tlrec_edge.bundle.ids import ItemId, ItemRows, as_list, as_text, preview
 from tlrec_edge.errors import DataError
 from tlrec_edge.types import Ints
 
@@ -30,14 +30,14 @@ class History:
     it is in another unit.
     """
 
-    items: Sequence[ItemId] | Rows
+    items: Sequence[ItemId] | ItemRows
     events: Sequence[str | int] | None = None
     timestamps: Sequence[float] | None = None
     now: float | None = None
 
     def __post_init__(self) -> None:
         items = self.items
-        if type(items) is not Rows:
+        if type(items) is not ItemRows:
             if isinstance(items, Set):
                 raise DataError(
                     f"history: expected a list of item ids, oldest first; got the set {preview(items)}"
@@ -104,9 +104,9 @@ def event_code(value: Any) -> int:
     return code
 
 
-def as_history(value: History | Sequence[ItemId] | Rows) -> History:
+def as_history(value: History | Sequence[ItemId] | ItemRows) -> History:
     """Take a History as it is and wrap a plain list of item ids or their rows."""
-    if type(value) is Rows:
+    if type(value) is ItemRows:
         return History(value)
     if isinstance(value, History):
         return value

@@ -14,7 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlrec_edge.bundle.format import ITEM_TOWER
-from tlrec_edge.bundle.ids import IdIndex, ItemId, Rows, as_list, as_text, preview, user_key_hash
+from tlrec_edge.bundle.ids import (
+    IdIndex,
+    ItemId,
+    ItemRows,
+    as_list,
+    as_text,
+    preview,
+    user_key_hash,
+)
 from tlrec_edge.bundle.reader import Bundle
 from tlrec_edge.core.cpu_count import cores_within_quota
 from tlrec_edge.core.fork import register_after_fork
@@ -28,6 +36,7 @@ from tlrec_edge.runtime.arguments import (
     is_integer,
     translated,
     user_key,
+    warn_renamed,
 )
 from tlrec_edge.runtime.candidates import Catalogue
 from tlrec_edge.runtime.cold_items import ColdItems, Features
@@ -58,7 +67,9 @@ class Recommendations(NamedTuple):
 class Recommender:
     """Scores and ranks a bundle's candidates; safe from many threads and after a fork. Use ``Recommender.open``."""
 
-    def __init__(self, bundle: Bundle, threads: int, unknown: str, exact: bool, cache: int) -> None:
+    def __init__(
+        self, bundle: Bundle, threads: int, unknown: str, deterministic: bool, cache: int
+    ) -> None:
         if unknown not in UNKNOWN_POLICIES:
             raise ValueError(
                 f"unknown = {unknown!r}, expected one of {', '.join(UNKNOWN_POLICIES)}"
@@ -70,7 +81,7 @@ class Recommender:
         threads = min(threads, cores_within_quota())  # more would wait for one another
         self._bundle, self._unknown, self._threads = bundle, unknown, threads
         self._widths = bundle.shape.d, bundle.shape.r
-        self._builder = StateBuilder(bundle, threads, exact)
+        self._builder = StateBuilder(bundle, threads, deterministic)
         self._catalogue = Catalogue(bundle, bundle.index("item_ids"), threads)
         self._users: IdIndex | None = bundle.index("users") if bundle.has("user_rows.npy") else None
         self._cold: ColdItems | None = None
@@ -87,26 +98,31 @@ class Recommender:
         verify: str = "size",
         threads: int = 1,
         unknown: str = "popularity",
-        exact: bool = True,
+        deterministic: bool = True,
         cache: int = 1024,
+        exact: bool | None = None,
         speed: bool | None = None,
     ) -> Self:
         """Open a bundle folder.
 
         ``verify``: "none", "size" or "full" (every hash, every value, every graph). ``threads`` of the graphs: no more
         than the cores, or the container's CPU quota, are used. ``unknown``: how a candidate or
-        user id that is not in the bundle is scored: "popularity", "nan", or "error" for UnknownIdError. ``exact=False``
+        user id that is not in the bundle is scored: "popularity", "nan", or "error" for UnknownIdError. ``deterministic=False``
         keeps user vectors unrounded: equal to the trained model within 1e-4, but without bit-equal scores, which
-        float32 tables never have (see ``Recommender.exact``). ``cache``: how many user states are kept, the most
-        recently used ones. ``speed`` is deprecated and has no effect. Raises BundleError.
+        float32 tables never have (see ``Recommender.deterministic``). ``cache``: how many user states are kept, the most
+        recently used ones. ``exact`` is the old name of
+        ``deterministic``; ``speed`` is deprecated and has no effect. Raises BundleError.
         """
+        if exact is not None:
+            warn_renamed("exact=", "deterministic=")
+            deterministic = exact
         if speed is not None:
             warnings.warn(
                 f"speed={speed} has no effect: the faiss index was removed in 0.2; drop the argument",
                 DeprecationWarning,
                 stacklevel=2,
             )
-        rec = cls(Bundle.open(path, verify), threads, unknown, exact, cache)
+        rec = cls(Bundle.open(path, verify), threads, unknown, deterministic, cache)
         if verify == "full":
             rec._check_graphs()
         return rec
@@ -137,10 +153,16 @@ class Recommender:
         return self._bundle.manifest
 
     @property
-    def exact(self) -> bool:
-        """Whether a pair's score has the same bits in every call: ``exact=True``, and no float32 item vectors."""
+    def deterministic(self) -> bool:
+        """Whether a pair's score has the same bits in every call: asked for in ``open``, and no float32 item vectors."""
         self._open()
-        return self._builder.exact
+        return self._builder.deterministic
+
+    @property
+    def exact(self) -> bool:
+        """Deprecated name of ``deterministic``."""
+        warn_renamed("Recommender.exact", "Recommender.deterministic")
+        return self.deterministic
 
     @translated
     def has_user(self, user: str | int) -> bool:
@@ -153,9 +175,9 @@ class Recommender:
         return self._state(self._open(), user)
 
     @translated
-    def rows(self, items: Items) -> Rows:
+    def rows(self, items: Items) -> ItemRows:
         """Return the rows of item ids, for callers who score the same items again: taken wherever ids are."""
-        return Rows(self._open().rows(as_list(items, "items")))
+        return ItemRows(self._open().rows(as_list(items, "items")))
 
     @translated
     def score(self, user: User, candidates: Items) -> Floats:
@@ -201,21 +223,25 @@ class Recommender:
         *,
         exclude: Exclude = "history",
         allow: Items | None = None,
-        exact: bool = False,
+        exhaustive: bool = False,
+        exact: bool | None = None,
     ) -> Recommendations:
         """Return the k best candidates; fewer where fewer are left. Of equal scores found, the lower row comes first.
 
         ``exclude``: item ids, or "history" for the user's own items (a state stored in the bundle has none). ``allow``:
         item ids, or a mask over the candidates, such as ``category`` gives. Of more than 200,000 candidates the
         likeliest lists are searched, and what item-item weights lift; the manifest's ``index`` states the recall.
-        ``exact`` looks at all, as is done for a user of whom nothing is known.
+        ``exhaustive`` looks at all, as is done for a user of whom nothing is known; ``exact`` is its old name.
         """
+        if exact is not None:
+            warn_renamed("exact=", "exhaustive=")
+            exhaustive = exact
         k = check_k(k)
         catalogue = self._open()
         state = self._state(catalogue, user)
         excluded = excluded_positions(catalogue, state, exclude)
         if allow is None:
-            return _recommendations(catalogue, *catalogue.best(state, k, excluded, exact))
+            return _recommendations(catalogue, *catalogue.best(state, k, excluded, exhaustive))
         positions = np.setdiff1d(allowed_positions(catalogue, allow), excluded)
         scores = catalogue.score(state, positions)
         best = top_k(scores, k)
@@ -229,11 +255,15 @@ class Recommender:
         *,
         exclude: Exclude = "history",
         allow: Items | None = None,
-        exact: bool = False,
+        exhaustive: bool = False,
+        exact: bool | None = None,
     ) -> list[Recommendations]:
         """Return the k best candidates for each user, as ``recommend`` does; other ids are looked up once."""
+        if exact is not None:
+            warn_renamed("exact=", "exhaustive=")
+            exhaustive = exact
         k, catalogue = check_k(k), self._open()
-        if isinstance(users, Rows):
+        if isinstance(users, ItemRows):
             raise DataError(
                 "users: rows are items; give a list with the rows of each user's history"
             )
@@ -243,9 +273,10 @@ class Recommender:
         elif allow is not None:
             allowed_positions(catalogue, allow)
         if exclude is not None and not isinstance(exclude, str):
-            exclude = Rows(catalogue.rows(as_list(exclude, "exclude")))
+            exclude = ItemRows(catalogue.rows(as_list(exclude, "exclude")))
         return [
-            self.recommend(user, k, exclude=exclude, allow=allow, exact=exact) for user in requested
+            self.recommend(user, k, exclude=exclude, allow=allow, exhaustive=exhaustive)
+            for user in requested
         ]
 
     @translated
@@ -320,17 +351,21 @@ class Recommender:
     def memory(self) -> dict[str, int]:
         """Return bytes: ``mapped`` are the bundle's tables, which all processes on the machine share and the system may
         drop; the others are this recommender's own: ``states`` cached, ``ids`` looked up of late, ``items`` added, and
-        ``heads`` packed with a thread's products, once a catalogue was searched as a whole. ``lists`` is always 0, as
-        they are mapped. The process's ``private_bytes`` and ``shared_bytes`` are added if the system reports them.
+        ``prefix_bound`` packed with a thread's products, once a catalogue was searched as a whole. ``ivf`` is always 0,
+        as it is mapped. ``heads`` and ``lists`` are the old names of these two. The process's ``private_bytes`` and ``shared_bytes`` are added if the system reports them.
         """
         catalogue = self._open()
+        bound = catalogue.prefix_bound
+        prefix_bound = 0 if bound is None else bound.scan.nbytes
         return {
             "mapped": self._bundle.nbytes,
             "states": self._cache.nbytes,
             "ids": catalogue.hot_bytes,
             "items": catalogue.added.nbytes,
-            "heads": 0 if catalogue.prefix_bound is None else catalogue.prefix_bound.scan.nbytes,
-            "lists": 0,  # for readers of 0.1, where faiss copied them
+            "prefix_bound": prefix_bound,
+            "ivf": 0,
+            "heads": prefix_bound,  # the keys of 0.1, for one release
+            "lists": 0,
         } | process_memory()
 
     def _open(self) -> Catalogue:
@@ -383,8 +418,8 @@ class Recommender:
         candidates = as_list(candidates, name)
         rows = catalogue.rows(candidates)
         positions = catalogue.positions(rows)
-        if positions is rows and type(candidates) is Rows:
-            known = candidates.known
+        if positions is rows and type(candidates) is ItemRows:
+            known = candidates.all_known
         else:
             known = not len(positions) or bool(positions.min() >= 0)
         if not known:

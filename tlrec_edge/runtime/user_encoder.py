@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlrec_edge.bundle.format import ENCODER
-from tlrec_edge.bundle.ids import Rows
+from tlrec_edge.bundle.ids import ItemRows
 from tlrec_edge.bundle.reader import Bundle
 from tlrec_edge.bundle.session import Binding, Graph
 from tlrec_edge.core.sparse import EMPTY_SUM, SparseSum, SparseTable
@@ -25,10 +25,10 @@ _ONE = np.array(1, np.int32)
 class StateBuilder:
     """Turns histories and stored user rows into states; safe to call from many threads."""
 
-    def __init__(self, bundle: Bundle, threads: int, exact: bool) -> None:
+    def __init__(self, bundle: Bundle, threads: int, deterministic: bool) -> None:
         array = bundle.array
         self.shape = shape = bundle.shape
-        self.exact = exact and shape.candidate_format.exact
+        self.deterministic = deterministic and shape.candidate_format.quantized
         self.encoder = Graph(bundle.read(ENCODER), str(bundle.path / ENCODER), ["user"], threads)
         self.encoder.check_inputs(
             {"history": (None, shape.length, shape.d), "log_weight": (None, shape.length)}
@@ -57,7 +57,7 @@ class StateBuilder:
         # Arrays without dimensions: numpy multiplies by one in half the time that a scalar takes.
         self._steps = [np.array(step, np.float32) for step in bundle.scoring.scale]
         self._limits = bundle.scoring.limit
-        if self.exact:
+        if self.deterministic:
             self._scales = np.array(self._steps[0] * self._deep_weight), self._steps[1]
         else:
             self._scales = np.array(self._deep_weight), np.array(1, np.float32)
@@ -81,8 +81,8 @@ class StateBuilder:
         rows, unknown = catalogue.rows(items), 0
         events = ages = None
         if not (
-            type(items) is Rows
-            and items.known
+            type(items) is ItemRows
+            and items.all_known
             and history.events is None
             and history.timestamps is None
         ):
@@ -117,7 +117,7 @@ class StateBuilder:
         return self._state(zeros[: self.shape.d], zeros[self.shape.d :], EMPTY_SUM, _NO_ROWS)
 
     def _state(self, deep: Floats, interest: Floats, wide: SparseSum, seen: Indices) -> UserState:
-        if not self.exact:
+        if not self.deterministic:
             return UserState(deep.copy(), interest, *self._scales, wide, seen)
         deep, clipped = self._rounded(deep, 0)
         if len(interest):

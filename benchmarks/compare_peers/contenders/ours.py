@@ -19,8 +19,8 @@ from ..data import Data
 
 class Ours(Contender):
     tolerance = 0.03
-    # A user's vector is rounded to whole numbers of a step, here a coarse one; `exact=False`, which is what the plain
-    # export is compared with, agrees to 1e-4.
+    # User vectors are rounded to integers of a step, here a coarse one; with `deterministic=False`,
+    # which the plain export is compared with, scores agree to 1e-4.
     about = "Recommender, no cache of states; a request is given rows (`_ids`: ids), `cached` and `top` a state"
 
     def __init__(self, data: Data, model: str) -> None:
@@ -51,8 +51,9 @@ class Ours(Contender):
         return self._top(100)
 
     def top_exact(self) -> Call:
-        # Before there was an index every answer was exact, and there was no such argument.
-        return self._top(10, **({"exact": True} if "exact" in self._parameters else {}))
+        # Version 0.1 calls the argument `exact`; before that, every search was exhaustive.
+        names = (name for name in ("exhaustive", "exact") if name in self._parameters)
+        return self._top(10, **dict.fromkeys(itertools.islice(names, 1), True))
 
     def ids(self) -> Call:
         """Only map the ids of 100 candidates that were asked for before."""
