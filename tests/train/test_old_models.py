@@ -1,0 +1,64 @@
+"""Model folders of version 0.1.0 still open and score the same (see ``make_models_0_1_0.py``)."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from helpers.paths import ROOT
+from tlrec_edge.data.dataset import Dataset
+from tlrec_edge.data.prepare import SplitPlan, prepare_tables
+from tlrec_edge.data.schema import Schema
+from tlrec_edge.data.task import make_tasks
+from tlrec_edge.train import EdgeModel, adapt
+
+MODELS = ROOT / "tests/data/models_0_1_0"
+NAMES = ("source", "auto", "compressed")
+
+
+@cache
+def dataset() -> Dataset:
+    log, items = (
+        pd.read_csv(MODELS / f"{name}.csv", dtype=str) for name in ("interactions", "items")
+    )
+    schema, plan = Schema(features={"title": "text"}), SplitPlan(negatives=5)
+    return prepare_tables([log], [items], schema, plan).dataset
+
+
+@pytest.mark.parametrize("name", ["auto", "compressed"])
+def test_a_model_of_0_1_0_scores_the_same(name: str) -> None:
+    model, data = EdgeModel.load(MODELS / name), dataset()
+    model.check_split(data)
+    score = model.scorer(data, make_tasks(data, ("small",)).final)
+    expected = json.loads((MODELS / "scores.json").read_text("utf-8"))[name]
+    users = np.arange(len(expected), dtype=np.int32)
+    np.testing.assert_allclose(score(users), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_model_of_0_1_0_is_saved_without_loss(name: str, tmp_path: Path) -> None:
+    EdgeModel.load(MODELS / name).save(tmp_path / "model")
+    old, new = (
+        json.loads((folder / "model.json").read_text("utf-8"))
+        for folder in (MODELS / name, tmp_path / "model")
+    )
+    # Newer versions also write keys that 0.1.0 left out if they were empty.
+    assert {**new["about"], **old.pop("about")} == new.pop("about")
+    assert new == old
+    with (
+        np.load(MODELS / name / "arrays.npz") as old_arrays,
+        np.load(tmp_path / "model/arrays.npz") as new_arrays,
+    ):
+        assert set(new_arrays) == set(old_arrays)
+        for key in old_arrays:
+            np.testing.assert_array_equal(new_arrays[key], old_arrays[key])
+
+
+def test_a_source_model_of_0_1_0_can_be_adapted() -> None:
+    model = adapt(dataset(), ("small",), "zero-shot", EdgeModel.load(MODELS / "source"))
+    assert model.provenance.source == ("big",)
