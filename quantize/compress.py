@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from tlrec_edge.choices import MACHINES
 from tlrec_edge.core.cost import SLOWDOWN_TOLERANCE, Cost
 from tlrec_edge.core.metrics import nan_to_none
 from tlrec_edge.data.dataset import Dataset
@@ -26,7 +27,6 @@ from .prune_cache import PruneCache
 from .retained_quality import Judge, RetainedQuality
 from .search_space import ORIGINAL, ROWS, STORAGE_FORMATS, search_space
 
-MACHINES = ("this", "avx2", "avx512-vnni", "arm64")
 TIMED = 2
 """Points of each storage format that are timed as bundles with the original: the smallest that keep the budget."""
 

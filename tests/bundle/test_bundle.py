@@ -13,9 +13,8 @@ import pytest
 from helpers import bundles
 from helpers.bundles import agree, edit_manifest, replace_array, replace_file, use
 from tlrec_edge import BundleError, DataError, Recommender
-from tlrec_edge.bundle.format import EVENTS, ModelShape, required_arrays
+from tlrec_edge.bundle.format import ModelShape, required_arrays
 from tlrec_edge.bundle.reader import Bundle, write_bundle
-from tlrec_edge.data.dataset import EVENTS as DATASET_EVENTS
 
 
 @pytest.fixture(scope="module")
@@ -39,10 +38,6 @@ def test_what_is_written_is_read(master: Path) -> None:
     assert set(required_arrays(bundle.shape)) <= set(bundle.manifest["files"])
     assert bundle.strings("item_names")[3] == "name of i3"
     assert not bundle.array("candidate_rows").flags.writeable
-
-
-def test_events_are_those_of_the_dataset() -> None:
-    assert EVENTS == DATASET_EVENTS
 
 
 def test_user_ids_do_not_travel(master: Path) -> None:

@@ -5,13 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import click
 import pytest
 from click.testing import CliRunner, Result
 
-from tlrec_edge.cli.prepare import PRESET_NAMES, SPLIT_KINDS, prepare
-from tlrec_edge.data.presets import PRESETS
-from tlrec_edge.data.split import SPLITS
+from tlrec_edge.cli.prepare import prepare
 from tlrec_edge.data.store import load_dataset
 from tlrec_edge.data.task import make_tasks
 from tlrec_edge.errors import DataError
@@ -181,11 +178,6 @@ def test_one_user_and_one_item_are_enough_to_prepare(tmp_path: Path) -> None:
     log.write_text("user,item\nu,a\n")
     assert run("--interactions", log, "--out", tmp_path / "ds").exit_code == 0
     assert len(load_dataset(tmp_path / "ds").interactions) == 1
-
-
-def test_the_choices_are_those_of_the_library() -> None:
-    assert isinstance(prepare, click.Command)
-    assert (set(SPLIT_KINDS), set(PRESET_NAMES)) == (set(SPLITS), set(PRESETS))
 
 
 def test_all_candidates_are_ranked_what_was_seen_too_and_the_validation_rows_stay_out(

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tlrec_edge.choices import EVENTS
 from tlrec_edge.data.clean import clean_interactions
-from tlrec_edge.data.dataset import EVENT_WEIGHTS, EVENTS
+from tlrec_edge.data.dataset import EVENT_WEIGHTS
 from tlrec_edge.data.parse import read_ids, read_numbers, read_times, sort_ids
 from tlrec_edge.data.prepare import prepare_tables
 from tlrec_edge.data.schema import Schema

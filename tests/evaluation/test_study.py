@@ -11,6 +11,7 @@ import pytest
 
 from helpers import synthetic
 from helpers.commands import ok, refused, run
+from tlrec_edge.choices import ABLATIONS, ALIGNMENTS
 from tlrec_edge.data.store import save_dataset
 from tlrec_edge.data.task import make_tasks
 from tlrec_edge.errors import DataError
@@ -18,7 +19,6 @@ from tlrec_edge.evaluation.evaluate import baseline_rankers, evaluate, model_ran
 from tlrec_edge.evaluation.experiment import ExperimentResult, ResultRow
 from tlrec_edge.evaluation.study import VARIANTS, Plan, Study, study
 from tlrec_edge.train import MODES, EdgeModel, adapt, adapt_auto
-from tlrec_edge.train.config import ABLATIONS, ALIGN
 
 QUICK = replace(synthetic.CONFIG, epochs=2, pretrain_epochs=2)
 
@@ -44,7 +44,7 @@ def found(plan: Plan) -> Study:
 def test_the_table_names_every_mode_alignment_and_part() -> None:
     names = [variant.name for variant in VARIANTS]
     assert {*MODES, "auto", "popularity", "ease", "ease-target"} <= set(names)
-    assert {f"finetune + {align}" for align in ALIGN if align != "none"} <= set(names)
+    assert {f"finetune + {align}" for align in ALIGNMENTS if align != "none"} <= set(names)
     assert {f"finetune - {part}" for part in ABLATIONS} <= set(names)
     assert {"finetune + augment", "finetune + logq 0.3", "zero-shot + adversarial"} <= set(names)
 

@@ -18,7 +18,6 @@ from onnx import numpy_helper
 
 from helpers import synthetic
 from tlrec_edge import Recommender
-from tlrec_edge.cli import build
 from tlrec_edge.errors import BudgetError, ExportError
 from tlrec_edge.export import ExportConfig, export_bundle
 from tlrec_edge.export.compact import compact
@@ -26,7 +25,7 @@ from tlrec_edge.export.cost import measure_costs
 from tlrec_edge.export.gates import GATES
 from tlrec_edge.export.graphs import encoder_graph
 from tlrec_edge.quantize import Budget, CompressConfig, compress, quantize_graphs, quantize_tables
-from tlrec_edge.quantize.compress import MACHINES, served_bytes
+from tlrec_edge.quantize.compress import served_bytes
 from tlrec_edge.quantize.graphs import round_channels
 from tlrec_edge.quantize.search_space import ROWS, STORAGE_FORMATS
 from tlrec_edge.train import EdgeModel
@@ -126,11 +125,6 @@ def test_a_score_that_depends_on_its_place_is_refused(
 def test_a_latency_that_was_asked_for_takes_the_place_of_the_speed_gate(tmp_path: Path) -> None:
     found = compression({"ratio": 1.0, "se": 0.0}, 1.5) | {"target": "p99<=500us"}
     export_bundle(packed(compression=found), synthetic.dataset(), tmp_path / "b")
-
-
-def test_the_command_line_knows_every_gate_and_machine() -> None:
-    assert tuple(GATES) == build.GATES
-    assert build.MACHINES == MACHINES
 
 
 def test_an_unknown_gate_is_named() -> None:

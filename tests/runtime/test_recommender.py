@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 import tlrec_edge
 from helpers import bundles
 from tlrec_edge import BundleError, DataError, History, Recommender, UnknownIdError
-from tlrec_edge.bundle.format import EVENTS, Storage
+from tlrec_edge.bundle.format import Storage
 from tlrec_edge.bundle.reader import Bundle, write_bundle
+from tlrec_edge.choices import EVENTS
 from tlrec_edge.runtime.history import as_history
 
 CANDIDATES, ITEMS = 60, 80

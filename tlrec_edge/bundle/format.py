@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tlrec_edge.choices import EVENTS
 from tlrec_edge.core.packing import ROW_KINDS, RowFormat
 from tlrec_edge.errors import BundleError
 
@@ -26,8 +27,6 @@ TEXT_TABLE = "text_table.npy"
 CANDIDATE_TEXT = "candidate_text.npy"
 IVF_ARRAYS = ("list_starts", "list_centres")
 PREFIX_ARRAYS = ("head_columns", "head_turn", "head_mean", "head_step", "head_reach")
-EVENTS = ("view", "click", "cart", "purchase", "other")
-"""Rows of ``event_bias.npy``; the same tuple as ``tlrec_edge.data.dataset.EVENTS``, which a server must not import."""
 
 INDEXED = frozenset({"item_ids", "users"})
 """String tables that also carry an id index."""

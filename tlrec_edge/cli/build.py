@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from tlrec_edge.choices import GATES, MACHINES
 from tlrec_edge.cli.common import (
     dataset_argument,
     domain_option,
@@ -22,10 +23,6 @@ from tlrec_edge.cli.common import (
 )
 from tlrec_edge.core.folders import check_target
 from tlrec_edge.errors import BudgetError, ModelError
-
-MACHINES = ("this", "avx2", "avx512-vnni", "arm64")
-GATES = ("parity", "batch", "order", "unknown", "graph", "quality", "speed", "transfer")
-"""As in ``tlrec_edge.quantize`` and ``tlrec_edge.export``, which are heavy to import."""
 
 model_argument = click.argument("model", type=click.Path(path_type=Path))
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tlrec_edge.choices import AUTO, MODES
 from tlrec_edge.cli.common import (
     dataset_argument,
     domain_option,
@@ -23,7 +24,6 @@ from tlrec_edge.cli.common import (
     show_progress,
     with_candidates,
 )
-from tlrec_edge.cli.train import MODES
 
 if TYPE_CHECKING:
     from tlrec_edge.data.dataset import Dataset
@@ -173,9 +173,9 @@ def evaluate(
 @click.option(
     "--mode",
     "modes",
-    type=click.Choice(MODES),
+    type=click.Choice((AUTO, *MODES)),
     multiple=True,
-    default=("auto",),
+    default=(AUTO,),
     show_default=True,
     help="How to transfer; repeatable.",
 )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tlrec_edge.choices import PRESETS, SPLITS
 from tlrec_edge.cli.common import out_folder
 from tlrec_edge.core.folders import check_target
 from tlrec_edge.errors import MissingExtraError
@@ -18,8 +19,6 @@ from tlrec_edge.errors import MissingExtraError
 if TYPE_CHECKING:
     from rich.table import Table
 
-SPLIT_KINDS = ("leave-one-out", "last-basket", "time", "new-users", "given")
-PRESET_NAMES = ("complete-journey", "online-retail")
 _MAX_DOMAINS = 30
 _MAX_MERGED = 20
 _FILE = click.Path(path_type=Path)
@@ -45,12 +44,12 @@ _FILE = click.Path(path_type=Path)
 )
 @click.option(
     "--preset",
-    type=click.Choice(PRESET_NAMES),
+    type=click.Choice(PRESETS),
     help="A known data set; complete-journey needs no files.",
 )
 @click.option(
     "--split",
-    type=click.Choice(SPLIT_KINDS),
+    type=click.Choice(SPLITS),
     help="How to hold out tests.  [default: leave-one-out, or the preset's]",
 )
 @click.option(
@@ -182,12 +181,13 @@ def _build(
     split_options: Mapping[str, Any],
 ) -> Any:
     from tlrec_edge.data.prepare import SplitPlan, prepare_files
-    from tlrec_edge.data.presets import PRESETS, prepare_preset
+    from tlrec_edge.data.presets import PRESETS as KNOWN
+    from tlrec_edge.data.presets import prepare_preset
     from tlrec_edge.data.schema import Schema, load_schema
 
     given = {name: value for name, value in split_options.items() if value is not None}
     kind = given.pop("split", "given" if "candidates" in given else None)
-    plan = PRESETS[preset].plan if preset else SplitPlan()
+    plan = KNOWN[preset].plan if preset else SplitPlan()
     plan = replace(plan, kind=kind or plan.kind, **given)
     if preset:
         return prepare_preset(preset, interactions, plan, max_per_user)

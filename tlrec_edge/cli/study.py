@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from tlrec_edge.choices import ENCODER_SIZES
 from tlrec_edge.cli.common import (
     dataset_argument,
     domain_option,
@@ -74,7 +75,7 @@ def run_options(command: Callable[..., None]) -> Callable[..., None]:
 )
 @click.option(
     "--size",
-    type=click.Choice(("fast", "base")),
+    type=click.Choice(ENCODER_SIZES),
     default="fast",
     show_default=True,
     help="History encoder.",

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tlrec_edge.bundle.format import EVENTS
+from tlrec_edge.choices import (
+    ABLATIONS,
+    ALIGNMENTS,
+    AUGMENTATIONS,
+    AUTO,
+    ENCODER_SIZES,
+    EVENTS,
+    MODES,
+)
 from tlrec_edge.cli.common import (
     dataset_argument,
     domain_option,
@@ -25,12 +33,6 @@ from tlrec_edge.core.folders import check_target
 
 if TYPE_CHECKING:
     from tlrec_edge.train.config import TrainConfig
-
-MODES = ("auto", "scratch", "zero-shot", "frozen", "finetune", "joint")
-SIZES = ("fast", "base")
-ALIGN = ("none", "adversarial", "coral")
-AUGMENT = ("crop", "mask", "reorder", "token-dropout")
-WITHOUT = ("deep", "wide", "counts", "repeat", "content", "ids")
 
 
 def _choices_from(known: Sequence[str]) -> Callable[..., tuple[str, ...] | None]:
@@ -73,7 +75,7 @@ def training_options(command: Callable[..., None]) -> Callable[..., None]:
         (
             click.option(
                 "--align",
-                type=click.Choice(ALIGN),
+                type=click.Choice(ALIGNMENTS),
                 help="Make source and target items alike.  [default: none]",
             ),
             click.option(
@@ -84,16 +86,16 @@ def training_options(command: Callable[..., None]) -> Callable[..., None]:
             click.option(
                 "--augment",
                 multiple=True,
-                callback=_choices_from(AUGMENT),
+                callback=_choices_from(AUGMENTATIONS),
                 metavar="NAME",
-                help=f"Disturb training histories: {', '.join(AUGMENT)} or none; A,B or repeated.  [default: none]",
+                help=f"Disturb training histories: {', '.join(AUGMENTATIONS)} or none; A,B or repeated.  [default: none]",
             ),
             click.option(
                 "--without",
                 multiple=True,
-                callback=_choices_from(WITHOUT),
+                callback=_choices_from(ABLATIONS),
                 metavar="PART",
-                help=f"Leave out parts of the model: {', '.join(WITHOUT)}; A,B or repeated.  [default: none]",
+                help=f"Leave out parts of the model: {', '.join(ABLATIONS)}; A,B or repeated.  [default: none]",
             ),
             click.option(
                 "--text",
@@ -156,7 +158,11 @@ def _check_outside(out: Path, checkpoint: Path | None) -> None:
 @click.option("--domains", required=True, help="Source domains: A,B or '!T' for all but T.")
 @out_option
 @click.option(
-    "--size", type=click.Choice(SIZES), default="fast", show_default=True, help="History encoder."
+    "--size",
+    type=click.Choice(ENCODER_SIZES),
+    default="fast",
+    show_default=True,
+    help="History encoder.",
 )
 @click.option(
     "--epochs", type=click.IntRange(1), help="Passes over the source.  [default: by its size]"
@@ -223,7 +229,11 @@ def pretrain(
     "--from", "source", type=click.Path(path_type=Path), help="Source model, made by pretrain."
 )
 @click.option(
-    "--mode", type=click.Choice(MODES), default="auto", show_default=True, help="How to transfer."
+    "--mode",
+    type=click.Choice((AUTO, *MODES)),
+    default=AUTO,
+    show_default=True,
+    help="How to transfer.",
 )
 @out_option
 @click.option(
@@ -239,7 +249,9 @@ def pretrain(
     help="Most passes; validation stops earlier.",
 )
 @click.option(
-    "--size", type=click.Choice(SIZES), help="History encoder.  [default: the source's, else fast]"
+    "--size",
+    type=click.Choice(ENCODER_SIZES),
+    help="History encoder.  [default: the source's, else fast]",
 )
 @click.option(
     "--seed",
@@ -297,7 +309,7 @@ def adapt(
         show_progress("adapt") as progress,
         resumable(checkpoint, data, config, command="adapt", **facts) as saved,
     ):
-        if mode == "auto":
+        if mode == AUTO:
             model, table = adapt_auto(data, target, start, config, fold, progress, checkpoint=saved)
         else:
             model, table = (

@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from tlrec_edge.data.dataset import EVENT_WEIGHTS, EVENTS
+from tlrec_edge.choices import EVENTS
+from tlrec_edge.data.dataset import EVENT_WEIGHTS
 from tlrec_edge.data.parse import (
     CodedColumn,
     merge_duplicates,

@@ -14,9 +14,8 @@ from tlrec_edge.errors import DataError
 from tlrec_edge.tabular.column_names import SALES_NAMES, normalize_key
 from tlrec_edge.types import Bools, Floats, Ints
 
-EVENTS = ("view", "click", "cart", "purchase", "other")
-"""Kinds of behaviour; an interaction's ``event`` is an index into this tuple."""
 EVENT_WEIGHTS = (0.2, 0.4, 0.7, 1.0, 0.5)
+"""Default weight of each of ``tlrec_edge.choices.EVENTS``."""
 
 TRAIN, VALID, TEST = 0, 1, 2
 """Roles of an interaction in the stored split."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tlrec_edge.data.dataset import EVENTS
+from tlrec_edge.choices import EVENTS
 from tlrec_edge.data.item_map import read_item_map
 from tlrec_edge.errors import DataError
 from tlrec_edge.tabular.column_names import (

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from tlrec_edge.data.dataset import EVENT_WEIGHTS, EVENTS
+from tlrec_edge.choices import ABLATIONS, ALIGNMENTS, EVENTS
+from tlrec_edge.data.dataset import EVENT_WEIGHTS
 from tlrec_edge.train.augment import AUGMENTATIONS
 from tlrec_edge.train.model import ENCODERS
 from tlrec_edge.train.text import HASHED
@@ -21,8 +22,6 @@ PARTS = {
     "bias": "",
 }
 """The parts of a score, and what ``without`` calls them; an item's bias always stays."""
-ABLATIONS = ("deep", "wide", "counts", "repeat", "content", "ids")
-ALIGN = ("none", "adversarial", "coral")
 
 
 @dataclass(frozen=True)
@@ -88,8 +87,8 @@ class TrainConfig:
         )
         if self.size not in ENCODERS:
             raise ValueError(f"size must be one of {sorted(ENCODERS)}, not {self.size!r}")
-        if self.align not in ALIGN:
-            raise ValueError(f"align must be one of {sorted(ALIGN)}, not {self.align!r}")
+        if self.align not in ALIGNMENTS:
+            raise ValueError(f"align must be one of {sorted(ALIGNMENTS)}, not {self.align!r}")
         for name in self.augment:
             if name not in AUGMENTATIONS:
                 raise ValueError(f"augment must be among {sorted(AUGMENTATIONS)}, not {name!r}")

@@ -1,0 +1,32 @@
+"""The names that options, configs and data choose from.
+
+They are listed here because the command line needs them for `--help`, and the modules that give them
+a meaning (torch, pandas, onnx) are too slow to import for that.
+"""
+
+from __future__ import annotations
+
+EVENTS = ("view", "click", "cart", "purchase", "other")
+"""Kinds of interaction. Datasets and bundles store the position in this tuple, so the order is fixed."""
+PRESETS = ("complete-journey", "online-retail")
+"""Public datasets whose columns are known."""
+SPLITS = ("leave-one-out", "last-basket", "time", "new-users", "given")
+"""Ways to hold out test rows."""
+
+ENCODER_SIZES = ("fast", "base")
+"""History encoders."""
+AUTO = "auto"
+"""The mode that tries the others and chooses one on validation rows."""
+MODES = ("scratch", "zero-shot", "frozen", "finetune", "joint")
+"""Ways to transfer a source model to a target."""
+ALIGNMENTS = ("none", "adversarial", "coral")
+"""Ways to align the content vectors of source and target items."""
+AUGMENTATIONS = ("crop", "mask", "reorder", "token-dropout")
+"""Ways to augment training histories."""
+ABLATIONS = ("deep", "wide", "counts", "repeat", "content", "ids")
+"""Parts of a model that can be left out."""
+
+MACHINES = ("this", "avx2", "avx512-vnni", "arm64")
+"""Machines that `compress` can optimise for."""
+GATES = ("parity", "batch", "order", "unknown", "graph", "quality", "speed", "transfer")
+"""Checks that a bundle must pass to be exported, in their order."""
