@@ -54,7 +54,7 @@ def make_large(monkeypatch: pytest.MonkeyPatch, largest: int = 10) -> None:
 
 @pytest.mark.parametrize("power", [0.0, 0.25])
 @pytest.mark.parametrize("penalty", [1.0, 100.0])
-@pytest.mark.parametrize("entries", [100, neighbours.ENTRIES])
+@pytest.mark.parametrize("entries", [100, neighbours.BATCH_ENTRIES])
 def test_ease_on_all_items_as_neighbours_is_ease(
     power: float, penalty: float, entries: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
