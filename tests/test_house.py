@@ -316,3 +316,15 @@ def test_no_room_reaches_itself_through_others() -> None:
         return found
 
     assert not [name for name in MAY_IMPORT if name in reached(name)]
+
+
+def test_the_map_in_contributing_is_the_table_of_rooms() -> None:
+    rows = re.findall(
+        r"^\| (\w+) \| [^|]+ \|([^|]*)\|$", (ROOT / "CONTRIBUTING.md").read_text("utf-8"), re.M
+    )
+    drawn = {room: set(re.findall(r"\w+", allowed)) for room, allowed in rows if room != "room"}
+    everything = set(MAY_IMPORT) - {"base", "front", "demo", "cli"}
+    drawn["demo"], drawn["cli"] = everything, everything | {"demo"}
+    assert drawn == {
+        room: allowed - {"base"} - {room} for room, allowed in MAY_IMPORT.items() if room != "base"
+    }
