@@ -68,9 +68,10 @@ def encoder_nodes(encoder: nn.Module, length: int, width: int) -> Nodes:
 
 
 def tower_nodes(tower: ItemTower, weight: float) -> Nodes:
-    """Return the nodes that make ``history`` and ``candidate`` (n, d) from ``text``, ``numeric`` and ``categories``.
+    """Write an item tower as nodes: item features -> ``history`` (n, d), ``candidate`` (n, d).
 
-    Inputs that the tower lacks are not read. ``candidate`` is multiplied by ``weight``.
+    The inputs are ``text``, ``numeric`` and ``categories``; those it lacks are left out.
+    ``candidate`` is multiplied by ``weight``.
     """
     add = Nodes()
     parts = [

@@ -72,8 +72,8 @@ def export_bundle(
         dataset: The dataset that the model was adapted to; its interactions are the histories.
         path: Folder of the bundle: a new one, an empty one or an older bundle.
         config: Stored users, tolerance and gates. None means ``ExportConfig()``.
-        cards: ``quality`` and ``transfer`` of the manifest, as ``tlrec_edge.evaluation.cards`` measures
-            them. Without them the manifest says "not measured".
+        cards: ``quality`` and ``transfer`` of the manifest, as measured by
+            ``tlrec_edge.evaluation.cards``. Without them the manifest says "not measured".
 
     Returns:
         How far the bundle is from the torch model.

@@ -21,7 +21,7 @@ Queries = NDArray[np.float64]
 
 
 def add_search_index(contents: BundleContents, source: ExportSource) -> BundleContents:
-    """Add an IVF if the candidates are more than ``IVF_MIN_CANDIDATES``, and prefix bounds if they pay off.
+    """Add an IVF above ``IVF_MIN_CANDIDATES`` candidates, and prefix bounds if they pay off.
 
     Both are fitted to the sampled users, and to vectors as stored: rounding them first keeps the
     bounds valid for what the runtime multiplies. An IVF reorders all candidates by cluster, so
