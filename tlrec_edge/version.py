@@ -1,3 +1,3 @@
 """The package's version, written into every bundle."""
 
-VERSION = "0.1.0"
+VERSION = "0.2.0"
