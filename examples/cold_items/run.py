@@ -24,7 +24,9 @@ from tlrec_edge.data.prepare import SplitPlan, prepare_tables
 from tlrec_edge.data.presets import prepare_preset
 from tlrec_edge.data.schema import Schema
 from tlrec_edge.export import export_bundle
-from tlrec_edge.linear.ease import Ease, item_cf, user_item
+from tlrec_edge.linear.ease import Ease
+from tlrec_edge.linear.item_cf import item_cf
+from tlrec_edge.linear.matrices import user_item
 from tlrec_edge.train import EdgeModel, TrainConfig, adapt
 from tlrec_edge.train.edge_model import UserHistories
 from tlrec_edge.train.item_features import fit_features

@@ -19,8 +19,8 @@ from tlrec_edge.data.schema import Schema
 from tlrec_edge.data.task import Task, Tasks, make_tasks
 from tlrec_edge.evaluation.evaluate import evaluate, pool
 from tlrec_edge.linear.baselines import ease_scorer, item_cf_scorer, popularity_scorer
-from tlrec_edge.linear.item_weights import EaseHyperparameters
 from tlrec_edge.linear.ranking import Ranking, Scorer, rank_rows
+from tlrec_edge.linear.tuning import EaseHyperparameters
 
 RETAIL = SHARED / "online_retail"
 needs_retail = pytest.mark.skipif(

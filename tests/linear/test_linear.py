@@ -1,4 +1,4 @@
-"""Counting and linear scorers against the textbook."""
+"""Linear scorers and popularity against their definitions."""
 
 from __future__ import annotations
 
@@ -19,25 +19,13 @@ from tlrec_edge.data.prepare import SplitPlan, prepare_tables
 from tlrec_edge.data.schema import Schema
 from tlrec_edge.data.task import make_tasks
 from tlrec_edge.linear.baselines import TunedEase, ease_scorer
-from tlrec_edge.linear.ease import (
-    Ease,
-    group_counts,
-    interest_ridge,
-    item_cf,
-    keep_largest_per_column,
-    popularity,
-    sparsify_weights,
-    split_weights,
-)
-from tlrec_edge.linear.item_weights import (
-    HALF_LIVES,
-    PENALTIES,
-    EaseHyperparameters,
-    InteractionMatrices,
-    log_popularity,
-    sales_prior,
-    tune_ease,
-)
+from tlrec_edge.linear.ease import Ease
+from tlrec_edge.linear.interest import group_counts, interest_ridge
+from tlrec_edge.linear.item_cf import item_cf
+from tlrec_edge.linear.item_weights import sparsify_weights, split_weights
+from tlrec_edge.linear.matrices import InteractionMatrices, keep_largest_per_column
+from tlrec_edge.linear.priors import HALF_LIVES, log_popularity, popularity, sales_prior
+from tlrec_edge.linear.tuning import PENALTIES, EaseHyperparameters, tune_ease
 from tlrec_edge.train import adapt
 from tlrec_edge.train.score_weights import fit_score_weights
 
@@ -56,18 +44,20 @@ def textbook_ease(x: np.ndarray, penalty: float) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("users", "items"), [(12, 40), (40, 12), (20, 20)])
-@pytest.mark.parametrize("few", [True, False], ids=["few columns", "all columns"])
+@pytest.mark.parametrize("few_columns", [True, False], ids=["few columns", "all columns"])
 @pytest.mark.parametrize("penalty", [0.5, 100.0])
-def test_ease_is_the_textbooks(users: int, items: int, few: bool, penalty: float) -> None:
+def test_ease_matches_the_textbook(
+    users: int, items: int, few_columns: bool, penalty: float
+) -> None:
     x = binary(users, items)
-    columns = np.arange(items)[:: 4 if few else 1][::-1].astype(np.int32)
-    wanted = textbook_ease(x.toarray().astype(np.float64), penalty)[:, columns]
+    columns = np.arange(items)[:: 4 if few_columns else 1][::-1].astype(np.int32)
+    expected = textbook_ease(x.toarray().astype(np.float64), penalty)[:, columns]
     solver = Ease(x, columns)
-    np.testing.assert_allclose(solver.weights(penalty), wanted, atol=1e-5)
+    np.testing.assert_allclose(solver.weights(penalty), expected, atol=1e-5)
     history = binary(9, items, seed=1)
-    np.testing.assert_allclose(solver.scorer(penalty)(history), history @ wanted, atol=1e-5)
+    np.testing.assert_allclose(solver.scorer(penalty)(history), history @ expected, atol=1e-5)
     np.testing.assert_allclose(
-        solver.scorer(penalty)(history[[2]]), history[[2]] @ wanted, atol=1e-5
+        solver.scorer(penalty)(history[[2]]), history[[2]] @ expected, atol=1e-5
     )
 
 
@@ -84,17 +74,17 @@ def test_heavy_users_weigh_less_and_an_interaction_as_much_as_before() -> None:
 
 
 @pytest.mark.parametrize("rank", [0, 3, 30])
-def test_what_the_largest_weights_leave_out_is_kept_in_low_rank(rank: int) -> None:
+def test_the_residual_is_the_best_low_rank_matrix_of_the_small_weights(rank: int) -> None:
     weights = np.random.default_rng(0).normal(0, 1, (40, 12)).astype(np.float32)
-    sparse, rest = split_weights(weights, 5, 4, rank)
+    sparse, residual = split_weights(weights, 5, 4, rank)
     assert np.array_equal(sparse.toarray(), sparsify_weights(weights, 5, 4).toarray())
-    assert rest.rank == min(rank, 12)
-    left = np.where(sparse.toarray() != 0, 0, weights)
-    u, s, v = np.linalg.svd(left, full_matrices=False)
+    assert residual.rank == min(rank, 12)
+    small = np.where(sparse.toarray() != 0, 0, weights)
+    u, s, v = np.linalg.svd(small, full_matrices=False)
     best = (u[:, :rank] * s[:rank]) @ v[:rank]
-    np.testing.assert_allclose(rest.input_factors @ rest.output_factors.T, best, atol=1e-4)
+    np.testing.assert_allclose(residual.input_factors @ residual.output_factors.T, best, atol=1e-4)
     if rank:
-        assert np.mean(rest.output_factors**2) == pytest.approx(1.0, rel=1e-5)
+        assert np.mean(residual.output_factors**2) == pytest.approx(1.0, rel=1e-5)
 
 
 def test_ease_of_items_nobody_bought_is_zero() -> None:
@@ -123,19 +113,19 @@ def test_item_cf_by_hand() -> None:
     st.integers(1, 10),
     st.integers(1, 10),
 )
-def test_keep_largest_caps_columns_then_rows(
-    weights: np.ndarray, a_column: int, a_row: int
+def test_sparsify_weights_limits_columns_then_rows(
+    weights: np.ndarray, per_column: int, per_row: int
 ) -> None:
-    kept = sparsify_weights(weights, a_column, a_row)
-    dense = kept.toarray()
-    assert (np.count_nonzero(dense, 0) <= a_column).all()
-    assert (np.count_nonzero(dense, 1) <= a_row).all()
+    sparse = sparsify_weights(weights, per_column, per_row)
+    dense = sparse.toarray()
+    assert (np.count_nonzero(dense, 0) <= per_column).all()
+    assert (np.count_nonzero(dense, 1) <= per_row).all()
     assert ((dense == 0) | (dense == weights)).all()
-    if a_column >= len(weights) and a_row >= weights.shape[1]:
+    if per_column >= len(weights) and per_row >= weights.shape[1]:
         np.testing.assert_array_equal(dense, weights)
 
 
-def test_keep_largest_keeps_the_largest() -> None:
+def test_sparsify_weights_keeps_the_largest() -> None:
     weights = np.array([[1, -5, 3], [2, 4, -9], [-3, 1, 1]], np.float32)
     assert sparsify_weights(weights, 2, 9).toarray().tolist() == [
         [0, -5, 3],
@@ -150,17 +140,17 @@ def test_keep_largest_keeps_the_largest() -> None:
 
 
 @pytest.mark.parametrize("rank", [1, 3, 6])
-def test_the_interest_ridge_cut_to_its_rank(rank: int) -> None:
+def test_the_interest_ridge_is_truncated_to_its_rank(rank: int) -> None:
     rng = np.random.default_rng(0)
     counts = rng.integers(0, 5, (80, 6)).astype(np.float32)
     labels = (rng.random((80, 9)) < 0.3).astype(np.float32)
-    found = interest_ridge(counts, labels, 2.0, rank)
-    assert (found.input_factors.shape, found.output_factors.shape) == ((6, rank), (9, rank))
+    factors = interest_ridge(counts, labels, 2.0, rank)
+    assert (factors.input_factors.shape, factors.output_factors.shape) == ((6, rank), (9, rank))
     x = np.log1p(counts) - np.log1p(counts).mean(0)
     full = np.linalg.solve(x.T @ x + 2.0 * np.eye(6), x.T @ (labels - labels.mean(0)))
     left, values, right = np.linalg.svd(full, full_matrices=False)
     best = (left[:, :rank] * values[:rank]) @ right[:rank]
-    np.testing.assert_allclose(found.input_factors @ found.output_factors.T, best, atol=1e-5)
+    np.testing.assert_allclose(factors.input_factors @ factors.output_factors.T, best, atol=1e-5)
 
 
 def test_group_counts_by_hand() -> None:
@@ -179,10 +169,10 @@ def test_popularity_counts_buyers_of_the_target_once() -> None:
 
 def test_the_penalty_is_chosen_on_validation() -> None:
     task = make_tasks(synthetic.dataset(), ("small",)).choose
-    said: list[str] = []
-    choice = tune_ease(task, InteractionMatrices.of(task), said.append)
-    assert choice.ndcg > 0.4
-    assert "EASE penalty" in said[0]
+    lines: list[str] = []
+    tuned = tune_ease(task, InteractionMatrices.of(task), lines.append)
+    assert tuned.ndcg > 0.4
+    assert "EASE penalty" in lines[0]
 
 
 @pytest.mark.parametrize(
@@ -191,26 +181,26 @@ def test_the_penalty_is_chosen_on_validation() -> None:
 def test_the_penalty_grid_is_widened_until_the_best_lies_inside(
     peak: float, edge: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A solver whose scores are the better, the nearer the penalty is to ``peak``."""
+    """The solver is replaced by one that scores best at the penalty ``peak``."""
     task = make_tasks(synthetic.dataset(), ("small",)).choose
     tried: list[float] = []
 
-    def scorer(self: Ease, penalty: float, wanted: object) -> object:
+    def scorer(self: Ease, penalty: float, needed: object) -> object:
         tried.append(penalty)
         noise = np.random.default_rng(0).random((task.n_users, len(task.candidates)))
         hit = np.zeros_like(noise)
         hit[task.rows.user, task.column[task.rows.item]] = 1 / (1 + abs(np.log(penalty / peak)))
-        asked = np.unique(task.rows.user)
-        return lambda history, columns: (noise + 2 * hit)[asked]
+        users = np.unique(task.rows.user)
+        return lambda history, columns: (noise + 2 * hit)[users]
 
     monkeypatch.setattr(Ease, "scorer", scorer)
-    choice = tune_ease(task, InteractionMatrices.of(task))
-    assert (choice.penalty, choice.at_grid_edge) == (peak, edge)
+    tuned = tune_ease(task, InteractionMatrices.of(task))
+    assert (tuned.penalty, tuned.at_grid_edge) == (peak, edge)
     assert len(tried) == len(set(tried)) <= len(PENALTIES)
     assert edge or min(tried) < peak < max(tried)
 
 
-def test_a_part_that_tells_nothing_gets_no_weight() -> None:
+def test_a_constant_part_gets_no_weight() -> None:
     rng = np.random.default_rng(0)
     good = rng.random((200, 11))
     good[:, 0] += 0.5
@@ -225,7 +215,7 @@ def test_a_part_that_tells_nothing_gets_no_weight() -> None:
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_the_sales_column_starts_the_bias_of_items_never_sold(bad: float) -> None:
+def test_the_sales_prior_is_the_centred_log_of_the_sales_column(bad: float) -> None:
     data = synthetic.dataset()
     rows = np.arange(5, dtype=np.int32)
 
@@ -242,28 +232,28 @@ def test_the_sales_column_starts_the_bias_of_items_never_sold(bad: float) -> Non
     assert sales_prior(data, rows).tolist() == [0.0] * 5
 
 
-def test_a_tuned_entry_keeps_what_it_chose() -> None:
+def test_a_tuned_ranker_remembers_its_hyperparameters() -> None:
     tasks = make_tasks(synthetic.dataset(), ("small",))
-    entry = TunedEase(target_only=False)
-    assert len(entry(tasks).rank) == len(tasks.final.rows)
-    assert entry.choice is not None
-    assert entry.choice.penalty in PENALTIES
+    ranker = TunedEase(target_only=False)
+    assert len(ranker(tasks).rank) == len(tasks.final.rows)
+    assert ranker.choice is not None
+    assert ranker.choice.penalty in PENALTIES
 
 
-def test_popularity_fades_with_the_days_since_each_buyers_last_purchase() -> None:
+def test_popularity_decays_with_the_days_since_each_buyers_last_purchase() -> None:
     task = make_tasks(synthetic.dataset(), ("small",)).final
     log = task.train.select(task.in_target(task.train))
     now = log.time.max()
-    wanted = np.zeros(task.n_items)
+    expected = np.zeros(task.n_items)
     for user, item in set(zip(log.user.tolist(), log.item.tolist(), strict=True)):
         last = log.time[(log.user == user) & (log.item == item)].max()
-        wanted[item] += 0.5 ** ((now - last) / 86_400 / 30.0)
-    np.testing.assert_allclose(popularity(task, 30.0), wanted[task.candidates], rtol=1e-5)
+        expected[item] += 0.5 ** ((now - last) / 86_400 / 30.0)
+    np.testing.assert_allclose(popularity(task, 30.0), expected[task.candidates], rtol=1e-5)
     assert (popularity(task, 1e9) <= popularity(task) + 1e-4).all()
 
 
 def changing_shop(seed: int = 0) -> Dataset:
-    """Each month another tenth of the items is what everyone buys: what was popular long ago says little."""
+    """Return a log in which everyone buys other items each month, so old popularity is no guide."""
     rng = np.random.default_rng(seed)
     rows = [
         (
@@ -279,7 +269,7 @@ def changing_shop(seed: int = 0) -> Dataset:
     return prepare_tables([table], [], Schema(), plan).dataset
 
 
-def test_a_bias_fades_where_fashion_changes_and_only_there() -> None:
+def test_popularity_decays_only_if_fashion_changes() -> None:
     data = changing_shop()
     model = adapt(data, data.domains, "scratch", None, replace(CONFIG, without=("deep", "wide")))
     half_life = model.provenance.choices.half_life
@@ -288,20 +278,22 @@ def test_a_bias_fades_where_fashion_changes_and_only_there() -> None:
     np.testing.assert_allclose(
         model.bias, log_popularity(task, half_life)[model.rows(data)[task.candidates]]
     )
-    choosing = make_tasks(data, data.domains).choose
-    assert tune_ease(choosing, InteractionMatrices.of(choosing), decay=True).half_life is not None
+    validation = make_tasks(data, data.domains).choose
+    assert (
+        tune_ease(validation, InteractionMatrices.of(validation), decay=True).half_life is not None
+    )
     steady = adapt(synthetic.dataset(), ("small",), "scratch", None, CONFIG)
     assert steady.provenance.choices.half_life is None
 
 
-def test_a_cut_baseline_scores_by_the_largest_weights_of_each_candidate() -> None:
+def test_a_trimmed_ease_scores_by_the_largest_weights_of_each_candidate() -> None:
     task = make_tasks(synthetic.dataset(), ("small",)).final
     users = np.unique(task.rows.user)[:20]
-    whole, cut = (
-        ease_scorer(task, EaseHyperparameters(100.0, 0.0, max_weights=most))(users)
-        for most in (None, 3)
+    full, trimmed = (
+        ease_scorer(task, EaseHyperparameters(100.0, 0.0, max_weights=limit))(users)
+        for limit in (None, 3)
     )
     data = InteractionMatrices.of(task)
     weights = keep_largest_per_column(Ease(data.train, data.columns).weights(100.0), 3)
-    np.testing.assert_allclose(cut, (data.history[users] @ weights).toarray(), atol=1e-5)
-    assert not np.allclose(cut, whole)
+    np.testing.assert_allclose(trimmed, (data.history[users] @ weights).toarray(), atol=1e-5)
+    assert not np.allclose(trimmed, full)

@@ -1,4 +1,4 @@
-"""What a user already had: whether it is bought again is learned, where such items are ranked at all."""
+"""The repeat bias: whether items a user already had are bought again is learned from the data."""
 
 from __future__ import annotations
 
@@ -27,12 +27,16 @@ CONFIG = TrainConfig(width=16, epochs=6, interest_rank=4)
 
 @cache
 def shop(loyal: bool, mask_seen: bool = False, negatives: int = 0) -> Dataset:
-    """Return a log of one market: its users buy three items again and again, or never anything twice."""
+    """Return a log whose users buy three items again and again, or never buy an item twice."""
     rng = np.random.default_rng(3)
     rows = []
     for user in range(USERS):
-        mine = (user % 4) * 10 + rng.permutation(10)
-        bought = [int(mine[rng.integers(3)]) for _ in range(9)] if loyal else mine[:9].tolist()
+        favourites = (user % 4) * 10 + rng.permutation(10)
+        bought = (
+            [int(favourites[rng.integers(3)]) for _ in range(9)]
+            if loyal
+            else favourites[:9].tolist()
+        )
         rows += [(f"u{user}", f"i{item}", f"2024-{1 + at:02}-01") for at, item in enumerate(bought)]
     log = pd.DataFrame(rows, columns=["user", "item", "timestamp"])
     plan = SplitPlan("leave-one-out", negatives=negatives, mask_seen=mask_seen, refit=False)
@@ -47,38 +51,38 @@ def model(loyal: bool, without: tuple[str, ...] = (), **split: object) -> EdgeMo
     )
 
 
-def test_what_is_bought_again_gains_and_what_is_not_loses() -> None:
+def test_the_repeat_bias_has_the_sign_of_the_behaviour_and_improves_ndcg() -> None:
     assert model(True).score_weights.repeat > 0 > model(False).score_weights.repeat
     for loyal in (True, False):
         data = shop(loyal)
         task = make_tasks(data, data.domains).final
-        plain = model(loyal, without=("repeat",))
-        assert plain.score_weights.repeat == 0
+        without = model(loyal, without=("repeat",))
+        assert without.score_weights.repeat == 0
         assert (
             ndcg(model(loyal).scorer(data, task), task)
-            > ndcg(plain.scorer(data, task), task) + 0.05
+            > ndcg(without.scorer(data, task), task) + 0.05
         )
 
 
-def test_the_baseline_learns_it_too() -> None:
+def test_tuned_ease_learns_the_repeat_bias_too() -> None:
     for loyal in (True, False):
         tasks = make_tasks(shop(loyal), shop(loyal).domains)
-        scorer, task, choice = fit_tuned_ease(tasks, target_only=False)
-        assert (choice.repeat_bias > 0) == loyal
+        scorer, task, tuned = fit_tuned_ease(tasks, target_only=False)
+        assert (tuned.repeat_bias > 0) == loyal
         assert ndcg(scorer, task) == pytest.approx(
             ndcg(model(loyal).scorer(shop(loyal), task), task), abs=0.1
         )
 
 
 @pytest.mark.parametrize(("mask_seen", "negatives"), [(True, 0), (False, 15)])
-def test_nothing_is_learned_of_it_where_such_items_do_not_compete(
+def test_no_repeat_bias_is_learned_if_such_items_are_not_ranked(
     mask_seen: bool, negatives: int
 ) -> None:
     assert model(False, mask_seen=mask_seen, negatives=negatives).score_weights.repeat == 0
 
 
 @pytest.mark.parametrize("loyal", [True, False])
-def test_the_bundle_scores_it_as_the_model_does(tmp_path: Path, loyal: bool) -> None:
+def test_the_bundle_scores_repeats_as_the_model_does(tmp_path: Path, loyal: bool) -> None:
     data = shop(loyal)
     parity = export_bundle(model(loyal), data, tmp_path / "b")
     assert parity.max_error <= 1e-4
@@ -86,18 +90,18 @@ def test_the_bundle_scores_it_as_the_model_does(tmp_path: Path, loyal: bool) -> 
     with Recommender.open(tmp_path / "b", verify="full") as rec:
         best = rec.recommend(history, 1, exclude=None).items[0]
         assert (best in history.items) == loyal
-        everything = rec.recommend(history, len(rec), exclude=None)
-        assert everything.scores.tolist() == rec.score(history, list(everything.items)).tolist()
-        assert rec.score([], ["i1"])[0] == rec.score(["nobody sells this"], ["i1"])[0]
+        ranked = rec.recommend(history, len(rec), exclude=None)
+        assert ranked.scores.tolist() == rec.score(history, list(ranked.items)).tolist()
+        assert rec.score([], ["i1"])[0] == rec.score(["unknown item"], ["i1"])[0]
 
 
 def test_a_manifest_with_an_impossible_weight_is_refused(tmp_path: Path) -> None:
     export_bundle(model(True), shop(True), tmp_path / "b")
     manifest = tmp_path / "b" / "manifest.json"
     text = manifest.read_text("utf-8")
-    stated = f'"repeat": {model(True).score_weights.repeat}'
-    assert stated in text
-    for wrong in ("1e39", "NaN", '"much"'):
-        manifest.write_text(text.replace(stated, f'"repeat": {wrong}'), "utf-8")
+    entry = f'"repeat": {model(True).score_weights.repeat}'
+    assert entry in text
+    for invalid in ("1e39", "NaN", '"much"'):
+        manifest.write_text(text.replace(entry, f'"repeat": {invalid}'), "utf-8")
         with pytest.raises(BundleError, match=r"manifest\.json"):
             Recommender.open(tmp_path / "b")

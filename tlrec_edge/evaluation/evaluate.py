@@ -25,9 +25,9 @@ from tlrec_edge.errors import DataError
 from tlrec_edge.evaluation.leaks import check_model, check_tasks
 from tlrec_edge.evaluation.slices import RankedModel, SliceLabels, slice_rows, slice_table
 from tlrec_edge.linear.baselines import TunedEase, ease_scorer, item_cf_scorer, popularity_scorer
-from tlrec_edge.linear.ease import popularity
-from tlrec_edge.linear.item_weights import EaseHyperparameters
+from tlrec_edge.linear.priors import popularity
 from tlrec_edge.linear.ranking import FULL_RANKING_LIMIT, Ranking, Scorer, rank_full
+from tlrec_edge.linear.tuning import EaseHyperparameters
 from tlrec_edge.train.adapt import adapt
 from tlrec_edge.train.config import TrainConfig
 from tlrec_edge.train.edge_model import EdgeModel
@@ -208,7 +208,7 @@ def baseline_rankers(
         rankers["ease-fading"] = TunedEase(target_only=False, decay=True)
     for penalty in penalties:
         rankers[f"ease({penalty:g})"] = simple(
-            partial(ease_scorer, choice=EaseHyperparameters(penalty, 0.0))
+            partial(ease_scorer, hyperparameters=EaseHyperparameters(penalty, 0.0))
         )
     if config is not None:
         rankers["target-only"] = lambda tasks: _rank_target_only(tasks, dataset, config)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tlrec_edge.core.metrics import METRICS, clustered_mean, lift_json, nan_to_none, paired_lift
 from tlrec_edge.data.dataset import TEST, Dataset
 from tlrec_edge.data.task import Task
-from tlrec_edge.linear.ease import popularity
+from tlrec_edge.linear.priors import popularity
 from tlrec_edge.types import Ints
 
 SliceLabels = NDArray[np.str_]

@@ -1,1 +1,1 @@
-"""Linear models: EASE, item-item weights, low-rank parts, and simple baselines."""
+"""Linear models: EASE, item-item weights, low-rank parts, and the baselines of an evaluation."""

@@ -1,4 +1,4 @@
-"""The baselines every model is shown beside, fitted on what the model may learn from, tuned on its validation rows."""
+"""The baselines of an evaluation: popularity, item-based collaborative filtering, EASE."""
 
 from __future__ import annotations
 
@@ -7,64 +7,64 @@ from dataclasses import dataclass
 import numpy as np
 
 from tlrec_edge.data.task import Task, Tasks
-from tlrec_edge.linear.ease import item_cf, keep_largest_per_column, popularity, sparse_scorer
-from tlrec_edge.linear.item_weights import (
-    WEIGHTS_PER_CANDIDATE,
-    EaseHyperparameters,
-    InteractionMatrices,
-    log_popularity,
-    tune_ease,
-)
+from tlrec_edge.linear.ease import sparse_scorer
+from tlrec_edge.linear.item_cf import item_cf
+from tlrec_edge.linear.item_weights import WEIGHTS_PER_CANDIDATE
+from tlrec_edge.linear.matrices import InteractionMatrices, keep_largest_per_column
+from tlrec_edge.linear.priors import log_popularity, popularity
 from tlrec_edge.linear.ranking import ALL, Columns, Ranking, Scorer, rank_full
 from tlrec_edge.linear.sparse_ease import make_ease
+from tlrec_edge.linear.tuning import EaseHyperparameters, tune_ease
 from tlrec_edge.types import Ints, Scores
 
 
 def popularity_scorer(task: Task) -> Scorer:
-    """Score by the number of buyers in the target."""
-    count = popularity(task)
+    """Score candidates by their number of buyers in the target."""
+    buyers = popularity(task)
     return lambda users, columns=ALL: np.broadcast_to(
-        count[columns], (len(users), len(count[columns]))
+        buyers[columns], (len(users), len(buyers[columns]))
     )
 
 
 def item_cf_scorer(task: Task, similarity: str = "jaccard") -> Scorer:
-    """Score by the mean (``jaccard``) or the sum (``cosine``) of similarities to the history."""
+    """Score candidates by their similarity to the items of the history.
+
+    Similarities are averaged (``jaccard``) or summed (``cosine``).
+    """
     data = InteractionMatrices.of(task)
     weights = item_cf(data.train, data.columns, similarity)
-    size = np.maximum(np.diff(data.history.indptr), 1)[:, None] if similarity == "jaccard" else 1.0
-    divisor = np.broadcast_to(size, (task.n_users, 1))
+    length = np.diff(data.history.indptr)[:, None]
+    divisor = np.maximum(length, 1) if similarity == "jaccard" else np.ones(length.shape)
     return lambda users, columns=ALL: (
         (data.history[users] @ weights)[:, columns].toarray() / divisor[users]
     )
 
 
-def ease_scorer(task: Task, choice: EaseHyperparameters) -> Scorer:
-    """Score by EASE over the whole history plus weighted log popularity."""
-    data = InteractionMatrices.of(task, _rows(task))
+def ease_scorer(task: Task, hyperparameters: EaseHyperparameters) -> Scorer:
+    """Score candidates by EASE over the whole history, plus weighted log popularity."""
+    data = InteractionMatrices.of(task, _used_item_rows(task))
     solver = make_ease(data.train, data.columns)
-    if choice.max_weights is None:
-        score = solver.scorer(choice.penalty)
+    if hyperparameters.max_weights is None:
+        ease = solver.scorer(hyperparameters.penalty)
     else:
-        score = sparse_scorer(
-            keep_largest_per_column(solver.weights(choice.penalty), choice.max_weights)
-        )
-    prior = choice.popularity_weight * log_popularity(task, choice.half_life)
+        weights = solver.weights(hyperparameters.penalty)
+        ease = sparse_scorer(keep_largest_per_column(weights, hyperparameters.max_weights))
+    popularity = log_popularity(task, hyperparameters.half_life)
+    prior = hyperparameters.popularity_weight * popularity
+    repeat_bias = hyperparameters.repeat_bias
 
-    def scored(users: Ints, columns: Columns = ALL) -> Scores:
-        past = data.history[users]
-        total = score(past, columns) + prior[columns]
-        return (
-            total + choice.repeat_bias * past[:, data.columns[columns]].toarray()
-            if choice.repeat_bias
-            else total
-        )
+    def score(users: Ints, columns: Columns = ALL) -> Scores:
+        history = data.history[users]
+        total = ease(history, columns) + prior[columns]
+        if repeat_bias:
+            total = total + repeat_bias * history[:, data.columns[columns]].toarray()
+        return total
 
-    return scored
+    return score
 
 
-def _rows(task: Task) -> np.ndarray[tuple[int], np.dtype[np.int32]]:
-    """Number the items that occur in training or compete; the others have no weight in any column."""
+def _used_item_rows(task: Task) -> Ints:
+    """Number the items that occur in training or are candidates; no other item has a weight."""
     used = np.union1d(np.unique(task.train.item), task.candidates)
     rows = np.full(task.n_items, -1, np.int32)
     rows[used] = np.arange(len(used), dtype=np.int32)
@@ -74,22 +74,27 @@ def _rows(task: Task) -> np.ndarray[tuple[int], np.dtype[np.int32]]:
 def fit_tuned_ease(
     tasks: Tasks, target_only: bool, decay: bool = False
 ) -> tuple[Scorer, Task, EaseHyperparameters]:
-    """Choose EASE's penalty, cut and weights of popularity and repeats on validation, then fit it for the test; with
-    ``decay`` also how fast popularity fades, where the data has time."""
+    """Tune EASE on the validation task and fit it for the test task, which is returned too.
+
+    With ``target_only`` it learns from the target alone, with ``decay`` popularity may decay.
+    """
     choose = tasks.choose.target_only() if target_only else tasks.choose
     final = tasks.final.target_only() if target_only else tasks.final
-    choice = tune_ease(
+    hyperparameters = tune_ease(
         choose,
-        InteractionMatrices.of(choose, _rows(choose)),
+        InteractionMatrices.of(choose, _used_item_rows(choose)),
         max_weights=WEIGHTS_PER_CANDIDATE,
         decay=decay,
     )
-    return ease_scorer(final, choice), final, choice
+    return ease_scorer(final, hyperparameters), final, hyperparameters
 
 
 @dataclass
 class TunedEase:
-    """EASE tuned on validation, as a ranker of an evaluation; ``choice`` is what the last ranking chose."""
+    """Tuned EASE as a ranker of an evaluation: called with tasks, it returns the test ranking.
+
+    ``choice`` holds the hyperparameters of the last call.
+    """
 
     target_only: bool
     decay: bool = False

@@ -1,210 +1,235 @@
-"""Rank the questions of a task by any scorer: a function from users to scores of all candidates."""
+"""Rank the positives of a task's evaluation rows by any scorer."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tlrec_edge.core.metrics import METRICS, rank_of_positive
 from tlrec_edge.core.topk import top_k
 from tlrec_edge.data.dataset import EvalRows
 from tlrec_edge.data.task import Task
-from tlrec_edge.types import Bools, Ints, Scores
+from tlrec_edge.types import Bools, Doubles, Indices, Ints, Longs, Scores
 
 Columns = Ints | slice
+"""Candidates as indices into ``task.candidates``."""
 ALL = slice(None)
+TOP = 10
+"""Recommendations that ``rank_full`` keeps for each user."""
 USERS_PER_CHUNK = 256
 FULL_RANKING_LIMIT = 20_000
-"""From this many candidates on, only those that a chunk of rows asks about are scored."""
+"""With more candidates than this, only those that occur in a chunk of rows are scored."""
+MIN_SAMPLED_ROWS = 50
 
 
 class Scorer(Protocol):
-    """From user rows (u,) of the dataset to scores of the task's candidates, of ``columns`` alone: (u, columns)."""
+    """From user rows (u,) of the dataset to scores (u, columns) of the task's candidates."""
 
     def __call__(self, users: Ints, columns: Columns = ALL) -> Scores: ...
 
 
-TOP = 10
-
-
 class Ranking(NamedTuple):
-    """Rank of each row's positive (1 = first, ties half) and the number of candidates it met, all (m,).
+    """The ranks of the positives of m evaluation rows.
 
-    ``full_rank`` (m,) and ``full_candidates`` (m,) are the same against every candidate but the user's known and other positive
-    items, where the rows have sampled negatives. ``top`` (u, TOP) are the item rows recommended to each distinct user,
-    -1 where there are fewer.
+    Attributes:
+        rank: (m,) rank of the positive, 1 = first; a tie counts half.
+        n_candidates: (m,) candidates that the positive was ranked against.
+        user: (m,) user rows.
+        item: (m,) item rows of the positives.
+        full_rank: (m,) rank against all candidates except items the user already had and other
+            positives; None if the rows have no sampled negatives (then it is ``rank``).
+        full_candidates: (m,) candidates of ``full_rank``.
+        top: (u, TOP) item rows recommended to each distinct user, -1 if there are fewer.
     """
 
-    rank: NDArray[np.float64]
-    n_candidates: NDArray[np.int64]
+    rank: Doubles
+    n_candidates: Longs
     user: Ints
     item: Ints
-    full_rank: NDArray[np.float64] | None = None
-    full_candidates: NDArray[np.int64] | None = None
+    full_rank: Doubles | None = None
+    full_candidates: Longs | None = None
     top: Ints | None = None
 
 
 @dataclass(frozen=True)
 class EvalQueries:
-    """A chunk of rows: ``user`` (u,) distinct, ``user_index`` (m,) their place, ``columns`` (m, 1 + k), the positive first.
+    """A chunk of m evaluation rows of u distinct users.
 
-    ``columns`` point into ``requested``, which are the candidates to be scored.
+    Attributes:
+        user: (u,) distinct user rows.
+        user_index: (m,) index into ``user``.
+        columns: (m, 1 + k) indices into ``requested``: the positive, then the others.
+        valid: (m, 1 + k) False for entries that only fill a row up, or that are not ranked.
+        requested: the candidates to score.
     """
 
     user: Ints
-    user_index: NDArray[np.intp]
-    columns: NDArray[np.int64]
+    user_index: Indices
+    columns: Longs
     valid: Bools
     requested: Columns = field(default_factory=lambda: ALL)
 
     def gather(self, scores: Scores) -> Scores:
-        """Read the rows' scores (m, 1 + k) off the users' scores of the asked candidates (u, asked)."""
+        """Return the rows' scores (m, 1 + k) from the users' scores (u, requested)."""
         return scores[self.user_index[:, None], self.columns]
 
     def gather_items(self, values: Scores) -> Scores:
-        """Read the rows' values (m, 1 + k) off one value a candidate (C,)."""
+        """Return the rows' values (m, 1 + k) from one value per candidate (C,)."""
         return values[self.requested][self.columns]
 
 
 def make_queries(task: Task, rows: EvalRows) -> EvalQueries:
-    """Turn rows into candidate columns; without negatives the whole candidate set competes."""
+    """Turn evaluation rows into candidate columns.
+
+    A row without negatives is ranked against all candidates.
+    """
+    if rows.negatives.shape[1]:
+        return _sampled_queries(task, rows)
     user, user_index = np.unique(rows.user, return_inverse=True)
     positive = task.column[rows.item].astype(np.int64)
-    if rows.negatives.shape[1]:
-        others = np.where(rows.negatives >= 0, task.column[rows.negatives], -1).astype(np.int64)
-        columns = np.concatenate([positive[:, None], others], 1)
-        columns, valid = np.maximum(columns, 0), columns >= 0
-        if len(task.candidates) <= FULL_RANKING_LIMIT:
-            return EvalQueries(user.astype(np.int32), user_index, columns, valid)
-        requested, place = np.unique(columns, return_inverse=True)
-        return EvalQueries(
-            user.astype(np.int32), user_index, place.reshape(columns.shape), valid, requested
-        )
-    all_columns = np.broadcast_to(
-        np.arange(len(task.candidates)), (len(rows), len(task.candidates))
-    )
-    valid = all_columns != positive[:, None]
+    n_candidates = len(task.candidates)
+    every = np.broadcast_to(np.arange(n_candidates), (len(rows), n_candidates))
+    valid = every != positive[:, None]
     if task.mask_seen:
         valid &= ~seen_candidates(task, user)[user_index]
-    columns = np.concatenate([positive[:, None], all_columns], 1)
-    return EvalQueries(
-        user.astype(np.int32),
-        user_index,
-        columns,
-        np.concatenate([np.ones((len(rows), 1), bool), valid], 1),
-    )
+    columns = np.concatenate([positive[:, None], every], 1)
+    valid = np.concatenate([np.ones((len(rows), 1), bool), valid], 1)
+    return EvalQueries(user.astype(np.int32), user_index, columns, valid)
+
+
+def _sampled_queries(task: Task, rows: EvalRows) -> EvalQueries:
+    user, user_index = np.unique(rows.user, return_inverse=True)
+    user = user.astype(np.int32)
+    positive = task.column[rows.item].astype(np.int64)
+    others = np.where(rows.negatives >= 0, task.column[rows.negatives], -1).astype(np.int64)
+    columns = np.concatenate([positive[:, None], others], 1)
+    columns, valid = np.maximum(columns, 0), columns >= 0
+    if len(task.candidates) <= FULL_RANKING_LIMIT:
+        return EvalQueries(user, user_index, columns, valid)
+    requested, index = np.unique(columns, return_inverse=True)
+    return EvalQueries(user, user_index, index.reshape(columns.shape), valid, requested)
 
 
 def seen_candidates(task: Task, users: Ints) -> Bools:
-    """Mark the candidates each user already had, (u, C); ``users`` rising."""
+    """Mark the candidates that each user already had. Shape (u, C); ``users`` must be sorted."""
     log = task.history
-    mine = np.isin(log.user, users) & (task.column[log.item] >= 0)
+    relevant = np.isin(log.user, users) & (task.column[log.item] >= 0)
     seen = np.zeros((len(users), len(task.candidates)), bool)
-    seen[np.searchsorted(users, log.user[mine]), task.column[log.item[mine]]] = True
+    seen[np.searchsorted(users, log.user[relevant]), task.column[log.item[relevant]]] = True
     return seen
 
 
-def chunks(task: Task) -> list[NDArray[np.intp]]:
-    """Split row numbers so that a chunk holds at most USERS_PER_CHUNK distinct users; fewer where they face many candidates."""
+def query_chunks(task: Task) -> Iterator[tuple[Indices, EvalQueries]]:
+    """Yield the task's rows in chunks: their positions and their queries."""
+    for positions in _chunk_positions(task):
+        yield positions, make_queries(task, task.rows.select(positions))
+
+
+def _chunk_positions(task: Task) -> list[Indices]:
+    """Split the rows so that a chunk has at most USERS_PER_CHUNK distinct users.
+
+    Chunks have fewer users if rows are ranked against all of very many candidates, so that the
+    scores of a chunk take a bounded amount of memory.
+    """
+    n_users = USERS_PER_CHUNK
+    if not task.rows.negatives.shape[1]:
+        affordable = USERS_PER_CHUNK * FULL_RANKING_LIMIT // len(task.candidates)
+        n_users = max(1, min(USERS_PER_CHUNK, affordable))
     _, code = np.unique(task.rows.user, return_inverse=True)
     order = np.argsort(code, kind="stable")
-    size = (
-        USERS_PER_CHUNK
-        if task.rows.negatives.shape[1]
-        else max(
-            1, min(USERS_PER_CHUNK, USERS_PER_CHUNK * FULL_RANKING_LIMIT // len(task.candidates))
-        )
-    )
-    bounds = np.searchsorted(code[order], np.arange(size, code.max(initial=0) + size, size))
-    return [part for part in np.split(order, bounds) if len(part)]
+    limits = np.arange(n_users, code.max(initial=0) + n_users, n_users)
+    parts = np.split(order, np.searchsorted(code[order], limits))
+    return [part for part in parts if len(part)]
 
 
 def rank_rows(scorer: Scorer, task: Task) -> Ranking:
-    """Rank every row of the task."""
+    """Rank the positive of every row of the task."""
     rows = task.rows
-    rank, n_others = np.empty(len(rows)), np.empty(len(rows), np.int64)
-    for part in chunks(task):
-        queries = make_queries(task, rows.select(part))
-        rank[part] = rank_of_positive(
-            queries.gather(scorer(queries.user, queries.requested)), queries.valid
-        )
-        n_others[part] = queries.valid[:, 1:].sum(1)
-    return Ranking(rank, n_others, rows.user, rows.item)
+    rank, n_candidates = np.empty(len(rows)), np.empty(len(rows), np.int64)
+    for positions, queries in query_chunks(task):
+        scores = queries.gather(scorer(queries.user, queries.requested))
+        rank[positions] = rank_of_positive(scores, queries.valid)
+        n_candidates[positions] = queries.valid[:, 1:].sum(1)
+    return Ranking(rank, n_candidates, rows.user, rows.item)
 
 
 def row_scores(score: Callable[[EvalQueries], Sequence[Scores]], task: Task) -> list[Scores]:
-    """Read all rows' scores (m, 1 + k) off every array that ``score`` returns; in chunks where there are many."""
-    parts = (
-        chunks(task) if len(task.candidates) > FULL_RANKING_LIMIT else [np.arange(len(task.rows))]
-    )
-    found = []
-    for part in parts:
-        queries = make_queries(task, task.rows.select(part))
-        found.append([queries.gather(scores) for scores in score(queries)])
-    back = np.argsort(np.concatenate(parts))
-    return [np.concatenate(scores)[back] for scores in zip(*found, strict=True)]
+    """Return the scores (m, 1 + k) of all rows for each of the arrays that ``score`` returns.
+
+    With many candidates, the rows are scored in chunks.
+    """
+    if len(task.candidates) <= FULL_RANKING_LIMIT:
+        queries = make_queries(task, task.rows)
+        return [queries.gather(scores) for scores in score(queries)]
+    positions, chunks = [], []
+    for part, queries in query_chunks(task):
+        positions.append(part)
+        chunks.append([queries.gather(scores) for scores in score(queries)])
+    in_order = np.argsort(np.concatenate(positions))
+    return [np.concatenate(scores)[in_order] for scores in zip(*chunks, strict=True)]
 
 
 def rank_full(scorer: Scorer, task: Task) -> Ranking:
-    """Rank every row of the task among its negatives and among all candidates, and keep what would be recommended.
+    """Rank every row among its negatives and among all candidates, and keep the recommendations.
 
-    Of many candidates the negatives alone are ranked, where rows have them.
+    With more than FULL_RANKING_LIMIT candidates, rows that have negatives are ranked among those
+    alone.
     """
-    rows = task.rows
-    sampled, known = bool(rows.negatives.shape[1]), not task.mask_seen
-    if sampled and len(task.candidates) > FULL_RANKING_LIMIT:
+    rows, has_negatives = task.rows, bool(task.rows.negatives.shape[1])
+    if has_negatives and len(task.candidates) > FULL_RANKING_LIMIT:
         return rank_rows(scorer, task)
-    rank, n_others = np.empty(len(rows)), np.empty(len(rows), np.int64)
-    full_rank, full_candidates, top = np.empty(len(rows)), np.empty(len(rows), np.int64), []
-    for part in chunks(task):
-        queries = make_queries(task, rows.select(part))
+    rank, n_candidates = np.empty(len(rows)), np.empty(len(rows), np.int64)
+    full_rank, full_candidates = np.empty(len(rows)), np.empty(len(rows), np.int64)
+    top = []
+    for positions, queries in query_chunks(task):
         scores = np.asarray(scorer(queries.user))
-        rank[part] = rank_of_positive(queries.gather(scores), queries.valid)
-        n_others[part] = queries.valid[:, 1:].sum(1)
-        free = (
-            np.ones(scores.shape, bool) if known else ~seen_candidates(task, queries.user)
-        )  # (u, C)
-        top += [
-            _top_items(line, task.candidates)
-            for line in np.where(free & ~np.isnan(scores), scores, -np.inf)
-        ]
-        if sampled:
-            positive = queries.columns[:, 0]
-            free[queries.user_index, positive] = False
-            full_rank[part], full_candidates[part] = _rank_among(
-                scores, free, queries.user_index, positive
-            )
-    best = np.array(top, np.int32).reshape(-1, TOP)
-    found = Ranking(rank, n_others, rows.user, rows.item, top=best)
-    return (
-        found._replace(full_rank=full_rank, full_candidates=full_candidates) if sampled else found
-    )
+        rank[positions] = rank_of_positive(queries.gather(scores), queries.valid)
+        n_candidates[positions] = queries.valid[:, 1:].sum(1)
+        ranked = np.ones(scores.shape, bool)
+        if task.mask_seen:
+            ranked = ~seen_candidates(task, queries.user)
+        top += _recommendations(scores, ranked, task.candidates)
+        if has_negatives:
+            full_rank[positions], full_candidates[positions] = _full_ranks(scores, ranked, queries)
+    ranking = Ranking(rank, n_candidates, rows.user, rows.item, top=_stack_top(top))
+    if not has_negatives:
+        return ranking
+    return ranking._replace(full_rank=full_rank, full_candidates=full_candidates)
 
 
-def _top_items(scores: Scores, candidates: Ints) -> Ints:
-    """Return the item rows of the TOP best candidates; -inf is left out."""
-    best = candidates[top_k(scores.astype(np.float32), TOP)]
-    return np.pad(best, (0, TOP - len(best)), constant_values=-1)
+def _recommendations(scores: Scores, ranked: Bools, candidates: Ints) -> list[Ints]:
+    """Return the item rows of each user's TOP best candidates, -1 if there are fewer."""
+    eligible = np.where(ranked & ~np.isnan(scores), scores, -np.inf).astype(np.float32)
+    best = [candidates[top_k(user_scores, TOP)] for user_scores in eligible]
+    return [np.pad(items, (0, TOP - len(items)), constant_values=-1) for items in best]
 
 
-def _rank_among(
-    scores: Scores, free: Bools, of: NDArray[np.intp], positive: NDArray[np.int64]
-) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Rank each row's positive among its user's free candidates: ``scores`` and ``free`` (u, C), ``of`` (m,)."""
-    clean = np.where(np.isnan(scores), -np.inf, scores)
-    rank, n_candidates = np.empty(len(of)), np.empty(len(of), np.int64)
-    order = np.argsort(of, kind="stable")
-    for mine in np.split(order, np.flatnonzero(np.diff(of[order])) + 1):
-        row = of[mine[0]]
-        rising = np.sort(clean[row, free[row]])
-        own = clean[row, positive[mine]]
-        below, upto = np.searchsorted(rising, own), np.searchsorted(rising, own, side="right")
-        rank[mine] = 1.0 + (len(rising) - upto) + 0.5 * (upto - below)
-        n_candidates[mine] = len(rising)
+def _stack_top(top: Sequence[Ints]) -> Ints:
+    return np.array(top, np.int32).reshape(-1, TOP)
+
+
+def _full_ranks(scores: Scores, ranked: Bools, queries: EvalQueries) -> tuple[Doubles, Longs]:
+    """Rank each row's positive among the candidates ``ranked`` (u, C) that are no positives.
+
+    The scores of a user are sorted once for all of the user's rows.
+    """
+    positive = queries.columns[:, 0]
+    is_other = ranked.copy()
+    is_other[queries.user_index, positive] = False
+    scores = np.where(np.isnan(scores), -np.inf, scores)
+    rank = np.empty(len(positive))
+    n_candidates = np.empty(len(positive), np.int64)
+    for user in range(len(queries.user)):
+        rows = np.flatnonzero(queries.user_index == user)
+        ascending = np.sort(scores[user, is_other[user]])
+        own = scores[user, positive[rows]]
+        below = np.searchsorted(ascending, own)
+        not_above = np.searchsorted(ascending, own, side="right")
+        rank[rows] = 1.0 + (len(ascending) - not_above) + 0.5 * (not_above - below)
+        n_candidates[rows] = len(ascending)
     return rank, n_candidates
 
 
@@ -213,11 +238,15 @@ def ndcg(scorer: Scorer, task: Task, k: int = 10) -> float:
     return float(METRICS["ndcg"](rank_rows(scorer, task).rank, k).mean())
 
 
-def sample_rows(task: Task, most: int = 2000) -> Task:
-    """Return the task with at most ``most`` rows, drawn once with a fixed seed; fewer where each asks for many."""
+def sample_rows(task: Task, max_rows: int = 2000) -> Task:
+    """Return the task with at most ``max_rows`` rows, drawn with a fixed seed.
+
+    There are fewer if each is ranked against all of very many candidates.
+    """
     if not task.rows.negatives.shape[1] and len(task.candidates) > FULL_RANKING_LIMIT:
-        most = max(50, most * FULL_RANKING_LIMIT // len(task.candidates))
-    if len(task.rows) <= most:
+        affordable = max_rows * FULL_RANKING_LIMIT // len(task.candidates)
+        max_rows = max(MIN_SAMPLED_ROWS, affordable)
+    if len(task.rows) <= max_rows:
         return task
-    pick = np.sort(np.random.default_rng(0).choice(len(task.rows), most, replace=False))
-    return replace(task, rows=task.rows.select(pick))
+    drawn = np.random.default_rng(0).choice(len(task.rows), max_rows, replace=False)
+    return replace(task, rows=task.rows.select(np.sort(drawn)))

@@ -1,68 +1,50 @@
-"""EASE where items-by-items matrices have no place: each candidate rests on its nearest items alone."""
+"""EASE for large catalogues: each candidate is regressed on its nearest items alone."""
 
 from __future__ import annotations
 
 import numpy as np
 import scipy.sparse as sp
-from numpy.typing import NDArray
 
-from tlrec_edge.linear.ease import (
-    EXACT_EASE_LIMIT,
-    Ease,
-    LinearScorer,
-    is_small,
-    sparse_scorer,
-    weigh_users,
-)
+from tlrec_edge.linear.ease import Ease, LinearScorer, sparse_scorer, weigh_users
+from tlrec_edge.linear.matrices import fits_dense
 from tlrec_edge.linear.ranking import ALL, Columns
-from tlrec_edge.types import Floats, Ints
+from tlrec_edge.types import Bools, Doubles, Floats, Ints
 
+EXACT_EASE_LIMIT = 20_000
+"""Rows of the largest matrix that exact EASE inverts: its items, or its users if fewer."""
 EASE_NEIGHBOURS = 50
-"""Items a candidate's weights may rest on. On Online Retail 50 of 3,943 reach .268 of exact EASE's .273 NDCG@10."""
+"""Nearest items in a candidate's regression.
+
+On Online Retail, 50 of 3,943 items reach an NDCG@10 of .268; exact EASE reaches .273.
+"""
 MAX_COOCCURRENCES = 200_000_000
-"""Co-occurring pairs that are counted, about 8 bytes each; with more, the heaviest users show a draw of their items."""
-BATCH_COLUMNS, BATCH_ENTRIES = 256, 2_000_000
-"""Columns that are solved together, and the co-occurrence counts that are sorted for them."""
+"""Co-occurring pairs that are counted, about 8 bytes each.
+
+If there are more, the items of the heaviest users are subsampled.
+"""
+BATCH_COLUMNS = 256
+"""Candidates that are solved together."""
+BATCH_ENTRIES = 2_000_000
+"""Co-occurrence counts that are sorted together to find the neighbours of a batch."""
 
 
-def subsample_rows(x: sp.csr_array, pairs: int) -> sp.csr_array:
-    """Return ``x`` with at most so many entries a row, drawn with a fixed seed, that their squares sum to ``pairs``."""
-    size = np.diff(x.indptr).astype(np.int64)
-    most = int(size.max(initial=1))
-    while most > 1 and (np.minimum(size, most) ** 2).sum() > pairs:
-        most = most * 3 // 4
-    if most >= size.max(initial=1):
-        return x
-    row = np.repeat(np.arange(len(size)), size)
-    order = np.lexsort((np.random.default_rng(0).random(len(row)), row))
-    keep = np.sort(order[np.arange(len(row)) - x.indptr[row] < most])
-    start = np.append(0, np.cumsum(np.minimum(size, most)))
-    return sp.csr_array((x.data[keep], x.indices[keep], start), shape=x.shape)
+def make_ease(x: sp.csr_array, columns: Ints, user_power: float = 0.0) -> Ease | SparseEase:
+    """Return exact EASE if it fits in memory, else EASE on nearest items."""
+    return (Ease if fits_exactly(x, columns) else SparseEase)(x, columns, user_power)
 
 
-def top_neighbours(
-    near: sp.csr_array, self_columns: Ints, most: int
-) -> tuple[Ints, NDArray[np.bool_]]:
-    """Return the columns of each row's largest entries but its own, (rows, most), and which of them there are."""
-    near.sort_indices()
-    row = np.repeat(np.arange(near.shape[0]), np.diff(near.indptr))
-    order = np.lexsort((np.where(near.indices == self_columns[row], np.inf, -near.data), row))
-    rank = (
-        np.arange(len(row)) - near.indptr[row]
-    )  # rows stay together, so places in the order are ranks
-    kept = (rank < most) & (near.indices[order] != self_columns[row])
-    found = np.zeros((near.shape[0], most), np.int32)
-    present = np.zeros(found.shape, bool)
-    found[row[kept], rank[kept]] = near.indices[order][kept]
-    present[row[kept], rank[kept]] = True
-    return found, present
+def fits_exactly(x: sp.csr_array, columns: Ints) -> bool:
+    """Return whether exact EASE of these columns fits: the matrix it inverts, and its weights."""
+    return min(x.shape) <= EXACT_EASE_LIMIT and fits_dense(x.shape[1], len(columns))
 
 
 class SparseEase:
-    """EASE of each candidate from its EASE_NEIGHBOURS nearest items alone, over ``x`` (users, items).
+    """EASE of each candidate on its EASE_NEIGHBOURS nearest items, over ``x`` (users, items).
 
-    A column of EASE is the ridge from all other items to its own; here it is solved on the items that share most
-    buyers with it, by cosine: ``(G_SS + pI) b = G_Sc`` with the co-occurrence counts G (cf. Steck, NeurIPS 2019).
+    A column of EASE is the ridge regression of an item on all others. Here it is solved on the set
+    S of the items with the highest cosine to the candidate c: ``(G_SS + pI) b = G_Sc``, with the
+    co-occurrence counts ``G = X'X``. So the cost is one small system per candidate, instead of one
+    inverse over all items (cf. Steck, NeurIPS 2019).
     """
 
     def __init__(self, x: sp.csr_array, columns: Ints, user_power: float = 0.0) -> None:
@@ -70,66 +52,101 @@ class SparseEase:
         x = subsample_rows(weigh_users(x, user_power), MAX_COOCCURRENCES).astype(np.float32)
         self.gram: sp.csr_array = x.T.tocsr() @ x
         self.gram.sort_indices()
-        self.count = self.gram.diagonal()
+        self.squared_norm = self.gram.diagonal()
 
     def weights(self, penalty: float, needed: Columns = ALL) -> sp.csc_array:
-        """Return the item-item weights (items, C); only ``needed``, rising places among the columns, are solved."""
-        places = np.arange(len(self.columns), dtype=np.int32)[needed]
+        """Return the item-item weights (items, C).
+
+        Only the columns ``needed`` (rising indices into the candidates) are solved; others are 0.
+        """
+        indices = np.arange(len(self.columns), dtype=np.int32)[needed]
         size = np.zeros(len(self.columns), np.int64)
-        data, item = [], []
-        for part in self._batches(places):
-            support, present, weight = self._solve(self.columns[part], penalty)
-            size[part] = present.sum(1)
+        data, item = [np.zeros(0, np.float32)], [np.zeros(0, np.int32)]
+        for batch in self._batches(indices):
+            neighbours, present, weight = self._solve(self.columns[batch], penalty)
+            size[batch] = present.sum(1)
             data.append(weight[present])
-            item.append(support[present])
-        empty = np.zeros(0, np.float32)
-        flat = np.concatenate([empty, *data]), np.concatenate([empty.astype(np.int32), *item])
-        shape = len(self.count), len(self.columns)
-        return sp.csc_array((*flat, np.append(0, np.cumsum(size))), shape=shape)
+            item.append(neighbours[present])
+        start = np.append(0, np.cumsum(size))
+        shape = len(self.squared_norm), len(self.columns)
+        return sp.csc_array((np.concatenate(data), np.concatenate(item), start), shape=shape)
 
     def scorer(self, penalty: float, needed: Columns = ALL) -> LinearScorer:
-        """Solve the columns ``needed`` once and return the scorer of a history."""
+        """Return the scorer of histories by the weights of the columns ``needed``, solved once."""
         return sparse_scorer(self.weights(penalty, needed).tocsr())
 
-    def _batches(self, places: Ints) -> list[Ints]:
-        """Split places so that a batch holds at most BATCH_COLUMNS columns and about BATCH_ENTRIES counts."""
-        entries = (
-            np.cumsum(np.diff(self.gram.indptr)[self.columns[places]], dtype=np.int64)
-            // BATCH_ENTRIES
-        )
-        by_size = np.arange(len(places)) // BATCH_COLUMNS
-        return np.split(places, np.flatnonzero(np.diff(entries) | np.diff(by_size)) + 1)
+    def _batches(self, indices: Ints) -> list[Ints]:
+        """Split candidates into batches of BATCH_COLUMNS or of about BATCH_ENTRIES counts."""
+        counts = np.diff(self.gram.indptr)[self.columns[indices]]
+        by_entries = np.cumsum(counts, dtype=np.int64) // BATCH_ENTRIES
+        by_columns = np.arange(len(indices)) // BATCH_COLUMNS
+        return np.split(indices, np.flatnonzero(np.diff(by_entries) | np.diff(by_columns)) + 1)
 
-    def _shared(self, one: Ints, other: Ints) -> Floats:
-        """Return the co-occurrence counts of pairs (n,)."""
-        return (
-            np.asarray(self.gram[one, other]) if len(one) else np.zeros(0, np.float32)
-        )  # of none, scipy's is sparse
-
-    def _solve(self, columns: Ints, penalty: float) -> tuple[Ints, NDArray[np.bool_], Floats]:
+    def _solve(self, columns: Ints, penalty: float) -> tuple[Ints, Bools, Floats]:
+        """Return the neighbours of each column, which of them are present, and their weights."""
         near = self.gram[columns]
-        near.data = near.data / np.sqrt(
-            self.count[near.indices]
-        )  # cosine, but for the column's own norm
-        support, present = top_neighbours(near, columns, EASE_NEIGHBOURS)
-        one, other = np.triu_indices(EASE_NEIGHBOURS)
-        both = present[:, one] & present[:, other]  # (batch, pairs)
-        value = np.zeros(both.shape, np.float32)
-        value[both] = self._shared(support[:, one][both], support[:, other][both])
-        gram = np.zeros((len(columns), EASE_NEIGHBOURS, EASE_NEIGHBOURS))
-        gram[:, one, other] = gram[:, other, one] = value
-        gram[:, np.arange(EASE_NEIGHBOURS), np.arange(EASE_NEIGHBOURS)] += penalty
-        shared = np.zeros((len(columns), EASE_NEIGHBOURS, 1))
+        # The cosine needs no division by the column's own norm: it changes no order within a row.
+        near.data = near.data / np.sqrt(self.squared_norm[near.indices])
+        neighbours, present = top_neighbours(near, columns, EASE_NEIGHBOURS)
+        gram = self._neighbour_grams(neighbours, present)
+        diagonal = np.arange(EASE_NEIGHBOURS)
+        gram[:, diagonal, diagonal] += penalty
+        target = np.zeros((len(columns), EASE_NEIGHBOURS, 1))
         row, _ = np.nonzero(present)
-        shared[present, 0] = self._shared(columns[row], support[present])
-        return support, present, np.linalg.solve(gram, shared)[:, :, 0].astype(np.float32)
+        target[present, 0] = self._cooccurrences(columns[row], neighbours[present])
+        return neighbours, present, np.linalg.solve(gram, target)[:, :, 0].astype(np.float32)
+
+    def _neighbour_grams(self, neighbours: Ints, present: Bools) -> Doubles:
+        """Return the Gram matrices G_SS (batch, k, k); absent neighbours have zero rows."""
+        # G is symmetric and reading it is the slow part: look up one triangle and mirror it.
+        i, j = np.triu_indices(EASE_NEIGHBOURS)
+        both = present[:, i] & present[:, j]  # (batch, pairs)
+        value = np.zeros(both.shape, np.float32)
+        value[both] = self._cooccurrences(neighbours[:, i][both], neighbours[:, j][both])
+        gram = np.zeros((len(neighbours), EASE_NEIGHBOURS, EASE_NEIGHBOURS))
+        gram[:, i, j] = gram[:, j, i] = value
+        return gram
+
+    def _cooccurrences(self, first: Ints, second: Ints) -> Floats:
+        """Return the co-occurrence counts of pairs of items (n,)."""
+        if not len(first):  # scipy returns a sparse array for no pairs
+            return np.zeros(0, np.float32)
+        return np.asarray(self.gram[first, second])
 
 
-def fits_exactly(x: sp.csr_array, columns: Ints) -> bool:
-    """Say whether exact EASE of these columns fits: up to EXACT_EASE_LIMIT items or users, and no weights beyond EXACT_EASE_LIMIT squared."""
-    return min(x.shape) <= EXACT_EASE_LIMIT and is_small(x.shape[1], len(columns))
+def subsample_rows(x: sp.csr_array, max_pairs: int) -> sp.csr_array:
+    """Return ``x`` with at most so many entries per row that their squares sum to ``max_pairs``.
+
+    A user of n items adds n^2 pairs to X'X, so the heaviest users alone decide its size. The
+    entries that stay are drawn with a fixed seed.
+    """
+    size = np.diff(x.indptr).astype(np.int64)
+    largest = limit = int(size.max(initial=1))
+    while limit > 1 and (np.minimum(size, limit) ** 2).sum() > max_pairs:
+        limit = limit * 3 // 4
+    if limit == largest:
+        return x
+    row = np.repeat(np.arange(len(size)), size)
+    order = np.lexsort((np.random.default_rng(0).random(len(row)), row))
+    keep = np.sort(order[np.arange(len(row)) - x.indptr[row] < limit])
+    start = np.append(0, np.cumsum(np.minimum(size, limit)))
+    return sp.csr_array((x.data[keep], x.indices[keep], start), shape=x.shape)
 
 
-def make_ease(x: sp.csr_array, columns: Ints, user_power: float = 0.0) -> Ease | SparseEase:
-    """Return exact EASE where it fits, else the one on nearest items."""
-    return (Ease if fits_exactly(x, columns) else SparseEase)(x, columns, user_power)
+def top_neighbours(similarity: sp.csr_array, self_columns: Ints, count: int) -> tuple[Ints, Bools]:
+    """Return the columns of the ``count`` largest entries of each row, and which are present.
+
+    Both are (rows, count). ``self_columns`` (rows,) is the column of each row's own item, which is
+    no neighbour of itself.
+    """
+    similarity.sort_indices()
+    row = np.repeat(np.arange(similarity.shape[0]), np.diff(similarity.indptr))
+    is_itself = similarity.indices == self_columns[row]
+    order = np.lexsort((np.where(is_itself, np.inf, -similarity.data), row))
+    rank = np.arange(len(row)) - similarity.indptr[row]  # rows stay together in ``order``
+    chosen = (rank < count) & ~is_itself[order]
+    neighbours = np.zeros((similarity.shape[0], count), np.int32)
+    present = np.zeros(neighbours.shape, bool)
+    neighbours[row[chosen], rank[chosen]] = similarity.indices[order][chosen]
+    present[row[chosen], rank[chosen]] = True
+    return neighbours, present

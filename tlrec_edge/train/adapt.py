@@ -11,18 +11,11 @@ from tlrec_edge.data.dataset import Dataset
 from tlrec_edge.data.store import dataset_hash, split_hash
 from tlrec_edge.data.task import Task, Tasks, make_tasks
 from tlrec_edge.errors import ModelError
-from tlrec_edge.linear.item_weights import (
-    USER_POWER,
-    EaseHyperparameters,
-    InteractionMatrices,
-    fit_interest,
-    fit_target_wide,
-    fit_wide,
-    interest_groups,
-    tune_ease,
-    tune_target_ease,
-)
+from tlrec_edge.linear.interest import fit_interest, interest_groups
+from tlrec_edge.linear.item_weights import USER_POWER, fit_item_weights, fit_target_item_weights
+from tlrec_edge.linear.matrices import InteractionMatrices
 from tlrec_edge.linear.ranking import ALL, Columns, ndcg, sample_rows
+from tlrec_edge.linear.tuning import EaseHyperparameters, tune_ease, tune_target_ease
 from tlrec_edge.train.checkpoint import Checkpoint
 from tlrec_edge.train.config import TrainConfig
 from tlrec_edge.train.edge_model import EdgeModel, UserHistories
@@ -241,14 +234,14 @@ def _with_linear(
     )
     if not interest.rank:
         groups = groups[:, :0]
-    wide, residual = fit_wide(
+    wide, residual = fit_item_weights(
         InteractionMatrices.of(task, vocabulary.rows),
         linear.penalty,
         config.wide_weights,
         config.wide_rank,
     )
     bias = numpy_copy(setup.net.bias)
-    target_wide = fit_target_wide(task, vocabulary.rows, linear.target_penalty, config.wide_weights)
+    target_wide = fit_target_item_weights(task, vocabulary.rows, linear.target_penalty, config.wide_weights)
     return replace(
         setup.model,
         wide=wide,

@@ -21,8 +21,9 @@ from tlrec_edge.data.dataset import Dataset, Interactions
 from tlrec_edge.data.store import split_hash
 from tlrec_edge.data.task import Task
 from tlrec_edge.errors import ModelError
-from tlrec_edge.linear.ease import group_counts, user_item
+from tlrec_edge.linear.interest import group_counts
 from tlrec_edge.linear.low_rank import LowRankFactors
+from tlrec_edge.linear.matrices import user_item
 from tlrec_edge.linear.ranking import ALL, Columns, Scorer
 from tlrec_edge.train.config import PARTS, ScoreWeights
 from tlrec_edge.train.examples import gather_histories

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from tlrec_edge.linear.item_weights import log_popularity, sales_prior
+from tlrec_edge.linear.priors import log_popularity, sales_prior
 from tlrec_edge.train.fit import FitConfig
 from tlrec_edge.train.pretrain import pretrain_task
 from tlrec_edge.train.setup import Context, TrainingSetup, from_scratch, from_source

@@ -11,12 +11,7 @@ import numpy as np
 from tlrec_edge.core.metrics import METRICS, Array, rank_of_positive
 from tlrec_edge.data.dataset import Dataset
 from tlrec_edge.data.task import Task
-from tlrec_edge.linear.item_weights import (
-    beats_by_one_se,
-    decayed_popularity,
-    learnable_repeats,
-    log_popularity,
-)
+from tlrec_edge.linear.priors import decayed_popularity, log_popularity
 from tlrec_edge.linear.ranking import (
     ALL,
     FULL_RANKING_LIMIT,
@@ -25,6 +20,7 @@ from tlrec_edge.linear.ranking import (
     row_scores,
     sample_rows,
 )
+from tlrec_edge.linear.tuning import beats_by_one_se, learnable_repeats
 from tlrec_edge.train.config import PARTS, ScoreWeights
 from tlrec_edge.train.edge_model import EdgeModel, UserHistories
 from tlrec_edge.types import Bools, Ints, Scores

@@ -14,9 +14,10 @@ from tlrec_edge.data.dataset import Dataset
 from tlrec_edge.data.task import Task
 from tlrec_edge.data.vocabulary import Vocabulary, build_vocabulary
 from tlrec_edge.errors import ModelError
-from tlrec_edge.linear.ease import empty_matrix
-from tlrec_edge.linear.item_weights import EaseHyperparameters, log_popularity
 from tlrec_edge.linear.low_rank import LowRankFactors
+from tlrec_edge.linear.matrices import empty_matrix
+from tlrec_edge.linear.priors import log_popularity
+from tlrec_edge.linear.tuning import EaseHyperparameters
 from tlrec_edge.train.align import Alignment, make_alignment
 from tlrec_edge.train.checkpoint import Checkpoint
 from tlrec_edge.train.config import ScoreWeights, TrainConfig

@@ -1,0 +1,87 @@
+"""Sparse user-item matrices, and matrices trimmed to their largest entries."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import scipy.sparse as sp
+
+from tlrec_edge.data.dataset import Interactions
+from tlrec_edge.data.task import Task
+from tlrec_edge.types import Floats, Ints
+
+DENSE_MATRIX_LIMIT = 20_000**2
+"""Entries of the largest dense matrix that is built (1.6 GB in single precision)."""
+
+
+@dataclass(frozen=True)
+class InteractionMatrices:
+    """Binary matrices (users, N) over the N item rows of a vocabulary.
+
+    Attributes:
+        train: what a model may learn from.
+        history: what the users of the evaluation queries did before.
+        columns: (C,) the item rows of the task's candidates.
+    """
+
+    train: sp.csr_array
+    history: sp.csr_array
+    columns: Ints
+
+    @classmethod
+    def of(cls, task: Task, rows: Ints | None = None) -> InteractionMatrices:
+        """Build the matrices of a task.
+
+        ``rows`` maps the dataset's items to item rows, -1 for items that are left out. Without it
+        every item of the dataset is an item row.
+        """
+        rows = np.arange(task.n_items, dtype=np.int32) if rows is None else rows
+        n_rows = int(rows.max()) + 1
+
+        def matrix(log: Interactions) -> sp.csr_array:
+            known = log.select(rows[log.item] >= 0)
+            return user_item(replace(known, item=rows[known.item]), task.n_users, n_rows)
+
+        return cls(matrix(task.train), matrix(task.history), rows[task.candidates])
+
+
+def user_item(log: Interactions, n_users: int, n_items: int) -> sp.csr_array:
+    """Return the binary matrix (n_users, n_items) of the pairs in the log."""
+    ones = np.ones(len(log), np.float32)
+    matrix = sp.csr_array((ones, (log.user, log.item)), shape=(n_users, n_items))
+    matrix.data[:] = 1.0  # repeated pairs were summed
+    return matrix
+
+
+def empty_matrix(rows: int, columns: int) -> sp.csr_array:
+    """Return a sparse matrix without entries."""
+    none = np.zeros(0, np.int32)
+    return sp.csr_array((np.zeros(0, np.float32), (none, none)), shape=(rows, columns))
+
+
+def fits_dense(rows: int, columns: int) -> bool:
+    """Return whether a dense matrix of this shape may be built."""
+    return rows * columns <= DENSE_MATRIX_LIMIT
+
+
+def keep_largest_per_row(weights: sp.csr_array, per_row: int) -> sp.csr_array:
+    """Keep the ``per_row`` largest entries by magnitude of each row."""
+    row = np.repeat(np.arange(weights.shape[0]), np.diff(weights.indptr))
+    order = np.lexsort((-np.abs(weights.data), row))
+    rank = np.arange(len(row)) - weights.indptr[row]  # rows stay together in ``order``
+    trimmed = weights.copy()
+    trimmed.data[order[rank >= per_row]] = 0.0
+    trimmed.eliminate_zeros()
+    return trimmed
+
+
+def keep_largest_per_column(weights: Floats | sp.csc_array, per_column: int) -> sp.csr_array:
+    """Keep the ``per_column`` largest entries by magnitude of each column."""
+    if isinstance(weights, sp.csc_array):
+        return sp.csr_array(keep_largest_per_row(sp.csr_array(weights.T), per_column).T)
+    last = min(per_column, len(weights)) - 1
+    top = np.argpartition(-np.abs(weights), last, axis=0)[:per_column]
+    is_top = np.zeros(weights.shape, bool)
+    np.put_along_axis(is_top, top, True, axis=0)
+    return sp.csr_array(np.where(is_top, weights, 0.0).astype(np.float32))

@@ -1,0 +1,244 @@
+"""Choose EASE's hyperparameters by NDCG@10 on validation rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+
+from tlrec_edge.core.metrics import METRICS, clustered_mean, rank_of_positive
+from tlrec_edge.data.task import Task
+from tlrec_edge.linear.ease import Ease, LinearScorer, sparse_scorer
+from tlrec_edge.linear.item_weights import USER_POWER
+from tlrec_edge.linear.matrices import InteractionMatrices, keep_largest_per_column
+from tlrec_edge.linear.priors import decayed_popularity, log_popularity
+from tlrec_edge.linear.ranking import EvalQueries, make_queries, row_scores, sample_rows
+from tlrec_edge.linear.sparse_ease import EASE_NEIGHBOURS, SparseEase, make_ease
+from tlrec_edge.types import Ints, Scores
+
+PENALTIES = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1e3, 3e3, 1e4, 3e4, 1e5)
+INITIAL_PENALTIES = (4, 5, 6, 7)
+"""Indices of the penalties that are always tried.
+
+The neighbours of the best one follow, until the best lies between two that were tried.
+"""
+POPULARITY_WEIGHTS = (0.0, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1)
+REPEAT_BIASES = (0.0, -4.0, -1.0, -0.25, 0.25, 1.0)
+"""What may be added to EASE's score of an item that the user already had."""
+MAX_TUNING_ROWS = 6000
+"""Validation rows that are used to choose hyperparameters."""
+
+
+@dataclass(frozen=True)
+class EaseHyperparameters:
+    """Hyperparameters of EASE, as validation chose them.
+
+    Attributes:
+        penalty: the ridge penalty.
+        popularity_weight: weight of log popularity in the score.
+        ndcg: the validation NDCG@10 that was reached, NaN if nothing was chosen.
+        half_life: days after which a purchase counts half in popularity; None for no decay.
+        max_weights: item-item weights a candidate keeps; None for all.
+        repeat_bias: what is added to the score of an item that the user already had.
+        target_penalty: penalty of the EASE on the target's interactions alone; None for no such
+            part.
+    """
+
+    penalty: float = 1000.0
+    popularity_weight: float = 0.005
+    ndcg: float = float("nan")
+    half_life: float | None = None
+    max_weights: int | None = None
+    repeat_bias: float = 0.0
+    target_penalty: float | None = None
+
+    @property
+    def at_grid_edge(self) -> bool:
+        """Whether the penalty is the smallest or the largest that can be tried."""
+        return self.penalty in (PENALTIES[0], PENALTIES[-1])
+
+
+def tune_ease(
+    task: Task,
+    data: InteractionMatrices,
+    progress: Callable[[str], None] | None = None,
+    user_power: float = 0.0,
+    max_weights: int | None = None,
+    decay: bool = False,
+    tune_repeats: bool = True,
+) -> EaseHyperparameters:
+    """Choose EASE's penalty and the weight of popularity by NDCG@10 on the task's rows.
+
+    If ``max_weights`` is given, trimming to that many weights per candidate is tried too, and with
+    ``decay`` so is popularity that decays with time. Both are taken only if they are better by more
+    than a standard error. With ``tune_repeats`` the bias of items that the user already had is
+    chosen, if such items are ranked at all. Without rows the defaults are returned.
+    """
+    if not len(task.rows) or not data.train.nnz:
+        return EaseHyperparameters()
+    search = _Search(task, data, user_power, tune_repeats, progress)
+    best = search.try_penalties()
+    if max_weights:
+        best = search.better_by_one_se(best, search.try_trimming(best, max_weights))
+    if decay:
+        best = search.better_by_one_se(best, search.try_decay(best))
+    return best.hyperparameters
+
+
+def tune_target_ease(
+    task: Task, rows: Ints, max_weights: int, progress: Callable[[str], None] | None
+) -> float | None:
+    """Choose the penalty of EASE on the target's interactions alone.
+
+    Return None if it can add nothing: if the task has no other domain, or if no user of the
+    evaluation queries has a history in the target.
+    """
+    target_task = task.target_only()
+    data = InteractionMatrices.of(target_task, rows)
+    if len(target_task.train) == len(task.train) or not data.history[np.unique(task.rows.user)].nnz:
+        return None
+    return tune_ease(target_task, data, progress, USER_POWER, max_weights=max_weights).penalty
+
+
+def learnable_repeats(task: Task, queries: EvalQueries, seen: Scores) -> Scores:
+    """Return the marks ``seen`` (m, 1 + k) that a repeat bias can be learned from.
+
+    Sampled negatives leave out what a user already had: among them the only such item is the
+    positive, and buying again would look certain. So all marks are 0 if the rows have negatives.
+    """
+    is_ranked = np.zeros_like(queries.valid) if task.rows.negatives.shape[1] else queries.valid
+    return np.where(is_ranked, seen, np.float32(0.0))
+
+
+def beats_by_one_se(values: Scores, baseline: Scores, users: Ints) -> bool:
+    """Return whether the mean of ``values`` is higher by more than a standard error.
+
+    Both are values per row (m,). The error is clustered by user. Picking the best of several
+    refinements by the mean alone would pick noise.
+    """
+    difference = clustered_mean(np.asarray(values - baseline, np.float64), users)
+    return difference.mean > difference.se
+
+
+class _Result(NamedTuple):
+    """Hyperparameters, EASE's scores (m, 1 + k) under them, and the NDCG@10 (m,) of each row."""
+
+    scores: Scores
+    hyperparameters: EaseHyperparameters
+    row_ndcg: Scores
+
+
+class _Search:
+    """Scores the validation rows of one task under hyperparameters."""
+
+    def __init__(
+        self,
+        task: Task,
+        data: InteractionMatrices,
+        user_power: float,
+        tune_repeats: bool,
+        progress: Callable[[str], None] | None,
+    ) -> None:
+        self.task, self.data = sample_rows(task, MAX_TUNING_ROWS), data
+        self.queries = make_queries(self.task, self.task.rows)
+        self.progress = progress or (lambda line: None)
+        self.solver = make_ease(data.train, data.columns, user_power)
+        if isinstance(self.solver, SparseEase):
+            self.progress(
+                f"EASE on each candidate's {EASE_NEIGHBOURS} nearest items: "
+                f"{data.train.shape[1]:,} items are too many for all"
+            )
+        self.prior = self.queries.gather_items(log_popularity(task))
+        (seen,) = row_scores(lambda q: [_seen_mask(data, q)], self.task)
+        self.seen = learnable_repeats(task, self.queries, seen)
+        if not tune_repeats:
+            self.seen = np.zeros_like(self.seen)
+
+    def try_penalties(self) -> _Result:
+        """Return the best penalty of the grid, which is climbed from its middle."""
+        tried: dict[int, _Result] = {}
+        untried: Sequence[int] = INITIAL_PENALTIES
+        while untried:
+            for i in untried:
+                scorer = self.solver.scorer(PENALTIES[i], self.queries.requested)
+                parameters = EaseHyperparameters(PENALTIES[i])
+                tried[i] = self._tune_biases(self._row_scores(scorer), self.prior, parameters)
+            best = max(tried, key=lambda i: tried[i].hyperparameters.ndcg)
+            neighbours = (i for i in (best - 1, best + 1) if 0 <= i < len(PENALTIES))
+            untried = [i for i in neighbours if i not in tried]
+            self.progress(
+                f"EASE penalty {PENALTIES[best]:g}: "
+                f"best validation NDCG@10 so far {tried[best].hyperparameters.ndcg:.4f}"
+            )
+        return tried[best]
+
+    def try_trimming(self, best: _Result, max_weights: int) -> list[_Result]:
+        """Trim each candidate to its largest weights, at the best penalty and the next two smaller.
+
+        Trimming regularizes too, so a smaller penalty may go with it. With fewer users than items
+        it does not help: there the many small weights carry the information.
+        """
+        if not isinstance(self.solver, Ease) or self.solver.is_dual:
+            return []
+        i = PENALTIES.index(best.hyperparameters.penalty)
+        results = []
+        for penalty in PENALTIES[max(i - 2, 0) : i + 1]:
+            weights = keep_largest_per_column(self.solver.weights(penalty), max_weights)
+            parameters = EaseHyperparameters(penalty, max_weights=max_weights)
+            scores = self._row_scores(sparse_scorer(weights))
+            results.append(self._tune_biases(scores, self.prior, parameters))
+        return results
+
+    def try_decay(self, best: _Result) -> list[_Result]:
+        """Let popularity decay by each half-life."""
+        results = []
+        for days, log_count in decayed_popularity(self.task).items():
+            parameters = replace(best.hyperparameters, half_life=days)
+            prior = self.queries.gather_items(log_count)
+            results.append(self._tune_biases(best.scores, prior, parameters))
+        return results
+
+    def better_by_one_se(self, plain: _Result, refined: Sequence[_Result]) -> _Result:
+        """Return the best of the refinements if it beats the plain result, else the plain one."""
+        best = max(refined, key=lambda result: result.hyperparameters.ndcg, default=plain)
+        users = self.task.rows.user
+        return best if beats_by_one_se(best.row_ndcg, plain.row_ndcg, users) else plain
+
+    def _row_scores(self, scorer: LinearScorer) -> Scores:
+        (scores,) = row_scores(
+            lambda q: [scorer(self.data.history[q.user], q.requested)], self.task
+        )
+        return scores
+
+    def _tune_biases(
+        self, scores: Scores, prior: Scores, hyperparameters: EaseHyperparameters
+    ) -> _Result:
+        """Choose the repeat bias first, then the weight of popularity."""
+
+        def row_ndcg(repeat_bias: float, popularity_weight: float) -> Scores:
+            total = scores + popularity_weight * prior
+            if repeat_bias:
+                total = total + repeat_bias * self.seen
+            return METRICS["ndcg"](rank_of_positive(total, self.queries.valid), 10)
+
+        repeat_bias = 0.0
+        if self.seen.any():
+            repeat_bias = max(REPEAT_BIASES, key=lambda bias: float(row_ndcg(bias, 0.0).mean()))
+        tried = {weight: row_ndcg(repeat_bias, weight) for weight in POPULARITY_WEIGHTS}
+        best = max(tried, key=lambda weight: float(tried[weight].mean()))
+        chosen = replace(
+            hyperparameters,
+            popularity_weight=best,
+            repeat_bias=repeat_bias,
+            ndcg=float(tried[best].mean()),
+        )
+        return _Result(scores, chosen, tried[best])
+
+
+def _seen_mask(data: InteractionMatrices, queries: EvalQueries) -> Scores:
+    """Mark the requested candidates that each user already had, 1 or 0. Shape (u, requested)."""
+    seen = data.history[queries.user][:, data.columns[queries.requested]] > 0
+    marks: Scores = seen.toarray().astype(np.float32)
+    return marks
