@@ -1,1 +1,1 @@
-"""Pieces without a subject of their own: metrics, quantized rows, packing, sparse rows, top-k, features."""
+"""Code that every other folder builds on: metrics, quantization, top-k, item features."""

@@ -1,4 +1,4 @@
-"""What a bundle costs: measured where bundles are made, weighed where models are compressed."""
+"""The serving cost of a bundle: measured by the export, weighed by the compression."""
 
 from __future__ import annotations
 
@@ -6,16 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 SLOWDOWN_TOLERANCE = 1.1
-"""A model may take this many times as long as its original before it counts as slower: what noise alone can do."""
+"""A model counts as slower than its original only above this ratio: noise explains less."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Bytes of a bundle, and by percentile the microseconds of a request: a history, encoded, and 100 scores.
-
-    ``fault``: why there is no such bundle, so that neither is known.
-    """
+    """Size of a bundle and the latency of one request: encode a history and score 100 items."""
 
     bytes: int
     us: Mapping[str, float] = field(default_factory=dict)
+    """Latency in microseconds by percentile: "p50", "p99"."""
     fault: str | None = None
+    """Why the bundle could not be made, in which case nothing was measured; None if it was."""

@@ -1,4 +1,4 @@
-"""How many cores this process may use."""
+"""The number of CPU cores this process may use."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ CGROUP = Path("/sys/fs/cgroup")
 
 
 def usable_cores() -> int:
-    """Return how many cores this process is bound to."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Return the number of cores that the operating system lets this process run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def quota_cores() -> float | None:
-    """Return the CPU quota of a container in cores (cgroup v2, then v1); None where there is none."""
+    """Return the container's CPU quota in cores (cgroup v2, then v1), or None if it has none."""
     try:
         quota, period = (CGROUP / "cpu.max").read_text("ascii").split()
     except (OSError, ValueError):
@@ -31,6 +33,6 @@ def quota_cores() -> float | None:
 
 
 def cores_within_quota() -> int:
-    """Return how many cores this process may use, within its container's CPU quota."""
+    """Return the number of cores this process may use, limited by its container's CPU quota."""
     quota = quota_cores()
     return usable_cores() if quota is None else max(1, min(usable_cores(), math.ceil(quota)))

@@ -1,4 +1,4 @@
-"""What must be made anew in the child of a fork."""
+"""Rebuild objects in the child of a fork: locks and onnxruntime sessions don't survive one."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ import weakref
 from typing import Protocol
 
 
-class _Forked(Protocol):
+class _ForkAware(Protocol):
     def after_fork(self) -> None: ...
 
 
-_registered: weakref.WeakSet[_Forked] = weakref.WeakSet()
+_registered: weakref.WeakSet[_ForkAware] = weakref.WeakSet()
 
 
-def register_after_fork(forked: _Forked) -> None:
-    """Have ``after_fork`` called in every child made by a fork, as long as the object lives."""
-    _registered.add(forked)
+def register_after_fork(target: _ForkAware) -> None:
+    """Call ``target.after_fork()`` in every forked child process, as long as the object lives."""
+    _registered.add(target)
 
 
 def _run_after_fork() -> None:
-    for forked in list(_registered):
-        forked.after_fork()
+    for target in list(_registered):
+        target.after_fork()
 
 
 if hasattr(os, "register_at_fork"):

@@ -1,4 +1,4 @@
-"""Ranking metrics from ranks, their means over rows and users, and standard errors clustered by user."""
+"""Ranking metrics, their means over rows and over users, and standard errors clustered by user."""
 
 from __future__ import annotations
 
@@ -10,106 +10,118 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from tlrec_edge.types import Bools, Doubles, Scores
+
+Array = Doubles
+Integers = NDArray[np.integer]
 
 
-def rank_of_positive(scores: NDArray[np.floating], valid: NDArray[np.bool_] | None = None) -> Array:
-    """Rank column 0 of ``scores`` (m, 1 + k) among its row; ties count half, NaN ranks last.
+def rank_of_positive(scores: Scores, valid: Bools | None = None) -> Doubles:
+    """Return the rank (m,) of the positive, column 0 of ``scores`` (m, 1 + k), within its row.
 
-    ``valid`` (m, 1 + k) marks the columns that take part.
+    A tie counts as half a rank, and NaN ranks last. ``valid`` (m, 1 + k) masks the columns to
+    compare with; None compares with all of them.
     """
     clean = np.where(np.isnan(scores), -np.inf, scores)
     positive, others = clean[:, :1], clean[:, 1:]
-    counted = np.ones(others.shape, bool) if valid is None else valid[:, 1:]
-    above = ((others > positive) & counted).sum(1)
-    tied = ((others == positive) & counted).sum(1)
-    rank: Array = 1.0 + above + 0.5 * tied
+    compared = np.ones(others.shape, bool) if valid is None else valid[:, 1:]
+    above = ((others > positive) & compared).sum(1)
+    tied = ((others == positive) & compared).sum(1)
+    rank: Doubles = 1.0 + above + 0.5 * tied
     return rank
 
 
-def _hit(rank: Array, k: int) -> Array:
+def _hit(rank: Doubles, k: int) -> Doubles:
     return (rank < k + 1).astype(np.float64)
 
 
-def _ndcg(rank: Array, k: int) -> Array:
+def _ndcg(rank: Doubles, k: int) -> Doubles:
     return np.where(rank < k + 1, 1.0 / np.log2(rank + 1.0), 0.0)
 
 
-def _mrr(rank: Array, k: int) -> Array:
+def _mrr(rank: Doubles, k: int) -> Doubles:
     return np.where(rank < k + 1, 1.0 / rank, 0.0)
 
 
-METRICS: dict[str, Callable[[Array, int], Array]] = {"ndcg": _ndcg, "hr": _hit, "mrr": _mrr}
-"""Per-row metrics of the rank of one positive. With one positive a row, recall@k equals hr@k.
+METRICS: dict[str, Callable[[Doubles, int], Doubles]] = {"ndcg": _ndcg, "hr": _hit, "mrr": _mrr}
+"""Metrics by name, from the rank (m,) of each row's only positive. For one positive, recall@k is hr@k.
 
-A rank halfway between k and k + 1 (one tie at the border) still counts as in the top k."""
+A rank halfway between k and k + 1 (tied with the next candidate) still counts as within the top k.
+"""
 
 
-def auc(rank: Array, others: NDArray[np.integer]) -> Array:
-    """Return the share of the other candidates that the positive beats."""
-    beaten: Array = 1.0 - (rank - 1.0) / np.maximum(others, 1)
+def auc(rank: Doubles, others: Integers) -> Doubles:
+    """Return the share of the ``others`` (m,) competing candidates that each positive beats."""
+    beaten: Doubles = 1.0 - (rank - 1.0) / np.maximum(others, 1)
     return beaten
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean with its standard error clustered by user (NaN for one user), and the mean over users of their means."""
+    """A mean over rows, and how certain it is."""
 
     mean: float
     se: float
+    """Standard error, clustered by user; NaN if there is only one."""
     by_user: float
+    """Mean over users of each user's own mean."""
 
 
-def clustered_mean(values: Array, users: NDArray[np.integer]) -> Estimate:
-    """Average rows; the standard error treats the rows of one user as one draw (cluster-robust)."""
+def clustered_mean(values: Doubles, users: Integers) -> Estimate:
+    """Return the mean of ``values`` (m,) with a cluster-robust standard error.
+
+    The rows of one user are correlated, so the error treats them as a single draw. All figures
+    are NaN if there are no rows.
+    """
     if not len(values):
         return Estimate(float("nan"), float("nan"), float("nan"))
     _, code = np.unique(users, return_inverse=True)
     mean = float(values.mean())
     count = np.bincount(code)
     total = np.bincount(code, weights=values - mean)
-    se = (
-        float(np.sqrt((total**2).sum()) / len(values)) if len(count) > 1 else float("nan")
-    )  # one draw has no spread
+    se = float(np.sqrt((total**2).sum()) / len(values)) if len(count) > 1 else float("nan")
     return Estimate(mean, se, float((np.bincount(code, weights=values) / count).mean()))
 
 
 def nan_to_none(figures: Mapping[str, Any]) -> dict[str, Any]:
-    """Replace NaN by None: what was not measured is null in JSON."""
+    """Replace NaN by None, because JSON has no NaN: a figure that was not measured is null."""
     return {
-        key: None if isinstance(v, float) and math.isnan(v) else v for key, v in figures.items()
+        key: None if isinstance(value, float) and math.isnan(value) else value
+        for key, value in figures.items()
     }
 
 
 @dataclass(frozen=True)
 class Lift:
-    """Paired difference of means over rows: clustered standard error and a 95 % bootstrap interval over users."""
+    """The paired difference between the means of two models, measured on the same rows."""
 
     mean: float
     se: float
+    """Standard error, clustered by user."""
     low: float
+    """Lower end of the 95 % bootstrap interval, resampled by user."""
     high: float
+    """Upper end of the same interval."""
 
     @property
     def verdict(self) -> str:
-        """Say ``better`` or ``worse`` from two standard errors on, else ``no difference shown``."""
+        """``better`` or ``worse`` from two standard errors on, else ``no difference shown``."""
         if not self.se > 0 or abs(self.mean) < 2 * self.se:
             return "no difference shown"
         return "better" if self.mean > 0 else "worse"
 
 
 def paired_lift(
-    values: Array, over: Array, users: NDArray[np.integer], draws: int = 2000, seed: int = 0
+    values: Doubles, over: Doubles, users: Integers, draws: int = 2000, seed: int = 0
 ) -> Lift:
-    """Compare two models on the same rows; the rows of a user are resampled together."""
+    """Return the lift of ``values`` (m,) over ``over`` (m,), resampling all rows of a user together."""
     _, code = np.unique(users, return_inverse=True)
-    return lift_from_totals(
-        np.bincount(code, weights=values - over), np.bincount(code), draws, seed
-    )
+    total = np.bincount(code, weights=values - over)
+    return lift_from_totals(total, np.bincount(code), draws, seed)
 
 
 def lift_json(of: str, over: str, lift: Lift) -> dict[str, Any]:
-    """Return a lift as it stands in JSON; null where nothing varies."""
+    """Return a lift in NDCG@10 of one model over another for a JSON report; NaN becomes null."""
     return nan_to_none(
         {
             "of": of,
@@ -124,9 +136,12 @@ def lift_json(of: str, over: str, lift: Lift) -> dict[str, Any]:
 
 
 def lift_from_totals(
-    total: NDArray[Any], count: NDArray[np.integer], draws: int = 2000, seed: int = 0
+    total: NDArray[Any], count: Integers, draws: int = 2000, seed: int = 0
 ) -> Lift:
-    """Compare from each user's summed difference (u,) and number of rows (u,); NaN where fewer than two can vary."""
+    """Return the lift, given each user's summed difference (u,) and number of rows (u,).
+
+    With one user the error and the interval are NaN, without any the mean is too.
+    """
     nan = float("nan")
     if not len(count):
         return Lift(nan, nan, nan, nan)
@@ -143,8 +158,12 @@ def lift_from_totals(
     return Lift(mean, se, float(low), float(high))
 
 
-def gini(counts: NDArray[np.integer]) -> float:
-    """Return the Gini coefficient of how often each item was shown: 0 = all alike, towards 1 = a few take all."""
+def gini(counts: Integers) -> float:
+    """Return the Gini coefficient of the number of times each item was recommended.
+
+    It is 0 if all items are recommended equally often, and close to 1 if a few take nearly all
+    places. It is NaN if nothing was recommended.
+    """
     if not counts.sum():
         return float("nan")
     ordered, n = np.sort(counts).astype(np.float64), len(counts)
@@ -152,14 +171,15 @@ def gini(counts: NDArray[np.integer]) -> float:
 
 
 def describe(
-    rank: Array,
-    others: NDArray[np.integer],
-    users: NDArray[np.integer],
+    rank: Doubles,
+    others: Integers,
+    users: Integers,
     ks: tuple[int, ...] = (10,),
 ) -> dict[str, float]:
-    """Return every metric's mean over rows, with ``.se`` and ``.by_user`` beside NDCG.
+    """Return the mean over rows of every metric at every cut-off in ``ks``, by name.
 
-    ``recall@k.by_user`` is the mean over users of the share of their positives among the first k.
+    NDCG also comes with its standard error (``.se``) and its mean over users (``.by_user``).
+    ``recall@k.by_user`` is the mean over users of the share of their positives in the top k.
     """
     result: dict[str, float] = {}
     for k in ks:

@@ -1,4 +1,4 @@
-"""Independent jobs side by side: one process and one thread for each core."""
+"""Run independent jobs in parallel processes of one thread each."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ Result = TypeVar("Result")
 def parallel_map(
     work: Callable[[Job], Result], jobs: Sequence[Job], processes: int | None = None
 ) -> Iterator[Result]:
-    """Yield the result of each job, in their order, as it is done; ``work`` is a function of a module.
+    """Yield the results of the jobs in order, each as soon as it and those before it are done.
 
-    ``processes`` None: one for each core; 1 runs the jobs in this process. An error of a job is raised here, and jobs
-    that have not begun are dropped.
+    ``work`` must be a module-level function. ``processes`` is the number of processes; None means
+    one per core, and 1 runs the jobs in this process. An exception in a job is raised here, and
+    the jobs that have not started are dropped.
     """
     count = min(processes or os.cpu_count() or 1, len(jobs))
     if count <= 1:
@@ -31,7 +32,7 @@ def parallel_map(
 
 @contextmanager
 def single_threaded() -> Iterator[None]:
-    """Let child processes compute with one thread each: small matrices gain nothing from more."""
+    """Limit linear algebra in child processes to one thread: small matrices gain nothing from more."""
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
     before = {name: os.environ.get(name) for name in names}
     os.environ.update(dict.fromkeys(names, "1"))

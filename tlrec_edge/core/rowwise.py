@@ -1,4 +1,4 @@
-"""Row-wise quantization: every vector has a scale of its own (arXiv 1911.02079), and dot products stay exact."""
+"""Row-wise quantization: each vector has its own scale (arXiv 1911.02079); dot products are exact."""
 
 from __future__ import annotations
 
@@ -10,79 +10,85 @@ from numpy.typing import NDArray
 from tlrec_edge.types import Floats, Scales
 
 MAX_ENTRY = {8: 127, 6: 31, 4: 7}
-"""Bits of an entry -> its largest magnitude."""
+"""Largest magnitude of an entry, by bits. The range is symmetric: -128, -32 and -8 are unused."""
 _CLIP_FACTORS = np.linspace(1.0, 0.5, 26)
 _CHUNK = 16_384
 
 
 def quantize_rows(vectors: Floats, bits: int = 8) -> tuple[NDArray[np.int8], Scales]:
-    """Round each row to whole numbers of its scale: rows (n, width) of at most MAX_ENTRY[bits], and scales (n,).
+    """Return integer rows (n, width) and scales (n,) whose product approximates ``vectors``.
 
-    8 bits: the largest magnitude is 127 scales (float32), so that an entry is off by at most half its row's scale.
-    6 and 4 bits: the scale is the one of 26 clip factors in 0.5..1 that leaves the least squared error, rounded to
-    float16 first (float32 where a vector is beyond that). An entry is off by at most half a scale, one that is
-    clipped by what lies beyond the largest; a row's squared error is never above that of the scale without clipping.
-    Raises ValueError for other bits.
+    With 8 bits the scale (float32) maps the largest magnitude of a row to 127, so no entry is off
+    by more than half a scale. With 6 and 4 bits each row takes the best of 26 scales, from the one
+    that clips nothing down to half of it: clipping the largest entries lets all others be more
+    precise. Of these the scale with the smallest squared error is used, and stored as float16
+    unless a scale is too large for that.
+
+    Raises ValueError if ``bits`` is not 8, 6 or 4.
     """
     if bits not in MAX_ENTRY:
         raise ValueError(f"bits = {bits!r}, expected one of {', '.join(map(str, MAX_ENTRY))}")
-    largest = np.abs(vectors).max(1, initial=0.0).astype(np.float32) / np.float32(MAX_ENTRY[bits])
+    unclipped = np.abs(vectors).max(1, initial=0.0).astype(np.float32) / np.float32(MAX_ENTRY[bits])
     if bits == 8:
-        scale = np.where(
-            largest > np.finfo(np.float32).tiny, largest, np.float32(1.0)
-        )  # zero, or too small to divide
+        # A row of zeros, or one too small to divide by, gets scale 1 and entries of 0.
+        scale = np.where(unclipped > np.finfo(np.float32).tiny, unclipped, np.float32(1.0))
         return _round(vectors, scale, bits), scale
-    dtype = scale_dtype(largest)
+    dtype = scale_dtype(unclipped)
     rows, scales = np.empty(vectors.shape, np.int8), np.empty(len(vectors), dtype)
     for start in range(0, len(vectors), _CHUNK):
-        part = slice(start, start + _CHUNK)
-        scales[part] = _least_squares_scale(vectors[part], largest[part], bits, dtype)
-        rows[part] = _round(vectors[part], scales[part].astype(np.float32), bits)
+        chunk = slice(start, start + _CHUNK)
+        scales[chunk] = _least_squares_scale(vectors[chunk], unclipped[chunk], bits, dtype)
+        rows[chunk] = _round(vectors[chunk], scales[chunk].astype(np.float32), bits)
     return rows, scales
 
 
 def quantize_sparse(
     values: Floats, indptr: NDArray[np.integer[Any]]
 ) -> tuple[NDArray[np.int8], Scales]:
-    """Round the entries of each sparse row (CSR) to -127..127: entries (nnz,) and scales (rows,).
+    """Round the values of sparse rows (CSR) to 8 bits: return entries (nnz,) and scales (rows,).
 
-    Scales are float16 where they fit. An entry is off by at most half its row's scale.
+    Scales are float16 unless one is too large for that. No entry is off by more than half a scale.
     """
     row = np.repeat(np.arange(len(indptr) - 1), np.diff(indptr))
-    largest = np.zeros(len(indptr) - 1, np.float32)
-    np.maximum.at(largest, row, np.abs(values) / np.float32(MAX_ENTRY[8]))
-    scale = storable_scale(largest, scale_dtype(largest))
-    return np.clip(
-        np.rint(values / scale.astype(np.float32)[row]), -MAX_ENTRY[8], MAX_ENTRY[8]
-    ).astype(np.int8), scale
+    unclipped = np.zeros(len(indptr) - 1, np.float32)
+    np.maximum.at(unclipped, row, np.abs(values) / np.float32(MAX_ENTRY[8]))
+    scale = storable_scale(unclipped, scale_dtype(unclipped))
+    entries = np.rint(values / scale.astype(np.float32)[row])
+    return np.clip(entries, -MAX_ENTRY[8], MAX_ENTRY[8]).astype(np.int8), scale
 
 
 def scale_dtype(scale: Floats) -> np.dtype[Any]:
-    """Return float16 where the scales fit into it, else float32."""
+    """Return float16 if all scales fit into it, otherwise float32."""
     return np.dtype("f2" if scale.max(initial=0.0) <= np.finfo(np.float16).max else "f4")
 
 
 def storable_scale(scale: Floats, dtype: np.dtype[Any]) -> Scales:
-    """Return scales in a dtype, rounded up so that nothing is clipped by it; 1 for that of a row of zeros."""
+    """Return the scales in ``dtype``, and 1 for rows of zeros.
+
+    They are rounded up: a scale rounded down would clip the largest entry of its row.
+    """
     stored: Scales = scale.astype(dtype)
     stored = np.where(stored < scale, np.nextafter(stored, dtype.type(np.inf)), stored)
     return np.where(stored > 0, stored, dtype.type(1.0))
 
 
 def _least_squares_scale(
-    vectors: Floats, largest: Floats, bits: int, dtype: np.dtype[Any]
+    vectors: Floats, unclipped: Floats, bits: int, dtype: np.dtype[Any]
 ) -> Scales:
-    """Return the scale of least squared error for each row; the first of equals, which clips the least."""
-    best, least_error = storable_scale(largest, dtype), np.full(len(vectors), np.inf, np.float32)
-    for clip in _CLIP_FACTORS.astype(np.float32):
-        scale = storable_scale(largest * clip, dtype)
+    """Return for each row the candidate scale with the smallest squared error.
+
+    The error is measured with the scale as it will be stored, after rounding to ``dtype``. The
+    factors fall from 1, so among equal errors the scale that clips least is kept.
+    """
+    best = storable_scale(unclipped, dtype)
+    least_error = np.full(len(vectors), np.inf, np.float32)
+    for factor in _CLIP_FACTORS.astype(np.float32):
+        scale = storable_scale(unclipped * factor, dtype)
         step = scale.astype(np.float32)
         difference = _round(vectors, step, bits) * step[:, None] - vectors
         error = np.einsum("ij,ij->i", difference, difference)
-        best, least_error = (
-            np.where(error < least_error, scale, best),
-            np.minimum(error, least_error),
-        )
+        best = np.where(error < least_error, scale, best)
+        least_error = np.minimum(error, least_error)
     return best
 
 
@@ -93,5 +99,9 @@ def _round(vectors: Floats, scale: Floats, bits: int) -> NDArray[np.int8]:
 
 
 def exact_limit(width: int) -> int:
-    """Return the largest user integer for which every partial sum of an int8 dot product is exact in float32."""
+    """Return the largest integer of a user vector that keeps int8 dot products exact in float32.
+
+    float32 represents every integer below 2**24 exactly. If ``127 * limit * width`` stays below
+    that, so does every partial sum: the result is exact, and the same in any order of summation.
+    """
     return min(32_767, (2**24 - 1) // (127 * max(width, 1)))

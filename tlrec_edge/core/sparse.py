@@ -1,4 +1,4 @@
-"""Sums of sparse rows: what a user's history adds to single candidates."""
+"""Sums of sparse rows: what the items of a history contribute to the scores of the candidates."""
 
 from __future__ import annotations
 
@@ -11,62 +11,67 @@ from tlrec_edge.types import Doubles, Floats, Indices, Scales
 
 _EMPTY = np.zeros(0, np.intp)
 _ARANGE = np.arange(4096)
-# Arrays without dimensions: numpy sets many entries to one in half the time that a bool takes.
+# numpy assigns a 0-dimensional array to many entries in half the time that a Python bool takes.
 _TRUE, _FALSE = np.array(True), np.array(False)
 
 
 class Workspace:
-    """What one thread reads sums over ``n`` candidates with."""
+    """Per-thread scratch buffers for reading sums over ``n`` candidates."""
 
     def __init__(self, n: int) -> None:
         self.requested = np.zeros(n, bool)
-        """Whose sums are asked for; all False between calls."""
+        """Mask of the candidates to sum; all False between calls."""
         self.slot = np.empty(n, np.int32)
-        """Where in the answer they stand; of the others anything."""
+        """Index of each requested candidate in the answer; other entries are undefined."""
 
 
 class SparseSum:
-    """A sum over candidates, kept as its entries (m,) until it is read: ``weights`` at ``columns``, in any order.
+    """A sum of sparse rows, stored as its unsorted entries (m,) until it is read.
 
-    Entries of one column are added up in float64 in the order they stand, however the sum is read.
+    ``weights[i]`` is an entry in column ``columns[i]``; a column may occur several times. Every
+    way of reading the sum adds the entries of a column in float64 and in their order here. So a
+    candidate gets the same bits alone and in any batch.
     """
 
     def __init__(self, columns: NDArray[Any], weights: Doubles | Weights) -> None:
         self.columns, self.weights = columns, weights
-        self._summed: tuple[NDArray[np.intp], Floats] | None = None
+        self._summed: tuple[Indices, Floats] | None = None
 
     def __len__(self) -> int:
         return len(self.columns)
 
     def __reduce__(self) -> tuple[type[SparseSum], tuple[NDArray[Any], Doubles]]:
-        """Leave this process, or be copied, without the table that the weights are read from."""
+        """Pickle the weights themselves instead of the table they are read from."""
         return SparseSum, (self.columns, self.weights.take(np.arange(len(self))))
 
     @property
     def nbytes(self) -> int:
+        """Size in bytes of the entries, and of the sums once they are computed."""
         return sum(array.nbytes for array in (self.columns, self.weights, *(self._summed or ())))
 
     @property
-    def summed(self) -> tuple[NDArray[np.intp], Floats]:
-        """The columns, rising and each once, and their sums; kept once read.
+    def summed(self) -> tuple[Indices, Floats]:
+        """The distinct columns in ascending order and their sums, computed on first use.
 
-        Two threads may both add them up. ``cached_property`` would not let them, but in Python 3.11 it has one lock for
-        all sums there are, at which threads queue, and a child of a fork made meanwhile waits for ever.
+        Two threads may both compute them. ``cached_property`` would prevent that, but in Python
+        3.11 it has a single lock for all instances: threads queue for it, and a process forked
+        while it is held waits forever.
         """
         if self._summed is None:
             self._summed = self._sum()
         return self._summed
 
     @property
-    def positive_columns(self) -> NDArray[np.intp]:
-        """The columns whose sum is above 0, rising."""
+    def positive_columns(self) -> Indices:
+        """The columns whose sum is above 0, in ascending order."""
         if not len(self):
             return _EMPTY
         columns, sums = self.summed
         return columns[sums > 0]
 
-    def _sum(self) -> tuple[NDArray[np.intp], Floats]:
-        # One sort of the column and the entry's slot together: stable, and twice as fast as a stable sort.
+    def _sum(self) -> tuple[Indices, Floats]:
+        # Sort by column, and by entry within a column. Packing both into one integer makes the
+        # order unique, so numpy's plain sort does, which is twice as fast as its stable one.
         keys = self.columns.astype(np.int64) << 32
         keys |= np.arange(len(keys))
         keys.sort()
@@ -78,7 +83,10 @@ class SparseSum:
         return columns[first], np.bincount(first.cumsum() - 1, weights).astype(np.float32)
 
     def at(self, positions: NDArray[np.integer[Any]], workspace: Workspace) -> Floats:
-        """Return the sums at ``positions`` (n,). ``workspace`` is the caller's alone."""
+        """Return the sums at ``positions`` (n,), which may repeat.
+
+        No other thread may use ``workspace`` meanwhile.
+        """
         n, requested, slot = len(positions), workspace.requested, workspace.slot
         requested[positions] = _TRUE
         try:
@@ -87,20 +95,22 @@ class SparseSum:
             requested[positions] = _FALSE
         if not len(hit):
             return np.zeros(n, np.float32)
+        # bincount adds in the order of the entries, as `_sum` does. A position that occurs twice
+        # has one slot, the last one written, and both read their sum from it.
         slot[positions] = np.arange(n, dtype=np.int32)
         sums = np.bincount(slot.take(self.columns.take(hit)), self.weights.take(hit), n)
-        return sums.take(slot.take(positions)).astype(
-            np.float32
-        )  # a position that is requested twice has one slot
+        return sums.take(slot.take(positions)).astype(np.float32)
 
 
 EMPTY_SUM = SparseSum(np.zeros(0, np.int32), np.zeros(0, np.float64))
 
 
 class SparseTable:
-    """Sparse rows over candidates: the arrays of CSR, int8 values with the ``scale`` (n,) of their rows.
+    """Sparse rows over the candidates in CSR format, to sum several rows of.
 
-    All are multiplied by ``weight``. ``diagonal`` is added to a row's own column, where it is one of ``candidates``.
+    ``scale`` (n,) is the scale of each row if the values are int8, and None if they are float32.
+    Every entry is multiplied by ``weight``. ``diagonal`` is added at a row's own column if the row
+    is one of the ``candidates``.
     """
 
     def __init__(
@@ -121,15 +131,15 @@ class SparseTable:
         return bool(len(self._columns) or self.diagonal)
 
     def sum(self, rows: Indices) -> SparseSum:
-        """Return the sum of ``rows``, in their order."""
+        """Return the sum of ``rows`` (n,), which may repeat; entries are added in their order."""
         stops = self._stops.take(rows)
         lengths = stops - self._starts.take(rows)
         ends = np.add.accumulate(lengths)
         total = int(ends[-1]) if len(ends) else 0
         if total > len(self._columns):
-            raise ValueError(
-                "sparse rows longer than their table"
-            )  # before a damaged table asks for all memory
+            # Before the offsets of a damaged table make the lines below allocate all memory.
+            raise ValueError("sparse rows longer than their table")
+        # Position in the table minus position in the sum, which is the same for a row's entries.
         stops -= ends
         at = stops.repeat(lengths)
         at += _ARANGE[:total] if total <= len(_ARANGE) else np.arange(total)
@@ -140,9 +150,9 @@ class SparseTable:
 
 
 class Weights:
-    """The weights of the entries of a sum of ``rows``, read when they are asked for: most of them never are.
+    """The weights of a sum's entries, read from the table on demand, because most are never read.
 
-    ``at`` (m,) is where the table holds them; entries beyond are of its diagonal.
+    ``at`` (m,) are the entries' positions in the table. Entries from m on are of the diagonal.
     """
 
     def __init__(self, table: SparseTable, at: Indices, rows: Indices, lengths: Indices) -> None:
@@ -150,9 +160,11 @@ class Weights:
 
     @property
     def nbytes(self) -> int:
+        """Size in bytes, without the table."""
         return self._at.nbytes + self._rows.nbytes + self._lengths.nbytes
 
     def take(self, entries: Indices) -> Doubles:
+        """Return the weights of some entries of the sum."""
         if not self._table.diagonal:
             return self._read(entries)
         weights = np.full(len(entries), self._table.diagonal)

@@ -1,4 +1,4 @@
-"""The best of scores, by block maxima."""
+"""The k best of many scores, selected with the help of block maxima instead of a full sort."""
 
 from __future__ import annotations
 
@@ -8,18 +8,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tlrec_edge.types import Indices
+from tlrec_edge.types import Bools, Floats, Indices
 
-Scores = NDArray[np.float32]
 _BLOCK = 128
 _BLOCKS_PER_RESULT = 4
-"""Blocks for each of the best, with fewer of which their maxima lie too far below the k-th score."""
+"""With fewer blocks for each of the k results, the bound from block maxima is too loose to pay."""
 
 
-def top_k(scores: Scores, k: int) -> NDArray[np.intp]:
-    """Return the positions of the k largest scores, best first, the lower position first among equals.
+def top_k(scores: Floats, k: int) -> Indices:
+    """Return the positions of the k largest scores, best first; ties go to the lower position.
 
-    Positions that score -inf are left out, so fewer than k may come back.
+    Positions with a score of -inf are left out, so the result may be shorter than k.
     """
     selected = np.flatnonzero(scores >= lower_bound(scores, k))
     values = scores[selected]
@@ -28,30 +27,39 @@ def top_k(scores: Scores, k: int) -> NDArray[np.intp]:
 
 
 def lower_bound(scores: NDArray[Any], k: int, maxima: NDArray[Any] | None = None) -> float:
-    """Return a value that at least k scores reach: the k-th largest block maximum, or the k-th score itself.
+    """Return a value that at least k of the scores reach, as high as is cheap to find.
 
-    ``maxima`` of blocks, where they are known.
+    ``maxima`` are the maxima of blocks of the scores, if the caller has them.
     """
+    # Each block contains its maximum, so at least k scores reach the k-th largest block maximum.
+    # Partitioning the maxima is much cheaper than partitioning all scores, and with many more
+    # blocks than k the k best scores mostly lie in different blocks, so the bound is tight.
     blocks = len(scores) // _BLOCK if maxima is None else len(maxima)
     if k >= len(scores):
         return -math.inf
     if _BLOCKS_PER_RESULT * k >= blocks:
-        return float(np.partition(scores, len(scores) - k)[len(scores) - k])
+        return _kth_largest(scores, k)
     if maxima is None:
+        # Scores after the last full block can be ignored: fewer maxima only lower the bound.
         maxima = scores[: blocks * _BLOCK].reshape(blocks, _BLOCK).max(axis=1)  # (blocks,)
-    return float(np.partition(maxima, blocks - k)[blocks - k])
+    return _kth_largest(maxima, k)
+
+
+def _kth_largest(values: NDArray[Any], k: int) -> float:
+    at = len(values) - k
+    return float(np.partition(values, at)[at])
 
 
 def top_k_of(
-    positions: Indices, scores: Scores, k: int, excluded: Indices
-) -> tuple[Indices, Scores]:
-    """Return the k best of some candidates, each there once, that are not ``excluded``, and their scores.
+    positions: Indices, scores: Floats, k: int, excluded: Indices
+) -> tuple[Indices, Floats]:
+    """Return the k best of distinct candidates that are not ``excluded``, and their scores.
 
-    Best first, the lower place first among equals.
+    The best comes first; ties go to the lower position.
     """
     threshold = lower_bound(scores, k + len(excluded))
-    found = (scores >= threshold).nonzero()[0]
-    positions, scores = positions.take(found), scores.take(found)
+    selected = (scores >= threshold).nonzero()[0]
+    positions, scores = positions.take(selected), scores.take(selected)
     order = np.lexsort((positions, -scores))
     if len(excluded):
         order = order[absent(positions.take(order), np.sort(excluded))]
@@ -59,11 +67,11 @@ def top_k_of(
     return positions.take(order), scores.take(order)
 
 
-def absent(values: Indices, among: Indices) -> NDArray[np.bool_]:
-    """Mark what is not ``among`` some rising numbers."""
-    if not len(among):
+def absent(values: Indices, ascending: Indices) -> Bools:
+    """Return a mask of the values that are not among some numbers in ascending order."""
+    if not len(ascending):
         return np.ones(len(values), bool)
-    at = among.searchsorted(values)
-    np.minimum(at, len(among) - 1, out=at)
-    found: NDArray[np.bool_] = among.take(at) != values
-    return found
+    at = ascending.searchsorted(values)
+    np.minimum(at, len(ascending) - 1, out=at)
+    mask: Bools = ascending.take(at) != values
+    return mask
