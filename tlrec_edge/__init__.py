@@ -1,6 +1,6 @@
 """Transfer a recommender to a market with little data, compress it, and serve it on a CPU."""
 
-from tlrec_edge.bundle.ids import ItemRows
+from tlrec_edge.bundle.item_rows import ItemRows
 from tlrec_edge.errors import ArgumentError, BundleError, DataError, TlrecError, UnknownIdError
 from tlrec_edge.runtime.history import History
 from tlrec_edge.runtime.recommender import Recommendations, Recommender

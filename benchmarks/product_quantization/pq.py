@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlrec_edge import Recommender
-from tlrec_edge.bundle.ids import ItemRows
+from tlrec_edge.bundle.item_rows import ItemRows
 from tlrec_edge.core.topk import top_k
 from tlrec_edge.search.user_state import UserState
 

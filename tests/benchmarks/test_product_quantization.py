@@ -15,7 +15,7 @@ import pytest
 from helpers.paths import BENCHMARKS
 from tlrec_edge import Recommender
 from tlrec_edge.bench.synthetic import SynthConfig, synthesize
-from tlrec_edge.bundle.ids import ItemRows
+from tlrec_edge.bundle.item_rows import ItemRows
 from tlrec_edge.bundle.item_vectors import item_vectors
 from tlrec_edge.bundle.reader import Bundle
 from tlrec_edge.core.topk import top_k

@@ -376,7 +376,7 @@ def test_a_failed_write_leaves_what_was_there(tmp_path: Path) -> None:
     path = tmp_path / "bundle"
     bundles.build(path)
     before = (path / "manifest.json").read_bytes()
-    with pytest.raises(DataError, match="stands in rows 0 and 1"):
+    with pytest.raises(DataError, match="is in rows 0 and 1"):
         bundles.build(path, ids=["same", "same", *[str(i) for i in range(78)]])
     small = bundles.Small(tower=False)
     arrays = bundles.tables(small, np.random.default_rng(0)) | {

@@ -5,13 +5,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tlrec_edge.bundle import ids as ids_module
-from tlrec_edge.bundle.ids import IdIndex, StringTable, build_index, build_strings, user_key_hash
-from tlrec_edge.errors import DataError
+from tlrec_edge import BundleError, DataError
+from tlrec_edge.bundle import id_index as id_index_module
+from tlrec_edge.bundle.id_index import IdIndex, build_index
+from tlrec_edge.bundle.ids import user_key_hash
+from tlrec_edge.bundle.string_table import StringTable, build_strings
 
 any_text = st.text(st.characters(), min_size=1, max_size=30)
-# Few letters, so that ids are prefixes of one another and of what is asked, also by a NUL at the end.
-alike = st.text("a\0é\ud800", max_size=4)
+# Few letters, so that many ids are prefixes of one another, also with a NUL at the end.
+similar_text = st.text("a\0é\ud800", max_size=4)
 
 
 def make(values: list[str]) -> IdIndex:
@@ -24,23 +26,21 @@ def make(values: list[str]) -> IdIndex:
 def test_every_id_finds_its_row_and_no_other_does(values: list[str], others: list[str]) -> None:
     index = make(values)
     expected = {value: row for row, value in enumerate(values)}
-    asked = [*values, *others]
-    for _ in range(2):  # cold, then from the hot cache
-        assert index.rows(asked).tolist() == [expected.get(value, -1) for value in asked]
+    requested = [*values, *others]
+    for _ in range(2):  # first from the index, then from the cache
+        assert index.rows(requested).tolist() == [expected.get(value, -1) for value in requested]
 
 
 @given(
-    st.lists(alike.filter(len), unique=True, max_size=40),
-    st.lists(st.lists(alike, max_size=30), max_size=4),
+    st.lists(similar_text.filter(len), unique=True, max_size=40),
+    st.lists(st.lists(similar_text, max_size=30), max_size=4),
 )
 @settings(max_examples=150)
-def test_ids_that_are_nearly_the_same_partly_hot(
-    values: list[str], batches: list[list[str]]
-) -> None:
+def test_similar_ids_of_which_some_are_cached(values: list[str], batches: list[list[str]]) -> None:
     index = make(values)
     expected = {value: row for row, value in enumerate(values)}
-    for asked in batches:  # each finds what those before left in the hot cache
-        assert index.rows(asked).tolist() == [expected.get(value, -1) for value in asked]
+    for requested in batches:  # later batches find ids of earlier ones in the cache
+        assert index.rows(requested).tolist() == [expected.get(value, -1) for value in requested]
 
 
 @given(
@@ -48,9 +48,18 @@ def test_ids_that_are_nearly_the_same_partly_hot(
 )
 def test_integers_are_found_by_their_digits(values: list[int], others: list[int]) -> None:
     index = make([str(value) for value in values])
-    asked: list[str | int] = [*others, *values, *map(str, values)]
+    requested: list[str | int] = [*others, *values, *map(str, values)]
     expected = {str(value): row for row, value in enumerate(values)}
-    assert index.rows(asked).tolist() == [expected.get(str(value), -1) for value in asked]
+    assert index.rows(requested).tolist() == [expected.get(str(value), -1) for value in requested]
+
+
+@pytest.mark.parametrize("row", [-1, 2, 10**9])
+def test_a_row_outside_a_string_table_is_an_error(row: int) -> None:
+    table = StringTable(*build_strings(["a", "b"]), "names.npy")
+    with pytest.raises(BundleError, match=rf"names\.npy has 2 rows.*refers to row {row}; copy"):
+        table.take([0, row])
+    with pytest.raises(IndexError):
+        table[row]
 
 
 @given(st.lists(st.text(max_size=20), max_size=40))
@@ -60,7 +69,7 @@ def test_strings_come_back(values: list[str]) -> None:
 
 
 def test_a_hash_collision_never_gives_the_wrong_row(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ids_module.zlib, "crc32", lambda data, seed: 7)
+    monkeypatch.setattr(id_index_module.zlib, "crc32", lambda data, seed: 7)
     index = make(["a", "b", "cc", "a" * 50])
     assert index.rows(["cc", "b", "nope", "c", "a" * 50, "a"]).tolist() == [2, 1, -1, -1, 3, 0]
     with pytest.raises(DataError, match="rows 1 and 3"):
@@ -68,9 +77,9 @@ def test_a_hash_collision_never_gives_the_wrong_row(monkeypatch: pytest.MonkeyPa
 
 
 def test_ids_made_to_collide_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ids_module.zlib, "crc32", lambda data, seed: 7)
+    monkeypatch.setattr(id_index_module.zlib, "crc32", lambda data, seed: 7)
     assert make([f"i{row}" for row in range(1024)]).row("i1023") == 1023
-    with pytest.raises(DataError, match=r"1,025 of id have hashes alike"):
+    with pytest.raises(DataError, match=r"1,025 of id have the same hash"):
         make([f"i{row}" for row in range(1025)])
 
 
@@ -78,12 +87,12 @@ def test_a_damaged_bucket_is_an_error_before_it_takes_memory() -> None:
     data, offsets = build_strings([f"i{row}" for row in range(4)])
     index = build_index(data, offsets)
     index["buckets"][1:] = 2**31 - 1
-    with pytest.raises(ValueError, match="ids in the buckets of 50"):
+    with pytest.raises(BundleError, match=r"entries in the buckets of 50 ids.*again"):
         IdIndex(data, offsets, index).rows([f"i{row}" for row in range(50)])
 
 
 def test_duplicates_and_empty_ids_are_refused() -> None:
-    with pytest.raises(DataError, match=r"'b' stands in rows 1 and 2"):
+    with pytest.raises(DataError, match="'b' is in rows 1 and 2"):
         make(["a", "b", "b"])
     with pytest.raises(DataError, match="2 is empty"):
         make(["a", "b", ""])
@@ -101,20 +110,20 @@ def test_long_odd_and_integer_ids() -> None:
 
 
 @pytest.mark.parametrize("value", [1.0, None, True, b"42", ("a",)])
-def test_other_kinds_of_id_are_an_error_hot_or_cold(value: object) -> None:
+def test_other_types_of_id_are_an_error_even_if_an_equal_id_is_cached(value: object) -> None:
     index = make(["1", "1.0", "None", "True"])
     index.rows([1])
     with pytest.raises(DataError, match="an id must be a string or an integer"):
-        index.rows([value])  # type: ignore[list-item]  # what is tested
+        index.rows([value])  # type: ignore[list-item]
 
 
-def test_the_hot_cache_is_bounded_and_keeps_known_ids_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ids_module, "_HOT_IDS", 10)
+def test_the_cache_is_bounded_and_keeps_known_ids_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(id_index_module, "_CACHED_IDS", 10)
     index = make([str(i) for i in range(100)])
     for start in range(0, 100, 5):
         assert index.rows(list(range(start, start + 5))).tolist() == list(range(start, start + 5))
         index.rows([f"made up {i}" for i in range(50)])
-        assert len(index._hot) <= 10
+        assert len(index._cache) <= 10
     assert index.rows(list(range(100))).tolist() == list(range(100))
 
 

@@ -17,6 +17,8 @@ from tlrec_edge.errors import BundleError
 
 FORMAT = 1
 MANIFEST = "manifest.json"
+REMEDY = "copy or export the bundle again"
+"""The end of every message about a damaged bundle."""
 ENCODER = "encoder.onnx"
 ITEM_TOWER = "item_tower.onnx"
 PREFIX_SCAN = "head_scan.onnx"

@@ -23,14 +23,17 @@ from tlrec_edge.bundle.format import (
     ITEM_TOWER,
     MANIFEST,
     PREFIX_SCAN,
+    REMEDY,
     ArraySpec,
     ModelShape,
     Scoring,
     optional_arrays,
     required_arrays,
 )
-from tlrec_edge.bundle.ids import IdIndex, StringTable, preview
-from tlrec_edge.bundle.validate import REMEDY, check_contents, check_lengths
+from tlrec_edge.bundle.id_index import IdIndex
+from tlrec_edge.bundle.ids import preview
+from tlrec_edge.bundle.string_table import StringTable
+from tlrec_edge.bundle.validate import check_contents, check_lengths
 from tlrec_edge.bundle.writer import BundleWriter
 from tlrec_edge.errors import BundleError
 
@@ -137,7 +140,12 @@ class Bundle:
 
     def index(self, name: str) -> IdIndex:
         parts = {part: self.array(f"{name}.{part}") for part in ("buckets", "rows", "hashes")}
-        return IdIndex(self.array(f"{name}.bytes"), self.array(f"{name}.offsets"), parts)
+        return IdIndex(
+            self.array(f"{name}.bytes"),
+            self.array(f"{name}.offsets"),
+            parts,
+            f"{self.path / name}.*.npy",
+        )
 
 
 def write_bundle(

@@ -10,14 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tlrec_edge.bundle.format import CANDIDATE_TEXT, MAX_MAGNITUDE, TEXT_TABLE, ModelShape
-from tlrec_edge.bundle.ids import hash_all
+from tlrec_edge.bundle.format import CANDIDATE_TEXT, MAX_MAGNITUDE, REMEDY, TEXT_TABLE, ModelShape
+from tlrec_edge.bundle.id_index import hash_all
 from tlrec_edge.core.packing import RowFormat
 from tlrec_edge.errors import BundleError
 
 Array = NDArray[Any]
 Arrays = Mapping[str, Array]
-REMEDY = "copy or export the bundle again"
 _CHUNK = 1 << 16
 _STRINGS_PER_BLOCK = 1 << 16
 

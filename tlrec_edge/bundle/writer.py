@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from tlrec_edge.bundle.format import FORMAT, MANIFEST
-from tlrec_edge.bundle.ids import build_index, build_strings
+from tlrec_edge.bundle.id_index import build_index
+from tlrec_edge.bundle.string_table import build_strings
 from tlrec_edge.core.folders import FolderKind, replace_folder
 from tlrec_edge.errors import BundleError
 from tlrec_edge.version import VERSION

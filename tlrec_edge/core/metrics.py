@@ -44,7 +44,7 @@ def _mrr(rank: Doubles, k: int) -> Doubles:
 
 
 METRICS: dict[str, Callable[[Doubles, int], Doubles]] = {"ndcg": _ndcg, "hr": _hit, "mrr": _mrr}
-"""Metrics by name, from the rank (m,) of each row's only positive. For one positive, recall@k is hr@k.
+"""Metrics by name, computed from the rank (m,) of each row's only positive; recall@k equals hr@k.
 
 A rank halfway between k and k + 1 (tied with the next candidate) still counts as within the top k.
 """
@@ -114,7 +114,7 @@ class Lift:
 def paired_lift(
     values: Doubles, over: Doubles, users: Integers, draws: int = 2000, seed: int = 0
 ) -> Lift:
-    """Return the lift of ``values`` (m,) over ``over`` (m,), resampling all rows of a user together."""
+    """Return the lift of ``values`` (m,) over ``over`` (m,); users are resampled, not rows."""
     _, code = np.unique(users, return_inverse=True)
     total = np.bincount(code, weights=values - over)
     return lift_from_totals(total, np.bincount(code), draws, seed)

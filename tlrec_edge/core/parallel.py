@@ -32,7 +32,7 @@ def parallel_map(
 
 @contextmanager
 def single_threaded() -> Iterator[None]:
-    """Limit linear algebra in child processes to one thread: small matrices gain nothing from more."""
+    """Limit linear algebra in child processes to one thread: more gain little on small matrices."""
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
     before = {name: os.environ.get(name) for name in names}
     os.environ.update(dict.fromkeys(names, "1"))

@@ -40,7 +40,7 @@ class RowRanges:
         return rows
 
     def dense(self, rows: Indices, values: Floats) -> Floats:
-        """Return the block's part of a vector with ``values`` at ascending ``rows`` and 0 elsewhere."""
+        """Return the block's part of a vector: ``values`` at ascending ``rows``, 0 elsewhere."""
         out = np.zeros(len(self), np.float32)
         # The only range that a row can be in is the first one that stops after it.
         row_range = self._stops.searchsorted(rows, "right")

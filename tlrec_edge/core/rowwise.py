@@ -1,4 +1,4 @@
-"""Row-wise quantization: each vector has its own scale (arXiv 1911.02079); dot products are exact."""
+"""Row-wise quantization: one scale per vector (arXiv 1911.02079), and exact dot products."""
 
 from __future__ import annotations
 

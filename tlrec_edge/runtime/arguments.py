@@ -9,7 +9,8 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 import numpy as np
 
-from tlrec_edge.bundle.ids import ItemId, ItemRows, as_text, preview
+from tlrec_edge.bundle.ids import ItemId, as_text, preview
+from tlrec_edge.bundle.item_rows import ItemRows
 from tlrec_edge.bundle.reader import Bundle
 from tlrec_edge.errors import BundleError, DataError
 from tlrec_edge.runtime.history import History

@@ -17,8 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlrec_edge.bundle.format import CANDIDATE_TEXT
-from tlrec_edge.bundle.ids import IdIndex, ItemId, ItemRows, StringTable, as_text
+from tlrec_edge.bundle.id_index import IdIndex
+from tlrec_edge.bundle.ids import ItemId, as_text
+from tlrec_edge.bundle.item_rows import ItemRows
 from tlrec_edge.bundle.reader import Bundle
+from tlrec_edge.bundle.string_table import StringTable
 from tlrec_edge.core.packing import Query, products
 from tlrec_edge.core.row_ranges import RowRanges
 from tlrec_edge.core.sparse import Workspace
@@ -132,7 +135,7 @@ class Catalogue:
 
     @property
     def hot_bytes(self) -> int:
-        return self._index.hot_bytes
+        return self._index.cache_bytes
 
     def with_added(self, added: AddedItems) -> Catalogue:
         return Catalogue(

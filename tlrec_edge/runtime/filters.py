@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tlrec_edge.bundle.ids import ItemId, ItemRows, as_list
+from tlrec_edge.bundle.ids import ItemId
+from tlrec_edge.bundle.item_rows import ItemRows, as_list
 from tlrec_edge.errors import DataError
 from tlrec_edge.runtime.candidates import Catalogue
 from tlrec_edge.search.user_state import UserState

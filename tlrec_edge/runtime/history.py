@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tlrec_edge.bundle.ids import ItemId, ItemRows, as_list, as_text, preview
+from tlrec_edge.bundle.ids import ItemId, as_text, preview
+from tlrec_edge.bundle.item_rows import ItemRows, as_list
 from tlrec_edge.choices import EVENTS
 from tlrec_edge.errors import DataError
 from tlrec_edge.types import Ints

@@ -14,15 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlrec_edge.bundle.format import ITEM_TOWER
-from tlrec_edge.bundle.ids import (
-    IdIndex,
-    ItemId,
-    ItemRows,
-    as_list,
-    as_text,
-    preview,
-    user_key_hash,
-)
+from tlrec_edge.bundle.id_index import IdIndex
+from tlrec_edge.bundle.ids import ItemId, as_text, preview, user_key_hash
+from tlrec_edge.bundle.item_rows import ItemRows, as_list
 from tlrec_edge.bundle.reader import Bundle
 from tlrec_edge.core.cpu_count import cores_within_quota
 from tlrec_edge.core.fork import register_after_fork

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlrec_edge.bundle.format import ENCODER
-from tlrec_edge.bundle.ids import ItemRows
+from tlrec_edge.bundle.item_rows import ItemRows
 from tlrec_edge.bundle.reader import Bundle
 from tlrec_edge.bundle.session import Binding, Graph
 from tlrec_edge.core.sparse import EMPTY_SUM, SparseSum, SparseTable

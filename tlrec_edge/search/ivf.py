@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tlrec_edge.bundle.format import MANIFEST
+from tlrec_edge.bundle.format import MANIFEST, REMEDY
 from tlrec_edge.bundle.reader import Bundle
-from tlrec_edge.bundle.validate import REMEDY
 from tlrec_edge.core.row_ranges import RowRanges
 from tlrec_edge.core.topk import absent, lower_bound, top_k_of
 from tlrec_edge.errors import BundleError
