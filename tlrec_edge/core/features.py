@@ -1,4 +1,4 @@
-"""From an item's raw columns to the three inputs of the item tower, in numpy: used in training and at serving time."""
+"""Encode items' raw columns as inputs of the item tower, in training and in serving."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlrec_edge.errors import DataError
-from tlrec_edge.types import Floats
+from tlrec_edge.types import Doubles, Floats, Longs
 
 _WORD = re.compile(r"\w+")
 _CHUNK = 8192
@@ -22,41 +22,54 @@ _CACHED_WORDS = 50_000
 
 
 class TowerInputs(NamedTuple):
-    """``text`` (n, t); ``numeric`` (n, 2m): a rank in [-1, 1] and a missing flag a column; ``categories`` (n, c)."""
+    """The features of n items."""
 
     text: Floats
+    """One vector per text, (n, t)."""
     numeric: Floats
-    categories: NDArray[np.int64]
+    """The rank in [-1, 1] and a missing flag (1 or 0) of each numeric column, (n, 2m)."""
+    categories: Longs
+    """The code of each categorical column, (n, c); 0 is unknown or missing."""
 
 
 class TextSource(NamedTuple):
-    """The pretrained text encoder that a model reads texts by, and the width of its vectors."""
+    """A pretrained text encoder."""
 
     encoder: str
+    """Name or folder of the encoder."""
     width: int
+    """Width of its vectors."""
 
     @classmethod
     def from_json(cls, entry: Mapping[str, Any]) -> Self:
-        """Raise ValueError, KeyError, TypeError or AttributeError for what names no encoder."""
+        """Read an encoder from a feature schema.
+
+        Raises ValueError, KeyError, TypeError or AttributeError if the entry is not valid.
+        """
         encoder, width = entry["encoder"], entry["width"]
         if not isinstance(encoder, str) or not encoder or not isinstance(width, int) or width < 1:
-            raise ValueError(f"{entry!r:.80} names no text encoder and its width")
+            raise ValueError(f"{entry!r:.80} is not a text encoder with its width")
         return cls(encoder, width)
 
 
 def tokens(text: str) -> list[str]:
-    """Split into lower-case words and their character trigrams, as in fastText (arXiv 1607.04606)."""
-    found: list[str] = []
+    """Split a text into lower-case words and their character trigrams (arXiv 1607.04606)."""
+    result: list[str] = []
     for word in _WORD.findall(text.lower()):
-        found.append(word)
+        result.append(word)
+        # Marked at both ends as in fastText, so that a prefix and an infix are different tokens.
         marked = f"<{word}>"
         if len(marked) > 3:
-            found.extend(marked[i : i + 3] for i in range(len(marked) - 2))
-    return found
+            result.extend(marked[i : i + 3] for i in range(len(marked) - 2))
+    return result
 
 
-def hash_tokens(texts: Sequence[str], buckets: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return bucket numbers of all tokens, and the row each belongs to."""
+def hash_tokens(texts: Sequence[str], buckets: int) -> tuple[Longs, Longs]:
+    """Return the bucket of every token of every text, and the index of its text, both (m,).
+
+    The buckets are hashes: two tokens may share one, and no vocabulary has to be stored.
+    """
+    # CRC-32 and not `hash`: training and serving must agree, and `hash` differs by process.
     hashes, counts = array("I"), np.zeros(len(texts), np.int64)
     for row, text in enumerate(texts):
         before = len(hashes)
@@ -68,29 +81,31 @@ def hash_tokens(texts: Sequence[str], buckets: int) -> tuple[NDArray[np.int64], 
 
 @lru_cache(maxsize=_CACHED_WORDS)
 def _hashes(word: str) -> array[int]:
-    """Return the CRC-32 of a lower-case word's tokens; words of titles come again and again."""
+    """Return the CRC-32 of each token of a lower-case word; cached, because titles repeat words."""
     return array("I", [zlib.crc32(token.encode()) for token in tokens(word)])
 
 
 @dataclass(frozen=True, eq=False)
 class FeatureEncoder:
-    """Fitted feature schema; plain data, so it travels in a bundle.
-
-    ``vocabulary`` maps a categorical column to its values (code 0 = unknown or missing, code i + 1 = value i);
-    ``quantiles`` maps a numeric column to rising knots; ``text_table`` (buckets, t) holds one vector a hashed token,
-    its inverse document frequency folded in. Where ``text`` names a pretrained encoder, ``text_table`` (width, t)
-    projects its vectors instead. ``by_domain`` holds the knots of each domain that has its own: there a
-    number is ranked among its own domain's, so that cheap means cheap in its market. ``aliases`` maps a categorical
-    column's other names to the one that ``vocabulary`` holds.
-    """
+    """A fitted feature schema: how raw columns become inputs of the item tower."""
 
     text_columns: tuple[str, ...]
+    """Columns whose words are read as text; so are the categorical columns."""
     vocabulary: Mapping[str, tuple[str, ...]]
+    """Values of each categorical column. Value i has code i + 1; 0 is unknown or missing."""
     quantiles: Mapping[str, tuple[float, ...]]
+    """Ascending quantiles of each numeric column, which rank its numbers."""
     text_table: Floats
+    """One vector per token bucket, (buckets, t), multiplied by its inverse document frequency.
+
+    If ``text`` is set, instead the projection (width, t) of the encoder's vectors.
+    """
     by_domain: Mapping[str, Mapping[str, tuple[float, ...]]] = field(default_factory=dict)
+    """Quantiles of the domains that have their own: a price is then low or high for its market."""
     aliases: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """Other names of a categorical column's values, and the name in ``vocabulary``."""
     text: TextSource | None = None
+    """The pretrained encoder that turns texts into vectors; None if words are hashed instead."""
     _codes: dict[str, dict[str, int]] = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -98,33 +113,35 @@ class FeatureEncoder:
             self._codes[column] = {value: code for code, value in enumerate(values, 1)}
         if self.text is not None and len(self.text_table) != self.text.width:
             raise ValueError(
-                f"text table of {len(self.text_table)} rows for vectors {self.text.width} wide"
+                f"the text table has {len(self.text_table)} rows, "
+                f"but the encoder's vectors have width {self.text.width}"
             )
 
     @classmethod
     def from_schema(cls, schema: Mapping[str, Any], text_table: Floats) -> Self:
-        """Build from what ``schema`` returned. Raises ValueError, KeyError, TypeError or AttributeError for others."""
+        """Build an encoder from the result of ``schema``.
+
+        Raises ValueError, KeyError, TypeError or AttributeError if the schema is not valid.
+        """
+        by_domain, aliases = schema.get("by_domain", {}), schema.get("aliases", {})
         return cls(
-            _strings(schema["text_columns"]),
-            {column: _strings(values) for column, values in schema["vocabulary"].items()},
-            _knots(schema["quantiles"]),
-            text_table,
-            {domain: _knots(columns) for domain, columns in schema.get("by_domain", {}).items()},
-            {
-                column: dict(
-                    zip(_strings(list(names)), _strings(list(names.values())), strict=True)
-                )
-                for column, names in schema.get("aliases", {}).items()
+            text_columns=_strings(schema["text_columns"]),
+            vocabulary={
+                column: _strings(values) for column, values in schema["vocabulary"].items()
             },
-            TextSource.from_json(schema["text"]) if "text" in schema else None,
+            quantiles=_quantiles(schema["quantiles"]),
+            text_table=text_table,
+            by_domain={domain: _quantiles(columns) for domain, columns in by_domain.items()},
+            aliases={column: _aliases(names) for column, names in aliases.items()},
+            text=TextSource.from_json(schema["text"]) if "text" in schema else None,
         )
 
     def schema(self) -> dict[str, Any]:
-        """Return everything but the text table, as JSON can hold it."""
+        """Return everything except the text table, ready for JSON."""
         schema: dict[str, Any] = {
             "text_columns": list(self.text_columns),
             "vocabulary": {column: list(values) for column, values in self.vocabulary.items()},
-            "quantiles": {column: list(knots) for column, knots in self.quantiles.items()},
+            "quantiles": {column: list(values) for column, values in self.quantiles.items()},
         }
         for name in ("by_domain", "aliases"):
             if mapping := getattr(self, name):
@@ -134,17 +151,17 @@ class FeatureEncoder:
         return schema
 
     def within(self, domains: Sequence[str]) -> Self:
-        """Keep the knots of these domains alone; those of a single one stand for items of no named domain too."""
-        knots_by_domain = {
-            domain: knots for domain, knots in self.by_domain.items() if domain in domains
-        }
+        """Return an encoder for items of these domains, without the quantiles of the others.
+
+        The quantiles of a single domain become the general ones, which rank every item.
+        """
         if len(domains) == 1:
-            return replace(
-                self,
-                quantiles={**self.quantiles, **knots_by_domain.get(domains[0], {})},
-                by_domain={},
-            )
-        return replace(self, by_domain=knots_by_domain)
+            quantiles = {**self.quantiles, **self.by_domain.get(domains[0], {})}
+            return replace(self, quantiles=quantiles, by_domain={})
+        by_domain = {
+            domain: self.by_domain[domain] for domain in self.by_domain if domain in domains
+        }
+        return replace(self, by_domain=by_domain)
 
     def encode(
         self,
@@ -153,35 +170,54 @@ class FeatureEncoder:
         text_vectors: Floats | None = None,
         domains: Sequence[str] | None = None,
     ) -> TowerInputs:
-        """Encode n items given as columns; a missing column, None, "" or NaN counts as missing.
+        """Return the tower inputs of n items, given their columns.
 
-        ``text_vectors``, of the encoder that ``text`` names (n, width) or ready as the tower takes them (n, t), stand
-        for the words. Raises DataError where there are words, and only the encoder's vectors can stand for them.
-        ``domains`` (n,) names each item's home; without, or where that has no knots of its own, all items' knots count.
+        A column may be absent; None, "" and NaN are missing values. ``text_vectors`` replace the
+        words: vectors (n, width) of the encoder that ``text`` names, or, if it names none, the
+        tower's text input (n, t). ``domains`` (n,) are the items' domains; numbers of an item
+        without a domain, or of a domain without quantiles, are ranked by the general ones.
+
+        Raises DataError if the items have words, ``text`` names an encoder and ``text_vectors`` is
+        None.
         """
         text = self.encode_text(columns, n) if text_vectors is None else self.project(text_vectors)
         columns = self._with_canonical_names(columns)
         item_domains = np.array([""] * n if domains is None else domains, object)
+        return TowerInputs(
+            text,
+            self._encode_numbers(columns, n, item_domains),
+            self._encode_categories(columns, n),
+        )
+
+    def _encode_numbers(
+        self, columns: Mapping[str, Sequence[Any]], n: int, item_domains: NDArray[np.object_]
+    ) -> Floats:
         numeric = np.zeros((n, 2 * len(self.quantiles)), np.float32)
-        for i, (column, knots) in enumerate(self.quantiles.items()):
-            values = np.array(
-                [_number(value) for value in columns.get(column, [None] * n)], np.float64
-            )
+        for i, (column, quantiles) in enumerate(self.quantiles.items()):
+            numbers = [_number(value) for value in columns.get(column, [None] * n)]
+            values = np.array(numbers, np.float64)
             known = np.isfinite(values)
-            numeric[known, 2 * i] = _rank(values[known], knots)
-            for domain, domain_knots in self.by_domain.items():
-                if column in domain_knots:
+            numeric[known, 2 * i] = _rank(values[known], quantiles)
+            for domain, domain_quantiles in self.by_domain.items():
+                if column in domain_quantiles:
                     here = known & (item_domains == domain)
-                    numeric[here, 2 * i] = _rank(values[here], domain_knots[column])
+                    numeric[here, 2 * i] = _rank(values[here], domain_quantiles[column])
             numeric[~known, 2 * i + 1] = 1.0
+        return numeric
+
+    def _encode_categories(self, columns: Mapping[str, Sequence[Any]], n: int) -> Longs:
         categories = np.zeros((n, len(self.vocabulary)), np.int64)
         for i, column in enumerate(self.vocabulary):
             codes = self._codes[column]
             categories[:, i] = [codes.get(str(value), 0) for value in columns.get(column, [""] * n)]
-        return TowerInputs(text, numeric, categories)
+        return categories
 
     def encode_text(self, columns: Mapping[str, Sequence[Any]], n: int) -> Floats:
-        """Sum the token vectors of each item's words and scale the sum to length 1 (0 where there are none)."""
+        """Return the sum of the token vectors of each item's words, scaled to length 1, (n, t).
+
+        An item without words gets a vector of zeros. Raises DataError if there are words that
+        only the encoder named by ``text`` can read.
+        """
         summed = np.zeros((n, self.text_table.shape[1]), np.float32)
         if not summed.size:
             return summed
@@ -190,41 +226,38 @@ class FeatureEncoder:
             if any(texts):
                 name, width = self.text
                 raise DataError(
-                    f"text_vectors are missing: the model reads texts by {name!r}, so give them as {(n, width)}, made "
-                    f"by tlrec_edge.train.text.open_encoder({name!r}).encode of the items' texts (`item_texts`)"
+                    f"text_vectors are missing: this model reads texts with the encoder {name!r}; "
+                    f"pass an array of shape {(n, width)}, the result of tlrec_edge.train.text."
+                    f"open_encoder({name!r}).encode(texts), with the texts from `item_texts`"
                 )
             return summed
         index_of = {text: position for position, text in enumerate(dict.fromkeys(texts))}
-        unique_texts = list(index_of)
-        summed = np.concatenate(
-            [
-                self._sum_tokens(unique_texts[i : i + _CHUNK])
-                for i in range(0, len(unique_texts), _CHUNK)
-            ]
-        )
-        return _unit(summed[[index_of[text] for text in texts]])
+        unique = list(index_of)
+        chunks = [self._sum_tokens(unique[i : i + _CHUNK]) for i in range(0, len(unique), _CHUNK)]
+        return _unit(np.concatenate(chunks)[[index_of[text] for text in texts]])
 
     def texts(self, columns: Mapping[str, Sequence[Any]], n: int) -> list[str]:
-        """Join the text and categorical columns of each item: the text it is read by."""
+        """Return the text of each item: its text and categorical columns joined by spaces."""
         columns = self._with_canonical_names(columns)
-        present = [
-            columns[name] for name in (*self.text_columns, *self.vocabulary) if name in columns
-        ]
-        return [
-            " ".join(str(value) for value in row if value) for row in zip(*present, strict=True)
-        ] or [""] * n
+        names = [name for name in (*self.text_columns, *self.vocabulary) if name in columns]
+        rows = zip(*(columns[name] for name in names), strict=True)
+        return [" ".join(str(value) for value in row if value) for row in rows] or [""] * n
 
     def project(self, vectors: Floats) -> Floats:
-        """Project the encoder's vectors (n, width) to the text input of the tower, (n, t); without one, keep them."""
+        """Return the tower's text input (n, t) for vectors (n, width) of the pretrained encoder.
+
+        Without a pretrained encoder the vectors are returned unchanged, in float32.
+        """
         vectors = np.asarray(vectors, np.float32)
         if self.text is None:
             return vectors
-        # One product for each row: BLAS chooses by the shape in which order it sums, and so the last bits.
+        # A matrix product per row: BLAS picks its order of summation by the number of rows, and an
+        # item must get the same bits alone and in any batch.
         return _unit(np.matmul(_unit(vectors)[:, None], self.text_table)[:, 0])  # (n, t)
 
     @property
     def vector_width(self) -> int:
-        """How wide ``text_vectors`` are."""
+        """Width of the ``text_vectors`` that ``encode`` takes."""
         return int(self.text_table.shape[1]) if self.text is None else self.text.width
 
     def _with_canonical_names(
@@ -239,9 +272,8 @@ class FeatureEncoder:
     def _sum_tokens(self, texts: Sequence[str]) -> Floats:
         buckets, rows = hash_tokens(texts, len(self.text_table))
         summed = np.zeros((len(texts), self.text_table.shape[1]), np.float32)
-        present, start = np.unique(
-            rows, return_index=True
-        )  # rows rise, so a text's tokens stand together
+        # The tokens of a text are consecutive, so its sum is a range of `reduceat`.
+        present, start = np.unique(rows, return_index=True)
         if len(present):
             summed[present] = np.add.reduceat(self.text_table[buckets], start, axis=0)
         return summed
@@ -252,29 +284,29 @@ def _unit(vectors: Floats) -> Floats:
     return np.asarray(vectors / np.maximum(norm, 1e-12), np.float32)
 
 
-def _rank(values: NDArray[np.float64], knots: Sequence[float]) -> NDArray[np.float64]:
-    return np.interp(values, knots, np.linspace(-1.0, 1.0, len(knots)))
+def _rank(values: Doubles, quantiles: Sequence[float]) -> Doubles:
+    return np.interp(values, quantiles, np.linspace(-1.0, 1.0, len(quantiles)))
 
 
 def _strings(values: Any) -> tuple[str, ...]:
     if not isinstance(values, list | tuple) or not all(isinstance(value, str) for value in values):
-        raise ValueError(f"{values!r:.80} is no list of strings")
+        raise ValueError(f"{values!r:.80} is not a list of strings")
     return tuple(values)
 
 
-def _knots(columns: Mapping[str, Any]) -> dict[str, tuple[float, ...]]:
-    found = {}
+def _aliases(names: Mapping[str, str]) -> dict[str, str]:
+    return dict(zip(_strings(list(names)), _strings(list(names.values())), strict=True))
+
+
+def _quantiles(columns: Mapping[str, Any]) -> dict[str, tuple[float, ...]]:
+    result = {}
     for column, values in columns.items():
-        knots = np.array(values, np.float64)
-        if (
-            knots.ndim != 1
-            or not len(knots)
-            or not np.isfinite(knots).all()
-            or (np.diff(knots) < 0).any()
-        ):
-            raise ValueError(f"{values!r:.80} are no rising numbers")
-        found[column] = tuple(knots.tolist())
-    return found
+        quantiles = np.array(values, np.float64)
+        valid = quantiles.ndim == 1 and len(quantiles) and np.isfinite(quantiles).all()
+        if not valid or (np.diff(quantiles) < 0).any():
+            raise ValueError(f"{values!r:.80} is not a list of ascending numbers")
+        result[column] = tuple(quantiles.tolist())
+    return result
 
 
 def _number(value: Any) -> float:

@@ -1,4 +1,8 @@
-"""Write a folder next to its final place, then move it there; replace only what this package wrote."""
+"""Write the folders of datasets, models and bundles: completely or not at all.
+
+A folder is written next to its target and renamed when it is complete. Only folders that this
+package wrote are replaced; files of the user are never deleted.
+"""
 
 from __future__ import annotations
 
@@ -18,21 +22,28 @@ from tlrec_edge.errors import TlrecError
 
 @dataclass(frozen=True)
 class FolderKind:
-    """A kind of folder: its ``marker`` is a JSON file with "format" and ``keys``, from which ``files`` are known."""
+    """A kind of folder, and how to recognise one that this package wrote."""
 
     name: str
+    """Name in messages, such as "bundle"."""
     marker: str
+    """JSON file that every folder of this kind contains."""
     keys: tuple[str, ...]
+    """Keys that the marker has in addition to "format"."""
     files: Callable[[Mapping[str, Any]], Collection[str]]
     """Return the names of all other files, given the content of the marker."""
     error: type[TlrecError]
-    """What is raised if a folder of this kind cannot be written."""
+    """Raised if a folder of this kind cannot be written."""
 
 
 def check_target(path: Path, kind: FolderKind) -> None:
-    """Raise ``kind.error`` unless ``path`` is free, an empty folder, or a folder of this kind and nothing else."""
+    """Raise ``kind.error`` if writing to ``path`` would delete anything but a folder of this kind.
+
+    A path that doesn't exist and an empty folder are fine. A folder of this kind must not hold
+    any other files.
+    """
     if path.is_symlink():
-        raise kind.error(f"{path} is a link; give the folder it points to or choose another --out")
+        raise kind.error(f"{path} is a link; pass the folder it points to or choose another --out")
     if not path.exists():
         return
     try:
@@ -49,25 +60,31 @@ def check_target(path: Path, kind: FolderKind) -> None:
 
 @contextmanager
 def replace_folder(path: Path, kind: FolderKind) -> Iterator[Path]:
-    """Yield a new folder to fill; if the block ends well, it takes the place of ``path``, whole or not at all.
+    """Yield a new folder to fill, and move it to ``path`` if the block ends without an exception.
 
-    Raises ``kind.error`` if ``path`` holds anything else than a folder of this kind, or cannot be written.
+    An older folder of this kind is replaced. After an exception it is still there, unchanged.
+
+    Raises ``kind.error`` if ``path`` is anything but a folder of this kind, or cannot be written.
     """
     path = Path(os.path.abspath(path))
     with staging_folder(path, kind) as staging:
         yield staging
-        check_target(path, kind)  # again: the block may have taken hours
+        check_target(path, kind)  # again, because the block may have taken hours
         _publish(staging, path, kind)
 
 
 @contextmanager
 def staging_folder(path: Path, kind: FolderKind) -> Iterator[Path]:
-    """Yield a new folder next to ``path``, which is removed at the end. What killed writers left is removed too."""
+    """Yield a new folder next to ``path``, and remove it when the block ends.
+
+    Folders that killed processes left behind are removed too. Raises ``kind.error`` as
+    ``replace_folder`` does.
+    """
     path = Path(os.path.abspath(path))
     check_target(path, kind)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(path, kind)
+        _remove_leftovers(path, kind)
         prefix = f".{path.name}.{os.getpid()}."
         staging = Path(tempfile.mkdtemp(prefix=prefix, suffix=".new", dir=path.parent))
     except OSError as error:
@@ -85,33 +102,36 @@ def staging_folder(path: Path, kind: FolderKind) -> Iterator[Path]:
 
 
 def _listed(path: Path, kind: FolderKind) -> Collection[str]:
-    """Return the files that the marker in ``path`` names. Raises ``kind.error`` if the marker is not ours."""
+    """Return the files that the marker in ``path`` lists.
+
+    Raises ``kind.error`` if the marker was not written by this package.
+    """
     marker = path / kind.marker
     if not marker.is_file():
         raise _not_ours(path, kind, f"it has no {kind.marker}")
     try:
-        head = json.loads(marker.read_text("utf-8"))
+        content = json.loads(marker.read_text("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise _not_ours(path, kind, f"{kind.marker} is not readable JSON") from error
-    if not isinstance(head, dict) or type(head.get("format")) is not int:
+    if not isinstance(content, dict) or type(content.get("format")) is not int:
         raise _not_ours(path, kind, f"{kind.marker} has no format version")
     for key in kind.keys:
-        if key not in head:
+        if key not in content:
             raise _not_ours(path, kind, f"{kind.marker} has no {key!r}")
     try:
-        return set(kind.files(head))
+        return set(kind.files(content))
     except TypeError as error:
         raise _not_ours(path, kind, f"{kind.marker} does not list its files") from error
 
 
-def _not_ours(path: Path, kind: FolderKind, why: str) -> TlrecError:
-    return kind.error(f"{path} exists and is not a {kind.name}; choose another --out ({why})")
+def _not_ours(path: Path, kind: FolderKind, reason: str) -> TlrecError:
+    return kind.error(f"{path} exists and is not a {kind.name} ({reason}); choose another --out")
 
 
 def _publish(staging: Path, path: Path, kind: FolderKind) -> None:
-    """Move ``staging`` to ``path``. An older folder steps aside first, and comes back if anything fails."""
+    """Move ``staging`` to ``path``. An older folder is renamed first, and restored on failure."""
     old = staging.with_suffix(".old")
-    staging.chmod(0o755)  # mkdtemp's is for its owner alone
+    staging.chmod(0o755)  # mkdtemp makes a folder that only its owner can read
     for file in staging.iterdir():
         _sync(file)
     _sync(staging)
@@ -121,20 +141,20 @@ def _publish(staging: Path, path: Path, kind: FolderKind) -> None:
         os.rename(staging, path)
         _sync(path.parent)
     except BaseException:
-        _put_back(staging, path, old, kind)
+        _restore(staging, path, old, kind)
         raise
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _put_back(staging: Path, path: Path, old: Path, kind: FolderKind) -> None:
+def _restore(staging: Path, path: Path, old: Path, kind: FolderKind) -> None:
     try:
         if not staging.exists():
             os.rename(path, staging)
         if old.exists():
             os.rename(old, path)
     except OSError as error:
-        left = f"; the {kind.name} that was there is now {old}" if old.exists() else ""
-        raise kind.error(f"cannot write {path}: {error.strerror}{left}") from error
+        moved = f"; the older {kind.name} is now in {old}" if old.exists() else ""
+        raise kind.error(f"cannot write {path}: {error.strerror}{moved}") from error
 
 
 def _sync(path: Path) -> None:
@@ -145,25 +165,25 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
-def _sweep(path: Path, kind: FolderKind) -> None:
-    """Remove the folders ``.NAME.PID.RANDOM.new`` and ``.old`` of writers of ``path`` that no longer live.
+def _remove_leftovers(path: Path, kind: FolderKind) -> None:
+    """Remove the folders ``.NAME.PID.RANDOM.new`` and ``.old`` of processes that no longer run.
 
-    An old folder is kept while nothing stands at ``path``: it is the only copy then.
+    An old folder is kept as long as ``path`` has no folder of this kind: it is then the only copy.
     """
-    left = re.compile(rf"\.{re.escape(path.name)}\.(\d{{1,9}})\.\w{{8}}\.(new|old)")
+    leftover = re.compile(rf"\.{re.escape(path.name)}\.(\d{{1,9}})\.\w{{8}}\.(new|old)")
     for folder in path.parent.iterdir():
-        match = left.fullmatch(folder.name)
-        if not match or folder.is_symlink() or _lives(int(match[1])):
+        match = leftover.fullmatch(folder.name)
+        if not match or folder.is_symlink() or _is_running(int(match[1])):
             continue
         if match[2] == "new" or (path / kind.marker).is_file():
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _lives(pid: int) -> bool:
+def _is_running(pid: int) -> bool:
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
     except OSError:
-        pass  # it is another user's
+        pass  # the process of another user
     return True
