@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from tlrec_edge.cli.prepare import prepare
 from tlrec_edge.core.features import FeatureEncoder
 from tlrec_edge.data.dataset import Dataset
-from tlrec_edge.data.prepare import Prepared, describe, prepare_tables
+from tlrec_edge.data.describe import describe
+from tlrec_edge.data.prepare import Prepared, prepare_tables
 from tlrec_edge.data.schema import Schema, load_schema, parse_schema
 from tlrec_edge.data.store import dataset_hash, load_dataset, save_dataset
 from tlrec_edge.errors import DataError

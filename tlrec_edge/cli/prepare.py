@@ -149,7 +149,7 @@ def prepare(
     from rich.console import Console
 
     _check_extra()
-    from tlrec_edge.data.prepare import describe
+    from tlrec_edge.data.describe import describe
     from tlrec_edge.data.store import DATASET, dataset_hash, save_dataset, split_hash
 
     check_target(out, DATASET)

@@ -1,27 +1,26 @@
-"""From raw tables to a Dataset: clean, code the ids, line up the items, split."""
+"""From raw tables to a Dataset: clean, number the ids, build the item features, split."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from tlrec_edge.data.align import NameMerge, align_columns
-from tlrec_edge.data.clean import NO_DOMAIN, CleanLog, clean_interactions
-from tlrec_edge.data.dataset import TEST, TRAIN, VALID, Dataset, EvalRows, Interactions, Split
-from tlrec_edge.data.eval_rows import RawEvalRows, encode_eval_rows, read_raw_eval_rows, split_ids
-from tlrec_edge.data.items import RawItems, build_item_table, empty_items, read_items
-from tlrec_edge.data.parse import sort_ids
+from tlrec_edge.data.clean import CleanLog
+from tlrec_edge.data.dataset import Dataset, Interactions, ItemTable, Split
+from tlrec_edge.data.domains import DomainAssignment, assign_domains
+from tlrec_edge.data.eval_rows import RawEvalRows, encode_eval_rows, read_raw_eval_rows
+from tlrec_edge.data.items import RawItems, build_item_table
+from tlrec_edge.data.raw_data import Ids, RawData, collect_ids, read_raw, row_of, rows_of
 from tlrec_edge.data.read import read_table
 from tlrec_edge.data.scale import (
     DomainStatistics,
     check_scale,
-    distant_medians,
     domain_statistics,
     scale_items,
     scale_log,
@@ -29,19 +28,28 @@ from tlrec_edge.data.scale import (
 from tlrec_edge.data.schema import Schema
 from tlrec_edge.data.split import make_split
 from tlrec_edge.errors import DataError
-
-SINGLE_DOMAIN = "all"
-"""The one domain of data that has none."""
-CATEGORY_DOMAIN = "categories"
-"""Domain of category rows where the data gives them none: apart from the items, so that it can be a transfer source."""
+from tlrec_edge.types import Bools, Ints
 
 
 @dataclass(frozen=True)
 class SplitPlan:
-    """How to split; ``candidates`` is the file of test rows that kind ``given`` needs.
+    """How to split the interactions into training, validation and test rows.
 
-    ``negatives`` a question, 0 = all candidates. ``mask_seen``: what a user already had is not ranked. ``refit``: the
-    final model also learns from the validation rows.
+    Args:
+        kind: one of ``SPLITS``: leave-one-out, last-basket, time, new-users or given.
+        folds: parts of the users, for kind new-users.
+        test_from: first time of the test, as "YYYY-MM-DD[ HH:MM:SS]" (UTC) or seconds since 1970.
+            By default the last 10 % of the rows are the test. For kinds time and new-users.
+        valid_from: first time of the validation rows; by default the last 10 % before the test.
+        seed: seed of everything that is drawn.
+        negatives: sampled negatives per evaluation row; 0 ranks among all candidates.
+        min_buyers: buyers before the test that an item needs to be a candidate.
+        candidates: file of evaluation rows, for kind given (see ``read_eval_rows``).
+        mask_seen: exclude items that the user already had from the ranking.
+        refit: fit the final model on the validation rows too.
+
+    Raises:
+        DataError: if ``candidates`` is combined with another kind than given.
     """
 
     kind: str = "leave-one-out"
@@ -57,12 +65,24 @@ class SplitPlan:
 
     def __post_init__(self) -> None:
         if self.candidates is not None and self.kind != "given":
-            raise DataError(f"a candidates file goes with --split given, not with {self.kind!r}")
+            raise DataError(
+                f"a candidates file goes with --split given, not with {self.kind!r}; "
+                "leave out one of the two"
+            )
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A dataset, and how the columns of the interactions and items were understood."""
+    """A dataset, and how its tables were understood.
+
+    Attributes:
+        dataset: the dataset.
+        interaction_columns: role to column of the interaction tables.
+        item_columns: feature column of the item tables to its kind.
+        unused_columns: columns of the interaction tables that nothing uses.
+        statistics: the numeric columns by domain, after scaling.
+        merged: category names that were merged into others.
+    """
 
     dataset: Dataset
     interaction_columns: Mapping[str, str]
@@ -72,20 +92,28 @@ class Prepared:
     merged: tuple[NameMerge, ...] = ()
 
 
-class DomainAssignment(NamedTuple):
-    """Domain of each row as a code into ``names``; -1 = the row is in a dropped domain."""
-
-    codes: NDArray[np.int32]
-    names: list[str]
-
-
 def prepare_files(
     interactions: Sequence[Path],
     items: Sequence[Path] = (),
     schema: Schema | None = None,
     plan: SplitPlan | None = None,
 ) -> Prepared:
-    """Read files and build the dataset; several interaction files are put under each other."""
+    """Read files and build a dataset.
+
+    Args:
+        interactions: CSV, TSV (also .gz) or Parquet files of interactions, which are concatenated.
+        items: files of item features, one row an item; if an item has several, the first counts.
+        schema: roles of the columns and cleaning rules; by default columns are found by their
+            common names.
+        plan: how to split; by default leave-one-out.
+
+    Returns:
+        The dataset, and how the columns were understood.
+
+    Raises:
+        DataError: if a file, a column or the split cannot be used. The message names the file and,
+            if one is at fault, the line or the column.
+    """
     if not interactions:
         raise DataError("no interaction file given; use --interactions FILE")
     return prepare_tables(
@@ -94,8 +122,8 @@ def prepare_files(
         schema,
         plan,
         source=", ".join(Path(path).name for path in (*interactions, *items)),
-        where=", ".join(str(path) for path in interactions),
-        items_where=", ".join(str(path) for path in items),
+        table_name=", ".join(map(str, interactions)),
+        items_name=", ".join(map(str, items)),
     )
 
 
@@ -106,230 +134,92 @@ def prepare_tables(
     plan: SplitPlan | None = None,
     *,
     source: str = "",
-    where: str = "interactions",
-    items_where: str = "items",
+    table_name: str = "interactions",
+    items_name: str = "items",
 ) -> Prepared:
-    """Build the dataset from data frames; the names in errors come from ``where``.
+    """Build a dataset from data frames.
 
-    Users and items are numbered in the order of their ids: as numbers when all are whole numbers, else as strings.
+    Users and items are numbered in the order of their ids: as numbers if all are integers, else as
+    strings.
+
+    Args:
+        interactions: tables of interactions, which are concatenated.
+        items: tables of item features.
+        schema: roles of the columns and cleaning rules; by default columns are found by their
+            common names.
+        plan: how to split; by default leave-one-out.
+        source: where the data comes from, for the model card.
+        table_name: name of the interaction tables in error messages.
+        items_name: name of the item tables in error messages.
+
+    Returns:
+        The dataset, and how the columns were understood.
+
+    Raises:
+        DataError: if a column or the split cannot be used, or if cleaning leaves no row.
+
+    Example:
+        >>> import pandas as pd
+        >>> log = pd.DataFrame({"user": ["ann", "ann", "bob"], "item": ["tea", "mug", "tea"]})
+        >>> prepare_tables([log]).dataset.items
+        ('mug', 'tea')
     """
     schema, plan = schema or Schema(), plan or SplitPlan()
-    raw_rows = read_raw_eval_rows(plan.candidates) if plan.candidates else None
-    log = clean_interactions(interactions, schema, where)
-    raw_items = (
-        read_items(items, schema, items_where, check_domains=log.domain is None)
-        if items
-        else empty_items()
-    )
-    _check_domains(log, raw_items, schema)
-    home_domains = _home_domains(log, raw_items)
-    # Before ids are merged: a row stays in the domain of its own item.
-    assignment = _assign_domains(log, home_domains, schema)
-    log, raw_items, home_domains = _merge_items(log, raw_items, home_domains, schema.item_map)
-    if not (assignment.codes >= 0).any():
+    eval_rows = read_raw_eval_rows(plan.candidates) if plan.candidates else None
+    raw = read_raw(interactions, items, schema, table_name, items_name)
+    # Before ids are merged, so that an interaction stays in the domain of the item it names.
+    domains = assign_domains(raw.log, raw.item_domains, schema.drop_domains)
+    raw = raw.merge_items(schema.item_map)
+    if not domains.keep.any():
+        dropped = ", ".join(schema.drop_domains)
         raise DataError(
-            f"{where}: no rows are left outside the dropped domains {', '.join(schema.drop_domains)}"
+            f"{table_name}: no rows are left outside the dropped domains {dropped}; "
+            "shorten drop_domains in the schema"
         )
-    known_items = {
-        item for item in raw_items.ids if home_domains.get(item) not in schema.drop_domains
-    }
-    users, item_ids = _all_ids(log, assignment.codes >= 0, known_items, raw_rows, schema.item_map)
-    user_row, item_row = _index_of(users), _index_of(item_ids)
-    item_row |= {
-        one: item_row[other] for one, other in schema.item_map.items() if other in item_row
-    }
-    table = _sorted_log(
-        log, _codes(log.user, user_row), _codes(log.item, item_row), assignment.codes
-    )
-    log = scale_log(log, schema, assignment.codes, assignment.names)
-    features, unreadable = build_item_table(raw_items, log, item_ids)
-    check_scale(schema, features.numeric, assignment.names)
-    domain_row = _index_of(assignment.names)
-    home = np.array([domain_row.get(home_domains.get(item, ""), -1) for item in item_ids], np.int32)
-    if schema.by_domain and (home < 0).all():
-        raise DataError(
-            "[scale] by_domain: no item has a domain; add a domain column to the item table, or give factors"
-        )
-    cleaning = _cleaning(log, raw_items, assignment.codes >= 0, unreadable, schema)
-    if raw_items.ids:
-        features, scaled = scale_items(features, schema, home, assignment.names)
-        cleaning |= scaled
-        found = domain_statistics(features.numeric, home, assignment.names, schema)
-    else:
-        found = domain_statistics(
-            {"price": log.price} if log.price is not None else {},
-            assignment.codes,
-            assignment.names,
-            schema,
-        )
-    ids = {
-        column: raw_items.texts(rule.id, item_ids)
-        for column, rule in schema.align.items()
-        if rule.id
-    }
-    at_home = np.flatnonzero(home >= 0)
-    features, merged = align_columns(
-        replace(features, by_domain=schema.by_domain),
-        schema.align,
-        ids,
-        np.concatenate([table.item, at_home]),
-        np.concatenate([table.domain, home[at_home]]),
-    )
+    ids = collect_ids(raw, domains.keep, schema, eval_rows)
+    log = _sorted_log(raw.log, ids, domains)
+    items_built = _build_items(raw, ids, domains, log, schema)
+    sizes = {"interactions": len(log), "users": len(ids.users), "items": len(ids.items)}
     dataset = Dataset(
-        users=tuple(users),
-        items=tuple(item_ids),
-        domains=tuple(assignment.names),
-        interactions=table,
-        features=features,
-        split=_split(
-            table, users, plan, encode_eval_rows(raw_rows, user_row, item_row) if raw_rows else None
-        ),
-        item_domain=home,
-        cleaning={
-            **cleaning,
-            "interactions": len(table),
-            "users": len(users),
-            "items": len(item_ids),
-        },
+        users=ids.users,
+        items=ids.items,
+        domains=tuple(domains.names),
+        interactions=log,
+        features=items_built.features,
+        split=_split(log, ids, plan, eval_rows),
+        item_domain=items_built.item_domain,
+        cleaning={**items_built.cleaning, **sizes},
         source=source,
     )
-    return Prepared(dataset, dict(log.roles), dict(raw_items.kinds), log.unused, found, merged)
+    return Prepared(
+        dataset,
+        interaction_columns=dict(raw.log.roles),
+        item_columns=dict(raw.items.kinds),
+        unused_columns=raw.log.unused,
+        statistics=items_built.statistics,
+        merged=items_built.merged,
+    )
 
 
-def _merge_items(
-    log: CleanLog, raw_items: RawItems, home_domains: dict[str, str], item_map: Mapping[str, str]
-) -> tuple[CleanLog, RawItems, dict[str, str]]:
-    """Apply the item map; the home of a product is that of the id that stays, where it has one."""
-    if item_map and not any(name in item_map for name in (*log.item.names, *raw_items.ids)):
-        raise DataError(
-            f"none of the {len(item_map)} ids in column from of item_map is in the data; swap from and to?"
-        )
-    moved = {item_map[name]: home for name, home in home_domains.items() if name in item_map}
-    stayed = {name: home for name, home in home_domains.items() if name not in item_map}
-    return log.merge_items(item_map), raw_items.merge_items(item_map), {**moved, **stayed}
+class _BuiltItems(NamedTuple):
+    """The item features, and what was counted and merged on the way."""
+
+    features: ItemTable
+    item_domain: Ints
+    cleaning: Mapping[str, int]
+    statistics: tuple[DomainStatistics, ...]
+    merged: tuple[NameMerge, ...]
 
 
-def _split(
-    table: Interactions, users: Sequence[str], plan: SplitPlan, rows: EvalRows | None
-) -> Split:
-    options = {
-        name: getattr(plan, name)
-        for name in (
-            "folds",
-            "test_from",
-            "valid_from",
-            "seed",
-            "negatives",
-            "min_buyers",
-            "mask_seen",
-            "refit",
-        )
-    }
-    return make_split(table, users, plan.kind, rows=rows, **options)
-
-
-def _check_domains(log: CleanLog, raw_items: RawItems, schema: Schema) -> None:
-    if schema.domains and log.domain is None and raw_items.home is None:
-        raise DataError(
-            'the schema has [domains] but no table has a domain column; name it: domain = "column"'
-        )
-
-
-def _all_ids(
-    log: CleanLog,
-    keep: NDArray[np.bool_],
-    known_items: set[str],
-    raw_rows: RawEvalRows | None,
-    item_map: Mapping[str, str],
-) -> tuple[list[str], list[str]]:
-    """Return the ids of users and items: of the kept rows, the item file and the test rows.
-
-    A user all of whose rows were in dropped domains stays: folds are drawn over all users of the clean log.
-    """
-    users = set(log.users)
-    items = {log.item.names[code] for code in np.unique(log.item.codes[keep])} | known_items
-    if raw_rows:
-        known = dict.fromkeys((*items, *item_map), 0)
-        users.update(raw_rows.users)
-        asked = (
-            name
-            for cell in (*raw_rows.items, *raw_rows.negatives)
-            for name in split_ids(cell, known)
-        )
-        items.update(item_map.get(name, name) for name in asked)
-    return _in_order(users), _in_order(items)
-
-
-def _in_order(names: set[str]) -> list[str]:
-    ordered = sorted(names)
-    return [ordered[i] for i in sort_ids(ordered)]
-
-
-def _index_of(names: Sequence[str]) -> dict[str, int]:
-    return {name: row for row, name in enumerate(names)}
-
-
-def _codes(labels: Any, row: Mapping[str, int]) -> NDArray[np.int32]:
-    table = np.array([row.get(name, -1) for name in labels.names], np.int32)
-    rows: NDArray[np.int32] = table[labels.codes]
-    return rows
-
-
-def _home_domains(log: CleanLog, raw_items: RawItems) -> dict[str, str]:
-    """Return the home domain of each item that has one."""
-    home_domains: dict[str, str] = {}
-    if raw_items.home is not None:
-        home_domains.update(
-            (item, raw_items.home.names[code])
-            for item, code in zip(raw_items.ids, raw_items.home.codes, strict=True)
-            if code >= 0
-        )
-    elif log.domain is None:
-        home_domains.update(dict.fromkeys(raw_items.ids, SINGLE_DOMAIN))
-        home_domains.update(
-            (log.item.names[code], SINGLE_DOMAIN)
-            for code in np.unique(log.item.codes[~log.is_category])
-        )
-    for code in np.unique(log.item.codes[log.is_category]):
-        given = (
-            np.unique(log.domain.codes[log.item.codes == code])
-            if log.domain is not None
-            else np.zeros(0, int)
-        )
-        if log.domain is None:
-            home_domains[log.item.names[code]] = CATEGORY_DOMAIN
-        elif len(given) == 1:
-            home_domains[log.item.names[code]] = log.domain.names[given[0]]
-    return home_domains
-
-
-def _assign_domains(
-    log: CleanLog, home_domains: Mapping[str, str], schema: Schema
-) -> DomainAssignment:
-    """Give each row its own domain, or its item's home."""
-    if log.domain is not None:
-        codes, names = log.domain
-    else:
-        names = sorted({*home_domains.values(), NO_DOMAIN})
-        position = _index_of(names)
-        codes = np.array(
-            [position[home_domains.get(item, NO_DOMAIN)] for item in log.item.names], np.int64
-        )[log.item.codes]
-    used = {names[code] for code in np.unique(codes)} | set(home_domains.values())
-    kept = sorted(used - set(schema.drop_domains))
-    recode = np.array([_index_of(kept).get(name, -1) for name in names], np.int32)
-    return DomainAssignment(recode[codes], kept)
-
-
-def _sorted_log(
-    log: CleanLog, user: NDArray[np.int32], item: NDArray[np.int32], domain: NDArray[np.int32]
-) -> Interactions:
-    order = np.lexsort((log.time, user))  # stable: rows of equal time stay in the file's order
-    order = order[domain[order] >= 0]
+def _sorted_log(log: CleanLog, ids: Ids, domains: DomainAssignment) -> Interactions:
+    """Return the interactions outside dropped domains, sorted by user and time."""
+    user, item = rows_of(log.user, ids.user_row), rows_of(log.item, ids.item_row)
+    order = np.lexsort((log.time, user))  # stable: rows of equal time keep the order of the file
+    order = order[domains.keep[order]]
     return Interactions(
         user=user[order],
         item=item[order],
-        domain=domain[order],
+        domain=domains.codes[order],
         event=log.event[order].astype(np.int32),
         weight=log.weight[order].astype(np.float32),
         time=log.time[order],
@@ -337,59 +227,79 @@ def _sorted_log(
     )
 
 
-def _cleaning(
-    log: CleanLog, raw_items: RawItems, keep: NDArray[np.bool_], unreadable: int, schema: Schema
+def _build_items(
+    raw: RawData, ids: Ids, domains: DomainAssignment, log: Interactions, schema: Schema
+) -> _BuiltItems:
+    """Build the item features in common units and aligned names."""
+    scaled_log = scale_log(raw.log, schema, domains.codes, domains.names)
+    features, n_unreadable = build_item_table(raw.items, scaled_log, ids.items)
+    check_scale(schema, features.numeric, domains.names)
+    item_domain = _item_domains(raw, ids, domains, schema)
+    cleaning = _cleaning_table(scaled_log, raw.items, domains.keep, n_unreadable, schema)
+    if raw.items.ids:
+        features, scaled = scale_items(features, schema, item_domain, domains.names)
+        cleaning |= scaled
+        statistics = domain_statistics(features.numeric, item_domain, domains.names, schema)
+    else:
+        prices = {} if scaled_log.price is None else {"price": scaled_log.price}
+        statistics = domain_statistics(prices, domains.codes, domains.names, schema)
+    rules = schema.align
+    shared_ids = {
+        column: raw.items.texts(rule.id, ids.items) for column, rule in rules.items() if rule.id
+    }
+    has_domain = np.flatnonzero(item_domain >= 0)
+    features, merged = align_columns(
+        replace(features, by_domain=schema.by_domain),
+        rules,
+        shared_ids,
+        np.concatenate([log.item, has_domain]),
+        np.concatenate([log.domain, item_domain[has_domain]]),
+    )
+    return _BuiltItems(features, item_domain, cleaning, statistics, merged)
+
+
+def _item_domains(raw: RawData, ids: Ids, domains: DomainAssignment, schema: Schema) -> Ints:
+    """Return the code of each item's own domain, -1 if it has none."""
+    code_of = row_of(domains.names)
+    codes = [code_of.get(raw.item_domains.get(item, ""), -1) for item in ids.items]
+    item_domain = np.array(codes, np.int32)
+    if schema.by_domain and (item_domain < 0).all():
+        raise DataError(
+            "[scale] by_domain: no item has a domain; "
+            "add a domain column to the item table, or give factors"
+        )
+    return item_domain
+
+
+def _cleaning_table(
+    log: CleanLog, items: RawItems, keep: Bools, n_unreadable: int, schema: Schema
 ) -> dict[str, int]:
     counts = dict(log.counts)
     if schema.drop_domains:
         counts["not a product"] = int((~keep).sum())
         counts["rows kept"] -= counts["not a product"]
-    if raw_items.ids:
-        known = set(raw_items.ids)
-        without = np.array([name not in known for name in log.item.names], bool)
-        counts["item without metadata (kept)"] = int(
-            (without[log.item.codes] & keep & ~log.is_category).sum()
-        )
-        counts.update(raw_items.counts)
-        counts["feature values made missing"] = unreadable
+    if items.ids:
+        known = set(items.ids)
+        is_unlisted = np.array([name not in known for name in log.item.names], bool)
+        unlisted = is_unlisted[log.item.codes] & keep & ~log.is_category
+        counts["item without metadata (kept)"] = int(unlisted.sum())
+        counts.update(items.counts)
+        counts["feature values made missing"] = n_unreadable
     return counts
 
 
-def describe(prepared: Prepared) -> dict[str, Any]:
-    """Return what prepare reports: sizes, the split, the cleaning table and how columns were understood."""
-    dataset = prepared.dataset
-    log, split = dataset.interactions, dataset.split
-    sold = np.unique(log.item)
-    per_user = np.unique(log.user, return_counts=True)[1]
-    per_domain = np.bincount(log.domain, minlength=len(dataset.domains))
-    return {
-        "users": len(dataset.users),
-        "items": len(dataset.items),
-        "items_never_sold": len(dataset.items) - len(sold),
-        "interactions": len(log),
-        "domains": dict(zip(dataset.domains, per_domain.tolist(), strict=True)),
-        "split": {
-            "kind": split.kind,
-            **{
-                name: int((split.role == role).sum())
-                for name, role in (("train", TRAIN), ("valid", VALID), ("test", TEST))
-            },
-            "test_rows": len(split.rows) if split.rows is not None else None,
-            "settings": dict(split.settings),
-        },
-        "rows_per_user": {"median": float(np.median(per_user)), "most": int(per_user.max())},
-        "cleaning": dict(dataset.cleaning),
-        "numbers": [asdict(column) for column in prepared.statistics],
-        "far_apart": []
-        if dataset.features.by_domain
-        else [_median_gap(*pair) for pair in distant_medians(prepared.statistics)],
-        "merged": [one._asdict() for one in prepared.merged],
-        "interaction_columns": dict(prepared.interaction_columns),
-        "item_features": dict(prepared.item_columns),
-        "unused_columns": list(prepared.unused_columns),
-    }
-
-
-def _median_gap(high: DomainStatistics, low: DomainStatistics) -> dict[str, Any]:
-    times = (high.median or 0.0) / (low.median or 1.0)
-    return {"column": high.column, "high": high.domain, "low": low.domain, "times": times}
+def _split(log: Interactions, ids: Ids, plan: SplitPlan, eval_rows: RawEvalRows | None) -> Split:
+    return make_split(
+        log,
+        ids.users,
+        plan.kind,
+        folds=plan.folds,
+        test_from=plan.test_from,
+        valid_from=plan.valid_from,
+        seed=plan.seed,
+        negatives=plan.negatives,
+        min_buyers=plan.min_buyers,
+        mask_seen=plan.mask_seen,
+        refit=plan.refit,
+        rows=encode_eval_rows(eval_rows, ids.user_row, ids.item_row) if eval_rows else None,
+    )

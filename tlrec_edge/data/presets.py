@@ -39,15 +39,14 @@ def prepare_preset(
         raise DataError(f"unknown preset {name!r}; known: {', '.join(PRESETS)}")
     preset = PRESETS[name]
     tables, items = preset.load(interactions)
-    where = ", ".join(str(path) for path in interactions) or name
     return prepare_tables(
         tables,
         items,
         replace(preset.schema, max_per_user=max_per_user),
         plan or preset.plan,
         source=preset.source,
-        where=where,
-        items_where=f"{name} items",
+        table_name=", ".join(map(str, interactions)) or name,
+        items_name=f"{name} items",
     )
 
 
