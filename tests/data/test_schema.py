@@ -128,9 +128,10 @@ def test_a_wrong_schema_says_what_is_wrong(raw: dict[str, object], words: str) -
         parse_schema(raw)
 
 
-def test_the_schema_of_the_readme_is_one(tmp_path: Path) -> None:
-    readme = (ROOT / "README.md").read_text("utf-8")
-    (tmp_path / "schema.toml").write_text(readme.split("```toml")[1].split("```")[0], "utf-8")
+def test_the_schema_of_the_guide_is_one_file(tmp_path: Path) -> None:
+    guide = (ROOT / "docs/data.md").read_text("utf-8")
+    blocks = [part.split("```")[0] for part in guide.split("```toml")[1:]]
+    (tmp_path / "schema.toml").write_text("".join(blocks), "utf-8")
     (tmp_path / "map.csv").write_text("from,to\nuk1,fr1\n")
     schema = load_schema(tmp_path / "schema.toml")
     assert (schema.scale, schema.by_domain, schema.item_map) == (
@@ -138,7 +139,7 @@ def test_the_schema_of_the_readme_is_one(tmp_path: Path) -> None:
         True,
         {"uk1": "fr1"},
     )
-    assert schema.align == {"category": AlignRule("name", {"Milk": "Lait"})}
+    assert schema.align == {"category": AlignRule("name", {"Lait": "Milk"})}
 
 
 @pytest.mark.parametrize("content", [b"user = ", b"\xff\xfe", None])
