@@ -1,4 +1,4 @@
-"""Make the one set of data: bundles, the same vectors as floats, histories, candidates."""
+"""Make the data of all contenders: bundles, the same vectors as floats, histories, candidates."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ from tlrec_edge.bundle.reader import Bundle
 from .data import Data
 from .model import encoder, write_floor, write_graphs
 
-QUESTIONS = 64
-MOST_CANDIDATES = 1000
-_PACKAGE = Path(__file__).parents[2]
+CASES = 64
+MAX_CANDIDATES = 1000
+_ROOT = Path(__file__).parents[2]
+_WRITERS = ("core", "bundle", "search", "train", "bench")
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """Of everything that is measured."""
+    """Items of the two catalogues, width of the vectors, and length of the histories."""
 
     small: int = 100_000
     large: int = 1_000_000
@@ -36,7 +37,10 @@ class Sizes:
 def prepare(
     folder: Path, sizes: Sizes, catalogues: tuple[str, ...], progress: Callable[[str], None]
 ) -> None:
-    """Make the catalogues that are not there yet, or were made by other code."""
+    """Make the catalogues that do not exist or were made by other code.
+
+    Raises FileExistsError if a folder in their place is not ours to replace.
+    """
     stamp = json.dumps(asdict(sizes) | {"code": _code()})
     for name in catalogues:
         target, mark = folder / name, folder / name / "stamp.json"
@@ -56,17 +60,17 @@ def prepare(
 
 
 def _code() -> str:
-    """Return a hash of what writes bundles, data and the peers' indexes: they are made again where it changed."""
+    """Return a hash of the code that writes bundles, data and the peers' indexes."""
     digest, here = hashlib.sha256(), Path(__file__).parent
-    folders = (_PACKAGE / "tlrec_edge", _PACKAGE / "export", here / "contenders")
-    written = [path for folder in folders for path in folder.glob("*.py")]
-    for path in (*sorted(written), here / "make_data.py", here / "model.py"):
+    folders = [*(_ROOT / "tlrec_edge" / room for room in _WRITERS), _ROOT / "export"]
+    sources = [path for folder in (*folders, here / "contenders") for path in folder.rglob("*.py")]
+    for path in (*sorted(sources), here / "make_data.py", here / "model.py"):
         digest.update(path.read_bytes())
     return digest.hexdigest()
 
 
 def _make(data: Data, sizes: Sizes, items: int, everything: bool) -> None:
-    """Write one catalogue. ``small`` holds both encoders and the default parts; ``large`` the fast one, and those."""
+    """Write a catalogue with the fast encoder; with ``everything`` also the base one and graphs."""
     config = SynthConfig(
         items, dim=sizes.dim, length=sizes.length, interest=0, wide=0, popularity=0.0
     )
@@ -79,7 +83,7 @@ def _make(data: Data, sizes: Sizes, items: int, everything: bool) -> None:
     synthesize(data.path("wide"), default, encoder=models["fast"][1])
     bundle = Bundle.open(data.path("fast"))
     _write_vectors(data, bundle)
-    _write_questions(data, bundle, config)
+    _write_cases(data, bundle, config)
     for name in models:
         _write_queries(data, name)
     write_floor(data.path("floor.onnx"))
@@ -92,46 +96,49 @@ def _make(data: Data, sizes: Sizes, items: int, everything: bool) -> None:
 
 
 def _write_vectors(data: Data, bundle: Bundle) -> None:
-    """Write what the bundle's rows stand for as float32: the peers' tables."""
+    """Write the values of the bundle's rows as float32, for the peers, and the ids of the rows."""
     shape = bundle.shape
-    for name, form, rows, scale in (
-        ("vectors", shape.candidate_format, "candidate_rows", "candidate_scale"),
-        ("history_vectors", shape.history_format, "history_rows", "history_scale"),
+    for name, form, side in (
+        ("vectors", shape.candidate_format, "candidate"),
+        ("history_vectors", shape.history_format, "history"),
     ):
-        stored, factor = (
-            bundle.array(rows),
-            bundle.array(scale).reshape(len(bundle.array(rows)), -1)[:, :1],
-        )
-        np.save(
-            data.path(f"{name}.npy"), np.ascontiguousarray(form.values(stored) * factor, np.float32)
-        )
+        rows = bundle.array(f"{side}_rows")
+        scale = bundle.array(f"{side}_scale").reshape(len(rows), -1)[:, :1]
+        vectors = np.ascontiguousarray(form.values(rows) * scale, np.float32)
+        np.save(data.path(f"{name}.npy"), vectors)
+    ids = bundle.strings("item_ids").take(range(shape.items))
+    np.save(data.path("item_ids.npy"), np.array(ids))
 
 
-def _write_questions(data: Data, bundle: Bundle, config: SynthConfig) -> None:
-    """Write histories within three clusters each, and candidates from everywhere, as rows and no two the same."""
+def _write_cases(data: Data, bundle: Bundle, config: SynthConfig) -> None:
+    """Write histories of up to three clusters each, and candidates, as rows and as ids.
+
+    Candidates are drawn from the whole catalogue without repetition.
+    """
     rng, n = np.random.default_rng(1), config.items
-    histories = np.empty((QUESTIONS, config.length), np.int64)
+    histories = np.empty((CASES, config.length), np.int64)
     members = n // config.clusters
     for history in histories:
-        cluster = rng.choice(config.clusters, min(3, config.clusters), replace=False)
-        own = (cluster[:, None] + config.clusters * np.arange(members)[None]).ravel()
-        history[:] = rng.choice(own, config.length, replace=len(own) < config.length)
-    names = [
-        f"SKU{item:08d}" for item in histories.ravel().tolist()
-    ]  # a large catalogue stands list by list
-    histories = bundle.index("item_ids").rows(names).reshape(histories.shape).astype(np.int64)
-    most = min(MOST_CANDIDATES, n)
-    candidates = np.stack([rng.choice(n, most, replace=False) for _ in range(QUESTIONS)])
-    np.save(data.path("histories.npy"), histories)
-    np.save(data.path("candidates.npy"), candidates)
+        clusters = rng.choice(config.clusters, min(3, config.clusters), replace=False)
+        items = (clusters[:, None] + config.clusters * np.arange(members)[None]).ravel()
+        history[:] = rng.choice(items, config.length, replace=len(items) < config.length)
+    # Item n is not row n: a large catalogue is sorted by IVF cluster.
+    ids = [f"SKU{item:08d}" for item in histories.ravel().tolist()]
+    rows = bundle.index("item_ids").rows(ids).reshape(histories.shape).astype(np.int64)
+    count = min(MAX_CANDIDATES, n)
+    candidates = np.stack([rng.choice(n, count, replace=False) for _ in range(CASES)])
+    strings = bundle.strings("item_ids")
+    for name, values in (("histories", rows), ("candidates", candidates)):
+        np.save(data.path(f"{name}.npy"), values)
+        named = [strings.take(case.tolist()) for case in values]
+        data.path(f"{name}.json").write_text(json.dumps(named), "utf-8")
 
 
 def _write_queries(data: Data, model: str) -> None:
-    """Write the users' vectors, rounded as the deterministic path rounds them (``queries``) and as encoded (``encoded``)."""
-    histories = data.load("histories")
+    """Write the users' vectors: ``queries`` rounded as the bundle rounds them, ``encoded`` not."""
+    histories = data.ids("histories")
     for name, deterministic in (("queries", True), ("encoded", False)):
         with Recommender.open(data.path(model), deterministic=deterministic) as rec:
-            ids = Bundle.open(data.path(model)).strings("item_ids")
-            states = [rec.user_state(ids.take(history.tolist())) for history in histories]
-            found = np.stack([state.deep * state.deep_scale for state in states]).astype(np.float32)
-        np.save(data.path(f"{name}-{model}.npy"), found)
+            states = [rec.user_state(history) for history in histories]
+        vectors = np.stack([state.deep * state.deep_scale for state in states])
+        np.save(data.path(f"{name}-{model}.npy"), vectors.astype(np.float32))

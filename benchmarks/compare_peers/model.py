@@ -1,4 +1,4 @@
-"""The graphs: our encoders for the bundles, and the same models as a plain export with the tables inside."""
+"""The graphs: our encoders for the bundles, and a plain export of the same models."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ OPSET, IR = 18, 9
 
 
 def encoder(size: str, sizes: Sizes) -> tuple[nn.Module, bytes]:
-    """Return an encoder of random weights, and its graph as a bundle holds it."""
+    """Return an encoder with random weights, and its graph in a bundle."""
     torch.manual_seed(0)
     config = ModelConfig(size=size, width=sizes.dim, history=sizes.length)
     module = ENCODERS[size](config).eval()
     return module, encoder_graph(
         SimpleNamespace(net=SimpleNamespace(config=config, encoder=module))
-    )  # type: ignore[arg-type]  # all that it reads
+    )  # type: ignore[arg-type]  # has the attributes that are read
 
 
 class Plain(nn.Module):
-    """What one exports without further thought: rows in, scores out, tables inside, every position computed."""
+    """The plain export: rows to scores, with the tables inside and every position computed."""
 
     def __init__(
         self, module: nn.Module, history: np.ndarray, candidate: np.ndarray, log_weight: np.ndarray
@@ -66,7 +66,7 @@ def write_graphs(data: Data, modules: dict[str, nn.Module], position_bias: np.nd
         length = len(position_bias)
         example = torch.zeros(1, length, dtype=torch.int64), torch.zeros(1, 7, dtype=torch.int64)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's exporter warns of its own deprecations
+            warnings.simplefilter("ignore")  # torch's exporter uses its own deprecated functions
             torch.onnx.export(
                 plain,
                 example,
@@ -82,7 +82,7 @@ def write_graphs(data: Data, modules: dict[str, nn.Module], position_bias: np.nd
 
 
 def write_floor(path: Path) -> None:
-    """Write the smallest graph there is: one node, one number."""
+    """Write the smallest graph: one node, one number."""
     _write(
         path,
         [helper.make_node("Identity", ["x"], ["y"])],
@@ -93,7 +93,7 @@ def write_floor(path: Path) -> None:
 
 
 def write_scan(path: Path, vectors: np.ndarray) -> None:
-    """Write ``query`` (d, 1), ``k`` (1) -> the best scores and rows, (k) each, of the table inside."""
+    """Write a search: ``query`` (d, 1) and ``k`` (1) to the best scores and rows, (k) each."""
     nodes = [
         helper.make_node("MatMul", ["table", "query"], ["column"]),
         helper.make_node("Squeeze", ["column", "last"], ["all"]),
@@ -110,11 +110,11 @@ def _write(
     inputs: dict[str, list[int]],
     outputs: dict[str, tuple[int, list[Any]]],
     tensors: dict[str, np.ndarray],
-    whole: dict[str, list[int]] | None = None,
+    integers: dict[str, list[int]] | None = None,
 ) -> None:
     value = helper.make_tensor_value_info
     given = [value(name, TensorProto.FLOAT, shape) for name, shape in inputs.items()]
-    given += [value(name, TensorProto.INT64, shape) for name, shape in (whole or {}).items()]
+    given += [value(name, TensorProto.INT64, shape) for name, shape in (integers or {}).items()]
     out = [value(name, kind, shape) for name, (kind, shape) in outputs.items()]
     stored = [numpy_helper.from_array(tensor, name) for name, tensor in tensors.items()]
     graph = helper.make_graph(nodes, path.stem, given, out, stored)

@@ -1,64 +1,70 @@
-"""The figures as markdown."""
+"""The results as Markdown."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
 
-Found = dict[str, Any]
+from .rows import OURS
+
+Result = dict[str, Any]
 _MB = 1e6
 
 
-def markdown(results: Found) -> str:
-    """Return the whole report."""
+def markdown(results: Result) -> str:
+    """Return the report."""
     return "\n".join(_lines(results)) + "\n"
 
 
-def _lines(results: Found) -> Iterator[str]:
+def _lines(results: Result) -> Iterator[str]:
+    rows = results["rows"].values()
+    yield from _head(results)
+    yield from _targets(rows)
+    yield from _before(results)
+    for row in rows:
+        yield from _row(row)
+    abouts = {
+        name: contender["about"] for row in rows for name, contender in row["contenders"].items()
+    }
+    yield from ("", "## How each is run", "")
+    yield from (f"- {name}: {about}" for name, about in sorted(abouts.items()))
+    reasons = {name: why for row in rows for name, why in row["missing"].items()}
+    yield from ("", "## Not measured", "")
+    yield from (f"- {name}: {why}" for name, why in sorted(reasons.items()))
+    if not reasons:
+        yield "Every contender was measured."
+
+
+def _head(results: Result) -> Iterator[str]:
     machine, noise = results["machine"], results["noise"]
-    yield f"# tlrec-edge {machine['tlrec_edge']} and its peers"
-    yield ""
-    flags, load = ", ".join(machine["flags"]), noise["load"]
+    small, large = results["sizes"]
+    load_before, load_after = noise["load"]
     stolen = "an unknown share" if noise["stolen"] is None else f"{noise['stolen']:.1%}"
-    yield f"{machine['cpu']}, {machine['usable_cores']} cores ({flags}), Python {machine['python']},"
-    yield f"numpy {machine['numpy']}, onnxruntime {machine['onnxruntime']}; {results['sizes'][0]:,} and"
-    yield f"{results['sizes'][1]:,} items where a row says 100k and 1M. One thread; all answer the same questions"
-    yield "in turns, each in a process of its own. `cpu` above 1: more than one thread ran. USS counts pages of mapped"
-    yield "files that nobody else maps at the time; what a process wrote itself is beside it."
-    yield f"The slowest tenth of equal loops took {1 + noise['spread']:.2f} x the fastest;"
-    yield f"the host took {stolen} of the time;"
-    yield f"load {load[0]:.1f} before, {load[1]:.1f} after."
+    flags = ", ".join(machine["flags"])
+    yield f"# tlrec-edge {machine['tlrec_edge']} and its peers"
+    yield f"""
+{machine["cpu"]}, {machine["usable_cores"]} cores ({flags}),
+Python {machine["python"]}, numpy {machine["numpy"]}, onnxruntime {machine["onnxruntime"]}.
+100k stands for {small:,} items and 1M for {large:,}. Every contender has one thread and a
+process of its own; they answer the same requests in turns. `cpu` above 1: several threads ran.
+USS includes pages of mapped files that no other process maps at the time; `written` are the pages
+that the process wrote. The slowest tenth of equal loops took {1 + noise["spread"]:.2f} times as
+long as the fastest; the host took {stolen} of the time; the load was {load_before:.1f} before and
+{load_after:.1f} after."""
+
+
+def _targets(rows: Any) -> Iterator[str]:
     yield ""
-    yield "| what | against | asked | found | with id mapping | |"
+    yield "| what | against | target | measured | with id mapping | |"
     yield "|---|---|---|---|---|---|"
-    for row in results["rows"].values():
+    for row in rows:
         for target in row.get("targets", ()):
             yield _target(row, target)
         for limit in row.get("limits", ()):
             yield _limit(row, limit)
-    for row in results["rows"].values():
-        yield from _row(row)
-    abouts = {
-        name: own["about"]
-        for row in results["rows"].values()
-        for name, own in row["contenders"].items()
-    }
-    yield ""
-    yield "## How each is run"
-    yield ""
-    yield from (f"- {name}: {about}" for name, about in sorted(abouts.items()))
-    reasons = {
-        name: why for row in results["rows"].values() for name, why in row["missing"].items()
-    }
-    yield ""
-    yield "## Not measured"
-    yield ""
-    yield from (f"- {name}: {why}" for name, why in sorted(reasons.items()))
-    if not reasons:
-        yield "Nobody is missing."
 
 
-def _target(row: Found, target: Found) -> str:
+def _target(row: Result, target: Result) -> str:
     unit = " us" if target["added"] else " x"
 
     def show(value: float | None) -> str:
@@ -66,60 +72,82 @@ def _target(row: Found, target: Found) -> str:
 
     if target["found"] is None:
         return f"| {row['title']} | {target['text']} | {show(target['most'])} | not measured | | |"
-    against = target["text"] + (
-        f" ({target['best']})" if target["best"] not in target["text"] else ""
-    )
+    against = target["text"]
+    if target["best"] not in against:
+        against += f" ({target['best']})"
     if target["missing"]:
         against += f", without {', '.join(target['missing'])}"
-    verdict = "met" if target["found"] <= target["most"] else "**missed**"
-    return (
-        f"| {row['title']} | {against} | {show(target['most'])} | {show(target['found'])} | {show(target['named'])} |"
-        f" {verdict} |"
-    )
+    cells = [row["title"], against, *(show(target[key]) for key in ("most", "found", "named"))]
+    return f"| {' | '.join(cells)} | {_verdict(target)} |"
 
 
-def _limit(row: Found, limit: Found) -> str:
+def _limit(row: Result, limit: Result) -> str:
     unit = _MB if limit["text"].startswith("MB") else 1
+    start = f"| {row['title']} | {limit['text']} | {limit['most'] / unit:.3g}"
     if limit["found"] is None:
-        return (
-            f"| {row['title']} | {limit['text']} | {limit['most'] / unit:.3g} | not measured | | |"
-        )
-    verdict = "met" if limit["found"] <= limit["most"] else "**missed**"
-    return f"| {row['title']} | {limit['text']} | {limit['most'] / unit:.3g} | {limit['found'] / unit:.3g} | | {verdict} |"
+        return f"{start} | not measured | | |"
+    return f"{start} | {limit['found'] / unit:.3g} | | {_verdict(limit)} |"
 
 
-def _row(row: Found) -> Iterator[str]:
+def _verdict(judged: Result) -> str:
+    return "met" if judged["found"] <= judged["most"] else "**missed**"
+
+
+def _before(results: Result) -> Iterator[str]:
+    """Show how the older version compares, if one was measured."""
+    ratios = [(row["title"], r) for row in results["rows"].values() for r in row.get("ratios", ())]
+    if not ratios:
+        return
+    first = ratios[0][1]
+    yield from ("", "## Now and before", "")
+    yield f"The older version is `{results['before']}`. Each of {len(first['rounds'])} rounds starts"
+    yield "both versions anew and gives one ratio. The interval is that of the median ratio, at"
+    yield f"{first['confidence']:.0%} confidence; above 1 means that this checkout is slower."
     yield ""
-    yield f"## {row['title']}"
-    yield ""
-    yield "| contender | task | median us | p10 | p99 | of ours | cpu | answers | first answer s | USS MB | written |"
-    yield "|---|---|---|---|---|---|---|---|---|---|---|"
-    first = next(
-        (own["tasks"] for name, own in row["contenders"].items() if name == "tlrec-edge"), {}
-    )
-    ours = next((timed["median"] for timed in first.values() if timed), None)
-    for name, own in row["contenders"].items():
-        if name in row["wrong"]:  # told below
-            continue
-        answers = ", ".join(
-            f"{k} {own[k]:.3g}" for k in ("error", "recall@10", "recall@100", "effort") if k in own
-        )
-        if own.get("reached") is False:
-            answers += ", recall not reached"
-        memory = " | ".join(
-            f"{own[kind] / _MB:.0f}" if kind in own else "" for kind in ("uss", "dirty")
-        )
-        start = f"{answers} | {own['seconds']:.2f} | {memory}"
-        if not own["tasks"]:
-            yield f"| {name} | | | | | | | {start} |"
-        for task, timed in own["tasks"].items():
-            ratio = "" if ours is None else f"{timed['median'] / ours:.2f}"
-            yield (
-                f"| {name} | {task} | {timed['median']:.1f} | {timed['p10']:.1f} | {timed['p99']:.1f} | {ratio} |"
-                f" {timed['cpu']:.2f} | {start} |"
-            )
-            start = " | | | "
+    head = "what | contender | task | before us | now us | now / before | interval | all rounds"
+    yield f"| {head} |"
+    yield "|---|---|---|---|---|---|---|---|"
+    for title, r in ratios:
+        medians = f"{r['before']:.1f} | {r['now']:.1f} | {r['ratio']:.3f}"
+        interval = f"{r['low']:.3f} .. {r['high']:.3f}"
+        spread = f"{r['rounds'][0]:.3f} .. {r['rounds'][-1]:.3f}"
+        name = f"{title} | {r['contender']} | {r['task']}"
+        yield f"| {name} | {medians} | {interval} | {spread} |"
+
+
+_COLUMNS = (
+    *("contender", "task", "median us", "p10", "p99", "of ours", "cpu"),
+    *("answers", "first answer s", "USS MB", "written MB"),
+)
+
+
+def _row(row: Result) -> Iterator[str]:
+    yield from ("", f"## {row['title']}", "")
+    yield f"| {' | '.join(_COLUMNS)} |"
+    yield "|---" * len(_COLUMNS) + "|"
+    ours = row["contenders"].get(OURS, {}).get("tasks", {})
+    median = next((timed["median"] for timed in ours.values() if timed), None)
+    for name, contender in row["contenders"].items():
+        if name not in row["wrong"]:
+            yield from _contender(name, contender, median)
+    blank = " |" * (len(_COLUMNS) - 2)
     for name, why in row["wrong"].items():
-        yield f"| {name} | **wrong, not timed**: {why} | | | | | | | | | |"
+        yield f"| {name} | **wrong, not timed**: {why} |{blank}"
     for name in row["missing"]:
-        yield f"| {name} | not measured, see below | | | | | | | | | |"
+        yield f"| {name} | not measured, see below |{blank}"
+
+
+def _contender(name: str, contender: Result, our_median: float | None) -> Iterator[str]:
+    keys = [key for key in ("error", "recall@10", "recall@100", "effort") if key in contender]
+    answers = ", ".join(f"{key} {contender[key]:.3g}" for key in keys)
+    if contender.get("reached") is False:
+        answers += ", recall not reached"
+    sizes = (f"{contender[key] / _MB:.0f}" if key in contender else "" for key in ("uss", "dirty"))
+    end = " | ".join([answers, f"{contender['seconds']:.2f}", *sizes])
+    if not contender["tasks"]:
+        yield f"| {name} | | | | | | | {end} |"
+    for task, timed in contender["tasks"].items():
+        ratio = "" if our_median is None else f"{timed['median'] / our_median:.2f}"
+        times = " | ".join(f"{timed[key]:.1f}" for key in ("median", "p10", "p99"))
+        yield f"| {name} | {task} | {times} | {ratio} | {timed['cpu']:.2f} | {end} |"
+        end = " | | | "

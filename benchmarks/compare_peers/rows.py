@@ -1,13 +1,26 @@
-"""The rows of the table: who answers what on which data, and what is asked of us."""
+"""The rows of the table: which contenders do which tasks on which data, and our targets."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from .install import BEFORE
+
+OURS = "tlrec-edge"
+_PUBLIC_TASKS = ("request", "request_ids", "cached", "cached_ids", "top", "top_exact", "top100")
+"""The tasks that an older version has too."""
+
 
 class Entry(NamedTuple):
-    """A contender and the tasks that are timed; further ``checked`` ones are only compared."""
+    """A contender in a row.
+
+    Attributes:
+        contender: Its name.
+        tasks: The tasks that are timed.
+        model: The bundle or graph that it loads.
+        checked: Further tasks whose answers are checked.
+    """
 
     contender: str
     tasks: tuple[str, ...]
@@ -16,21 +29,34 @@ class Entry(NamedTuple):
 
 
 class Target(NamedTuple):
-    """Our task is to take at most ``most`` x the best of ``against``, or (``added``) at most so many us on top of it.
+    """A limit to the time of one of our tasks.
 
-    ``named``: the same task given ids instead of rows, which the peers are not asked for.
+    Attributes:
+        text: What it is compared with, for the report.
+        most: Largest ratio to the best of ``against``, or microseconds on top of it.
+        against: Contenders and tasks.
+        ours: Our contender and task.
+        named: The same task given ids instead of rows, which peers don't do.
+        added: Whether ``most`` is in microseconds.
     """
 
     text: str
     most: float
     against: tuple[tuple[str, str], ...]
-    ours: tuple[str, str] = ("tlrec-edge", "request")
+    ours: tuple[str, str] = (OURS, "request")
     named: str | None = None
     added: bool = False
 
 
 class Limit(NamedTuple):
-    """A ``figure`` of our fresh processes is to be at most ``most``: a number, or so many bytes beyond our tables."""
+    """A limit to our fresh processes.
+
+    Attributes:
+        text: The unit and what it is, for the report.
+        figure: The measured value.
+        most: Its largest value.
+        tables: How many times the bytes of our tables ``most`` excludes.
+    """
 
     text: str
     figure: str
@@ -39,14 +65,36 @@ class Limit(NamedTuple):
 
 
 class Row(NamedTuple):
+    """A comparison.
+
+    Attributes:
+        title: Its title in the report.
+        catalogue: The catalogue, ``small`` or ``large``.
+        entries: The contenders.
+        targets: Our targets.
+        approximate: Whether every contender reports its recall, ours too.
+        limits: Limits to fresh processes; if there are any, only start-up is measured.
+    """
+
     title: str
     catalogue: str
     entries: tuple[Entry, ...]
     targets: tuple[Target, ...] = ()
     approximate: bool = False
-    """Whether every contender states its recall, ours too."""
     limits: tuple[Limit, ...] = ()
-    """Where there are any, fresh processes are timed, from start to first answer."""
+
+
+def with_before(row: Row) -> Row:
+    """Return the row with an entry of the older version next to each of ours."""
+    entries: list[Entry] = []
+    for entry in row.entries:
+        entries.append(entry)
+        tasks = tuple(task for task in entry.tasks if task in _PUBLIC_TASKS)
+        if entry.contender.startswith(OURS) and tasks:
+            entries.append(
+                entry._replace(contender=BEFORE + entry.contender[len(OURS) :], tasks=tasks)
+            )
+    return row._replace(entries=tuple(entries))
 
 
 def _request(size: str, targets: tuple[Target, ...], *more: str) -> Row:
@@ -63,22 +111,22 @@ def _request(size: str, targets: tuple[Target, ...], *more: str) -> Row:
     )
 
 
-_OURS, _TOP, _EXACT = ("tlrec-edge", "request"), ("tlrec-edge", "top"), ("tlrec-edge", "top_exact")
+_REQUEST, _TOP, _EXACT = (OURS, "request"), (OURS, "top"), (OURS, "top_exact")
 _REPLAY = (("replay", "request"),)
 
 ROWS: Mapping[str, Row] = {
     "fast-100": _request(
         "fast",
         (
-            Target("replay", 1 / 8, _REPLAY, _OURS, "request_ids"),
-            Target("floor", 3.0, (("tlrec-edge", "floor"),), _OURS, "request_ids"),
+            Target("replay", 1 / 8, _REPLAY, _REQUEST, "request_ids"),
+            Target("floor", 3.0, (("tlrec-edge", "floor"),), _REQUEST, "request_ids"),
         ),
         "rechub",
         "implicit",
     ),
-    "base-100": _request("base", (Target("replay", 1 / 3, _REPLAY, _OURS, "request_ids"),)),
+    "base-100": _request("base", (Target("replay", 1 / 3, _REPLAY, _REQUEST, "request_ids"),)),
     "cached-1000": Row(
-        "1,000 candidates of 100k, the user's state at hand",
+        "1,000 candidates of 100k, user state given",
         "small",
         (
             Entry("tlrec-edge", ("cached", "cached_ids", "cached_floor")),
@@ -147,9 +195,14 @@ ROWS: Mapping[str, Row] = {
     "wide": Row(
         "the wide part's added cost, 100k",
         "small",
-        (Entry("tlrec-edge", ("request", "top")), Entry("tlrec-edge-wide", ("request", "top"))),
         (
-            Target("us on the request", 15.0, (_OURS,), ("tlrec-edge-wide", "request"), added=True),
+            Entry("tlrec-edge", ("request", "top")),
+            Entry("tlrec-edge-wide", ("request", "top"), "wide"),
+        ),
+        (
+            Target(
+                "us on the request", 15.0, (_REQUEST,), ("tlrec-edge-wide", "request"), added=True
+            ),
             Target("top-10 without it", 1.25, (_TOP,), ("tlrec-edge-wide", "top")),
         ),
     ),
@@ -162,7 +215,7 @@ ROWS: Mapping[str, Row] = {
         "process start to first answer, 1M items",
         "large",
         (
-            Entry("tlrec-edge-wide", ("request",)),
+            Entry("tlrec-edge-wide", ("request",), "wide"),
             *(Entry(name, ("top",)) for name in ("faiss-flat", "faiss-ivf", "implicit")),
         ),
         limits=(
@@ -172,4 +225,4 @@ ROWS: Mapping[str, Row] = {
         ),
     ),
 }
-"""By the key that ``--rows`` takes."""
+"""Rows by the key that ``--rows`` takes."""

@@ -1,11 +1,15 @@
-"""The comparison with peers, offline and small: who is not installed is named, and a wrong answer is not timed."""
+"""The comparison with peers on small data, without installing anything."""
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
+import shutil
 import subprocess
 import sys
+import types
+import venv
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,25 +22,21 @@ from helpers.paths import ROOT
 SIZES = ["--small", "600", "--large", "900", "--seconds", "0.02"]
 
 
-@pytest.fixture(scope="module")
-def report(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], str]:
-    folder = tmp_path_factory.mktemp("peers")
-    # No installation: these rows have contenders of the development environment and others.
-    rows = ["--rows", "fast-100", "cached-1000", "top-100k"]
-    command = [
-        sys.executable,
-        "-m",
-        "benchmarks.compare_peers",
-        str(folder),
-        "--here",
-        *SIZES,
-        *rows,
-    ]
+def compare(folder: Path, *arguments: str) -> tuple[dict[str, Any], str]:
+    command = [sys.executable, "-m", "benchmarks.compare_peers", str(folder), "--here", *SIZES]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        command, capture_output=True, text=True, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}
+        [*command, *arguments], capture_output=True, text=True, cwd=ROOT, env=environment
     )
     assert done.returncode == 0, done.stderr[-2000:]
     return json.loads((folder / "peers.json").read_text()), (folder / "peers.md").read_text()
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], str]:
+    # Some contenders of these rows are in the development environment, others are not.
+    rows = ("--rows", "fast-100", "cached-1000", "top-100k")
+    return compare(tmp_path_factory.mktemp("peers"), *rows)
 
 
 def test_our_rows_and_the_floor_are_measured(report: tuple[dict[str, Any], str]) -> None:
@@ -51,7 +51,9 @@ def test_our_rows_and_the_floor_are_measured(report: tuple[dict[str, Any], str])
     assert 1 < floor["found"] < floor["named"]
 
 
-def test_who_is_not_installed_is_named_with_the_reason(report: tuple[dict[str, Any], str]) -> None:
+def test_a_peer_that_is_not_installed_is_listed_with_the_reason(
+    report: tuple[dict[str, Any], str],
+) -> None:
     missing = {
         name: why for row in report[0]["rows"].values() for name, why in row["missing"].items()
     }
@@ -84,7 +86,7 @@ def test_a_wrong_score_is_refused(peers: Any) -> None:
             agree.check_scores(answer(rows, scores), truth, 1e-4)
 
 
-def test_the_best_must_be_the_best(peers: Any) -> None:
+def test_an_exact_search_must_return_the_best_items(peers: Any) -> None:
     agree, answer, _ = peers
     truth = np.arange(100, dtype=np.float32)
     agree.check_best(answer(np.arange(99, 89, -1), truth), truth, 10)
@@ -94,20 +96,20 @@ def test_the_best_must_be_the_best(peers: Any) -> None:
         agree.check_best(answer(np.array([*range(99, 90, -1), 5]), truth), truth, 10)
 
 
-def test_a_wrong_contender_is_told_and_not_timed(
+def test_a_contender_with_wrong_answers_is_named_and_not_timed(
     peers: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     measure = peers[2]
     from benchmarks.compare_peers.rows import ROWS
-    from benchmarks.compare_peers.turns import Failed, Timed
+    from benchmarks.compare_peers.turns import Environment, Failed, Timed
 
-    class Liar:
+    class WrongWorker:
         spawned = 0.0
 
         def __init__(self, *given: Any) -> None:
             self.name = given[3]
 
-        def __enter__(self) -> Liar:
+        def __enter__(self) -> WrongWorker:
             return self
 
         def __exit__(self, *error: object) -> None:
@@ -116,8 +118,8 @@ def test_a_wrong_contender_is_told_and_not_timed(
         def read(self) -> dict[str, Any]:
             return {"answered": 1.0, "memory": {}, "about": ""}
 
-        def ask(self, do: str, **more: Any) -> dict[str, Any]:
-            if self.name == "implicit" and do == "check":
+        def send(self, command: str, **arguments: Any) -> dict[str, Any]:
+            if self.name == "implicit" and command == "check":
                 raise Failed("Disagreement: a score is off")
             return {}
 
@@ -129,17 +131,17 @@ def test_a_wrong_contender_is_told_and_not_timed(
             (name, task): Timed([1000]) for name, (_, tasks) in workers.items() for task in tasks
         }
 
-    monkeypatch.setattr(measure, "Worker", Liar)
+    monkeypatch.setattr(measure, "Worker", WrongWorker)
     monkeypatch.setattr(measure, "take_turns", turns)
-    found = measure.Bench("python", tmp_path, (), 0.0, {}, lambda step: None).measure(
-        ROWS["cached-1000"]
-    )
+    environments = {"": Environment("python", tmp_path)}
+    bench = measure.Bench(tmp_path, environments, (), 0.0, 6, {}, lambda step: None)
+    result = bench.measure(ROWS["cached-1000"])
     assert timed == ["tlrec-edge"]
-    assert found["wrong"] == {"implicit": "Disagreement: a score is off"}
-    assert found["targets"][0]["found"] is None
+    assert result["wrong"] == {"implicit": "Disagreement: a score is off"}
+    assert result["targets"][0]["found"] is None
 
 
-def test_the_smallest_effort_that_reaches_the_recall_or_hardly_less(
+def test_tuning_chooses_the_smallest_effort_that_reaches_the_recall_or_hardly_less(
     peers: Any, tmp_path: Path
 ) -> None:
     from benchmarks.compare_peers.contenders import vectors
@@ -150,7 +152,7 @@ def test_the_smallest_effort_that_reaches_the_recall_or_hardly_less(
     np.save(tmp_path / "queries-fast.npy", rng.normal(size=(32, 4)).astype(np.float32))
 
     class Part(vectors._Vectors):
-        """Knows the first ``effort`` items, and never more than ``most``."""
+        """An index of the first ``effort`` items, and never more than ``most``."""
 
         most = 1000
 
@@ -174,7 +176,7 @@ def test_the_smallest_effort_that_reaches_the_recall_or_hardly_less(
     assert part.known == 700
 
 
-def test_a_target_is_who_reaches_the_recall_not_who_is_fastest(peers: Any) -> None:
+def test_a_target_is_the_fastest_index_that_reaches_the_recall(peers: Any) -> None:
     from benchmarks.compare_peers.rows import Target
 
     def took(us: float, **more: bool) -> dict[str, Any]:
@@ -190,3 +192,71 @@ def test_a_target_is_who_reaches_the_recall_not_who_is_fastest(peers: Any) -> No
     assert (judged["best"], judged["found"]) == ("right", 2.0)
     del contenders["right"]
     assert peers[2]._judge(target, contenders)["best"] == "quick"
+
+
+@pytest.fixture
+def older(tmp_path: Path) -> Path:
+    """Return a folder with an environment that has a copy of this version and none of pip."""
+    environment = tmp_path / "before"
+    venv.create(environment, with_pip=False, symlinks=True)
+    packages = next((environment / "lib").glob("python*/site-packages"))
+    ignore = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "tlrec_edge", packages / "tlrec_edge", ignore=ignore)
+    (packages / "dependencies.pth").write_text(f"{Path(np.__file__).parents[1]}\n")
+    return tmp_path
+
+
+def test_an_older_version_takes_part_in_an_environment_of_its_own(older: Path) -> None:
+    options = ["--before", "tlrec-edge==0.1", "--only", "before", "--rounds", "6"]
+    results, page = compare(older, *options, "--rows", "fast-100")
+    row = results["rows"]["fast-100"]
+    assert set(row["contenders"]) == {"tlrec-edge", "before"}, "no peer was wanted"
+    assert row["missing"] == row["wrong"] == {}
+    assert row["contenders"]["before"]["error"] == row["contenders"]["tlrec-edge"]["error"]
+    assert [ratio["task"] for ratio in row["ratios"]] == ["request", "request_ids"]
+    for ratio in row["ratios"]:
+        assert len(ratio["rounds"]) == 6
+        assert 0 < ratio["low"] <= ratio["ratio"] <= ratio["high"]
+    assert "## Now and before" in page
+    assert "`tlrec-edge==0.1`" in page
+
+
+def test_the_older_version_is_never_this_checkout(older: Path) -> None:
+    """Remove the copy, so that its environment would have to import this checkout."""
+    packages = next((older / "before" / "lib").glob("python*/site-packages"))
+    (packages / "dependencies.pth").write_text(f"{Path(np.__file__).parents[1]}\n{ROOT}\n")
+    shutil.rmtree(packages / "tlrec_edge")
+    options = ["--before", "tlrec-edge==0.1", "--only", "before", "--rounds", "6"]
+    results, _ = compare(older, *options, "--rows", "cached-1000")
+    row = results["rows"]["cached-1000"]
+    assert "is not the older version" in row["missing"]["before"]
+    assert not row["ratios"]
+
+
+@pytest.mark.parametrize(
+    ("parameter", "options"), [("exhaustive", {"exhaustive"}), ("exact", {"exact"}), ("k", set())]
+)
+def test_an_exhaustive_search_uses_the_name_that_the_version_has(
+    peers: Any, parameter: str, options: set[str]
+) -> None:
+    from benchmarks.compare_peers.contenders.public_api import PublicApi
+
+    given: dict[str, Any] = {}
+
+    def recommend(user: Any, k: int, **more: Any) -> None:
+        given.update(more)
+
+    recommend.__signature__ = inspect.Signature(  # type: ignore[attr-defined]  # read by inspect
+        [inspect.Parameter(parameter, inspect.Parameter.KEYWORD_ONLY)]
+    )
+    contender = PublicApi.__new__(PublicApi)
+    contender.model, contender.rec = "fast", types.SimpleNamespace(recommend=recommend)  # type: ignore[assignment]  # all that is used
+    contender.top_exact().run(None)
+    assert set(given) - {"exclude"} == options
+
+
+def test_only_before_needs_a_version(peers: Any) -> None:
+    from benchmarks.compare_peers.__main__ import parse
+
+    with pytest.raises(SystemExit):
+        parse(["folder", "--only", "before"])

@@ -1,4 +1,4 @@
-"""Who takes part: one class a contender, each in the module of its kind; none is imported before it is asked for."""
+"""The contenders: one class each, imported only when it is used."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from ..data import Data
 
 CONTENDERS = {
     "tlrec-edge": "ours:Ours",
-    "tlrec-edge-wide": "ours:OursWide",
+    "tlrec-edge-wide": "ours:Ours",
+    "before": "before:Before",
+    "before-wide": "before:Before",
     "onnxruntime": "graphs:OnnxRuntime",
     "openvino": "graphs:OpenVino",
     "replay": "sasrec:Replay",
@@ -22,14 +24,14 @@ CONTENDERS = {
     "faiss-ivf-rerank": "vectors:FaissIvfRerank",
     "hnswlib": "vectors:Hnsw",
 }
-"""Name -> module and class."""
+"""Module and class by name."""
 
 
 def kind(name: str) -> type[Contender]:
-    """Return the class of a contender. Raises ImportError where its package is not installed."""
+    """Return the class of a contender. Raises ImportError if its package is not installed."""
     module, _, attribute = CONTENDERS[name].partition(":")
-    found: type[Contender] = getattr(importlib.import_module(f".{module}", __package__), attribute)
-    return found
+    cls: type[Contender] = getattr(importlib.import_module(f".{module}", __package__), attribute)
+    return cls
 
 
 def make(name: str, data: Data, model: str) -> Contender:

@@ -1,4 +1,4 @@
-"""The same model as a plain export: rows in, scores out, tables inside; and a plain scan of the catalogue."""
+"""A plain export of the same model in ONNX runtimes, and a plain scan of the catalogue."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from ..data import Data
 
 
 class _Graphs(Contender):
+    """A runtime: ``open`` loads the graph at ``path``, ``run`` runs it on two inputs."""
+
     def __init__(self, data: Data, model: str) -> None:
         super().__init__(data, model)
         self.path = str(data.path("scan.onnx" if model == "scan" else f"plain-{model}.onnx"))
@@ -49,6 +51,8 @@ class _Graphs(Contender):
 
 
 class OnnxRuntime(_Graphs):
+    """onnxruntime."""
+
     about = "InferenceSession of the plain export, one thread; catalogue: MatMul and TopK"
 
     def open(self) -> None:
@@ -66,22 +70,24 @@ class OnnxRuntime(_Graphs):
 
 
 class OpenVino(_Graphs):
+    """OpenVINO."""
+
     about = "compiled for CPU from the plain export, one thread, latency hint"
 
     def open(self) -> None:
         import openvino
 
-        knobs = {
+        options = {
             "INFERENCE_NUM_THREADS": 1,
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_PRECISION_HINT": "f32",
         }
         core = openvino.Core()
         self._request = core.compile_model(
-            core.read_model(self.path), "CPU", knobs
+            core.read_model(self.path), "CPU", options
         ).create_infer_request()
         self._outputs = self._request.model_outputs
 
     def run(self, first: Any, second: Any) -> Any:
-        found = self._request.infer([first, second], share_inputs=True, share_outputs=True)
-        return [found[output] for output in self._outputs]
+        outputs = self._request.infer([first, second], share_inputs=True, share_outputs=True)
+        return [outputs[name] for name in self._outputs]

@@ -1,4 +1,4 @@
-"""torch-rechub's DSSM, exported whole by its own exporter: one row a pair, in onnxruntime."""
+"""torch-rechub's DSSM as its own exporter writes it: one row per pair, in onnxruntime."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tlrec_edge.types import Floats
-
-from ..contender import Answer, Call, Contender
+from ..contender import Answer, Call, Contender, Floats
 from ..data import Data
 
 
@@ -21,18 +19,21 @@ def _model(data: Data) -> Any:
     torch.manual_seed(0)
     torch.set_num_threads(1)
     items, dim = data.load("vectors").shape
-    # Wider than by default, where all untrained scores are the same but for the rounding of floats.
+    # By default untrained scores differ only by the rounding of floats, so spread them out.
     shape = {"vocab_size": items, "embed_dim": dim, "initializer": RandomNormal(0, 1)}
-    user, item = (
-        [SequenceFeature("history", pooling="mean", **shape)],
-        [SparseFeature("item", **shape)],
-    )
+    user = [SequenceFeature("history", pooling="mean", **shape)]
+    item = [SparseFeature("item", **shape)]
     tower = {"dims": [dim, dim], "activation": "relu", "dropout": 0.0}
     return DSSM(user, item, user_params=tower, item_params=dict(tower)).eval()
 
 
 class Dssm(Contender):
-    about = "DSSM 64-64 on each side, the pair graph of its own exporter in onnxruntime: the history once a candidate"
+    """The two-tower model DSSM."""
+
+    about = (
+        "DSSM 64-64 on each side, the pair graph of its own exporter in onnxruntime; "
+        "the history is encoded once per candidate"
+    )
 
     def __init__(self, data: Data, model: str) -> None:
         super().__init__(data, model)
@@ -78,7 +79,7 @@ class Dssm(Contender):
         rows = self.data.load("candidates")[i, :100]
         history = torch.from_numpy(np.repeat(self.data.load("histories")[i : i + 1], len(rows), 0))
         with torch.no_grad():
-            found = self._torch({"history": history, "item": torch.from_numpy(rows)}).numpy()
+            values = self._torch({"history": history, "item": torch.from_numpy(rows)}).numpy()
         scores = np.full(self.data.items, np.nan, np.float32)
-        scores[rows] = found
+        scores[rows] = values
         return scores

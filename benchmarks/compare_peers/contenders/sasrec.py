@@ -1,4 +1,4 @@
-"""SASRec of other libraries, of random weights in the same shape: two layers, two heads, width 64, history 50."""
+"""SASRec of other libraries: random weights, two layers, two heads, width 64, history 50."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from tlrec_edge.types import Floats
-
-from ..contender import Answer, Call, Contender
+from ..contender import Answer, Call, Contender, Floats
 from ..data import Data
 
 
 class Replay(Contender):
+    """replay-rec, compiled by OpenVINO."""
+
     about = "SasRecCompiled, mode one_query, fixed number of candidates, one thread (OpenVINO)"
     candidates: ClassVar[dict[str, int | None]] = {"request": 100, "top": None}
 
@@ -55,15 +55,15 @@ class Replay(Contender):
         from replay.models.nn.sequential.compiled import SasRecCompiled
 
         if task not in self._compiled:
-            made = self._compiled[task] = SasRecCompiled.compile(
+            compiled = self._compiled[task] = SasRecCompiled.compile(
                 self._eager,
                 mode="one_query",
                 num_candidates_to_score=self.candidates[task],
                 num_threads=1,
             )
-            precision = made._model.get_property("INFERENCE_PRECISION_HINT").to_string()
+            precision = compiled._model.get_property("INFERENCE_PRECISION_HINT").to_string()
             if precision != "f32":
-                # What its `compile` leaves to OpenVINO, which rounds on processors that have a shorter float.
+                # OpenVINO chooses the precision, and rounds on processors with a shorter float.
                 self.tolerance, self.exact = 0.05, False
                 self.about = f"{type(self).about}; computes in {precision} on this processor"
         return self._compiled[task].predict
@@ -99,11 +99,13 @@ class Replay(Contender):
         with self._torch.no_grad():
             batch = self._batch(i)
             scores = self._eager._model.predict(batch["feature_tensor"], batch["padding_mask"])
-        found: Floats = scores.numpy().reshape(-1)
-        return found
+        flat: Floats = scores.numpy().reshape(-1)
+        return flat
 
 
 class RecBole(Contender):
+    """RecBole in eager torch."""
+
     about = (
         "SASRec in eager torch; the history is encoded once, then a dot product with the candidates"
     )

@@ -1,4 +1,4 @@
-"""Systems that hold item vectors and take a user's vector: the same vectors and the same users as in the bundle."""
+"""Systems that search item vectors for a user's vector: the vectors of the bundle."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from ..contender import Answer, Call, Contender
 from ..data import Data
 
 RECALL = {10: 0.99, 100: 0.97}
-"""What an approximate index must reach, by k."""
-_HARDLY = 0.002
+"""Recall that an approximate index must reach, by k."""
+_NEGLIGIBLE_RECALL = 0.002
 
 
 class _Vectors(Contender):
-    """``find`` (query, k) -> (scores, rows)."""
+    """A search: ``find`` returns the scores and rows of the k best items for a query."""
 
     def find(self, query: Any, k: int) -> tuple[Any, Any]:
         raise NotImplementedError
@@ -33,9 +33,8 @@ class _Vectors(Contender):
 
         def read(i: int, found: Any) -> Answer:
             scores, rows = (np.array(part).reshape(-1) for part in found)
-            return Answer(
-                rows[rows >= 0], scores[rows >= 0]
-            )  # faiss fills up with -1 where it finds too few
+            present = rows >= 0  # faiss pads with -1 if it finds too few
+            return Answer(rows[present], scores[present])
 
         return Call(lambda i: (queries[i : i + 1], k), self.find, read)
 
@@ -43,17 +42,22 @@ class _Vectors(Contender):
         return self.data.load("queries-fast")
 
     def tune(self) -> dict[str, Any]:
-        """Take the smallest of ``efforts`` that reaches ``RECALL``; where none does, one that more hardly betters."""
+        """Choose the smallest effort that reaches ``RECALL``.
+
+        If none does, choose the smallest that hardly gains from more.
+        """
         queries, vectors = self.data.load("queries-fast"), self.data.load("vectors")
         truth = [vectors @ query for query in queries[:32]]
         margins: dict[int, float] = {}
         for effort in self.efforts():
             self.set_effort(effort)
-            margins[effort] = min(self._recall(k, truth) - least for k, least in RECALL.items())
+            margins[effort] = min(self._recall(k, truth) - minimum for k, minimum in RECALL.items())
             if margins[effort] >= 0:
                 return {"effort": effort, "reached": True}
         best = max(margins.values())
-        effort = next(effort for effort, margin in margins.items() if margin >= best - _HARDLY)
+        effort = next(
+            effort for effort, margin in margins.items() if margin >= best - _NEGLIGIBLE_RECALL
+        )
         self.set_effort(effort)
         return {"effort": effort, "reached": False}
 
@@ -70,6 +74,8 @@ class _Vectors(Contender):
 
 
 class _Faiss(_Vectors):
+    """An index of faiss by its factory string."""
+
     key = "Flat"
 
     def __init__(self, data: Data, model: str) -> None:
@@ -81,11 +87,11 @@ class _Faiss(_Vectors):
 
     @classmethod
     def make(cls, vectors: Any) -> Any:
-        """Return the filled index."""
+        """Build the index."""
         import faiss
 
         index = faiss.index_factory(vectors.shape[1], cls.key, faiss.METRIC_INNER_PRODUCT)
-        index.train(_mixed(vectors))
+        index.train(_shuffled(vectors))
         index.add(vectors)
         return index
 
@@ -103,16 +109,17 @@ class _Faiss(_Vectors):
 
 
 class FaissFlat(_Faiss):
+    """An exact scan of floats."""
+
     about = "IndexFlatIP, one thread"
     top_exact = _Vectors.top
 
 
 class FaissSq8(_Faiss):
-    about, key, exact = (
-        "IndexScalarQuantizer, 8 bits; the best 2k ranked again by floats (SQ8,RFlat)",
-        "SQ8,RFlat",
-        False,
-    )
+    """A scan of vectors in 8 bits."""
+
+    about = "IndexScalarQuantizer, 8 bits; the best 2k ranked again by floats (SQ8,RFlat)"
+    key, exact = "SQ8,RFlat", False
 
     def __init__(self, data: Data, model: str) -> None:
         super().__init__(data, model)
@@ -120,16 +127,21 @@ class FaissSq8(_Faiss):
 
 
 class FaissIvf(_Faiss):
-    about = "IVF of 4 sqrt(n) lists by distance, probed by inner product, SQ8 of residuals; nprobe as recall allows"
+    """An inverted-file index."""
+
+    about = (
+        "IVF of 4 sqrt(n) lists by distance, probed by inner product, SQ8 of residuals; "
+        "the smallest nprobe that reaches the recall"
+    )
     key, exact = "IVF,SQ8", False
 
     @classmethod
     def make(cls, vectors: Any) -> Any:
-        """Put vectors into the list of the nearest centre.
+        """Assign vectors to the nearest centre.
 
-        ``index_factory`` puts them where a centre of length 1 has the largest inner product: at a million items some
-        residuals then lie outside the range that the quantizer was trained on (a score was off by .56 of the spread),
-        and a recall takes four times the lists.
+        ``index_factory`` assigns them to the centre of length 1 with the largest inner product. At
+        a million items some residuals are then outside the range that the quantizer was trained on
+        (an error of .56 standard deviations), and the same recall takes four times the lists.
         """
         import faiss
 
@@ -140,10 +152,9 @@ class FaissIvf(_Faiss):
             centres, d, lists, bits, faiss.METRIC_INNER_PRODUCT, True
         )
         index.cp.spherical = False
-        index.sq.rangestat_arg = (
-            0.1  # a tenth beyond the sample, without which a score was off by .11 of the spread
-        )
-        index.train(_mixed(vectors))
+        # A range a tenth wider than the sample's; without it the error was .11 standard deviations.
+        index.sq.rangestat_arg = 0.1
+        index.train(_shuffled(vectors))
         index.add(vectors)
         centres.metric_type = faiss.METRIC_INNER_PRODUCT
         return index
@@ -156,6 +167,8 @@ class FaissIvf(_Faiss):
 
 
 class FaissIvfRerank(FaissIvf):
+    """The inverted-file index with exact scores of its best."""
+
     about = "the same, the best 2k ranked again by floats (IndexRefineFlat)"
 
     def __init__(self, data: Data, model: str) -> None:
@@ -173,10 +186,14 @@ class FaissIvfRerank(FaissIvf):
 class Hnsw(_Vectors):
     """Inner products as distances, in one more dimension (Bachrach et al. 2014, RecSys).
 
-    hnswlib's space "ip", whose distance is no metric, stays at a recall of .98 and .91 here with M 32 and ef 1,600.
+    With hnswlib's space "ip", which is not a metric, recall stays at .98 and .91 with M 32 and
+    ef 1,600.
     """
 
-    about = "hnswlib, M 16, ef_construction 200, ef as small as the recall allows; one more dimension makes it L2"
+    about = (
+        "hnswlib, M 16, ef_construction 200, the smallest ef that reaches the recall; "
+        "L2 in one more dimension"
+    )
     exact = False
 
     def __init__(self, data: Data, model: str) -> None:
@@ -184,7 +201,7 @@ class Hnsw(_Vectors):
         import hnswlib
 
         vectors = data.load("vectors")
-        self._longest = float(np.square(vectors).sum(1).max())
+        self._max_norm = float(np.square(vectors).sum(1).max())
         self._index = hnswlib.Index(space="l2", dim=vectors.shape[1] + 1)
         self._index.load_index(str(data.path("hnsw.bin")))
         self._index.set_num_threads(1)
@@ -197,12 +214,11 @@ class Hnsw(_Vectors):
         vectors, path = data.load("vectors"), data.path("hnsw.bin")
         if not path.is_file():
             squares = np.square(vectors).sum(1)
-            points = np.column_stack(
-                [vectors, np.sqrt(squares.max() - squares)]
-            )  # all of one length
+            # All points get the same norm.
+            points = np.column_stack([vectors, np.sqrt(squares.max() - squares)])
             index = hnswlib.Index(space="l2", dim=points.shape[1])
             index.init_index(max_elements=len(points), ef_construction=200, M=16, random_seed=0)
-            rows = _mixed(np.arange(len(points)))
+            rows = _shuffled(np.arange(len(points)))
             index.add_items(points[rows], rows, num_threads=len(os.sched_getaffinity(0)))
             index.save_index(str(path))
 
@@ -211,7 +227,7 @@ class Hnsw(_Vectors):
 
     def find(self, query: Any, k: int) -> tuple[Any, Any]:
         rows, distances = self._index.knn_query(query, k)
-        return (self._longest + float(query[0] @ query[0]) - distances) / 2, rows
+        return (self._max_norm + float(query[0] @ query[0]) - distances) / 2, rows
 
     def efforts(self) -> list[int]:
         return [100, 150, 200, 300, 400, 600, 800, 1200, 1600]  # never below k
@@ -220,14 +236,16 @@ class Hnsw(_Vectors):
         self._index.set_ef(effort)
 
 
-def _mixed(rows: Any) -> Any:
-    """Return rows in a random order: a large catalogue stands list by list, and its beginning is no sample of it."""
+def _shuffled(rows: Any) -> Any:
+    """Return rows in random order: the beginning of a sorted catalogue is not a random sample."""
     return np.random.default_rng(0).permutation(rows)
 
 
 class Implicit(_Vectors):
+    """implicit's matrix factorization with our vectors as factors."""
+
     tolerance = 0.03  # its stored users are our rounded ones
-    about = "AlternatingLeastSquares.recommend with our vectors as factors: a stored user, no history is encoded"
+    about = "AlternatingLeastSquares.recommend with our vectors; a stored user, no encoder"
 
     def __init__(self, data: Data, model: str) -> None:
         super().__init__(data, model)
@@ -236,9 +254,8 @@ class Implicit(_Vectors):
         vectors = data.load("vectors")
         self._model = AlternatingLeastSquares(factors=vectors.shape[1], num_threads=1)
         self._model.item_factors = np.array(vectors)
-        self._model.user_factors = np.array(
-            data.load(f"queries-{'base' if model == 'base' else 'fast'}")
-        )
+        users = "queries-base" if model == "base" else "queries-fast"
+        self._model.user_factors = np.array(data.load(users))
 
     def request(self) -> Call:
         return self._among(100)
