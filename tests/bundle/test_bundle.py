@@ -1,3 +1,5 @@
+"""What a bundle holds, and how every damage to it is found and reported."""
+
 from __future__ import annotations
 
 import json
@@ -13,8 +15,10 @@ import pytest
 from helpers import bundles
 from helpers.bundles import agree, edit_manifest, replace_array, replace_file, use
 from tlrec_edge import BundleError, DataError, Recommender
-from tlrec_edge.bundle.format import ModelShape, required_arrays
+from tlrec_edge.bundle.arrays import required_arrays
+from tlrec_edge.bundle.format import ModelShape
 from tlrec_edge.bundle.reader import Bundle, write_bundle
+from tlrec_edge.errors import ArgumentError
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +33,7 @@ def bundle(master: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(master, tmp_path / "bundle"))
 
 
-def test_what_is_written_is_read(master: Path) -> None:
+def test_arrays_are_read_as_they_were_written(master: Path) -> None:
     bundle = Bundle.open(master, verify="full")
     small = bundles.Small(users=["ann", "bob"])
     expected = bundles.tables(small, np.random.default_rng(0))
@@ -40,7 +44,7 @@ def test_what_is_written_is_read(master: Path) -> None:
     assert not bundle.array("candidate_rows").flags.writeable
 
 
-def test_user_ids_do_not_travel(master: Path) -> None:
+def test_hashed_user_ids_are_not_in_the_bundle(master: Path) -> None:
     assert not [file.name for file in master.iterdir() if b"ann" in file.read_bytes()]
 
 
@@ -119,7 +123,7 @@ def test_no_name_leaves_the_folder(bundle: Path, name: str) -> None:
     edit_manifest(
         bundle, lambda manifest: manifest["files"].update({name: {"size": 1, "sha256": ""}})
     )
-    with pytest.raises(BundleError, match="no plain file name"):
+    with pytest.raises(BundleError, match="is not a plain file name"):
         Bundle.open(bundle)
 
 
@@ -127,29 +131,31 @@ def test_a_link_out_of_the_folder_is_refused(bundle: Path, tmp_path: Path) -> No
     file = bundle / "candidate_bias.npy"
     file.rename(tmp_path / "elsewhere.npy")
     file.symlink_to(tmp_path / "elsewhere.npy")
-    with pytest.raises(BundleError, match="a link that leaves the bundle"):
+    with pytest.raises(BundleError, match="a link to a file outside the bundle"):
         Bundle.open(bundle)
 
 
 @pytest.mark.parametrize("entry", [3, {}, {"size": "1", "sha256": ""}, {"size": 1, "sha256": None}])
 def test_entries_of_files_are_checked(bundle: Path, entry: object) -> None:
     edit_manifest(bundle, lambda manifest: manifest["files"].update({"groups.npy": entry}))
-    with pytest.raises(BundleError, match=r"gives no size and sha256 for groups\.npy"):
+    with pytest.raises(BundleError, match=r"has no size and sha256 for groups\.npy"):
         Bundle.open(bundle, verify="none")
 
 
 def test_users_without_a_way_to_look_them_up(bundle: Path) -> None:
     edit_manifest(bundle, lambda manifest: manifest.update({"user_ids": None}))
-    with pytest.raises(BundleError, match="how user ids are stored"):
+    with pytest.raises(BundleError, match="has no user_ids"):
         Bundle.open(bundle)
 
 
-def test_what_is_no_bundle(tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match="path = None; expected the folder"):
-        Recommender.open(None)  # type: ignore[arg-type]  # what is tested
+def test_a_path_that_is_not_a_bundle_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ArgumentError, match="path = None, expected a folder"):
+        Recommender.open(None)  # type: ignore[arg-type]
+    with pytest.raises(ArgumentError, match="verify = 'some', expected one of none, size, full"):
+        Recommender.open(tmp_path, verify="some")
     with pytest.raises(BundleError, match="does not exist"):
         Recommender.open(tmp_path / "nowhere")
-    with pytest.raises(BundleError, match="not a bundle"):
+    with pytest.raises(BundleError, match=r"is not a bundle folder \(no manifest\.json\)"):
         Recommender.open(tmp_path)
     (tmp_path / "file").write_text("x")
     with pytest.raises(BundleError, match="is a file, not a folder"):
@@ -185,15 +191,15 @@ def test_wrong_arrays_are_found_at_once(bundle: Path, case: str) -> None:
 
 
 CONTENTS = {
-    "column": ("wide_columns.npy", 0, 60, "points outside 0..59"),
-    "group": ("groups.npy", (0, 0), 5, "points outside 0..4"),
+    "column": ("wide_columns.npy", 0, 60, "index outside 0..59"),
+    "group": ("groups.npy", (0, 0), 5, "index outside -1..4"),
     "nan": ("candidate_bias.npy", 0, np.nan, "NaN"),
-    "order": ("wide_indptr.npy", 1, 10**6, "rising order"),
-    "row": ("item_ids.rows.npy", 0, -1, "points outside"),
-    "user row": ("users.rows.npy", 0, 2, r"points outside 0\.\.1"),
-    "same row": ("item_ids.rows.npy", slice(None), 3, "names a row twice"),
+    "order": ("wide_indptr.npy", 1, 10**6, "ascending order"),
+    "row": ("item_ids.rows.npy", 0, -1, "index outside"),
+    "user row": ("users.rows.npy", 0, 2, r"index outside 0\.\.1"),
+    "same row": ("item_ids.rows.npy", slice(None), 3, "the same row twice"),
     "hash": ("users.hashes.npy", 0, 7, r"hashes of the ids in users\.bytes"),
-    "bucket": ("item_ids.buckets.npy", slice(1, -1), 0, "where no lookup finds them"),
+    "bucket": ("item_ids.buckets.npy", slice(1, -1), 0, "in which no lookup finds them"),
     "empty id": ("users.offsets.npy", 1, 0, "empty id"),
     "id bytes": ("item_ids.bytes.npy", 0, 0xFF, "not UTF-8"),
     "name bytes": ("item_names.bytes.npy", 5, 0x80, "not UTF-8"),
@@ -203,7 +209,7 @@ CONTENTS = {
     "huge scale": ("candidate_scale.npy", (0, 0), 1e30, "values above"),
     "negative scale": ("history_scale.npy", 0, -0.01, "negative scale"),
 }
-"""What the manifest's hashes agree with, but no writer writes."""
+"""Invalid values in files whose size and hash agree with the manifest."""
 
 
 @pytest.mark.parametrize("case", CONTENTS)
@@ -216,12 +222,12 @@ def test_full_verification_reads_the_values(bundle: Path, case: str) -> None:
         Bundle.open(bundle, verify="full")
 
 
-def test_the_columns_of_a_user_rise(tmp_path: Path) -> None:
+def test_the_columns_of_a_user_must_be_ascending(tmp_path: Path) -> None:
     bundles.build(tmp_path / "b", users=[f"u{row}" for row in range(20)])
     columns = np.load(tmp_path / "b" / "user_wide_columns.npy")
     replace_array(tmp_path / "b", "user_wide_columns.npy", np.full_like(columns, 3))
     with pytest.raises(
-        BundleError, match=r"user_wide_columns\.npy is not in rising order within a row"
+        BundleError, match=r"user_wide_columns\.npy is not in ascending order within a row"
     ):
         Bundle.open(tmp_path / "b", verify="full")
 
@@ -231,7 +237,7 @@ def test_a_string_that_starts_inside_a_character(tmp_path: Path) -> None:
     offsets = np.load(tmp_path / "b" / "item_names.offsets.npy")
     offsets[1] -= 1  # the name of row 0 ends in é
     replace_array(tmp_path / "b", "item_names.offsets.npy", offsets)
-    with pytest.raises(BundleError, match=r"item_names\.bytes\.npy holds what is not UTF-8"):
+    with pytest.raises(BundleError, match=r"item_names\.bytes\.npy is not UTF-8"):
         Bundle.open(tmp_path / "b", verify="full")
 
 
@@ -268,7 +274,7 @@ def test_full_verification_runs_the_item_tower(bundle: Path) -> None:
     with pytest.raises(BundleError, match=r"item_tower\.onnx does not load"):
         Recommender.open(bundle, verify="full")
     replace_file(bundle, "item_tower.onnx", bundles.item_tower(9, np.random.default_rng(0)))
-    with pytest.raises(BundleError, match=r"item_tower\.onnx gives 'history' of shape"):
+    with pytest.raises(BundleError, match=r"item_tower\.onnx: the output 'history' has shape"):
         Recommender.open(bundle, verify="full")
     replace_file(bundle, "item_tower.onnx", tower)
     more = SCHEMA | {"vocabulary": {"colour": ["red", "blue", "green", "grey"]}}
@@ -277,24 +283,24 @@ def test_full_verification_runs_the_item_tower(bundle: Path) -> None:
         Recommender.open(bundle, verify="full")
 
 
-def test_what_is_read_whole_is_hashed_when_it_is_read(bundle: Path) -> None:
+def test_a_file_that_is_read_completely_is_hashed(bundle: Path) -> None:
     for name in ("encoder.onnx", "features.json"):
         content = (bundle / name).read_bytes()
         (bundle / name).write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
         with (
-            pytest.raises(BundleError, match=f"{name} differs from the SHA-256"),
+            pytest.raises(BundleError, match=f"{name} was altered: its SHA-256 differs"),
             Recommender.open(bundle) as rec,
         ):
             rec.add_items({"new": {"title": "mug"}})
         (bundle / name).write_bytes(content)
 
 
-@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # numpy's, on the way to the error
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # from numpy, before the error
 @pytest.mark.parametrize(
     "name", [*every_file(), "item_names.bytes.npy", "text_table.npy", "users.rows.npy"]
 )
-def test_whatever_a_byte_becomes_it_is_our_error_or_a_number(bundle: Path, name: str) -> None:
-    """Hashes agree with the damage: only the contents can tell."""
+def test_any_damaged_byte_gives_a_bundle_error_or_finite_scores(bundle: Path, name: str) -> None:
+    """The hashes are those of the damaged file, so only its content can show the damage."""
     rng = np.random.default_rng(0)
     content = (bundle / name).read_bytes()
     for trial in range(8):
@@ -310,7 +316,7 @@ def test_whatever_a_byte_becomes_it_is_our_error_or_a_number(bundle: Path, name:
             assert not [message for message in messages if "\n" in message]
 
 
-def test_a_damaged_table_is_told_at_use(bundle: Path) -> None:
+def test_a_damaged_table_is_reported_when_it_is_used(bundle: Path) -> None:
     values = {"candidate_bias.npy": np.nan, "wide_columns.npy": 10**6, "item_names.bytes.npy": 0xFF}
     for name, value in values.items():
         array = np.load(bundle / name)
@@ -321,7 +327,7 @@ def test_a_damaged_table_is_told_at_use(bundle: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"junk", b"\x93NUMPY\x09\x00" + b" " * 100])
-def test_a_file_that_is_no_array(bundle: Path, content: bytes) -> None:
+def test_a_file_that_is_not_an_array(bundle: Path, content: bytes) -> None:
     (bundle / "candidate_bias.npy").write_bytes(content)
     with pytest.raises(BundleError, match=r"candidate_bias\.npy"):
         Bundle.open(bundle, verify="none")
@@ -333,7 +339,9 @@ def test_graphs_are_checked_at_opening(bundle: Path) -> None:
     with pytest.raises(BundleError, match=r"encoder\.onnx does not load in onnxruntime"):
         Recommender.open(bundle, verify="none")
     (bundle / "encoder.onnx").write_bytes(bundles.pooling_encoder(9, 6, 0))
-    with pytest.raises(BundleError, match=r"takes 'history' of shape .*expected \[None, 6, 8\]"):
+    with pytest.raises(
+        BundleError, match=r"encoder\.onnx: the input 'history' has shape .*expected \[None, 6, 8\]"
+    ):
         Recommender.open(bundle, verify="none")
     (bundle / "encoder.onnx").write_bytes((bundle / "item_tower.onnx").read_bytes())
     with pytest.raises(BundleError, match="has no float output 'user'"):
@@ -342,7 +350,7 @@ def test_graphs_are_checked_at_opening(bundle: Path) -> None:
     Recommender.open(bundle, verify="full")
 
 
-def test_writing_replaces_a_bundle_whole(tmp_path: Path) -> None:
+def test_writing_replaces_an_older_bundle(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "bundle"
     bundles.build(path)
     old = Recommender.open(path)
@@ -368,7 +376,7 @@ def test_leftovers_of_killed_writers_are_swept(tmp_path: Path) -> None:
     assert {file.name for file in tmp_path.iterdir()} == {"bundle", old, *kept}
     bundles.build(
         tmp_path / "bundle"
-    )  # a bundle stands there now, so the older one is not the only copy
+    )  # now there is a bundle, so the older one is no longer the only copy
     assert {file.name for file in tmp_path.iterdir()} == {"bundle", *kept}
 
 
@@ -409,12 +417,12 @@ def test_float_tables_and_no_optional_parts(tmp_path: Path) -> None:
 
 SCORING = {
     "unknown_score": (float("nan"), "unknown_score"),
-    "user_scale": ([0.3, 0.5], "no power of two"),
+    "user_scale": ([0.3, 0.5], "is not a power of two"),
     "user_limit": ([10**6, 5], "user_limit 1000000 of the deep block"),
     "user_ids": ("open", "user_ids = 'open'"),
     "user_key": ("xyz", "non-hexadecimal"),
     "unknown_score ": (1e300, "unknown_score"),
-    "user_scale ": ([2.0**-1000, 0.5], "no power of two"),
+    "user_scale ": ([2.0**-1000, 0.5], "is not a power of two"),
     "user_key ": ("00" * 99, "key"),
 }
 
@@ -424,7 +432,7 @@ def test_entries_that_scores_depend_on(bundle: Path, key: str) -> None:
     value, message = SCORING[key]
     key = key.strip()
     edit_manifest(bundle, lambda manifest: manifest.update({key: value}))
-    with pytest.raises(BundleError, match=f"manifest.json has a wrong entry.*{message}"):
+    with pytest.raises(BundleError, match=f"manifest.json has an invalid entry.*{message}"):
         Bundle.open(bundle)
     edit_manifest(bundle, lambda manifest: manifest.pop(key))
     with pytest.raises(BundleError, match=f"has no entry '{key}'"):

@@ -1,4 +1,4 @@
-"""Rows of 8, 6 and 4 bits: what packing keeps, how far an entry is off, and that dot products are exact."""
+"""Rows of 8, 6 and 4 bits: packing is lossless, errors are bounded, and dot products are exact."""
 
 from __future__ import annotations
 
@@ -36,15 +36,17 @@ STORED = {
 
 @given(st.data(), st.sampled_from([4, 6]), st.integers(0, 6), st.integers(0, 13))
 def test_packing_keeps_every_entry(data: st.DataObject, bits: int, n: int, width: int) -> None:
-    most = MAX_ENTRY[bits]
-    rows = data.draw(arrays.arrays(np.int8, (n, width), elements=st.integers(-most - 1, most)))
+    largest = MAX_ENTRY[bits]
+    rows = data.draw(
+        arrays.arrays(np.int8, (n, width), elements=st.integers(-largest - 1, largest))
+    )
     packed = pack(rows, bits)
     assert (packed.dtype, packed.shape) == (np.uint8, (n, packed_width(width, bits)))
     assert packed_width(width, bits) <= -(-width // 4) * bits // 2
     np.testing.assert_array_equal(unpack(packed, width, bits), rows)
 
 
-def test_the_layout_is_the_one_that_is_written_down() -> None:
+def test_the_layout_is_that_of_the_documentation() -> None:
     assert pack(np.array([[-8, 7, 0, 1, 2]], np.int8), 4).tolist() == [
         [9 << 4, 15 | 10 << 4, 8 | 8 << 4]
     ]
@@ -54,7 +56,7 @@ def test_the_layout_is_the_one_that_is_written_down() -> None:
 
 
 @given(some_vectors, st.sampled_from(list(MAX_ENTRY)))
-def test_an_entry_is_off_by_half_a_scale_or_by_what_is_clipped(
+def test_an_error_is_at_most_half_a_scale_except_for_clipped_entries(
     vectors: np.ndarray, bits: int
 ) -> None:
     rows, scale = quantize_rows(vectors, bits)
@@ -95,7 +97,9 @@ def test_scales_beyond_float16_stay_float32() -> None:
 
 
 @given(st.data(), st.integers(1, 6))
-def test_sparse_weights_are_off_by_half_a_scale(data: st.DataObject, rows: int) -> None:
+def test_the_error_of_sparse_weights_is_at_most_half_a_scale(
+    data: st.DataObject, rows: int
+) -> None:
     lengths = data.draw(arrays.arrays(np.int64, rows, elements=st.integers(0, 4)))
     indptr = np.concatenate([[0], np.cumsum(lengths)])
     values = data.draw(
@@ -135,9 +139,13 @@ def test_a_query_gives_the_exact_dot_products(
 def test_the_largest_sums_are_exact() -> None:
     for kind in QUANTIZED:
         for width in (64, 65, 256):
-            row_format, most = RowFormat((kind, width)), MAX_ENTRY[int(kind[3:])]
+            row_format, largest = RowFormat((kind, width)), MAX_ENTRY[int(kind[3:])]
             rows = np.array(
-                [[most] * width, [-most] * width, [most, -most] * (width // 2) + [0] * (width % 2)],
+                [
+                    [largest] * width,
+                    [-largest] * width,
+                    [largest, -largest] * (width // 2) + [0] * (width % 2),
+                ],
                 np.int8,
             )
             user = np.full(width, exact_limit(width), np.float32)
@@ -145,7 +153,7 @@ def test_the_largest_sums_are_exact() -> None:
             np.testing.assert_array_equal(sums, rows.astype(np.int64).sum(1) * exact_limit(width))
 
 
-def test_float32_and_bits_do_not_share_a_row() -> None:
+def test_float32_and_quantized_tables_cannot_share_a_row() -> None:
     with pytest.raises(ValueError, match="float32, int4 in one row"):
         RowFormat(("float32", 3), ("int4", 3))
 
@@ -163,7 +171,7 @@ def rec(path: Path) -> Iterator[Recommender]:
         yield opened
 
 
-def test_it_says_what_it_holds(path: Path) -> None:
+def test_the_manifest_has_the_format_of_each_table(path: Path) -> None:
     bundle = Bundle.open(path, verify="full")
     kinds = STORED[path.name]
     assert bundle.manifest["tables"] == vars(kinds)
@@ -201,7 +209,9 @@ def test_a_pair_has_the_same_bits_alone_and_in_any_batch(rec: Recommender) -> No
 @pytest.mark.parametrize(
     "name", ["history_rows", "candidate_rows", "wide_values", "history_scale", "taste_rows"]
 )
-def test_a_cut_or_altered_file_is_named(path: Path, tmp_path: Path, name: str) -> None:
+def test_the_error_names_a_file_that_is_cut_short_or_altered(
+    path: Path, tmp_path: Path, name: str
+) -> None:
     bundles.build(tmp_path / "b", storage=STORED[path.name], d=7, r=5, users=["ann"])
     file = tmp_path / "b" / f"{name}.npy"
     content = file.read_bytes()
@@ -245,7 +255,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_an_unknown_kind_is_refused_by_name(tmp_path: Path, case: str) -> None:
+def test_an_unknown_storage_format_is_an_error_that_names_it(tmp_path: Path, case: str) -> None:
     bundles.build(tmp_path / "b", storage=STORED["int6"])
     change, message = BAD[case]
     edit_manifest(tmp_path / "b", lambda manifest: manifest["tables"].update(change))
@@ -254,11 +264,11 @@ def test_an_unknown_kind_is_refused_by_name(tmp_path: Path, case: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_entries_of_the_new_storage_are_needed(tmp_path: Path) -> None:
+def test_a_format_per_table_needs_its_manifest_entries(tmp_path: Path) -> None:
     bundles.build(tmp_path / "b", storage=STORED["int6"])
     for change, message in (
         (lambda m: m["weights"].update({"deep": 1e300}), "weights = "),
-        (lambda m: m["model"].update({"taste": 5}), "taste table 5 wide of a block 4 wide"),
+        (lambda m: m["model"].update({"taste": 5}), "taste = 5, expected 0..4"),
         (lambda m: m["tables"].pop("wide"), "'wide' is missing"),
         (lambda m: m.update({"tables": "int6"}), "tables = 'int6', expected one of int8, float32"),
         (lambda m: m.pop("weights"), "has no entry 'weights'"),
@@ -269,7 +279,7 @@ def test_entries_of_the_new_storage_are_needed(tmp_path: Path) -> None:
         bundles.build(tmp_path / "b", storage=STORED["int6"])
 
 
-def test_kinds_are_told_shortly() -> None:
+def test_a_storage_format_has_a_short_name() -> None:
     assert str(Storage("int8", "int8", "int8", "int8")) == "int8"
     assert str(STORED["int6"]) == "int6"
     assert str(STORED["int4"]) == "int4, wide int8"
@@ -278,7 +288,7 @@ def test_kinds_are_told_shortly() -> None:
     )
 
 
-@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # numpy's, on the way to the error
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # from numpy, before the error
 @pytest.mark.parametrize(
     "name",
     [
@@ -291,7 +301,7 @@ def test_kinds_are_told_shortly() -> None:
         "wide_scale",
     ],
 )
-def test_whatever_a_byte_becomes_it_is_our_error_or_a_number(tmp_path: Path, name: str) -> None:
+def test_any_damaged_byte_gives_a_bundle_error_or_finite_scores(tmp_path: Path, name: str) -> None:
     bundles.build(tmp_path / "b", storage=STORED["mixed"], users=["ann", "bob"])
     rng = np.random.default_rng(0)
     content = (tmp_path / "b" / f"{name}.npy").read_bytes()
@@ -308,13 +318,13 @@ def test_whatever_a_byte_becomes_it_is_our_error_or_a_number(tmp_path: Path, nam
             assert not [message for message in messages if "\n" in message]
 
 
-def test_columns_are_short_where_they_can_be() -> None:
+def test_columns_are_uint16_if_they_fit() -> None:
     assert column_dtype(65_536) == np.uint16
     assert column_dtype(65_537) == np.int32
 
 
 @given(st.sampled_from(ROW_KINDS), st.integers(0, 5), st.integers(0, 9))
-def test_quantize_is_what_values_read(kind: str, n: int, width: int) -> None:
+def test_values_read_what_quantize_stored(kind: str, n: int, width: int) -> None:
     vectors = np.random.default_rng(n).standard_normal((n, width)).astype(np.float32)
     row_format = RowFormat((kind, width))
     stored, scale = row_format.quantize(vectors)

@@ -15,7 +15,8 @@ from tlrec_edge import Recommender, TlrecError
 from tlrec_edge.bench.synthetic import IR, OPSET, pooling_encoder
 from tlrec_edge.bundle.format import Storage, column_dtype
 from tlrec_edge.bundle.ids import user_key_hash
-from tlrec_edge.bundle.reader import Bundle, file_sha256, write_bundle
+from tlrec_edge.bundle.reader import Bundle, write_bundle
+from tlrec_edge.bundle.writer import file_sha256
 from tlrec_edge.choices import EVENTS
 from tlrec_edge.core.features import FeatureEncoder
 from tlrec_edge.core.packing import RowFormat

@@ -102,13 +102,13 @@ def reference(path: Path, history: History, rows: Sequence[int]) -> np.ndarray:
             bundle.array("wide_values")[span] * scale * wide_weight
         )
         if row < shape.candidates:
-            wide[row] += bundle.scoring.repeat
+            wide[row] += bundle.scoring.repeat_bias
     interest = np.log1p(counts) @ bundle.array("interest_in")
     if bundle.has("taste_rows.npy"):
         stored = bundle.array("taste_rows")
-        taste = shape.taste_format(stored.shape[1] if shape.taste is None else shape.taste).values(
-            stored
-        )[distinct]
+        taste = shape.low_rank_format(
+            stored.shape[1] if shape.low_rank_width is None else shape.low_rank_width
+        ).values(stored)[distinct]
         taste = taste * bundle.array("taste_scale")[distinct, None].astype(np.float64)
         interest[-taste.shape[1] :] += taste.sum(0) * rest_weight
     table, scale = (

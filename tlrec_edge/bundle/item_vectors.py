@@ -1,4 +1,4 @@
-"""Item vectors, read off the arrays of a bundle."""
+"""The item vectors that a bundle's arrays encode."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlrec_edge.core.packing import RowFormat
+from tlrec_edge.types import Doubles
 
-Vectors = Callable[[int, int], NDArray[np.float64]]
-"""The item vectors of candidates start..end-1, (n, D)."""
+Vectors = Callable[[int, int], Doubles]
+"""Return the vectors (n, width) of the candidates from a start up to, but excluding, a stop."""
 
 
 def item_vectors(row_format: RowFormat, rows: NDArray[Any], scale: NDArray[Any]) -> Vectors:
-    """Return what reads the vectors that stored rows and scales stand for: the deep part beside the interest part."""
+    """Return a reader of candidate vectors: two-tower columns, then low-rank columns.
 
-    def read(start: int, end: int) -> NDArray[np.float64]:
-        at = slice(start, end)
-        return np.concatenate(
-            [
-                row_format.values(rows[at], i) * scale[at, i, None].astype(np.float64)
-                for i in (0, 1)
-            ],
-            1,
-        )
+    ``rows`` and ``scale`` are candidate_rows.npy and candidate_scale.npy.
+    """
+
+    def read(start: int, stop: int) -> Doubles:
+        at = slice(start, stop)
+        scales = scale[at].astype(np.float64)
+        blocks = [row_format.values(rows[at], i) * scales[:, i, None] for i in (0, 1)]
+        return np.concatenate(blocks, 1)
 
     return read

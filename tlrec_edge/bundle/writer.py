@@ -1,4 +1,4 @@
-"""Write a bundle beside its final place, array by array, then move it there in one step."""
+"""Write a bundle array by array, in a folder next to its target, and rename it when complete."""
 
 from __future__ import annotations
 
@@ -21,18 +21,20 @@ from tlrec_edge.core.folders import FolderKind, replace_folder
 from tlrec_edge.errors import BundleError
 from tlrec_edge.version import VERSION
 
-_CHUNK = 1 << 20
-
-
 BUNDLE = FolderKind(
-    "bundle", MANIFEST, ("tlrec_edge", "files"), lambda head: head["files"].keys(), BundleError
+    name="bundle",
+    marker=MANIFEST,
+    keys=("tlrec_edge", "files"),
+    files=lambda manifest: manifest["files"].keys(),
+    error=BundleError,
 )
 
 
 class BundleWriter:
-    """Writes a bundle's files into ``folder``; use ``BundleWriter.at``.
+    """Writes the files of a bundle into a folder. Use ``BundleWriter.at``.
 
-    ``create`` hands out memory-mapped arrays, so that a table larger than memory can be filled in chunks.
+    ``create`` returns memory-mapped arrays, so a table that is larger than memory can be written
+    in chunks.
     """
 
     def __init__(self, folder: Path, manifest: Mapping[str, Any]) -> None:
@@ -50,34 +52,41 @@ class BundleWriter:
     @classmethod
     @contextmanager
     def at(cls, path: str | os.PathLike[str], manifest: Mapping[str, Any]) -> Iterator[Self]:
-        """Leave a whole bundle at ``path`` when the block ends, or what was there before."""
+        """Yield a writer; when the block ends, its bundle replaces the one at ``path``.
+
+        After an exception ``path`` is unchanged. Raises BundleError if ``path`` is another folder
+        that is not empty, or cannot be written.
+        """
         with replace_folder(Path(path), BUNDLE) as folder:
             writer = cls(folder, manifest)
             yield writer
             writer.seal()
 
     def array(self, name: str, array: NDArray[Any]) -> None:
-        """Write one array as ``name``.npy, in C order and little endian."""
+        """Write an array to the file ``name``.npy, in C order and little endian."""
         little = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
         np.save(self.folder / f"{name}.npy", little.reshape(array.shape), allow_pickle=False)
 
     def create(self, name: str, dtype: DTypeLike, shape: tuple[int, ...]) -> NDArray[Any]:
-        """Return a writable map of a new array ``name``.npy."""
+        """Return a writable, memory-mapped new array in the file ``name``.npy."""
         return np.lib.format.open_memmap(self.folder / f"{name}.npy", "w+", np.dtype(dtype), shape)
 
     def written(self, name: str) -> NDArray[Any]:
-        """Return a map of an array that is already there."""
+        """Return a read-only, memory-mapped array that was written before."""
         array: NDArray[Any] = np.load(
             self.folder / f"{name}.npy", mmap_mode="r", allow_pickle=False
         )
         return array
 
     def names(self) -> list[str]:
-        """Return the names of the arrays that are there."""
+        """Return the names of the arrays written so far."""
         return sorted(path.stem for path in self.folder.glob("*.npy"))
 
     def strings(self, name: str, values: Iterable[str], *, index: bool = False) -> None:
-        """Write a string table, and with ``index`` its id index: values must then be unique and not empty."""
+        """Write a string table, and an id index of it if ``index`` is true.
+
+        Raises DataError if an indexed value is empty or occurs twice.
+        """
         data, offsets = build_strings(values)
         self.array(f"{name}.bytes", data)
         self.array(f"{name}.offsets", offsets)
@@ -86,6 +95,7 @@ class BundleWriter:
                 self.array(f"{name}.{part}", array)
 
     def blob(self, name: str, blob: bytes) -> None:
+        """Write a file that is not an array."""
         (self.folder / name).write_bytes(blob)
 
     def update(self, manifest: Mapping[str, Any]) -> None:
@@ -93,10 +103,11 @@ class BundleWriter:
         self._manifest.update(manifest)
 
     def seal(self) -> Path:
-        """Write the manifest, which lists every file and its hash, and return the folder."""
+        """Write the manifest with the size and hash of every file, once, and return the folder."""
         if not self._sealed:
             self._manifest["files"] = {
-                path.name: _size_and_hash(path) for path in sorted(self.folder.iterdir())
+                path.name: {"size": path.stat().st_size, "sha256": file_sha256(path)}
+                for path in sorted(self.folder.iterdir())
             }
             text = json.dumps(self._manifest, indent=1, ensure_ascii=False, allow_nan=False)
             (self.folder / MANIFEST).write_text(text + "\n", "utf-8")
@@ -104,10 +115,7 @@ class BundleWriter:
         return self.folder
 
 
-def _size_and_hash(path: Path) -> dict[str, Any]:
-    digest, size = hashlib.sha256(), 0
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file in hex."""
     with path.open("rb") as file:
-        while block := file.read(_CHUNK):
-            digest.update(block)
-            size += len(block)
-    return {"size": size, "sha256": digest.hexdigest()}
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -38,8 +38,10 @@ class StateBuilder:
             (array("taste_rows"), array("taste_scale")) if bundle.has("taste_rows.npy") else None
         )
         if self._factors is not None:
-            self._factor_width = self._factors[0].shape[1] if shape.taste is None else shape.taste
-            self._factor_format = shape.taste_format(self._factor_width)
+            self._factor_width = (
+                self._factors[0].shape[1] if shape.low_rank_width is None else shape.low_rank_width
+            )
+            self._factor_format = shape.low_rank_format(self._factor_width)
         self._deep_weight, wide_weight, self._factor_weight = map(
             np.float32, bundle.scoring.weights
         )
@@ -50,7 +52,7 @@ class StateBuilder:
             array("wide_scale") if shape.tables.wide == "int8" else None,
             shape.candidates,
             float(wide_weight),
-            float(np.float32(bundle.scoring.repeat)),
+            float(np.float32(bundle.scoring.repeat_bias)),
         )
         self._position_bias, self._event_bias = array("position_bias"), array("event_bias")
         self._age_bias = array("age_bias")
