@@ -1,4 +1,4 @@
-"""Names of two domains that are one: which are merged, by what, and that every merge is shown."""
+"""Aligned names: which names of two domains are merged, by what rule, and how it is shown."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def merges(align: AlignRule, rows: list[tuple[str, ...]] | None = None) -> dict[
     return {one.name: one.into for one in shop(align, rows).merged}
 
 
-def test_nothing_is_merged_unless_asked() -> None:
+def test_nothing_is_merged_by_default() -> None:
     assert shop(None).merged == ()
     assert set(shop(None).dataset.features.categorical["category"]) == {
         "Milk",
@@ -104,7 +104,7 @@ def test_a_normal_form_is_never_empty(name: str) -> None:
     assert bool(normalize_name(name)) == bool(name)
 
 
-def test_by_name_the_most_frequent_form_stays() -> None:
+def test_by_name_the_most_frequent_form_is_used() -> None:
     rows = [
         ("a", "uk", "Teas", "", ""),
         ("b", "fr", "tea", "", ""),
@@ -120,7 +120,7 @@ def test_by_name_the_most_frequent_form_stays() -> None:
     }
 
 
-def test_by_id_names_of_one_id_are_one() -> None:
+def test_names_of_one_id_are_merged() -> None:
     assert merges(AlignRule("id", id="shelf_id")) == {"Milk": "Lait", "Thé": "Teas"}
     with pytest.raises(
         DataError, match="no column 'shelfid' in the items; did you mean 'shelf_id'"
@@ -128,14 +128,14 @@ def test_by_id_names_of_one_id_are_one() -> None:
         shop(AlignRule("id", id="shelfid"))
 
 
-def test_by_vector_mutually_nearest_names_are_one() -> None:
+def test_mutually_nearest_names_are_merged() -> None:
     assert merges(AlignRule("vector", threshold=0.3)) == {"Milk": "Lait", "Thé": "Teas"}
     assert merges(AlignRule("vector", threshold=0.99)) == {}
     how = {one.name: one.how for one in shop(AlignRule("vector", threshold=0.3)).merged}
     assert all(words.startswith("vector 0.") for words in how.values())
 
 
-def test_by_vector_names_of_one_domain_stay_apart() -> None:
+def test_names_of_one_domain_are_not_merged_by_vector() -> None:
     same = "Acme kettle T200 1.5 l steel"
     rows = [
         ("a", "uk", "Kettles", same, ""),
@@ -149,7 +149,7 @@ def test_by_vector_names_of_one_domain_stay_apart() -> None:
     assert found
 
 
-def test_where_items_have_no_home_the_log_says_where_names_are() -> None:
+def test_without_item_domains_the_domains_of_a_name_come_from_the_log() -> None:
     log = pd.DataFrame(
         [("u", item, domain, category, title) for item, domain, category, title, _ in SHOP],
         columns=["user", "item", "country", "category", "title"],
@@ -163,7 +163,7 @@ def test_where_items_have_no_home_the_log_says_where_names_are() -> None:
 @pytest.mark.parametrize(
     ("raw", "words"),
     [
-        ({"category": {}}, r"\[align.category\]: nothing says which names are one: set mode"),
+        ({"category": {}}, r"\[align.category\]: no names to merge: set mode"),
         (
             {"category": {"mode": "names"}},
             r"\[align.category\]: mode is 'names', expected one of pairs, name, id, vector",
@@ -176,7 +176,7 @@ def test_where_items_have_no_home_the_log_says_where_names_are() -> None:
         ({"category": {"mode": "vector", "threshold": 1.5}}, "threshold is 1.5, expected a cosine"),
         (
             {"category": {"mode": "vector", "threshold": "x"}},
-            "'threshold' is 'x', expected a number with a point",
+            "'threshold' is 'x', expected a number with a decimal point",
         ),
         (
             {"category": {"pair": {}}},
@@ -185,7 +185,7 @@ def test_where_items_have_no_home_the_log_says_where_names_are() -> None:
         ({"category": {"pairs": "Lait"}}, "'pairs' is 'Lait', expected a table"),
         (
             {"category": {"pairs": {"a": "b", "b": "c"}}},
-            "'a' goes to 'b', which goes on to 'c'; name the last one",
+            "'a' becomes 'b', which becomes 'c'; write 'c' for both",
         ),
         (
             {"category": "name"},
@@ -194,12 +194,12 @@ def test_where_items_have_no_home_the_log_says_where_names_are() -> None:
         ({"item_map": 3}, "item_map is 3, expected a file"),
     ],
 )
-def test_a_wrong_rule_says_what_is_wrong(raw: dict[str, object], words: str) -> None:
+def test_an_invalid_rule_is_explained(raw: dict[str, object], words: str) -> None:
     with pytest.raises(DataError, match=words):
         parse_schema({"align": raw})
 
 
-def test_a_misspelt_name_or_column_is_one_line() -> None:
+def test_a_misspelt_name_or_column_is_named() -> None:
     with pytest.raises(
         DataError, match=r"\[align.category\] pairs: no category 'Lai'; did you mean 'Lait'"
     ):
@@ -257,7 +257,7 @@ def mapped(item_map: dict[str, str], plan: SplitPlan | None = None) -> Prepared:
     return prepare_tables([log], [goods], schema, plan)
 
 
-def test_one_product_of_two_ids_is_one_item_in_both_domains() -> None:
+def test_a_product_with_two_ids_becomes_one_item() -> None:
     data = mapped({"uk1": "fr1"}).dataset
     assert data.items == ("fr1", "fr3", "uk2")
     assert data.features.text["title"][0] == "lait entier"  # the row of the id that stays
@@ -273,7 +273,7 @@ def test_one_product_of_two_ids_is_one_item_in_both_domains() -> None:
     assert 0 in make_tasks(data, ("fr",)).final.candidates  # sold in uk alone, at home in fr
 
 
-def test_an_id_that_only_the_map_knows_takes_the_row_of_the_other() -> None:
+def test_an_id_that_only_the_map_has_takes_the_row_of_the_other() -> None:
     data = mapped({"uk1": "new"}).dataset
     assert data.features.text["title"][data.item_row["new"]] == "whole milk"
     assert data.domains[data.item_domain[data.item_row["new"]]] == "uk"
@@ -288,7 +288,7 @@ def test_given_test_rows_may_name_either_id(tmp_path: Path) -> None:
     assert data.items == ("fr1", "fr3", "uk2")
 
 
-def test_a_map_of_nothing_is_an_error() -> None:
+def test_a_map_without_a_known_id_is_an_error() -> None:
     with pytest.raises(
         DataError, match=r"none of the 1 ids in column from of item_map is in the data"
     ):
@@ -315,11 +315,11 @@ def write(folder: Path, schema: str, item_map: str = "") -> Result:
 
 def test_prepare_shows_what_was_merged(tmp_path: Path) -> None:
     schema = '[align.category]\npairs = { "Lait" = "Milk" }\n[align]\nitem_map = "map.csv"\n'
-    done = write(tmp_path, schema, "from,to\nuk1,fr1\n")
-    assert done.exit_code == 0, done.output
+    result = write(tmp_path, schema, "from,to\nuk1,fr1\n")
+    assert result.exit_code == 0, result.output
     assert load_schema(tmp_path / "s.toml").item_map == {"uk1": "fr1"}
     for words in ("Names merged, 1 of 1", "Lait", "Milk", "pair", "item rows merged by item_map"):
-        assert words in done.output
+        assert words in result.output
     names = [str(tmp_path / name) for name in ("log.csv", "goods.csv", "s.toml", "ds")]
     flags = [
         part
@@ -337,11 +337,11 @@ def test_prepare_shows_what_was_merged(tmp_path: Path) -> None:
     [
         ("a,b\n1,2\n", "map.csv: expected the columns from and to, found a, b"),
         ("from,to\nuk1,\n", "line 2: an id is missing"),
-        ("from,to\nuk1,fr1\nuk1,fr3\n", "line 3: 'uk1' goes to 'fr1' and 'fr3'"),
-        ("from,to\nuk1,uk2\nuk2,fr1\n", "item_map: 'uk1' goes to 'uk2', which goes on to 'fr1'"),
+        ("from,to\nuk1,fr1\nuk1,fr3\n", "line 3: 'uk1' is mapped to 'fr1' and to 'fr3'"),
+        ("from,to\nuk1,uk2\nuk2,fr1\n", "item_map: 'uk1' becomes 'uk2', which becomes 'fr1'"),
     ],
 )
-def test_a_bad_map_is_one_line(tmp_path: Path, content: str, words: str) -> None:
+def test_an_invalid_map_is_explained(tmp_path: Path, content: str, words: str) -> None:
     done = write(tmp_path, '[align]\nitem_map = "map.csv"\n', content)
     assert isinstance(done.exception, DataError)
     assert words in str(done.exception)

@@ -86,7 +86,7 @@ def test_by_time_takes_the_last_tenths_or_the_given_dates() -> None:
     assert VALID in dated[:50]
     with pytest.raises(DataError, match=r"valid_from .* is after test_from"):
         roles(log, "time", test_from=1_700_000_050, valid_from=1_700_000_060)
-    with pytest.raises(DataError, match="the data run from 2023-11-14 to 2023-11-14"):
+    with pytest.raises(DataError, match="the data, which run from 2023-11-14 to 2023-11-14"):
         roles(log, "time", test_from="2025-01-01")
 
 
@@ -96,7 +96,7 @@ def test_new_users_draws_folds_over_users_in_the_order_of_their_ids() -> None:
     drawn = np.random.default_rng(7).integers(0, 3, 4)
     assert split.fold.tolist() == [drawn[2], drawn[1], drawn[3], drawn[0]]
     assert split.settings["folds"] == 3
-    with pytest.raises(DataError, match="5 folds do not fit 4 users; choose 2 to 4"):
+    with pytest.raises(DataError, match="5 folds do not fit 4 users; choose --folds from 2 to 4"):
         make_split(log, ["10", "9", "100", "1"], "new-users")
 
 
@@ -191,7 +191,7 @@ def test_rows_without_negatives_rank_everything(tmp_path: Path) -> None:
         ("user\titem\nu\ta\nz\ta\nz\tb\n", "2 of 3 rows name an unknown user, first 'z' in line 3"),
         ("user\titem\nu\tq\n", "1 of 1 rows name an unknown item, first 'q' in line 2"),
         ("user\titem\tnegatives\nu\ta\tb,q\n", "unknown negative item, first 'q'"),
-        ("user\titem\nu\t\n", "row 2 has no item"),
+        ("user\titem\nu\t\n", "line 2 has no item"),
         ("user\tthing\nu\ta\n", "no item column; found user, thing"),
     ],
 )

@@ -206,7 +206,7 @@ def test_an_altered_dataset_is_refused(tmp_path: Path) -> None:
         load_dataset(tmp_path / "ds")
     head = tmp_path / "ds" / "dataset.json"
     head.write_text(json.dumps({**json.loads(head.read_text()), "format": 99}))
-    with pytest.raises(DataError, match="dataset format 99, this version reads 1"):
+    with pytest.raises(DataError, match="dataset format 99, but this version reads 1"):
         load_dataset(tmp_path / "ds")
 
 

@@ -1,1 +1,1 @@
-"""Raw tables to a ``Dataset``: ``build.prepare_files``, ``presets.prepare_preset``; kept by ``store``."""
+"""From raw tables to a stored ``Dataset``: see ``prepare``, ``presets`` and ``store``."""

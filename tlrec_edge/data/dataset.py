@@ -1,9 +1,9 @@
-"""The cleaned data every later stage reads: columns of integers, checked once at construction."""
+"""The clean data that every later stage reads: integer columns, checked on construction."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Self
 
@@ -12,21 +12,30 @@ from numpy.typing import NDArray
 
 from tlrec_edge.errors import DataError
 from tlrec_edge.tabular.column_names import SALES_NAMES, normalize_key
-from tlrec_edge.types import Bools, Floats, Ints
+from tlrec_edge.types import Bools, Floats, Indices, Ints, Longs
 
 EVENT_WEIGHTS = (0.2, 0.4, 0.7, 1.0, 0.5)
 """Default weight of each of ``tlrec_edge.choices.EVENTS``."""
 
 TRAIN, VALID, TEST = 0, 1, 2
-"""Roles of an interaction in the stored split."""
+"""Roles of an interaction in the split."""
 
 
 @dataclass(frozen=True)
 class Interactions:
-    """Columns of equal length n, sorted by user, then time (stable).
+    """Columns of equal length n, sorted by user, then by time.
 
-    ``weight`` is the event's weight times its count; ``time`` is in seconds since 1970 and 0 where the data has no
-    time; ``position`` is the row's place in the cleaned input, which orders rows of one time across users.
+    Attributes:
+        user: row of the user.
+        item: row of the item.
+        domain: code of the domain.
+        event: index into ``EVENTS``.
+        weight: the event's weight, times ``log1p`` of its count if the data has counts.
+        time: seconds since 1970, 0 if the data has no times.
+        position: index of the row in the clean input, which orders rows of equal time.
+
+    Raises:
+        DataError: if the columns differ in length or are not sorted.
     """
 
     user: Ints
@@ -34,7 +43,7 @@ class Interactions:
     domain: Ints
     event: Ints
     weight: Floats
-    time: NDArray[np.int64]
+    time: Longs
     position: Ints
 
     def __post_init__(self) -> None:
@@ -50,8 +59,8 @@ class Interactions:
     def __len__(self) -> int:
         return len(self.user)
 
-    def select(self, keep: Bools | NDArray[np.intp]) -> Interactions:
-        """Return the rows that a mask (or rising positions) picks."""
+    def select(self, keep: Bools | Indices) -> Interactions:
+        """Return the rows of a mask, or of ascending indices."""
         return Interactions(
             **{name: getattr(self, name)[keep] for name in self.__dataclass_fields__}
         )
@@ -59,10 +68,18 @@ class Interactions:
 
 @dataclass(frozen=True)
 class ItemTable:
-    """Raw features, one row an item: text (empty where missing), categories ("" where missing), numbers (NaN).
+    """Raw features, one row an item.
 
-    ``aliases`` maps other names of a categorical column's values to those it holds, where names were aligned;
-    ``by_domain`` says that numbers are to be ranked among those of an item's home domain.
+    Attributes:
+        name: display names.
+        text: text columns, "" for missing values.
+        categorical: categorical columns, "" for missing values.
+        numeric: numeric columns, NaN for missing values.
+        aliases: for each categorical column whose names were aligned, other name to the name used.
+        by_domain: whether numbers are ranked within the item's domain.
+
+    Raises:
+        DataError: if a column differs in length.
     """
 
     name: tuple[str, ...]
@@ -92,9 +109,13 @@ class ItemTable:
 
 @dataclass(frozen=True)
 class EvalRows:
-    """Ranking questions: user ``user[m]`` bought ``item[m]``; rank it among itself and ``negatives[m]``.
+    """Evaluation rows: rank ``item`` (the positive) among ``negatives`` for ``user``.
 
-    ``negatives`` has shape (m, k), filled with -1 where a row has fewer; (m, 0) means: rank the whole candidate set.
+    Attributes:
+        user: (m,) rows of the users.
+        item: (m,) rows of the positives.
+        negatives: (m, k) rows of the negatives, -1 if a row has fewer than k. With k = 0 the
+            positive is ranked among all candidates.
     """
 
     user: Ints
@@ -104,17 +125,27 @@ class EvalRows:
     def __len__(self) -> int:
         return len(self.user)
 
-    def select(self, keep: Bools | NDArray[np.intp]) -> EvalRows:
+    def select(self, keep: Bools | Indices) -> EvalRows:
+        """Return the rows of a mask, or of indices."""
         return EvalRows(self.user[keep], self.item[keep], self.negatives[keep])
 
 
 @dataclass(frozen=True)
 class Split:
-    """How the interactions were divided. ``role`` has one entry an interaction.
+    """How the interactions are divided into training, validation and test.
 
-    ``fold`` (one entry a user, -1 for none) is used by kind ``new-users``: the users of a fold are treated as new to
-    the target domain. ``refit`` says whether the final model may also learn from the validation rows. ``rows`` are test
-    questions that came with the data (kind ``given``); other kinds derive them from the roles.
+    Attributes:
+        kind: name of the kind of split.
+        role: (interactions,) TRAIN, VALID or TEST.
+        fold: (users,) fold of each user, -1 for none. Kind new-users treats the users of a fold as
+            new to the target.
+        refit: whether the final model is fitted on the validation rows too.
+        mask_seen: whether items that the user already had are excluded from the ranking.
+        negatives: sampled negatives per evaluation row, 0 for all candidates.
+        seed: seed of everything that is drawn.
+        settings: what else the kind of split stores.
+        rows: evaluation rows that came with the data (kind given); other kinds derive them from
+            the roles.
     """
 
     kind: str
@@ -129,14 +160,29 @@ class Split:
 
     @property
     def folds(self) -> int:
+        """The number of folds of the users."""
         return int(self.fold.max(initial=-1)) + 1
 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Users, items, domains and what happened between them, with the split that every later stage obeys.
+    """Users, items, domains, their interactions, and the split.
 
-    Compared and hashed by identity; ``store.dataset_hash`` tells contents apart.
+    Datasets are compared by identity; use ``store.dataset_hash`` to compare contents.
+
+    Attributes:
+        users: user ids.
+        items: item ids.
+        domains: domain names.
+        interactions: the log.
+        features: the item features.
+        split: how the log is divided.
+        item_domain: (items,) code of each item's own domain, -1 if it has none.
+        cleaning: rows read, rows kept, and rows dropped by reason.
+        source: where the data comes from, for the model card.
+
+    Raises:
+        DataError: if there are no interactions or the parts do not fit together.
     """
 
     users: tuple[str, ...]
@@ -146,16 +192,14 @@ class Dataset:
     features: ItemTable
     split: Split
     item_domain: Ints
-    """Home domain of each item, -1 where it has none: of an item never sold this is all that is known."""
     cleaning: Mapping[str, int] = field(default_factory=dict)
-    """Rows read, rows kept, and rows dropped by reason."""
     source: str = ""
 
     def __post_init__(self) -> None:
         log = self.interactions
         if not len(log):
             raise DataError(
-                "the dataset has no interactions; see the cleaning table for where they went"
+                "the dataset has no interactions; the cleaning table shows why rows were dropped"
             )
         for name, column, size in (
             ("user", log.user, len(self.users)),
@@ -163,7 +207,9 @@ class Dataset:
             ("domain", log.domain, len(self.domains)),
         ):
             if column.min() < 0 or column.max() >= size:
-                raise DataError(f"interaction column '{name}' points outside its table of {size}")
+                raise DataError(
+                    f"interaction column '{name}' has codes outside its table of {size}"
+                )
         if len(self.features) != len(self.items) or len(self.item_domain) != len(self.items):
             raise DataError(
                 f"item features have {len(self.features)} rows, expected {len(self.items)}"
@@ -173,24 +219,26 @@ class Dataset:
 
     @cached_property
     def item_row(self) -> dict[str, int]:
+        """Row of each item id."""
         return {name: row for row, name in enumerate(self.items)}
 
     @cached_property
     def user_row(self) -> dict[str, int]:
+        """Row of each user id."""
         return {name: row for row, name in enumerate(self.users)}
 
     @property
     def has_time(self) -> bool:
+        """Whether the interactions have times."""
         return bool(self.interactions.time.any())
 
     def domain_codes(self, names: tuple[str, ...]) -> Ints:
-        """Return the codes of domain names. Raises DataError that lists the known ones."""
+        """Return the codes of domain names. Raises DataError if one is unknown."""
         unknown = [name for name in names if name not in self.domains]
         if unknown:
             raise DataError(f"unknown domain {unknown[0]!r}; known: {', '.join(self.domains[:30])}")
         return np.array([self.domains.index(name) for name in names], np.int32)
 
     def replace(self, **changes: Any) -> Self:
-        from dataclasses import replace
-
+        """Return a copy with other values for some fields."""
         return replace(self, **changes)

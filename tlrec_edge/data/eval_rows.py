@@ -1,4 +1,4 @@
-"""Test rows from a file: user, positive item(s), the candidates to rank them among."""
+"""Evaluation rows from a file: user, positive items, and the negatives to rank them among."""
 
 from __future__ import annotations
 
@@ -23,7 +23,14 @@ _NAMES: Mapping[str, tuple[str, ...]] = {
 
 
 class RawEvalRows(NamedTuple):
-    """Test rows before ids become codes; cells are as written."""
+    """Evaluation rows as text: one cell of each column per row.
+
+    Attributes:
+        users: one user id a row.
+        items: one or more item ids a row, separated by commas.
+        negatives: item ids, separated by commas; "" for none.
+        source: name of the file in error messages.
+    """
 
     users: list[str]
     items: list[str]
@@ -32,15 +39,17 @@ class RawEvalRows(NamedTuple):
 
 
 def read_eval_rows(path: Path, dataset: Dataset) -> EvalRows:
-    """Read test rows: columns user, item and optional negatives, both lists separated by commas.
+    """Read evaluation rows: columns user, item and optional negatives.
 
-    A row with several positives becomes one row each. Raises DataError that counts and names what the dataset lacks.
+    The items and the negatives of a cell are separated by commas. A row with several items becomes
+    one row for each. Raises DataError if a column or a value is missing, or if the dataset lacks a
+    user or an item; the message counts such rows and names the first.
     """
     return encode_eval_rows(read_raw_eval_rows(path), dataset.user_row, dataset.item_row)
 
 
 def read_raw_eval_rows(path: Path) -> RawEvalRows:
-    """Read the file without a dataset."""
+    """Read the file as text. Raises DataError if a column or a value is missing."""
     table = read_table(path)
     roles = find_roles(list(table.columns), {}, _NAMES, str(path))
     for role in ("user", "item"):
@@ -51,16 +60,15 @@ def read_raw_eval_rows(path: Path) -> RawEvalRows:
         columns[role] = [[*labels.names, ""][code] for code in labels.codes]
     for role in ("user", "item"):
         if "" in columns[role]:
-            raise DataError(
-                f"{path}: row {columns[role].index('') + 2} has no {role}; fill it in or take the row out"
-            )
+            line = columns[role].index("") + 2
+            raise DataError(f"{path}: line {line} has no {role}; fill it in or remove the line")
     return RawEvalRows(
         columns["user"], columns["item"], columns.get("negatives", [""] * len(table)), str(path)
     )
 
 
 def split_ids(cell: str, known: Mapping[str, int]) -> list[str]:
-    """Split a comma-separated list of ids; a cell that is itself a known id is one id, comma or not."""
+    """Split a comma-separated cell into ids; a cell that is itself a known id is not split."""
     if not cell or cell in known:
         return [cell] if cell else []
     return [name for part in cell.split(",") if (name := part if part in known else part.strip())]
@@ -69,25 +77,28 @@ def split_ids(cell: str, known: Mapping[str, int]) -> list[str]:
 def encode_eval_rows(
     raw_rows: RawEvalRows, users: Mapping[str, int], items: Mapping[str, int]
 ) -> EvalRows:
-    """Turn ids into codes; negatives equal to a row's positives are left out."""
+    """Replace ids by rows of the dataset; negatives that are positives of the row are left out.
+
+    Raises DataError if a user or an item is unknown.
+    """
     positives = [split_ids(cell, items) for cell in raw_rows.items]
     negatives = [split_ids(cell, items) for cell in raw_rows.negatives]
     _check_known("user", [[user] for user in raw_rows.users], users, raw_rows.source)
     _check_known("item", positives, items, raw_rows.source)
     _check_known("negative item", negatives, items, raw_rows.source)
     user, item, negative_rows = [], [], []
-    for name, own_positives, own_negatives in zip(
+    for name, row_positives, row_negatives in zip(
         raw_rows.users, positives, negatives, strict=True
     ):
-        kept = [items[other] for other in own_negatives if other not in set(own_positives)]
-        for positive in own_positives:
+        others = [items[i] for i in row_negatives if i not in set(row_positives)]
+        for positive in row_positives:
             user.append(users[name])
             item.append(items[positive])
-            negative_rows.append(kept)
+            negative_rows.append(others)
     width = max(map(len, negative_rows), default=0)
     table = np.full((len(item), width), -1, np.int32)
-    for row, kept in enumerate(negative_rows):
-        table[row, : len(kept)] = kept
+    for row, others in enumerate(negative_rows):
+        table[row, : len(others)] = others
     return EvalRows(np.array(user, np.int32), np.array(item, np.int32), table)
 
 
@@ -95,11 +106,12 @@ def _check_known(
     kind: str, cells: Sequence[Sequence[str]], known: Mapping[str, int], source: str
 ) -> None:
     unknown = [
-        (row, name) for row, names in enumerate(cells, 2) for name in names if name not in known
+        (line, name) for line, names in enumerate(cells, 2) for name in names if name not in known
     ]
     if unknown:
-        row, name = unknown[0]
+        line, name = unknown[0]
+        n_rows = len({line for line, _ in unknown})
         raise DataError(
-            f"{source}: {len({row for row, _ in unknown})} of {len(cells)} rows name an unknown {kind}, "
-            f"first {name[:60]!r} in line {row}; prepare with --split given --candidates, or remove them"
+            f"{source}: {n_rows} of {len(cells)} rows name an unknown {kind}, first {name[:60]!r} "
+            f"in line {line}; prepare with --split given --candidates {source}, or remove them"
         )

@@ -1,4 +1,4 @@
-"""Items of two domains that are one product under two ids, from a file."""
+"""The item map: a file of products that have two ids."""
 
 from __future__ import annotations
 
@@ -10,23 +10,25 @@ from tlrec_edge.errors import DataError
 
 
 def read_item_map(path: Path) -> dict[str, str]:
-    """Read pairs of ids of one product: columns ``from`` and ``to``, the id that stays."""
+    """Read pairs of ids of one product: column ``from``, and column ``to`` with the id that stays.
+
+    Raises DataError that names the file and the line if a row lacks an id or contradicts another.
+    """
     table = read_table(path)
     if not {"from", "to"} <= set(table.columns):
-        raise DataError(
-            f"{path}: expected the columns from and to, found {', '.join(map(str, table.columns))}"
-        )
+        found = ", ".join(map(str, table.columns))
+        raise DataError(f"{path}: expected the columns from and to, found {found}")
     columns = []
     for name in ("from", "to"):
         labels = read_ids(table[name])
         columns.append([[*labels.names, ""][code] for code in labels.codes])
-    found: dict[str, str] = {}
-    for row, (one, other) in enumerate(zip(*columns, strict=True), 2):
-        if not one or not other or found.setdefault(one, other) != other:
-            wrong = (
-                f"{one!r} goes to {found[one]!r} and {other!r}"
-                if one and other
-                else "an id is missing"
+    item_map: dict[str, str] = {}
+    for line, (old, new) in enumerate(zip(*columns, strict=True), 2):
+        if not old or not new:
+            raise DataError(f"{path}: line {line}: an id is missing; fill it in or remove the line")
+        if item_map.setdefault(old, new) != new:
+            raise DataError(
+                f"{path}: line {line}: {old!r} is mapped to {item_map[old]!r} and to {new!r}; "
+                "keep one of the two"
             )
-            raise DataError(f"{path}: line {row}: {wrong}; expected one id in each column")
-    return found
+    return item_map

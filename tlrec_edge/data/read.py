@@ -1,4 +1,4 @@
-"""Files to data frames: CSV, TSV, their .gz, and Parquet; text stays text, exactly as written."""
+"""Read CSV, TSV (also .gz) and Parquet files; cells of text files stay as they are written."""
 
 from __future__ import annotations
 
@@ -18,12 +18,19 @@ from tlrec_edge.errors import DataError
 
 _log = logging.getLogger(__name__)
 _SEPARATORS = (",", "\t", ";", "|")
+SAMPLE_SIZE = 1_000_000
+"""Bytes or characters from which the encoding is guessed."""
+MIN_COMMON_SHARE = 0.8
+"""Share of the Chinese characters that must be in GB2312."""
+MAX_SINGLE_SHARE = 0.1
+"""Share of the bytes above 127 that may be between bytes of ASCII."""
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """Read one table. Raises DataError that names the file, and the line where one is at fault.
+    """Read one table.
 
-    Cells of a text file are strings, "" where empty; Parquet keeps its types.
+    Cells of a text file are strings, "" if empty; Parquet columns keep their types. Raises
+    DataError if the file cannot be read; the message names the file and, if possible, the line.
     """
     path = Path(path)
     raw = _read_bytes(path)
@@ -41,13 +48,15 @@ def _read_bytes(path: Path) -> bytes:
     except FileNotFoundError as error:
         raise DataError(f"no such file: {path}; check the path") from error
     except IsADirectoryError as error:
-        raise DataError(f"{path} is a folder; expected a CSV or Parquet file") from error
+        raise DataError(f"{path} is a folder; pass a CSV or Parquet file") from error
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise DataError(
-            f"{path} is a damaged gzip file ({error}); fetch or compress it again"
+            f"{path} is a damaged gzip file ({error}); download or compress it again"
         ) from error
     except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
+        raise DataError(
+            f"cannot read {path}: {error.strerror or error}; check the file's permissions"
+        ) from error
     if not raw.strip():
         raise DataError(f"{path} is empty; expected a header line and rows")
     if raw[:2] == b"PK" or raw[:4] == b"\xd0\xcf\x11\xe0":
@@ -60,8 +69,8 @@ def _read_bytes(path: Path) -> bytes:
 def _read_parquet(path: Path) -> pd.DataFrame:
     try:
         table = pq.read_table(path, partitioning=None).replace_schema_metadata(None)
-        # Not pandas' own metadata: a column that was an index must stay a column; and integers with gaps must not
-        # pass through float, which would change long ids.
+        # Without pandas' own metadata, so that a column that was an index stays a column. Integers
+        # with missing values must not become floats, which would change long ids.
         frame: pd.DataFrame = table.to_pandas(integer_object_nulls=True)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise DataError(
@@ -80,11 +89,12 @@ def _read_text(raw: bytes, path: Path) -> pd.DataFrame:
     repeated = [name for name in names if names.count(name) > 1]
     if repeated:
         raise DataError(
-            f"{path}: column {repeated[0]!r} occurs {names.count(repeated[0])} times; rename the copies"
+            f"{path}: column {repeated[0]!r} occurs {names.count(repeated[0])} times; "
+            "rename or remove the copies"
         )
     try:
         with warnings.catch_warnings():
-            # A row longer than the header is only a warning to pandas, and it cuts the row: here it is an error.
+            # pandas only warns about a row longer than the header, and truncates it.
             warnings.simplefilter("error", pd.errors.ParserWarning)
             frame = pd.read_csv(
                 io.BytesIO(raw),
@@ -101,14 +111,14 @@ def _read_text(raw: bytes, path: Path) -> pd.DataFrame:
         pd.errors.EmptyDataError,
         ValueError,
     ) as error:
-        found = _long_line(raw.decode(encoding), separator, len(names)) or _first_line(error)
-        raise DataError(f"{path}: {found}; check the separators and quotes there") from error
+        problem = _long_line(raw.decode(encoding), separator, len(names)) or _first_line(error)
+        raise DataError(f"{path}: {problem}; check the separators and quotes there") from error
     frame.columns = pd.Index([str(name).strip() for name in frame.columns])
     return frame
 
 
 def _find_encoding(raw: bytes, path: Path) -> str:
-    """Return "utf-8-sig" or, for text that is plausibly Chinese, "gb18030"."""
+    """Return "utf-8-sig", or "gb18030" for text that is plausibly Chinese."""
     try:
         raw.decode("utf-8-sig")
         return "utf-8-sig"
@@ -118,45 +128,47 @@ def _find_encoding(raw: bytes, path: Path) -> str:
         text = raw.decode("gb18030")
     except UnicodeDecodeError:
         text = ""
-    # Latin-1 text often decodes as GB18030 too, but to rare characters: real Chinese files stay in GB2312.
-    wide = [char for char in text[:1_000_000] if ord(char) > 127]
-    common = sum(1 for char in wide if char.encode("gb2312", "ignore"))
-    if wide and common >= 0.8 * len(wide) and _pairs_are_high(raw):
+    # Latin-1 text often decodes as GB18030 too, but to rare characters; nearly all characters of a
+    # real Chinese file are in the older GB2312.
+    wide = [char for char in text[:SAMPLE_SIZE] if ord(char) > 127]
+    n_common = sum(1 for char in wide if char.encode("gb2312", "ignore"))
+    if wide and n_common >= MIN_COMMON_SHARE * len(wide) and _high_bytes_are_paired(raw):
         return "gb18030"
-    found = (
-        "is UTF-16"
-        if raw[:2] in (b"\xff\xfe", b"\xfe\xff")
-        else "is neither UTF-8 nor GB18030 text"
-    )
-    raise DataError(f"{path}: line {line}, byte {byte} {found}; save the file as UTF-8")
+    problem = "is neither UTF-8 nor GB18030 text"
+    if raw[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        problem = "is UTF-16"
+    raise DataError(f"{path}: line {line}, byte {byte} {problem}; save the file as UTF-8")
 
 
-def _pairs_are_high(raw: bytes) -> bool:
-    """Tell whether most bytes above 127 stand beside another one, as in GB2312 and not in Latin-1."""
-    sample = raw[:1_000_000]
+def _high_bytes_are_paired(raw: bytes) -> bool:
+    """Return whether nearly all bytes above 127 are next to another one, as in GB2312.
+
+    In Latin-1 text an accented letter is usually between plain ones.
+    """
+    sample = raw[:SAMPLE_SIZE]
     high = [byte > 127 for byte in sample]
-    alone = sum(
-        1
-        for i, is_high in enumerate(high)
-        if is_high and not (i and high[i - 1]) and not (i + 1 < len(high) and high[i + 1])
+    before, after = [False, *high[:-1]], [*high[1:], False]
+    n_single = sum(
+        is_high and not neighbour and not other
+        for is_high, neighbour, other in zip(high, before, after, strict=True)
     )
-    return alone < 0.1 * max(sum(high), 1)
+    return n_single < MAX_SINGLE_SHARE * max(sum(high), 1)
 
 
 def _long_line(text: str, separator: str, width: int) -> str:
-    """Say where the first row with more cells than the header is, "" when there is none."""
+    """Describe the first row with more cells than the header, "" if no row has."""
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
     try:
         for row in reader:
             if len(row) > width:
                 return f"line {reader.line_num} has {len(row)} cells, the header {width}"
-    except csv.Error as error:  # a cell beyond csv's own limit: pandas' message is all there is
+    except csv.Error as error:  # a cell beyond the limit of csv; the message of pandas must do
         _log.debug("cannot count cells: %s", error)
     return ""
 
 
 def _header_line(raw: bytes, encoding: str) -> str:
-    text = raw[:1_000_000].decode(encoding, "ignore").lstrip("\r\n")
+    text = raw[:SAMPLE_SIZE].decode(encoding, "ignore").lstrip("\r\n")
     return text.splitlines()[0] if text else ""
 
 

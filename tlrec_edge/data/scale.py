@@ -1,4 +1,4 @@
-"""Numbers that differ by domain: brought to a common unit by the schema's factors, and shown side by side."""
+"""Numbers in different units by domain: scaled by the schema's factors, and compared."""
 
 from __future__ import annotations
 
@@ -13,15 +13,27 @@ from tlrec_edge.data.clean import CleanLog
 from tlrec_edge.data.dataset import ItemTable
 from tlrec_edge.data.schema import Schema, suggestion
 from tlrec_edge.errors import DataError
+from tlrec_edge.types import Doubles, Ints
 
 MEDIAN_RATIO = 5.0
-"""Ratio of two domains' medians from which another currency or unit is likely."""
+"""Two domains whose medians differ by this factor probably have different units."""
 _MIN_VALUES = 10
+"""Values that a domain needs for its median to count."""
 
 
 @dataclass(frozen=True)
 class DomainStatistics:
-    """The numbers of one column in one domain, after scaling; ``median`` and ``largest`` are None without any."""
+    """The values of one numeric column in one domain, after scaling.
+
+    Attributes:
+        column: the column.
+        domain: the domain.
+        known: number of values.
+        missing: number of missing values.
+        median: median, None without values.
+        largest: maximum, None without values.
+        factor: the factor that was applied.
+    """
 
     column: str
     domain: str
@@ -33,49 +45,48 @@ class DomainStatistics:
 
 
 def check_scale(schema: Schema, columns: Iterable[str], domains: Sequence[str]) -> None:
-    """Raise DataError for a column or domain of [scale] that the data does not have: it is nearly always misspelt."""
+    """Raise DataError if the data lacks a column or domain of [scale]: likely it is misspelt."""
     columns = list(columns)
     for column, factors in schema.scale.items():
         if column not in columns:
             known = ", ".join(columns) or "none"
             raise DataError(
-                f"[scale.{column}]: no such numeric column{suggestion(column, columns)}; known: {known}"
+                f"[scale.{column}]: no such numeric column{suggestion(column, columns)}; "
+                f"known: {known}"
             )
         for domain in factors:
             if domain not in domains:
                 known = ", ".join(domains[:30])
                 raise DataError(
-                    f"[scale.{column}]: no domain {domain!r}{suggestion(domain, domains)}; known: {known}"
+                    f"[scale.{column}]: no domain {domain!r}{suggestion(domain, domains)}; "
+                    f"known: {known}"
                 )
 
 
-def scale_log(
-    log: CleanLog, schema: Schema, codes: NDArray[np.int32], domains: Sequence[str]
-) -> CleanLog:
-    """Return the log with each row's price in the common unit; ``codes`` (rows,) are the rows' domains."""
+def scale_log(log: CleanLog, schema: Schema, codes: Ints, domains: Sequence[str]) -> CleanLog:
+    """Return the log with prices in the common unit; ``codes`` (rows,) are the rows' domains."""
     if log.price is None or "price" not in schema.scale:
         return log
     factor = _factors(schema, "price", domains)[codes]
-    scaled = {
-        "price brought to the common unit (rows)": int(np.isfinite(log.price[factor != 1.0]).sum())
-    }
-    return replace(log, price=log.price * factor, counts={**log.counts, **scaled})
+    n_scaled = int(np.isfinite(log.price[factor != 1.0]).sum())
+    counts = {**log.counts, "price brought to the common unit (rows)": n_scaled}
+    return replace(log, price=log.price * factor, counts=counts)
 
 
 def scale_items(
-    table: ItemTable, schema: Schema, home: NDArray[np.int32], domains: Sequence[str]
+    table: ItemTable, schema: Schema, item_domain: Ints, domains: Sequence[str]
 ) -> tuple[ItemTable, dict[str, int]]:
-    """Return the item table in the common unit, by each item's home domain, and how many values were changed.
+    """Return the item table with numbers in the common unit, and the number of values changed.
 
-    Raises DataError where factors are given but no item has a home.
+    ``item_domain`` (items,) are the items' domains. Raises DataError if no item has a domain.
     """
     numeric, counts = dict(table.numeric), {}
     for column in schema.scale:
-        if (home < 0).all():
+        if (item_domain < 0).all():
             raise DataError(
                 f"[scale.{column}]: no item has a domain; add a domain column to the item table"
             )
-        factor = _factors(schema, column, domains)[home]
+        factor = _factors(schema, column, domains)[item_domain]
         numeric[column] = (numeric[column] * factor).astype(np.float32)
         counts[f"{column} brought to the common unit (items)"] = int(
             np.isfinite(numeric[column][factor != 1.0]).sum()
@@ -85,51 +96,55 @@ def scale_items(
 
 def domain_statistics(
     columns: Mapping[str, NDArray[Any]],
-    codes: NDArray[np.int32],
+    codes: Ints,
     domains: Sequence[str],
     schema: Schema,
 ) -> tuple[DomainStatistics, ...]:
-    """Describe each column by domain; ``codes`` say in which domain each value is, -1 for none."""
-    found = []
+    """Describe each column by domain; ``codes`` are the values' domains, -1 for none."""
+    statistics = []
     for column, values in columns.items():
         for code, domain in enumerate(domains):
-            here = values[codes == code]
-            known = here[np.isfinite(here)]
-            if len(here):
-                found.append(
-                    DomainStatistics(
-                        column,
-                        domain,
-                        len(known),
-                        len(here) - len(known),
-                        float(np.median(known)) if len(known) else None,
-                        float(known.max()) if len(known) else None,
-                        schema.scale.get(column, {}).get(domain, 1.0),
-                    )
+            in_domain = values[codes == code]
+            known = in_domain[np.isfinite(in_domain)]
+            if not len(in_domain):
+                continue
+            statistics.append(
+                DomainStatistics(
+                    column,
+                    domain,
+                    known=len(known),
+                    missing=len(in_domain) - len(known),
+                    median=float(np.median(known)) if len(known) else None,
+                    largest=float(known.max()) if len(known) else None,
+                    factor=schema.scale.get(column, {}).get(domain, 1.0),
                 )
-    return tuple(found)
+            )
+    return tuple(statistics)
 
 
 def distant_medians(
     statistics: Sequence[DomainStatistics],
 ) -> list[tuple[DomainStatistics, DomainStatistics]]:
-    """Return the highest and the lowest domain of each column whose medians are ``MEDIAN_RATIO`` times apart."""
+    """Return the domains of the highest and lowest median, if they differ by MEDIAN_RATIO."""
     pairs = []
     for column in dict.fromkeys(stats.column for stats in statistics):
-        mine = [
-            stats
-            for stats in statistics
-            if stats.column == column and stats.known >= _MIN_VALUES and stats.median
-        ]
-        mine = sorted(
-            (stats for stats in mine if (stats.median or 0) > 0),
-            key=lambda stats: stats.median or 0,
+        by_median = sorted(
+            (stats for stats in statistics if stats.column == column and _has_median(stats)),
+            key=_median,
         )
-        if mine and (mine[-1].median or 0) >= MEDIAN_RATIO * (mine[0].median or 0):
-            pairs.append((mine[-1], mine[0]))
+        if by_median and _median(by_median[-1]) >= MEDIAN_RATIO * _median(by_median[0]):
+            pairs.append((by_median[-1], by_median[0]))
     return pairs
 
 
-def _factors(schema: Schema, column: str, domains: Sequence[str]) -> NDArray[np.float64]:
-    """Return one factor a domain, and 1 at the end for code -1."""
+def _has_median(statistics: DomainStatistics) -> bool:
+    return statistics.known >= _MIN_VALUES and _median(statistics) > 0
+
+
+def _median(statistics: DomainStatistics) -> float:
+    return statistics.median or 0.0
+
+
+def _factors(schema: Schema, column: str, domains: Sequence[str]) -> Doubles:
+    """Return one factor per domain, then 1 for code -1."""
     return np.array([*(schema.scale[column].get(name, 1.0) for name in domains), 1.0])

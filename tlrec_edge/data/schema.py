@@ -1,4 +1,4 @@
-"""Which of the user's columns means what: declared in TOML, or found by their common names."""
+"""The schema: roles of the user's columns, declared in TOML or found by their common names."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ALIGN_MODES = ("pairs", "name", "id", "vector")
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
-    """Return ``"; did you mean 'x'?"`` when a known name is near, else an empty string."""
+    """Return ``"; did you mean 'x'?"`` if a known name is similar, else an empty string."""
     by_key = {normalize_key(option): option for option in known}
     found = difflib.get_close_matches(normalize_key(name), by_key, 1, 0.6)
     return f"; did you mean {by_key[found[0]]!r}?" if found else ""
@@ -34,15 +34,25 @@ def suggestion(name: str, known: Iterable[str]) -> str:
 
 @dataclass(frozen=True)
 class AlignRule:
-    """Which names of a categorical column are one: those of ``pairs`` (other name to name), and by ``mode`` more.
+    """How different names of one category are merged.
 
-    ``name``: equal but for case, accents, punctuation and a plural s. ``id``: the same value in the item column ``id``.
-    ``vector``: as ``name``, and names of two domains whose words and titles are each other's nearest, their cosine at
-    least ``threshold``. A name that is paired with itself is left alone.
+    A lower threshold finds more and hardly merges more wrong names. In a test on Complete Journey,
+    304 categories were renamed in half of the items, with half of the words of their product types:
+    a threshold of 0.5 found 36 % of them and 0.3 found 77 %, with 99 of 100 merges right at both.
+    But if the domains are departments without a common category, 0.5 still merges 9 similar ones.
+    So check the list that ``prepare`` prints.
 
-    The threshold trades what is found for little else: of 304 categories of Complete Journey, renamed in half the items
-    with half the words of their product types, 0.5 finds 36 % and 0.3 finds 77 %, 99 of 100 merges right at both. Where
-    domains are departments and nothing is the same, 0.5 still merges 9 near ones: look at the list.
+    Args:
+        mode: ``pairs`` merges only the pairs. ``name`` also merges names that are equal except for
+            case, accents, punctuation and a plural s. ``id`` merges names whose items have the same
+            value in the column ``id``. ``vector`` merges as ``name`` does, and also names of two
+            domains if each is the other's nearest by the words of the name and of its items.
+        pairs: other name to the name that stays. A name paired with itself is never merged.
+        id: item column of mode ``id``.
+        threshold: smallest cosine of mode ``vector``.
+
+    Raises:
+        DataError: if a value is not valid, or the values do not fit together.
     """
 
     mode: str = "pairs"
@@ -53,9 +63,7 @@ class AlignRule:
     def __post_init__(self) -> None:
         _check_value(self.mode, ALIGN_MODES, "mode")
         if self.mode == "pairs" and not self.pairs:
-            raise DataError(
-                'nothing says which names are one: set mode = "name", "id" or "vector", or give pairs'
-            )
+            raise DataError('no names to merge: set mode = "name", "id" or "vector", or give pairs')
         if (self.mode == "id") != bool(self.id):
             raise DataError('mode = "id" and id = "column of the item table" go together')
         if not 0 < self.threshold <= 1:
@@ -66,16 +74,30 @@ class AlignRule:
 
 @dataclass(frozen=True)
 class Schema:
-    """Roles of columns and rules of cleaning; what is not declared is found by its common name.
+    """Roles of columns and cleaning rules. Columns that are not declared are found by common names.
 
-    ``interactions`` and ``items`` map a role to a column name ("" = this data has no such column even if a name looks
-    like it). ``domains`` renames values of the domain column, ``"*"`` stands for all others. ``cancelled`` is (column,
-    prefix): rows whose value starts with the prefix. ``duplicates``: exact copies of a row are dropped or kept, or only
-    the first interaction of each (user, item) is kept. ``max_per_user`` keeps a user's newest interactions (0: all).
+    Args:
+        interactions: role to column of the interaction tables; "" if the data has no such column,
+            even if a name looks like it.
+        items: role to column of the item tables.
+        features: item column to its kind: text, categorical, numeric or ignore.
+        domains: value of the domain column to the name of the domain; ``"*"`` is all other values.
+        events: value of the event column to one of ``EVENTS``.
+        duplicates: ``drop`` or ``keep`` exact copies of a row, or keep only the first interaction
+            of each (user, item) with ``first-pair``.
+        default_event: the event of rows without one.
+        positive_price: drop rows whose price is not above 0.
+        time_format: ``strptime`` format of the times; by default common formats are recognised.
+        cancelled: (column, prefix): drop rows whose value starts with the prefix.
+        drop_domains: domains that are left out.
+        max_per_user: keep each user's newest interactions; 0 keeps all.
+        scale: numeric column to domain to the factor into the common unit.
+        by_domain: rank numbers within the item's domain.
+        align: categorical column to the rule that merges its names.
+        item_map: other item id to the id that stays, for items with two ids.
 
-    ``scale`` maps a numeric column and a domain to the factor that brings its numbers to the common unit; with
-    ``by_domain`` numbers are ranked within their domain. ``align`` says by column which names are one, ``item_map``
-    which item ids are (other id to the id that stays).
+    Raises:
+        DataError: if a key or a value is not valid.
     """
 
     interactions: Mapping[str, str] = field(default_factory=dict)
@@ -106,7 +128,7 @@ class Schema:
             _check_value(kind, FEATURE_KINDS, f"feature {column!r}")
         if self.max_per_user < 0:
             raise DataError(
-                f"max_per_user is {self.max_per_user}, expected 1 or more (0: no limit)"
+                f"max_per_user is {self.max_per_user}, expected a positive integer, or 0 for no limit"
             )
         for column, factors in self.scale.items():
             for domain, factor in factors.items():
@@ -123,16 +145,16 @@ class Schema:
         _check_no_chains(self.item_map, "item_map")
 
     def domain_of(self, value: str) -> str:
-        """Return the domain that a value of the domain column stands for."""
+        """Return the name of the domain for a value of the domain column."""
         return self.domains.get(value, self.domains.get("*", value))
 
     def event_of(self, value: str) -> str | None:
-        """Return the event that a value of the event column stands for; None when it is not recognised."""
+        """Return the event for a value of the event column, None if it is not recognised."""
         return self.events.get(value) or EVENT_SYNONYMS.get(normalize_key(value))
 
 
 def load_schema(path: Path) -> Schema:
-    """Read a schema from TOML. Raises DataError that names the file and the wrong key."""
+    """Read a schema from TOML. Raises DataError if it is not valid; the message names the key."""
     try:
         raw = tomllib.loads(path.read_text("utf-8-sig"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
@@ -146,7 +168,10 @@ def load_schema(path: Path) -> Schema:
 
 
 def parse_schema(raw: Mapping[str, Any], folder: Path = Path()) -> Schema:
-    """Build a schema from the tables of a TOML file; files it names are looked up in ``folder``."""
+    """Build a schema from the tables of a TOML file; the item map is a file in ``folder``.
+
+    Raises DataError if a key or a value is not valid.
+    """
     known = ("interactions", "items", "domains", "events", "clean", "scale", "align")
     _check_keys(raw, known, "top level")
     for name, table in raw.items():
@@ -188,19 +213,20 @@ _CLEAN_TYPES = {
 
 
 def _parse_scale(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """Split ``by_domain`` from the tables of factors."""
+    """Separate ``by_domain`` from the tables of factors."""
     tables = {column: table for column, table in raw.items() if column != "by_domain"}
     _check_types(raw, {"by_domain": bool})
     for column, table in tables.items():
         if not isinstance(table, Mapping):
             raise DataError(
-                f"[scale] {column} is {table!r}, expected a table: [scale.{column}] and domain = factor"
+                f"[scale] {column} is {table!r}, expected a table: "
+                f"[scale.{column}] and domain = factor"
             )
     return {"scale": tables, "by_domain": raw.get("by_domain", False)}
 
 
 def _parse_align(raw: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Split ``item_map`` from the rules by column, and read its file."""
+    """Separate ``item_map`` from the rules by column, and read its file."""
     item_map = raw.get("item_map", {})
     if isinstance(item_map, str):
         item_map = read_item_map(folder / item_map)
@@ -210,18 +236,18 @@ def _parse_align(raw: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     for column, table in raw.items():
         if column == "item_map":
             continue
-        where = f"[align.{column}]"
+        title = f"[align.{column}]"
         if not isinstance(table, Mapping):
             raise DataError(
-                f'[align] {column} is {table!r}, expected a table: {where} and mode = "name"'
+                f'[align] {column} is {table!r}, expected a table: {title} and mode = "name"'
             )
-        _check_keys(table, AlignRule.__dataclass_fields__, where)
+        _check_keys(table, AlignRule.__dataclass_fields__, title)
         _check_types(table, {"mode": str, "id": str, "threshold": float, "pairs": Mapping})
         _check_types(table.get("pairs", {}), dict.fromkeys(table.get("pairs", {}), str))
         try:
             rules[column] = AlignRule(**table)
         except DataError as error:
-            raise DataError(f"{where}: {error}") from error
+            raise DataError(f"{title}: {error}") from error
     return {"align": rules, "item_map": item_map}
 
 
@@ -229,14 +255,18 @@ def find_roles(
     columns: Sequence[str],
     declared: Mapping[str, str],
     names: Mapping[str, tuple[str, ...]],
-    table: str,
+    table_name: str,
 ) -> dict[str, str]:
-    """Map roles to the columns of one table. Raises DataError for a declared column that is not there."""
+    """Map roles to the columns of one table: declared ones, then those found by common names.
+
+    Raises DataError if the table lacks a declared column.
+    """
     roles: dict[str, str] = {}
     for role, column in declared.items():
         if column and column not in columns:
             raise DataError(
-                f"{table}: no column {column!r} for {role}; found {', '.join(columns)}{suggestion(column, columns)}"
+                f"{table_name}: no column {column!r} for {role}; "
+                f"found {', '.join(columns)}{suggestion(column, columns)}"
             )
         if column:
             roles[role] = column
@@ -249,56 +279,61 @@ def find_roles(
     return roles
 
 
-def require_role(roles: Mapping[str, str], role: str, columns: Sequence[str], table: str) -> None:
-    """Raise DataError when a role has no column; the message lists the columns and the nearest name."""
+def require_role(
+    roles: Mapping[str, str], role: str, columns: Sequence[str], table_name: str
+) -> None:
+    """Raise DataError if a role has no column; the message lists the columns."""
     if role in roles:
         return
     known = (*INTERACTION_NAMES[role], f"{role}_id")
     hints = [(column, hint) for column in columns if (hint := suggestion(column, known))]
-    near = f"; is {hints[0][0]!r} the {role}?" if hints else ""
+    question = f"; is {hints[0][0]!r} the {role}?" if hints else ""
     raise DataError(
-        f'{table}: no {role} column; found {", ".join(columns)}{near}; name it in a schema: {role} = "column"'
+        f"{table_name}: no {role} column; found {', '.join(columns)}{question}; "
+        f'name it in a schema: {role} = "column"'
     )
 
 
-def _check_keys(values: Iterable[str], known: Iterable[str], where: str) -> None:
+def _check_keys(keys: Iterable[str], known: Iterable[str], title: str) -> None:
     known = tuple(known)
-    for key in values:
+    for key in keys:
         if key not in known:
-            raise DataError(
-                f"unknown key {key!r} in {where}{suggestion(key, known) or '; known: ' + ', '.join(known)}"
-            )
+            hint = suggestion(key, known) or f"; known: {', '.join(known)}"
+            raise DataError(f"unknown key {key!r} in {title}{hint}")
 
 
-def _check_value(value: object, known: Sequence[str], where: str) -> None:
+def _check_value(value: object, known: Sequence[str], key: str) -> None:
     if value not in known:
-        raise DataError(f"{where} is {value!r}, expected one of {', '.join(known)}")
+        raise DataError(f"{key} is {value!r}, expected one of {', '.join(known)}")
 
 
 _TYPE_NAMES: Mapping[type, str] = {
     str: "text",
     bool: "true or false",
-    int: "a whole number",
-    float: "a number with a point",
+    int: "an integer",
+    float: "a number with a decimal point",
     Mapping: "a table",
 }
 
 
 def _check_types(values: Mapping[str, Any], types: Mapping[str, type]) -> None:
     for key, expected in types.items():
-        if key in values and (
-            not isinstance(values[key], expected)
-            or isinstance(values[key], bool) > (expected is bool)
-        ):
-            raise DataError(f"{key!r} is {values[key]!r}, expected {_TYPE_NAMES[expected]}")
+        if key not in values:
+            continue
+        value = values[key]
+        # True and False are integers in Python, but not in a schema.
+        is_valid = isinstance(value, expected) and (expected is bool or not isinstance(value, bool))
+        if not is_valid:
+            raise DataError(f"{key!r} is {value!r}, expected {_TYPE_NAMES[expected]}")
 
 
-def _check_no_chains(pairs: Mapping[str, str], where: str) -> None:
-    """Raise DataError where a name that stays is itself sent on: which name counts would depend on the order."""
-    for one, other in pairs.items():
-        if one != other and pairs.get(other, other) != other:
+def _check_no_chains(pairs: Mapping[str, str], title: str) -> None:
+    """Raise DataError if a name that should stay is itself replaced by another one."""
+    for old, new in pairs.items():
+        if old != new and pairs.get(new, new) != new:
             raise DataError(
-                f"{where}: {one!r} goes to {other!r}, which goes on to {pairs[other]!r}; name the last one"
+                f"{title}: {old!r} becomes {new!r}, which becomes {pairs[new]!r}; "
+                f"write {pairs[new]!r} for both"
             )
 
 

@@ -1,4 +1,4 @@
-"""Ways to divide interactions into training, validation and test rows; every later stage obeys what is stored."""
+"""Kinds of split: how interactions are divided into training, validation and test rows."""
 
 from __future__ import annotations
 
@@ -12,13 +12,18 @@ from numpy.typing import NDArray
 from tlrec_edge.data.dataset import TEST, TRAIN, VALID, EvalRows, Interactions, Split
 from tlrec_edge.data.parse import sort_ids
 from tlrec_edge.errors import DataError
+from tlrec_edge.types import Ints, Longs
 
 Roles = NDArray[np.int8]
 FOLD_SEED = 7
+"""Seed of the users' folds: fixed, since published results use these folds."""
 
 
 class SplitRequest(NamedTuple):
-    """What a kind of split may look at; times in seconds since 1970, None for the default quantiles."""
+    """What a kind of split depends on.
+
+    ``test_from`` and ``valid_from`` are seconds since 1970; None for the default quantiles.
+    """
 
     log: Interactions
     users: Sequence[str]
@@ -30,7 +35,7 @@ class SplitRequest(NamedTuple):
 
 class SplitResult(NamedTuple):
     role: Roles
-    fold: NDArray[np.int32]
+    fold: Ints
     settings: dict[str, Any]
 
 
@@ -49,10 +54,9 @@ def make_split(
     refit: bool = True,
     rows: EvalRows | None = None,
 ) -> Split:
-    """Divide interactions by a kind of ``SPLITS``. Dates are "YYYY-MM-DD[ HH:MM:SS]" in UTC, or seconds since 1970.
+    """Divide interactions by one of the kinds in ``SPLITS`` (see ``SplitPlan`` for the options).
 
-    ``min_buyers`` is stored for the tasks: how many users must have bought a candidate before the test. The others are
-    stored as they are (see ``Split``).
+    Raises DataError if the kind is unknown or does not fit the data.
     """
     if kind not in SPLITS:
         raise DataError(f"unknown split {kind!r}; known: {', '.join(SPLITS)}")
@@ -65,7 +69,9 @@ def make_split(
             "split 'new-users' needs at least 2 users and the data has 1; use --split time"
         )
     if kind == "new-users" and not 2 <= folds <= len(users):
-        raise DataError(f"{folds} folds do not fit {len(users)} users; choose 2 to {len(users)}")
+        raise DataError(
+            f"{folds} folds do not fit {len(users)} users; choose --folds from 2 to {len(users)}"
+        )
     request = SplitRequest(
         interactions, users, folds, as_seconds(test_from), as_seconds(valid_from), seed
     )
@@ -76,7 +82,10 @@ def make_split(
 
 
 def as_seconds(date: int | str | None) -> int | None:
-    """Read a date as seconds since 1970, UTC where it names no zone."""
+    """Return a date as seconds since 1970; without a time zone it is UTC.
+
+    Raises DataError if it is not a date.
+    """
     if date is None or isinstance(date, int):
         return date
     try:
@@ -89,9 +98,10 @@ def as_seconds(date: int | str | None) -> int | None:
 
 
 def _leave_one_out(request: SplitRequest) -> SplitResult:
-    """Last interaction of each (user, domain) = test, the one before = validation, where there are 3 or more.
+    """Hold out the last interaction of each (user, domain) as test, the one before as validation.
 
-    Without time a random *item* is held out with all its rows, so that a click does not give a purchase away.
+    Pairs with fewer than 3 interactions stay in training. Without times a random *item* is held out
+    with all its rows: otherwise a click in training would give away a purchase in the test.
     """
     log = request.log
     if log.time.any():
@@ -108,7 +118,11 @@ def _leave_one_out(request: SplitRequest) -> SplitResult:
 
 
 def _last_basket(request: SplitRequest) -> SplitResult:
-    """Rows of the last timestamp of each (user, domain) = test (of 2 or more), of the one before = validation (3)."""
+    """Hold out the last basket (rows of one time) of each (user, domain), and the one before.
+
+    The last is the test if there are 2 baskets or more, the one before is the validation if there
+    are 3 or more.
+    """
     _require_times(request, "last-basket")
     from_end, baskets = _rank_from_end(request.log, request.log.time)
     role = np.select(
@@ -122,7 +136,8 @@ def _time_split(request: SplitRequest) -> SplitResult:
     time = request.log.time
     test_from = request.test_from if request.test_from is not None else int(np.quantile(time, 0.9))
     before = time[time < test_from]
-    # Of the time before the test, so that a date for the test alone keeps its validation rows: 80 % by default.
+    # A quantile of the time before the test: if only the test's date is given, there still are
+    # validation rows. Of 90 % it leaves 80 % for training.
     default = int(np.quantile(before, 8 / 9)) if len(before) else test_from
     valid_from = request.valid_from if request.valid_from is not None else default
     if valid_from > test_from:
@@ -132,14 +147,14 @@ def _time_split(request: SplitRequest) -> SplitResult:
     role = np.select([time >= test_from, time >= valid_from], [TEST, VALID], TRAIN)
     if not (role == TRAIN).any() or not (role == TEST).any():
         raise DataError(
-            f"test_from {_day(test_from)} leaves no training or no test rows: "
-            f"the data run from {_day(int(time.min()))} to {_day(int(time.max()))}"
+            f"test_from {_day(test_from)} leaves no training or no test rows; choose a date "
+            f"within the data, which run from {_day(int(time.min()))} to {_day(int(time.max()))}"
         )
     return _without_folds(role, request, test_from=test_from, valid_from=valid_from)
 
 
 def _new_users(request: SplitRequest) -> SplitResult:
-    """Roles by time; beside them each user gets a fold, whose users are later treated as new to the target domain."""
+    """Split by time, and draw the folds of users who are treated as new to the target."""
     role, fold, settings = _time_split(request)
     drawn = np.random.default_rng(FOLD_SEED).integers(0, request.folds, len(request.users))
     fold[sort_ids(request.users)] = drawn
@@ -147,7 +162,7 @@ def _new_users(request: SplitRequest) -> SplitResult:
 
 
 def _given(request: SplitRequest) -> SplitResult:
-    """All rows train, but each (user, domain)'s last basket, which validates where there are 2 or more."""
+    """Validate on the last basket of each (user, domain) that has 2 or more; train on the rest."""
     if not request.log.time.any():
         role, fold, settings = _leave_one_out(request)
         return SplitResult(np.where(role == TEST, VALID, TRAIN).astype(np.int8), fold, settings)
@@ -155,10 +170,12 @@ def _given(request: SplitRequest) -> SplitResult:
     return _without_folds(np.where((from_end == 0) & (baskets >= 2), VALID, TRAIN), request)
 
 
-def _rank_from_end(
-    log: Interactions, unit: NDArray[Any]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rank the distinct units of each (user, domain) from the last (0) on; also return how many it has, per row."""
+def _rank_from_end(log: Interactions, unit: NDArray[Any]) -> tuple[Longs, Longs]:
+    """Rank the distinct units of each (user, domain), 0 = the last, and count them.
+
+    ``unit`` (rows,) is what is held out together: a row, a basket or an item. Both results have one
+    entry per row.
+    """
     group = log.user.astype(np.int64) * (int(log.domain.max()) + 1) + log.domain
     order = np.lexsort((unit, group))
     new_group = np.append(True, np.diff(group[order]) != 0)

@@ -1,4 +1,4 @@
-"""A Dataset as a folder: ``dataset.json`` and Parquet tables, written whole or not at all, with content hashes."""
+"""A Dataset as a folder: ``dataset.json`` and Parquet tables, replaced atomically, with hashes."""
 
 from __future__ import annotations
 
@@ -30,13 +30,16 @@ _SPLIT_FIELDS = ("kind", "refit", "mask_seen", "negatives", "seed")
 
 
 def save_dataset(dataset: Dataset, path: Path) -> None:
-    """Write the dataset, replacing an older one. Raises DataError when the folder holds anything else."""
+    """Write the dataset to a folder, replacing an older dataset.
+
+    Raises DataError if the folder holds anything else or cannot be written.
+    """
     with replace_folder(Path(path), DATASET) as folder:
         _write(dataset, folder)
 
 
 def load_dataset(path: Path) -> Dataset:
-    """Read a dataset folder. Raises DataError that names the file at fault."""
+    """Read a dataset folder. Raises DataError if it is missing, incomplete, altered or too new."""
     path = Path(path)
     metadata = _read_metadata(path)
     tables = {name: _read_parquet(path / f"{name}.parquet") for name in metadata["tables"]}
@@ -52,7 +55,7 @@ def load_dataset(path: Path) -> Dataset:
 
 
 def dataset_hash(dataset: Dataset) -> str:
-    """Return the sha256 of everything that is learned from; not of the cleaning table and the source's name."""
+    """Return the sha256 of everything but the cleaning table and the source's name."""
     digest = hashlib.sha256()
     for names in (dataset.users, dataset.items, dataset.domains, dataset.features.name):
         _add_strings(digest, names)
@@ -64,14 +67,13 @@ def dataset_hash(dataset: Dataset) -> str:
             _add_strings(digest, (column, *values))
     for column, numbers in dataset.features.numeric.items():
         _add_strings(digest, (column,))
-        _add_array(
-            digest, np.where(np.isnan(numbers), np.float32("nan"), numbers)
-        )  # one bit pattern of NaN
+        one_nan = np.where(
+            np.isnan(numbers), np.float32("nan"), numbers
+        )  # NaN has many bit patterns
+        _add_array(digest, one_nan)
     for column, aliases in dataset.features.aliases.items():
         _add_strings(digest, (column, *aliases, *aliases.values()))
-    if (
-        dataset.features.by_domain
-    ):  # nothing is added where it is not: hashes of older datasets hold
+    if dataset.features.by_domain:  # adding nothing if False keeps the hashes of older datasets
         _add_strings(digest, ("by_domain",))
     _add_strings(digest, (split_hash(dataset),))
     return digest.hexdigest()
@@ -149,7 +151,7 @@ def _write(dataset: Dataset, folder: Path) -> None:
 def _item_columns(dataset: Dataset) -> dict[str, Any]:
     features = dataset.features
     columns: dict[str, Any] = {"id": dataset.items, "name": features.name}
-    # Numbered, since two kinds may hold a column of one name, and names are any text.
+    # Numbered: columns of two kinds may have the same name, and a name may be any text.
     for kind in ("text", "categorical", "numeric"):
         group: Mapping[str, Any] = getattr(features, kind)
         columns.update({f"{kind}:{i}": values for i, values in enumerate(group.values())})
@@ -168,18 +170,20 @@ def _read_metadata(path: Path) -> dict[str, Any]:
         version = metadata["format"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
-            f"{path} is not a dataset (no readable {_METADATA_FILE}); make one with tlrec-edge prepare"
+            f"{path} is not a dataset (no readable {_METADATA_FILE}): "
+            "pass a folder written by `tlrec-edge prepare`"
         ) from error
     if version != FORMAT:
         raise DataError(
-            f"{path} has dataset format {version}, this version reads {FORMAT}; run prepare again"
+            f"{path} has dataset format {version}, but this version reads {FORMAT}; "
+            "run prepare again"
         )
     return metadata
 
 
 def _read_parquet(file: Path) -> dict[str, Any]:
     try:
-        # partitioning=None: a folder named "a=b" on the way must not add a column.
+        # partitioning=None: a parent folder named "a=b" must not add a column.
         table = pq.read_table(file, partitioning=None)
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{file} is missing or damaged; run prepare again") from error

@@ -1,4 +1,4 @@
-"""From a dataset to a ranking task: what may be learned from, whose past is known, what is asked."""
+"""From a dataset to a ranking task: training data, histories, evaluation rows, candidates."""
 
 from __future__ import annotations
 
@@ -8,21 +8,39 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tlrec_edge.data.dataset import TEST, TRAIN, VALID, Dataset, EvalRows, Interactions
 from tlrec_edge.data.parse import sort_ids
 from tlrec_edge.errors import DataError
-from tlrec_edge.types import Bools, Ints
+from tlrec_edge.types import Bools, Ints, Longs
+
+BY_USER = ("leave-one-out", "last-basket", "given")
+"""Splits that hold out each user's last rows in the target.
+
+What such a user did later, in any domain, is not known yet at the time of the query.
+"""
+REPEATED = "repeated pair"
+NO_CANDIDATE = "too few buyers of the item before the test"
+KNOWN = "pair known before"
+"""Why a held-out row is not evaluated. A row counts for the first reason that applies."""
+NEVER = np.iinfo(np.int64).max
 
 
 @dataclass(frozen=True)
 class Task:
     """One ranking task in one target.
 
-    ``train`` may be learned from; ``history`` is what the asked users did before the question. Both are sorted by user
-    and time and hold the domains of the source as well. ``candidates`` are the item rows that compete. ``dropped``
-    counts the held-out rows that are no question, by reason.
+    Attributes:
+        domains: names of the target's domains.
+        target: codes of the target's domains.
+        train: the interactions that may be learned from, of all domains, by user and time.
+        history: what the users did before their evaluation rows, of all domains, by user and time.
+        rows: the evaluation rows.
+        candidates: (C,) the item rows that are ranked.
+        mask_seen: whether items that the user already had are excluded from the ranking.
+        n_users: users of the dataset.
+        n_items: items of the dataset.
+        dropped: held-out rows that are not evaluated, by reason.
     """
 
     domains: tuple[str, ...]
@@ -38,16 +56,17 @@ class Task:
 
     @cached_property
     def column(self) -> Ints:
-        """Map an item row to its candidate column, -1 where it is no candidate. Shape (n_items,)."""
+        """Index of each item among the candidates, -1 for other items. Shape (n_items,)."""
         column = np.full(self.n_items, -1, np.int32)
         column[self.candidates] = np.arange(len(self.candidates), dtype=np.int32)
         return column
 
     def in_target(self, log: Interactions) -> Bools:
+        """Mark the interactions in the target's domains."""
         return np.isin(log.domain, self.target)
 
     def target_only(self) -> Task:
-        """Return the same questions with everything outside the target's domains forgotten."""
+        """Return the same task without any interaction outside the target."""
         return replace(
             self,
             train=self.train.select(self.in_target(self.train)),
@@ -57,181 +76,221 @@ class Task:
 
 @dataclass(frozen=True)
 class Tasks:
-    """``choose`` is for choices (fitted without the validation rows), ``final`` for the model and its test."""
+    """The two tasks of one target.
+
+    Attributes:
+        choose: the validation task, for all choices; nothing is learned from its rows.
+        final: the test task, for the final model.
+    """
 
     choose: Task
     final: Task
 
 
 def make_tasks(dataset: Dataset, domains: tuple[str, ...], fold: int | None = None) -> Tasks:
-    """Build the tasks of one target.
+    """Build the validation task and the test task of one target.
 
-    With ``fold`` (split ``new-users``) that fold's users are new to the target: their past there is removed, and their
-    test pairs are asked. The next fold plays the same part for validation, where all their pairs before the test are
-    asked, so that choices rest on more users than one short period has. Without it, the users keep their past and pairs
-    bought before are not asked again. Where a split holds out a user's last rows, nothing the user did later, in any
-    domain, is learned from or known.
+    Without ``fold``, users keep their history in the target, and pairs from it are not evaluated
+    again. If the split holds out each user's last rows, nothing that the user did later is learned
+    from or known, in any domain.
+
+    With ``fold`` (split ``new-users``), the users of that fold are new to the target: their past
+    there is removed, and their test rows are evaluated. The users of the next fold have the same
+    role in validation. All their rows before the test are evaluated, not only those of the
+    validation period, so that choices rest on more users than one short period has.
+
+    Raises DataError if a domain or the fold does not exist, or if the target has no candidate.
     """
-    split, log = dataset.split, dataset.interactions
+    split = dataset.split
     target = dataset.domain_codes(domains)
     if fold is not None and not 0 <= fold < split.folds:
         raise DataError(
             f"fold {fold} does not exist: the split '{split.kind}' has {split.folds} folds"
         )
-    past = split.role != TEST
-    candidates = _candidates(dataset, target, past)
+    candidates = _candidates(dataset, target)
     if not len(candidates):
-        raise DataError(f"domain {', '.join(domains)} has no candidate item before the test period")
-    in_target = np.isin(log.domain, target)
-    validation_fold = None if fold is None else (fold + 1) % split.folds
-
-    def build(
-        seen: Bools, role: int, hidden_folds: tuple[int | None, ...], test_fold: int | None
-    ) -> Task:
-        hidden = in_target & np.isin(
-            split.fold[log.user], [f for f in hidden_folds if f is not None]
+        raise DataError(
+            f"domain {', '.join(domains)} has no candidate item before the test period; "
+            "prepare again with a later --test-from or a smaller --min-buyers"
         )
-        if split.kind in BY_USER:
-            hidden |= log.time > query_time(dataset, in_target & (split.role == role))[log.user]
-        history = seen & ~hidden
-        train = history if split.refit or role == VALID else (split.role == TRAIN) & ~hidden
-        task = Task(
-            domains,
-            target,
-            log.select(train),
-            log.select(history),
-            empty_eval_rows(),
-            candidates,
-            split.mask_seen,
-            len(dataset.users),
-            len(dataset.items),
-        )
-        if role == TEST and split.rows is not None:
-            return replace(task, rows=split.rows)
-        seen_before = history if fold is None and split.mask_seen else np.zeros(len(log), bool)
-        # Users new to the target have no past there to respect: all of it before the test can be asked for validation.
-        period = past if fold is not None and role == VALID else split.role == role
-        rows, dropped = _make_eval_rows(
-            task, log.select(in_target & period), log.select(in_target & seen_before), dataset
-        )
-        if test_fold is not None:
-            rows = rows.select(split.fold[rows.user] == test_fold)
-            dropped = {
-                reason: users[split.fold[users] == test_fold] for reason, users in dropped.items()
-            }
-        return replace(
-            task,
-            rows=rows,
-            dropped={reason: len(users) for reason, users in dropped.items() if len(users)},
-        )
-
-    hidden_folds = (fold, validation_fold)
+    builder = _TaskBuilder(dataset, domains, target, candidates)
+    if fold is None:
+        return Tasks(choose=builder.build(VALID), final=builder.build(TEST))
+    next_fold = (fold + 1) % split.folds
     return Tasks(
-        choose=build(split.role == TRAIN, VALID, hidden_folds, validation_fold),
-        final=build(past, TEST, (fold,), fold),
+        choose=builder.build(VALID, new_users=(fold, next_fold), evaluated_fold=next_fold),
+        final=builder.build(TEST, new_users=(fold,), evaluated_fold=fold),
     )
 
 
-BY_USER = ("leave-one-out", "last-basket", "given")
-"""Splits that hold out each user's last rows in the target: what a user did elsewhere after that is not known yet."""
-
-
-def query_time(dataset: Dataset, queried: Bools) -> NDArray[np.int64]:
-    """Return when each user is asked, (users,): the first of the asked rows, or never."""
-    when = np.full(len(dataset.users), np.iinfo(np.int64).max, np.int64)
-    np.minimum.at(when, dataset.interactions.user[queried], dataset.interactions.time[queried])
-    return when
+def query_time(dataset: Dataset, is_query: Bools) -> Longs:
+    """Return the time of each user's first row in ``is_query``, NEVER if there is none. (users,)"""
+    time = np.full(len(dataset.users), NEVER, np.int64)
+    np.minimum.at(time, dataset.interactions.user[is_query], dataset.interactions.time[is_query])
+    return time
 
 
 def empty_eval_rows() -> EvalRows:
-    """Return the empty set of questions."""
+    """Return no evaluation rows."""
     none = np.empty(0, np.int32)
     return EvalRows(none, none, np.empty((0, 0), np.int32))
 
 
-def _candidates(dataset: Dataset, target: Ints, past: Bools) -> Ints:
-    """Items bought in the target by at least ``min_buyers`` users, its own unsold items, and items of given rows.
+@dataclass(frozen=True)
+class _TaskBuilder:
+    """What the validation task and the test task of one target have in common."""
 
-    Unsold are those of its own that nobody bought there, and those without a home that nobody bought anywhere.
+    dataset: Dataset
+    domains: tuple[str, ...]
+    target: Ints
+    candidates: Ints
+
+    @cached_property
+    def in_target(self) -> Bools:
+        return np.isin(self.dataset.interactions.domain, self.target)
+
+    def build(
+        self, role: int, new_users: tuple[int, ...] = (), evaluated_fold: int | None = None
+    ) -> Task:
+        """Build the task whose held-out rows have ``role``.
+
+        The users of the folds ``new_users`` lose their past in the target; the evaluation rows are
+        those of ``evaluated_fold``, if it is given.
+        """
+        split, log = self.dataset.split, self.dataset.interactions
+        history = self._known_before(role) & ~self._hidden(role, new_users)
+        train = history
+        if role == TEST and not split.refit:
+            train = history & (split.role == TRAIN)
+        task = Task(
+            self.domains,
+            self.target,
+            log.select(train),
+            log.select(history),
+            empty_eval_rows(),
+            self.candidates,
+            split.mask_seen,
+            len(self.dataset.users),
+            len(self.dataset.items),
+        )
+        if role == TEST and split.rows is not None:
+            return replace(task, rows=split.rows)
+        # Users who are new to the target have no past there that would have to be left out.
+        respects_past = evaluated_fold is None and split.mask_seen
+        seen = history if respects_past else np.zeros(len(log), bool)
+        held_out = log.select(self.in_target & self._held_out(role, evaluated_fold))
+        rows, dropped = _make_eval_rows(
+            task, held_out, log.select(self.in_target & seen), self.dataset
+        )
+        if evaluated_fold is not None:
+            rows = rows.select(split.fold[rows.user] == evaluated_fold)
+            dropped = {
+                reason: users[split.fold[users] == evaluated_fold]
+                for reason, users in dropped.items()
+            }
+        counts = {reason: len(users) for reason, users in dropped.items() if len(users)}
+        return replace(task, rows=rows, dropped=counts)
+
+    def _known_before(self, role: int) -> Bools:
+        split = self.dataset.split
+        return split.role != TEST if role == TEST else split.role == TRAIN
+
+    def _hidden(self, role: int, new_users: tuple[int, ...]) -> Bools:
+        """Mark what must not be known: the past of new users, and what came after a query."""
+        split, log = self.dataset.split, self.dataset.interactions
+        hidden = self.in_target & np.isin(split.fold[log.user], new_users)
+        if split.kind in BY_USER:
+            is_query = self.in_target & (split.role == role)
+            hidden |= log.time > query_time(self.dataset, is_query)[log.user]
+        return hidden
+
+    def _held_out(self, role: int, evaluated_fold: int | None) -> Bools:
+        split = self.dataset.split
+        if role == VALID and evaluated_fold is not None:
+            return split.role != TEST
+        return split.role == role
+
+
+def _candidates(dataset: Dataset, target: Ints) -> Ints:
+    """Return the item rows that are ranked in the target.
+
+    These are the items with at least ``min_buyers`` buyers in the target before the test, and the
+    items of given evaluation rows. Without ``min_buyers`` also items of the target that nobody
+    bought there yet, and items without a domain that nobody bought anywhere.
     """
     split, log = dataset.split, dataset.interactions
-    minimum = int(split.settings.get("min_buyers", 0))
-    in_target = past & np.isin(log.domain, target)
-    pairs = np.unique(_pairs(log.select(in_target), len(dataset.items)))
-    buyers = np.bincount(pairs % len(dataset.items), minlength=len(dataset.items))
-    keep = buyers >= max(minimum, 1)
-    if not minimum:
-        sold = np.bincount(log.item[past], minlength=len(dataset.items)) > 0
-        keep |= np.isin(dataset.item_domain, target) | (~sold & (dataset.item_domain < 0))
+    n_items = len(dataset.items)
+    past = split.role != TEST
+    min_buyers = int(split.settings.get("min_buyers", 0))
+    pairs = np.unique(_pairs(log.select(past & np.isin(log.domain, target)), n_items))
+    buyers = np.bincount(pairs % n_items, minlength=n_items)
+    keep = buyers >= max(min_buyers, 1)
+    if not min_buyers:
+        is_sold = np.bincount(log.item[past], minlength=n_items) > 0
+        keep |= np.isin(dataset.item_domain, target) | (~is_sold & (dataset.item_domain < 0))
     if split.rows is not None:
-        named = np.concatenate([split.rows.item, split.rows.negatives.ravel()])
-        keep[named[named >= 0]] = True
+        given = np.concatenate([split.rows.item, split.rows.negatives.ravel()])
+        keep[given[given >= 0]] = True
     return np.flatnonzero(keep).astype(np.int32)
-
-
-REPEATED, NO_CANDIDATE, KNOWN = (
-    "repeated pair",
-    "too few buyers of the item before the test",
-    "pair known before",
-)
-"""Why a held-out row is no question: one counts for the first reason that hits it."""
 
 
 def _make_eval_rows(
     task: Task, held_out: Interactions, seen: Interactions, dataset: Dataset
-) -> tuple[EvalRows, dict[str, NDArray[np.int64]]]:
-    """Ask each distinct pair once, in order of time, unless seen before, beside negatives without a positive.
+) -> tuple[EvalRows, dict[str, Longs]]:
+    """Evaluate each distinct held-out pair once, in order of time, unless it was seen before.
 
-    Also return the users of the rows that are not asked, by reason.
-    Negatives are drawn in one stream over the questions of all folds, so a question meets the same ones in any fold.
+    Also return the users of the rows that are not evaluated, by reason. Negatives are drawn in one
+    stream over the rows of all folds, so that a row has the same ones in any fold.
     """
     order = np.lexsort((held_out.position, held_out.time))
     pair = _pairs(held_out, task.n_items)[order]
-    before = _pairs(seen, task.n_items)
+    seen_pairs = _pairs(seen, task.n_items)
     first = np.sort(np.unique(pair, return_index=True)[1])
     repeated, pair = np.delete(pair, first), pair[first]
     user, item = np.divmod(pair, task.n_items)
-    known = np.isin(pair, before)
-    not_candidate = ~known & (task.column[item] < 0)
+    is_known = np.isin(pair, seen_pairs)
+    is_no_candidate = ~is_known & (task.column[item] < 0)
     dropped = {
         REPEATED: repeated // task.n_items,
-        NO_CANDIDATE: user[not_candidate],
-        KNOWN: user[known],
+        NO_CANDIDATE: user[is_no_candidate],
+        KNOWN: user[is_known],
     }
-    keep = ~(not_candidate | known)
-    user, item = user[keep], item[keep]
-    negatives = _sample(user, np.concatenate([pair[keep], before]), task, dataset)
-    return EvalRows(user.astype(np.int32), item.astype(np.int32), negatives), dropped
+    keep = ~(is_no_candidate | is_known)
+    excluded = np.concatenate([pair[keep], seen_pairs])
+    negatives = _sample_negatives(user[keep], excluded, task, dataset)
+    rows = EvalRows(user[keep].astype(np.int32), item[keep].astype(np.int32), negatives)
+    return rows, dropped
 
 
-def _pairs(log: Interactions, n_items: int) -> NDArray[np.int64]:
+def _pairs(log: Interactions, n_items: int) -> Longs:
     return log.user.astype(np.int64) * n_items + log.item
 
 
-def _sample(
-    user: NDArray[np.int64], excluded: NDArray[np.int64], task: Task, dataset: Dataset
-) -> Ints:
-    """Draw ``split.negatives`` candidates a row with ``random.Random(seed).sample`` over the sorted candidates."""
-    split, count = dataset.split, dataset.split.negatives
+def _sample_negatives(user: Longs, excluded: Longs, task: Task, dataset: Dataset) -> Ints:
+    """Draw ``split.negatives`` candidates per row that are not among the user's ``excluded`` pairs.
+
+    The published rule: ``random.Random(seed).sample`` over the candidates in the order of their
+    ids, without those that are excluded. Instead of listing the free candidates for each row, ranks
+    among them are drawn and shifted past the excluded ones.
+    """
+    count = dataset.split.negatives
     if not count:
         return np.empty((len(user), 0), np.int32)
     ordered = task.candidates[sort_ids([dataset.items[row] for row in task.candidates])]
-    place = np.full(task.n_items, -1, np.int64)
-    place[ordered] = np.arange(len(ordered))
+    index_of = np.full(task.n_items, -1, np.int64)
+    index_of[ordered] = np.arange(len(ordered))
     excluded_user, excluded_item = np.divmod(np.unique(excluded), task.n_items)
-    excluded_user, excluded_place = (
-        excluded_user[place[excluded_item] >= 0],
-        place[excluded_item][place[excluded_item] >= 0],
-    )
+    is_candidate = index_of[excluded_item] >= 0
+    excluded_user = excluded_user[is_candidate]
+    excluded_index = index_of[excluded_item[is_candidate]]
     bounds = np.searchsorted(excluded_user, np.arange(task.n_users + 1))
-    rng = random.Random(split.seed)
-    result = np.full((len(user), count), -1, np.int32)
-    for i, u in enumerate(user.tolist()):
-        excluded_places = np.sort(excluded_place[bounds[u] : bounds[u + 1]])
-        free = len(ordered) - len(excluded_places)
-        drawn = np.array(rng.sample(range(free), min(count, free)), np.int64)
-        skipped = np.searchsorted(
-            excluded_places - np.arange(len(excluded_places)), drawn, side="right"
-        )
-        result[i, : len(drawn)] = ordered[drawn + skipped]
-    return result
+    rng = random.Random(dataset.split.seed)
+    negatives = np.full((len(user), count), -1, np.int32)
+    for row, u in enumerate(user.tolist()):
+        taken = np.sort(excluded_index[bounds[u] : bounds[u + 1]])
+        n_free = len(ordered) - len(taken)
+        drawn = np.array(rng.sample(range(n_free), min(count, n_free)), np.int64)
+        # taken[i] - i free candidates come before the i-th excluded one.
+        shift = np.searchsorted(taken - np.arange(len(taken)), drawn, side="right")
+        negatives[row, : len(drawn)] = ordered[drawn + shift]
+    return negatives

@@ -1,4 +1,4 @@
-"""Which items a model knows, and in which order."""
+"""The items that a model knows, in the order of its tables."""
 
 from __future__ import annotations
 
@@ -13,9 +13,13 @@ from tlrec_edge.types import Ints
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Item rows of a model: the candidates first, then items known only as history.
+    """The N item rows of a model: the candidates first, then items known only as history.
 
-    ``dataset_rows`` (N,) are the rows in the dataset; ``rows`` maps back, -1 = not in the model.
+    Attributes:
+        ids: the item ids.
+        candidates: the number of candidates.
+        dataset_rows: (N,) the items' rows in the dataset.
+        rows: from rows in the dataset to item rows, -1 for items that the model does not know.
     """
 
     ids: tuple[str, ...]
@@ -25,7 +29,7 @@ class Vocabulary:
 
 
 def build_vocabulary(dataset: Dataset, task: Task, min_buyers: int = 1) -> Vocabulary:
-    """Take the task's candidates, then every other item that ``min_buyers`` users had in its training part."""
+    """Take the candidates, then every other item with ``min_buyers`` users in the training data."""
     pairs = np.unique(task.train.user.astype(np.int64) * task.n_items + task.train.item)
     buyers = np.bincount(pairs % task.n_items, minlength=task.n_items)
     others = np.flatnonzero((buyers >= min_buyers) & (task.column < 0))
