@@ -1,4 +1,4 @@
-"""One category under several names: names of a column that are one, by given pairs, by form, by id or by vector."""
+"""Align the names of categories: several names of one category become one."""
 
 from __future__ import annotations
 
@@ -16,14 +16,25 @@ from tlrec_edge.core.features import hash_tokens
 from tlrec_edge.data.dataset import ItemTable
 from tlrec_edge.data.schema import AlignRule, suggestion
 from tlrec_edge.errors import DataError
+from tlrec_edge.types import Bools, Doubles, Indices
 
-_BUCKETS = 1 << 16
-_MAX_TEXTS = 200
-_CHUNK = 1024
+N_BUCKETS = 1 << 16
+"""Buckets into which the words and trigrams of names are hashed."""
+MAX_TEXTS_PER_NAME = 200
+ROWS_PER_CHUNK = 1024
+MAX_NAMES_SHOWN = 30
 
 
 class NameMerge(NamedTuple):
-    """``name`` of a column is ``into`` from now on; ``items`` had it. ``how``: pair, name, id or vector and cosine."""
+    """A name of a categorical column that was replaced.
+
+    Attributes:
+        column: the column.
+        name: the old name.
+        into: the name used instead.
+        how: the rule: "pair", "name", "id", or "vector" and the cosine.
+        items: how many items had the old name.
+    """
 
     column: str
     name: str
@@ -33,14 +44,23 @@ class NameMerge(NamedTuple):
 
 
 class NameLink(NamedTuple):
-    one: str
-    other: str
+    """Two names of one category, and the rule that found them."""
+
+    first: str
+    second: str
     how: str
 
 
 @dataclass(frozen=True)
 class CategoryColumn:
-    """What is known of a column's names: ``values`` of each item, the domains each name is in, the shared ids."""
+    """What the linking rules know of a categorical column.
+
+    Attributes:
+        values: name of each item, "" for none.
+        domains: the domains in which a name occurs.
+        ids: shared id of each item, for mode id.
+        texts: the other texts of each item, for mode vector.
+    """
 
     values: Sequence[str]
     domains: Mapping[str, frozenset[int]]
@@ -51,6 +71,10 @@ class CategoryColumn:
     def names(self) -> list[str]:
         return sorted(self.domains)
 
+    def domains_of(self, names: set[str]) -> frozenset[int]:
+        """Return the domains in which any of the names occurs."""
+        return frozenset().union(*(self.domains.get(name, frozenset()) for name in names))
+
 
 def align_columns(
     table: ItemTable,
@@ -59,86 +83,97 @@ def align_columns(
     item: NDArray[np.integer],
     domain: NDArray[np.integer],
 ) -> tuple[ItemTable, tuple[NameMerge, ...]]:
-    """Return the table with one name for what is one, the other names kept as its aliases, and what was merged.
+    """Replace the names of each category by one, and return what was merged.
 
-    ``item`` and ``domain`` are pairs that say in which domains an item is; ``ids`` holds the shared ids of columns with
-    mode ``id``, one an item. The name of a group is the one a pair leads to, else the one that most items have.
+    The name used is the one that a pair leads to, else the most frequent. The others become aliases
+    of the column, so that they can still be used when items are added later. ``item`` and
+    ``domain`` are pairs (n,) of an item and a domain it is in; ``ids`` has a shared id per item for
+    columns with mode id. Raises DataError if a rule names a column or a name that does not exist.
     """
-    categorical, aliases, merged = dict(table.categorical), {}, []
-    for column, rule in rules.items():
-        if column not in categorical:
+    categorical, aliases = dict(table.categorical), {}
+    merged: list[NameMerge] = []
+    for title, rule in rules.items():
+        if title not in categorical:
             known = ", ".join(categorical) or "none"
             raise DataError(
-                f"[align.{column}]: no such categorical column{suggestion(column, categorical)}; known: {known}"
+                f"[align.{title}]: no such categorical column{suggestion(title, categorical)}; "
+                f"known: {known}"
             )
-        values = categorical[column]
-        domains_of: dict[str, set[int]] = {name: set() for name in values if name}
-        for place, code in zip(item.tolist(), domain.tolist(), strict=True):
-            if values[place]:
-                domains_of[values[place]].add(code)
-        others = [
-            *table.text.values(),
-            *(column_values for name, column_values in categorical.items() if name != column),
-        ]
-        texts = (
-            [" ".join(row) for row in zip(*others, strict=True)] if others else [""] * len(values)
-        )
-        domains = {name: frozenset(codes) for name, codes in domains_of.items()}
-        found = _merge_names(
-            CategoryColumn(values, domains, ids.get(column, ()), texts), rule, column
-        )
-        merged += found
-        aliases[column] = {one.name: one.into for one in found}
-        categorical[column] = tuple(aliases[column].get(name, name) for name in values)
-    kept = {column: names for column, names in aliases.items() if names}
-    return replace(table, categorical=categorical, aliases=kept), tuple(merged)
+        values = categorical[title]
+        domains = _domains_by_name(values, item, domain)
+        # Columns that are aligned already count with their new names.
+        texts = _other_texts(table.text, categorical, title)
+        column = CategoryColumn(values, domains, ids.get(title, ()), texts)
+        merges = _merge_names(column, rule, title)
+        merged += merges
+        new_name = {merge.name: merge.into for merge in merges}
+        categorical[title] = tuple(new_name.get(name, name) for name in values)
+        if new_name:
+            aliases[title] = new_name
+    return replace(table, categorical=categorical, aliases=aliases), tuple(merged)
+
+
+def _domains_by_name(
+    values: Sequence[str], item: NDArray[np.integer], domain: NDArray[np.integer]
+) -> dict[str, frozenset[int]]:
+    domains: dict[str, set[int]] = {name: set() for name in values if name}
+    for row, code in zip(item.tolist(), domain.tolist(), strict=True):
+        if values[row]:
+            domains[values[row]].add(code)
+    return {name: frozenset(codes) for name, codes in domains.items()}
+
+
+def _other_texts(
+    text: Mapping[str, Sequence[str]], categorical: Mapping[str, Sequence[str]], title: str
+) -> list[str]:
+    """Return each item's text and categories, without those of the column itself."""
+    others = [*text.values(), *(values for name, values in categorical.items() if name != title)]
+    if not others:
+        return [""] * len(categorical[title])
+    return [" ".join(row) for row in zip(*others, strict=True)]
 
 
 def normalize_name(name: str) -> str:
-    """Reduce a name to what mode ``name`` compares: no case, accents, punctuation or plural s.
+    """Return the form that mode ``name`` compares: no case, accents, punctuation or plural s.
 
-    A point stays a gap, so that 3.5 is not 35; of a name that has no letter or digit nothing is taken.
+    Punctuation becomes a space, so that 3.5 does not become 35. A name without any letter or digit
+    stays as it is.
     """
     plain = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", name).casefold())
-    plain = "".join(
-        char for char in plain if not ("\u0300" <= char <= "\u036f" or char in "'\u2019")
-    )
-    words = "".join(
-        char if unicodedata.category(char)[0] in "LMNS" else " " for char in plain
-    ).split()
-    return (
-        " ".join(
-            word[:-1] if len(word) > 3 and word[-1] == "s" != word[-2] else word for word in words
-        )
-        or name
-    )
+    letters = (char for char in plain if not ("\u0300" <= char <= "\u036f" or char in "'\u2019"))
+    is_word = "LMNS"  # Unicode categories: letters, marks, numbers, symbols
+    text = "".join(char if unicodedata.category(char)[0] in is_word else " " for char in letters)
+    return " ".join(map(_singular, text.split())) or name
+
+
+def _singular(word: str) -> str:
+    """Remove a plural s: not from a short word, and not from one that ends in ss."""
+    return word[:-1] if len(word) > 3 and word[-1] == "s" != word[-2] else word
 
 
 def _merge_names(column: CategoryColumn, rule: AlignRule, title: str) -> list[NameMerge]:
+    """Group linked names by union of sets, and merge each group into one name."""
     for name in rule.pairs:
         if name not in column.domains:
-            known = ", ".join(column.names[:30])
+            known = ", ".join(column.names[:MAX_NAMES_SHOWN])
             raise DataError(
-                f"[align.{title}] pairs: no {title} {name!r}{suggestion(name, column.names)}; known: {known}"
+                f"[align.{title}] pairs: no {title} {name!r}{suggestion(name, column.names)}; "
+                f"known: {known}"
             )
-    unmerged = {one for one, other in rule.pairs.items() if one == other}
-    groups: dict[str, set[str]] = {name: {name} for name in (*column.names, *rule.pairs.values())}
+    groups = {name: {name} for name in (*column.names, *rule.pairs.values())}
     how: dict[str, str] = {}
-    given = [NameLink(one, other, "pair") for one, other in rule.pairs.items() if one != other]
-    mergeable = replace(
-        column,
-        domains={name: codes for name, codes in column.domains.items() if name not in unmerged},
-    )
-    for link in (*given, *_LINKERS[rule.mode](mergeable, rule)):
-        one, other = groups[link.one], groups[link.other]
-        if one is other:
+    for link in _links(column, rule):
+        first, second = groups[link.first], groups[link.second]
+        if first is second:
             continue
-        if link.how.startswith("vector") and _domains(column, one) & _domains(column, other):
-            continue  # nearest by way of a third domain: names of one domain are different things
-        one |= other
-        groups.update(dict.fromkeys(one, one))
-        how.setdefault(link.one, link.how)
-        how.setdefault(link.other, link.how)
+        # Two names of one domain are different categories, even if both are linked to a third.
+        by_vector = link.how.startswith("vector")
+        if by_vector and column.domains_of(first) & column.domains_of(second):
+            continue
+        first |= second
+        groups.update(dict.fromkeys(first, first))
+        how.setdefault(link.first, link.how)
+        how.setdefault(link.second, link.how)
     count = Counter(name for name in column.values if name)
     preferred = set(rule.pairs.values())
     into = {
@@ -152,8 +187,14 @@ def _merge_names(column: CategoryColumn, rule: AlignRule, title: str) -> list[Na
     ]
 
 
-def _domains(column: CategoryColumn, names: set[str]) -> frozenset[int]:
-    return frozenset().union(*(column.domains.get(name, frozenset()) for name in names))
+def _links(column: CategoryColumn, rule: AlignRule) -> Iterator[NameLink]:
+    """Yield the links of the pairs, then those that the mode finds."""
+    for old, new in rule.pairs.items():
+        if old != new:
+            yield NameLink(old, new, "pair")
+    excluded = {old for old, new in rule.pairs.items() if old == new}
+    domains = {name: codes for name, codes in column.domains.items() if name not in excluded}
+    yield from _LINKERS[rule.mode](replace(column, domains=domains), rule)
 
 
 def _no_links(column: CategoryColumn, rule: AlignRule) -> Iterator[NameLink]:
@@ -161,80 +202,88 @@ def _no_links(column: CategoryColumn, rule: AlignRule) -> Iterator[NameLink]:
 
 
 def _links_by_name(column: CategoryColumn, rule: AlignRule) -> Iterator[NameLink]:
+    """Link names of the same normal form."""
     first: dict[str, str] = {}
     for name in column.names:
-        if first.setdefault(normalize_name(name), name) != name:
-            yield NameLink(first[normalize_name(name)], name, "name")
+        key = normalize_name(name)
+        if first.setdefault(key, name) != name:
+            yield NameLink(first[key], name, "name")
 
 
 def _links_by_id(column: CategoryColumn, rule: AlignRule) -> Iterator[NameLink]:
-    """Link names whose most frequent id is the same."""
+    """Link names with the same most frequent id."""
     counts: dict[str, Counter[str]] = {name: Counter() for name in column.names}
-    for name, shared in zip(column.values, column.ids, strict=True):
-        if name in counts and shared:
-            counts[name][shared] += 1
+    for name, shared_id in zip(column.values, column.ids, strict=True):
+        if name in counts and shared_id:
+            counts[name][shared_id] += 1
     first: dict[str, str] = {}
-    for name, found in counts.items():
-        if found:
-            shared = max(sorted(found), key=found.__getitem__)
-            if first.setdefault(shared, name) != name:
-                yield NameLink(first[shared], name, "id")
+    for name, ids in counts.items():
+        if ids:
+            key = max(sorted(ids), key=ids.__getitem__)
+            if first.setdefault(key, name) != name:
+                yield NameLink(first[key], name, "id")
 
 
 def _links_by_vector(column: CategoryColumn, rule: AlignRule) -> Iterator[NameLink]:
-    """Link names by form, then those of two domains that are each other's nearest, the nearest first."""
+    """Link names by form, then names of two domains that are each other's nearest.
+
+    The nearest pairs come first, since a link may exclude later ones.
+    """
     yield from _links_by_name(column, rule)
     names, vectors = column.names, _vectors(column)
-    all_domains = sorted(_domains(column, set(names)))
+    domains = sorted(column.domains_of(set(names)))
     found = []
-    for i, p in enumerate(all_domains):
-        for q in all_domains[i + 1 :]:
-            here, there = (
-                np.array(
-                    [
-                        r
-                        for r, name in enumerate(names)
-                        if a in column.domains[name] and b not in column.domains[name]
-                    ]
-                )
-                for a, b in ((p, q), (q, p))
-            )
-            if not (len(here) and len(there)):
+    for i, left in enumerate(domains):
+        for right in domains[i + 1 :]:
+            rows = _rows_in_one_domain(column, left, right)
+            others = _rows_in_one_domain(column, right, left)
+            if not (len(rows) and len(others)):
                 continue
-            to, cosine = _nearest(vectors[here], vectors[there])
-            back, _ = _nearest(vectors[there], vectors[here])
-            mutual = np.flatnonzero((back[to] == np.arange(len(here))) & (cosine >= rule.threshold))
-            found += [(-float(cosine[r]), names[here[r]], names[there[to[r]]]) for r in mutual]
-    for negative_cosine, one, other in sorted(found):
-        yield NameLink(one, other, f"vector {-negative_cosine:.2f}")
+            nearest, cosine = _nearest(vectors[rows], vectors[others])
+            back, _ = _nearest(vectors[others], vectors[rows])
+            is_mutual: Bools = back[nearest] == np.arange(len(rows))
+            for r in np.flatnonzero(is_mutual & (cosine >= rule.threshold)):
+                found.append((-float(cosine[r]), names[rows[r]], names[others[nearest[r]]]))
+    for negative_cosine, first, second in sorted(found):
+        yield NameLink(first, second, f"vector {-negative_cosine:.2f}")
+
+
+def _rows_in_one_domain(column: CategoryColumn, domain: int, other: int) -> Indices:
+    """Return the names that occur in ``domain`` and not in ``other``."""
+    domains = (column.domains[name] for name in column.names)
+    return np.array(
+        [row for row, codes in enumerate(domains) if domain in codes and other not in codes],
+        np.intp,
+    )
 
 
 def _vectors(column: CategoryColumn) -> sp.csr_array:
-    """Return tf-idf vectors (names, buckets) of length 1 over the words and trigrams of a name and its items' texts."""
+    """Return tf-idf vectors (names, buckets) of length 1.
+
+    The terms of a name are the words and trigrams of the name and of its items' texts.
+    """
     texts: dict[str, list[str]] = {name: [name] for name in column.names}
     for name, text in zip(column.values, column.texts, strict=True):
-        if name in texts and len(texts[name]) <= _MAX_TEXTS:
+        if name in texts and len(texts[name]) <= MAX_TEXTS_PER_NAME:
             texts[name].append(text)
-    bucket, row = hash_tokens([" ".join(parts) for parts in texts.values()], _BUCKETS)
-    matrix = sp.csr_array((np.ones(len(bucket)), (row, bucket)), shape=(len(texts), _BUCKETS))
+    bucket, row = hash_tokens([" ".join(parts) for parts in texts.values()], N_BUCKETS)
+    matrix = sp.csr_array((np.ones(len(bucket)), (row, bucket)), shape=(len(texts), N_BUCKETS))
     matrix.sum_duplicates()
-    frequency = np.bincount(matrix.indices, minlength=_BUCKETS)
+    frequency = np.bincount(matrix.indices, minlength=N_BUCKETS)
     matrix.data = np.log1p(matrix.data) * np.log1p(len(texts) / frequency[matrix.indices])
     length = np.sqrt(np.asarray(matrix.multiply(matrix).sum(1))).ravel()
     matrix.data /= np.repeat(length, np.diff(matrix.indptr))
     return matrix
 
 
-def _nearest(
-    rows: sp.csr_array, others: sp.csr_array
-) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
-    """Return the nearest of ``others`` to each row and their cosine."""
-    place, cosine = [], []
-    for start in range(0, rows.shape[0], _CHUNK):
-        found = (rows[start : start + _CHUNK] @ others.T).toarray()  # (rows, others)
-        place.append(found.argmax(1))
-        cosine.append(found.max(1))
-    return np.concatenate(place), np.concatenate(cosine)
+def _nearest(rows: sp.csr_array, others: sp.csr_array) -> tuple[Indices, Doubles]:
+    """Return the nearest of ``others`` to each row, and the cosine."""
+    nearest, cosine = [], []
+    for start in range(0, rows.shape[0], ROWS_PER_CHUNK):
+        cosines = (rows[start : start + ROWS_PER_CHUNK] @ others.T).toarray()  # (rows, others)
+        nearest.append(cosines.argmax(1))
+        cosine.append(cosines.max(1))
+    return np.concatenate(nearest), np.concatenate(cosine)
 
 
 _LINKERS = {

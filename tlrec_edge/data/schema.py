@@ -128,7 +128,7 @@ class Schema:
             _check_value(kind, FEATURE_KINDS, f"feature {column!r}")
         if self.max_per_user < 0:
             raise DataError(
-                f"max_per_user is {self.max_per_user}, expected a positive integer, or 0 for no limit"
+                f"max_per_user is {self.max_per_user}, expected 1 or more, or 0 for no limit"
             )
         for column, factors in self.scale.items():
             for domain, factor in factors.items():

@@ -192,8 +192,9 @@ class _TaskBuilder:
         return replace(task, rows=rows, dropped=counts)
 
     def _known_before(self, role: int) -> Bools:
-        split = self.dataset.split
-        return split.role != TEST if role == TEST else split.role == TRAIN
+        roles = self.dataset.split.role
+        known: Bools = roles != TEST if role == TEST else roles == TRAIN
+        return known
 
     def _hidden(self, role: int, new_users: tuple[int, ...]) -> Bools:
         """Mark what must not be known: the past of new users, and what came after a query."""
@@ -205,10 +206,10 @@ class _TaskBuilder:
         return hidden
 
     def _held_out(self, role: int, evaluated_fold: int | None) -> Bools:
-        split = self.dataset.split
-        if role == VALID and evaluated_fold is not None:
-            return split.role != TEST
-        return split.role == role
+        roles = self.dataset.split.role
+        is_new_users = role == VALID and evaluated_fold is not None
+        held_out: Bools = roles != TEST if is_new_users else roles == role
+        return held_out
 
 
 def _candidates(dataset: Dataset, target: Ints) -> Ints:
