@@ -24,7 +24,8 @@ from tlrec_edge.cli.synth import synth
 from tlrec_edge.cli.use import inspect, recommend, score, similar, verify
 from tlrec_edge.data.prepare import prepare_files
 from tlrec_edge.errors import MissingExtraError
-from tlrec_edge.tabular.tables import TableWriter, read_columns, read_histories
+from tlrec_edge.tabular.histories import read_histories
+from tlrec_edge.tabular.tables import TableWriter, read_columns
 
 ODD_IDS = ["a,b", 'say "hi"', "with space", "🛒", "x" * 10_000, "[bold]"]
 
@@ -244,7 +245,7 @@ def test_bad_paths(bundle: Path, tmp_path: Path) -> None:
     message = fails(
         DataError, score, bundle, "--pairs", tmp_path / "p.parquet", "--out", tmp_path / "o.csv"
     )
-    assert "not readable Parquet" in message
+    assert "is not a readable Parquet file" in message
     assert "interactions" not in fails(
         DataError, *args, tmp_path / "o.csv", "--interactions", tmp_path / "no.csv"
     )

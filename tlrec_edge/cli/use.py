@@ -20,7 +20,8 @@ from tlrec_edge.cli.common import out_file, speed_option
 from tlrec_edge.errors import DataError
 from tlrec_edge.runtime.history import History
 from tlrec_edge.runtime.recommender import UNKNOWN_POLICIES, Recommendations, Recommender
-from tlrec_edge.tabular.tables import TableWriter, read_columns, read_histories
+from tlrec_edge.tabular.histories import read_histories
+from tlrec_edge.tabular.tables import TableWriter, read_columns
 
 _FILE = click.Path(path_type=Path)
 _PROGRESS_INTERVAL = 2.0

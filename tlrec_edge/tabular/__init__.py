@@ -1,1 +1,1 @@
-"""Reading and writing tables without pandas: columns, times, CSV and Parquet."""
+"""Read and write tables without pandas: CSV, Parquet, column names, times and histories."""

@@ -1,6 +1,6 @@
-"""Common names of columns and of events, English and Chinese, in the order in which they are preferred.
+"""Common names of columns and events, in English and Chinese, the preferred ones first.
 
-Compared without case, spaces and punctuation: "User_ID", "user id" and "userid" are one name.
+Names are compared without case, spaces and punctuation: "User_ID", "user id" and "userid" match.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ import re
 from collections.abc import Mapping
 
 COUNT_EVENTS = {"views": "view", "clicks": "click", "carts": "cart", "purchases": "purchase"}
-"""Columns of aggregated counts, and the event each one counts."""
+"""Roles of columns with counts, and the event that each one counts."""
 
 
 def normalize_key(name: str) -> str:
-    """Reduce a column name or event value to what is compared: lower case, letters and digits only."""
+    """Return a column name or event as it is compared: letters and digits in lower case."""
     return re.sub(r"[\W_]+", "", name.casefold())
 
 
@@ -23,19 +23,23 @@ def _words(text: str) -> tuple[str, ...]:
 
 INTERACTION_NAMES: Mapping[str, tuple[str, ...]] = {
     "user": _words(
-        "user userid uid customer customerid custid household householdid visitor visitorid member memberid buyerid "
-        "accountid reviewerid sessionid 用户id 用户 用户编号 会员id 会员编号 客户id 客户 客户编号 买家id 顾客id"
+        "user userid uid customer customerid custid household householdid visitor visitorid "
+        "member memberid buyerid accountid reviewerid sessionid "
+        "用户id 用户 用户编号 会员id 会员编号 客户id 客户 客户编号 买家id 顾客id"
     ),
     "item": _words(
-        "item itemid iid product productid sku skuid stockcode goods goodsid articleid article asin productcode "
+        "item itemid iid product productid sku skuid stockcode goods goodsid articleid "
+        "article asin productcode "
         "商品id 商品 商品编号 物品id 物品 产品id 产品 产品编号 货号"
     ),
     "event": _words(
-        "event eventtype behavior behaviour behaviortype action actiontype 行为 行为类型 事件 事件类型"
+        "event eventtype behavior behaviour behaviortype action actiontype "
+        "行为 行为类型 事件 事件类型"
     ),
     "timestamp": _words(
-        "timestamp time datetime date eventtime invoicedate orderdate purchasedate transactiontimestamp "
-        "transactiondate createdat ts 时间 时间戳 日期 购买时间 下单时间 行为时间"
+        "timestamp time datetime date eventtime invoicedate orderdate purchasedate "
+        "transactiontimestamp transactiondate createdat ts "
+        "时间 时间戳 日期 购买时间 下单时间 行为时间"
     ),
     "quantity": _words("quantity qty 数量 购买数量 件数"),
     "price": _words("price unitprice 价格 单价"),
@@ -49,14 +53,16 @@ INTERACTION_NAMES: Mapping[str, tuple[str, ...]] = {
         "purchases purchase purchasecount orders ordercount buys 购买次数 购买量 购买数"
     ),
 }
+"""Names of the columns of an interaction table, by role."""
 ITEM_NAMES: Mapping[str, tuple[str, ...]] = {
     "item": (*INTERACTION_NAMES["item"], "id"),
     "domain": INTERACTION_NAMES["domain"],
     "category": INTERACTION_NAMES["category"],
     "name": _words("title name itemname productname 商品名称 标题 名称 商品标题 品名 description"),
 }
+"""Names of the columns of an item table, by role."""
 SALES_NAMES = _words("sales salesvolume salescount sold unitssold 销量 月销量 总销量 销售量")
-"""Item columns that say how much of an item was sold, before any behaviour is known."""
+"""Names of an item column with sales, a prior for items without interactions."""
 _EVENT_NAMES = {
     "view": "view views pv browse impression detail 浏览 曝光 查看",
     "click": "click clicks 点击",
@@ -65,3 +71,4 @@ _EVENT_NAMES = {
     "other": "other fav favorite favourite like wishlist share removefromcart 收藏 分享",
 }
 EVENT_SYNONYMS = {name: event for event, names in _EVENT_NAMES.items() for name in _words(names)}
+"""The event of each known name in an event column."""
