@@ -1,4 +1,4 @@
-"""Compression: cut the structure, store the rest in fewer bits, and keep what is proven to rank as before."""
+"""Compression: prune the encoder, store the rest in fewer bits, prove that the ranking stays."""
 
 from .budget import Budget, Target
 from .compress import CompressConfig, Compression, Point, compress

@@ -1,4 +1,4 @@
-"""What a compressed model must keep and may cost, read from the words a user writes."""
+"""Limits of a compressed model, parsed from text: quality to retain, latency and size."""
 
 from __future__ import annotations
 
@@ -18,7 +18,13 @@ _POWERS = {"": 0, "k": 1, "M": 2, "G": 3}
 
 @dataclass(frozen=True)
 class Budget:
-    """The share of a ranking metric at ``k`` that must stay: ``ndcg@10>=99.5%``."""
+    """The quality to retain, as ``ndcg@10>=99.5%`` of the original's.
+
+    Attributes:
+        metric: "ndcg", "hr" or "mrr".
+        k: the cut-off of the metric.
+        share: the ratio to the original's metric, above 0 and at most 1.
+    """
 
     metric: str = "ndcg"
     k: int = 10
@@ -27,30 +33,34 @@ class Budget:
     def __post_init__(self) -> None:
         if not 0 < self.share <= 1:
             raise ValueError(
-                f"a budget keeps more than 0 and at most 100 % of a metric, not {100 * self.share:g} %"
+                f"a budget must retain more than 0 % and at most 100 % of a metric, "
+                f"not {100 * self.share:g} %"
             )
         if self.k < 1:
-            raise ValueError(f"a metric looks at 1 item or more, not {self.k}")
+            raise ValueError(f"the cut-off of a metric must be at least 1, not {self.k}")
 
     @classmethod
     def parse(cls, text: str) -> Budget:
-        """Read ``METRIC@K>=SHARE`` or a share of NDCG@10 alone, as 99.5% or 0.995. Raises ValueError."""
-        found = _METRIC.fullmatch(text.strip())
-        metric, k, share = found.groups() if found else ("ndcg", "10", text)
+        """Parse ``METRIC@K>=SHARE``, or the share of NDCG@10 alone: 99.5% or 0.995.
+
+        Raises ValueError if the text is neither.
+        """
+        match = _METRIC.fullmatch(text.strip())
+        metric, k, share = match.groups() if match else ("ndcg", "10", text)
+        number = share.strip().removesuffix("%")
+        unit = 100 if share.strip().endswith("%") else 1
         try:
-            value = float(share.strip().removesuffix("%")) / (
-                100 if share.strip().endswith("%") else 1
-            )
+            value = float(number) / unit
         except ValueError:
-            known = ", ".join(METRICS)
             raise ValueError(
-                f"{text!r} is no budget: write it as ndcg@10>=99.5%; metrics: {known}"
+                f"{text!r} is not a valid budget: write it as ndcg@10>=99.5%; "
+                f"metrics: {', '.join(METRICS)}"
             ) from None
         return cls(metric, int(k), value)
 
     @property
     def name(self) -> str:
-        """Name the metric, as ``ndcg@10``."""
+        """The metric with its cut-off, such as ``ndcg@10``."""
         return f"{self.metric}@{self.k}"
 
     def __str__(self) -> str:
@@ -59,18 +69,23 @@ class Budget:
 
 @dataclass(frozen=True)
 class Target:
-    """A latency that a request of 100 candidates may take: ``p99<=1ms``."""
+    """The latency that a request of 100 candidates may take, as ``p99<=1ms``.
+
+    Attributes:
+        percentile: "p50", "p90" or "p99".
+        us: the limit in microseconds.
+    """
 
     percentile: str
     us: float
 
     @classmethod
     def parse(cls, text: str) -> Target:
-        """Read ``p50|p90|p99<=NUMBER us|ms``. Raises ValueError."""
-        found = _TARGET.fullmatch(text.strip())
-        if not found or not float(found[2]) > 0:
-            raise ValueError(f"{text!r} is no target: write it as p99<=1ms")
-        percentile, number, unit = found.groups()
+        """Parse ``p50|p90|p99<=NUMBER us|ms``. Raises ValueError if the text is anything else."""
+        match = _TARGET.fullmatch(text.strip())
+        if not match or not float(match[2]) > 0:
+            raise ValueError(f"{text!r} is not a valid latency target: write it as p99<=1ms")
+        percentile, number, unit = match.groups()
         return cls(percentile, float(number) * _MICROSECONDS[unit])
 
     def __str__(self) -> str:
@@ -78,10 +93,13 @@ class Target:
 
 
 def parse_bytes(text: str) -> int:
-    """Read 5MB, 600kB, 1.5MiB or a plain number. Raises ValueError."""
-    found = _BYTES.fullmatch(text.strip())
-    number, prefix, binary = found.groups() if found else ("0", "", "")
+    """Parse a size in bytes: 5MB, 600kB, 1.5MiB or a plain number.
+
+    Raises ValueError if the text is not a size of at least one byte.
+    """
+    match = _BYTES.fullmatch(text.strip())
+    number, prefix, binary = match.groups() if match else ("0", "", "")
     size = int(float(number) * (1024 if binary else 1000) ** _POWERS[prefix])
     if not size:
-        raise ValueError(f"{text!r} is no size: write it as 5MB")
+        raise ValueError(f"{text!r} is not a valid size: write it as 5MB")
     return size

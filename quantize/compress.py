@@ -1,12 +1,10 @@
-"""Search for the smallest model that keeps its ranking; measure every point, and say of each rejected one why."""
+"""Search for the smallest model that keeps its ranking, and say why others are rejected."""
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,23 +22,36 @@ from tlrec_edge.train.edge_model import EdgeModel
 from .budget import Budget, Target
 from .graphs import graph_bytes
 from .prune_cache import PruneCache
-from .retained_quality import Judge, RetainedQuality
-from .search_space import ORIGINAL, ROWS, STORAGE_FORMATS, search_space
+from .retained_quality import UNKNOWN_QUALITY, Judge, RetainedQuality
+from .search_space import ORIGINAL, ROWS, STORAGE_FORMATS, PruningStep, search_space
 
-TIMED = 2
-"""Points of each storage format that are timed as bundles with the original: the smallest that keep the budget."""
+TIMED_PER_FORMAT = 2
+"""Timing is slow: of each storage format only the smallest that keep the budget are timed."""
 
 CostMeasurement = Callable[[Sequence[EdgeModel]], list[Cost]]
-"""Measures models as bundles, all of them interleaved in one run."""
+"""Measure models as bundles, all of them interleaved in one run."""
 
 
 @dataclass(frozen=True)
 class CompressConfig:
-    """``budget``: what must stay, by the lower end of the 95 % interval. ``target``, ``max_bytes``: what it may cost.
+    """Limits and effort of a search.
 
-    ``machine``: where it will run; a latency is only known of "this". ``minutes`` bound the search: what is not tried
-    by then is left out and named. ``recovery_steps``: of distillation after a pruning step. ``only`` names
-    the pruning steps to try.
+    Args:
+        budget: the share of the original's ranking quality to retain; the lower end of its 95 %
+            interval must reach it.
+        target: the latency that a request may take on this machine. None: at most
+            1.1 times that of the original.
+        max_bytes: the largest size of the bundle in bytes. None: no limit.
+        machine: the machine that will serve the model, "this", "avx2", "avx512-vnni" or "arm64".
+            Latency is measured for "this" only; for others the size alone counts.
+        minutes: time limit of the search. Pruning steps that it leaves no time for are listed as
+            not tried.
+        recovery_steps: distillation steps after a pruning step; some steps use a multiple of it.
+        seed: the seed of pruning and recovery.
+        only: names of the pruning steps to try. None: all that exist for the encoder.
+
+    Raises:
+        ValueError: if a value is out of range, or if ``target`` is set for another machine.
     """
 
     budget: Budget = field(default_factory=Budget)
@@ -57,7 +68,8 @@ class CompressConfig:
             raise ValueError(f"machine must be one of {', '.join(MACHINES)}, not {self.machine!r}")
         if self.target is not None and self.machine != "this":
             raise ValueError(
-                f"a latency is only known of this machine, not of {self.machine}: compress there, or set no target"
+                f"latency can be measured on this machine only, not for {self.machine}: "
+                "compress on that machine, or set no target"
             )
         if not self.minutes > 0:
             raise ValueError(f"minutes must be above 0, not {self.minutes:g}")
@@ -67,10 +79,17 @@ class CompressConfig:
 
 @dataclass(frozen=True)
 class Point:
-    """One model of the search: what it keeps (validation), what it costs, and why it was taken or not.
+    """One model of the search.
 
-    ``us`` is None where no latency was measured, ``bytes`` where the point was not tried. ``pareto_optimal``: no
-    other point keeps more, is faster and smaller at once.
+    Attributes:
+        name: the pruning step and the storage format.
+        retained: the quality it retains on the validation rows.
+        bytes: the size of its bundle, estimated if the bundle was not measured; None if the step
+            was not tried.
+        us: microseconds per request by percentile; None if it was not timed.
+        pareto_optimal: no other model is at least as good, as small and as fast, and better in one.
+        chosen: whether it is the result of the search.
+        reason: why it was chosen or rejected.
     """
 
     name: str
@@ -79,7 +98,7 @@ class Point:
     us: Mapping[str, float] | None
     pareto_optimal: bool
     chosen: bool
-    why: str
+    reason: str
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data; a figure that could not be measured is None."""
@@ -94,14 +113,21 @@ class Point:
                 "us": dict(self.us) if self.us else None,
                 "front": self.pareto_optimal,
                 "kept": self.chosen,
-                "why": self.why,
+                "why": self.reason,
             }
         )
 
 
 @dataclass(frozen=True)
 class Compression:
-    """The chosen model and every point; ``test``: what it keeps on the test rows, looked at once, after the choice."""
+    """The result of a search.
+
+    Attributes:
+        model: the chosen model; its provenance holds the table and the test figures.
+        points: every model of the search.
+        test: the quality that the chosen model retains on the test rows, read once, after the
+            choice.
+    """
 
     model: EdgeModel
     points: tuple[Point, ...]
@@ -110,11 +136,13 @@ class Compression:
 
 @dataclass(frozen=True)
 class _Variant:
+    """A model of the search while it runs; ``rejection`` is the reason if it can't be chosen."""
+
     name: str
     model: EdgeModel
     retained: RetainedQuality
     cost: Cost
-    fault: str | None = None
+    rejection: str | None = None
     storage_format: str = ""
 
 
@@ -128,122 +156,171 @@ def compress(
     checkpoint: Path | None = None,
     about_machine: Mapping[str, Any] | None = None,
 ) -> Compression:
-    """Cut the model's structure, store what is left in fewer bits, and return the smallest that keeps the budget.
+    """Prune and quantize a model, and return the smallest one that keeps the quality budget.
 
-    Quality is measured on the target's validation rows, paired with the model as given. These rows helped to fit the
-    final model, so the ratio is what counts, not the level. With ``measure_costs`` a point that is slower than
-    the original here is rejected; ``about_machine`` describes the machine for the card. ``checkpoint``: a folder from
-    which an interrupted search resumes.
+    Quality is measured on the target's validation rows, paired with the original. The final model
+    was fitted on these rows too, so the ratio is meaningful, but not the level.
 
-    Raises BudgetError, with every point, if nothing that keeps the budget meets the target or the size or makes a sound
-    bundle; ModelError for a folder of another search.
+    Args:
+        model: the target model to compress; it must not be compressed already.
+        dataset: the dataset that the model was adapted to.
+        config: limits and effort of the search. None: the defaults of ``CompressConfig``.
+        progress: called with one line per step.
+        tasks: the validation and test rows. None: those of the model's domains and fold.
+        measure_costs: measures models as bundles, such as ``export.cost.measure_costs``. With it,
+            models slower than the original are rejected. None: sizes are estimated, nothing is
+            timed.
+        checkpoint: a folder for pruned models, from which an interrupted search resumes.
+        about_machine: facts about this machine for the model's provenance.
+
+    Returns:
+        The chosen model, the table of all models with a reason for each, and the test figures.
+
+    Raises:
+        BudgetError: if no model keeps the budget, meets the limits and makes a valid bundle (the
+            error holds the table), or if a latency target is set without ``measure_costs``.
+        ModelError: if the model is compressed already, if a step of ``config.only`` is unknown, or
+            if ``checkpoint`` holds something else than this search.
     """
     config = config or CompressConfig()
     if model.tables is not None or model.quantized_wide is not None:
-        raise ModelError("the model was compressed already: give the one it was made from")
+        raise ModelError("the model is compressed already: pass the model it was made from")
     if config.target is not None and measure_costs is None:
         raise BudgetError(
             "a latency target needs measured costs: use `tlrec-edge compress`, which measures them"
         )
+    steps = search_space(model, config.only)
     tasks = tasks or make_tasks(dataset, model.provenance.domains, model.provenance.fold)
     judge = Judge(model, dataset, tasks.choose, config.budget)
     cache = PruneCache(checkpoint, model, config.seed, config.recovery_steps)
-    end = time.monotonic() + 60 * config.minutes
-    variants = [_Variant(ORIGINAL, model, judge.retained(model), Cost(served_bytes(model)))]
-    pruning_steps, storage_formats = search_space(model, config.only), STORAGE_FORMATS
-    if np.isnan(
-        variants[0].retained.ratio
-    ):  # nothing can be proven, so only what is within half a step of every entry
-        pruning_steps, storage_formats = (
-            {ORIGINAL: pruning_steps[ORIGINAL]},
-            {ROWS: STORAGE_FORMATS[ROWS]},
-        )
-    for name, prune in pruning_steps.items():
-        if name != ORIGINAL and time.monotonic() > end:
-            fault = f"not tried: {config.minutes:g} minutes are over"
-            variants.append(
-                _Variant(name, model, RetainedQuality(*4 * (math.nan,)), Cost(0), fault)
-            )
-            continue
+
+    def prune(name: str) -> EdgeModel:
         progress(name)
-        smaller = cache.get_or_prune(
-            name, partial(prune, model, dataset, tasks.final, config.recovery_steps, config.seed)
+        return cache.get_or_prune(
+            name,
+            lambda: steps[name](model, dataset, tasks.final, config.recovery_steps, config.seed),
         )
-        if name != ORIGINAL:
-            variants.append(_judged(name, smaller, judge, config.budget))
-            if variants[-1].fault:
-                continue
-        for storage_format, pack in storage_formats.items():
-            label = storage_format if name == ORIGINAL else f"{name}, {storage_format}"
-            variants.append(
-                replace(
-                    _judged(label, pack(smaller), judge, config.budget),
-                    storage_format=storage_format,
-                )
-            )
+
+    variants = list(_search(model, steps, prune, judge, config))
     if measure_costs is not None:
-        variants = _timed(variants, measure_costs, config, progress)
+        variants = _with_costs(variants, measure_costs, config, progress)
     return _choose(variants, judge, dataset, tasks, config, dict(about_machine or {}))
+
+
+def _search(
+    model: EdgeModel,
+    steps: Mapping[str, PruningStep],
+    prune: Callable[[str], EdgeModel],
+    judge: Judge,
+    config: CompressConfig,
+) -> Iterator[_Variant]:
+    """Yield the original, then each pruned model and the ways to store it."""
+    deadline = time.monotonic() + 60 * config.minutes
+    original = _Variant(ORIGINAL, model, judge.retained(model), Cost(served_bytes(model)))
+    yield original
+    names, formats = list(steps), STORAGE_FORMATS
+    if np.isnan(original.retained.ratio):
+        # Without validation rows no loss can be ruled out, so only int8 rows are safe enough: each
+        # entry moves by at most half a step of its row's scale.
+        names, formats = [ORIGINAL], {ROWS: STORAGE_FORMATS[ROWS]}
+    for name in names:
+        if name != ORIGINAL and time.monotonic() > deadline:
+            reason = f"not tried: the time limit of {config.minutes:g} minutes was reached"
+            yield _Variant(name, model, UNKNOWN_QUALITY, Cost(0), reason)
+            continue
+        pruned = prune(name)
+        if name != ORIGINAL:
+            variant = _judged(name, pruned, judge, config.budget)
+            yield variant
+            if variant.rejection:
+                continue
+        for storage_format, store in formats.items():
+            label = storage_format if name == ORIGINAL else f"{name}, {storage_format}"
+            variant = _judged(label, store(pruned), judge, config.budget)
+            yield replace(variant, storage_format=storage_format)
 
 
 def _judged(name: str, model: EdgeModel, judge: Judge, budget: Budget) -> _Variant:
     retained = judge.retained(model)
-    fault = None
+    rejection = None
     if np.isnan(retained.se) and not np.isnan(retained.ratio):
-        fault = f"keeps {retained.ratio:.1%} of {budget.name}, from too few users to say how surely"
+        rejection = (
+            f"retains {retained.ratio:.1%} of {budget.name}, "
+            "but too few users for a confidence interval"
+        )
     elif retained.low < budget.share:
-        fault = f"keeps {retained.ratio:.1%} of {budget.name}, at least {retained.low:.1%} (95 %), not {budget.share:.1%}"
-    return _Variant(name, model, retained, Cost(served_bytes(model)), fault)
+        rejection = (
+            f"retains {retained.ratio:.1%} of {budget.name} (95 % interval from "
+            f"{retained.low:.1%}), below the budget of {budget.share:.1%}"
+        )
+    return _Variant(name, model, retained, Cost(served_bytes(model)), rejection)
 
 
-def _timed(
+def _with_costs(
     variants: list[_Variant],
     measure_costs: CostMeasurement,
     config: CompressConfig,
     progress: Callable[[str], None],
 ) -> list[_Variant]:
-    """Measure the smallest within the budget as bundles, and reject what is slower than the original here.
+    """Measure the most promising variants as bundles, and reject those slower than the original.
 
-    A target says what is too slow by itself; of another machine nothing is known but the bytes.
+    A latency target replaces that rule. For another machine only the bytes are known.
     """
-    sound = [variants[0]]
-    for storage_format in ("", *STORAGE_FORMATS):
-        of_format = (
-            variant
-            for variant in variants[1:]
-            if variant.fault is None and variant.storage_format == storage_format
-        )
-        # The smallest need not be the fastest: where a latency is asked for, all are timed.
-        sound += sorted(of_format, key=lambda variant: variant.cost.bytes)[
-            : None if config.target else TIMED
-        ]
-    progress(f"latency of {len(sound)} bundles, interleaved")
-    costs = dict(
-        zip(
-            (variant.name for variant in sound),
-            measure_costs([variant.model for variant in sound]),
-            strict=True,
-        )
-    )
-    made = [variant for variant in sound if costs[variant.name].fault is None]
-    # What every bundle holds beside tables, weights and encoder.
-    rest = costs[made[0].name].bytes - made[0].cost.bytes if made else 0
-    first = costs[ORIGINAL].us.get("p50", np.inf)
-    timed = []
+    measured = _variants_to_measure(variants, every=config.target is not None)
+    progress(f"latency of {len(measured)} bundles, interleaved")
+    measurements = measure_costs([variant.model for variant in measured])
+    costs = dict(zip((variant.name for variant in measured), measurements, strict=True))
+    valid = [variant for variant in measured if costs[variant.name].fault is None]
+    # Tables, weights and encoder aside, bundles of one search have the same size.
+    overhead = costs[valid[0].name].bytes - valid[0].cost.bytes if valid else 0
+    original_p50 = costs[ORIGINAL].us.get("p50", np.inf)
+    result = []
     for variant in variants:
-        cost, fault = costs.get(variant.name), variant.fault
-        if cost is None or cost.fault is not None:
-            not_timed = f"keeps the budget, larger than {TIMED} of its kind that do: not timed"
-            fault = fault or (not_timed if cost is None else cost.fault)
-            cost = Cost(variant.cost.bytes and variant.cost.bytes + rest)
+        cost, rejection = costs.get(variant.name), variant.rejection
+        if cost is None:
+            rejection = rejection or (
+                "keeps the budget, but was not timed: "
+                f"only the {TIMED_PER_FORMAT} smallest of each storage format are"
+            )
+            cost = _estimated_cost(variant, overhead)
+        elif cost.fault is not None:
+            rejection = rejection or cost.fault
+            cost = _estimated_cost(variant, overhead)
         if config.machine != "this":
             cost = Cost(cost.bytes)
-        elif (
-            fault is None and config.target is None and cost.us["p50"] > SLOWDOWN_TOLERANCE * first
-        ):
-            fault = f"{cost.us['p50'] / first:.2f}x slower than the original on this CPU"
-        timed.append(replace(variant, cost=cost, fault=fault))
-    return timed
+        elif rejection is None and config.target is None:
+            rejection = _too_slow(cost, original_p50)
+        result.append(replace(variant, cost=cost, rejection=rejection))
+    return result
+
+
+def _too_slow(cost: Cost, original_p50: float) -> str | None:
+    p50 = cost.us["p50"]
+    if p50 <= SLOWDOWN_TOLERANCE * original_p50:
+        return None
+    return f"takes {p50 / original_p50:.2f} times as long as the original on this CPU"
+
+
+def _variants_to_measure(variants: Sequence[_Variant], every: bool) -> list[_Variant]:
+    """Return the original and the smallest variants of each storage format that keep the budget.
+
+    The smallest are not always the fastest, so that ``every`` one is measured for a latency target.
+    """
+    original, *others = variants
+    limit = None if every else TIMED_PER_FORMAT
+    measured = [original]
+    for storage_format in ("", *STORAGE_FORMATS):
+        of_format = [
+            variant
+            for variant in others
+            if variant.rejection is None and variant.storage_format == storage_format
+        ]
+        measured += sorted(of_format, key=lambda variant: variant.cost.bytes)[:limit]
+    return measured
+
+
+def _estimated_cost(variant: _Variant, overhead: int) -> Cost:
+    return Cost(variant.cost.bytes and variant.cost.bytes + overhead)
 
 
 def _choose(
@@ -254,17 +331,17 @@ def _choose(
     config: CompressConfig,
     machine: dict[str, Any],
 ) -> Compression:
-    sound = [variant for variant in variants if variant.fault is None]
-    affordable = [variant for variant in sound if not _too_much(variant.cost, config)]
+    acceptable = [variant for variant in variants if variant.rejection is None]
+    affordable = [variant for variant in acceptable if not _exceeded(variant.cost, config)]
     best = min(
         affordable, key=lambda variant: (variant.cost.bytes, -variant.retained.ratio), default=None
     )
-    points = _points(variants, best, config, bool(judge.rows))
+    points = _points(variants, best, config, judged=bool(judge.rows))
     if best is None:
-        raise BudgetError(
-            _nothing_left(variants, sound, config), [point.to_json() for point in points]
-        )
-    test = Judge(variants[0].model, dataset, tasks.final, config.budget).retained(best.model)
+        table = [point.to_json() for point in points]
+        raise BudgetError(_nothing_acceptable(variants[0], acceptable, config), table)
+    original = variants[0].model
+    test = Judge(original, dataset, tasks.final, config.budget).retained(best.model)
     about = {
         "budget": str(config.budget),
         "target": str(config.target) if config.target else None,
@@ -278,70 +355,77 @@ def _choose(
     return Compression(best.model.with_provenance(compression=about), tuple(points), test)
 
 
-def _nothing_left(variants: list[_Variant], sound: list[_Variant], config: CompressConfig) -> str:
-    if not sound:
-        return f"nothing is left: {variants[0].name}, {variants[0].fault}; of every other point the table says why"
-    smallest = min(sound, key=lambda variant: variant.cost.bytes)
-    faults = "; ".join(_too_much(smallest.cost, config))
+def _nothing_acceptable(
+    original: _Variant, acceptable: list[_Variant], config: CompressConfig
+) -> str:
+    if not acceptable:
+        return (
+            f"no model is acceptable: the original is rejected ({original.rejection}); "
+            "see the table for the others"
+        )
+    smallest = min(acceptable, key=lambda variant: variant.cost.bytes)
     return (
-        f"nothing that keeps {config.budget} is cheap enough: the smallest, {smallest.name}, {faults}; "
-        "allow more, or a smaller share"
+        f"no model that keeps {config.budget} meets the limits: the smallest ({smallest.name}) "
+        f"{' and '.join(_exceeded(smallest.cost, config))}; raise the limit or lower the budget"
     )
 
 
 def _points(
     variants: list[_Variant], best: _Variant | None, config: CompressConfig, judged: bool
 ) -> list[Point]:
-    pareto_front, points = _pareto_front(variants), []
+    pareto_front = _pareto_front(variants)
+    points = []
     for variant in variants:
-        wrong = [variant.fault] if variant.fault else _too_much(variant.cost, config)
-        why = "; ".join(wrong) or (
-            "the smallest that keeps the budget" if variant is best else "keeps the budget, larger"
-        )
+        chosen = variant is best
+        rejections = [variant.rejection] if variant.rejection else _exceeded(variant.cost, config)
+        if rejections:
+            reason = "; ".join(rejections)
+        elif chosen:
+            reason = "the smallest that keeps the budget"
+        else:
+            reason = "keeps the budget, but is larger than the chosen one"
         if not judged:
-            why = f"not measured, no validation rows: {why}"
-        size, us = variant.cost.bytes or None, variant.cost.us or None
+            reason = f"quality not measured, no validation rows: {reason}"
         points.append(
             Point(
-                variant.name,
-                variant.retained,
-                size,
-                us,
-                variant.name in pareto_front,
-                variant is best,
-                why,
+                name=variant.name,
+                retained=variant.retained,
+                bytes=variant.cost.bytes or None,
+                us=variant.cost.us or None,
+                pareto_optimal=variant.name in pareto_front,
+                chosen=chosen,
+                reason=reason,
             )
         )
     return points
 
 
-def _too_much(cost: Cost, config: CompressConfig) -> list[str]:
-    faults = []
+def _exceeded(cost: Cost, config: CompressConfig) -> list[str]:
+    """Name the limits that a cost exceeds."""
+    limits = []
     if config.max_bytes is not None and cost.bytes > config.max_bytes:
-        faults.append(f"has {cost.bytes:,} bytes of at most {config.max_bytes:,}")
+        limits.append(f"has {cost.bytes:,} bytes, more than {config.max_bytes:,}")
     if config.target is not None and cost.us[config.target.percentile] > config.target.us:
-        faults.append(
-            f"takes {cost.us[config.target.percentile]:.0f} us, the target is {config.target}"
-        )
-    return faults
+        us = cost.us[config.target.percentile]
+        limits.append(f"takes {us:.0f} us, the target is {config.target}")
+    return limits
 
 
 def _pareto_front(variants: Sequence[_Variant]) -> set[str]:
-    """Name the variants that no other beats in retained quality, bytes and latency at once."""
-    tried = [variant for variant in variants if np.isfinite(variant.retained.ratio)]
-    if any(variant.cost.us for variant in tried):  # what was not timed has estimated bytes
-        tried = [variant for variant in tried if variant.cost.us]
-    cost = np.array([(-t.retained.ratio, t.cost.bytes, t.cost.us.get("p50", 0.0)) for t in tried])
-    names = set()
-    for i, variant in enumerate(tried):
-        others = np.delete(cost, i, 0)
-        if not any((other <= cost[i]).all() and (other < cost[i]).any() for other in others):
-            names.add(variant.name)
-    return names
+    """Return the names of the variants that no other dominates in quality, bytes and latency."""
+    judged = [variant for variant in variants if np.isfinite(variant.retained.ratio)]
+    if any(variant.cost.us for variant in judged):  # sizes of those not timed are estimates
+        judged = [variant for variant in judged if variant.cost.us]
+    costs = np.array([(-v.retained.ratio, v.cost.bytes, v.cost.us.get("p50", 0.0)) for v in judged])
+    front = set()
+    for i, variant in enumerate(judged):
+        others = np.delete(costs, i, 0)
+        if not any((other <= costs[i]).all() and (other < costs[i]).any() for other in others):
+            front.add(variant.name)
+    return front
 
 
 def served_bytes(model: EdgeModel) -> int:
-    """Return the bytes of the arrays that scoring reads and of the graphs' weights, as a bundle stores them."""
-    return int(
-        sum(array.nbytes for array in stored_arrays(model).values()) + graph_bytes(model.net)
-    )
+    """Return the stored bytes of the arrays and graph weights that scoring reads."""
+    arrays = stored_arrays(model).values()
+    return int(sum(array.nbytes for array in arrays) + graph_bytes(model.net))

@@ -1,4 +1,4 @@
-"""Fit a smaller encoder to the scores that a larger one gives all candidates (distillation, arXiv 1503.02531)."""
+"""Distillation (arXiv 1503.02531): fit a smaller encoder to a larger one's scores."""
 
 from __future__ import annotations
 
@@ -22,12 +22,15 @@ from tlrec_edge.train.fit import one_thread
 from tlrec_edge.train.model import AGE_BUCKETS, FastEncoder, ModelConfig, TwoTower
 
 BATCH = 256
-HELD_OUT = 8
-"""Batches that tell whether fitting has brought the scores closer."""
+VALIDATION_BATCHES = 8
+"""Batches, not trained on, that decide whether distillation has brought the scores closer."""
 
 
 class Histories:
-    """Histories of a task's training part, cut at random places. Raises ModelError where there are none."""
+    """Histories of a task's training rows, truncated at random positions.
+
+    Raises ModelError if no user has one.
+    """
 
     def __init__(self, model: EdgeModel, dataset: Dataset, task: Task, seed: int) -> None:
         self.user_histories = UserHistories.of(
@@ -36,77 +39,76 @@ class Histories:
         self.users = np.flatnonzero(np.diff(self.user_histories.start) > 0)
         if not len(self.users):
             raise ModelError(
-                "no user of this task has a history that the model knows: nothing to fit an encoder to"
+                "an encoder can't be fitted: "
+                "no user of this task has a history of items that the model knows"
             )
         self.rng = np.random.default_rng(seed)
 
     def draw(self, length: int) -> HistoryBatch:
         """Return BATCH histories of the model's item rows, (BATCH, length)."""
-        start = self.user_histories.start
+        histories = self.user_histories
         user = self.rng.choice(self.users, BATCH)
-        stop = (
-            start[user]
-            + 1
-            + np.floor(self.rng.random(BATCH) * (start[user + 1] - start[user])).astype(np.int64)
-        )
+        start, end = histories.start[user], histories.start[user + 1]
+        n_items = 1 + np.floor(self.rng.random(BATCH) * (end - start)).astype(np.int64)
         return gather_histories(
-            self.user_histories.log,
-            start[user],
-            stop,
-            self.user_histories.rows,
-            length,
-            AGE_BUCKETS,
+            histories.log, start, start + n_items, histories.rows, length, AGE_BUCKETS
         )
 
 
 def encode(model: EdgeModel, batch: HistoryBatch) -> Tensor:
-    """Return user vectors (batch, width) from the last positions of a batch, as many as the model reads."""
+    """Return user vectors (batch, d) from as many of the last positions as the model reads."""
     item, *rest = (part[:, -model.net.config.history :] for part in batch)
-    return model.net.encode(
-        torch.from_numpy(model.history_vectors[item]), *map(torch.from_numpy, rest)
-    )
+    vectors = torch.from_numpy(model.history_vectors[item])
+    return model.net.encode(vectors, *map(torch.from_numpy, rest))
 
 
 @dataclass(frozen=True)
 class ScoreLoss:
-    """How far a student's scores of all candidates are from the teacher's, in shares of the teacher's variance.
+    """The squared error of a student's scores, as a share of the variance of the teacher's.
 
-    A user's scores are taken about their mean, which no ranking depends on. The products of the centred candidate
-    tables, ``own`` (k, k), ``cross`` (k, d) and ``whole`` (d, d), stand in for the candidates: the loss is that over
-    all of them, and costs the same for ten and for a million.
+    Each user's scores are centred first: rankings do not depend on their mean. Expanding the
+    squared error leaves only products of the centred candidate tables, so the loss is exact over
+    all candidates and costs the same for ten of them as for a million.
+
+    Attributes:
+        student: the covariance of the student's candidate vectors, (k, k).
+        cross: the covariance between the student's and the teacher's, (k, d).
+        teacher: the covariance of the teacher's, (d, d).
     """
 
-    own: Tensor
+    student: Tensor
     cross: Tensor
-    whole: Tensor
+    teacher: Tensor
 
     @classmethod
     def between(cls, student: EdgeModel, teacher: EdgeModel) -> ScoreLoss:
-        """Raise ModelError where the two do not score the same candidates."""
+        """Raises ModelError if the two models do not score the same candidates."""
         if student.ids != teacher.ids or student.candidates != teacher.candidates:
             raise ModelError(
-                "student and teacher must have the same items and candidates: prune the teacher itself"
+                "student and teacher must have the same items and candidates: "
+                "use a student that was pruned from this teacher"
             )
-        own, whole = (model.candidate_vectors.astype(np.float64) for model in (student, teacher))
-        own -= own.mean(0)
-        whole -= whole.mean(0)
-        products = (own.T @ own, own.T @ whole, whole.T @ whole)
+        small = student.candidate_vectors.astype(np.float64)
+        large = teacher.candidate_vectors.astype(np.float64)
+        small -= small.mean(0)
+        large -= large.mean(0)
+        products = (small.T @ small, small.T @ large, large.T @ large)
         return cls(
-            *(torch.from_numpy((product / len(own)).astype(np.float32)) for product in products)
+            *(torch.from_numpy((product / len(small)).astype(np.float32)) for product in products)
         )
 
     def __call__(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """Compare user vectors (batch, k) with the teacher's (batch, d)."""
-        variance = ((teacher @ self.whole) * teacher).sum()
-        missed = (
-            ((student @ self.own) * student).sum()
+        """Compare user vectors of the student (batch, k) with the teacher's (batch, d)."""
+        variance = ((teacher @ self.teacher) * teacher).sum()
+        error = (
+            ((student @ self.student) * student).sum()
             - 2 * ((student @ self.cross) * teacher).sum()
             + variance
         )
-        return missed / variance.clamp(min=1e-12)
+        return error / variance.clamp(min=1e-12)
 
 
-class Target(NamedTuple):
+class _Example(NamedTuple):
     """One batch of histories and the teacher's user vectors (batch, d)."""
 
     batch: HistoryBatch
@@ -122,11 +124,12 @@ def distil(
     seed: int = 0,
     rate: float = 2e-3,
 ) -> EdgeModel:
-    """Return the model with its history encoder fitted to the scores that the teacher gives the candidates.
+    """Return the model with its history encoder fitted to the teacher's scores of the candidates.
 
-    Items, linear parts and bias stay. A fit that ends further from the teacher on histories held out is left aside, so
-    the result is never the worse of the two. Same seed, same result. Raises ValueError for arguments out of range and
-    ModelError where the two models do not share their items.
+    Item vectors, linear parts and bias do not change. If the fitted encoder is further from the
+    teacher on validation batches than the model was, the model itself is returned. The same seed
+    gives the same result. Raises ValueError if ``steps`` or the learning ``rate`` is out of range,
+    ModelError if the two models have different items.
     """
     if steps < 0 or not rate > 0:
         raise ValueError(f"steps must be at least 0 and rate above 0, not {steps} and {rate}")
@@ -135,49 +138,63 @@ def distil(
         return model
     histories = Histories(teacher, dataset, task, seed)
     with one_thread():
-        held_out = [_target(teacher, histories) for _ in range(HELD_OUT)]
-        student = replace(model, net=_own_encoder(model.net))
-        fitted = _fitted(student.net)
-        optimizer = torch.optim.AdamW(fitted, lr=rate, weight_decay=0.0)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(steps, 1))
-        for _ in range(steps):
-            batch, users = _target(teacher, histories)
-            optimizer.zero_grad(set_to_none=True)
-            loss(encode(student, batch), users).backward()  # type: ignore[no-untyped-call]  # torch has no types for it
-            torch.nn.utils.clip_grad_norm_(fitted, 1.0)
-            optimizer.step()
-            schedule.step()
-        student.net.requires_grad_(False)
-        return student if _mean(loss, student, held_out) < _mean(loss, model, held_out) else model
+        validation = _examples(teacher, histories, VALIDATION_BATCHES)
+        student = replace(model, net=_copy_encoder(model.net))
+        _fit(student, teacher, histories, loss, steps, rate)
+        improved = _mean_loss(loss, student, validation) < _mean_loss(loss, model, validation)
+    return student if improved else model
+
+
+def _fit(
+    student: EdgeModel,
+    teacher: EdgeModel,
+    histories: Histories,
+    loss: ScoreLoss,
+    steps: int,
+    rate: float,
+) -> None:
+    """Train the student's encoder in place."""
+    parameters = _encoder_parameters(student.net)
+    optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=0.0)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    for _ in range(steps):
+        ((batch, users),) = _examples(teacher, histories, 1)
+        optimizer.zero_grad(set_to_none=True)
+        error = loss(encode(student, batch), users)
+        error.backward()  # type: ignore[no-untyped-call]  # torch has no types for it
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        schedule.step()
+    student.net.requires_grad_(False)
 
 
 def distance(
     model: EdgeModel, dataset: Dataset, task: Task, teacher: EdgeModel, seed: int = 0
 ) -> float:
-    """Return the share of the variance of the teacher's scores that the model misses, on histories drawn by seed."""
+    """Return the ``ScoreLoss`` of the model, from 0 for the same scores, on random histories."""
     loss, histories = ScoreLoss.between(model, teacher), Histories(teacher, dataset, task, seed)
-    return _mean(loss, model, [_target(teacher, histories) for _ in range(HELD_OUT)])
+    return _mean_loss(loss, model, _examples(teacher, histories, VALIDATION_BATCHES))
 
 
 @torch.no_grad()
-def _target(teacher: EdgeModel, histories: Histories) -> Target:
-    batch = histories.draw(teacher.net.config.history)
-    return Target(batch, encode(teacher, batch))
+def _examples(teacher: EdgeModel, histories: Histories, count: int) -> list[_Example]:
+    batches = (histories.draw(teacher.net.config.history) for _ in range(count))
+    return [_Example(batch, encode(teacher, batch)) for batch in batches]
 
 
 @torch.no_grad()
-def _mean(loss: ScoreLoss, model: EdgeModel, targets: list[Target]) -> float:
-    return float(np.mean([float(loss(encode(model, batch), users)) for batch, users in targets]))
+def _mean_loss(loss: ScoreLoss, model: EdgeModel, examples: list[_Example]) -> float:
+    return float(np.mean([float(loss(encode(model, batch), users)) for batch, users in examples]))
 
 
 def distil_fast(
     model: EdgeModel, dataset: Dataset, task: Task, steps: int = 2000, seed: int = 0
 ) -> EdgeModel:
-    """Return a ``fast`` model that scores like this ``base`` one, on its tables.
+    """Return a ``fast`` model, distilled from this ``base`` one, on the same tables.
 
-    Only the encoder and the attention biases are new; items, linear parts, bias and mix stay. It comes close to
-    ``base``, not above a ``fast`` model trained by itself (``benchmarks/structure``). Raises ModelError where the model
-    is ``fast`` already.
+    Only the encoder and the attention biases are new; item vectors, linear parts, bias and score
+    weights stay. It comes close to ``base``, but is no better than a ``fast`` model trained
+    directly (``benchmarks/structure``). Raises ModelError if the model is ``fast``.
     """
     config = model.net.config
     if config.size == "fast":
@@ -190,24 +207,26 @@ def distil_fast(
     return distil(replace(model, net=net), dataset, task, model, steps, seed)
 
 
-def reshaped(net: TwoTower, config: ModelConfig, changed: Mapping[str, Tensor]) -> TwoTower:
-    """Return a network of another shape: ``changed`` by name, the encoder among it, the rest shared with ``net``."""
-    state = {
+def reshaped(net: TwoTower, config: ModelConfig, state: Mapping[str, Tensor]) -> TwoTower:
+    """Return a network of another shape.
+
+    ``state`` holds all of its encoder and whatever else differs from ``net``; the rest is shared.
+    """
+    shared = {
         name: value for name, value in net.state_dict().items() if not name.startswith("encoder.")
     }
     inputs = TowerInputs(*(getattr(net, name).numpy() for name in TowerInputs._fields))
     with torch.device("meta"):
         other = TwoTower(config, net.history_id.num_embeddings, len(net.bias), inputs)
-    for (
-        name
-    ) in TowerInputs._fields:  # the tensor itself: a view of it dangles once torch moves the tensor
+    # Assign the tensors themselves: a view made through numpy dangles once torch moves the tensor.
+    for name in TowerInputs._fields:
         setattr(other, name, getattr(net, name))
-    other.load_state_dict(state | dict(changed), assign=True)
+    other.load_state_dict(shared | dict(state), assign=True)
     return other.eval().requires_grad_(False)
 
 
-def _own_encoder(net: TwoTower) -> TwoTower:
-    """Copy a network's encoder and attention biases; all that belongs to items is shared."""
+def _copy_encoder(net: TwoTower) -> TwoTower:
+    """Copy a network's encoder and attention biases to train them; all else is shared."""
     shared = (
         net.tower,
         net.history_id,
@@ -218,10 +237,10 @@ def _own_encoder(net: TwoTower) -> TwoTower:
         net.categories,
     )
     copied = copy.deepcopy(net, {id(part): part for part in shared})
-    for parameter in _fitted(copied):
+    for parameter in _encoder_parameters(copied):
         parameter.requires_grad_(True)
     return copied.eval()
 
 
-def _fitted(net: TwoTower) -> list[torch.nn.Parameter]:
+def _encoder_parameters(net: TwoTower) -> list[torch.nn.Parameter]:
     return [*net.encoder.parameters(), net.position_bias, net.event_bias, net.age_bias]

@@ -1,13 +1,15 @@
-"""Prune an encoder's structure: feed-forward units, attention heads, layers, the history it reads; then recover.
+"""Prune an encoder's structure: feed-forward units, attention heads, layers and history length.
 
-Every step takes and gives an ``EdgeModel``, as ``(model, dataset, task, <what stays>, steps, seed)``, and ends with
-``steps`` of distillation from the model it was given (``distil``), on histories of the task's training part. To recover
-several steps at once from the first model, take them with no steps and call ``distil`` behind. The width of the vectors
-is cut in ``width``.
+Every step maps an ``EdgeModel`` to a smaller one, as ``(model, dataset, task, <size>, steps,
+seed)``, and ends with ``steps`` steps of distillation from the model it was given (``distil``), on
+histories of the task's training rows. To apply several steps and recover once, call them with
+``steps=0`` and then ``distil`` from the first model. The width of the vectors is pruned in
+``width``.
 
-Two things are not offered, for they would pay nothing. Single weights set to zero: the runtime multiplies by them all
-the same (``benchmarks/structure`` measures it). Id embeddings of rarely seen items: a bundle holds one row an item, in
-which content and id are summed already, so that an item without an id takes the same bytes.
+Two common techniques are left out because they would not pay here. Zeroing single weights: the
+runtime multiplies by zeros as by any number (``benchmarks/structure`` measures it). Dropping the id
+embeddings of rare items: a bundle stores one row per item, the sum of content and id vectors, so an
+item without an id embedding takes the same bytes.
 """
 
 from __future__ import annotations
@@ -18,7 +20,6 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tlrec_edge.data.dataset import Dataset
@@ -26,11 +27,12 @@ from tlrec_edge.data.task import Task
 from tlrec_edge.errors import ModelError
 from tlrec_edge.train.edge_model import EdgeModel
 from tlrec_edge.train.model import FeedForward, ModelConfig, SelfAttention
+from tlrec_edge.types import Doubles
 
 from .distil import Histories, distil, reshaped
 
-BATCHES = 4
-"""Batches of histories that importance is measured on."""
+IMPORTANCE_BATCHES = 4
+"""Batches of histories on which the importance of units is measured."""
 
 
 def prune_feed_forward(
@@ -41,50 +43,50 @@ def prune_feed_forward(
     steps: int = 200,
     seed: int = 0,
 ) -> EdgeModel:
-    """Return the model with ``keep`` of its feed-forward units, those that matter most, and recovered.
+    """Return the model with the most important share ``keep`` of its feed-forward units, recovered.
 
-    Importance is first-order Taylor (Molchanov et al., arXiv 1906.10771): the mean squared product of a unit's
-    activation and the gradient of the variance of the users' scores. Raises ValueError where ``keep`` is not in (0, 1].
+    Importance is first-order Taylor (Molchanov et al., arXiv 1906.10771): the mean squared product
+    of a unit's activation and the gradient of the variance of the users' scores. Raises ValueError
+    if ``keep`` is not in (0, 1].
     """
     if not 0 < keep <= 1:
         raise ValueError(f"keep must lie in (0, 1], not {keep}")
     config = model.net.config
     hidden = max(1, round(config.feed_forward * keep))
-    changed = dict(model.net.state_dict())
+    state = dict(model.net.state_dict())
     for name, unit in _importance(model, dataset, task, FeedForward, "down", 1, seed).items():
-        best = _best(unit, hidden)
-        for part, axis in (("up.weight", 0), ("up.bias", 0), ("down.weight", 1)):
-            changed[f"{name}.{part}"] = changed[f"{name}.{part}"].index_select(axis, best)
-    return _recovered(
-        model, dataset, task, replace(config, feed_forward=hidden), changed, steps, seed
-    )
+        best = _most_important(unit, hidden)
+        _select(state, name, best, {"up.weight": 0, "up.bias": 0, "down.weight": 1})
+    shape = replace(config, feed_forward=hidden)
+    return _recover(model, dataset, task, shape, state, steps, seed)
 
 
 def prune_heads(
     model: EdgeModel, dataset: Dataset, task: Task, heads: int = 1, steps: int = 400, seed: int = 0
 ) -> EdgeModel:
-    """Return a ``base`` model with ``heads`` attention heads a layer, those that matter most, and recovered.
+    """Return a ``base`` model with its ``heads`` most important heads per layer, recovered.
 
-    Importance is that of ``prune_feed_forward``, a head being one unit (Michel et al., arXiv 1905.10650). A head keeps
-    its width. Raises ValueError where ``heads`` is not among those it has, ModelError for a ``fast`` model.
+    Importance is that of ``prune_feed_forward`` with a head as one unit (Michel et al., arXiv
+    1905.10650). The width of a head stays. Raises ValueError if ``heads`` is not in 1..the model's,
+    ModelError if the model is ``fast``.
     """
-    config = _base(model, "heads")
-    _check("heads", heads, config.heads)
+    config = _base_config(model, "heads")
+    _check_size("heads", heads, config.heads)
     width = config.attention_width
-    changed = dict(model.net.state_dict())
+    state = dict(model.net.state_dict())
+    axes = {"q.weight": 0, "q.bias": 0, "k.weight": 0, "v.weight": 0, "v.bias": 0, "out.weight": 1}
     for name, head in _importance(model, dataset, task, SelfAttention, "out", width, seed).items():
-        unit = (_best(head, heads)[:, None] * width + torch.arange(width)).flatten()
-        for part, axis in (
-            ("q.weight", 0),
-            ("q.bias", 0),
-            ("k.weight", 0),
-            ("v.weight", 0),
-            ("v.bias", 0),
-            ("out.weight", 1),
-        ):
-            changed[f"{name}.{part}"] = changed[f"{name}.{part}"].index_select(axis, unit)
+        first_entry = _most_important(head, heads)[:, None] * width
+        _select(state, name, (first_entry + torch.arange(width)).flatten(), axes)
     shape = replace(config, heads=heads, head_width=width)
-    return _recovered(model, dataset, task, shape, changed, steps, seed)
+    return _recover(model, dataset, task, shape, state, steps, seed)
+
+
+def _select(state: dict[str, Tensor], module: str, index: Tensor, axes: Mapping[str, int]) -> None:
+    """Keep the given entries of a module's tensors, each along its own axis."""
+    for part, axis in axes.items():
+        name = f"{module}.{part}"
+        state[name] = state[name].index_select(axis, index)
 
 
 def prune_head_width(
@@ -97,50 +99,57 @@ def prune_head_width(
 ) -> EdgeModel:
     """Return a ``base`` model with attention heads of ``head_width``, recovered.
 
-    A head is two bilinear forms, query with key and value with output; each is cut to its largest singular values.
-    Raises ValueError where ``head_width`` is not in 1..the model's, ModelError for a ``fast`` model.
+    A head is two bilinear forms, query with key and value with output; each is truncated to its
+    largest singular values. Raises ValueError if ``head_width`` is not in 1..the model's,
+    ModelError if the model is ``fast``.
     """
-    config = _base(model, "heads")
-    _check("head_width", head_width, config.attention_width)
-    changed = dict(model.net.state_dict())
+    config = _base_config(model, "heads")
+    _check_size("head_width", head_width, config.attention_width)
+    state = dict(model.net.state_dict())
     for i in range(config.layers):
-        layer = f"encoder.layers.{i}"
-        changed |= _narrow_heads(changed, layer, config, head_width)
+        state |= _narrow_heads(state, f"encoder.layers.{i}", config, head_width)
     shape = replace(config, head_width=head_width)
-    return _recovered(model, dataset, task, shape, changed, steps, seed)
+    return _recover(model, dataset, task, shape, state, steps, seed)
 
 
 def _narrow_heads(
     state: Mapping[str, Tensor], layer: str, config: ModelConfig, width: int
 ) -> dict[str, Tensor]:
-    """Cut one layer's heads. The values' bias passes through attention unchanged, so the output's bias takes it."""
-    heads, before, d = config.heads, config.attention_width, config.width
+    """Return one layer's attention with heads of a smaller width.
+
+    Attention weights sum to 1, so the bias of the values reaches the output unchanged: the output's
+    bias absorbs it.
+    """
+    heads, old_width, d = config.heads, config.attention_width, config.width
     names = ("q.weight", "q.bias", "k.weight", "v.weight", "v.bias", "out.weight", "out.bias")
     part = {name: state[f"{layer}.{name}"].double() for name in names}
-    query = torch.cat([part["q.weight"], part["q.bias"][:, None]], 1).reshape(heads, before, d + 1)
-    key, value = (part[f"{name}.weight"].reshape(heads, before, d) for name in ("k", "v"))
-    leaving = part["out.weight"].reshape(d, heads, before).transpose(0, 1)  # (heads, d, before)
-    query, key = _factors(
-        query.transpose(1, 2) @ key, width
-    )  # (heads, d + 1, width), (heads, width, d)
-    leaving, value = _factors(leaving @ value, width)  # (heads, d, width), (heads, width, d)
-    query = (
-        query.transpose(1, 2).flatten(0, 1) * (width / before) ** 0.5
-    )  # (heads * width, d + 1): the scale's change
+    query = torch.cat([part["q.weight"], part["q.bias"][:, None]], 1)
+    query = query.reshape(heads, old_width, d + 1)
+    key, value = (part[f"{name}.weight"].reshape(heads, old_width, d) for name in ("k", "v"))
+    output = part["out.weight"].reshape(d, heads, old_width).transpose(0, 1)
+
+    # (heads, d + 1, width) and (heads, width, d), then (heads, d, width) and (heads, width, d)
+    query, key = _low_rank_factors(query.transpose(1, 2) @ key, width)
+    output, value = _low_rank_factors(output @ value, width)
+    # Attention divides by sqrt(head width), which has changed; the query makes up for it.
+    query = query.transpose(1, 2).flatten(0, 1) * (width / old_width) ** 0.5
     narrow = {
         "q.weight": query[:, :d],
         "q.bias": query[:, d],
         "k.weight": key.flatten(0, 1),
         "v.weight": value.flatten(0, 1),
         "v.bias": torch.zeros(heads * width),
-        "out.weight": leaving.transpose(0, 1).flatten(1),
+        "out.weight": output.transpose(0, 1).flatten(1),
         "out.bias": part["out.bias"] + part["out.weight"] @ part["v.bias"],
     }
     return {f"{layer}.{name}": tensor.float().contiguous() for name, tensor in narrow.items()}
 
 
-def _factors(product: Tensor, rank: int) -> tuple[Tensor, Tensor]:
-    """Return the best factors of a rank, (..., m, rank) and (..., rank, n), with the singular values shared out."""
+def _low_rank_factors(product: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+    """Return the best factors of a rank, (..., m, rank) and (..., rank, n).
+
+    Each takes the square root of the singular values, so that both have entries of the same size.
+    """
     left, value, right = torch.linalg.svd(product, full_matrices=False)
     root = value[..., :rank].sqrt()
     return left[..., :rank] * root[..., None, :], root[..., None] * right[..., :rank, :]
@@ -156,19 +165,21 @@ def prune_layers(
 ) -> EdgeModel:
     """Return a ``base`` model with its last ``layers`` layers, recovered.
 
-    Raises ValueError where ``layers`` is not among those it has, ModelError for a ``fast`` model.
+    Raises ValueError if ``layers`` is not in 1..the model's, ModelError if the model is ``fast``.
     """
-    config = _base(model, "layers")
-    _check("layers", layers, config.layers)
-    gone = config.layers - layers
-    changed = {}
+    config = _base_config(model, "layers")
+    _check_size("layers", layers, config.layers)
+    n_removed = config.layers - layers
+    state = {}
     for name, value in model.net.state_dict().items():
-        head, _, rest = name.partition("encoder.layers.")
-        if not rest:
-            changed[head] = value
-        elif (place := int(rest.partition(".")[0]) - gone) >= 0:
-            changed[f"encoder.layers.{place}.{rest.partition('.')[2]}"] = value
-    return _recovered(model, dataset, task, replace(config, layers=layers), changed, steps, seed)
+        prefix, is_layer, suffix = name.partition("encoder.layers.")
+        if not is_layer:
+            state[prefix] = value
+            continue
+        number, _, part = suffix.partition(".")
+        if int(number) >= n_removed:
+            state[f"encoder.layers.{int(number) - n_removed}.{part}"] = value
+    return _recover(model, dataset, task, replace(config, layers=layers), state, steps, seed)
 
 
 def prune_history(
@@ -179,48 +190,50 @@ def prune_history(
     steps: int = 200,
     seed: int = 0,
 ) -> EdgeModel:
-    """Return the model reading only the ``history`` most recent positions, recovered.
+    """Return the model with an encoder that reads the ``history`` most recent positions, recovered.
 
-    The linear parts go on to read the whole past. Raises ValueError where it reads no more already.
+    The linear parts still read the whole history. Raises ValueError if ``history`` is not in 1..the
+    model's.
     """
     config = model.net.config
-    _check("history", history, config.history)
-    changed = dict(model.net.state_dict())
+    _check_size("history", history, config.history)
+    state = dict(model.net.state_dict())
     for name in ("position_bias", "encoder.position"):
-        if name in changed:
-            changed[name] = changed[name][-history:]
-    return _recovered(model, dataset, task, replace(config, history=history), changed, steps, seed)
+        if name in state:
+            state[name] = state[name][-history:]
+    return _recover(model, dataset, task, replace(config, history=history), state, steps, seed)
 
 
-def _check(name: str, asked: int, most: int) -> None:
-    if not 1 <= asked <= most:
-        raise ValueError(f"{name} must lie in 1..{most}, what the model has, not {asked}")
+def _check_size(name: str, size: int, model_size: int) -> None:
+    if not 1 <= size <= model_size:
+        raise ValueError(f"{name} must lie in 1..{model_size} (the model's), not {size}")
 
 
-def _base(model: EdgeModel, what: str) -> ModelConfig:
+def _base_config(model: EdgeModel, what: str) -> ModelConfig:
     config = model.net.config
     if config.size != "base":
         raise ModelError(
-            f"a {config.size} model has no {what} to prune: prune its feed-forward part or its width"
+            f"a {config.size} model has no {what} to prune: "
+            "prune its feed-forward part or its width"
         )
     return config
 
 
-def _recovered(
+def _recover(
     model: EdgeModel,
     dataset: Dataset,
     task: Task,
     config: ModelConfig,
-    changed: Mapping[str, Tensor],
+    state: Mapping[str, Tensor],
     steps: int,
     seed: int,
 ) -> EdgeModel:
-    student = replace(model, net=reshaped(model.net, config, changed))
+    student = replace(model, net=reshaped(model.net, config, state))
     return distil(student, dataset, task, model, steps, seed)
 
 
-def _best(importance: NDArray[np.float64], count: int) -> Tensor:
-    """Return the places of the largest, in rising order."""
+def _most_important(importance: Doubles, count: int) -> Tensor:
+    """Return the indices of the ``count`` largest values, in rising order."""
     return torch.from_numpy(np.sort(np.argsort(-importance, kind="stable")[:count]))
 
 
@@ -229,34 +242,33 @@ def _importance(
     dataset: Dataset,
     task: Task,
     kind: type[nn.Module],
-    last: str,
+    linear: str,
     unit_size: int,
     seed: int,
-) -> dict[str, NDArray[np.float64]]:
-    """Return the importance of what enters the ``last`` linear layer of each module of a kind, by the module's name.
+) -> dict[str, Doubles]:
+    """Return the importance of the units that enter the layer ``linear`` of each module of a kind.
 
-    ``unit_size`` entries side by side are one unit.
+    Keys are the modules' names; ``unit_size`` consecutive entries are one unit.
     """
     net = copy.deepcopy(model.net.encoder).eval().requires_grad_(True)
     candidates = torch.from_numpy(model.candidate_vectors)
     candidates = candidates - candidates.mean(0)
-    seen: dict[str, list[Tensor]] = {}
-    for name, part in net.named_modules():
-        if isinstance(part, kind):
-            captured = seen.setdefault(f"encoder.{name}", [])
-            part.get_submodule(last).register_forward_pre_hook(_capturing(captured))
+    activations: dict[str, list[Tensor]] = {}
+    for name, module in net.named_modules():
+        if isinstance(module, kind):
+            captured = activations.setdefault(f"encoder.{name}", [])
+            module.get_submodule(linear).register_forward_pre_hook(_capture_into(captured))
     histories = Histories(model, dataset, task, seed)
-    for _ in range(BATCHES):
+    for _ in range(IMPORTANCE_BATCHES):
         item, *rest = histories.draw(model.net.config.history)
         log_weight = model.net.log_weight(*map(torch.from_numpy, rest))
-        scores = (
-            net(torch.from_numpy(model.history_vectors[item]), log_weight) @ candidates.T
-        )  # (batch, C)
+        users = net(torch.from_numpy(model.history_vectors[item]), log_weight)
+        scores = users @ candidates.T  # (batch, C)
         scores.square().mean().backward()
-    return {name: _taylor(captured, unit_size) for name, captured in seen.items()}
+    return {name: _taylor(captured, unit_size) for name, captured in activations.items()}
 
 
-def _capturing(captured: list[Tensor]) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+def _capture_into(captured: list[Tensor]) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
     def capture(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         inputs[0].retain_grad()
         captured.append(inputs[0])
@@ -264,9 +276,10 @@ def _capturing(captured: list[Tensor]) -> Callable[[nn.Module, tuple[Tensor, ...
     return capture
 
 
-def _taylor(captured: list[Tensor], unit_size: int) -> NDArray[np.float64]:
-    products = [(x * x.grad).detach().flatten(0, -2) for x in captured if x.grad is not None]
-    whole = torch.cat(products)  # (rows, entries)
-    units = whole.reshape(len(whole), -1, unit_size).sum(2)  # (rows, units)
-    squared: NDArray[np.float64] = units.square().mean(0).double().numpy()
-    return squared
+def _taylor(activations: list[Tensor], unit_size: int) -> Doubles:
+    """Return the mean squared product of activation and gradient, (units,)."""
+    products = [(x * x.grad).detach().flatten(0, -2) for x in activations if x.grad is not None]
+    entries = torch.cat(products)  # (rows, entries)
+    units = entries.reshape(len(entries), -1, unit_size).sum(2)  # (rows, units)
+    importance: Doubles = units.square().mean(0).double().numpy()
+    return importance

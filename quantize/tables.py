@@ -1,4 +1,4 @@
-"""Smaller tables: item vectors in 8 or 4 bits with a scale a row, item-item weights in 8."""
+"""Quantize tables, with one scale per row: item vectors to 8 or 4 bits, item-item weights to 8."""
 
 from __future__ import annotations
 
@@ -6,18 +6,25 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy.sparse as sp
-from numpy.typing import NDArray
 
 from tlrec_edge.core.packing import BITS, WRITTEN
 from tlrec_edge.core.rowwise import quantize_rows, quantize_sparse
 from tlrec_edge.train.edge_model import EdgeModel, QuantizedTable, QuantizedTables, QuantizedWeights
+from tlrec_edge.types import Floats
 
 _BITS = tuple(BITS[kind] for kind in WRITTEN if kind in BITS)
 
 
 @dataclass(frozen=True)
 class TableBits:
-    """Bits of an entry of each table: 8 or 4."""
+    """Bits per entry of each table, 8 or 4.
+
+    Attributes:
+        history: the vectors that the encoder reads.
+        candidate: the vectors that the user vector is compared with.
+        taste_in: the history side of the low-rank residual.
+        taste: the candidate side of the low-rank parts.
+    """
 
     history: int = 8
     candidate: int = 8
@@ -33,50 +40,51 @@ class TableBits:
 
 
 def quantize_tables(model: EdgeModel, bits: int | TableBits = 8) -> EdgeModel:
-    """Return the model with its item tables in 8 or 4 bits, a number for all four or one for each.
+    """Return the model with its item tables in 8 or 4 bits: one number for all, or one per table.
 
-    Tables that were quantized before are made anew from the network's vectors. See ``rowwise.quantize_rows`` for
-    how far an entry is off.
+    Tables that are quantized already are quantized again from the network's float vectors.
+    ``core.rowwise.quantize_rows`` bounds the rounding error of an entry. Raises ValueError if
+    ``bits`` has another value.
     """
     if not isinstance(bits, TableBits):
         bits = TableBits(bits, bits, bits, bits)
-    plain = replace(model, tables=None)
+    unquantized = replace(model, tables=None)
     tables = QuantizedTables(
-        _table(plain.history_vectors, bits.history),
-        _table(plain.candidate_vectors, bits.candidate),
-        _table(plain.residual_in, bits.taste_in),
-        _table(plain.low_rank_vectors, bits.taste),
+        _quantize(unquantized.history_vectors, bits.history),
+        _quantize(unquantized.candidate_vectors, bits.candidate),
+        _quantize(unquantized.residual_in, bits.taste_in),
+        _quantize(unquantized.low_rank_vectors, bits.taste),
     )
     return replace(model, tables=tables)
 
 
-def quantize_wide(model: EdgeModel) -> EdgeModel:
-    """Return the model with its item-item weights in int8, a scale a history row.
+def _quantize(vectors: Floats, bits: int) -> QuantizedTable:
+    return QuantizedTable(*quantize_rows(vectors, bits), bits)
 
-    What is served is quantized: the two sparse parts under their weights become one, ``wide`` with weight 1. A weight
-    is off by at most half its row's scale, 1/254 of the row's largest; weights that round to 0 are left out.
+
+def quantize_wide(model: EdgeModel) -> EdgeModel:
+    """Return the model with its item-item weights in int8, with one scale per history item.
+
+    The pooled and the target-only weights are added up under their score weights first, so that a
+    request reads one matrix: ``wide`` with weight 1. A weight is off by at most half a step of its
+    row, 1/254 of the row's largest weight. Weights that round to 0 are dropped.
     """
     served = model.served_wide
     served.sort_indices()
     entries, scale = quantize_sparse(served.data, served.indptr)
-    row = np.repeat(np.arange(served.shape[0]), np.diff(served.indptr))
-    kept = entries != 0
-    indptr = np.concatenate(
-        [[0], np.cumsum(np.bincount(row[kept], minlength=served.shape[0]))]
-    ).astype(np.int64)
-    codes = QuantizedWeights(entries[kept], scale)
-    wide = sp.csr_array((codes.data(indptr), served.indices[kept], indptr), shape=served.shape)
-    nothing = sp.csr_array(
-        (codes.data(indptr)[:0], served.indices[:0], np.zeros_like(indptr)), shape=served.shape
-    )
+    n_rows = served.shape[0]
+    row = np.repeat(np.arange(n_rows), np.diff(served.indptr))
+    nonzero = entries != 0
+    row_lengths = np.bincount(row[nonzero], minlength=n_rows)
+    indptr = np.concatenate([[0], np.cumsum(row_lengths)]).astype(np.int64)
+    weights = QuantizedWeights(entries[nonzero], scale)
+    data, columns = weights.data(indptr), served.indices[nonzero]
+    wide = sp.csr_array((data, columns, indptr), shape=served.shape)
+    empty = sp.csr_array((data[:0], columns[:0], np.zeros_like(indptr)), shape=served.shape)
     return replace(
         model,
         wide=wide,
-        target_wide=nothing,
+        target_wide=empty,
         score_weights=replace(model.score_weights, wide=1.0, own=0.0),
-        quantized_wide=codes,
+        quantized_wide=weights,
     )
-
-
-def _table(vectors: NDArray[np.float32], bits: int) -> QuantizedTable:
-    return QuantizedTable(*quantize_rows(vectors, bits), bits)

@@ -1,15 +1,19 @@
-"""Cut the width of the vectors: rotate them to the axes that matter most, keep the first of these, then recover.
+"""Prune the width of the vectors: rotate them to their main axes, keep the first of these, recover.
 
-History and candidates are cut along axes of their own where the encoder has a linear way out (``fast``), along the same
-ones where its residual stream leads from the one to the other (``base``). Vectors are rotated and cut, never shifted,
-so that the item tower, whose two heads are rotated with them, still gives a new item the vectors that the tables
-would hold. Losing part of the vectors' mean does no harm: among candidates it moves all scores of a user alike; in a
-history it is the same for everyone, so that biases absorb it.
+Rotations fold into the weights on both sides, so they cost nothing at serving time. The ``fast``
+encoder is linear from the history vectors to its output, so histories and candidates are rotated to
+their own axes. In ``base`` a residual stream leads from one to the other: both share their axes.
+
+Vectors are rotated and truncated, but never centred. So the item tower, whose two outputs are
+rotated with the tables, still gives a new item the vectors that the tables would hold. The part of
+the mean that truncation drops does no harm: among candidates it shifts all scores of a user
+equally; in histories it is the same for every user, so biases absorb it.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -23,124 +27,143 @@ from tlrec_edge.types import Doubles
 
 from .distil import Histories, distil, encode, reshaped
 
-BATCHES = 8
-"""Batches of histories whose user vectors tell which axes of the candidates matter."""
+SCORE_BATCHES = 8
+"""Batches of histories whose user vectors decide which axes of the candidates matter."""
+
+
+class _Rotation(NamedTuple):
+    """Axes (d, width) of history and candidate vectors, and the encoder's weights between them."""
+
+    history: Doubles
+    candidate: Doubles
+    encoder: dict[str, Tensor]
 
 
 def prune_width(
     model: EdgeModel, dataset: Dataset, task: Task, width: int = 32, steps: int = 400, seed: int = 0
 ) -> EdgeModel:
-    """Return the model with vectors of ``width``, recovered by distillation from the model as it was.
+    """Return the model with vectors of ``width``, recovered by distillation from the model.
 
-    At the full width nothing is lost. Raises ValueError where ``width`` is not in 2..the model's, ModelError where
-    the tables are quantized already.
+    At the model's width the rotation is lossless. Raises ValueError if ``width`` is not in 2..the
+    model's, ModelError if the tables are quantized.
     """
     config = model.net.config
     if not 2 <= width <= config.width:
-        raise ValueError(f"width must lie in 2..{config.width}, what the model has, not {width}")
+        raise ValueError(f"width must lie in 2..{config.width} (the model's), not {width}")
     if model.tables is not None:
         raise ModelError("the tables are quantized already: prune the width first")
     histories = Histories(model, dataset, task, seed)
-    cut = {"fast": _cut_fast, "base": _cut_base}[config.size]
-    into, out, encoder = cut(model, width, histories)
+    rotate = {"fast": _rotate_fast, "base": _rotate_base}[config.size]
+    rotation = rotate(model, width, histories)
+    # Only the vectors shrink: tower and attention heads keep the widths they had by default.
     shape = replace(
         config, width=width, tower_width=config.hidden_width, head_width=config.attention_width
     )
-    net = reshaped(model.net, shape, _cut_items(model, into, out) | encoder)
+    net = reshaped(model.net, shape, _rotate_items(model, rotation) | rotation.encoder)
     return distil(replace(model, net=net), dataset, task, model, steps, seed)
 
 
-def _cut_items(model: EdgeModel, into: Doubles, out: Doubles) -> dict[str, Tensor]:
+def _rotate_items(model: EdgeModel, rotation: _Rotation) -> dict[str, Tensor]:
+    """Return id embeddings and tower outputs along the new axes."""
     state = model.net.state_dict()
-    changed = {}
-    for side, axes in (("history", into), ("candidate", out)):
-        changed[f"{side}_id.weight"] = _single(_double(state[f"{side}_id.weight"]) @ axes)
-        if f"tower.{side}.weight" in state:
-            changed[f"tower.{side}.weight"] = _single(
-                axes.T @ _double(state[f"tower.{side}.weight"])
-            )
-    return changed
+    rotated = {}
+    for side, axes in (("history", rotation.history), ("candidate", rotation.candidate)):
+        embedding, output = f"{side}_id.weight", f"tower.{side}.weight"
+        rotated[embedding] = _to_tensor(_to_doubles(state[embedding]) @ axes)
+        if output in state:
+            rotated[output] = _to_tensor(axes.T @ _to_doubles(state[output]))
+    return rotated
 
 
-def _cut_fast(
-    model: EdgeModel, width: int, histories: Histories
-) -> tuple[Doubles, Doubles, dict[str, Tensor]]:
-    """Return the axes of history and candidates, (d, width), and an encoder between them.
+def _rotate_fast(model: EdgeModel, width: int, histories: Histories) -> _Rotation:
+    """Rotate a ``fast`` model, histories and candidates each to their own axes.
 
-    Attention pooling and what reads it are linear in the history vectors, and what gives the user vector is linear, so
-    that both rotations fold into the weights.
+    Attention pooling and its readers are linear in the history vectors, and the last layers are
+    linear in the user vector, so that both rotations fold into the weights.
     """
     d, queries = model.net.config.width, model.net.config.queries
     mean, covariance = _history_moments(model, histories)
-    into = _largest(covariance, width)
-    lost = mean - into @ (into.T @ mean)  # the part of every pooled vector that the axes leave out
-    out, read = _score_axes(model, width, histories)
-    state = {name: _double(value) for name, value in model.net.encoder.state_dict().items()}
-    skip, up = (
-        state[f"{part}.weight"].reshape(-1, queries, d) for part in ("skip", "feed_forward.up")
-    )
-    shift = (skip @ lost).sum(1)
-    return (
-        into,
-        out,
-        {
-            f"encoder.{name}": _single(value)
-            for name, value in {
-                "query": into.T @ state["query"],
-                "skip.weight": read @ (skip @ into).reshape(d, -1),
-                "feed_forward.up.weight": (up @ into).reshape(len(up), -1),
-                "feed_forward.up.bias": state["feed_forward.up.bias"] + (up @ lost).sum(1),
-                "feed_forward.down.weight": read @ state["feed_forward.down.weight"],
-                "feed_forward.down.bias": read @ (state["feed_forward.down.bias"] + shift),
-            }.items()
-        },
-    )
+    axes = _main_axes(covariance, width)
+    # Attention weights sum to 1, so every pooled vector loses the same part of the mean.
+    lost_mean = mean - axes @ (axes.T @ mean)
+    candidate_axes, user_map = _score_axes(model, width, histories)
+    state = _encoder_doubles(model)
+    skip = state["skip.weight"].reshape(-1, queries, d)
+    up = state["feed_forward.up.weight"].reshape(-1, queries, d)
+    lost_skip, lost_up = (skip @ lost_mean).sum(1), (up @ lost_mean).sum(1)
+    encoder = {
+        "query": axes.T @ state["query"],
+        "skip.weight": user_map @ (skip @ axes).reshape(d, -1),
+        "feed_forward.up.weight": (up @ axes).reshape(len(up), -1),
+        "feed_forward.up.bias": state["feed_forward.up.bias"] + lost_up,
+        "feed_forward.down.weight": user_map @ state["feed_forward.down.weight"],
+        "feed_forward.down.bias": user_map @ (state["feed_forward.down.bias"] + lost_skip),
+    }
+    return _Rotation(axes, candidate_axes, _encoder_tensors(encoder))
 
 
-def _cut_base(
-    model: EdgeModel, width: int, histories: Histories
-) -> tuple[Doubles, Doubles, dict[str, Tensor]]:
-    """Return the same axes (d, width) twice, and the encoder with its residual stream along them.
+def _rotate_base(model: EdgeModel, width: int, histories: Histories) -> _Rotation:
+    """Rotate a ``base`` model, its residual stream included, to one set of axes.
 
-    Layer norm commutes with a rotation that keeps the direction (1, ..., 1), so that one is always among the axes (as
-    SliceGPT, arXiv 2401.15024, does for RMS norm).
+    Layer norm subtracts the mean over a vector's entries, that is its part along (1, ..., 1). A
+    rotation that maps the all-ones direction to that of the new width commutes with it, so that
+    direction is always among the axes (SliceGPT, arXiv 2401.15024, rotates RMS norm, which needs
+    no such care).
     """
     d = model.net.config.width
-    covariances = (_history_moments(model, histories)[1], _candidate_covariance(model))
-    covariance = sum((part / max(np.trace(part), 1e-12) for part in covariances), np.zeros((d, d)))
-    ones, rest = _around_ones(d)[:, :1], _around_ones(d)[:, 1:]
-    retained = np.concatenate(
-        [ones, rest @ _largest(rest.T @ covariance @ rest, width - 1)], 1
-    )  # (d, width)
-    axes = retained @ _around_ones(width).T
-    state = {name: _double(value) for name, value in model.net.encoder.state_dict().items()}
-    changed = {"position": state["position"] @ axes}
+    axes = _axes_with_ones(_shared_covariance(model, histories), width)
+    state = _encoder_doubles(model)
+    encoder = {"position": state["position"] @ axes}
     for i in range(model.net.config.layers):
         layer = f"layers.{i}."
         for norm, readers in (("norm", ("q", "k", "v")), ("norm_ff", ("feed_forward.up",))):
+            # A gain per entry does not commute with a rotation: the readers' weights take it over.
             gain, bias = state[f"{layer}{norm}.weight"], state[f"{layer}{norm}.bias"]
-            changed[f"{layer}{norm}.weight"] = np.full(width, (d / width) ** 0.5)
-            changed[f"{layer}{norm}.bias"] = np.zeros(width)
-            for name in readers:
-                weight = state[f"{layer}{name}.weight"]
-                changed[f"{layer}{name}.weight"] = (weight * gain) @ axes
-                if name != "k":  # what is added to every key moves no attention
-                    changed[f"{layer}{name}.bias"] = state[f"{layer}{name}.bias"] + weight @ bias
-        for name in ("out", "feed_forward.down"):
+            # Layer norm divides by the root mean square; of fewer entries that is larger.
+            encoder[f"{layer}{norm}.weight"] = np.full(width, (d / width) ** 0.5)
+            encoder[f"{layer}{norm}.bias"] = np.zeros(width)
+            for reader in readers:
+                name = f"{layer}{reader}"
+                weight = state[f"{name}.weight"]
+                encoder[f"{name}.weight"] = (weight * gain) @ axes
+                if reader != "k":  # softmax ignores a constant that is added to every key
+                    encoder[f"{name}.bias"] = state[f"{name}.bias"] + weight @ bias
+        for writer in ("out", "feed_forward.down"):
             for part in ("weight", "bias"):
-                changed[f"{layer}{name}.{part}"] = axes.T @ state[f"{layer}{name}.{part}"]
-    return axes, axes, {f"encoder.{name}": _single(value) for name, value in changed.items()}
+                name = f"{layer}{writer}.{part}"
+                encoder[name] = axes.T @ state[name]
+    return _Rotation(axes, axes, _encoder_tensors(encoder))
+
+
+def _axes_with_ones(covariance: Doubles, width: int) -> Doubles:
+    """Return axes (d, width) that map (1, ..., 1) of width d to a multiple of that of ``width``.
+
+    The other axes are the main ones of the space orthogonal to it.
+    """
+    basis = _basis_with_ones(len(covariance))
+    ones, others = basis[:, :1], basis[:, 1:]
+    main = _main_axes(others.T @ covariance @ others, width - 1)
+    axes = np.concatenate([ones, others @ main], 1)  # (d, width), all-ones direction first
+    return axes @ _basis_with_ones(width).T
+
+
+def _shared_covariance(model: EdgeModel, histories: Histories) -> Doubles:
+    """Return the sum (d, d) of the covariances of history and candidate vectors, each scaled to 1."""
+    total = np.zeros((model.net.config.width,) * 2)
+    for covariance in (_history_moments(model, histories)[1], _candidate_covariance(model)):
+        total = total + covariance / max(np.trace(covariance), 1e-12)
+    return total
 
 
 def _history_moments(model: EdgeModel, histories: Histories) -> tuple[Doubles, Doubles]:
-    """Return mean (d,) and covariance (d, d) of history vectors, an item weighing as often as it occurs."""
+    """Return mean (d,) and covariance (d, d) of history vectors, weighted by item frequency."""
     past = histories.user_histories
     count = np.bincount(past.rows[past.log.item], minlength=len(model.ids)).astype(np.float64)
-    share = count / count.sum()
+    frequency = count / count.sum()
     centred = model.history_vectors.astype(np.float64)
-    mean = share @ centred
+    mean = frequency @ centred
     centred -= mean
-    centred *= np.sqrt(share)[:, None]
+    centred *= np.sqrt(frequency)[:, None]
     return mean, centred.T @ centred
 
 
@@ -152,43 +175,56 @@ def _candidate_covariance(model: EdgeModel) -> Doubles:
 
 
 def _score_axes(model: EdgeModel, width: int, histories: Histories) -> tuple[Doubles, Doubles]:
-    """Return the axes (d, width) of the candidates that lose least of the users' scores, and what maps users to them.
+    """Return the candidate axes (d, width) that keep most of the scores, and the users' (width, d).
 
-    With S the second moment of user vectors and G the covariance of candidates, scores of low rank are best where
-    candidates lie along S^1/2 times the first eigenvectors of S^1/2 G S^1/2 (Eckart and Young, 1936); users follow by
-    least squares, (width, d).
+    What counts is the variance of the scores, not that of the candidates: an axis along which users
+    hardly differ can go. With S the second moment of the user vectors and C the centred candidates,
+    the error of the scores is the Frobenius norm of what S^1/2 C^T loses. By Eckart and Young
+    (1936) its best approximation of rank ``width`` projects onto the first eigenvectors V of S^1/2
+    G S^1/2 (G is the covariance of the candidates), so the axes span S^1/2 V. The users'
+    coordinates are then the least-squares fit to their scores.
     """
     d = model.net.config.width
+    length = model.net.config.history
     with torch.no_grad():
-        users = torch.cat(
-            [encode(model, histories.draw(model.net.config.history)) for _ in range(BATCHES)]
-        )
-    drawn = _double(users)
+        batches = [encode(model, histories.draw(length)) for _ in range(SCORE_BATCHES)]
+    users = _to_doubles(torch.cat(batches))  # (u, d)
     gram = _candidate_covariance(model)
-    value, vector = np.linalg.eigh(drawn.T @ drawn / len(drawn))
-    # Floored, so that axes no sampled user has are rotated too.
+    value, vector = np.linalg.eigh(users.T @ users / len(users))
+    # The floor keeps the root invertible: axes without variance in the sample are rotated too.
     root = (vector * np.sqrt(np.maximum(value, 1e-6 * value[-1]))) @ vector.T
-    axes = np.linalg.qr(root @ _largest(root @ gram @ root, width))[0]
-    least = gram + np.eye(d) * max(1e-9 * np.trace(gram) / d, 1e-12)
-    return axes, np.linalg.solve(axes.T @ least @ axes, axes.T @ least)
+    axes = np.linalg.qr(root @ _main_axes(root @ gram @ root, width))[0]
+    regularised = gram + np.eye(d) * max(1e-9 * np.trace(gram) / d, 1e-12)
+    return axes, np.linalg.solve(axes.T @ regularised @ axes, axes.T @ regularised)
 
 
-def _largest(covariance: Doubles, count: int) -> Doubles:
-    """Return the eigenvectors of the largest eigenvalues, (d, count), their largest entry above 0."""
+def _main_axes(covariance: Doubles, count: int) -> Doubles:
+    """Return the eigenvectors of the largest eigenvalues, (d, count).
+
+    The largest entry of each is positive, so that the result does not depend on the LAPACK in use.
+    """
     vectors = np.linalg.eigh(covariance)[1][:, ::-1][:, :count]
     sign = np.sign(np.take_along_axis(vectors, np.abs(vectors).argmax(0)[None], 0))
     return np.ascontiguousarray(vectors * sign)
 
 
-def _around_ones(width: int) -> Doubles:
-    """Return an orthogonal matrix (width, width) whose first column is (1, ..., 1) / sqrt(width)."""
+def _basis_with_ones(width: int) -> Doubles:
+    """Return an orthogonal matrix (width, width) whose first column has equal entries."""
     basis = np.linalg.qr(np.column_stack([np.ones(width), np.eye(width)[:, 1:]]))[0]
     return np.ascontiguousarray(basis * np.sign(basis[0, 0]))
 
 
-def _double(value: Tensor) -> Doubles:
+def _encoder_doubles(model: EdgeModel) -> dict[str, Doubles]:
+    return {name: _to_doubles(value) for name, value in model.net.encoder.state_dict().items()}
+
+
+def _encoder_tensors(weights: dict[str, Doubles]) -> dict[str, Tensor]:
+    return {f"encoder.{name}": _to_tensor(value) for name, value in weights.items()}
+
+
+def _to_doubles(value: Tensor) -> Doubles:
     return value.numpy().astype(np.float64)
 
 
-def _single(value: Doubles) -> Tensor:
+def _to_tensor(value: Doubles) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(value, np.float32))

@@ -51,9 +51,9 @@ def test_where_nothing_is_affordable_the_rejected_points_are_shown(
     shown = run(*call)
     assert shown.exit_code == 1
     assert "int8 rows" in shown.stdout
-    assert "bytes of at most 1,000" in shown.stdout
+    assert "bytes, more than 1,000" in shown.stdout
     assert (
-        shown.stderr.strip().splitlines()[-1].startswith("Error: nothing that keeps ndcg@10>=99.5%")
+        shown.stderr.strip().splitlines()[-1].startswith("Error: no model that keeps ndcg@10>=99.5%")
     )
     told = run(*call, "--json")
     assert told.exit_code == 1

@@ -37,7 +37,7 @@ def packed(**changes: Any) -> EdgeModel:
 
 def compression(test: dict[str, float], slower: float = 1.0) -> dict[str, Any]:
     points = [
-        {"step": "as given", "us": {"p50": 50.0}},
+        {"step": "original", "us": {"p50": 50.0}},
         {"step": "int8", "us": {"p50": 50.0 * slower}},
     ]
     return {
@@ -241,9 +241,9 @@ def test_a_saturating_layer_is_refused_where_it_drowns_the_exact_scores(tmp_path
     )
     assert found.model.tables is None
     rows = next(point for point in found.points if point.name == ROWS)
-    assert rows.why.startswith("parity gate: rounding user vectors moves scores by")
+    assert rows.reason.startswith("parity gate: rounding user vectors moves scores by")
     assert rows.us is None
-    assert "--allow" not in rows.why
+    assert "--allow" not in rows.reason
     export_bundle(saturating(3e3), data, tmp_path / "b")  # float32 tables are not rounded
     assert (
         export_bundle(quantize_tables(saturating(30.0)), data, tmp_path / "c").top10_overlap == 1.0
@@ -264,10 +264,11 @@ def test_a_fragile_model_is_compressed_within_its_budget_or_refused() -> None:
         chosen = next(point for point in found.points if point.chosen)
         assert chosen.retained.low >= 0.995
         assert all(
-            point.retained.low >= 0.995 or "not 99.5%" in point.why for point in found.points
+            point.retained.low >= 0.995 or "budget of 99.5%" in point.reason
+            for point in found.points
         )
     with pytest.raises(
-        BudgetError, match="nothing is left: as given, parity gate: the bundle's scores differ"
+        BudgetError, match=r"the original is rejected \(parity gate: the bundle's scores differ"
     ) as refused:
         compress(
             fragile(lambda net: net.candidate_id.weight[0].mul_(1e6)),
@@ -277,7 +278,8 @@ def test_a_fragile_model_is_compressed_within_its_budget_or_refused() -> None:
         )
     assert "--allow" not in str(refused.value)
     assert all(
-        "gate" in point["why"] or "not 99.5%" in point["why"] for point in refused.value.points
+        "gate" in point["why"] or "budget of 99.5%" in point["why"]
+        for point in refused.value.points
     )
 
 
@@ -297,7 +299,9 @@ def test_what_export_would_refuse_is_rejected_in_the_search(
         synthetic.model(), data, loose, measure_costs=partial(measure_costs, dataset=data, rounds=2)
     )
     assert found.model.tables is None
-    assert all(p.why.startswith("batch gate: ") for p in found.points if p.name in STORAGE_FORMATS)
+    assert all(
+        p.reason.startswith("batch gate: ") for p in found.points if p.name in STORAGE_FORMATS
+    )
 
 
 def test_bytes_that_are_not_measured_are_near_those_that_are() -> None:

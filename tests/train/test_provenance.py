@@ -58,7 +58,7 @@ TARGET = {
     "compression": {
         "budget": "ndcg@10>=99%",
         "for": "this",
-        "points": [{"step": "as given", "us": None}],
+        "points": [{"step": "original", "us": None}],
     },
 }
 """What 0.1.0 wrote under ``about``."""

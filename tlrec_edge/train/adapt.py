@@ -241,7 +241,9 @@ def _with_linear(
         config.wide_rank,
     )
     bias = numpy_copy(setup.net.bias)
-    target_wide = fit_target_item_weights(task, vocabulary.rows, linear.target_penalty, config.wide_weights)
+    target_wide = fit_target_item_weights(
+        task, vocabulary.rows, linear.target_penalty, config.wide_weights
+    )
     return replace(
         setup.model,
         wide=wide,
