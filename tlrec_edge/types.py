@@ -1,4 +1,4 @@
-"""Names for the arrays that signatures speak of, by dtype; shapes are in the docstrings."""
+"""Names for the array types in signatures, by dtype; the docstrings give the shapes."""
 
 from __future__ import annotations
 

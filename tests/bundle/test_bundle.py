@@ -262,9 +262,12 @@ FEATURES = {
 @pytest.mark.parametrize("case", FEATURES)
 def test_full_verification_reads_the_feature_schema(bundle: Path, case: str) -> None:
     replace_file(bundle, "features.json", FEATURES[case])
-    with pytest.raises(BundleError, match=r"features\.json is no feature schema .*again"):
+    with pytest.raises(BundleError, match=r"features\.json is not a valid feature schema .*again"):
         Recommender.open(bundle, verify="full")
-    with Recommender.open(bundle) as rec, pytest.raises(BundleError, match="is no feature schema"):
+    with (
+        Recommender.open(bundle) as rec,
+        pytest.raises(BundleError, match="is not a valid feature schema"),
+    ):
         rec.add_items({"new": {"title": "mug"}})
 
 

@@ -197,7 +197,7 @@ def test_a_pair_has_the_same_bits_alone_and_in_any_batch(rec: Recommender) -> No
         assert [rec.score(state, [name])[0] for name in names] == whole.tolist()
         order = rng.permutation(62)
         assert rec.score(state, [names[i] for i in order]).tolist() == whole[order].tolist()
-        assert rec._catalogue.score_all(state).tolist() == whole.tolist()
+        assert rec._catalogue.scorer.score_all(state).tolist() == whole.tolist()
         ranked = rec.recommend(state, 62, exclude=None)
         assert dict(zip(ranked.items, ranked.scores.tolist(), strict=True)) == dict(
             zip(names, whole.tolist(), strict=True)

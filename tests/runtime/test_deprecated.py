@@ -40,10 +40,12 @@ def test_exact_of_open_is_deterministic(value: bool) -> None:
 def test_exact_of_recommend_is_exhaustive(value: bool) -> None:
     with Recommender.open(GOLDEN) as rec:
         message = RENAMED.format("exhaustive")
-        with pytest.warns(DeprecationWarning, match=message):
+        with pytest.warns(DeprecationWarning, match=message) as caught:
             found = rec.recommend(["item-1"], 3, exact=value)
-        with pytest.warns(DeprecationWarning, match=message):
+        assert caught[0].filename == __file__
+        with pytest.warns(DeprecationWarning, match=message) as caught:
             many = rec.recommend_many([["item-1"]], 3, exact=value)
+        assert caught[0].filename == __file__
         expected = rec.recommend(["item-1"], 3, exhaustive=value)
         assert found.items == many[0].items == expected.items
 

@@ -121,7 +121,7 @@ def test_rows_are_no_integer_ids(path: Path, tmp_path: Path) -> None:
 
 def test_rows_that_do_not_exist_are_refused(rec: Recommender, path: Path) -> None:
     for call in (lambda rows: rec.score(["i1"], rows), lambda rows: rec.score(rows, ["i1"])):
-        with pytest.raises(DataError, match="row 80 is none of this bundle's"):
+        with pytest.raises(DataError, match="row 80 is not in this bundle"):
             call(ItemRows(np.array([1, 80])))
     with pytest.raises(DataError, match="from -1 on"):
         ItemRows(np.array([-2]))

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 import tlrec_edge
 from helpers import bundles
-from tlrec_edge import BundleError, DataError, History, Recommender, UnknownIdError
+from tlrec_edge import ArgumentError, BundleError, DataError, History, Recommender, UnknownIdError
 from tlrec_edge.bundle.format import Storage
 from tlrec_edge.bundle.reader import Bundle, write_bundle
 from tlrec_edge.choices import EVENTS
@@ -304,7 +304,7 @@ def test_times_in_other_units_are_refused(moment: float, likely: str) -> None:
 
 
 LISTS = "expected a list of item ids, got"
-WRONG: dict[str, tuple[Callable[[Any], object], str]] = {
+BAD_ARGUMENTS: dict[str, tuple[Callable[[Any], object], str]] = {
     "no candidates": (lambda rec: rec.score(["i1"], None), f"candidates: {LISTS} NoneType"),
     "one candidate": (lambda rec: rec.score(["i1"], 5), f"candidates: {LISTS} int 5"),
     "bytes": (lambda rec: rec.score(["i1"], b"i2"), f"candidates: {LISTS} bytes"),
@@ -327,10 +327,10 @@ WRONG: dict[str, tuple[Callable[[Any], object], str]] = {
         lambda rec: rec.score([["i1"]], ["i2"]),
         "an id must be a string or an integer, got list",
     ),
-    "k float": (lambda rec: rec.recommend(["i1"], 2.5), r"k = 2\.5; ask for a whole number"),
-    "k bool": (lambda rec: rec.recommend(["i1"], True), "k = True; ask for a whole number"),
-    "k text": (lambda rec: rec.similar("i1", "5"), "k = '5'; ask for a whole number"),
-    "k none": (lambda rec: rec.similar("i1", None), "k = None; ask for a whole number"),
+    "k float": (lambda rec: rec.recommend(["i1"], 2.5), r"k = 2\.5, expected an integer from 1 on"),
+    "k bool": (lambda rec: rec.recommend(["i1"], True), "k = True, expected an integer from 1 on"),
+    "k text": (lambda rec: rec.similar("i1", "5"), "k = '5', expected an integer from 1 on"),
+    "k none": (lambda rec: rec.similar("i1", None), "k = None, expected an integer from 1 on"),
     "exclude text": (
         lambda rec: rec.recommend(["i1"], exclude="i2"),
         "exclude = 'i2'; expected 'history'",
@@ -382,6 +382,18 @@ WRONG: dict[str, tuple[Callable[[Any], object], str]] = {
     ),
     "features none": (lambda rec: rec.add_items(None), "features: expected a mapping"),
     "columns text": (lambda rec: rec.add_items({"N": "mug"}), "features: expected a mapping"),
+    "vectors text": (
+        lambda rec: rec.add_items({"N": {"title": "x"}}, "v"),
+        "text_vectors: expected numbers",
+    ),
+    "vectors huge": (
+        lambda rec: rec.add_items({"N": {"title": "x"}}, np.full((1, 3), 1e30)),
+        "text_vectors .*; expected finite values",
+    ),
+}
+
+
+BAD_FEATURES: dict[str, tuple[Callable[[Any], object], str]] = {
     "price text": (
         lambda rec: rec.add_items({"N": {"price": "abc"}}),
         "item 'N': price = 'abc'; expected a finite number",
@@ -398,25 +410,43 @@ WRONG: dict[str, tuple[Callable[[Any], object], str]] = {
         lambda rec: rec.add_items({"N": {"title": ["mug"]}}),
         r"item 'N': title = \['mug'\]; expected text",
     ),
-    "vectors text": (
-        lambda rec: rec.add_items({"N": {"title": "x"}}, "v"),
-        "text_vectors: expected numbers",
-    ),
-    "vectors huge": (
-        lambda rec: rec.add_items({"N": {"title": "x"}}, np.full((1, 3), 1e30)),
-        "text_vectors .*; expected finite values",
-    ),
 }
 
 
-@pytest.mark.parametrize("case", WRONG)
-def test_wrong_arguments_are_named(rec: Recommender, case: str) -> None:
-    call, message = WRONG[case]
+def check_refused(
+    rec: Recommender, call: Callable[[Any], object], kind: type[DataError], message: str
+) -> None:
     before = len(rec)
     with pytest.raises(DataError, match=message) as caught:
         call(rec)
+    assert type(caught.value) is kind
     assert "\n" not in str(caught.value)
     assert len(rec) == before
+
+
+@pytest.mark.parametrize("case", BAD_ARGUMENTS)
+def test_a_bad_argument_is_named(rec: Recommender, case: str) -> None:
+    call, message = BAD_ARGUMENTS[case]
+    check_refused(rec, call, ArgumentError, message)
+
+
+@pytest.mark.parametrize("case", BAD_FEATURES)
+def test_a_bad_feature_names_its_item_and_column(rec: Recommender, case: str) -> None:
+    call, message = BAD_FEATURES[case]
+    check_refused(rec, call, DataError, message)
+
+
+def test_an_error_of_the_caller_is_not_blamed_on_the_bundle(rec: Recommender) -> None:
+    def history() -> Iterator[str]:
+        yield "i1"
+        raise ValueError("lost connection")
+
+    for call in (rec.score, rec.recommend, rec.user_state):
+        with pytest.raises(ValueError, match="lost connection") as caught:
+            call(history(), *([["i2"]] if call == rec.score else []))
+        assert type(caught.value) is ValueError
+    with pytest.raises(ValueError, match="lost connection"):
+        rec.recommend_many([item] for item in history())
 
 
 def test_a_state_of_another_bundle_is_refused(rec: Recommender, tmp_path: Path) -> None:
@@ -449,7 +479,7 @@ def test_unknown_candidates_go_by_policy(path: Path) -> None:
         assert np.isnan(rec.score(["i1"], asked)).tolist() == [False, True, True]
         assert np.isnan(rec.score_pairs(["ann", "nobody"], ["i1", "i1"])).tolist() == [False, True]
     with Recommender.open(path, unknown="error") as rec:
-        with pytest.raises(UnknownIdError, match="'who' is no candidate"):
+        with pytest.raises(UnknownIdError, match="'who' is not a candidate"):
             rec.score(["i1"], asked)
         with pytest.raises(UnknownIdError, match="'nobody' is not in the bundle's user table"):
             rec.score_pairs(["nobody"], ["i1"])
@@ -579,7 +609,7 @@ def test_added_vectors_are_those_of_the_tower(path: Path) -> None:
         history, candidate = tower.run(["history", "candidate"], feed)
         state = rec.user_state(["i1", "i2"])
         assert abs(rec.score(state, ["new1"])[0] - (candidate[0] @ state.deep - 1.5)) < 0.05
-        found = rec._catalogue.history_vectors(np.array([ITEMS]))
+        found = rec._catalogue.vectors.read(np.array([ITEMS]))
         assert np.abs(found - history).max() < np.abs(history).max() / 200
 
 
@@ -696,7 +726,7 @@ def test_closing_and_bad_options(path: Path) -> None:
         {"cache": None},
         {"verify": "x"},
     ):
-        with pytest.raises(ValueError, match="expected"):
+        with pytest.raises(ArgumentError, match="expected"):
             Recommender.open(path, **options)  # type: ignore[arg-type]  # what is tested
 
 

@@ -157,7 +157,7 @@ def test_an_added_item_has_the_vectors_that_the_model_gives_it(
         rec.add_items(
             {"twin": columns}, open_encoder("letters").encode(rec.item_texts({"twin": columns}))
         )
-        found = rec._catalogue.history_vectors(np.array([len(model.ids)]))
+        found = rec._catalogue.vectors.read(np.array([len(model.ids)]))
     np.testing.assert_allclose(found, wanted, atol=2e-3 * np.abs(wanted).max())
 
 

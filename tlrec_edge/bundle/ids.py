@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tlrec_edge.errors import DataError
+from tlrec_edge.errors import ArgumentError
 
 ItemId = str | int
 
@@ -15,13 +15,13 @@ ItemId = str | int
 def as_text(value: Any) -> str:
     """Return an id as the bundle stores it; an integer is stored as its decimal digits.
 
-    Raises DataError if ``value`` is neither a string nor an integer.
+    Raises ArgumentError if ``value`` is neither a string nor an integer.
     """
     if isinstance(value, str):
         return value
     if isinstance(value, (int, np.integer)) and not isinstance(value, bool):
         return str(int(value))
-    raise DataError(
+    raise ArgumentError(
         f"an id must be a string or an integer, got {type(value).__name__} {preview(value)}"
     )
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlrec_edge.bundle.ids import preview
-from tlrec_edge.errors import DataError
+from tlrec_edge.errors import ArgumentError
 from tlrec_edge.types import Indices
 
 
@@ -23,7 +23,7 @@ class ItemRows:
         values: Row numbers (n,); -1 is an unknown item.
 
     Raises:
-        DataError: If ``values`` is not a list of integers from -1 on.
+        ArgumentError: If ``values`` is not a list of integers from -1 on.
 
     Example:
         >>> from tlrec_edge import Recommender
@@ -88,14 +88,14 @@ class ItemRows:
         )
 
 
-def _not_rows(values: Any) -> DataError:
-    return DataError(f"rows: expected a list of row numbers from -1 on, got {preview(values)}")
+def _not_rows(values: Any) -> ArgumentError:
+    return ArgumentError(f"rows: expected a list of row numbers from -1 on, got {preview(values)}")
 
 
 def as_list(values: Any, name: str, content: str = "item ids") -> list[Any] | ItemRows:
     """Return the argument called ``name`` as a list; ``ItemRows`` are returned unchanged.
 
-    Raises DataError if ``values`` is a string, a mapping or not iterable. ``content`` is what the
+    Raises ArgumentError if ``values`` is a string, a mapping or not iterable. ``content`` is what the
     message expects the list to hold.
     """
     if type(values) is list or type(values) is ItemRows:
@@ -106,4 +106,4 @@ def as_list(values: Any, name: str, content: str = "item ids") -> list[Any] | It
     if isinstance(values, Iterable) and not isinstance(values, not_lists):
         return list(values)
     kind = "the string" if isinstance(values, str) else type(values).__name__
-    raise DataError(f"{name}: expected a list of {content}, got {kind} {preview(values)}")
+    raise ArgumentError(f"{name}: expected a list of {content}, got {kind} {preview(values)}")

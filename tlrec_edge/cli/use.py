@@ -18,8 +18,9 @@ from tlrec_edge.bundle.format import MANIFEST
 from tlrec_edge.bundle.reader import Bundle
 from tlrec_edge.cli.common import out_file, speed_option
 from tlrec_edge.errors import DataError
+from tlrec_edge.runtime.arguments import UNKNOWN_POLICIES
 from tlrec_edge.runtime.history import History
-from tlrec_edge.runtime.recommender import UNKNOWN_POLICIES, Recommendations, Recommender
+from tlrec_edge.runtime.recommender import Recommendations, Recommender
 from tlrec_edge.tabular.histories import read_histories
 from tlrec_edge.tabular.tables import TableWriter, read_columns
 

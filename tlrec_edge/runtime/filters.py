@@ -1,53 +1,68 @@
-"""Which candidates a recommendation may name: what callers allow and exclude, as places in the catalogue."""
+"""Which candidates a recommendation may contain: the caller's ``allow`` and ``exclude``."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tlrec_edge.bundle.ids import ItemId
+from tlrec_edge.bundle.ids import ItemId, preview
 from tlrec_edge.bundle.item_rows import ItemRows, as_list
-from tlrec_edge.errors import DataError
-from tlrec_edge.runtime.candidates import Catalogue
+from tlrec_edge.errors import ArgumentError
+from tlrec_edge.runtime.catalogue import Catalogue
 from tlrec_edge.search.user_state import UserState
-from tlrec_edge.types import Indices
+from tlrec_edge.types import Bools, Indices
 
 Items = Sequence[ItemId] | NDArray[Any] | ItemRows
-"""Item ids, or rows that ``Recommender.rows`` gave for them."""
+"""Item ids, or their rows from ``Recommender.rows``."""
 Exclude = str | Sequence[ItemId] | ItemRows | None
-"""Item ids or their rows, "history" for the user's own, None for nothing."""
+"""Item ids or their rows, "history" for the items of the user's history, or None."""
 
 
-def is_mask(allow: Items) -> bool:
+def is_mask(allow: Items) -> TypeGuard[Bools]:
     return isinstance(allow, np.ndarray) and allow.dtype == np.bool_
 
 
 def allowed_positions(catalogue: Catalogue, allow: Items) -> Indices:
-    """Return the places, rising, of items or of a mask over the candidates. Raises DataError for another mask."""
-    if isinstance(allow, np.ndarray) and is_mask(allow):
-        if allow.ndim != 1 or len(allow) not in (catalogue.shape.candidates, len(catalogue)):
-            raise DataError(
-                f"the mask `allow` has shape {allow.shape}; there are {len(catalogue)} candidates"
-            )
+    """Return the positions of items or of a mask over the candidates, ascending.
+
+    Raises ArgumentError for a mask of another shape.
+    """
+    if is_mask(allow):
+        check_mask(catalogue, allow)
         return np.flatnonzero(allow)
-    positions = catalogue.positions(catalogue.rows(as_list(allow, "allow")))
+    positions = catalogue.items.positions(catalogue.items.rows(as_list(allow, "allow")))
     return np.unique(positions[positions >= 0])
 
 
+def check_mask(catalogue: Catalogue, mask: Bools) -> None:
+    """Raise ArgumentError unless a mask has an entry for each candidate.
+
+    One that was made before items were added leaves those out.
+    """
+    sizes = len(catalogue) - len(catalogue.added), len(catalogue)
+    if mask.ndim != 1 or len(mask) not in sizes:
+        raise ArgumentError(
+            f"the mask `allow` has shape {mask.shape}; there are {len(catalogue)} candidates"
+        )
+
+
 def excluded_positions(catalogue: Catalogue, state: UserState, exclude: Exclude) -> Indices:
-    """Return the places of what is excluded, in any order. Raises DataError for a word other than "history"."""
+    """Return the positions of the excluded candidates, in any order.
+
+    Raises ArgumentError for a word other than "history".
+    """
     if exclude is None:
         return np.zeros(0, np.intp)
-    if isinstance(exclude, str):
-        if exclude != "history":
-            raise DataError(
-                f"exclude = {exclude!r:.60}; expected 'history', None or a list of item ids"
-            )
+    if not isinstance(exclude, str):
+        rows = catalogue.items.rows(as_list(exclude, "exclude"))
+    elif exclude == "history":
         rows = state.seen
     else:
-        rows = catalogue.rows(as_list(exclude, "exclude"))
-    positions = catalogue.positions(rows)
+        raise ArgumentError(
+            f"exclude = {preview(exclude)}; expected 'history', None or a list of item ids"
+        )
+    positions = catalogue.items.positions(rows)
     return positions[positions >= 0]

@@ -1,34 +1,62 @@
-"""A user's behaviour as the caller gives it, and the state it is turned into."""
+"""A user's behaviour: what the caller passes to be encoded."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tlrec_edge.bundle.ids import ItemId, as_text, preview
 from tlrec_edge.bundle.item_rows import ItemRows, as_list
 from tlrec_edge.choices import EVENTS
-from tlrec_edge.errors import DataError
-from tlrec_edge.types import Ints
+from tlrec_edge.errors import ArgumentError, DataError
+from tlrec_edge.types import Bools, Doubles, Indices, Ints
 
 LATEST = 7_258_118_400.0
-"""The year 2200 in seconds since 1970; as far back is the earliest. A time beyond is taken for one in another unit."""
+"""The year 2200 in seconds since 1970. The earliest time is as far in the past; a time outside is
+in another unit."""
+_SECONDS_PER_DAY = 86_400
 _UNITS = (("milliseconds", 1000), ("microseconds", 1_000_000), ("nanoseconds", 1_000_000_000))
 _CODES = {name: code for code, name in enumerate(EVENTS)}
 
 
+class HistoryColumns(NamedTuple):
+    """A history's events and times as arrays (n,); None if it has none."""
+
+    events: Ints | None
+    """Event codes."""
+    ages: Doubles | None
+    """Days before ``now``."""
+    order: Indices | None
+    """Indices that put the items in order of time, if they are not."""
+
+
 @dataclass(frozen=True)
 class History:
-    """What a user did, oldest first. ``events`` are names or codes of ``EVENTS``; times are in seconds since 1970.
+    """What a user did, oldest first.
 
-    ``now=None`` is the time of the last item that the bundle knows. Events are put in order of their timestamps, where
-    there are any; one that is not finite counts as the oldest. Raises DataError, also for a time beyond the year 2200:
-    it is in another unit.
+    Items are put in order of their timestamps if there are any. A timestamp that is not finite
+    counts as the oldest.
+
+    Args:
+        items: Item ids, or their rows from ``Recommender.rows``. Unknown ones are ignored.
+        events: One of "view", "click", "cart", "purchase" and "other" for each item, or its index
+            in that list.
+        timestamps: A time for each item, in seconds since 1970.
+        now: Time of the request, in seconds since 1970. None: the time of the last known item, so
+            that the same history always gives the same scores.
+
+    Raises:
+        DataError: The columns differ in length, an event is not known, or a time is not a number
+            of seconds (after the year 2200 it must be in another unit).
+
+    Example:
+        >>> history = History(["item-1", "item-2"], events=["view", "purchase"])
+        >>> Recommender.open("bundle").recommend(history, k=2).items
+        ('42', 'item-15')
     """
 
     items: Sequence[ItemId] | ItemRows
@@ -40,64 +68,54 @@ class History:
         items = self.items
         if type(items) is not ItemRows:
             if isinstance(items, Set):
-                raise DataError(
-                    f"history: expected a list of item ids, oldest first; got the set {preview(items)}"
+                raise ArgumentError(
+                    "history: expected a list of item ids, oldest first; "
+                    f"got the set {preview(items)}"
                 )
             items = as_list(items, "history")
+            has_only_strings = not set(map(type, items)) - {str}
             object.__setattr__(
-                self,
-                "items",
-                tuple(map(as_text, items) if set(map(type, items)) - {str} else items),
+                self, "items", tuple(items if has_only_strings else map(as_text, items))
             )
         for name, convert in (("events", event_code), ("timestamps", _seconds)):
             values = getattr(self, name)
             if values is None:
                 continue
-            converted = tuple(
-                convert(value) for value in as_list(values, name, "one for each item")
-            )
+            values = as_list(values, name, "one for each item")
+            converted = tuple(convert(value) for value in values)
             if len(converted) != len(items):
                 raise DataError(
-                    f"a history of {len(items)} items has {len(converted)} {name}; give one for each item"
+                    f"a history of {len(items)} items has {len(converted)} {name}; "
+                    "give one for each item"
                 )
             object.__setattr__(self, name, converted)
         if self.now is not None:
             object.__setattr__(self, "now", _seconds(self.now))
 
-    def columns(
-        self, known: NDArray[np.bool_]
-    ) -> tuple[Ints | None, NDArray[np.float64] | None, NDArray[np.intp] | None]:
-        """Return event codes, ages in days, and the order by time; None where the history has none.
-
-        ``known`` (n,) marks the items that the bundle knows, of which there is one at least.
-        """
+    def columns(self, known: Bools) -> HistoryColumns:
+        """Return events and times; ``known`` (n,) marks the items in the bundle, at least one."""
         events = None if self.events is None else np.array(self.events, np.int32)
         if self.timestamps is None or not len(self.items):
-            return events, None, None
+            return HistoryColumns(events, None, None)
         times = np.array(self.timestamps, np.float64)
         finite = np.isfinite(times)
         if not finite.any():
-            return events, None, None
+            return HistoryColumns(events, None, None)
         times = np.where(finite, times, times[finite].min())
         now = self.now if self.now is not None and math.isfinite(self.now) else times[known].max()
-        order = (
-            None
-            if (times[1:] >= times[:-1]).all()
-            else np.argsort(np.where(finite, times, -np.inf), kind="stable")
-        )
-        return events, np.maximum(0.0, now - times) / 86_400, order
+        order = None
+        if not (times[1:] >= times[:-1]).all():
+            order = np.argsort(np.where(finite, times, -np.inf), kind="stable")
+        return HistoryColumns(events, np.maximum(0.0, now - times) / _SECONDS_PER_DAY, order)
 
 
 def event_code(value: Any) -> int:
-    """Return an event's position in ``EVENTS``. Raises DataError that lists the known names."""
+    """Return an event's index in ``EVENTS``. Raises DataError, which lists the known names."""
+    code = None
     if isinstance(value, str):
         code = _CODES.get(value.strip().lower())
-    else:
-        code = (
-            int(value)
-            if isinstance(value, (int, np.integer)) and 0 <= value < len(EVENTS)
-            else None
-        )
+    elif isinstance(value, (int, np.integer)) and 0 <= value < len(EVENTS):
+        code = int(value)
     if code is None:
         raise DataError(
             f"unknown event {value!r:.60}; known: {', '.join(EVENTS)}, or 0..{len(EVENTS) - 1}"
@@ -106,7 +124,7 @@ def event_code(value: Any) -> int:
 
 
 def as_history(value: History | Sequence[ItemId] | ItemRows) -> History:
-    """Take a History as it is and wrap a plain list of item ids or their rows."""
+    """Return a History of a list of item ids or their rows; a History stays as it is."""
     if type(value) is ItemRows:
         return History(value)
     if isinstance(value, History):
@@ -123,9 +141,12 @@ def _seconds(value: Any) -> float:
         ) from None
     if -LATEST <= seconds <= LATEST or not math.isfinite(seconds):
         return seconds
-    likely = (
-        f"; looks like {unit}: divide by {n}" for unit, n in _UNITS if abs(seconds) <= LATEST * n
-    )
+    hint = ""
+    for unit, per_second in _UNITS:
+        if abs(seconds) <= LATEST * per_second:
+            hint = f"; looks like {unit}: divide by {per_second}"
+            break
     raise DataError(
-        f"a timestamp is a number of seconds since 1970, {seconds:.15g} is beyond the year 2200{next(likely, '')}"
+        "a timestamp is a number of seconds since 1970, "
+        f"{seconds:.15g} is beyond the year 2200{hint}"
     )

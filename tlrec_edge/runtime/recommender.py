@@ -1,4 +1,4 @@
-"""The Recommender: opens a bundle and answers, with numpy and onnxruntime alone."""
+"""The Recommender: opens a bundle and answers requests, with numpy and onnxruntime alone."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tlrec_edge.bundle.format import ITEM_TOWER
 from tlrec_edge.bundle.id_index import IdIndex
@@ -21,23 +20,23 @@ from tlrec_edge.bundle.reader import Bundle
 from tlrec_edge.core.cpu_count import cores_within_quota
 from tlrec_edge.core.fork import register_after_fork
 from tlrec_edge.core.topk import top_k
-from tlrec_edge.errors import BundleError, DataError, UnknownIdError
+from tlrec_edge.errors import ArgumentError, BundleError, DataError, UnknownIdError
 from tlrec_edge.runtime.arguments import (
     USER_ID_TYPES,
     User,
     check_features,
     check_k,
-    is_integer,
-    translated,
+    check_options,
     user_key,
     warn_renamed,
 )
-from tlrec_edge.runtime.candidates import Catalogue
+from tlrec_edge.runtime.catalogue import Catalogue
 from tlrec_edge.runtime.cold_items import ColdItems, Features
 from tlrec_edge.runtime.filters import (
     Exclude,
     Items,
     allowed_positions,
+    check_mask,
     excluded_positions,
     is_mask,
 )
@@ -45,38 +44,46 @@ from tlrec_edge.runtime.history import as_history
 from tlrec_edge.runtime.state_cache import Counters, StateCache, process_memory
 from tlrec_edge.runtime.user_encoder import StateBuilder
 from tlrec_edge.search.user_state import UserState
-from tlrec_edge.types import Floats, Indices
-
-UNKNOWN_POLICIES = ("popularity", "error", "nan")
+from tlrec_edge.types import Bools, Floats, Indices
 
 
 class Recommendations(NamedTuple):
-    """The best items, best first."""
+    """The best items of a request, best first.
+
+    Example:
+        >>> Recommender.open("bundle").recommend(["item-1", "item-2"], k=2).names
+        ('Name of 42', 'Name of item-15')
+    """
 
     items: tuple[str, ...]
+    """Item ids."""
     scores: Floats
+    """Their scores, (n,)."""
     names: tuple[str, ...]
+    """Their display names; the ids if the bundle has no names."""
 
 
 class Recommender:
-    """Scores and ranks a bundle's candidates; safe from many threads and after a fork. Use ``Recommender.open``."""
+    """Scores and ranks a bundle's candidates; open one with ``Recommender.open``.
+
+    Safe to use from many threads and in the children of a fork. As a context manager it closes the
+    bundle at the end.
+
+    Example:
+        >>> with Recommender.open("bundle") as rec:
+        ...     rec.recommend(["item-1", "item-2"], k=2).items
+        ('42', 'item-15')
+    """
 
     def __init__(
-        self, bundle: Bundle, threads: int, unknown: str, deterministic: bool, cache: int
+        self, bundle: Bundle, *, threads: int, unknown: str, deterministic: bool, cache: int
     ) -> None:
-        if unknown not in UNKNOWN_POLICIES:
-            raise ValueError(
-                f"unknown = {unknown!r}, expected one of {', '.join(UNKNOWN_POLICIES)}"
-            )
-        if not (is_integer(threads) and threads >= 1 and is_integer(cache) and cache >= 0):
-            raise ValueError(
-                f"threads = {threads!r}, cache = {cache!r}: expected whole numbers of at least 1 and at least 0"
-            )
-        threads = min(threads, cores_within_quota())  # more would wait for one another
+        check_options(threads, unknown, cache)
+        threads = min(threads, cores_within_quota())  # more would wait for each other
         self._bundle, self._unknown, self._threads = bundle, unknown, threads
         self._widths = bundle.shape.d, bundle.shape.r
-        self._builder = StateBuilder(bundle, threads, deterministic)
-        self._catalogue = Catalogue(bundle, bundle.index("item_ids"), threads)
+        self._builder = StateBuilder(bundle, threads=threads, deterministic=deterministic)
+        self._catalogue = Catalogue.open(bundle, threads)
         self._users: IdIndex | None = bundle.index("users") if bundle.has("user_rows.npy") else None
         self._cold: ColdItems | None = None
         self._cache = StateCache(cache, bundle.shape.max_history)
@@ -99,30 +106,61 @@ class Recommender:
     ) -> Self:
         """Open a bundle folder.
 
-        ``verify``: "none", "size" or "full" (every hash, every value, every graph). ``threads`` of the graphs: no more
-        than the cores, or the container's CPU quota, are used. ``unknown``: how a candidate or
-        user id that is not in the bundle is scored: "popularity", "nan", or "error" for UnknownIdError. ``deterministic=False``
-        keeps user vectors unrounded: equal to the trained model within 1e-4, but without bit-equal scores, which
-        float32 tables never have (see ``Recommender.deterministic``). ``cache``: how many user states are kept, the most
-        recently used ones. ``exact`` is the old name of
-        ``deterministic``; ``speed`` is deprecated and has no effect. Raises BundleError.
+        Args:
+            path: A folder that ``tlrec-edge export`` wrote.
+            verify: How much to check: "none", "size" (of every file) or "full" (all hashes, all
+                values and all graphs). Shapes and types are always checked.
+            threads: Threads of the graphs. One is best for a server with a process or a thread per
+                core; more than the cores, or the container's CPU quota, are not used.
+            unknown: How to score a candidate or user id that is not in the bundle: "popularity",
+                "nan", or "error" to raise UnknownIdError.
+            deterministic: Round user vectors to integers, so that a score has the same bits in
+                every batch. False is closer to the trained model (within 1e-4).
+            cache: Number of recently used user states to keep.
+            exact: Old name of ``deterministic``; deprecated.
+            speed: Deprecated; has no effect.
+
+        Returns:
+            The opened recommender.
+
+        Raises:
+            BundleError: The folder is not a valid bundle.
+            ArgumentError: An option has a value that is not listed here.
+
+        Example:
+            >>> rec = Recommender.open("bundle", unknown="error")
+            >>> len(rec)
+            22
         """
         if exact is not None:
             warn_renamed("exact=", "deterministic=")
             deterministic = exact
         if speed is not None:
             warnings.warn(
-                f"speed={speed} has no effect: the faiss index was removed in 0.2; drop the argument",
+                f"speed={speed} has no effect: the faiss index was removed in 0.2; "
+                "drop the argument",
                 DeprecationWarning,
                 stacklevel=2,
             )
-        rec = cls(Bundle.open(path, verify), threads, unknown, deterministic, cache)
+        check_options(threads, unknown, cache)
+        rec = cls(
+            Bundle.open(path, verify),
+            threads=threads,
+            unknown=unknown,
+            deterministic=deterministic,
+            cache=cache,
+        )
         if verify == "full":
             rec._check_graphs()
         return rec
 
     def close(self) -> None:
-        """Drop the cache and the maps; a later call raises BundleError."""
+        """Drop the cache and the mapped files; a later call raises BundleError.
+
+        Example:
+            >>> rec = Recommender.open("bundle")
+            >>> rec.close()
+        """
         for name in ("_catalogue", "_builder", "_cold", "_users"):
             setattr(self, name, None)
         self._cache.clear()
@@ -144,72 +182,150 @@ class Recommender:
 
     @property
     def manifest(self) -> Mapping[str, Any]:
+        """The bundle's manifest: its model, files and evidence.
+
+        Example:
+            >>> Recommender.open("bundle").manifest["format"]
+            1
+        """
         return self._bundle.manifest
 
     @property
     def deterministic(self) -> bool:
-        """Whether a pair's score has the same bits in every call: asked for in ``open``, and no float32 item vectors."""
+        """Whether a score has the same bits in every call.
+
+        False after ``open(deterministic=False)`` and for float32 item vectors, whose sums depend on
+        the batch.
+
+        Example:
+            >>> Recommender.open("bundle").deterministic
+            True
+        """
         self._open()
         return self._builder.deterministic
 
     @property
     def exact(self) -> bool:
-        """Deprecated name of ``deterministic``."""
+        """Old name of ``deterministic``; deprecated."""
         warn_renamed("Recommender.exact", "Recommender.deterministic")
         return self.deterministic
 
-    @translated
     def has_user(self, user: str | int) -> bool:
-        """Say whether the bundle stores a state for this user id."""
+        """Return whether the bundle stores a state for a user id.
+
+        Args:
+            user: A user id.
+
+        Raises:
+            ArgumentError: ``user`` is not a string or an integer.
+            BundleError: The recommender is closed, or a table is damaged.
+
+        Example:
+            >>> Recommender.open("bundle").has_user("nobody")
+            False
+        """
         return self._user_row(user) >= 0
 
-    @translated
     def user_state(self, user: User) -> UserState:
-        """Return the user's state, from the cache where the same history was seen before."""
+        """Encode a user once, for several calls; a recent history is taken from the cache.
+
+        Args:
+            user: A history, a list of item ids or their rows, or a stored user's id.
+
+        Returns:
+            The state, which all methods accept as their user. It belongs to this bundle.
+
+        Raises:
+            DataError: The history cannot be used.
+            UnknownIdError: The user id is not in the bundle, and ``unknown`` is "error".
+            BundleError: The recommender is closed, or a table is damaged.
+
+        Example:
+            >>> rec = Recommender.open("bundle")
+            >>> rec.recommend(rec.user_state(["item-1", "item-2"]), k=1).items
+            ('42',)
+        """
         return self._state(self._open(), user)
 
-    @translated
     def rows(self, items: Items) -> ItemRows:
-        """Return the rows of item ids, for callers who score the same items again: taken wherever ids are."""
-        return ItemRows(self._open().rows(as_list(items, "items")))
+        """Look up item ids once, for callers who use the same items again.
 
-    @translated
+        Args:
+            items: Item ids.
+
+        Returns:
+            Their rows, which all methods accept instead of ids.
+
+        Raises:
+            ArgumentError: ``items`` is not a list of ids.
+            BundleError: The recommender is closed, or the index is damaged.
+
+        Example:
+            >>> list(Recommender.open("bundle").rows(["item-1", "nothing"]))
+            [1, -1]
+        """
+        return ItemRows(self._open().items.rows(as_list(items, "items")))
+
     def score(self, user: User, candidates: Items) -> Floats:
-        """Score candidates for one user, (n,). Unknown candidates go by the ``unknown`` policy."""
-        catalogue = self._open()
-        positions, known = self._positions(catalogue, candidates)
-        return self._score(catalogue, self._state(catalogue, user), positions, known)
+        """Score candidates for one user.
 
-    @translated
+        Args:
+            user: A history, a list of item ids or their rows, a state, or a stored user's id.
+            candidates: Item ids or their rows, n.
+
+        Returns:
+            Scores (n,) in the order of the candidates; unknown ones go by the ``unknown`` policy.
+
+        Raises:
+            DataError: The history cannot be used.
+            ArgumentError: ``candidates`` is not a list of ids, or has rows of another bundle.
+            UnknownIdError: An id is not in the bundle, and ``unknown`` is "error".
+            BundleError: The recommender is closed, or a table is damaged.
+
+        Example:
+            >>> rec = Recommender.open("bundle")
+            >>> rec.score(["item-1", "item-2"], ["item-3", "item-4"]).round(2)
+            array([-0.63,  0.25], dtype=float32)
+        """
+        catalogue = self._open()
+        positions, all_known = self._positions(catalogue, candidates)
+        return self._score(catalogue, self._state(catalogue, user), positions, all_known)
+
     def score_pairs(self, users: Sequence[User], items: Items) -> Floats:
-        """Score user ``users[i]`` with item ``items[i]``, (n,); every distinct user is encoded once."""
-        users, items = (
-            list(as_list(users, "users", "users, one for each item")),
-            as_list(items, "items"),
-        )
+        """Score user ``users[i]`` with item ``items[i]``; every distinct user is encoded once.
+
+        Args:
+            users: n users, each as in ``score``.
+            items: n item ids or rows.
+
+        Returns:
+            Scores (n,).
+
+        Raises:
+            DataError: A history cannot be used.
+            ArgumentError: The lists differ in length, or hold values of another kind.
+            UnknownIdError: An id is not in the bundle, and ``unknown`` is "error".
+            BundleError: The recommender is closed, or a table is damaged.
+
+        Example:
+            >>> rec = Recommender.open("bundle")
+            >>> rec.score_pairs([["item-1"], ["item-2"]], ["item-3", "item-3"]).shape
+            (2,)
+        """
+        users = list(as_list(users, "users", "users, one for each item"))
+        items = as_list(items, "items")
         if len(users) != len(items):
-            raise DataError(
+            raise ArgumentError(
                 f"{len(users)} users and {len(items)} items; give one item for each user"
             )
         catalogue = self._open()
-        positions, known = self._positions(catalogue, items, "items")
-        groups: dict[Hashable, list[int]] = {}
-        for at, user in enumerate(users):
-            try:
-                groups.setdefault(user_key(user), []).append(at)
-            except TypeError:
-                raise DataError(
-                    f"users[{at}]: expected a history, a list of item ids, a state or a user id, got {preview(user)}"
-                ) from None
-        out = np.empty(len(items), np.float32)
-        for members in groups.values():
-            selected = np.array(members)
-            out[selected] = self._score_user(
-                catalogue, users[members[0]], positions[selected], known
-            )
-        return out
+        positions, all_known = self._positions(catalogue, items, "items")
+        scores = np.empty(len(items), np.float32)
+        for pairs in _pairs_by_user(users):
+            user, at = users[pairs[0]], np.array(pairs)
+            scores[at] = self._score_user(catalogue, user, positions[at], all_known)
+        return scores
 
-    @translated
     def recommend(
         self,
         user: User,
@@ -220,12 +336,36 @@ class Recommender:
         exhaustive: bool = False,
         exact: bool | None = None,
     ) -> Recommendations:
-        """Return the k best candidates; fewer where fewer are left. Of equal scores found, the lower row comes first.
+        """Return the k best candidates for one user.
 
-        ``exclude``: item ids, or "history" for the user's own items (a state stored in the bundle has none). ``allow``:
-        item ids, or a mask over the candidates, such as ``category`` gives. Of more than 200,000 candidates the
-        likeliest lists are searched, and what item-item weights lift; the manifest's ``index`` states the recall.
-        ``exhaustive`` looks at all, as is done for a user of whom nothing is known; ``exact`` is its old name.
+        Above 200,000 candidates, an inverted file (IVF) probes the most promising clusters and adds
+        every item with an item-item weight; the manifest's ``index`` states its recall. Smaller
+        catalogues, and unknown users, are searched exhaustively.
+
+        Args:
+            user: A history, a list of item ids or their rows, a state, or a stored user's id.
+            k: Number of candidates, from 1 on.
+            exclude: Item ids or rows to leave out; "history" for those of the user's history, which
+                the state of a stored user does not have; None to leave nothing out.
+            allow: Item ids or rows to choose from, or a mask over the candidates, as ``category``
+                returns. None: all candidates.
+            exhaustive: Search all candidates, however many there are.
+            exact: Old name of ``exhaustive``; deprecated.
+
+        Returns:
+            The best candidates, fewer than k if not enough are left. Of equal scores the lower row
+            comes first.
+
+        Raises:
+            DataError: The history cannot be used.
+            ArgumentError: ``k``, ``exclude`` or ``allow`` has a value that is not described above.
+            UnknownIdError: The user id is not in the bundle, and ``unknown`` is "error".
+            BundleError: The recommender is closed, or a table is damaged.
+
+        Example:
+            >>> rec = Recommender.open("bundle")
+            >>> rec.recommend(["item-1", "item-2"], k=1, exclude=["42"]).items
+            ('item-15',)
         """
         if exact is not None:
             warn_renamed("exact=", "exhaustive=")
@@ -235,13 +375,13 @@ class Recommender:
         state = self._state(catalogue, user)
         excluded = excluded_positions(catalogue, state, exclude)
         if allow is None:
-            return _recommendations(catalogue, *catalogue.best(state, k, excluded, exhaustive))
+            found = catalogue.scorer.top_k(state, k, excluded, exhaustive)
+            return _recommendations(catalogue, *found)
         positions = np.setdiff1d(allowed_positions(catalogue, allow), excluded)
-        scores = catalogue.score(state, positions)
+        scores = catalogue.scorer.score(state, positions)
         best = top_k(scores, k)
         return _recommendations(catalogue, positions[best], scores[best])
 
-    @translated
     def recommend_many(
         self,
         users: Sequence[User],
@@ -252,61 +392,126 @@ class Recommender:
         exhaustive: bool = False,
         exact: bool | None = None,
     ) -> list[Recommendations]:
-        """Return the k best candidates for each user, as ``recommend`` does; other ids are looked up once."""
+        """Return the k best candidates for each of several users.
+
+        Args:
+            users: Users, each as in ``recommend``.
+            k: Number of candidates for each user, from 1 on.
+            exclude: As in ``recommend``, for all users; ids are looked up once.
+            allow: As in ``recommend``, for all users; ids are looked up once.
+            exhaustive: Search all candidates, however many there are.
+            exact: Old name of ``exhaustive``; deprecated.
+
+        Returns:
+            A result for each user, in their order.
+
+        Raises:
+            DataError: A history cannot be used.
+            ArgumentError: An argument has a value that ``recommend`` does not describe.
+            UnknownIdError: A user id is not in the bundle, and ``unknown`` is "error".
+            BundleError: The recommender is closed, or a table is damaged.
+
+        Example:
+            >>> found = Recommender.open("bundle").recommend_many([["item-1"], ["item-2"]], k=3)
+            >>> [len(one.items) for one in found]
+            [3, 3]
+        """
         if exact is not None:
             warn_renamed("exact=", "exhaustive=")
             exhaustive = exact
         k, catalogue = check_k(k), self._open()
         if isinstance(users, ItemRows):
-            raise DataError(
+            raise ArgumentError(
                 "users: rows are items; give a list with the rows of each user's history"
             )
         requested = as_list(users, "users", "users")
-        if allow is not None and not is_mask(allow):
-            allow = self.rows(allow)
+        if allow is not None and is_mask(allow):
+            check_mask(catalogue, allow)
         elif allow is not None:
-            allowed_positions(catalogue, allow)
+            allow = self.rows(allow)
         if exclude is not None and not isinstance(exclude, str):
-            exclude = ItemRows(catalogue.rows(as_list(exclude, "exclude")))
+            exclude = ItemRows(catalogue.items.rows(as_list(exclude, "exclude")))
         return [
             self.recommend(user, k, exclude=exclude, allow=allow, exhaustive=exhaustive)
             for user in requested
         ]
 
-    @translated
-    def category(self, name: str) -> NDArray[np.bool_]:
-        """Return a mask over the bundle's candidates, for ``allow``: those of a category. Raises UnknownIdError."""
-        return self._open().category(name)
+    def category(self, name: str) -> Bools:
+        """Return a mask of the candidates in a category, for ``recommend(allow=...)``.
 
-    @translated
+        Args:
+            name: A category's name.
+
+        Returns:
+            A mask (C,) over the bundle's candidates, without added items.
+
+        Raises:
+            UnknownIdError: The bundle has no such category; the message names the closest one.
+            BundleError: The recommender is closed, or a table is damaged.
+
+        Example:
+            >>> int(Recommender.open("bundle").category("Garten").sum())
+            5
+        """
+        return self._open().items.category(name)
+
     def similar(self, item: ItemId, k: int = 10) -> Recommendations:
-        """Return the candidates whose vectors are nearest by cosine. Raises UnknownIdError.
+        """Return the candidates whose item vectors are nearest to an item's.
 
-        Unless the history-side vectors are float32, a cosine has the same bits in every call and both ways.
+        Args:
+            item: The id of any item of the bundle, or of an added one.
+            k: Number of candidates, from 1 on.
+
+        Returns:
+            The nearest candidates, with their cosines as scores. Unless the vectors are float32, a
+            cosine has the same bits in every call and in both directions.
+
+        Raises:
+            ArgumentError: ``item`` is not an id, or ``k`` not an integer from 1 on.
+            UnknownIdError: The item is not in the bundle.
+            BundleError: The recommender is closed, or a table is damaged.
+
+        Example:
+            >>> Recommender.open("bundle").similar("item-1", k=3).items
+            ('🛒', 'item-5', 'item-9')
         """
         k = check_k(k)
         catalogue = self._open()
-        row = catalogue.rows([item])
+        row = catalogue.items.rows([item])
         if row[0] < 0:
             raise UnknownIdError(
-                f"item {as_text(item)!r:.80} is not in the bundle; `add_items` takes new ones"
+                f"item {as_text(item)!r:.80} is not in the bundle; `add_items` adds new ones"
             )
-        scores = catalogue.cosine(int(row[0]))
-        position = catalogue.positions(row)
+        scores = catalogue.vectors.cosine(int(row[0]))
+        position = catalogue.items.positions(row)
         scores[position[position >= 0]] = -np.inf
         best = top_k(scores, k)
         return _recommendations(catalogue, best, scores[best])
 
-    @translated
     def add_items(self, features: Features, text_vectors: Floats | None = None) -> None:
-        """Add items nobody has bought yet: from now on they are candidates and may stand in histories.
+        """Add items without interactions: they become candidates and may occur in histories.
 
-        ``features``: a mapping of columns for each new id. ``text_vectors`` (n, t) takes the place of the hashed words;
-        a model that reads texts by a pretrained encoder needs that encoder's vectors of ``item_texts``. All items
-        appear at once. An item with text scores as the candidates with the nearest texts do, where the bundle holds
-        those, else by the item tower, which always makes its place in histories. Raises DataError for an id that
-        exists, a value that is no number where the model reads one, or vectors that are missing; BundleError where
-        there is no item tower.
+        All items appear at once. An item with text scores as the candidates with the nearest texts
+        do if the bundle holds those texts, else by the item tower. In histories the item tower's
+        vector represents it.
+
+        Args:
+            features: Columns for each new id, as in the dataset that the model was trained on.
+            text_vectors: Vectors (n, t) of the items' texts. A model that reads texts by a
+                pretrained encoder needs that encoder's vectors of ``item_texts``; for others they
+                replace the hashed words.
+
+        Raises:
+            ArgumentError: An argument has another form or shape.
+            DataError: An id exists already, a value is not a number in a column of numbers, or
+                text vectors are missing.
+            BundleError: The bundle has no item tower, or the recommender is closed.
+
+        Example:
+            >>> rec = Recommender.open("bundle")
+            >>> rec.add_items({"new": {"title": "red lamp"}})
+            >>> len(rec)
+            23
         """
         check_features(features)
         with self._adding:
@@ -315,50 +520,86 @@ class Recommender:
             ids = list(features)
             if len({as_text(item) for item in ids}) != len(ids) or "" in ids:
                 raise DataError("the ids to add must be unique and not empty")
-            known = np.flatnonzero(catalogue.rows(ids) >= 0)
+            known = np.flatnonzero(catalogue.items.rows(ids) >= 0)
             if len(known):
                 raise DataError(
                     f"item {as_text(ids[known[0]])!r:.80} is already in the bundle; leave it out"
                 )
             if ids:
-                self._catalogue = catalogue.with_added(
-                    cold.extend(catalogue.added, features, text_vectors)
-                )
+                added = cold.extend(catalogue.added, features, text_vectors)
+                self._catalogue = catalogue.with_added(added)
 
-    @translated
     def item_texts(self, features: Features) -> list[str]:
-        """Return the texts of new items as the model reads them: what a text encoder is to be given."""
+        """Return the texts of new items as the model reads them, for a text encoder.
+
+        Args:
+            features: Columns for each new id, as for ``add_items``.
+
+        Returns:
+            A text for each item.
+
+        Raises:
+            ArgumentError: ``features`` is not a mapping of mappings.
+            DataError: A value cannot be read as its column.
+            BundleError: The bundle has no item tower, or the recommender is closed.
+
+        Example:
+            >>> Recommender.open("bundle").item_texts({"new": {"title": "Red lamp"}})
+            ['Red lamp']
+        """
         check_features(features)
         with self._adding:
             self._open()
             return self._cold_items().texts(features)
 
     def stats(self) -> dict[str, int]:
-        """Return counts since the start, and this process's memory in bytes where the system tells it."""
-        added = len(self._open().added.rows)
-        return (
-            self._counters.read()
-            | {"cached_states": len(self._cache), "added_items": added}
-            | process_memory()
-        )
+        """Return counts since the bundle was opened, and this process's memory in bytes.
+
+        Returns:
+            Unknown items, candidates and users; users scored by popularity (``fallbacks``) or with
+            clipped vectors; cache hits and misses; cached states, added items, and memory as in
+            ``memory``.
+
+        Raises:
+            BundleError: The recommender is closed.
+
+        Example:
+            >>> Recommender.open("bundle").stats()["added_items"]
+            0
+        """
+        added = len(self._open().added)
+        counts = {"cached_states": len(self._cache), "added_items": added}
+        return self._counters.read() | counts | process_memory()
 
     def memory(self) -> dict[str, int]:
-        """Return bytes: ``mapped`` are the bundle's tables, which all processes on the machine share and the system may
-        drop; the others are this recommender's own: ``states`` cached, ``ids`` looked up of late, ``items`` added, and
-        ``prefix_bound`` packed with a thread's products, once a catalogue was searched as a whole. ``ivf`` is always 0,
-        as it is mapped. ``heads`` and ``lists`` are the old names of these two. The process's ``private_bytes`` and ``shared_bytes`` are added if the system reports them.
+        """Return the bytes that this recommender uses, by purpose.
+
+        Returns:
+            ``mapped``: the bundle's tables, which all processes share and the system may drop;
+            ``states``: cached user states; ``ids``: the cache of recently used ids; ``items``:
+            added items; ``prefix_bound``: the packed prefixes and one thread's products, 0 before
+            the first search; ``ivf``: 0, as it is mapped. ``heads`` and ``lists`` are old names of
+            the last two. ``private_bytes`` and ``shared_bytes`` of the process are included if the
+            system reports them.
+
+        Raises:
+            BundleError: The recommender is closed.
+
+        Example:
+            >>> Recommender.open("bundle").memory()["states"]
+            0
         """
         catalogue = self._open()
-        bound = catalogue.prefix_bound
+        bound = catalogue.indexes.prefix_bound
         prefix_bound = 0 if bound is None else bound.scan.nbytes
         return {
             "mapped": self._bundle.nbytes,
             "states": self._cache.nbytes,
-            "ids": catalogue.hot_bytes,
+            "ids": catalogue.items.hot_bytes,
             "items": catalogue.added.nbytes,
             "prefix_bound": prefix_bound,
             "ivf": 0,
-            "heads": prefix_bound,  # the keys of 0.1, for one release
+            "heads": prefix_bound,
             "lists": 0,
         } | process_memory()
 
@@ -375,16 +616,17 @@ class Recommender:
 
     def _check_graphs(self) -> None:
         self._builder.check()
-        if self._catalogue.prefix_bound is not None:
-            self._catalogue.prefix_bound.scan.check()
+        bound = self._catalogue.indexes.prefix_bound
+        if bound is not None:
+            bound.scan.check()
         if self._bundle.has(ITEM_TOWER):
             self._cold_items().check()
 
     def _state(self, catalogue: Catalogue, user: User) -> UserState:
         if isinstance(user, UserState):
             if (len(user.deep), len(user.interest)) != self._widths:
-                raise DataError(
-                    "user: the state is of another bundle; make it by this one's `user_state`"
+                raise ArgumentError(
+                    "user: the state is of another bundle; make it with this one's `user_state`"
                 )
             return user
         if isinstance(user, USER_ID_TYPES):
@@ -408,41 +650,42 @@ class Recommender:
     def _positions(
         self, catalogue: Catalogue, candidates: Items, name: str = "candidates"
     ) -> tuple[Indices, bool]:
-        """Return candidate positions, -1 for what is none, and whether all are candidates."""
+        """Return candidate positions, -1 for other items, and whether all are candidates."""
         candidates = as_list(candidates, name)
-        rows = catalogue.rows(candidates)
-        positions = catalogue.positions(rows)
+        rows = catalogue.items.rows(candidates)
+        positions = catalogue.items.positions(rows)
         if positions is rows and type(candidates) is ItemRows:
-            known = candidates.all_known
+            all_known = candidates.all_known
         else:
-            known = not len(positions) or bool(positions.min() >= 0)
-        if not known:
+            all_known = not len(positions) or bool(positions.min() >= 0)
+        if not all_known:
             unknown = np.flatnonzero(positions < 0)
             if self._unknown == "error":
-                name = as_text(candidates[int(unknown[0])])
+                item = as_text(candidates[int(unknown[0])])
                 raise UnknownIdError(
-                    f"item {name!r:.80} is no candidate of the bundle; leave it out or change `unknown`"
+                    f"item {item!r:.80} is not a candidate of the bundle; "
+                    "leave it out or change `unknown`"
                 )
             self._counters.add(unknown_candidates=len(unknown))
-        return positions, known
+        return positions, all_known
 
     def _score(
-        self, catalogue: Catalogue, state: UserState, positions: Indices, known: bool
+        self, catalogue: Catalogue, state: UserState, positions: Indices, all_known: bool
     ) -> Floats:
-        if known:
-            return catalogue.score(state, positions)
-        found = positions >= 0
-        out = np.full(len(positions), self._unknown_score(), np.float32)
-        out[found] = catalogue.score(state, positions[found])
-        return out
+        if all_known:
+            return catalogue.scorer.score(state, positions)
+        known = positions >= 0
+        scores = np.full(len(positions), self._unknown_score(), np.float32)
+        scores[known] = catalogue.scorer.score(state, positions[known])
+        return scores
 
     def _score_user(
-        self, catalogue: Catalogue, user: User, positions: Indices, known: bool
+        self, catalogue: Catalogue, user: User, positions: Indices, all_known: bool
     ) -> Floats:
         if self._unknown == "nan" and isinstance(user, USER_ID_TYPES) and not self.has_user(user):
             self._counters.add(unknown_users=1)
             return np.full(len(positions), np.nan, np.float32)
-        return self._score(catalogue, self._state(catalogue, user), positions, known)
+        return self._score(catalogue, self._state(catalogue, user), positions, all_known)
 
     def _unknown_score(self) -> float:
         return math.nan if self._unknown == "nan" else self._bundle.scoring.unknown_score
@@ -464,7 +707,7 @@ class Recommender:
             why = (
                 "is not in the bundle's user table"
                 if self._users
-                else "is not known: the bundle stores no users"
+                else "is unknown: the bundle stores no users"
             )
             raise UnknownIdError(
                 f"user {as_text(user)!r:.80} {why}; pass the user's history instead"
@@ -473,8 +716,8 @@ class Recommender:
         return self._builder.popularity()
 
     def after_fork(self) -> None:
-        """Make locks and sessions anew."""
-        # A lock that another thread of the parent held would stay locked for ever.
+        """Replace locks and sessions in the child of a fork."""
+        # A lock that another thread of the parent held would stay locked forever.
         self._adding = threading.Lock()
         self._cache.after_fork()
         self._counters.after_fork()
@@ -482,11 +725,24 @@ class Recommender:
             self._builder.encoder.reload()
         if self._cold is not None:
             self._cold.tower.reload()
-        if self._catalogue is not None and self._catalogue.prefix_bound is not None:
-            self._catalogue.prefix_bound.scan.reload()
+        if self._catalogue is not None and self._catalogue.indexes.prefix_bound is not None:
+            self._catalogue.indexes.prefix_bound.scan.reload()
+
+
+def _pairs_by_user(users: Sequence[User]) -> list[list[int]]:
+    """Return the indices of each distinct user. Raises ArgumentError for what is not a user."""
+    groups: dict[Hashable, list[int]] = {}
+    for i, user in enumerate(users):
+        try:
+            groups.setdefault(user_key(user), []).append(i)
+        except TypeError:
+            raise ArgumentError(
+                f"users[{i}]: expected a history, a list of item ids, a state or a user id, "
+                f"got {preview(user)}"
+            ) from None
+    return list(groups.values())
 
 
 def _recommendations(catalogue: Catalogue, positions: Indices, scores: Floats) -> Recommendations:
-    return Recommendations(
-        tuple(catalogue.item_ids(positions)), scores, tuple(catalogue.names(positions))
-    )
+    items, names = catalogue.items.ids(positions), catalogue.items.names(positions)
+    return Recommendations(tuple(items), scores, tuple(names))

@@ -1,4 +1,4 @@
-"""What a Recommender remembers between calls: recent user states, counts, and the memory of its process."""
+"""What a Recommender remembers between calls: user states and counters; its process's memory."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ COUNTER_NAMES = (
 
 
 class StateCache:
-    """The most recently used user states, by history; bounded, and safe from many threads."""
+    """The most recently used user states, by history and version of the catalogue.
+
+    Bounded, and safe to use from many threads.
+    """
 
     def __init__(self, size: int, max_history: int) -> None:
         self._size, self._max_history = size, max_history
@@ -51,7 +54,7 @@ class StateCache:
 
     @property
     def nbytes(self) -> int:
-        """The bytes of the states' arrays; those of a history's ids are its own."""
+        """The bytes of the states' arrays, without the ids of the keys."""
         with self._lock:
             return sum(state.nbytes for state in self._states.values())
 
@@ -70,9 +73,9 @@ class Counters:
         self._counts: Counter[str] = Counter()
         self._lock = threading.Lock()
 
-    def add(self, **more: int) -> None:
+    def add(self, **counts: int) -> None:
         with self._lock:
-            for name, count in more.items():
+            for name, count in counts.items():
                 self._counts[name] += count
 
     def read(self) -> dict[str, int]:
@@ -84,22 +87,20 @@ class Counters:
 
 
 def process_memory() -> dict[str, int]:
-    """Return this process's memory in bytes, or nothing where the system does not tell.
+    """Return this process's memory in bytes; empty if the system does not report it.
 
-    Private is what it wrote; shared are clean pages of mapped files, which other workers use as well and the system may
-    drop.
+    Private pages are those that the process wrote. Shared ones are clean pages of mapped files,
+    which other processes use too and the system may drop.
     """
     size = _rollup()
     if not size:
         return {}
-    return {
-        "private_bytes": size["Private_Dirty"],
-        "shared_bytes": size["Rss"] - size["Private_Dirty"],
-    }
+    private = size["Private_Dirty"]
+    return {"private_bytes": private, "shared_bytes": size["Rss"] - private}
 
 
 def memory_rollup() -> dict[str, int]:
-    """Return RSS, PSS and USS (private pages, clean and dirty) in bytes, or nothing where the system does not tell."""
+    """Return RSS, PSS and USS in bytes; empty if the system does not report them."""
     size = _rollup()
     if not size:
         return {}
@@ -112,7 +113,5 @@ def _rollup() -> dict[str, int]:
         lines = Path("/proc/self/smaps_rollup").read_text("ascii").splitlines()[1:]
     except OSError:
         return {}
-    return {
-        name: int(rest.split()[0]) * 1024
-        for name, _, rest in (line.partition(":") for line in lines)
-    }
+    fields = (line.partition(":") for line in lines)
+    return {name: int(value.split()[0]) * 1024 for name, _, value in fields}

@@ -1,74 +1,90 @@
-"""From a history to a user state: encoder input, interest counts, the wide part's sum, rounding."""
+"""From a history to a user state: encoder input, interest counts, item-item sums and rounding."""
 
 from __future__ import annotations
 
 import threading
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tlrec_edge.bundle.format import ENCODER
+from tlrec_edge.bundle.format import ENCODER, REMEDY
 from tlrec_edge.bundle.item_rows import ItemRows
 from tlrec_edge.bundle.reader import Bundle
 from tlrec_edge.bundle.session import Binding, Graph
+from tlrec_edge.core.packing import RowFormat
 from tlrec_edge.core.sparse import EMPTY_SUM, SparseSum, SparseTable
-from tlrec_edge.runtime.candidates import Catalogue
+from tlrec_edge.errors import BundleError
+from tlrec_edge.runtime.catalogue import Catalogue
 from tlrec_edge.runtime.history import History
 from tlrec_edge.search.user_state import UserState
-from tlrec_edge.types import Floats, Indices, Ints
+from tlrec_edge.types import Doubles, Floats, Indices, Ints, Scales
 
 _NO_ROWS = np.zeros(0, np.intp)
 _NO_VALUES = np.zeros(0, np.float32)
 _ONE = np.array(1, np.int32)
 
 
-class StateBuilder:
-    """Turns histories and stored user rows into states; safe to call from many threads."""
+class _UserBlock(NamedTuple):
+    """How one block of a user vector, deep or interest, is rounded to integers.
 
-    def __init__(self, bundle: Bundle, threads: int, deterministic: bool) -> None:
-        array = bundle.array
-        self.shape = shape = bundle.shape
-        self.deterministic = deterministic and shape.candidate_format.quantized
-        self.encoder = Graph(bundle.read(ENCODER), str(bundle.path / ENCODER), ["user"], threads)
-        self.encoder.check_inputs(
-            {"history": (None, shape.length, shape.d), "log_weight": (None, shape.length)}
-        )
-        self._groups, self._interest_in = array("groups"), array("interest_in")
-        self._factors = (
-            (array("taste_rows"), array("taste_scale")) if bundle.has("taste_rows.npy") else None
-        )
-        if self._factors is not None:
-            self._factor_width = (
-                self._factors[0].shape[1] if shape.low_rank_width is None else shape.low_rank_width
-            )
-            self._factor_format = shape.low_rank_format(self._factor_width)
-        self._deep_weight, wide_weight, self._factor_weight = map(
-            np.float32, bundle.scoring.weights
-        )
-        self._wide = SparseTable(
-            array("wide_indptr"),
-            array("wide_columns"),
-            array("wide_values"),
-            array("wide_scale") if shape.tables.wide == "int8" else None,
-            shape.candidates,
-            float(wide_weight),
-            float(np.float32(bundle.scoring.repeat_bias)),
-        )
+    With integers within the limit, all dot products with quantized rows are exact in float32.
+    """
+
+    step: Floats
+    """Value of the integer 1, (): numpy multiplies faster with an array than with a scalar."""
+    limit: int
+    """Largest absolute integer."""
+    scale: Floats
+    """Factor of the block's products in a score, ()."""
+
+    def round(self, vector: Floats) -> tuple[Floats, bool]:
+        """Return a vector as integers, and whether an entry had to be clipped to the limit."""
+        scaled: Floats = vector / self.step
+        np.rint(scaled, scaled)
+        # No entry exceeds the vector's length: the cheapest test that all are within the limit.
+        if scaled.dot(scaled) <= self.limit * self.limit:
+            return scaled, False
+        return scaled.clip(-self.limit, self.limit), bool((np.abs(scaled) > self.limit).any())
+
+
+class _LowRank(NamedTuple):
+    """A factor row per item, added to the last columns of the interest vector."""
+
+    format: RowFormat
+    rows: NDArray[Any]
+    scale: Scales
+    width: int
+    weight: np.float32
+
+
+class StateBuilder:
+    """Turns histories and stored user rows into states. Safe to use from many threads."""
+
+    def __init__(self, bundle: Bundle, *, threads: int, deterministic: bool) -> None:
+        array, scoring = bundle.array, bundle.scoring
+        self._bundle, self.shape = bundle, bundle.shape
+        self.deterministic = deterministic and self.shape.candidate_format.quantized
+        self.encoder = _open_encoder(bundle, threads)
+        self._local = threading.local()
         self._position_bias, self._event_bias = array("position_bias"), array("event_bias")
         self._age_bias = array("age_bias")
-        # Arrays without dimensions: numpy multiplies by one in half the time that a scalar takes.
-        self._steps = [np.array(step, np.float32) for step in bundle.scoring.scale]
-        self._limits = bundle.scoring.limit
+        deep_weight, wide_weight, low_rank_weight = map(np.float32, scoring.weights)
+        self._wide = _wide_table(bundle, float(wide_weight))
+        self._groups, self._interest_in = array("groups"), array("interest_in")
+        self._low_rank = _low_rank(bundle, low_rank_weight)
+        self._has_item_part = bool(self.shape.r or self._wide)
+        deep_step, interest_step = (np.array(step, np.float32) for step in scoring.scale)
+        deep_limit, interest_limit = scoring.limit
         if self.deterministic:
-            self._scales = np.array(self._steps[0] * self._deep_weight), self._steps[1]
+            deep_scale, interest_scale = np.array(deep_step * deep_weight), interest_step
         else:
-            self._scales = np.array(self._deep_weight), np.array(1, np.float32)
-        self._has_item_part = bool(shape.r or self._wide)
-        self._local = threading.local()
-        self._bundle = bundle
+            deep_scale, interest_scale = np.array(deep_weight), np.array(1, np.float32)
+        self._deep = _UserBlock(deep_step, deep_limit, deep_scale)
+        self._interest = _UserBlock(interest_step, interest_limit, interest_scale)
 
     def check(self) -> None:
-        """Run the encoder on an empty and on a full history. Raises BundleError where it gives no vectors."""
+        """Run the encoder on an empty and on a full history. Raises BundleError if that fails."""
         length, d = self.shape.length, self.shape.d
         for n in (0, length):
             history = np.zeros((1, length, d), np.float32)
@@ -78,16 +94,14 @@ class StateBuilder:
             self.encoder.run({"history": history, "log_weight": weight}, (1, d))
 
     def from_history(self, catalogue: Catalogue, history: History) -> tuple[UserState, int]:
-        """Return the state of a history and how many of its items are unknown."""
+        """Return the state of a history, and how many of its items are unknown.
+
+        Raises BundleError if a table of the bundle is damaged.
+        """
         items = history.items
-        rows, unknown = catalogue.rows(items), 0
+        rows, unknown = catalogue.items.rows(items), 0
         events = ages = None
-        if not (
-            type(items) is ItemRows
-            and items.all_known
-            and history.events is None
-            and history.timestamps is None
-        ):
+        if not _is_plain_rows(history):
             rows, events, ages = _known(history, rows)
             unknown = len(items) - len(rows)
         if not len(rows):
@@ -97,72 +111,57 @@ class StateBuilder:
             seen = rows if len(rows) <= self.shape.max_history else np.unique(rows)
             return self._state(deep, _NO_VALUES, EMPTY_SUM, seen), unknown
         recent, seen = _distinct(rows, self.shape.max_history)
-        if recent[-1] >= self.shape.items:
+        if recent[-1] >= self.shape.items:  # added items have no item-item weights and no groups
             recent = recent[recent < self.shape.items]
-        wide = self._wide.sum(recent) if self._wide else EMPTY_SUM
-        return self._state(deep, self._interest(recent), wide, seen), unknown
+        wide = self._wide_sum(recent) if self._wide else EMPTY_SUM
+        return self._state(deep, self._interest_vector(recent), wide, seen), unknown
 
     def from_user_row(self, row: int) -> UserState:
         """Return the state stored for row ``row`` of the bundle's user table."""
         array, d = self._bundle.array, self.shape.d
         start, end = array("user_wide_indptr")[row : row + 2]
-        wide = SparseSum(
-            array("user_wide_columns")[start:end],
-            array("user_wide_values")[start:end].astype(np.float64),
-        )
+        columns, values = array("user_wide_columns"), array("user_wide_values")
+        wide = SparseSum(columns[start:end], values[start:end].astype(np.float64))
         vector = array("user_rows")[row]
         return self._state(vector[:d], vector[d:], wide, _NO_ROWS)
 
     def popularity(self) -> UserState:
-        """Return the state of a user of whom nothing is known: every score is the item's bias."""
-        zeros = np.zeros(self.shape.d + self.shape.r, np.float32)
-        return self._state(zeros[: self.shape.d], zeros[self.shape.d :], EMPTY_SUM, _NO_ROWS)
+        """Return the state of an unknown user, for whom every score is the item's bias."""
+        deep, interest = np.zeros(self.shape.d, np.float32), np.zeros(self.shape.r, np.float32)
+        return self._state(deep, interest, EMPTY_SUM, _NO_ROWS)
 
     def _state(self, deep: Floats, interest: Floats, wide: SparseSum, seen: Indices) -> UserState:
+        scales = self._deep.scale, self._interest.scale
         if not self.deterministic:
-            return UserState(deep.copy(), interest, *self._scales, wide, seen)
-        deep, clipped = self._rounded(deep, 0)
+            return UserState(deep.copy(), interest, *scales, wide, seen)
+        deep, clipped = self._deep.round(deep)
         if len(interest):
-            interest, more = self._rounded(interest, 1)
-            clipped |= more
-        return UserState(deep, interest, *self._scales, wide, seen, clipped)
-
-    def _rounded(self, vector: Floats, i: int) -> tuple[Floats, bool]:
-        """Return a part of the user vector in whole steps, and whether it had to be cut to its limit."""
-        limit = self._limits[i]
-        scaled: Floats = vector / self._steps[i]
-        np.rint(scaled, scaled)
-        if scaled.dot(scaled) <= limit * limit:  # the cheapest test that no entry is beyond
-            return scaled, False
-        return scaled.clip(-limit, limit), bool((np.abs(scaled) > limit).any())
+            interest, interest_clipped = self._interest.round(interest)
+            clipped |= interest_clipped
+        return UserState(deep, interest, *scales, wide, seen, clipped)
 
     def _encode(
-        self,
-        catalogue: Catalogue,
-        rows: Indices,
-        events: Ints | None,
-        ages: NDArray[np.float64] | None,
+        self, catalogue: Catalogue, rows: Indices, events: Ints | None, ages: Doubles | None
     ) -> Floats:
-        # Always batch 1 and full length, so that a user's vector does not depend on who else asks.
+        """Return the encoder's vector of known items, oldest first, (d,)."""
+        # Always batch 1 and full length: a user's vector must not depend on the rest of a batch.
         binding = self._thread_binding()
-        history, weight = (
-            binding.inputs["history"][0],
-            binding.inputs["log_weight"][0],
-        )  # (length, d), (length,)
+        history = binding.inputs["history"][0]  # (length, d)
+        weight = binding.inputs["log_weight"][0]  # (length,)
         rows = rows[-len(weight) :]
         n = len(rows)
-        free = len(weight) - n
+        first = len(weight) - n
         weight[:] = self._position_bias
-        if free:
-            history[:free] = 0.0
-            weight[:free] = self.shape.pad
-        catalogue.history_vectors(rows, history[free:])
+        if first:
+            history[:first] = 0.0
+            weight[:first] = self.shape.pad
+        catalogue.vectors.read(rows, history[first:])
         if events is not None:
-            weight[free:] += self._event_bias.take(events[-n:])
+            weight[first:] += self._event_bias.take(events[-n:])
         if ages is not None and len(self._age_bias):
             bucket = np.log2(1.0 + ages[-n:]).astype(np.intp)
-            weight[free:] += self._age_bias.take(np.minimum(bucket, len(self._age_bias) - 1))
-        vector: Floats = binding.run()[0]  # (d,)
+            weight[first:] += self._age_bias.take(np.minimum(bucket, len(self._age_bias) - 1))
+        vector: Floats = binding.run()[0]
         return vector
 
     def _thread_binding(self) -> Binding:
@@ -176,28 +175,74 @@ class StateBuilder:
             binding = self._local.binding = self.encoder.bind(inputs, (1, d))
         return binding
 
-    def _interest(self, rows: Indices) -> Floats:
+    def _wide_sum(self, rows: Indices) -> SparseSum:
+        try:
+            return self._wide.sum(rows)
+        except (IndexError, ValueError) as error:
+            raise self._damaged("wide_indptr.npy", error) from error
+
+    def _interest_vector(self, rows: Indices) -> Floats:
+        """Return the interest vector of distinct rows from their groups and factors, (r,)."""
         if not self.shape.r:
             return _NO_VALUES
         groups = self._groups.take(rows, axis=0)  # (rows, group columns)
         groups += _ONE
-        counts = np.bincount(groups.ravel())[1:]  # -1 stands for none
-        found = counts.nonzero()[0]
-        counted = np.log1p(counts.take(found).astype(np.float32))
-        interest: Floats = counted.dot(self._interest_in.take(found, axis=0))  # (r,)
-        if self._factors is not None:
-            table, scale = self._factors
-            factors = scale.take(rows).dot(
-                self._factor_format.values(table.take(rows, axis=0))
-            )  # (taste,)
-            interest[self.shape.r - self._factor_width :] += factors * self._factor_weight
+        try:
+            counts = np.bincount(groups.ravel())[1:]  # without -1, which means no group
+            found = counts.nonzero()[0]
+            vectors = self._interest_in.take(found, axis=0)
+        except (IndexError, ValueError) as error:
+            raise self._damaged("groups.npy", error) from error
+        interest: Floats = np.log1p(counts.take(found).astype(np.float32)).dot(vectors)
+        if self._low_rank is not None:
+            row_format, table, scale, width, weight = self._low_rank
+            values = row_format.values(table.take(rows, axis=0))
+            interest[self.shape.r - width :] += scale.take(rows).dot(values) * weight
         return interest
 
+    def _damaged(self, file: str, error: Exception) -> BundleError:
+        return BundleError(f"{self._bundle.path / file} is damaged: {error}; {REMEDY}")
 
-def _known(
-    history: History, rows: Indices
-) -> tuple[Indices, Ints | None, NDArray[np.float64] | None]:
-    """Return rows, event codes and ages in days of the items that the bundle knows, in order of time."""
+
+def _open_encoder(bundle: Bundle, threads: int) -> Graph:
+    shape = bundle.shape
+    encoder = Graph(bundle.read(ENCODER), str(bundle.path / ENCODER), ["user"], threads)
+    encoder.check_inputs(
+        {"history": (None, shape.length, shape.d), "log_weight": (None, shape.length)}
+    )
+    return encoder
+
+
+def _wide_table(bundle: Bundle, weight: float) -> SparseTable:
+    array, shape = bundle.array, bundle.shape
+    return SparseTable(
+        array("wide_indptr"),
+        array("wide_columns"),
+        array("wide_values"),
+        array("wide_scale") if shape.tables.wide == "int8" else None,
+        shape.candidates,
+        weight,
+        float(np.float32(bundle.scoring.repeat_bias)),
+    )
+
+
+def _low_rank(bundle: Bundle, weight: np.float32) -> _LowRank | None:
+    if not bundle.has("taste_rows.npy"):
+        return None
+    rows, shape = bundle.array("taste_rows"), bundle.shape
+    width = rows.shape[1] if shape.low_rank_width is None else shape.low_rank_width
+    return _LowRank(shape.low_rank_format(width), rows, bundle.array("taste_scale"), width, weight)
+
+
+def _is_plain_rows(history: History) -> bool:
+    """Return whether the items are rows that the encoder can read as they are."""
+    items = history.items
+    has_rows = type(items) is ItemRows and items.all_known
+    return has_rows and history.events is None and history.timestamps is None
+
+
+def _known(history: History, rows: Indices) -> tuple[Indices, Ints | None, Doubles | None]:
+    """Return rows, event codes and ages in days of the known items, in order of time."""
     mask = rows >= 0
     known = int(np.count_nonzero(mask))
     if not known:
@@ -215,7 +260,10 @@ def _known(
 
 
 def _distinct(rows: Indices, limit: int) -> tuple[Indices, Indices]:
-    """Return the ``limit`` most recent distinct rows and all distinct rows, both sorted: sums have one order."""
+    """Return the ``limit`` most recent distinct rows, and all distinct rows.
+
+    Both are ascending, so that sums over them are always added up in one order.
+    """
     if len(rows) <= limit:
         seen = rows.copy()
         seen.sort()

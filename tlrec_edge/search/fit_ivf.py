@@ -1,4 +1,4 @@
-"""Fit an IVF index (see ``ivf``): clusters of item vectors, and how many to probe."""
+"""Fit an inverted file (see ``ivf``): clusters of item vectors, and how many of them to probe."""
 
 from __future__ import annotations
 
@@ -14,79 +14,131 @@ from tlrec_edge.search.ivf import MAX_K, MIN_RECALL, augment_queries
 from tlrec_edge.types import Doubles, Floats, Indices
 
 IVF_MIN_CANDIDATES = 200_000
-"""Candidates beyond which they stand in lists, so that a search may look into the likeliest alone."""
-_CLUSTERS_PER_ROOT, _ITERATIONS, _POINTS_PER_CLUSTER = 4, 8, 32
-"""Lists for the square root of the candidates; rounds of Lloyd's algorithm on so many candidates a list."""
+"""Number of candidates above which a bundle gets an inverted file."""
+_CLUSTERS_PER_ROOT = 4
+"""Clusters per square root of the number of candidates."""
+_ITERATIONS, _POINTS_PER_CLUSTER = 8, 32
+"""Rounds of Lloyd's algorithm, and the size of the sample that it runs on."""
 _DEVIATIONS = 2.0
-"""A list is looked into for its mean score and so many standard deviations: a fifth fewer lists than for its mean."""
+"""Standard deviations above its mean score by which a cluster is ranked: its best items matter, not
+its mean. This needs a fifth fewer probes than ranking by the mean."""
 _CHUNK, _ASSIGN_BATCH, _SAMPLE_USERS = 1 << 15, 2048, 256
 
 
 class FittedIvf(NamedTuple):
-    """The candidates list by list, ``order`` (C,), the arrays of the lists, and what the manifest says of them."""
+    """An inverted file, ready to be written."""
 
     order: Indices
+    """The candidates cluster by cluster, (C,)."""
     arrays: Mapping[str, NDArray[Any]]
+    """Arrays of the bundle."""
     card: Mapping[str, Any]
+    """The manifest's ``index``: clusters, probes and recall."""
 
 
 def fit_ivf(vectors: Vectors, bias: Floats, users: Doubles) -> FittedIvf:
-    """Cluster candidates by vector and bias (C,) so that users (u, D) find their best in few lists."""
+    """Cluster candidates by vector and bias (C,), and measure the probes that user vectors need.
+
+    ``users`` (u, D) should not be those whose recall is reported elsewhere.
+    """
     rng = np.random.default_rng(0)
     users = users[rng.permutation(len(users))[:_SAMPLE_USERS]]
-    # A step of the bias moves a score as far as one along an axis of the vectors moves a usual user's.
-    weight = np.float32(1.0 / max(math.sqrt(float((users**2).mean())), 1e-30))
-    count = len(bias)
-
-    def points() -> Iterator[tuple[slice, Floats]]:
-        for start in range(0, count, _CHUNK):
-            at = slice(start, min(count, start + _CHUNK))
-            yield (
-                at,
-                np.concatenate([vectors(at.start, at.stop), bias[at, None] * weight], 1).astype(
-                    np.float32
-                ),
-            )
-
-    cluster_count = _CLUSTERS_PER_ROOT * math.isqrt(count)
-    sampled = rng.random(count) < _POINTS_PER_CLUSTER * cluster_count / count
-    centroids = _cluster(
-        np.concatenate([part[sampled[at]] for at, part in points()]), cluster_count, rng
-    )
-    labels = np.concatenate([_nearest_centroids(part, centroids) for _, part in points()])
-    _, labels = np.unique(labels, return_inverse=True)
+    points = _Points(vectors, bias, users)
+    labels = _assign(points, rng)
     sizes = np.bincount(labels)
-    mean = sum(
-        (_cluster_sums(part, labels[at], len(sizes)) for at, part in points()),
-        np.zeros((len(sizes), centroids.shape[1])),
-    )
-    mean /= sizes[:, None]
-    mean[:, -1] /= weight
+    mean = points.cluster_means(labels, sizes)
     deviations = _DEVIATIONS * _score_deviations(vectors, labels, mean[:, :-1], users)
-    centroids = np.concatenate([mean[:, :-1], deviations[:, None], mean[:, -1:]], 1).astype(
-        np.float32
-    )
-    cluster_scores = augment_queries(users) @ centroids.T
-    rank = np.empty(cluster_scores.shape, np.intp)
-    np.put_along_axis(rank, np.argsort(-cluster_scores, 1), np.arange(len(sizes))[None], 1)
-    found = np.take_along_axis(
-        rank, labels[_exact_top_k(vectors, bias, users)], 1
-    )  # lists before the one that holds it
-    probes, largest = dict.fromkeys(MIN_RECALL, 0), 0
-    for k, target in MIN_RECALL.items():
-        probes[k] = largest = max(largest, _probes_for_recall(found[:, :k], target))
-    recall = {f"recall@{k}": round(float((found[:, :k] < probes[k]).mean()), 4) for k in MIN_RECALL}
+    columns = [mean[:, :-1], deviations[:, None], mean[:, -1:]]
+    centroids = np.concatenate(columns, 1).astype(np.float32)
+    needed = _probes_needed(centroids, labels[_exact_top_k(vectors, bias, users)], users)
+    card: dict[str, Any] = {"lists": len(sizes)}
+    probes = _probes_by_k(needed)
+    card |= {f"probes@{k}": count for k, count in probes.items()}
+    for k, count in probes.items():
+        card[f"recall@{k}"] = round(float((needed[:, :k] < count).mean()), 4)
+    card["users"] = len(users)
     arrays: dict[str, NDArray[Any]] = {
         "list_starts": np.concatenate([[0], sizes.cumsum()]).astype(np.int64),
         "list_centres": centroids,
     }
-    at = {f"probes@{k}": count for k, count in probes.items()}
-    card = {"lists": len(sizes), **at, **recall, "users": len(users)}
     return FittedIvf(np.argsort(labels, kind="stable"), arrays, card)
 
 
+class _Points:
+    """What is clustered: each candidate's vector and weighted bias, (D + 1,), read in chunks."""
+
+    def __init__(self, vectors: Vectors, bias: Floats, users: Doubles) -> None:
+        self._vectors, self._bias = vectors, bias
+        self.width = users.shape[1] + 1
+        # Distances compare coordinates, scores multiply them with the user's: weigh the bias so
+        # that a difference of 1 in it matters as much as one of the same effect in the vectors.
+        self.bias_weight = np.float32(1.0 / max(math.sqrt(float((users**2).mean())), 1e-30))
+
+    def __len__(self) -> int:
+        return len(self._bias)
+
+    def __iter__(self) -> Iterator[tuple[slice, Floats]]:
+        for start in range(0, len(self), _CHUNK):
+            at = slice(start, min(len(self), start + _CHUNK))
+            columns = [self._vectors(at.start, at.stop), self._bias[at, None] * self.bias_weight]
+            yield at, np.concatenate(columns, 1).astype(np.float32)
+
+    def cluster_means(self, labels: Indices, sizes: Indices) -> Doubles:
+        """Return the mean vector and the mean bias of each cluster, (L, D + 1)."""
+        sums = np.zeros((len(sizes), self.width))
+        for at, part in self:
+            sums += _cluster_sums(part, labels[at], len(sizes))
+        mean: Doubles = sums / sizes[:, None]
+        mean[:, -1] /= self.bias_weight
+        return mean
+
+
+def _assign(points: _Points, rng: np.random.Generator) -> Indices:
+    """Return the cluster of each candidate, (C,); clusters are numbered without gaps."""
+    count = len(points)
+    cluster_count = _CLUSTERS_PER_ROOT * math.isqrt(count)
+    sampled = rng.random(count) < _POINTS_PER_CLUSTER * cluster_count / count
+    sample = np.concatenate([part[sampled[at]] for at, part in points])
+    centroids = _cluster(sample, cluster_count, rng)
+    labels = np.concatenate([_nearest_centroids(part, centroids) for _, part in points])
+    return np.unique(labels, return_inverse=True)[1]
+
+
+def _probes_needed(centroids: Floats, clusters: Indices, users: Doubles) -> Indices:
+    """Return how many clusters rank before that of each best candidate, (u, MAX_K).
+
+    ``clusters`` (u, MAX_K) are those of each user's best candidates.
+    """
+    scores = augment_queries(users) @ centroids.T
+    rank = np.empty(scores.shape, np.intp)
+    np.put_along_axis(rank, np.argsort(-scores, 1), np.arange(len(centroids))[None], 1)
+    return np.take_along_axis(rank, clusters, 1)
+
+
+def _probes_by_k(needed: Indices) -> dict[int, int]:
+    """Return the number of probes for each k of ``MIN_RECALL``; it never falls with k."""
+    probes, largest = {}, 0
+    for k, target in MIN_RECALL.items():
+        largest = max(largest, _probes_for_recall(needed[:, :k], target))
+        probes[k] = largest
+    return probes
+
+
+def _probes_for_recall(needed: Indices, target: float) -> int:
+    """Return the fewest probes whose recall over users reaches a target by a standard error."""
+    for count in range(1, int(needed.max()) + 1):
+        recall = (needed < count).mean(1)
+        if recall.mean() - recall.std() / math.sqrt(len(recall)) >= target:
+            return count
+    return int(needed.max()) + 1
+
+
 def _score_deviations(vectors: Vectors, labels: Indices, mean: Doubles, users: Doubles) -> Doubles:
-    """Return the standard deviation of the scores within each list, (L,), for a usual user of length 1."""
+    """Return the standard deviation of scores within each cluster, (L,), for a user of length 1.
+
+    The deviation depends on the user's direction. It is averaged over the sampled users, by the
+    root of their second moment.
+    """
     eigenvalues, axes = np.linalg.eigh(users.T @ users / len(users))
     root = axes * np.sqrt(np.maximum(eigenvalues, 0.0))
     square = np.zeros(len(mean))
@@ -99,36 +151,29 @@ def _score_deviations(vectors: Vectors, labels: Indices, mean: Doubles, users: D
 
 
 def _exact_top_k(vectors: Vectors, bias: Floats, users: Doubles) -> Indices:
-    """Return each user's LONGEST best candidates, best first, (u, LONGEST)."""
+    """Return each user's MAX_K best candidates, best first, (u, MAX_K)."""
     best = np.full((len(users), MAX_K), -np.inf)
     rows = np.zeros((len(users), MAX_K), np.intp)
     for start in range(0, len(bias), _CHUNK):
         part = vectors(start, min(len(bias), start + _CHUNK))
         chunk = np.arange(start, start + len(part))
         scores = np.concatenate([best, users @ part.T + bias[chunk]], 1)
-        found = np.concatenate([rows, np.broadcast_to(chunk, (len(users), len(part)))], 1)
+        candidates = np.broadcast_to(chunk, (len(users), len(part)))
+        candidates = np.concatenate([rows, candidates], 1)
         top = np.argpartition(-scores, MAX_K - 1, 1)[:, :MAX_K]
-        best, rows = np.take_along_axis(scores, top, 1), np.take_along_axis(found, top, 1)
+        best, rows = np.take_along_axis(scores, top, 1), np.take_along_axis(candidates, top, 1)
     return np.take_along_axis(rows, np.argsort(-best, 1), 1)
 
 
-def _probes_for_recall(found: Indices, target: float) -> int:
-    """Return how many lists hold a share of what each user is to be found (u, k), and a standard error more."""
-    for count in range(1, int(found.max()) + 1):
-        recall = (found < count).mean(1)
-        if recall.mean() - recall.std() / math.sqrt(len(recall)) >= target:
-            return count
-    return int(found.max()) + 1
-
-
-def _cluster(sampled: Floats, count: int, rng: np.random.Generator) -> Floats:
-    """Return centres (count, D) by Lloyd's algorithm."""
-    centroids = sampled[rng.permutation(len(sampled))[:count]].copy()
+def _cluster(points: Floats, count: int, rng: np.random.Generator) -> Floats:
+    """Return the centroids (count, D) that Lloyd's algorithm finds."""
+    centroids = points[rng.permutation(len(points))[:count]].copy()
     for _ in range(_ITERATIONS):
-        labels = _nearest_centroids(sampled, centroids)
+        labels = _nearest_centroids(points, centroids)
         sizes = np.bincount(labels, minlength=len(centroids))
-        total = _cluster_sums(sampled, labels, len(centroids))
-        centroids[sizes > 0] = (total[sizes > 0] / sizes[sizes > 0, None]).astype(np.float32)
+        sums = _cluster_sums(points, labels, len(centroids))
+        filled = sizes > 0
+        centroids[filled] = (sums[filled] / sizes[filled, None]).astype(np.float32)
     return centroids
 
 
@@ -137,6 +182,7 @@ def _cluster_sums(points: Floats, labels: Indices, count: int) -> Doubles:
 
 
 def _nearest_centroids(points: Floats, centroids: Floats) -> Indices:
+    # |p - c|^2 = |p|^2 - 2 (p . c - |c|^2 / 2), and |p|^2 is the same for all centroids c.
     half = (centroids**2).sum(1) / 2
     parts = (points[at : at + _ASSIGN_BATCH] for at in range(0, len(points), _ASSIGN_BATCH))
     return np.concatenate([np.argmax(part @ centroids.T - half, 1) for part in parts])

@@ -1,12 +1,14 @@
-"""Lists of alike candidates, who stand in the bundle list by list: an inverted file.
+"""Approximate top-k by an inverted file (IVF): score only the candidates of the best clusters.
 
-The manifest states its recall of the best of all candidates; the more of them a request excludes, the more is searched.
+Candidates are stored cluster by cluster. A search compares the user with the centroids, probes the
+most promising clusters, and adds every candidate with a positive item-item contribution, because no
+centroid can predict those. The manifest's ``index`` states how many clusters are probed, and the
+recall that this gives.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -17,82 +19,81 @@ from tlrec_edge.bundle.reader import Bundle
 from tlrec_edge.core.row_ranges import RowRanges
 from tlrec_edge.core.topk import absent, lower_bound, top_k_of
 from tlrec_edge.errors import BundleError
+from tlrec_edge.search.index import ScoreFunction, TopK
 from tlrec_edge.search.user_state import UserState
-from tlrec_edge.types import Floats, Indices
-
-ScoreFunction = Callable[[Indices | RowRanges], Floats]
-"""Gives the scores of candidates."""
+from tlrec_edge.types import Floats, Indices, Longs
 
 MIN_RECALL = {10: 0.99, 100: 0.97}
-"""Recall at k that a search must reach by a standard error, over users the lists were not made for."""
+"""Recall at k that a search must reach, for users that the clusters were not fitted to."""
 MAX_K = max(MIN_RECALL)
-"""The longest answer that recall is measured for; a longer one is exact."""
-
+"""The largest k that recall is measured for; a larger one is answered exactly."""
 MAX_PROBED_FRACTION = 1 / 16
-"""Of the lists: beyond it, heads give the exact answer sooner (measured with 250,000 candidates)."""
+"""Share of the clusters beyond which the prefix bound answers faster, and exactly (measured with
+250,000 candidates)."""
+_MAX_PROBED_FRACTION_ALONE = 1 / 2
+"""The same share for a bundle without a prefix bound, in which a full scan is the alternative."""
 
 
 class InvertedFile:
-    """The lists of one bundle; safe to read from many threads."""
+    """The clusters of one bundle. Safe to use from many threads."""
 
     def __init__(self, bundle: Bundle) -> None:
-        self._starts: NDArray[np.int64] = bundle.array("list_starts")
+        self._starts: Longs = bundle.array("list_starts")
         self._centroids: Floats = bundle.array("list_centres")
-        self._max_probes = math.floor(
-            len(self._centroids) * (MAX_PROBED_FRACTION if bundle.has("head_columns.npy") else 0.5)
-        )
-        probes_by_k = _read_probes(bundle)
-        # For 0..MAX_K candidates: in between, what lies between the two.
-        self._probes: list[int] = (
-            np.ceil(np.interp(range(MAX_K + 1), list(MIN_RECALL), probes_by_k)).astype(int).tolist()
-        )
+        if (self._starts[1:] <= self._starts[:-1]).any():
+            raise BundleError(f"{bundle.path / 'list_starts.npy'} is not ascending; {REMEDY}")
+        has_prefix_bound = bundle.has("head_columns.npy")
+        fraction = MAX_PROBED_FRACTION if has_prefix_bound else _MAX_PROBED_FRACTION_ALONE
+        self._max_probes = math.floor(len(self._centroids) * fraction)
+        # Recall was measured for two values of k; between them, interpolate.
+        probes = np.interp(range(MAX_K + 1), list(MIN_RECALL), _read_probes(bundle))
+        self._probes: list[int] = np.ceil(probes).astype(int).tolist()
 
     def search(
         self, state: UserState, k: int, excluded: Indices, score: ScoreFunction
-    ) -> tuple[Indices, Floats] | None:
-        """Return the k best candidates, and their scores, of the likeliest lists and of what is lifted.
+    ) -> TopK | None:
+        """Return the k best candidates of the most promising clusters and of the item-item part.
 
-        Best first; among equals the lower row comes first. The more is ``excluded``, the more lists are looked into:
-        of many, only what the likeliest lists hold counts. None where that is more than pays, or leaves fewer than k,
-        and for a user of whom nothing is known: recall was not measured on them, and lists tell no bias from another.
+        Return None if that would probe too many clusters or leave fewer than k candidates, and for
+        a user without a vector: recall was not measured for those, and the vectors are all that
+        centroids know.
         """
         user = np.concatenate(
             [state.deep * state.deep_scale, state.interest * state.interest_scale]
         )
         if not user.any():
             return None
-        needed = k + len(excluded)
-        if needed > MAX_K:
-            excluded_clusters = self._starts.searchsorted(excluded, "right") - 1
-            needed = max(
-                MAX_K,
-                k
-                + int(
-                    np.isin(excluded_clusters, self._best_clusters(user, self._probes[-1])).sum()
-                ),
-            )
-        probes = (
-            self._probes[needed]
-            if needed <= MAX_K
-            else math.ceil(self._probes[-1] * needed / MAX_K)
-        )
+        probes = self._probe_count(user, k, excluded)
         if probes > self._max_probes:
             return None
-        positions, scores = self._search(user, probes, k + len(excluded), score)
+        positions, scores = self._probe(user, probes, k + len(excluded), score)
         boosted = state.wide.positive_columns
         if len(boosted):
             boosted = boosted[absent(boosted, positions)]
-            positions, scores = (
-                np.concatenate([positions, boosted]),
-                np.concatenate([scores, score(boosted)]),
-            )
-        best = top_k_of(positions, scores, k, excluded)
-        return best if len(best[0]) == k else None
+            positions = np.concatenate([positions, boosted])
+            scores = np.concatenate([scores, score(boosted)])
+        best = TopK(*top_k_of(positions, scores, k, excluded))
+        return best if len(best.positions) == k else None
 
-    def _search(
+    def _probe_count(self, user: Floats, k: int, excluded: Indices) -> int:
+        """Return how many clusters to probe, so that k candidates remain without the excluded ones.
+
+        An excluded candidate takes a place of the answer, so it counts as one more result.
+        """
+        results = k + len(excluded)
+        if results <= MAX_K:
+            return self._probes[results]
+        # Most of a long exclusion list is in clusters that would not be probed: count the others.
+        clusters = self._starts.searchsorted(excluded, "right") - 1
+        probed = self._best_clusters(user, self._probes[MAX_K])
+        results = max(MAX_K, k + int(np.isin(clusters, probed).sum()))
+        # Nothing was measured beyond MAX_K: assume that probes grow in proportion.
+        return math.ceil(self._probes[MAX_K] * results / MAX_K)
+
+    def _probe(
         self, user: Floats, probes: int, k: int, score: ScoreFunction
     ) -> tuple[Indices, Floats]:
-        """Return the ``k`` best of the ``probes`` best lists, and others, rising, and their scores."""
+        """Score the ``probes`` best clusters; return the k best or more of them, ascending."""
         clusters = self._best_clusters(user, probes)
         ranges = RowRanges(self._starts.take(clusters), self._starts.take(clusters + 1))
         scores = score(ranges)
@@ -100,32 +101,32 @@ class InvertedFile:
         return ranges.to_rows(at), scores.take(at)
 
     def _best_clusters(self, user: Floats, count: int) -> Indices:
-        """Return the numbers of the likeliest lists, rising."""
-        if count >= len(self._centroids):
-            return np.arange(len(self._centroids))
-        cluster_scores = self._centroids.dot(augment_queries(user))
-        return np.sort(
-            cluster_scores.argpartition(len(cluster_scores) - count)[len(cluster_scores) - count :]
-        )
+        """Return the numbers of the ``count`` most promising clusters, ascending."""
+        total = len(self._centroids)
+        if count >= total:
+            return np.arange(total)
+        scores = self._centroids.dot(augment_queries(user))
+        return np.sort(scores.argpartition(total - count)[total - count :])
 
 
 def augment_queries(users: NDArray[Any]) -> NDArray[Any]:
-    """Return what centres (L, D + 2) are multiplied with for users (..., D): them, their lengths, and 1.
+    """Return user vectors (..., D) as centroids (L, D + 2) are multiplied with them, (..., D + 2).
 
-    A centre holds the list's mean vector, what its best score above the mean for a user of length 1, and its mean bias.
+    A centroid holds a cluster's mean vector, the spread of its scores for a user of length 1, and
+    its mean bias. So the product with (vector, length, 1) estimates the cluster's best score.
     """
     length = np.sqrt((users * users).sum(-1, keepdims=True))
     return np.concatenate([users, length, np.ones_like(length)], -1)
 
 
 def _read_probes(bundle: Bundle) -> list[int]:
-    """Return how many lists a search looks into for each k of ``MIN_RECALL``. Raises BundleError."""
+    """Return the manifest's number of probes for each k of ``MIN_RECALL``. Raises BundleError."""
     index = bundle.manifest.get("index")
-    found: list[Any] = [
-        index.get(f"probes@{k}") if isinstance(index, dict) else None for k in MIN_RECALL
-    ]
-    if not all(type(probes) is int and 0 < probes <= bundle.shape.candidates for probes in found):
+    entries = index if isinstance(index, dict) else {}
+    found: list[Any] = [entries.get(f"probes@{k}") for k in MIN_RECALL]
+    limit = bundle.shape.candidates
+    if not all(type(probes) is int and 0 < probes <= limit for probes in found):
         raise BundleError(
-            f"{bundle.path / MANIFEST} does not say how many lists to look into (index); {REMEDY}"
+            f"{bundle.path / MANIFEST} has no valid number of clusters to probe (index); {REMEDY}"
         )
     return found

@@ -1,7 +1,9 @@
-"""The first pass of a top-k: whole-number products of a query with every head, and their maxima by block.
+"""The first pass of an exact top-k: products of a query with all prefixes, and their block maxima.
 
-Both sides are unsigned with zero points of 128, in one onnxruntime node that keeps its own packed copy of the heads:
-five times as fast as numpy, and exact on every processor, where unsigned by signed saturates on those without VNNI.
+One onnxruntime node (MatMulInteger) multiplies, and keeps its own packed copy of the prefixes: five
+times as fast as numpy. Both sides are uint8 with a zero point of 128, because products of uint8 and
+int8 saturate on processors without VNNI, and a saturated product bounds nothing. The graph also
+returns the maximum of each block of products, so that numpy reads few of them.
 """
 
 from __future__ import annotations
@@ -15,33 +17,36 @@ from numpy.typing import NDArray
 from tlrec_edge.bundle.format import SCAN_BLOCK
 from tlrec_edge.bundle.session import load_session, run_error
 from tlrec_edge.errors import MissingExtraError
-from tlrec_edge.types import Ints
-
-Columns = NDArray[np.uint8]
+from tlrec_edge.types import Bytes, Ints
 
 ZERO_POINT = 128
-"""What is added to a whole number to store it unsigned."""
+"""Added to an int8 entry to store it as uint8."""
 _CHECKED_COLUMNS, _INT8_MAX = 1024, 127
 
 
 class _Buffers(NamedTuple):
-    """One thread's arrays, which the session reads and writes."""
+    """One thread's arrays, which the session reads and writes in place."""
 
     binding: Any
-    query: Columns
+    query: Bytes
+    """(width,)"""
     products: Ints
+    """(padded candidates,)"""
     maxima: Ints
+    """(blocks,)"""
 
 
 def scan_graph(width: int, count: int) -> bytes:
-    """Return the graph that multiplies a query (1, width) with heads (width, count), which it does not hold itself.
+    """Return the graph that multiplies a query (1, width) with prefixes (width, count).
 
-    Raises MissingExtraError where onnx is not installed.
+    The graph refers to ``head_columns.npy`` instead of holding the prefixes. Raises
+    MissingExtraError if onnx is not installed.
     """
     try:
         from onnx import TensorProto, helper, numpy_helper
     except ImportError as error:
-        raise MissingExtraError("writing the graph of the heads", "build") from error
+        raise MissingExtraError("writing the graph of the prefix bound", "build") from error
+    # The names "heads" and "head_scan" are part of bundle format 1.
     columns = TensorProto(name="heads", data_type=TensorProto.UINT8, dims=[width, count])
     columns.data_location = TensorProto.EXTERNAL
     columns.external_data.add(key="location", value="head_columns.npy")
@@ -50,49 +55,48 @@ def scan_graph(width: int, count: int) -> bytes:
         "last": np.array([1]),
         "blocks": np.array([count // SCAN_BLOCK, SCAN_BLOCK]),
     }
-    graph = helper.make_graph(
-        [
-            helper.make_node("MatMulInteger", ["query", "heads", "zero", "zero"], ["products"]),
-            helper.make_node("Reshape", ["products", "blocks"], ["blocked"]),
-            helper.make_node("ReduceMax", ["blocked", "last"], ["maxima"], keepdims=0),
-        ],
-        "head_scan",
-        [helper.make_tensor_value_info("query", TensorProto.UINT8, [1, width])],
-        [
-            helper.make_tensor_value_info("products", TensorProto.INT32, [1, count]),
-            helper.make_tensor_value_info("maxima", TensorProto.INT32, [count // SCAN_BLOCK]),
-        ],
-        [columns, *(numpy_helper.from_array(value, name) for name, value in constants.items())],
-    )
+    node, info, int32 = helper.make_node, helper.make_tensor_value_info, TensorProto.INT32
+    nodes = [
+        node("MatMulInteger", ["query", "heads", "zero", "zero"], ["products"]),
+        node("Reshape", ["products", "blocks"], ["blocked"]),
+        node("ReduceMax", ["blocked", "last"], ["maxima"], keepdims=0),
+    ]
+    inputs = [info("query", TensorProto.UINT8, [1, width])]
+    outputs = [
+        info("products", int32, [1, count]),
+        info("maxima", int32, [count // SCAN_BLOCK]),
+    ]
+    initializers = [numpy_helper.from_array(value, name) for name, value in constants.items()]
+    graph = helper.make_graph(nodes, "head_scan", inputs, outputs, [columns, *initializers])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
     blob: bytes = model.SerializeToString()
     return blob
 
 
 class PrefixScan:
-    """The graph over a bundle's heads, loaded when it is first asked; safe from many threads."""
+    """The graph over a bundle's prefixes, loaded on first use. Safe to use from many threads."""
 
-    def __init__(self, blob: bytes, name: str, columns: Columns, threads: int = 1) -> None:
+    def __init__(self, blob: bytes, name: str, columns: Bytes, threads: int = 1) -> None:
         self._blob, self._name = blob, name
         self._columns, self._threads = columns, threads
         self.reload()
 
     @property
     def nbytes(self) -> int:
-        """The bytes of the packed copy, where there is one, and of a thread's products."""
+        """The bytes of the packed copy and of one thread's products; 0 before the first use."""
         return 0 if self._session is None else self._columns.nbytes + 4 * self._columns.shape[1]
 
     def reload(self) -> None:
-        """Forget the session: one that was made before a fork must not be used after it."""
+        """Forget the session: one made before a fork must not be used after it."""
         self._session: Any = None
         self._exact = False
         self._lock, self._local = threading.Lock(), threading.local()
 
     def __call__(self, query: NDArray[np.int8]) -> tuple[Ints, Ints] | None:
-        """Return the products of ``query`` (width,) with all heads, and the largest of each block; of the padding too.
+        """Return the products of ``query`` (width,) with all prefixes, and their block maxima.
 
-        Both are overwritten by the thread's next call. None on a machine whose arithmetic is not exact. Raises
-        BundleError where the graph does not run.
+        Both include the padding and are overwritten by the thread's next call. Return None on a
+        machine with inexact integer arithmetic. Raises BundleError if the graph does not run.
         """
         if self._session is None:
             self._load()
@@ -104,7 +108,7 @@ class PrefixScan:
         return self._run(self._session, buffers, query)
 
     def check(self) -> None:
-        """Load the graph and run it. Raises BundleError where it does not."""
+        """Load the graph and run it. Raises BundleError if that fails."""
         self._load()
 
     def _load(self) -> None:
@@ -117,22 +121,19 @@ class PrefixScan:
                 self._session = session
 
     def _is_exact(self, session: Any) -> bool:
-        """Say whether a usual and an extreme query give the products that numpy finds, at both ends."""
+        """Return whether a random and an extreme query give the products that numpy computes."""
         width, count = self._columns.shape
         rng = np.random.default_rng(0)
         buffers = self._bind(session)
         for magnitude in (_INT8_MAX, 1):
-            query = np.asarray(
-                rng.integers(-magnitude, magnitude + 1, width) * (_INT8_MAX // magnitude), np.int8
-            )
+            entries = rng.integers(-magnitude, magnitude + 1, width) * (_INT8_MAX // magnitude)
+            query = np.asarray(entries, np.int8)
             products, maxima = self._run(session, buffers, query)
-            for part in (
-                slice(0, _CHECKED_COLUMNS),
-                slice(max(0, count - _CHECKED_COLUMNS), count),
-            ):
-                expected = query.astype(np.int32) @ (
-                    self._columns[:, part].astype(np.int32) - ZERO_POINT
-                )
+            first = slice(0, _CHECKED_COLUMNS)
+            last = slice(max(0, count - _CHECKED_COLUMNS), count)
+            for part in (first, last):
+                prefixes = self._columns[:, part].astype(np.int32) - ZERO_POINT
+                expected = query.astype(np.int32) @ prefixes
                 if not np.array_equal(products[part], expected):
                     return False
             if not np.array_equal(maxima, products.reshape(-1, SCAN_BLOCK).max(1)):
@@ -146,10 +147,9 @@ class PrefixScan:
         binding = session.io_binding()
         try:
             binding.bind_input("query", "cpu", 0, np.uint8, query.shape, query.ctypes.data)
-            binding.bind_output(
-                "products", "cpu", 0, np.int32, products.shape, products.ctypes.data
-            )
-            binding.bind_output("maxima", "cpu", 0, np.int32, maxima.shape, maxima.ctypes.data)
+            for name, output in (("products", products), ("maxima", maxima)):
+                address = output.ctypes.data
+                binding.bind_output(name, "cpu", 0, np.int32, output.shape, address)
         except Exception as error:  # as in _run
             raise run_error(self._name, error) from error
         return _Buffers(binding, query[0], products[0], maxima)

@@ -1,29 +1,32 @@
-"""A user as an index sees one: the vectors and item-item contributions that scores are made of."""
+"""A user as the search indexes see it: the vectors and item-item contributions of its scores."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
 from tlrec_edge.core.sparse import SparseSum
-from tlrec_edge.types import Floats
+from tlrec_edge.types import Floats, Indices
 
 
 @dataclass(eq=False, slots=True)
 class UserState:
-    """Opaque: a user vector on the scale it is scored with and the wide part's sum. Belongs to its bundle."""
+    """An encoded user, from ``Recommender.user_state``. Opaque, and valid for its bundle only."""
 
     deep: Floats
+    """User vector of the two-tower part, (d,); integers if scores are deterministic."""
     interest: Floats
+    """User vector of the interest part, (r,), or empty."""
     deep_scale: Floats
+    """Factor of ``deep`` in a score, ()."""
     interest_scale: Floats
+    """Factor of ``interest`` in a score, ()."""
     wide: SparseSum
-    seen: NDArray[np.intp]
-    """Rows of all known items of the history."""
+    """Item-item contributions of the history to single candidates."""
+    seen: Indices
+    """Rows of all known items of the history, ascending."""
     clipped: bool = False
-    """Whether the vector did not fit the bundle's scale: the stated error of the exact path does not hold then."""
+    """Whether the vectors exceeded the bundle's integer range, so that rounding errors are larger
+    than the manifest states."""
 
     @property
     def nbytes(self) -> int:
