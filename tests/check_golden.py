@@ -1,6 +1,7 @@
-"""Score the golden bundle with an installed tlrec-edge, without pytest or any extra: `python tests/check_golden.py`.
+"""Compare the scores of the golden bundle with the pinned ones, bit for bit.
 
-CI runs it in an empty environment, with the oldest onnxruntime that pyproject.toml allows and with the newest.
+`python tests/check_golden.py` needs only an installed tlrec-edge, neither pytest nor any extra. CI
+runs it in an empty environment with the oldest and with the newest onnxruntime.
 """
 
 from __future__ import annotations
@@ -20,16 +21,18 @@ BUNDLE, SCORES = DATA / "golden_bundle", DATA / "golden_scores.json"
 
 
 def read_cases() -> dict[str, Any]:
+    """Return the pinned users, items and scores."""
     cases: dict[str, Any] = json.loads(SCORES.read_text("utf-8"))
     return cases
 
 
 def user_of(case: dict[str, Any]) -> History | str:
+    """Return the user of a case: a stored user's id or a history."""
     return case["user"] if "user" in case else History(**case["history"])
 
 
 def score(rec: Recommender, case: dict[str, Any], items: list[str]) -> list[str]:
-    """Return the scores in hex, so that no bit is lost."""
+    """Return the scores in hex, which keeps every bit."""
     return [value.hex() for value in rec.score(user_of(case), items).tolist()]
 
 
@@ -47,7 +50,7 @@ def main() -> None:
     versions = f"onnxruntime {onnxruntime.__version__}, numpy {np.__version__}"
     if wrong:
         sys.exit(f"{versions}: scores differ from the pinned ones: {', '.join(wrong)}")
-    sys.stdout.write(f"{versions}: {len(pinned['cases'])} cases bit for bit\n")
+    sys.stdout.write(f"{versions}: {len(pinned['cases'])} cases, the same bits\n")
 
 
 if __name__ == "__main__":

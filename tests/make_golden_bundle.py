@@ -1,6 +1,6 @@
-"""Write tests/data/golden_bundle and the scores it must give for ever: `python tests/make_golden_bundle.py`.
+"""Write tests/data/golden_bundle and the scores that every later version must give.
 
-Run it only for a new format version: every later version must read the bundles of the older ones.
+Run `python tests/make_golden_bundle.py` only for a new format version.
 """
 
 from __future__ import annotations
@@ -51,9 +51,11 @@ HISTORIES: dict[str, dict[str, Any]] = {
     "empty": {"items": []},
 }
 MARGIN = 0.02
+"""Smallest ``rounding_margin`` of a bundle that is worth pinning."""
 
 
 def write() -> None:
+    """Write the bundle from random tables."""
     rng = np.random.default_rng(SMALL.seed)
     arrays = bundles.tables(SMALL, rng)
     features = bundles.encoder_features(rng)
@@ -76,7 +78,7 @@ def write() -> None:
 
 
 def pin() -> dict[str, Any]:
-    """Return what is asked and every score it gives."""
+    """Return the users and items to score, and their scores."""
     cases: dict[str, Any] = {name: {"history": history} for name, history in HISTORIES.items()}
     cases |= {f"user {user}": {"user": user} for user in SMALL.users}
     items = IDS[: SMALL.candidates]
@@ -87,7 +89,10 @@ def pin() -> dict[str, Any]:
 
 
 def rounding_margin() -> float:
-    """Return how far the user vectors are from a rounding edge: another machine's last bit must not flip an integer."""
+    """Return the smallest distance of a user vector's entries from a rounding boundary.
+
+    With a large enough margin, another machine's last bits cannot change a rounded integer.
+    """
     with Recommender.open(BUNDLE, deterministic=False) as rec:
         states = [rec.user_state(History(**history)) for history in HISTORIES.values()]
     scaled = np.concatenate([np.append(state.deep, state.interest) * 2.0**8 for state in states])

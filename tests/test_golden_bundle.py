@@ -1,4 +1,4 @@
-"""Every later version must read the golden bundle and score it with the same bits."""
+"""Every later version must read the golden bundle and give exactly the same scores."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tlrec_edge.bundle.reader import Bundle
 PINNED = check_golden.read_cases()
 
 
-def test_it_is_whole() -> None:
+def test_the_bundle_passes_full_verification() -> None:
     bundle = Bundle.open(check_golden.BUNDLE, verify="full")
     names = bundle.strings("category_names").take(bundle.array("item_category")[1:4])
     assert names == ["Küche", "Garten", "玩具"]
@@ -31,10 +31,10 @@ def test_scores_are_pinned_bit_for_bit(name: str) -> None:
         assert dict(zip(ranked.items, ranked.scores.tolist(), strict=True)) == expected
 
 
-def test_no_score_hangs_on_the_last_bit_of_the_encoder() -> None:
+def test_no_score_depends_on_the_last_bit_of_the_encoder() -> None:
     assert golden.rounding_margin() >= golden.MARGIN
 
 
-def test_the_check_for_empty_environments(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_script_for_empty_environments(capsys: pytest.CaptureFixture[str]) -> None:
     check_golden.main()
-    assert "8 cases bit for bit" in capsys.readouterr().out
+    assert "8 cases, the same bits" in capsys.readouterr().out

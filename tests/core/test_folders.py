@@ -1,4 +1,4 @@
-"""A dataset, model or bundle is written whole or not at all, and never over files that are not its own."""
+"""Folders are written completely or not at all, and never over files of the user."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ QUICK = replace(synthetic.CONFIG, epochs=3, pretrain_epochs=4)
 
 
 class Writer(NamedTuple):
-    """How a kind of folder is written in version 0 or 1, and how its version is read."""
+    """How to write version 0 or 1 of a kind of folder, and how to read the version."""
 
     marker: str
     error: type[TlrecError]
@@ -108,7 +108,9 @@ def contents(folder: Path) -> dict[str, bytes | None]:
 
 
 @every_command
-def test_a_web_app_is_not_replaced(work: Path, tmp_path: Path, kind: str, command: str) -> None:
+def test_a_foreign_folder_with_the_same_marker_is_not_replaced(
+    work: Path, tmp_path: Path, kind: str, command: str
+) -> None:
     app = tmp_path / "webapp"
     (app / "src").mkdir(parents=True)
     (app / "src" / "app.js").write_text("alert(1)")
@@ -123,7 +125,7 @@ def test_a_web_app_is_not_replaced(work: Path, tmp_path: Path, kind: str, comman
 
 @every_command
 @pytest.mark.parametrize("foreign", ["notes.txt", ".git/config", "backup/x"])
-def test_a_file_of_the_user_keeps_a_folder(
+def test_a_folder_with_a_file_of_the_user_is_not_replaced(
     work: Path, tmp_path: Path, kind: str, command: str, foreign: str
 ) -> None:
     out = tmp_path / "out"
@@ -152,7 +154,7 @@ def test_a_file_of_the_user_keeps_a_folder(
         '{"format": 1}',
     ],
 )
-def test_a_marker_of_somebody_else_is_not_enough(tmp_path: Path, kind: str, marker: str) -> None:
+def test_a_foreign_marker_is_not_enough(tmp_path: Path, kind: str, marker: str) -> None:
     writer, out = WRITERS[kind], tmp_path / "out"
     out.mkdir()
     (out / writer.marker).write_bytes(marker.encode("utf-8", "surrogateescape"))
@@ -187,39 +189,38 @@ def test_a_link_is_not_replaced(tmp_path: Path, kind: str) -> None:
 
 
 @every_kind
-def test_empty_and_own_folders_are_used(tmp_path: Path, kind: str) -> None:
+def test_empty_folders_and_folders_of_the_same_kind_are_replaced(tmp_path: Path, kind: str) -> None:
     writer, out = WRITERS[kind], tmp_path / "out"
     out.mkdir()
     for version in (0, 1):
         writer.write(out, version)
         assert writer.read(out) == version
-    (out / "candidate_bias.npy").unlink(
-        missing_ok=True
-    )  # a folder of ours from which a file is missing is still ours
+    # A folder with a missing file is still one of ours.
+    (out / "candidate_bias.npy").unlink(missing_ok=True)
     writer.write(out, 0)
     assert writer.read(out) == 0
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 STEPS = ("mkdir", "rename", "replace", "fsync", "chmod", "unlink", "rmdir")
-"""Every call by which a writer changes what is on disk, except writes into its own new files."""
+"""Every call with which a writer changes the disk, except writes into its own new files."""
 
 
 class Killed(BaseException):
-    """The process is dead: nothing that it would do afterwards happens."""
+    """Simulates the death of the process: nothing after it happens."""
 
 
 @contextmanager
 def failing(at: int, killed: bool) -> Iterator[list[str]]:
-    """Let the ``at``-th step fail, and all later ones too if the process is ``killed``; yield the steps made."""
-    made: list[str] = []
+    """Make step ``at`` fail, and all later ones too if ``killed``; yield the steps taken so far."""
+    taken: list[str] = []
 
     def wrap(name: str, real: Callable[..., Any]) -> Callable[..., Any]:
         def step(*args: Any, **options: Any) -> Any:
-            made.append(name)
-            if killed and len(made) >= at:
+            taken.append(name)
+            if killed and len(taken) >= at:
                 raise Killed
-            if len(made) == at:
+            if len(taken) == at:
                 raise OSError(errno.EIO, "Input/output error")
             return real(*args, **options)
 
@@ -236,15 +237,15 @@ def failing(at: int, killed: bool) -> Iterator[list[str]]:
             shutil,
             "rmtree",
             lambda *args, **options: (
-                dead() if killed and len(made) >= at else rmtree(*args, **options)
+                dead() if killed and len(taken) >= at else rmtree(*args, **options)
             ),
         )
-        yield made
+        yield taken
 
 
 @every_kind
 @pytest.mark.parametrize("older", [True, False])
-def test_a_step_that_fails_leaves_the_old_or_the_new(
+def test_after_a_failed_step_the_old_or_the_new_folder_is_complete(
     tmp_path: Path, kind: str, older: bool
 ) -> None:
     writer = WRITERS[kind]
@@ -254,16 +255,16 @@ def test_a_step_that_fails_leaves_the_old_or_the_new(
         if older:
             writer.write(folder / "out", 0)
         failed = False
-        with failing(at, killed=False) as made:
+        with failing(at, killed=False) as taken:
             try:
                 writer.write(folder / "out", 1)
             except (OSError, TlrecError):
                 failed = True
         if older or not failed:
-            assert writer.read(folder / "out") == (0 if failed else 1), made
+            assert writer.read(folder / "out") == (0 if failed else 1), taken
         else:
-            assert not (folder / "out").exists(), made
-        if len(made) < at:
+            assert not (folder / "out").exists(), taken
+        if len(taken) < at:
             break
     assert not failed
     assert at > 5
@@ -271,7 +272,7 @@ def test_a_step_that_fails_leaves_the_old_or_the_new(
 
 
 @every_kind
-def test_a_writer_that_is_killed_leaves_the_old_or_the_new(
+def test_after_a_killed_writer_the_old_or_the_new_folder_is_complete(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     writer = WRITERS[kind]
@@ -281,19 +282,19 @@ def test_a_writer_that_is_killed_leaves_the_old_or_the_new(
         folder = tmp_path / str(at)
         folder.mkdir()
         writer.write(folder / "out", 0)
-        with monkeypatch.context() as patch, failing(at, killed=True) as made:
+        with monkeypatch.context() as patch, failing(at, killed=True) as taken:
             patch.setattr(os, "getpid", lambda: dead.pid)
             with suppress(Killed):
                 writer.write(folder / "out", 1)
-            finished = len(made) < at
-        there = folder / "out"
-        if not there.exists():  # what stepped aside is the only copy
-            there = next(folder.glob(".out.*.old"))
-        assert writer.read(there) in (0, 1), made
-        for _ in range(2):  # the first finds no folder at ``out`` and leaves what stepped aside
+            finished = len(taken) < at
+        complete = folder / "out"
+        if not complete.exists():  # the renamed older folder is the only copy
+            complete = next(folder.glob(".out.*.old"))
+        assert writer.read(complete) in (0, 1), taken
+        for _ in range(2):  # the first may find no ``out``, and keeps the older folder
             writer.write(folder / "out", 1)
         assert writer.read(folder / "out") == 1
-        assert [path.name for path in folder.iterdir()] == ["out"], made
+        assert [path.name for path in folder.iterdir()] == ["out"], taken
         if finished:
             break
     assert finished
@@ -304,25 +305,25 @@ def test_a_checkpoint_removes_only_what_it_wrote(tmp_path: Path) -> None:
     from tlrec_edge.train import pretrain
     from tlrec_edge.train.checkpoint import resumable
 
-    data, folder = synthetic.dataset(), tmp_path / "kept"
+    data, folder = synthetic.dataset(), tmp_path / "checkpoint"
     mine = ("fit-notes/day.txt", "fit-1/epoch-best.npz", "notes.txt")
-    with resumable(folder, data, QUICK) as kept:
+    with resumable(folder, data, QUICK) as checkpoint:
         for name in mine:
             (folder / name).parent.mkdir(exist_ok=True)
             (folder / name).write_text("mine")
-        pretrain(data, ("big",), QUICK, checkpoint=kept)
+        pretrain(data, ("big",), QUICK, checkpoint=checkpoint)
     assert {name for name, content in contents(folder).items() if content is not None} == set(mine)
 
 
-def test_a_damaged_cut_with_a_foreign_file_is_kept(tmp_path: Path) -> None:
+def test_a_damaged_cache_entry_with_a_foreign_file_is_not_removed(tmp_path: Path) -> None:
     from tlrec_edge.quantize.prune_cache import PruneCache
 
     model = synthetic.model()
-    cache = PruneCache(tmp_path / "kept", model, 0, 1)
+    cache = PruneCache(tmp_path / "cache", model, 0, 1)
     cache.get_or_prune("a cut", lambda: model)
-    cut = tmp_path / "kept" / "a-cut"
-    (cut / "arrays.npz").write_bytes(b"cut short")
-    (cut / "notes.txt").write_text("mine")
+    entry = tmp_path / "cache" / "a-cut"
+    (entry / "arrays.npz").write_bytes(b"cut short")
+    (entry / "notes.txt").write_text("mine")
     with pytest.raises(ModelError, match=r"notes\.txt is not part of the model"):
         cache.get_or_prune("a cut", lambda: model)
-    assert (cut / "notes.txt").read_text() == "mine"
+    assert (entry / "notes.txt").read_text() == "mine"

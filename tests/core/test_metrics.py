@@ -1,4 +1,4 @@
-"""Metrics against tables made by hand, and what must hold for any scores."""
+"""Metrics against values computed by hand, and properties that hold for any scores."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_ranks_by_hand(row: list[float], rank: float) -> None:
     assert rank_of_positive(np.array([row], np.float64)).tolist() == [rank]
 
 
-def test_only_valid_columns_take_part() -> None:
+def test_only_valid_columns_are_compared() -> None:
     valid = np.array([[True, False, True, False]])
     assert rank_of_positive(np.array([[1.0, 9.0, 2.0, 1.0]]), valid).tolist() == [2.0]
 
@@ -68,7 +68,7 @@ def test_metrics_at_3_by_hand(rank: float, ndcg: float, hit: float, mrr: float) 
     assert found == pytest.approx([ndcg, hit, mrr])
 
 
-def test_auc_is_the_share_beaten() -> None:
+def test_auc_is_the_share_of_beaten_candidates() -> None:
     assert auc(np.array([1.0, 3.0, 2.0, 1.0]), np.array([4, 2, 2, 0])).tolist() == [
         1.0,
         0.0,
@@ -78,17 +78,17 @@ def test_auc_is_the_share_beaten() -> None:
 
 
 @given(scores)
-def test_a_rising_transform_leaves_ranks(table: np.ndarray) -> None:
+def test_an_increasing_transform_keeps_ranks(table: np.ndarray) -> None:
     np.testing.assert_array_equal(
         rank_of_positive(table), rank_of_positive(table**3 / 7 + 2 * table - 5)
     )
 
 
 @given(scores)
-def test_the_ranks_of_all_places_are_the_average_ranks(table: np.ndarray) -> None:
+def test_ranks_of_all_columns_sum_to_those_of_a_permutation(table: np.ndarray) -> None:
     n = table.shape[1]
-    each = [rank_of_positive(np.roll(table, -place, axis=1)) for place in range(n)]
-    np.testing.assert_allclose(np.sum(each, 0), n * (n + 1) / 2)
+    ranks = [rank_of_positive(np.roll(table, -column, axis=1)) for column in range(n)]
+    np.testing.assert_allclose(np.sum(ranks, 0), n * (n + 1) / 2)
 
 
 @given(scores, st.integers(1, 12))
@@ -99,7 +99,7 @@ def test_metrics_lie_between_0_and_1_and_grow_with_k(table: np.ndarray, k: int) 
         assert (metric(rank, k + 1) <= 1).all()
 
 
-def test_the_clustered_error_is_the_bootstraps() -> None:
+def test_the_clustered_error_equals_the_bootstrap_error() -> None:
     rng = np.random.default_rng(0)
     users = np.sort(rng.integers(0, 150, 600))
     values = rng.random(600) * 0.2 + rng.random(150)[users]
@@ -108,17 +108,17 @@ def test_the_clustered_error_is_the_bootstraps() -> None:
     for _ in range(4000):
         pick = rng.integers(0, len(count), len(count))
         draws.append(total[pick].sum() / count[pick].sum())
-    found = clustered_mean(values, users)
-    assert found.mean == pytest.approx(values.mean())
-    assert found.se == pytest.approx(np.std(draws), rel=0.05)
-    assert found.by_user == pytest.approx((total[count > 0] / count[count > 0]).mean())
-    assert found.se > 2 * values.std() / math.sqrt(600)
+    estimate = clustered_mean(values, users)
+    assert estimate.mean == pytest.approx(values.mean())
+    assert estimate.se == pytest.approx(np.std(draws), rel=0.05)
+    assert estimate.by_user == pytest.approx((total[count > 0] / count[count > 0]).mean())
+    assert estimate.se > 2 * values.std() / math.sqrt(600)
 
 
-def test_no_rows_are_no_estimate() -> None:
-    found = clustered_mean(np.empty(0), np.empty(0, int))
-    assert all(math.isnan(value) for value in (found.mean, found.se, found.by_user))
-    assert isinstance(found, Estimate)
+def test_an_estimate_from_no_rows_is_nan() -> None:
+    estimate = clustered_mean(np.empty(0), np.empty(0, int))
+    assert all(math.isnan(value) for value in (estimate.mean, estimate.se, estimate.by_user))
+    assert isinstance(estimate, Estimate)
 
 
 def test_lift_is_paired() -> None:
@@ -135,7 +135,7 @@ def test_lift_is_paired() -> None:
     assert Lift(NAN, NAN, NAN, NAN).verdict == "no difference shown"
 
 
-def test_describe_names_every_figure() -> None:
+def test_describe_returns_every_figure() -> None:
     found = describe(np.array([1.0, 11.0]), np.array([19, 19]), np.array([0, 1]), (5, 20))
     assert found["recall@5"] == found["hr@5"] == 0.5
     assert found["hr@20"] == 1.0

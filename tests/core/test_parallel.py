@@ -1,4 +1,4 @@
-"""Jobs side by side come back in order, with one thread each, and an error of one is raised here."""
+"""Parallel jobs return in order and use one thread each; their errors are raised."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def test_results_come_in_the_order_of_their_jobs(processes: int) -> None:
     assert list(parallel_map(abs, [-3, 2, -1], processes)) == [3, 2, 1]
 
 
-def test_child_processes_have_one_thread_and_this_one_keeps_its_own(
+def test_child_processes_have_one_thread_and_this_process_is_unchanged(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
@@ -27,13 +27,13 @@ def test_child_processes_have_one_thread_and_this_one_keeps_its_own(
 def test_an_error_of_a_job_is_raised_here(processes: int) -> None:
     with pytest.raises(ZeroDivisionError):
         list(parallel_map(_invert, [1, 0], processes))
-    with pytest.raises(DataError, match="as it is"):
-        list(parallel_map(_refuse, ["as it is", ""], processes))
+    with pytest.raises(DataError, match="the message"):
+        list(parallel_map(_refuse, ["the message", ""], processes))
 
 
 def _invert(number: int) -> float:
     return 1 / number
 
 
-def _refuse(words: str) -> None:
-    raise DataError(words)
+def _refuse(message: str) -> None:
+    raise DataError(message)

@@ -1,3 +1,5 @@
+"""``top_k`` returns what a full sort would."""
+
 from __future__ import annotations
 
 import numpy as np

@@ -1,4 +1,4 @@
-"""The light reader of times agrees with the one of `prepare`, cell by cell."""
+"""Times are parsed as `prepare` parses them, cell by cell."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tlrec_edge.data import parse
 from tlrec_edge.errors import DataError
 from tlrec_edge.tabular.times import CLOCK_FORMATS, DAY_FORMATS, EARLIEST, LATEST, read_times
 
-FORMS = (
+FORMATS = (
     "%Y-%m-%d",
     "%Y-%m",
     "%Y-%m-%d %H",
@@ -26,7 +26,7 @@ FORMS = (
     "%Y%m%d",
     "%Y-%m-%dT%H:%M:%S.123Z",
 )
-BAD = (
+INVALID = (
     "",
     " ",
     "soon",
@@ -50,17 +50,17 @@ def outcome(read: Callable[[], Any]) -> Any:
 
 
 def agree(column: list[str]) -> None:
-    wanted = outcome(lambda: parse.read_times(pd.Series(column, dtype="str")))
+    expected = outcome(lambda: parse.read_times(pd.Series(column, dtype="str")))
     seconds = outcome(lambda: read_times(column))
-    if isinstance(wanted, str) or isinstance(seconds, str):
-        assert seconds == wanted
+    if isinstance(expected, str) or isinstance(seconds, str):
+        assert seconds == expected
         return
     values = np.array([seconds[text] for text in column])
-    bad = np.isnan(values)
-    out = ~bad & ((values < EARLIEST) | (values >= LATEST))
-    np.testing.assert_array_equal(bad, wanted.invalid)
-    np.testing.assert_array_equal(out, wanted.out_of_range)
-    np.testing.assert_array_equal(np.where(bad | out, 0, values), wanted.seconds)
+    invalid = np.isnan(values)
+    out = ~invalid & ((values < EARLIEST) | (values >= LATEST))
+    np.testing.assert_array_equal(invalid, expected.invalid)
+    np.testing.assert_array_equal(out, expected.out_of_range)
+    np.testing.assert_array_equal(np.where(invalid | out, 0, values), expected.seconds)
 
 
 moments = st.datetimes(datetime(1960, 1, 1), datetime(2110, 1, 1)).map(
@@ -70,24 +70,28 @@ moments = st.datetimes(datetime(1960, 1, 1), datetime(2110, 1, 1)).map(
 
 @given(
     st.lists(moments, min_size=1, max_size=12),
-    st.sampled_from([*FORMS, *(day + clock for day in DAY_FORMATS for clock in CLOCK_FORMATS)]),
-    st.lists(st.sampled_from(BAD), max_size=6),
+    st.sampled_from([*FORMATS, *(day + clock for day in DAY_FORMATS for clock in CLOCK_FORMATS)]),
+    st.lists(st.sampled_from(INVALID), max_size=6),
 )
-def test_it_reads_dates_as_prepare_does(given: list[datetime], form: str, bad: list[str]) -> None:
-    agree([*(moment.strftime(form) for moment in given), *bad])
+def test_dates_are_parsed_as_prepare_does(
+    given: list[datetime], form: str, invalid: list[str]
+) -> None:
+    agree([*(moment.strftime(form) for moment in given), *invalid])
 
 
 @given(
     st.lists(moments, min_size=1, max_size=12),
     st.sampled_from([1, 1e3, 1e6, 1e9]),
-    st.lists(st.sampled_from(BAD), max_size=9),
+    st.lists(st.sampled_from(INVALID), max_size=9),
 )
-def test_it_reads_epochs_as_prepare_does(
-    given: list[datetime], unit: float, bad: list[str]
+def test_epochs_are_parsed_as_prepare_does(
+    given: list[datetime], unit: float, invalid: list[str]
 ) -> None:
-    agree([*(str(int(moment.replace(tzinfo=UTC).timestamp() * unit)) for moment in given), *bad])
+    agree(
+        [*(str(int(moment.replace(tzinfo=UTC).timestamp() * unit)) for moment in given), *invalid]
+    )
 
 
-def test_a_column_of_nothing() -> None:
+def test_empty_columns_and_cells() -> None:
     assert read_times([]) == {}
     assert math.isnan(read_times([""])[""])
