@@ -267,7 +267,7 @@ def test_a_product_with_two_ids_becomes_one_item() -> None:
     assert [data.domains[code] for code in log.domain[here]] == [
         "uk",
         "uk",
-    ]  # a purchase stays where it was made
+    ]  # a purchase stays in its domain
     assert data.cleaning["item id replaced by item_map (rows)"] == 2
     assert data.cleaning["item rows merged by item_map"] == 1
     assert 0 in make_tasks(data, ("fr",)).final.candidates  # sold in uk alone, at home in fr

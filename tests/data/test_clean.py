@@ -1,4 +1,4 @@
-"""Cleaning: each reason is counted, nothing else goes, and counts become weighted interactions."""
+"""Cleaning: every dropped row is counted by its reason, and counts become interactions."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_duplicates_are_a_choice(duplicates: str, kept: int) -> None:
         assert sorted(pd.to_datetime(clean.time, unit="s").day) == [1, 2]
 
 
-def test_a_bot_keeps_its_newest_rows_and_the_rest_is_counted() -> None:
+def test_only_the_newest_rows_of_a_heavy_user_are_kept() -> None:
     bot = [f"bot,i{n},2024-01-{n + 1:02}" for n in range(20)]
     log = table("user,item,timestamp", *bot[::-1], "u,i1,2024-01-01", "u,i2,2024-01-02")
     clean = clean_interactions([log], Schema(max_per_user=3))
@@ -82,15 +82,18 @@ def test_a_bot_keeps_its_newest_rows_and_the_rest_is_counted() -> None:
         Schema(max_per_user=-1)
 
 
-def test_without_times_the_last_rows_of_a_bot_are_kept() -> None:
+def test_without_times_the_last_rows_of_a_heavy_user_are_kept() -> None:
     clean = clean_interactions([table("user,item", "b,x", "b,y", "b,z")], Schema(max_per_user=2))
     assert [clean.item.names[code] for code in clean.item.codes] == ["y", "z"]
 
 
-def test_no_row_left_says_where_they_went() -> None:
+def test_if_no_row_is_left_the_message_lists_the_reasons() -> None:
     with pytest.raises(
         DataError,
-        match=r"log.csv: none of 2 rows is usable \(no user id 1, quantity <= 0 1\); check: user = 'user'",
+        match=(
+            r"log.csv: none of 2 rows is usable \(no user id 1, quantity <= 0 1\); "
+            r"check: user = 'user'"
+        ),
     ):
         clean_interactions([table("user,item,quantity", ",a,1", "u,a,0")], Schema(), "log.csv")
 
@@ -125,7 +128,7 @@ def test_events_are_recognised_or_counted() -> None:
     assert clean.counts["event not recognised (kept as other)"] == 1
 
 
-def test_a_category_row_is_an_item_of_its_own_domain() -> None:
+def test_a_category_row_is_an_item_in_a_separate_domain() -> None:
     log = table("用户ID,分类,点击次数,购买次数", "u1,手机,5,1", "u2,服装,2,0")
     goods = table("商品ID,价格,分类", "g1,1999,手机", "g2,99,服装")
     dataset = prepare_tables([log], [goods]).dataset
@@ -153,7 +156,7 @@ def test_domains_are_renamed_and_a_misspelt_one_is_an_error() -> None:
         prepare_tables([table("user,item", "u,a")], schema=Schema(domains={"x": "y"}))
 
 
-def test_dropped_domains_go_with_their_items_but_their_users_stay() -> None:
+def test_a_dropped_domain_removes_its_items_but_not_its_users() -> None:
     log = table("user,item", "u,a", "v,petrol")
     goods = table("item,domain", "a,FOOD", "b,FOOD", "petrol,FUEL")
     dataset = prepare_tables([log], [goods], Schema(drop_domains=("FUEL",))).dataset
@@ -194,13 +197,13 @@ def test_any_text_is_an_id(names: list[str]) -> None:
     assert [labels.names[code] for code in labels.codes] == names
 
 
-def test_ids_sort_as_numbers_only_when_all_are() -> None:
+def test_ids_sort_as_numbers_only_if_all_are_integers() -> None:
     assert [["10", "9", "009"][i] for i in sort_ids(["10", "9", "009"])] == ["009", "9", "10"]
     assert [["10", "9", "a"][i] for i in sort_ids(["10", "9", "a"])] == ["10", "9", "a"]
     assert len(sort_ids(["9" * 10_000, "1"])) == 2
 
 
-def test_numbers_that_are_none_are_marked() -> None:
+def test_cells_that_are_not_numbers_are_marked() -> None:
     numbers = read_numbers(pd.Series(["1.5", " 2 ", "", "inf", "nan", "x"]))
     assert numbers.values[:2].tolist() == [1.5, 2.0]
     assert np.isnan(numbers.values[2:]).all()
@@ -230,7 +233,7 @@ def test_times_of_many_forms(values: list[Any]) -> None:
     assert not times.invalid.any()
 
 
-def test_days_that_fit_two_forms_ask_for_one() -> None:
+def test_an_ambiguous_date_format_is_an_error() -> None:
     with pytest.raises(DataError, match=r"fits both .* set time_format"):
         read_times(pd.Series(["03/04/2024", "05/06/2024"]))
     assert read_times(pd.Series(["03/04/2024"]), "%d/%m/%Y").seconds.tolist() == [1712102400]
@@ -245,6 +248,6 @@ def test_times_far_out_of_range_do_not_overflow() -> None:
     assert times.invalid.tolist() == [False, False, False, False, False, True, True]
 
 
-def test_a_running_number_without_a_name_makes_no_row_different() -> None:
+def test_a_row_number_without_a_name_does_not_hide_duplicates() -> None:
     log = pd.DataFrame({"Unnamed: 0": ["0", "1"], "user": ["u", "u"], "item": ["a", "a"]})
     assert clean_interactions([log], Schema()).counts["duplicate"] == 1

@@ -1,4 +1,4 @@
-"""Item tables: what kind of feature a column is, which row wins, and data without any content."""
+"""Item tables: the kind of each feature column, repeated rows, and data without content."""
 
 from __future__ import annotations
 
@@ -113,8 +113,8 @@ def test_without_an_item_file_the_log_describes_the_items() -> None:
     assert features.numeric["price"].tolist() == [2.0, 5.0]
 
 
-def test_beside_an_item_file_the_log_adds_no_price() -> None:
-    """A price that only items with sales have would tell which items are sold in the test period."""
+def test_with_an_item_file_the_log_adds_no_price() -> None:
+    """A price that only sold items have would give away the items of the test period."""
     log = LOG.assign(price=["1", "2"])
     assert (
         "price"

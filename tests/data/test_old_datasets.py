@@ -1,4 +1,4 @@
-"""Datasets written by version 0.1.0 (commit 7a5a385) still open, and the same tables still give them.
+"""Datasets of version 0.1.0 (commit 7a5a385) still open, and preparing them again gives the same.
 
 The folder was written once, inside tests/data/dataset_0_1_0, by
 

@@ -1,4 +1,4 @@
-"""The presets follow the rules under which their figures were published. Skipped where the data is not at hand."""
+"""The presets follow the rules of the published figures; skipped if the data is missing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files to frames: formats, encodings, and every way in which a file can be unusable."""
+"""Reading files: formats, encodings, and every way in which a file can be unusable."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_parquet_keeps_indexes_long_ids_and_lists(tmp_path: Path) -> None:
         (gzip.compress(b"user,item\na,b\n" * 99)[:-12], ["damaged gzip"]),
     ],
 )
-def test_a_bad_file_is_one_line_that_names_it(
+def test_an_invalid_file_is_named_in_one_line(
     tmp_path: Path, content: bytes, words: list[str]
 ) -> None:
     path = write(tmp_path, "bad.csv", content)

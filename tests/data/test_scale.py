@@ -1,4 +1,4 @@
-"""Numbers that differ by domain: factors to one unit, ranks within a domain, and what the user is shown."""
+"""Numbers in different units by domain: factors, ranks within a domain, and the report."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ GOODS = pd.DataFrame(
 )
 
 
-def two_markets(factor: float = 1.0, least: int = 60, **schema: Any) -> Dataset:
-    """Return markets fr and jp of the same price steps, those of jp ``factor`` times as high; small has 5 items."""
-    prices = [("fr", n, float(n)) for n in range(least)] + [
-        ("jp", n, n * factor) for n in range(least)
+def two_markets(factor: float = 1.0, n_items: int = 60, **schema: Any) -> Dataset:
+    """Return two markets whose prices differ by ``factor``, and a third one with 5 items."""
+    prices = [("fr", n, float(n)) for n in range(n_items)] + [
+        ("jp", n, n * factor) for n in range(n_items)
     ]
     rows = [
         (f"{d}{n}", d, "" if n % 10 == 3 else repr(p))
@@ -51,7 +51,7 @@ def two_markets(factor: float = 1.0, least: int = 60, **schema: Any) -> Dataset:
 
 
 def prices(dataset: Dataset, encoder: FeatureEncoder | None = None) -> dict[str, np.ndarray]:
-    """Return rank and missing flag (items, 2) of each domain's items, in the order of their number."""
+    """Return rank and missing flag (items, 2) of each domain's items, by their number."""
     encoder = encoder or fit_features(dataset)
     found = encode_features(dataset, encoder, np.arange(len(dataset.items), dtype=np.int32)).numeric
     return {
@@ -77,7 +77,7 @@ def test_factors_bring_item_prices_to_one_unit_and_are_counted() -> None:
     assert found.cleaning["feature values made missing"] == 1
 
 
-def test_factors_follow_the_row_where_the_log_has_the_price() -> None:
+def test_if_the_log_has_the_price_the_factor_is_that_of_the_row() -> None:
     log = pd.DataFrame(
         {
             "user": list("uvw"),
@@ -109,7 +109,7 @@ def test_factors_follow_the_row_where_the_log_has_the_price() -> None:
         ({"price": {"uk": "2"}}, "uk is '2', expected"),
     ],
 )
-def test_a_wrong_factor_is_one_line(scale: dict[str, dict[str, Any]], words: str) -> None:
+def test_an_invalid_factor_is_explained(scale: dict[str, dict[str, Any]], words: str) -> None:
     with pytest.raises(DataError, match=words) as caught:
         prepare_tables([LOG], [GOODS], Schema(features={"price": "numeric"}, scale=scale))
     assert "\n" not in str(caught.value)
@@ -152,7 +152,7 @@ def test_within_its_domain_the_unit_of_a_number_does_not_matter(factor: float) -
     ]  # missing stays missing
 
 
-def test_without_the_switch_numbers_are_ranked_among_all() -> None:
+def test_without_by_domain_numbers_are_ranked_among_all() -> None:
     data = two_markets(100.0)
     found = prices(data)
     assert found["fr"][50, 0] < found["jp"][10, 0]
@@ -184,19 +184,21 @@ def test_an_encoder_survives_json() -> None:
     encoder = replace(
         fit_features(two_markets(9.0, by_domain=True)), aliases={"category": {"thé": "tea"}}
     )
-    again = FeatureEncoder.from_schema(json.loads(json.dumps(encoder.schema())), encoder.text_table)
-    assert again.schema() == encoder.schema()
+    restored = FeatureEncoder.from_schema(
+        json.loads(json.dumps(encoder.schema())), encoder.text_table
+    )
+    assert restored.schema() == encoder.schema()
     assert set(fit_features(two_markets()).schema()) == {"text_columns", "vocabulary", "quantiles"}
 
 
-def test_the_switch_is_stored_and_hashed(tmp_path: Path) -> None:
+def test_by_domain_is_stored_and_hashed(tmp_path: Path) -> None:
     on, off = two_markets(by_domain=True), two_markets()
     assert dataset_hash(on) != dataset_hash(off)
     save_dataset(on, tmp_path / "on")
     assert load_dataset(tmp_path / "on").features.by_domain
 
 
-def test_a_dataset_stored_before_there_were_switches_is_read(tmp_path: Path) -> None:
+def test_a_dataset_without_aliases_and_by_domain_is_read(tmp_path: Path) -> None:
     save_dataset(two_markets(), tmp_path / "old")
     marker = tmp_path / "old" / "dataset.json"
     head = json.loads(marker.read_text("utf-8"))
@@ -206,12 +208,12 @@ def test_a_dataset_stored_before_there_were_switches_is_read(tmp_path: Path) -> 
     assert (old.features.by_domain, dict(old.features.aliases)) == (False, {})
 
 
-def levels(prepared: Prepared) -> list[tuple[Any, ...]]:
+def statistics(prepared: Prepared) -> list[tuple[Any, ...]]:
     return [tuple(row.values()) for row in describe(prepared)["numbers"]]
 
 
 def test_numbers_are_shown_by_domain() -> None:
-    found = levels(
+    found = statistics(
         prepare_tables(
             [LOG], [GOODS], Schema(features={"price": "numeric"}, scale={"price": {"uk": 1.5}})
         )
@@ -221,7 +223,7 @@ def test_numbers_are_shown_by_domain() -> None:
         ("price", "uk", 1, 1, 30.0, 30.0, 1.5),
     ]
     empty = GOODS.assign(price="")
-    assert levels(prepare_tables([LOG], [empty], Schema(features={"price": "numeric"})))[0] == (
+    assert statistics(prepare_tables([LOG], [empty], Schema(features={"price": "numeric"})))[0] == (
         "price",
         "fr",
         0,
@@ -233,10 +235,10 @@ def test_numbers_are_shown_by_domain() -> None:
 
 
 @pytest.mark.parametrize(
-    ("schema", "asks"),
+    ("schema", "warns"),
     [("", True), ("[scale]\nby_domain = true", False), ("[scale.price]\njp = 0.01", False)],
 )
-def test_medians_far_apart_are_asked_about(tmp_path: Path, schema: str, asks: bool) -> None:
+def test_a_warning_if_medians_differ_widely(tmp_path: Path, schema: str, warns: bool) -> None:
     rows = [
         f"{d}{n},{d},{(n + 10) * (100 if d == 'jp' else 1)}"
         for d in ("fr", "jp")
@@ -262,4 +264,4 @@ def test_medians_far_apart_are_asked_about(tmp_path: Path, schema: str, asks: bo
     assert "Numbers by domain" in done.output
     assert (
         "price: the median of jp is 100 times that of fr; another currency or unit?" in done.output
-    ) == asks
+    ) == warns

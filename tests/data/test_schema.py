@@ -1,4 +1,4 @@
-"""Which column means what: common names, declared names, and misspelt ones."""
+"""Roles of columns: common names, declared names, and misspelt ones."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ drop_domains = ["FUEL"]
         ({"domains": "uk"}, r"must be a table: write \[domains\]"),
     ],
 )
-def test_a_wrong_schema_says_what_is_wrong(raw: dict[str, object], words: str) -> None:
+def test_an_invalid_schema_is_explained(raw: dict[str, object], words: str) -> None:
     with pytest.raises(DataError, match=words):
         parse_schema(raw)
 

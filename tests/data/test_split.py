@@ -1,4 +1,4 @@
-"""Splits: who is held out, by hand on small logs and by rule on random ones."""
+"""Splits: the held-out rows, by hand on small logs and by property on random ones."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tlrec_edge.errors import DataError
 
 
 def log_of(rows: list[tuple[int, int, int, int]]) -> Interactions:
-    """Rows of (user, domain, item, time)."""
+    """Return interactions from rows of (user, domain, item, time)."""
     user, domain, item, time = (
         np.array(column) for column in zip(*sorted(rows, key=lambda r: (r[0], r[3])), strict=True)
     )
@@ -125,7 +125,7 @@ def test_nothing_is_trained_on_that_comes_after_the_test(
 @pytest.mark.parametrize(
     "kind", [kind for kind in SPLITS if kind not in ("leave-one-out", "given")]
 )
-def test_without_time_the_message_names_what_works(kind: str) -> None:
+def test_without_times_the_message_names_a_split_that_works(kind: str) -> None:
     log = log_of([(0, 0, 1, 0), (1, 0, 2, 0)])
     with pytest.raises(
         DataError, match="needs times and the data has none; use --split leave-one-out"
@@ -133,7 +133,7 @@ def test_without_time_the_message_names_what_works(kind: str) -> None:
         roles(log, kind, folds=2)
 
 
-def test_unknown_kinds_and_dates_are_named() -> None:
+def test_unknown_kinds_and_invalid_dates_are_named() -> None:
     log = log_of([(0, 0, 1, 1)])
     with pytest.raises(DataError, match="unknown split 'random'; known: leave-one-out"):
         roles(log, "random")
@@ -178,7 +178,7 @@ def test_given_rows_bring_their_ids_and_the_last_basket_validates(tmp_path: Path
     assert (stored.negatives == rows.negatives).all()
 
 
-def test_rows_without_negatives_rank_everything(tmp_path: Path) -> None:
+def test_rows_without_negatives_are_ranked_among_all_candidates(tmp_path: Path) -> None:
     dataset = prepare_tables([LOG]).dataset
     assert read_eval_rows(
         write_rows(tmp_path, "customer_id\titems\nu\ta\n"), dataset
@@ -195,7 +195,9 @@ def test_rows_without_negatives_rank_everything(tmp_path: Path) -> None:
         ("user\tthing\nu\ta\n", "no item column; found user, thing"),
     ],
 )
-def test_rows_that_do_not_fit_are_counted_and_named(tmp_path: Path, text: str, words: str) -> None:
+def test_invalid_evaluation_rows_are_counted_and_named(
+    tmp_path: Path, text: str, words: str
+) -> None:
     with pytest.raises(DataError, match=words):
         read_eval_rows(write_rows(tmp_path, text), prepare_tables([LOG]).dataset)
 

@@ -1,4 +1,4 @@
-"""A dataset folder: what goes in comes out, hashes tell changes, nothing is half-written."""
+"""Dataset folders: round trip, hashes that detect changes, and atomic writes."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def test_a_very_long_id_survives(tmp_path: Path) -> None:
     assert long in load_dataset(tmp_path / "ds").user_row
 
 
-def test_hashes_tell_the_data_and_the_split_apart() -> None:
+def test_the_hashes_of_the_data_and_of_the_split_differ() -> None:
     one, other = small(), small(seed=1)
     same_data = one.replace(split=Split("time", one.split.role, one.split.fold))
     assert dataset_hash(one) == dataset_hash(small())
@@ -177,7 +177,7 @@ def test_a_failed_write_leaves_the_old_dataset(
     assert [path.name for path in tmp_path.iterdir()] == ["ds"]
 
 
-def test_a_folder_that_is_no_dataset_says_how_to_make_one(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_a_dataset_is_explained(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no dataset at .*nope; make one with: tlrec-edge prepare"):
         load_dataset(tmp_path / "nope")
     with pytest.raises(DataError, match=r"is not a dataset"):

@@ -1,4 +1,4 @@
-"""Tasks: what may be learned from, whose past is known, what is asked, whatever the split."""
+"""Tasks under every split: training data, histories, evaluation rows and candidates."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ def both(kind: str, fold: int | None) -> list[Task]:
     return [tasks.choose, tasks.final]
 
 
-def asked(task: Task) -> set[tuple[int, int]]:
+def evaluated(task: Task) -> set[tuple[int, int]]:
     return set(zip(task.rows.user.tolist(), task.rows.item.tolist(), strict=True))
 
 
 @each_kind
-def test_no_answer_is_in_what_is_learned_or_known(kind: str, fold: int | None) -> None:
+def test_no_evaluated_pair_is_in_training_or_history(kind: str, fold: int | None) -> None:
     choose, final = both(kind, fold)
     for task in (choose, final):
         assert len(task.rows)
-        assert not asked(task) & pairs(task, "train")
-        assert not asked(task) & pairs(task, "history")
-    # What is tested at the end may not have helped to choose either.
-    assert not asked(final) & pairs(choose, "train")
+        assert not evaluated(task) & pairs(task, "train")
+        assert not evaluated(task) & pairs(task, "history")
+    # Test pairs must not have helped to choose either.
+    assert not evaluated(final) & pairs(choose, "train")
 
 
 @each_kind
@@ -51,7 +51,7 @@ def test_negatives_are_candidates_and_no_positives(kind: str, fold: int | None) 
         assert valid.any(1).all()
         assert (task.column[negatives[valid]] >= 0).all()
         assert (task.column[task.rows.item] >= 0).all()
-        known = asked(task) | (pairs(task, "history") if fold is None else set())
+        known = evaluated(task) | (pairs(task, "history") if fold is None else set())
         met = {
             (user, item)
             for user, row in zip(task.rows.user.tolist(), negatives.tolist(), strict=True)
@@ -77,7 +77,7 @@ def test_history_is_what_came_before(kind: str, fold: int | None) -> None:
 
 
 @pytest.mark.parametrize("kind", ["leave-one-out", "last-basket"])
-def test_what_a_user_did_after_the_question_is_neither_known_nor_learned(kind: str) -> None:
+def test_what_a_user_did_after_the_query_is_neither_known_nor_learned(kind: str) -> None:
     data = synthetic.dataset(kind)
     log = data.interactions
     held = (data.split.role == TEST) & (log.domain == data.domains.index("small"))
@@ -112,7 +112,7 @@ def test_a_fold_loses_its_past_in_the_target_and_nothing_else(fold: int) -> None
     assert (split.fold[final.rows.user] == fold).all()
 
 
-def test_folds_ask_every_question_once_with_the_same_negatives() -> None:
+def test_folds_evaluate_every_pair_once_with_the_same_negatives() -> None:
     data = synthetic.dataset("new-users")
     found = {}
     for fold in range(data.split.folds):
@@ -138,7 +138,7 @@ def test_validation_of_new_users_holds_out_another_fold() -> None:
     }
 
 
-def test_items_never_sold_compete_unless_buyers_are_asked_for() -> None:
+def test_unsold_items_are_candidates_unless_min_buyers_is_set() -> None:
     data = synthetic.dataset()
     sold = np.unique(data.interactions.item[data.split.role != TEST])
     every = make_tasks(data, ("small",)).final.candidates
@@ -158,7 +158,7 @@ def test_items_never_sold_compete_unless_buyers_are_asked_for() -> None:
     assert len(few.candidates) < len(every)
 
 
-def test_given_rows_compete_even_when_never_sold() -> None:
+def test_items_of_given_rows_are_candidates_even_if_unsold() -> None:
     data = synthetic.dataset("given")
     assert data.split.rows is not None
     task = make_tasks(data, ("small",)).final
@@ -166,7 +166,7 @@ def test_given_rows_compete_even_when_never_sold() -> None:
     assert task.rows is data.split.rows
 
 
-def test_target_only_forgets_the_rest_and_asks_the_same() -> None:
+def test_target_only_removes_other_domains_and_keeps_the_evaluation_rows() -> None:
     task = make_tasks(synthetic.dataset(), ("small",)).final
     alone = task.target_only()
     assert alone.in_target(alone.train).all()
@@ -175,7 +175,7 @@ def test_target_only_forgets_the_rest_and_asks_the_same() -> None:
     assert pairs(alone, "train") == pairs(task, "train")
 
 
-def test_what_does_not_exist_is_named() -> None:
+def test_unknown_domains_and_folds_are_named() -> None:
     data: Dataset = synthetic.dataset()
     with pytest.raises(DataError, match="unknown domain 'smal'; known: big, small"):
         make_tasks(data, ("smal",))
@@ -193,7 +193,9 @@ def test_what_does_not_exist_is_named() -> None:
 
 
 @each_kind
-def test_every_held_out_row_is_asked_or_dropped_for_a_reason(kind: str, fold: int | None) -> None:
+def test_every_held_out_row_is_evaluated_or_dropped_for_a_reason(
+    kind: str, fold: int | None
+) -> None:
     data = synthetic.dataset(kind)
     if fold is not None:
         data = replace(
@@ -212,7 +214,7 @@ def test_every_held_out_row_is_asked_or_dropped_for_a_reason(kind: str, fold: in
     assert (NO_CANDIDATE in final.dropped) == (fold is not None)
 
 
-def test_repeats_and_what_was_had_before_are_counted_apart() -> None:
+def test_repeated_and_known_pairs_are_counted_separately() -> None:
     data = synthetic.dataset("time")
     log, role = data.interactions, data.split.role
     test = np.flatnonzero((role == TEST) & (log.domain == data.domains.index("small")))

@@ -232,7 +232,7 @@ def _links_by_vector(column: CategoryColumn, rule: AlignRule) -> Iterator[NameLi
     yield from _links_by_name(column, rule)
     names, vectors = column.names, _vectors(column)
     domains = sorted(column.domains_of(set(names)))
-    found = []
+    mutual = []
     for i, left in enumerate(domains):
         for right in domains[i + 1 :]:
             rows = _rows_in_one_domain(column, left, right)
@@ -243,8 +243,8 @@ def _links_by_vector(column: CategoryColumn, rule: AlignRule) -> Iterator[NameLi
             back, _ = _nearest(vectors[others], vectors[rows])
             is_mutual: Bools = back[nearest] == np.arange(len(rows))
             for r in np.flatnonzero(is_mutual & (cosine >= rule.threshold)):
-                found.append((-float(cosine[r]), names[rows[r]], names[others[nearest[r]]]))
-    for negative_cosine, first, second in sorted(found):
+                mutual.append((-float(cosine[r]), names[rows[r]], names[others[nearest[r]]]))
+    for negative_cosine, first, second in sorted(mutual):
         yield NameLink(first, second, f"vector {-negative_cosine:.2f}")
 
 

@@ -56,7 +56,7 @@ class RowFilter:
 
 
 class ExpandedRows(NamedTuple):
-    """The interactions that the kept rows stand for: raw row, event and weight of each."""
+    """The interactions that come from the kept rows: raw row, event and weight of each."""
 
     row: Longs
     event: NDArray[np.int8]
@@ -139,14 +139,16 @@ def join_tables(
     """
     renamed, roles = [], {}
     for table in tables:
-        found = find_roles(list(table.columns), schema.interactions, INTERACTION_NAMES, table_name)
-        require_role(found, "user", list(table.columns), table_name)
-        if "category" not in found:
-            require_role(found, "item", list(table.columns), table_name)
-        role_of = {column: role for role, column in found.items()}
+        table_roles = find_roles(
+            list(table.columns), schema.interactions, INTERACTION_NAMES, table_name
+        )
+        require_role(table_roles, "user", list(table.columns), table_name)
+        if "category" not in table_roles:
+            require_role(table_roles, "item", list(table.columns), table_name)
+        role_of = {column: role for role, column in table_roles.items()}
         names = [role_of.get(name, f"{_OTHER}{name}") for name in table.columns]
         renamed.append(table.set_axis(names, axis=1))
-        roles.update(found)
+        roles.update(table_roles)
     return renamed[0] if len(renamed) == 1 else pd.concat(renamed, ignore_index=True), roles
 
 
@@ -221,7 +223,7 @@ def rename_domains(
 
 
 def category_id(name: str) -> str:
-    """Return the id of the item that stands for a whole category."""
+    """Return the id of the item that represents a whole category."""
     return f"category:{name}"
 
 
@@ -239,7 +241,7 @@ def _read_columns(raw: pd.DataFrame, schema: Schema) -> _Columns:
 
 
 def _read_items(raw: pd.DataFrame) -> tuple[CodedColumn, Bools]:
-    """Return the items, and which of them are categories that stand in for a missing item."""
+    """Return the items, and which of them are categories that replace a missing item."""
     if "item" in raw:
         item = read_ids(raw["item"])
     else:

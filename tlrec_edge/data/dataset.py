@@ -102,7 +102,7 @@ class ItemTable:
 
     @property
     def sales(self) -> Floats | None:
-        """The numeric column of units sold, found by its name; None if there is none."""
+        """The numeric column of units sold, found by its name; None without one."""
         names = (name for name in self.numeric if normalize_key(name) in SALES_NAMES)
         return next((self.numeric[name] for name in names), None)
 
@@ -179,7 +179,7 @@ class Dataset:
         split: how the log is divided.
         item_domain: (items,) code of each item's own domain, -1 if it has none.
         cleaning: rows read, rows kept, and rows dropped by reason.
-        source: where the data comes from, for the model card.
+        source: origin of the data, for the model card.
 
     Raises:
         DataError: if there are no interactions or the parts do not fit together.

@@ -35,7 +35,7 @@ class DomainAssignment(NamedTuple):
 def home_domains(log: CleanLog, items: RawItems) -> dict[str, str]:
     """Return each item's own domain, from the item table; items without one are left out.
 
-    If neither table has domains, all items belong to one. Categories that stand in for items belong
+    If neither table has domains, all items belong to one. Categories that replace items belong
     to the domain of their rows, if it is the same for all of them.
     """
     domains: dict[str, str] = {}

@@ -24,7 +24,7 @@ from tlrec_edge.tabular.column_names import INTERACTION_NAMES, ITEM_NAMES, norma
 from tlrec_edge.types import Floats, Longs
 
 MAX_GUESSED_CATEGORIES = 1000
-"""A column with more distinct values than this is text, unless the schema says otherwise."""
+"""A column with more distinct values than this is text, unless the schema declares it otherwise."""
 MIN_NUMERIC_SHARE = 0.9
 """A column is numeric if at least this share of its values are numbers."""
 _CODE_SUFFIXES = ("id", "code", "编号", "编码")
@@ -132,11 +132,11 @@ def _join_tables(
     roles: dict[str, str] = {}
     ids = []
     for table in tables:
-        found = find_roles(list(table.columns), schema.items, ITEM_NAMES, table_name)
-        require_role(found, "item", list(table.columns), table_name)
+        table_roles = find_roles(list(table.columns), schema.items, ITEM_NAMES, table_name)
+        require_role(table_roles, "item", list(table.columns), table_name)
         _check_declared(schema, table.columns, table_name)
-        roles.update(found)
-        ids.append(_ids_as_text(table[found["item"]]))
+        roles.update(table_roles)
+        ids.append(_ids_as_text(table[table_roles["item"]]))
     return pd.concat(tables, ignore_index=True), pd.concat(ids, ignore_index=True), roles
 
 
@@ -202,7 +202,7 @@ def build_item_table(raw: RawItems, log: CleanLog, items: Sequence[str]) -> tupl
 def _add_categories(
     features: _Features, raw: RawItems, log: CleanLog, items: Sequence[str]
 ) -> None:
-    """Name the items that stand for a category; without item tables, add the log's categories."""
+    """Name the items that represent a category; without item tables, add the log's categories."""
     if log.category is None:
         return
     column = raw.category_column if raw.category_column in features.categorical else "category"

@@ -162,14 +162,14 @@ def _from_epoch(numbers: pd.Series[Any]) -> pd.Series[Any]:
 
 def _by_day_format(text: pd.Series[Any], iso: pd.Series[Any]) -> pd.Series[Any]:
     sample = text.iloc[:: max(1, len(text) // 5000)]
-    found: dict[str, int] = {}
+    n_parsed: dict[str, int] = {}
     for day in DAY_FORMATS:
         for clock in CLOCK_FORMATS:
-            found[day + clock] = int(_to_datetime(sample, format=day + clock).notna().sum())
-    best = max(found.values())
+            n_parsed[day + clock] = int(_to_datetime(sample, format=day + clock).notna().sum())
+    best = max(n_parsed.values())
     if best <= int(iso.notna().sum()):
         return iso
-    winners = [fmt for fmt, count in found.items() if count == best]
+    winners = [fmt for fmt, count in n_parsed.items() if count == best]
     if len(winners) > 1:
         raise ambiguous(str(sample.iloc[0]), winners)
     return _to_datetime(text, format=winners[0])

@@ -148,7 +148,7 @@ def prepare_tables(
         schema: roles of the columns and cleaning rules; by default columns are found by their
             common names.
         plan: how to split; by default leave-one-out.
-        source: where the data comes from, for the model card.
+        source: origin of the data, for the model card.
         table_name: name of the interaction tables in error messages.
         items_name: name of the item tables in error messages.
 

@@ -27,7 +27,7 @@ class Preset:
         load: from the user's files to interaction tables and item tables.
         schema: roles of the columns and cleaning rules.
         plan: the published split.
-        source: where the data comes from, for the model card.
+        source: origin of the data, for the model card.
     """
 
     load: Callable[[Sequence[Path]], tuple[list[pd.DataFrame], list[pd.DataFrame]]]

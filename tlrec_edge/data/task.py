@@ -33,7 +33,7 @@ class Task:
     Attributes:
         domains: names of the target's domains.
         target: codes of the target's domains.
-        train: the interactions that may be learned from, of all domains, by user and time.
+        train: the training data, of all domains, by user and time.
         history: what the users did before their evaluation rows, of all domains, by user and time.
         rows: the evaluation rows.
         candidates: (C,) the item rows that are ranked.
@@ -79,7 +79,7 @@ class Tasks:
     """The two tasks of one target.
 
     Attributes:
-        choose: the validation task, for all choices; nothing is learned from its rows.
+        choose: the validation task, for all choices; no model is fitted on its rows.
         final: the test task, for the final model.
     """
 

@@ -103,7 +103,7 @@ def tune_target_ease(
 
 
 def learnable_repeats(task: Task, queries: EvalQueries, seen: Scores) -> Scores:
-    """Return the marks ``seen`` (m, 1 + k) that a repeat bias can be learned from.
+    """Return the marks ``seen`` (m, 1 + k) on which a repeat bias can be fitted.
 
     Sampled negatives leave out what a user already had: among them the only such item is the
     positive, and buying again would look certain. So all marks are 0 if the rows have negatives.
