@@ -431,7 +431,7 @@ def test_an_out_that_cannot_be_written_is_told_before_any_work(
     def worked(*_: object, **__: object) -> None:
         raise AssertionError("work began")
 
-    for place in ("data.store.load_dataset", "data.build.prepare_files", "demo.run_demo"):
+    for place in ("data.store.load_dataset", "data.prepare.prepare_files", "demo.run_demo"):
         monkeypatch.setattr(f"tlrec_edge.{place}", worked)
     for place in ("cli.bench.run_bench", "cli.synth.synthesize", "cli.use.Recommender.open"):
         monkeypatch.setattr(f"tlrec_edge.{place}", worked)
