@@ -56,7 +56,7 @@ def measure_costs(
 
     Returns:
         One cost per model. If a model fails to export, or fails a gate that concerns the bundle
-        alone, its cost has a ``fault`` instead of figures.
+        alone, its cost has an ``error`` instead of figures.
     """
     rng = np.random.default_rng(seed)
     requests = _requests(models[0], dataset, rng)
@@ -68,13 +68,13 @@ def measure_costs(
                 export_bundle(model, dataset, path, ExportConfig(gates=BUNDLE_GATES))
                 opened.append(stack.enter_context(Recommender.open(path, verify="none", cache=0)))
             except ExportError as error:
-                costs.append(Cost(0, fault=error.why))
+                costs.append(Cost(0, error=error.why))
             except BundleError as error:
-                costs.append(Cost(0, fault=str(error)))
+                costs.append(Cost(0, error=str(error)))
             else:
                 costs.append(Cost(sum(file.stat().st_size for file in path.iterdir())))
         timings = iter(_time(opened, requests, rounds, rng))
-    return [cost if cost.fault else replace(cost, us=_percentiles(next(timings))) for cost in costs]
+    return [cost if cost.error else replace(cost, us=_percentiles(next(timings))) for cost in costs]
 
 
 def _time(

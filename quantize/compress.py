@@ -270,7 +270,7 @@ def _with_costs(
     progress(f"latency of {len(measured)} bundles, interleaved")
     measurements = measure_costs([variant.model for variant in measured])
     costs = dict(zip((variant.name for variant in measured), measurements, strict=True))
-    valid = [variant for variant in measured if costs[variant.name].fault is None]
+    valid = [variant for variant in measured if costs[variant.name].error is None]
     # Tables, weights and encoder aside, bundles of one search have the same size.
     overhead = costs[valid[0].name].bytes - valid[0].cost.bytes if valid else 0
     original_p50 = costs[ORIGINAL].us.get("p50", np.inf)
@@ -283,8 +283,8 @@ def _with_costs(
                 f"only the {TIMED_PER_FORMAT} smallest of each storage format are"
             )
             cost = _estimated_cost(variant, overhead)
-        elif cost.fault is not None:
-            rejection = rejection or cost.fault
+        elif cost.error is not None:
+            rejection = rejection or cost.error
             cost = _estimated_cost(variant, overhead)
         if config.machine != "this":
             cost = Cost(cost.bytes)

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tlrec_edge.core.metrics import METRICS, Array, clustered_mean, paired_lift
+from tlrec_edge.core.metrics import METRICS, clustered_mean, paired_lift
 from tlrec_edge.data.dataset import Dataset
 from tlrec_edge.data.task import Task
 from tlrec_edge.linear.ranking import rank_rows, sample_rows
 from tlrec_edge.train.edge_model import EdgeModel
+from tlrec_edge.types import Doubles
 
 from .budget import Budget
 
@@ -47,7 +48,7 @@ class Judge:
         self.task = sample_rows(task, MAX_JUDGED_ROWS)
         self._original_values = self._values(original) if len(self.task.rows) else np.zeros(0)
 
-    def _values(self, model: EdgeModel) -> Array:
+    def _values(self, model: EdgeModel) -> Doubles:
         """Return the budget's metric of each row, (m,)."""
         ranks = rank_rows(model.scorer(self._dataset, self.task), self.task).rank
         return METRICS[self._budget.metric](ranks, self._budget.k)

@@ -164,7 +164,7 @@ def test_a_bundle_that_a_gate_refuses_is_one_point_less() -> None:
 
     def gated(models: Sequence[EdgeModel]) -> list[Cost]:
         return [
-            Cost(0, fault=refused) if m.quantized_wide is not None else cost
+            Cost(0, error=refused) if m.quantized_wide is not None else cost
             for m, cost in zip(models, equal_costs(models), strict=True)
         ]
 
@@ -184,14 +184,14 @@ def test_a_bundle_that_a_gate_refuses_is_one_point_less() -> None:
             model,
             data,
             replace(LOOSE, only=()),
-            measure_costs=lambda models: [Cost(0, fault=refused)] * len(models),
+            measure_costs=lambda models: [Cost(0, error=refused)] * len(models),
         )
 
 
 def test_an_original_that_a_gate_refuses_is_no_yardstick() -> None:
     def gated(models: Sequence[EdgeModel]) -> list[Cost]:
         return [
-            Cost(0, fault="parity gate: off") if m.tables is None else cost
+            Cost(0, error="parity gate: off") if m.tables is None else cost
             for m, cost in zip(models, equal_costs(models), strict=True)
         ]
 

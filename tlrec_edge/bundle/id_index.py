@@ -125,8 +125,8 @@ class IdIndex:
     def rows(self, ids: Sequence[ItemId] | NDArray[Any]) -> Ints:
         """Return the row of each id, -1 if the bundle does not have it.
 
-        Raises DataError if an id is neither a string nor an integer, and BundleError if the index
-        is damaged.
+        Raises ArgumentError if an id is neither a string nor an integer, and BundleError if the
+        index is damaged.
         """
         values = ids.tolist() if isinstance(ids, np.ndarray) else ids
         # Before the cache is read: True and 1.0 equal the integer 1, but are not ids.

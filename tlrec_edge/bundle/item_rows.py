@@ -95,8 +95,8 @@ def _not_rows(values: Any) -> ArgumentError:
 def as_list(values: Any, name: str, content: str = "item ids") -> list[Any] | ItemRows:
     """Return the argument called ``name`` as a list; ``ItemRows`` are returned unchanged.
 
-    Raises ArgumentError if ``values`` is a string, a mapping or not iterable. ``content`` is what the
-    message expects the list to hold.
+    ``content`` is what a message expects the list to hold. Raises ArgumentError if ``values`` is a
+    string, a mapping or not iterable.
     """
     if type(values) is list or type(values) is ItemRows:
         return values

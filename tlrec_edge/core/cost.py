@@ -16,5 +16,5 @@ class Cost:
     bytes: int
     us: Mapping[str, float] = field(default_factory=dict)
     """Latency in microseconds by percentile: "p50", "p99"."""
-    fault: str | None = None
+    error: str | None = None
     """Why the bundle could not be made, in which case nothing was measured; None if it was."""

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from tlrec_edge.types import Bools, Doubles, Scores
 
-Array = Doubles
 Integers = NDArray[np.integer]
 
 

@@ -11,7 +11,6 @@ import numpy as np
 
 from tlrec_edge.core.metrics import (
     METRICS,
-    Array,
     clustered_mean,
     lift_json,
     nan_to_none,
@@ -28,6 +27,7 @@ from tlrec_edge.train.edge_model import EdgeModel
 from tlrec_edge.train.modes import MODES
 from tlrec_edge.train.score_weights import cross_fitted_ndcg
 from tlrec_edge.train.setup import Context
+from tlrec_edge.types import Doubles
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class ExperimentResult(NamedTuple):
     """
 
     validation: float | None
-    values: Array
+    values: Doubles
     chosen: str = ""
     failure: str = ""
 
@@ -79,7 +79,7 @@ def _result(
     )
 
 
-def _ndcg(ranking: Ranking) -> Array:
+def _ndcg(ranking: Ranking) -> Doubles:
     return METRICS["ndcg"](ranking.rank, 10)
 
 
@@ -148,9 +148,9 @@ class ResultRow:
         return next((result.failure for result in self.results if result.failure), "")
 
     @property
-    def values(self) -> Array:
+    def values(self) -> Doubles:
         """NDCG@10 of each test row, mean over seeds, (m,)."""
-        mean: Array = np.mean([result.values for result in self.results], 0)
+        mean: Doubles = np.mean([result.values for result in self.results], 0)
         return mean
 
     @property

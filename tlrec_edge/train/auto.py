@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from tlrec_edge.core.metrics import Array, Lift, paired_lift
+from tlrec_edge.core.metrics import Lift, paired_lift
 from tlrec_edge.data.dataset import Dataset
 from tlrec_edge.data.task import Task, Tasks, make_tasks
 from tlrec_edge.errors import DataError
@@ -28,7 +28,7 @@ from tlrec_edge.train.modes import MODES
 from tlrec_edge.train.provenance import ModeComparison
 from tlrec_edge.train.score_weights import cross_fitted_ndcg, tune_score_weights
 from tlrec_edge.train.setup import Context
-from tlrec_edge.types import Ints
+from tlrec_edge.types import Doubles, Ints
 
 COMPLEXITY_ORDER = (
     "popularity",
@@ -122,11 +122,11 @@ def _task(fitted: FittedModel, context: Context) -> Task:
 
 
 def _compare_modes(
-    values: Mapping[str, Array], users: Ints
+    values: Mapping[str, Doubles], users: Ints
 ) -> tuple[str, tuple[ModeComparison, ...]]:
     best, rows = COMPLEXITY_ORDER[0], []
 
-    def compare(name: str, found: Array, over: str) -> Lift:
+    def compare(name: str, found: Doubles, over: str) -> Lift:
         lift = paired_lift(found, values[over], users)
         rows.append((name, float(found.mean()), over, lift.mean, lift.se))
         return lift
@@ -138,7 +138,7 @@ def _compare_modes(
     for name in transfer_modes:
         compare(name, values[name], best)
     if transfer_modes:
-        mean: Array = np.mean([values[name] for name in transfer_modes if name != "zero-shot"], 0)
+        mean: Doubles = np.mean([values[name] for name in transfer_modes if name != "zero-shot"], 0)
         if _beats(compare(TRANSFER_MEAN, mean, best), 2.0):
             strongest = max(transfer_modes, key=lambda name: float(values[name].mean()))
             lifts_of_best = {

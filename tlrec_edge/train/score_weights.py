@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tlrec_edge.core.metrics import METRICS, Array, rank_of_positive
+from tlrec_edge.core.metrics import METRICS, rank_of_positive
 from tlrec_edge.data.dataset import Dataset
 from tlrec_edge.data.task import Task
 from tlrec_edge.linear.priors import decayed_popularity, log_popularity
@@ -23,7 +23,7 @@ from tlrec_edge.linear.ranking import (
 from tlrec_edge.linear.tuning import beats_by_one_se, learnable_repeats
 from tlrec_edge.train.config import PARTS, ScoreWeights
 from tlrec_edge.train.edge_model import EdgeModel, UserHistories
-from tlrec_edge.types import Bools, Ints, Scores
+from tlrec_edge.types import Bools, Doubles, Ints, Scores
 
 MIN_BIAS = 0.01
 """Weight of the bias, in units of its spread, where validation gives it none: an empty history falls back on it."""
@@ -100,7 +100,7 @@ def _part_scores(
 
 def cross_fitted_ndcg(
     model: EdgeModel, dataset: Dataset, task: Task, mode: str, use: Sequence[str]
-) -> tuple[Array, Ints]:
+) -> tuple[Doubles, Ints]:
     """Return NDCG@10 of the validation rows and their users, each third of them under weights chosen on the others.
 
     Weights chosen on the rows they are judged by flatter a model of many parts.
@@ -109,7 +109,7 @@ def cross_fitted_ndcg(
     queries, parts = _part_scores(model, dataset, sampled, use)
     users, place = np.unique(sampled.rows.user, return_inverse=True)
     third = (np.random.default_rng(0).permutation(len(users)) % 3)[place]
-    values: Array = np.zeros(len(sampled.rows))
+    values: Doubles = np.zeros(len(sampled.rows))
     for mine in (third == part for part in range(3)):
         if mode == "zero-shot" or mine.all() or not mine.any():
             weights = tuple(getattr(model.score_weights, name) for name in PARTS)
@@ -177,7 +177,7 @@ class _WeightSearch:
         self.valid = valid
         self.cache: dict[tuple[float, ...], Scores] = {}
 
-    def values(self, weights: Array) -> Scores:
+    def values(self, weights: Doubles) -> Scores:
         """Return NDCG@10 of each row (m,)."""
         key = tuple(weights / np.abs(weights).max(initial=MIN_SPREAD))
         if key not in self.cache:
@@ -188,7 +188,7 @@ class _WeightSearch:
             self.cache[key] = METRICS["ndcg"](rank_of_positive(total, self.valid), 10)
         return self.cache[key]
 
-    def best(self, starts: Sequence[Array], row_weights: Array) -> Array:
+    def best(self, starts: Sequence[Doubles], row_weights: Doubles) -> Doubles:
         """Climb from every start and return the weights of the highest mean, rows weighing ``row_weights`` (m,)."""
         optima = [self._climb(start, row_weights) for start in starts]
         return max(
@@ -197,7 +197,7 @@ class _WeightSearch:
             default=np.zeros(len(self.parts)),
         )
 
-    def _climb(self, weights: Array, row_weights: Array) -> Array:
+    def _climb(self, weights: Doubles, row_weights: Doubles) -> Doubles:
         best_value = float(self.values(weights) @ row_weights)
         for _ in range(ROUNDS):
             before = best_value
