@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from tlrec_edge import Recommender
-from tlrec_edge.bench.synthetic import SynthConfig, synthesize
+from tlrec_edge.bench.synth_config import SynthConfig
+from tlrec_edge.bench.synthetic import synthesize
 from tlrec_edge.bundle.reader import Bundle
 
 from .data import Data

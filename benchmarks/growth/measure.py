@@ -21,7 +21,7 @@ import numpy as np
 
 from tlrec_edge import ItemRows, Recommender
 from tlrec_edge.bench.machine import fingerprint
-from tlrec_edge.bench.synthetic import SynthConfig
+from tlrec_edge.bench.synth_config import SynthConfig
 
 TASKS = {
     "request": "request: history of 50, 100 candidates",

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from tlrec_edge.bench.synthetic import pooling_encoder
+from tlrec_edge.bench.pooling_encoder import pooling_encoder
 
 from .scans import BEST, BLOCK, SCANS
 

@@ -27,7 +27,8 @@ from tlrec_edge.bench.latency import percentile
 from tlrec_edge.bench.noise import NoiseMeter
 from tlrec_edge.bench.plan import Workload, make_plan, measure_size
 from tlrec_edge.bench.requests import ItemIds, Requests
-from tlrec_edge.bench.synthetic import SynthConfig, synthesize
+from tlrec_edge.bench.synth_config import SynthConfig
+from tlrec_edge.bench.synthetic import synthesize
 from tlrec_edge.bench.system import BundleSource, Request, Source
 from tlrec_edge.bundle.reader import Bundle
 

@@ -26,7 +26,7 @@ from rich.table import Table
 
 from tlrec_edge import Recommender
 from tlrec_edge.bench.requests import ItemIds, Requests
-from tlrec_edge.bench.synthetic import SynthConfig
+from tlrec_edge.bench.synth_config import SynthConfig
 from tlrec_edge.bundle.item_rows import ItemRows
 from tlrec_edge.bundle.item_vectors import item_vectors
 from tlrec_edge.bundle.reader import Bundle

@@ -149,7 +149,7 @@ def test_what_cannot_be_compared_is_refused(baseline: Path, tmp_path: Path) -> N
     found = read_result(baseline)
     odd = tmp_path / "odd.json"
     odd.write_text(json.dumps(found | {"machine": {"cpu": "other"}}))
-    with pytest.raises(DataError, match=r"odd\.json is of another machine: other"):
+    with pytest.raises(DataError, match=r"odd\.json was measured on another machine \(other;"):
         read_baseline(odd)
     with pytest.raises(DataError, match="no figure in common"):
         compare_with_baseline(found | {"rows": []}, found | {"bytes": None, "startup": None}, 0.1)
@@ -166,7 +166,7 @@ def test_what_cannot_be_compared_is_refused(baseline: Path, tmp_path: Path) -> N
         {key: value for key, value in found.items() if key != "bytes"},
     ):
         odd.write_text(json.dumps(wrong))
-        with pytest.raises(DataError, match=r"odd\.json is no result"):
+        with pytest.raises(DataError, match=r"odd\.json is not a result"):
             read_result(odd)
     odd.write_bytes(b"\xff[")
     with pytest.raises(DataError, match=r"odd\.json cannot be read"):

@@ -10,15 +10,17 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from helpers.systems import TickingClock
 from tlrec_edge import DataError
 from tlrec_edge.bench import BenchConfig, run_bench
 from tlrec_edge.bench.config import TOP_K
 from tlrec_edge.bench.plan import SCENARIOS, MeasuredSize, Workload, make_plan
-from tlrec_edge.bench.synthetic import SynthConfig, synthesize
+from tlrec_edge.bench.synth_config import SynthConfig
+from tlrec_edge.bench.synthetic import synthesize
 from tlrec_edge.cli import main
 
 WORKLOAD = Workload(items=1_000_000, dim=64, qps=300, p99_us=60_000)
-STRETCH = ((0.1, 1.5), (0.5, 2.5), (0.7, 4.0))
+SLOWDOWNS = ((0.1, 1.5), (0.5, 2.5), (0.7, 4.0))
 
 
 def size(items: int, **changes: Any) -> MeasuredSize:
@@ -28,7 +30,7 @@ def size(items: int, **changes: Any) -> MeasuredSize:
         "bundle_bytes": 1e4 + 350.0 * items,
     }
     made = MeasuredSize(
-        items, 64, True, "cpu", 2, False, figures | {"memory_bytes": 1e8 + 400.0 * items}, STRETCH
+        items, 64, True, "cpu", 2, False, figures | {"memory_bytes": 1e8 + 400.0 * items}, SLOWDOWNS
     )
     return replace(made, **changes)
 
@@ -36,19 +38,19 @@ def size(items: int, **changes: Any) -> MeasuredSize:
 SIZES = [size(50_000), size(200_000), size(400_000)]
 
 
-def test_what_is_a_line_is_told_exactly() -> None:
+def test_linear_figures_are_extrapolated_exactly() -> None:
     plan = make_plan(WORKLOAD, SIZES[::-1])
     assert plan.figures["top_k_us"] == pytest.approx(20_100)
     assert plan.figures["memory_bytes"] == pytest.approx(5e8)
     assert list(plan.errors.values()) == pytest.approx([0] * 4, abs=1e-9)
-    assert (plan.fitted, plan.held_back) == ((50_000, 200_000), 400_000)
-    # 2.5 * 20.1 ms is within 60 ms, 4 * 20.1 is not.
-    assert plan.share == 0.5
-    assert plan.qps_of_a_machine == pytest.approx(0.5 * 1e6 / 10_050)
+    assert (plan.fitted, plan.validation_size) == ((50_000, 200_000), 400_000)
+    # 2.5 * 20.1 ms is within 60 ms, 4 * 20.1 ms is not.
+    assert plan.utilisation == 0.5
+    assert plan.qps_per_machine == pytest.approx(0.5 * 1e6 / 10_050)
     assert plan.machines == plan.machines_with_error == 7
 
 
-def test_the_error_is_that_of_the_size_not_seen() -> None:
+def test_the_error_is_measured_on_a_size_that_was_not_fitted() -> None:
     largest = size(
         400_000, figures=size(400_000).figures | {"busy_us": 8000.0, "top_k_us": 10_000.0}
     )
@@ -58,7 +60,7 @@ def test_the_error_is_that_of_the_size_not_seen() -> None:
     assert plan.machines_with_error > plan.machines
 
 
-def test_what_falls_as_it_grows_is_taken_as_level() -> None:
+def test_a_figure_that_falls_with_size_is_taken_as_constant() -> None:
     falling = [
         size(items, figures=one.figures | {"busy_us": busy})
         for one, items, busy in zip(
@@ -69,38 +71,43 @@ def test_what_falls_as_it_grows_is_taken_as_level() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "sizes", "words"),
+    ("workload", "sizes", "message"),
     [
         (WORKLOAD, SIZES[:2], "three measured sizes"),
         (WORKLOAD, [*SIZES[:2], size(400_000, cpu="other")], "different machines: cpu, other"),
         (WORKLOAD, [*SIZES[:2], size(400_000, workers=4)], "different numbers of processes"),
-        (replace(WORKLOAD, dim=32), SIZES, "asked for 32"),
+        (replace(WORKLOAD, dim=32), SIZES, "the plan is for 32"),
         (replace(WORKLOAD, items=4_000_001), SIZES, "at most 4,000,000"),
-        (replace(WORKLOAD, items=200_000), SIZES, r"as a whole.*synth --lists-beyond 200000"),
+        (
+            replace(WORKLOAD, items=200_000),
+            SIZES,
+            r"without an IVF index.*synth --lists-beyond 200000",
+        ),
         (
             WORKLOAD,
             [replace(size, uses_ivf=False) for size in SIZES],
-            r"list by list.*synth --lists-beyond 0",
+            r"with an IVF index.*synth --lists-beyond 0",
         ),
-        (replace(WORKLOAD, p99_us=20_000), SIZES, "more machines do not bring it"),
+        (replace(WORKLOAD, p99_us=20_000), SIZES, "adding machines can't bring it"),
         (WORKLOAD, [*SIZES[:2], size(400_000, slowdowns=())], "quieter"),
     ],
 )
-def test_what_cannot_be_known_is_refused(
-    wanted: Workload, sizes: list[MeasuredSize], words: str
+def test_sizes_that_do_not_support_a_plan_are_refused(
+    workload: Workload, sizes: list[MeasuredSize], message: str
 ) -> None:
-    with pytest.raises(DataError, match=words):
-        make_plan(wanted, sizes)
+    with pytest.raises(DataError, match=message):
+        make_plan(workload, sizes)
 
 
-def test_a_catalogue_beyond_the_machines_memory_is_refused() -> None:
+def test_a_catalogue_larger_than_the_memory_is_refused() -> None:
     assert make_plan(WORKLOAD, SIZES, memory=600_000_000).machines
-    with pytest.raises(DataError, match=r"take 0\.5 GB, this machine has 0\.4"):
+    with pytest.raises(DataError, match=r"need 0\.5 GB, this machine has 0\.4"):
         make_plan(WORKLOAD, SIZES, memory=400_000_000)
 
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Return the results of three sizes, on a clock that makes the times of all of them equal."""
     folder = tmp_path_factory.mktemp("sizes")
     config = BenchConfig(
         load=TOP_K, qps=(20.0,), seconds=0.05, min_queries=5, starts=1, warmup=0.0, pool=8
@@ -109,14 +116,15 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     for items in (500, 1000, 2000):
         bundle = synthesize(folder / str(items), SynthConfig(items, 16)).path
         paths.append(folder / f"{items}.json")
-        paths[-1].write_text(json.dumps(run_bench(bundle, config, SCENARIOS).to_json()))
+        paths[-1].write_text(
+            json.dumps(run_bench(bundle, config, SCENARIOS, clock=TickingClock()).to_json())
+        )
     return paths
 
 
-def plan(results: list[Path], *words: str) -> Result:
-    return CliRunner().invoke(
-        main, ["plan", *(word for path in results for word in ("--from", str(path))), *words]
-    )
+def plan(results: list[Path], *options: str) -> Result:
+    sources = [word for path in results for word in ("--from", str(path))]
+    return CliRunner().invoke(main, ["plan", *sources, *options])
 
 
 def test_the_command_plans_from_results(results: list[Path]) -> None:
@@ -147,7 +155,7 @@ def test_the_command_plans_from_results(results: list[Path]) -> None:
 def test_the_command_refuses_in_one_line(results: list[Path], tmp_path: Path) -> None:
     refused = plan(results, "--items", "4k", "--dim", "64", "--qps", "1", "--p99", "1s")
     assert refused.exit_code == 1
-    assert "measured with vectors of 16, asked for 64" in refused.stderr
+    assert "vectors of width 16, the plan is for 64" in refused.stderr
     other = json.loads(results[0].read_text())
     other["rows"] = []
     (tmp_path / "thin.json").write_text(json.dumps(other))

@@ -10,7 +10,6 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, ClassVar
@@ -20,7 +19,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from helpers.paths import GOLDEN
-from helpers.systems import Keeper, TickingClock
+from helpers.systems import Keeper
 from tlrec_edge import BundleError, DataError
 from tlrec_edge.bench import BenchConfig, run_bench
 from tlrec_edge.bench.endpoint import HttpSource
@@ -140,9 +139,9 @@ def test_any_other_url_is_asked_in_plain_json(address: str) -> None:
 @pytest.mark.parametrize(
     ("url", "words"),
     [
-        ("ftp://x/y", "no http URL"),
-        ("http://[::1", "no http URL"),
-        ("http://x:99999/", "no http URL"),
+        ("ftp://x/y", "is not an http URL"),
+        ("http://[::1", "is not an http URL"),
+        ("http://x:99999/", "is not an http URL"),
         ("http://127.0.0.1:9/x", "does not answer"),
     ],
 )
@@ -304,25 +303,27 @@ def test_ctrl_c_ends_a_run_at_once_and_in_one_line(here: Path, words: tuple[str,
     assert "".join(rest).split() == ["Aborted!"]
 
 
-def test_the_highest_rate_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tlrec_edge.cli.bench.run_bench", partial(run_bench, clock=TickingClock()))
-    done = run(
-        str(GOLDEN),
-        "--find-qps",
-        "--p99",
-        "1s",
-        "--seconds",
-        "0.05",
-        "--min-queries",
-        "500",
-        "--load",
-        "top-k",
-    )
+def find_qps(p99: str, *options: str) -> dict[str, Any]:
+    done = run(str(GOLDEN), "--find-qps", "--p99", p99, "--load", "top-k", "--json", *options)
     assert done.exit_code == 0, done.output
-    assert "requests a second" in done.stdout
-    found = json.loads(run(str(GOLDEN), "--find-qps", "--p99", "1us", "--json", *FAST).stdout)
-    assert found["peak"]["qps"] is None
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def test_the_highest_rate_within_a_bound_is_found() -> None:
+    found = find_qps("1s", "--seconds", "0.5", "--min-queries", "500")
+    assert found["peak"]["qps"] > 0
     assert found["rows"] == []
+
+
+def test_if_no_rate_keeps_the_bound_the_result_says_why() -> None:
+    too_slow = find_qps("1us", "--seconds", "0.5", "--min-queries", "500")
+    too_short = find_qps("1s", *FAST)
+    assert too_slow["peak"]["qps"] is too_short["peak"]["qps"] is None
+    reason = "queries are too few to show that at 99% confidence (at least 459 are needed"
+    assert not any(reason in note for note in too_slow["notes"])
+    (note,) = [note for note in too_short["notes"] if reason in note]
+    assert "raise --seconds or --min-queries" in note
 
 
 def test_every_rate_asked_for_is_a_row() -> None:

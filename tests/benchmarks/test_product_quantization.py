@@ -14,7 +14,8 @@ import pytest
 
 from helpers.paths import BENCHMARKS
 from tlrec_edge import Recommender
-from tlrec_edge.bench.synthetic import SynthConfig, synthesize
+from tlrec_edge.bench.synth_config import SynthConfig
+from tlrec_edge.bench.synthetic import synthesize
 from tlrec_edge.bundle.item_rows import ItemRows
 from tlrec_edge.bundle.item_vectors import item_vectors
 from tlrec_edge.bundle.reader import Bundle

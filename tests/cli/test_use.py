@@ -17,7 +17,9 @@ from click.testing import CliRunner, Result
 
 from helpers import bundles
 from tlrec_edge import BundleError, DataError, History, Recommender, TlrecError, UnknownIdError
-from tlrec_edge.bench.synthetic import SynthConfig, pooling_encoder, synthesize
+from tlrec_edge.bench.pooling_encoder import pooling_encoder
+from tlrec_edge.bench.synth_config import SynthConfig
+from tlrec_edge.bench.synthetic import synthesize
 from tlrec_edge.bundle.reader import Bundle
 from tlrec_edge.cli import use as use_module
 from tlrec_edge.cli.synth import synth

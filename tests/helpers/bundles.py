@@ -12,7 +12,7 @@ import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
 from tlrec_edge import Recommender, TlrecError
-from tlrec_edge.bench.synthetic import IR, OPSET, pooling_encoder
+from tlrec_edge.bench.pooling_encoder import IR, OPSET, pooling_encoder
 from tlrec_edge.bundle.format import Storage, column_dtype
 from tlrec_edge.bundle.ids import user_key_hash
 from tlrec_edge.bundle.reader import Bundle, write_bundle

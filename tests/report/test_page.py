@@ -161,7 +161,7 @@ def test_every_part_is_there(html: str) -> None:
         "1,000,000",
         "not readable here",
         "12.3 kB",
-        "noisy",
+        "Noisy machine",
         "2024-01 (4)",
     ):
         assert words in page.text

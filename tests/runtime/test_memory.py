@@ -9,7 +9,8 @@ import pytest
 
 from helpers import bundles
 from tlrec_edge import Recommender
-from tlrec_edge.bench.synthetic import SynthConfig, synthesize
+from tlrec_edge.bench.synth_config import SynthConfig
+from tlrec_edge.bench.synthetic import synthesize
 from tlrec_edge.core import cpu_count as cores
 
 

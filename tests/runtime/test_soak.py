@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 import tlrec_edge
-from tlrec_edge.bench.synthetic import SynthConfig, synthesize
+from tlrec_edge.bench.synth_config import SynthConfig
+from tlrec_edge.bench.synthetic import synthesize
 
 ITEMS = 210_000  # enough for lists
 THREADS, SECONDS, WARM = 16, 60, 15

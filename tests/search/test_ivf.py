@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from helpers.scans import IDS, ITEMS, full_scan, random_state
 from tlrec_edge import BundleError, Recommender
-from tlrec_edge.bench.synthetic import SynthConfig, synthesize
+from tlrec_edge.bench.synth_config import SynthConfig
+from tlrec_edge.bench.synthetic import synthesize
 from tlrec_edge.core.row_ranges import RowRanges
 from tlrec_edge.core.sparse import SparseSum
 from tlrec_edge.search import ivf

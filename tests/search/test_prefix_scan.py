@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from helpers.scans import IDS, ITEMS, found, full_scan, random_ids, random_state
 from tlrec_edge import BundleError, ItemRows, Recommender
-from tlrec_edge.bench.synthetic import SynthConfig, synthesize
+from tlrec_edge.bench.synth_config import SynthConfig
+from tlrec_edge.bench.synthetic import synthesize
 from tlrec_edge.bundle.reader import Bundle
 from tlrec_edge.core.sparse import SparseSum
 from tlrec_edge.core.topk import top_k

@@ -1,4 +1,4 @@
-"""Hold a run against an earlier one of the same machine."""
+"""Compare a run with an earlier one of the same machine."""
 
 from __future__ import annotations
 
@@ -7,13 +7,18 @@ import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tlrec_edge.bench.machine import fingerprint
 from tlrec_edge.errors import DataError
 
 _COMPARED_SCENARIOS = ("single-stream", "top-k", "multi-stream")
-"""Scenarios whose median says how fast a system is; that of the others hangs on the rate."""
+"""Scenarios whose median measures the speed of a system; in the others it depends on the load."""
+_COMPARED_SIZES = {
+    "bundle bytes": ("bytes",),
+    "private memory, bytes": ("startup", "uss_bytes"),
+}
+"""Name of a figure -> its path in the result."""
 _RESULT_KEYS = {"kind", "bundle", "config", "machine", "noise", "startup", "bytes", "rows"}
 _ROW_KEYS = {
     "scenario",
@@ -30,35 +35,47 @@ _ROW_KEYS = {
 
 @dataclass(frozen=True)
 class Change:
-    """One figure, then and now. ``ratio``: now over what was to be expected, more is worse."""
+    """One figure in the baseline and now."""
 
     what: str
     before: float
     now: float
     ratio: float
+    """The figure now over the one expected; more is worse."""
     regressed: bool
 
     def to_json(self) -> dict[str, Any]:
+        """Return the change as JSON values."""
         return asdict(self)
 
 
 @dataclass(frozen=True)
 class Changes:
-    """``drift``: how many times as long a fixed loop took on the machine, 1 where it was faster than then."""
+    """All figures that a run and its baseline have in common."""
 
     drift: float
+    """How many times as long a fixed loop takes now; 1 if the machine is not slower."""
     changes: tuple[Change, ...]
 
     @property
     def regressed(self) -> list[Change]:
+        """The figures that are worse than allowed."""
         return [change for change in self.changes if change.regressed]
 
     def to_json(self) -> dict[str, Any]:
+        """Return the comparison as JSON values."""
         return {"drift": self.drift, "changes": [change.to_json() for change in self.changes]}
 
 
+class _Figure(NamedTuple):
+    name: str
+    before: float
+    now: float
+    is_time: bool
+
+
 def read_result(path: Path) -> dict[str, Any]:
-    """Read what ``bench --out`` wrote. Raises DataError."""
+    """Read a file that ``bench --out`` wrote. Raises DataError if it is anything else."""
     try:
         found = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -66,20 +83,19 @@ def read_result(path: Path) -> dict[str, Any]:
             f"{path} cannot be read: {getattr(error, 'strerror', None) or error}"
         ) from error
     if not _is_result(found):
-        raise DataError(f"{path} is no result of `tlrec-edge bench --out`")
+        raise DataError(f"{path} is not a result of `tlrec-edge bench --out`")
     result: dict[str, Any] = found
     return result
 
 
 def _is_result(found: Any) -> bool:
-    """Say whether what is read of a result is there, times more than 0."""
+    """Return whether everything that is read of a result is there, with times above 0."""
     try:
+        sections = [found[name] for name in ("bundle", "config", "machine", "noise")]
         rows, medians = found["rows"], [row["latency_us"]["p50"] for row in found["rows"]]
         return (
             found.keys() >= _RESULT_KEYS
-            and all(
-                isinstance(found[name], dict) for name in ("bundle", "config", "machine", "noise")
-            )
+            and all(isinstance(section, dict) for section in sections)
             and all(row.keys() >= _ROW_KEYS for row in rows)
             and all(0 < median < math.inf for median in medians)
         )
@@ -88,12 +104,16 @@ def _is_result(found: Any) -> bool:
 
 
 def read_baseline(path: Path) -> dict[str, Any]:
-    """Read a result to hold a run against. Raises DataError, where it is of another machine too."""
+    """Read a result to compare a run with.
+
+    Raises DataError if it is not a result, or was measured on a machine with another CPU.
+    """
     found = read_result(path)
     baseline_cpu, this_cpu = found["machine"].get("cpu"), fingerprint().cpu
     if baseline_cpu != this_cpu:
         raise DataError(
-            f"{path} is of another machine: {baseline_cpu}, here {this_cpu}; measure a baseline here"
+            f"{path} was measured on another machine ({baseline_cpu}; this one has {this_cpu}): "
+            "measure a baseline here"
         )
     return found
 
@@ -101,53 +121,51 @@ def read_baseline(path: Path) -> dict[str, Any]:
 def compare_with_baseline(
     now: dict[str, Any], before: dict[str, Any], max_regression: float
 ) -> Changes:
-    """Compare medians, bundle bytes and private memory with ``before``; beyond ``max_regression`` is a regression.
+    """Compare median times, bundle bytes and private memory of two results.
 
-    Where the machine itself was slower than then, by the fixed loop, times are expected to be so too. Raises DataError
-    where the two runs have no figure in common.
+    A figure regressed if it is worse by more than the fraction ``max_regression``. If the machine
+    itself is slower than before, measured by a fixed loop, times are expected to be longer by that
+    factor. Raises DataError if the two results have no figure in common.
     """
-    loops = [run["noise"].get("loop_us") for run in (before, now)]
+    loops = [result["noise"].get("loop_us") for result in (before, now)]
     drift = max(1.0, loops[1] / loops[0]) if all(loops) else 1.0
     changes = []
-    for what, old, new, is_time in _figures(before, now):
-        ratio = new / (old * (drift if is_time else 1.0))
-        changes.append(Change(what, old, new, ratio, ratio > 1 + max_regression))
+    for figure in _figures(before, now):
+        ratio = figure.now / (figure.before * (drift if figure.is_time else 1.0))
+        regressed = ratio > 1 + max_regression
+        changes.append(Change(figure.name, figure.before, figure.now, ratio, regressed))
     if not changes:
         raise DataError(
-            "the baseline has no figure in common with this run; measure the same scenarios and shapes"
+            "the baseline has no figure in common with this run: measure the same scenarios and "
+            "shapes"
         )
     return Changes(drift, tuple(changes))
 
 
-def _figures(
-    before: dict[str, Any], now: dict[str, Any]
-) -> Iterator[tuple[str, float, float, bool]]:
-    # How fast a disk is, says nothing of a bundle.
-    old_rows = {
-        _key(row): row
-        for row in before["rows"]
-        if row["scenario"] in _COMPARED_SCENARIOS and row["state"] != "cold"
-    }
+def _figures(before: dict[str, Any], now: dict[str, Any]) -> Iterator[_Figure]:
+    old_rows = {_key(row): row for row in before["rows"] if _is_compared(row)}
     for row in now["rows"]:
-        old = old_rows.get(_key(row))
-        if old is not None:
+        old_row = old_rows.get(_key(row))
+        if old_row is not None:
             name = f"{row['scenario']}, {row['shape']}, {row['state']}: p50 us"
-            yield name, old["latency_us"]["p50"], row["latency_us"]["p50"], True
-    for name, path in {
-        "bundle bytes": ("bytes",),
-        "private memory, bytes": ("startup", "uss_bytes"),
-    }.items():
-        old, new = (_lookup(run, path) for run in (before, now))
+            yield _Figure(name, old_row["latency_us"]["p50"], row["latency_us"]["p50"], True)
+    for name, path in _COMPARED_SIZES.items():
+        old, new = (_lookup(result, path) for result in (before, now))
         if old and new:
-            yield name, old, new, False
+            yield _Figure(name, old, new, False)
+
+
+def _is_compared(row: dict[str, Any]) -> bool:
+    # Cold requests measure the disk rather than the bundle.
+    return row["scenario"] in _COMPARED_SCENARIOS and row["state"] != "cold"
 
 
 def _key(row: dict[str, Any]) -> tuple[str, str, str]:
     return row["scenario"], row["shape"], row["state"]
 
 
-def _lookup(run: dict[str, Any], path: tuple[str, ...]) -> Any:
-    found: Any = run
+def _lookup(result: dict[str, Any], path: tuple[str, ...]) -> Any:
+    found: Any = result
     for key in path:
         found = (found or {}).get(key)
     return found

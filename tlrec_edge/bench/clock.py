@@ -1,4 +1,4 @@
-"""Time as the drivers see it; a test may put another clock in its place."""
+"""The time that drivers measure; tests can replace the clock."""
 
 from __future__ import annotations
 
@@ -8,38 +8,43 @@ import time
 from typing import Any, Protocol
 
 _SPIN_NS = 80_000 if sys.platform == "linux" else 300_000
-"""Nanoseconds before the moment from which sleeping is too coarse.
+"""Nanoseconds before a deadline at which sleeping is too coarse and the thread spins instead.
 
-As few as will do: on a busy machine who looks on loses the core to those who wait for it, and is milliseconds late.
+As few as possible: on a busy machine the scheduler takes the core from a thread that spins long and
+gives it to those that wait, and the thread is then milliseconds late.
 """
-
-
-class Clock(Protocol):
-    """Nanoseconds that only rise, from any start."""
-
-    def now(self) -> int: ...
-
-    def wait_until(self, deadline: int, exclusive: bool) -> None:
-        """Return at ``deadline``, at once where it has passed; ``exclusive``: no other thread needs the interpreter."""
-
-
 _PR_SET_TIMERSLACK = 29
 _LIBC: Any = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
-def set_timer_slack(ns: int) -> None:
-    """Let this thread's sleeps run over by at most ``ns``, 0 for what is usual; does nothing outside of Linux.
+class Clock(Protocol):
+    """A monotonic clock in nanoseconds, with any start."""
 
-    The usual 50 microseconds of Linux, which save power, count as latency of whatever was to start at a given moment.
+    def now(self) -> int:
+        """Return the current time."""
+
+    def wait_until(self, deadline: int, exclusive: bool) -> None:
+        """Return at ``deadline``, or at once if it has passed.
+
+        ``exclusive`` means that no other thread needs the interpreter meanwhile.
+        """
+
+
+def set_timer_slack(ns: int) -> None:
+    """Let sleeps of this thread end at most ``ns`` nanoseconds late; 0 restores the default.
+
+    Linux delays them by 50 microseconds to save power, and that would count as latency of the
+    request that was due. Other systems have no such setting, and nothing is done.
     """
     if _LIBC is not None:
         _LIBC.prctl(_PR_SET_TIMERSLACK, ctypes.c_ulong(ns), 0, 0, 0)
 
 
 class WallClock:
-    """This machine's clock: sleeps, and looks on in the end.
+    """The clock of this machine: it sleeps until shortly before a deadline, then spins.
 
-    Punctual to a microsecond where it is alone, else to a sleep's own delay, which counts as latency.
+    Punctual to a microsecond if the thread is alone; otherwise late by the delay of a sleep, which
+    counts as latency.
     """
 
     now = staticmethod(time.perf_counter_ns)
@@ -52,7 +57,7 @@ class WallClock:
             set_timer_slack(0)
         while self.now() < deadline:
             if not exclusive:
-                time.sleep(0)
+                time.sleep(0)  # lets another thread have the interpreter
 
 
 WALL = WallClock()

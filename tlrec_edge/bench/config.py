@@ -7,25 +7,61 @@ from typing import Any
 
 DEFAULT_CANDIDATES = (1, 32, 100, 1000)
 TOP_K = 0
-"""In the place of a number of candidates: rank the whole catalogue."""
+"""Given as a number of candidates: rank the full catalogue."""
 DRIVERS = ("native", "loadgen")
-MAX_DURATION_FACTOR = 5
-"""A row ends after so many times its seconds, however few queries there were."""
-_MAX_QPS, _MAX_BATCH = 10_000_000, 4096
 CACHES = ("warm", "cold")
+MAX_DURATION_FACTOR = 5
+"""A run lasts at most this many times its ``seconds``, even if it has seen too few queries."""
+_MAX_QPS, _MAX_BATCH = 10_000_000, 4096
+_MINIMA = {
+    "k": 1,
+    "min_queries": 1,
+    "warmup": 0,
+    "pool": 2,
+    "zipf": 0,
+    "starts": 1,
+    "seed": 0,
+    "load": 0,
+    "streams": 1,
+    "batch": 1,
+    "threads": 1,
+    "processes": 1,
+}
 
 
 @dataclass(frozen=True)
 class BenchConfig:
-    """A row ends after ``seconds`` and ``min_queries``, whichever is later, but after ``5 * seconds`` at the latest.
+    """Settings of a benchmark run.
 
-    ``pool`` is how many different requests there are; the cache of user states holds half of them, so that going round
-    the pool never finds a state in it. ``histories``: lengths to measure, none for what the system reads. ``load``:
-    candidates of a request in the scenarios of load (multi-stream, server, offline), ``TOP_K`` for the whole catalogue.
-    ``qps``: arrival rates of the server scenario, none for shares of what the system can do. ``streams``: requests in
-    one query of multi-stream; ``batch``: requests in one call of offline. ``threads`` and ``processes`` answer in the
-    server and offline scenarios. ``confidence``: of the bounds of percentiles. ``cache`` cold: single-stream and top-k
-    ask a bundle once more, each time with its files out of the page cache.
+    Args:
+        candidates: Numbers of candidates in a request of the single-stream scenario.
+        k: Number of items that a top-k request returns.
+        seconds: Duration of each run. A run also waits for ``min_queries``, but it ends after
+            five times ``seconds`` in any case.
+        min_queries: Number of requests that each run needs. To bound p99 at 99 % confidence takes
+            at least 459.
+        warmup: Seconds of untimed requests before each run.
+        pool: Number of different requests. The cache of user states holds half as many, so a
+            request that comes round again never finds its state in the cache.
+        zipf: Exponent of the popularity of items in requests; 0 draws them uniformly.
+        starts: Number of fresh processes whose start-up is measured.
+        seed: Seed of requests and arrival times.
+        histories: Lengths of history to measure. Empty: the length that the encoder reads.
+        load: Candidates of a request in the multi-stream, server and offline scenarios; ``TOP_K``
+            ranks the full catalogue.
+        qps: Arrival rates of the server scenario, in requests per second. Empty: fixed fractions
+            of the system's capacity, which is measured first.
+        streams: Requests in a query of the multi-stream scenario.
+        batch: Requests in a call of the offline scenario.
+        threads: Threads of each process that answer in the server and offline scenarios.
+        processes: Processes that answer in the server and offline scenarios.
+        confidence: Confidence of the bounds of percentiles.
+        driver: ``"native"``, or ``"loadgen"`` for MLCommons LoadGen.
+        cache: ``"cold"`` adds requests to single-stream and top-k for which the bundle is read
+            from disk.
+
+    Raises:
+        ValueError: If a setting is outside its range.
     """
 
     candidates: tuple[int, ...] = DEFAULT_CANDIDATES
@@ -49,59 +85,50 @@ class BenchConfig:
     cache: str = "warm"
 
     def __post_init__(self) -> None:
+        for name, minimum in _MINIMA.items():
+            if not minimum <= getattr(self, name) < float("inf"):
+                raise ValueError(f"{name} = {getattr(self, name)}: expected at least {minimum}")
+        for name in ("streams", "batch"):
+            if getattr(self, name) > _MAX_BATCH:
+                raise ValueError(f"{name} = {getattr(self, name)}: expected at most {_MAX_BATCH:,}")
+        for name, known in (("driver", DRIVERS), ("cache", CACHES)):
+            if getattr(self, name) not in known:
+                raise ValueError(
+                    f"{name} = {getattr(self, name)!r}: expected one of {', '.join(known)}"
+                )
         if not self.candidates or min(self.candidates) < 1:
             raise ValueError(
                 f"candidates = {self.candidates}: give at least one count, each at least 1"
             )
-        for name in ("k", "min_queries", "starts", "streams", "batch", "threads", "processes"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} = {getattr(self, name)}: expected at least 1")
-        if not 0 < self.seconds < float("inf") or not 0 <= self.warmup < float("inf"):
-            raise ValueError(
-                f"seconds = {self.seconds}, warmup = {self.warmup}: expected more than 0 and at least 0"
-            )
-        if self.pool < 2 or self.zipf < 0 or self.seed < 0:
-            raise ValueError(
-                f"pool = {self.pool}, zipf = {self.zipf}, seed = {self.seed}: expected 2, 0, 0 or more"
-            )
-        if self.load < 0 or any(length < 1 for length in self.histories):
-            raise ValueError(
-                f"load = {self.load}, histories = {self.histories}: expected 0 or more, each at least 1"
-            )
-        if not all(0 < rate <= _MAX_QPS for rate in self.qps):
-            raise ValueError(
-                f"qps = {self.qps}: expected rates of more than 0 and at most {_MAX_QPS:,} a second"
-            )
-        if any(rate * MAX_DURATION_FACTOR * self.seconds < 1 for rate in self.qps):
-            raise ValueError(
-                f"qps = {self.qps}: not one request in {MAX_DURATION_FACTOR * self.seconds:g} s; give more seconds"
-            )
-        if max(self.streams, self.batch) > _MAX_BATCH:
-            raise ValueError(
-                f"streams = {self.streams}, batch = {self.batch}: expected at most {_MAX_BATCH:,}"
-            )
+        if any(length < 1 for length in self.histories):
+            raise ValueError(f"histories = {self.histories}: each length must be at least 1")
+        if not 0 < self.seconds < float("inf"):
+            raise ValueError(f"seconds = {self.seconds}: expected more than 0")
         if not 0.5 <= self.confidence < 1:
             raise ValueError(
                 f"confidence = {self.confidence}: expected at least 0.5 and less than 1"
             )
-        if self.driver not in DRIVERS:
-            raise ValueError(f"driver = {self.driver!r}: expected one of {', '.join(DRIVERS)}")
-        if self.cache not in CACHES:
-            raise ValueError(f"cache = {self.cache!r}: expected one of {', '.join(CACHES)}")
         if self.driver == "loadgen" and self.processes > 1:
             raise ValueError(
-                f"processes = {self.processes}: LoadGen drives one process; use threads"
+                f"processes = {self.processes}: LoadGen drives one process; use threads instead"
+            )
+        self._check_rates()
+
+    def _check_rates(self) -> None:
+        if not all(0 < rate <= _MAX_QPS for rate in self.qps):
+            raise ValueError(
+                f"qps = {self.qps}: expected rates above 0 and up to {_MAX_QPS:,} per second"
+            )
+        longest = MAX_DURATION_FACTOR * self.seconds
+        if any(rate * longest < 1 for rate in self.qps):
+            raise ValueError(
+                f"qps = {self.qps}: the slowest rate sends no request in {longest:g} s; "
+                "raise seconds"
             )
 
     def to_json(self) -> dict[str, Any]:
+        """Return the settings as JSON values."""
         return {
             name: list(value) if isinstance(value, tuple) else value
             for name, value in asdict(self).items()
         }
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> BenchConfig:
-        fields: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value for name, value in data.items()
-        }
-        return cls(**fields)

@@ -1,4 +1,4 @@
-"""What a load costs, from a price an hour and a measured rate."""
+"""The cost of a load, from the price of a machine and its measured throughput."""
 
 from __future__ import annotations
 
@@ -9,37 +9,42 @@ from typing import Any
 
 @dataclass(frozen=True)
 class CostEstimate:
-    """``qps``: requests a second of one machine, within ``p99_us`` or, where that is None, without any bound.
-
-    ``price``: of one machine and one hour, in whatever money; ``scored``: candidates in a request; ``target_load``:
-    requests a second that all machines are to serve. Each None where it was not said.
-    """
+    """Cost and number of machines for a load. An amount that was not given is None."""
 
     qps: float
+    """Requests per second of one machine."""
     p99_us: float | None
+    """Bound within which p99 stays at that rate; None if the rate is plain throughput."""
     scored: int
+    """Candidates in a request."""
     price: float | None = None
+    """Price of one machine per hour, in any currency."""
     target_load: float | None = None
+    """Requests per second that all machines together must serve."""
 
     @property
     def per_million_requests(self) -> float | None:
+        """Cost of a million requests."""
         return None if self.price is None else self.price / 3600 / self.qps * 1e6
 
     @property
     def per_million_scores(self) -> float | None:
-        found = self.per_million_requests
-        return None if found is None else found / self.scored
+        """Cost of a million scored candidates."""
+        per_request = self.per_million_requests
+        return None if per_request is None else per_request / self.scored
 
     @property
     def machines(self) -> int | None:
-        """Machines that serve ``target_load``; None without a bound of latency."""
-        return (
-            None
-            if self.target_load is None or self.p99_us is None
-            else math.ceil(self.target_load / self.qps)
-        )
+        """Number of machines for ``target_load``.
+
+        None without a latency bound: at full throughput a queue never empties.
+        """
+        if self.target_load is None or self.p99_us is None:
+            return None
+        return math.ceil(self.target_load / self.qps)
 
     def to_json(self) -> dict[str, Any]:
+        """Return the estimate as JSON values."""
         return {
             "qps": self.qps,
             "p99_us": self.p99_us,

@@ -1,7 +1,8 @@
-"""The drivers: how queries reach a system, and how long each took. Each is a loop over ``call(0)``, ``call(1)``, ...
+"""Drivers: how queries reach a system, and how long each took.
 
-A closed loop sends a query when the one before is answered, so that a stall delays, and is seen by, one query. An open
-loop sends them at given times and measures from those, so that a stall is seen by each query that it delayed (no
+Each driver is a loop over ``call(0)``, ``call(1)``, ... A closed loop sends a query when the one
+before is answered, so a stall delays, and shows in, a single query. An open loop sends queries at
+scheduled times and measures from those, so a stall shows in every query that it delayed (no
 coordinated omission).
 """
 
@@ -25,33 +26,39 @@ from tlrec_edge.bench.config import MAX_DURATION_FACTOR
 from tlrec_edge.bench.latency import Times
 
 Call = Callable[[int], Any]
+"""Answers the query of this number."""
 StopCondition = Callable[[Sequence[int]], bool | None]
-"""Times so far -> whether the question of a run is answered, None: not yet."""
+"""Takes the times so far; ends the run unless it returns None."""
 _MIN_WARM_UP_CALLS = 10
 _FIRST_CHECK = 128
+"""Number of times after which a stop condition is first checked; then at every doubling."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """A run ends after ``seconds`` and ``min_queries``, whichever is later, but after ``5 * seconds`` at the latest."""
+    """When a run ends.
+
+    It ends after ``seconds`` and ``min_queries``, whichever is later, but after five times
+    ``seconds`` in any case.
+    """
 
     seconds: float
     min_queries: int
     warmup: float
+    """Seconds of untimed calls before the run."""
 
     def for_query_size(self, query_size: int) -> Limits:
-        """Return the limits of queries that hold ``query_size`` requests: the count is one of requests."""
+        """Return the limits for queries of several requests: ``min_queries`` counts requests."""
         return replace(self, min_queries=math.ceil(self.min_queries / query_size))
 
     def ends(self, start: int) -> tuple[int, int]:
-        """Return the earliest and the latest end of a run that begins at ``start``, in nanoseconds."""
-        return start + int(self.seconds * 1e9), start + int(
-            MAX_DURATION_FACTOR * self.seconds * 1e9
-        )
+        """Return the earliest and latest end of a run that starts at ``start``, in nanoseconds."""
+        latest = MAX_DURATION_FACTOR * self.seconds
+        return start + int(self.seconds * 1e9), start + int(latest * 1e9)
 
 
 def closed_loop(call: Call, pool: int, limits: Limits, clock: Clock = WALL) -> Times:
-    """Call round and round a pool of queries, each when the one before has ended."""
+    """Go round a pool of queries and send each when the one before has ended."""
     at, durations = warm_up(call, pool, limits.warmup, clock), array("q")
     cpu, started = time.process_time(), clock.now()
     min_end, max_end = limits.ends(started)
@@ -71,32 +78,36 @@ def cold_loop(
     limits: Limits,
     clock: Clock = WALL,
 ) -> Times:
-    """Call round a pool, each time what ``open_call`` yields, whose making is not timed; ``limits.seconds`` in all."""
+    """Go round a pool of queries and open a new ``call`` for each; the opening is not timed.
+
+    The run lasts ``limits.seconds`` with all openings, and has at least one query.
+    """
     durations, cpu, at, end = array("q"), 0.0, 0, clock.now() + int(limits.seconds * 1e9)
     while not durations or clock.now() < end:
         with open_call() as call:
-            busy, before = time.process_time(), clock.now()
+            cpu_before, before = time.process_time(), clock.now()
             call(at % pool)
             durations.append(clock.now() - before)
-            cpu += time.process_time() - busy
+            cpu += time.process_time() - cpu_before
         at += 1
     return Times(durations, sum(durations) / 1e9, cpu)
 
 
 def poisson(qps: float, limits: Limits, seed: int) -> list[int]:
-    """Return the times of Poisson arrivals in nanoseconds, for as long as ``limits`` asks.
+    """Return Poisson arrival times in nanoseconds, for as long as ``limits`` says.
 
-    They are those that LoadGen makes of this seed: the first at once, each gap the logarithm of two words of mt19937.
+    They are those that LoadGen makes of this seed, so that both drivers send at the same moments:
+    the first at once, then gaps that are each made of two words of a Mersenne twister.
     """
     max_count = max(2, int(MAX_DURATION_FACTOR * limits.seconds * qps))
     min_count = max(1, round(limits.seconds * qps))
     count = min(max_count, max(min_count, limits.min_queries))
-    words = np.random.RandomState((seed + 1) % 2**32).randint(
-        0, 2**32, (count, 2), np.uint32
-    )  # (count, low and high)
-    gaps = -np.log1p(-(words @ [2.0**-64, 2.0**-32])) / qps * 1e9
-    found: list[int] = np.cumsum(gaps.astype(np.int64)).tolist()
-    return [0, *found[:-1]]
+    twister = np.random.RandomState((seed + 1) % 2**32)
+    words = twister.randint(0, 2**32, (count, 2), np.uint32)  # (count, low and high word)
+    uniform = words @ [2.0**-64, 2.0**-32]
+    gaps = -np.log1p(-uniform) / qps * 1e9
+    arrivals: list[int] = np.cumsum(gaps.astype(np.int64)).tolist()
+    return [0, *arrivals[:-1]]
 
 
 def open_loop(
@@ -109,22 +120,24 @@ def open_loop(
     stop: StopCondition | None = None,
     clock: Clock = WALL,
 ) -> Times:
-    """Send query i at ``schedule[i]`` nanoseconds, or as soon after as one of ``threads`` is free; time it from there.
+    """Send query i at ``schedule[i]`` nanoseconds, and time it from then.
 
-    The run is given up ``limits.seconds`` after the last arrival; ``stop`` looks at the times now and then and may end
-    it earlier.
+    If no thread is free at that moment, the query waits for one, and the wait counts. The run is
+    given up ``limits.seconds`` after the last arrival; ``stop`` may end it earlier.
     """
     first = warm_up(call, pool, limits.warmup, clock)
     durations, arrival_lock, numbers = array("q"), threading.Lock(), itertools.count()
-    waited, stopped = [0], threading.Event()
+    waiting_cpu_ns, stopped = [0], threading.Event()
     cpu, started = time.process_time(), clock.now()
     due = [started + moment for moment in schedule]
-    max_end = max(due[-1], started + int(limits.seconds * 1e9)) + int(limits.seconds * 1e9)
+    patience = int(limits.seconds * 1e9)
+    max_end = max(due[-1], started + patience) + patience
 
     def work() -> None:
         next_check = _FIRST_CHECK
         while not stopped.is_set():
-            # One waits for its moment; the others wait for the lock, so that arrivals are served in order.
+            # One thread waits for the next arrival, the others for the lock: this serves arrivals
+            # in their order.
             with arrival_lock:
                 at = next(numbers)
                 if at >= len(due):
@@ -132,7 +145,7 @@ def open_loop(
                 if clock.now() < due[at]:
                     before = time.thread_time_ns()
                     clock.wait_until(due[at], threads == 1)
-                    waited[0] += time.thread_time_ns() - before
+                    waiting_cpu_ns[0] += time.thread_time_ns() - before
             call((first + 1 + at) % pool)
             now = clock.now()
             durations.append(now - due[at])
@@ -145,31 +158,26 @@ def open_loop(
 
     _in_threads(work, threads, stopped)
     now = clock.now()
-    # Whoever still waits has waited this long at least.
+    # A query without an answer has a latency of at least the time that it waited.
     waiting = [now - moment for moment in due[next(numbers) :] if moment < now]
-    seconds, arrived = (
-        (now - started) / 1e9,
-        len(schedule) / schedule[-1] * 1e9 if schedule[-1] else None,
-    )
     return Times(
         [*durations, *waiting],
-        seconds,
-        time.process_time() - cpu - waited[0] / 1e9,
+        seconds=(now - started) / 1e9,
+        cpu_seconds=time.process_time() - cpu - waiting_cpu_ns[0] / 1e9,
         unanswered=len(waiting),
-        arrived_qps=arrived,
+        arrived_qps=len(schedule) / schedule[-1] * 1e9 if schedule[-1] else None,
     )
 
 
 def saturated_loop(
     call: Call, pool: int, limits: Limits, threads: int = 1, clock: Clock = WALL
 ) -> Times:
-    """Call as often as ``threads`` can: throughput is what counts, the times are those of one call in that crowd."""
-    at, durations, numbers = (
-        warm_up(call, pool, limits.warmup, clock),
-        array("q"),
-        itertools.count(),
-    )
-    stopped = threading.Event()
+    """Send queries from ``threads`` that are never idle, to measure throughput.
+
+    The durations are those of calls that compete with each other.
+    """
+    at = warm_up(call, pool, limits.warmup, clock)
+    durations, numbers, stopped = array("q"), itertools.count(), threading.Event()
     cpu, started = time.process_time(), clock.now()
     min_end, max_end = limits.ends(started)
 
@@ -190,7 +198,7 @@ def saturated_loop(
 
 
 def warm_up(call: Call, pool: int, seconds: float, clock: Clock = WALL) -> int:
-    """Call for a while without timing; return the place in the pool of the last call."""
+    """Send queries without timing them; return the number of the last one."""
     end, at = clock.now() + int(seconds * 1e9), 0
     while at < _MIN_WARM_UP_CALLS or clock.now() < end:
         call(at % pool)
@@ -199,7 +207,7 @@ def warm_up(call: Call, pool: int, seconds: float, clock: Clock = WALL) -> int:
 
 
 def _in_threads(work: Callable[[], None], threads: int, stopped: threading.Event) -> None:
-    """Run ``work`` in so many threads; an error in one of them, or Ctrl-C, sets ``stopped`` for the others."""
+    """Run ``work`` in several threads; an error or Ctrl-C sets ``stopped`` for the others."""
     if threads == 1:
         work()
         return

@@ -1,8 +1,9 @@
-"""A running server as a system under test, over HTTP/1.1 with one kept-open connection a thread.
+"""A running server as a system under test, over HTTP/1.1 with one open connection per thread.
 
-Two protocols, told apart by the URL. ``.../v2/models/NAME/infer`` is the Open Inference Protocol v2: a request has the
-inputs ``history`` (BYTES, [1, L]) and ``candidates`` (BYTES, [1, n]), or ``k`` (INT64, [1]) in place of the latter. Any
-other URL is sent ``{"history": [...], "candidates": [...]}``, or ``"k"`` in place of the candidates, as plain JSON.
+The URL decides the protocol. ``.../v2/models/NAME/infer`` is the Open Inference Protocol v2, with
+the inputs ``history`` (BYTES, [1, L]) and ``candidates`` (BYTES, [1, n]), or ``k`` (INT64, [1])
+instead of candidates. Any other URL gets plain JSON: ``{"history": [...], "candidates": [...]}``,
+or ``"k"`` instead of candidates.
 """
 
 from __future__ import annotations
@@ -30,11 +31,12 @@ class HttpSource:
 
     @property
     def name(self) -> str:
+        """The URL."""
         return self.url
 
     @contextmanager
     def open(self) -> Iterator[HttpSystem]:
-        """Yield the system. Raises DataError for what is no http URL."""
+        """Yield the system. Raises DataError if the URL is not a valid http URL."""
         system = HttpSystem(self.url)
         try:
             yield system
@@ -43,7 +45,10 @@ class HttpSource:
 
 
 class HttpSystem:
-    """Posts each request and reads the whole answer; anything but status 200 ends the run with DataError."""
+    """Posts each request and reads the full answer.
+
+    Raises DataError if the URL is not a valid http URL.
+    """
 
     def __init__(self, url: str) -> None:
         try:
@@ -51,14 +56,13 @@ class HttpSystem:
             port = parts.port
         except ValueError as error:
             raise DataError(
-                f"{url!r:.200} is no http URL: {error}; write http://host:port/path"
+                f"{url!r:.200} is not an http URL ({error}): write http://host:port/path"
             ) from error
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise DataError(f"{url!r:.200} is no http URL; write http://host:port/path")
-        kind = (
-            http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-        )
-        self._url, self._kind, self._address = url, kind, (parts.hostname, port)
+            raise DataError(f"{url!r:.200} is not an http URL: write http://host:port/path")
+        secure = parts.scheme == "https"
+        self._connect = http.client.HTTPSConnection if secure else http.client.HTTPConnection
+        self._url, self._address = url, (parts.hostname, port)
         self._path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         self._body = _open_inference if parts.path.rstrip("/").endswith("/infer") else _plain
         self._local = threading.local()
@@ -70,6 +74,7 @@ class HttpSystem:
             connection.close()
 
     def answer(self, requests: Sequence[Request]) -> None:
+        """Post the requests one by one. Raises DataError if an answer has not status 200."""
         for request in requests:
             self._post(json.dumps(self._body(request)).encode())
 
@@ -79,7 +84,7 @@ class HttpSystem:
             content = answer.read()
         except (OSError, http.client.HTTPException) as error:
             raise DataError(
-                f"{self._url} does not answer: {error or type(error).__name__}; is it running?"
+                f"{self._url} does not answer ({error or type(error).__name__}): is it running?"
             ) from error
         if answer.status != 200:
             preview = content[:200].decode("utf-8", "replace")
@@ -93,9 +98,9 @@ class HttpSystem:
                 connection.request("POST", self._path, body, headers)
                 return connection.getresponse()
             except (ConnectionError, http.client.HTTPException):
-                connection.close()  # a server may close a connection that was idle
+                connection.close()  # servers close idle connections: open a new one
         host, port = self._address
-        self._local.connection = connection = self._kind(host, port, timeout=_TIMEOUT)
+        self._local.connection = connection = self._connect(host, port, timeout=_TIMEOUT)
         self._opened.append(connection)
         connection.request("POST", self._path, body, headers)
         return connection.getresponse()

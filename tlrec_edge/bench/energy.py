@@ -1,4 +1,4 @@
-"""Energy by RAPL, where the machine shows it: of the whole package, whoever uses it."""
+"""Energy by RAPL, on machines that expose it: that of whole CPU packages, for all processes."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ _ZONES = Path("/sys/class/powercap")
 
 
 def metered(run: Callable[[], Times], zones: Path = _ZONES) -> Times:
-    """Return what ``run`` returns, with the joules that the machine used meanwhile; None: not readable here."""
+    """Call ``run`` and add the joules that the machine used meanwhile; None if not readable."""
     before = _read(zones)
     times = run()
     return replace(times, joules=_used(before, _read(zones), zones))
 
 
 def _read(zones: Path) -> dict[str, int]:
-    """Return microjoules by package; of its parts none, they are in it."""
-    found = {}
+    """Return microjoules by package. Its parts are left out: the package includes them."""
+    counters = {}
     for zone in sorted(zones.glob("intel-rapl:*")):
         if zone.name.count(":") == 1:
             try:
-                found[zone.name] = int((zone / "energy_uj").read_text("ascii"))
+                counters[zone.name] = int((zone / "energy_uj").read_text("ascii"))
             except (OSError, ValueError):
                 return {}  # since 2020 only root may read it
-    return found
+    return counters
 
 
 def _used(before: dict[str, int], after: dict[str, int], zones: Path) -> float | None:
@@ -35,10 +35,8 @@ def _used(before: dict[str, int], after: dict[str, int], zones: Path) -> float |
         return None
     total = 0
     for name, start in before.items():
-        more = after[name] - start
-        total += (
-            more
-            if more >= 0
-            else more + int((zones / name / "max_energy_range_uj").read_text("ascii"))
-        )
+        used = after[name] - start
+        if used < 0:  # the counter has wrapped around
+            used += int((zones / name / "max_energy_range_uj").read_text("ascii"))
+        total += used
     return total / 1e6

@@ -1,4 +1,4 @@
-"""A reader's own system under test: a function, or an object that answers several requests, found by its name."""
+"""A user's own system under test: a Python function, or an object with a method ``answer``."""
 
 from __future__ import annotations
 
@@ -16,42 +16,47 @@ from tlrec_edge.bench.system import Request, System
 from tlrec_edge.errors import DataError
 
 _NO_ANSWER = {NoneType, CoroutineType, GeneratorType, AsyncGeneratorType}
-"""What is returned where nothing was done, or is yet to be done by whoever awaits or iterates it."""
+"""Types that a function returns if it has not done the work: nothing, or a promise of it."""
 
 
 @dataclass(frozen=True)
 class FunctionSource:
-    """``package.module:function``: a function of one Request, or an object with the method ``answer`` of System.
+    """``package.module:function``, a function of one Request or an object with ``answer``.
 
-    The module is looked for in the current folder first, as ``python -m`` does. What it prints goes to stderr.
+    The current folder is searched for the module first, as ``python -m`` does. What the module
+    prints goes to stderr.
     """
 
     target: str
 
     @property
     def name(self) -> str:
+        """The target."""
         return self.target
 
     @contextmanager
     def open(self) -> Iterator[System]:
-        """Yield the system, whose errors are DataError. Raises DataError that says what could not be imported."""
-        with redirect_stdout(sys.stderr):
-            found = self._find()
-            answer_many = getattr(found, "answer", None)
-            if not callable(answer_many) and not callable(found):
-                raise DataError(
-                    f"{self.target} is neither a function of one request nor has it a method `answer`"
-                )
-            yield (
-                _Answers(self.target, answer_many)
-                if callable(answer_many)
-                else _EachByFunction(self.target, found)
-            )
+        """Yield the system, which raises DataError for every error in it.
 
-    def _find(self) -> Any:
+        Raises DataError if the target can't be imported or called.
+        """
+        with redirect_stdout(sys.stderr):
+            found = self._import()
+            answer_many = getattr(found, "answer", None)
+            if callable(answer_many):
+                yield _ManyAtOnce(self.target, answer_many)
+            elif callable(found):
+                yield _OneByOne(self.target, found)
+            else:
+                raise DataError(
+                    f"{self.target} is neither a function of one request nor an object with a "
+                    "method `answer`"
+                )
+
+    def _import(self) -> Any:
         module, _, names = self.target.partition(":")
         if not module or not names:
-            raise DataError(f"{self.target!r} names no function; write package.module:function")
+            raise DataError(f"{self.target!r} names no function: write package.module:function")
         here = os.getcwd()
         sys.path.insert(0, here)
         try:
@@ -71,8 +76,8 @@ class FunctionSource:
 
 
 @dataclass(frozen=True)
-class _Answers:
-    """An object that answers several requests in a call."""
+class _ManyAtOnce:
+    """An object that answers several requests in one call."""
 
     name: str
     function: Callable[[Any], object]
@@ -87,14 +92,14 @@ class _Answers:
             raise DataError(f"{self.name} failed on a request: {_one_line(error)}") from error
         if type(found) in _NO_ANSWER:
             if isinstance(found, CoroutineType):
-                found.close()  # Python would warn of it, after our line
+                found.close()  # otherwise Python warns about it after our message
             what = "nothing" if found is None else f"a {type(found).__name__}, which is not run"
             raise DataError(
-                f"{self.name} returned {what}; have it return the scores or the items of a request"
+                f"{self.name} returned {what}: return the scores or items of the request"
             )
 
 
-class _EachByFunction(_Answers):
+class _OneByOne(_ManyAtOnce):
     """A function of one request."""
 
     def answer(self, requests: Sequence[Request]) -> None:

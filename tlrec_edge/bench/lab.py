@@ -1,4 +1,4 @@
-"""One system on the bench, and the requests it is asked."""
+"""One open system, and the requests to send to it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from tlrec_edge.bench.clock import WALL, Clock
 from tlrec_edge.bench.config import TOP_K, BenchConfig
-from tlrec_edge.bench.drivers import Limits
+from tlrec_edge.bench.drivers import Call, Limits
 from tlrec_edge.bench.requests import AnyRequests, Replay
 from tlrec_edge.bench.system import Request, Source, System
 from tlrec_edge.runtime.arguments import User
@@ -17,27 +17,25 @@ from tlrec_edge.runtime.arguments import User
 
 @dataclass(frozen=True)
 class Shape:
-    """Requests of one shape; ``scored`` candidates each."""
+    """Requests of one shape."""
 
     label: str
     scored: int
+    """Candidates scored in each request."""
     requests: Sequence[Request]
 
     def with_states(self, states: Sequence[User]) -> Shape:
-        """Return the same requests with the user's state in place of the history."""
-        return replace(
-            self,
-            requests=[
-                replace(r, user=state) for r, state in zip(self.requests, states, strict=True)
-            ],
-        )
+        """Return the same requests with user states instead of histories."""
+        pairs = zip(self.requests, states, strict=True)
+        return replace(self, requests=[replace(request, user=state) for request, state in pairs])
 
 
 @dataclass(frozen=True)
 class Lab:
-    """An open system with its requests; ``source`` opens further ones like it in other processes."""
+    """An open system with its requests and settings."""
 
     source: Source
+    """Opens more systems like this one in other processes."""
     system: System
     requests: AnyRequests
     config: BenchConfig
@@ -45,17 +43,21 @@ class Lab:
 
     @property
     def limits(self) -> Limits:
+        """When each run ends."""
         return Limits(self.config.seconds, self.config.min_queries, self.config.warmup)
 
     @cached_property
     def load(self) -> Shape:
-        """Return the requests of the scenarios of load."""
+        """The requests of the scenarios under load."""
         if self.config.load == TOP_K:
             return self.top_k(self.requests)
         return self.shape(self.requests, min(self.config.load, self.requests.ids.candidates))
 
     def shapes(self) -> list[Shape]:
-        """Return the shapes of single-stream: each count of candidates with each length of history."""
+        """Return the shapes of single-stream: every number of candidates with every history length.
+
+        A replay with its own candidates has one shape.
+        """
         lengths = self.config.histories or (None,)
         variants = [self.requests if n is None else self.requests.with_history(n) for n in lengths]
         if isinstance(self.requests, Replay) and self.requests.own_candidates:
@@ -63,7 +65,7 @@ class Lab:
         return [self.shape(requests, n) for requests in variants for n in self.config.candidates]
 
     def shape(self, requests: AnyRequests, n: int) -> Shape:
-        """Return requests of n candidates; a replay that has its own keeps those."""
+        """Return requests of n candidates, or of a replay's own candidates if it has some."""
         own_candidates = requests.own_candidates if isinstance(requests, Replay) else []
         lists = own_candidates or requests.candidates(n)
         mean = round(sum(map(len, lists)) / len(lists))
@@ -71,7 +73,7 @@ class Lab:
         return self._shape(requests, f"{label}, replayed" if own_candidates else label, mean, lists)
 
     def top_k(self, requests: AnyRequests) -> Shape:
-        """Return requests for the best of the whole catalogue."""
+        """Return requests for the best items of the full catalogue."""
         n = requests.ids.candidates
         return self._shape(requests, f"top {self.config.k} of {n:,}", n, [None] * requests.count)
 
@@ -80,19 +82,16 @@ class Lab:
     ) -> Shape:
         if self.config.histories:
             label = f"{label}, history {requests.history_length}"
-        built = [
-            Request(user, items, self.config.k)
-            for user, items in zip(requests.histories, lists, strict=True)
-        ]
-        return Shape(label, scored, built)
+        pairs = zip(requests.histories, lists, strict=True)
+        return Shape(
+            label, scored, [Request(history, items, self.config.k) for history, items in pairs]
+        )
 
 
-def caller(
-    system: System, requests: Sequence[Request], query_size: int = 1
-) -> Callable[[int], Any]:
-    """Return a function that has the system answer query number ``at``, of ``query_size`` requests, in one call.
+def caller(system: System, requests: Sequence[Request], query_size: int = 1) -> Call:
+    """Return a function that has the system answer one query of ``query_size`` requests per call.
 
-    Queries share no request until the whole pool was used, so that they never profit from one another.
+    Queries share no request until the whole pool is used, so they never profit from each other.
     """
     size, answer = len(requests), system.answer
     queries = [
@@ -102,6 +101,6 @@ def caller(
 
 
 def batch_caller(system: System, requests: Sequence[Request]) -> Callable[[Sequence[int]], Any]:
-    """Return a function that has the system answer the requests of these numbers, in one call."""
+    """Return a function that has the system answer the requests of these numbers in one call."""
     answer = system.answer
     return lambda numbers: answer([requests[number] for number in numbers])

@@ -1,8 +1,9 @@
-"""MLCommons LoadGen as the second driver: its arrivals, clock and percentiles, on the same system under test.
+"""MLCommons LoadGen as the second driver: its arrivals, clock and percentiles, on the same system.
 
-A scenario takes ``ask(numbers)``, which has the system answer those requests of the pool in one call. With one thread
-the one that issues also answers, as in our drivers: handing a query to another takes some 30 microseconds in Python,
-and counts as latency. CPU time is that of LoadGen too. All raise MissingExtraError where LoadGen is not installed.
+A scenario takes ``answer(numbers)``, which has the system answer those requests of the pool in one
+call. With one thread, LoadGen's own thread answers, as in our drivers: handing a query to another
+thread takes some 30 microseconds in Python, and that would count as latency. CPU time includes that
+of LoadGen. All scenarios raise MissingExtraError if LoadGen is not installed.
 """
 
 from __future__ import annotations
@@ -30,8 +31,9 @@ Answer = Callable[[Sequence[int]], object]
 Issue = Callable[[Any], None]
 _PERCENTILE_NAMES = {"50.00": "p50", "90.00": "p90", "99.00": "p99", "99.90": "p99.9"}
 _UNREACHABLE_LATENCY = 3_600_000_000_000
-"""Nanoseconds: a bound of latency that no run breaks, since LoadGen is asked for times and not for a verdict."""
+"""A bound in nanoseconds that no run exceeds: LoadGen's times are used, not its verdict."""
 _TRIAL_REQUESTS = 20
+"""Requests sent before a run, from which LoadGen plans its length."""
 
 
 def single_stream(answer: Answer, pool: int, limits: Limits, seed: int) -> Latencies:
@@ -53,7 +55,7 @@ def multi_stream(answer: Answer, pool: int, limits: Limits, seed: int, streams: 
 def server(
     answer: Answer, pool: int, limits: Limits, seed: int, qps: float, threads: int = 1
 ) -> Latencies:
-    """Run LoadGen's Server: Poisson arrivals, ``qps`` a second, answered by ``threads``."""
+    """Run LoadGen's Server: Poisson arrivals at ``qps`` per second, answered by ``threads``."""
     settings = _settings("Server", limits, seed)
     settings.server_target_qps = qps
     settings.server_target_latency_ns = _UNREACHABLE_LATENCY
@@ -63,14 +65,17 @@ def server(
 def offline(
     answer: Answer, pool: int, limits: Limits, seed: int, batch: int, threads: int = 1
 ) -> Latencies:
-    """Run LoadGen's Offline: all requests at once, ``batch`` in a call; each is timed from the start of the run."""
+    """Run LoadGen's Offline: all requests at once, ``batch`` in each call.
+
+    Each request is timed from the start of the run.
+    """
     settings = _settings("Offline", limits, seed)
     settings.offline_expected_qps = threads * batch / _expected_ns(answer, pool, batch) * 1e9
     return _run(settings, answer, pool, limits, query_size=batch, threads=threads)
 
 
 def require() -> Any:
-    """Return LoadGen's module. Raises MissingExtraError where it is not installed."""
+    """Return LoadGen's module. Raises MissingExtraError if it is not installed."""
     try:
         import mlperf_loadgen
     except ImportError as error:
@@ -79,11 +84,10 @@ def require() -> Any:
 
 
 class _Workers:
-    """Answer what LoadGen issues, ``query_size`` requests in a call; after an error nothing is asked any more.
+    """Answer what LoadGen issues, ``query_size`` requests in a call; after an error, nothing.
 
-    The requests are asked in turn, as by our drivers: those that LoadGen draws by lot were often asked not long before,
-    so that a cache of users' states has half of them. A query that is not completed keeps LoadGen waiting for ever, so
-    each is, whatever happened.
+    Requests go round the pool, as in our drivers. LoadGen draws them at random, so many would have
+    been sent shortly before, and their users' states would be in the cache.
     """
 
     def __init__(
@@ -98,22 +102,24 @@ class _Workers:
         ]
         self.error: BaseException | None = None
         self.issued = 0
-        """Requests; all of them are completed when LoadGen returns."""
+        """Number of requests; all of them are completed when LoadGen returns."""
         self.ended = time.perf_counter()
         for thread in self._threads:
             thread.start()
 
     def issue(self, samples: Any) -> None:
-        first = self._first + self.issued
+        """Answer samples, or queue them for the threads."""
+        first, handle = (
+            self._first + self.issued,
+            self._waiting.put if self._threads else self._answer,
+        )
         queries = [(sample.id, (first + at) % self._pool) for at, sample in enumerate(samples)]
         self.issued += len(queries)
         for at in range(0, len(queries), self._query_size):
-            if self._threads:
-                self._waiting.put(queries[at : at + self._query_size])
-            else:
-                self._answer(queries[at : at + self._query_size])
+            handle(queries[at : at + self._query_size])
 
     def stop(self) -> None:
+        """End the threads."""
         for _ in self._threads:
             self._waiting.put(None)
         for thread in self._threads:
@@ -129,17 +135,17 @@ class _Workers:
                 self._answer_batch([number for _, number in queries])
         except BaseException as error:
             self.error = error
-        self._loadgen.QuerySamplesComplete(
-            [self._loadgen.QuerySampleResponse(key, 0, 0) for key, _ in queries]
-        )
+        # LoadGen waits for ever for a query that is not completed: complete failed ones too.
+        responses = [self._loadgen.QuerySampleResponse(key, 0, 0) for key, _ in queries]
+        self._loadgen.QuerySamplesComplete(responses)
         self.ended = time.perf_counter()
 
 
 @contextmanager
 def _interruptible(workers: _Workers) -> Iterator[None]:
-    """Have Ctrl-C end the answers, and so the run; a second one ends the process.
+    """Let Ctrl-C end the answers, and so the run; a second one ends the process.
 
-    Raised where it comes, it would pass through LoadGen, which ends the process with a core dump.
+    A KeyboardInterrupt that passes through LoadGen would end the process with a core dump.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -164,14 +170,14 @@ def _settings(scenario: str, limits: Limits, seed: int) -> Any:
     settings.min_duration_ms = max(1, round(limits.seconds * 1000))
     settings.max_duration_ms = max(1, round(MAX_DURATION_FACTOR * limits.seconds * 1000))
     settings.min_query_count = limits.min_queries
-    settings.qsl_rng_seed = settings.sample_index_rng_seed = settings.schedule_rng_seed = (
-        seed + 1
-    ) % 2**32
+    positive_seed = (seed + 1) % 2**32
+    settings.qsl_rng_seed = settings.sample_index_rng_seed = positive_seed
+    settings.schedule_rng_seed = positive_seed
     return settings
 
 
 def _expected_ns(answer: Answer, pool: int, query_size: int) -> int:
-    """Return about how many nanoseconds a call of ``query_size`` requests takes, from which LoadGen plans its run."""
+    """Return roughly how many nanoseconds a call of ``query_size`` requests takes."""
     calls, started = math.ceil(_TRIAL_REQUESTS / query_size), time.perf_counter()
     for at in range(calls):
         answer([(at * query_size + i) % pool for i in range(query_size)])
@@ -179,7 +185,7 @@ def _expected_ns(answer: Answer, pool: int, query_size: int) -> int:
 
 
 def _wake_on_time(issue: Issue) -> Issue:
-    """Have LoadGen's thread wake on time for its next query: it sleeps until then, and counts what it overslept."""
+    """Let LoadGen's thread wake on time: what it oversleeps counts as latency of its next query."""
 
     def issue_and_wake(samples: Any) -> None:
         set_timer_slack(0)
@@ -227,7 +233,7 @@ def _run(
         for tail, name in _PERCENTILE_NAMES.items()
     }
     us["max"] = _number(summary, r"Max latency \(ns\)") / 1000
-    arrived = _number(summary, "Scheduled samples per second")  # of Server alone
+    arrived = _number(summary, "Scheduled samples per second")  # only Server states it
     return Latencies(
         workers.issued,
         workers.ended - started,

@@ -1,7 +1,8 @@
-"""Put a system under load, in this process or in several at once."""
+"""Put a system under load, from this process or from several at once."""
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -24,19 +25,22 @@ from tlrec_edge.errors import BundleError, TlrecError
 from tlrec_edge.runtime.state_cache import memory_rollup
 
 _START_TIMEOUT = 120.0
+_SEED_STEP = 7919
+"""Prime distance between the seeds of processes, so that runs of nearby seeds share none."""
 
 
 @dataclass(frozen=True)
 class Load:
-    """Requests at Poisson times, ``qps`` a second, or as fast as they are answered where it is None."""
+    """A load on a system."""
 
     qps: float | None
+    """Rate of Poisson arrivals; None sends requests as fast as they are answered."""
 
 
 def drive(lab: Lab, load: Load, stop: StopCondition | None = None) -> Times:
-    """Return what the lab's processes and threads saw of a load; each process gets an equal part of the rate.
+    """Put the lab's processes and threads under load; each process gets an equal part of the rate.
 
-    ``stop`` is not asked where there are several processes.
+    ``stop`` is ignored if there are several processes.
     """
     if lab.config.processes > 1:
         return metered(lambda: _in_processes(lab, load))
@@ -46,12 +50,9 @@ def drive(lab: Lab, load: Load, stop: StopCondition | None = None) -> Times:
 
 
 def capacity(lab: Lab) -> float:
-    """Return how many requests a second the lab's processes and threads answer, one in a call, when never idle."""
-    return (
-        drive(replace(lab, config=replace(lab.config, batch=1)), Load(None))
-        .describe(lab.config.confidence)
-        .qps
-    )
+    """Return the throughput of the lab's processes and threads with one request in each call."""
+    one_in_a_call = replace(lab, config=replace(lab.config, batch=1))
+    return drive(one_in_a_call, Load(None)).describe(lab.config.confidence).qps
 
 
 def _run(
@@ -64,11 +65,12 @@ def _run(
     clock: Clock = WALL,
 ) -> Times:
     if load.qps is None:
-        call, calls = caller(system, requests, config.batch), limits.for_query_size(config.batch)
-        return replace(
-            saturated_loop(call, len(requests), calls, config.threads, clock),
-            query_size=config.batch,
+        call, call_limits = (
+            caller(system, requests, config.batch),
+            limits.for_query_size(config.batch),
         )
+        times = saturated_loop(call, len(requests), call_limits, config.threads, clock)
+        return replace(times, query_size=config.batch)
     arrivals = poisson(load.qps, limits, config.seed)
     return open_loop(
         caller(system, requests),
@@ -83,6 +85,8 @@ def _run(
 
 @dataclass(frozen=True)
 class _Job:
+    """What a process needs to know."""
+
     source: Source
     requests: Sequence[Request]
     load: Load
@@ -91,14 +95,17 @@ class _Job:
 
 
 def _in_processes(lab: Lab, load: Load) -> Times:
-    """Split a Poisson stream at random over equal processes: each part is a Poisson stream of its own."""
+    """Run an equal part of the load in each process.
+
+    Independent Poisson streams of equal parts of a rate add up to a Poisson stream of that rate.
+    """
     n, context = lab.config.processes, get_context("spawn")
     part = Load(None if load.qps is None else load.qps / n)
     start = context.Barrier(n)
     with ExitStack() as stack, single_threaded():
-        ends = []
+        receivers = []
         for number in range(n):
-            config = replace(lab.config, seed=lab.config.seed + 7919 * number)
+            config = replace(lab.config, seed=lab.config.seed + _SEED_STEP * number)
             receiver, sender = context.Pipe(duplex=False)
             job = _Job(lab.source, lab.load.requests, part, config, lab.limits)
             process = context.Process(target=_work, args=(job, start, sender), daemon=True)
@@ -106,58 +113,59 @@ def _in_processes(lab: Lab, load: Load) -> Times:
             sender.close()
             stack.push(_join_or_terminate(process))
             stack.enter_context(receiver)
-            ends.append(receiver)
-        results = [_receive(end) for end in ends]
-    # One that waited in vain for the others has nothing to tell.
-    for error in sorted(
-        (e for e in results if isinstance(e, TlrecError)),
-        key=lambda e: isinstance(e, _StartAborted),
-    ):
-        raise error
+            receivers.append(receiver)
+        results = [_receive(receiver) for receiver in receivers]
+    errors = [result for result in results if isinstance(result, TlrecError)]
+    if errors:
+        # A process that only waited for the others doesn't know the cause: prefer another error.
+        raise min(errors, key=lambda error: isinstance(error, _StartAborted))
     return merge(times for times in results if isinstance(times, Times))
 
 
 def _join_or_terminate(process: SpawnProcess) -> Callable[[object, object, object], None]:
-    """Return an exit that waits for a process, or ends it where there was an error or Ctrl-C."""
+    """Return an exit callback that waits for a process, or ends it after an error or Ctrl-C."""
 
-    def end(kind: object, error: object, where: object) -> None:
+    def leave(kind: object, error: object, trace: object) -> None:
         if error is not None:
             process.terminate()
         process.join()
 
-    return end
+    return leave
 
 
 class _StartAborted(BundleError):
-    """Another process of the run did not get as far as its start."""
+    """Another process of the run failed before the common start."""
 
 
-def _receive(end: Connection) -> Times | TlrecError:
+def _receive(receiver: Connection) -> Times | TlrecError:
     try:
-        received: Any = end.recv()
+        received: Any = receiver.recv()
     except EOFError:
         return BundleError(
-            "a process of the run ended without a word; is there memory for all of them?"
+            "a worker exited unexpectedly, possibly out of memory: use fewer --processes"
         )
     result: Times | TlrecError = received
     return result
 
 
-def _work(job: _Job, start: Barrier, end: Connection) -> None:
-    """Run in a process of its own: open, warm up, wait for the others, run, and send back what was seen."""
+def _work(job: _Job, start: Barrier, sender: Connection) -> None:
+    """Open the system in this process, wait for the others, run, and send the times back.
+
+    Ctrl-C reaches all processes of the run at once. Only the parent handles it: it reports it and
+    ends this process.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         with job.source.open() as system:
             caller(system, job.requests)(0)
             start.wait(_START_TIMEOUT)
             times = _run(system, job.requests, job.load, job.config, job.limits)
-            end.send(replace(times, pss_bytes=memory_rollup().get("pss_bytes")))
-    except KeyboardInterrupt:
-        start.abort()  # whoever started this process says so
+            sender.send(replace(times, pss_bytes=memory_rollup().get("pss_bytes")))
     except BrokenBarrierError:
-        end.send(_StartAborted("another process of the run did not start"))
+        sender.send(_StartAborted("another process of the run did not start"))
     except TlrecError as error:
         start.abort()
-        end.send(error)
+        sender.send(error)
     except BaseException:
-        start.abort()  # the others would wait for this one
+        start.abort()  # otherwise the others would wait for this one
         raise

@@ -1,4 +1,4 @@
-"""Which machine this is."""
+"""Description of the machine."""
 
 from __future__ import annotations
 
@@ -26,12 +26,13 @@ _FLAGS = {
     "i8mm": "I8MM",
     "sve": "SVE",
 }
+"""CPU flag of Linux -> name of the instruction set."""
 _CPU = Path("/sys/devices/system/cpu/cpu0")
 
 
 @dataclass(frozen=True)
 class Machine:
-    """A fingerprint. None: not readable here."""
+    """Fingerprint of a machine and its software. A value that can't be read here is None."""
 
     cpu: str
     flags: tuple[str, ...]
@@ -49,6 +50,7 @@ class Machine:
     tlrec_edge: str
 
     def to_json(self) -> dict[str, Any]:
+        """Return the fingerprint as JSON values."""
         return {
             name: list(value) if isinstance(value, tuple) else value
             for name, value in asdict(self).items()
@@ -59,11 +61,9 @@ def fingerprint() -> Machine:
     """Describe this machine."""
     info = _cpuinfo()
     words = (info.get("flags") or info.get("Features") or "").split()
+    names = (info.get("model name"), info.get("Model"), platform.processor())
     return Machine(
-        cpu=info.get("model name")
-        or info.get("Model")
-        or platform.processor()
-        or platform.machine(),
+        cpu=next(filter(None, names), platform.machine()),
         flags=tuple(dict.fromkeys(name for flag, name in _FLAGS.items() if flag in words)),
         cores=os.cpu_count() or 1,
         usable_cores=usable_cores(),
@@ -97,7 +97,7 @@ def _memory() -> int | None:
 
 
 def _frequency(info: dict[str, str]) -> float | None:
-    """Return the highest clock in MHz, or what it is now where only that is told."""
+    """Return the highest clock rate in MHz, or the current one if only that is known."""
     try:
         return int((_CPU / "cpufreq/cpuinfo_max_freq").read_text("ascii")) / 1000
     except (OSError, ValueError):
@@ -108,7 +108,7 @@ def _frequency(info: dict[str, str]) -> float | None:
 
 
 def _caches() -> tuple[str, ...]:
-    """Return the caches that a core reads data through: L1 48K, L2 1024K, L3 32768K."""
+    """Return the data caches of a core, such as ``L1 48K``, ``L2 1024K``, ``L3 32768K``."""
     found = []
     for index in sorted((_CPU / "cache").glob("index*")):
         try:

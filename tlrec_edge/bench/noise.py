@@ -1,4 +1,4 @@
-"""How steadily a machine runs: what to know before a time is believed."""
+"""How steadily the machine runs: what to know before trusting its times."""
 
 from __future__ import annotations
 
@@ -17,25 +17,26 @@ _MAX_SPREAD = 0.25
 _MAX_STOLEN = 0.02
 _MAX_OTHERS = 0.1
 _COPY_BYTES = 1 << 26
-"""Bytes: with its copy four times a large cache."""
+"""With its copy four times a large cache, so that memory is measured and not the cache."""
+_COPIES = 5
 
 
 @dataclass(frozen=True)
 class Noise:
-    """How unsteady the machine was.
-
-    ``spread``: by how much the slowest tenth of equal loops exceeds the fastest. Shares of the machine's CPU time
-    during the run, None where they are not readable: ``stolen`` by the host, ``others`` used by other processes.
-    ``loop_us``: the fastest of the equal loops, which tells how fast the machine itself ran.
-    """
+    """How unsteady the machine was during a run. A fraction that can't be read here is None."""
 
     spread: float
+    """By how much the slowest tenth of identical loops exceeds the fastest one, as a fraction."""
     stolen: float | None
+    """Fraction of CPU time that the host of this virtual machine took."""
     others: float | None = None
+    """Fraction of CPU time that other processes used."""
     loop_us: float | None = None
+    """Time of the fastest loop in microseconds, which measures the speed of the machine itself."""
 
     @property
     def noisy(self) -> bool:
+        """Whether the times of the run can't be trusted."""
         return (
             self.spread > _MAX_SPREAD
             or (self.stolen or 0.0) > _MAX_STOLEN
@@ -43,10 +44,11 @@ class Noise:
         )
 
     def to_json(self) -> dict[str, Any]:
+        """Return the noise as JSON values."""
         return asdict(self) | {"noisy": self.noisy}
 
     def __str__(self) -> str:
-        parts = [f"equal loops differ by {self.spread:.0%}"]
+        parts = [f"identical loops differ by {self.spread:.0%}"]
         if self.stolen is not None:
             parts.append(f"the host took {self.stolen:.1%} of CPU time")
         if self.others is not None:
@@ -56,34 +58,34 @@ class Noise:
 
 @dataclass(frozen=True)
 class Ticks:
-    """CPU time of all cores since the machine started, in ticks, and of this process with its ended children."""
+    """CPU time so far, in clock ticks: of all cores since boot, and of this process."""
 
     total: int
     busy: int
     stolen: int
-    own: float
+    this_process: float
+    """Includes child processes that have ended."""
 
 
 class NoiseMeter:
-    """Watches the machine from its making to ``stop``."""
+    """Measures the noise between its creation and ``stop``."""
 
     def __init__(self) -> None:
-        self._before, self._loops = read_ticks(), _loops()
+        self._before, self._loops = read_ticks(), _time_loops()
 
     def stop(self) -> Noise:
         """Return the noise since the start."""
-        loops, after = _loops(), read_ticks()
+        loops, after = _time_loops(), read_ticks()
         spread = max(percentile(times, 0.9) / times[0] - 1 for times in (self._loops, loops))
         fastest = min(self._loops[0], loops[0]) / 1000
         return Noise(spread, *cpu_shares(self._before, after), fastest)
 
 
 def read_ticks() -> Ticks | None:
-    """Return the CPU time spent so far; None where the system does not tell."""
+    """Return the CPU time spent so far; None if the system doesn't report it."""
     try:
-        ticks = [
-            int(word) for word in Path("/proc/stat").read_text("ascii").splitlines()[0].split()[1:9]
-        ]
+        line = Path("/proc/stat").read_text("ascii").splitlines()[0]
+        ticks = [int(word) for word in line.split()[1:9]]
         rate = os.sysconf("SC_CLK_TCK")
     except (OSError, ValueError, IndexError, AttributeError):
         return None
@@ -94,27 +96,27 @@ def read_ticks() -> Ticks | None:
 
 
 def cpu_shares(before: Ticks | None, after: Ticks | None) -> tuple[float | None, float | None]:
-    """Return which shares of all CPU time between two readings the host and other processes took."""
+    """Return the fractions of CPU time between two readings taken by the host and by others."""
     if before is None or after is None or after.total <= before.total:
         return None, None
     total = after.total - before.total
-    others = after.busy - before.busy - (after.own - before.own)
+    others = after.busy - before.busy - (after.this_process - before.this_process)
     return (after.stolen - before.stolen) / total, max(0.0, others / total)
 
 
 def copy_bandwidth(size: int = _COPY_BYTES) -> float:
-    """Return the bytes a second that one core reads and writes when it copies ``size`` bytes: the best of five."""
+    """Return the bytes per second that one core reads and writes when it copies ``size`` bytes."""
     source, target = np.ones(size, np.uint8), np.empty(size, np.uint8)
-    best = float("inf")
-    for _ in range(5):
+    fastest = float("inf")
+    for _ in range(_COPIES):
         started = time.perf_counter()
         np.copyto(target, source)
-        best = min(best, time.perf_counter() - started)
-    return 2 * size / best
+        fastest = min(fastest, time.perf_counter() - started)
+    return 2 * size / fastest
 
 
-def _loops() -> list[float]:
-    """Return how long each of many equal loops took, in nanoseconds, rising."""
+def _time_loops() -> list[float]:
+    """Return the durations of identical loops in nanoseconds, ascending."""
     durations: list[float] = []
     for _ in range(_REPEATS):
         started = time.perf_counter_ns()

@@ -1,4 +1,4 @@
-"""A bundle's files and the page cache: put them out of it, so that the next read comes from disk."""
+"""Evict a bundle's files from the page cache, so that the next read comes from disk."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ _LIBC: Any = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 def evict(folder: Path) -> None:
-    """Ask the system to drop the pages of a folder's files, and of what this process has mapped of them.
+    """Ask the operating system to drop the cached pages of a folder's files.
 
-    It keeps those that another process has mapped, and all of them where files are in memory (tmpfs) or where it has no
-    such call: ``reads_from_disk`` tells.
+    Pages that this process has mapped are released first. The system keeps pages that another
+    process has mapped, and all pages if the files are in memory (tmpfs) or it has no such call:
+    check with ``reads_from_disk``.
     """
     for start, size in _maps(folder.resolve()):
         _LIBC.madvise(ctypes.c_void_p(start), ctypes.c_size_t(size), _MADV_DONTNEED)
@@ -31,7 +32,7 @@ def evict(folder: Path) -> None:
 
 
 def reads_from_disk(folder: Path, action: Callable[[], object]) -> bool:
-    """Say whether ``action``, which uses the folder's files, has to read them anew after ``evict``."""
+    """Evict the folder, call ``action``, which uses its files, and return whether it read them."""
     evict(folder)
     before = read_bytes()
     action()
@@ -40,7 +41,7 @@ def reads_from_disk(folder: Path, action: Callable[[], object]) -> bool:
 
 
 def read_bytes() -> int | None:
-    """Return how much this process has read from disk; None where the system does not tell."""
+    """Return the bytes this process has read from disk; None if the system doesn't count them."""
     try:
         lines = Path("/proc/self/io").read_text("ascii").splitlines()
     except OSError:
@@ -49,19 +50,18 @@ def read_bytes() -> int | None:
 
 
 def _maps(folder: Path) -> Iterator[tuple[int, int]]:
-    """Yield start and size of the read-only maps of a folder's files; none where the system does not tell."""
+    """Yield address and size of each read-only map of a folder's files, if the system lists maps.
+
+    Writable maps are left out: dropping their pages would lose what was written.
+    """
+    if _LIBC is None:
+        return
     try:
-        lines = (
-            Path("/proc/self/maps").read_text("utf-8", "surrogateescape").splitlines()
-            if _LIBC
-            else []
-        )
+        lines = Path("/proc/self/maps").read_text("utf-8", "surrogateescape").splitlines()
     except OSError:
         return
     for line in lines:
         span, rights, *_, file = [*line.split(maxsplit=5), ""][:6]
-        if (
-            file.startswith(f"{folder}{os.sep}") and "w" not in rights
-        ):  # what was written there would be lost
+        if file.startswith(f"{folder}{os.sep}") and "w" not in rights:
             start, end = (int(number, 16) for number in span.split("-"))
             yield start, end - start

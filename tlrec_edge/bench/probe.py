@@ -1,4 +1,4 @@
-"""Run by startup.py in a fresh process: import, open, score once; say on stdout what it took."""
+"""Script of startup.py for a fresh process: import, open, score once, and write the times."""
 
 import json
 import sys
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def _read_bytes() -> dict[str, int]:
-    """Return how much this process had read from disk, where the system tells."""
+    """Return the bytes this process has read from disk, if the system counts them."""
     try:
         lines = Path("/proc/self/io").read_text("ascii").splitlines()
     except OSError:
@@ -17,6 +17,7 @@ def _read_bytes() -> dict[str, int]:
 
 
 def main() -> None:
+    """Read bundle, history and item from stdin; write the measurements as JSON to stdout."""
     bundle, history, item = json.loads(sys.stdin.read())
     clock = time.perf_counter
     started = clock()
@@ -29,14 +30,14 @@ def main() -> None:
     scored, scored_at = clock(), time.time()
     from tlrec_edge.runtime.state_cache import memory_rollup
 
-    spans = {
+    seconds = {
         "import_ms": imported - started,
         "open_ms": opened - imported,
         "first_score_ms": scored - opened,
+        "cpu_ms": time.process_time(),
     }
-    seen = {name: seconds * 1000 for name, seconds in spans.items()}
-    seen |= {"scored_at": scored_at, "cpu_ms": time.process_time() * 1000}
-    sys.stdout.write(json.dumps(seen | _read_bytes() | memory_rollup()))
+    measured = {name: 1000 * value for name, value in seconds.items()} | {"scored_at": scored_at}
+    sys.stdout.write(json.dumps(measured | _read_bytes() | memory_rollup()))
 
 
 if __name__ == "__main__":

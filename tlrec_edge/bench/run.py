@@ -1,44 +1,32 @@
-"""One run of the latency lab over a bundle."""
+"""One benchmark run: every scenario on one system."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
 
 from tlrec_edge.bench import loadgen
 from tlrec_edge.bench.clock import WALL, Clock
-from tlrec_edge.bench.compare import Ratio, compare
 from tlrec_edge.bench.config import BenchConfig
 from tlrec_edge.bench.cost_estimate import CostEstimate
-from tlrec_edge.bench.drivers import Limits
+from tlrec_edge.bench.describe import bytes_by_group, compression_points, describe_system
 from tlrec_edge.bench.lab import Lab
 from tlrec_edge.bench.latency import PERCENTILES
 from tlrec_edge.bench.machine import fingerprint
-from tlrec_edge.bench.noise import Noise, NoiseMeter, copy_bandwidth
+from tlrec_edge.bench.noise import NoiseMeter, copy_bandwidth
 from tlrec_edge.bench.requests import AnyRequests, ItemIds, Replay, Requests
 from tlrec_edge.bench.result import BenchResult, MaxThroughput, Row
 from tlrec_edge.bench.scenarios import SCENARIOS
 from tlrec_edge.bench.search import find_qps
 from tlrec_edge.bench.startup import Startup, measure_startup
 from tlrec_edge.bench.system import BundleSource, BundleSystem, Request, Source, System
-from tlrec_edge.bundle.format import MANIFEST
 from tlrec_edge.bundle.reader import Bundle
 from tlrec_edge.errors import DataError
 
 _DEFAULT = BenchConfig()
 _GENERATED_ITEMS = 10_000
-_GROUPS = {
-    "item vectors": ("history_*", "candidate_*"),
-    "item-item weights": ("wide_*",),
-    "encoder": ("encoder.onnx", "*_bias.npy", "groups.npy", "interest_in.npy"),
-    "ids, names": ("item_ids.*", "item_names.*", "category_names.*", "item_category.npy"),
-    "cold items": ("item_tower.onnx", "text_table.npy", "candidate_text.npy", "features.json"),
-    "stored users": ("users.*", "user_*"),
-}
 
 
 def run_bench(
@@ -55,13 +43,39 @@ def run_bench(
     target_load: float | None = None,
     clock: Clock = WALL,
 ) -> BenchResult:
-    """Measure a bundle: latency by scenario, start-up, memory, bytes. ``progress`` hears what is being done.
+    """Measure a bundle on this machine: latency, throughput, start-up, memory and size.
 
-    ``source``: measure this system instead, with requests of the bundle's ids, or of ``items`` invented ones where
-    ``path`` is None. ``replay``: a file of requests. ``p99_us``: search the highest rate that keeps this p99.
-    ``price``: of this machine an hour; ``target_load``: requests a second to be served, for the number of machines.
-    ``clock``: times the requests that this process answers. Requests of more candidates than there are, are left out
-    and named in ``notes``. Raises DataError if none is left, and BundleError.
+    Numbers of candidates above the size of the catalogue are left out, and the result's ``notes``
+    name them.
+
+    Args:
+        path: Folder of the bundle. None measures ``source`` with invented item ids.
+        config: Settings of the run.
+        scenarios: Names out of ``SCENARIOS``, in the order to run them.
+        progress: Called with a line of text before each step.
+        source: System to measure instead of the bundle; the requests hold the bundle's item ids.
+        replay: File of requests to send instead of generated ones.
+        items: Number of invented ids, used if ``path`` is None.
+        p99_us: Bound of p99 in microseconds; the highest rate that keeps it is searched for.
+        price: Price of this machine per hour, to estimate the cost of a million requests.
+        target_load: Requests per second to serve, to estimate the number of machines.
+        clock: Clock that times the requests which this process answers; for tests.
+
+    Returns:
+        The measurements. ``to_json`` gives what ``tlrec-edge bench --out`` writes.
+
+    Raises:
+        BundleError: If the bundle can't be opened, or a pair scores differently alone and in a
+            list.
+        DataError: If there is no system to measure, no number of candidates fits the catalogue,
+            the requests can't be read, or the system fails on a request.
+        MissingExtraError: If the driver is ``"loadgen"`` and LoadGen is not installed.
+
+    Example:
+        >>> config = BenchConfig(candidates=(1,), seconds=0.1, starts=1)
+        >>> result = run_bench("bundle", config, ["top-k"])
+        >>> [row.scenario for row in result.rows]
+        ['top-k', 'top-k']
     """
     if config.driver == "loadgen":
         loadgen.require()
@@ -69,101 +83,47 @@ def run_bench(
     ids = ItemIds.generated(items) if bundle is None else ItemIds.from_bundle(bundle)
     config, notes = _limit_candidates(config, ids.candidates)
     meter = NoiseMeter()
-    drawn = Requests(ids, config.pool, config.zipf, config.seed)
-    requests: AnyRequests = drawn if replay is None else Replay(replay, drawn)
+    generated = Requests(ids, config.pool, config.zipf, config.seed)
+    requests: AnyRequests = generated if replay is None else Replay(replay, generated)
     startup = files = None
     if bundle is not None and source is None:
         progress("start-up: fresh processes")
-        startup, files = _startup(bundle, requests, config), _bytes_by_group(bundle)
-    description = _describe_system(bundle, source, requests)
-    source = source or _bundle_source(bundle, requests, config)
+        startup, files = _startup(bundle, requests, config), bytes_by_group(bundle)
+    description = describe_system(bundle, source, requests)
+    source = source or _bundle_source(bundle, requests)
     rows: list[Row] = []
     with source.open() as system:
         config, cache_notes = _check_cold(config, system, requests)
-        notes += cache_notes
         lab = Lab(source, system, requests, config, clock)
         for name in scenarios:
             progress(f"{name}: each shape for {config.seconds:g} s")
             rows.extend(SCENARIOS[name](lab))
         max_throughput = None if p99_us is None else find_qps(lab, p99_us, progress)
     noise = meter.stop()
-    cost_estimate = _estimate_cost(rows, max_throughput, lab, price, target_load)
-    notes += _saturation_notes(rows) + _short_runs(rows)
+    notes += cache_notes + _saturation_notes(rows) + _short_run_notes(rows)
+    notes += _search_notes(max_throughput)
     if config.driver == "loadgen" and "offline" in scenarios:
         notes.append("offline by LoadGen: each request is timed from the start of the run")
     return BenchResult(
-        description,
-        config,
-        fingerprint(),
-        noise,
-        startup,
-        files,
-        tuple(rows),
-        tuple(notes),
-        max_throughput,
-        cost_estimate,
-        copy_bandwidth(),
-        _compression(bundle),
+        bundle=description,
+        config=config,
+        machine=fingerprint(),
+        noise=noise,
+        startup=startup,
+        files=files,
+        rows=tuple(rows),
+        notes=tuple(notes),
+        max_throughput=max_throughput,
+        cost_estimate=_estimate_cost(rows, max_throughput, lab.load.scored, price, target_load),
+        bandwidth=copy_bandwidth(),
+        compression=compression_points(bundle),
     )
 
 
-def compare_bundles(
-    a: str | os.PathLike[str],
-    b: str | os.PathLike[str],
-    config: BenchConfig = _DEFAULT,
-    progress: Callable[[str], None] = lambda line: None,
-) -> tuple[list[Ratio], Noise]:
-    """Time two bundles in turns on requests of A's ids: the scenarios' load, and top-k. Rounds last ``seconds / 4``.
-
-    Raises BundleError.
-    """
-    meter, paths = NoiseMeter(), (Path(a), Path(b))
-    opened = [Bundle.open(path) for path in paths]
-    requests = Requests(ItemIds.from_bundle(opened[0]), config.pool, config.zipf, config.seed)
-    first, second = (BundleSource(path, config.pool // 2) for path in paths)
-    limits = Limits(config.seconds / 4, 1, min(config.warmup, config.seconds / 4))
-    with first.open() as system:
-        lab = Lab(first, system, requests, config)
-        shapes = {shape.label: shape for shape in (lab.load, lab.top_k(requests))}
-    ratios = [
-        compare(first, second, name, shape.requests, limits, config.seed, progress=progress)
-        for name, shape in shapes.items()
-    ]
-    return ratios, meter.stop()
-
-
-def _estimate_cost(
-    rows: Sequence[Row],
-    max_throughput: MaxThroughput | None,
-    lab: Lab,
-    price: float | None,
-    target_load: float | None,
-) -> CostEstimate | None:
-    """Weigh the highest rate within the bound, or without one the throughput."""
-    offline = next((row.latency.qps for row in rows if row.scenario == "offline"), None)
-    qps, bound = (
-        (max_throughput.qps, max_throughput.p99_us)
-        if max_throughput is not None
-        else (offline, None)
-    )
-    if qps is None or (price is None and target_load is None):
-        return None
-    return CostEstimate(qps, bound, lab.load.scored, price, target_load)
-
-
-def _compression(bundle: Bundle | None) -> tuple[dict[str, Any], ...]:
-    """Return the points of the compression that made the bundle, as its manifest tells."""
-    card = {} if bundle is None else bundle.manifest.get("compression")
-    return (
-        tuple(card.get("points") or ()) if isinstance(card, dict) else ()
-    )  # a list in the first bundles
-
-
-def _bundle_source(
-    bundle: Bundle | None, requests: AnyRequests, config: BenchConfig
-) -> BundleSource:
+def _bundle_source(bundle: Bundle | None, requests: AnyRequests) -> BundleSource:
     if bundle is None:
-        raise DataError("nothing to measure: give a bundle, or a system under test")
+        raise DataError("nothing to measure: pass a bundle, or the source of another system")
+    # Half of the pool: see BenchConfig.pool.
     return BundleSource(bundle.path, requests.count // 2)
 
 
@@ -174,36 +134,36 @@ def _startup(bundle: Bundle, requests: AnyRequests, config: BenchConfig) -> Star
 
 def _limit_candidates(config: BenchConfig, candidates: int) -> tuple[BenchConfig, list[str]]:
     fitting = tuple(n for n in config.candidates if n <= candidates)
-    left_out = [str(n) for n in config.candidates if n > candidates]
+    too_many = ", ".join(str(n) for n in config.candidates if n > candidates)
     if not fitting:
-        counts = ", ".join(left_out)
         raise DataError(
-            f"{counts} candidates asked for, the bundle has {candidates}; ask for at most {candidates}"
+            f"requests of {too_many} candidates: the bundle has {candidates}; ask for at most "
+            f"{candidates}"
         )
-    notes = (
-        [f"the bundle has {candidates} candidates: requests of {', '.join(left_out)} left out"]
-        if left_out
-        else []
-    )
-    return replace(config, candidates=fitting), notes
+    notes = [f"the bundle has {candidates} candidates: requests of {too_many} left out"]
+    return replace(config, candidates=fitting), notes if too_many else []
 
 
 def _check_cold(
     config: BenchConfig, system: System, requests: AnyRequests
 ) -> tuple[BenchConfig, list[str]]:
-    """Leave the cold requests out, and say so, where a bundle cannot be put out of the page cache."""
+    """Leave cold requests out, with a note, if a bundle can't be evicted from the page cache."""
     if config.cache == "warm" or not isinstance(system, BundleSystem):
         return config, []
     if system.is_evicted(Request(requests.histories[0], requests.candidates(1)[0])):
         return config, []
-    note = "the bundle cannot be put out of the page cache here, so no cold requests: is it on a disk, and open only here?"
+    note = (
+        "no cold requests: the bundle can't be evicted from the page cache here; put it on a disk, "
+        "and close other programs that use it"
+    )
     return replace(config, cache="warm"), [note]
 
 
-def _short_runs(rows: Sequence[Row]) -> list[str]:
+def _short_run_notes(rows: Sequence[Row]) -> list[str]:
     needed = round(1 / (1 - PERCENTILES["p99.9"]))
     return [
-        f"{row.scenario}, {row.shape}, {row.state}: only {row.latency.queries} queries, so p99.9 is the maximum"
+        f"{row.scenario}, {row.shape}, {row.state}: only {row.latency.queries} queries, "
+        "so p99.9 is the maximum"
         for row in rows
         if row.latency.queries < needed
     ]
@@ -211,49 +171,38 @@ def _short_runs(rows: Sequence[Row]) -> list[str]:
 
 def _saturation_notes(rows: Sequence[Row]) -> list[str]:
     return [
-        f"server at {row.target_qps:,.0f} a second: answered {row.latency.qps:,.0f}, so the queue grows without end"
+        f"server at {row.target_qps:,.0f} requests/s: only {row.latency.qps:,.0f} were answered, "
+        "so the queue grows without end"
         for row in rows
         if row.saturated
     ]
 
 
-def _describe_system(
-    bundle: Bundle | None, source: Source | None, requests: AnyRequests
-) -> dict[str, Any]:
-    description: dict[str, Any] = {
-        "name": source.name if source else "",
-        "history": requests.history_length,
-    }
-    if bundle is None:
-        return description
-    shape = bundle.shape
-    return {
-        "name": bundle.path.resolve().name,
-        "format": bundle.manifest["format"],
-        "tables": str(shape.tables),
-        "items": shape.items,
-        "candidates": shape.candidates,
-        "dim": shape.d,
-        "width": shape.d + shape.r,
-        "lists": (bundle.manifest.get("index") or {}).get("lists", 0),
-        **(description if source else {"history": description["history"]}),
-    }
+def _search_notes(max_throughput: MaxThroughput | None) -> list[str]:
+    row = None if max_throughput is None else max_throughput.too_short()
+    if max_throughput is None or row is None:
+        return []
+    return [
+        f"search for the highest rate: p99 was within the bound at {row.target_qps:,.0f} "
+        f"requests/s, but {row.latency.queries:,} queries are too few to show that at "
+        f"{max_throughput.confidence:.0%} confidence (at least {max_throughput.min_queries:,} "
+        "are needed, more if some are slow); raise --seconds or --min-queries"
+    ]
 
 
-def _bytes_by_group(bundle: Bundle) -> dict[str, int]:
-    sizes = dict.fromkeys([*_GROUPS, "other"], 0)
-    for name, entry in bundle.manifest["files"].items():
-        sizes[_group(name)] += entry["size"]
-    sizes["other"] += (Path(bundle.path) / MANIFEST).stat().st_size
-    return {group: size for group, size in sizes.items() if size}
-
-
-def _group(name: str) -> str:
-    return next(
-        (
-            group
-            for group, masks in _GROUPS.items()
-            if any(fnmatchcase(name, mask) for mask in masks)
-        ),
-        "other",
-    )
+def _estimate_cost(
+    rows: Sequence[Row],
+    max_throughput: MaxThroughput | None,
+    scored: int,
+    price: float | None,
+    target_load: float | None,
+) -> CostEstimate | None:
+    """Estimate the cost at the highest rate within the bound, or without a bound at throughput."""
+    if price is None and target_load is None:
+        return None
+    if max_throughput is not None:
+        qps, bound = max_throughput.qps, max_throughput.p99_us
+    else:
+        qps = next((row.latency.qps for row in rows if row.scenario == "offline"), None)
+        bound = None
+    return None if qps is None else CostEstimate(qps, bound, scored, price, target_load)

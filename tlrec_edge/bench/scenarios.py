@@ -1,10 +1,11 @@
-"""Scenarios, as MLPerf Inference defines them; each is a function from a lab to measured rows."""
+"""The scenarios of MLPerf Inference; each is a function from a lab to measured rows."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 
 from tlrec_edge.bench import loadgen
 from tlrec_edge.bench.drivers import Call, closed_loop, cold_loop
@@ -17,11 +18,14 @@ from tlrec_edge.bench.system import BundleSystem
 
 Scenario = Callable[[Lab], Iterator[Row]]
 UTILISATIONS = (0.1, 0.3, 0.5, 0.7, 0.8, 0.9)
-"""Rates of the server scenario where none is asked for, in shares of what the system does when it is never idle."""
+"""Default rates of the server scenario, as fractions of the system's capacity."""
 
 
 def single_stream(lab: Lab) -> Iterator[Row]:
-    """Score n candidates for one user, one request after another; the state encoded each time, or given."""
+    """Score n candidates for one user, one request after another.
+
+    Once with the history encoded in the request, and for bundles once with the state given.
+    """
     for shape in lab.shapes():
         if isinstance(lab.system, BundleSystem):
             lab.system.check(shape.requests)
@@ -29,19 +33,19 @@ def single_stream(lab: Lab) -> Iterator[Row]:
 
 
 def top_k(lab: Lab) -> Iterator[Row]:
-    """Rank the whole catalogue for one user, without the history's own items, one request after another."""
+    """Rank the catalogue without the history's own items, one request after another."""
     yield from _one_by_one(lab, "top-k", lab.top_k(lab.requests))
 
 
 def multi_stream(lab: Lab) -> Iterator[Row]:
-    """Send queries of several requests, one after another; a query's latency ends with its last answer."""
+    """Send queries of several requests, one after another, each timed to its last answer."""
     shape, query_size = lab.load, lab.config.streams
     latencies = _closed(lab, shape, query_size)
     yield Row("multi-stream", "encoded", f"{query_size} x {shape.label}", shape.scored, latencies)
 
 
 def server(lab: Lab) -> Iterator[Row]:
-    """Send requests at Poisson times of a given rate; latency runs from the scheduled time."""
+    """Send requests at Poisson times of each rate, timed from the scheduled moment."""
     max_rate = 0.0 if lab.config.qps else capacity(lab)
     rates = lab.config.qps or [utilisation * max_rate for utilisation in UTILISATIONS]
     for rate in rates:
@@ -50,7 +54,7 @@ def server(lab: Lab) -> Iterator[Row]:
 
 
 def offline(lab: Lab) -> Iterator[Row]:
-    """Have all requests answered as fast as possible, ``batch`` in a call: throughput."""
+    """Answer all requests as fast as possible, ``batch`` in each call."""
     yield _offline(lab)
 
 
@@ -64,28 +68,29 @@ SCENARIOS: dict[str, Scenario] = {
 
 
 def _one_by_one(lab: Lab, name: str, shape: Shape) -> Iterator[Row]:
-    shapes = {"encoded": shape}
-    if isinstance(lab.system, BundleSystem):
-        shapes["given"] = shape.with_states(
-            [lab.system.user_state(request.user) for request in shape.requests]
-        )
+    shapes, system = {"encoded": shape}, lab.system
+    if isinstance(system, BundleSystem):
+        states = [system.user_state(request.user) for request in shape.requests]
+        shapes["given"] = shape.with_states(states)
     for state, variant in shapes.items():
         yield Row(name, state, variant.label, variant.scored, _closed(lab, variant))
-    if isinstance(lab.system, BundleSystem) and lab.config.cache == "cold":
-        times = metered(
-            lambda: cold_loop(
-                lambda: _evicted(lab, shape), len(shape.requests), lab.limits, lab.clock
-            )
-        )
-        yield Row(name, "cold", shape.label, shape.scored, times.describe(lab.config.confidence))
+    if isinstance(system, BundleSystem) and lab.config.cache == "cold":
+        yield Row(name, "cold", shape.label, shape.scored, _cold(lab, shape))
+
+
+def _cold(lab: Lab, shape: Shape) -> Latencies:
+    """Send requests one after another, each with the bundle read from disk."""
+    pool, open_evicted = len(shape.requests), partial(_evicted, lab, shape)
+    times = metered(lambda: cold_loop(open_evicted, pool, lab.limits, lab.clock))
+    return times.describe(lab.config.confidence)
 
 
 @contextmanager
 def _evicted(lab: Lab, shape: Shape) -> Iterator[Call]:
-    """Open the bundle anew, ask it once, and put it out of the page cache.
+    """Open the bundle, send one request so that all is loaded, and evict it from the page cache.
 
-    Anew, since Linux reads less around a page the more often a map had to wait for one: the hundredth eviction in a
-    process would be cheaper than the first.
+    It is opened again each time because Linux reads less ahead the more often a map had to wait for
+    a page: the hundredth eviction in a process would cost less than the first.
     """
     with lab.source.open() as system:
         system.answer(shape.requests[-1:])
@@ -95,7 +100,7 @@ def _evicted(lab: Lab, shape: Shape) -> Iterator[Call]:
 
 
 def _closed(lab: Lab, shape: Shape, query_size: int = 1) -> Latencies:
-    """Send queries of ``query_size`` requests, one after another, by the driver of the lab."""
+    """Send queries of ``query_size`` requests one after another."""
     pool, limits, seed = len(shape.requests), lab.limits, lab.config.seed
     if lab.config.driver == "loadgen":
         answer = batch_caller(lab.system, shape.requests)
@@ -108,7 +113,7 @@ def _closed(lab: Lab, shape: Shape, query_size: int = 1) -> Latencies:
 
 
 def _server_run(lab: Lab, rate: float) -> Latencies:
-    """Send requests at Poisson times by the driver of the lab."""
+    """Send requests at Poisson times."""
     config, requests = lab.config, lab.load.requests
     if config.driver == "loadgen":
         answer = batch_caller(lab.system, requests)

@@ -1,4 +1,4 @@
-"""Search the highest rate of arrivals that a system serves within a bound of its p99."""
+"""Search for the highest arrival rate that keeps p99 within a bound."""
 
 from __future__ import annotations
 
@@ -7,33 +7,35 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from tlrec_edge.bench.lab import Lab
-from tlrec_edge.bench.latency import holds
+from tlrec_edge.bench.latency import PERCENTILES, holds
 from tlrec_edge.bench.loads import Load, capacity, drive
 from tlrec_edge.bench.result import MaxThroughput, Row
 
-_PERCENTILE = 0.99
 _TOLERANCE = 1.05
 _MAX_TRIALS = 12
+_FIRST_BOUND = 1.1
+"""The search starts below this multiple of the capacity, which is itself only measured."""
 _MIN_LOAD_DIVISOR = 32
-"""At one part in so many of what it can do a system has no queue: what fails there, fails at any rate."""
+"""At this fraction of its capacity a system has no queue: if it fails there, it fails anywhere."""
 
 
 def find_qps(
     lab: Lab, p99_us: float, progress: Callable[[str], None] = lambda line: None
 ) -> MaxThroughput:
-    """Halve the interval between a rate that keeps the bound and one that does not, until 5 % are left between them.
+    """Bisect between a rate that keeps the bound and one that does not, down to 5 % between them.
 
-    A rate keeps it if, for independent queries, p99 lies below the bound at the lab's confidence; a trial ends as soon
-    as the contrary is shown.
+    A rate keeps the bound if p99 of independent queries is shown to be within ``p99_us``
+    microseconds at the lab's confidence. A trial ends as soon as the contrary is shown.
     """
-    nanoseconds, confidence = p99_us * 1000, lab.config.confidence
-    max_rate = 1.1 * capacity(lab)
+    bound_ns, confidence = p99_us * 1000, lab.config.confidence
+    max_rate = _FIRST_BOUND * capacity(lab)
     low, high = 0.0, max_rate
     trials: list[tuple[Row, bool]] = []
 
     def verdict(durations: Sequence[int]) -> bool | None:
+        # Other threads append while this runs: work on a copy.
         times = np.array(durations[:])
-        return holds(len(times), int((times > nanoseconds).sum()), _PERCENTILE, confidence)
+        return holds(len(times), int((times > bound_ns).sum()), PERCENTILES["p99"], confidence)
 
     def failed(durations: Sequence[int]) -> bool | None:
         return False if verdict(durations) is False else None
@@ -46,12 +48,16 @@ def find_qps(
         rate = (low + high) / 2
         times = drive(lab, Load(rate), failed)
         row = Row(
-            "server", "encoded", lab.load.label, lab.load.scored, times.describe(confidence), rate
+            scenario="server",
+            state="encoded",
+            shape=lab.load.label,
+            scored=lab.load.scored,
+            latency=times.describe(confidence),
+            target_qps=rate,
         )
         passed = verdict(times.durations) is True and not row.saturated
-        progress(
-            f"{rate:,.0f} a second: p99 {row.latency.us['p99']:,.0f} us {'holds' if passed else 'does not hold'}"
-        )
+        outcome = "holds" if passed else "does not hold"
+        progress(f"{rate:,.0f} requests/s: p99 {row.latency.us['p99']:,.0f} us {outcome}")
         trials.append((row, passed))
         low, high = (rate, high) if passed else (low, rate)
     return MaxThroughput(p99_us, confidence, low or None, tuple(trials))

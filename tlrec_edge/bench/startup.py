@@ -1,4 +1,4 @@
-"""Start-up and memory of a process that opens a bundle and scores once."""
+"""Start-up time and memory of a process that opens a bundle and scores once."""
 
 from __future__ import annotations
 
@@ -24,28 +24,33 @@ _COLD_RUNS = 3
 
 @dataclass(frozen=True)
 class Startup:
-    """Medians over fresh processes. ``total_ms`` runs from the start of the process to its first score; memory is None
-    where it is not readable."""
+    """Medians over fresh processes. Memory is None if it can't be read here."""
 
     runs: int
     import_ms: float
     open_ms: float
     first_score_ms: float
     total_ms: float
+    """From the start of the process to its first score."""
     cpu_ms: float
     rss_bytes: int | None
     pss_bytes: int | None
     uss_bytes: int | None
     cold_ms: float | None = None
-    """The same with the bundle's files out of the page cache; None where they could not be put out of it."""
+    """``total_ms`` if the bundle is read from disk; None if it can't be evicted from the cache."""
     cold_read_bytes: int | None = None
+    """Bytes read from disk in that case."""
 
     def to_json(self) -> dict[str, Any]:
+        """Return the figures as JSON values."""
         return asdict(self)
 
 
 def measure_startup(bundle: Path, history: list[str], item: str, runs: int) -> Startup:
-    """Start a fresh process ``runs`` times after one that is not counted. Raises BundleError if one fails."""
+    """Start ``runs`` fresh processes, after one that doesn't count because it fills caches.
+
+    Raises BundleError if a process fails.
+    """
     request = json.dumps([str(bundle.resolve()), history, item])
     measured = [_start(request) for _ in range(runs + 1)][1:]
     medians: dict[str, Any] = {
@@ -58,7 +63,7 @@ def measure_startup(bundle: Path, history: list[str], item: str, runs: int) -> S
 
 
 def _cold(bundle: Path, request: str, runs: int) -> dict[str, Any]:
-    """Start with the bundle's files, not those of Python and the libraries, to be read from disk."""
+    """Measure with the bundle read from disk, but Python and the libraries still in the cache."""
     measured = []
     for _ in range(min(runs, _COLD_RUNS)):
         evict(bundle)
@@ -74,9 +79,9 @@ def _cold(bundle: Path, request: str, runs: int) -> dict[str, Any]:
 
 def _start(request: str) -> dict[str, float]:
     started = time.time()
-    # -P: a script's own folder on the path would let modules of this package stand in for others of their names.
+    # Without -P the script's folder is on the path, and modules here hide others of their names.
     command = [sys.executable, "-P", str(_PROBE)]
-    # The package that runs now is the one to measure, wherever it was imported from.
+    # The new process must import the package that runs now, wherever that lies.
     paths = [str(_PROBE.parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
     try:
@@ -92,7 +97,8 @@ def _start(request: str) -> dict[str, float]:
     except (subprocess.SubprocessError, OSError) as error:
         reason = (getattr(error, "stderr", None) or str(error)).strip().splitlines()[-1:]
         raise BundleError(
-            f"a fresh process could not score with the bundle: {''.join(reason)}; run verify"
+            f"a fresh process could not score with the bundle ({''.join(reason)}): "
+            f"run `tlrec-edge verify {Path(json.loads(request)[0]).name}`"
         ) from error
     measured: dict[str, float] = json.loads(done.stdout)
     return measured | {"total_ms": (measured.pop("scored_at") - started) * 1000}

@@ -1,4 +1,4 @@
-"""What is measured: a system under test answers queries. A bundle is one; so is a reader's function, or a server."""
+"""Systems under test: anything that answers requests, such as a bundle, a function or a server."""
 
 from __future__ import annotations
 
@@ -16,60 +16,67 @@ from tlrec_edge.runtime.arguments import User
 from tlrec_edge.runtime.recommender import Recommender
 
 _CHECKED = 8
+"""Number of requests, and of candidates in each, whose scores are checked before a run."""
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request: a history of item ids (or a user's state), and what to score.
-
-    ``candidates`` None asks for the ``k`` best items of the whole catalogue.
-    """
+    """One request: a user, and what to score."""
 
     user: User
+    """A history of item ids, or a user state."""
     candidates: list[str] | None
+    """Ids to score; None asks for the ``k`` best items of the full catalogue."""
     k: int = 10
 
 
 class System(Protocol):
-    """A system under test. It answers several requests in one call, and may be called from several threads."""
+    """A system under test; several threads may call it."""
 
-    def answer(self, requests: Sequence[Request]) -> object: ...
+    def answer(self, requests: Sequence[Request]) -> object:
+        """Answer several requests in one call."""
 
 
 class Source(Protocol):
-    """Where a system comes from: each process of a run opens its own."""
+    """Opens a system; each process of a run opens its own."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """The name to report."""
 
-    def open(self) -> AbstractContextManager[System]: ...
+    def open(self) -> AbstractContextManager[System]:
+        """Return a context manager that opens and closes the system."""
 
 
 @dataclass(frozen=True)
 class BundleSource:
-    """A bundle folder, opened with a cache of ``cache`` user states."""
+    """A bundle folder."""
 
     path: Path
     cache: int
+    """Number of user states that the recommender caches."""
 
     @property
     def name(self) -> str:
+        """The name of the folder."""
         return self.path.resolve().name
 
     @contextmanager
     def open(self) -> Iterator[BundleSystem]:
+        """Yield the system. Raises BundleError if the bundle can't be opened."""
         with Recommender.open(self.path, cache=self.cache) as rec:
             yield BundleSystem(rec, self.path)
 
 
 class BundleSystem:
-    """A recommender, answering one request after another."""
+    """A recommender that answers requests one by one."""
 
     def __init__(self, rec: Recommender, path: Path) -> None:
         self._rec, self._path = rec, path
         self.user_state = rec.user_state
 
     def answer(self, requests: Sequence[Request]) -> None:
+        """Score or recommend for each request."""
         for request in requests:
             if request.candidates is None:
                 self._rec.recommend(request.user, request.k)
@@ -77,15 +84,18 @@ class BundleSystem:
                 self._rec.score(request.user, request.candidates)
 
     def evict(self) -> None:
-        """Put the bundle out of the page cache, where the system can."""
+        """Evict the bundle from the page cache, if the operating system can."""
         evict(self._path)
 
     def is_evicted(self, request: Request) -> bool:
-        """Say whether ``request`` has to read from disk what was put out of the page cache."""
+        """Return whether ``request`` reads from disk after an eviction."""
         return reads_from_disk(self._path, lambda: self.answer([request]))
 
     def check(self, requests: Sequence[Request]) -> None:
-        """Time nothing that is wrong: a pair must score the same alone as in its list. Raises BundleError."""
+        """Check that a pair scores the same alone and in a list, so that no wrong score is timed.
+
+        Raises BundleError if it does not.
+        """
         tolerance = 0.0 if self._rec.deterministic else 1e-4
         for request in requests[:_CHECKED]:
             candidates = request.candidates or []
@@ -96,5 +106,6 @@ class BundleSystem:
             worst = float(np.abs(together - alone).max())
             if not worst <= tolerance:
                 raise BundleError(
-                    f"a pair's score alone and in a list differ by {worst:g}; export the bundle again"
+                    f"a pair scores differently alone and in a list (by {worst:g}): "
+                    "export the bundle again"
                 )

@@ -100,7 +100,7 @@ def plan(
 def _show(plan: Plan, price: float | None) -> None:
     if plan.noisy:
         click.echo("NOISY MACHINE while this was measured; repeat before you rely on it")
-    workload = plan.wanted
+    workload = plan.workload
     fitted = " and ".join(f"{size:,}" for size in plan.fitted)
     rows = [
         [FIGURES[name], f"{value:,.0f}", f"{plan.errors[name]:+.1%}"]
@@ -109,10 +109,10 @@ def _show(plan: Plan, price: float | None) -> None:
     rows += [
         [
             f"requests a second of a machine ({plan.workers} workers)",
-            f"{plan.qps_of_a_machine:,.0f}",
+            f"{plan.qps_per_machine:,.0f}",
             "",
         ],
-        ["share of its capacity at which p99 holds", f"{plan.share:.0%}", ""],
+        ["share of its capacity at which p99 holds", f"{plan.utilisation:.0%}", ""],
         ["machines", f"{plan.machines:,}", f"{plan.machines_with_error:,} with that error"],
     ]
     if price is not None:
@@ -127,7 +127,9 @@ def _show(plan: Plan, price: float | None) -> None:
         f"{workload.items:,} items of {workload.dim}, {workload.qps:,.0f} requests a second, "
         f"p99 {workload.p99_us / 1000:g} ms"
     )
-    echo_table(["", "needs", f"error at {plan.held_back:,} items, from {fitted}"], rows, title)
+    echo_table(
+        ["", "needs", f"error at {plan.validation_size:,} items, from {fitted}"], rows, title
+    )
     if workload.users:
         vectors = workload.users * 4 * workload.dim / 1e9
         click.echo(

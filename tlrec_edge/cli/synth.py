@@ -8,7 +8,8 @@ from pathlib import Path
 
 import click
 
-from tlrec_edge.bench.synthetic import SynthConfig, synthesize
+from tlrec_edge.bench.synth_config import SynthConfig
+from tlrec_edge.bench.synthetic import synthesize
 from tlrec_edge.bundle.format import WIDE_KINDS
 from tlrec_edge.cli.common import out_option
 from tlrec_edge.core.packing import WRITTEN

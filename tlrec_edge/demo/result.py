@@ -1,4 +1,4 @@
-"""What a run of the demo is asked for, and what it found."""
+"""Settings and results of the demo."""
 
 from __future__ import annotations
 
@@ -16,7 +16,17 @@ from tlrec_edge.train.edge_model import EdgeModel
 
 @dataclass(frozen=True)
 class DemoConfig:
-    """``min_buyers`` leaves rarer products out of the histories' vocabulary; ``folds`` None runs all of them."""
+    """Settings of the demo.
+
+    Args:
+        target: Department to transfer to; the model is pretrained on all others.
+        size: Size of the history encoder.
+        min_buyers: Minimum number of households that bought a product, for it to be in the
+            vocabulary of histories.
+        folds: Number of folds of new shoppers; None runs all of them.
+        bench_seconds: Duration of each run of the benchmark.
+        seed: Seed of every random choice.
+    """
 
     target: str = "NUTRITION"
     size: str = "fast"
@@ -28,31 +38,39 @@ class DemoConfig:
 
 @dataclass(frozen=True)
 class Fold:
-    """One way of dividing users: the models made for it, and how all of them rank on the test rows.
-
-    ``dropped`` counts the held-out rows that are no test, by reason.
-    """
+    """The models of one fold of users, and their evaluation."""
 
     models: Mapping[str, EdgeModel]
     evaluation: Evaluation
     dropped: Mapping[str, int]
+    """Number of held-out rows that are not test rows, by reason."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DemoResult:
-    """Everything the demo found; ``report`` is the page, ``new`` says that the shopper never bought in the target."""
+    """Results of the demo."""
 
     new_users: Evaluation
     warm: Evaluation
+    """Shoppers who bought in the target before."""
     new_dropped: Mapping[str, int]
+    """Held-out rows of new shoppers that are not test rows, by reason."""
     warm_dropped: Mapping[str, int]
     points: tuple[Point, ...]
+    """Compressed models that were compared."""
     parity: Parity
     sizes: Mapping[str, int]
+    """Bytes of each bundle."""
     bench: Mapping[str, dict[str, Any]]
+    """Benchmark result of each bundle, as JSON values."""
     shopper: str
+    """Household that gets the recommendations."""
     new: bool
+    """Whether that household never bought in the target."""
     bought: tuple[str, ...]
+    """Names of the products it bought last."""
     best: Recommendations
     seconds: Mapping[str, float]
+    """Seconds of each stage."""
     report: Path
+    """The page."""

@@ -1,4 +1,4 @@
-"""Reports: one self-contained HTML file from the results of a demo, an evaluation or a bench."""
+"""Reports: one self-contained HTML file with the results of a demo, evaluation or benchmark."""
 
 from tlrec_edge.report.lab import render_bench, render_compare
 from tlrec_edge.report.page import render

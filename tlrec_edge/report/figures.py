@@ -1,4 +1,4 @@
-"""Plots as inline SVG: text stays text, and colours are the page's own, so that they follow light and dark."""
+"""Plots as inline SVG: text stays text, and colours follow the page's light and dark themes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from tlrec_edge.errors import MissingExtraError
 
-# matplotlib knows no CSS variables: it draws with these colours, and they are replaced in its output.
+# matplotlib has no CSS variables: it draws in these colours, which are replaced in its output.
 _CSS_COLOURS = {
     "#010101": "var(--ink)",
     "#020202": "var(--soft)",
@@ -32,13 +32,13 @@ Row = Mapping[str, Any]
 Rows = Sequence[Row]
 _BY_NAME = {variable[6:-1]: colour for colour, variable in _CSS_COLOURS.items()}
 _HEAD, _ROW = 0.7, 0.27
-"""Inches."""
+"""Height of the frame of a plot and of one row in it, in inches."""
 _WIDTH = 4.3
-"""Inches. A phone shows it at nearly its own size, so its text can be read there."""
+"""Width in inches: about that of a phone, so that the text is readable there."""
 
 
 def css_colour(name: str) -> str:
-    """Return the colour that stands for the page's variable ``--name``."""
+    """Return the colour that is replaced by the page's variable ``--name``."""
     return _BY_NAME[name]
 
 
@@ -51,9 +51,9 @@ def draw(
     label: str,
     caption: str = "",
 ) -> str:
-    """Call ``draw_axes`` with axes (a list of them where ``rows`` > 1) and return a figure element.
+    """Call ``draw_axes`` with axes, or a list of them if ``rows`` > 1; return a figure element.
 
-    Raises MissingExtraError where matplotlib is not installed.
+    Raises MissingExtraError if matplotlib is not installed.
     """
     try:
         import matplotlib
@@ -62,7 +62,7 @@ def draw(
         raise MissingExtraError("the report", "bench") from error
     settings: Any = _settings(label)
     with matplotlib.rc_context(settings), warnings.catch_warnings():
-        # The browser has the fonts for it; matplotlib measures with its own.
+        # The browser has the fonts for all characters, even if matplotlib has not.
         warnings.filterwarnings("ignore", "Glyph .* missing from")
         figure = Figure(figsize=(_WIDTH, height), layout="constrained")
         axes = figure.subplots(rows, 1, sharex=rows > 1)
@@ -75,7 +75,7 @@ def draw(
 
 
 def shorten(text: str, max_length: int = 30) -> str:
-    """Return text that leaves room for the plot beside it."""
+    """Return text short enough to leave room for the plot next to it."""
     return text if len(text) <= max_length else text[: max_length - 1] + "…"
 
 
@@ -94,9 +94,10 @@ def by_row(
     label: str,
     caption: str = "",
 ) -> str:
-    """Draw a line of the plot for each row that has ``key``, named on its left: ``mark(axes, place, row)``.
+    """Draw one line of a plot for each row that has ``key``, with its name on the left.
 
-    A vertical line stands at ``line``; ``finish`` completes the axes, with ``extra_height`` more inches.
+    ``draw_row(axes, y, row)`` draws a row. ``line`` is the place of a vertical line; ``finish``
+    completes the axes and may use ``extra_height`` more inches. Return nothing without rows.
     """
     rows = [row for row in rows if row.get(key) is not None]
     if not rows:
@@ -122,11 +123,12 @@ def by_row(
 
 
 def annotate(axes: Any, text: str, value: float, at: int, gap: float = 6) -> None:
+    """Write text to the right of a value in a row."""
     axes.annotate(text, (value, at), (gap, 0), textcoords="offset points", va="center", size=8)
 
 
 def _name_rows(axes: Any, names: Sequence[str]) -> None:
-    """Put names beside the rows of a plot, the first on top."""
+    """Write names next to the rows of a plot, the first on top."""
     axes.set_yticks(range(len(names)), [shorten(name) for name in names])
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.tick_params(axis="y", length=0, labelcolor=css_colour("ink"))
@@ -160,7 +162,10 @@ def _settings(salt: str) -> dict[str, Any]:
 
 
 def _inline(svg: str, label: str) -> str:
-    """Keep what a browser draws: no XML head, no metadata, no names that several figures on a page would share."""
+    """Keep only what a browser draws.
+
+    The XML head and metadata go, and so do ids that several figures on a page would share.
+    """
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'<g id="[^"]*"', "<g", svg)

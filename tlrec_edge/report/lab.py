@@ -5,142 +5,127 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tlrec_edge.report import lab_plots, plots
-from tlrec_edge.report.html import Cell, Data, document, machine_line, startup, table
+from tlrec_edge.report.html import (
+    NOT_READABLE,
+    PERCENTILES,
+    Cell,
+    Data,
+    Table,
+    cards,
+    document,
+    latency_table,
+    machine_line,
+    noise_line,
+    notes,
+    paragraph,
+    percentiles,
+    plot_grid,
+    section,
+    startup_table,
+)
 from tlrec_edge.report.words import MISSING, microseconds, number, size, text
 
-_PERCENTILES = ("p50", "p90", "p99", "p99.9", "max")
 _ONE_BY_ONE = ("single-stream", "top-k")
+_VERDICT_STYLES = {"slower": "bad", "faster": "good"}
+_MIN_CARD_CANDIDATES, _MAX_LATENCY_CARDS = 100, 4
 
 
 def render_bench(bench: Data) -> str:
-    """Return one HTML file. Raises MissingExtraError where matplotlib is not installed."""
+    """Return one HTML file. Raises MissingExtraError if matplotlib is not installed."""
     title = text(f"{(bench.get('bundle') or {}).get('name', 'system')}: latency and cost")
     return document(title, "\n".join(part for part in (make(bench) for make in _SECTIONS) if part))
 
 
 def render_compare(found: Data) -> str:
-    """Return one HTML file of ``bench --compare``. Raises MissingExtraError where matplotlib is not installed."""
+    """Return one HTML file of ``bench --compare``.
+
+    Raises MissingExtraError if matplotlib is not installed.
+    """
     a, b, rows = text(found.get("a")), text(found.get("b")), found.get("compare") or []
-    lines = []
-    for row in rows:
-        times = [(microseconds(row[side]), "") for side in ("a_us", "b_us")]
-        spread = f"{number(row['low'], 3)} to {number(row['high'], 3)}"
-        style = {"slower": "bad", "faster": "good"}.get(row["verdict"], "")
-        cells = [(text(row["shape"]), ""), *times, (number(row["ratio"], 3), ""), (spread, "")]
-        lines.append(([*cells, (text(row["verdict"]), f"text {style}")], ""))
     interval = f"interval at {rows[0]['confidence']:.1%}" if rows else ""
-    table_html = table(
+    table = Table(
         ["request", "A", "B", "B / A", interval, "B is"],
-        lines,
         text_columns=(5,),
-        caption="Medians, microseconds.",
+        caption="Median times in microseconds.",
     )
-    about = (
-        f"<p>A: {a}. B: {b}. Every request went to both in turns; each round opened both anew.</p>"
+    for row in rows:
+        table.add(
+            text(row["shape"]),
+            microseconds(row["a_us"]),
+            microseconds(row["b_us"]),
+            number(row["ratio"], 3),
+            f"{number(row['low'], 3)} to {number(row['high'], 3)}",
+            Cell(text(row["verdict"]), _VERDICT_STYLES.get(row["verdict"], "")),
+        )
+    method = (
+        f"A: {a}. B: {b}. Every request went to both, one right after the other; each round opened "
+        "both again."
     )
-    return document(
-        f"{b} against {a}", _noise(found) + about + lab_plots.compared(rows) + table_html
-    )
+    body = [noise_line(found), paragraph(method), lab_plots.compared(rows), table.html()]
+    return document(f"{b} compared with {a}", "".join(body))
 
 
 def _lead(bench: Data) -> str:
-    return f'{_noise(bench)}<p class="soft">{text(bench.get("kind"))}.</p>{_cards(bench)}'
+    kind = paragraph(f"{text(bench.get('kind'))}.", "soft")
+    return noise_line(bench) + kind + cards(_cards(bench))
 
 
-def _noise(found: Data) -> str:
-    noise = found.get("noise") or {}
-    words = [f"equal loops differed by {noise.get('spread', 0):.0%}"]
-    for key, template in (
-        ("stolen", "the host took {:.1%} of CPU time"),
-        ("others", "other processes used {:.0%}"),
-    ):
-        if noise.get(key) is not None:
-            words.append(template.format(noise[key]))
-    shaky = ", ".join(words)
-    if noise.get("noisy"):
-        return f'<p class="bad">Noisy machine: {shaky}; repeat before you rely on these times.</p>'
-    return f'<p class="soft">{shaky[:1].upper()}{shaky[1:]}.</p>'
-
-
-def _cards(bench: Data) -> str:
-    cards: list[Cell] = []
-    alone = [
+def _cards(bench: Data) -> list[tuple[str, str]]:
+    found = []
+    large = [
         row
         for row in bench.get("rows") or []
-        if row["scenario"] in _ONE_BY_ONE and row["state"] != "cold"
+        if row["scenario"] in _ONE_BY_ONE
+        and row["state"] != "cold"
+        and row["scored"] >= _MIN_CARD_CANDIDATES
     ]
-    for row in [row for row in alone if row["scored"] >= 100][:4]:
+    for row in large[:_MAX_LATENCY_CARDS]:
         what = f"median of {text(row['shape'])}, state {text(row['state'])}"
-        cards.append((f"{microseconds(row['latency_us']['p50'])} µs", what))
+        found.append((f"{microseconds(row['latency_us']['p50'])} µs", what))
     peak = bench.get("peak") or {}
     if peak.get("qps"):
-        cards.append(
-            (
-                f"{microseconds(peak['qps'])} / s",
-                f"requests within a p99 of {peak['p99_us'] / 1000:g} ms",
-            )
-        )
+        what = f"requests with p99 within {peak['p99_us'] / 1000:g} ms"
+        found.append((f"{microseconds(peak['qps'])} / s", what))
     if bench.get("bytes"):
-        cards.append((size(bench["bytes"]), "the whole bundle"))
+        found.append((size(bench["bytes"]), "size of the bundle"))
     private = (bench.get("startup") or {}).get("uss_bytes")
     if private:
-        cards.append((size(private), "private memory of a process"))
-    inner = "".join(
-        f'<div class="card"><b>{value}</b><span>{what}</span></div>' for value, what in cards
-    )
-    return f'<div class="cards">{inner}</div>' if cards else ""
-
-
-def _one_by_one(bench: Data) -> str:
-    rows = [row for row in bench.get("rows") or [] if row["scenario"] in _ONE_BY_ONE]
-    if not rows:
-        return ""
-    encoded = [row for row in rows if row["state"] == "encoded"]
-    plot = f'<div class="plots">{lab_plots.distribution(encoded)}{lab_plots.latency(rows)}</div>'
-    lines = []
-    for row in rows:
-        times = [(microseconds(row["latency_us"].get(name)), "") for name in _PERCENTILES]
-        rest = microseconds(row["cpu_seconds_per_million"]), microseconds(row["qps"])
-        lines.append(
-            (
-                [
-                    (text(row["shape"]), ""),
-                    (text(row["state"]), "text"),
-                    *times,
-                    *((v, "") for v in rest),
-                ],
-                "",
-            )
-        )
-    headers = ["request", "user state", *_PERCENTILES, "CPU", "per second"]
-    table_html = table(
-        headers,
-        lines,
-        text_columns=(1,),
-        caption="Microseconds; CPU seconds of a million requests.",
-    )
-    return f"<h2>One request after another</h2>{plot}{table_html}"
+        found.append((size(private), "private memory of a process"))
+    return found
 
 
 def _against(bench: Data) -> str:
     against = bench.get("against") or {}
-    lines = []
-    for change in against.get("changes") or []:
-        verdict = ("worse", "text bad") if change["regressed"] else ("", "text")
-        values = [(microseconds(change[key]), "") for key in ("before", "now")]
-        lines.append(
-            ([(text(change["what"]), ""), *values, (number(change["ratio"], 2), ""), verdict], "")
-        )
     drift = against.get("drift") or 1.0
     caption = (
-        f"A fixed loop took {drift:.2f} times as long as then: times are held against that."
-        if drift > 1
-        else ""
+        f"A fixed loop took {drift:.2f} times as long as in the baseline: "
+        "times are expected to be longer by that factor."
     )
-    table_html = table(
-        ["figure", "then", "now", "ratio", ""], lines, text_columns=(4,), caption=caption
+    table = Table(
+        ["figure", "baseline", "now", "ratio", ""],
+        text_columns=(4,),
+        caption=caption if drift > 1 else "",
     )
-    return f"<h2>Against the baseline</h2>{table_html}" if table_html else ""
+    for change in against.get("changes") or []:
+        table.add(
+            text(change["what"]),
+            microseconds(change["before"]),
+            microseconds(change["now"]),
+            number(change["ratio"], 2),
+            Cell("worse", "bad") if change["regressed"] else "",
+        )
+    return section("Compared with the baseline", table.html())
+
+
+def _one_by_one(bench: Data) -> str:
+    rows = [row for row in bench.get("rows") or [] if row["scenario"] in _ONE_BY_ONE]
+    encoded = [row for row in rows if row["state"] == "encoded"]
+    caption = "Microseconds. CPU: seconds of a million requests."
+    return section(
+        "One request after another",
+        plot_grid(lab_plots.distribution(encoded), lab_plots.latency(rows)),
+        latency_table(rows, caption, cpu=True),
+    )
 
 
 def _loads(bench: Data) -> str:
@@ -149,50 +134,45 @@ def _loads(bench: Data) -> str:
     rows += peak.get("trials") or []
     if not rows:
         return ""
-    config = bench.get("config") or {}
-    lines = []
-    for row in rows:
-        arrive = MISSING if row["target_qps"] is None else microseconds(row["target_qps"])
-        times = [microseconds(row["latency_us"].get(name)) for name in _PERCENTILES]
-        bound = microseconds((row.get("bound_us") or {}).get("p99"))
-        cells = [
-            arrive,
-            microseconds(row["qps"]),
-            *times,
-            bound,
-            number(float(row["cpu_percent"]), 0),
-        ]
-        name = (
-            f"multi-stream × {config.get('streams')}"
-            if row["scenario"] == "multi-stream"
-            else text(row["scenario"])
-        )
-        wrong = not row["holds"] if "holds" in row else row.get("saturated")
-        name += ", searched" if "holds" in row else ""
-        lines.append(([(name, ""), *((cell, "") for cell in cells)], "bad" if wrong else ""))
-    headers = [
-        "scenario",
-        "arrive / s",
-        "per second",
-        *_PERCENTILES,
-        f"p99 ≤ at {_confidence(bench)}",
-        "CPU %",
-    ]
-    caption = (
-        f"{text(rows[-1]['shape'])} a request. Microseconds, of server from the scheduled time."
+    bound = f"p99 ≤ at {_confidence(bench)}"
+    table = Table(
+        ["scenario", "arrive / s", "per second", *PERCENTILES, bound, "CPU %"],
+        caption=f"{text(rows[-1]['shape'])} in a request. Microseconds; in the server scenario "
+        "from the scheduled time.",
     )
+    for row in rows:
+        is_trial = "holds" in row
+        failed = not row["holds"] if is_trial else row.get("saturated")
+        table.add(
+            _scenario_name(row, bench) + (", search" if is_trial else ""),
+            MISSING if row["target_qps"] is None else microseconds(row["target_qps"]),
+            microseconds(row["qps"]),
+            *percentiles(row),
+            microseconds((row.get("bound_us") or {}).get("p99")),
+            number(float(row["cpu_percent"]), 0),
+            style="bad" if failed else "",
+        )
     plot = lab_plots.load(rows, peak.get("p99_us"))
-    return f"<h2>Under load</h2>{_peak(bench)}{plot}{table(headers, lines, caption=caption)}"
+    return section("Under load", _max_throughput(bench), plot, table.html())
 
 
-def _peak(bench: Data) -> str:
+def _scenario_name(row: Data, bench: Data) -> str:
+    if row["scenario"] == "multi-stream":
+        return f"multi-stream × {(bench.get('config') or {}).get('streams')}"
+    return text(row["scenario"])
+
+
+def _max_throughput(bench: Data) -> str:
     peak = bench.get("peak")
     if not peak:
         return ""
-    bound = f"a p99 of {peak['p99_us'] / 1000:g} ms at {_confidence(bench)} confidence"
+    bound = f"p99 within {peak['p99_us'] / 1000:g} ms at {_confidence(bench)} confidence"
     if peak["qps"] is None:
-        return f'<p class="bad">No rate was shown to keep {bound}.</p>'
-    return f"<p>The highest rate shown to keep {bound}: {microseconds(peak['qps'])} requests a second.</p>"
+        return paragraph(
+            f"No rate was shown to keep {bound}; see also the notes at the end.", "bad"
+        )
+    rate = microseconds(peak["qps"])
+    return paragraph(f"Highest rate shown to keep {bound}: {rate} requests per second.")
 
 
 def _confidence(bench: Data) -> str:
@@ -201,82 +181,72 @@ def _confidence(bench: Data) -> str:
 
 def _compression(bench: Data) -> str:
     points = bench.get("compression") or []
-    plot = plots.pareto_front(points)
+    table = Table(
+        ["model", "quality retained", "p50 µs", "size", ""],
+        text_columns=(4,),
+        caption="The models of the green and blue dots.",
+    )
     best = [
         point for point in points if (point.get("front") or point.get("kept")) and point.get("us")
     ]
-    lines = []
     for point in sorted(best, key=lambda point: float(point["us"]["p50"])):
-        figures = [
+        table.add(
+            text(point.get("step")),
             number(point.get("ratio"), 4),
             microseconds(point["us"]["p50"]),
             size(point["bytes"]),
-        ]
-        verdict = ("chosen", "text good") if point.get("kept") else ("", "text")
-        lines.append(
-            ([(text(point.get("step")), ""), *((value, "") for value in figures), verdict], "")
+            Cell("chosen", "good") if point.get("kept") else "",
         )
-    table_html = table(
-        ["model", "metric kept", "p50 µs", "size", ""],
-        lines,
-        text_columns=(4,),
-        caption="Green and blue dots.",
-    )
-    return f"<h2>Accuracy, latency, size</h2>{plot}{table_html}" if plot else ""
+    plot = plots.pareto_front(points)
+    return section("Accuracy, latency, size", plot, table.html()) if plot else ""
 
 
 def _memory(bench: Data) -> str:
-    start = bench.get("startup") or {}
-    named = {"rss_bytes": "RSS", "pss_bytes": "PSS", "uss_bytes": "private (USS)"}
-    used = [{"name": name, "bytes": start[key]} for key, name in named.items() if start.get(key)]
+    startup = bench.get("startup") or {}
+    names = {"rss_bytes": "RSS", "pss_bytes": "PSS", "uss_bytes": "private (USS)"}
+    used = [
+        {"name": name, "bytes": startup[key]} for key, name in names.items() if startup.get(key)
+    ]
     files = [{"name": name, "bytes": value} for name, value in (bench.get("files") or {}).items()]
-    plot = lab_plots.sizes(
-        used, "memory of a process", title="Memory of one process"
-    ) + lab_plots.sizes(files, "bundle")
-    table_html = startup(start) if start else ""
-    if start and start.get("cold_ms"):
-        table_html += f"<p>With the bundle out of the page cache: {number(float(start['cold_ms']), 0)} ms.</p>"
-    return (
-        f'<h2>Memory and start-up</h2><div class="plots">{plot}</div>{table_html}'
-        if plot or table_html
-        else ""
+    cold = ""
+    if startup.get("cold_ms"):
+        cold = f"With the bundle read from disk: {number(float(startup['cold_ms']), 0)} ms."
+    return section(
+        "Memory and start-up",
+        plot_grid(
+            lab_plots.sizes(used, "memory of a process", title="Memory of one process"),
+            lab_plots.sizes(files, "bundle"),
+        ),
+        startup_table(startup),
+        paragraph(cold),
     )
 
 
 def _cost(bench: Data) -> str:
-    bill, joules = bench.get("bill") or {}, [row.get("joules") for row in bench.get("rows") or []]
-    lines: list[tuple[str, str]] = []
-    if bill:
-        bound = (
-            f"p99 within {bill['p99_us'] / 1000:g} ms"
-            if bill.get("p99_us")
-            else "flat out, no bound of latency"
-        )
-        lines.append((f"requests a second, {bound}", microseconds(bill["qps"])))
+    cost, table = bench.get("bill") or {}, Table(["", ""])
+    if cost:
+        p99_us = cost.get("p99_us")
+        bound = f"p99 within {p99_us / 1000:g} ms" if p99_us else "throughput without a bound"
+        table.add(f"requests per second, {bound}", microseconds(cost["qps"]))
     for key, name in (
         ("per_million_requests", "a million requests"),
         ("per_million_scores", "a million scores"),
     ):
-        if bill.get(key) is not None:
-            lines.append((f"{name}, at {bill['price_per_hour']:g} an hour", f"{bill[key]:.4g}"))
-    if bill.get("machines"):
-        lines.append(
-            (
-                f"machines for {microseconds(bill['wanted_qps'])} requests a second",
-                number(bill["machines"]),
-            )
-        )
-    readable = any(value is not None for value in joules)
-    lines.append(("energy", "by row, in the JSON" if readable else "not readable here"))
-    return f"<h2>Cost</h2>{table(['', ''], [([(name, ''), (value, '')], '') for name, value in lines])}"
+        if cost.get(key) is not None:
+            table.add(f"{name}, at {cost['price_per_hour']:g} per hour", f"{cost[key]:.4g}")
+    if cost.get("machines"):
+        load = microseconds(cost["wanted_qps"])
+        table.add(f"machines for {load} requests per second", number(cost["machines"]))
+    readable = any(row.get("joules") is not None for row in bench.get("rows") or [])
+    table.add("energy", "in the JSON, for each row" if readable else NOT_READABLE)
+    return section("Cost", table.html())
 
 
 def _machine(bench: Data) -> str:
     machine = dict(bench.get("machine") or {})
     if bench.get("copy_bytes_per_second"):
         machine["copies"] = f"{bench['copy_bytes_per_second'] / 1e9:.1f} GB/s"
-    notes = "".join(f'<p class="soft">{text(note)}</p>' for note in bench.get("notes") or [])
-    return f"<h2>Machine</h2>{machine_line(machine)}{notes}" if machine else notes
+    return section("Machine", machine_line(machine)) + notes(bench)
 
 
 _SECTIONS: tuple[Callable[[Data], str], ...] = (

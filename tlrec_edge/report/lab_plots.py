@@ -1,4 +1,4 @@
-"""Plots of time and size; each takes a part of the results and returns a figure element, or nothing."""
+"""Plots of time and size; each returns a figure element, or nothing without results."""
 
 from __future__ import annotations
 
@@ -8,41 +8,48 @@ from typing import Any
 from tlrec_edge.report.figures import Row, Rows, annotate, by_row, css_colour, draw
 from tlrec_edge.report.words import size
 
-_TAILS = (0.5, 0.9, 0.99, 0.999, 0.9999)
+_TAIL_TICKS = (0.5, 0.9, 0.99, 0.999, 0.9999)
 _COLOURS = 6
-_LOADED = {"p50": "c1", "p90": "c2", "p99": "c5"}
+_PERCENTILE_COLOURS = {"p50": "c1", "p90": "c2", "p99": "c5"}
+_STATE_COLOURS = {"encoded": "c1", "given": "c3", "cold": "c2"}
+_VERDICT_COLOURS = {"slower": "bad", "faster": "good"}
 _MARKS = {"p50": "o", "p90": "D", "p99": "s", "p99.9": "^", "max": "|"}
 
 
 def distribution(rows: Rows) -> str:
-    """Draw latency by share of the requests, both axes logarithmic: each step to the right is a tenth of the tail."""
+    """Draw latency by percentile, both axes logarithmic.
+
+    Each step to the right is a tenth of the tail.
+    """
     rows = [row for row in rows if row.get("curve")][:_COLOURS]
     if not rows:
         return ""
 
     def draw_axes(axes: Any) -> None:
         for at, row in enumerate(rows):
-            # A share that no query lies beyond is left out.
+            # A percentile that no query exceeds is left out.
             points = [(p, us) for p, us in row["curve"] if p < 1 and (1 - p) * row["queries"] >= 1]
             positions = [-math.log10(1 - p) for p, _ in points]
             name = f"{row['shape']}, {row['state']}"
             axes.plot(
                 positions, [us for _, us in points], color=css_colour(f"c{at + 1}"), label=name
             )
-        axes.set_xticks([-math.log10(1 - p) for p in _TAILS], [f"{100 * p:g} %" for p in _TAILS])
-        _latency_by(axes, "share of the requests that were as fast", columns=2)
+        axes.set_xticks(
+            [-math.log10(1 - p) for p in _TAIL_TICKS], [f"{100 * p:g} %" for p in _TAIL_TICKS]
+        )
+        _latency_by(axes, "requests that were at least as fast", columns=2)
 
     return draw(
         draw_axes,
         height=3.6,
         title="Distribution of latency",
         label="Latency by percentile",
-        caption="One stream. Flat: steady. Where a line climbs, so many requests are slower.",
+        caption="One stream. Flat: steady latency. Rising: the slowest requests take longer.",
     )
 
 
 def load(rows: Rows, bound_us: float | None) -> str:
-    """Draw percentiles of latency by rate of arrivals on a log axis, with the bound where one was asked for."""
+    """Draw percentiles of latency by arrival rate, with the bound of p99 if there is one."""
     rows = sorted(
         (row for row in rows if row.get("target_qps")), key=lambda row: float(row["target_qps"])
     )
@@ -51,7 +58,7 @@ def load(rows: Rows, bound_us: float | None) -> str:
 
     def draw_axes(axes: Any) -> None:
         rates = [row["target_qps"] for row in rows]
-        for name, colour in _LOADED.items():
+        for name, colour in _PERCENTILE_COLOURS.items():
             axes.plot(
                 rates,
                 [row["latency_us"][name] for row in rows],
@@ -60,7 +67,7 @@ def load(rows: Rows, bound_us: float | None) -> str:
                 color=css_colour(colour),
                 label=name,
             )
-        # A trial of the search ends with requests that wait because it was stopped.
+        # A trial of the search is stopped early: requests that still wait are no sign of overload.
         full = [row for row in rows if row.get("saturated") and "holds" not in row]
         axes.plot(
             [row["target_qps"] for row in full],
@@ -68,18 +75,18 @@ def load(rows: Rows, bound_us: float | None) -> str:
             "x",
             ms=8,
             color=css_colour("bad"),
-            label="queue without end" if full else None,
+            label="queue grows without end" if full else None,
         )
         if bound_us is not None:
             axes.axhline(bound_us, color=css_colour("bad"), linewidth=1, linestyle="--")
-        _latency_by(axes, "requests a second", columns=4)
+        _latency_by(axes, "requests per second", columns=4)
 
     return draw(
         draw_axes,
         height=3.2,
         title="Latency by throughput",
-        label="Latency by rate of arrivals",
-        caption="Poisson arrivals, timed from when each was due."
+        label="Latency by arrival rate",
+        caption="Poisson arrivals, timed from the scheduled moment."
         + (" Dashed: the bound." if bound_us else ""),
     )
 
@@ -107,11 +114,11 @@ def duration(us: float) -> str:
 
 
 def latency(rows: Rows) -> str:
-    """Percentiles of each shape of request on a log axis."""
+    """Draw percentiles of each shape of request on a log axis."""
 
     def draw_row(axes: Any, at: int, row: Row) -> None:
         points = {name: row["latency_us"][name] for name in _MARKS if name in row["latency_us"]}
-        colour = css_colour({"encoded": "c1", "given": "c3"}.get(str(row.get("state")), "c2"))
+        colour = css_colour(_STATE_COLOURS.get(str(row.get("state")), "c2"))
         axes.plot(list(points.values()), [at] * len(points), color=colour, linewidth=1, alpha=0.6)
         for name, value in points.items():
             axes.plot(value, at, _MARKS[name], ms=4.5, color=colour)
@@ -123,6 +130,7 @@ def latency(rows: Rows) -> str:
         _durations(axes.xaxis)
         axes.figure.legend(loc="outside lower right", ncols=5, columnspacing=1, handletextpad=0.1)
 
+    has_cold = any(row.get("state") == "cold" for row in rows)
     return by_row(
         [row for row in rows if row.get("latency_us")],
         "latency_us",
@@ -133,20 +141,16 @@ def latency(rows: Rows) -> str:
         extra_height=0.2,
         title="Latency, one stream on one thread",
         label="Latency percentiles",
-        caption="Blue, encoded: the request encodes the history. Green, given: the user's state was at hand."
-        + (
-            " Orange, cold: encoded, the bundle read from disk."
-            if any(r.get("state") == "cold" for r in rows)
-            else ""
-        ),
+        caption="Blue, encoded: the request encodes the history. Green, given: the user's state is "
+        "passed in." + (" Orange, cold: the bundle is read from disk." if has_cold else ""),
     )
 
 
 def compared(rows: Rows) -> str:
-    """Draw the ratio of two systems' times with its interval and those of the rounds, and a line at 1."""
+    """Draw the ratio of two systems' times, with its interval and the ratios of the rounds."""
 
     def draw_row(axes: Any, at: int, row: Row) -> None:
-        colour = css_colour({"slower": "bad", "faster": "good"}.get(str(row["verdict"]), "soft"))
+        colour = css_colour(_VERDICT_COLOURS.get(str(row["verdict"]), "soft"))
         rounds = row.get("rounds") or []
         axes.plot(rounds, [at] * len(rounds), "|", ms=9, color=css_colour("other"))
         axes.plot([row["low"], row["high"]], [at, at], color=colour, solid_capstyle="butt")
@@ -157,17 +161,17 @@ def compared(rows: Rows) -> str:
         "ratio",
         lambda row: str(row.get("shape", "")),
         draw_row,
-        "time of B over that of A",
+        "time of B over time of A",
         margin=0.1,
         line=1,
-        title="How many times as long",
-        label="Time of B over that of A by shape of request",
-        caption="Dot and line: median of the rounds, and its interval. Strokes: the rounds.",
+        title="Ratio of times",
+        label="Time of B over time of A by shape of request",
+        caption="Dot and line: median of the rounds and its interval. Strokes: the rounds.",
     )
 
 
 def sizes(rows: Rows, what: str, title: str = "Size on disk") -> str:
-    """Bytes, as bars from zero."""
+    """Draw bytes as bars from zero."""
     largest = max(
         (float(row["bytes"]) for row in rows if row.get("bytes") is not None), default=0.0
     )

@@ -1,4 +1,4 @@
-"""Plots of quality; each takes a part of the results and returns a figure element, or nothing."""
+"""Plots of quality; each returns a figure element, or nothing without results."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _DOT: Mapping[str, Any] = {"fmt": "o", "ms": 5, "elinewidth": 1.6, "capsize": 2.
 
 
 def quality(title: str, rows: Rows) -> str:
-    """NDCG@10 by model with one standard error each side."""
+    """Draw NDCG@10 of each model with one standard error on each side."""
 
     def draw_row(axes: Any, at: int, row: Row) -> None:
         colour = css_colour("other" if str(row["name"]).lower().startswith(BASELINES) else "ours")
@@ -30,12 +30,13 @@ def quality(title: str, rows: Rows) -> str:
         margin=0.18,
         title="Ranking quality by model",
         label=f"NDCG@10 by model: {title}",
-        caption="Bars: one standard error, clustered by user. Grey: baselines without learned vectors.",
+        caption="Bars: one standard error, clustered by user. Grey: baselines without learned "
+        "vectors.",
     )
 
 
 def lift(title: str, rows: Rows) -> str:
-    """Differences of NDCG@10 with their intervals and a line at zero."""
+    """Draw differences of NDCG@10 with their intervals and a line at zero."""
 
     def draw_row(axes: Any, at: int, row: Row) -> None:
         low, high = interval(row)
@@ -58,7 +59,7 @@ def lift(title: str, rows: Rows) -> str:
 
 
 def interval(row: Row) -> tuple[float, float]:
-    """Return the 95 % interval as it is given, or from the standard error."""
+    """Return the 95 % interval of a row, computed from the standard error if it has none."""
     value, error = float(row["ndcg@10"]), float(row.get("se") or 0.0)
     low, high = row.get("low"), row.get("high")
     low = value - 1.96 * error if low is None else float(low)
@@ -66,7 +67,7 @@ def interval(row: Row) -> tuple[float, float]:
 
 
 def slices(by: str, rows: Rows) -> str:
-    """NDCG@10 of the model and the best baseline in every slice of one kind."""
+    """Draw NDCG@10 of the model and the best baseline in every slice of one kind."""
 
     def draw_row(axes: Any, at: int, row: Row) -> None:
         for key, shift, colour in (("ndcg@10", -0.16, "ours"), ("over.ndcg@10", 0.16, "other")):
@@ -89,20 +90,21 @@ def slices(by: str, rows: Rows) -> str:
         margin=0.08,
         title=_BY.get(by, f"By {by}"),
         label=f"NDCG@10 by {by}",
-        caption=f"Blue: {lift.get('of', 'the model')}. Grey: {lift.get('over', 'the best baseline')}. "
-        "In brackets: test rows.",
+        caption=f"Blue: {lift.get('of', 'the model')}. "
+        f"Grey: {lift.get('over', 'the best baseline')}. "
+        "In parentheses: test rows.",
     )
 
 
 _BY = {
-    "history": "By length of history",
+    "history": "By history length",
     "period": "By time",
-    "popularity": "By popularity of the item, in tenths",
+    "popularity": "By item popularity, in deciles",
 }
 
 
 def pareto_front(rows: Rows) -> str:
-    """What each compressed model keeps against its latency; a bubble's area is its bytes."""
+    """Draw quality retained by latency for each compressed model; the area shows the bytes."""
     rows = [row for row in rows if row.get("ratio") is not None and row.get("us")]
     if not rows:
         return ""
@@ -130,20 +132,21 @@ def pareto_front(rows: Rows) -> str:
         axes.axhline(1, color=css_colour("soft"), linewidth=1)
         axes.margins(0.22)
         axes.set_xlabel("p50 of a request, µs")
-        axes.set_ylabel("metric kept")
+        axes.set_ylabel("quality retained")
         axes.grid()
 
     return draw(
         draw_axes,
         height=2.9,
         title="Quality, latency, size",
-        label="Metric kept against latency by compressed model",
-        caption="Area: bytes of the bundle. Green: chosen. Blue: nothing else keeps more, is faster and smaller.",
+        label="Quality retained by latency for each compressed model",
+        caption="Area: size of the bundle. Green: chosen. Blue: Pareto front, no other model is "
+        "better in quality, latency and size.",
     )
 
 
 def ratios(rows: Rows) -> str:
-    """Quality of each compressed model over that of the model as given."""
+    """Draw the quality of each compressed model over that of the original."""
 
     def draw_row(axes: Any, at: int, row: Row) -> None:
         kept = row.get("kept", True)
@@ -158,17 +161,17 @@ def ratios(rows: Rows) -> str:
         "ratio",
         lambda row: str(row.get("step", "")),
         draw_row,
-        "NDCG@10 over that of the uncompressed model, 95 % interval",
+        "NDCG@10 over that of the original, 95 % interval",
         margin=0.15,
         line=1,
-        title="Quality kept",
+        title="Quality retained",
         label="NDCG@10 ratio by compressed model",
-        caption="Full dot: the model that was chosen. Hollow: the others.",
+        caption="Filled dot: the chosen model.",
     )
 
 
 def training(rows: Rows) -> str:
-    """Loss and validation value by epoch, a line for each model."""
+    """Draw loss and validation NDCG@10 by epoch, one line for each model."""
     rows = [row for row in rows if row.get("losses") or row.get("values")][:6]
     panels = [(key, text) for key, text in _CURVES if any(row.get(key) for row in rows)]
     if not panels:
@@ -210,21 +213,20 @@ _CURVES = (("losses", "training loss"), ("values", "validation NDCG@10"))
 
 
 def curve(points: Rows) -> str:
-    """NDCG@10 by share of the target's users on a log axis, a line and a band of one standard error for each model."""
-    found: dict[str, list[tuple[float, float, float]]] = {}
+    """Draw NDCG@10 by share of the target's users, with a standard error, for each model."""
+    by_model: dict[str, list[tuple[float, float, float]]] = {}
     for point in points:
         for line in point.get("lines") or []:
-            if line.get("ndcg@10") is not None:
-                reached = found.setdefault(str(line.get("name", "")), [])
-                reached.append(
-                    (float(point["share"]), line["ndcg@10"], line.get("ndcg@10.se") or 0.0)
-                )
-    if not found:
+            value, error = line.get("ndcg@10"), line.get("ndcg@10.se") or 0.0
+            if value is not None:
+                measured = by_model.setdefault(str(line.get("name", "")), [])
+                measured.append((float(point["share"]), value, error))
+    if not by_model:
         return ""
 
     def draw_axes(axes: Any) -> None:
-        for at, (name, reached) in enumerate(found.items()):
-            share, value, error = zip(*reached, strict=True)
+        for at, (name, measured) in enumerate(by_model.items()):
+            share, value, error = zip(*measured, strict=True)
             low, high = (
                 [v + sign * e for v, e in zip(value, error, strict=True)] for sign in (-1, 1)
             )
@@ -232,10 +234,10 @@ def curve(points: Rows) -> str:
             axes.plot(share, value, dash, color=colour, marker="o", ms=4, label=name)
             axes.fill_between(share, low, high, color=colour, alpha=0.15, linewidth=0)
         axes.set_xscale("log")
-        shares = sorted({share for reached in found.values() for share, *_ in reached})
+        shares = sorted({share for measured in by_model.values() for share, *_ in measured})
         axes.set_xticks(shares, [f"{100 * share:g} %" for share in shares])
         axes.set_xticks([], minor=True)
-        axes.set_xlabel("share of the target's users learned from (log scale)")
+        axes.set_xlabel("share of the target's users in training (log scale)")
         axes.set_ylabel("NDCG@10")
         axes.grid(axis="y")
         axes.figure.legend(loc="outside lower left", ncols=3)
@@ -245,5 +247,6 @@ def curve(points: Rows) -> str:
         height=3.4,
         title="NDCG@10 by share of the target's users",
         label="NDCG@10 by share of the target's users",
-        caption="Bands: one standard error, clustered by user. Lifts, paired on the same rows, have less error.",
+        caption="Bands: one standard error, clustered by user. Lifts are paired on the same rows, "
+        "so their error is smaller.",
     )

@@ -1,4 +1,4 @@
-"""Values as a reader wants them."""
+"""Values formatted for readers."""
 
 from __future__ import annotations
 
@@ -9,25 +9,21 @@ MISSING = "–"
 
 
 def text(value: Any) -> str:
-    """Return any value as escaped text."""
+    """Return any value as escaped text, and a dash for None."""
     return MISSING if value is None else escape(str(value))
 
 
 def number(value: Any, digits: int = 4, sign: bool = False) -> str:
-    """Return a number with a fixed number of decimals; integers with thousands."""
+    """Return a float with a fixed number of decimals, or an integer with thousands separators."""
     if value is None or isinstance(value, bool) or not isinstance(value, int | float):
         return text(value)
-    if isinstance(value, int):
-        return f"{value:+,}" if sign else f"{value:,}"
-    return (
-        f"{value:+.{digits}f}".replace("-", "−")
-        if sign
-        else f"{value:.{digits}f}".replace("-", "−")
-    )
+    plus = "+" if sign else ""
+    decimals = "," if isinstance(value, int) else f".{digits}f"
+    return format(value, plus + decimals).replace("-", "−")
 
 
 def significant(value: Any) -> str:
-    """Return a number with three significant digits, however small it is."""
+    """Return a number with three significant digits."""
     return f"{value:.3g}" if isinstance(value, int | float) else text(value)
 
 
@@ -40,10 +36,10 @@ def size(value: float) -> str:
 
 
 def microseconds(value: Any) -> str:
-    """Return microseconds as a whole number with thousands."""
+    """Return microseconds as an integer with thousands separators."""
     return f"{value:,.0f}" if isinstance(value, int | float) else text(value)
 
 
 def sign_class(low: float, high: float) -> str:
-    """Return which side of zero an interval lies on, as a style class."""
+    """Return ``good`` or ``bad`` if an interval lies above or below zero, else nothing."""
     return "good" if low > 0 else "bad" if high < 0 else ""

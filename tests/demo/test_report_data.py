@@ -1,4 +1,4 @@
-"""What the demo tells is computed: another target, split and shopper change every word of it."""
+"""The words of the demo's report are computed: another target, split or shopper changes them."""
 
 from __future__ import annotations
 
@@ -47,30 +47,29 @@ def evaluation(tests: int) -> Evaluation:
 
 
 def data() -> Dataset:
-    """Return the synthetic dataset with another split: 4 folds, 20 negatives, candidates of 7 buyers."""
-    found = synthetic.dataset("new-users")
-    return replace(
-        found, split=replace(found.split, settings={**found.split.settings, "min_buyers": 7})
-    )
+    """Return the synthetic dataset: 4 folds, 20 negatives, candidates with 7 buyers or more."""
+    dataset = synthetic.dataset("new-users")
+    settings = {**dataset.split.settings, "min_buyers": 7}
+    return replace(dataset, split=replace(dataset.split, settings=settings))
 
 
-def story(new: bool = True, folds: int | None = None) -> dict[str, Any]:
+def report(new: bool = True, folds: int | None = None) -> dict[str, Any]:
     best = Recommendations(("s1",), np.ones(1, np.float32), ("wool",))
     result = DemoResult(
-        evaluation(30),
-        evaluation(40),
-        {NO_CANDIDATE: 10},
-        {NO_CANDIDATE: 10, KNOWN: 3},
-        (),
-        Parity(2, 0.0, 1.0, 0.0, 0.0, 0.0),
-        {"bundle": 3_000_000, "bundle-float32": 7_000_000},
-        {"bundle": {}},
-        "u5",
-        new,
-        ("tea",),
-        best,
-        {},
-        Path("r.html"),
+        new_users=evaluation(30),
+        warm=evaluation(40),
+        new_dropped={NO_CANDIDATE: 10},
+        warm_dropped={NO_CANDIDATE: 10, KNOWN: 3},
+        points=(),
+        parity=Parity(2, 0.0, 1.0, 0.0, 0.0, 0.0),
+        sizes={"bundle": 3_000_000, "bundle-float32": 7_000_000},
+        bench={"bundle": {}},
+        shopper="u5",
+        new=new,
+        bought=("tea",),
+        best=best,
+        seconds={},
+        report=Path("r.html"),
     )
     source: Any = SimpleNamespace(provenance=Provenance())
     config = DemoConfig(target="small shop", folds=folds, min_buyers=3, seed=8)
@@ -78,8 +77,8 @@ def story(new: bool = True, folds: int | None = None) -> dict[str, Any]:
 
 
 def test_numbers_and_names_are_those_of_the_run() -> None:
-    told = story()
-    new, warm = told["sections"]
+    data_of_report = report()
+    new, warm = data_of_report["sections"]
     for words in (
         "4 folds",
         "20 other candidates",
@@ -93,21 +92,19 @@ def test_numbers_and_names_are_those_of_the_run() -> None:
         for t in (data().split.settings["test_from"], data().interactions.time.max())
     )
     assert all(f"from {first} to {last}" in section["note"] for section in (new, warm))
-    whole = json.dumps(told)
-    assert not [word for word in ("NUTRITION", "ive folds", "99 ", "week") if word in whole]
-    assert (
-        "tlrec-edge pretrain dataset --domains '!small shop' --size fast --min-buyers 3 --seed 8 --out source"
-        in whole
-    )
-    assert "2 folds" in story(folds=2)["sections"][0]["note"]
+    written = json.dumps(data_of_report)
+    assert not [word for word in ("NUTRITION", "ive folds", "99 ", "week") if word in written]
+    command = "tlrec-edge pretrain dataset --domains '!small shop' --size fast --min-buyers 3"
+    assert f"{command} --seed 8 --out source" in written
+    assert "2 folds" in report(folds=2)["sections"][0]["note"]
 
 
 @pytest.mark.parametrize("new", [True, False])
 def test_a_shopper_who_bought_in_the_target_is_not_called_new(new: bool) -> None:
-    assert ("never bought" in story(new)["recommendations"][0]["user"]) == new
+    assert ("never bought" in report(new)["recommendations"][0]["user"]) == new
 
 
-def test_who_is_recommended_to_is_known_as_new_or_not(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_shopper_is_called_new_only_if_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
     class Fake(SimpleNamespace):
         def __enter__(self) -> Any:
             return SimpleNamespace(recommend=lambda history, k: history)
