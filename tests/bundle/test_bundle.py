@@ -1,4 +1,4 @@
-"""What a bundle holds, and how every damage to it is found and reported."""
+"""The content of a bundle, and the errors for every kind of damage."""
 
 from __future__ import annotations
 
@@ -365,22 +365,21 @@ def test_writing_replaces_an_older_bundle(tmp_path: Path) -> None:
     assert [file.name for file in path.parent.iterdir()] == ["bundle"]
 
 
-def test_leftovers_of_killed_writers_are_swept(tmp_path: Path) -> None:
+def test_leftovers_of_killed_writers_are_removed(tmp_path: Path) -> None:
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
-    swept = [f".bundle.{dead.pid}.{rest}.new" for rest in ("abcd_123", "zzzzzzzz")]
+    removed = [f".bundle.{dead.pid}.{rest}.new" for rest in ("abcd_123", "zzzzzzzz")]
     old = f".bundle.{dead.pid}.abcd_123.old"
-    kept = [f".bundle.{os.getpid()}.abcd_123.new", f".other.{dead.pid}.abcd_123.new"]
-    kept += [".bundle.notes", f".bundle.{dead.pid}.x", f".bundle.{dead.pid}.abcd_123.new.bak"]
-    for name in (*swept, old, *kept):
+    untouched = [f".bundle.{os.getpid()}.abcd_123.new", f".other.{dead.pid}.abcd_123.new"]
+    untouched += [".bundle.notes", f".bundle.{dead.pid}.x", f".bundle.{dead.pid}.abcd_123.new.bak"]
+    for name in (*removed, old, *untouched):
         (tmp_path / name).mkdir()
         (tmp_path / name / "encoder.onnx").write_bytes(b"x")
     bundles.build(tmp_path / "bundle")
-    assert {file.name for file in tmp_path.iterdir()} == {"bundle", old, *kept}
-    bundles.build(
-        tmp_path / "bundle"
-    )  # now there is a bundle, so the older one is no longer the only copy
-    assert {file.name for file in tmp_path.iterdir()} == {"bundle", *kept}
+    assert {file.name for file in tmp_path.iterdir()} == {"bundle", old, *untouched}
+    # Now there is a bundle, so the older one is no longer the only copy.
+    bundles.build(tmp_path / "bundle")
+    assert {file.name for file in tmp_path.iterdir()} == {"bundle", *untouched}
 
 
 def test_a_failed_write_leaves_what_was_there(tmp_path: Path) -> None:

@@ -100,10 +100,9 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def contents(folder: Path) -> dict[str, bytes | None]:
-    found = folder.rglob("*")
     return {
         str(path.relative_to(folder)): None if path.is_dir() else path.read_bytes()
-        for path in found
+        for path in folder.rglob("*")
     }
 
 

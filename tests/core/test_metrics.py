@@ -64,8 +64,8 @@ def test_only_valid_columns_are_compared() -> None:
     ],
 )
 def test_metrics_at_3_by_hand(rank: float, ndcg: float, hit: float, mrr: float) -> None:
-    found = [METRICS[name](np.array([rank]), 3)[0] for name in ("ndcg", "hr", "mrr")]
-    assert found == pytest.approx([ndcg, hit, mrr])
+    metrics = [METRICS[name](np.array([rank]), 3)[0] for name in ("ndcg", "hr", "mrr")]
+    assert metrics == pytest.approx([ndcg, hit, mrr])
 
 
 def test_auc_is_the_share_of_beaten_candidates() -> None:
@@ -136,11 +136,11 @@ def test_lift_is_paired() -> None:
 
 
 def test_describe_returns_every_figure() -> None:
-    found = describe(np.array([1.0, 11.0]), np.array([19, 19]), np.array([0, 1]), (5, 20))
-    assert found["recall@5"] == found["hr@5"] == 0.5
-    assert found["hr@20"] == 1.0
-    assert found["auc"] == pytest.approx(1 - 5 / 19)
-    assert set(found) == {
+    figures = describe(np.array([1.0, 11.0]), np.array([19, 19]), np.array([0, 1]), (5, 20))
+    assert figures["recall@5"] == figures["hr@5"] == 0.5
+    assert figures["hr@20"] == 1.0
+    assert figures["auc"] == pytest.approx(1 - 5 / 19)
+    assert set(figures) == {
         *(f"{name}@{k}" for name in ("ndcg", "hr", "mrr", "recall") for k in (5, 20)),
         *(f"ndcg@{k}.{kind}" for kind in ("se", "by_user") for k in (5, 20)),
         *(f"recall@{k}.by_user" for k in (5, 20)),
@@ -149,9 +149,9 @@ def test_describe_returns_every_figure() -> None:
 
 
 def test_recall_by_user_is_the_share_of_a_users_positives() -> None:
-    found = describe(np.array([1.0, 9.0, 2.0]), np.full(3, 9), np.array([0, 0, 1]), (3,))
-    assert found["recall@3"] == pytest.approx(2 / 3)
-    assert found["recall@3.by_user"] == pytest.approx((0.5 + 1) / 2)
+    figures = describe(np.array([1.0, 9.0, 2.0]), np.full(3, 9), np.array([0, 0, 1]), (3,))
+    assert figures["recall@3"] == pytest.approx(2 / 3)
+    assert figures["recall@3.by_user"] == pytest.approx((0.5 + 1) / 2)
 
 
 @pytest.mark.parametrize("users", [[], [4], [4, 4]])

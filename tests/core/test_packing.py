@@ -193,14 +193,14 @@ def test_a_pair_has_the_same_bits_alone_and_in_any_batch(rec: Recommender) -> No
     rng = np.random.default_rng(0)
     for history in (["i3"], [f"i{row}" for row in range(40, 80)], ["new", "i1", "i1"]):
         state = rec.user_state(history)
-        whole = rec.score(state, names)
-        assert [rec.score(state, [name])[0] for name in names] == whole.tolist()
+        scores = rec.score(state, names)
+        assert [rec.score(state, [name])[0] for name in names] == scores.tolist()
         order = rng.permutation(62)
-        assert rec.score(state, [names[i] for i in order]).tolist() == whole[order].tolist()
-        assert rec._catalogue.scorer.score_all(state).tolist() == whole.tolist()
+        assert rec.score(state, [names[i] for i in order]).tolist() == scores[order].tolist()
+        assert rec._catalogue.scorer.score_all(state).tolist() == scores.tolist()
         ranked = rec.recommend(state, 62, exclude=None)
         assert dict(zip(ranked.items, ranked.scores.tolist(), strict=True)) == dict(
-            zip(names, whole.tolist(), strict=True)
+            zip(names, scores.tolist(), strict=True)
         )
     assert rec.score("ann", ["i5"])[0] == rec.score("ann", names)[5]
     assert len(rec.similar("new", 100).items) == 61
@@ -329,7 +329,7 @@ def test_values_read_what_quantize_stored(kind: str, n: int, width: int) -> None
     row_format = RowFormat((kind, width))
     stored, scale = row_format.quantize(vectors)
     assert (stored.shape, scale.shape) == ((n, row_format.width), (n, 1))
-    found = row_format.values(stored) * scale
+    decoded = row_format.values(stored) * scale
     np.testing.assert_allclose(
-        found, vectors, atol=0.0 if kind == "float32" else 3.0 / MAX_ENTRY[int(kind[3:])]
+        decoded, vectors, atol=0.0 if kind == "float32" else 3.0 / MAX_ENTRY[int(kind[3:])]
     )

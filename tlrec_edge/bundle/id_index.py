@@ -175,9 +175,9 @@ class IdIndex:
             equal = self._are_equal([keys[i] for i in key.tolist()], rows)
         except (IndexError, ValueError) as error:  # numpy's, for entries outside their tables
             raise self._damaged(str(error)) from error
-        found = np.full(len(keys), -1, np.int32)
-        found[key[equal]] = rows[equal]
-        return found
+        result = np.full(len(keys), -1, np.int32)
+        result[key[equal]] = rows[equal]
+        return result
 
     def _damaged(self, reason: str) -> BundleError:
         return BundleError(f"{self._name} is damaged ({reason}); {REMEDY}")

@@ -85,8 +85,9 @@ class Graph:
         self._blob, self._name, self._outputs, self._threads = blob, name, list(outputs), threads
         self.session = load_session(self._blob, self._name, self._threads)
         try:
-            found = self.session.get_outputs()
-            names = {node.name for node in found if node.type == "tensor(float)"}
+            float_outputs = {
+                node.name for node in self.session.get_outputs() if node.type == "tensor(float)"
+            }
             self.inputs: dict[str, list[Any]] = {
                 node.name: node.shape for node in self.session.get_inputs()
             }
@@ -95,7 +96,7 @@ class Graph:
                 f"{name} was altered: it has names that are not UTF-8; export the bundle again"
             ) from error
         for output in outputs:
-            if output not in names:
+            if output not in float_outputs:
                 raise BundleError(f"{name} has no float output '{output}'; export the bundle again")
 
     def reload(self) -> None:
