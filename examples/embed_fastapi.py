@@ -1,4 +1,4 @@
-"""Embed the runtime in a service: `BUNDLE=bundle/ uvicorn embed_fastapi:app` (needs fastapi and uvicorn)."""
+"""Serve a bundle with FastAPI and uvicorn: `BUNDLE=bundle/ uvicorn embed_fastapi:app`."""
 
 import os
 from typing import Annotated
@@ -29,7 +29,7 @@ class ScoreRequest(Behaviour):
 
 
 def create_app(bundle: str) -> FastAPI:
-    """Return the service. Handlers are plain functions: FastAPI runs them in threads, for which the runtime is safe."""
+    """Return the service. FastAPI runs these handlers in threads; a Recommender is thread-safe."""
     app = FastAPI(title="recommendations")
     rec = Recommender.open(bundle)
 

@@ -100,7 +100,8 @@ def _before(results: Result) -> Iterator[str]:
         return
     first = ratios[0][1]
     yield from ("", "## Now and before", "")
-    yield f"The older version is `{results['before']}`. Each of {len(first['rounds'])} rounds starts"
+    rounds = len(first["rounds"])
+    yield f"The older version is `{results['before']}`. Each of {rounds} rounds starts"
     yield "both versions anew and gives one ratio. The interval is that of the median ratio, at"
     yield f"{first['confidence']:.0%} confidence; above 1 means that this checkout is slower."
     yield ""

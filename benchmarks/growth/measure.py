@@ -1,9 +1,10 @@
-"""How a request, a search of the index and a scan of everything grow with the catalogue.
+"""Measure how requests and searches grow with the size of the catalogue.
 
-python measure.py --items 10k 100k 1M --out growth/      needs tlrec-edge with its extra [build]; [bench] for the plot
+python benchmarks/growth/measure.py --items 10k 100k 1M --out growth/
 
-Writes bundles, ``growth.json`` and ``growth.svg`` to ``--out``; a bundle that is there is used again. One thread, all
-sizes open at once and asked in turns, in an order that changes.
+Needs tlrec-edge[build], and [bench] for the plot. Writes bundles, ``growth.json`` and
+``growth.svg`` to ``--out``; bundles are used again. All sizes are open at once and take turns
+in random order, on one thread.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ def count(text: str) -> int:
 
 
 def make(items: int, folder: Path, wide: int) -> dict[str, Any]:
-    """Write the bundle of one size where it is missing; return its bytes and the seconds that took."""
+    """Write the bundle of one size unless it exists; return its bytes and the seconds it took."""
     path, noted = folder / f"bundle-{items}-{wide}", folder / f"bundle-{items}-{wide}.json"
     if not noted.is_file():
         since = time.monotonic()
@@ -55,7 +56,7 @@ def make(items: int, folder: Path, wide: int) -> dict[str, Any]:
 
 
 class Size:
-    """One catalogue, open, with its questions: rows and states are at hand, as in a service that keeps them."""
+    """An open catalogue with its requests, as rows and states."""
 
     def __init__(self, items: int, path: Path) -> None:
         rng, since = np.random.default_rng(0), time.perf_counter()
@@ -63,7 +64,7 @@ class Size:
         self.rec.score(["SKU00000001"], ["SKU00000002"])
         self.open_ms = (time.perf_counter() - since) * 1000
         clusters = SynthConfig(items).clusters
-        # A history stays within three clusters, which stand every so many rows; candidates come from everywhere.
+        # A history has items of three clusters; candidates are drawn from the whole catalogue.
         tastes = np.tile(rng.integers(0, clusters, (QUESTIONS, 3)), (1, LENGTH))[:, :LENGTH]
         self.histories = self._rows(
             tastes + clusters * rng.integers(0, items // clusters, tastes.shape)
@@ -105,7 +106,7 @@ def turns(sizes: dict[int, Size], seconds: float) -> dict[tuple[int, str], list[
 
 
 def slopes(sizes: list[int], us: Callable[[int, str], float]) -> dict[str, float]:
-    """Return each task's exponent: time grows as items to this power, by least squares over the sizes."""
+    """Return the exponent of each task: time grows as items to this power, by least squares."""
     logs = np.log(sizes)
     return {
         task: float(np.polyfit(logs, np.log([us(items, task) for items in sizes]), 1)[0])

@@ -1,6 +1,7 @@
-"""Would an optional library make a request faster? ``python -m benchmarks.kernels.measure``, one thread, in turns.
+"""Would an optional library make a request faster? ``python -m benchmarks.kernels.measure``
 
-Needs ``pip install numkong ai-edge-litert faiss-cpu``; who is not installed is named. Answers are compared first.
+Needs ``pip install numkong ai-edge-litert faiss-cpu``; a library that is not installed is listed.
+Answers are checked first; then all take turns on one thread.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ def _size(text: str) -> tuple[int, int]:
 
 
 def scans(count: int, width: int, rounds: int) -> Iterator[str]:
-    """Yield a table of the scans of ``count`` rows of ``width`` bytes, whose axes weigh as those of heads do."""
+    """Yield a table of scans of ``count`` rows of ``width`` bytes, scaled as prefix columns are."""
     count -= count % BLOCK
     rng = np.random.default_rng(0)
     spread = 60 / np.sqrt(np.arange(1.0, width + 1))
@@ -66,7 +67,8 @@ def scans(count: int, width: int, rounds: int) -> Iterator[str]:
             continue
         notes[name] = _compare(scan(query[0]), truth)
         ready[name] = lambda scan=scan: scan(query[0])
-    yield f"\n| {count:,} x {width} bytes | median us | of onnxruntime | answers |\n|---|---|---|---|"
+    yield f"\n| {count:,} x {width} bytes | median us | of onnxruntime | answers |"
+    yield "|---|---|---|---|"
     yield from _table(ready, notes, rounds)
 
 
@@ -75,7 +77,7 @@ def _bytes(values: Any) -> Any:
 
 
 def _compare(found: Any, truth: Any) -> str:
-    """Say how right an answer is. Exits where products, of which every bit counts, are not those of numpy."""
+    """Describe the quality of an answer. Exits if products differ from those of numpy."""
     if isinstance(found, tuple):
         maxima = truth.reshape(-1, BLOCK).max(1), truth.reshape(BLOCK, -1).max(0)
         if not np.array_equal(found[0], truth) or not any(
@@ -104,7 +106,8 @@ def encoders(rounds: int) -> Iterator[str]:
                 notes[name] = f"largest difference {np.abs(ready[name]() - out).max():.1e}"
         except ImportError as error:
             notes["LiteRT"] = str(error)
-    yield f"\n| encoder, history of {LENGTH}, width {DIM} | median us | of onnxruntime | answers |\n|---|---|---|---|"
+    yield f"\n| encoder, history of {LENGTH}, width {DIM} | median us | of onnxruntime | answers |"
+    yield "|---|---|---|---|"
     yield from _table(ready, notes, rounds)
 
 

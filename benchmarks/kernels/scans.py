@@ -1,8 +1,9 @@
-"""The first pass of a top-k: products of one query with all rows of bytes, and the largest of every 128.
+"""The first pass of a top-k: the products of a query with all rows, and block maxima.
 
-Every scan is a function of the rows (C, K) int8 that returns a function of the query (K,) int8; that one returns
-products and maxima, or the best 100 rows where a library gives nothing else. Which 128 is free: onnxruntime takes those
-that follow each other, numpy those at equal distances, which is what each is quick at.
+A scan is a function of the rows (C, K) int8 that returns a function of the query (K,) int8. The
+latter returns the products and the maximum of every block of 128, or the 100 best rows if a
+library returns nothing else. The blocks are free: onnxruntime takes consecutive rows, numpy
+rows at equal distances, because each is fastest at that.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ BLOCK, BEST = 128, 100
 
 
 def ort_u8(rows: Rows) -> Any:
-    """MatMulInteger of uint8 by constant uint8, zero points 128, and ReduceMax; arrays bound once."""
+    """Return MatMulInteger of uint8 rows and query, zero points 128, and ReduceMax."""
     count, width = rows.shape
     columns = np.ascontiguousarray((rows.T.astype(np.int16) + 128).astype(np.uint8))
     value, node = helper.make_tensor_value_info, helper.make_node

@@ -1,4 +1,4 @@
-"""The encoder of a bundle as a TFLite flatbuffer, written by hand: no converter reads ONNX without TensorFlow."""
+"""The encoder of a bundle as a TFLite flatbuffer; converters from ONNX need TensorFlow."""
 
 from __future__ import annotations
 
@@ -85,7 +85,10 @@ _CODES = {
 
 
 def convert(encoder: Path) -> bytes:
-    """Return the graph of ``synth.pooling_encoder`` for one user: history (L, d), log_weight (1, L) to user (1, d)."""
+    """Return the graph of ``synthetic.pooling_encoder`` for one user.
+
+    Its inputs are the history (L, d) and log_weight (1, L), its output is the user (1, d).
+    """
     model = onnx.load(encoder)
     weights = {
         tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer

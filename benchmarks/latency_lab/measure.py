@@ -1,9 +1,9 @@
-"""Is the lab right? Each question is asked of systems whose answer is known, in many runs; none is left out.
+"""Check the lab on systems whose latency is known, in many runs; every run is printed.
 
-stall    2 ms a request and a 200 ms stall every second: p99 by an open loop and by a closed one, against the truth.
-drivers  our driver and MLCommons LoadGen on one system: percentiles, medians of the runs.
-compare  a bundle against itself, and against itself made 10 % slower.
-plan     latency and memory at a million items, told from 50,000 to 200,000, against what is measured there.
+stall    requests of 2 ms and a stall of 200 ms every second: p99 of an open and a closed loop.
+drivers  our driver and MLCommons LoadGen on one system: medians of the runs' percentiles.
+compare  a bundle with itself, and with itself made 10 % slower.
+plan     latency and memory of a million items, predicted from 50,000 to 200,000.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ DRIVERS = ("ours", "LoadGen")
 
 
 def stalled(start: int) -> int:
-    """Return when a request is done whose turn comes at ``start``: 2 ms of work, none in the first 200 of each 1000."""
+    """Return the end of a request that starts at ``start``: 2 ms of work, except in a stall."""
     since = start % (1000 * MS)
     start += max(0, 200 * MS - since)
     return start + 2 * MS + (200 * MS if start % (1000 * MS) + 2 * MS >= 1000 * MS else 0)
@@ -71,14 +71,15 @@ def stall(runs: int, seconds: float) -> None:
         closed = closed_loop(call, 8, Limits(seconds / 4, 1, 0.0)).describe(0.99).us["p99"] / 1000
         errors.append(opened / truth - 1)
         print(
-            f"run {run}: server {opened:.1f} ms ({errors[-1]:+.1%}), closed loop {closed:.1f} ms{_flag(meter)}"
+            f"run {run}: server {opened:.1f} ms ({errors[-1]:+.1%}), "
+            f"closed loop {closed:.1f} ms{_flag(meter)}"
         )
     within = sum(abs(error) <= 0.05 for error in errors)
     print(f"server p99 within 5 % of the truth in {within} of {runs} runs")
 
 
 def drivers(runs: int, seconds: float) -> None:
-    # Sleeping takes as long on a busy machine, and times of every length leave no gap for a percentile to fall into.
+    # A busy machine does not prolong sleeps much; a continuum of times has no gap at a percentile.
     slept = np.random.default_rng(0).lognormal(np.log(0.005), 0.5, POOL).tolist()
     print("a request takes 5 ms in the median, 16 ms in a hundredth")
     agree(runs, seconds, 50.0, lambda at: time.sleep(slept[at]))
@@ -87,7 +88,7 @@ def drivers(runs: int, seconds: float) -> None:
 
 
 def agree(runs: int, seconds: float, qps: float, call: Callable[[int], object]) -> None:
-    """Print the medians of the percentiles that both drivers see, in turns that begin with the one and the other."""
+    """Print the medians of both drivers' percentiles; the drivers take turns in being first."""
     limits, longer = Limits(seconds, 100, 0.1), Limits(2 * seconds, 100, 0.1)
     pairs: dict[str, tuple[Callable[[int], Any], Callable[[int], Any]]] = {
         "single-stream": (
@@ -115,7 +116,8 @@ def agree(runs: int, seconds: float, qps: float, call: Callable[[int], object]) 
         for tail in ("p50", "p90", "p99"):
             ours, theirs = (statistics.median(us[tail] for us in side) for side in seen)
             print(
-                f"{name}, {tail}: ours {ours:,.0f} us, LoadGen {theirs:,.0f} us ({ours / theirs - 1:+.1%})"
+                f"{name}, {tail}: ours {ours:,.0f} us, LoadGen {theirs:,.0f} us "
+                f"({ours / theirs - 1:+.1%})"
             )
         print(f"{name}: medians of {runs} runs{_flag(meter)}")
 
@@ -162,10 +164,12 @@ def compared(runs: int, seconds: float, bundle: Path) -> None:
             right += found.verdict == verdict
             widths.append((found.high - found.low) / found.ratio)
             print(
-                f"{name}, run {run}: {found.ratio:.4f} [{found.low:.4f}, {found.high:.4f}]{_flag(meter)}"
+                f"{name}, run {run}: {found.ratio:.4f} "
+                f"[{found.low:.4f}, {found.high:.4f}]{_flag(meter)}"
             )
         print(
-            f"{name}: {verdict!r} in {right} of {runs} runs; intervals at most {max(widths):.1%} wide"
+            f"{name}: {verdict!r} in {right} of {runs} runs; "
+            f"intervals at most {max(widths):.1%} wide"
         )
 
 

@@ -1,10 +1,11 @@
-"""Product quantization beside the heads of a bundle: bytes scanned, rows left open, time and recall of a top-10.
+"""Compare product quantization with the prefix bound of a bundle, in a top-10 search.
 
     python benchmarks/product_quantization/compare.py BUNDLE
 
-BUNDLE has integer tables, as `tlrec-edge synth` or `export` write them. Asked are the users it stores under plain ids,
-else drawn histories: of a `synth` bundle from three clusters each, of any other by popularity. Codes are fitted to some
-users and searched for others; every answer said to be exact is compared with a scan of all whole rows.
+BUNDLE has integer tables, as `tlrec-edge synth` and `export` write them. The users are those
+that it stores under plain ids. Without any, histories are drawn: from three clusters each in a
+`synth` bundle, by popularity in others. Codes are fitted to some users and tested on others.
+Every exact search is checked against a scan of all rows.
 """
 
 from __future__ import annotations
@@ -101,7 +102,7 @@ def gathering(codes: Codes) -> Callable[[np.ndarray], np.ndarray]:
 
 @dataclass(frozen=True)
 class Way:
-    """A way to a top-10: bytes it scans an item, share of items scored whole, recall@10, and the search itself."""
+    """A search: bytes scanned per item, share of items scored in full, recall@10, function."""
 
     bytes: float
     whole: float
@@ -160,7 +161,7 @@ def ways_of_codes(
 
 
 def ways_of_bundle(bundle: Bundle, rec: Recommender, ask: list[UserState]) -> dict[str, Way]:
-    """Return the searches that the runtime has: by heads where the bundle holds them, and by lists of them."""
+    """Return the searches of the runtime: the prefix bound if the bundle has one, and IVF."""
     if not bundle.has("head_columns.npy"):
         return {
             "all rows": Way(
@@ -188,8 +189,9 @@ def ways_of_bundle(bundle: Bundle, rec: Recommender, ask: list[UserState]) -> di
 
 
 def in_turns(ways: dict[str, Way], ask: list[UserState]) -> dict[str, float]:
-    """Return the median milliseconds of each way, one of each a round, in an order drawn anew."""
-    rng, taken = np.random.default_rng(0), {name: [] for name in ways}  # type: dict[str, list[float]]
+    """Return the median milliseconds of each search; every round has a new order."""
+    rng = np.random.default_rng(0)
+    taken: dict[str, list[float]] = {name: [] for name in ways}
     for turn in range(ROUNDS):
         for name in rng.permutation(list(ways)):
             before = time.perf_counter_ns()
@@ -207,7 +209,7 @@ def main() -> None:
     bundle, rec = Bundle.open(path), Recommender.open(path, cache=0)
     if not rec.deterministic:
         parser.error(
-            f"{path} has float32 tables, whose scores depend on the batch: give one with integer tables"
+            f"{path} has float32 tables, whose scores depend on the batch: pass integer tables"
         )
     states = [rec.user_state(user) for user in users_of(bundle, np.random.default_rng(1))]
     learn, ask = np.split(np.array(states, object), [len(states) * 4 // 5])

@@ -1,11 +1,12 @@
-"""Product quantization of a bundle's candidates, and exact top-k by it.
+"""Product quantization of a bundle's candidates, and an exact top-k search with it.
 
-Vectors are turned so that users see all axes alike and items spread along them, and the axes are dealt to subspaces so
-that each holds a like share of the spread (optimized product quantization, Ge et al., CVPR 2013, its parametric form).
-In each subspace an item is the nearest of 256 centroids, one byte. Two more hold its bias, and the length of what the
-centroids leave out, rounded up. With x the user, c the item's centroids and r the rest, x . z = x . c + x . r, and
-Cauchy and Schwarz bound the error: |x . r| <= |x| |r|. So a scan says which items can be among the k best; those alone
-are scored from their whole rows, which stay on disk.
+Vectors are rotated so that users weigh all axes equally and items vary along them. The axes are
+distributed to subspaces of about equal variance (optimized product quantization, Ge et al.,
+CVPR 2013, the parametric form). In each subspace an item is the nearest of 256 centroids, one
+byte. Two more bytes hold its bias, and the norm of its residual, rounded up. With the user x,
+the item's centroids c and the residual r, x . z = x . c + x . r, and |x . r| <= |x| |r| by
+Cauchy and Schwarz. So a scan of the codes finds all items that can be among the k best, and
+only those are scored from their full rows, which stay on disk.
 """
 
 from __future__ import annotations
@@ -30,15 +31,17 @@ Read = Callable[[int, int], Doubles]
 CENTROIDS = 256
 _CHUNK, _BLOCK, _SAMPLE, _ROUNDS = 1 << 15, 1 << 16, 1 << 15, 12
 _ROUNDING = 8e-6
-"""Share of the largest possible score that float32 arithmetic may be off by; dozens of times what it is."""
+"""Bound of the float32 rounding error as a share of the largest score, with a wide margin."""
 
 
 class Codes(NamedTuple):
-    """``turn`` (M * width, D) takes a user to the axes of the M subspaces, ``centroids`` are (M, 256, width).
+    """The codes of all candidates.
 
-    ``pairs`` (M / 2 + 1, C): two bytes an entry, those of subspaces 0 and 1, 2 and 3, ..., and of bias and rest. The
-    bias is ``bias[0]`` + ``bias[1]`` times its byte, at most half a step off; the rest is no longer than ``step`` times
-    its byte. ``reach``: the longest candidate vector.
+    ``turn`` (M * width, D) rotates a user to the axes of the M subspaces; ``centroids`` are
+    (M, 256, width). ``pairs`` (M / 2 + 1, C) has two bytes per entry: those of subspaces 0 and 1,
+    2 and 3, ..., and at last of bias and residual. The bias is ``bias[0]`` + ``bias[1]`` times its
+    byte, with an error of half a step; the norm of the residual is at most ``step`` times its byte.
+    ``reach`` is the largest norm of a candidate vector.
     """
 
     turn: Doubles
@@ -53,9 +56,10 @@ class Codes(NamedTuple):
         return 2 * len(self.pairs)
 
     def tables(self, user: Doubles, bounds: bool) -> tuple[Floats, float]:
-        """Return what two bytes add to a user's (D,) scores, (M / 2 + 1, 256 * 256), and what no score exceeds that by.
+        """Return the scores of two bytes for a user (D,), (M / 2 + 1, 256 * 256), and their error.
 
-        With ``bounds`` the last byte adds the most that the rest can; without, nothing, and scores may be off by that.
+        With ``bounds`` the last byte adds the largest score of the residual, so that sums are upper
+        bounds; without it they are estimates.
         """
         turned = self.turn @ user  # (M * width,)
         single = np.einsum(
@@ -107,7 +111,7 @@ def exact_top(codes: Codes, rec: Recommender, state: UserState, k: int) -> Found
 
 
 def likely_top(codes: Codes, rec: Recommender, state: UserState, k: int, whole: int) -> Found:
-    """Return the k best of the ``whole`` candidates whose codes score best; with whole = k, in the codes' choice."""
+    """Return the k best of the ``whole`` candidates with the best scores by codes."""
     tables, _ = codes.tables(user_vector(state), bounds=False)
     estimates = codes.scan(tables)
     _lift(estimates, state)
@@ -133,9 +137,9 @@ def _lift(scores: Floats, state: UserState) -> float:
 
 
 def fit(read: Read, bias: Floats, users: Doubles, subspaces: int, seed: int = 0) -> Codes:
-    """Learn the codes of all candidates for users like some, (u, D); ``subspaces`` is even, a byte each.
+    """Fit the codes of all candidates to a sample of users (u, D), with a byte per subspace.
 
-    Raises ValueError for an odd number, and for more than D.
+    Raises ValueError if ``subspaces`` is odd or above D.
     """
     count = len(bias)
     if subspaces % 2 or not 1 <= subspaces <= users.shape[1]:
@@ -170,10 +174,10 @@ def fit(read: Read, bias: Floats, users: Doubles, subspaces: int, seed: int = 0)
 
 
 def _axes(read: Read, count: int, users: Doubles, subspaces: int) -> tuple[Doubles, Doubles]:
-    """Return what turns items, z @ into, (D, M * width), and users, turn @ x, (M * width, D).
+    """Return the rotations of items, z @ into, (D, M * width), and of users, turn @ x.
 
-    Axes are the main ones of the items as the users see them, who may also look elsewhere a little. They are dealt out
-    by falling spread, each to the subspace with the smallest product so far; a place that is left stays 0.
+    The axes are the principal ones of the items, weighted by the users. In the order of falling
+    variance each goes to the subspace with the smallest product so far; free places stay 0.
     """
     d = users.shape[1]
     moment = users.T @ users / len(users)

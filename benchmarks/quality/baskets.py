@@ -1,4 +1,4 @@
-"""Write baskets (user, items in order) as a log; all rows of a basket have one time, and their order stays."""
+"""Write baskets (user, items in order) as interactions of one day, in their order."""
 
 import gzip
 import sys

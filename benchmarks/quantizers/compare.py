@@ -1,10 +1,11 @@
-"""What other quantizers do to a two-tower model, beside row-wise tables: NDCG, bytes, time, and company.
+"""Compare quantizers on a two-tower model: NDCG, bytes, time, and batch dependence.
 
     python benchmarks/quantizers/compare.py MODEL DATASET DOMAIN
 
-MODEL is what `tlrec-edge adapt` wrote. Every contender ranks the same test questions; only its deep part differs, the
-linear parts stay float32. The graph holds the tables, as the usual export does: history rows, candidate rows -> scores.
-"company" is the largest change of a score, over the spread of scores, when others are scored in the same call.
+MODEL is a folder from `tlrec-edge adapt`. Every quantizer ranks the same test rows. Only the
+two-tower part differs; the linear parts stay float32. The graph contains the tables, as in the
+usual export: history rows and candidate rows to scores. Batch dependence is the largest change
+of a score, in standard deviations of the scores, if other users are scored in the same call.
 """
 
 from __future__ import annotations
@@ -110,7 +111,7 @@ def session(path: Path) -> Any:
 
 
 def variants(folder: Path, whole: Path, feeds: list[Feed]) -> tuple[dict[str, Path], list[str]]:
-    """Quantize the whole graph in every way there is here; return the files and what the others failed of."""
+    """Quantize the graph with every quantizer; return the files and the reasons of failures."""
     found, missing = {"float32": whole}, []
     for name, quantize in CONTENDERS.items():
         path = folder / f"{len(found)}.onnx"
@@ -202,9 +203,7 @@ def main() -> None:
             )
     console = Console(width=150)
     console.print(table)
-    console.print(
-        "* as a bundle: p50 of a whole request beside the float32 bundle's; `export` refuses what company moves"
-    )
+    console.print("* as a bundle: p50 of a request over that of the float32 bundle")
     for line in missing:
         console.print(line, markup=False)
 
@@ -225,8 +224,9 @@ def figures(values: np.ndarray, base: np.ndarray, task: Task) -> tuple[str]:
 
 
 def timed(sessions: dict[str, Any], feeds: list[Feed]) -> dict[str, float]:
-    """Return the median microseconds of a call of one user and its candidates; contenders take turns."""
-    rng, taken = np.random.default_rng(0), {name: [] for name in sessions}  # type: dict[str, list[float]]
+    """Return the median microseconds of a call for one user; sessions take turns."""
+    rng = np.random.default_rng(0)
+    taken: dict[str, list[float]] = {name: [] for name in sessions}
     for turn in range(ROUNDS):
         for name in rng.permutation(list(sessions)):
             before = time.perf_counter_ns()

@@ -1,6 +1,6 @@
-"""Make a log and an item table of any size, invented and seeded: tastes, Zipf popularity, two markets.
+"""Make interactions and items of any size: clusters of interests, Zipf popularity, two markets.
 
-python make_data.py --interactions 1000000 --items 100000 --out tables/
+python benchmarks/scale/make_data.py --interactions 1000000 --items 100000 --out tables/
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ CHUNK = 50_000
 
 
 def make_items(items: int, tastes: int, rng: np.random.Generator) -> pa.Table:
-    """Item i is of market i % 2 and of taste (i // 2) % tastes; the lower its number, the more popular."""
+    """Item i has market i % 2 and taste (i // 2) % tastes; low numbers are popular."""
     taste = np.arange(items) // 2 % tastes
     words = np.array(WORDS)[rng.integers(0, len(WORDS), (items, 2))]
     return pa.table(

@@ -1,6 +1,8 @@
-"""Run prepare, pretrain, adapt and evaluate on invented data of one size; print seconds and peak memory of each.
+"""Run the pipeline on synthetic data of one size; print seconds and peak memory of each step.
 
-python measure.py --interactions 1000000 --items 100000 --out run/      needs tlrec-edge with its extra [build]
+python benchmarks/scale/measure.py --interactions 1000000 --items 100000 --out run/
+
+Needs tlrec-edge[build].
 """
 
 from __future__ import annotations
@@ -45,7 +47,7 @@ def steps(out: Path, given: argparse.Namespace) -> Iterator[tuple[str, list[str]
 
 
 def measure(name: str, command: list[str], log: Path) -> dict[str, float | str]:
-    """Run a command in a process of its own; its output goes to a file. GiB are of its largest resident set."""
+    """Run a command in its own process, with its output in a file; GiB: largest resident set."""
     since = time.monotonic()
     with log.open("w") as file:
         child = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)
@@ -69,9 +71,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
-    print(
-        f"{given.interactions:,} interactions, {given.items:,} items\n{'step':10}{'seconds':>9}{'cpu':>9}{'GiB':>7}"
-    )
+    print(f"{given.interactions:,} interactions, {given.items:,} items")
+    print(f"{'step':10}{'seconds':>9}{'cpu':>9}{'GiB':>7}")
     for name, command in steps(given.out, given):
         if given.only and name not in given.only:
             continue

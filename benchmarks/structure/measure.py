@@ -1,12 +1,12 @@
-"""Measure what each structural step costs in quality and gives in speed.
+"""Measure how pruning steps change quality and speed.
 
     python benchmarks/structure/measure.py DATASET DOMAIN FAST_MODEL BASE_MODEL [SEED]
 
-Both models are adapted to the domain, best from a dataset of `prepare --no-refit`, so that they have not learned from
-the validation rows asked here. Prints NDCG@10 with its difference to the reference and that difference's standard
-error, paired and clustered by user, for the whole score and for the deep part alone; the share of the variance of the
-deep scores that is missed; and the median time of the encoder in onnxruntime (one history, one thread), all encoders
-taking turns.
+Both models are adapted to the domain, preferably on a dataset of `prepare --no-refit`, so that
+they are not trained on the validation rows. Prints NDCG@10 and its difference to the reference
+with the standard error, paired and clustered by user, for the complete score and for the two-
+tower part; the share of variance of the two-tower scores that is lost; and the median time of
+the encoder in onnxruntime (one history, one thread, all encoders in turns).
 """
 
 from __future__ import annotations
@@ -79,8 +79,10 @@ def session(model: EdgeModel) -> Callable[[], object]:
 
 
 def take_turns(calls: list[Callable[[], object]]) -> list[float]:
-    """Return the median microseconds of each call, one of each a round, in an order that changes: a large one leaves
-    cold caches to the next."""
+    """Return the median microseconds of each call.
+
+    Every round has a new order, because a large encoder leaves cold caches to the next one.
+    """
     taken = np.empty((ROUNDS, len(calls)))
     rng = np.random.default_rng(0)
     for times in taken:
@@ -126,7 +128,7 @@ TRIALS: list[Trial] = [
     ("base into fast", "base", distil_fast, {}),
     ("base into fast, width 32", "base into fast", prune_width, {"width": 32}),
 ]
-"""Name, the model it is made from, the step and its knobs; a name begins with the reference, ``fast`` or ``base``."""
+"""Name, original model, pruning step and its options; a name begins with its reference."""
 COMPARED = [("fast", "base"), ("base into fast", "fast")]
 
 
@@ -157,12 +159,10 @@ def main(data: str, domain: str, fast: str, base: str, seed: int = 0) -> None:
         lines[name] = " | ".join([*cells, f"{missed:>8}", f"{seconds:5.0f} s"])
         print(lines[name], flush=True)
 
-    print(
-        f"{domain}: {len(tasks.choose.rows):,} validation rows of {len(np.unique(tasks.choose.rows.user)):,} users"
-    )
-    print(
-        "model | NDCG@10, difference (SE) | of the deep part alone | variance missed | to make | encoder"
-    )
+    rows = tasks.choose.rows
+    print(f"{domain}: {len(rows):,} validation rows of {len(np.unique(rows.user)):,} users")
+    head = ("model", "NDCG@10, difference (SE)", "two-tower part", "variance lost", "to make")
+    print(" | ".join([*head, "encoder"]))
     for name in ("fast", "base"):
         report(name, name, 0.0)
     for name, parent, step, knobs in TRIALS:
@@ -178,9 +178,8 @@ def main(data: str, domain: str, fast: str, base: str, seed: int = 0) -> None:
     print()
     taken = dict(zip(made, take_turns([session(model) for model in made.values()]), strict=True))
     for name, us in taken.items():
-        print(
-            f"{lines[name]} | {us:6.1f} us {us / taken['fast']:.2f} of fast, {us / taken['base']:.2f} of base"
-        )
+        ratios = f"{us / taken['fast']:.2f} of fast, {us / taken['base']:.2f} of base"
+        print(f"{lines[name]} | {us:6.1f} us {ratios}")
 
 
 if __name__ == "__main__":

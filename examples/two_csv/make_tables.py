@@ -1,4 +1,4 @@
-"""Make the two tables of the plainest case, with the headers of a Chinese or an English shop: all of it invented.
+"""Make up the two tables of a shop, with Chinese or English column names.
 
 python make_tables.py --by category --headers zh --out tables/
 """
@@ -18,7 +18,7 @@ CATEGORIES = {
     "玩具": "toys",
     "耳机": "headphones",
 }
-GOODS_EACH = 20
+GOODS_PER_CATEGORY = 20
 USERS = 300
 HEADERS = {
     "zh": {
@@ -46,34 +46,30 @@ Row = list[str | int | float]
 
 
 def make_goods(rng: random.Random, names: list[str]) -> list[Row]:
-    """Return item, price, sales, rating, category; what sells well is what is rated well."""
+    """Return item, price, sales, rating and category; items with good ratings sell well."""
     goods: list[Row] = []
-    for place, name in enumerate(names):
-        for number in range(GOODS_EACH):
+    for kind, name in enumerate(names):
+        for number in range(GOODS_PER_CATEGORY):
             rating = round(min(5.0, max(1.0, rng.gauss(3.8, 0.6))), 1)
-            price = round(rng.lognormvariate(3.0 + 0.4 * place, 0.5), 2)
-            goods.append(
-                [
-                    f"G{place}{number:02d}",
-                    price,
-                    int(rng.expovariate(1 / 30) * rating**2),
-                    rating,
-                    name,
-                ]
-            )
+            price = round(rng.lognormvariate(3.0 + 0.4 * kind, 0.5), 2)
+            sales = int(rng.expovariate(1 / 30) * rating**2)
+            goods.append([f"G{kind}{number:02d}", price, sales, rating, name])
     return goods
 
 
 def make_behaviour(rng: random.Random, names: list[str], goods: list[Row], by: str) -> list[Row]:
-    """Return user, category or item, clicks, purchases; a user likes one or two categories and strays now and then."""
+    """Return user, category or item, clicks and purchases.
+
+    A user likes one or two categories, and sometimes clicks on others.
+    """
     rows: list[Row] = []
     for number in range(USERS):
         liked = rng.sample(names, rng.choice([1, 2]))
         seen: dict[str, list[int]] = {}
         for _ in range(rng.randint(6, 15)):
             category = rng.choice(liked) if rng.random() < 0.85 else rng.choice(names)
-            alike = [good for good in goods if good[4] == category]
-            good = rng.choices(alike, weights=[int(good[2]) + 5 for good in alike])[0]
+            choices = [good for good in goods if good[4] == category]
+            good = rng.choices(choices, weights=[int(good[2]) + 5 for good in choices])[0]
             counts = seen.setdefault(category if by == "category" else str(good[0]), [0, 0])
             counts[0] += rng.randint(1, 5)
             counts[1] += rng.random() < 0.4
@@ -82,26 +78,26 @@ def make_behaviour(rng: random.Random, names: list[str], goods: list[Row], by: s
 
 
 def write(path: Path, header: list[str], rows: list[Row]) -> None:
+    """Write a CSV file."""
     with path.open("w", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows([header, *rows])
 
 
 def main() -> None:
+    """Read the command line and write both tables."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--by", choices=["category", "item"], default="category", help="what the behaviour names"
+        "--by", choices=["category", "item"], default="category", help="Level of the interactions."
     )
-    parser.add_argument("--headers", choices=list(HEADERS), default="zh")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--headers", choices=list(HEADERS), default="zh", help="Language.")
+    parser.add_argument("--seed", type=int, default=0, help="Seed of the tables.")
+    parser.add_argument("--out", type=Path, required=True, help="Folder to write.")
     options = parser.parse_args()
     rng = random.Random(options.seed)
     head = HEADERS[options.headers]
-    names = [
-        chinese if options.headers == "zh" else english for chinese, english in CATEGORIES.items()
-    ]
+    names = list(CATEGORIES if options.headers == "zh" else CATEGORIES.values())
     goods = make_goods(rng, names)
     options.out.mkdir(parents=True, exist_ok=True)
     columns = [head[name] for name in ("item", "price", "sales", "rating", "category")]

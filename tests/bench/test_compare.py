@@ -100,7 +100,7 @@ def test_the_command_compares_two_bundles() -> None:
 def test_what_a_comparison_does_not_read_is_wrong_usage(unread: list[str]) -> None:
     done = CliRunner().invoke(main, ["bench", "--compare", str(GOLDEN), str(GOLDEN), *unread])
     assert done.exit_code == 2
-    assert f"does not read {unread[0]}" in done.stderr
+    assert f"does not use {unread[0]}" in done.stderr
 
 
 @pytest.fixture(scope="module")

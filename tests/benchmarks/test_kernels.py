@@ -1,4 +1,4 @@
-"""The example that asks for faster libraries runs, names who is missing, and compares before it times."""
+"""The benchmark of kernels: correct products only, and optional libraries may be missing."""
 
 from __future__ import annotations
 

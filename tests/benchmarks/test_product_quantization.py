@@ -1,4 +1,4 @@
-"""Product quantization: its bound holds for every pair, its answer is a full scan's, and a wrong bound is seen."""
+"""The benchmark of product quantization: its exact search equals a full scan."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The example that holds other quantizers beside row-wise tables runs, and leaves none of them out silently."""
+"""The benchmark of quantizers: libraries that are not installed are listed."""
 
 from __future__ import annotations
 

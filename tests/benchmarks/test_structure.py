@@ -1,4 +1,4 @@
-"""The example that measures structural steps: it runs on a synthetic dataset, and zeros are zeros."""
+"""The benchmark of structural pruning: it names every model and pairs it with its reference."""
 
 from __future__ import annotations
 

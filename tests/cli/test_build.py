@@ -1,4 +1,4 @@
-"""Compress and what ends it early: nothing affordable, an unwritable --out, Ctrl-C; and what verify counts."""
+"""compress and what ends it early: nothing affordable, an unwritable --out, Ctrl-C."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_ctrl_c_says_how_to_go_on(
     result = run(*compress(work, tmp_path / "light"), *kept)
     assert result.exit_code == 1
     assert "Aborted!" in result.stderr
-    assert ("the same command goes on" in result.stderr) == checkpoint
+    assert ("run the same command to resume" in result.stderr) == checkpoint
 
 
 @pytest.mark.skipif(

@@ -1,4 +1,4 @@
-"""The names in `tlrec_edge.choices` are exactly what the library implements, and are written once."""
+"""The names in `tlrec_edge.choices` are what the library implements, and are written once."""
 
 from __future__ import annotations
 

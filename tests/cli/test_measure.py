@@ -1,4 +1,4 @@
-"""evaluate and crossval as a user types them: slices, figures by user, leaks, and all folds with one command."""
+"""evaluate and crossval: slices, metrics by user, leaks, and all folds in one command."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from helpers.commands import ok, read, refused, run, write
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Make tables, a dataset with three folds of users, a source, and a model that holds out the first fold."""
+    """Make a dataset with three folds of users, a source, and a model of the first fold."""
     path = tmp_path_factory.mktemp("measure")
     synthetic.interactions().to_csv(path / "log.csv", index=False)
     synthetic.items().to_csv(path / "items.csv", index=False)
@@ -46,7 +46,7 @@ def test_slices_are_printed_when_asked_and_always_in_json(work: Path) -> None:
         "none in the target",
         "10 most bought",
         "NDCG@10 among all",
-        "catalogue shown",
+        "coverage",
         "2024-",
     ):
         assert words in shown

@@ -1,4 +1,4 @@
-"""The commands one after the other, as a user types them; and what each says to input that is wrong."""
+"""All commands of the pipeline one after the other, and their errors for invalid input."""
 
 from __future__ import annotations
 
@@ -335,7 +335,7 @@ BAD_CALLS: dict[str, tuple[str, str]] = {
     "pretrain on a model": ("pretrain $W/model --domains big --out $OUT", "model"),
     "pretrain on a file": ("pretrain $W/log.csv --domains big --out $OUT", "log.csv"),
     "pretrain unknown domain": ("pretrain $W/ds --domains huge --out $OUT", "known: big, small"),
-    "pretrain no domain": ("pretrain $W/ds --domains !big,small --out $OUT", "names no domain"),
+    "pretrain no domain": ("pretrain $W/ds --domains !big,small --out $OUT", "selects no domain"),
     "pretrain onto other things": ("pretrain $W/ds --domains big --out $W", "choose another --out"),
     "pretrain under a file": (
         "pretrain $W/ds --domains big --epochs 1 --out $W/log.csv/m",
@@ -499,7 +499,7 @@ def test_a_bad_table_is_one_line_and_leaves_nothing(tmp_path: Path, case: str) -
 
 
 def test_rows_that_are_strange_but_usable_go_through(tmp_path: Path) -> None:
-    """Duplicates, dates out of range, NaN and infinite numbers: counted or marked missing, never a crash."""
+    """Count duplicates and odd dates, and mark NaN and infinite numbers as missing."""
     log = [["user", "item", "timestamp", "price"]]
     for u in range(12):
         for i in range(5):
@@ -664,7 +664,7 @@ def test_a_model_of_other_data_under_the_same_split_says_so(work: Path, tmp_path
     )
     for what in ("model", "light", "bundle"):
         call = ("evaluate", work / what, "--domain", "small", "--no-target-only")
-        said = f"{work / what} was made from other data than this dataset's"
+        said = f"{work / what} was made from other data than this dataset"
         assert said in ok(*call, ds).stdout.replace("\n", "")
         assert said in json.loads(ok(*call, ds, "--json").stdout)["notes"][0]
         assert "other data" not in ok(*call, work / "ds").stdout

@@ -97,7 +97,7 @@ def test_rows_of_a_user_are_shown_and_can_be_capped(
 ) -> None:
     files[0].write_text("user,item\n" + "".join(f"bot,i{n}\n" for n in range(30)) + "u,i1\nv,i1\n")
     arguments = ("--interactions", files[0], "--out", tmp_path / "ds")
-    assert "interactions a user: median 1, most 30" in run(*arguments).output
+    assert "interactions per user: median 1, most 30" in run(*arguments).output
     capped = run(*arguments, "--max-per-user", "5", "--json")
     report = json.loads(capped.stdout)
     assert report["rows_per_user"] == {"median": 1.0, "most": 5}

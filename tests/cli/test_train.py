@@ -149,7 +149,7 @@ def test_a_checkpoint_must_not_be_where_the_model_goes(ds: Path, tmp_path: Path)
             "pretrain", ds, "--domains", "big", "--out", tmp_path / "m", "--checkpoint", folder
         )
         assert result.exit_code == 2
-        assert "--checkpoint must lie outside --out" in result.stderr
+        assert "--checkpoint must not be --out or a folder inside it" in result.stderr
         assert not (tmp_path / "m").exists()
 
 
@@ -159,12 +159,12 @@ def test_a_checkpoint_must_not_be_where_the_model_goes(ds: Path, tmp_path: Path)
         (("--align", "magic"), "'magic' is not one of 'none', 'adversarial', 'coral'"),
         (
             ("--augment", "crop,shake"),
-            "'shake' is none of crop, mask, reorder, token-dropout, none",
+            "'shake' is not one of crop, mask, reorder, token-dropout, none",
         ),
         (("--logq", "2"), "0<=x<=1"),
-        (("--event-weight", "glance=1"), "'glance=1' is no EVENT=WEIGHT"),
-        (("--event-weight", "view=much"), "'view=much' is no EVENT=WEIGHT"),
-        (("--event-weight", "view=-1"), "'view=-1' is no EVENT=WEIGHT"),
+        (("--event-weight", "glance=1"), "'glance=1' is not EVENT=WEIGHT"),
+        (("--event-weight", "view=much"), "'view=much' is not EVENT=WEIGHT"),
+        (("--event-weight", "view=-1"), "'view=-1' is not EVENT=WEIGHT"),
         (("--align-weight", "-1"), "x>=0"),
     ],
 )

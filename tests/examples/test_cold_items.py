@@ -1,4 +1,4 @@
-"""The example on items that nobody had bought yet: its window holds no such item, and the bundle ranks them."""
+"""New items in the cold-items example: nobody bought them before, and the bundle ranks them."""
 
 from __future__ import annotations
 

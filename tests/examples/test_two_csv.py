@@ -1,4 +1,4 @@
-"""The plainest case, as its script runs it: two CSV files in, recommendations out."""
+"""The two-CSV example as its script runs it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def own_share(liked: list[tuple[str, str]], found: list[tuple[str, str]]) -> float:
-    """Return the share of recommendations whose category is one that the user has shown an interest in."""
+    """Return the share of recommendations in a category that the user has bought or clicked."""
     pairs = set(liked)
     return sum(pair in pairs for pair in found) / len(found)
 

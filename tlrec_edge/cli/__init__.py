@@ -1,4 +1,4 @@
-"""The command line: parse, one library call, echo. Commands are imported when they are called."""
+"""The command line. Commands are imported when they are called, so that `--help` is fast."""
 
 from __future__ import annotations
 
@@ -9,36 +9,39 @@ import click
 from tlrec_edge.errors import MissingExtraError, TlrecError
 from tlrec_edge.version import VERSION
 
-COMMANDS = {
-    "prepare": "prepare",
-    "pretrain": "train",
-    "adapt": "train",
-    "evaluate": "measure",
-    "crossval": "measure",
-    "study": "study",
-    "curve": "study",
-    "compress": "build",
-    "export": "build",
-    "inspect": "use",
-    "verify": "use",
-    "score": "use",
-    "recommend": "use",
-    "similar": "use",
-    "bench": "bench",
-    "plan": "plan",
-    "synth": "synth",
-    "demo": "demo",
+SECTIONS = {
+    "Prepare data": {"prepare": "prepare"},
+    "Train": {"pretrain": "train", "adapt": "train"},
+    "Evaluate": {
+        "evaluate": "measure",
+        "crossval": "measure",
+        "study": "study",
+        "curve": "study",
+    },
+    "Compress and export": {"compress": "build", "export": "build"},
+    "Use a bundle": {
+        "inspect": "use",
+        "verify": "use",
+        "score": "use",
+        "recommend": "use",
+        "similar": "use",
+    },
+    "Measure speed, plan capacity": {"bench": "bench", "plan": "plan", "synth": "synth"},
+    "Run the whole pipeline": {"demo": "demo"},
 }
-"""Command -> module of this package, in the order of the pipeline."""
+"""Heading -> command -> module of this package, in the order of the pipeline."""
+COMMANDS = {name: module for commands in SECTIONS.values() for name, module in commands.items()}
 
 
 class Commands(click.Group):
-    """Load a command's module when it is needed, and turn the package's errors into one line and exit code 1."""
+    """Import a command's module when it is needed, and print the package's errors as one line."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of all commands in the order of the pipeline."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        """Import a command. Exits with one line if a package that it needs is missing."""
         if name not in COMMANDS:
             return None
         try:
@@ -48,7 +51,21 @@ class Commands(click.Group):
         command: click.Command = getattr(module, name)
         return command
 
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the commands under the headings of the pipeline."""
+        width = max(map(len, COMMANDS))
+        for heading, names in SECTIONS.items():
+            found = [(name, self.get_command(ctx, name)) for name in names]
+            rows = [
+                (name.ljust(width), command.get_short_help_str(formatter.width))
+                for name, command in found
+                if command is not None
+            ]
+            with formatter.section(heading):
+                formatter.write_dl(rows)
+
     def invoke(self, ctx: click.Context) -> object:
+        """Run a command; an error of this package or the system exits with 1 and one line."""
         try:
             return super().invoke(ctx)
         except TlrecError as error:
@@ -57,8 +74,9 @@ class Commands(click.Group):
             raise
         except OSError as error:
             name = f"{error.filename}: " if error.filename else ""
+            reason = error.strerror or error
             raise click.ClickException(
-                f"{name}{error.strerror or error}; check the path and the space left"
+                f"{name}{reason}; check the path and the free disk space"
             ) from error
         except ModuleNotFoundError as error:
             if error.name and error.name.split(".")[0] == "tlrec_edge":
@@ -78,5 +96,5 @@ def main() -> None:
     """Transfer a recommender to a market with little data, compress it, and serve it on a CPU.
 
     \b
-    prepare -> pretrain -> adapt -> evaluate -> compress -> export -> verify -> score, recommend, bench
+    prepare -> pretrain -> adapt -> evaluate -> compress -> export -> recommend
     """

@@ -1,4 +1,4 @@
-"""How options of `bench` and `plan` are read."""
+"""Types of the options of bench and plan."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from tlrec_edge.bench.config import TOP_K
 
 
 class _Positive(click.FloatRange):
-    """A number of more than 0, and not infinite."""
+    """A finite number above 0."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         found = super().convert(value, param, ctx)
         if not math.isfinite(found):
-            self.fail(f"{value!r:.60} is no number to reckon with", param, ctx)
+            self.fail(f"{value!r:.60} is not a finite number", param, ctx)
         return found
 
 
@@ -26,13 +26,13 @@ _UNITS = {"us": 1.0, "ms": 1e3, "s": 1e6}
 
 
 def counts(context: click.Context, parameter: click.Parameter, value: str) -> tuple[int, ...]:
-    """Read a list of counts: 1,32,100."""
+    """Read a list of counts such as 1,32,100."""
     if not value:
         return _empty(parameter, value)
     try:
         found = tuple(int(word) for word in value.split(","))
     except ValueError:
-        raise click.BadParameter(f"{value!r:.60} is no list of counts; write 1,32,100") from None
+        raise click.BadParameter(f"{value!r:.60} is not a list of counts; use 1,32,100") from None
     if min(found) < 1:
         raise click.BadParameter(f"{value!r:.60}: every count must be at least 1")
     return found
@@ -41,29 +41,29 @@ def counts(context: click.Context, parameter: click.Parameter, value: str) -> tu
 def _empty(parameter: click.Parameter, value: str) -> tuple[int, ...]:
     if parameter.default == value:
         return ()
-    raise click.BadParameter("the list is empty; write 1,32,100")
+    raise click.BadParameter("the list is empty; use 1,32,100")
 
 
 def rates(
     context: click.Context, parameter: click.Parameter, value: str | None
 ) -> tuple[float, ...]:
-    """Read a list of rates: 100,2000."""
+    """Read a list of rates such as 100,2000."""
     try:
         found = tuple(float(word) for word in (value or "").split(",") if value)
     except ValueError:
-        raise click.BadParameter(f"{value!r:.60} is no list of rates; write 100,2000") from None
+        raise click.BadParameter(f"{value!r:.60} is not a list of rates; use 100,2000") from None
     if not all(0 < rate < float("inf") for rate in found):
-        raise click.BadParameter(f"{value!r:.60}: every rate must be more than 0")
+        raise click.BadParameter(f"{value!r:.60}: every rate must be above 0")
     return found
 
 
 def duration(context: click.Context, parameter: click.Parameter, value: str | None) -> float | None:
-    """Read a time, 500us, 5ms or 1s, as microseconds."""
+    """Read a time such as 500us, 5ms or 1s, and return microseconds."""
     if value is None:
         return None
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(us|ms|s)", value.strip())
     if found is None or not float(found[1]):
-        raise click.BadParameter(f"{value!r:.60} is no time; write 500us, 5ms or 1s")
+        raise click.BadParameter(f"{value!r:.60} is not a valid time; use 500us, 5ms or 1s")
     return float(found[1]) * _UNITS[found[2]]
 
 
@@ -72,13 +72,13 @@ def load(context: click.Context, parameter: click.Parameter, value: str) -> int:
     if value == "top-k":
         return TOP_K
     if not value.isdecimal() or not int(value):
-        raise click.BadParameter(f"{value!r:.60}: write a number of candidates, or top-k")
+        raise click.BadParameter(f"{value!r:.60} is neither a number of candidates nor top-k")
     return int(value)
 
 
 def fraction(context: click.Context, parameter: click.Parameter, value: str) -> float:
-    """Read 10% or 0.1 as 0.1."""
+    """Read a share, 10% or 0.1."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)(%?)", value.strip())
     if found is None:
-        raise click.BadParameter(f"{value!r:.60} is no share; write 10% or 0.1")
+        raise click.BadParameter(f"{value!r:.60} is not a valid share; use 10% or 0.1")
     return float(found[1]) / (100 if found[2] else 1)

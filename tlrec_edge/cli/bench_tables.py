@@ -1,4 +1,4 @@
-"""What `bench` found, for people."""
+"""The results of bench as tables."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ from tlrec_edge.bench.latency import PERCENTILES
 from tlrec_edge.bench.noise import Noise
 from tlrec_edge.bench.result import MaxThroughput, Row
 from tlrec_edge.bench.startup import Startup
+from tlrec_edge.cli.format import plain
 
 _NOT_READABLE = "not readable here"
 _ONE_BY_ONE = ("single-stream", "top-k")
 
 
 def show(result: BenchResult) -> None:
-    """Print a result for people; a machine too noisy to trust is told first."""
+    """Print a result; a warning comes first if the machine is too noisy."""
     console = Console(soft_wrap=True, highlight=False)
-    machine, noise = result.machine, result.noise
+    noise = result.noise
     _warn_if_noisy(console, noise)
     for table in filter(None, (_latency_table(result), _load_table(result))):
         console.print(table)
@@ -33,34 +34,34 @@ def show(result: BenchResult) -> None:
     for note in result.notes:
         console.print(note, markup=False)
     console.print(_cost_table(result))
-    virtual = {
+    console.print(f"{_machine_line(result)}; {noise}", markup=False)
+
+
+def _machine_line(result: BenchResult) -> str:
+    machine = result.machine
+    flags = ", ".join(machine.flags) or "no vector flags seen"
+    quota = "no quota" if machine.quota_cores is None else f"quota {machine.quota_cores:g} cores"
+    hypervisor = {
         True: "virtualised",
         False: "no hypervisor seen",
         None: f"virtualised: {_NOT_READABLE}",
-    }
-    quota = "no quota" if machine.quota_cores is None else f"quota {machine.quota_cores:g} cores"
-    flags = ", ".join(machine.flags) or "no vector flags seen"
-    where = f"{machine.cpu} ({flags}), {machine.usable_cores} cores, {quota}, {virtual[machine.virtualised]}"
+    }[machine.virtualised]
+    cpu = f"{machine.cpu} ({flags}), {machine.usable_cores} cores, {quota}, {hypervisor}"
     speed = [f"{machine.mhz:,.0f} MHz"] if machine.mhz else []
     speed += machine.caches
     if result.bandwidth:
         speed.append(f"copies {result.bandwidth / 1e9:.1f} GB/s")
     versions = f"python {machine.python}, numpy {machine.numpy}, onnxruntime {machine.onnxruntime}"
-    console.print(
-        f"{where}; {', '.join(speed)}; {machine.system}; {versions}; {noise}", markup=False
-    )
+    return f"{cpu}; {', '.join(speed)}; {machine.system}; {versions}"
 
 
 def show_ratios(ratios: Sequence[Ratio], noise: Noise) -> None:
-    """Print how two bundles compare."""
+    """Print how the times of two bundles compare."""
     console = Console(soft_wrap=True, highlight=False)
     _warn_if_noisy(console, noise)
-    table = Table(
-        title="B against A, in turns", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False
+    table = _table(
+        "B against A, in turns", "request", ["A us", "B us", "B / A", "interval", "verdict"]
     )
-    table.add_column("request")
-    for name in ("A us", "B us", "B / A", "interval", "verdict"):
-        table.add_column(name, justify="right", no_wrap=True)
     for r in ratios:
         spread = f"{r.low:.3f} .. {r.high:.3f}"
         table.add_row(
@@ -75,12 +76,7 @@ def show_ratios(ratios: Sequence[Ratio], noise: Noise) -> None:
 def show_changes(changes: Changes) -> None:
     """Print how a run compares with its baseline."""
     console = Console(soft_wrap=True, highlight=False)
-    table = Table(
-        title="against the baseline", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False
-    )
-    table.add_column("figure")
-    for name in ("then", "now", "ratio", ""):
-        table.add_column(name, justify="right", no_wrap=True)
+    table = _table("against the baseline", "figure", ["then", "now", "ratio", ""])
     for c in changes.changes:
         table.add_row(
             c.what,
@@ -90,22 +86,27 @@ def show_changes(changes: Changes) -> None:
             "WORSE" if c.regressed else "",
         )
     if changes.drift > 1:
-        table.caption = f"a fixed loop took {changes.drift:.2f} times as long as then: times are held against that"
+        table.caption = (
+            f"a fixed loop took {changes.drift:.2f} times as long as then; "
+            "the ratios of times are corrected for that"
+        )
     console.print(table)
 
 
 def _warn_if_noisy(console: Console, noise: Noise) -> None:
     if noise.noisy:
         console.print(
-            f"NOISY MACHINE: {noise}; repeat before you rely on these times", style="bold"
+            f"NOISY MACHINE: {noise}; repeat the run before you rely on these times",
+            style="bold",
+            markup=False,
         )
 
 
-def _table(title: str, headers: Sequence[str]) -> Table:
+def _table(title: str, first: str, others: Sequence[str]) -> Table:
     # Narrow, so that it fits 80 columns.
-    table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    table.add_column("request")
-    for name in headers:
+    table = Table(title=plain(title), box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column(first)
+    for name in others:
         table.add_column(name, justify="right", no_wrap=True)
     return table
 
@@ -115,13 +116,19 @@ def _latency_table(result: BenchResult) -> Table | None:
     if not rows:
         return None
     about = result.bundle
-    title = f"{about['name']}: microseconds, one stream, one thread, histories of {about['history']} items"
-    table = _table(title, ["state", *PERCENTILES, "max", "CPU", "per s"])
+    title = (
+        f"{about['name']}: microseconds, one stream, one thread, "
+        f"histories of {about['history']} items"
+    )
+    table = _table(title, "request", ["state", *PERCENTILES, "max", "CPU", "per s"])
     for row in rows:
         # CPU seconds for a million requests are CPU microseconds for one.
         rates = f"{row.latency.cpu_seconds_per_million:,.0f}", f"{row.latency.qps:,.0f}"
-        table.add_row(row.shape, row.state, *_times(row, (*PERCENTILES, "max")), *rates)
-    table.caption = "state of the user: encoded in the request, or given; cold: the bundle read from disk; CPU: of one request"
+        table.add_row(plain(row.shape), row.state, *_times(row, (*PERCENTILES, "max")), *rates)
+    table.caption = (
+        "state of the user: encoded in the request, or given; cold: the bundle is read from disk; "
+        "CPU: time of one request"
+    )
     return table
 
 
@@ -143,8 +150,7 @@ def _load_table(result: BenchResult) -> Table | None:
         "max",
         "CPU %",
     ]
-    table = _table(title, headers)
-    table.columns[0].header = "scenario"
+    table = _table(title, "scenario", headers)
     for row in rows:
         arrive = "" if row.target_qps is None else f"{row.target_qps:,.0f}"
         bound = (row.latency.bound_us or {}).get("p99")
@@ -168,10 +174,10 @@ def _times(row: Row, names: Sequence[str]) -> list[str]:
 def _max_throughput_line(throughput: MaxThroughput) -> str:
     bound = f"p99 of {throughput.p99_us:,.0f} us at {throughput.confidence:.0%} confidence"
     if throughput.qps is not None:
-        return f"highest rate that keeps a {bound}: {throughput.qps:,.0f} requests a second"
+        return f"highest rate that keeps a {bound}: {throughput.qps:,.0f} requests per second"
     slowest = min((row for row, _ in throughput.trials), key=lambda row: row.target_qps or 0.0)
-    found = f"{slowest.latency.us['p99']:,.0f} us at {slowest.target_qps:,.0f} a second"
-    return f"no rate was shown to keep a {bound}: it is {found}"
+    found = f"{slowest.latency.us['p99']:,.0f} us at {slowest.target_qps:,.0f} per second"
+    return f"no measured rate keeps a {bound}: the lowest has {found}"
 
 
 def _cost_table(result: BenchResult) -> Table:
@@ -215,18 +221,19 @@ def _add_cost(table: Table, estimate: CostEstimate) -> None:
     bound = (
         f"p99 within {estimate.p99_us / 1000:g} ms"
         if estimate.p99_us
-        else "flat out, no bound of latency"
+        else "at full load, no bound of latency"
     )
-    table.add_row("requests a second of this machine", f"{estimate.qps:,.0f} ({bound})")
+    table.add_row("requests per second of this machine", f"{estimate.qps:,.0f} ({bound})")
     if estimate.per_million_requests is not None and estimate.per_million_scores is not None:
         table.add_row(
             "a million requests",
-            f"{estimate.per_million_requests:.4g} at {estimate.price:g} an hour",
+            f"{estimate.per_million_requests:.4g} at {estimate.price:g} per hour",
         )
         table.add_row("a million scores", f"{estimate.per_million_scores:.4g}")
     if estimate.machines is not None:
         table.add_row(
-            f"machines for {estimate.target_load:,.0f} requests a second", f"{estimate.machines:,}"
+            f"machines for {estimate.target_load:,.0f} requests per second",
+            f"{estimate.machines:,}",
         )
 
 
@@ -238,8 +245,9 @@ def _energy(rows: Sequence[Row]) -> str:
     )
     if busiest is None or busiest.latency.joules is None:
         return _NOT_READABLE
-    seen, joules = busiest.latency, busiest.latency.joules
-    return f"{joules / (seen.samples or seen.queries) * 1e6:,.0f} J a million requests ({busiest.scenario})"
+    latency = busiest.latency
+    joules = busiest.latency.joules / (latency.samples or latency.queries)
+    return f"{joules * 1e6:,.0f} J per million requests ({busiest.scenario})"
 
 
 def _megabytes(size: int | None) -> str:

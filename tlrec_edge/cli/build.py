@@ -1,4 +1,4 @@
-"""Commands that shrink and ship: compress, export."""
+"""The commands compress and export."""
 
 from __future__ import annotations
 
@@ -11,16 +11,18 @@ import click
 
 from tlrec_edge.choices import GATES, MACHINES
 from tlrec_edge.cli.common import (
+    check_checkpoint,
     dataset_argument,
     domain_option,
-    echo_table,
     json_option,
     open_dataset,
-    other_data,
+    other_data_note,
     out_option,
     parse_domains,
+    seed_option,
     show_progress,
 )
+from tlrec_edge.cli.format import MISSING, figure, print_table
 from tlrec_edge.core.folders import check_target
 from tlrec_edge.errors import BudgetError, ModelError
 
@@ -34,11 +36,12 @@ def _open(model: Path, dataset: Path, domain: str) -> tuple[Any, Any]:
     target = parse_domains(domain, data.domains)
     loaded = EdgeModel.load(model)
     loaded.check_split(data)
-    if other := other_data(model, loaded.provenance.dataset_sha256, data):
-        raise ModelError(f"{other}: adapt one to this dataset")
-    if (own := loaded.provenance.domains) != target:
+    if note := other_data_note(model, loaded.provenance.dataset_sha256, data):
+        raise ModelError(f"{note}: adapt a model to this dataset")
+    if (domains := loaded.provenance.domains) != target:
+        adapted = ", ".join(domains)
         raise ModelError(
-            f"{model} was adapted to {', '.join(own)}, not to {domain}: adapt one to {domain}"
+            f"{model} was adapted to {adapted}, not to {domain}: adapt a model to {domain}"
         )
     return loaded, data
 
@@ -67,13 +70,13 @@ def _target(text: str) -> Any:
     return Target.parse(text)
 
 
-def _size(text: str) -> Any:
+def _max_bytes(text: str) -> Any:
     from tlrec_edge.quantize.budget import parse_bytes
 
     return parse_bytes(text)
 
 
-@click.command()
+@click.command(short_help="Find the smallest model within a quality budget.")
 @model_argument
 @dataset_argument
 @domain_option
@@ -83,16 +86,20 @@ def _size(text: str) -> Any:
     callback=_parse_with(_budget),
     default="ndcg@10>=99.5%",
     show_default=True,
-    help="What must stay on the validation rows (ndcg, hr or mrr), by the lower end of a 95 % interval.",
+    help="Share of ndcg, hr or mrr that must remain on the validation rows, by the lower end of a "
+    "95 % interval.",
 )
 @click.option(
     "--target",
     callback=_parse_with(_target),
     metavar="P<=T",
-    help="Latency of a request, as p99<=1ms.",
+    help="Largest latency of a request, as p99<=1ms.  [default: no bound]",
 )
 @click.option(
-    "--max-bytes", callback=_parse_with(_size), metavar="SIZE", help="Bytes of the bundle, as 5MB."
+    "--max-bytes",
+    callback=_parse_with(_max_bytes),
+    metavar="SIZE",
+    help="Largest size of the bundle, as 5MB.  [default: no bound]",
 )
 @click.option(
     "--for",
@@ -100,28 +107,26 @@ def _size(text: str) -> Any:
     type=click.Choice(MACHINES),
     default="this",
     show_default=True,
-    help="Where it will run; latency is measured for this machine alone.",
+    help="Processor that will serve the bundle; latency is only measured for this one.",
 )
 @click.option(
     "--minutes",
     type=click.FloatRange(0, min_open=True),
     default=10.0,
     show_default=True,
-    help="When they are over no other cut is tried.",
+    help="Minutes after which no further pruning step is tried.",
 )
 @click.option(
     "--only",
     multiple=True,
-    metavar="CUT",
-    help="Of the cuts try this one alone, as 'width 1/2'; repeatable.  [default: all]",
+    metavar="STEP",
+    help="Try only this pruning step, as 'width 1/2'; repeatable.  [default: all]",
 )
-@click.option(
-    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the recovery."
-)
+@seed_option
 @click.option(
     "--checkpoint",
     type=click.Path(path_type=Path),
-    help="Folder to keep cut models in; the same command goes on.",
+    help="Folder for pruned models, from which the same command resumes.  [default: none]",
 )
 @json_option
 def compress(
@@ -139,10 +144,11 @@ def compress(
     checkpoint: Path | None,
     as_json: bool,
 ) -> None:
-    """Cut and quantize MODEL: the smallest that keeps the budget, and of every other why not.
+    """Prune and quantize MODEL: find the smallest model within the budget.
 
-    Cuts of the structure are recovered by distillation, tables and weights stored in fewer bits. Every point is judged
-    on the validation rows, paired with MODEL, and timed beside it as a bundle.
+    Pruned models recover by distillation; tables and weights are stored in fewer bits. Every
+    candidate is compared with MODEL on the validation rows, and the smallest are timed as bundles.
+    The table shows all of them with the reason why they were not chosen.
     """
     from dataclasses import asdict
     from functools import partial
@@ -154,15 +160,9 @@ def compress(
     from tlrec_edge.train.edge_model import MODEL
 
     check_target(out, MODEL)
-    if checkpoint is not None and out.resolve() in (
-        checkpoint.resolve(),
-        *checkpoint.resolve().parents,
-    ):
-        raise click.UsageError("--checkpoint must lie outside --out")
+    check_checkpoint(out, checkpoint)
     if out.resolve() == model.resolve():
-        raise click.UsageError(
-            "--out is MODEL itself, which the search compares with: choose another folder"
-        )
+        raise click.UsageError("--out is MODEL itself: choose another folder")
     try:
         config = CompressConfig(
             budget, target, max_bytes, machine, minutes, seed=seed, only=only or None
@@ -185,64 +185,58 @@ def compress(
             )
     except BudgetError as error:
         if as_json:
-            click.echo(
-                json.dumps(
-                    {"out": None, "budget": str(budget), "points": error.points, "test": None}
-                )
-            )
+            rejected = {"out": None, "budget": str(budget), "points": error.points, "test": None}
+            click.echo(json.dumps(rejected))
         elif error.points:
-            _echo_points(error.points, budget, "nothing chosen")
+            _print_points(error.points, budget, "nothing chosen")
         raise
     except KeyboardInterrupt:
         if checkpoint is not None:
-            click.echo(
-                f"stopped: what is done lies in {checkpoint}; the same command goes on", err=True
-            )
+            click.echo(f"stopped: run the same command to resume from {checkpoint}", err=True)
         raise
     result.model.save(out)
     points = [point.to_json() for point in result.points]
     test = result.model.provenance.compression["test"]
     if as_json:
-        click.echo(
-            json.dumps({"out": str(out), "budget": str(budget), "points": points, "test": test})
-        )
+        report = {"out": str(out), "budget": str(budget), "points": points, "test": test}
+        click.echo(json.dumps(report))
         return
-    _echo_points(points, budget, str(out))
-    click.echo(
-        f"on the test rows, looked at once: {_figure(test['ratio'])} (SE {_figure(test['se'])}) of {budget.name}"
-    )
+    _print_points(points, budget, str(out))
+    kept = f"{figure(test['ratio'])} (SE {figure(test['se'])})"
+    click.echo(f"test rows, evaluated once: {kept} of {budget.name}")
 
 
-def _echo_points(points: Sequence[Mapping[str, Any]], budget: Any, title: str) -> None:
+def _print_points(points: Sequence[Mapping[str, Any]], budget: Any, title: str) -> None:
     rows = [
         [
-            p["step"],
-            _figure(p["value"]),
-            f"{_figure(p['ratio'])} ({_figure(p['se'])})",
-            f"{'' if p['us'] else '~'}{p['bytes']:,}" if p["bytes"] else "-",
-            f"{p['us']['p50']:.0f} / {p['us']['p99']:.0f}" if p["us"] else "-",
-            "chosen" if p["kept"] else "front" if p["front"] else "",
-            p["why"],
+            point["step"],
+            figure(point["value"]),
+            f"{figure(point['ratio'])} ({figure(point['se'])})",
+            _size(point),
+            _latency(point),
+            "chosen" if point["kept"] else "front" if point["front"] else "",
+            point["why"],
         ]
-        for p in points
+        for point in points
     ]
-    headers = [
-        "point",
-        f"validation {budget.name}",
-        "ratio (SE)",
-        "bytes",
-        "p50 / p99 us",
-        "",
-        "why",
-    ]
-    echo_table(headers, rows, title)
+    metric = f"validation {budget.name}"
+    head = ["point", metric, "ratio (SE)", "bytes", "p50 / p99 us", "", "why"]
+    print_table(head, rows, title)
 
 
-def _figure(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"
+def _size(point: Mapping[str, Any]) -> str:
+    """Return the bytes of a point's bundle; an estimate if it was not written to be timed."""
+    if not point["bytes"]:
+        return MISSING
+    return f"{'' if point['us'] else '~'}{point['bytes']:,}"
 
 
-@click.command()
+def _latency(point: Mapping[str, Any]) -> str:
+    us = point["us"]
+    return f"{us['p50']:.0f} / {us['p99']:.0f}" if us else MISSING
+
+
+@click.command(short_help="Write a model as a bundle.")
 @model_argument
 @dataset_argument
 @domain_option
@@ -250,22 +244,20 @@ def _figure(value: float | None) -> str:
 @click.option(
     "--with-users",
     is_flag=True,
-    help="Store the states of known users under keyed hashes of their ids.",
+    help="Store the states of known users, by keyed hashes of their ids.",
 )
-@click.option(
-    "--plain-user-ids", is_flag=True, help="With --with-users: store the ids as they are."
-)
+@click.option("--plain-user-ids", is_flag=True, help="With --with-users: store the ids themselves.")
 @click.option(
     "--allow",
     multiple=True,
     type=click.Choice(GATES),
-    help="Export in spite of this gate; the manifest says so. Repeatable.",
+    help="Export even if this gate fails; the manifest records it. Repeatable.",
 )
 @click.option(
     "--cards/--no-cards",
     default=True,
     show_default=True,
-    help="Measure quality and transfer on the test rows for the cards.",
+    help="Measure quality and transfer on the test rows, for the manifest.",
 )
 @json_option
 def export(
@@ -279,10 +271,12 @@ def export(
     allow: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Write MODEL as a bundle: graphs, tables, cards; refused where a gate finds it is not what it should be.
+    """Write MODEL as a bundle: graphs, tables and cards.
 
-    Gates: parity with the trained model; the same bits in a batch and in any order; unknown ids; no graph of a slow
-    shape; the quality budget; not slower than the original; no transfer claimed that is not shown.
+    The bundle is written only if it passes every gate: parity with the trained model; the same bits
+    alone, in a batch and in any order (batch, order); scores of unknown ids; no slow operators in
+    the graphs (graph); the quality budget; not slower than the original (speed); no claim of
+    transfer without a significant gain (transfer).
     """
     from dataclasses import asdict
 
@@ -291,7 +285,7 @@ def export(
     from tlrec_edge.export import ExportConfig, export_bundle
 
     if plain_user_ids and not with_users:
-        raise click.UsageError("--plain-user-ids goes with --with-users")
+        raise click.UsageError("--plain-user-ids needs --with-users")
     check_target(out, BUNDLE)
     loaded, data = _open(model, dataset, domain)
     kind = ("plain" if plain_user_ids else "hashed") if with_users else None
@@ -302,23 +296,20 @@ def export(
     size = sum(file.stat().st_size for file in out.iterdir())
     transfer = measured.get("transfer", {"claim": "none", "why": "not measured"})
     if as_json:
-        click.echo(
-            json.dumps(
-                {"out": str(out), "bytes": size, "parity": asdict(parity), "transfer": transfer}
-            )
-        )
+        report = {"out": str(out), "bytes": size, "parity": asdict(parity), "transfer": transfer}
+        click.echo(json.dumps(report))
         return
     click.echo(f"{out}: {size:,} bytes")
-    click.echo(
-        f"float path within {parity.max_error:.1e} of torch, top-10 overlap {parity.top10_overlap:.3f}"
-    )
+    overlap = f"top-10 overlap {parity.top10_overlap:.3f}"
+    click.echo(f"float path: within {parity.max_error:.1e} of torch, {overlap}")
     if parity.exact_max_error is not None:
-        click.echo(
-            f"exact path within {parity.exact_max_error:.1e} of the float path (bound {parity.exact_bound:.1e})"
-        )
-    measured_claim = (
-        f"{transfer['ndcg@10']:+.4f} NDCG@10 (SE {transfer['se']:.4f}) over {transfer['over']}"
-        if transfer["claim"] != "none"
-        else transfer["why"]
-    )
-    click.echo(f"transfer claim: {transfer['claim']} ({measured_claim})")
+        bound = f"(bound {parity.exact_bound:.1e})"
+        click.echo(f"exact path: within {parity.exact_max_error:.1e} of the float path {bound}")
+    click.echo(f"transfer claim: {transfer['claim']} ({_claim(transfer)})")
+
+
+def _claim(transfer: Mapping[str, Any]) -> str:
+    if transfer["claim"] == "none":
+        return str(transfer["why"])
+    gain = f"{transfer['ndcg@10']:+.4f} NDCG@10 (SE {transfer['se']:.4f})"
+    return f"{gain} over {transfer['over']}"

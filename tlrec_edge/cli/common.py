@@ -1,4 +1,4 @@
-"""What several commands share: options, domains by name, progress on stderr, tables."""
+"""What several commands share: arguments, options, checks, and progress on stderr."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -18,45 +18,104 @@ from tlrec_edge.errors import DataError
 if TYPE_CHECKING:
     from tlrec_edge.data.dataset import Dataset
 
+Decorator = Callable[[Callable[..., None]], Callable[..., None]]
+"""A decorator of a command."""
+PROGRESS_INTERVAL = 2.0
+"""Seconds between two lines of progress if stderr is not a terminal."""
+_SHOWN_DOMAINS = 40
 
-def out_folder(context: click.Context, parameter: click.Parameter, value: Path) -> Path:
-    """Refuse, before any work, a folder that cannot be made. Raises DataError."""
-    return _writable(value, next(filter(os.path.lexists, value.absolute().parents), value))
+
+class SectionedCommand(click.Command):
+    """A command whose `--help` sorts its options under headings.
+
+    ``sections``: names of parameters by heading; the remaining options come last, under "Options".
+    """
+
+    def __init__(self, *args: Any, sections: Mapping[str, Sequence[str]], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.sections = sections
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the sections in their order."""
+        shown = {
+            parameter.name: record
+            for parameter in self.get_params(ctx)
+            if (record := parameter.get_help_record(ctx)) is not None
+        }
+        for heading, names in self.sections.items():
+            with formatter.section(heading):
+                formatter.write_dl([shown.pop(name) for name in names])
+        with formatter.section("Options"):
+            formatter.write_dl(list(shown.values()))
+
+
+def combine_options(*options: Decorator) -> Decorator:
+    """Return one decorator that adds several options, in this order."""
+
+    def add(command: Callable[..., None]) -> Callable[..., None]:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
+
+
+def out_folder(
+    context: click.Context, parameter: click.Parameter, value: Path | None
+) -> Path | None:
+    """Check before any work that a folder can be made. Raises DataError."""
+    if value is None:
+        return None
+    parent = next(filter(os.path.lexists, value.absolute().parents), value)
+    return _check_writable(value, parent, parameter)
 
 
 def out_file(context: click.Context, parameter: click.Parameter, value: Path | None) -> Path | None:
-    """Refuse, before any work, a file that cannot be written. Raises DataError."""
+    """Check before any work that a file can be written. Raises DataError."""
     if value is None:
         return None
     if value.is_dir():
-        raise DataError(f"{value} is a folder; give the name of a file to write")
-    return _writable(value, value.absolute().parent)
+        raise DataError(f"{value} is a folder: pass the name of a file to write")
+    return _check_writable(value, value.absolute().parent, parameter)
 
 
-def _writable(path: Path, parent: Path) -> Path:
+def _check_writable(path: Path, parent: Path, parameter: click.Parameter) -> Path:
+    remedy = f"choose another {parameter.opts[0]}"
     if not parent.is_dir():
-        raise DataError(f"{path} cannot be written: {parent} is not a folder; choose another --out")
-    try:  # rights alone do not tell: of a read-only or virtual file system, of a full disk
+        raise DataError(f"{path} cannot be written: {parent} is not a folder; {remedy}")
+    try:  # permissions say nothing of a read-only or full file system
         os.rmdir(tempfile.mkdtemp(prefix=".tlrec-edge.", dir=parent))
     except OSError as error:
         raise DataError(
-            f"{path} cannot be written: {parent}: {error.strerror}; choose another --out"
+            f"{path} cannot be written: {parent}: {error.strerror}; {remedy}"
         ) from error
     return path
 
 
-def _has_no_effect(context: click.Context, option: click.Parameter, given: bool) -> None:
+def check_checkpoint(out: Path, checkpoint: Path | None) -> None:
+    """Refuse a checkpoint folder inside the output folder, which is replaced at the end."""
+    if checkpoint is None:
+        return
+    folder = checkpoint.resolve()
+    if out.resolve() in (folder, *folder.parents):
+        raise click.UsageError("--checkpoint must not be --out or a folder inside it")
+
+
+def _warn_no_effect(context: click.Context, option: click.Parameter, given: bool) -> None:
     if given:
-        name = option.opts[0]
         click.echo(
-            f"{name} has no effect: the faiss index was removed in 0.2; drop the option", err=True
+            f"{option.opts[0]} has no effect: the faiss index was removed in 0.2; drop the option",
+            err=True,
         )
 
 
 dataset_argument = click.argument("dataset", type=click.Path(path_type=Path))
 domain_option = click.option(
-    "--domain", required=True, help="Target: one domain, several as A,B, or '!S' for all but S."
+    "--domain",
+    required=True,
+    help="Target: one domain, several as A,B, or '!S' for all except S.",
 )
+domains_help = "Source: domains as A,B, or '!T' for all except T."
 out_option = click.option(
     "--out",
     type=click.Path(path_type=Path),
@@ -64,36 +123,49 @@ out_option = click.option(
     callback=out_folder,
     help="Folder to write.",
 )
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print JSON instead of tables and text."
+)
 speed_option = click.option(
     "--speed",
     is_flag=True,
     hidden=True,
     expose_value=False,
-    callback=_has_no_effect,
+    callback=_warn_no_effect,
     help="Has no effect.",
 )
-PROGRESS_INTERVAL = 2.0
+seed_option = click.option(
+    "--seed",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Seed of every random choice.",
+)
+inherited_seed_option = click.option(
+    "--seed",
+    type=click.IntRange(0),
+    help="Seed of every random choice.  [default: the source model's, else 0]",
+)
 
 
 def open_dataset(path: Path) -> Dataset:
-    """Load a dataset folder."""
+    """Load a dataset folder. Raises DataError."""
     from tlrec_edge.data.store import load_dataset
 
     return load_dataset(path)
 
 
-def other_data(made: Path, dataset_sha256: str | None, dataset: Dataset) -> str:
-    """Return a sentence if a model or bundle was made from other data, by its own account; else nothing."""
+def other_data_note(path: Path, dataset_sha256: str | None, dataset: Dataset) -> str:
+    """Return a sentence if a model or bundle records that it was made from other data, else ""."""
     from tlrec_edge.data.store import dataset_hash
 
     if dataset_sha256 in (None, dataset_hash(dataset)):
         return ""
-    return f"{made} was made from other data than this dataset's, under the same split"
+    return f"{path} was made from other data than this dataset, with the same split"
 
 
 def with_candidates(dataset: Dataset, file: Path | None) -> Dataset:
-    """Return the dataset with the test rows of a file, where one is given."""
+    """Return the dataset with the test rows of a file, or the dataset itself without a file."""
     if file is None:
         return dataset
     from dataclasses import replace
@@ -104,57 +176,43 @@ def with_candidates(dataset: Dataset, file: Path | None) -> Dataset:
 
 
 def parse_domains(text: str, known: Sequence[str]) -> tuple[str, ...]:
-    """Read ``A,B`` or ``!A,B`` (all but these); a domain whose name holds a comma is found whole.
+    """Read ``A,B`` or ``!A,B`` (all except these). A known name may itself contain a comma.
 
-    Raises DataError that lists the known domains.
+    Raises DataError with the known domains if one is unknown or none is left.
     """
     negated = text.startswith("!")
     body = text[1:] if negated else text
     names = [body] if body in known else [part.strip() for part in body.split(",") if part.strip()]
+    examples = ", ".join(known[:_SHOWN_DOMAINS])
     for name in names:
         if name not in known:
-            raise DataError(f"unknown domain {name!r}; known: {', '.join(known[:40])}")
+            raise DataError(f"unknown domain {name!r}; known: {examples}")
     chosen = tuple(name for name in known if (name in names) != negated)
     if not chosen:
-        raise DataError(f"--domain {text!r} names no domain; known: {', '.join(known[:40])}")
+        raise DataError(f"{text!r} selects no domain; known: {examples}")
     return chosen
 
 
 @contextmanager
-def show_progress(what: str) -> Iterator[Callable[[str], None]]:
-    """Yield a function that says a step on stderr: in place on a terminal, a line every two seconds elsewhere."""
+def show_progress(command: str) -> Iterator[Callable[[str], None]]:
+    """Yield a function that shows a step on stderr.
+
+    On a terminal a step replaces the last one; elsewhere one line is written every two seconds.
+    """
     if sys.stderr.isatty():
         from rich.console import Console
 
-        with Console(stderr=True).status(f"{what} ...") as status:
-            yield lambda step: status.update(f"{what}: {step}")
+        from tlrec_edge.cli.format import plain
+
+        with Console(stderr=True).status(plain(f"{command} ...")) as status:
+            yield lambda step: status.update(plain(f"{command}: {step}"))
         return
     last = time.monotonic()
 
     def progress(step: str) -> None:
         nonlocal last
         if time.monotonic() - last >= PROGRESS_INTERVAL:
-            click.echo(f"{what}: {step}", err=True)
+            click.echo(f"{command}: {step}", err=True)
             last = time.monotonic()
 
     yield progress
-
-
-def figure(value: float | None) -> str:
-    """Format a figure; what was not measured is a dash."""
-    return "-" if value is None else f"{value:.4f}"
-
-
-def echo_table(head: Sequence[str], rows: Sequence[Sequence[str]], title: str) -> None:
-    """Print a table; numbers are set flush right."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(title=title, title_justify="left")
-    for i, name in enumerate(head):
-        table.add_column(name, justify="left" if i == 0 else "right", overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
-    console = Console()
-    Console(width=console.width if console.is_terminal else 160).print(table)

@@ -1,4 +1,4 @@
-"""Command `demo`: the whole job on complete-journey."""
+"""The command demo: the whole pipeline on the data set complete-journey."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tlrec_edge.cli.common import echo_table, json_option, out_folder
+from tlrec_edge.cli.common import json_option, out_folder, seed_option
+from tlrec_edge.cli.format import figure, print_table, with_error
 
 if TYPE_CHECKING:
     from tlrec_edge.demo import DemoResult
 
 
-@click.command()
+@click.command(short_help="Run the whole pipeline on public data.")
 @click.option(
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
@@ -23,35 +24,30 @@ if TYPE_CHECKING:
     callback=out_folder,
     help="Folder to write.",
 )
-@click.option("--target", default="NUTRITION", show_default=True, help="Department to transfer to.")
 @click.option(
-    "--seed",
-    type=click.IntRange(0),
-    default=0,
-    show_default=True,
-    help="Seed of every random choice.",
+    "--target", default="NUTRITION", show_default=True, help="Department (domain) to transfer to."
 )
+@seed_option
 @json_option
 def demo(out: Path, target: str, seed: int, as_json: bool) -> None:
-    """Run the whole job on complete-journey: prepare, pretrain, adapt, compress, export, score, bench, report."""
+    """Run the whole pipeline on the data set complete-journey, and write a report.
+
+    It prepares, pretrains, adapts, compresses, exports, scores and measures; no download is needed.
+    """
     from tlrec_edge.demo import DemoConfig, run_demo
 
     result = run_demo(
         out, DemoConfig(target=target, seed=seed), lambda line: click.echo(line, err=True)
     )
     if as_json:
-        click.echo(
-            json.dumps(
-                json.loads(result.report.with_suffix(".json").read_text(encoding="utf-8")),
-                ensure_ascii=False,
-            )
-        )
+        report = json.loads(result.report.with_suffix(".json").read_text(encoding="utf-8"))
+        click.echo(json.dumps(report, ensure_ascii=False))
         return
     show(result, target)
 
 
 def show(result: DemoResult, target: str) -> None:
-    """Print the one table, ten recommendations, plain words, and where the report is."""
+    """Print the results as a table, ten recommendations, a summary, and the path of the report."""
     from tlrec_edge.demo.report_data import plain_words, shopper
 
     new = {row["name"]: row for row in result.new_users.rows()}
@@ -65,43 +61,31 @@ def show(result: DemoResult, target: str) -> None:
         rows.append(
             [
                 name,
-                f"{row['ndcg@10']:.4f} ({row['ndcg@10.se']:.4f})",
-                f"{row['hr@10']:.4f}",
+                with_error(row, "ndcg@10"),
+                figure(row["hr@10"]),
                 gain,
-                f"{other['ndcg@10']:.4f} ({other['ndcg@10.se']:.4f})",
-                f"{other['hr@10']:.4f}",
+                with_error(other, "ndcg@10"),
+                figure(other["hr@10"]),
                 *_cost(result, name),
             ]
         )
     head = [
-        "",
-        "new: NDCG@10 (SE)",
-        "HR@10",
-        f"lift over {over} (SE)",
-        "warm: NDCG@10 (SE)",
-        "HR@10",
-        "bytes",
-        "p50 100 items",
-        "p50 top-10",
+        *("", "new: NDCG@10 (SE)", "HR@10", f"lift over {over} (SE)"),
+        *("warm: NDCG@10 (SE)", "HR@10", "bytes", "p50 100 items", "p50 top-10"),
     ]
     sizes = [f"{e.tests:,} tests of {e.users:,}" for e in (result.new_users, result.warm)]
-    echo_table(
-        head, rows, f"{target}: {sizes[0]} new shoppers, {sizes[1]} warm ones; SE clustered by user"
-    )
+    title = f"{target}: {sizes[0]} new shoppers, {sizes[1]} warm ones; SE clustered by user"
+    print_table(head, rows, title)
     best = [
         [str(i), name, item, f"{score:.3f}"]
         for i, (item, score, name) in enumerate(zip(*result.best, strict=True), 1)
     ]
-    echo_table(
-        ["", "product", "id", "score"],
-        best,
-        f"For {shopper(result, target)}; last bought: {', '.join(result.bought[-3:])}",
-    )
+    title = f"For {shopper(result, target)}; last bought: {', '.join(result.bought[-3:])}"
+    print_table(["", "product", "id", "score"], best, title)
     for line in plain_words(result, target):
         click.echo(line)
-    click.echo(
-        f"seconds: {', '.join(f'{stage} {spent:.0f}' for stage, spent in result.seconds.items())}"
-    )
+    seconds = ", ".join(f"{stage} {spent:.0f}" for stage, spent in result.seconds.items())
+    click.echo(f"seconds: {seconds}")
     click.echo(f"report: {result.report}")
 
 

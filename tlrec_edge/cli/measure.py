@@ -1,10 +1,10 @@
-"""Commands that measure: evaluate, crossval."""
+"""The commands evaluate and crossval."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,90 +12,86 @@ import click
 
 from tlrec_edge.choices import AUTO, MODES
 from tlrec_edge.cli.common import (
+    combine_options,
     dataset_argument,
     domain_option,
-    echo_table,
-    figure,
+    inherited_seed_option,
     json_option,
     open_dataset,
-    other_data,
+    other_data_note,
     out_file,
     parse_domains,
     show_progress,
     with_candidates,
 )
+from tlrec_edge.cli.format import MISSING, figure, gain, interval, print_table, with_error
 
 if TYPE_CHECKING:
     from tlrec_edge.data.dataset import Dataset
     from tlrec_edge.evaluation.evaluate import Evaluation
 
 
-def report_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options of what is reported."""
-    for option in reversed(
-        (
-            click.option(
-                "-k",
-                "ks",
-                multiple=True,
-                type=click.IntRange(1),
-                default=(10,),
-                show_default=True,
-                help="Cut-offs; repeatable.",
-            ),
-            click.option(
-                "--slices",
-                is_flag=True,
-                help="Show slices by user, item, history, popularity, domain, period.",
-            ),
-            click.option(
-                "--per-user",
-                type=click.Path(path_type=Path),
-                callback=out_file,
-                help="Write every contender's figures by user: .csv, .csv.gz or .parquet.",
-            ),
-            click.option(
-                "--against",
-                type=click.Path(path_type=Path),
-                help="Compare, paired by user, with the model in the --per-user file of another evaluation.",
-            ),
-            click.option(
-                "--report",
-                "page",
-                type=click.Path(path_type=Path),
-                callback=out_file,
-                help="Write an HTML page of it.",
-            ),
-            json_option,
-        )
-    ):
-        command = option(command)
-    return command
+report_options = combine_options(
+    click.option(
+        "-k",
+        "ks",
+        multiple=True,
+        type=click.IntRange(1),
+        default=(10,),
+        show_default=True,
+        help="Cut-off of NDCG, HR and MRR; repeatable.",
+    ),
+    click.option(
+        "--slices",
+        is_flag=True,
+        help="Show results by group of users, items, histories, popularity, domains and periods.",
+    ),
+    click.option(
+        "--per-user",
+        type=click.Path(path_type=Path),
+        callback=out_file,
+        help="File for every model's metrics by user (.csv, .csv.gz or .parquet).  [default: none]",
+    ),
+    click.option(
+        "--against",
+        type=click.Path(path_type=Path),
+        help="--per-user file of another evaluation, for a comparison by user.  [default: none]",
+    ),
+    click.option(
+        "--report",
+        "page",
+        type=click.Path(path_type=Path),
+        callback=out_file,
+        help="File for a report, one HTML page.  [default: none]",
+    ),
+    json_option,
+)
+"""Options of what is reported."""
 
 
-@click.command()
+@click.command(short_help="Evaluate a model or bundle next to baselines.")
 @click.argument("model", type=click.Path(path_type=Path))
 @dataset_argument
 @domain_option
 @click.option(
     "--candidates",
     type=click.Path(path_type=Path),
-    help="Test rows from a file: user, item(s), negatives.",
+    help="Table with test rows: user, item(s), negatives.  [default: those of the split]",
 )
 @click.option(
-    "--fold", type=click.IntRange(0), help="Fold of split new-users.  [default: the model's]"
+    "--fold", type=click.IntRange(0), help="Fold of a new-users split.  [default: the model's]"
 )
 @click.option(
     "--target-only/--no-target-only",
     default=True,
     show_default=True,
-    help="Train the fair target-only model beside it.",
+    help="Also train the same model on the target alone, for comparison.",
 )
 @click.option(
     "--ease-penalty",
     multiple=True,
     type=click.FloatRange(min=0, min_open=True),
-    help="Also show EASE with this penalty; repeatable.",
+    help="Also evaluate EASE with this penalty; repeatable.  [default: the tuned one alone]",
 )
 @report_options
 def evaluate(
@@ -113,9 +109,9 @@ def evaluate(
     page: Path | None,
     as_json: bool,
 ) -> None:
-    """Evaluate MODEL (a model or bundle folder) on the test rows of DATASET, always beside the baselines.
+    """Evaluate MODEL (a model or bundle folder) on the test rows of DATASET, next to the baselines.
 
-    Refuses to measure where test rows, or what came after them, were learned from.
+    Refuses to run if the model was trained on test rows, or on rows from after them.
     """
     from dataclasses import asdict
 
@@ -129,32 +125,31 @@ def evaluate(
 
     data = open_dataset(dataset)
     target = parse_domains(domain, data.domains)
-    contender = open_compared_model(model, data)
-    made = contender.provenance
-    other = other_data(model, made.dataset_sha256, data)
+    compared = open_compared_model(model, data)
+    made = compared.provenance
+    note = other_data_note(model, made.dataset_sha256, data)
     data = with_candidates(data, candidates)
-    entries = baseline_rankers(
-        made.train if target_only and made.mode != "scratch" else None, data, ease_penalty
-    )
-    tuned = {name: entry for name, entry in entries.items() if isinstance(entry, TunedEase)}
+    target_config = made.train if target_only and made.mode != "scratch" else None
+    rankers = baseline_rankers(target_config, data, ease_penalty)
+    tuned = {name: ranker for name, ranker in rankers.items() if isinstance(ranker, TunedEase)}
     tasks = make_tasks(data, target, made.fold if fold is None else fold)
     with show_progress("evaluate") as progress:
-        # The model comes first, so that one of another domain is refused before the baselines are fitted.
-        ranked = contender.ranker(tasks)
+        # The model first: one of another domain is refused before the baselines are fitted.
+        ranked = compared.ranker(tasks)
         result = run(
-            data, target, {**entries, "model": lambda _: ranked}, progress=progress, tasks=tasks
+            data, target, {**rankers, "model": lambda _: ranked}, progress=progress, tasks=tasks
         )
     report = result.to_json(ks if 10 in ks else (10, *ks))
-    choices = {name: entry.choice for name, entry in tuned.items() if entry.choice is not None}
+    choices = {name: ease.choice for name, ease in tuned.items() if ease.choice is not None}
     report |= {
         "dropped": dict(tasks.final.dropped),
         "choices": {name: nan_to_none(asdict(choice)) for name, choice in choices.items()},
         "notes": [
-            *([other] if other else []),
+            *([note] if note else []),
             *report["notes"],
             *leak_notes(data, tasks, made),
             *(
-                f"{name}: penalty {c.penalty:g} is the edge of its grid"
+                f"{name}: penalty {c.penalty:g} is at the edge of its grid"
                 for name, c in choices.items()
                 if c.at_grid_edge
             ),
@@ -164,11 +159,14 @@ def evaluate(
     _finish(report, result, data, ks, slices, per_user, page, as_json)
 
 
-@click.command()
+@click.command(short_help="Adapt and evaluate on every fold of new users.")
 @dataset_argument
 @domain_option
 @click.option(
-    "--from", "source", type=click.Path(path_type=Path), help="Source model, made by pretrain."
+    "--from",
+    "source",
+    type=click.Path(path_type=Path),
+    help="Source model from pretrain.  [default: none, only modes that need none]",
 )
 @click.option(
     "--mode",
@@ -177,20 +175,16 @@ def evaluate(
     multiple=True,
     default=(AUTO,),
     show_default=True,
-    help="How to transfer; repeatable.",
+    help="Way to transfer; repeatable.",
 )
 @click.option(
     "--epochs",
     type=click.IntRange(0),
     default=20,
     show_default=True,
-    help="Most passes over the target.",
+    help="Largest number of epochs on the target; validation may stop earlier.",
 )
-@click.option(
-    "--seed",
-    type=click.IntRange(0),
-    help="Seed of every random choice.  [default: the source's, else 0]",
-)
+@inherited_seed_option
 @report_options
 def crossval(
     dataset: Path,
@@ -206,7 +200,7 @@ def crossval(
     page: Path | None,
     as_json: bool,
 ) -> None:
-    """Adapt to users new to the target and evaluate, on every fold of DATASET (split new-users), pooled."""
+    """Adapt and evaluate on every fold of a new-users split of DATASET, and pool the results."""
     from dataclasses import replace
 
     from tlrec_edge.evaluation.crossval import CrossvalPlan
@@ -229,7 +223,7 @@ def crossval(
     if "auto" in result.names:
         chosen_modes = Counter(fold["auto"] for fold in result.chosen_modes).most_common()
         folds = ", ".join(f"{mode} on {count}" for mode, count in chosen_modes)
-        report["notes"].append(f"auto took {folds} of {len(result.chosen_modes)} folds")
+        report["notes"].append(f"auto chose {folds} of {len(result.chosen_modes)} folds")
     _compare(report, result.evaluation, result.names[0], data, against)
     _finish(report, result.evaluation, data, ks, slices, per_user, page, as_json)
 
@@ -237,7 +231,7 @@ def crossval(
 def _compare(
     report: dict[str, Any], result: Evaluation, name: str, data: Dataset, against: Path | None
 ) -> None:
-    """Add the lift over an earlier evaluation's contender of the same name."""
+    """Add the gain over the model of the same name in an earlier evaluation."""
     if against is None:
         return
     from tlrec_edge.core.metrics import lift_json
@@ -262,7 +256,7 @@ def _finish(
 
     if report["dropped"]:
         why = ", ".join(f"{reason} {n:,}" for reason, n in report["dropped"].items())
-        report["notes"].append(f"test rows not asked: {why}")
+        report["notes"].append(f"test rows left out: {why}")
     if per_user is not None:
         write_per_user(per_user, result, data.users)
     if page is not None:
@@ -279,7 +273,7 @@ def _finish(
 def show_evaluation(
     report: Mapping[str, Any], ks: tuple[int, ...] = (10,), slices: bool = False
 ) -> None:
-    """Print an evaluation as tables, its notes under the first."""
+    """Print an evaluation as tables, with its notes below the first."""
     full = any("full.ndcg@10" in row for row in report["rows"])
     head = ["", *(f"{m}@{k}" for k in ks for m in ("NDCG", "HR", "MRR")), "AUC", "NDCG@10 by user"]
     rows = []
@@ -291,15 +285,16 @@ def show_evaluation(
         ]
         cells += [figure(row["auc"]), figure(row["ndcg@10.by_user"])]
         rows.append([row["name"], *cells, *([with_error(row, "full.ndcg@10")] if full else [])])
-    title = f"{report['domain']}: {report['tests']:,} tests of {report['users']:,} users; SE clustered by user"
-    echo_table([*head, *(["NDCG@10 among all"] if full else [])], rows, title)
+    tests = f"{report['tests']:,} tests of {report['users']:,} users"
+    title = f"{report['domain']}: {tests}; SE clustered by user"
+    print_table([*head, *(["NDCG@10 among all"] if full else [])], rows, title)
     for note in report["notes"]:
         click.echo(f"note: {note}")
     lifts = [
-        [key, f"{lift['of']} over {lift['over']}", *lift_cells(lift)]
+        [key, f"{lift['of']} over {lift['over']}", gain(lift), interval(lift), lift["verdict"]]
         for key, lift in report["lift"].items()
     ]
-    echo_table(
+    print_table(
         ["lift", "", "NDCG@10 (SE)", "95 % interval", "verdict at 2 SE"],
         lifts,
         "Paired lifts on the same rows",
@@ -316,20 +311,21 @@ def _show_catalogue(report: Mapping[str, Any]) -> None:
             figure(row["recall@10.by_user"]),
             f"{row['coverage@10']:.1%}",
             figure(row["gini@10"]),
-            "-" if row["buyers@10"] is None else f"{row['buyers@10']:,.1f}",
+            MISSING if row["buyers@10"] is None else f"{row['buyers@10']:,.1f}",
         ]
         for row in report["rows"]
         if "coverage@10" in row
     ]
-    title = f"Ten recommended to each of {report['users']:,} users, of {report['candidates'] or 0:,} candidates"
+    candidates = f"{report['candidates'] or 0:,} candidates"
+    title = f"Top-10 lists of {report['users']:,} users, out of {candidates}"
     head = [
         "",
         "recall@10 by user",
-        "catalogue shown",
-        "Gini of showings",
-        "mean buyers of an item shown",
+        "coverage",
+        "Gini of exposure",
+        "mean buyers of an item",
     ]
-    echo_table(head, rows, title)
+    print_table(head, rows, title)
 
 
 def _show_slices(slices: list[dict[str, Any]]) -> None:
@@ -345,7 +341,7 @@ def _show_slices(slices: list[dict[str, Any]]) -> None:
             with_error(line, "over.ndcg@10"),
             figure(line["recall@10"]),
             figure(line["over.recall@10"]),
-            lift_cells(line["lift"])[0],
+            gain(line["lift"]),
             line["lift"]["verdict"],
         ]
         for line in slices
@@ -361,22 +357,8 @@ def _show_slices(slices: list[dict[str, Any]]) -> None:
         "lift (SE)",
         "at 2 SE",
     ]
-    title = f"Slices, NDCG@10 (SE) and recall@10: {of} and the best baseline, {over}; one slice in 20 differs by chance"
-    echo_table(head, rows, title)
-
-
-def with_error(row: Mapping[str, Any], key: str) -> str:
-    """Format a figure with its standard error."""
-    return f"{figure(row[key])} ({figure(row[f'{key}.se'])})"
-
-
-def lift_cells(lift: Mapping[str, Any]) -> list[str]:
-    """Format a lift: mean (SE), interval, verdict; what cannot be told is a dash."""
-    mean, low, high = (
-        "-" if lift[key] is None else f"{lift[key]:+.4f}" for key in ("ndcg@10", "low", "high")
+    title = (
+        f"Slices, NDCG@10 (SE) and recall@10: {of} and the best baseline, {over}; "
+        "one slice in 20 differs by chance"
     )
-    return [
-        f"{mean} ({figure(lift['se'])})",
-        "-" if low == "-" else f"{low} .. {high}",
-        lift["verdict"],
-    ]
+    print_table(head, rows, title)

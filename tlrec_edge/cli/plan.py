@@ -1,4 +1,4 @@
-"""Command `plan`: what a shop of a given size needs of this machine."""
+"""The command plan: the machines that a catalogue of a given size needs."""
 
 from __future__ import annotations
 
@@ -11,20 +11,19 @@ from tlrec_edge.bench.baseline import read_result
 from tlrec_edge.bench.machine import fingerprint
 from tlrec_edge.bench.plan import FIGURES, MeasuredSize, Plan, Workload, make_plan, measure_sizes
 from tlrec_edge.cli.bench_options import duration
-from tlrec_edge.cli.common import echo_table, json_option
+from tlrec_edge.cli.common import json_option, seed_option
+from tlrec_edge.cli.format import print_table
 from tlrec_edge.cli.synth import count
 
 
-@click.command()
-@click.option(
-    "--items", type=count, required=True, help="Candidates of the catalogue: 50000, 50k or 2M."
-)
+@click.command(short_help="Estimate the machines that a catalogue needs.")
+@click.option("--items", type=count, required=True, help="Number of candidates: 50000, 50k or 2M.")
 @click.option(
     "--dim",
     type=click.IntRange(min=1),
     default=64,
     show_default=True,
-    help="Width of the deep vectors.",
+    help="Width of the item vectors.",
 )
 @click.option(
     "--qps",
@@ -37,13 +36,18 @@ from tlrec_edge.cli.synth import count
     callback=duration,
     required=True,
     metavar="TIME",
-    help="Bound of the 99th percentile: 10ms.",
+    help="Bound of the 99th percentile of latency: 500us, 10ms, 1s.",
 )
 @click.option(
-    "--users", type=count, default=0, help="Users; their histories come with the requests."
+    "--users",
+    type=count,
+    default=0,
+    help="Number of users, whose histories come with requests; 0: not stated.  [default: 0]",
 )
 @click.option(
-    "--price-per-hour", type=click.FloatRange(min=0, min_open=True), help="Price of this machine."
+    "--price-per-hour",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Price of this machine per hour, for the cost.  [default: no cost]",
 )
 @click.option(
     "--from",
@@ -51,22 +55,17 @@ from tlrec_edge.cli.synth import count
     type=click.Path(path_type=Path),
     multiple=True,
     metavar="JSON",
-    help="A result of `bench --load top-k --out`; give three sizes.  [default: measure now]",
+    help="Result of `bench --load top-k --out`, once for each of three sizes.  "
+    "[default: measure now]",
 )
 @click.option(
     "--seconds",
     type=click.FloatRange(min=0.01),
     default=1.0,
     show_default=True,
-    help="Time for each measurement.",
+    help="Seconds for each measurement.",
 )
-@click.option(
-    "--seed",
-    type=click.IntRange(min=0),
-    default=0,
-    show_default=True,
-    help="Seed of bundles and requests.",
-)
+@seed_option
 @json_option
 def plan(
     items: int,
@@ -80,10 +79,11 @@ def plan(
     seed: int,
     as_json: bool,
 ) -> None:
-    """Say what top-10 requests of a catalogue need: latency, memory, machines like this one, and how sure that is.
+    """Estimate latency, memory and the number of machines for top-10 requests.
 
-    Measures three synthetic bundles, small enough to take a minute, or reads --from, and extrapolates. The error is
-    that at the largest of the three, predicted from the others. What cannot be known is refused.
+    Measures three synthetic bundles in about a minute, or reads --from, and extrapolates to the
+    size of the catalogue. The stated error is that of predicting the largest of the three from the
+    others. Refuses to extrapolate too far.
     """
     workload = Workload(items, dim, qps, p99, users)
     if sources:
@@ -99,7 +99,7 @@ def plan(
 
 def _show(plan: Plan, price: float | None) -> None:
     if plan.noisy:
-        click.echo("NOISY MACHINE while this was measured; repeat before you rely on it")
+        click.echo("NOISY MACHINE during the measurement: repeat it before you rely on the result")
     workload = plan.workload
     fitted = " and ".join(f"{size:,}" for size in plan.fitted)
     rows = [
@@ -108,31 +108,29 @@ def _show(plan: Plan, price: float | None) -> None:
     ]
     rows += [
         [
-            f"requests a second of a machine ({plan.workers} workers)",
+            f"requests per second per machine ({plan.workers} workers)",
             f"{plan.qps_per_machine:,.0f}",
             "",
         ],
-        ["share of its capacity at which p99 holds", f"{plan.utilisation:.0%}", ""],
+        ["utilisation at which p99 holds", f"{plan.utilisation:.0%}", ""],
         ["machines", f"{plan.machines:,}", f"{plan.machines_with_error:,} with that error"],
     ]
     if price is not None:
         rows.append(
             [
-                "cost an hour",
+                "cost per hour",
                 f"{plan.machines * price:,.4g}",
                 f"{plan.machines_with_error * price:,.4g}",
             ]
         )
     title = (
-        f"{workload.items:,} items of {workload.dim}, {workload.qps:,.0f} requests a second, "
+        f"{workload.items:,} items of {workload.dim}, {workload.qps:,.0f} requests per second, "
         f"p99 {workload.p99_us / 1000:g} ms"
     )
-    echo_table(
-        ["", "needs", f"error at {plan.validation_size:,} items, from {fitted}"], rows, title
-    )
+    print_table(["", "needs", f"error at {plan.validation_size:,} items, from {fitted}"], rows, title)
     if workload.users:
         vectors = workload.users * 4 * workload.dim / 1e9
         click.echo(
-            f"{workload.users:,} users take no memory while their histories come with the requests; states stored "
-            f"in the bundle (export --with-users) would take {vectors:.1f} GB for their deep vectors alone."
+            f"{workload.users:,} users need no memory if their histories come with the requests; "
+            f"states in the bundle (export --with-users) need {vectors:.1f} GB for their vectors."
         )

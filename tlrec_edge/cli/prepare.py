@@ -1,4 +1,4 @@
-"""``tlrec-edge prepare``: raw tables to a dataset folder."""
+"""The command prepare: tables to a dataset folder."""
 
 from __future__ import annotations
 
@@ -7,96 +7,109 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from tlrec_edge.choices import PRESETS, SPLITS
-from tlrec_edge.cli.common import out_folder
+from tlrec_edge.cli.common import SectionedCommand, json_option, out_folder, show_progress
+from tlrec_edge.cli.format import MISSING, print_table
 from tlrec_edge.core.folders import check_target
 from tlrec_edge.errors import MissingExtraError
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 _MAX_DOMAINS = 30
 _MAX_MERGED = 20
 _FILE = click.Path(path_type=Path)
 
 
-@click.command(short_help="Clean raw tables into a dataset.")
+_SECTIONS = {
+    "Tables": ("interactions", "items", "schema", "preset", "max_per_user"),
+    "Split": (
+        *("split", "candidates", "folds", "test_from", "valid_from", "min_buyers"),
+        *("negatives", "mask_seen", "refit", "seed"),
+    ),
+}
+
+
+@click.command(
+    cls=SectionedCommand, sections=_SECTIONS, short_help="Clean and split tables into a dataset."
+)
 @click.option(
     "--interactions",
     multiple=True,
     type=_FILE,
-    help="CSV, TSV (also .gz) or Parquet; repeat the flag for more files.",
+    help="Interaction table: CSV, TSV (also .gz) or Parquet; repeatable.",
 )
 @click.option(
     "--items",
     multiple=True,
     type=_FILE,
-    help="Item features, one row an item; repeat for more files.",
+    help="Item table, one row per item; repeatable.  [default: no item features]",
 )
 @click.option(
     "--schema",
     type=_FILE,
-    help="TOML file: which column means what; common names are found without.",
+    help="TOML file that names the columns; common names need none (see above).  [default: none]",
 )
 @click.option(
     "--preset",
     type=click.Choice(PRESETS),
-    help="A known data set; complete-journey needs no files.",
+    help="Public data set with known columns; complete-journey needs no files.",
 )
 @click.option(
     "--split",
     type=click.Choice(SPLITS),
-    help="How to hold out tests.  [default: leave-one-out, or the preset's]",
+    help="How test rows are held out.  [default: leave-one-out, or the preset's]",
 )
 @click.option(
-    "--candidates", type=_FILE, help="Test rows for --split given: user, item(s), negatives."
+    "--candidates",
+    type=_FILE,
+    help="Table with test rows for --split given: user, item(s), negatives.",
 )
 @click.option("--folds", type=click.IntRange(2), help="Folds of --split new-users.  [default: 5]")
 @click.option(
-    "--test-from", metavar="DATE", help="First test day, for splits by time.  [default: last 10 %]"
+    "--test-from",
+    metavar="DATE",
+    help="First day of the test rows, for splits by time.  [default: the last 10 % of rows]",
 )
 @click.option(
     "--valid-from",
     metavar="DATE",
-    help="First validation day.  [default: last 1/9 before the test]",
+    help="First day of the validation rows.  [default: the last 1/9 of rows before the test]",
 )
 @click.option(
     "--min-buyers",
     type=click.IntRange(0),
-    help="Buyers a candidate needs before the test.  [default: 0]",
+    help="Buyers that a candidate needs before the test.  [default: 0]",
 )
 @click.option(
     "--negatives",
     type=click.IntRange(0),
-    help="Others beside each test item; 0 = all.  [default: 99]",
+    help="Negatives per test item; 0: all candidates.  [default: 99]",
 )
 @click.option(
     "--mask-seen/--rank-seen",
     default=None,
-    help="Rank what a user already had among the others?  [default: mask]",
+    help="Exclude items that a user already has from the negatives, or rank them.  [default: mask]",
 )
 @click.option(
     "--refit/--no-refit",
     default=None,
-    help="Let the final model learn from the validation rows.  [default: refit]",
+    help="Train the final model on the validation rows too.  [default: refit]",
 )
 @click.option(
     "--max-per-user",
     type=click.IntRange(1),
-    help="Newest interactions kept of a user.  [default: all]",
+    help="Newest interactions of a user that are used.  [default: all]",
 )
 @click.option("--seed", type=click.IntRange(0), help="Seed of every random choice.  [default: 0]")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of tables.")
+@json_option
 @click.option(
     "--out",
     required=True,
     type=_FILE,
     callback=out_folder,
-    help="Dataset folder to write; an older dataset there is replaced.",
+    help="Folder to write; a dataset in it is replaced.",
 )
 def prepare(
     interactions: tuple[Path, ...],
@@ -108,12 +121,12 @@ def prepare(
     out: Path,
     **split_options: Any,
 ) -> None:
-    """Read and clean tables of behaviour and items, split them, and store the dataset.
+    """Clean tables of interactions and items, split them, and write a dataset.
 
-    Every row that is left out is counted by its reason. Later commands all obey the split that is stored here.
+    Rows that are left out are counted by reason. All later commands use the split that is stored.
 
     \b
-    A schema names what is not found by itself, for example:
+    A schema names columns that are not recognised, for example:
       [interactions]
       user = "who"
       [items]
@@ -129,7 +142,7 @@ def prepare(
       cancelled = { column = "InvoiceNo", prefix = "C" }
       max_per_user = 2000
     
-    Where domains differ in their units or names:
+    If domains differ in their units or names:
       [scale]
       by_domain = true             # rank numbers within their domain
       [scale.price]
@@ -141,21 +154,16 @@ def prepare(
       item_map = "map.csv"         # columns from, to: one product, two ids
     """
     if preset and (schema or items):
-        raise click.UsageError(
-            "--preset brings its own schema and items: leave --schema and --items out"
-        )
+        raise click.UsageError("--preset has its own schema and items: omit --schema and --items")
     if not preset and not interactions:
-        raise click.UsageError("give --interactions FILE or --preset NAME")
-    from rich.console import Console
-
+        raise click.UsageError("pass --interactions FILE or --preset NAME")
     _check_extra()
     from tlrec_edge.data.describe import describe
     from tlrec_edge.data.store import DATASET, dataset_hash, save_dataset, split_hash
 
     check_target(out, DATASET)
-    with Console(stderr=True).status(
-        f"preparing {preset or ', '.join(path.name for path in interactions)} ..."
-    ):
+    with show_progress("prepare") as progress:
+        progress(preset or ", ".join(path.name for path in interactions))
         prepared = _build(interactions, items, schema, preset, max_per_user or 0, split_options)
         save_dataset(prepared.dataset, out)
     hashes = {"hash": dataset_hash(prepared.dataset), "split_hash": split_hash(prepared.dataset)}
@@ -185,117 +193,77 @@ def _build(
     from tlrec_edge.data.presets import prepare_preset
     from tlrec_edge.data.schema import Schema, load_schema
 
-    given = {name: value for name, value in split_options.items() if value is not None}
-    kind = given.pop("split", "given" if "candidates" in given else None)
+    settings = {name: value for name, value in split_options.items() if value is not None}
+    kind = settings.pop("split", "given" if "candidates" in settings else None)
     plan = KNOWN[preset].plan if preset else SplitPlan()
-    plan = replace(plan, kind=kind or plan.kind, **given)
+    plan = replace(plan, kind=kind or plan.kind, **settings)
     if preset:
         return prepare_preset(preset, interactions, plan, max_per_user)
-    found = load_schema(schema) if schema else Schema()
-    found = replace(found, max_per_user=max_per_user or found.max_per_user)
-    return prepare_files(interactions, items, found, plan)
+    columns = load_schema(schema) if schema else Schema()
+    columns = replace(columns, max_per_user=max_per_user or columns.max_per_user)
+    return prepare_files(interactions, items, columns, plan)
 
 
 def _show(report: Mapping[str, Any]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    console = Console(soft_wrap=True)
-    table = Table("rows", "count", title="Cleaning")
-    table.columns[1].justify = "right"
-    for reason, count in report["cleaning"].items():
-        table.add_row(reason, f"{count:,}")
-    console.print(table)
-    shown = sorted(report["domains"].items(), key=lambda pair: -pair[1])[:_MAX_DOMAINS]
-    domains = Table(
-        "domain", "interactions", title=f"Domains, {len(shown)} largest of {len(report['domains'])}"
-    )
-    domains.columns[1].justify = "right"
-    for name, count in shown:
-        domains.add_row(
-            Text(name), f"{count:,}"
-        )  # Text: a name may hold "[", which is rich's markup
-    console.print(domains)
+    cleaning = [[reason, f"{count:,}"] for reason, count in report["cleaning"].items()]
+    print_table(["rows", "count"], cleaning, "Cleaning")
+    domains = sorted(report["domains"].items(), key=lambda pair: -pair[1])[:_MAX_DOMAINS]
+    rows = [[name, f"{count:,}"] for name, count in domains]
+    title = f"Domains, {len(rows)} largest of {len(report['domains'])}"
+    print_table(["domain", "interactions"], rows, title)
     if len(report["domains"]) > 1 and report["numbers"]:
-        console.print(_numbers(report["numbers"]))
+        _show_numbers(report["numbers"])
     if report["merged"]:
-        console.print(_merged(report["merged"]))
+        _show_merged(report["merged"])
     for line in _lines(report):
         click.echo(line)
 
 
-def _numbers(levels: Sequence[Mapping[str, Any]]) -> Table:
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(
-        "number",
-        "domain",
-        "known",
-        "missing",
-        "median",
-        "largest",
-        "scaled by",
-        title="Numbers by domain",
-    )
-    for row in levels[:_MAX_DOMAINS]:
-        size = (
-            "-" if row[name] is None else f"{row[name]:,.6g}"
-            for name in ("median", "largest", "factor")
-        )
-        table.add_row(
-            Text(row["column"]),
-            Text(row["domain"]),
-            f"{row['known']:,}",
-            f"{row['missing']:,}",
-            *size,
-        )
-    for column in table.columns[2:]:
-        column.justify = "right"
-    return table
+def _show_numbers(levels: Sequence[Mapping[str, Any]]) -> None:
+    head = ["number", "domain", "known", "missing", "median", "largest", "scaled by"]
+    rows = []
+    for level in levels[:_MAX_DOMAINS]:
+        values = (level[name] for name in ("median", "largest", "factor"))
+        sizes = (MISSING if value is None else f"{value:,.6g}" for value in values)
+        counts = f"{level['known']:,}", f"{level['missing']:,}"
+        rows.append([level["column"], level["domain"], *counts, *sizes])
+    print_table(head, rows, "Numbers by domain")
 
 
-def _merged(merged: Sequence[Mapping[str, Any]]) -> Table:
-    from rich.table import Table
-    from rich.text import Text
-
+def _show_merged(merged: Sequence[Mapping[str, Any]]) -> None:
     shown = merged[:_MAX_MERGED]
-    table = Table(
-        "column",
-        "name",
-        "is now",
-        "by",
-        "items",
-        title=f"Names merged, {len(shown)} of {len(merged)}",
-    )
-    for row in shown:
-        table.add_row(
-            *(Text(str(row[name])) for name in ("column", "name", "into", "how", "items"))
-        )
-    return table
+    rows = [
+        [str(row[name]) for name in ("column", "name", "into", "how", "items")] for row in shown
+    ]
+    head = ["column", "name", "is now", "by", "items"]
+    print_table(head, rows, f"Names merged, {len(shown)} of {len(merged)}")
 
 
 def _lines(report: Mapping[str, Any]) -> list[str]:
-    split, rows = report["split"], report["rows_per_user"]
-    columns = ", ".join(
-        f"{role} = {column}" for role, column in report["interaction_columns"].items()
-    )
-    features = ", ".join(f"{column} ({kind})" for column, kind in report["item_features"].items())
-    test_rows = (
-        f", {split['test_rows']:,} given test rows" if split["test_rows"] is not None else ""
-    )
+    split, per_user = report["split"], report["rows_per_user"]
+    roles = report["interaction_columns"].items()
+    columns = ", ".join(f"{role} = {column}" for role, column in roles)
+    kinds = report["item_features"].items()
+    features = ", ".join(f"{column} ({kind})" for column, kind in kinds)
+    parts = ", ".join(f"{split[part]:,} {part}" for part in ("train", "valid", "test"))
+    if split["test_rows"] is not None:
+        parts += f", {split['test_rows']:,} given test rows"
+    never_sold = f"{report['items_never_sold']:,} never sold"
     return [
-        *(
-            f"{pair['column']}: the median of {pair['high']} is {pair['times']:,.0f} times that of {pair['low']}; "
-            "another currency or unit? see [scale] in: tlrec-edge prepare --help"
-            for pair in report["far_apart"]
-        ),
+        *map(_scale_warning, report["far_apart"]),
         f"columns: {columns}",
         f"item features: {features or 'none'}",
         f"columns not used: {', '.join(report['unused_columns']) or 'none'}",
-        f"split {split['kind']}: {split['train']:,} train, {split['valid']:,} valid, {split['test']:,} test{test_rows}",
-        f"{report['users']:,} users, {report['items']:,} items ({report['items_never_sold']:,} never sold)",
-        f"interactions a user: median {rows['median']:,g}, most {rows['most']:,}",
+        f"split {split['kind']}: {parts}",
+        f"{report['users']:,} users, {report['items']:,} items ({never_sold})",
+        f"interactions per user: median {per_user['median']:,g}, most {per_user['most']:,}",
         f"wrote {report['out']} ({report['hash'][:12]})",
     ]
+
+
+def _scale_warning(pair: Mapping[str, Any]) -> str:
+    medians = f"the median of {pair['high']} is {pair['times']:,.0f} times that of {pair['low']}"
+    return (
+        f"{pair['column']}: {medians}; another currency or unit? "
+        "See [scale] in: tlrec-edge prepare --help"
+    )

@@ -1,9 +1,9 @@
-"""Commands that tell whether transfer pays: study, curve."""
+"""The commands study and curve: does transfer pay?"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,10 +13,10 @@ import click
 
 from tlrec_edge.choices import ENCODER_SIZES
 from tlrec_edge.cli.common import (
+    combine_options,
     dataset_argument,
     domain_option,
-    echo_table,
-    figure,
+    domains_help,
     json_option,
     open_dataset,
     out_file,
@@ -24,46 +24,43 @@ from tlrec_edge.cli.common import (
     parse_domains,
     show_progress,
 )
+from tlrec_edge.cli.format import figure, gain, print_table, with_error
 
-FOLD_HELP = "Split new-users: the users of this fold are new to the target.  [default: none, users keep their past]"
-
-
-def run_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Add what both commands share."""
-    for option in reversed(
-        (
-            click.option("--fold", type=click.IntRange(0), help=FOLD_HELP),
-            click.option(
-                "--seed",
-                "seeds",
-                type=click.IntRange(0),
-                multiple=True,
-                default=(0,),
-                show_default=True,
-                help="Seed of every random choice; repeatable, figures are then means.",
-            ),
-            click.option(
-                "--processes",
-                type=click.IntRange(1),
-                help="Jobs side by side.  [default: one a core]",
-            ),
-            json_option,
-        )
-    ):
-        command = option(command)
-    return command
+FOLD_HELP = (
+    "Fold of a new-users split, whose users are new to the target.  "
+    "[default: none, users keep their histories]"
+)
 
 
-@click.command()
+run_options = combine_options(
+    click.option("--fold", type=click.IntRange(0), help=FOLD_HELP),
+    click.option(
+        "--seed",
+        "seeds",
+        type=click.IntRange(0),
+        multiple=True,
+        default=(0,),
+        show_default=True,
+        help="Seed of every random choice; repeatable, metrics are then means.",
+    ),
+    click.option(
+        "--processes",
+        type=click.IntRange(1),
+        help="Parallel jobs.  [default: one per core]",
+    ),
+    json_option,
+)
+"""Options of both commands."""
+
+
+@click.command(short_help="Compare transfer modes, alignment and model components.")
 @dataset_argument
 @domain_option
-@click.option(
-    "--domains", help="Source domains: A,B or '!T' for all but T.  [default: all but the target]"
-)
+@click.option("--domains", help=f"{domains_help}  [default: all except the target]")
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
-    callback=lambda c, p, v: v and out_folder(c, p, v),
+    callback=out_folder,
     help="Folder for study.json and the source models.  [default: none]",
 )
 @click.option(
@@ -71,7 +68,7 @@ def run_options(command: Callable[..., None]) -> Callable[..., None]:
     "names",
     multiple=True,
     metavar="ROW",
-    help="This row, beside scratch and finetune; repeatable.  [default: all rows]",
+    help="Only this row, next to scratch and finetune; repeatable.  [default: all rows]",
 )
 @click.option(
     "--size",
@@ -85,19 +82,19 @@ def run_options(command: Callable[..., None]) -> Callable[..., None]:
     type=click.IntRange(0),
     default=20,
     show_default=True,
-    help="Most passes over the target; validation stops earlier.",
+    help="Largest number of epochs on the target; validation may stop earlier.",
 )
 @click.option(
     "--pretrain-epochs",
     type=click.IntRange(1),
-    help="Passes over the source.  [default: by its size]",
+    help="Epochs on the source.  [default: by its size]",
 )
 @click.option(
     "--min-buyers",
     type=click.IntRange(1),
     default=1,
     show_default=True,
-    help="Leave rarer items out of histories.",
+    help="Leave items with fewer buyers out of histories.",
 )
 @run_options
 def study(
@@ -115,10 +112,11 @@ def study(
     processes: int | None,
     as_json: bool,
 ) -> None:
-    """Tell whether transfer pays, and what of it.
+    """Compare every transfer mode, alignment method and model component (ablation).
 
-    One table for a target of DATASET: baselines, every mode, finetune with each alignment and augmentation, without
-    each part of the model, and from a source that is noise. Rows choose on validation; the test is only shown.
+    One table for a target of DATASET: baselines, every mode, finetune with each alignment and
+    augmentation, without each part of the model, and from a source of noise. Every choice is made
+    on validation rows; test rows are only reported.
     """
     from tlrec_edge.evaluation.study import Plan
     from tlrec_edge.evaluation.study import study as run
@@ -155,7 +153,7 @@ def study(
 
 @contextmanager
 def _models(out: Path | None) -> Iterator[Path]:
-    """Yield the folder of the source models: of ``out`` where it is given, else one that goes away."""
+    """Yield a folder for source models: in ``out`` if it is given, else a temporary one."""
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         yield out / "sources"
@@ -165,7 +163,7 @@ def _models(out: Path | None) -> Iterator[Path]:
 
 
 def show_study(report: Mapping[str, Any]) -> None:
-    """Print a study as one table and in words."""
+    """Print a study as one table and in sentences."""
     head = [
         "",
         "validation",
@@ -179,24 +177,24 @@ def show_study(report: Mapping[str, Any]) -> None:
         [
             _row_name(row),
             figure(row["validation_ndcg@10"]),
-            _with_error(row),
-            *_lift(row["over_scratch"]),
-            *_lift(row["over_finetune"]),
+            with_error(row, "ndcg@10"),
+            *_gain_and_verdict(row["over_scratch"]),
+            *_gain_and_verdict(row["over_finetune"]),
         ]
         for row in report["rows"]
     ]
-    echo_table(head, rows, f"{_title(report)}; SE clustered by user")
+    print_table(head, rows, f"{_title(report)}; SE clustered by user")
     for row in report["rows"]:
         if row["why"]:
             click.echo(f"note: {row['name']}: {row['why']}")
-    click.echo(f"note: of {len(rows)} rows, about one verdict in twenty is chance")
+    click.echo(f"note: {len(rows)} rows: about one verdict in twenty is due to chance")
     for line in report["words"]:
         click.echo(line)
 
 
 def _title(report: Mapping[str, Any]) -> str:
     who = (
-        "users who keep their past"
+        "users with their histories"
         if report["fold"] is None
         else f"fold {report['fold']}, users new to it"
     )
@@ -211,20 +209,11 @@ def _row_name(row: Mapping[str, Any]) -> str:
     return f"{row['name']}: {chosen}" if chosen else str(row["name"])
 
 
-def _with_error(row: Mapping[str, Any]) -> str:
-    return (
-        figure(None)
-        if row["ndcg@10"] is None
-        else f"{row['ndcg@10']:.4f} ({figure(row['ndcg@10.se'])})"
-    )
-
-
-def _lift(lift: Mapping[str, Any] | None) -> tuple[str, str]:
+def _gain_and_verdict(lift: Mapping[str, Any] | None) -> tuple[str, str]:
+    """Return the gain and its verdict; the verdict is empty if no difference was shown."""
     if lift is None:
         return "", ""
-    return f"{lift['ndcg@10']:+.4f} ({figure(lift['se'])})", "" if "no " in lift[
-        "verdict"
-    ] else lift["verdict"]
+    return gain(lift), "" if "no " in lift["verdict"] else lift["verdict"]
 
 
 def _shares(_: click.Context, option: click.Parameter, given: str) -> tuple[float, ...]:
@@ -232,14 +221,14 @@ def _shares(_: click.Context, option: click.Parameter, given: str) -> tuple[floa
         found = tuple(float(part) for part in given.split(","))
     except ValueError as error:
         raise click.BadParameter(
-            f"{given!r} is no list of numbers such as 0.05,1", param=option
+            f"{given!r} is not a list of numbers such as 0.05,1", param=option
         ) from error
     if not all(0 < share <= 1 for share in found):
-        raise click.BadParameter(f"{given!r}: a share lies above 0 and at most at 1", param=option)
+        raise click.BadParameter(f"{given!r}: a share must be above 0 and at most 1", param=option)
     return found
 
 
-@click.command()
+@click.command(short_help="Show how much target data transfer replaces.")
 @dataset_argument
 @domain_option
 @click.option(
@@ -247,29 +236,31 @@ def _shares(_: click.Context, option: click.Parameter, given: str) -> tuple[floa
     "source",
     type=click.Path(path_type=Path),
     required=True,
-    help="Source model, made by pretrain.",
+    help="Source model from pretrain.",
 )
 @click.option(
     "--shares",
     default="0.01,0.05,0.2,1",
     show_default=True,
     callback=_shares,
-    help="Shares of the target's users to learn from.",
+    help="Shares of the target's users to train on.",
 )
 @click.option(
     "--auto",
     is_flag=True,
-    help="Also let --mode auto choose at every share: several times the work.",
+    help="Also let mode auto choose at every share, which takes several times as long.",
 )
 @click.option(
-    "--epochs", type=click.IntRange(0), help="Most passes over the target.  [default: the source's]"
+    "--epochs",
+    type=click.IntRange(0),
+    help="Largest number of epochs on the target.  [default: the source's]",
 )
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
     required=True,
     callback=out_file,
-    help="Page to write, as curve.html; the figures stand in a .json beside it.",
+    help="HTML page to write, as curve.html; a .json next to it has the metrics.",
 )
 @run_options
 def curve(
@@ -285,10 +276,11 @@ def curve(
     processes: int | None,
     as_json: bool,
 ) -> None:
-    """Tell how much of the target's data transfer stands for.
+    """Show how much target data transfer replaces: a learning curve with and without it.
 
-    Test NDCG@10 by the share of the target's users that may be learned from, chosen with and validated on: scratch
-    beside finetune and the baselines. The smaller share is part of the larger one; the test is always the same.
+    Test NDCG@10 of scratch, finetune and the baselines by the share of the target's users in
+    training and validation. A smaller share is a subset of a larger one; the test rows are always
+    the same.
     """
     from tlrec_edge.evaluation.curve import ROWS, CurvePlan
     from tlrec_edge.evaluation.curve import curve as run
@@ -317,7 +309,7 @@ def curve(
 
 
 def show_curve(report: Mapping[str, Any]) -> None:
-    """Print a learning curve as one table and in words."""
+    """Print a learning curve as one table and in sentences."""
     points = report["points"]
     names = [line["name"] for line in points[0]["lines"]]
     rows = [
@@ -325,13 +317,13 @@ def show_curve(report: Mapping[str, Any]) -> None:
             f"{100 * point['share']:g} %",
             f"{point['users']:,}",
             f"{point['rows']:,}",
-            *(_with_error(line) for line in point["lines"]),
-            *_lift(point["lift"]),
+            *(with_error(line, "ndcg@10") for line in point["lines"]),
+            *_gain_and_verdict(point["lift"]),
         ]
         for point in points
     ]
     head = ["share", "users", "rows", *names, "lift (SE)", "at 2 SE"]
-    echo_table(
+    print_table(
         head,
         rows,
         f"{_title(report)}; test NDCG@10 (SE clustered by user); lift: finetune over scratch",

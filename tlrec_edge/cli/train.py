@@ -1,4 +1,4 @@
-"""Commands that learn: pretrain, adapt."""
+"""The commands pretrain and adapt."""
 
 from __future__ import annotations
 
@@ -19,16 +19,21 @@ from tlrec_edge.choices import (
     MODES,
 )
 from tlrec_edge.cli.common import (
+    check_checkpoint,
+    combine_options,
     dataset_argument,
     domain_option,
-    echo_table,
+    domains_help,
+    inherited_seed_option,
     json_option,
     open_dataset,
-    other_data,
+    other_data_note,
     out_option,
     parse_domains,
+    seed_option,
     show_progress,
 )
+from tlrec_edge.cli.format import print_table
 from tlrec_edge.core.folders import check_target
 
 if TYPE_CHECKING:
@@ -36,7 +41,7 @@ if TYPE_CHECKING:
 
 
 def _choices_from(known: Sequence[str]) -> Callable[..., tuple[str, ...] | None]:
-    """Return a callback that reads names out of ``known``, as A,B or repeated; ``none`` names no one."""
+    """Return a callback that reads names, as A,B or repeated; ``none`` selects none of them."""
 
     def read(
         _: click.Context, option: click.Parameter, given: Sequence[str]
@@ -45,7 +50,7 @@ def _choices_from(known: Sequence[str]) -> Callable[..., tuple[str, ...] | None]
         for name in names:
             if name not in (*known, "none"):
                 raise click.BadParameter(
-                    f"{name!r} is none of {', '.join(known)}, none", param=option
+                    f"{name!r} is not one of {', '.join(known)}, none", param=option
                 )
         return tuple(name for name in dict.fromkeys(names) if name != "none") if names else None
 
@@ -64,123 +69,116 @@ def _event_weights(
             found[name] = -1.0
         if name not in EVENTS or not 0 <= found[name] < float("inf"):
             raise click.BadParameter(
-                f"{text!r} is no EVENT=WEIGHT, with an event of {', '.join(EVENTS)}", param=option
+                f"{text!r} is not EVENT=WEIGHT: the event is one of {', '.join(EVENTS)}, "
+                "the weight 0 or more",
+                param=option,
             )
     return tuple(found.items()) or None
 
 
-def training_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the knobs that pretrain and adapt share; one that is not given is None."""
-    for option in reversed(
-        (
-            click.option(
-                "--align",
-                type=click.Choice(ALIGNMENTS),
-                help="Make source and target items alike.  [default: none]",
-            ),
-            click.option(
-                "--align-weight",
-                type=click.FloatRange(0),
-                help="Strength of --align.  [default: 1]",
-            ),
-            click.option(
-                "--augment",
-                multiple=True,
-                callback=_choices_from(AUGMENTATIONS),
-                metavar="NAME",
-                help=f"Disturb training histories: {', '.join(AUGMENTATIONS)} or none; A,B or repeated.  [default: none]",
-            ),
-            click.option(
-                "--without",
-                multiple=True,
-                callback=_choices_from(ABLATIONS),
-                metavar="PART",
-                help=f"Leave out parts of the model: {', '.join(ABLATIONS)}; A,B or repeated.  [default: none]",
-            ),
-            click.option(
-                "--text",
-                metavar="ENCODER",
-                help="What texts are read by: hashed, wordllama or the folder of a sentence-transformers model as ONNX.  "
-                "[default: hashed]",
-            ),
-            click.option(
-                "--logq",
-                type=click.FloatRange(0, 1),
-                help="Learn what is beyond popularity.  [default: 0]",
-            ),
-            click.option(
-                "--event-weight",
-                "event_weights",
-                multiple=True,
-                callback=_event_weights,
-                metavar="EVENT=WEIGHT",
-                help="Weight of an event in the loss, as view=0.1; repeatable.  [default: the dataset's]",
-            ),
-            click.option(
-                "--wide-weights",
-                type=click.IntRange(1),
-                help="Item-item weights a candidate keeps: more rank better, for bytes and time.  [default: 50]",
-            ),
-            click.option(
-                "--wide-rank",
-                type=click.IntRange(0),
-                help="Rank of what those leave out.  [default: 32]",
-            ),
-            click.option(
-                "--checkpoint",
-                type=click.Path(path_type=Path),
-                help="Folder to keep every epoch in; the same command goes on from it.",
-            ),
-        )
-    ):
-        command = option(command)
-    return command
+_AUTO_RULE = (
+    "rule: transfer is chosen if its modes beat the target-only model by 2 SE on average; "
+    "of them, the simplest one that the best does not beat by 1 SE"
+)
+
+
+training_options = combine_options(
+    click.option(
+        "--align",
+        type=click.Choice(ALIGNMENTS),
+        help="Method that aligns the content vectors of source and target items.  [default: none]",
+    ),
+    click.option(
+        "--align-weight",
+        type=click.FloatRange(0),
+        help="Weight of the alignment loss.  [default: 1]",
+    ),
+    click.option(
+        "--augment",
+        multiple=True,
+        callback=_choices_from(AUGMENTATIONS),
+        metavar="NAME",
+        help=f"Augment training histories: {', '.join(AUGMENTATIONS)} or none; as A,B or "
+        "repeated.  [default: none]",
+    ),
+    click.option(
+        "--without",
+        multiple=True,
+        callback=_choices_from(ABLATIONS),
+        metavar="PART",
+        help=f"Leave out parts of the model: {', '.join(ABLATIONS)}; as A,B or repeated.  "
+        "[default: none]",
+    ),
+    click.option(
+        "--text",
+        metavar="ENCODER",
+        help="Text encoder: hashed, wordllama, or the folder of a sentence-transformers model "
+        "as ONNX.  [default: hashed]",
+    ),
+    click.option(
+        "--logq",
+        type=click.FloatRange(0, 1),
+        help="Share of log popularity, 0 to 1, that is added to the training logits, so that the "
+        "model learns the rest.  [default: 0]",
+    ),
+    click.option(
+        "--event-weight",
+        "event_weights",
+        multiple=True,
+        callback=_event_weights,
+        metavar="EVENT=WEIGHT",
+        help="Weight of an event in the loss, as view=0.1; repeatable.  [default: the dataset's]",
+    ),
+    click.option(
+        "--wide-weights",
+        type=click.IntRange(1),
+        help="Item-item weights per candidate; more improve ranking and cost bytes and time.  "
+        "[default: 50]",
+    ),
+    click.option(
+        "--wide-rank",
+        type=click.IntRange(0),
+        help="Rank of the approximation of the other weights.  [default: 32]",
+    ),
+    click.option(
+        "--checkpoint",
+        type=click.Path(path_type=Path),
+        help="Folder for every epoch, from which the same command resumes.  [default: none]",
+    ),
+)
+"""Hyperparameters that pretrain and adapt share; None if one is not given."""
 
 
 def _config(make: Callable[..., TrainConfig], **hyperparameters: Any) -> TrainConfig:
-    """Make a config of the knobs that are given; what it refuses is wrong usage."""
+    """Make a config of the values that are not None. Raises UsageError if one is not allowed."""
     try:
         return make(**{name: value for name, value in hyperparameters.items() if value is not None})
     except ValueError as error:
         raise click.UsageError(str(error)) from error
 
 
-def _check_outside(out: Path, checkpoint: Path | None) -> None:
-    if checkpoint is not None and out.resolve() in (
-        checkpoint.resolve(),
-        *checkpoint.resolve().parents,
-    ):
-        raise click.UsageError("--checkpoint must lie outside --out")
-
-
-@click.command()
+@click.command(short_help="Train a source model.")
 @dataset_argument
-@click.option("--domains", required=True, help="Source domains: A,B or '!T' for all but T.")
+@click.option("--domains", required=True, help=domains_help)
 @out_option
 @click.option(
     "--size",
     type=click.Choice(ENCODER_SIZES),
     default="fast",
     show_default=True,
-    help="History encoder.",
+    help="History encoder: fast (attention pooling) or base (SASRec).",
 )
 @click.option(
-    "--epochs", type=click.IntRange(1), help="Passes over the source.  [default: by its size]"
+    "--epochs", type=click.IntRange(1), help="Epochs on the source.  [default: by its size]"
 )
 @click.option(
     "--min-buyers",
     type=click.IntRange(1),
     default=1,
     show_default=True,
-    help="Leave rarer items out of histories.",
+    help="Leave items with fewer buyers out of histories.",
 )
-@click.option(
-    "--seed",
-    type=click.IntRange(0),
-    default=0,
-    show_default=True,
-    help="Seed of every random choice.",
-)
+@seed_option
 @training_options
 def pretrain(
     dataset: Path,
@@ -193,14 +191,14 @@ def pretrain(
     checkpoint: Path | None,
     **hyperparameters: Any,
 ) -> None:
-    """Train a model on source domains of DATASET."""
+    """Train a source model on domains of DATASET."""
     from tlrec_edge.train.checkpoint import resumable
     from tlrec_edge.train.config import TrainConfig
     from tlrec_edge.train.edge_model import MODEL
     from tlrec_edge.train.pretrain import pretrain as run
 
     check_target(out, MODEL)
-    _check_outside(out, checkpoint)
+    check_checkpoint(out, checkpoint)
     data = open_dataset(dataset)
     source = parse_domains(domains, data.domains)
     config = _config(
@@ -222,42 +220,42 @@ def pretrain(
     click.echo(f"{out}: {len(model.ids):,} items of {of}, size {size}")
 
 
-@click.command()
+@click.command(short_help="Adapt a source model to a target domain.")
 @dataset_argument
 @domain_option
 @click.option(
-    "--from", "source", type=click.Path(path_type=Path), help="Source model, made by pretrain."
+    "--from",
+    "source",
+    type=click.Path(path_type=Path),
+    help="Source model from pretrain.  [default: none, train on the target alone]",
 )
 @click.option(
     "--mode",
     type=click.Choice((AUTO, *MODES)),
     default=AUTO,
     show_default=True,
-    help="How to transfer.",
+    help="Way to transfer; auto chooses one on validation rows.",
 )
 @out_option
 @click.option(
     "--fold",
     type=click.IntRange(0),
-    help="Split new-users: hold this fold's users out as new to the target.",
+    help="Fold of a new-users split, whose users are held out as new to the target.",
 )
 @click.option(
     "--epochs",
     type=click.IntRange(0),
     default=20,
     show_default=True,
-    help="Most passes; validation stops earlier.",
+    help="Largest number of epochs; validation may stop earlier.",
 )
 @click.option(
     "--size",
     type=click.Choice(ENCODER_SIZES),
-    help="History encoder.  [default: the source's, else fast]",
+    help="History encoder: fast (attention pooling) or base (SASRec).  "
+    "[default: the source's, else fast]",
 )
-@click.option(
-    "--seed",
-    type=click.IntRange(0),
-    help="Seed of every random choice.  [default: the source's, else 0]",
-)
+@inherited_seed_option
 @training_options
 @json_option
 def adapt(
@@ -273,10 +271,10 @@ def adapt(
     as_json: bool,
     **hyperparameters: Any,
 ) -> None:
-    """Adapt to the target domain of DATASET; choices are made on its validation rows.
+    """Adapt a source model to a target domain of DATASET.
 
-    What is not given of --align, --augment, --text, --logq, --event-weight, --wide-weights and --wide-rank is as the
-    source was trained.
+    Every choice is made on validation rows. --align, --augment, --text, --logq, --event-weight,
+    --wide-weights and --wide-rank default to the values of the source model.
     """
     from dataclasses import replace
     from functools import partial
@@ -288,7 +286,7 @@ def adapt(
     from tlrec_edge.train.edge_model import MODEL, EdgeModel
 
     check_target(out, MODEL)
-    _check_outside(out, checkpoint)
+    check_checkpoint(out, checkpoint)
     data = open_dataset(dataset)
     target = parse_domains(domain, data.domains)
     start = EdgeModel.load(source) if source else None
@@ -317,8 +315,12 @@ def adapt(
                 (),
             )
         model.save(out)
-    if source and start and (other := other_data(source, start.provenance.dataset_sha256, data)):
-        click.echo(f"note: {other}", err=True)
+    if (
+        source
+        and start
+        and (note := other_data_note(source, start.provenance.dataset_sha256, data))
+    ):
+        click.echo(f"note: {note}", err=True)
     made = model.provenance
     if as_json:
         click.echo(json.dumps({"out": str(out), **made.to_json()}, ensure_ascii=False))
@@ -326,21 +328,18 @@ def adapt(
     if table:
         rows = [
             [
-                line.mode,
-                f"{line.ndcg:.4f}",
-                f"{line.lift:+.4f} ({line.se:.4f}) over {line.over}",
-                "chosen" if line.chosen else "",
+                row.mode,
+                f"{row.ndcg:.4f}",
+                f"{row.lift:+.4f} ({row.se:.4f}) over {row.over}",
+                "chosen" if row.chosen else "",
             ]
-            for line in table
+            for row in table
         ]
-        echo_table(
-            ["candidate", "validation NDCG@10", "paired lift (SE)", ""],
-            rows,
-            "transfer is taken where its ways beat the target alone by 2 SE on average; "
-            "of them the simplest that the best does not beat by 1 SE",
-        )
+        head = ["candidate", "validation NDCG@10", "paired lift (SE)", ""]
+        print_table(head, rows, "Modes on validation rows")
+        click.echo(_AUTO_RULE)
     epochs = made.choices.epochs if made.choices else 0
     click.echo(f"{out}: {made.way}, {model.candidates:,} candidates, {epochs} epochs")
     if made.source is None:
-        fallback = f"; auto fell back on {made.way}" if table and start is not None else ""
-        click.echo(f"transfer: none (the model learns from the target alone{fallback})")
+        fallback = f"; auto fell back to {made.way}" if table and start is not None else ""
+        click.echo(f"transfer: none (trained on the target alone{fallback})")

@@ -10,13 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.table import Column, Table
-from rich.text import Text
 
 from tlrec_edge.bundle.format import MANIFEST
 from tlrec_edge.bundle.reader import Bundle
-from tlrec_edge.cli.common import out_file, speed_option
+from tlrec_edge.cli.common import PROGRESS_INTERVAL, json_option, out_file, speed_option
+from tlrec_edge.cli.format import any_value, print_table
 from tlrec_edge.errors import DataError
 from tlrec_edge.runtime.arguments import UNKNOWN_POLICIES
 from tlrec_edge.runtime.history import History
@@ -25,85 +23,78 @@ from tlrec_edge.tabular.histories import read_histories
 from tlrec_edge.tabular.tables import TableWriter, read_columns
 
 _FILE = click.Path(path_type=Path)
-_PROGRESS_INTERVAL = 2.0
-_PAIRS_AT_ONCE, _STATES = (
-    262_144,
-    16_384,
-)  # a user is encoded once a chunk at most; each some 100 MB
-_LARGE, _LARGE_TABLE = 1_000_000_000, 30_000_000
+_PAIRS_AT_ONCE = 262_144
+"""Pairs in memory, about 100 MB; a user is encoded at most once per chunk."""
+_CACHED_STATES = 16_384
+"""User states in memory, about 100 MB."""
+_SLOW_TO_HASH, _SLOW_TO_READ = 1_000_000_000, 30_000_000
+"""Bytes that take more than about two seconds."""
 _SCORE_COLUMNS = {"user": str, "item": str, "score": float}
 _RANK_COLUMNS = {"user": str, "rank": int, "item": str, "score": float, "name": str}
 bundle_argument = click.argument("bundle", type=_FILE)
-json_option = click.option(
-    "--json", "as_json", is_flag=True, help="Print JSON for machines instead of a table."
-)
 interactions_option = click.option(
     "--interactions",
     type=_FILE,
-    help="Interaction table (CSV or Parquet) that the users' histories are read from.",
+    help="Table with the users' histories (CSV or Parquet).  [default: states in the bundle]",
 )
 k_option = click.option(
     "-k",
     type=click.IntRange(min=1),
     default=10,
     show_default=True,
-    help="How many items to return.",
+    help="Number of items to return.",
 )
 
 
-@click.command()
+@click.command(short_help="Show the cards, sizes and hashes of a bundle.")
 @bundle_argument
 @json_option
 def inspect(bundle: Path, as_json: bool) -> None:
-    """Show what BUNDLE is: its cards, sizes and hashes."""
+    """Show the cards of BUNDLE, and the sizes and hashes of its files."""
     opened = Bundle.open(bundle)
     if as_json:
         click.echo(json.dumps(opened.manifest, ensure_ascii=False))
         return
-    console = Console(soft_wrap=True, highlight=False)
     manifest, shape = opened.manifest, opened.shape
-    overview = Table("", "", title=str(bundle), show_header=False)
+    model = manifest["model"]
     written = f"{manifest.get('created')} by tlrec-edge {manifest.get('tlrec_edge')}"
-    overview.add_row("written", f"{written}, format {manifest['format']}")
-    overview.add_row(
-        "model",
-        f"{manifest['model'].get('size')}, {manifest['model'].get('mode')}, tables {shape.tables}",
-    )
-    overview.add_row("items", f"{shape.items:,}, of which {shape.candidates:,} candidates")
-    overview.add_row("vectors", f"{shape.d} deep + {shape.r} interest, history of {shape.length}")
-    console.print(overview)
+    rows = [
+        ["written", f"{written}, format {manifest['format']}"],
+        ["model", f"{model.get('size')}, {model.get('mode')}, tables {shape.tables}"],
+        ["items", f"{shape.items:,}, of which {shape.candidates:,} candidates"],
+        ["vectors", f"{shape.d} deep + {shape.r} interest, history of {shape.length}"],
+    ]
+    print_table(["", ""], rows, str(bundle))
     for card in ("quality", "transfer", "latency", "index", "parity", "provenance"):
         if manifest.get(card):
-            for table in _card(card, manifest[card]):
-                console.print(table)
-    files = Table("file", "bytes", "sha256", title="files")
-    for name, entry in manifest["files"].items():
-        files.add_row(name, f"{entry['size']:,}", entry["sha256"][:16])
-    total = sum(entry["size"] for entry in manifest["files"].values())
-    files.add_row("total", f"{total:,}", "")
-    console.print(files)
+            _print_card(card, manifest[card])
+    files = manifest["files"]
+    rows = [[name, f"{entry['size']:,}", entry["sha256"][:16]] for name, entry in files.items()]
+    total = sum(entry["size"] for entry in files.values())
+    print_table(["file", "bytes", "sha256"], [*rows, ["total", f"{total:,}", ""]], "files")
 
 
-@click.command()
+@click.command(short_help="Check every file of a bundle.")
 @bundle_argument
 @json_option
 def verify(bundle: Path, as_json: bool) -> None:
-    """Hash every file of BUNDLE, check its arrays and load its graphs."""
-    _announce_if_large(
-        "hashing", sum(file.stat().st_size for file in bundle.iterdir()) if bundle.is_dir() else 0
-    )
+    """Check BUNDLE: hash every file, check its arrays and load its graphs."""
+    size = sum(file.stat().st_size for file in bundle.iterdir()) if bundle.is_dir() else 0
+    _announce_if_slow("hashing", size, _SLOW_TO_HASH)
     with Recommender.open(bundle, verify="full") as opened:
         files = opened.manifest["files"]
     size = sum(entry["size"] for entry in files.values()) + (bundle / MANIFEST).stat().st_size
     if as_json:
         click.echo(json.dumps({"ok": True, "files": len(files), "bytes": size}))
     else:
-        click.echo(f"ok: {len(files)} files, {size:,} bytes, as the manifest says")
+        click.echo(f"ok: {len(files)} files, {size:,} bytes match the manifest")
 
 
-@click.command()
+@click.command(short_help="Score the user-item pairs of a table.")
 @bundle_argument
-@click.option("--pairs", type=_FILE, required=True, help="Table of user, item (CSV or Parquet).")
+@click.option(
+    "--pairs", type=_FILE, required=True, help="Table with columns user and item (CSV or Parquet)."
+)
 @interactions_option
 @click.option(
     "--out",
@@ -117,12 +108,12 @@ def verify(bundle: Path, as_json: bool) -> None:
     type=click.Choice(UNKNOWN_POLICIES),
     default="popularity",
     show_default=True,
-    help="How an item or user that the bundle does not know is scored.",
+    help="Score of an item or user that the bundle does not know: by popularity, nan, or an error.",
 )
 def score(bundle: Path, pairs: Path, interactions: Path | None, out: Path, unknown: str) -> None:
-    """Score the user-item pairs of a file with BUNDLE."""
+    """Score the user-item pairs of a table with BUNDLE."""
     with (
-        Recommender.open(bundle, unknown=unknown, cache=_STATES) as rec,
+        Recommender.open(bundle, unknown=unknown, cache=_CACHED_STATES) as rec,
         TableWriter(out, _SCORE_COLUMNS) as writer,
     ):
         users = UserLookup(rec, interactions)
@@ -134,42 +125,49 @@ def score(bundle: Path, pairs: Path, interactions: Path | None, out: Path, unkno
             done += len(scores)
             progress(done)
         if not done:
-            raise DataError(f"{pairs} has no rows; expected user, item")
+            raise DataError(f"{pairs} has no rows: it needs columns user and item")
         users.report(unknown)
         if missing := rec.stats()["unknown_candidates"]:
             click.echo(
-                f"{missing:,} pairs name an item that is no candidate of the bundle ({unknown})",
+                f"pairs with an item that is not a candidate: {missing:,} ({unknown})",
                 err=True,
             )
     click.echo(f"{done:,} pairs scored: {out}", err=True)
 
 
-@click.command()
+@click.command(short_help="Recommend items for a history or a table of users.")
 @bundle_argument
 @click.option(
     "--history",
     multiple=True,
-    help="Items of one user, oldest first: a,b,c. An id with a comma: '\"a,b\",c'.",
+    help="Items of one user as a,b,c, oldest first. Quote an id with a comma: '\"a,b\",c'.",
 )
 @click.option(
     "--item",
     "items",
     multiple=True,
-    help="One item of the history, taken as it is; may be repeated.",
+    help="One item of the history, with any characters; repeatable.",
 )
 @click.option(
-    "--users", "users_file", type=_FILE, help="Table with a user column: recommend to each of them."
+    "--users",
+    "users_file",
+    type=_FILE,
+    help="Table with a user column: recommend to every user (CSV or Parquet).",
 )
 @interactions_option
 @k_option
-@click.option("--keep-seen", is_flag=True, help="Recommend items of the history too.")
-@click.option("--category", help="Recommend items of this category alone.")
+@click.option(
+    "--keep-seen",
+    is_flag=True,
+    help="Also recommend items of the history.  [default: leave them out]",
+)
+@click.option("--category", help="Recommend only items of this category.  [default: all]")
 @speed_option
 @click.option(
     "--out",
     type=_FILE,
     callback=out_file,
-    help="File to write: user, rank, item, score, name (.csv, .csv.gz or .parquet).",
+    help="File for user, rank, item, score, name (.csv, .csv.gz or .parquet).  [default: print]",
 )
 @json_option
 def recommend(
@@ -184,10 +182,10 @@ def recommend(
     out: Path | None,
     as_json: bool,
 ) -> None:
-    """Recommend items from BUNDLE to one history, or to the users of a file."""
+    """Recommend items of BUNDLE for one history, or for the users of a table."""
     history_items = [*(name for text in history for name in _ids(text)), *items]
     if bool(history or items) == (users_file is not None):
-        raise click.UsageError("give either --history (or --item), or --users FILE")
+        raise click.UsageError("pass either --history (or --item), or --users FILE")
     exclude = None if keep_seen else "history"
     with Recommender.open(bundle) as rec:
         _check_k(rec, k)
@@ -208,7 +206,7 @@ def recommend(
             user for chunk in read_columns(users_file, ["user"]) for user in chunk["user"]
         )
         if not names:
-            raise DataError(f"{users_file} has no rows; expected a user column")
+            raise DataError(f"{users_file} has no rows: it needs a column user")
         results = (
             (user, rec.recommend(users.get(user), k, exclude=exclude, allow=allow))
             for user in names
@@ -217,33 +215,33 @@ def recommend(
         users.report("popularity")
 
 
-@click.command()
+@click.command(short_help="Show the items most similar to an item.")
 @bundle_argument
 @click.argument("item")
 @k_option
 @json_option
 def similar(bundle: Path, item: str, k: int, as_json: bool) -> None:
-    """Show the candidates of BUNDLE whose vectors are nearest to ITEM."""
+    """Show the candidates of BUNDLE whose vectors are most similar to that of ITEM."""
     with Recommender.open(bundle) as rec:
         _check_k(rec, k)
         _show(iter([("", rec.similar(item, k))]), None, as_json)
 
 
 class UserLookup:
-    """User ids to what the Recommender takes: the history of a file, else the bundle's own user table."""
+    """Finds users by id: their history in a table, else their state in the bundle."""
 
     def __init__(self, rec: Recommender, interactions: Path | None) -> None:
         self._rec = rec
         self._histories: dict[str, History] = {}
         if interactions is not None:
             size = interactions.stat().st_size if interactions.is_file() else 0
-            _announce_if_large(f"reading {interactions},", size, _LARGE_TABLE)
+            _announce_if_slow(f"reading {interactions},", size, _SLOW_TO_READ)
             self._histories = read_histories(interactions, lambda line: click.echo(line, err=True))
         self._seen: set[str] = set()
         self._unknown: set[str] = set()
 
     def get(self, user: str) -> History | str:
-        """Return the user's history, or the id: the bundle's state, or popularity where it stores none."""
+        """Return the user's history, or the id if the table has none: the bundle may know it."""
         if user in self._histories:
             return self._histories[user]
         if user not in self._seen:
@@ -253,18 +251,18 @@ class UserLookup:
         return user
 
     def report(self, policy: str) -> None:
-        """Say on stderr how many users nothing is known of."""
+        """Write the number of unknown users to stderr."""
         if self._unknown:
             click.echo(
-                f"{len(self._unknown):,} users of whom nothing is known: scored by {policy}",
+                f"unknown users: {len(self._unknown):,} (scored by {policy})",
                 err=True,
             )
 
 
-def _announce_if_large(what: str, size: int, limit: int = _LARGE) -> None:
-    """Say on stderr what takes more than about two seconds."""
+def _announce_if_slow(step: str, size: int, limit: int) -> None:
+    """Write to stderr what is being done if it takes long."""
     if size > limit:
-        click.echo(f"{what} {size:,} bytes", err=True)
+        click.echo(f"{step} {size:,} bytes", err=True)
 
 
 def _ids(text: str) -> list[str]:
@@ -277,27 +275,24 @@ def _ids(text: str) -> list[str]:
 def _check_k(rec: Recommender, k: int) -> None:
     if k > len(rec):
         raise DataError(
-            f"-k {k} is more than the {len(rec):,} candidates of the bundle; ask for at most {len(rec)}"
+            f"-k {k} is more than the {len(rec):,} candidates of the bundle: use at most {len(rec)}"
         )
 
 
-def _card(title: str, card: Any) -> Iterator[Table]:
-    """Yield a card as a table of names and values, and each list of records in it as a table of its own."""
-    overview = Table("", "", title=title, show_header=False)
-    records = []
+def _print_card(title: str, card: Any) -> None:
+    """Print a card as a table of names and values, and each list of records in it as a table."""
+    values, records = [], []
     for key, value in _flat(card) if isinstance(card, dict) else [("", card)]:
         if isinstance(value, list) and value and all(isinstance(row, dict) for row in value):
             records.append((key, value))
         else:
-            overview.add_row(_safe_text(key), _safe_text(_format_value(value)))
-    if overview.row_count:
-        yield overview
+            values.append([key, any_value(value)])
+    if values:
+        print_table(["", ""], values, title)
     for key, rows in records:
         columns = list(dict.fromkeys(name for row in rows for name in row))
-        table = Table(*(Column(_safe_text(name)) for name in columns), title=f"{title}: {key}")
-        for row in rows:
-            table.add_row(*(_safe_text(_format_value(row.get(name))) for name in columns))
-        yield table
+        cells = [[any_value(row.get(name)) for name in columns] for row in rows]
+        print_table(columns, cells, f"{title}: {key}")
 
 
 def _flat(card: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -308,26 +303,15 @@ def _flat(card: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield f"{prefix}{key}", value
 
 
-def _format_value(value: Any) -> str:
-    """Return a value of a card as a reader wants it: four digits, thousands, no brackets."""
-    if value is None:
-        return "-"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, int | float):
-        return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
-    return ", ".join(map(_format_value, value)) if isinstance(value, list) else str(value)
-
-
-def _progress_every(what: str) -> Callable[[int], None]:
-    """Return a function that says how far the work is, at most every two seconds."""
+def _progress_every(unit: str) -> Callable[[int], None]:
+    """Return a function that writes a count to stderr, at most every two seconds."""
     last = time.monotonic()
 
     def progress(done: int) -> None:
         nonlocal last
-        if time.monotonic() - last >= _PROGRESS_INTERVAL:
+        if time.monotonic() - last >= PROGRESS_INTERVAL:
             last = time.monotonic()
-            click.echo(f"{done:,} {what}", err=True)
+            click.echo(f"{done:,} {unit}", err=True)
 
     return progress
 
@@ -341,7 +325,7 @@ def _with_progress(
 
 
 def _show(results: Iterator[tuple[str, Recommendations]], out: Path | None, as_json: bool) -> None:
-    """Write results to ``out``, or print them: one line of JSON for each user, or one table each."""
+    """Write results to ``out``, or print one line of JSON or one table for each user."""
     if out is not None:
         with TableWriter(out, _RANK_COLUMNS) as writer:
             for user, found in results:
@@ -350,23 +334,15 @@ def _show(results: Iterator[tuple[str, Recommendations]], out: Path | None, as_j
                     [user] * n, list(range(1, n + 1)), found.items, found.scores, found.names
                 )
         return
-    console = Console(soft_wrap=True, highlight=False)
     for user, found in results:
         rows = zip(found.items, found.scores.tolist(), found.names, strict=True)
         if as_json:
             best = [{"item": item, "score": value, "name": name} for item, value, name in rows]
-            click.echo(
-                json.dumps(
-                    {"user": user, "items": best} if user else {"items": best}, ensure_ascii=False
-                )
-            )
+            record = {"user": user, "items": best} if user else {"items": best}
+            click.echo(json.dumps(record, ensure_ascii=False))
             continue
-        table = Table("rank", "item", "score", "name", title=f"user {user}" if user else None)
-        for rank, (item, value, name) in enumerate(rows, 1):
-            table.add_row(str(rank), _safe_text(item), f"{value:.4f}", _safe_text(name))
-        console.print(table)
-
-
-def _safe_text(text: str) -> Text:
-    """Return text that rich does not read as markup, and that a terminal can show."""
-    return Text(text.encode("utf-8", "replace").decode())
+        cells = [
+            [str(rank), item, f"{value:.4f}", name]
+            for rank, (item, value, name) in enumerate(rows, 1)
+        ]
+        print_table(["rank", "item", "score", "name"], cells, f"user {user}" if user else "")
