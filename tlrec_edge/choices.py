@@ -1,13 +1,13 @@
 """The names that options, configs and data choose from.
 
-They are listed here because the command line needs them for `--help`, and the modules that give them
-a meaning (torch, pandas, onnx) are too slow to import for that.
+They are listed here because the command line needs them for `--help`, and the modules that give
+them a meaning import torch, pandas or onnx, which is too slow for that.
 """
 
 from __future__ import annotations
 
 EVENTS = ("view", "click", "cart", "purchase", "other")
-"""Kinds of interaction. Datasets and bundles store the position in this tuple, so the order is fixed."""
+"""Kinds of interaction; datasets and bundles store positions in this tuple."""
 PRESETS = ("complete-journey", "online-retail")
 """Public datasets whose columns are known."""
 SPLITS = ("leave-one-out", "last-basket", "time", "new-users", "given")

@@ -177,7 +177,7 @@ def show(found: dict[str, Any]) -> None:
 
 
 def draw(found: dict[str, Any], path: Path) -> None:
-    """Write the times over the sizes, both axes logarithmic, each line named where it ends."""
+    """Write the times over the sizes, on logarithmic axes, with a name at the end of each line."""
     import matplotlib
 
     matplotlib.use("svg")

@@ -22,7 +22,7 @@ from tlrec_edge.bench.pooling_encoder import pooling_encoder
 from .scans import BEST, BLOCK, SCANS
 
 SIZES = ((100_000, 16), (100_000, 64), (1_000_000, 24))
-"""Heads of 100k, whole rows of 100k, heads of 1M."""
+"""Prefixes of 100k, full rows of 100k, prefixes of 1M."""
 LENGTH, DIM = 50, 64
 
 
@@ -132,13 +132,13 @@ def _litert(path: Path, history: Any, log_weight: Any) -> dict[str, Callable[[],
     inputs = [entry["index"] for entry in interpreter.get_input_details()]
     output = interpreter.get_output_details()[0]["index"]
 
-    def whole() -> Any:
+    def encode() -> Any:
         interpreter.set_tensor(inputs[0], history[0])
         interpreter.set_tensor(inputs[1], log_weight)
         interpreter.invoke()
         return interpreter.get_tensor(output)
 
-    return {"LiteRT, XNNPACK": whole}
+    return {"LiteRT, XNNPACK": encode}
 
 
 def _table(

@@ -58,8 +58,8 @@ def ort_u8(rows: Rows) -> Any:
     for name, out in (("products", products), ("maxima", maxima)):
         binding.bind_output(name, "cpu", 0, np.int32, out.shape, out.ctypes.data)
 
-    def scan(asked: NDArray[np.int8]) -> Any:
-        np.add(asked, 128, out=query[0], dtype=np.int16, casting="unsafe")
+    def scan(given: NDArray[np.int8]) -> Any:
+        np.add(given, 128, out=query[0], dtype=np.int16, casting="unsafe")
         session.run_with_iobinding(binding)
         return products[0], maxima
 
@@ -71,8 +71,8 @@ def numpy_f32(rows: Rows) -> Any:
     count, width = rows.shape
     products, buffer = np.empty(count, np.float32), np.empty((4096, width), np.float32)
 
-    def scan(asked: NDArray[np.int8]) -> Any:
-        query = asked.astype(np.float32)
+    def scan(given: NDArray[np.int8]) -> Any:
+        query = given.astype(np.float32)
         for start in range(0, count, 4096):
             part = rows[start : start + 4096]
             block = buffer[: len(part)]
@@ -84,15 +84,15 @@ def numpy_f32(rows: Rows) -> Any:
 
 
 def numkong_packed(rows: Rows) -> Any:
-    """dots_packed of int8, as wide as given, and numpy's maxima."""
+    """dots_packed of int8, unpadded, and numpy's maxima."""
     import numkong
 
     packed = numkong.dots_pack(rows)
     out = numkong.zeros((1, len(rows)), dtype="int32")
     products = np.asarray(out)[0]
 
-    def scan(asked: NDArray[np.int8]) -> Any:
-        numkong.dots_packed(asked[None], packed, out=out)
+    def scan(given: NDArray[np.int8]) -> Any:
+        numkong.dots_packed(given[None], packed, out=out)
         return products, products.reshape(BLOCK, -1).max(0)
 
     return scan
@@ -102,7 +102,7 @@ def numkong_64(rows: Rows) -> Any:
     """The same with zeros up to 64 columns, the width that its kernel is made for."""
     width = -rows.shape[1] % 64
     scan = numkong_packed(np.pad(rows, ((0, 0), (0, width))))
-    return lambda asked: scan(np.pad(asked, (0, width)))
+    return lambda given: scan(np.pad(given, (0, width)))
 
 
 def _faiss(index: Any, rows: Rows) -> Any:
@@ -112,7 +112,7 @@ def _faiss(index: Any, rows: Rows) -> Any:
     values = rows.astype(np.float32)
     index.train(values)
     index.add(values)
-    return lambda asked: index.search(asked[None].astype(np.float32), BEST)[1][0]
+    return lambda given: index.search(given[None].astype(np.float32), BEST)[1][0]
 
 
 def faiss_flat(rows: Rows) -> Any:

@@ -54,7 +54,7 @@ class _Builder:
         return out
 
     def dense(self, x: int, weights: Any, bias: Any, rows: int, relu: bool = False) -> int:
-        """Add x @ weights + bias, with no bias where it is None."""
+        """Add x @ weights + bias, without bias if it is None."""
         width = weights.shape[1]
         inputs = [
             x,

@@ -183,9 +183,10 @@ def planned(runs: int, seconds: float) -> None:
         for run in range(runs):
             meter = NoiseMeter()
             *small, large = (measure_size(bundle, seconds, run) for bundle in bundles)
-            told = make_plan(wanted, small).figures
-            errors.append({name: told[name] / large.figures[name] - 1 for name in told})
-            found = f"{told['top_k_us']:,.0f} us told, {large.figures['top_k_us']:,.0f} measured"
+            predicted = make_plan(wanted, small).figures
+            errors.append({name: predicted[name] / large.figures[name] - 1 for name in predicted})
+            p50, measured = predicted["top_k_us"], large.figures["top_k_us"]
+            found = f"{p50:,.0f} us predicted, {measured:,.0f} measured"
             shown = ", ".join(f"{name} {error:+.1%}" for name, error in errors[-1].items())
             print(f"run {run}: {found}; {shown}{_flag(meter)}", flush=True)
     for name, bar in (("top_k_us", 0.25), ("memory_bytes", 0.05)):
@@ -214,12 +215,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
             parser.error("compare needs --bundle")
         compared(given.runs, given.seconds or 0.4, given.bundle)
     else:
-        asked, default = {
+        check, default = {
             "stall": (stall, 10.0),
             "drivers": (drivers, 10.0),
             "plan": (planned, 1.0),
         }[given.question]
-        asked(given.runs, given.seconds or default)
+        check(given.runs, given.seconds or default)
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ WIDTHS = (8, 16)
 
 
 def users_of(bundle: Bundle, rng: np.random.Generator) -> list[Any]:
-    """Return what `Recommender.user_state` takes, LEARN + ASK of them where there are as many."""
+    """Return users as `Recommender.user_state` takes them, at most LEARN + ASK."""
     count, ids = LEARN + ASK, bundle.strings("item_ids")
     if bundle.manifest["user_ids"] == "plain":
         users = bundle.strings("users")
@@ -60,7 +60,7 @@ def users_of(bundle: Bundle, rng: np.random.Generator) -> list[Any]:
 
 
 def heads_open(bundle: Bundle, rec: Recommender, states: list[UserState]) -> float:
-    """Return the mean share of candidates that the heads' bounds leave to be scored whole."""
+    """Return the mean share of candidates that prefix bounds leave to be scored in full."""
     prefix_bound, count, left = PrefixBound(bundle), bundle.shape.candidates, []
     for state in states:
         sizes: list[int] = []
@@ -105,7 +105,7 @@ class Way:
     """A search: bytes scanned per item, share of items scored in full, recall@10, function."""
 
     bytes: float
-    whole: float
+    full: float
     recall: str
     search: Callable[[UserState], Any]
 
@@ -113,7 +113,7 @@ class Way:
 def ways_of_codes(
     bundle: Bundle, rec: Recommender, learn: list[UserState], ask: list[UserState]
 ) -> dict[str, Way]:
-    """Fit codes of each width, and judge what they find by a scan of all whole rows."""
+    """Fit codes of each width, and check their results against a scan of all full rows."""
     count, array, ways = bundle.shape.candidates, bundle.array, {}
     read = item_vectors(
         bundle.shape.candidate_format, array("candidate_rows"), array("candidate_scale")
@@ -132,13 +132,13 @@ def ways_of_codes(
             np.array_equal(f.places, places) and np.array_equal(f.scores, scores[places])
             for f, places, scores in zip(found, best, truth, strict=True)
         )
-        whole = float(np.mean([f.whole for f in found])) / count
+        full = float(np.mean([f.full for f in found])) / count
         search = partial(exact_top, codes, rec, k=K)
         ways[f"codes of {size} bytes, exact"] = Way(
-            size, whole, "1, bit for bit" if same else "WRONG", search
+            size, full, "1, bit for bit" if same else "WRONG", search
         )
         for name, most in ((f"best {WHOLE}", WHOLE), ("alone", K)):
-            search = partial(likely_top, codes, rec, k=K, whole=most)
+            search = partial(likely_top, codes, rec, k=K, full=most)
             recall = np.mean(
                 [
                     np.isin(search(state).places, places).mean()
@@ -216,11 +216,11 @@ def main() -> None:
     ways = ways_of_bundle(bundle, rec, ask) | ways_of_codes(bundle, rec, learn, ask)
     ms = in_turns(ways, ask)
     table = Table(title=f"top-{K} of {bundle.shape.candidates:,} candidates, {len(ask)} users")
-    for head in ("", "bytes an item", "scored whole", f"recall@{K}", "ms"):
+    for head in ("", "bytes per item", "scored in full", f"recall@{K}", "ms"):
         table.add_column(head, justify="right" if head else "left")
     for name, way in ways.items():
-        whole = f"{way.whole:.3%}" if way.whole > 0 else "-"
-        table.add_row(name, str(way.bytes), whole, way.recall, f"{ms[name]:.2f}")
+        full = f"{way.full:.3%}" if way.full > 0 else "-"
+        table.add_row(name, str(way.bytes), full, way.recall, f"{ms[name]:.2f}")
     Console(width=120).print(table)
 
 

@@ -89,15 +89,15 @@ class Codes(NamedTuple):
 
 
 class Found(NamedTuple):
-    """The best candidates, best first, their scores, and how many were scored whole."""
+    """The best candidates, best first, their scores, and how many were scored in full."""
 
     places: Places
     scores: Floats
-    whole: int
+    full: int
 
 
 def exact_top(codes: Codes, rec: Recommender, state: UserState, k: int) -> Found:
-    """Return the k best candidates, the same bit for bit as a scan of all whole rows gives."""
+    """Return the k best candidates, the same bits as a scan of all full rows."""
     tables, slack = codes.tables(user_vector(state), bounds=True)
     bounds = codes.scan(tables)
     slack += _lift(bounds, state)
@@ -110,15 +110,15 @@ def exact_top(codes: Codes, rec: Recommender, state: UserState, k: int) -> Found
     return Found(left[best], scores[best], len(left))
 
 
-def likely_top(codes: Codes, rec: Recommender, state: UserState, k: int, whole: int) -> Found:
-    """Return the k best of the ``whole`` candidates with the best scores by codes."""
+def likely_top(codes: Codes, rec: Recommender, state: UserState, k: int, full: int) -> Found:
+    """Return the k best of the ``full`` candidates with the best scores by codes."""
     tables, _ = codes.tables(user_vector(state), bounds=False)
     estimates = codes.scan(tables)
     _lift(estimates, state)
-    likely = np.sort(top_k(estimates, whole))
+    likely = np.sort(top_k(estimates, full))
     scores = rec.score(state, ItemRows(likely))
     best = top_k(scores, k)
-    return Found(likely[best], scores[best], whole)
+    return Found(likely[best], scores[best], full)
 
 
 def user_vector(state: UserState) -> Doubles:

@@ -110,13 +110,13 @@ def session(path: Path) -> Any:
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
-def variants(folder: Path, whole: Path, feeds: list[Feed]) -> tuple[dict[str, Path], list[str]]:
+def variants(folder: Path, source: Path, feeds: list[Feed]) -> tuple[dict[str, Path], list[str]]:
     """Quantize the graph with every quantizer; return the files and the reasons of failures."""
-    found, missing = {"float32": whole}, []
+    found, missing = {"float32": source}, []
     for name, quantize in CONTENDERS.items():
         path = folder / f"{len(found)}.onnx"
         try:
-            quantize(whole, path, feeds)
+            quantize(source, path, feeds)
             session(path).run(None, feeds[0])
         except ModuleNotFoundError as error:
             missing.append(f"{name}: not installed ({error})")
@@ -160,9 +160,9 @@ def main() -> None:
     for head in ("deep part", "NDCG@10, ratio (SE)", "bytes", "us a call", "of float32", "company"):
         table.add_column(head, justify="left" if head == "deep part" else "right")
     with tempfile.TemporaryDirectory() as folder:
-        whole = Path(folder) / "whole.onnx"
-        export(model, whole)
-        found, missing = variants(Path(folder), whole, one[:100])
+        source = Path(folder) / "float32.onnx"
+        export(model, source)
+        found, missing = variants(Path(folder), source, one[:100])
         sessions = {name: session(path) for name, path in found.items()}
         us = timed(sessions, one)
         spread = float(np.std(parts[0] - parts[0].mean(1, keepdims=True)))

@@ -42,13 +42,13 @@ class Calibration(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime h
         return len(self.feeds)
 
 
-def dynamic(whole: Path, out: Path, feeds: list[Feed]) -> None:
-    quantize_dynamic(str(whole), str(out))
+def dynamic(source: Path, out: Path, feeds: list[Feed]) -> None:
+    quantize_dynamic(str(source), str(out))
 
 
-def static(whole: Path, out: Path, feeds: list[Feed], method: str, reduce: bool) -> None:
+def static(source: Path, out: Path, feeds: list[Feed], method: str, reduce: bool) -> None:
     quantize_static(
-        str(whole),
+        str(source),
         str(out),
         Calibration(feeds),
         quant_format=QuantFormat.QDQ,
@@ -58,7 +58,7 @@ def static(whole: Path, out: Path, feeds: list[Feed], method: str, reduce: bool)
     )
 
 
-def olive(whole: Path, out: Path, feeds: list[Feed], kind: str, **options: Any) -> None:
+def olive(source: Path, out: Path, feeds: list[Feed], kind: str, **options: Any) -> None:
     os.environ["OLIVE_DISABLE_TELEMETRY"] = "1"
     from olive.data.config import DataConfig
     from olive.data.registry import Registry
@@ -80,11 +80,11 @@ def olive(whole: Path, out: Path, feeds: list[Feed], kind: str, **options: Any) 
             options,
             disable_search=True,
         )
-        made = step.run(ONNXModelHandler(str(whole)), str(Path(folder) / "made.onnx"))
+        made = step.run(ONNXModelHandler(str(source)), str(Path(folder) / "made.onnx"))
         onnx.save(onnx.load(made.model_path), str(out))
 
 
-def neural_compressor(whole: Path, out: Path, feeds: list[Feed], kind: str) -> None:
+def neural_compressor(source: Path, out: Path, feeds: list[Feed], kind: str) -> None:
     from onnx_neural_compressor.quantization import QuantFormat, config, quantize
 
     reader = {
@@ -95,7 +95,7 @@ def neural_compressor(whole: Path, out: Path, feeds: list[Feed], kind: str) -> N
     with tempfile.TemporaryDirectory() as folder:  # it writes the tables to a file of their own
         made = Path(folder) / "made.onnx"
         quantize(
-            str(whole),
+            str(source),
             str(made),
             getattr(config, kind)(**(reader if kind == "StaticQuantConfig" else {})),
         )

@@ -74,11 +74,11 @@ def make_log(
             rng.random(n) < LOYAL, mine[user, rng.integers(0, 3, n)], rng.integers(0, tastes, n)
         )
         market = (rng.random(n) < 0.5).astype(int)
-        alike = (
+        members = (
             np.maximum((items - market + 1) // 2 - taste + tastes - 1, 1) // tastes
         )  # items of a taste and market
         place = (
-            np.floor((alike + 1.0) ** rng.random(n)).astype(int) - 1
+            np.floor((members + 1.0) ** rng.random(n)).astype(int) - 1
         )  # probability as 1 / (1 + place)
         item = np.minimum(((place * tastes + taste) * 2) + market, items - 1)
         yield pa.table(

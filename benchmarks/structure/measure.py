@@ -43,7 +43,7 @@ from tlrec_edge.train.model import PAD
 ROUNDS = 3000
 
 
-def whole(model: EdgeModel) -> EdgeModel:
+def full_score(model: EdgeModel) -> EdgeModel:
     return model
 
 
@@ -146,7 +146,7 @@ def main(data: str, domain: str, fast: str, base: str, seed: int = 0) -> None:
 
     def report(name: str, reference: str, seconds: float) -> None:
         cells = [f"{name:48}"]
-        for view in (whole, deep_alone):
+        for view in (full_score, deep_alone):
             own, other = ndcg(view(made[name])), ndcg(view(made[reference]))
             se = clustered_mean(own - other, tasks.choose.rows.user).se
             cells.append(f"{own.mean():.4f} {own.mean() - other.mean():+.4f} ({se:.4f})")
@@ -165,9 +165,9 @@ def main(data: str, domain: str, fast: str, base: str, seed: int = 0) -> None:
     print(" | ".join([*head, "encoder"]))
     for name in ("fast", "base"):
         report(name, name, 0.0)
-    for name, parent, step, knobs in TRIALS:
+    for name, parent, step, options in TRIALS:
         start = time.perf_counter()
-        made[name] = step(made[parent], dataset, tasks.final, **knobs, seed=seed)
+        made[name] = step(made[parent], dataset, tasks.final, **options, seed=seed)
         report(name, name[:4], time.perf_counter() - start)
     for one, other in COMPARED:
         made[f"{one}, against {other}"] = made[one]

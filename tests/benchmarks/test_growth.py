@@ -1,4 +1,4 @@
-"""The example that measures growth runs small, tells powers rightly, and draws what it found."""
+"""The benchmark of growth: it runs at a small size, fits powers correctly, and draws them."""
 
 from __future__ import annotations
 

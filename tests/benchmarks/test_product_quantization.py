@@ -72,7 +72,7 @@ def test_the_answer_is_that_of_a_full_scan_and_few_rows_are_read(
         best = top_k(scores, K)
         assert found.places.tolist() == best.tolist()
         assert found.scores.tolist() == scores[best].tolist()
-        read.append(found.whole)
+        read.append(found.full)
     assert np.median(read) < ITEMS / 10
 
 
@@ -91,7 +91,7 @@ def test_no_score_exceeds_its_bound_nor_is_further_off_than_said(
         off = scores - codes.scan(estimate)
         slack += 1e-5  # the lifts taken off again are rounded
         assert (np.abs(off) <= margin + slack).all()
-        assert np.abs(off).mean() > np.median(margin) / 50  # it says something
+        assert np.abs(off).mean() > np.median(margin) / 50  # the bound is not vacuous
 
 
 def test_a_bound_that_is_too_small_is_found_out(pq: dict[str, Any], rec: Recommender) -> None:
@@ -108,8 +108,8 @@ def test_a_bound_that_is_too_small_is_found_out(pq: dict[str, Any], rec: Recomme
 def test_more_bytes_and_more_whole_rows_find_more(pq: dict[str, Any], rec: Recommender) -> None:
     states = states_of(rec, 30, 5)
 
-    def recall(codes: Any, whole: int) -> float:
-        found = [pq["likely_top"](codes, rec, state, K, whole).places for state in states]
+    def recall(codes: Any, full: int) -> float:
+        found = [pq["likely_top"](codes, rec, state, K, full).places for state in states]
         best = [top_k(full_scan(rec, state), K) for state in states]
         return float(np.mean([np.isin(f, b).mean() for f, b in zip(found, best, strict=True)]))
 

@@ -1,4 +1,4 @@
-"""The scale example: the same seed invents the same tables, of the size that was asked for."""
+"""The benchmark of scale: the same seed makes the same tables, of the requested size."""
 
 from __future__ import annotations
 

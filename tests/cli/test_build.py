@@ -53,11 +53,13 @@ def test_where_nothing_is_affordable_the_rejected_points_are_shown(
     assert "int8 rows" in shown.stdout
     assert "bytes, more than 1,000" in shown.stdout
     assert (
-        shown.stderr.strip().splitlines()[-1].startswith("Error: no model that keeps ndcg@10>=99.5%")
+        shown.stderr.strip()
+        .splitlines()[-1]
+        .startswith("Error: no model that keeps ndcg@10>=99.5%")
     )
-    told = run(*call, "--json")
-    assert told.exit_code == 1
-    found = json.loads(told.stdout)
+    result = run(*call, "--json")
+    assert result.exit_code == 1
+    found = json.loads(result.stdout)
     assert found["out"] is None
     assert not any(point["kept"] for point in found["points"])
     assert all(point["why"] for point in found["points"])

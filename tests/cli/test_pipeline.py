@@ -33,7 +33,7 @@ ODD = (
 
 
 FEW = ("--only", "feed-forward 1/2")
-"""One cut is enough where the search is not what is tested."""
+"""One pruning step is enough if the search itself is not tested."""
 
 
 @pytest.fixture(scope="module")
@@ -164,14 +164,14 @@ def test_adapt_says_in_json_what_it_chose(work: Path, tmp_path: Path) -> None:
 def test_score_recommend_similar(work: Path, tmp_path: Path) -> None:
     pairs = write(
         tmp_path / "pairs.csv",
-        [["user", "item"], ["u1", "s1"], ["u1", "s2"], ["stranger", "s1"], ["u2", "zzz"]],
+        [["user", "item"], ["u1", "s1"], ["u1", "s2"], ["nobody", "s1"], ["u2", "zzz"]],
     )
     ok("score", work / "bundle", "--pairs", pairs, "--out", tmp_path / "scores.csv")
     rows = read(tmp_path / "scores.csv")
     assert [(row["user"], row["item"]) for row in rows] == [
         ("u1", "s1"),
         ("u1", "s2"),
-        ("stranger", "s1"),
+        ("nobody", "s1"),
         ("u2", "zzz"),
     ]
     assert np.isfinite([float(row["score"]) for row in rows]).all()
@@ -321,7 +321,7 @@ def test_only_items_never_sold_are_a_target_too(tmp_path: Path) -> None:
 
 @pytest.fixture
 def untouched(work: Path, tmp_path: Path) -> Iterator[Path]:
-    """Fail where a refused command leaves anything behind."""
+    """Fail if a refused command leaves anything behind."""
     before = sorted(path for path in work.rglob("*"))
     yield tmp_path / "out"
     assert sorted(path for path in work.rglob("*")) == before
@@ -650,7 +650,7 @@ def test_a_model_of_another_split_is_refused(work: Path, tmp_path: Path) -> None
 
 
 def test_a_model_of_other_data_under_the_same_split_says_so(work: Path, tmp_path: Path) -> None:
-    items = synthetic.items().assign(category="all alike")
+    items = synthetic.items().assign(category="the same")
     items.to_csv(tmp_path / "items.csv", index=False)
     ds = tmp_path / "ds"
     ok(

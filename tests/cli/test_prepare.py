@@ -186,15 +186,15 @@ def test_all_candidates_are_ranked_what_was_seen_too_and_the_validation_rows_sta
     log = tmp_path / "log.csv"
     rows = [f"u{u},i{(u * k) % 11},2024-01-01" for u in range(1, 9) for k in range(1, 7)]
     log.write_text("user,item,timestamp\n" + "".join(f"{row}\n" for row in rows))
-    plain, whole = tmp_path / "plain", tmp_path / "whole"
+    plain, all_candidates = tmp_path / "plain", tmp_path / "all_candidates"
     assert run("--interactions", log, "--out", plain).exit_code == 0
     flags = ("--negatives", "0", "--rank-seen", "--no-refit")
-    assert run("--interactions", log, "--out", whole, *flags).exit_code == 0
-    split = load_dataset(whole).split
+    assert run("--interactions", log, "--out", all_candidates, *flags).exit_code == 0
+    split = load_dataset(all_candidates).split
     assert (split.negatives, split.mask_seen, split.refit) == (0, False, False)
     split = load_dataset(plain).split
     assert (split.negatives, split.mask_seen, split.refit) == (99, True, True)
-    data = load_dataset(whole)
+    data = load_dataset(all_candidates)
     tasks = make_tasks(data, data.domains)
     assert tasks.final.rows.negatives.shape == (8, 0)
     assert len(tasks.final.train) == len(tasks.choose.train) == 8 * 4

@@ -1,4 +1,4 @@
-"""The knobs that pretrain and adapt share, as a user types them."""
+"""The hyperparameters that pretrain and adapt share."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tlrec_edge.train import EdgeModel
 
 @pytest.fixture(scope="module")
 def ds(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("knobs")
+    path = tmp_path_factory.mktemp("hyperparameters")
     synthetic.interactions().to_csv(path / "log.csv", index=False)
     synthetic.items().to_csv(path / "items.csv", index=False)
     ok(
@@ -33,7 +33,7 @@ def ds(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path / "ds"
 
 
-KNOBS = (
+OPTIONS = (
     *(
         "--align",
         "coral",
@@ -52,7 +52,7 @@ def _disk_full(self: EdgeModel, path: Path) -> None:
     raise ModelError(f"cannot write {path}: disk full")
 
 
-def knobs_of(folder: Path) -> dict[str, object]:
+def hyperparameters_of(folder: Path) -> dict[str, object]:
     train = json.loads(json.dumps(asdict(EdgeModel.load(folder).provenance.train)))
     return {
         name: train[name]
@@ -70,7 +70,7 @@ def test_adapt_takes_over_what_is_not_given(ds: Path, tmp_path: Path) -> None:
         1,
         "--seed",
         3,
-        *KNOBS,
+        *OPTIONS,
         "--out",
         tmp_path / "source",
     )
@@ -82,7 +82,7 @@ def test_adapt_takes_over_what_is_not_given(ds: Path, tmp_path: Path) -> None:
         "event_weights": [["purchase", 1.0], ["view", 0.1]],
         "seed": 3,
     }
-    assert knobs_of(tmp_path / "source") == given
+    assert hyperparameters_of(tmp_path / "source") == given
     assert "loss" in EdgeModel.load(tmp_path / "source").provenance.align
     call = (
         "adapt",
@@ -97,12 +97,16 @@ def test_adapt_takes_over_what_is_not_given(ds: Path, tmp_path: Path) -> None:
         1,
     )
     ok(*call, "--out", tmp_path / "same")
-    assert knobs_of(tmp_path / "same") == given
+    assert hyperparameters_of(tmp_path / "same") == given
     ok(*call, "--align", "none", "--augment", "none", "--logq", 0, "--out", tmp_path / "other")
-    assert knobs_of(tmp_path / "other") == given | {"align": "none", "augment": [], "logq": 0.0}
+    assert hyperparameters_of(tmp_path / "other") == given | {
+        "align": "none",
+        "augment": [],
+        "logq": 0.0,
+    }
 
 
-def test_without_knobs_all_are_off(ds: Path, tmp_path: Path) -> None:
+def test_without_options_all_are_off(ds: Path, tmp_path: Path) -> None:
     ok("pretrain", ds, "--domains", "big", "--epochs", 1, "--out", tmp_path / "source")
     off = {
         "align": "none",
@@ -112,7 +116,7 @@ def test_without_knobs_all_are_off(ds: Path, tmp_path: Path) -> None:
         "event_weights": [],
         "seed": 0,
     }
-    assert knobs_of(tmp_path / "source") == off
+    assert hyperparameters_of(tmp_path / "source") == off
     assert not EdgeModel.load(tmp_path / "source").provenance.align
 
 
@@ -154,7 +158,7 @@ def test_a_checkpoint_must_not_be_where_the_model_goes(ds: Path, tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("knob", "words"),
+    ("option", "words"),
     [
         (("--align", "magic"), "'magic' is not one of 'none', 'adversarial', 'coral'"),
         (
@@ -169,25 +173,31 @@ def test_a_checkpoint_must_not_be_where_the_model_goes(ds: Path, tmp_path: Path)
     ],
 )
 @pytest.mark.parametrize("command", ["pretrain", "adapt"])
-def test_a_wrong_knob_is_wrong_usage(command: str, knob: tuple[str, str], words: str) -> None:
+def test_a_wrong_option_is_wrong_usage(command: str, option: tuple[str, str], words: str) -> None:
     result = run(
-        command, "data", "--domain" if command == "adapt" else "--domains", "x", "--out", "y", *knob
+        command,
+        "data",
+        "--domain" if command == "adapt" else "--domains",
+        "x",
+        "--out",
+        "y",
+        *option,
     )
     assert result.exit_code == 2
     assert words in " ".join(result.stderr.split())
 
 
 @pytest.mark.parametrize(
-    "knob", [("--align-weight", "nan"), ("--align-weight", "inf"), ("--logq", "nan")]
+    "option", [("--align-weight", "nan"), ("--align-weight", "inf"), ("--logq", "nan")]
 )
 def test_a_number_that_is_none_is_wrong_usage(
-    ds: Path, tmp_path: Path, knob: tuple[str, str]
+    ds: Path, tmp_path: Path, option: tuple[str, str]
 ) -> None:
     for command in (
         ("pretrain", ds, "--domains", "big"),
         ("adapt", ds, "--domain", "small", "--mode", "scratch"),
     ):
-        result = run(*command, *knob, "--out", tmp_path / "m")
+        result = run(*command, *option, "--out", tmp_path / "m")
         assert result.exit_code == 2
         assert "must" in result.stderr
 
@@ -201,7 +211,7 @@ def test_ids_alone_cannot_be_aligned(tmp_path: Path) -> None:
     assert "--align coral needs item features" in words
 
 
-def test_both_commands_have_the_same_knobs() -> None:
+def test_both_commands_have_the_same_hyperparameters() -> None:
     def bare() -> None: ...
 
     names = {parameter.name for parameter in training_options(bare).__click_params__}  # type: ignore[attr-defined]  # set by click

@@ -184,10 +184,10 @@ def test_score_streams_in_chunks(
         tmp_path / "pairs.csv",
         [["user", "item"], *[["ann", f"i{6 + row % 50}"] for row in range(40)]],
     )
-    ok(score, bundle, "--pairs", pairs, "--out", tmp_path / "whole.csv")
+    ok(score, bundle, "--pairs", pairs, "--out", tmp_path / "at_once.csv")
     monkeypatch.setattr(use_module, "_PAIRS_AT_ONCE", 7)
     ok(score, bundle, "--pairs", pairs, "--out", tmp_path / "parts.csv")
-    assert (tmp_path / "parts.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
+    assert (tmp_path / "parts.csv").read_bytes() == (tmp_path / "at_once.csv").read_bytes()
 
 
 def test_unknown_policies(bundle: Path, tmp_path: Path) -> None:
@@ -343,9 +343,9 @@ def test_times_of_no_use_are_named(tmp_path: Path, times: list[str], words: str)
 
 
 def test_a_cut_gzip_file_is_an_error(tmp_path: Path) -> None:
-    whole = gzip.compress(b"user,item\n" + b"u,i\n" * 9999)
-    for content in (whole[:60], whole[:20] + b"junk" + whole[24:], b"user,item\n"):
-        (tmp_path / "p.csv.gz").write_bytes(content)
+    content = gzip.compress(b"user,item\n" + b"u,i\n" * 9999)
+    for damaged in (content[:60], content[:20] + b"junk" + content[24:], b"user,item\n"):
+        (tmp_path / "p.csv.gz").write_bytes(damaged)
         with pytest.raises(DataError, match=r"p\.csv\.gz"):
             list(read_columns(tmp_path / "p.csv.gz", ["user", "item"]))
 

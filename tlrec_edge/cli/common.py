@@ -83,7 +83,7 @@ def _check_writable(path: Path, parent: Path, parameter: click.Parameter) -> Pat
     remedy = f"choose another {parameter.opts[0]}"
     if not parent.is_dir():
         raise DataError(f"{path} cannot be written: {parent} is not a folder; {remedy}")
-    try:  # permissions say nothing of a read-only or full file system
+    try:  # permissions do not show whether a file system is read-only or full
         os.rmdir(tempfile.mkdtemp(prefix=".tlrec-edge.", dir=parent))
     except OSError as error:
         raise DataError(
