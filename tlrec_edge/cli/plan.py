@@ -127,7 +127,9 @@ def _show(plan: Plan, price: float | None) -> None:
         f"{workload.items:,} items of {workload.dim}, {workload.qps:,.0f} requests per second, "
         f"p99 {workload.p99_us / 1000:g} ms"
     )
-    print_table(["", "needs", f"error at {plan.validation_size:,} items, from {fitted}"], rows, title)
+    print_table(
+        ["", "needs", f"error at {plan.validation_size:,} items, from {fitted}"], rows, title
+    )
     if workload.users:
         vectors = workload.users * 4 * workload.dim / 1e9
         click.echo(
