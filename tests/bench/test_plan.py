@@ -146,7 +146,7 @@ def test_the_command_plans_from_results(results: list[Path]) -> None:
     assert shown.exit_code == 0, shown.output
     assert "4,000 items of 16" in shown.stdout
     assert "error at 2,000 items" in shown.stdout
-    assert "10,000,000 users take no memory" in shown.stdout
+    assert "10,000,000 users need no memory" in shown.stdout
     found = json.loads(plan(results, *words, "--json").stdout)
     assert found["machines"] >= 1
     assert abs(found["errors"]["bundle_bytes"]) < 0.05
