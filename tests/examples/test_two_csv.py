@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import subprocess
 import sys
@@ -10,27 +9,50 @@ from pathlib import Path
 
 import pytest
 
+from helpers.commands import ok, read
 from helpers.paths import EXAMPLES
 
 EXAMPLE = EXAMPLES / "two_csv"
 
 
-def read(path: Path) -> list[dict[str, str]]:
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
+RECORDER = """#!/bin/sh
+printf '%s\\n' "$@" '' >> "$CALLS"
+"""
+"""A stand-in for tlrec-edge that writes its arguments, one a line, and an empty line."""
 
 
-@pytest.fixture(scope="module")
-def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("two csv")
-    tools = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+def run_script(out: Path, tools: Path, **variables: str) -> None:
+    """Run the example with the ``tlrec-edge`` of the folder ``tools``."""
+    path = os.pathsep.join([str(tools), os.environ["PATH"]])
     done = subprocess.run(
-        ["bash", str(EXAMPLE / "run.sh"), str(path)],
+        ["bash", str(EXAMPLE / "run.sh"), str(out)],
         capture_output=True,
         text=True,
-        env=os.environ | {"PATH": tools, "PYTHON": sys.executable},
+        env=os.environ | {"PATH": path, "PYTHON": sys.executable} | variables,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def record_and_run(out: Path, tools: Path) -> None:
+    """Run the commands of the script in this process, which spares each of them the imports."""
+    recorder, calls = tools / "tlrec-edge", tools / "calls"
+    recorder.write_text(RECORDER)
+    recorder.chmod(0o755)
+    run_script(out, tools, CALLS=str(calls))
+    for call in calls.read_text("utf-8").removesuffix("\n\n").split("\n\n"):
+        ok(*call.split("\n"))
+
+
+@pytest.fixture(
+    scope="module",
+    params=["in this process", pytest.param("in processes", marks=pytest.mark.slow)],
+)
+def out(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("two csv")
+    if request.param == "in processes":
+        run_script(path, Path(sys.executable).parent)
+    else:
+        record_and_run(path, tmp_path_factory.mktemp("tools"))
     return path
 
 
