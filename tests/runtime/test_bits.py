@@ -1,4 +1,4 @@
-"""A pair's score has the same bits alone, in a batch and in any order, whichever kernels BLAS has."""
+"""A score has the same bits alone, in a batch and in any order, whatever kernels BLAS uses."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ STORED = {
 
 @pytest.fixture(scope="module", params=STORED)
 def bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a bundle with the texts of its candidates, by an encoder that callers run themselves."""
+    """Return a bundle with its candidates' text vectors, whose encoder callers run themselves."""
     path = tmp_path_factory.mktemp("bits") / "b"
     small = Small(candidates=150, d=48, r=16, taste=8, storage=STORED[request.param])
     rng = np.random.default_rng(5)
@@ -61,10 +61,6 @@ def test_answers_have_the_same_bits_with_every_kernel(bundle: Path, kernel: str 
     environment = {name: value for name, value in os.environ.items() if name != "OPENBLAS_CORETYPE"}
     if kernel is not None:
         environment["OPENBLAS_CORETYPE"] = kernel
-    done = subprocess.run(
-        [sys.executable, check_bits.__file__, str(bundle)],
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
+    command = [sys.executable, check_bits.__file__, str(bundle)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

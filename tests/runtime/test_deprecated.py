@@ -73,30 +73,30 @@ def test_speed_of_open_warns_and_changes_no_answer(speed: bool) -> None:
     assert caught[0].filename == __file__
     with fast, Recommender.open(GOLDEN) as plain:
         history = plain.recommend([], 3).items
-        found, wanted = fast.recommend(history), plain.recommend(history)
-        assert found.items == wanted.items
-        assert found.scores.tobytes() == wanted.scores.tobytes()
+        found, expected = fast.recommend(history), plain.recommend(history)
+        assert found.items == expected.items
+        assert found.scores.tobytes() == expected.scores.tobytes()
         assert fast.memory()["lists"] == 0
 
 
 def test_speed_of_recommend_warns_and_changes_no_answer() -> None:
-    asked = ["recommend", GOLDEN, "--history", "", "-k", "3", "--json"]
-    found, wanted = run(*asked, "--speed"), run(*asked)
-    assert found.stdout == wanted.stdout
-    assert found.stderr == WARNING + wanted.stderr
+    words = ["recommend", GOLDEN, "--history", "", "-k", "3", "--json"]
+    found, expected = run(*words, "--speed"), run(*words)
+    assert found.stdout == expected.stdout
+    assert found.stderr == WARNING + expected.stderr
 
 
 @pytest.mark.parametrize(
-    "asked",
+    "words",
     [[GOLDEN, "--scenario", "top-k", "--min-queries", "5"], ["--compare", GOLDEN, GOLDEN]],
     ids=["one", "two"],
 )
-def test_speed_of_bench_warns_and_goes_on(asked: list[str]) -> None:
-    most = ["--max-regression", "100000%"]  # the verdict is not what this test is about
+def test_speed_of_bench_warns_and_changes_nothing(words: list[str]) -> None:
+    slack = ["--max-regression", "100000%"]  # the verdict is not what this test is about
     found = run(
         "bench",
-        *asked,
-        *(most if "--compare" in asked else []),
+        *words,
+        *(slack if "--compare" in words else []),
         "--seconds",
         "0.05",
         "--json",

@@ -1,4 +1,4 @@
-"""What `recommend` may be narrowed to, and many users at once."""
+"""Recommendations of a category, and for many users at once."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from helpers import bundles
 from helpers.paths import GOLDEN
-from tlrec_edge import DataError, Recommender, UnknownIdError
+from tlrec_edge import ArgumentError, Recommender, UnknownIdError
 from tlrec_edge.bundle.reader import Bundle
 from tlrec_edge.cli import main
 
@@ -25,13 +25,13 @@ def of_category(name: str) -> list[str]:
 
 def test_a_category_is_a_mask_over_the_candidates() -> None:
     with Recommender.open(GOLDEN) as rec:
-        wanted = of_category("Küche")
+        expected = of_category("Küche")
         found = rec.recommend([], len(rec), allow=rec.category("Küche"))
-        assert sorted(found.items) == sorted(wanted) != []
+        assert sorted(found.items) == sorted(expected) != []
         assert found.scores.tolist() == rec.score([], list(found.items)).tolist()
 
 
-def test_a_category_that_is_not_there_is_told_the_nearest(tmp_path: Path) -> None:
+def test_an_unknown_category_gets_the_closest_as_a_hint(tmp_path: Path) -> None:
     with (
         Recommender.open(GOLDEN) as rec,
         pytest.raises(UnknownIdError, match=r"'Gaten' is not one of the 3 categories.*'Garten'"),
@@ -45,18 +45,10 @@ def test_a_category_that_is_not_there_is_told_the_nearest(tmp_path: Path) -> Non
         rec.category("Garten")
 
 
-def test_the_command_recommends_of_a_category() -> None:
-    words = [
-        "recommend",
-        str(GOLDEN),
-        "--history",
-        of_category("玩具")[0],
-        "--category",
-        "Garten",
-        "--json",
-        "-k",
-        "2",
-    ]
+def test_the_command_recommends_from_a_category() -> None:
+    history = of_category("玩具")[0]
+    words = ["recommend", str(GOLDEN), "--history", history, "-k", "2", "--json"]
+    words += ["--category", "Garten"]
     done = CliRunner().invoke(main, words)
     assert done.exit_code == 0, done.output
     assert {row["item"] for row in json.loads(done.stdout)["items"]} <= set(of_category("Garten"))
@@ -65,7 +57,7 @@ def test_the_command_recommends_of_a_category() -> None:
     assert "'Garten'" in wrong.stderr
 
 
-def test_many_users_get_what_each_would(tmp_path: Path) -> None:
+def test_many_users_get_the_same_answers_as_one_by_one(tmp_path: Path) -> None:
     bundles.build(tmp_path / "b")
     users = [["i1", "i9"], "nobody", [], ["i3"]]
     with Recommender.open(tmp_path / "b") as rec:
@@ -80,8 +72,8 @@ def test_many_users_get_what_each_would(tmp_path: Path) -> None:
         for found in rec.recommend_many([[], []], 3, exclude=(item for item in top)):
             assert not {*found.items} & {*top}
         for wrong in ({"k": 0}, {"allow": np.ones(5, bool)}):
-            with pytest.raises(DataError):
+            with pytest.raises(ArgumentError):
                 rec.recommend_many([], **wrong)  # type: ignore[arg-type]
-        with pytest.raises(DataError, match="rows are items"):
+        with pytest.raises(ArgumentError, match="rows are items"):
             rec.recommend_many(rec.rows(["i1"]))
         assert rec.recommend(["i1"], np.int8(10)).items == rec.recommend(["i1"], 10).items  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Callers who hold the rows of items pass them where ids stand, and get the same answers."""
+"""Rows of items give the same answers as their ids."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ def test_rows_score_as_their_ids_do(rec: Recommender) -> None:
     rows = rec.rows(IDS)
     assert list(rows) == [3, 70, -1, 3, 59]
     candidates = [f"i{row}" for row in range(60)]
-    held = rec.rows(candidates)
+    candidate_rows = rec.rows(candidates)
     for by_id, by_row in (
         (IDS, rows),
         (History(IDS, events=["view"] * 5), History(rows, events=["view"] * 5)),
     ):
-        assert rec.score(by_id, candidates).tolist() == rec.score(by_row, held).tolist()
-        assert rec.recommend(by_id, 5).items == rec.recommend(by_row, 5, allow=held).items
+        assert rec.score(by_id, candidates).tolist() == rec.score(by_row, candidate_rows).tolist()
+        assert rec.recommend(by_id, 5).items == rec.recommend(by_row, 5, allow=candidate_rows).items
     assert (
         rec.score_pairs([rows, IDS], rec.rows(["i1", "i1"])).tolist()
         == [rec.score(IDS, ["i1"])[0]] * 2
@@ -64,30 +64,31 @@ def test_a_history_of_rows_is_cached(rec: Recommender) -> None:
 
 
 @given(st.integers(0, len(IDS)))
-def test_a_history_goes_on(path: Path, at: int) -> None:
+def test_rows_can_be_appended(path: Path, at: int) -> None:
     with Recommender.open(path) as rec:
-        held = rec.rows(IDS[:at]) + rec.rows(IDS[at:])
-        assert held == rec.rows(IDS)
-        assert rec.score(held, ["i1"]).tolist() == rec.score(IDS, ["i1"]).tolist()
+        rows = rec.rows(IDS[:at]) + rec.rows(IDS[at:])
+        assert rows == rec.rows(IDS)
+        assert rec.score(rows, ["i1"]).tolist() == rec.score(IDS, ["i1"]).tolist()
     with pytest.raises(TypeError):
-        held + IDS  # type: ignore[operator]
+        rows + IDS  # type: ignore[operator]
 
 
-def test_rows_survive_another_process(rec: Recommender) -> None:
-    held = rec.rows(IDS)
-    code = "import pickle, sys; rows = pickle.load(sys.stdin.buffer); pickle.dump(rows[:], sys.stdout.buffer)"
-    done = subprocess.run(
-        [sys.executable, "-c", code], input=pickle.dumps(held), capture_output=True, check=True
-    )
-    found = pickle.loads(done.stdout)
-    assert (found, hash(found)) == (held, hash(held))
-    assert list(held[1:3]) == [70, -1]
+def test_rows_can_be_sent_to_another_process(rec: Recommender) -> None:
+    rows = rec.rows(IDS)
+    code = """
+import pickle, sys
+rows = pickle.load(sys.stdin.buffer)
+pickle.dump(rows[:], sys.stdout.buffer)
+"""
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, input=pickle.dumps(rows), capture_output=True, check=True)
+    received = pickle.loads(done.stdout)
+    assert (received, hash(received)) == (rows, hash(rows))
+    assert list(rows[1:3]) == [70, -1]
 
 
 @pytest.mark.parametrize("repeat", [0.0, 0.5])
-def test_a_state_leaves_its_process_without_the_tables_it_is_read_from(
-    tmp_path: Path, repeat: float
-) -> None:
+def test_a_pickled_state_holds_weights_instead_of_tables(tmp_path: Path, repeat: float) -> None:
     bundles.build(tmp_path / "b")
     manifest = json.loads((tmp_path / "b" / "manifest.json").read_text("utf-8"))
     (tmp_path / "b" / "manifest.json").write_text(
@@ -99,18 +100,18 @@ def test_a_state_leaves_its_process_without_the_tables_it_is_read_from(
         sent = pickle.loads(pickle.dumps(state))
         assert isinstance(sent.wide.weights, np.ndarray)
         assert sent.wide.weights.shape == sent.wide.columns.shape
-        wanted = rec.recommend(state, 60, exclude=None)
-        assert wanted.scores.tolist() == rec.recommend(sent, 60, exclude=None).scores.tolist()
+        expected = rec.recommend(state, 60, exclude=None)
+        assert expected.scores.tolist() == rec.recommend(sent, 60, exclude=None).scores.tolist()
         assert state.wide.weights is weights
 
 
 @pytest.mark.parametrize("values", [[1.7], [True], ["a"], None, [float("nan")]])
-def test_what_is_no_row_number_is_refused(values: Any) -> None:
+def test_values_that_are_not_row_numbers_are_refused(values: Any) -> None:
     with pytest.raises(DataError, match="expected a list of row numbers"):
         ItemRows(values)
 
 
-def test_rows_are_no_integer_ids(path: Path, tmp_path: Path) -> None:
+def test_rows_are_not_integer_ids(path: Path, tmp_path: Path) -> None:
     bundles.build(tmp_path / "b", bundles.Small(ids=[str(9 + row) for row in range(80)]))
     with Recommender.open(tmp_path / "b") as rec:
         assert list(rec.rows([9, 10])) == [0, 1]
@@ -119,7 +120,7 @@ def test_rows_are_no_integer_ids(path: Path, tmp_path: Path) -> None:
         assert apart[1] == rec.score(["18"], ["20"])[0]
 
 
-def test_rows_that_do_not_exist_are_refused(rec: Recommender, path: Path) -> None:
+def test_rows_of_another_bundle_are_refused(rec: Recommender, path: Path) -> None:
     for call in (lambda rows: rec.score(["i1"], rows), lambda rows: rec.score(rows, ["i1"])):
         with pytest.raises(DataError, match="row 80 is not in this bundle"):
             call(ItemRows(np.array([1, 80])))
@@ -141,27 +142,27 @@ def test_the_caller_may_reuse_its_array() -> None:
 entries = st.lists(st.tuples(st.integers(0, 11), st.floats(-4, 4, width=32)), max_size=40)
 
 
-@given(entries=entries, asked=st.lists(st.integers(0, 11), min_size=1, max_size=20))
-def test_a_sparse_sum_is_the_same_however_it_is_read(
-    entries: list[tuple[int, float]], asked: list[int]
+@given(entries=entries, positions=st.lists(st.integers(0, 11), min_size=1, max_size=20))
+def test_a_sparse_sum_is_the_same_in_every_way_of_reading(
+    entries: list[tuple[int, float]], positions: list[int]
 ) -> None:
     columns = np.array([column for column, _ in entries], np.int32)
     total = SparseSum(columns, np.array([weight for _, weight in entries], np.float64))
     workspace = Workspace(12)
-    found = total.at(np.array(asked, np.int32), workspace)
+    found = total.at(np.array(positions, np.int32), workspace)
     assert not workspace.requested.any()
-    whole = np.zeros(12, np.float32)
-    rising, sums = total.summed
-    assert (np.diff(rising) > 0).all()
-    whole[rising] = sums
-    assert found.tolist() == whole[asked].tolist()
-    wanted = np.zeros(12)
-    np.add.at(wanted, columns, total.weights)
-    np.testing.assert_allclose(whole, wanted, atol=1e-5)
+    dense = np.zeros(12, np.float32)
+    columns_read, sums = total.summed
+    assert (np.diff(columns_read) > 0).all()
+    dense[columns_read] = sums
+    assert found.tolist() == dense[positions].tolist()
+    expected = np.zeros(12)
+    np.add.at(expected, columns, total.weights)
+    np.testing.assert_allclose(dense, expected, atol=1e-5)
 
 
-def test_one_sum_that_is_being_read_holds_up_no_other() -> None:
-    """Not in a thread, and so not in the child of a fork made meanwhile, which would wait for ever."""
+def test_reading_one_sum_does_not_block_another() -> None:
+    """Else a child that is forked meanwhile would wait forever."""
     begun, release = threading.Event(), threading.Event()
 
     class Slow:
@@ -171,7 +172,8 @@ def test_one_sum_that_is_being_read_holds_up_no_other() -> None:
             return np.ones(len(at))
 
     columns = np.arange(3)
-    slow, quick = SparseSum(columns, Slow()), SparseSum(columns, np.ones(3))  # type: ignore[arg-type]  # as slow as need be
+    slow = SparseSum(columns, Slow())  # type: ignore[arg-type]
+    quick = SparseSum(columns, np.ones(3))
     reader = threading.Thread(target=lambda: slow.summed)
     other = threading.Thread(target=lambda: quick.summed, daemon=True)
     reader.start()

@@ -1,4 +1,4 @@
-"""What a recommender holds is said, bounded, and does not grow."""
+"""The memory of a recommender is reported, bounded, and does not grow."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from helpers import bundles
 from tlrec_edge import Recommender
 from tlrec_edge.bench.synth_config import SynthConfig
 from tlrec_edge.bench.synthetic import synthesize
-from tlrec_edge.core import cpu_count as cores
+from tlrec_edge.core import cpu_count
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +21,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_memory_says_what_is_shared_and_what_is_not(path: Path) -> None:
+def test_memory_is_reported_by_purpose(path: Path) -> None:
     with Recommender.open(path, cache=2) as rec:
         before = rec.memory()
         assert before["mapped"] == sum(array.nbytes for array in rec._bundle._arrays.values())
@@ -29,7 +29,7 @@ def test_memory_says_what_is_shared_and_what_is_not(path: Path) -> None:
         for row in range(6):
             rec.recommend([f"i{row}", f"i{row + 1}"], 3)
         used = rec.memory()
-        assert 0 < used["states"] < 20_000  # two states, whoever asks
+        assert 0 < used["states"] < 20_000  # two states, as the cache allows
         assert used["ids"] > before["ids"]
         rec.add_items({"new": {"title": "red lamp", "price": 2.0, "colour": "red"}})
         assert rec.memory()["items"] > 0
@@ -38,19 +38,19 @@ def test_memory_says_what_is_shared_and_what_is_not(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("granted", "wanted"),
+    ("granted", "expected"),
     [("150000 100000", 2), ("20000 100000", 1), ("max 100000", 8), ("nonsense", 8), (None, 8)],
 )
-def test_threads_stay_within_the_quota(
-    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, granted: str | None, wanted: int
+def test_threads_do_not_exceed_the_quota(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, granted: str | None, expected: int
 ) -> None:
-    monkeypatch.setattr(cores, "CGROUP", tmp_path)
+    monkeypatch.setattr(cpu_count, "CGROUP", tmp_path)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
     if granted:
         (tmp_path / "cpu.max").write_text(granted + "\n", "ascii")
-    assert cores.cores_within_quota() == wanted
+    assert cpu_count.cores_within_quota() == expected
     with Recommender.open(path, threads=64) as rec:
-        assert rec._threads == wanted
+        assert rec._threads == expected
 
 
 @pytest.mark.slow

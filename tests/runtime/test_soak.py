@@ -1,4 +1,4 @@
-"""Sixteen threads ask for a minute: every answer keeps its bits, nothing is raised, no memory is lost, forks work."""
+"""A minute of requests from sixteen threads: same bits, no errors, no leak, and forks work."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ import tlrec_edge
 from tlrec_edge.bench.synth_config import SynthConfig
 from tlrec_edge.bench.synthetic import synthesize
 
-ITEMS = 210_000  # enough for lists
+ITEMS = 210_000  # enough for an inverted file
 THREADS, SECONDS, WARM = 16, 60, 15
 GROWTH = 6_000_000
-"""Bytes that the process may own more after a minute than after the first ``WARM`` seconds."""
+"""Bytes by which private memory may grow after the first ``WARM`` seconds."""
 
 SOAK = """
 import json, os, random, sys, threading, time, warnings
 import numpy as np
 from tlrec_edge import Recommender
 
-warnings.simplefilter("ignore", DeprecationWarning)  # a fork beside threads is what is tested
+warnings.simplefilter("ignore", DeprecationWarning)  # forking with threads is what is tested
 path, items, threads, seconds, warm = sys.argv[1], *map(int, sys.argv[2:])
 name = "SKU{:08d}".format
 draw = random.Random(0)
 users = [[name(draw.randrange(items)) for _ in range(draw.randrange(1, 50))] for _ in range(48)]
-asked = [[name(draw.randrange(items)) for _ in range(100)] for _ in users]
+candidates = [[name(draw.randrange(items)) for _ in range(100)] for _ in users]
 
 
 def ranked(found):
@@ -38,9 +38,9 @@ def ranked(found):
 def answers(rec, at):
     user = users[at]
     return {
-        "ids": lambda: rec.score(user, asked[at]).tobytes(),
-        "rows": lambda: rec.score(user, rec.rows(asked[at])).tobytes(),
-        "state": lambda: rec.score(rec.user_state(user), asked[at]).tobytes(),
+        "ids": lambda: rec.score(user, candidates[at]).tobytes(),
+        "rows": lambda: rec.score(user, rec.rows(candidates[at])).tobytes(),
+        "state": lambda: rec.score(rec.user_state(user), candidates[at]).tobytes(),
         "top": lambda: ranked(rec.recommend(user, 10)),
         "exact": lambda: ranked(rec.recommend(user, 10, exhaustive=True)),
     }
@@ -48,7 +48,7 @@ def answers(rec, at):
 
 with Recommender.open(path, cache=16) as rec:
     right = [{key: ask() for key, ask in answers(rec, at).items()} for at in range(len(users))]
-    place = rec.rows(map(name, range(30_000))).values.tolist()
+    known_rows = rec.rows(map(name, range(30_000))).values.tolist()
     wrong, calls, stop = [], [0] * threads, threading.Event()
 
     def serve(me):
@@ -59,9 +59,10 @@ with Recommender.open(path, cache=16) as rec:
             try:
                 if answers(rec, at)[keys[0]]() != right[at][keys[0]]:
                     wrong.append(f"{keys[0]} of user {at} differs")
-                # Known ones fit into the hot cache, full before memory is read; unknown ones are always cold.
+                # Known ids fit into the cache, full before memory is read; others never do.
                 rows = [mine.randrange(30_000) + mine.choice([0, items]) for _ in range(20)]
-                if rec.rows(map(name, rows)).values.tolist() != [place[row] if row < items else -1 for row in rows]:
+                expected = [known_rows[row] if row < items else -1 for row in rows]
+                if rec.rows(map(name, rows)).values.tolist() != expected:
                     wrong.append("rows differ")
             except Exception as error:
                 wrong.append(repr(error))
@@ -106,7 +107,7 @@ def test_a_minute_of_sixteen_threads(tmp_path: Path) -> None:
     found = json.loads(done.stdout)
     assert found["wrong"] == []
     assert found["forks"] == [0, 0]
-    assert min(found["calls"]) > 20, "every thread had its turn"
+    assert min(found["calls"]) > 20, "every thread was served"
     if "private_bytes" in found["after"]:
         assert found["after"]["private_bytes"] - found["before"]["private_bytes"] < GROWTH, (
             found["before"],

@@ -13,8 +13,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 
 from tlrec_edge.bundle.format import ITEM_TOWER
-from tlrec_edge.bundle.id_index import IdIndex
-from tlrec_edge.bundle.ids import ItemId, as_text, preview, user_key_hash
+from tlrec_edge.bundle.ids import ItemId, as_text, preview
 from tlrec_edge.bundle.item_rows import ItemRows, as_list
 from tlrec_edge.bundle.reader import Bundle
 from tlrec_edge.core.cpu_count import cores_within_quota
@@ -40,9 +39,9 @@ from tlrec_edge.runtime.filters import (
     excluded_positions,
     is_mask,
 )
-from tlrec_edge.runtime.history import as_history
-from tlrec_edge.runtime.state_cache import Counters, StateCache, process_memory
+from tlrec_edge.runtime.state_cache import Counters, process_memory
 from tlrec_edge.runtime.user_encoder import StateBuilder
+from tlrec_edge.runtime.user_states import UserStates
 from tlrec_edge.search.user_state import UserState
 from tlrec_edge.types import Bools, Floats, Indices
 
@@ -81,13 +80,13 @@ class Recommender:
         check_options(threads, unknown, cache)
         threads = min(threads, cores_within_quota())  # more would wait for each other
         self._bundle, self._unknown, self._threads = bundle, unknown, threads
-        self._widths = bundle.shape.d, bundle.shape.r
-        self._builder = StateBuilder(bundle, threads=threads, deterministic=deterministic)
-        self._catalogue = Catalogue.open(bundle, threads)
-        self._users: IdIndex | None = bundle.index("users") if bundle.has("user_rows.npy") else None
-        self._cold: ColdItems | None = None
-        self._cache = StateCache(cache, bundle.shape.max_history)
         self._counters = Counters()
+        self._builder = StateBuilder(bundle, threads=threads, deterministic=deterministic)
+        self._users = UserStates(
+            bundle, self._counters, unknown=unknown, cache=cache, builder=self._builder
+        )
+        self._catalogue = Catalogue.open(bundle, threads)
+        self._cold: ColdItems | None = None
         self._adding = threading.Lock()
         register_after_fork(self)
 
@@ -161,9 +160,8 @@ class Recommender:
             >>> rec = Recommender.open("bundle")
             >>> rec.close()
         """
-        for name in ("_catalogue", "_builder", "_cold", "_users"):
+        for name in ("_catalogue", "_builder", "_users", "_cold"):
             setattr(self, name, None)
-        self._cache.clear()
 
     def __enter__(self) -> Self:
         return self
@@ -224,7 +222,8 @@ class Recommender:
             >>> Recommender.open("bundle").has_user("nobody")
             False
         """
-        return self._user_row(user) >= 0
+        self._open()
+        return self._users.row(user) >= 0
 
     def user_state(self, user: User) -> UserState:
         """Encode a user once, for several calls; a recent history is taken from the cache.
@@ -245,7 +244,7 @@ class Recommender:
             >>> rec.recommend(rec.user_state(["item-1", "item-2"]), k=1).items
             ('42',)
         """
-        return self._state(self._open(), user)
+        return self._users.get(self._open(), user)
 
     def rows(self, items: Items) -> ItemRows:
         """Look up item ids once, for callers who use the same items again.
@@ -289,7 +288,7 @@ class Recommender:
         """
         catalogue = self._open()
         positions, all_known = self._positions(catalogue, candidates)
-        return self._score(catalogue, self._state(catalogue, user), positions, all_known)
+        return self._score(catalogue, self._users.get(catalogue, user), positions, all_known)
 
     def score_pairs(self, users: Sequence[User], items: Items) -> Floats:
         """Score user ``users[i]`` with item ``items[i]``; every distinct user is encoded once.
@@ -372,7 +371,7 @@ class Recommender:
             exhaustive = exact
         k = check_k(k)
         catalogue = self._open()
-        state = self._state(catalogue, user)
+        state = self._users.get(catalogue, user)
         excluded = excluded_positions(catalogue, state, exclude)
         if allow is None:
             found = catalogue.scorer.top_k(state, k, excluded, exhaustive)
@@ -568,7 +567,7 @@ class Recommender:
             0
         """
         added = len(self._open().added)
-        counts = {"cached_states": len(self._cache), "added_items": added}
+        counts = {"cached_states": len(self._users.cache), "added_items": added}
         return self._counters.read() | counts | process_memory()
 
     def memory(self) -> dict[str, int]:
@@ -594,7 +593,7 @@ class Recommender:
         prefix_bound = 0 if bound is None else bound.scan.nbytes
         return {
             "mapped": self._bundle.nbytes,
-            "states": self._cache.nbytes,
+            "states": self._users.cache.nbytes,
             "ids": catalogue.items.hot_bytes,
             "items": catalogue.added.nbytes,
             "prefix_bound": prefix_bound,
@@ -621,31 +620,6 @@ class Recommender:
             bound.scan.check()
         if self._bundle.has(ITEM_TOWER):
             self._cold_items().check()
-
-    def _state(self, catalogue: Catalogue, user: User) -> UserState:
-        if isinstance(user, UserState):
-            if (len(user.deep), len(user.interest)) != self._widths:
-                raise ArgumentError(
-                    "user: the state is of another bundle; make it with this one's `user_state`"
-                )
-            return user
-        if isinstance(user, USER_ID_TYPES):
-            return self._stored_state(user)
-        history = as_history(user)
-        version = len(catalogue)
-        if (cached := self._cache.get(history, version)) is not None:
-            self._counters.add(cache_hits=1)
-            return cached
-        state, unknown = self._builder.from_history(catalogue, history)
-        if unknown or state.clipped or not len(state.seen):
-            self._counters.add(
-                unknown_items=unknown,
-                fallbacks=int(not len(state.seen)),
-                clipped_users=int(state.clipped),
-            )
-        self._counters.add(cache_misses=1)
-        self._cache.put(history, version, state)
-        return state
 
     def _positions(
         self, catalogue: Catalogue, candidates: Items, name: str = "candidates"
@@ -685,43 +659,18 @@ class Recommender:
         if self._unknown == "nan" and isinstance(user, USER_ID_TYPES) and not self.has_user(user):
             self._counters.add(unknown_users=1)
             return np.full(len(positions), np.nan, np.float32)
-        return self._score(catalogue, self._state(catalogue, user), positions, all_known)
+        return self._score(catalogue, self._users.get(catalogue, user), positions, all_known)
 
     def _unknown_score(self) -> float:
         return math.nan if self._unknown == "nan" else self._bundle.scoring.unknown_score
-
-    def _user_row(self, user: str | int) -> int:
-        self._open()
-        if self._users is None:
-            return -1
-        text = as_text(user)
-        if self.manifest["user_ids"] == "hashed":
-            text = user_key_hash(text, self.manifest["user_key"])
-        return self._users.row(text)
-
-    def _stored_state(self, user: str | int) -> UserState:
-        row = self._user_row(user)
-        if row >= 0:
-            return self._builder.from_user_row(row)
-        if self._unknown == "error":
-            why = (
-                "is not in the bundle's user table"
-                if self._users
-                else "is unknown: the bundle stores no users"
-            )
-            raise UnknownIdError(
-                f"user {as_text(user)!r:.80} {why}; pass the user's history instead"
-            )
-        self._counters.add(unknown_users=1, fallbacks=1)
-        return self._builder.popularity()
 
     def after_fork(self) -> None:
         """Replace locks and sessions in the child of a fork."""
         # A lock that another thread of the parent held would stay locked forever.
         self._adding = threading.Lock()
-        self._cache.after_fork()
         self._counters.after_fork()
-        if self._builder is not None:
+        if self._users is not None:
+            self._users.cache.after_fork()
             self._builder.encoder.reload()
         if self._cold is not None:
             self._cold.tower.reload()

@@ -1,0 +1,209 @@
+"""A bad argument raises ArgumentError, bad data DataError, and a bug is neither."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from helpers import bundles
+from tlrec_edge import ArgumentError, BundleError, DataError, Recommender
+
+EXPECTED_IDS = "expected a list of item ids, got"
+
+
+BAD_ARGUMENTS: dict[str, tuple[Callable[[Any], object], str]] = {
+    "no candidates": (lambda rec: rec.score(["i1"], None), f"candidates: {EXPECTED_IDS} NoneType"),
+    "one candidate": (lambda rec: rec.score(["i1"], 5), f"candidates: {EXPECTED_IDS} int 5"),
+    "bytes": (lambda rec: rec.score(["i1"], b"i2"), f"candidates: {EXPECTED_IDS} bytes"),
+    "a mapping": (lambda rec: rec.score(["i1"], {"i2": 1}), f"candidates: {EXPECTED_IDS} dict"),
+    "no axis": (
+        lambda rec: rec.score(["i1"], np.array("i2")),
+        f"candidates: {EXPECTED_IDS} ndarray",
+    ),
+    "two axes": (
+        lambda rec: rec.score(["i1"], np.array([["i2"]])),
+        f"candidates: {EXPECTED_IDS} ndarray",
+    ),
+    "an id of floats": (
+        lambda rec: rec.score(["i1"], [2.5]),
+        "an id must be a string or an integer, got float 2.5",
+    ),
+    "no user": (lambda rec: rec.score(None, ["i2"]), f"user: {EXPECTED_IDS} NoneType"),
+    "a float user": (lambda rec: rec.user_state(2.5), f"user: {EXPECTED_IDS} float"),
+    "a bool user": (
+        lambda rec: rec.recommend(True),
+        "an id must be a string or an integer, got bool",
+    ),
+    "bytes user": (lambda rec: rec.recommend(b"ann"), f"user: {EXPECTED_IDS} bytes"),
+    "a set user": (lambda rec: rec.recommend({"i1"}), "history: .* oldest first; got the set"),
+    "a list of lists": (
+        lambda rec: rec.score([["i1"]], ["i2"]),
+        "an id must be a string or an integer, got list",
+    ),
+    "k float": (lambda rec: rec.recommend(["i1"], 2.5), r"k = 2\.5, expected an integer from 1 on"),
+    "k bool": (lambda rec: rec.recommend(["i1"], True), "k = True, expected an integer from 1 on"),
+    "k text": (lambda rec: rec.similar("i1", "5"), "k = '5', expected an integer from 1 on"),
+    "k none": (lambda rec: rec.similar("i1", None), "k = None, expected an integer from 1 on"),
+    "exclude text": (
+        lambda rec: rec.recommend(["i1"], exclude="i2"),
+        "exclude = 'i2'; expected 'history'",
+    ),
+    "exclude number": (
+        lambda rec: rec.recommend(["i1"], exclude=5),
+        f"exclude: {EXPECTED_IDS} int",
+    ),
+    "allow text": (
+        lambda rec: rec.recommend(["i1"], allow="i2"),
+        f"allow: {EXPECTED_IDS} the string",
+    ),
+    "allow number": (lambda rec: rec.recommend(["i1"], allow=5), f"allow: {EXPECTED_IDS} int"),
+    "allow table": (
+        lambda rec: rec.recommend(["i1"], allow=np.ones((60, 1), bool)),
+        "mask `allow` has",
+    ),
+    "allow no axis": (
+        lambda rec: rec.recommend(["i1"], allow=np.array(True)),
+        "mask `allow` has shape",
+    ),
+    "similar list": (
+        lambda rec: rec.similar(["i1"]),
+        "an id must be a string or an integer, got list",
+    ),
+    "has list": (
+        lambda rec: rec.has_user(["ann"]),
+        "an id must be a string or an integer, got list",
+    ),
+    "users none": (
+        lambda rec: rec.score_pairs(None, ["i1"]),
+        "users: expected a list of users, one for each item",
+    ),
+    "users text": (
+        lambda rec: rec.score_pairs("a", ["i1"]),
+        "users: expected a list of users.*got the string 'a'",
+    ),
+    "items none": (lambda rec: rec.score_pairs(["ann"], None), f"items: {EXPECTED_IDS} NoneType"),
+    "items text": (
+        lambda rec: rec.score_pairs(["a", "b"], "i1"),
+        f"items: {EXPECTED_IDS} the string",
+    ),
+    "a user of pairs": (
+        lambda rec: rec.score_pairs([None], ["i1"]),
+        r"users\[0\]: expected a history.*got None",
+    ),
+    "lists in pairs": (
+        lambda rec: rec.score_pairs(["a", [["i1"]]], ["i1", "i2"]),
+        r"users\[1\]: expected a history",
+    ),
+    "a stream": (
+        lambda rec: rec.score_pairs([iter(["i1"])], ["i1"]),
+        r"users\[0\]: expected a history",
+    ),
+    "features list": (
+        lambda rec: rec.add_items(["N"]),
+        "features: expected a mapping.*got \\['N'\\]",
+    ),
+    "features none": (lambda rec: rec.add_items(None), "features: expected a mapping"),
+    "columns text": (lambda rec: rec.add_items({"N": "mug"}), "features: expected a mapping"),
+    "vectors text": (
+        lambda rec: rec.add_items({"N": {"title": "x"}}, "v"),
+        "text_vectors: expected numbers",
+    ),
+    "vectors huge": (
+        lambda rec: rec.add_items({"N": {"title": "x"}}, np.full((1, 3), 1e30)),
+        "text_vectors .*; expected finite values",
+    ),
+}
+
+
+BAD_FEATURES: dict[str, tuple[Callable[[Any], object], str]] = {
+    "price text": (
+        lambda rec: rec.add_items({"N": {"price": "abc"}}),
+        "item 'N': price = 'abc'; expected a finite number",
+    ),
+    "price inf": (
+        lambda rec: rec.add_items({"N": {"price": float("inf")}}),
+        "item 'N': price = inf; expected a finite",
+    ),
+    "price list": (
+        lambda rec: rec.add_items({"N": {"price": [1]}}),
+        r"item 'N': price = \[1\]; expected a finite",
+    ),
+    "title list": (
+        lambda rec: rec.add_items({"N": {"title": ["mug"]}}),
+        r"item 'N': title = \['mug'\]; expected text",
+    ),
+}
+
+
+def check_refused(
+    rec: Recommender, call: Callable[[Any], object], kind: type[DataError], message: str
+) -> None:
+    before = len(rec)
+    with pytest.raises(DataError, match=message) as caught:
+        call(rec)
+    assert type(caught.value) is kind
+    assert "\n" not in str(caught.value)
+    assert len(rec) == before
+
+
+@pytest.mark.parametrize("case", BAD_ARGUMENTS)
+def test_a_bad_argument_is_named(rec: Recommender, case: str) -> None:
+    call, message = BAD_ARGUMENTS[case]
+    check_refused(rec, call, ArgumentError, message)
+
+
+@pytest.mark.parametrize("case", BAD_FEATURES)
+def test_a_bad_feature_names_its_item_and_column(rec: Recommender, case: str) -> None:
+    call, message = BAD_FEATURES[case]
+    check_refused(rec, call, DataError, message)
+
+
+def test_an_error_of_the_caller_is_not_blamed_on_the_bundle(rec: Recommender) -> None:
+    def history() -> Iterator[str]:
+        yield "i1"
+        raise ValueError("lost connection")
+
+    for call in (rec.score, rec.recommend, rec.user_state):
+        with pytest.raises(ValueError, match="lost connection") as caught:
+            call(history(), *([["i2"]] if call == rec.score else []))
+        assert type(caught.value) is ValueError
+    with pytest.raises(ValueError, match="lost connection"):
+        rec.recommend_many([item] for item in history())
+
+
+def test_a_state_of_another_bundle_is_refused(rec: Recommender, tmp_path: Path) -> None:
+    bundles.build(tmp_path / "b", d=9)
+    with (
+        Recommender.open(tmp_path / "b") as other,
+        pytest.raises(DataError, match="user: the state is of another bundle"),
+    ):
+        rec.score(other.user_state(["i1"]), ["i2"])
+
+
+BAD_OPTIONS = [
+    ("unknown", "x"),
+    ("threads", 0),
+    ("threads", "2"),
+    ("threads", True),
+    ("cache", -1),
+    ("cache", None),
+    ("verify", "x"),
+]
+
+
+@pytest.mark.parametrize(("name", "value"), BAD_OPTIONS)
+def test_a_bad_option_of_open_is_named(path: Path, name: str, value: object) -> None:
+    with pytest.raises(ArgumentError, match=f"{name} = .*, expected"):
+        Recommender.open(path, **{name: value})  # type: ignore[arg-type]  # what is tested
+
+
+def test_a_closed_recommender_says_so(path: Path) -> None:
+    rec = Recommender.open(path)
+    rec.close()
+    for call in (lambda: rec.score(["i1"], ["i2"]), lambda: len(rec), rec.stats):
+        with pytest.raises(BundleError, match="is closed; open it again"):
+            call()
