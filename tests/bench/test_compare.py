@@ -1,4 +1,4 @@
-"""Two bundles in turns, and a run against its baseline."""
+"""Two bundles on the same requests, and a run compared with its baseline."""
 
 from __future__ import annotations
 
@@ -29,7 +29,11 @@ REQUESTS = [Request([str(n)], ["a"]) for n in range(32)]
 
 @dataclass
 class Noisy:
-    """Takes 100 us times ``factor``, a random spread, a luck of its own each time it is opened, and less if second."""
+    """A system of random speed: 100 us times ``factor`` on average.
+
+    Each opening is a little faster or slower than others, and so is each request. The second
+    system to get a request is faster, because caches are warm.
+    """
 
     clock: VirtualClock
     rng: np.random.Generator
@@ -38,14 +42,14 @@ class Noisy:
 
     @contextmanager
     def open(self) -> Iterator[Any]:
-        luck = float(self.rng.normal(1, 0.01))
+        speed = float(self.rng.normal(1, 0.01))
         rng, clock, factor = self.rng, self.clock, self.factor
 
         class System:
             def answer(self, requests: Any) -> None:
                 warm = 0.8 if getattr(clock, "last", None) == requests[0].user else 1.0
                 clock.last = requests[0].user  # type: ignore[attr-defined]
-                clock.time += int(100_000 * factor * luck * warm * rng.lognormal(0, 0.1))
+                clock.time += int(100_000 * factor * speed * warm * rng.lognormal(0, 0.1))
 
         yield System()
 
@@ -57,7 +61,7 @@ def ratio_of(seed: int, factor: float) -> Any:
     )
 
 
-def test_a_system_does_not_differ_from_itself() -> None:
+def test_a_system_shows_no_difference_from_itself() -> None:
     found = [ratio_of(seed, 1.0) for seed in range(40)]
     assert sum(ratio.low <= 1 <= ratio.high for ratio in found) >= 36
     assert max(ratio.high - ratio.low for ratio in found) < 0.06
@@ -82,22 +86,24 @@ def test_the_interval_is_one_of_order_statistics() -> None:
 
 def test_the_command_compares_two_bundles() -> None:
     words = ["bench", "--compare", str(GOLDEN), str(GOLDEN), "--seconds", "0.08"]
-    done = CliRunner().invoke(main, [*words, "--json", "--max-regression", "1000%"])
+    done = CliRunner().invoke(main, [*words, "--json"])
     assert done.exit_code == 0, done.output
     found = json.loads(done.stdout)
     assert [row["shape"] for row in found["compare"]] == ["22 candidates", "top 10 of 22"]
-    assert all(0 < row["low"] <= row["ratio"] <= row["high"] for row in found["compare"])
+    # On the ticking clock every request takes as long as any other.
+    assert {row["ratio"] for row in found["compare"]} == {1}
+    assert {row["verdict"] for row in found["compare"]} == {"no difference shown"}
     assert (found["a"], found["b"]) == ("golden_bundle", "golden_bundle")
     assert CliRunner().invoke(main, [*words, str(GOLDEN)]).exit_code == 2
     missing = CliRunner().invoke(main, ["bench", "--compare", str(GOLDEN), "no-bundle"])
     assert missing.exit_code == 1
-    assert missing.stderr.count("\n") == 1, "told before anything is measured"
+    assert missing.stderr.count("\n") == 1, "refused before anything is measured"
 
 
 @pytest.mark.parametrize(
     "unread", [["--against", "x.json"], ["--replay", "x"], ["--threads", "2"], ["--qps", "5"]]
 )
-def test_what_a_comparison_does_not_read_is_wrong_usage(unread: list[str]) -> None:
+def test_options_without_effect_on_a_comparison_are_wrong_usage(unread: list[str]) -> None:
     done = CliRunner().invoke(main, ["bench", "--compare", str(GOLDEN), str(GOLDEN), *unread])
     assert done.exit_code == 2
     assert f"does not use {unread[0]}" in done.stderr
@@ -130,7 +136,7 @@ def test_a_run_does_not_regress_from_itself(baseline: Path) -> None:
     assert len(changes.changes) == 4
 
 
-def test_what_got_worse_is_named_unless_the_machine_got_slower(baseline: Path) -> None:
+def test_a_worse_figure_is_a_regression_unless_the_machine_got_slower(baseline: Path) -> None:
     before = read_result(baseline)
     now = copy.deepcopy(before)
     now["rows"][0]["latency_us"]["p50"] *= 1.5
@@ -145,7 +151,7 @@ def test_what_got_worse_is_named_unless_the_machine_got_slower(baseline: Path) -
     assert slower.drift == pytest.approx(1.5)
 
 
-def test_what_cannot_be_compared_is_refused(baseline: Path, tmp_path: Path) -> None:
+def test_results_that_cannot_be_compared_are_refused(baseline: Path, tmp_path: Path) -> None:
     found = read_result(baseline)
     odd = tmp_path / "odd.json"
     odd.write_text(json.dumps(found | {"machine": {"cpu": "other"}}))
@@ -173,7 +179,9 @@ def test_what_cannot_be_compared_is_refused(baseline: Path, tmp_path: Path) -> N
         read_result(odd)
 
 
-def test_a_run_that_nothing_can_be_held_against_is_kept(baseline: Path, tmp_path: Path) -> None:
+def test_a_run_without_a_comparable_baseline_is_still_written(
+    baseline: Path, tmp_path: Path
+) -> None:
     found, before, out = read_result(baseline), tmp_path / "before.json", tmp_path / "now.json"
     before.write_text(json.dumps(found | {"rows": [], "bytes": None, "startup": None}))
     words = [
@@ -192,7 +200,7 @@ def test_a_run_that_nothing_can_be_held_against_is_kept(baseline: Path, tmp_path
     assert read_result(out)["rows"][0]["scenario"] == "offline"
 
 
-def test_the_command_exits_1_where_a_figure_got_worse(baseline: Path, tmp_path: Path) -> None:
+def test_the_command_exits_with_1_if_a_figure_got_worse(baseline: Path, tmp_path: Path) -> None:
     words = [
         "bench",
         str(GOLDEN),
@@ -204,7 +212,7 @@ def test_the_command_exits_1_where_a_figure_got_worse(baseline: Path, tmp_path: 
         "0.05",
         "--against",
     ]
-    fine = CliRunner().invoke(main, [*words, str(baseline), "--max-regression", "900%"])
+    fine = CliRunner().invoke(main, [*words, str(baseline)])
     assert fine.exit_code == 0, fine.output
     found = read_result(baseline)
     found["bytes"] //= 3
@@ -217,5 +225,5 @@ def test_the_command_exits_1_where_a_figure_got_worse(baseline: Path, tmp_path: 
     assert "WORSE" in worse.stdout
     missing = CliRunner().invoke(main, [*words, str(tmp_path / "no.json")])
     assert missing.exit_code == 1
-    assert "start-up" not in missing.stderr, "told before anything is measured"
+    assert "start-up" not in missing.stderr, "refused before anything is measured"
     assert CliRunner().invoke(main, [*words, str(baseline), "--max-regression", "x"]).exit_code == 2

@@ -1,4 +1,4 @@
-"""Right about time: the drivers against systems whose latency is known."""
+"""The drivers measure the right times: checked on systems whose latency is known."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from helpers.systems import MS, Keeper, SleepingClock, Stalling, VirtualClock
+from helpers.systems import MS, Recorder, SleepingClock, Stalling, VirtualClock
 from tlrec_edge.bench import BenchConfig
 from tlrec_edge.bench.clock import set_timer_slack
 from tlrec_edge.bench.drivers import Limits, closed_loop, open_loop, poisson, saturated_loop
@@ -61,7 +61,7 @@ def test_percentiles_follow_the_definition(n: int, p: float, expected: int) -> N
     assert percentile(range(n), p) == expected
 
 
-def test_describe_is_by_the_definition_and_in_microseconds() -> None:
+def test_a_summary_follows_the_definition_in_microseconds() -> None:
     times = Times([1000 * n for n in range(1000, 0, -1)], 1.0, 0.5)
     seen = times.describe(0.99)
     assert seen.us == {"p50": 501, "p90": 901, "p99": 991, "p99.9": 1000, "max": 1000}
@@ -79,14 +79,14 @@ def test_merged_processes_are_one_run_of_all_queries() -> None:
     assert (both.seconds, both.cpu_seconds, both.query_size, both.unanswered) == (2.0, 1.0, 4, 1)
 
 
-def test_the_binomial_is_that_of_the_books() -> None:
+def test_the_binomial_distribution_is_that_of_scipy() -> None:
     from scipy.stats import binom
 
     for n, q in ((1, 0.5), (459, 0.01), (100_000, 0.001)):
         np.testing.assert_allclose(binomial_cdf(n, q), binom.cdf(np.arange(n + 1), n, q), atol=1e-9)
 
 
-def test_a_bound_needs_as_many_queries_as_the_confidence_asks() -> None:
+def test_a_bound_needs_enough_queries_for_its_confidence() -> None:
     # 0.99 ** 459 is the first power below 0.01.
     assert max_exceeding(458, 0.99, 0.99) is None
     assert max_exceeding(459, 0.99, 0.99) == 0
@@ -94,7 +94,7 @@ def test_a_bound_needs_as_many_queries_as_the_confidence_asks() -> None:
     assert Times([1000] * 458 + [9000], 1, 0).describe(0.99).bound_us["p99"] == 9
 
 
-def test_bounds_hold_as_often_as_they_say() -> None:
+def test_bounds_hold_at_their_confidence() -> None:
     rng = np.random.default_rng(0)
     bounds = [
         Times(rng.exponential(1e6, 1000), 1, 0).describe(0.9).bound_us["p99"] for _ in range(400)
@@ -103,7 +103,7 @@ def test_bounds_hold_as_often_as_they_say() -> None:
     assert 0.87 <= covered <= 0.97
 
 
-def test_early_stopping_says_yes_no_or_not_yet() -> None:
+def test_early_stopping_is_yes_no_or_not_yet() -> None:
     assert holds(459, 0, 0.99, 0.99) is True
     assert holds(458, 0, 0.99, 0.99) is None
     assert holds(100, 10, 0.99, 0.99) is False
@@ -117,19 +117,19 @@ def test_arrivals_are_poisson_and_seeded() -> None:
     assert gaps.mean() == pytest.approx(1, rel=0.02)
     assert gaps.std() == pytest.approx(1, rel=0.02)
     assert arrivals == poisson(1000.0, LONG, 3) != poisson(1000.0, LONG, 4)
-    assert len(poisson(10.0, Limits(2.0, 1000, 0), 0)) == 100, "five times the seconds at most"
-    assert poisson(100.0, Limits(1.01, 1, 0), 0)[-1] == 1_064_780_852, "as LoadGen says of its own"
+    assert len(poisson(10.0, Limits(2.0, 1000, 0), 0)) == 100, "at most five times the seconds"
+    assert poisson(100.0, Limits(1.01, 1, 0), 0)[-1] == 1_064_780_852, "the time in LoadGen's log"
 
 
-def test_an_open_loop_sees_what_a_stall_delayed_and_a_closed_loop_does_not() -> None:
+def test_a_stall_shows_in_every_delayed_query_of_an_open_loop_but_not_of_a_closed_one() -> None:
     arrivals, clock = poisson(100.0, LONG, 0), VirtualClock()
     system = Stalling(clock)
     opened = open_loop(lambda at: system.answer([at]), 8, arrivals, LONG, clock=clock)
     clock = VirtualClock()
     system = Stalling(clock)
     closed = closed_loop(lambda at: system.answer([at]), 8, LONG, clock)
-    far = np.sort(Stalling(VirtualClock()).latencies(poisson(100.0, Limits(3600.0, 1, 0), 9)))
-    truth = percentile(far, 0.99) / 1000
+    exact = np.sort(Stalling(VirtualClock()).latencies(poisson(100.0, Limits(3600.0, 1, 0), 9)))
+    truth = percentile(exact, 0.99) / 1000
     assert opened.describe(0.99).us["p99"] == pytest.approx(truth, rel=0.05)
     assert truth > 150_000
     assert closed.describe(0.99).us["p99"] == 2000, "one query in 400 sees the stall"
@@ -158,7 +158,7 @@ def test_a_real_stall_is_measured_within_five_percent() -> None:
     assert closed.describe(0.99).us["p99"] < 0.1 * truth / 1000
 
 
-def test_what_is_never_answered_counts_with_the_time_it_waited() -> None:
+def test_an_unanswered_query_counts_with_the_time_it_waited() -> None:
     clock = VirtualClock()
     system = Stalling(clock, work=10 * MS, stall=0)
     limits = Limits(1.0, 1, 0.0)
@@ -172,7 +172,7 @@ def test_what_is_never_answered_counts_with_the_time_it_waited() -> None:
 
 
 def in_step(clock: VirtualClock, threads: int, work: int) -> Callable[[int], object]:
-    """Return a call that takes ``work`` nanoseconds, and ends when as many threads are in it."""
+    """Return a call of ``work`` nanoseconds that ends when ``threads`` threads are in it."""
     together = threading.Barrier(threads, lambda: clock.wait_until(clock.now() + work))
 
     def call(at: int) -> None:
@@ -205,13 +205,13 @@ def test_an_error_in_a_thread_ends_the_run() -> None:
 
 def test_waiting_costs_no_cpu_time_of_the_system() -> None:
     class Spinning(VirtualClock):
-        """Uses a millisecond of CPU time each time somebody waits."""
+        """Uses a millisecond of CPU time for each wait."""
 
-        def wait_until(self, moment: int, alone: bool = True) -> None:
+        def wait_until(self, deadline: int, exclusive: bool = True) -> None:
             end = time.thread_time_ns() + MS
             while time.thread_time_ns() < end:
                 pass
-            super().wait_until(moment)
+            super().wait_until(deadline)
 
     limits = Limits(0.1, 1, 0.0)
     arrivals = poisson(2000.0, limits, 0)
@@ -219,8 +219,8 @@ def test_waiting_costs_no_cpu_time_of_the_system() -> None:
     assert seen.cpu_seconds < 0.5 * len(arrivals) / 1000
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="timer slack is one of Linux")
-def test_a_thread_asks_for_sleeps_that_end_on_time() -> None:
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has timer slack")
+def test_sleeps_of_a_thread_can_end_on_time() -> None:
     current, libc = 30, ctypes.CDLL(None)  # PR_GET_TIMERSLACK
     usual = libc.prctl(current, 0, 0, 0, 0)
     set_timer_slack(1)
@@ -229,7 +229,7 @@ def test_a_thread_asks_for_sleeps_that_end_on_time() -> None:
     assert libc.prctl(current, 0, 0, 0, 0) == usual > 1
 
 
-def test_requests_go_round_the_pool_and_stop_in_time() -> None:
+def test_a_closed_loop_goes_round_the_pool_and_ends_in_time() -> None:
     called: list[int] = []
     seen = closed_loop(called.append, 3, Limits(0.01, 50, 0.0))
     assert called[:7] == [0, 1, 2, 0, 1, 2, 0]
@@ -239,7 +239,7 @@ def test_requests_go_round_the_pool_and_stop_in_time() -> None:
     assert slow.seconds == 0.05
 
 
-def test_flat_out_is_throughput_of_all_threads() -> None:
+def test_throughput_is_that_of_all_threads() -> None:
     clock = VirtualClock()
     seen = saturated_loop(
         in_step(clock, 4, 10 * MS), 4, Limits(0.2, 1, 0.0), threads=4, clock=clock
@@ -247,7 +247,7 @@ def test_flat_out_is_throughput_of_all_threads() -> None:
     assert seen.qps == 400
 
 
-def test_a_query_of_several_requests_is_timed_to_its_last() -> None:
+def test_a_query_of_several_requests_is_timed_to_its_last_answer() -> None:
     clock = VirtualClock()
     (row,) = SCENARIOS["multi-stream"](lab(Stalling(clock, work=3 * MS, stall=0), clock, streams=4))
     assert row.latency.us["p50"] == 12_000
@@ -256,15 +256,15 @@ def test_a_query_of_several_requests_is_timed_to_its_last() -> None:
     assert row.latency.qps == pytest.approx(1000 / 3, rel=0.01)
 
 
-def test_queries_of_several_requests_share_none_until_all_were_asked() -> None:
-    keeper = Keeper()
-    call = caller(keeper, list(range(12)), 4)  # type: ignore[arg-type]
+def test_queries_share_no_request_until_all_were_sent() -> None:
+    recorder = Recorder()
+    call = caller(recorder, list(range(12)), 4)  # type: ignore[arg-type]
     for at in range(3):
         call(at)
-    assert keeper.seen == list(range(12))
+    assert recorder.seen == list(range(12))
 
 
-def test_the_server_scenario_is_loaded_by_shares_of_what_the_system_can_do() -> None:
+def test_the_server_scenario_runs_at_fractions_of_the_capacity() -> None:
     clock = VirtualClock()
     rows = list(SCENARIOS["server"](lab(Stalling(clock, work=2 * MS, stall=0), clock)))
     assert [row.target_qps for row in rows] == pytest.approx(
@@ -275,7 +275,7 @@ def test_the_server_scenario_is_loaded_by_shares_of_what_the_system_can_do() -> 
     assert not rows[0].saturated
 
 
-def test_few_arrivals_that_came_slowly_are_no_queue_without_end() -> None:
+def test_a_short_schedule_that_is_slow_by_chance_is_not_saturated() -> None:
     for seed in range(20):
         clock = VirtualClock()
         settings = {"qps": (20.0,), "seconds": 0.5, "min_queries": 1, "seed": seed}
@@ -286,13 +286,13 @@ def test_few_arrivals_that_came_slowly_are_no_queue_without_end() -> None:
 
 
 def test_the_highest_rate_within_a_bound_is_that_of_queueing_theory() -> None:
-    """The waiting time of M/D/1 is known: at 2 ms a request, p99 is 10 ms near a load of 0.69."""
+    """The waiting time of M/D/1 is known: at 2 ms per request, p99 is 10 ms at a load of 0.69."""
     clock = VirtualClock()
     peak = find_qps(
         lab(Stalling(clock, work=2 * MS, stall=0), clock, seconds=60.0, confidence=0.9), 10_000
     )
     arrivals = poisson(peak.qps or 0, Limits(3600.0, 1, 0), 5)
-    far = np.sort(Stalling(VirtualClock(), work=2 * MS, stall=0).latencies(arrivals))
-    assert percentile(far, 0.99) / 1000 == pytest.approx(10_000, rel=0.15)
+    exact = np.sort(Stalling(VirtualClock(), work=2 * MS, stall=0).latencies(arrivals))
+    assert percentile(exact, 0.99) / 1000 == pytest.approx(10_000, rel=0.15)
     assert any(not kept for _, kept in peak.trials)
     assert find_qps(lab(Stalling(clock, work=2 * MS, stall=0), clock), 1000).qps is None

@@ -1,4 +1,4 @@
-"""The latency lab measures what it says it does."""
+"""A benchmark run measures what its result claims."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_a_config_survives_json(config: BenchConfig) -> None:
         {"cache": "x"},
     ],
 )
-def test_a_config_refuses_nonsense(wrong: dict[str, Any]) -> None:
+def test_a_config_refuses_values_out_of_range(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         replace(QUICK, **wrong)
 
@@ -120,7 +120,7 @@ def test_an_encoded_state_is_never_in_the_cache(
     monkeypatch.setattr(Recommender, "open", remember)
     monkeypatch.setattr(Recommender, "close", lambda self: None)
     run_bench(GOLDEN, replace(QUICK, zipf=0.2, driver=driver, seconds=0.1), ["top-k"])
-    # LoadGen's run is planned from 20 requests, which are not timed.
+    # LoadGen plans its run from 20 requests, which are not timed.
     assert opened[0].stats()["cache_hits"] <= (20 if driver == "loadgen" else 0)
 
 
@@ -145,7 +145,7 @@ def test_start_up_of_a_broken_bundle_is_an_error_of_one_line(tmp_path: Path) -> 
     assert "\n" not in str(caught.value)
 
 
-def test_a_bundle_whose_scores_hang_on_their_batch_is_not_timed(
+def test_a_bundle_whose_scores_depend_on_the_batch_is_not_timed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     real = Recommender.score
@@ -158,7 +158,7 @@ def test_a_bundle_whose_scores_hang_on_their_batch_is_not_timed(
         list(SCENARIOS["single-stream"](Lab(source, system, requests, QUICK)))
 
 
-def test_larger_requests_than_the_catalogue_are_named_or_refused() -> None:
+def test_requests_larger_than_the_catalogue_are_left_out_or_refused() -> None:
     found = run_bench(GOLDEN, replace(QUICK, candidates=(1, 100)), ["single-stream"])
     assert found.config.candidates == (1,)
     assert "100 left out" in found.notes[0]
@@ -166,7 +166,7 @@ def test_larger_requests_than_the_catalogue_are_named_or_refused() -> None:
         run_bench(GOLDEN, replace(QUICK, candidates=(100,)))
 
 
-def test_the_machine_is_named() -> None:
+def test_the_machine_is_described() -> None:
     machine = fingerprint()
     assert machine.cpu
     assert machine.cores >= machine.usable_cores >= 1
@@ -201,15 +201,15 @@ def test_energy_is_of_all_packages_and_survives_a_counter_that_wraps(tmp_path: P
     assert metered(lambda: Times([1], 1.0, 0.0), tmp_path / "none").joules is None
 
 
-def test_a_bill_is_arithmetic() -> None:
-    bill = CostEstimate(qps=1000, p99_us=5000, scored=100, price=0.36, target_load=2500)
-    assert bill.per_million_requests == pytest.approx(0.1)
-    assert bill.per_million_scores == pytest.approx(0.001)
-    assert bill.machines == 3
+def test_a_cost_estimate_is_arithmetic() -> None:
+    cost = CostEstimate(qps=1000, p99_us=5000, scored=100, price=0.36, target_load=2500)
+    assert cost.per_million_requests == pytest.approx(0.1)
+    assert cost.per_million_scores == pytest.approx(0.001)
+    assert cost.machines == 3
     assert CostEstimate(1000, None, 100, 0.36, 2500).machines is None
 
 
-def test_the_price_of_an_hour_gives_that_of_a_million() -> None:
+def test_the_price_per_hour_gives_the_cost_of_a_million_requests() -> None:
     words = ["--seconds", "0.05", "--scenario", "offline", "--price-per-hour", "3.6"]
     done = CliRunner().invoke(bench, [str(GOLDEN), *words, "--json"])
     bill = json.loads(done.stdout)["bill"]
@@ -218,7 +218,7 @@ def test_the_price_of_an_hour_gives_that_of_a_million() -> None:
     assert CliRunner().invoke(bench, [str(GOLDEN), "--machines-for", "5"]).exit_code == 2
 
 
-def test_a_cold_start_has_read_the_bundle_or_is_not_told(
+def test_a_cold_start_has_read_the_bundle_or_is_not_reported(
     result: BenchResult, tmp_path: Path
 ) -> None:
     start = result.startup
@@ -227,7 +227,7 @@ def test_a_cold_start_has_read_the_bundle_or_is_not_told(
     assert start.cold_ms is None or start.cold_ms > 0
 
 
-def test_a_cold_request_reads_the_bundle_from_disk_or_is_not_told(
+def test_a_cold_request_reads_from_disk_or_is_not_reported(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     cold_reads: list[int] = []
@@ -258,7 +258,7 @@ def test_a_cold_request_reads_the_bundle_from_disk_or_is_not_told(
     assert np.median(cold_reads) > 0
 
 
-def test_where_the_page_cache_stays_full_no_request_is_called_cold(
+def test_if_the_page_cache_stays_full_no_request_is_called_cold(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("tlrec_edge.bench.page_cache.read_bytes", lambda: None)
@@ -267,7 +267,7 @@ def test_where_the_page_cache_stays_full_no_request_is_called_cold(
     assert any("no cold requests" in note for note in found.notes)
 
 
-def test_what_is_put_out_of_the_page_cache_is_unchanged() -> None:
+def test_an_eviction_does_not_change_scores() -> None:
     with Recommender.open(GOLDEN) as rec:
         items = Bundle.open(GOLDEN).strings("item_ids").take([0, 1, 2, 3])
         before = rec.score(items, items)
@@ -279,19 +279,19 @@ def test_what_is_put_out_of_the_page_cache_is_unchanged() -> None:
     ("noise", "noisy"),
     [((0.1, 0.0), False), ((0.5, None), True), ((0.1, 0.1), True), ((0.1, 0.0, 0.3), True)],
 )
-def test_a_noisy_machine_is_told_in_the_first_line(
+def test_a_noisy_machine_is_reported_in_the_first_line(
     result: BenchResult, noise: tuple[Any, ...], noisy: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
     show(replace(result, noise=Noise(*noise)))
     assert capsys.readouterr().out.startswith("NOISY MACHINE") is noisy
 
 
-def test_what_is_not_readable_is_said(
+def test_a_value_that_is_not_readable_is_shown_as_such(
     result: BenchResult, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert result.startup is not None
-    blind = replace(result.startup, rss_bytes=None, pss_bytes=None, uss_bytes=None)
-    show(replace(result, startup=blind, machine=replace(result.machine, virtualised=None)))
+    unreadable = replace(result.startup, rss_bytes=None, pss_bytes=None, uss_bytes=None)
+    show(replace(result, startup=unreadable, machine=replace(result.machine, virtualised=None)))
     assert capsys.readouterr().out.count("not readable here") == 5
 
 
@@ -318,18 +318,18 @@ def test_the_command_prints_json_and_writes_the_same(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("counts", ["x", "0", "1,,2", ""])
-def test_the_command_refuses_odd_counts(counts: str) -> None:
+def test_the_command_refuses_invalid_counts(counts: str) -> None:
     run = CliRunner().invoke(bench, [str(GOLDEN), "--candidates", counts])
     assert run.exit_code == 2
 
 
-def test_the_command_names_a_folder_that_is_not_there_before_it_measures(tmp_path: Path) -> None:
+def test_a_missing_folder_of_out_is_refused_before_anything_is_measured(tmp_path: Path) -> None:
     run = CliRunner().invoke(bench, [str(GOLDEN), "--out", str(tmp_path / "no" / "bench.json")])
     assert isinstance(run.exception, DataError)
     assert not run.stderr
 
 
-def test_the_shape_in_the_result_is_the_bundles(result: BenchResult) -> None:
+def test_the_result_has_the_history_length_of_the_bundle(result: BenchResult) -> None:
     shape = ModelShape.from_manifest(json.loads((GOLDEN / "manifest.json").read_text("utf-8")))
     assert result.to_json()["bundle"]["history"] == shape.length
     json.dumps(result.to_json(), allow_nan=False)

@@ -1,4 +1,4 @@
-"""The second driver: MLCommons LoadGen sees what ours sees."""
+"""The second driver, MLCommons LoadGen, measures what ours measures."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_loadgen_runs_every_scenario() -> None:
         assert row["queries"] > 0
 
 
-def test_both_drivers_see_the_same_delay() -> None:
+def test_both_drivers_measure_the_same_delay() -> None:
     limits = Limits(0.5, 20, 0.0)
     for one_by_one, drive in (
         (True, lambda: loadgen.single_stream(answer, 50, limits, 0)),
@@ -71,7 +71,8 @@ def test_both_drivers_see_the_same_delay() -> None:
         seen = drive()
         took = (time.perf_counter() - before) * 1e6
         assert 2000 <= seen.us["p50"] <= seen.us["p90"] <= seen.us["max"] <= took
-        # A slow machine makes requests longer, and the run with them: one by one, half of them last the median or more.
+        # A slow machine makes requests and the run longer. One by one, half of the requests take
+        # the median or more.
         assert not one_by_one or seen.us["p50"] * (seen.queries // 2) <= took
 
 
@@ -79,7 +80,7 @@ def test_both_drivers_send_at_the_same_moments() -> None:
     for seed, queries in ((3, 2), (3, 20), (3, 60), (4, 30)):
         seen = loadgen.server(lambda numbers: None, 8, Limits(0.1, queries, 0.0), seed, 200.0)
         due = poisson(200.0, Limits(60.0, 1, 0.0), seed)[seen.queries - 1] / 1e9
-        # LoadGen states the rate of its schedule: the gaps over the moment of the last query.
+        # LoadGen reports the rate of its schedule: the number of gaps over the last query's time.
         assert seen.arrived_qps == pytest.approx((seen.queries - 1) / due, abs=0.01)
 
 
@@ -113,19 +114,21 @@ def test_offline_is_throughput_of_all_threads(threads: int) -> None:
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_a_system_that_fails_ends_the_run(threads: int) -> None:
-    asked: list[int] = []
+    sent: list[int] = []
 
     def fail(numbers: Sequence[int]) -> None:
-        asked.extend(numbers)
-        if len(asked) > 20:
+        sent.extend(numbers)
+        if len(sent) > 20:
             raise DataError("no more")
 
     with pytest.raises(DataError, match="no more"):
         loadgen.server(fail, 8, Limits(0.2, 50, 0.0), 0, 200.0, threads)
-    assert len(asked) <= 20 + threads
+    assert len(sent) <= 20 + threads
 
 
-def test_it_is_named_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_loadgen_is_an_error_that_names_the_extra(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setitem(sys.modules, "mlperf_loadgen", None)
     done = CliRunner().invoke(main, ["bench", str(GOLDEN), *FAST])
     assert done.exit_code == 1
@@ -133,15 +136,15 @@ def test_it_is_named_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> Non
     assert "start-up" not in done.stderr
 
 
-def test_what_it_does_not_do_is_wrong_usage() -> None:
+def test_options_that_loadgen_lacks_are_wrong_usage() -> None:
     for words in (("--processes", "2"), ("--find-qps", "--p99", "5ms")):
         assert CliRunner().invoke(main, ["bench", str(GOLDEN), *FAST, *words]).exit_code == 2
 
 
 @pytest.mark.slow
 def test_the_two_drivers_agree() -> None:
-    """Medians of runs in turns: 5 % on p50 and p90, 10 % on p99."""
-    # Sleeping takes as long on a busy machine, and no percentile falls into a gap between times.
+    """Medians of alternating runs agree within 5 % on p50 and p90, and 10 % on p99."""
+    # Sleeps take as long on a busy machine, and no percentile falls into a gap between times.
     slept = np.random.default_rng(0).lognormal(np.log(0.005), 0.5, 512).tolist()
     limits = Limits(6.0, 100, 0.1)
 

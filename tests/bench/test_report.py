@@ -1,4 +1,4 @@
-"""What a run leaves behind: JSON that keeps its schema, and one page that needs no network."""
+"""A run writes JSON that keeps its schema, and one page that needs no network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Other systems than bundles, requests of every shape, several processes: the same drivers."""
+"""Systems other than bundles, requests of every shape, and several processes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from helpers.paths import GOLDEN
-from helpers.systems import Keeper
+from helpers.systems import Recorder
 from tlrec_edge import BundleError, DataError
 from tlrec_edge.bench import BenchConfig, run_bench
 from tlrec_edge.bench.endpoint import HttpSource
@@ -36,6 +36,25 @@ QUICK = BenchConfig(
 )
 FAST = ["--seconds", "0.02", "--min-queries", "5", "--candidates", "2", "--load", "3"]
 
+OWN_SYSTEM = """
+def each(request):
+    return [*request.user, *(request.candidates or ())]
+
+class many:
+    @staticmethod
+    def answer(requests):
+        return [each(request) for request in requests]
+
+number = 3
+"""
+MARKING_SYSTEM = """
+import os, pathlib
+
+def each(request):
+    pathlib.Path(f"called.{os.getpid()}").touch()
+    return 1
+"""
+
 
 def run(*words: str) -> Result:
     return CliRunner().invoke(main, ["bench", *words])
@@ -44,21 +63,17 @@ def run(*words: str) -> Result:
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    code = (
-        "def each(request):\n    return [*request.user, *(request.candidates or ())]\nnumber = 3\n"
-    )
-    code += "class many:\n    @staticmethod\n    def answer(requests):\n        return [each(r) for r in requests]\n"
-    (tmp_path / "readers_own.py").write_text(code, "utf-8")
+    (tmp_path / "own_system.py").write_text(OWN_SYSTEM, "utf-8")
     return tmp_path
 
 
 class Server(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    asked: ClassVar[list[Any]] = []
+    received: ClassVar[list[Any]] = []
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.asked.append((self.path, body, self.client_address))
+        self.received.append((self.path, body, self.client_address))
         self.send_response(503 if self.path == "/busy" else 200)
         self.send_header("Content-Length", "2")
         self.end_headers()
@@ -71,15 +86,15 @@ class Server(BaseHTTPRequestHandler):
 def address() -> Iterator[str]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Server)
     server.daemon_threads = True
-    Server.asked = []
+    Server.received = []
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}"
     server.shutdown()
     server.server_close()
 
 
-@pytest.mark.parametrize("target", ["readers_own:each", "readers_own:many"])
-def test_a_readers_own_system_runs_in_every_scenario(here: Path, target: str) -> None:
+@pytest.mark.parametrize("target", ["own_system:each", "own_system:many"])
+def test_a_users_own_system_runs_in_every_scenario(here: Path, target: str) -> None:
     done = run("--sut", target, "--json", *FAST)
     assert done.exit_code == 0, done.output
     found = json.loads(done.stdout)
@@ -93,44 +108,42 @@ def test_a_readers_own_system_runs_in_every_scenario(here: Path, target: str) ->
     assert (found["bundle"]["name"], found["startup"], found["bytes"]) == (target, None, None)
 
 
-@pytest.mark.parametrize(
-    "target", ["nowhere:f", "readers_own:g", "readers_own", "readers_own:number"]
-)
-def test_a_system_that_cannot_be_imported_is_one_line(here: Path, target: str) -> None:
+@pytest.mark.parametrize("target", ["nowhere:f", "own_system:g", "own_system", "own_system:number"])
+def test_a_system_that_cannot_be_imported_is_an_error_in_one_line(here: Path, target: str) -> None:
     done = run("--sut", target, *FAST)
     assert done.exit_code == 1
     assert target in done.stderr
     assert done.stderr.splitlines()[-1].startswith("Error: ")
 
 
-def test_a_system_is_asked_for_the_bundles_own_ids() -> None:
-    keeper, ids = Keeper(), ItemIds.from_bundle(Bundle.open(GOLDEN))
+def test_requests_hold_ids_of_the_bundle() -> None:
+    recorder, ids = Recorder(), ItemIds.from_bundle(Bundle.open(GOLDEN))
     requests = Requests(ids, 8, 1.0, 0)
-    lab = Lab(FunctionSource("a:b"), keeper, requests, QUICK)
+    lab = Lab(FunctionSource("a:b"), recorder, requests, QUICK)
     drive(lab, Load(200.0))
     assert {
-        request.candidates is not None and len(request.candidates) for request in keeper.seen
+        request.candidates is not None and len(request.candidates) for request in recorder.seen
     } == {5}
     known = set(ids.lookup(list(range(ids.items))))
-    assert all(item in known for request in keeper.seen for item in request.user)
+    assert all(item in known for request in recorder.seen for item in request.user)
 
 
-def test_a_server_is_asked_by_the_open_inference_protocol(address: str) -> None:
+def test_an_infer_url_gets_the_open_inference_protocol(address: str) -> None:
     url = f"{address}/v2/models/shop/infer"
     assert run("--http", url, "--scenario", "single-stream", *FAST).exit_code == 0
-    path, body, _ = Server.asked[0]
+    path, body, _ = Server.received[0]
     assert path == "/v2/models/shop/infer"
     history, candidates = body["inputs"]
     assert (history["name"], history["datatype"], history["shape"]) == ("history", "BYTES", [1, 50])
     assert (candidates["name"], candidates["shape"]) == ("candidates", [1, 2])
     assert len(candidates["data"]) == 2
-    assert len({client for *_, client in Server.asked}) == 1, "one connection, kept open"
+    assert len({client for *_, client in Server.received}) == 1, "one connection, kept open"
 
 
-def test_any_other_url_is_asked_in_plain_json(address: str) -> None:
+def test_any_other_url_gets_plain_json(address: str) -> None:
     with HttpSource(f"{address}/rank?x=1").open() as system:
         system.answer([Request(["a"], ["b", "c"]), Request(["a"], None, 7)])
-    assert [(path, body) for path, body, _ in Server.asked] == [
+    assert [(path, body) for path, body, _ in Server.received] == [
         ("/rank?x=1", {"history": ["a"], "candidates": ["b", "c"]}),
         ("/rank?x=1", {"history": ["a"], "k": 7}),
     ]
@@ -145,7 +158,7 @@ def test_any_other_url_is_asked_in_plain_json(address: str) -> None:
         ("http://127.0.0.1:9/x", "does not answer"),
     ],
 )
-def test_a_server_that_is_not_there_is_one_line(url: str, words: str) -> None:
+def test_a_server_that_does_not_answer_is_an_error_in_one_line(url: str, words: str) -> None:
     done = run("--http", url, *FAST)
     assert done.exit_code == 1
     assert words in done.stderr
@@ -164,8 +177,8 @@ def test_processes_share_the_rate_and_add_up() -> None:
         candidates=(2,), seconds=0.2, min_queries=1, warmup=0.0, load=5, processes=2
     )
     with source.open() as system:
-        seen = drive(Lab(source, system, requests, config), Load(400.0))
-    assert 80 <= len(seen.durations) <= 81
+        times = drive(Lab(source, system, requests, config), Load(400.0))
+    assert 80 <= len(times.durations) <= 81
     broken = BundleSource(GOLDEN / "no", 4)
     with source.open() as system, pytest.raises(BundleError, match="no"):
         drive(Lab(broken, system, requests, config), Load(None))
@@ -179,14 +192,15 @@ def test_histories_of_several_lengths_are_measured() -> None:
     assert [row.shape for row in found.rows] == [shape for shape in shapes for _ in range(2)]
 
 
-def test_a_file_is_replayed_in_its_order(tmp_path: Path) -> None:
+def test_a_file_is_replayed_in_order(tmp_path: Path) -> None:
     file = tmp_path / "log.jsonl"
     file.write_text(
-        '{"history": ["item-1"], "candidates": ["item-2", "item-3"]}\n\n{"history": [7], "candidates": [8]}\n'
+        '{"history": ["item-1"], "candidates": ["item-2", "item-3"]}\n\n'
+        '{"history": [7], "candidates": [8]}\n'
     )
     requests = Replay(file, Requests(ItemIds.generated(50), 8, 1.0, 0))
-    keeper = Keeper()
-    lab = Lab(FunctionSource("a:b"), keeper, requests, QUICK)
+    recorder = Recorder()
+    lab = Lab(FunctionSource("a:b"), recorder, requests, QUICK)
     (shape,) = lab.shapes()
     assert [(r.user, r.candidates) for r in shape.requests] == [
         (["item-1"], ["item-2", "item-3"]),
@@ -210,7 +224,9 @@ def test_a_file_is_replayed_in_its_order(tmp_path: Path) -> None:
         ('{"history": ["a"], "candidates": ["b"]}\n{"history": ["a"]}', "some have none"),
     ],
 )
-def test_a_bad_replay_names_file_and_line(tmp_path: Path, text: str, words: str) -> None:
+def test_an_invalid_replay_is_an_error_with_file_and_line(
+    tmp_path: Path, text: str, words: str
+) -> None:
     file = tmp_path / "log.jsonl"
     file.write_text(text, "utf-8")
     with pytest.raises(DataError, match=words) as caught:
@@ -266,17 +282,16 @@ def test_a_replay_of_empty_histories_is_measured(tmp_path: Path) -> None:
     ],
 )
 def test_ctrl_c_ends_a_run_at_once_and_in_one_line(here: Path, words: tuple[str, ...]) -> None:
-    code = "import os, pathlib\n\ndef each(request):\n    pathlib.Path(f'asked.{os.getpid()}').touch()\n    return 1\n"
-    (here / "readers_marking.py").write_text(code, "utf-8")
+    (here / "marking_system.py").write_text(MARKING_SYSTEM, "utf-8")
     command = [
         sys.executable,
         "-c",
         "from tlrec_edge.cli import main; main()",
         "bench",
         "--sut",
-        "readers_marking:each",
+        "marking_system:each",
     ]
-    asked = [
+    options = [
         "--scenario",
         "server",
         "--qps",
@@ -290,17 +305,17 @@ def test_ctrl_c_ends_a_run_at_once_and_in_one_line(here: Path, words: tuple[str,
         *words,
     ]
     started = subprocess.Popen(
-        [*command, *asked], stderr=subprocess.PIPE, encoding="utf-8", start_new_session=True
+        [*command, *options], stderr=subprocess.PIPE, encoding="utf-8", start_new_session=True
     )
     processes = 2 if "--processes" in words else 1
-    while started.poll() is None and len(list(here.glob("asked.*"))) < processes:
+    while started.poll() is None and len(list(here.glob("called.*"))) < processes:
         time.sleep(0.01)
     os.killpg(started.pid, signal.SIGINT)
-    _, said = started.communicate(timeout=90)
+    _, errors = started.communicate(timeout=90)
     assert started.returncode == 1
-    first, *rest = said.split("\n", 1)
+    first, *others = errors.split("\n", 1)
     assert first.startswith("server: ")
-    assert "".join(rest).split() == ["Aborted!"]
+    assert "".join(others).split() == ["Aborted!"]
 
 
 def find_qps(p99: str, *options: str) -> dict[str, Any]:
@@ -326,23 +341,23 @@ def test_if_no_rate_keeps_the_bound_the_result_says_why() -> None:
     assert "raise --seconds or --min-queries" in note
 
 
-def test_every_rate_asked_for_is_a_row() -> None:
+def test_every_rate_is_a_row() -> None:
     done = run(str(GOLDEN), "--scenario", "server", "--qps", "50,100.5", "--json", *FAST)
     assert [row["target_qps"] for row in json.loads(done.stdout)["rows"]] == [50, 100.5]
     assert isinstance(main, click.Group)
 
 
-def test_a_system_that_fails_in_its_process_does_not_keep_the_others_waiting(here: Path) -> None:
-    (here / "readers_broken.py").write_text(
+def test_a_failing_process_does_not_keep_the_others_waiting(here: Path) -> None:
+    (here / "broken_system.py").write_text(
         "def each(request):\n    raise RuntimeError('broken')\n", "utf-8"
     )
     requests = Requests(ItemIds.generated(50), 8, 1.0, 0)
     config = BenchConfig(
         candidates=(2,), seconds=0.1, min_queries=1, warmup=0.0, load=5, processes=2
     )
-    lab = Lab(FunctionSource("readers_broken:each"), Keeper(), requests, config)
+    lab = Lab(FunctionSource("broken_system:each"), Recorder(), requests, config)
     with pytest.raises(
-        DataError, match=r"failed on a request: RuntimeError: broken \(readers_broken.py, line 2\)"
+        DataError, match=r"failed on a request: RuntimeError: broken \(broken_system.py, line 2\)"
     ):
         drive(lab, Load(None))
 
@@ -366,25 +381,25 @@ def test_a_system_that_fails_in_its_process_does_not_keep_the_others_waiting(her
         ("import sys\ndef each(request):\n    sys.exit(3)", "SystemExit: 3"),
         ("def each(request):\n    return 1 +", "SyntaxError"),
         ("raise SystemExit(0)", "SystemExit: 0"),
-        ("1 / 0", "ZeroDivisionError: division by zero (readers_wrong.py, line 1)"),
+        ("1 / 0", "ZeroDivisionError: division by zero (wrong_system.py, line 1)"),
     ],
 )
-def test_a_system_that_is_wrong_is_one_line_that_says_where(
+def test_a_faulty_system_is_an_error_in_one_line_with_its_place(
     here: Path, code: str, words: str, driver: str
 ) -> None:
-    (here / "readers_wrong.py").write_text(code, "utf-8")
-    sys.modules.pop("readers_wrong", None)
-    done = run("--sut", "readers_wrong:each", "--driver", driver, *FAST)
+    (here / "wrong_system.py").write_text(code, "utf-8")
+    sys.modules.pop("wrong_system", None)
+    done = run("--sut", "wrong_system:each", "--driver", driver, *FAST)
     assert done.exit_code == 1
     assert words in done.stderr
-    assert done.stderr.count("Error: readers_wrong:each") == 1
+    assert done.stderr.count("Error: wrong_system:each") == 1
     assert "Traceback" not in done.stderr
 
 
-def test_what_a_system_prints_is_not_in_the_json(here: Path) -> None:
-    code = "print('imported')\ndef each(request):\n    print('asked')\n    return 1\n"
-    (here / "readers_talking.py").write_text(code, "utf-8")
-    done = run("--sut", "readers_talking:each", "--scenario", "offline", "--json", *FAST)
+def test_output_of_a_system_is_not_in_the_json(here: Path) -> None:
+    code = "print('imported')\ndef each(request):\n    print('called')\n    return 1\n"
+    (here / "printing_system.py").write_text(code, "utf-8")
+    done = run("--sut", "printing_system:each", "--scenario", "offline", "--json", *FAST)
     assert json.loads(done.stdout)["rows"]
     assert done.stderr.count("imported") == 1
-    assert "asked" in done.stderr
+    assert "called" in done.stderr

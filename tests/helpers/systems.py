@@ -10,7 +10,7 @@ MS = 1_000_000
 
 
 class VirtualClock:
-    """Time passes where somebody waits, and nowhere else."""
+    """A clock on which time passes only when something waits."""
 
     def __init__(self) -> None:
         self.time = 0
@@ -40,7 +40,10 @@ class TickingClock:
 
 
 class Stalling:
-    """Takes ``work`` nanoseconds a request, and stands still for ``stall`` at the start of every ``period``."""
+    """A system that takes ``work`` nanoseconds per request and stalls at each period's start.
+
+    Nothing moves for ``stall`` nanoseconds at the start of every ``period``.
+    """
 
     def __init__(
         self, clock: Any, work: int = 2 * MS, stall: int = 200 * MS, period: int = 1000 * MS
@@ -49,7 +52,7 @@ class Stalling:
         self.started = clock.now()
 
     def done(self, start: int) -> int:
-        """Return when a request is done whose turn comes at ``start``: nothing moves during a stall."""
+        """Return when a request that starts at ``start`` is done."""
         start -= self.started
         left, since = self.work, start % self.period
         if since < self.stall:
@@ -62,7 +65,7 @@ class Stalling:
             self.clock.wait_until(self.done(self.clock.now()))
 
     def latencies(self, arrivals: Sequence[int]) -> list[int]:
-        """Return the truth: what one server that takes arrivals in order makes each of them wait."""
+        """Return the true latencies of arrivals that one server takes in order."""
         free, found = 0, []
         for arrival in arrivals:
             free = self.done(max(free, arrival))
@@ -71,7 +74,7 @@ class Stalling:
 
 
 class SleepingClock:
-    """The real clock, which sleeps for whoever waits."""
+    """The real clock, which sleeps until a deadline."""
 
     now = staticmethod(time.perf_counter_ns)
 
@@ -81,8 +84,8 @@ class SleepingClock:
             time.sleep(left / 1e9)
 
 
-class Keeper:
-    """A system that keeps what it was asked."""
+class Recorder:
+    """A system that records its requests."""
 
     def __init__(self) -> None:
         self.seen: list[Any] = []

@@ -1,4 +1,4 @@
-"""The report is one file that loads nothing, escapes everything and leaves out what is absent."""
+"""The report is one file that loads nothing, escapes everything and omits absent parts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ EVIL = "<script>alert(1)</script> & \"quotes\" 'too' $x$ 食品 🛒"
 
 
 def results(name: str = "name") -> dict[str, Any]:
-    """Return results of every kind, with ``name`` wherever a name can stand."""
+    """Return results of every kind, with ``name`` in every place for a name."""
     quality = {
         "ndcg@10": 0.2,
         "ndcg@10.se": 0.01,

@@ -50,6 +50,7 @@ class WallClock:
     now = staticmethod(time.perf_counter_ns)
 
     def wait_until(self, deadline: int, exclusive: bool) -> None:
+        """Sleep, then spin until ``deadline``."""
         remaining = deadline - self.now()
         if remaining > _SPIN_NS:
             set_timer_slack(1)

@@ -94,7 +94,7 @@ def cold_loop(
 
 
 def poisson(qps: float, limits: Limits, seed: int) -> list[int]:
-    """Return Poisson arrival times in nanoseconds, for as long as ``limits`` says.
+    """Return Poisson arrival times in nanoseconds, within ``limits``.
 
     They are those that LoadGen makes of this seed, so that both drivers send at the same moments:
     the first at once, then gaps that are each made of two words of a Mersenne twister.

@@ -1,4 +1,4 @@
-"""Energy by RAPL, on machines that expose it: that of whole CPU packages, for all processes."""
+"""Energy by RAPL, on machines that expose it: the energy of all CPU packages, for all processes."""
 
 from __future__ import annotations
 

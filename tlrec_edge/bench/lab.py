@@ -91,7 +91,7 @@ class Lab:
 def caller(system: System, requests: Sequence[Request], query_size: int = 1) -> Call:
     """Return a function that has the system answer one query of ``query_size`` requests per call.
 
-    Queries share no request until the whole pool is used, so they never profit from each other.
+    Queries share no request until all of the pool is used, so they never profit from each other.
     """
     size, answer = len(requests), system.answer
     queries = [

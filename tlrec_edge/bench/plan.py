@@ -122,7 +122,7 @@ class Plan:
 
     workload: Workload
     fitted: tuple[int, ...]
-    """Sizes of which the error was predicted."""
+    """Sizes from which the figures at the validation size were predicted."""
     validation_size: int
     """Size on which the error was measured."""
     errors: dict[str, float]
@@ -135,7 +135,7 @@ class Plan:
     workers: int
     machines: int
     machines_with_error: int
-    """Number of machines if requests take as much longer as the error says."""
+    """Number of machines if the figures are too optimistic by the measured error."""
     noisy: bool
     """Whether a size was measured on a noisy machine."""
 

@@ -67,8 +67,8 @@ def run_bench(
     Raises:
         BundleError: If the bundle can't be opened, or a pair scores differently alone and in a
             list.
-        DataError: If there is no system to measure, no number of candidates fits the catalogue,
-            the requests can't be read, or the system fails on a request.
+        DataError: If no system is given, every number of candidates exceeds the catalogue, the
+            requests can't be read, or the system fails on a request.
         MissingExtraError: If the driver is ``"loadgen"`` and LoadGen is not installed.
 
     Example:

@@ -104,7 +104,7 @@ def _manifest(config: SynthConfig) -> dict[str, Any]:
         "unknown_score": float(unknown_bias[0]),
         "user_ids": None,
         "user_key": None,
-        "quality": {"note": "synthetic: nothing was learned, so there is no quality to state"},
+        "quality": {"note": "synthetic: nothing was learned, so no quality is stated"},
         "transfer": {"note": "none: synthetic"},
         "latency": {},
         "provenance": {"synth": config.__dict__},

@@ -161,7 +161,7 @@ def run_folds(
     folds: Sequence[int | None],
     progress: Callable[[str], None],
 ) -> list[Fold]:
-    """Run folds in parallel, one process per core; fold None stands for the warm shoppers."""
+    """Run folds in parallel, one process per core; fold None is the warm shoppers."""
     jobs = [(out, target, train_config, fold) for fold in folds]
     done = []
     for fold, result in zip(folds, parallel_map(_fold_job, jobs), strict=True):
