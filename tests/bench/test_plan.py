@@ -110,7 +110,14 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Return the results of three sizes, on a clock that makes the times of all of them equal."""
     folder = tmp_path_factory.mktemp("sizes")
     config = BenchConfig(
-        load=TOP_K, qps=(20.0,), seconds=0.05, min_queries=5, starts=1, warmup=0.0, pool=8
+        load=TOP_K,
+        qps=(20.0,),
+        seconds=0.05,
+        min_queries=5,
+        starts=1,
+        warmup=0.0,
+        pool=8,
+        batch=1,
     )
     paths = []
     for items in (500, 1000, 2000):
