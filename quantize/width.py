@@ -148,7 +148,7 @@ def _axes_with_ones(covariance: Doubles, width: int) -> Doubles:
 
 
 def _shared_covariance(model: EdgeModel, histories: Histories) -> Doubles:
-    """Return the sum (d, d) of the covariances of history and candidate vectors, scaled to trace 1."""
+    """Return the sum (d, d) of the two tables' covariances, each scaled to trace 1."""
     total = np.zeros((model.net.config.width,) * 2)
     for covariance in (_history_moments(model, histories)[1], _candidate_covariance(model)):
         total = total + covariance / max(np.trace(covariance), 1e-12)

@@ -94,7 +94,7 @@ def test_two_evaluations_are_compared_by_user(work: Path, tmp_path: Path) -> Non
 def test_a_model_that_knew_the_asked_users_is_refused(work: Path) -> None:
     words = refused("evaluate", work / "model", work / "ds", "--domain", "small", "--fold", 1)
     assert words.startswith("Error: leak: ")
-    assert "users asked as new" in words
+    assert "rows of the test's new users were used to train the model" in words
 
 
 def test_one_user_and_no_time_are_figures_without_errors(tmp_path: Path) -> None:
@@ -115,7 +115,7 @@ def test_one_user_and_no_time_are_figures_without_errors(tmp_path: Path) -> None
     )
     call = ("evaluate", tmp_path / "m", tmp_path / "ds", "--domain", "all")
     found = json.loads(ok(*call, "--json").stdout)
-    assert "no figures by period: the test rows have no time" in found["notes"]
+    assert "no figures by period: the time of the test rows is unknown" in found["notes"]
     assert (found["users"], found["lift"]["model"]["se"], found["lift"]["model"]["low"]) == (
         1,
         None,

@@ -15,7 +15,7 @@ from helpers.pages import Page
 from tlrec_edge.data.store import save_dataset
 from tlrec_edge.data.task import Task, make_tasks
 from tlrec_edge.errors import ModelError
-from tlrec_edge.evaluation.curve import Curve, CurvePlan, curve, subsample_users
+from tlrec_edge.evaluation.curve import Curve, CurveConfig, curve, subsample_users
 from tlrec_edge.evaluation.evaluate import evaluate, model_ranker
 from tlrec_edge.report import render
 from tlrec_edge.train import adapt, pretrain
@@ -33,7 +33,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def found(place: Path) -> Curve:
-    return curve(CurvePlan(place / "ds", ("small",), place / "source", (1.0, 0.1)), processes=1)
+    return curve(CurveConfig(place / "ds", ("small",), place / "source", (1.0, 0.1)), processes=1)
 
 
 def learners(task: Task) -> set[int]:
@@ -68,7 +68,7 @@ def test_the_whole_share_is_what_adapt_finds(found: Curve) -> None:
     data = synthetic.dataset()
     entry = {"scratch": model_ranker(adapt(data, ("small",), "scratch", None, QUICK), data)}
     values = evaluate(data, ("small",), entry).values("scratch")
-    np.testing.assert_array_equal(found.points[-1].lines["scratch"].values, values)
+    np.testing.assert_array_equal(found.points[-1].results["scratch"].values, values)
 
 
 def test_transfer_pays_most_where_there_is_little(found: Curve) -> None:
@@ -77,23 +77,23 @@ def test_transfer_pays_most_where_there_is_little(found: Curve) -> None:
     lifts = [found.lift(point) for point in found.points]
     assert lifts[0] is not None
     assert lifts[0]["verdict"] == "better"
-    words = " ".join(found.words())
+    words = " ".join(found.summary())
     assert "Finetune is better than scratch with 10 %" in words
-    assert "What scratch reaches with 100 % (0." in words
+    assert "with 100 % of the users; finetune reaches it with" in words
 
 
 def test_shares_and_sources_are_checked_before_any_work(place: Path) -> None:
     for share in (0, -0.1, 1.5, float("nan")):
         with pytest.raises(ValueError, match="a share must lie above 0"):
-            CurvePlan(place / "ds", ("small",), place / "source", (share,))
+            CurveConfig(place / "ds", ("small",), place / "source", (share,))
     with pytest.raises(ModelError, match="already learned from big"):
-        curve(CurvePlan(place / "ds", ("big",), place / "source"))
+        curve(CurveConfig(place / "ds", ("big",), place / "source"))
 
 
 def test_a_share_without_validation_keeps_its_row(place: Path) -> None:
-    plan = CurvePlan(place / "ds", ("small",), place / "source", (0.001,), epochs=1)
+    plan = CurveConfig(place / "ds", ("small",), place / "source", (0.001,), epochs=1)
     (point,) = curve(plan, ("auto", "popularity"), processes=1).points
-    assert point.lines["popularity"].values.mean() > 0
+    assert point.results["popularity"].values.mean() > 0
     assert point.users == 1
 
 
@@ -112,7 +112,7 @@ def test_the_command_draws_the_curve(place: Path, tmp_path: Path) -> None:
         1,
     )
     shown = ok(*call, "--shares", "0.05,1", "--out", page).stdout
-    for words in ("share", "5 %", "100 %", "lift: finetune over scratch", "What scratch reaches"):
+    for words in ("share", "5 %", "100 %", "lift: finetune over scratch", "Scratch has NDCG@10"):
         assert words in shown
     parsed = Page(page.read_text("utf-8"))
     assert parsed.tags.count("svg") == 1

@@ -41,20 +41,20 @@ def elsewhere(rows: Interactions) -> Interactions:
 
 
 PLANTED = {
-    "test rows in the training part": lambda d, t: replace(
+    "test rows are in the training rows": lambda d, t: replace(
         t, final=replace(t.final, train=added(t.final.train, held(d, TEST).select(np.arange(3))))
     ),
-    "test rows in the history": lambda d, t: replace(
+    "test rows are in the histories": lambda d, t: replace(
         t,
         final=replace(t.final, history=added(t.final.history, held(d, TEST).select(np.arange(3)))),
     ),
-    "test pairs in the training part": lambda d, t: replace(
+    "user-item pairs of test rows are in the training rows": lambda d, t: replace(
         t,
         final=replace(
             t.final, train=added(t.final.train, unplaced(held(d, TEST).select(np.arange(3))))
         ),
     ),
-    "rows in the history from after their user's test question": lambda d, t: replace(
+    "rows from after their user's test row are in the histories": lambda d, t: replace(
         t,
         final=replace(
             t.final,
@@ -63,10 +63,10 @@ PLANTED = {
             ),
         ),
     ),
-    "test rows in what choices were fitted on": lambda d, t: replace(
+    "test rows are in the training rows for validation": lambda d, t: replace(
         t, choose=replace(t.choose, train=added(t.choose.train, held(d, TEST).select(np.arange(3))))
     ),
-    "validation rows in what choices were fitted on": lambda d, t: replace(
+    "validation rows are in the training rows for validation": lambda d, t: replace(
         t,
         choose=replace(t.choose, train=added(t.choose.train, held(d, VALID).select(np.arange(3)))),
     ),
@@ -82,7 +82,7 @@ def test_a_planted_leak_is_refused_with_its_first_row(what: str) -> None:
     message = str(error.value)
     role = VALID if what.startswith("validation") else TEST
     first = held(data, role)
-    assert message.startswith(f"leak: 3 {what}, first user {data.users[first.user[0]]!r}, item ")
+    assert message.startswith(f"leak: 3 {what} (first: user {data.users[first.user[0]]!r}, item ")
     assert str(np.datetime64(int(first.time[0]), "s"))[:10] in message
     assert "\n" not in message
 
@@ -109,7 +109,10 @@ def test_data_without_time_are_checked_for_rows_and_pairs() -> None:
     check_tasks(data, tasks)
     rows = data.interactions.select(data.split.role == TEST).select(np.arange(1))
     bad = replace(tasks, final=replace(tasks.final, train=added(tasks.final.train, unplaced(rows))))
-    with pytest.raises(LeakError, match=r"1 test pairs in the training part, .*, unknown time;"):
+    with pytest.raises(
+        LeakError,
+        match=r"1 user-item pairs of test rows are in the training rows \(.*, unknown time\);",
+    ):
         check_tasks(data, bad)
 
 
@@ -118,7 +121,7 @@ def test_a_source_that_learned_from_the_target_is_refused() -> None:
     model = synthetic.model().with_provenance(source=("big", "small"))
     with pytest.raises(
         LeakError,
-        match="rows of the target in what the source learned from, first user 'u0', item 's",
+        match=r"rows of the target were used to train the source \(first: user 'u0', item 's",
     ):
         evaluate(data, ("small",), {"model": model_ranker(model, data)})
 
@@ -127,7 +130,7 @@ def test_a_source_that_learned_from_the_target_is_refused() -> None:
 def test_a_model_of_another_fold_is_refused(fold: int | None) -> None:
     data = synthetic.dataset("new-users")
     with pytest.raises(
-        LeakError, match="rows of users asked as new in what the model learned from"
+        LeakError, match="rows of the test's new users were used to train the model"
     ):
         check_model(data, make_tasks(data, ("small",), 2), Provenance(fold=fold))
     check_model(data, make_tasks(data, ("small",), 2), Provenance(fold=2))
@@ -145,15 +148,13 @@ def test_what_the_split_does_not_promise_is_a_note() -> None:
     known = replace(tasks, final=replace(tasks.final, rows=asked))
     check_tasks(data, known)
     assert leak_notes(data, known, Provenance())[0].startswith(
-        "2 given test pairs in the training part, first user"
+        "2 test pairs of the file are in the training rows (first: user"
     )
     loo = synthetic.dataset()
     notes = leak_notes(
         loo, make_tasks(loo, ("small",)), Provenance(source=("big",), mode="finetune")
     )
-    assert (
-        "rows from after their user's question in what the source learned, first user" in notes[0]
-    )
+    assert "rows from after their user's test row were used to train the source (first" in notes[0]
     assert not leak_notes(
         loo, make_tasks(loo, ("small",)), Provenance(source=("big",), mode="joint")
     )

@@ -47,11 +47,13 @@ def test_other_questions_are_refused(found: Evaluation, tmp_path: Path) -> None:
     tasks = make_tasks(data, ("small",))
     fewer = replace(tasks, final=replace(tasks.final, rows=tasks.final.rows.select(np.arange(9))))
     less = evaluate(data, ("small",), baseline_rankers(None, data), tasks=fewer)
-    with pytest.raises(DataError, match=r"ask different questions: .* users differ, first 'u"):
+    with pytest.raises(
+        DataError, match=r"have different test rows: .* users differ, the first,  'u"
+    ):
         compare(by_user(found, "ease", data.users), by_user(less, "ease", data.users))
     write_per_user(tmp_path / "u.csv", less, data.users)
     with pytest.raises(
-        DataError, match="holds no 'model'; it holds popularity, itemcf, ease-target, ease"
+        DataError, match="has no model 'model'; it has popularity, itemcf, ease-target, ease"
     ):
         read_per_user(tmp_path / "u.csv", "model")
     (tmp_path / "bad.csv").write_text("user,item\na,b\n")

@@ -223,9 +223,9 @@ def test_a_slice_holds_both_sides_and_their_lift_in_its_own_order() -> None:
 def test_a_lift_that_turns_among_all_candidates_is_noted() -> None:
     found = by_hand([4.0, 4.0, 4.0, 4.0]).to_json()
     assert found["lift"]["model"]["ndcg@10"] > 0 > found["lift"]["model"]["full"]["ndcg@10"]
-    assert any("the sign depends on who competes" in note for note in found["notes"])
+    assert any("against sampled negatives, but" in note for note in found["notes"])
     assert found["rows"][1]["full.hr@10"] == 1.0
-    assert not [note for note in by_hand([1.0] * 4).to_json()["notes"] if "sign" in note]
+    assert not [note for note in by_hand([1.0] * 4).to_json()["notes"] if "sampled" in note]
     assert "full" not in by_hand().to_json()["lift"]["model"]
 
 

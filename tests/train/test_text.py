@@ -326,7 +326,7 @@ def test_the_command_line_trains_adapts_and_exports_with_an_encoder(tmp_path: Pa
     ok(*call)
     ok("export", tmp_path / "m", ds, "--domain", "small", "--out", tmp_path / "b")
     assert Recommender.open(tmp_path / "b").manifest["features"]["text_encoder"] == "letters"
-    assert open_compared_model(tmp_path / "b", load_dataset(ds)).config.text == "letters"
+    assert open_compared_model(tmp_path / "b", load_dataset(ds)).provenance.train.text == "letters"
     words = refused(
         "pretrain", ds, "--domains", "big", "--text", "nowhere", "--out", tmp_path / "t"
     )

@@ -283,7 +283,7 @@ def test_no_test_question_is_one_line() -> None:
     data = synthetic.dataset()
     none = replace(data, split=replace(data.split, role=np.zeros_like(data.split.role)))
     with pytest.raises(
-        DataError, match="leaves no test question in small: prepare with another --split"
+        DataError, match="leaves no test rows in small: prepare with another --split"
     ):
         evaluate(none, ("small",), baseline_rankers(None, none))
 

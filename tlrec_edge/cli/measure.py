@@ -203,7 +203,7 @@ def crossval(
     """Adapt and evaluate on every fold of a new-users split of DATASET, and pool the results."""
     from dataclasses import replace
 
-    from tlrec_edge.evaluation.crossval import CrossvalPlan
+    from tlrec_edge.evaluation.crossval import CrossvalConfig
     from tlrec_edge.evaluation.crossval import crossval as run
     from tlrec_edge.train.adapt import config_of
     from tlrec_edge.train.edge_model import EdgeModel
@@ -215,7 +215,7 @@ def crossval(
         config = replace(config, seed=seed)
     with show_progress("crossval") as progress:
         result = run(
-            CrossvalPlan(dataset, target, tuple(dict.fromkeys(modes)), source, config),
+            CrossvalConfig(dataset, target, tuple(dict.fromkeys(modes)), source, config),
             data,
             progress,
         )

@@ -118,7 +118,7 @@ def study(
     augmentation, without each part of the model, and from a source of noise. Every choice is made
     on validation rows; test rows are only reported.
     """
-    from tlrec_edge.evaluation.study import Plan
+    from tlrec_edge.evaluation.study import StudyConfig
     from tlrec_edge.evaluation.study import study as run
     from tlrec_edge.train.config import TrainConfig
 
@@ -137,9 +137,8 @@ def study(
         seed=seeds[0],
     )
     with _models(out) as models, show_progress("study") as progress:
-        result = run(
-            Plan(dataset, target, sources, config, models, fold, seeds), names, progress, processes
-        )
+        options = StudyConfig(dataset, target, sources, config, models, fold, seeds)
+        result = run(options, names, progress, processes)
     report = result.to_json()
     if out is not None:
         (out / "study.json").write_text(
@@ -282,15 +281,15 @@ def curve(
     training and validation. A smaller share is a subset of a larger one; the test rows are always
     the same.
     """
-    from tlrec_edge.evaluation.curve import ROWS, CurvePlan
+    from tlrec_edge.evaluation.curve import ROWS, CurveConfig
     from tlrec_edge.evaluation.curve import curve as run
     from tlrec_edge.report import render
 
     data = open_dataset(dataset)
     target = parse_domains(domain, data.domains)
-    plan = CurvePlan(dataset, target, source, shares, fold, seeds, epochs)
+    config = CurveConfig(dataset, target, source, shares, fold, seeds, epochs)
     with show_progress("curve") as progress:
-        report = run(plan, (*ROWS, "auto") if auto else ROWS, progress, processes).to_json()
+        report = run(config, (*ROWS, "auto") if auto else ROWS, progress, processes).to_json()
     page = {
         "title": f"Does transfer to {report['domain']} pay?",
         "target": _title(report),

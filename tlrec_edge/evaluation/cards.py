@@ -1,4 +1,4 @@
-"""The cards of a bundle: quality and transfer, measured on the test rows."""
+"""The quality and transfer cards of a bundle, measured on the test rows."""
 
 from __future__ import annotations
 
@@ -11,11 +11,17 @@ from tlrec_edge.data.task import make_tasks
 from tlrec_edge.evaluation.evaluate import Evaluation, baseline_rankers, evaluate, model_ranker
 from tlrec_edge.train.edge_model import EdgeModel
 
+_CARD_COLUMNS = ("name", "ndcg@10", "ndcg@10.se", "hr@10")
+
 
 def measure_cards(
     model: EdgeModel, dataset: Dataset, progress: Callable[[str], None] | None = None
 ) -> dict[str, Any]:
-    """Evaluate the model beside its baselines and return its cards; without test rows they say so."""
+    """Evaluate the model next to its baselines and return its cards.
+
+    Without test rows the cards hold the reason instead of figures. Raises LeakError if the model
+    was trained on rows that its test holds out.
+    """
     made = model.provenance
     tasks = make_tasks(dataset, made.domains, made.fold)
     if not len(tasks.final.rows):
@@ -33,9 +39,13 @@ def measure_cards(
 def transfer_card(
     evaluation: Evaluation, mode: str | None, source: Sequence[str] | None, model: str = "model"
 ) -> dict[str, Any]:
-    """Return what a bundle may say about transfer: a claim only where the lift is shown at two standard errors."""
+    """Return what a bundle may claim about transfer.
+
+    It claims a gain only if the lift over the best target-only model is at least two standard
+    errors.
+    """
     if not source or mode == "scratch":
-        return {"claim": "none", "why": "the model learned from the target alone"}
+        return {"claim": "none", "why": "the model was trained on the target only"}
     of, over = evaluation.lifts(model)["transfer"]
     lift = evaluation.lift(of, over)
     card = nan_to_none(
@@ -59,6 +69,5 @@ def transfer_card(
 
 def quality_card(evaluation: Evaluation) -> dict[str, Any]:
     """Return the test figures of the model and its baselines for the manifest."""
-    shown = ("name", "ndcg@10", "ndcg@10.se", "hr@10")
-    rows = [{key: row[key] for key in shown} for row in evaluation.rows()]
+    rows = [{key: row[key] for key in _CARD_COLUMNS} for row in evaluation.rows()]
     return {"users": evaluation.users, "tests": evaluation.tests, "rows": rows}

@@ -1,4 +1,4 @@
-"""Users new to the target, all of them: adapt and evaluate on every fold, side by side, and pool the questions."""
+"""Cross-validation over users new to the target: adapt and evaluate on every fold, then pool."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from tlrec_edge.choices import AUTO, MODES
 from tlrec_edge.core.parallel import parallel_map
 from tlrec_edge.data.dataset import Dataset
 from tlrec_edge.data.store import load_dataset
@@ -24,28 +25,42 @@ from tlrec_edge.train.adapt import adapt, check_source
 from tlrec_edge.train.auto import adapt_auto
 from tlrec_edge.train.config import TrainConfig
 from tlrec_edge.train.edge_model import EdgeModel
-from tlrec_edge.train.modes import MODES
 
 
 @dataclass(frozen=True)
-class CrossvalPlan:
-    """What is done on every fold; ``dataset`` and ``source`` are folders, ``modes`` those of adapt, or auto."""
+class CrossvalConfig:
+    """What to do on every fold.
+
+    Attributes:
+        dataset: the folder of the dataset.
+        domains: the target.
+        modes: the transfer modes to compare, those of ``adapt`` or "auto".
+        source: the folder of the source model; None if no mode needs one.
+        train: how to train.
+    """
 
     dataset: Path
     domains: tuple[str, ...]
     modes: tuple[str, ...]
     source: Path | None
-    config: TrainConfig
+    train: TrainConfig
 
     @property
     def names(self) -> dict[str, str]:
-        """Name in the tables -> mode: ``scratch`` is the fair target-only model that stands there anyway."""
+        """Mode by name in the tables; ``scratch`` is the target-only model of every comparison."""
         return {"target-only" if mode == "scratch" else mode: mode for mode in self.modes}
 
 
 @dataclass(frozen=True)
 class Crossval:
-    """The folds' questions under each other, the held-out rows that are none by reason, and the mode each fold took."""
+    """The result of a cross-validation.
+
+    Attributes:
+        evaluation: the test rows of all folds.
+        dropped: the number of held-out rows that are not tested, by reason.
+        chosen_modes: for each fold, the mode of each model.
+        names: the compared models; slices are of the first.
+    """
 
     evaluation: Evaluation
     dropped: Mapping[str, int]
@@ -53,7 +68,7 @@ class Crossval:
     names: tuple[str, ...]
 
     def to_json(self, ks: tuple[int, ...] = (10,)) -> dict[str, Any]:
-        """Return the pooled report, slices by the first mode; lifts of several modes have the mode in their name."""
+        """Return the pooled report; keys of lifts name the model if it is not the first."""
         report = self.evaluation.to_json(ks, self.names[0])
         for name in self.names[1:]:
             other = self.evaluation.to_json(ks, name)
@@ -68,56 +83,67 @@ class Crossval:
         }
 
 
-def crossval(
-    plan: CrossvalPlan, dataset: Dataset, progress: Callable[[str], None] = lambda line: None
-) -> Crossval:
-    """Adapt with every mode on every fold and rank its users beside the baselines, in a process each.
+class _FoldResult(NamedTuple):
+    evaluation: Evaluation
+    dropped: Mapping[str, int]
+    chosen_modes: Mapping[str, str]
 
-    ``dataset`` is what ``plan.dataset`` holds. Raises DataError where its split has no folds, ModelError for a mode
-    that needs a source and has none.
+
+def crossval(
+    config: CrossvalConfig, dataset: Dataset, progress: Callable[[str], None] = lambda line: None
+) -> Crossval:
+    """Adapt with every mode on every fold and rank its users next to the baselines.
+
+    Folds run in parallel processes; ``dataset`` is the one in ``config.dataset``. Raises DataError
+    if its split has no folds, ModelError if a mode needs a source model and none is given.
     """
-    check_crossval(plan, dataset)
-    folds = dataset.split.folds
-    done = []
-    for at, result in enumerate(parallel_map(_fold, [(plan, fold) for fold in range(folds)])):
-        progress(f"fold {at + 1} of {folds} done")
-        done.append(result)
+    check_crossval(config, dataset)
+    n_folds = dataset.split.folds
+    jobs = [(config, fold) for fold in range(n_folds)]
+    results: list[_FoldResult] = []
+    for result in parallel_map(_run_fold, jobs):
+        results.append(result)
+        progress(f"fold {len(results)} of {n_folds} done")
     dropped = Counter[str]()
-    for _, left_out, _ in done:
-        dropped.update(left_out)
-    evaluation = pool([evaluation for evaluation, _, _ in done])
+    for result in results:
+        dropped.update(result.dropped)
     return Crossval(
-        evaluation, dropped, tuple(chosen_modes for *_, chosen_modes in done), tuple(plan.names)
+        pool([result.evaluation for result in results]),
+        dropped,
+        tuple(result.chosen_modes for result in results),
+        tuple(config.names),
     )
 
 
-def check_crossval(plan: CrossvalPlan, dataset: Dataset) -> None:
-    """Refuse before any work what would fail on every fold."""
+def check_crossval(config: CrossvalConfig, dataset: Dataset) -> None:
+    """Raise the errors of ``crossval`` before any work."""
     if dataset.split.folds < 2:
         raise DataError(
-            f"the split '{dataset.split.kind}' has no folds of users: prepare with --split new-users"
+            f"the split '{dataset.split.kind}' has no folds of users: "
+            "prepare with --split new-users"
         )
     source_modes = [
-        mode for mode in plan.modes if mode in MODES and mode not in ("scratch", "joint")
+        mode for mode in config.modes if mode in MODES and mode not in ("scratch", "joint")
     ]
-    if source_modes and plan.source is None:
+    if source_modes and config.source is None:
         raise ModelError(f"mode {source_modes[0]} starts from a source model: give one with --from")
-    if plan.source is not None:
-        check_source(EdgeModel.load(plan.source), dataset, plan.domains)
+    if config.source is not None:
+        check_source(EdgeModel.load(config.source), dataset, config.domains)
 
 
-def _fold(job: tuple[CrossvalPlan, int]) -> tuple[Evaluation, Mapping[str, int], Mapping[str, str]]:
-    plan, fold = job
-    data = load_dataset(plan.dataset)
-    source = EdgeModel.load(plan.source) if plan.source is not None else None
-    tasks = make_tasks(data, plan.domains, fold)
+def _run_fold(job: tuple[CrossvalConfig, int]) -> _FoldResult:
+    config, fold = job
+    dataset, domains, train = load_dataset(config.dataset), config.domains, config.train
+    source = EdgeModel.load(config.source) if config.source is not None else None
+    tasks = make_tasks(dataset, domains, fold)
     models = {}
-    for name, mode in plan.names.items():
-        if mode == "auto":
-            models[name], _ = adapt_auto(data, plan.domains, source, plan.config, fold, tasks=tasks)
+    for name, mode in config.names.items():
+        if mode == AUTO:
+            models[name], _ = adapt_auto(dataset, domains, source, train, fold, tasks=tasks)
         else:
-            models[name] = adapt(data, plan.domains, mode, source, plan.config, fold, tasks=tasks)
-    rankers = baseline_rankers(None if "target-only" in models else plan.config, data)
-    rankers |= {name: model_ranker(model, data) for name, model in models.items()}
+            models[name] = adapt(dataset, domains, mode, source, train, fold, tasks=tasks)
+    rankers = baseline_rankers(None if "target-only" in models else train, dataset)
+    rankers |= {name: model_ranker(model, dataset) for name, model in models.items()}
+    evaluation = evaluate(dataset, domains, rankers, tasks=tasks)
     chosen_modes = {name: str(model.provenance.way) for name, model in models.items()}
-    return evaluate(data, plan.domains, rankers, tasks=tasks), tasks.final.dropped, chosen_modes
+    return _FoldResult(evaluation, tasks.final.dropped, chosen_modes)

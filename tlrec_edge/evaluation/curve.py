@@ -1,4 +1,4 @@
-"""The learning curve: what a model of the target reaches by how many of its users it may learn from."""
+"""The learning curve: the quality on a target by the share of its users that may be trained on."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from tlrec_edge.choices import AUTO
 from tlrec_edge.core.parallel import parallel_map
 from tlrec_edge.data.store import load_dataset
 from tlrec_edge.data.task import Task, Tasks, make_tasks
@@ -25,45 +26,51 @@ from tlrec_edge.train.adapt import check_source, config_of
 from tlrec_edge.train.edge_model import EdgeModel
 from tlrec_edge.types import Ints
 
-NEEDS_SOURCE = ("zero-shot", "finetune", "auto")
+NEEDS_SOURCE = ("zero-shot", "finetune", AUTO)
 ROWS = ("popularity", "ease", "scratch", "zero-shot", "finetune")
 SHARES = (0.01, 0.05, 0.2, 1.0)
 
 
 def subsample_users(tasks: Tasks, share: float, seed: int) -> Tasks:
-    """Return the tasks with the target's rows of a share of its users; at least one user stays.
+    """Return the tasks with a share of the target's users, at least one, to train and validate on.
 
-    What may be learned from and what choices are validated on are thinned alike, by user. The smaller share is part of
-    the larger one of the same seed. The test rows, their candidates and what is known of those who ask stay.
+    With the same seed the users of a smaller share are among those of a larger one. Other domains,
+    the test rows, their candidates and the histories do not change.
     """
-    users = _users(tasks)
+    users = _target_users(tasks)
     count = max(1, round(share * len(users)))
-    kept = np.sort(np.random.default_rng(seed).permutation(users)[:count])
+    sample = np.sort(np.random.default_rng(seed).permutation(users)[:count])
 
     def subsample(task: Task) -> Task:
-        return replace(
-            task,
-            train=task.train.select(~task.in_target(task.train) | np.isin(task.train.user, kept)),
-        )
+        outside_or_sampled = ~task.in_target(task.train) | np.isin(task.train.user, sample)
+        return replace(task, train=task.train.select(outside_or_sampled))
 
     choose = subsample(tasks.choose)
-    return Tasks(
-        replace(choose, rows=choose.rows.select(np.isin(choose.rows.user, kept))),
-        subsample(tasks.final),
-    )
+    sampled_rows = choose.rows.select(np.isin(choose.rows.user, sample))
+    return Tasks(replace(choose, rows=sampled_rows), subsample(tasks.final))
 
 
-def _users(tasks: Tasks) -> Ints:
-    """Return the users of whom a final model may learn something in the target, or a choice be made by."""
+def _target_users(tasks: Tasks) -> Ints:
+    """Return the users with training or validation rows in the target."""
     train = tasks.final.train
     return np.union1d(train.user[tasks.final.in_target(train)], tasks.choose.rows.user)
 
 
 @dataclass(frozen=True)
-class CurvePlan:
-    """A target of the dataset in ``folder``, a source model, and the shares (0, 1] of the target's users to try.
+class CurveConfig:
+    """What to measure.
 
-    ``epochs`` None: as the source's. Raises ValueError for a share that is none.
+    Attributes:
+        folder: the folder of the dataset.
+        domains: the target.
+        source: the folder of the source model.
+        shares: the shares of the target's users to train on, in (0, 1].
+        fold: a fold of a split by new users; None: users keep their history.
+        seeds: figures are means over these.
+        epochs: the maximum number of epochs; None: as for the source model.
+
+    Raises:
+        ValueError: if a share is not in (0, 1].
     """
 
     folder: Path
@@ -81,17 +88,17 @@ class CurvePlan:
         object.__setattr__(self, "shares", tuple(sorted(set(self.shares))))
 
 
-def _run(job: tuple[CurvePlan, str, float, int]) -> ExperimentResult:
-    plan, name, share, seed = job
-    dataset, source = load_dataset(plan.folder), EdgeModel.load(plan.source)
-    config = replace(config_of(source), seed=seed)
-    if plan.epochs is not None:
-        config = replace(config, epochs=plan.epochs)
-    tasks = subsample_users(make_tasks(dataset, plan.domains, plan.fold), share, seed)
+def _run(job: tuple[CurveConfig, str, float, int]) -> ExperimentResult:
+    config, name, share, seed = job
+    dataset, source = load_dataset(config.folder), EdgeModel.load(config.source)
+    train = replace(config_of(source), seed=seed)
+    if config.epochs is not None:
+        train = replace(train, epochs=config.epochs)
+    tasks = subsample_users(make_tasks(dataset, config.domains, config.fold), share, seed)
     try:
         return EXPERIMENTS[name](
             ExperimentConfig(
-                dataset, tasks, config, source if name in NEEDS_SOURCE else None, plan.fold
+                dataset, tasks, train, source if name in NEEDS_SOURCE else None, config.fold
             )
         )
     except TlrecError as error:
@@ -100,64 +107,77 @@ def _run(job: tuple[CurvePlan, str, float, int]) -> ExperimentResult:
 
 @dataclass(frozen=True)
 class Point:
-    """One share: how many users and rows of the target it is (of the first seed), and what each trial reaches."""
+    """The results at one share.
+
+    Attributes:
+        share: the share of the target's users.
+        users: their number, for the first seed.
+        rows: the number of their training rows in the target.
+        results: the results by experiment.
+    """
 
     share: float
     users: int
     rows: int
-    lines: Mapping[str, ResultRow]
+    results: Mapping[str, ResultRow]
 
 
 @dataclass(frozen=True)
 class Curve:
-    """Points by rising share, all on the same test rows; ``users`` (m,) asked them."""
+    """Points by rising share on the same test rows, whose users are ``users`` (m,)."""
 
-    plan: CurvePlan
+    config: CurveConfig
     users: Ints
     points: tuple[Point, ...]
 
     def lift(self, point: Point) -> dict[str, Any] | None:
-        """Return the lift of finetune over scratch at a point."""
-        tuned, own = point.lines["finetune"], point.lines["scratch"]
-        return None if tuned.failure or own.failure else compare(tuned, own, self.users)
+        """Return the lift of finetune over scratch at a point; None if one of them failed."""
+        finetune, scratch = point.results["finetune"], point.results["scratch"]
+        if finetune.failure or scratch.failure:
+            return None
+        return compare(finetune, scratch, self.users)
 
-    def words(self) -> list[str]:
-        """Say where transfer pays, and how much of the target's data it stands for."""
-        target, said = ", ".join(self.plan.domains), []
+    def summary(self) -> list[str]:
+        """Return sentences: with which shares transfer pays, and how much data it replaces."""
+        target, sentences = ", ".join(self.config.domains), []
         verdicts = [(point, lift["verdict"]) for point in self.points if (lift := self.lift(point))]
-        for verdict, words in (
-            ("better", "better than scratch with"),
-            ("worse", "worse than scratch with"),
-            ("no difference shown", "not shown to differ from scratch with"),
+        for verdict, phrase in (
+            ("better", "better than scratch"),
+            ("worse", "worse than scratch"),
+            ("no difference shown", "not shown to differ from scratch"),
         ):
             shares = [percent(point.share) for point, found in verdicts if found == verdict]
             if shares:
-                said.append(f"Finetune is {words} {', '.join(shares)} of the users of {target}.")
-        return [*said, *self._data_equivalence()]
+                sentences.append(
+                    f"Finetune is {phrase} with {', '.join(shares)} of the users of {target}."
+                )
+        return [*sentences, *self._data_equivalence()]
 
     def _data_equivalence(self) -> list[str]:
-        """Say with which share finetune reaches what scratch reaches with the largest."""
+        """Return the share at which finetune reaches the quality of scratch at the largest."""
         last = self.points[-1]
         if self.lift(last) is None:
             return []
-        goal = float(last.lines["scratch"].values.mean())
-        found = [
+        goal = float(last.results["scratch"].values.mean())
+        reaching = [
             point.share
             for point in self.points
-            if not (line := point.lines["finetune"]).failure and line.values.mean() >= goal
+            if not (result := point.results["finetune"]).failure and result.values.mean() >= goal
         ]
-        reaches = f"reaches with {percent(found[0])}" if found else "does not reach"
+        reaches = f"reaches it with {percent(reaching[0])}" if reaching else "does not reach it"
         return [
-            f"What scratch reaches with {percent(last.share)} ({goal:.4f}), finetune {reaches}."
+            f"Scratch has NDCG@10 {goal:.4f} with {percent(last.share)} of the users; "
+            f"finetune {reaches}."
         ]
 
     def to_json(self) -> dict[str, Any]:
-        plan = self.plan
+        """Return the report as plain data."""
+        config = self.config
         return {
-            "domain": ", ".join(plan.domains),
-            "source": str(plan.source),
-            "fold": plan.fold,
-            "seeds": list(plan.seeds),
+            "domain": ", ".join(config.domains),
+            "source": str(config.source),
+            "fold": config.fold,
+            "seeds": list(config.seeds),
             "users": len(np.unique(self.users)),
             "tests": len(self.users),
             "points": [
@@ -165,54 +185,58 @@ class Curve:
                     "share": point.share,
                     "users": point.users,
                     "rows": point.rows,
-                    "lines": [line.to_json(self.users) for line in point.lines.values()],
+                    "lines": [result.to_json(self.users) for result in point.results.values()],
                     "lift": self.lift(point),
                 }
                 for point in self.points
             ],
-            "words": self.words(),
+            "words": self.summary(),
         }
 
 
 def percent(share: float) -> str:
+    """Format a share as a percentage."""
     return f"{100 * share:g} %"
 
 
 def curve(
-    plan: CurvePlan,
+    config: CurveConfig,
     names: Sequence[str] = ROWS,
     progress: Callable[[str], None] = lambda line: None,
     processes: int | None = None,
 ) -> Curve:
-    """Try ``names`` (of EXPERIMENTS; scratch and finetune always) at every share, side by side, a process for each core.
+    """Run experiments at every share in parallel processes, by default one per core.
 
-    Raises ModelError for a source that may know the answers, DataError where the split asks no test question.
+    ``names`` are keys of ``EXPERIMENTS``; scratch and finetune are always run. Raises ModelError if
+    the source was trained on the target, DataError if the split has no test rows in it.
     """
-    dataset = load_dataset(plan.folder)
-    tasks = make_tasks(dataset, plan.domains, plan.fold)
-    check_source(EdgeModel.load(plan.source), dataset, plan.domains)
+    dataset = load_dataset(config.folder)
+    tasks = make_tasks(dataset, config.domains, config.fold)
+    check_source(EdgeModel.load(config.source), dataset, config.domains)
     if not len(tasks.final.rows):
         raise DataError(
-            f"the split '{dataset.split.kind}' leaves no test question in {', '.join(plan.domains)}"
+            f"the split '{dataset.split.kind}' leaves no test rows in {', '.join(config.domains)}: "
+            "prepare with another --split"
         )
     names = tuple(dict.fromkeys((*names, "scratch", "finetune")))
     jobs = [
-        (plan, name, share, seed)
-        for share in plan.shares[::-1]
+        (config, name, share, seed)
+        for share in config.shares[::-1]  # the longest first
         for name in names
-        for seed in plan.seeds
+        for seed in config.seeds
     ]
-    done = {}
+    results = {}
     for job, result in zip(jobs, parallel_map(_run, jobs, processes), strict=True):
-        progress(f"{job[1]} with {percent(job[2])}")
-        done[job[1:]] = result
+        _, name, share, seed = job
+        progress(f"{name} with {percent(share)}")
+        results[name, share, seed] = result
     points = []
-    for share in plan.shares:
-        final = subsample_users(tasks, share, plan.seeds[0]).final
+    for share in config.shares:
+        final = subsample_users(tasks, share, config.seeds[0]).final
         log = final.train.select(final.in_target(final.train))
-        lines = {
-            name: ResultRow(name, tuple(done[name, share, seed] for seed in plan.seeds))
+        rows = {
+            name: ResultRow(name, tuple(results[name, share, seed] for seed in config.seeds))
             for name in names
         }
-        points.append(Point(share, len(np.unique(log.user)), len(log), lines))
-    return Curve(plan, tasks.final.rows.user, tuple(points))
+        points.append(Point(share, len(np.unique(log.user)), len(log), rows))
+    return Curve(config, tasks.final.rows.user, tuple(points))

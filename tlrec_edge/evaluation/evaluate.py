@@ -1,4 +1,4 @@
-"""Evaluate a model beside its baselines on the same questions; lifts are paired and clustered by user."""
+"""Evaluate models next to their baselines on the same test rows, with paired lifts."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tlrec_edge.core.metrics import (
     METRICS,
@@ -31,25 +30,59 @@ from tlrec_edge.linear.tuning import EaseHyperparameters
 from tlrec_edge.train.adapt import adapt
 from tlrec_edge.train.config import TrainConfig
 from tlrec_edge.train.edge_model import EdgeModel
-from tlrec_edge.types import Ints
+from tlrec_edge.types import Doubles, Floats, Ints
 
 Ranker = Callable[[Tasks], Ranking]
-"""From the tasks of one target and fold to the ranks of its test questions."""
+"""Rank the test rows, given the tasks of one target and fold."""
 TARGET_ONLY = ("popularity", "ease-target", "target-only")
-"""Rows that know nothing but the target: what transfer has to beat."""
+"""Models that are trained on the target only: transfer has to beat the best of them."""
 BASELINES = (*TARGET_ONLY, "itemcf", "ease", "ease-fading")
 
 
 class Catalogue(NamedTuple):
-    """The candidate items and their buyers in the target's training part, (C,) each."""
+    """The candidate items and their buyers in the target's training rows, (C,) each."""
 
     items: Ints
-    buyers: NDArray[np.float32]
+    buyers: Floats
+
+
+class _Comparison(NamedTuple):
+    """The lift of one model over another, against sampled negatives and the full catalogue."""
+
+    key: str
+    of: str
+    over: str
+    lift: Lift
+    full: Lift | None
+
+    def to_json(self) -> dict[str, Any]:
+        row = lift_json(self.of, self.over, self.lift)
+        if self.full is not None:
+            row["full"] = lift_json(self.of, self.over, self.full)
+        return row
+
+    def note(self) -> str | None:
+        """Return a warning if the two lifts differ in sign."""
+        lift, full = self.lift, self.full
+        if full is None or not lift.mean * full.mean < 0:
+            return None
+        return (
+            f"{self.of} over {self.over}: NDCG@10 {lift.mean:+.4f} ({lift.verdict}) against "
+            f"sampled negatives, but {full.mean:+.4f} ({full.verdict}) against the full catalogue"
+        )
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Ranks of every contender on the same test questions, and which kind of question each is."""
+    """The ranks that several models gave the same test rows.
+
+    Attributes:
+        domains: the target.
+        rankings: the ranks by model.
+        choices: the hyperparameters that baselines chose, by model.
+        slices: the labels of the test rows, by kind of slice.
+        catalogue: the candidates.
+    """
 
     domains: tuple[str, ...]
     rankings: Mapping[str, Ranking]
@@ -59,53 +92,59 @@ class Evaluation:
 
     @property
     def tests(self) -> int:
+        """The number of test rows."""
         return len(self._any.rank)
 
     @property
     def users(self) -> int:
+        """The number of users with test rows."""
         return len(np.unique(self._any.user))
 
     @property
     def _any(self) -> Ranking:
         return next(iter(self.rankings.values()))
 
-    def values(
-        self, name: str, metric: str = "ndcg", k: int = 10
-    ) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    def values(self, name: str, metric: str = "ndcg", k: int = 10) -> Doubles:
+        """Return a model's metric on every test row, (m,)."""
         return METRICS[metric](self.rankings[name].rank, k)
 
     def lift(self, of: str, over: str) -> Lift:
+        """Return the paired lift of NDCG@10 of one model over another."""
         return paired_lift(self.values(of), self.values(over), self.rankings[of].user)
 
     def full_lift(self, of: str, over: str) -> Lift | None:
-        """Return the lift of NDCG@10 against the whole candidate set; None where rows are ranked against it anyway."""
-        one, other = self.rankings[of], self.rankings[over]
-        if one.full_rank is None or other.full_rank is None:
+        """Return the lift of NDCG@10 against the full catalogue.
+
+        None if there are no sampled negatives, so that ``lift`` is against the full catalogue.
+        """
+        model, baseline = self.rankings[of], self.rankings[over]
+        if model.full_rank is None or baseline.full_rank is None:
             return None
-        return paired_lift(
-            METRICS["ndcg"](one.full_rank, 10), METRICS["ndcg"](other.full_rank, 10), one.user
-        )
+        ndcg = METRICS["ndcg"]
+        return paired_lift(ndcg(model.full_rank, 10), ndcg(baseline.full_rank, 10), model.user)
 
     def best_target_only(self) -> str:
-        """Name the strongest row that knows the target alone."""
+        """Return the name of the strongest model that is trained on the target only."""
         return self._best(TARGET_ONLY)
 
     def best_baseline(self, model: str = "model") -> str | None:
-        """Name the strongest baseline beside ``model``; None where there is none."""
+        """Return the name of the strongest baseline besides ``model``; None if none was ranked."""
         names = [
             n for n in self.rankings if n != model and (n in BASELINES or n.startswith("ease("))
         ]
         return self._best(names) if names else None
 
     def _best(self, names: Iterable[str]) -> str:
-        return max(
-            (n for n in names if n in self.rankings),
-            key=lambda name: float(self.values(name).mean()),
-        )
+        ranked = (name for name in names if name in self.rankings)
+        return max(ranked, key=lambda name: float(self.values(name).mean()))
 
     def lifts(self, model: str = "model") -> dict[str, tuple[str, str]]:
-        """Name the pairs that are compared: the pooled linear part, the model over it (also where its popularity fades
-        as the model's may), and transfer as a whole."""
+        """Return the pairs of models to compare, by what their lift measures.
+
+        ``pooling`` is what EASE gains from the other domains' rows, ``model`` and ``model-fading``
+        what the model gains over EASE (without and with decaying popularity), ``transfer`` what it
+        gains over the best target-only model.
+        """
         pairs = {
             "pooling": ("ease", "ease-target"),
             "model": (model, "ease"),
@@ -120,65 +159,68 @@ class Evaluation:
         }
 
     def rows(self, ks: tuple[int, ...] = (10,)) -> list[dict[str, Any]]:
-        return [
-            {
-                "name": name,
-                **nan_to_none(
-                    describe(ranking.rank, ranking.n_candidates, ranking.user, ks)
-                    | self._full_metrics(ranking, ks)
-                ),
-            }
-            for name, ranking in self.rankings.items()
-        ]
+        """Return one row of metrics per model, at the cut-offs ``ks``.
+
+        ``full.*`` are metrics against the full catalogue. ``coverage@10``, ``gini@10`` and
+        ``buyers@10`` (mean buyers) describe the ten items recommended to each user.
+        """
+        rows = []
+        for name, ranking in self.rankings.items():
+            metrics = describe(ranking.rank, ranking.n_candidates, ranking.user, ks)
+            metrics |= self._full_metrics(ranking, ks) | self._catalogue_metrics(ranking)
+            rows.append({"name": name, **nan_to_none(metrics)})
+        return rows
 
     def _full_metrics(self, ranking: Ranking, ks: tuple[int, ...]) -> dict[str, float]:
-        """Describe the ranks among all candidates as ``full.*``, and what of the catalogue is recommended."""
-        found: dict[str, float] = {}
-        if ranking.full_rank is not None and ranking.full_candidates is not None:
-            whole = describe(ranking.full_rank, ranking.full_candidates, ranking.user, ks)
-            found = {f"full.{name}": value for name, value in whole.items()}
-        if ranking.top is not None and self.catalogue is not None:
-            items, buyers = self.catalogue
-            place = np.searchsorted(items, ranking.top[ranking.top >= 0])
-            shown = np.bincount(place, minlength=len(items))
-            found |= {"coverage@10": float((shown > 0).mean()), "gini@10": gini(shown)}
-            found["buyers@10"] = float(buyers[place].mean()) if len(place) else float("nan")
-        return found
+        if ranking.full_rank is None or ranking.full_candidates is None:
+            return {}
+        metrics = describe(ranking.full_rank, ranking.full_candidates, ranking.user, ks)
+        return {f"full.{name}": value for name, value in metrics.items()}
+
+    def _catalogue_metrics(self, ranking: Ranking) -> dict[str, float]:
+        if ranking.top is None or self.catalogue is None:
+            return {}
+        items, buyers = self.catalogue
+        column = np.searchsorted(items, ranking.top[ranking.top >= 0])
+        times_recommended = np.bincount(column, minlength=len(items))
+        return {
+            "coverage@10": float((times_recommended > 0).mean()),
+            "gini@10": gini(times_recommended),
+            "buyers@10": float(buyers[column].mean()) if len(column) else float("nan"),
+        }
 
     def to_json(self, ks: tuple[int, ...] = (10,), model: str = "model") -> dict[str, Any]:
-        """Return figures, lifts, slices and notes. Rows hold ``full.*`` where they were also ranked among all
-        candidates; ``coverage@10``, ``gini@10`` and ``buyers@10`` (mean buyers) describe what would be recommended."""
-        lifts, notes = {}, []
-        for key, (of, over) in self.lifts(model).items():
-            lift, full = self.lift(of, over), self.full_lift(of, over)
-            lifts[key] = lift_json(of, over, lift)
-            if full is not None:
-                lifts[key]["full"] = lift_json(of, over, full)
-                if lift.mean * full.mean < 0:
-                    notes.append(
-                        f"{of} over {over}: NDCG@10 {lift.mean:+.4f} ({lift.verdict}) among the negatives, "
-                        f"{full.mean:+.4f} ({full.verdict}) among all candidates: the sign depends on who competes"
-                    )
-        if self.slices and "period" not in self.slices:
-            notes.append("no figures by period: the test rows have no time")
-        if self._any.top is None:
-            notes.append(
-                f"ranked among the negatives alone: more than {FULL_RANKING_LIMIT:,} candidates are not ranked whole"
-            )
+        """Return the report as plain data: rows of metrics, lifts, slices and notes."""
+        comparisons = [
+            _Comparison(key, of, over, self.lift(of, over), self.full_lift(of, over))
+            for key, (of, over) in self.lifts(model).items()
+        ]
         return {
             "domain": ", ".join(self.domains),
             "users": self.users,
             "tests": self.tests,
             "rows": self.rows(ks),
-            "lift": lifts,
+            "lift": {comparison.key: comparison.to_json() for comparison in comparisons},
             "choices": dict(self.choices),
             "slices": self.slice_rows(model),
-            "notes": notes,
+            "notes": self._notes(comparisons),
             "candidates": None if self.catalogue is None else len(self.catalogue.items),
         }
 
+    def _notes(self, comparisons: Sequence[_Comparison]) -> list[str]:
+        """Return what a reader of the figures should know."""
+        notes = [note for comparison in comparisons if (note := comparison.note())]
+        if self.slices and "period" not in self.slices:
+            notes.append("no figures by period: the time of the test rows is unknown")
+        if self._any.top is None:
+            notes.append(
+                "ranked against sampled negatives only: "
+                f"the catalogue has more than {FULL_RANKING_LIMIT:,} candidates"
+            )
+        return notes
+
     def slice_rows(self, model: str = "model") -> list[dict[str, Any]]:
-        """Compare the model with the best baseline, which the whole test chose, in every slice."""
+        """Compare the model in every slice with the baseline that is best over all test rows."""
         over = self.best_baseline(model)
         if over is None or model not in self.rankings:
             return []
@@ -192,23 +234,31 @@ def baseline_rankers(
     penalties: Sequence[float] = (),
     decay: bool = True,
 ) -> dict[str, Ranker]:
-    """Return the baselines by name; with ``config`` the fair target-only model stands among them, with ``decay`` and
-    times EASE beside a popularity that fades."""
+    """Return the rankers of the baselines by name.
 
-    def simple(make: Callable[[Task], Scorer]) -> Ranker:
-        return lambda tasks: rank_full(make(tasks.final), tasks.final)
+    Args:
+        config: how to train the target-only model, the fair baseline of transfer. None: leave it
+            out.
+        dataset: the dataset whose tasks will be ranked.
+        penalties: ridge penalties of further EASE baselines.
+        decay: add EASE with a decaying popularity if the dataset has times.
+    """
+
+    def fitted(fit: Callable[[Task], Scorer]) -> Ranker:
+        return lambda tasks: rank_full(fit(tasks.final), tasks.final)
 
     rankers: dict[str, Ranker] = {
-        "popularity": simple(popularity_scorer),
-        "itemcf": simple(item_cf_scorer),
+        "popularity": fitted(popularity_scorer),
+        "itemcf": fitted(item_cf_scorer),
         "ease-target": TunedEase(target_only=True),
         "ease": TunedEase(target_only=False),
     }
     if decay and dataset.has_time:
         rankers["ease-fading"] = TunedEase(target_only=False, decay=True)
     for penalty in penalties:
-        rankers[f"ease({penalty:g})"] = simple(
-            partial(ease_scorer, hyperparameters=EaseHyperparameters(penalty, 0.0))
+        hyperparameters = EaseHyperparameters(penalty, 0.0)
+        rankers[f"ease({penalty:g})"] = fitted(
+            partial(ease_scorer, hyperparameters=hyperparameters)
         )
     if config is not None:
         rankers["target-only"] = lambda tasks: _rank_target_only(tasks, dataset, config)
@@ -217,18 +267,23 @@ def baseline_rankers(
 
 def _rank_target_only(tasks: Tasks, dataset: Dataset, config: TrainConfig) -> Ranking:
     model = adapt(dataset, tasks.final.domains, "scratch", None, config, tasks=tasks)
-    task = tasks.final.target_only()
+    task = visible_task(tasks.final, "scratch")
     return rank_full(model.scorer(dataset, task), task)
 
 
-def model_ranker(model: EdgeModel, dataset: Dataset) -> Ranker:
-    """Rank with a model; one trained on the target alone sees the target's histories alone.
+def visible_task(task: Task, mode: str | None) -> Task:
+    """Return the part of a task that models of a transfer mode may read.
 
-    The ranker raises LeakError where the model, by its own account, has learned what it must not know.
+    A model trained on the target only reads histories in the target only.
     """
+    return task.target_only() if mode == "scratch" else task
+
+
+def model_ranker(model: EdgeModel, dataset: Dataset) -> Ranker:
+    """Return a model's ranker; it raises LeakError if the model was trained on the test rows."""
 
     def rank(tasks: Tasks) -> Ranking:
-        task = tasks.final.target_only() if model.provenance.mode == "scratch" else tasks.final
+        task = visible_task(tasks.final, model.provenance.mode)
         scorer = model.scorer(dataset, task)
         check_model(dataset, tasks, model.provenance)
         return rank_full(scorer, task)
@@ -244,14 +299,27 @@ def evaluate(
     progress: Callable[[str], None] | None = None,
     tasks: Tasks | None = None,
 ) -> Evaluation:
-    """Rank the test questions with every ranker.
+    """Rank the test rows of a target with every model.
 
-    Raises DataError where the split asks none, LeakError where the tasks hold what their split promises to hold out.
+    Args:
+        dataset: the prepared dataset.
+        domains: the target.
+        rankers: what to compare, by name: ``baseline_rankers`` and ``model_ranker``.
+        fold: the fold of a split by new users. None: all users keep their history.
+        progress: called with the name of each model before it is ranked.
+        tasks: the validation and test rows. None: made from ``domains`` and ``fold``.
+
+    Returns:
+        The ranks of every model on the same rows, with metrics, lifts and slices.
+
+    Raises:
+        DataError: if the split has no test rows in the target.
+        LeakError: if held-out rows are among the training rows, or a model was trained on them.
     """
     tasks = tasks or make_tasks(dataset, domains, fold)
     if not len(tasks.final.rows):
         raise DataError(
-            f"the split '{dataset.split.kind}' leaves no test question in {', '.join(domains)}: "
+            f"the split '{dataset.split.kind}' leaves no test rows in {', '.join(domains)}: "
             "prepare with another --split, or give --candidates"
         )
     check_tasks(dataset, tasks)
@@ -266,25 +334,23 @@ def evaluate(
 
 
 def pool(parts: Sequence[Evaluation]) -> Evaluation:
-    """Put the folds of one target under each other; slices that not all of them have are left out."""
+    """Concatenate the folds of one target; kinds of slices that some of them lack are dropped."""
     first = parts[0]
     rankings = {
-        name: Ranking(
-            *(_under(columns) for columns in zip(*(p.rankings[name] for p in parts), strict=True))
-        )
+        name: Ranking(*map(_concatenate, zip(*(p.rankings[name] for p in parts), strict=True)))
         for name in first.rankings
     }
     slices = {
-        by: np.concatenate([p.slices[by] for p in parts])
-        for by in first.slices
-        if all(by in p.slices for p in parts)
+        kind: np.concatenate([part.slices[kind] for part in parts])
+        for kind in first.slices
+        if all(kind in part.slices for part in parts)
     }
-    catalogues = [p.catalogue for p in parts if p.catalogue is not None]
+    catalogues = [part.catalogue for part in parts if part.catalogue is not None]
     catalogue = None
     if len(catalogues) == len(parts):
         catalogue = Catalogue(catalogues[0].items, np.mean([c.buyers for c in catalogues], axis=0))
     return Evaluation(first.domains, rankings, slices=slices, catalogue=catalogue)
 
 
-def _under(columns: Sequence[Any]) -> Any:
+def _concatenate(columns: Sequence[Any]) -> Any:
     return None if any(column is None for column in columns) else np.concatenate(columns)

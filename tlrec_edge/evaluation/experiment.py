@@ -1,4 +1,4 @@
-"""One way of making a model, tried: what it reaches on validation, and on each question of the test."""
+"""Experiments: make a model in one way, and measure it on validation rows and on every test row."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tlrec_edge.choices import AUTO, MODES
 from tlrec_edge.core.metrics import (
     METRICS,
     clustered_mean,
@@ -18,33 +19,40 @@ from tlrec_edge.core.metrics import (
 )
 from tlrec_edge.data.dataset import Dataset
 from tlrec_edge.data.task import Task, Tasks
+from tlrec_edge.evaluation.evaluate import visible_task
 from tlrec_edge.linear.baselines import ease_scorer, fit_tuned_ease, popularity_scorer
-from tlrec_edge.linear.ranking import Ranking, Scorer, rank_rows
+from tlrec_edge.linear.ranking import Scorer, rank_rows
 from tlrec_edge.train.adapt import adapt, check_source, fit_and_tune, refit
 from tlrec_edge.train.auto import adapt_auto
 from tlrec_edge.train.config import TrainConfig
 from tlrec_edge.train.edge_model import EdgeModel
-from tlrec_edge.train.modes import MODES
 from tlrec_edge.train.score_weights import cross_fitted_ndcg
 from tlrec_edge.train.setup import Context
-from tlrec_edge.types import Doubles
+from tlrec_edge.types import Doubles, Ints
+
+TARGET_ONLY_EXPERIMENTS = ("popularity", "ease-target", "scratch")
+"""Experiments that train on the target only."""
 
 
 @dataclass(frozen=True)
 class ExperimentConfig:
-    """What a trial works with; ``source`` is for the modes that start from one."""
+    """The data, the training options and, for the modes that start from one, the source model."""
 
     dataset: Dataset
     tasks: Tasks
-    config: TrainConfig
+    train: TrainConfig
     source: EdgeModel | None = None
     fold: int | None = None
 
 
 class ExperimentResult(NamedTuple):
-    """NDCG@10 on validation, None where nothing is asked there, and of each test row (m,); ``chosen`` is auto's mode.
+    """The figures of one experiment.
 
-    ``failure`` says what kept the trial from being made; its figures are then empty.
+    Attributes:
+        validation: NDCG@10 on the validation rows; None if there are none.
+        values: NDCG@10 of each test row, (m,); empty if the experiment failed.
+        chosen: the mode that "auto" chose.
+        failure: why the experiment failed; "" if it did not.
     """
 
     validation: float | None
@@ -53,9 +61,9 @@ class ExperimentResult(NamedTuple):
     failure: str = ""
 
 
-def failed(why: str) -> ExperimentResult:
-    """Return the outcome of a trial that could not be made."""
-    return ExperimentResult(None, np.empty(0), failure=why)
+def failed(reason: str) -> ExperimentResult:
+    """Return the result of an experiment that failed."""
+    return ExperimentResult(None, np.empty(0), failure=reason)
 
 
 def _popularity(experiment: ExperimentConfig) -> ExperimentResult:
@@ -63,65 +71,53 @@ def _popularity(experiment: ExperimentConfig) -> ExperimentResult:
 
 
 def _ease(experiment: ExperimentConfig, target_only: bool) -> ExperimentResult:
-    scorer, final, choice = fit_tuned_ease(experiment.tasks, target_only)
-    choose = experiment.tasks.choose.target_only() if target_only else experiment.tasks.choose
-    return _result(Tasks(choose, final), lambda task: ease_scorer(task, choice), lambda _: scorer)
+    scorer, final, hyperparameters = fit_tuned_ease(experiment.tasks, target_only)
+    choose = experiment.tasks.choose
+    tasks = Tasks(choose.target_only() if target_only else choose, final)
+    return _result(tasks, lambda task: ease_scorer(task, hyperparameters), lambda _: scorer)
 
 
 def _result(
     tasks: Tasks, choose: Callable[[Task], Scorer], final: Callable[[Task], Scorer]
 ) -> ExperimentResult:
-    """Rank the validation rows and the test rows, each with a scorer that was fitted without them."""
-    validation = rank_rows(choose(tasks.choose), tasks.choose) if len(tasks.choose.rows) else None
-    return ExperimentResult(
-        float(_ndcg(validation).mean()) if validation else None,
-        _ndcg(rank_rows(final(tasks.final), tasks.final)),
-    )
+    """Rank validation and test rows, each with a scorer that was fitted without them."""
+    validation = None
+    if len(tasks.choose.rows):
+        validation = float(_ndcg(choose(tasks.choose), tasks.choose).mean())
+    return ExperimentResult(validation, _ndcg(final(tasks.final), tasks.final))
 
 
-def _ndcg(ranking: Ranking) -> Doubles:
-    return METRICS["ndcg"](ranking.rank, 10)
+def _ndcg(scorer: Scorer, task: Task) -> Doubles:
+    return METRICS["ndcg"](rank_rows(scorer, task).rank, 10)
 
 
 def _auto(experiment: ExperimentConfig) -> ExperimentResult:
     dataset, tasks, fold = experiment.dataset, experiment.tasks, experiment.fold
     model, table = adapt_auto(
-        dataset, tasks.final.domains, experiment.source, experiment.config, fold, tasks=tasks
+        dataset, tasks.final.domains, experiment.source, experiment.train, fold, tasks=tasks
     )
     chosen = next(row for row in table if row.chosen)
-    task = _visible_task(model.provenance.mode, tasks.final)
-    return ExperimentResult(
-        chosen.ndcg, _ndcg(rank_rows(model.scorer(dataset, task), task)), chosen.mode
-    )
+    task = visible_task(tasks.final, model.provenance.mode)
+    return ExperimentResult(chosen.ndcg, _ndcg(model.scorer(dataset, task), task), chosen.mode)
 
 
 def _mode(experiment: ExperimentConfig, mode: str) -> ExperimentResult:
-    """Fit and choose as ``adapt`` does, keeping the model that was fitted without the validation rows."""
-    dataset, tasks, config, source = (
-        experiment.dataset,
-        experiment.tasks,
-        experiment.config,
-        experiment.source,
-    )
-    check_source(source, dataset, tasks.final.domains)
+    """Do as ``adapt`` does, but keep the model that was fitted without the validation rows."""
+    dataset, tasks, fold = experiment.dataset, experiment.tasks, experiment.fold
+    config, source = experiment.train, experiment.source
+    domains = tasks.final.domains
+    check_source(source, dataset, domains)
     fitted = fit_and_tune(Context(dataset, tasks.choose, source, config), mode)
     if mode == "zero-shot":
-        model = adapt(
-            dataset, tasks.final.domains, mode, source, config, experiment.fold, tasks=tasks
-        )
+        model = adapt(dataset, domains, mode, source, config, fold, tasks=tasks)
     else:
-        model = refit(fitted, Context(dataset, tasks.final, source, config), tasks, experiment.fold)
-    validation_task, final = _visible_task(mode, tasks.choose), _visible_task(mode, tasks.final)
+        model = refit(fitted, Context(dataset, tasks.final, source, config), tasks, fold)
+    choose, final = visible_task(tasks.choose, mode), visible_task(tasks.final, mode)
     validation = None
-    if len(validation_task.rows):  # judged as auto judges
-        validation = float(
-            cross_fitted_ndcg(fitted.model, dataset, validation_task, mode, config.parts)[0].mean()
-        )
-    return ExperimentResult(validation, _ndcg(rank_rows(model.scorer(dataset, final), final)))
-
-
-def _visible_task(mode: str | None, task: Task) -> Task:
-    return task.target_only() if mode == "scratch" else task
+    if len(choose.rows):  # cross-fitted score weights, as when "auto" compares modes
+        ndcg, *_ = cross_fitted_ndcg(fitted.model, dataset, choose, mode, config.parts)
+        validation = float(ndcg.mean())
+    return ExperimentResult(validation, _ndcg(model.scorer(dataset, final), final))
 
 
 EXPERIMENTS: dict[str, Callable[[ExperimentConfig], ExperimentResult]] = {
@@ -129,62 +125,57 @@ EXPERIMENTS: dict[str, Callable[[ExperimentConfig], ExperimentResult]] = {
     "ease-target": partial(_ease, target_only=True),
     "ease": partial(_ease, target_only=False),
     **{mode: partial(_mode, mode=mode) for mode in MODES},
-    "auto": _auto,
+    AUTO: _auto,
 }
-"""Every baseline, every mode, and the choice among them."""
-TARGET_ONLY = ("popularity", "ease-target", "scratch")
-"""What knows the target alone."""
+"""Baselines, transfer modes, and the choice of a mode on validation rows."""
 
 
 @dataclass(frozen=True)
 class ResultRow:
-    """One kind of trial over several seeds: ``results`` has one a seed. Its figures are None where ``failure`` is told."""
+    """The results of one experiment by seed; if one failed, all figures are None."""
 
     name: str
-    results: tuple[ExperimentResult, ...]
+    by_seed: tuple[ExperimentResult, ...]
 
     @property
     def failure(self) -> str:
-        return next((result.failure for result in self.results if result.failure), "")
+        """Why the experiment failed; "" if it did not."""
+        return next((result.failure for result in self.by_seed if result.failure), "")
 
     @property
     def values(self) -> Doubles:
         """NDCG@10 of each test row, mean over seeds, (m,)."""
-        mean: Doubles = np.mean([result.values for result in self.results], 0)
+        mean: Doubles = np.mean([result.values for result in self.by_seed], 0)
         return mean
 
     @property
     def validation(self) -> float | None:
-        found = [result.validation for result in self.results if result.validation is not None]
-        return float(np.mean(found)) if len(found) == len(self.results) else None
+        """NDCG@10 on the validation rows, mean over seeds; None if there are none."""
+        figures = [result.validation for result in self.by_seed if result.validation is not None]
+        return float(np.mean(figures)) if len(figures) == len(self.by_seed) else None
 
-    def to_json(self, users: np.ndarray[Any, Any]) -> dict[str, Any]:
-        """Return its figures; ``users`` (m,) asked the test rows."""
-        head = {"name": self.name, "validation_ndcg@10": self.validation}
+    def to_json(self, users: Ints) -> dict[str, Any]:
+        """Return the figures as plain data; ``users`` (m,) are those of the test rows."""
+        row: dict[str, Any] = {
+            "name": self.name,
+            "validation_ndcg@10": self.validation,
+            "ndcg@10": None,
+            "ndcg@10.se": None,
+            "by_seed": [],
+            "chosen": [],
+            "why": self.failure,
+        }
         if self.failure:
-            return {
-                **head,
-                "ndcg@10": None,
-                "ndcg@10.se": None,
-                "by_seed": [],
-                "chosen": [],
-                "why": self.failure,
-            }
+            return row
         estimate = clustered_mean(self.values, users)
-        return nan_to_none(
-            {
-                **head,
-                "ndcg@10": estimate.mean,
-                "ndcg@10.se": estimate.se,
-                "by_seed": [float(result.values.mean()) for result in self.results],
-                "chosen": [result.chosen for result in self.results if result.chosen],
-                "why": "",
-            }
-        )
+        row["ndcg@10"], row["ndcg@10.se"] = estimate.mean, estimate.se
+        row["by_seed"] = [float(result.values.mean()) for result in self.by_seed]
+        row["chosen"] = [result.chosen for result in self.by_seed if result.chosen]
+        return nan_to_none(row)
 
 
-def compare(of: ResultRow, over: ResultRow, users: np.ndarray[Any, Any]) -> dict[str, Any]:
-    """Return the paired lift on the test rows as a row of a report."""
+def compare(of: ResultRow, over: ResultRow, users: Ints) -> dict[str, Any]:
+    """Return the paired lift on the test rows as plain data; ``users`` (m,) are their users."""
     return lift_json(of.name, over.name, paired_lift(of.values, over.values, users))
 
 

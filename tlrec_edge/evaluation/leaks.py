@@ -1,125 +1,135 @@
-"""Refuse to measure a model on what it, or a choice, could have seen; cheap enough to run with every evaluation."""
+"""Refuse to evaluate on rows that a model, or a choice of hyperparameters, may have been fitted on.
+
+The checks are cheap enough to run with every evaluation.
+"""
 
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tlrec_edge.data.dataset import TEST, VALID, Dataset, Interactions
 from tlrec_edge.data.task import BY_USER, Task, Tasks
 from tlrec_edge.errors import LeakError
 from tlrec_edge.evaluation.slices import find_eval_rows
 from tlrec_edge.train.provenance import Provenance
+from tlrec_edge.types import Bools, Longs
 
 
 def check_tasks(dataset: Dataset, tasks: Tasks) -> None:
-    """Raise LeakError where the tasks break what their split promises.
+    """Raise LeakError if the tasks break a promise of their split.
 
-    No held-out row is learned from or known; where known pairs are masked, no asked pair is; and but for test rows from
-    a file, nothing that an asked user did after the question. It names the first offending row and how many there are.
+    The promises are: no held-out row is in the training rows or histories; if the split masks known
+    pairs, no held-out pair is either; no row there is later than its user's held-out row. Test rows
+    from a file make only the first. The error names the first row at fault and how many there are.
     """
-    for task, log, where, kind, role in (
-        (tasks.final, tasks.final.train, "the training part", "test", TEST),
-        (tasks.final, tasks.final.history, "the history", "test", TEST),
-        (tasks.final, tasks.choose.train, "what choices were fitted on", "test", TEST),
-        (tasks.choose, tasks.choose.train, "what choices were fitted on", "validation", VALID),
-        (tasks.choose, tasks.choose.history, "the history of choices", "validation", VALID),
+    choose, final = tasks.choose, tasks.final
+    for task, log, part, kind, role in (
+        (final, final.train, "the training rows", "test", TEST),
+        (final, final.history, "the histories", "test", TEST),
+        (final, choose.train, "the training rows for validation", "test", TEST),
+        (choose, choose.train, "the training rows for validation", "validation", VALID),
+        (choose, choose.history, "the histories for validation", "validation", VALID),
     ):
         held_out = dataset.interactions.position[dataset.split.role == role]
-        _raise_leak(dataset, log, np.isin(log.position, held_out), f"{kind} rows in {where}")
-        if _from_file(dataset) and role == TEST:
+        leaked = np.isin(log.position, held_out)
+        _raise_if_any(dataset, log, leaked, f"{kind} rows are in {part}")
+        if _is_from_file(dataset) and role == TEST:
             continue
         if dataset.split.mask_seen:
-            _raise_leak(dataset, log, _query_pairs(log, task), f"{kind} pairs in {where}")
-        after = _after(log, _query_time(dataset, task, role))
-        _raise_leak(dataset, log, after, f"rows in {where} from after their user's {kind} question")
+            leaked = _is_eval_pair(log, task)
+            _raise_if_any(dataset, log, leaked, f"user-item pairs of {kind} rows are in {part}")
+        leaked = _is_later(log, _eval_time(dataset, task, role))
+        _raise_if_any(
+            dataset, log, leaked, f"rows from after their user's {kind} row are in {part}"
+        )
 
 
 def check_model(dataset: Dataset, tasks: Tasks, provenance: Provenance) -> None:
-    """Raise LeakError if the source, or a model of another fold, learned from the asked users' rows in the target."""
+    """Raise LeakError if a model was trained on rows of the target that its test holds out.
+
+    That happens if its source domains include the target, or, for a split by new users, if the
+    model is of another fold than the test users.
+    """
     log, split, final = dataset.interactions, dataset.split, tasks.final
     trainable = np.isin(log.domain, final.target) & (split.role != TEST)
-    shared = [dataset.domains.index(n) for n in provenance.source or () if n in dataset.domains]
-    _raise_leak(
-        dataset,
-        log,
-        trainable & np.isin(log.domain, shared),
-        "rows of the target in what the source learned from",
-    )
-    if split.kind == "new-users":
-        fold = provenance.fold
-        mine = trainable & np.isin(log.user, final.rows.user)
-        mine &= np.ones(len(log), bool) if fold is None else split.fold[log.user] != fold
-        in_history = np.isin(log.position, final.history.position)
-        _raise_leak(
-            dataset,
-            log,
-            mine & ~in_history,
-            "rows of users asked as new in what the model learned from",
-        )
+    from_source = trainable & np.isin(log.domain, _source_codes(dataset, provenance))
+    _raise_if_any(dataset, log, from_source, "rows of the target were used to train the source")
+    if split.kind != "new-users":
+        return
+    other_fold = np.ones(len(log), bool)
+    if provenance.fold is not None:
+        other_fold = split.fold[log.user] != provenance.fold
+    leaked = trainable & np.isin(log.user, final.rows.user) & other_fold
+    leaked &= ~np.isin(log.position, final.history.position)
+    _raise_if_any(dataset, log, leaked, "rows of the test's new users were used to train the model")
 
 
 def leak_notes(dataset: Dataset, tasks: Tasks, provenance: Provenance) -> list[str]:
-    """Say what the split does not promise and is not so: known test pairs from a file, a source that saw later rows."""
+    """Return notes on what the split does not promise, if it is not the case.
+
+    These are test pairs from a file that are in the training rows, and a source that was trained on
+    later rows of the test users.
+    """
     final, log = tasks.final, dataset.interactions
     notes = []
-    if _from_file(dataset):
-        known = _query_pairs(final.train, final)
+    if _is_from_file(dataset):
+        known = _is_eval_pair(final.train, final)
         if known.any():
-            notes.append(
-                f"{_describe(dataset, final.train, known, 'given test pairs in the training part')}: easy hits"
-            )
+            what = "test pairs of the file are in the training rows"
+            notes.append(f"{_describe(dataset, final.train, known, what)}: they are easy to rank")
     if dataset.split.kind in BY_USER and provenance.mode != "joint":
-        source = [dataset.domains.index(n) for n in provenance.source or () if n in dataset.domains]
-        seen = np.isin(log.domain, source) & (dataset.split.role != TEST)
-        seen &= _after(log, _query_time(dataset, final, TEST))
-        if seen.any():
-            notes.append(
-                _describe(
-                    dataset,
-                    log,
-                    seen,
-                    "rows from after their user's question in what the source learned",
-                )
-            )
+        later = np.isin(log.domain, _source_codes(dataset, provenance))
+        later &= dataset.split.role != TEST
+        later &= _is_later(log, _eval_time(dataset, final, TEST))
+        if later.any():
+            what = "rows from after their user's test row were used to train the source"
+            notes.append(_describe(dataset, log, later, what))
     return notes
 
 
-def _from_file(dataset: Dataset) -> bool:
+def _source_codes(dataset: Dataset, provenance: Provenance) -> list[int]:
+    names = provenance.source or ()
+    return [dataset.domains.index(name) for name in names if name in dataset.domains]
+
+
+def _is_from_file(dataset: Dataset) -> bool:
     return dataset.split.rows is not None
 
 
-def _query_pairs(log: Interactions, task: Task) -> NDArray[np.bool_]:
-    """Mark the target's rows whose pair is asked."""
+def _is_eval_pair(log: Interactions, task: Task) -> Bools:
+    """Mark the rows of the target with the user and item of an evaluation row."""
     pair = log.user.astype(np.int64) * task.n_items + log.item
-    return task.in_target(log) & np.isin(
-        pair, task.rows.user.astype(np.int64) * task.n_items + task.rows.item
-    )
+    eval_pair = task.rows.user.astype(np.int64) * task.n_items + task.rows.item
+    return task.in_target(log) & np.isin(pair, eval_pair)
 
 
-def _query_time(dataset: Dataset, task: Task, role: int) -> NDArray[np.int64]:
-    """Return when each user is first asked, (users,); never where that is unknown."""
-    never = np.iinfo(np.int64).max
-    when = np.full(task.n_users, never, np.int64)
+def _eval_time(dataset: Dataset, task: Task, role: int) -> Longs:
+    """Return the time of each user's first evaluation row, (users,).
+
+    It is the end of time if there is none or its time is unknown: no row is later.
+    """
+    end_of_time = np.iinfo(np.int64).max
+    first = np.full(task.n_users, end_of_time, np.int64)
     time = find_eval_rows(dataset, task, role).time
-    np.minimum.at(when, task.rows.user, np.where(time != 0, time, never))
-    return when
+    np.minimum.at(first, task.rows.user, np.where(time != 0, time, end_of_time))
+    return first
 
 
-def _after(log: Interactions, when: NDArray[np.int64]) -> NDArray[np.bool_]:
-    later: NDArray[np.bool_] = log.time > when[log.user]
+def _is_later(log: Interactions, user_time: Longs) -> Bools:
+    later: Bools = log.time > user_time[log.user]
     return later
 
 
-def _raise_leak(dataset: Dataset, log: Interactions, leaked: NDArray[np.bool_], what: str) -> None:
+def _raise_if_any(dataset: Dataset, log: Interactions, leaked: Bools, what: str) -> None:
     if leaked.any():
         raise LeakError(
-            f"leak: {_describe(dataset, log, leaked, what)}; nothing measured here would hold"
+            f"leak: {_describe(dataset, log, leaked, what)}; "
+            "figures measured with them would be meaningless"
         )
 
 
-def _describe(dataset: Dataset, log: Interactions, leaked: NDArray[np.bool_], what: str) -> str:
-    first = int(np.flatnonzero(leaked)[0])
+def _describe(dataset: Dataset, log: Interactions, rows: Bools, what: str) -> str:
+    first = int(np.flatnonzero(rows)[0])
     time = str(np.datetime64(int(log.time[first]), "s")) if dataset.has_time else "unknown time"
     user, item = dataset.users[log.user[first]], dataset.items[log.item[first]]
-    return f"{int(leaked.sum()):,} {what}, first user {user!r}, item {item!r}, {time}"
+    return f"{int(rows.sum()):,} {what} (first: user {user!r}, item {item!r}, {time})"

@@ -1,4 +1,4 @@
-"""Does transfer pay, and what of it: every mode, every alignment, and the model without each of its parts."""
+"""A study of transfer to one target: every mode, every alignment, and ablations of the model."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from tlrec_edge.choices import AUGMENTATIONS, AUTO
 from tlrec_edge.core.parallel import parallel_map
 from tlrec_edge.data.dataset import Dataset
 from tlrec_edge.data.store import load_dataset
@@ -15,7 +16,7 @@ from tlrec_edge.data.task import make_tasks
 from tlrec_edge.errors import DataError, TlrecError
 from tlrec_edge.evaluation.experiment import (
     EXPERIMENTS,
-    TARGET_ONLY,
+    TARGET_ONLY_EXPERIMENTS,
     ExperimentConfig,
     ExperimentResult,
     ResultRow,
@@ -24,7 +25,6 @@ from tlrec_edge.evaluation.experiment import (
     failed,
 )
 from tlrec_edge.evaluation.noise import shuffle_domains
-from tlrec_edge.train.augment import AUGMENTATIONS
 from tlrec_edge.train.config import TrainConfig
 from tlrec_edge.train.edge_model import EdgeModel
 from tlrec_edge.train.pretrain import pretrain
@@ -41,12 +41,21 @@ SOURCES: dict[str, Overrides] = {
     "without-ids": {"without": ("ids",)},
     NOISE: {},
 }
-"""Source models by name, and the overrides they are pretrained with; the shuffled one learns from noise."""
+"""Source models by name, each with the training options that it overrides.
+
+The shuffled one is pretrained on noise."""
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One row of the study: a trial, the source it starts from ("" for none), and its overrides beside the plain ones."""
+    """One row of the study.
+
+    Attributes:
+        name: the name in the table.
+        experiment: a key of ``EXPERIMENTS``.
+        source: a key of ``SOURCES``; "" for none.
+        overrides: the training options that differ from the plain ones.
+    """
 
     name: str
     experiment: str
@@ -77,56 +86,66 @@ VARIANTS = (
     Variant("finetune - ids", "finetune", "without-ids", SOURCES["without-ids"]),
     Variant(f"finetune, source {NOISE}", "finetune", NOISE),
 )
-"""The rows, in the order of the table; what concerns adapting alone starts from the plain source."""
+"""The rows in the order of the table; options that concern adaptation only start from "plain"."""
 REFERENCES = ("scratch", "finetune")
-"""Rows that every other is compared with: the fair model of the target alone, and plain transfer."""
+"""Rows that all others are compared with: the target-only model and plain transfer."""
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What is studied: a target and sources of the dataset in ``folder``; source models are kept in ``models``.
+class StudyConfig:
+    """What to study.
 
-    With ``fold`` (split ``new-users``) that fold's users are new to the target, without it users keep their past.
+    Attributes:
+        folder: the folder of the dataset.
+        domains: the target.
+        sources: the source domains.
+        train: how to train; variants override some of it.
+        models: the folder in which the source models are saved.
+        fold: a fold of a split by new users, whose users are new to the target; None: users keep
+            their history.
+        seeds: figures are means over these.
     """
 
     folder: Path
     domains: tuple[str, ...]
     sources: tuple[str, ...]
-    config: TrainConfig
+    train: TrainConfig
     models: Path
     fold: int | None = None
     seeds: tuple[int, ...] = (0,)
 
     def dataset(self, source: str, seed: int) -> Dataset:
-        """Load the dataset as a source model of that name knows it."""
-        found = load_dataset(self.folder)
-        return shuffle_domains(found, self.sources, seed) if source == NOISE else found
+        """Load the dataset that a source model of that name is trained on."""
+        dataset = load_dataset(self.folder)
+        return shuffle_domains(dataset, self.sources, seed) if source == NOISE else dataset
 
     def model(self, source: str, seed: int) -> Path:
+        """Return the folder of a source model."""
         return self.models / f"{source}-{seed}"
 
 
-def _pretrain(job: tuple[Plan, str, int]) -> str:
-    """Train and save a source model; return what kept it from being made."""
-    plan, name, seed = job
-    config = replace(plan.config, seed=seed, **SOURCES[name])
+def _pretrain(job: tuple[StudyConfig, str, int]) -> str:
+    """Train and save a source model; return the reason if that failed, else ""."""
+    config, name, seed = job
+    train = replace(config.train, seed=seed, **SOURCES[name])
     try:
-        pretrain(plan.dataset(name, seed), plan.sources, config).save(plan.model(name, seed))
+        pretrain(config.dataset(name, seed), config.sources, train).save(config.model(name, seed))
     except TlrecError as error:
         return str(error)
     return ""
 
 
-def _run(job: tuple[Plan, Variant, int]) -> ExperimentResult:
-    plan, variant, seed = job
+def _run(job: tuple[StudyConfig, Variant, int]) -> ExperimentResult:
+    config, variant, seed = job
+    source = variant.source
     try:
-        dataset = plan.dataset(variant.source, seed)
+        dataset = config.dataset(source, seed)
         experiment = ExperimentConfig(
             dataset,
-            make_tasks(dataset, plan.domains, plan.fold),
-            replace(plan.config, seed=seed, **variant.overrides),
-            EdgeModel.load(plan.model(variant.source, seed)) if variant.source else None,
-            plan.fold,
+            make_tasks(dataset, config.domains, config.fold),
+            replace(config.train, seed=seed, **variant.overrides),
+            EdgeModel.load(config.model(source, seed)) if source else None,
+            config.fold,
         )
         return EXPERIMENTS[variant.experiment](experiment)
     except TlrecError as error:
@@ -135,167 +154,190 @@ def _run(job: tuple[Plan, Variant, int]) -> ExperimentResult:
 
 @dataclass(frozen=True)
 class Study:
-    """Every variant on the same test rows; ``users`` (m,) asked them."""
+    """The results of all variants on the same test rows, whose users are ``users`` (m,)."""
 
-    plan: Plan
+    config: StudyConfig
     users: Ints
-    lines: Mapping[str, ResultRow]
+    results: Mapping[str, ResultRow]
 
-    def over(self, name: str, reference: str) -> dict[str, Any] | None:
-        """Return the lift of a variant over a reference, None where it has none."""
-        if name == reference or self.lines[name].failure:
+    def lift(self, of: str, over: str) -> dict[str, Any] | None:
+        """Return the lift of a variant over a reference; None if it is the same or failed."""
+        if of == over or self.results[of].failure:
             return None
-        return compare(self.lines[name], self.lines[reference], self.users)
+        return compare(self.results[of], self.results[over], self.users)
 
     def rows(self) -> list[dict[str, Any]]:
+        """Return the table as plain data."""
         return [
             {
-                **line.to_json(self.users),
-                **{f"over_{reference}": self.over(name, reference) for reference in REFERENCES},
+                **result.to_json(self.users),
+                **{f"over_{reference}": self.lift(name, reference) for reference in REFERENCES},
             }
-            for name, line in self.lines.items()
+            for name, result in self.results.items()
         ]
 
-    def words(self) -> list[str]:
-        """Say whether transfer pays, what it owes to which part, and what did not help."""
-        return [*self._transfer(), *self._changes(), *self._noise()]
+    def summary(self) -> list[str]:
+        """Return sentences: whether transfer pays, what contributes to it, and what does not."""
+        return [*self._summarise_choice(), *self._summarise_changes(), *self._summarise_noise()]
 
-    def _transfer(self) -> list[str]:
-        auto = self.lines.get("auto")
+    def _summarise_choice(self) -> list[str]:
+        auto = self.results.get(AUTO)
         if auto is None or auto.failure:
             return []
-        target = ", ".join(self.plan.domains)
-        count = Counter(result.chosen for result in auto.results)
-        chosen = ", ".join(
-            f"{name} ({n} of {len(auto.results)} seeds)" for name, n in count.items()
-        )
+        target = ", ".join(self.config.domains)
+        count = Counter(result.chosen for result in auto.by_seed)
+        n_seeds = len(auto.by_seed)
+        chosen = ", ".join(f"{name} ({n} of {n_seeds} seeds)" for name, n in count.items())
         if set(count) <= {"popularity", "linear", "scratch"}:
             verdict = (
-                f"Transfer to {target} does not pay: nothing that uses a source won on validation."
+                f"Transfer to {target} does not pay: "
+                "no model that uses a source was best on validation."
             )
         else:
-            lift, figure = self._over_target_only(auto)
-            pays = {"better": f"Transfer to {target} pays", "worse": f"Transfer to {target} hurts"}
-            verdict = f"{pays.get(lift['verdict'], f'No lift from transfer to {target} is shown')}: {figure}."
+            lift, figure = self._lift_over_target_only(auto)
+            opening = {
+                "better": f"Transfer to {target} pays",
+                "worse": f"Transfer to {target} hurts",
+            }.get(lift["verdict"], f"No gain from transfer to {target} was shown")
+            verdict = f"{opening}: {figure}."
         return [f"Validation chose {chosen}.", verdict]
 
-    def _changes(self) -> list[str]:
-        found: dict[tuple[str, str], list[str]] = {}
-        for name in self.lines:
-            if name.startswith(("finetune + ", "finetune - ")) and (
-                lift := self.over(name, "finetune")
-            ):
-                found.setdefault((name[9], lift["verdict"]), []).append(name[11:])
+    def _summarise_changes(self) -> list[str]:
+        """List the changes to finetune ("finetune + coral", "finetune - ids") by their effect."""
+        changes: dict[tuple[str, str], list[str]] = {}
+        for name in self.results:
+            prefix, sign, change = name[:9], name[9:10], name[11:]
+            if prefix != "finetune " or sign not in ("+", "-"):
+                continue
+            lift = self.lift(name, "finetune")
+            if lift is not None:
+                changes.setdefault((sign, lift["verdict"]), []).append(change)
         phrases = {
-            ("+", "better"): "Finetune gained by",
-            ("+", "worse"): "Finetune lost by",
-            ("+", "no difference shown"): "Not shown to help finetune",
+            ("+", "better"): "Finetune improves with",
+            ("+", "worse"): "Finetune gets worse with",
+            ("+", "no difference shown"): "Finetune was not shown to change with",
             ("-", "worse"): "Finetune is worse without",
             ("-", "better"): "Finetune is better without",
-            ("-", "no difference shown"): "Finetune is not shown to need",
+            ("-", "no difference shown"): "Finetune was not shown to need",
         }
         return [
-            f"{words}: {', '.join(found[key])}." for key, words in phrases.items() if key in found
+            f"{phrase}: {', '.join(changes[key])}."
+            for key, phrase in phrases.items()
+            if key in changes
         ]
 
-    def _noise(self) -> list[str]:
-        line = self.lines.get(f"finetune, source {NOISE}")
-        if line is None or line.failure:
+    def _summarise_noise(self) -> list[str]:
+        noise = self.results.get(f"finetune, source {NOISE}")
+        if noise is None or noise.failure:
             return []
-        lift, figure = self._over_target_only(line)
-        caught = (
-            "not all of a lift is what the source knows"
-            if lift["verdict"] == "better"
-            else "as it should be"
-        )
-        return [
-            f"From a source whose users and items are shuffled: {figure}: {lift['verdict']}, {caught}."
-        ]
+        lift, figure = self._lift_over_target_only(noise)
+        if lift["verdict"] == "better":
+            meaning = "so part of a gain is not knowledge from the source"
+        else:
+            meaning = "as expected"
+        return [f"Control with a shuffled source: {figure}: {lift['verdict']}, {meaning}."]
 
-    def _over_target_only(self, line: ResultRow) -> tuple[dict[str, Any], str]:
-        """Return the lift over the strongest row that knows the target alone, and in words."""
-        lift = compare(
-            line,
-            best_row([self.lines[name] for name in TARGET_ONLY if name in self.lines]),
-            self.users,
-        )
+    def _lift_over_target_only(self, result: ResultRow) -> tuple[dict[str, Any], str]:
+        """Return the lift over the strongest target-only row, and the phrase that reports it."""
+        names = [name for name in TARGET_ONLY_EXPERIMENTS if name in self.results]
+        best = best_row([self.results[name] for name in names])
+        lift = compare(result, best, self.users)
         error = "-" if lift["se"] is None else f"{lift['se']:.4f}"
-        return (
-            lift,
-            f"{lift['ndcg@10']:+.4f} NDCG@10 (SE {error}) over {lift['over']}, the best of the target alone",
-        )
+        figure = f"{lift['ndcg@10']:+.4f} NDCG@10 (SE {error})"
+        return lift, f"{figure} over {best.name}, the best target-only model"
 
     def to_json(self) -> dict[str, Any]:
-        plan = self.plan
+        """Return the report as plain data."""
+        config = self.config
         return {
-            "domain": ", ".join(plan.domains),
-            "sources": list(plan.sources),
-            "fold": plan.fold,
-            "seeds": list(plan.seeds),
+            "domain": ", ".join(config.domains),
+            "sources": list(config.sources),
+            "fold": config.fold,
+            "seeds": list(config.seeds),
             "users": len(set(self.users.tolist())),
             "tests": len(self.users),
             "rows": self.rows(),
-            "words": self.words(),
+            "words": self.summary(),
         }
 
 
 def study(
-    plan: Plan,
+    config: StudyConfig,
     names: Sequence[str] = (),
     progress: Callable[[str], None] = lambda line: None,
     processes: int | None = None,
 ) -> Study:
-    """Try the variants ``names`` (none: all; the references always) side by side, a process for each core.
+    """Run variants in parallel processes, by default one per core.
 
-    A variant that cannot be made here, as alignment without item features, keeps its row and says why. Raises
-    DataError where the split asks no test question, for unknown domains, names or folds.
+    ``names`` are the variants to run besides the references; none: all. A variant that fails, such
+    as an alignment without item features, keeps its row with the reason. Raises DataError if the
+    split has no test rows, if a domain, fold or name is unknown, or if a reference fails.
     """
-    users = _check(plan, names)
+    users = _check(config, names)
     variants = [v for v in VARIANTS if not names or v.name in (*names, *REFERENCES)]
-    wanted = dict.fromkeys(v.source for v in variants if v.source)
-    sources = [(plan, name, seed) for name in wanted for seed in plan.seeds]
-    why = {}
-    for job, reason in zip(sources, parallel_map(_pretrain, sources, processes), strict=True):
-        progress(f"source {job[1]}, seed {job[2]}")
-        why[job[1:]] = reason
-    # The longest first.
-    jobs = sorted(
-        ((plan, v, seed) for v in variants for seed in plan.seeds),
-        key=lambda job: job[1].experiment != "auto",
-    )
-    ready = [job for job in jobs if not why.get((job[1].source, job[2]))]
-    done = {(v.name, seed): failed(why.get((v.source, seed), "")) for _, v, seed in jobs}
-    for (_, variant, seed), result in zip(ready, parallel_map(_run, ready, processes), strict=True):
-        progress(f"{variant.name}, seed {seed}")
-        done[variant.name, seed] = result
-    lines = {
-        v.name: ResultRow(v.name, tuple(done[v.name, seed] for seed in plan.seeds))
-        for v in variants
+    results = _run_all(config, variants, progress, processes)
+    rows = {
+        variant.name: ResultRow(
+            variant.name, tuple(results[variant.name, seed] for seed in config.seeds)
+        )
+        for variant in variants
     }
     for name in REFERENCES:
-        if lines[name].failure:
+        if rows[name].failure:
             raise DataError(
-                f"{name} cannot be made, so nothing can be compared with it: {lines[name].failure}"
+                f"{name} failed, so that nothing can be compared with it: {rows[name].failure}"
             )
-    return Study(plan, users, lines)
+    return Study(config, users, rows)
 
 
-def _check(plan: Plan, names: Sequence[str]) -> Ints:
-    """Raise DataError for what cannot be studied; return who asks the test rows, (m,)."""
+def _run_all(
+    config: StudyConfig,
+    variants: Sequence[Variant],
+    progress: Callable[[str], None],
+    processes: int | None,
+) -> dict[tuple[str, int], ExperimentResult]:
+    """Pretrain the sources of the variants, then run these; return results by name and seed."""
+    names = dict.fromkeys(variant.source for variant in variants if variant.source)
+    source_jobs = [(config, name, seed) for name in names for seed in config.seeds]
+    failures = {}
+    pretrained = parallel_map(_pretrain, source_jobs, processes)
+    for (_, name, seed), reason in zip(source_jobs, pretrained, strict=True):
+        progress(f"source {name}, seed {seed}")
+        failures[name, seed] = reason
+
+    jobs = [(config, variant, seed) for variant in variants for seed in config.seeds]
+    jobs.sort(key=lambda job: job[1].experiment != AUTO)  # the longest first
+    results, ready = {}, []
+    for job in jobs:
+        _, variant, seed = job
+        reason = failures.get((variant.source, seed))
+        if reason:
+            results[variant.name, seed] = failed(reason)
+        else:
+            ready.append(job)
+    for (_, variant, seed), result in zip(ready, parallel_map(_run, ready, processes), strict=True):
+        progress(f"{variant.name}, seed {seed}")
+        results[variant.name, seed] = result
+    return results
+
+
+def _check(config: StudyConfig, names: Sequence[str]) -> Ints:
+    """Raise DataError if the study can't be run; return the users of the test rows, (m,)."""
     known = [variant.name for variant in VARIANTS]
     for name in names:
         if name not in known:
-            raise DataError(f"the study has no row {name!r}; known: {'; '.join(known)}")
-    dataset = load_dataset(plan.folder)
-    dataset.domain_codes(plan.sources)
-    if shared := sorted(set(plan.domains) & set(plan.sources)):
+            raise DataError(f"{name!r} is not a row of the study: choose from {'; '.join(known)}")
+    dataset = load_dataset(config.folder)
+    dataset.domain_codes(config.sources)
+    target = ", ".join(config.domains)
+    if shared := sorted(set(config.domains) & set(config.sources)):
         raise DataError(f"{', '.join(shared)} is both target and source: leave it out of --domains")
-    if not plan.sources:
-        raise DataError(f"beside {', '.join(plan.domains)} there is no domain to transfer from")
-    rows = make_tasks(dataset, plan.domains, plan.fold).final.rows
+    if not config.sources:
+        raise DataError(f"{target} is the only domain: transfer needs another one as source")
+    rows = make_tasks(dataset, config.domains, config.fold).final.rows
     if not len(rows):
         raise DataError(
-            f"the split '{dataset.split.kind}' leaves no test question in {', '.join(plan.domains)}: "
+            f"the split '{dataset.split.kind}' leaves no test rows in {target}: "
             "prepare with another --split"
         )
     return rows.user
