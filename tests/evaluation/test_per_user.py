@@ -48,7 +48,7 @@ def test_other_questions_are_refused(found: Evaluation, tmp_path: Path) -> None:
     fewer = replace(tasks, final=replace(tasks.final, rows=tasks.final.rows.select(np.arange(9))))
     less = evaluate(data, ("small",), baseline_rankers(None, data), tasks=fewer)
     with pytest.raises(
-        DataError, match=r"have different test rows: .* users differ, the first,  'u"
+        DataError, match=r"have different test rows: .* users differ, the first, 'u"
     ):
         compare(by_user(found, "ease", data.users), by_user(less, "ease", data.users))
     write_per_user(tmp_path / "u.csv", less, data.users)

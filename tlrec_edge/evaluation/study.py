@@ -310,9 +310,9 @@ def _run_all(
     results, ready = {}, []
     for job in jobs:
         _, variant, seed = job
-        reason = failures.get((variant.source, seed))
-        if reason:
-            results[variant.name, seed] = failed(reason)
+        failure = failures.get((variant.source, seed))
+        if failure:
+            results[variant.name, seed] = failed(failure)
         else:
             ready.append(job)
     for (_, variant, seed), result in zip(ready, parallel_map(_run, ready, processes), strict=True):
