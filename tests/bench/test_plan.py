@@ -81,12 +81,12 @@ def test_a_figure_that_falls_with_size_is_taken_as_constant() -> None:
         (
             replace(WORKLOAD, items=200_000),
             SIZES,
-            r"without an IVF index.*synth --lists-beyond 200000",
+            r"without an IVF index.*synth --ivf-beyond 200000",
         ),
         (
             WORKLOAD,
             [replace(size, uses_ivf=False) for size in SIZES],
-            r"with an IVF index.*synth --lists-beyond 0",
+            r"with an IVF index.*synth --ivf-beyond 0",
         ),
         (replace(WORKLOAD, p99_us=20_000), SIZES, "adding machines can't bring it"),
         (WORKLOAD, [*SIZES[:2], size(400_000, slowdowns=())], "quieter"),

@@ -256,7 +256,7 @@ def _check_extrapolation(workload: Workload, sizes: Sequence[MeasuredSize]) -> N
         how, beyond = ("with", 0) if uses_ivf else ("without", IVF_MIN_CANDIDATES)
         raise DataError(
             f"{workload.items:,} items are searched {how} an IVF index, which was not measured: "
-            f"make bundles by `synth --lists-beyond {beyond}`"
+            f"make bundles by `synth --ivf-beyond {beyond}`"
         )
     largest = max(size.items for size in sizes)
     limit = _MAX_EXTRAPOLATION * largest
