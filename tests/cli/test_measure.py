@@ -68,7 +68,7 @@ def test_a_page_shows_the_evaluation(work: Path, tmp_path: Path) -> None:
     html = page.read_text("utf-8")
     for words in (
         "Evaluation on small",
-        "By length of history",
+        "By history length",
         "By time",
         "NDCG@10 among all",
         "ease",
