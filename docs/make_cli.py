@@ -1,4 +1,4 @@
-"""Write cli.md from the commands' own `--help`: `python docs/make_cli.py`. A test holds the page to it."""
+"""Write cli.md from the commands' own `--help`: `python docs/make_cli.py`. A test compares them."""
 
 from __future__ import annotations
 

@@ -13,7 +13,8 @@ STYLE = """
     .bundle { fill: #fef3c7; stroke: #d97706 } rect { stroke-width: 1.5 }
     text { font: 13px system-ui, sans-serif; fill: #111827; text-anchor: middle }
     .name { font-weight: 600 } .note { font-size: 11px; fill: #4b5563 }
-    .lane { font-size: 12px; fill: #6b7280; text-anchor: start } path { stroke: #6b7280; fill: none }
+    .lane { font-size: 12px; fill: #6b7280; text-anchor: start }
+    path { stroke: #6b7280; fill: none }
     @media (prefers-color-scheme: dark) {
       .train { fill: #1e1b4b } .serve { fill: #022c22 } .bundle { fill: #451a03 }
       text { fill: #f3f4f6 } .note, .lane { fill: #9ca3af } path { stroke: #9ca3af }
@@ -69,7 +70,8 @@ def render() -> str:
     bench_x = bench + BOX[0] // 2
     below = bench_y + BOX[1] + 18
     detour = (
-        f'<path d="M{bundle + BOX[0] // 2} {bench_y + BOX[1]} V{below} H{bench_x} V{bench_y + BOX[1]}"'
+        f'<path d="M{bundle + BOX[0] // 2} {bench_y + BOX[1]} V{below}'
+        f' H{bench_x} V{bench_y + BOX[1]}"'
         ' marker-end="url(#tip)"/>'
     )
     parts = [

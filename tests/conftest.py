@@ -1,4 +1,4 @@
-"""Settings of every test run: one thread for small matrices, and the same examples however busy the machine is."""
+"""Settings of every test run: one thread for small matrices, the same examples on any machine."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import pytest
 from hypothesis import settings
 
-# Before numpy and torch are imported: more threads only wait for each other on matrices of this size.
+# Before numpy and torch are imported: on small matrices more threads only wait for each other.
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(name, "1")
 

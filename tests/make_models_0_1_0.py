@@ -1,7 +1,7 @@
-"""Write tests/data/models_0_1_0: tables, models that version 0.1.0 trained on them, and their scores.
+"""Write tests/data/models_0_1_0: tables, models that 0.1.0 trained on them, and their scores.
 
 It has been run once, with version 0.1.0 installed (commit 7a5a385):
-`python tests/make_models_0_1_0.py tests/data/models_0_1_0`. Every later version must open these models,
+`python tests/make_models_0_1_0.py tests/data/models_0_1_0`. Later versions must open these models,
 so the files never change. `arrays.npz` is compressed afterwards to keep the repository small.
 """
 

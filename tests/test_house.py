@@ -73,8 +73,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "quantize": {"base", "core", "data", "linear", "train"},
     "export": {"base", "core", "bundle", "search", "runtime", "tabular", "data", "linear", "train"},
 }
-"""Room (folder) -> the rooms it may import. "base" holds the few modules at the top of the package; "front" is
-the package itself, which is for users: our own code imports from the room that defines a name."""
+"""Room (folder) -> the rooms it may import.
+
+"base" holds the few modules at the top of the package. "front" is the package itself, which is for
+users: our own code imports from the room that defines a name.
+"""
 MAY_IMPORT["front"] = {"base", "bundle", "runtime"}
 MAY_IMPORT["demo"] = set(MAY_IMPORT) - {"front"}
 MAY_IMPORT["cli"] = set(MAY_IMPORT) - {"front"}
@@ -229,7 +232,7 @@ def test_every_error_is_of_the_one_tree_and_drawn_in_it() -> None:
 
 
 def fresh_process(code: str) -> Any:
-    """Run code in a new process, with the package that is imported here; return the JSON it writes."""
+    """Run code in a new process with the package imported here; return the JSON it writes."""
     path = os.pathsep.join(
         [str(Path(tlrec_edge.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
     )
@@ -244,11 +247,17 @@ def fresh_process(code: str) -> Any:
     return json.loads(done.stdout)
 
 
-LOADED = "import json, sys; sys.stdout.write(json.dumps(sorted({name.split('.')[0] for name in sys.modules})))"
+LOADED = """
+import json, sys
+sys.stdout.write(json.dumps(sorted({name.split('.')[0] for name in sys.modules})))
+"""
 
 
 def test_a_server_loads_nothing_heavy() -> None:
-    use = f"import tlrec_edge; rec = tlrec_edge.Recommender.open({str(GOLDEN)!r}); rec.score(['item-1'], ['item-2'])"
+    use = (
+        f"import tlrec_edge; rec = tlrec_edge.Recommender.open({str(GOLDEN)!r})\n"
+        "rec.score(['item-1'], ['item-2'])"
+    )
     loaded = set(fresh_process(f"{use}\n{LOADED}"))
     assert {"tlrec_edge", "onnxruntime", "numpy"} <= loaded
     assert not loaded & HEAVY

@@ -32,7 +32,7 @@ def held(data: Dataset, role: int) -> Interactions:
 
 
 def unplaced(rows: Interactions, later: int = 0) -> Interactions:
-    """Return the rows as if they were others of the log: new positions, and ``later`` seconds after."""
+    """Return the rows as other rows of the log: new positions, ``later`` seconds after."""
     return replace(rows, position=rows.position + 10**6, time=rows.time + later)
 
 

@@ -29,7 +29,7 @@ def world(seed: int) -> Dataset:
 
 
 def from_noise(seed: int) -> tuple[EdgeModel, Evaluation]:
-    """Return what auto chooses from a source of noise, and finetune beside what knows the target alone."""
+    """Return what auto chooses if the source is noise, and how finetuning from it ranks."""
     data = shuffle_domains(world(seed), ("big",), seed)
     config = replace(CONFIG, pretrain_epochs=3, seed=seed)
     source = pretrain(data, ("big",), config)
@@ -62,10 +62,11 @@ def test_noise_keeps_the_target_and_how_often_each_item_is_sold() -> None:
 
 
 def check(seeds: int, most: int) -> None:
-    """Count the seeds where auto takes the noise, and look for a lift that would be called transfer.
+    """Check that ``auto`` rarely chooses a source of noise, and that forcing it gains nothing.
 
-    A single forced fit from noise may beat or lose to the target alone by more than its standard error, which holds
-    the users but not the fits (invented worlds, twenty seeds: four and four); on average it must gain nothing.
+    One forced fit from noise may beat or lose to the target alone by more than its standard error,
+    which covers the users but not the fits (four times each in twenty seeds); on average it must
+    gain nothing.
     """
     found = [from_noise(seed) for seed in range(seeds)]
     chosen = [model.provenance.mode for model, _ in found if model.provenance.source is not None]

@@ -1,4 +1,4 @@
-"""The evaluator gives the figures that stand beside the fixed test files. Skipped where those are not at hand."""
+"""The evaluator reproduces the published figures of the fixed test files, if they are at hand."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_the_strong_baseline_of_the_cross_market_task() -> None:
 
 @cache
 def baskets(mask_seen: bool) -> Dataset:
-    """Protocol A: one sequence an invoice, the last item tests, the last but one validates; all items compete."""
+    """Protocol A: an invoice is a sequence; its last item tests, the one before validates."""
     table = pd.read_csv(RETAIL / "protocol_a_sequences.tsv.gz", sep="\t", dtype=str)
     rows = [row.split(" ") for row in table["items"]]
     items, item = np.unique(np.concatenate(rows), return_inverse=True)
@@ -169,7 +169,8 @@ def test_one_basket_figures(name: str) -> None:
         task = make_tasks(baskets(mask_seen), ("all",)).final
         scorer = scorer or scorers[name](task)
         ranking = rank_rows(scorer, task)
-        # Masked, the targets that stand in their own history are not asked; the figures count them as misses.
+        # Masked targets that are in their own history are not queried; the figures count them
+        # as misses.
         assert len(ranking.rank) == 16_520 - (209 if mask_seen else 0)
         found = tuple(
             float(METRICS[metric](ranking.rank, 10).sum()) / 16_520 for metric in ("hr", "ndcg")

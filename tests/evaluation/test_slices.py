@@ -1,4 +1,4 @@
-"""Whole rankings, slices of the test rows and what a catalogue shows, against figures counted by hand."""
+"""Full rankings, slices of the test rows and catalogue coverage, against figures by hand."""
 
 from __future__ import annotations
 

@@ -197,7 +197,7 @@ def fragile(change: Callable[[torch.nn.Module], None]) -> EdgeModel:
 
 
 def saturating(size: float) -> EdgeModel:
-    """Return a model whose users share one huge entry, which no candidate answers to: float scores stay as they are."""
+    """Return a model whose users share one huge entry that no candidate has: scores stay."""
 
     def change(net: torch.nn.Module) -> None:
         net.encoder.feed_forward.down.bias[0] += size
@@ -286,7 +286,7 @@ def test_a_fragile_model_is_compressed_within_its_budget_or_refused() -> None:
 def test_what_export_would_refuse_is_rejected_in_the_search(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Of models stored as integers, a score depends on its company: `export` would stop at that, one search later."""
+    """A model whose scores depend on the batch is rejected in the search, not at export."""
     plain = Recommender.score
 
     def company(self: Recommender, user: Any, candidates: Any) -> np.ndarray:

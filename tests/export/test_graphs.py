@@ -1,4 +1,4 @@
-"""Encoders and item towers written as graphs compute what torch does, in few nodes, from the model's own matrices."""
+"""Encoders and item towers written as graphs compute what torch does, in few nodes."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_a_graph_gives_what_torch_does(shape: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("size", NODES)
 def test_a_request_runs_few_nodes(size: str, tmp_path: Path) -> None:
-    """Fewer than were written: products of constants are made when a session loads, GELU becomes one node."""
+    """Sessions run fewer nodes: constants are multiplied at loading, GELU is one node."""
     blob = encoder_graph(made(SHAPES[size]))
     assert not lint(onnx.load_from_string(blob))
     session(blob, tmp_path / "run.onnx")

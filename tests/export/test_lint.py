@@ -1,4 +1,4 @@
-"""Graphs of known slow shapes are named, with what to write instead; those that are exported have none."""
+"""Slow shapes of graphs are reported with a remedy; exported graphs have none."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ def encoder_features(rng: np.random.Generator) -> FeatureEncoder:
 
 
 def item_tower(d: int, rng: np.random.Generator) -> bytes:
-    """Return a tower: text (n, 3), numeric (n, 2) and categories (n, 1) to two vectors of width d."""
+    """Return a tower: text (n, 3), numeric (n, 2), categories (n, 1) to two vectors (n, d)."""
     tensors = {
         "text_in": rng.normal(0, 0.5, (3, d)),
         "numeric_in": rng.normal(0, 0.5, (2, d)),
@@ -153,7 +153,7 @@ def user_tables(small: Small, rng: np.random.Generator) -> dict[str, np.ndarray]
     lengths = rng.integers(0, 4, n)
     columns = [np.sort(rng.choice(small.candidates, size, replace=False)) for size in lengths]
     return {
-        # Whole multiples of the scale: these states have no rounding that another machine could do differently.
+        # Multiples of the scale: rounding them gives the same on every machine.
         "user_rows": (rng.integers(-300, 300, (n, small.d + small.r)) * 2.0**-8).astype(np.float32),
         "user_wide_indptr": np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
         "user_wide_columns": np.concatenate(columns).astype(np.int32),
@@ -236,7 +236,7 @@ def agree(bundle: Path, name: str) -> None:
 
 
 def use(rec: Recommender) -> list[str]:
-    """Ask for everything and return what our errors say; scores that are no numbers may not come."""
+    """Call everything and return the messages of our errors; all scores must be numbers."""
     messages: list[str] = []
     ids = [f"i{row}" for row in range(80)]
     calls: list[Callable[[], np.ndarray | None]] = [

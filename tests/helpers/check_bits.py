@@ -1,6 +1,7 @@
-"""Check that answers have the same bits however they are requested: `python tests/check_bits.py BUNDLE`.
+"""Check that scores have the same bits however they are requested: `check_bits.py BUNDLE`.
 
-The bundle comes from `test_bits`, which runs this in fresh processes: BLAS picks its kernels when numpy is imported.
+`test_bits` makes the bundle and runs this in fresh processes, because BLAS picks its kernels when
+numpy is imported.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ def add(rec: Recommender, numbers: Iterable[int]) -> None:
 
 
 def check_scores(rec: Recommender, user: Any, names: list[str]) -> dict[str, float]:
-    """Compare a user's scores alone, in batches, in other orders and by other calls; return them."""
+    """Compare a user's scores alone, in batches, in other orders and calls; return them."""
     rng, state = np.random.default_rng(0), rec.user_state(user)
     whole = dict(zip(names, rec.score(state, names).tolist(), strict=True))
     for size in SIZES:

@@ -26,7 +26,7 @@ def ok(*arguments: object) -> Result:
 
 
 def refused(*arguments: object) -> str:
-    """Run a command that must end with one line on stderr and exit code 1; progress may come before it."""
+    """Run a command that must end with one line on stderr and exit code 1."""
     result = run(*arguments)
     assert isinstance(result.exception, SystemExit), repr(result.exception)
     assert result.exit_code == 1, result.output

@@ -1,4 +1,4 @@
-"""A small synthetic dataset of users with tastes: a big domain shows them, a small one is the target."""
+"""Synthetic users with tastes: a big domain shows them, a small one is the target."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CONFIG = TrainConfig(width=16, epochs=10, pretrain_epochs=10, interest_rank=4)
 
 @cache
 def interactions(seed: int = 0, loyal: float = 0.85) -> pd.DataFrame:
-    """Return ten purchases a user in the big domain, and three or four in the small one; no user buys twice.
+    """Return ten purchases per user in the big domain, three or four in the small one, no repeats.
 
     Items of the user's taste are ``loyal / (1 - loyal) * 3`` times as likely as others.
     """
@@ -61,7 +61,7 @@ def _basket(rng: np.random.Generator, user: int, size: int, count: int, loyal: f
 
 @cache
 def items(seed: int = 0) -> pd.DataFrame:
-    """Return every item's title, category and price; the last items of the small domain were never sold."""
+    """Return title, category and price of every item; the last small ones were never sold."""
     rng = np.random.default_rng(seed)
     rows = []
     for domain, size in (("big", BIG), ("small", SMALL)):
@@ -75,7 +75,7 @@ def items(seed: int = 0) -> pd.DataFrame:
 
 @cache
 def dataset(kind: str = "leave-one-out") -> Dataset:
-    """Return the synthetic dataset under a split; "given" asks the users' last purchases beside five negatives."""
+    """Return the dataset under a split; "given" ranks last purchases among five negatives."""
     if kind == "given":
         return _given()
     plan = SplitPlan(kind, folds=4, negatives=20)
@@ -125,7 +125,7 @@ def _model(mode: str, size: str) -> EdgeModel:
 
 
 def six_bits(model: EdgeModel, *names: str) -> EdgeModel:
-    """Return a quantized model with the named tables, all if none is named, in 6 bits, as models of 0.1 may have."""
+    """Return a quantized model with the named tables (default all) in 6 bits, as in 0.1."""
     whole = replace(model, tables=None)
     vectors = {
         "history": whole.history_vectors,
@@ -149,7 +149,7 @@ def source_of(data: Dataset) -> EdgeModel:
 
 @cache
 def no_validation() -> Dataset:
-    """Return the synthetic dataset with its validation rows among the training rows: every epoch asked for is run."""
+    """Return the dataset without validation rows, so that every epoch is run."""
     data = dataset()
     return replace(
         data,

@@ -1,4 +1,4 @@
-"""The search: what it tries, what it takes, what it says of the rest, and that it goes on where it stopped."""
+"""The compression search: what it tries and chooses, why it rejects the rest, and resuming."""
 
 from __future__ import annotations
 
@@ -227,7 +227,7 @@ def test_time_runs_out_and_is_named() -> None:
 def test_an_unknown_cut_is_one_line() -> None:
     with pytest.raises(
         ModelError,
-        match="'ears' is not a pruning step of a fast model: choose from feed-forward 1/2; width 3/4",
+        match="'ears' is not a pruning step of a fast model: choose from feed-forward 1/2",
     ):
         compress(synthetic.model(), synthetic.dataset(), replace(LOOSE, only=("ears",)))
 

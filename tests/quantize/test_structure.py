@@ -1,4 +1,4 @@
-"""Structural pruning and distillation: what is lossless stays so, what is cut comes back, and the bundle agrees."""
+"""Structural pruning: lossless steps lose nothing, distillation recovers, the bundle agrees."""
 
 from __future__ import annotations
 

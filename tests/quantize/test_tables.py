@@ -1,4 +1,4 @@
-"""Compression: what int8 costs an entry, what pruning leaves, and that a step beyond the budget stays out."""
+"""Quantized tables: the error of an entry, and what is kept in a model folder."""
 
 from __future__ import annotations
 
