@@ -216,13 +216,13 @@ def _open_encoder(bundle: Bundle, threads: int) -> Graph:
 def _wide_table(bundle: Bundle, weight: float) -> SparseTable:
     array, shape = bundle.array, bundle.shape
     return SparseTable(
-        array("wide_indptr"),
-        array("wide_columns"),
-        array("wide_values"),
-        array("wide_scale") if shape.tables.wide == "int8" else None,
-        shape.candidates,
-        weight,
-        float(np.float32(bundle.scoring.repeat_bias)),
+        indptr=array("wide_indptr"),
+        columns=array("wide_columns"),
+        values=array("wide_values"),
+        scale=array("wide_scale") if shape.tables.wide == "int8" else None,
+        candidates=shape.candidates,
+        weight=weight,
+        diagonal=float(np.float32(bundle.scoring.repeat_bias)),
     )
 
 
