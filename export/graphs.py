@@ -57,7 +57,7 @@ def item_tower_graph(model: EdgeModel, weighted: bool = True) -> bytes | None:
     }
     inputs = [_value(name, width, kind=kind) for name, (kind, width) in columns.items() if width]
     outputs = [_value(name, net.config.width) for name in ("history", "candidate")]
-    nodes = tower_nodes(net.tower, float(model.score_weights.deep) if weighted else 1.0)
+    nodes = tower_nodes(net.tower, float(model.score_weights.two_tower) if weighted else 1.0)
     return _serialize("item tower", nodes, inputs, outputs)
 
 

@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from tlrec_edge.data.dataset import Dataset
 from tlrec_edge.data.store import dataset_hash, split_hash
 from tlrec_edge.train.bundle_arrays import part_weights, storage
-from tlrec_edge.train.edge_model import MAX_HISTORY, EdgeModel
+from tlrec_edge.train.edge_model import EdgeModel
 from tlrec_edge.train.model import PAD
 from tlrec_edge.train.provenance import Provenance
+from tlrec_edge.train.user_histories import MAX_HISTORY
 
 from .graphs import IR_VERSION, OPSET
 from .source import ExportSource

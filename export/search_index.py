@@ -60,7 +60,7 @@ def _queries(source: ExportSource) -> Queries:
     """Return the sampled users' vectors as the runtime multiplies them, (u, d + r)."""
     model, users = source.model, source.sample
     # In plain tables the candidates' scales hold the two-tower weight already.
-    weight = 1.0 if storage(model).uniform else model.score_weights.deep
+    weight = 1.0 if storage(model).uniform else model.score_weights.two_tower
     vectors = [source.encoded(users) * weight, source.low_rank(users)]
     return np.concatenate(vectors, 1).astype(np.float64)
 

@@ -9,8 +9,9 @@ import numpy as np
 from tlrec_edge.data.dataset import Dataset
 from tlrec_edge.data.task import Task, make_tasks
 from tlrec_edge.runtime.history import History
-from tlrec_edge.train.edge_model import EdgeModel, UserHistories
+from tlrec_edge.train.edge_model import EdgeModel
 from tlrec_edge.train.served import history_of
+from tlrec_edge.train.user_histories import UserHistories
 from tlrec_edge.types import Floats, Ints
 
 PARITY_USERS = 64

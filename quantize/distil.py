@@ -16,10 +16,11 @@ from tlrec_edge.data.dataset import Dataset
 from tlrec_edge.data.task import Task
 from tlrec_edge.errors import ModelError
 from tlrec_edge.train.augment import HistoryBatch
-from tlrec_edge.train.edge_model import EdgeModel, UserHistories
+from tlrec_edge.train.edge_model import EdgeModel
 from tlrec_edge.train.examples import gather_histories
 from tlrec_edge.train.fit import one_thread
 from tlrec_edge.train.model import AGE_BUCKETS, FastEncoder, ModelConfig, TwoTower
+from tlrec_edge.train.user_histories import UserHistories
 
 BATCH = 256
 VALIDATION_BATCHES = 8

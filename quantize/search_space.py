@@ -35,7 +35,7 @@ def search_space(model: EdgeModel, only: tuple[str, ...] | None = None) -> dict[
                 f"choose from {'; '.join(steps)}"
             )
     space: dict[str, PruningStep] = {ORIGINAL: lambda model, *_: model}
-    if model.score_weights.deep:
+    if model.score_weights.two_tower:
         space |= {name: step for name, step in steps.items() if only is None or name in only}
     return space
 

@@ -9,7 +9,8 @@ import scipy.sparse as sp
 
 from tlrec_edge.core.packing import BITS, WRITTEN
 from tlrec_edge.core.rowwise import quantize_rows, quantize_sparse
-from tlrec_edge.train.edge_model import EdgeModel, QuantizedTable, QuantizedTables, QuantizedWeights
+from tlrec_edge.train.edge_model import EdgeModel
+from tlrec_edge.train.quantized import QuantizedTable, QuantizedTables, QuantizedWeights
 from tlrec_edge.types import Floats
 
 _BITS = tuple(BITS[kind] for kind in WRITTEN if kind in BITS)
@@ -85,6 +86,6 @@ def quantize_wide(model: EdgeModel) -> EdgeModel:
         model,
         wide=wide,
         target_wide=empty,
-        score_weights=replace(model.score_weights, wide=1.0, own=0.0),
+        score_weights=replace(model.score_weights, wide=1.0, target_wide=0.0),
         quantized_wide=weights,
     )

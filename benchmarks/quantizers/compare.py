@@ -32,10 +32,11 @@ from tlrec_edge.export.cost import measure_costs
 from tlrec_edge.export.graphs import encoder_graph
 from tlrec_edge.linear.ranking import make_queries, sample_rows
 from tlrec_edge.quantize import quantize_graphs, quantize_tables
-from tlrec_edge.train.config import PARTS
-from tlrec_edge.train.edge_model import EdgeModel, UserHistories
+from tlrec_edge.train.edge_model import EdgeModel
 from tlrec_edge.train.examples import gather_histories
 from tlrec_edge.train.model import AGE_BUCKETS
+from tlrec_edge.train.parts import PARTS
+from tlrec_edge.train.user_histories import UserHistories
 
 ROUNDS = 200
 

@@ -48,9 +48,8 @@ def full_score(model: EdgeModel) -> EdgeModel:
 
 
 def deep_alone(model: EdgeModel) -> EdgeModel:
-    return replace(
-        model, score_weights=replace(model.score_weights, wide=0.0, own=0.0, rest=0.0, interest=0.0)
-    )
+    weights = replace(model.score_weights, wide=0.0, target_wide=0.0, residual=0.0, interest=0.0)
+    return replace(model, score_weights=weights)
 
 
 def with_zeros(model: EdgeModel) -> EdgeModel:

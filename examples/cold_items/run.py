@@ -28,10 +28,10 @@ from tlrec_edge.linear.ease import Ease
 from tlrec_edge.linear.item_cf import item_cf
 from tlrec_edge.linear.matrices import user_item
 from tlrec_edge.train import EdgeModel, TrainConfig, adapt
-from tlrec_edge.train.edge_model import UserHistories
 from tlrec_edge.train.item_features import fit_features
 from tlrec_edge.train.served import history_of
 from tlrec_edge.train.text import HASHED, open_encoder
+from tlrec_edge.train.user_histories import UserHistories
 
 Scores = NDArray[np.floating]
 WINDOWS = {"valid": ("2011-07-15", "2011-09-15"), "test": ("2011-09-15", "2012-01-01")}

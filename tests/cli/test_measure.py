@@ -187,7 +187,7 @@ def test_crossval_pools_every_fold(work: Path, tmp_path: Path) -> None:
     ("arguments", "words"),
     [
         (("--mode", "finetune"), "mode finetune starts from a source model: give one with --from"),
-        (("--from", "MODEL"), "has already learned from"),
+        (("--from", "MODEL"), "was already trained on"),
     ],
 )
 def test_crossval_refuses_before_any_work(

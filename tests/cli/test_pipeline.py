@@ -348,11 +348,11 @@ BAD_CALLS: dict[str, tuple[str, str]] = {
     "adapt without source": ("adapt $W/ds --domain small --mode finetune --out $OUT", "--from"),
     "adapt from no model": (
         "adapt $W/ds --domain small --from $W/ds --out $OUT",
-        "no model folder",
+        "not a model folder",
     ),
     "adapt from a bundle": (
         "adapt $W/ds --domain small --from $W/bundle --out $OUT",
-        "no model folder",
+        "not a model folder",
     ),
     "adapt a fold that is not": (
         "adapt $W/ds --domain small --mode scratch --fold 2 --out $OUT",
@@ -360,7 +360,7 @@ BAD_CALLS: dict[str, tuple[str, str]] = {
     ),
     "evaluate a source": ("evaluate $W/source $W/ds --domain small", "source model"),
     "evaluate nothing": ("evaluate $W/none $W/ds --domain small", "none"),
-    "evaluate a dataset": ("evaluate $W/ds $W/ds --domain small", "no model folder"),
+    "evaluate a dataset": ("evaluate $W/ds $W/ds --domain small", "not a model folder"),
     "evaluate another domain": ("evaluate $W/model $W/ds --domain big", "adapt"),
     "evaluate a bundle elsewhere": (
         "evaluate $W/bundle $W/ds --domain big",
@@ -376,7 +376,7 @@ BAD_CALLS: dict[str, tuple[str, str]] = {
         "no user column",
     ),
     "compress a source": ("compress $W/source $W/ds --domain small --out $OUT", "source model"),
-    "compress a bundle": ("compress $W/bundle $W/ds --domain small --out $OUT", "no model folder"),
+    "compress a bundle": ("compress $W/bundle $W/ds --domain small --out $OUT", "not a model folder"),
     "compress to another domain": (
         "compress $W/model $W/ds --domain big --out $OUT",
         "was adapted to small, not to big",

@@ -86,7 +86,7 @@ def test_shares_and_sources_are_checked_before_any_work(place: Path) -> None:
     for share in (0, -0.1, 1.5, float("nan")):
         with pytest.raises(ValueError, match="a share must lie above 0"):
             CurveConfig(place / "ds", ("small",), place / "source", (share,))
-    with pytest.raises(ModelError, match="already learned from big"):
+    with pytest.raises(ModelError, match="already trained on big"):
         curve(CurveConfig(place / "ds", ("big",), place / "source"))
 
 

@@ -37,9 +37,9 @@ from tlrec_edge.export import items as items_module
 from tlrec_edge.quantize.compress import served_bytes
 from tlrec_edge.train import EdgeModel, adapt
 from tlrec_edge.train.bundle_arrays import storage, stored_arrays
-from tlrec_edge.train.edge_model import UserHistories
 from tlrec_edge.train.model import PAD
 from tlrec_edge.train.served import history_of
+from tlrec_edge.train.user_histories import UserHistories
 
 CASES = [
     ("finetune", "fast", "int8"),
@@ -148,7 +148,7 @@ def test_a_model_folder_of_six_bits_is_still_exported(tmp_path: Path) -> None:
 @pytest.mark.parametrize("tables", ["int6", "mixed"])
 def test_weights_of_parts_may_change_after_quantization(tmp_path: Path, tables: str) -> None:
     model = model_of("finetune", "fast", tables)
-    mix = replace(model.score_weights, deep=0.7, wide=2.5, rest=1.5, interest=0.3)
+    mix = replace(model.score_weights, two_tower=0.7, wide=2.5, residual=1.5, interest=0.3)
     parity = export_bundle(replace(model, score_weights=mix), synthetic.dataset(), tmp_path / "b")
     assert parity.max_error <= 1e-4
 
@@ -202,7 +202,7 @@ def test_the_item_tower_gives_the_content_vectors(folder: Path) -> None:
         wanted = net.tower(*given.values())
         np.testing.assert_allclose(history, wanted[0].numpy(), atol=1e-5)
         np.testing.assert_allclose(
-            candidate, wanted[1].numpy() * model.score_weights.deep, atol=1e-5
+            candidate, wanted[1].numpy() * model.score_weights.two_tower, atol=1e-5
         )  # as it is scored
 
 

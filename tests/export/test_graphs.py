@@ -131,7 +131,8 @@ def test_an_item_tower_gives_what_torch_does(content: dict[str, Any], weighted: 
         "categories": torch.stack(codes, 1) if codes else torch.zeros(6, 0, dtype=torch.int64),
     }
     model: Any = SimpleNamespace(
-        net=SimpleNamespace(config=config, tower=tower, **inputs), mix=SimpleNamespace(deep=0.7)
+        net=SimpleNamespace(config=config, tower=tower, **inputs),
+        score_weights=SimpleNamespace(two_tower=0.7),
     )
     blob = item_tower_graph(model, weighted)
     assert blob is not None

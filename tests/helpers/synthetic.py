@@ -17,7 +17,7 @@ from tlrec_edge.data.schema import Schema
 from tlrec_edge.data.split import make_split
 from tlrec_edge.data.task import Task
 from tlrec_edge.train import EdgeModel, TrainConfig, adapt, pretrain
-from tlrec_edge.train.edge_model import QuantizedTable, QuantizedTables
+from tlrec_edge.train.quantized import QuantizedTable, QuantizedTables
 
 TASTES = ("tea", "wool", "iron", "glass")
 USERS, BIG, SMALL, NEVER_SOLD = 240, 60, 44, 4

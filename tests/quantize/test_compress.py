@@ -120,7 +120,10 @@ def test_what_breaks_the_ranking_is_rejected_and_named(monkeypatch: pytest.Monke
         return replace(
             model,
             score_weights=replace(
-                model.score_weights, deep=-model.score_weights.deep, interest=0.0, wide=0.0
+                model.score_weights,
+                two_tower=-model.score_weights.two_tower,
+                interest=0.0,
+                wide=0.0,
             ),
         )
 
@@ -131,7 +134,7 @@ def test_what_breaks_the_ranking_is_rejected_and_named(monkeypatch: pytest.Monke
     assert "below the budget of 90.0%" in spoilt.reason
     assert spoilt.retained.low <= spoilt.retained.ratio < 0.9
     assert not [point for point in found.points if point.name.startswith("spoilt,")]
-    assert found.model.score_weights.deep == synthetic.model().score_weights.deep
+    assert found.model.score_weights.two_tower == synthetic.model().score_weights.two_tower
 
 
 def test_the_bound_is_below_the_ratio_and_whole_rows_keep_all() -> None:
@@ -262,7 +265,7 @@ def test_a_search_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.M
 
 def test_without_a_deep_part_there_is_nothing_to_cut() -> None:
     model = synthetic.model()
-    linear = replace(model, score_weights=replace(model.score_weights, deep=0.0))
+    linear = replace(model, score_weights=replace(model.score_weights, two_tower=0.0))
     found = compress(linear, synthetic.dataset(), LOOSE)
     assert not [point for point in found.points if "feed-forward" in point.name]
     assert found.model.tables is not None

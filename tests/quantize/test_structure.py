@@ -174,7 +174,10 @@ def test_the_item_tower_is_cut_along_the_axes_of_the_tables(name: str) -> None:
     np.testing.assert_allclose(
         history + net.history_id.weight.numpy(), model.history_vectors, atol=1e-5
     )
-    own = candidate[: model.candidates] / model.score_weights.deep + net.candidate_id.weight.numpy()
+    own = (
+        candidate[: model.candidates] / model.score_weights.two_tower
+        + net.candidate_id.weight.numpy()
+    )
     np.testing.assert_allclose(own, model.candidate_vectors, atol=1e-4)
     # One turn for content and ids: least squares finds no other between what was and what is.
     wide = [whole.history_id.weight.numpy(), whole.tower(*given.values())[0].numpy()]

@@ -18,7 +18,7 @@ from tlrec_edge.data.task import make_tasks
 from tlrec_edge.quantize import TableBits, prune_feed_forward, quantize_tables, quantize_wide
 from tlrec_edge.quantize.compress import served_bytes
 from tlrec_edge.train import EdgeModel
-from tlrec_edge.train.edge_model import QuantizedTable
+from tlrec_edge.train.quantized import QuantizedTable
 
 finite = st.floats(-1e6, 1e6, width=32)
 
@@ -87,7 +87,7 @@ def test_quantized_weights_are_what_the_model_scores_with() -> None:
     model = replace(
         model,
         target_wide=model.wide * np.float32(0.3),
-        score_weights=replace(model.score_weights, wide=1.7, own=0.6),
+        score_weights=replace(model.score_weights, wide=1.7, target_wide=0.6),
     )
     small = quantize_wide(model)
     served, cut = model.served_wide.toarray(), small.served_wide.toarray()

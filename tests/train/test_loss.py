@@ -16,9 +16,9 @@ from tlrec_edge.choices import EVENTS
 from tlrec_edge.data.dataset import EVENT_WEIGHTS, Dataset
 from tlrec_edge.train import TrainConfig, pretrain
 from tlrec_edge.train.augment import HistoryBatch
-from tlrec_edge.train.edge_model import UserHistories
 from tlrec_edge.train.examples import Batch, Examples
 from tlrec_edge.train.fit import FitConfig, softmax_loss
+from tlrec_edge.train.user_histories import UserHistories
 
 QUICK = replace(CONFIG, pretrain_epochs=2)
 UNIFORM = torch.full((4,), 0.25)

@@ -17,9 +17,9 @@ from tlrec_edge.data.task import make_tasks
 from tlrec_edge.errors import ModelError
 from tlrec_edge.quantize import Budget, CompressConfig, quantize_tables
 from tlrec_edge.train import EdgeModel, TrainConfig
-from tlrec_edge.train.edge_model import UserHistories
 from tlrec_edge.train.fit import FitConfig
 from tlrec_edge.train.model import PAD, ModelConfig
+from tlrec_edge.train.user_histories import UserHistories
 
 each_size = pytest.mark.parametrize("size", ["fast", "base"])
 
@@ -241,7 +241,7 @@ def test_a_damaged_folder_is_one_line(folder: Path, damage: str) -> None:
 def test_a_folder_without_a_model_names_the_remedy(tmp_path: Path, folder: Path) -> None:
     shutil.rmtree(folder)
     for path in (folder, tmp_path):
-        with pytest.raises(ModelError, match=r"no model folder .*tlrec-edge pretrain"):
+        with pytest.raises(ModelError, match=r"not a model folder .*tlrec-edge pretrain"):
             EdgeModel.load(path)
 
 
@@ -272,11 +272,11 @@ def test_an_empty_past_scores_by_popularity() -> None:
 
 
 def test_the_past_keeps_the_most_recent_items(monkeypatch: pytest.MonkeyPatch) -> None:
-    from tlrec_edge.train import edge_model as artifact
+    from tlrec_edge.train import user_histories
 
     data = synthetic.dataset()
     rows = np.arange(len(data.items), dtype=np.int32)
-    monkeypatch.setattr(artifact, "MAX_HISTORY", 5)
+    monkeypatch.setattr(user_histories, "MAX_HISTORY", 5)
     histories = UserHistories.of(data.interactions, rows, len(data.users), len(data.items))
     log = data.interactions
     for user in (0, 7, 100):

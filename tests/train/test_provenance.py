@@ -11,7 +11,7 @@ import pytest
 
 from helpers import synthetic
 from tlrec_edge.train import EdgeModel, TrainConfig, adapt_auto
-from tlrec_edge.train.config import ScoreWeights
+from tlrec_edge.train.parts import ScoreWeights
 from tlrec_edge.train.provenance import Provenance
 
 TRAIN = json.loads(
@@ -41,7 +41,7 @@ TARGET = {
         "penalty": 100.0,
         "own_penalty": None,
         "half_life": 30.0,
-        "mix": asdict(ScoreWeights(wide=2.0)),
+        "mix": ScoreWeights(wide=2.0).to_json(),
         "validation_ndcg@10": 0.5,
     },
     "auto": [

@@ -21,8 +21,8 @@ from tlrec_edge.evaluation.cards import measure_cards, transfer_card
 from tlrec_edge.evaluation.evaluate import baseline_rankers, model_ranker, pool
 from tlrec_edge.evaluation.noise import shuffle_domains
 from tlrec_edge.train import MODES, EdgeModel, adapt, adapt_auto, modes, pretrain
-from tlrec_edge.train.adapt import fit_and_tune
 from tlrec_edge.train.auto import COMPLEXITY_ORDER, TRANSFER, TRANSFER_MEAN
+from tlrec_edge.train.fit_mode import fit_mode
 from tlrec_edge.train.score_weights import cross_fitted_ndcg, tune_score_weights
 from tlrec_edge.train.setup import Context
 
@@ -205,7 +205,7 @@ def test_a_source_that_may_know_the_answers_is_refused() -> None:
     both = pretrain(data, ("big", "small"), replace(QUICK, pretrain_epochs=1))
     for start, words in (
         (synthetic.source(), "under another split"),
-        (both, "already learned from small"),
+        (both, "already trained on small"),
     ):
         with pytest.raises(ModelError, match=words):
             adapt(data, ("small",), "finetune", start, QUICK)
@@ -339,7 +339,11 @@ def test_a_new_mode_is_one_entry_of_a_table(monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.mark.parametrize(
     ("before", "without", "part"),
-    [((), "deep", "deep"), (("deep",), "wide", "wide"), (("deep", "wide"), "counts", "interest")],
+    [
+        ((), "deep", "two_tower"),
+        (("deep",), "wide", "wide"),
+        (("deep", "wide"), "counts", "interest"),
+    ],
 )
 def test_a_part_left_out_has_no_weight(before: tuple[str, ...], without: str, part: str) -> None:
     data = synthetic.dataset()
@@ -378,7 +382,7 @@ def test_without_content_or_without_ids() -> None:
 def test_auto_judges_weights_by_users_they_were_not_chosen_on() -> None:
     data = shuffle_domains(synthetic.dataset(), ("big",), 1)
     tasks = make_tasks(data, ("small",))
-    fitted = fit_and_tune(Context(data, tasks.choose, None, CONFIG), "scratch")
+    fitted = fit_mode(Context(data, tasks.choose, None, CONFIG), "scratch")
     task = tasks.choose.target_only()
     values, users = cross_fitted_ndcg(fitted.model, data, task, "scratch", CONFIG.parts)
     assert np.array_equal(users, task.rows.user)

@@ -22,10 +22,11 @@ from tlrec_edge.data.task import Task, Tasks
 from tlrec_edge.evaluation.evaluate import visible_task
 from tlrec_edge.linear.baselines import ease_scorer, fit_tuned_ease, popularity_scorer
 from tlrec_edge.linear.ranking import Scorer, rank_rows
-from tlrec_edge.train.adapt import adapt, check_source, fit_and_tune, refit
+from tlrec_edge.train.adapt import adapt, check_source, refit
 from tlrec_edge.train.auto import adapt_auto
 from tlrec_edge.train.config import TrainConfig
 from tlrec_edge.train.edge_model import EdgeModel
+from tlrec_edge.train.fit_mode import fit_mode
 from tlrec_edge.train.score_weights import cross_fitted_ndcg
 from tlrec_edge.train.setup import Context
 from tlrec_edge.types import Doubles, Ints
@@ -107,7 +108,7 @@ def _mode(experiment: ExperimentConfig, mode: str) -> ExperimentResult:
     config, source = experiment.train, experiment.source
     domains = tasks.final.domains
     check_source(source, dataset, domains)
-    fitted = fit_and_tune(Context(dataset, tasks.choose, source, config), mode)
+    fitted = fit_mode(Context(dataset, tasks.choose, source, config), mode)
     if mode == "zero-shot":
         model = adapt(dataset, domains, mode, source, config, fold, tasks=tasks)
     else:

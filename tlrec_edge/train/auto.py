@@ -1,4 +1,4 @@
-"""Choose how to transfer, or not to: the simplest candidate that no other is shown to beat."""
+"""Choose how to transfer, or not to: the simplest option that no other is shown to beat."""
 
 from __future__ import annotations
 
@@ -11,18 +11,12 @@ from tlrec_edge.core.metrics import Lift, paired_lift
 from tlrec_edge.data.dataset import Dataset
 from tlrec_edge.data.task import Task, Tasks, make_tasks
 from tlrec_edge.errors import DataError
-from tlrec_edge.train.adapt import (
-    FittedModel,
-    check_source,
-    config_of,
-    fit_and_tune,
-    refit,
-    with_score_weights,
-)
+from tlrec_edge.train.adapt import check_source, config_of, refit
 from tlrec_edge.train.checkpoint import Checkpoint
 from tlrec_edge.train.config import TrainConfig
 from tlrec_edge.train.edge_model import EdgeModel
 from tlrec_edge.train.fit import Progress
+from tlrec_edge.train.fit_mode import FittedModel, fit_mode, with_score_weights
 from tlrec_edge.train.model import numpy_copy
 from tlrec_edge.train.modes import MODES
 from tlrec_edge.train.provenance import ModeComparison
@@ -40,13 +34,19 @@ COMPLEXITY_ORDER = (
     "finetune",
     "joint",
 )
-"""Candidates from simple to complex; the first three know the target alone, ``pooled`` is linear over all domains."""
+"""The options, from simple to complex. The first three use the target alone; ``pooled`` is
+``linear`` over all domains."""
 TRANSFER = frozenset(COMPLEXITY_ORDER[3:])
+"""The options that transfer."""
 TRANSFER_MEAN = "transfer, on average"
-"""The line of the table that says whether transfer is taken: the mean of its ways."""
-_LINEAR = ("wide", "own", "rest", "bias")
+"""The row of the table that decides whether transfer is used: the mean of the ways to transfer."""
+_LINEAR = ("wide", "target_wide", "residual", "bias")
 PARTS_OF = {"popularity": ("bias",), "linear": _LINEAR, "pooled": _LINEAR}
-"""The parts of the simple candidates; the others have all."""
+"""The parts of the simple options; the others have all."""
+ERRORS_TO_TRANSFER = 2.0
+"""Standard errors that a more complex option needs to replace a simpler one."""
+ERRORS_TO_SIMPLIFY = 1.0
+"""Standard errors within which a simpler way to transfer replaces the best one."""
 
 
 def adapt_auto(
@@ -59,13 +59,32 @@ def adapt_auto(
     tasks: Tasks | None = None,
     checkpoint: Checkpoint | None = None,
 ) -> tuple[EdgeModel, tuple[ModeComparison, ...]]:
-    """Try every mode on the validation rows and fit the winner; return it with the table that chose it.
+    """Try every mode on the validation rows, and fit the winner.
 
-    Of what knows the target alone, the more complex takes over with a paired lift of two standard errors, clustered by
-    user. Transfer takes over from that where its ways, zero-shot aside, do so on average: one test, which the number of
-    ways does not make easier. Among them the simplest is taken that the best does not beat by one standard error
-    (Breiman et al., Classification and Regression Trees, 1984). A candidate's weights are judged by other users than
-    they were chosen on. Raises DataError where the split leaves no validation rows to choose by.
+    Among the options that use the target alone, a more complex one wins if its paired lift is two
+    standard errors, clustered by user. Transfer wins over that option if its ways (without
+    zero-shot) reach the same on average: this is one test, so more ways to transfer do not make it
+    easier. Of the ways to transfer, the simplest wins that the best does not beat by one standard
+    error (Breiman et al., Classification and Regression Trees, 1984). Score weights are tuned on
+    other users than they are judged on.
+
+    Args:
+        dataset: A prepared dataset, with its split.
+        domains: The target: one domain or several, ranked as one catalogue.
+        source: A model that ``pretrain`` returned; None: only the target alone is used.
+        config: Hyperparameters; None: those of the source, or the defaults without a source.
+        fold: The fold of users to hold out under the split "new-users"; None: no users are.
+        progress: Called with a line of text after each step.
+        tasks: The tasks of ``domains`` and ``fold`` if they exist already; None: they are made.
+        checkpoint: Where each epoch is saved (see ``checkpoint.resumable``); None: nothing is.
+
+    Returns:
+        The model, and the table of comparisons that chose its mode.
+
+    Raises:
+        DataError: The split has no validation rows, or a domain or the fold does not exist.
+        ModelError: The source was trained on another split or on the target itself.
+        TrainingError: A loss is not finite.
     """
     check_source(source, dataset, domains)
     config = config or config_of(source)
@@ -74,79 +93,96 @@ def adapt_auto(
         raise DataError(
             "--mode auto chooses on validation rows and this split leaves none: name a mode"
         )
-    context = Context(dataset, tasks.choose, source, config, progress, checkpoint=checkpoint)
-    fitted_models = _fit_modes(context)
-    users, values = tasks.choose.rows.user, {}
-    for name, fitted in fitted_models.items():
-        task = _task(fitted, context)
-        use = tuple(part for part in PARTS_OF.get(name, config.parts) if part in config.parts)
-        values[name], users = cross_fitted_ndcg(fitted.model, dataset, task, fitted.mode, use)
+    context = Context(dataset, tasks.choose, source, config, progress, checkpoint)
+    options = _fit_options(context)
+    values, users = {}, tasks.choose.rows.user
+    for name, fitted in options.items():
+        parts = _parts_of(name, config)
+        task = _visible_task(fitted, context)
+        values[name], users = cross_fitted_ndcg(fitted.model, dataset, task, fitted.mode, parts)
     winner, table = _compare_modes(values, users)
-    model = refit(
-        fitted_models[winner], replace(context, task=tasks.final, progress=progress), tasks, fold
-    )
+    model = refit(options[winner], replace(context, task=tasks.final), tasks, fold)
     return model.with_provenance(auto=table, choice=winner), table
 
 
-def _fit_modes(context: Context) -> dict[str, FittedModel]:
-    scratch = fit_and_tune(context, "scratch")
-    found = {
-        "popularity": _with_parts(scratch, context, PARTS_OF["popularity"]),
-        "linear": _with_parts(scratch, context, PARTS_OF["linear"]),
+def _fit_options(context: Context) -> dict[str, FittedModel]:
+    """Fit every option without the validation rows; without a source only the first three."""
+    scratch = fit_mode(context, "scratch")
+    options = {
+        "popularity": _with_parts_of("popularity", scratch, context),
+        "linear": _with_parts_of("linear", scratch, context),
         "scratch": scratch,
     }
-    if context.source is not None:
-        tuned = fit_and_tune(context, "finetune")
-        shared = replace(context, linear=tuned.hyperparameters.linear)
-        found |= {
-            mode: tuned if mode == "finetune" else fit_and_tune(shared, mode)
-            for mode in MODES
-            if mode != "scratch"
-        }
-        found["pooled"] = _with_parts(tuned, context, PARTS_OF["pooled"])
-    return found
+    if context.source is None:
+        return options
+    finetune = fit_mode(context, "finetune")
+    for mode in MODES:
+        if mode == "finetune":
+            options[mode] = finetune
+        elif mode != "scratch":
+            # The item-item weights depend on the task alone: they are tuned once for all modes.
+            options[mode] = fit_mode(context, mode, linear=finetune.hyperparameters.linear)
+    options["pooled"] = _with_parts_of("pooled", finetune, context)
+    return options
 
 
-def _with_parts(fitted: FittedModel, context: Context, use: tuple[str, ...]) -> FittedModel:
-    """Return the candidate with some parts only, their weights chosen again."""
-    task = _task(fitted, context)
-    use = tuple(part for part in use if part in context.config.parts)
-    plain = replace(fitted.model, bias=numpy_copy(fitted.model.net.bias))
-    weights = tune_score_weights(plain, context.dataset, task, fitted.mode, use)
+def _parts_of(option: str, config: TrainConfig) -> tuple[str, ...]:
+    parts = PARTS_OF.get(option, config.parts)
+    return tuple(part for part in parts if part in config.parts)
+
+
+def _with_parts_of(option: str, fitted: FittedModel, context: Context) -> FittedModel:
+    """Reduce a fitted model to the parts of a simple option, and tune their weights again."""
+    task = _visible_task(fitted, context)
+    model = replace(fitted.model, bias=numpy_copy(fitted.model.net.bias))
+    parts = _parts_of(option, context.config)
+    weights = tune_score_weights(model, context.dataset, task, fitted.mode, parts)
     hyperparameters = replace(fitted.hyperparameters, weights=weights)
-    return FittedModel(fitted.mode, with_score_weights(plain, task, weights), hyperparameters)
+    return FittedModel(fitted.mode, with_score_weights(model, task, weights), hyperparameters)
 
 
-def _task(fitted: FittedModel, context: Context) -> Task:
+def _visible_task(fitted: FittedModel, context: Context) -> Task:
     return context.task.target_only() if fitted.mode == "scratch" else context.task
 
 
 def _compare_modes(
     values: Mapping[str, Doubles], users: Ints
 ) -> tuple[str, tuple[ModeComparison, ...]]:
+    """Return the winner by NDCG@10 of each validation row, and all comparisons made."""
     best, rows = COMPLEXITY_ORDER[0], []
 
-    def compare(name: str, found: Doubles, over: str) -> Lift:
-        lift = paired_lift(found, values[over], users)
-        rows.append((name, float(found.mean()), over, lift.mean, lift.se))
+    def compare(name: str, option: Doubles, baseline: str) -> Lift:
+        lift = paired_lift(option, values[baseline], users)
+        rows.append((name, float(option.mean()), baseline, lift.mean, lift.se))
         return lift
 
-    for name in (name for name in COMPLEXITY_ORDER if name in values and name not in TRANSFER):
-        if _beats(compare(name, values[name], best), 2.0):
-            best = name
-    transfer_modes = [name for name in COMPLEXITY_ORDER if name in values and name in TRANSFER]
-    for name in transfer_modes:
+    fitted = [name for name in COMPLEXITY_ORDER if name in values]
+    for name in fitted:
+        if name not in TRANSFER:
+            lift = compare(name, values[name], best)
+            if _is_at_least(lift, ERRORS_TO_TRANSFER):
+                best = name
+    transfer = [name for name in fitted if name in TRANSFER]
+    for name in transfer:
         compare(name, values[name], best)
-    if transfer_modes:
-        mean: Doubles = np.mean([values[name] for name in transfer_modes if name != "zero-shot"], 0)
-        if _beats(compare(TRANSFER_MEAN, mean, best), 2.0):
-            strongest = max(transfer_modes, key=lambda name: float(values[name].mean()))
-            lifts_of_best = {
-                name: paired_lift(values[strongest], values[name], users) for name in transfer_modes
-            }
-            best = next(name for name, lift in lifts_of_best.items() if not _beats(lift, 1.0))
-    return best, tuple(ModeComparison(*row, row[0] == best) for row in rows)
+    if transfer:
+        tuned = [values[name] for name in transfer if name != "zero-shot"]
+        mean: Doubles = np.mean(tuned, 0)
+        if _is_at_least(compare(TRANSFER_MEAN, mean, best), ERRORS_TO_TRANSFER):
+            best = _simplest_transfer(values, transfer, users)
+    return best, tuple(ModeComparison(*row, chosen=row[0] == best) for row in rows)
 
 
-def _beats(lift: Lift, errors: float) -> bool:
+def _simplest_transfer(values: Mapping[str, Doubles], transfer: list[str], users: Ints) -> str:
+    """Return the simplest way to transfer that the best does not clearly beat."""
+    strongest = max(transfer, key=lambda name: float(values[name].mean()))
+    for name in transfer:
+        if not _is_at_least(
+            paired_lift(values[strongest], values[name], users), ERRORS_TO_SIMPLIFY
+        ):
+            return name
+    return strongest
+
+
+def _is_at_least(lift: Lift, errors: float) -> bool:
     return lift.se > 0 and lift.mean >= errors * lift.se

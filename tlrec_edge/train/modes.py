@@ -1,4 +1,4 @@
-"""Every way of transferring is one function of the same shape: from what is known to a network ready to train."""
+"""The transfer modes: each is a function from what is known to a network ready to train."""
 
 from __future__ import annotations
 
@@ -15,49 +15,36 @@ from tlrec_edge.train.setup import Context, TrainingSetup, from_scratch, from_so
 
 
 def scratch(context: Context) -> TrainingSetup:
-    """Learn from the target alone: the fair baseline, same parts, same search."""
+    """Train on the target alone: the fair baseline, with the same parts and the same tuning."""
     return from_scratch(replace(context, task=context.task.target_only()))
 
 
 def zero_shot(context: Context) -> TrainingSetup:
-    """Use the source model as it is: content, and the vectors of items that the source also sells.
+    """Use the source model unchanged: content vectors, and id vectors of items that both sell.
 
-    Items that the source does not sell start from their sales column, where there is one.
+    Items that the source does not sell get their bias from the sales column, if there is one.
     """
     setup = from_source(context, None)
-    known = (
-        set(context.source.ids[: context.source.candidates])
-        if context.source is not None
-        else set()
-    )
-    new = np.array(
-        [name not in known for name in setup.vocabulary.ids[: setup.vocabulary.candidates]]
-    )
-    prior = sales_prior(
-        context.dataset, setup.vocabulary.dataset_rows[: setup.vocabulary.candidates]
-    )
+    source, vocabulary = context.source, setup.vocabulary
+    sold = set(source.ids[: source.candidates]) if source is not None else set()
+    candidates = vocabulary.ids[: vocabulary.candidates]
+    is_new = np.array([item_id not in sold for item_id in candidates])
+    prior = sales_prior(context.dataset, vocabulary.dataset_rows[: vocabulary.candidates])
     with torch.no_grad():
-        setup.net.bias[torch.from_numpy(new)] = torch.from_numpy(prior[new])
+        setup.net.bias[torch.from_numpy(is_new)] = torch.from_numpy(prior[is_new])
     return setup
 
 
 def frozen(context: Context) -> TrainingSetup:
-    """Keep the source's towers as feature extractor; only the candidates' ids and biases learn."""
+    """Keep the source's towers as a feature extractor; train the candidates' ids and biases."""
+    config = context.config
+    run = FitConfig(epochs=config.epochs, rate=config.rate, seed=config.seed, logq=config.logq)
     setup = from_source(context, log_popularity(context.task))
-    return replace(
-        setup,
-        fit=FitConfig(
-            epochs=context.config.epochs,
-            rate=context.config.rate,
-            seed=context.config.seed,
-            logq=context.config.logq,
-        ),
-        frozen=True,
-    )
+    return replace(setup, fit=run, frozen=True)
 
 
 def finetune(context: Context) -> TrainingSetup:
-    """Start at the source model and train everything, the trunk more slowly."""
+    """Start at the source model and train everything, the shared weights more slowly."""
     config = context.config
     run = FitConfig(
         epochs=config.epochs,
@@ -70,14 +57,17 @@ def finetune(context: Context) -> TrainingSetup:
 
 
 def joint(context: Context) -> TrainingSetup:
-    """Train once on source and target together, then read off the target's candidates."""
+    """Train once on source and target together, then keep the target's candidates.
+
+    The training on all domains is the whole training: nothing is fine-tuned afterwards.
+    """
     task = context.task
-    union = replace(
+    all_domains = replace(
         task,
         target=np.unique(task.train.domain),
         candidates=np.unique(np.append(task.train.item, task.candidates)),
     )
-    together = pretrain_task(replace(context, task=union, source=None), task.candidates)
+    together = pretrain_task(replace(context, task=all_domains, source=None), task.candidates)
     return from_source(replace(context, source=together), log_popularity(task))
 
 

@@ -1,4 +1,4 @@
-"""Train a model on the source domains."""
+"""Pretrain a model on the source domains."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ from tlrec_edge.train.config import PRETRAIN_STEPS, TrainConfig
 from tlrec_edge.train.edge_model import EdgeModel
 from tlrec_edge.train.fit import FitConfig, Progress
 from tlrec_edge.train.setup import Context, TrainingSetup, fit_net, from_scratch, training_examples
-from tlrec_edge.types import Ints
+from tlrec_edge.types import Bools, Ints
+
+_MIN_EPOCHS, _MAX_EPOCHS = 2, 40
+"""Bounds of the epochs that PRETRAIN_STEPS amounts to."""
 
 
 def pretrain(
@@ -26,66 +29,100 @@ def pretrain(
     progress: Progress | None = None,
     checkpoint: Checkpoint | None = None,
 ) -> EdgeModel:
-    """Train a model on the source domains: all their interactions before the test period, and where a split holds out
-    a user's last rows, none of a user's after a question in another domain.
+    """Train a model on the source domains, for ``adapt`` to start from.
 
-    ``checkpoint`` holds every epoch on disk (see ``checkpoint.resumable``).
+    It is trained on their interactions before the test period. If the split holds out each user's
+    last rows, interactions of a user after a held-out row in another domain are left out too.
+
+    Args:
+        dataset: A prepared dataset, with its split.
+        domains: The source domains. The target must not be among them.
+        config: Hyperparameters; None: the defaults. ``adapt`` takes them over from the source.
+        progress: Called with a line of text after each epoch.
+        checkpoint: Where each epoch is saved, so that an interrupted call can continue (see
+            ``checkpoint.resumable``); None: nothing is saved.
+
+    Returns:
+        The source model, whose candidates are the items of the source.
+
+    Raises:
+        DataError: A domain does not exist or has no interaction before the test period, or
+            alignment is configured and there are no other items to align with.
+        ModelError: Alignment is configured and the dataset has no item features.
+        TrainingError: The loss is not finite, or no user has two interactions.
     """
     config = config or TrainConfig()
     target = dataset.domain_codes(domains)
-    log = dataset.interactions
-    in_source, tested = np.isin(log.domain, target), dataset.split.role == TEST
-    known = in_source & ~tested
-    if dataset.split.kind in BY_USER:
-        known &= log.time <= query_time(dataset, tested & ~in_source)[log.user]
-    source_log = log.select(known)
+    source_log = dataset.interactions.select(_trainable(dataset, target))
     if not len(source_log):
         raise DataError(
             f"domain {', '.join(domains)} has no interaction from before its users are tested"
         )
     task = Task(
-        domains,
-        target,
-        source_log,
-        source_log,
-        empty_eval_rows(),
-        np.unique(source_log.item),
-        dataset.split.mask_seen,
-        len(dataset.users),
-        len(dataset.items),
+        domains=domains,
+        target=target,
+        train=source_log,
+        history=source_log,
+        rows=empty_eval_rows(),
+        candidates=np.unique(source_log.item),
+        mask_seen=dataset.split.mask_seen,
+        n_users=len(dataset.users),
+        n_items=len(dataset.items),
     )
-    task = _drop_rare(task, config.min_buyers)
-    return pretrain_task(
-        Context(dataset, task, None, config, progress, checkpoint=checkpoint),
-        _items_sold_elsewhere(dataset, target, source_log.item),
+    context = Context(
+        dataset,
+        _drop_rare(task, config.min_buyers),
+        source=None,
+        config=config,
+        progress=progress,
+        checkpoint=checkpoint,
     )
+    return pretrain_task(context, _other_items(dataset, target, source_log.item))
+
+
+def _trainable(dataset: Dataset, source: Ints) -> Bools:
+    """Mark the interactions of the source domains from before any test row of the user."""
+    log = dataset.interactions
+    in_source, tested = np.isin(log.domain, source), dataset.split.role == TEST
+    known: Bools = in_source & ~tested
+    if dataset.split.kind in BY_USER:
+        known &= log.time <= query_time(dataset, tested & ~in_source)[log.user]
+    return known
 
 
 def _drop_rare(task: Task, min_buyers: int) -> Task:
+    """Keep candidates with ``min_buyers`` distinct buyers; never fewer than the best-selling."""
     pairs = np.unique(task.train.user.astype(np.int64) * task.n_items + task.train.item)
     buyers = np.bincount(pairs % task.n_items, minlength=task.n_items)
-    kept = np.flatnonzero(buyers >= min(min_buyers, buyers.max())).astype(np.int32)
-    return replace(task, candidates=kept)
+    candidates = np.flatnonzero(buyers >= min(min_buyers, buyers.max())).astype(np.int32)
+    return replace(task, candidates=candidates)
 
 
-def _items_sold_elsewhere(dataset: Dataset, source: Ints, sold: Ints) -> Ints:
-    """Return the items that the source does not sell: of them, features may be known, and no behaviour is looked at."""
-    elsewhere = ~np.isin(dataset.item_domain, source)
-    elsewhere[sold] = False
-    return np.flatnonzero(elsewhere).astype(np.int32)
+def _other_items(dataset: Dataset, source: Ints, sold: Ints) -> Ints:
+    """Return the items of other domains that the source does not sell.
+
+    Only their features are used, which are known before anybody buys them.
+    """
+    is_other = ~np.isin(dataset.item_domain, source)
+    is_other[sold] = False
+    return np.flatnonzero(is_other).astype(np.int32)
 
 
 def pretrain_task(context: Context, other_items: Ints) -> EdgeModel:
-    """Train on a task whose target is the source; ``other_items`` are the items that all others are aligned with."""
+    """Train on a task whose target is the source.
+
+    ``other_items`` are dataset rows; if alignment is configured, all other items of the task are
+    aligned with them.
+    """
     dataset, task, config = context.dataset, context.task, context.config
+    # Without times no cut separates past from future, so examples reconstruct the whole user.
     setup = replace(from_scratch(context), reconstruct=not task.train.time.any())
     examples = training_examples(setup, config)
-    steps = max(1, min(examples.size(), FitConfig.examples) // FitConfig.batch)
-    epochs = config.pretrain_epochs or int(np.clip(PRETRAIN_STEPS // steps, 2, 40))
+    epochs = config.pretrain_epochs or _default_epochs(examples.size())
     run = FitConfig(epochs=epochs, rate=config.rate, seed=config.seed, logq=config.logq)
     if config.align != "none":
-        setup = _aligned(setup, context, other_items, epochs)
-    setup, result = fit_net(setup, examples, run, None, context.progress)
+        setup = _with_alignment(setup, context, other_items, epochs)
+    setup, result = fit_net(setup, context, examples, run)
     return setup.model.with_provenance(
         kind="source",
         domains=task.domains,
@@ -97,22 +134,29 @@ def pretrain_task(context: Context, other_items: Ints) -> EdgeModel:
     )
 
 
-def _aligned(
+def _default_epochs(examples: int) -> int:
+    steps = max(1, min(examples, FitConfig.examples) // FitConfig.batch)
+    return int(np.clip(PRETRAIN_STEPS // steps, _MIN_EPOCHS, _MAX_EPOCHS))
+
+
+def _with_alignment(
     setup: TrainingSetup, context: Context, other_items: Ints, epochs: int
 ) -> TrainingSetup:
-    """Align the candidates with the other items, or where there are none the source domains with each other."""
-    dataset, task = context.dataset, context.task
-    own_items = np.setdiff1d(task.candidates, other_items)
-    sides = (
-        [own_items, other_items]
-        if len(other_items)
-        else [own_items[dataset.item_domain[own_items] == code] for code in task.target]
-    )
-    inputs = [context.inputs(setup.model.features, rows) for rows in sides]
+    """Align the source's items with the other items, or its domains with each other without any.
+
+    Raises DataError if there is only one group of items.
+    """
+    task, item_domain = context.task, context.dataset.item_domain
+    source_items = np.setdiff1d(task.candidates, other_items)
+    if len(other_items):
+        groups = [source_items, other_items]
+    else:
+        groups = [source_items[item_domain[source_items] == code] for code in task.target]
+    inputs = [context.inputs(setup.model.features, rows) for rows in groups]
     align = make_alignment(setup.net, inputs, context.config, epochs)
     if align is None:
         raise DataError(
-            f"--align {context.config.align}: {', '.join(task.domains)} has nothing to be aligned with: "
-            "give items of other domains to prepare, or use --align none"
+            f"--align {context.config.align}: {', '.join(task.domains)} has nothing to be aligned "
+            "with: give items of other domains to prepare, or use --align none"
         )
     return replace(setup, align=align)

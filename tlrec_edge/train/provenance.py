@@ -1,4 +1,4 @@
-"""Where a model comes from: its data, domains and hyperparameters, and what validation chose."""
+"""Where a model comes from: data, domains, hyperparameters, and the choices of validation."""
 
 from __future__ import annotations
 
@@ -6,47 +6,71 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from tlrec_edge.train.config import ScoreWeights, TrainConfig
+from tlrec_edge.train.config import TrainConfig
+from tlrec_edge.train.parts import ScoreWeights
 
 _REQUIRED = ("kind", "domains", "train", "split_sha256")
+_EMPTY: tuple[Any, ...] = (None, (), {})
+_STATED = ("fold", "source")
+"""Fields that are written even if they are None."""
 
 
 @dataclass(frozen=True)
 class ValidationChoices:
-    """What validation chose; the model was fitted again with exactly these.
+    """Hyperparameters chosen on validation; the model was fitted again with exactly these.
 
-    ``penalty`` and ``own_penalty`` are the ridge penalties of the item-item weights, the second on the target's rows
-    alone. ``half_life`` is in days, None if the bias does not fade. ``validation_ndcg`` is the NDCG@10 reached, None
-    if no validation row was looked at.
+    Attributes:
+        epochs: Epochs of training, 0 if the network was not trained.
+        penalty: Ridge penalty of the item-item weights.
+        target_penalty: The same for the weights of the target alone; None: the model has none.
+        half_life: Half-life of popularity in days; None: the bias does not decay.
+        score_weights: The weight of each part in a score.
+        validation_ndcg: NDCG@10 on the validation rows; None: no such row was used.
     """
 
     epochs: int
     penalty: float
-    own_penalty: float | None
+    target_penalty: float | None
     half_life: float | None
     score_weights: ScoreWeights
     validation_ndcg: float | None
 
     def to_json(self) -> dict[str, Any]:
-        found = asdict(self)
-        found["mix"] = found.pop("score_weights")
-        found["validation_ndcg@10"] = found.pop("validation_ndcg")
-        return found
+        """Return the choices under the keys of model folders."""
+        return {
+            "epochs": self.epochs,
+            "penalty": self.penalty,
+            "own_penalty": self.target_penalty,
+            "half_life": self.half_life,
+            "mix": self.score_weights.to_json(),
+            "validation_ndcg@10": self.validation_ndcg,
+        }
 
     @classmethod
-    def from_json(cls, found: Mapping[str, Any]) -> ValidationChoices:
-        """Raises KeyError or TypeError if a part is missing or unknown."""
-        parts = dict(found)
+    def from_json(cls, data: Mapping[str, Any]) -> ValidationChoices:
+        """Read what ``to_json`` wrote. Raises KeyError or TypeError if a key is missing."""
         return cls(
-            score_weights=ScoreWeights(**parts.pop("mix")),
-            validation_ndcg=parts.pop("validation_ndcg@10"),
-            **parts,
+            epochs=data["epochs"],
+            penalty=data["penalty"],
+            target_penalty=data["own_penalty"],
+            half_life=data["half_life"],
+            score_weights=ScoreWeights.from_json(data["mix"]),
+            validation_ndcg=data["validation_ndcg@10"],
         )
 
 
 @dataclass(frozen=True)
 class ModeComparison:
-    """One line of the table that made the choice: NDCG@10 on validation, and the lift over the target-only choice."""
+    """One row of the table that chose the transfer mode.
+
+    Attributes:
+        mode: The option: a mode, a simplification of one, or the mean of the ways to transfer.
+        ndcg: Its NDCG@10 on the validation rows.
+        over: The option it is compared with.
+        lift: The paired difference of NDCG@10.
+        se: The standard error of the lift, clustered by user.
+        chosen: Whether this option won.
+    """
 
     mode: str
     ndcg: float
@@ -58,18 +82,24 @@ class ModeComparison:
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where a model comes from; a network in training has an empty one.
+    """Where a model comes from; that of a network in training is empty.
 
-    ``kind`` is "source" (pretrained) or "target" (adapted), ``domains`` are those it was trained for. The hashes are
-    of the dataset and of its split; old models and bundles lack the dataset's.
-
-    Of a target model: the transfer ``mode``; the new-users ``fold`` held out, None if none was; the ``source`` domains
-    it learned from besides its own, None if there are none; the ``choices`` of validation. If the mode was chosen by
-    ``adapt_auto``, ``choice`` is the candidate that won (which may be a simplification of ``mode``) and ``auto`` the
-    table that shows why. ``compression`` is the card that ``quantize.compress`` writes and a manifest repeats.
-
-    Of a source model: the ``epochs`` trained and the loss of each. ``align`` holds what the alignment of source and
-    target content reached, by the name of the measure.
+    Attributes:
+        kind: "source" for a pretrained model, "target" for an adapted one.
+        domains: The domains that the model was trained for.
+        train: The hyperparameters.
+        split_sha256: Hash of the dataset's split.
+        dataset_sha256: Hash of the dataset; None in some models of version 0.1.0.
+        mode: The transfer mode of a target model.
+        fold: The fold of users that a target model holds out; None: no users.
+        source: Other domains that a target model was trained on; None: no others.
+        choices: The choices of validation for a target model.
+        choice: The option that won if ``adapt_auto`` chose; it may simplify ``mode``.
+        auto: The comparisons that chose it.
+        compression: The report of ``compress``, which the bundle's manifest repeats.
+        epochs: Epochs of a source model.
+        losses: The mean loss of each of them.
+        align: What the alignment of source and target content reached, by the name of the measure.
     """
 
     kind: str = ""
@@ -90,50 +120,43 @@ class Provenance:
 
     @property
     def way(self) -> str | None:
-        """What to call the model: the winner of ``adapt_auto``, else its mode."""
+        """The name of the model: the winner of ``adapt_auto``, or the mode."""
         return self.choice or self.mode
 
     def to_json(self) -> dict[str, Any]:
-        """Return what ``model.json`` holds: nothing that is empty, but ``fold`` and ``source``, where None says so."""
-        found = {**asdict(self), "choices": self.choices and self.choices.to_json()}
+        """Return the content for ``model.json``: the fields that are not empty."""
+        content = {**asdict(self), "choices": self.choices and self.choices.to_json()}
         return {
-            name: value
-            for name, value in found.items()
-            if name in ("fold", "source") or value not in (None, (), {})
+            name: value for name, value in content.items() if name in _STATED or value not in _EMPTY
         }
 
     @classmethod
-    def from_json(cls, found: Mapping[str, Any]) -> Provenance:
-        """Read what ``to_json`` wrote; keys of other versions are passed over.
+    def from_json(cls, data: Mapping[str, Any]) -> Provenance:
+        """Read what ``to_json`` wrote; keys of other versions are ignored.
 
-        Raises ValueError, KeyError or TypeError if a part is missing or is not what it should be.
+        Raises ValueError, KeyError or TypeError if a part is missing or has another type.
         """
-        if not isinstance(found, Mapping):
+        if not isinstance(data, Mapping):
             raise TypeError("its provenance is not an object")
-        if wrong := [
-            name
-            for name in ("compression", "align")
-            if not isinstance(found.get(name, {}), Mapping)
-        ]:
-            raise TypeError(f"{', '.join(wrong)} in its provenance is not an object")
-        if missing := [name for name in _REQUIRED if name not in found]:
+        for name in ("compression", "align"):
+            if not isinstance(data.get(name, {}), Mapping):
+                raise TypeError(f"{name} in its provenance is not an object")
+        if missing := [name for name in _REQUIRED if name not in data]:
             raise ValueError(f"its provenance lacks {', '.join(missing)}")
-        parts = {name: found[name] for name in cls.__dataclass_fields__ if name in found}
-        source, choices = parts.get("source"), parts.get("choices")
-        return cls(
-            **{
-                **parts,
-                "domains": _names(parts["domains"]),
-                "train": TrainConfig(**parts["train"]),
-                "source": None if source is None else _names(source),
-                "choices": None if choices is None else ValidationChoices.from_json(choices),
-                "auto": tuple(ModeComparison(**line) for line in parts.get("auto", ())),
-                "losses": tuple(parts.get("losses", ())),
-            }
-        )
+        fields = {name: data[name] for name in cls.__dataclass_fields__ if name in data}
+        source, choices = data.get("source"), data.get("choices")
+        fields |= {
+            "domains": _names(data["domains"]),
+            "train": TrainConfig(**data["train"]),
+            "source": None if source is None else _names(source),
+            "choices": None if choices is None else ValidationChoices.from_json(choices),
+            "auto": tuple(ModeComparison(**row) for row in data.get("auto", ())),
+            "losses": tuple(data.get("losses", ())),
+        }
+        return cls(**fields)
 
 
-def _names(found: object) -> tuple[str, ...]:
-    if not isinstance(found, list | tuple) or not all(isinstance(name, str) for name in found):
-        raise ValueError(f"{found!r} is not a list of domains")
-    return tuple(found)
+def _names(data: object) -> tuple[str, ...]:
+    if not isinstance(data, list | tuple) or not all(isinstance(name, str) for name in data):
+        raise ValueError(f"{data!r} is not a list of domains")
+    return tuple(data)

@@ -1,9 +1,9 @@
-"""The weights of a model's parts: chosen on validation NDCG, or even where no label may be looked at."""
+"""Tune the weights of a model's parts by validation NDCG, or set them without any label."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Sequence
+from dataclasses import astuple, dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -15,32 +15,50 @@ from tlrec_edge.linear.priors import decayed_popularity, log_popularity
 from tlrec_edge.linear.ranking import (
     ALL,
     FULL_RANKING_LIMIT,
+    Columns,
     EvalQueries,
     make_queries,
     row_scores,
     sample_rows,
 )
 from tlrec_edge.linear.tuning import beats_by_one_se, learnable_repeats
-from tlrec_edge.train.config import PARTS, ScoreWeights
-from tlrec_edge.train.edge_model import EdgeModel, UserHistories
-from tlrec_edge.types import Bools, Doubles, Ints, Scores
+from tlrec_edge.train.edge_model import EdgeModel
+from tlrec_edge.train.parts import PARTS, PartScores, ScoreWeights, weighted_sum
+from tlrec_edge.train.user_histories import UserHistories
+from tlrec_edge.types import Bools, Doubles, Floats, Ints, Scores
 
 MIN_BIAS = 0.01
-"""Weight of the bias, in units of its spread, where validation gives it none: an empty history falls back on it."""
-
-
+"""Weight of the bias, in units of one over its spread, if validation gives it 0: users without a
+history are ranked by the bias alone."""
 MIN_SPREAD = 1e-6
-"""A part whose spread within a row is below this says nothing; its weight would only magnify rounding."""
+"""A part that varies less within a row ranks nothing: its weight would only magnify rounding."""
 WEIGHT_GRID = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)
-SIGNED_PART = list(PARTS).index("repeat")
-"""The part whose weight may be negative: what one has may be what one buys again, or never."""
-ROUNDS, BAGS = 3, 8
+"""Weights that the search tries, in units of one over the spread of a part."""
+SIGNED_PART = PartScores._fields.index("repeat")
+"""The part whose weight may be negative: some catalogues are bought again, others once."""
+ROUNDS = 3
+"""Passes over all parts in one coordinate ascent."""
+BAGS = 8
+"""Bootstrap draws of the users whose weights are averaged."""
+UNTUNED_WIDE = 10.0
+"""Weight of the item-item parts without validation rows; their scores are smaller than two-tower
+scores."""
+SPREAD_USERS = 256
+"""Users whose scores measure the spread of each part."""
+FOLDS = 3
+"""Groups of users in ``cross_fitted_ndcg``."""
 
 
 @dataclass(frozen=True)
 class TunedWeights:
-    """The weights of the parts, the days in which the bias fades by half (None: the network's own bias), and the
-    validation NDCG@10 reached (NaN where none was looked at)."""
+    """The outcome of tuning.
+
+    Attributes:
+        weights: The weight of each part.
+        half_life: Days in which a purchase comes to count half in the bias; None: the bias is the
+            network's own.
+        ndcg: Validation NDCG@10; NaN if no validation row was used.
+    """
 
     weights: ScoreWeights
     half_life: float | None = None
@@ -48,32 +66,32 @@ class TunedWeights:
 
 
 def tune_score_weights(
-    model: EdgeModel, dataset: Dataset, task: Task, mode: str, use: Sequence[str] = tuple(PARTS)
+    model: EdgeModel, dataset: Dataset, task: Task, mode: str, use: Collection[str] = tuple(PARTS)
 ) -> TunedWeights:
-    """Choose the weights of the parts ``use`` on validation; the others get 0. The bias fades where that helps.
+    """Tune the weights of the parts in ``use`` on the task's rows; the other parts get 0.
 
-    Zero-shot takes equal spreads: it may not look at target labels.
+    A zero-shot model must not use the target's labels: its parts get equal spreads.
     """
     if mode == "zero-shot":
         return TunedWeights(_equal_spread_weights(model, dataset, task))
     sampled = sample_rows(task)
     if not len(sampled.rows):
-        linear = 10.0 if model.wide.nnz else 0.0
-        even = ScoreWeights(deep=1.0, wide=linear, rest=linear, bias=1.0)
-        return TunedWeights(replace(even, **{name: 0.0 for name in PARTS if name not in use}))
+        return TunedWeights(_untuned_weights(model, use))
     queries, parts = _part_scores(model, dataset, sampled, use)
-    best = plain = fit_score_weights(parts, queries.valid, sampled.rows.user)
+    users = sampled.rows.user
+    best = plain = fit_score_weights(parts, queries.valid, users)
     half_life = None
-    for days, prior in decayed_popularity(task).items() if "bias" in use else ():
+    biases = decayed_popularity(task) if "bias" in use else {}
+    for days, bias in biases.items():
+        # The other parts hardly depend on the decay, so the search starts at their weights.
         decayed = fit_score_weights(
-            [*parts[:-1], queries.gather_items(prior)],
+            parts._replace(bias=queries.gather_items(bias)),
             queries.valid,
-            sampled.rows.user,
-            plain.weights,
+            users,
+            start=plain.weights,
         )
-        if decayed.ndcg > best.ndcg and beats_by_one_se(
-            decayed.values, plain.values, sampled.rows.user
-        ):
+        is_better = beats_by_one_se(decayed.values, plain.values, users)
+        if decayed.ndcg > best.ndcg and is_better:
             best, half_life = decayed, days
     weights = ScoreWeights(*best.weights)
     spread = float(np.std(served_bias(model, task, half_life)))
@@ -82,74 +100,84 @@ def tune_score_weights(
     return TunedWeights(weights, half_life, best.ndcg)
 
 
-def _part_scores(
-    model: EdgeModel, dataset: Dataset, task: Task, use: Sequence[str]
-) -> tuple[EvalQueries, list[Scores]]:
-    """Score the task's rows by every part (m, 1 + k); those not in ``use`` are 0."""
-    histories = UserHistories.of(task.history, model.rows(dataset), task.n_users, len(model.ids))
-    queries = make_queries(task, task.rows)
-    scored = zip(
-        PARTS,
-        row_scores(lambda q: model.part_scores(histories, q.user, q.requested), task),
-        strict=True,
-    )
-    parts = [part if name in use else np.zeros_like(part) for name, part in scored]
-    parts[SIGNED_PART] = learnable_repeats(task, queries, parts[SIGNED_PART])
-    return queries, parts
-
-
-def cross_fitted_ndcg(
-    model: EdgeModel, dataset: Dataset, task: Task, mode: str, use: Sequence[str]
-) -> tuple[Doubles, Ints]:
-    """Return NDCG@10 of the validation rows and their users, each third of them under weights chosen on the others.
-
-    Weights chosen on the rows they are judged by flatter a model of many parts.
-    """
-    sampled = sample_rows(task)
-    queries, parts = _part_scores(model, dataset, sampled, use)
-    users, place = np.unique(sampled.rows.user, return_inverse=True)
-    third = (np.random.default_rng(0).permutation(len(users)) % 3)[place]
-    values: Doubles = np.zeros(len(sampled.rows))
-    for mine in (third == part for part in range(3)):
-        if mode == "zero-shot" or mine.all() or not mine.any():
-            weights = tuple(getattr(model.score_weights, name) for name in PARTS)
-        else:
-            others = [part[~mine] for part in parts]
-            weights = fit_score_weights(
-                others, queries.valid[~mine], sampled.rows.user[~mine]
-            ).weights
-        total = sum(
-            (w * part[mine] for w, part in zip(weights, parts, strict=True)),
-            np.zeros_like(parts[0][mine]),
-        )
-        values[mine] = METRICS["ndcg"](rank_of_positive(total, queries.valid[mine]), 10)
-    return values, sampled.rows.user
-
-
-def served_bias(model: EdgeModel, task: Task, half_life: float | None) -> Scores:
-    """Return the bias of each candidate, (C,): the model's own, or a popularity that fades."""
-    return model.bias if half_life is None else log_popularity(task, half_life)
+def _untuned_weights(model: EdgeModel, use: Collection[str]) -> ScoreWeights:
+    """Return fixed weights, for data without validation rows."""
+    wide = UNTUNED_WIDE if model.wide.nnz else 0.0
+    weights = ScoreWeights(two_tower=1.0, wide=wide, residual=wide, bias=1.0)
+    return replace(weights, **{part: 0.0 for part in PARTS if part not in use})
 
 
 def _equal_spread_weights(model: EdgeModel, dataset: Dataset, task: Task) -> ScoreWeights:
-    """Weigh the parts by one over their spread within a user, the bias half as much; no label is looked at."""
+    """Weight each part by one over its spread within a user; the bias counts half as much."""
     histories = UserHistories.of(task.history, model.rows(dataset), task.n_users, len(model.ids))
-    users = np.flatnonzero(np.diff(histories.start) > 0)[:256].astype(np.int32)
+    users = np.flatnonzero(np.diff(histories.start) > 0)[:SPREAD_USERS].astype(np.int32)
     if not len(users):
         return ScoreWeights()
-    few = (
-        ALL
-        if model.candidates <= FULL_RANKING_LIMIT
-        else np.random.default_rng(0).choice(model.candidates, FULL_RANKING_LIMIT).astype(np.int32)
-    )
-    spread = [
-        float(np.std(part - part.mean(1, keepdims=True)))
-        for part in model.part_scores(histories, users, few)
-    ]
-    *weights, bias = (1.0 / s if s > MIN_SPREAD else 0.0 for s in spread)
-    return replace(
-        ScoreWeights(**dict(zip(PARTS, (*weights, 0.5 * bias), strict=True))), repeat=0.0
-    )
+    columns: Columns = ALL
+    if model.candidates > FULL_RANKING_LIMIT:
+        drawn = np.random.default_rng(0).choice(model.candidates, FULL_RANKING_LIMIT)
+        columns = drawn.astype(np.int32)
+    spreads = [_spread(part) for part in model.part_scores(histories, users, columns)]
+    weights = ScoreWeights(*(_inverse(spread) for spread in spreads))
+    return replace(weights, repeat=0.0, bias=0.5 * weights.bias)
+
+
+def _spread(scores: Scores) -> float:
+    """Return the standard deviation of scores (m, n) around the mean of their row."""
+    return float(np.std(scores - scores.mean(1, keepdims=True)))
+
+
+def _inverse(spread: float) -> float:
+    return 1.0 / spread if spread > MIN_SPREAD else 0.0
+
+
+def _part_scores(
+    model: EdgeModel, dataset: Dataset, task: Task, use: Collection[str]
+) -> tuple[EvalQueries, PartScores]:
+    """Score the task's rows by every part, (m, 1 + k); the parts not in ``use`` are 0."""
+    histories = UserHistories.of(task.history, model.rows(dataset), task.n_users, len(model.ids))
+    queries = make_queries(task, task.rows)
+    scored = row_scores(lambda q: model.part_scores(histories, q.user, q.requested), task)
+    named = zip(PARTS, scored, strict=True)
+    parts = PartScores(*(part if name in use else np.zeros_like(part) for name, part in named))
+    return queries, parts._replace(repeat=learnable_repeats(task, queries, parts.repeat))
+
+
+def cross_fitted_ndcg(
+    model: EdgeModel, dataset: Dataset, task: Task, mode: str, use: Collection[str]
+) -> tuple[Doubles, Ints]:
+    """Return NDCG@10 of each validation row, and its user, both (m,).
+
+    Each third of the users is ranked under weights that were tuned on the other two: judged on the
+    rows that tuned them, weights would favour models of many parts.
+    """
+    sampled = sample_rows(task)
+    queries, parts = _part_scores(model, dataset, sampled, use)
+    row_users = sampled.rows.user
+    users, user_index = np.unique(row_users, return_inverse=True)
+    fold = (np.random.default_rng(0).permutation(len(users)) % FOLDS)[user_index]
+    values: Doubles = np.zeros(len(row_users))
+    for number in range(FOLDS):
+        inside = fold == number
+        if mode == "zero-shot" or inside.all() or not inside.any():
+            weights = astuple(model.score_weights)
+        else:
+            others = [part[~inside] for part in parts]
+            tuned = fit_score_weights(others, queries.valid[~inside], row_users[~inside])
+            weights = tuned.weights
+        total = weighted_sum([part[inside] for part in parts], weights)
+        values[inside] = _ndcg(total, queries.valid[inside])
+    return values, row_users
+
+
+def _ndcg(scores: Scores, valid: Bools) -> Doubles:
+    """Return NDCG@10 of each row of scores (m, 1 + k), positive first."""
+    return METRICS["ndcg"](rank_of_positive(scores, valid), 10)
+
+
+def served_bias(model: EdgeModel, task: Task, half_life: float | None) -> Floats:
+    """Return the bias of each candidate, (C,): the model's own, or a popularity that decays."""
+    return model.bias if half_life is None else log_popularity(task, half_life)
 
 
 class FittedWeights(NamedTuple):
@@ -160,62 +188,8 @@ class FittedWeights(NamedTuple):
 
     @property
     def ndcg(self) -> float:
+        """Mean NDCG@10."""
         return float(self.values.mean())
-
-
-class _WeightSearch:
-    """Coordinate ascent on NDCG@10 over the weights of parts (m, 1 + k), in units of one over a part's spread within a
-    row. What a row reaches under some weights is computed once, whatever share of the rows it is asked for."""
-
-    def __init__(self, parts: Sequence[Scores], valid: Bools) -> None:
-        self.spread = np.array([float(np.std(p - p.mean(1, keepdims=True))) for p in parts])
-        self.parts = [
-            p / s if s > MIN_SPREAD else np.zeros_like(p)
-            for p, s in zip(parts, self.spread, strict=True)
-        ]
-        self.usable = [i for i, s in enumerate(self.spread) if s > MIN_SPREAD]
-        self.valid = valid
-        self.cache: dict[tuple[float, ...], Scores] = {}
-
-    def values(self, weights: Doubles) -> Scores:
-        """Return NDCG@10 of each row (m,)."""
-        key = tuple(weights / np.abs(weights).max(initial=MIN_SPREAD))
-        if key not in self.cache:
-            total = sum(
-                (w * p for w, p in zip(key, self.parts, strict=True) if w),
-                np.zeros_like(self.parts[0]),
-            )
-            self.cache[key] = METRICS["ndcg"](rank_of_positive(total, self.valid), 10)
-        return self.cache[key]
-
-    def best(self, starts: Sequence[Doubles], row_weights: Doubles) -> Doubles:
-        """Climb from every start and return the weights of the highest mean, rows weighing ``row_weights`` (m,)."""
-        optima = [self._climb(start, row_weights) for start in starts]
-        return max(
-            optima,
-            key=lambda weights: float(self.values(weights) @ row_weights),
-            default=np.zeros(len(self.parts)),
-        )
-
-    def _climb(self, weights: Doubles, row_weights: Doubles) -> Doubles:
-        best_value = float(self.values(weights) @ row_weights)
-        for _ in range(ROUNDS):
-            before = best_value
-            for i in self.usable:
-                for step in (
-                    *WEIGHT_GRID,
-                    *(-step for step in WEIGHT_GRID if i == SIGNED_PART and step),
-                ):
-                    proposal = weights.copy()
-                    proposal[i] = step
-                    if (
-                        proposal.any()
-                        and (value := float(self.values(proposal) @ row_weights)) > best_value
-                    ):
-                        weights, best_value = proposal, value
-            if best_value == before:
-                break
-        return weights
 
 
 def fit_score_weights(
@@ -224,26 +198,91 @@ def fit_score_weights(
     users: Ints | None = None,
     start: Sequence[float] | None = None,
 ) -> FittedWeights:
-    """Choose the weight of each part by NDCG@10: the mean of what BAGS draws of the users choose.
+    """Choose the weight of each part by NDCG@10, as the mean over bootstrap draws of the users.
 
-    ``parts`` are scores (m, 1 + k), positive first, ``users`` (m,) whose they are (by default each row's own). A part
-    that is constant gets 0. A search begins at each part alone, or at the weights ``start``. Many weights rank a few
-    hundred rows equally well; their mean (Breiman, Bagging predictors, 1996) still does when more is learned from.
+    Many weights rank a few hundred rows equally well, and the best of them is an accident of the
+    rows. The mean over draws still ranks well in a model that is fitted again with more data
+    (Breiman, Bagging predictors, 1996).
+
+    Args:
+        parts: Scores of each part, (m, 1 + k), the positive first. A constant part gets weight 0.
+        valid: Marks the columns that take part, (m, 1 + k).
+        users: The user of each row, (m,), drawn together; None: every row is its own user.
+        start: Weights at which the search starts; None: it starts at each part alone.
     """
     search = _WeightSearch(parts, valid)
-    starts = (
-        [np.eye(len(parts))[i] for i in search.usable]
-        if start is None
-        else [np.asarray(start) * search.spread]
-    )
-    _, place = np.unique(np.arange(len(valid)) if users is None else users, return_inverse=True)
-    count, rng = int(place.max(initial=0)) + 1, np.random.default_rng(0)
+    if start is None:
+        starts = [np.eye(len(parts))[part] for part in search.usable]
+    else:
+        starts = [np.asarray(start) * search.spreads]
+    row_user = np.arange(len(valid)) if users is None else users
+    _, user_index = np.unique(row_user, return_inverse=True)
+    count, rng = int(user_index.max(initial=0)) + 1, np.random.default_rng(0)
     mean = np.zeros(len(parts))
     for _ in range(BAGS):
-        drawn = rng.multinomial(count, np.full(count, 1.0 / count))[place].astype(np.float64)
-        chosen = search.best(starts, drawn)
-        mean += chosen / max(np.abs(chosen).sum(), MIN_SPREAD) / BAGS
-    weights = tuple(
-        float(w / s) if s > MIN_SPREAD else 0.0 for w, s in zip(mean, search.spread, strict=True)
-    )
-    return FittedWeights(weights, search.values(mean))
+        draws = rng.multinomial(count, np.full(count, 1.0 / count))
+        weights = search.best(starts, draws[user_index].astype(np.float64))
+        # Ranks depend on the ratios of the weights alone, so every draw gets the same total.
+        mean += weights / max(np.abs(weights).sum(), MIN_SPREAD) / BAGS
+    scaled = zip(mean, search.spreads, strict=True)
+    unscaled = tuple(float(w / s) if s > MIN_SPREAD else 0.0 for w, s in scaled)
+    return FittedWeights(unscaled, search.values(mean))
+
+
+class _WeightSearch:
+    """Coordinate ascent on NDCG@10 over the weights of parts (m, 1 + k).
+
+    Parts are divided by their spread, so that one grid of weights fits all of them.
+    """
+
+    def __init__(self, parts: Sequence[Scores], valid: Bools) -> None:
+        self.spreads = np.array([_spread(part) for part in parts])
+        self.usable = [i for i, spread in enumerate(self.spreads) if spread > MIN_SPREAD]
+        self._parts = [
+            part / spread if spread > MIN_SPREAD else np.zeros_like(part)
+            for part, spread in zip(parts, self.spreads, strict=True)
+        ]
+        self._valid = valid
+        self._cache: dict[tuple[float, ...], Scores] = {}
+
+    def values(self, weights: Doubles) -> Scores:
+        """Return NDCG@10 of each row, (m,).
+
+        Draws weight the same rows differently, so the values of each row are computed once for all
+        draws, and once for all multiples of the weights.
+        """
+        key = tuple(weights / np.abs(weights).max(initial=MIN_SPREAD))
+        if key not in self._cache:
+            self._cache[key] = _ndcg(weighted_sum(self._parts, key), self._valid)
+        return self._cache[key]
+
+    def best(self, starts: Sequence[Doubles], row_weights: Doubles) -> Doubles:
+        """Climb from every start; return the weights with the highest mean over weighted rows."""
+        optima = [self._climb(start, row_weights) for start in starts]
+        nothing = np.zeros(len(self._parts))
+        return max(optima, key=lambda w: self._total(w, row_weights), default=nothing)
+
+    def _climb(self, weights: Doubles, row_weights: Doubles) -> Doubles:
+        best = self._total(weights, row_weights)
+        for _ in range(ROUNDS):
+            before = best
+            for part in self.usable:
+                for weight in _grid(part):
+                    proposal = weights.copy()
+                    proposal[part] = weight
+                    if not proposal.any():
+                        continue
+                    value = self._total(proposal, row_weights)
+                    if value > best:
+                        weights, best = proposal, value
+            if best == before:
+                break
+        return weights
+
+    def _total(self, weights: Doubles, row_weights: Doubles) -> float:
+        return float(self.values(weights) @ row_weights)
+
+
+def _grid(part: int) -> tuple[float, ...]:
+    negative = tuple(-weight for weight in WEIGHT_GRID if weight) if part == SIGNED_PART else ()
+    return (*WEIGHT_GRID, *negative)
