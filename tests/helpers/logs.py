@@ -29,5 +29,5 @@ def examples(log: Interactions, **options: object) -> Examples:
     column = np.where(np.arange(20) >= 10, np.arange(20) - 10, -1).astype(np.int32)
     rows = np.arange(20, dtype=np.int32)
     return Examples(
-        log, rows, column, log.domain == 1, LENGTH, AGE_BUCKETS, **{"cut": "basket", **options}
+        log, rows, column, log.domain == 1, LENGTH, AGE_BUCKETS, **{"unit": "basket", **options}
     )  # type: ignore[arg-type]  # options of several types
