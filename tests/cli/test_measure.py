@@ -10,6 +10,7 @@ import pytest
 
 from helpers import synthetic
 from helpers.commands import ok, read, refused, run, write
+from helpers.processes import run_inline
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +148,10 @@ def test_rows_without_negatives_have_one_ranking(work: Path, tmp_path: Path) -> 
     assert "among all" not in ok(*call, "--slices").stdout
 
 
-def test_crossval_pools_every_fold(work: Path, tmp_path: Path) -> None:
+def test_crossval_pools_every_fold(
+    work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_inline(monkeypatch)
     how = ("--from", work / "source", "--mode", "finetune", "--mode", "scratch", "--epochs", 1)
     call = (
         "crossval",
