@@ -135,6 +135,20 @@ def test_lift_is_paired() -> None:
     assert Lift(NAN, NAN, NAN, NAN).verdict == "no difference shown"
 
 
+@pytest.mark.parametrize("count", [2, 240, 20_000])
+def test_the_interval_is_that_of_samples_drawn_one_by_one(count: int) -> None:
+    rng = np.random.default_rng(2)
+    users = np.repeat(np.arange(count), rng.integers(1, 4, count))
+    values = rng.standard_normal(len(users))
+    lift = paired_lift(values, np.zeros(len(users)), users, draws=50, seed=3)
+    total, rows = np.bincount(users, weights=values), np.bincount(users)
+    one_by_one, means = np.random.default_rng(3), []
+    for _ in range(50):
+        sample = one_by_one.integers(0, count, count)
+        means.append(total[sample].sum() / rows[sample].sum())
+    assert [lift.low, lift.high] == np.quantile(means, [0.025, 0.975]).tolist()
+
+
 def test_describe_returns_every_figure() -> None:
     figures = describe(np.array([1.0, 11.0]), np.array([19, 19]), np.array([0, 1]), (5, 20))
     assert figures["recall@5"] == figures["hr@5"] == 0.5

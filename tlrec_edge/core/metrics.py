@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from tlrec_edge.types import Bools, Doubles, Scores
 
 Integers = NDArray[np.integer]
+RESAMPLED_AT_ONCE = 2**14
+"""Users drawn by one call when bootstrap samples are drawn."""
 
 
 def rank_of_positive(scores: Scores, valid: Bools | None = None) -> Doubles:
@@ -148,13 +150,23 @@ def lift_from_totals(
     if len(count) == 1:
         return Lift(mean, nan, nan, nan)
     se = float(np.sqrt(((total - mean * count) ** 2).sum()) / count.sum())
-    rng = np.random.default_rng(seed)
-    means = np.empty(draws)
-    for i in range(draws):
-        resampled = rng.integers(0, len(count), len(count))
-        means[i] = total[resampled].sum() / count[resampled].sum()
-    low, high = np.quantile(means, [0.025, 0.975])
+    low, high = np.quantile(_resampled_means(total, count, draws, seed), [0.025, 0.975])
     return Lift(mean, se, float(low), float(high))
+
+
+def _resampled_means(total: NDArray[Any], count: Integers, draws: int, seed: int) -> Doubles:
+    """Return the mean over rows of each bootstrap sample of users (draws,).
+
+    Samples are drawn in blocks that fit into the processor's cache: one call for each sample costs
+    six times as much for a few hundred users. The size of a block does not change the samples.
+    """
+    rng, n = np.random.default_rng(seed), len(count)
+    block = max(1, RESAMPLED_AT_ONCE // n)
+    means = np.empty(draws)
+    for start in range(0, draws, block):
+        users = rng.integers(0, n, (min(block, draws - start), n))  # (samples, u)
+        means[start : start + len(users)] = total[users].sum(1) / count[users].sum(1)
+    return means
 
 
 def gini(counts: Integers) -> float:
