@@ -212,7 +212,7 @@ def _stack_top(top: Sequence[Ints]) -> Ints:
 
 
 def _full_ranks(scores: Scores, ranked: Bools, queries: EvalQueries) -> tuple[Doubles, Longs]:
-    """Rank each row's positive among the candidates ``ranked`` (u, C) that are no positives.
+    """Rank each row's positive among the candidates ``ranked`` (u, C) that are not positives.
 
     The scores of a user are sorted once for all of the user's rows.
     """

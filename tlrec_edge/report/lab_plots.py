@@ -67,7 +67,7 @@ def load(rows: Rows, bound_us: float | None) -> str:
                 color=css_colour(colour),
                 label=name,
             )
-        # A trial of the search is stopped early: requests that still wait are no sign of overload.
+        # A trial of the search is stopped early: requests that still wait do not mean overload.
         full = [row for row in rows if row.get("saturated") and "holds" not in row]
         axes.plot(
             [row["target_qps"] for row in full],

@@ -126,7 +126,7 @@ class StateBuilder:
         return self._state(vector[:d], vector[d:], wide, _NO_ROWS)
 
     def popularity(self) -> UserState:
-        """Return the state of an unknown user, for whom every score is the item's bias."""
+        """Return the state of an unknown user: every score is the item's bias."""
         deep, interest = np.zeros(self.shape.d, np.float32), np.zeros(self.shape.r, np.float32)
         return self._state(deep, interest, EMPTY_SUM, _NO_ROWS)
 
