@@ -376,7 +376,10 @@ BAD_CALLS: dict[str, tuple[str, str]] = {
         "no user column",
     ),
     "compress a source": ("compress $W/source $W/ds --domain small --out $OUT", "source model"),
-    "compress a bundle": ("compress $W/bundle $W/ds --domain small --out $OUT", "not a model folder"),
+    "compress a bundle": (
+        "compress $W/bundle $W/ds --domain small --out $OUT",
+        "not a model folder",
+    ),
     "compress to another domain": (
         "compress $W/model $W/ds --domain big --out $OUT",
         "was adapted to small, not to big",
