@@ -15,7 +15,7 @@ from tlrec_edge.data.dataset import Dataset
 from tlrec_edge.data.prepare import SplitPlan, prepare_tables
 from tlrec_edge.data.schema import Schema
 from tlrec_edge.data.task import make_tasks
-from tlrec_edge.train import EdgeModel, adapt
+from tlrec_edge.train import EdgeModel, adapt, pretrain
 
 MODELS = ROOT / "tests/data/models_0_1_0"
 NAMES = ("source", "auto", "compressed")
@@ -62,3 +62,11 @@ def test_a_model_of_0_1_0_is_saved_without_loss(name: str, tmp_path: Path) -> No
 def test_a_source_model_of_0_1_0_can_be_adapted() -> None:
     model = adapt(dataset(), ("small",), "zero-shot", EdgeModel.load(MODELS / "source"))
     assert model.provenance.source == ("big",)
+
+
+def test_training_still_gives_the_source_model_of_0_1_0() -> None:
+    old = EdgeModel.load(MODELS / "source")
+    new = pretrain(dataset(), ("big",), old.provenance.train)
+    assert new.ids == old.ids
+    np.testing.assert_allclose(new.bias, old.bias, atol=1e-3)
+    np.testing.assert_allclose(new.candidate_vectors, old.candidate_vectors, atol=1e-3)

@@ -278,8 +278,8 @@ def fit_net(
 ) -> tuple[TrainingSetup, FitResult]:
     """Train the network of a setup in place.
 
-    Returns the setup, with what the alignment reached in the provenance of its model, and the
-    result of the run.
+    Returns the setup and the result of the run. The setup's model has the trained bias, and in its
+    provenance what the alignment reached.
     """
     net = setup.net
     if setup.frozen:
@@ -298,6 +298,7 @@ def fit_net(
         checkpoint=context.checkpoint.next_fit() if context.checkpoint else None,
     )
     net.requires_grad_(False)
+    model = replace(setup.model, bias=numpy_copy(net.bias))
     if result.report:
-        setup = replace(setup, model=setup.model.with_provenance(align=dict(result.report)))
-    return setup, result
+        model = model.with_provenance(align=dict(result.report))
+    return replace(setup, model=model), result
