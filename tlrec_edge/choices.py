@@ -1,7 +1,7 @@
-"""The names that options, configs and data choose from.
+"""The values that options, configs and data columns choose from.
 
-They are listed here because the command line needs them for `--help`, and the modules that give
-them a meaning import torch, pandas or onnx, which is too slow for that.
+`--help` shows them. The modules that implement them import torch, pandas or onnx, which would make
+`--help` slow, so the names are listed here.
 """
 
 from __future__ import annotations

@@ -9,12 +9,12 @@ from typing import Any
 
 @dataclass(frozen=True)
 class CostEstimate:
-    """Cost and number of machines for a load. An amount that was not given is None."""
+    """Cost and number of machines for a load. Amounts that were not given are None."""
 
     qps: float
     """Requests per second of one machine."""
     p99_us: float | None
-    """Bound within which p99 stays at that rate; None if the rate is plain throughput."""
+    """Bound of p99 in microseconds that ``qps`` keeps; None if ``qps`` is plain throughput."""
     scored: int
     """Candidates in a request."""
     price: float | None = None

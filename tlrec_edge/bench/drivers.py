@@ -58,7 +58,7 @@ class Limits:
 
 
 def closed_loop(call: Call, pool: int, limits: Limits, clock: Clock = WALL) -> Times:
-    """Go round a pool of queries and send each when the one before has ended."""
+    """Send the queries of a pool in turn, each when the previous one has ended."""
     at, durations = warm_up(call, pool, limits.warmup, clock), array("q")
     cpu, started = time.process_time(), clock.now()
     min_end, max_end = limits.ends(started)

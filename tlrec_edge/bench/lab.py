@@ -35,7 +35,7 @@ class Lab:
     """An open system with its requests and settings."""
 
     source: Source
-    """Opens more systems like this one in other processes."""
+    """Opens the same system again in other processes."""
     system: System
     requests: AnyRequests
     config: BenchConfig
@@ -91,7 +91,8 @@ class Lab:
 def caller(system: System, requests: Sequence[Request], query_size: int = 1) -> Call:
     """Return a function that has the system answer one query of ``query_size`` requests per call.
 
-    Queries share no request until all of the pool is used, so they never profit from each other.
+    No request repeats before the whole pool is used, so queries do not profit from each other's
+    caching.
     """
     size, answer = len(requests), system.answer
     queries = [

@@ -84,10 +84,10 @@ def require() -> Any:
 
 
 class _Workers:
-    """Answer what LoadGen issues, ``query_size`` requests in a call; after an error, nothing.
+    """Answer the queries of LoadGen, ``query_size`` requests per call, until an error occurs.
 
-    Requests go round the pool, as in our drivers. LoadGen draws them at random, so many would have
-    been sent shortly before, and their users' states would be in the cache.
+    Requests are taken from the pool in turn, as the native driver does. LoadGen itself would draw
+    them at random and soon repeat some, whose user states would still be in the cache.
     """
 
     def __init__(

@@ -1,9 +1,9 @@
-"""Capacity planning: what a catalogue of a given size needs of this machine.
+"""Capacity planning: estimate how many of this machine a catalogue of a given size needs.
 
-Figures are extrapolated from measured sizes. Each is taken to be linear in the number of items;
-times of an IVF index are linear in its square root, because the number of clusters is. To show the
-error, the line through the smaller sizes is checked on the largest one, which it has not seen. The
-plan itself uses the line through all sizes.
+Figures are extrapolated from measured sizes. A figure is assumed to grow linearly with the number
+of items; the times of an IVF index grow linearly with its square root, as the number of clusters
+does. To estimate the error, the line through the smaller sizes predicts the largest one, which was
+measured too. The plan itself uses the line through all sizes.
 """
 
 from __future__ import annotations

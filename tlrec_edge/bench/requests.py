@@ -35,7 +35,7 @@ class ItemIds:
 
     @classmethod
     def generated(cls, items: int, history: int = 50) -> ItemIds:
-        """Return the invented ids ``item-0``, ``item-1``, ..."""
+        """Return the ids ``item-0``, ``item-1``, ..., for a system without a bundle."""
         return cls(lambda rows: [f"item-{row}" for row in rows], items, items, history)
 
 

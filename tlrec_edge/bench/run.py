@@ -49,20 +49,20 @@ def run_bench(
     name them.
 
     Args:
-        path: Folder of the bundle. None measures ``source`` with invented item ids.
+        path: Folder of the bundle. None measures ``source`` with generated item ids.
         config: Settings of the run.
-        scenarios: Names out of ``SCENARIOS``, in the order to run them.
+        scenarios: Names from ``SCENARIOS``, in the order to run them.
         progress: Called with a line of text before each step.
         source: System to measure instead of the bundle; the requests hold the bundle's item ids.
         replay: File of requests to send instead of generated ones.
-        items: Number of invented ids, used if ``path`` is None.
-        p99_us: Bound of p99 in microseconds; the highest rate that keeps it is searched for.
+        items: Number of generated ids (item-0, item-1, ...), used if ``path`` is None.
+        p99_us: Bound of p99 in microseconds; finds the highest request rate that keeps it.
         price: Price of this machine per hour, to estimate the cost of a million requests.
         target_load: Requests per second to serve, to estimate the number of machines.
-        clock: Clock that times the requests which this process answers; for tests.
+        clock: Clock that times requests; tests replace it.
 
     Returns:
-        The measurements. ``to_json`` gives what ``tlrec-edge bench --out`` writes.
+        The measurements. ``to_json`` returns what ``tlrec-edge bench --out`` writes.
 
     Raises:
         BundleError: If the bundle can't be opened, or a pair scores differently alone and in a
@@ -147,7 +147,7 @@ def _limit_candidates(config: BenchConfig, candidates: int) -> tuple[BenchConfig
 def _check_cold(
     config: BenchConfig, system: System, requests: AnyRequests
 ) -> tuple[BenchConfig, list[str]]:
-    """Leave cold requests out, with a note, if a bundle can't be evicted from the page cache."""
+    """Switch to warm requests, with a note, if a bundle can't be evicted from the page cache."""
     if config.cache == "warm" or not isinstance(system, BundleSystem):
         return config, []
     if system.is_evicted(Request(requests.histories[0], requests.candidates(1)[0])):

@@ -14,18 +14,18 @@ from tlrec_edge.bench.result import MaxThroughput, Row
 _TOLERANCE = 1.05
 _MAX_TRIALS = 12
 _FIRST_BOUND = 1.1
-"""The search starts below this multiple of the capacity, which is itself only measured."""
+"""Upper end of the search, as a multiple of the capacity, which is a measurement with an error."""
 _MIN_LOAD_DIVISOR = 32
-"""At this fraction of its capacity a system has no queue: if it fails there, it fails anywhere."""
+"""The search ends at the capacity divided by this: no queue forms at so low a rate."""
 
 
 def find_qps(
     lab: Lab, p99_us: float, progress: Callable[[str], None] = lambda line: None
 ) -> MaxThroughput:
-    """Bisect between a rate that keeps the bound and one that does not, down to 5 % between them.
+    """Find the highest request rate whose p99 stays within ``p99_us`` microseconds, to 5 %.
 
-    A rate keeps the bound if p99 of independent queries is shown to be within ``p99_us``
-    microseconds at the lab's confidence. A trial ends as soon as the contrary is shown.
+    The rate is found by bisection. A trial passes if its queries show at the lab's confidence that
+    p99 is within the bound; it ends early if they show that p99 is not.
     """
     bound_ns, confidence = p99_us * 1000, lab.config.confidence
     max_rate = _FIRST_BOUND * capacity(lab)

@@ -114,7 +114,7 @@ def _manifest(config: SynthConfig) -> dict[str, Any]:
 def _write_search_index(
     writer: BundleWriter, config: SynthConfig, shape: ModelShape, encoder: bytes
 ) -> Indices:
-    """Fit the IVF index and the prefix bound to invented users; return the order of the rows.
+    """Fit the IVF index and the prefix bound to random users; return the order of the rows.
 
     The IVF index puts the candidates of a cluster next to each other, which reorders all tables.
     """

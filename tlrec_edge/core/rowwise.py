@@ -19,10 +19,10 @@ def quantize_rows(vectors: Floats, bits: int = 8) -> tuple[NDArray[np.int8], Sca
     """Return integer rows (n, width) and scales (n,) whose product approximates ``vectors``.
 
     With 8 bits the scale (float32) maps the largest magnitude of a row to 127, so no entry is off
-    by more than half a scale. With 6 and 4 bits each row takes the best of 26 scales, from the one
-    that clips nothing down to half of it: clipping the largest entries lets all others be more
-    precise. Of these the scale with the smallest squared error is used, and stored as float16
-    unless a scale is too large for that.
+    by more than half a scale. With 6 and 4 bits, 26 scales are tried for each row, from the one
+    that clips nothing down to half of it, and the one with the smallest squared error is used:
+    clipping the largest entries can make all others more precise. These scales are stored as
+    float16, unless one is too large for that.
 
     Raises ValueError if ``bits`` is not 8, 6 or 4.
     """

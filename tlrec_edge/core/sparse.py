@@ -28,9 +28,9 @@ class Workspace:
 class SparseSum:
     """A sum of sparse rows, stored as its unsorted entries (m,) until it is read.
 
-    ``weights[i]`` is an entry in column ``columns[i]``; a column may occur several times. Every
-    way of reading the sum adds the entries of a column in float64 and in their order here. So a
-    candidate gets the same bits alone and in any batch.
+    ``weights[i]`` is an entry in column ``columns[i]``; a column may occur several times. Both
+    ``summed`` and ``at`` add the entries of a column in float64 and in this order, so a candidate
+    gets the same bits alone and in any batch.
     """
 
     def __init__(self, columns: NDArray[Any], weights: Doubles | Weights) -> None:
@@ -106,11 +106,11 @@ EMPTY_SUM = SparseSum(np.zeros(0, np.int32), np.zeros(0, np.float64))
 
 
 class SparseTable:
-    """Sparse rows over the candidates in CSR format, to sum several rows of.
+    """A CSR matrix whose rows are summed: a row per item, a column per candidate.
 
     ``scale`` (n,) is the scale of each row if the values are int8, and None if they are float32.
-    Every entry is multiplied by ``weight``. ``diagonal`` is added at a row's own column if the row
-    is one of the ``candidates``.
+    Every entry is multiplied by ``weight``. ``diagonal`` is added to entry (i, i) of each of the
+    first ``candidates`` rows.
     """
 
     def __init__(
@@ -137,7 +137,7 @@ class SparseTable:
         ends = np.add.accumulate(lengths)
         total = int(ends[-1]) if len(ends) else 0
         if total > len(self._columns):
-            # Before the offsets of a damaged table make the lines below allocate all memory.
+            # The offsets are damaged: the lines below would allocate all memory.
             raise ValueError("sparse rows longer than their table")
         # Position in the table minus position in the sum, which is the same for a row's entries.
         stops -= ends
@@ -150,9 +150,10 @@ class SparseTable:
 
 
 class Weights:
-    """The weights of a sum's entries, read from the table on demand, because most are never read.
+    """The weights of a sum's entries. They are read from the table on demand: most never are.
 
-    ``at`` (m,) are the entries' positions in the table. Entries from m on are of the diagonal.
+    ``at`` (m,) holds the positions of the first m entries in the table; any later entries are on
+    the diagonal.
     """
 
     def __init__(self, table: SparseTable, at: Indices, rows: Indices, lengths: Indices) -> None:

@@ -37,9 +37,9 @@ _EVENT_WEIGHTS = np.array(EVENT_WEIGHTS)
 
 @dataclass
 class RowFilter:
-    """The rows that are still kept, and how many each rule dropped.
+    """The rows that no rule has dropped yet, and how many each rule dropped.
 
-    A row that breaks several rules counts for the first one.
+    A row that breaks several rules is counted under the first one.
     """
 
     keep: Bools
@@ -51,7 +51,7 @@ class RowFilter:
         self.keep &= ~rows
 
     def note(self, reason: str, rows: Bools) -> None:
-        """Count the kept rows among ``rows`` without dropping any."""
+        """Count ``rows`` that no rule has dropped, without dropping them."""
         self.counts[f"{reason} (kept)"] = int((self.keep & rows).sum())
 
 
@@ -66,7 +66,7 @@ class ExpandedRows(NamedTuple):
         return ExpandedRows(self.row[indices], self.event[indices], self.weight[indices])
 
     def covers(self, n_rows: int) -> Bools:
-        """Mark the raw rows that have an interaction. Shape (n_rows,)."""
+        """Mark the raw rows that gave at least one interaction. Shape (n_rows,)."""
         covered = np.zeros(n_rows, bool)
         covered[self.row] = True
         return covered
@@ -109,7 +109,7 @@ class CleanLog:
     price: Doubles | None = None
 
     def merge_items(self, item_map: Mapping[str, str]) -> CleanLog:
-        """Replace item ids by the map; the domain of a row does not change."""
+        """Replace the item ids that the map contains; the domain of a row does not change."""
         if not item_map:
             return self
         is_mapped = np.array([name in item_map for name in self.item.names], bool)
@@ -120,7 +120,7 @@ class CleanLog:
 
 
 class _Columns(NamedTuple):
-    """The columns of all raw rows that rules read and that kept rows keep."""
+    """Columns over all raw rows: the rules read them, and ``CleanLog`` takes its rows from them."""
 
     user: CodedColumn
     item: CodedColumn

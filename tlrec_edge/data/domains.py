@@ -16,7 +16,7 @@ SINGLE_DOMAIN = "all"
 CATEGORY_DOMAIN = "categories"
 """Domain of category rows if the log has no domains.
 
-It is not that of the items, so that the categories can be a transfer source.
+It differs from the items' domain, so that the categories can be a transfer source.
 """
 
 

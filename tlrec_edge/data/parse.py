@@ -62,7 +62,7 @@ class Times(NamedTuple):
 def read_ids(column: pd.Series[Any]) -> CodedColumn:
     """Read ids as strings, as they are written; blank ones are missing.
 
-    If all ids look like "17850.0", as integers do that were stored as floats, they become "17850".
+    If all ids look like "17850.0" (integers that were stored as floats), they become "17850".
     """
     codes, values = pd.factorize(column)
     names = [
@@ -189,7 +189,7 @@ def _as_text(value: Any) -> str:
 
 
 def merge_duplicates(codes: Longs, names: list[str]) -> CodedColumn:
-    """Give equal names one code, and blank names -1."""
+    """Return the column with one code for equal names, and code -1 for blank ones."""
     seen: dict[str, int] = {}
     renumber = np.array(
         [seen.setdefault(name, len(seen)) if name.strip() else -1 for name in names] + [-1],

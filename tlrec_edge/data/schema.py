@@ -36,17 +36,18 @@ def suggestion(name: str, known: Iterable[str]) -> str:
 class AlignRule:
     """How different names of one category are merged.
 
-    A lower threshold finds more and hardly merges more wrong names. In a test on Complete Journey,
-    304 categories were renamed in half of the items, with half of the words of their product types:
-    a threshold of 0.5 found 36 % of them and 0.3 found 77 %, with 99 of 100 merges right at both.
-    But if the domains are departments without a common category, 0.5 still merges 9 similar ones.
-    So check the list that ``prepare`` prints.
+    In mode ``vector`` a lower threshold merges more names. In a test on Complete Journey, half of
+    the items got other names for their 304 categories, made of half of the words: a threshold of
+    0.5 found 36 % of the categories again, and 0.3 found 77 %. At both, 99 of 100 merges were
+    right. But between departments, which share no category, a threshold of 0.5 still merged 9
+    similar names: check the list that ``prepare`` prints.
 
     Args:
         mode: ``pairs`` merges only the pairs. ``name`` also merges names that are equal except for
             case, accents, punctuation and a plural s. ``id`` merges names whose items have the same
-            value in the column ``id``. ``vector`` merges as ``name`` does, and also names of two
-            domains if each is the other's nearest by the words of the name and of its items.
+            value in the column ``id``. ``vector`` merges as ``name`` does, and also two names of
+            different domains if each is the other's nearest neighbour, by the words of the name
+            and of its items.
         pairs: other name to the name that stays. A name paired with itself is never merged.
         id: item column of mode ``id``.
         threshold: smallest cosine of mode ``vector``.
@@ -74,11 +75,11 @@ class AlignRule:
 
 @dataclass(frozen=True)
 class Schema:
-    """Roles of columns and cleaning rules. Columns that are not declared are found by common names.
+    """Roles of columns and cleaning rules. Undeclared columns are recognised by common names.
 
     Args:
-        interactions: role to column of the interaction tables; "" if the data has no such column,
-            even if a name looks like it.
+        interactions: role to column of the interaction tables; "" if no column has the role, even
+            if the name of one suggests it.
         items: role to column of the item tables.
         features: item column to its kind: text, categorical, numeric or ignore.
         domains: value of the domain column to the name of the domain; ``"*"`` is all other values.

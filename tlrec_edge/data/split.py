@@ -136,8 +136,8 @@ def _time_split(request: SplitRequest) -> SplitResult:
     time = request.log.time
     test_from = request.test_from if request.test_from is not None else int(np.quantile(time, 0.9))
     before = time[time < test_from]
-    # A quantile of the time before the test: if only the test's date is given, there still are
-    # validation rows. Of 90 % it leaves 80 % for training.
+    # A quantile of the rows before the test, so that a given test date still leaves validation
+    # rows. By default 80 % of all rows are for training and 10 % for validation.
     default = int(np.quantile(before, 8 / 9)) if len(before) else test_from
     valid_from = request.valid_from if request.valid_from is not None else default
     if valid_from > test_from:

@@ -17,7 +17,7 @@ from tlrec_edge.types import Bools, Ints, Longs
 BY_USER = ("leave-one-out", "last-basket", "given")
 """Splits that hold out each user's last rows in the target.
 
-What such a user did later, in any domain, is not known yet at the time of the query.
+Everything that the user did later, in any domain, is removed from the task.
 """
 REPEATED = "repeated pair"
 NO_CANDIDATE = "too few buyers of the item before the test"
@@ -91,13 +91,13 @@ def make_tasks(dataset: Dataset, domains: tuple[str, ...], fold: int | None = No
     """Build the validation task and the test task of one target.
 
     Without ``fold``, users keep their history in the target, and pairs from it are not evaluated
-    again. If the split holds out each user's last rows, nothing that the user did later is learned
-    from or known, in any domain.
+    again. If the split holds out each user's last rows, everything that the user did later is
+    removed from training data and histories, in all domains.
 
     With ``fold`` (split ``new-users``), the users of that fold are new to the target: their past
     there is removed, and their test rows are evaluated. The users of the next fold have the same
     role in validation. All their rows before the test are evaluated, not only those of the
-    validation period, so that choices rest on more users than one short period has.
+    validation period, because one short period has too few users to choose by.
 
     Raises DataError if a domain or the fold does not exist, or if the target has no candidate.
     """
@@ -131,14 +131,14 @@ def query_time(dataset: Dataset, is_query: Bools) -> Longs:
 
 
 def empty_eval_rows() -> EvalRows:
-    """Return no evaluation rows."""
+    """Return an ``EvalRows`` of length 0."""
     none = np.empty(0, np.int32)
     return EvalRows(none, none, np.empty((0, 0), np.int32))
 
 
 @dataclass(frozen=True)
 class _TaskBuilder:
-    """What the validation task and the test task of one target have in common."""
+    """Builds the validation task and the test task of one target."""
 
     dataset: Dataset
     domains: tuple[str, ...]
@@ -154,8 +154,8 @@ class _TaskBuilder:
     ) -> Task:
         """Build the task whose held-out rows have ``role``.
 
-        The users of the folds ``new_users`` lose their past in the target; the evaluation rows are
-        those of ``evaluated_fold``, if it is given.
+        Users of the folds ``new_users`` are new to the target: their past there is removed. If
+        ``evaluated_fold`` is given, only the users of that fold are evaluated.
         """
         split, log = self.dataset.split, self.dataset.interactions
         history = self._known_before(role) & ~self._hidden(role, new_users)

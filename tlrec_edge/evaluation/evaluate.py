@@ -74,7 +74,7 @@ class _Comparison(NamedTuple):
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The ranks that several models gave the same test rows.
+    """The ranks of the same test rows under several models.
 
     Attributes:
         domains: the target.
@@ -208,7 +208,7 @@ class Evaluation:
         }
 
     def _notes(self, comparisons: Sequence[_Comparison]) -> list[str]:
-        """Return what a reader of the figures should know."""
+        """Return the notes to print with the figures."""
         notes = [note for comparison in comparisons if (note := comparison.note())]
         if self.slices and "period" not in self.slices:
             notes.append("no figures by period: the time of the test rows is unknown")
@@ -237,7 +237,7 @@ def baseline_rankers(
     """Return the rankers of the baselines by name.
 
     Args:
-        config: how to train the target-only model, the fair baseline of transfer. None: leave it
+        config: settings of the target-only model, the fair baseline of transfer; None leaves it
             out.
         dataset: the dataset whose tasks will be ranked.
         penalties: ridge penalties of further EASE baselines.
@@ -274,7 +274,7 @@ def _rank_target_only(tasks: Tasks, dataset: Dataset, config: TrainConfig) -> Ra
 def visible_task(task: Task, mode: str | None) -> Task:
     """Return the part of a task that models of a transfer mode may read.
 
-    A model trained on the target only reads histories in the target only.
+    A model that was trained on the target alone reads only what users did in the target.
     """
     return task.target_only() if mode == "scratch" else task
 

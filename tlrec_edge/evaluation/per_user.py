@@ -1,4 +1,4 @@
-"""Figures by user in a file, so that evaluations of different days can be compared in pairs."""
+"""Figures by user in a file, so that a later evaluation can be compared with an earlier one."""
 
 from __future__ import annotations
 

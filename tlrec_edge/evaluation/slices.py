@@ -18,7 +18,7 @@ SliceLabels = NDArray[np.str_]
 """The slice of every test row, (m,)."""
 UNKNOWN = "unknown"
 MIN_USERS = 10
-"""Users that a slice needs for a verdict: standard errors clustered by fewer are too small."""
+"""Smallest number of users for a verdict: with fewer, clustered standard errors are too small."""
 HISTORY = {"0": 0, "1-4": 1, "5-19": 5, "20-99": 20, "100+": 100}
 """Slices by history length, each with its shortest length, in interactions of all domains."""
 USER = ("no history", "none in the target", "known in the target")
@@ -32,7 +32,7 @@ SLICE_ORDER: Mapping[str, tuple[str, ...]] = {
 }
 """The order of slices in tables; those by domain and period are sorted by name."""
 MAX_MONTHS = 24
-"""More months than these are grouped by year."""
+"""Rows that span more months than this are grouped by year."""
 
 
 class RowOrigin(NamedTuple):
@@ -50,9 +50,8 @@ class RowOrigin(NamedTuple):
 def find_eval_rows(dataset: Dataset, task: Task, role: int = TEST) -> RowOrigin:
     """Look up the task's rows among the target's held-out interactions.
 
-    Of a pair that was held out twice, the earlier interaction counts. Rows from a file are not in
-    the
-    interactions: their time is unknown, and their domain is the item's.
+    If a pair was held out twice, the earlier interaction is used. Rows from a file are not among
+    the interactions: their time is unknown, and their domain is the item's.
     """
     log = dataset.interactions
     held_out = log.select(task.in_target(log) & (dataset.split.role == role))

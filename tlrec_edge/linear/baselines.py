@@ -76,7 +76,8 @@ def fit_tuned_ease(
 ) -> tuple[Scorer, Task, EaseHyperparameters]:
     """Tune EASE on the validation task and fit it for the test task, which is returned too.
 
-    With ``target_only`` it learns from the target alone, with ``decay`` popularity may decay.
+    ``target_only`` fits it to the target's interactions alone. ``decay`` also tries popularity that
+    decays with age.
     """
     choose = tasks.choose.target_only() if target_only else tasks.choose
     final = tasks.final.target_only() if target_only else tasks.final

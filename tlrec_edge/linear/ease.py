@@ -12,7 +12,7 @@ from tlrec_edge.types import Doubles, Floats, Ints
 
 
 class LinearScorer(Protocol):
-    """From histories (u, items) to the scores (u, columns) of the candidates in ``columns``."""
+    """Scores the candidates in ``columns`` for histories (u, items); returns (u, columns)."""
 
     def __call__(self, history: sp.csr_array, columns: Columns = ALL) -> Floats: ...
 
@@ -32,14 +32,14 @@ def weigh_users(x: sp.csr_array, power: float) -> sp.csr_array:
 
 
 class Ease:
-    """Exact EASE for the columns of the candidates, over binary ``x`` (users, items).
+    """Exact EASE on a binary matrix ``x`` (users, items), solved for the candidates' ``columns``.
 
     With ``P = (X'X + pI)^-1`` and penalty p, the weights are ``B = I - P / diag(P)``: each column
-    is the ridge regression of an item on all other items. If users are fewer than items, the dual
-    form is solved instead (Woodbury identity): ``P = (I - X'(XX' + pI)^-1 X) / p`` needs a matrix
-    of users by users, and none of items by items.
+    is the ridge regression of an item on all other items. If there are fewer users than items, the
+    dual form is solved instead (Woodbury identity): ``P = (I - X'(XX' + pI)^-1 X) / p`` inverts a
+    (users, users) matrix instead of an (items, items) one.
 
-    ``user_power`` p weighs a user of n items by n^-p, so that a few users who have nearly
+    A user of n items has the weight ``n ** -user_power``, so that a few users who bought nearly
     everything do not decide which items go together.
     """
 
@@ -51,7 +51,7 @@ class Ease:
         self.gram = (self.x @ self.x.T if self.is_dual else self.x.T @ self.x).toarray()
 
     def weights(self, penalty: float) -> Floats:
-        """Return the item-item weights (items, C); a candidate has weight 0 on itself."""
+        """Return the item-item weights (items, C); a candidate's weight on itself is 0."""
         if self.is_dual:
             dual, diagonal = self._solve_dual(penalty)
             weights = (self.x.T @ dual) / (penalty * diagonal)
@@ -65,10 +65,10 @@ class Ease:
         return result
 
     def scorer(self, penalty: float, needed: Columns = ALL) -> LinearScorer:
-        """Return ``history -> history @ weights`` (u, C), solved once.
+        """Solve once, and return the scorer ``history @ weights`` (u, C).
 
-        ``needed`` is for ``SparseEase``; here all columns come from one solution. The dual form
-        never builds the weights.
+        Only ``SparseEase`` uses ``needed``: here one solution gives all columns. The dual form
+        never builds the matrix of weights.
         """
         if not self.is_dual:
             weights = self.weights(penalty)

@@ -17,13 +17,13 @@ from tlrec_edge.linear.sparse_ease import make_ease
 from tlrec_edge.types import Floats, Ints
 
 USER_POWER = 0.25
-"""How much less a heavy user counts in the weights that are served (see ``Ease``)."""
+"""``user_power`` of the weights that are served: a heavy user counts less (see ``Ease``)."""
 WEIGHTS_PER_CANDIDATE = 50
 """Item-item weights that a candidate keeps by default."""
 HISTORY_WEIGHTS_FACTOR = 4
-"""An item keeps this many times more weights as part of a history than as a candidate.
+"""Limit of the weights per history item, as a multiple of the limit per candidate.
 
-A popular item has weights to most candidates; the limit bounds what one request has to add up.
+A popular item has weights to most candidates; the limit bounds the work of a request.
 """
 
 
@@ -51,9 +51,9 @@ def fit_target_item_weights(
 ) -> sp.csr_array:
     """Fit EASE on the target's interactions alone and return sparse weights (N, C).
 
-    In the weights over all domains, pairs within a small target are crowded out by those across
-    domains; here they have ``max_weights`` a candidate for themselves. Without a penalty the matrix
-    is empty.
+    In the weights over all domains, pairs across domains crowd out the pairs within a small target.
+    Here each candidate keeps ``max_weights`` pairs within the target. If ``penalty`` is None, the
+    matrix is empty.
     """
     data = InteractionMatrices.of(task.target_only(), rows)
     if penalty is None or not data.train.nnz:
@@ -66,8 +66,8 @@ def split_weights(
 ) -> tuple[sp.csr_array, LowRankFactors]:
     """Split item-item weights (N, C) into the largest, which stay exact, and a low-rank residual.
 
-    The largest weights link particular items. The many small ones describe kinds of shoppers, and
-    a few directions hold most of that.
+    The largest weights link particular items. The many small ones reflect broad preferences, which
+    a few directions capture.
     """
     sparse = sparsify_weights(weights, per_column, per_row)
     residual = weights.copy()

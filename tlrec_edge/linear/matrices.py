@@ -12,7 +12,7 @@ from tlrec_edge.data.task import Task
 from tlrec_edge.types import Floats, Ints
 
 DENSE_MATRIX_LIMIT = 20_000**2
-"""Entries of the largest dense matrix that is built (1.6 GB in single precision)."""
+"""Largest number of entries in a dense matrix (1.6 GB in single precision)."""
 
 
 @dataclass(frozen=True)

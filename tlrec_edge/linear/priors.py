@@ -10,14 +10,14 @@ from tlrec_edge.types import Floats, Ints
 
 SECONDS_PER_DAY = 86_400
 HALF_LIVES = (180.0, 90.0, 45.0, 20.0)
-"""Days after which a purchase counts half in an item's popularity: the values that are tried."""
+"""Half-lives of popularity to try, in days: a purchase of that age counts half."""
 
 
 def popularity(task: Task, half_life: float | None = None) -> Floats:
     """Count each candidate's distinct buyers in the target. Shape (C,).
 
-    With ``half_life`` (days) popularity decays: a buyer counts ``0.5 ** (age / half_life)``, with
-    the days from the buyer's last purchase of the item to the end of the training data as age.
+    With ``half_life`` (days) a buyer counts ``0.5 ** (age / half_life)``. The age is the number of
+    days from the buyer's last purchase of the item to the end of the training data.
     """
     log = task.train.select(task.in_target(task.train))
     pair = log.user.astype(np.int64) * task.n_items + log.item

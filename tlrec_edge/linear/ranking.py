@@ -21,12 +21,12 @@ TOP = 10
 """Recommendations that ``rank_full`` keeps for each user."""
 USERS_PER_CHUNK = 256
 FULL_RANKING_LIMIT = 20_000
-"""With more candidates than this, only those that occur in a chunk of rows are scored."""
+"""Up to this many candidates all are scored; beyond, only those that a chunk of rows names."""
 MIN_SAMPLED_ROWS = 50
 
 
 class Scorer(Protocol):
-    """From user rows (u,) of the dataset to scores (u, columns) of the task's candidates."""
+    """Scores the task's candidates in ``columns`` for user rows (u,); returns (u, columns)."""
 
     def __call__(self, users: Ints, columns: Columns = ALL) -> Scores: ...
 
@@ -175,8 +175,8 @@ def row_scores(score: Callable[[EvalQueries], Sequence[Scores]], task: Task) -> 
 def rank_full(scorer: Scorer, task: Task) -> Ranking:
     """Rank every row among its negatives and among all candidates, and keep the recommendations.
 
-    With more than FULL_RANKING_LIMIT candidates, rows that have negatives are ranked among those
-    alone.
+    If the rows have negatives and there are more than FULL_RANKING_LIMIT candidates, the rows are
+    ranked among their negatives only, and no recommendations are kept.
     """
     rows, has_negatives = task.rows, bool(task.rows.negatives.shape[1])
     if has_negatives and len(task.candidates) > FULL_RANKING_LIMIT:
@@ -241,7 +241,8 @@ def ndcg(scorer: Scorer, task: Task, k: int = 10) -> float:
 def sample_rows(task: Task, max_rows: int = 2000) -> Task:
     """Return the task with at most ``max_rows`` rows, drawn with a fixed seed.
 
-    There are fewer if each is ranked against all of very many candidates.
+    Rows without negatives are ranked against all candidates: with more than FULL_RANKING_LIMIT of
+    them, fewer rows are drawn.
     """
     if not task.rows.negatives.shape[1] and len(task.candidates) > FULL_RANKING_LIMIT:
         affordable = max_rows * FULL_RANKING_LIMIT // len(task.candidates)

@@ -26,14 +26,14 @@ The neighbours of the best one follow, until the best lies between two that were
 """
 POPULARITY_WEIGHTS = (0.0, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1)
 REPEAT_BIASES = (0.0, -4.0, -1.0, -0.25, 0.25, 1.0)
-"""What may be added to EASE's score of an item that the user already had."""
+"""Values to try for what is added to the score of an item that the user already had."""
 MAX_TUNING_ROWS = 6000
 """Validation rows that are used to choose hyperparameters."""
 
 
 @dataclass(frozen=True)
 class EaseHyperparameters:
-    """Hyperparameters of EASE, as validation chose them.
+    """Hyperparameters of EASE, chosen on validation rows.
 
     Attributes:
         penalty: the ridge penalty.
@@ -103,10 +103,11 @@ def tune_target_ease(
 
 
 def learnable_repeats(task: Task, queries: EvalQueries, seen: Scores) -> Scores:
-    """Return the marks ``seen`` (m, 1 + k) on which a repeat bias can be fitted.
+    """Return ``seen`` (m, 1 + k) without the marks that a repeat bias must not be fitted on.
 
-    Sampled negatives leave out what a user already had: among them the only such item is the
-    positive, and buying again would look certain. So all marks are 0 if the rows have negatives.
+    Sampled negatives are never items that the user already had. If the positive is one, it is the
+    only one in its row, and a repeat purchase would look certain. So all marks become 0 if the rows
+    have negatives.
     """
     is_ranked = np.zeros_like(queries.valid) if task.rows.negatives.shape[1] else queries.valid
     return np.where(is_ranked, seen, np.float32(0.0))

@@ -1,15 +1,15 @@
 """Exact top-k by a partial inner product bound: a short int8 prefix of each item limits its score.
 
 A score is the inner product of a user vector x and an item vector z, plus the item's bias and its
-item-item contribution. Both vectors are rotated, which leaves the product as it is, so that the
-first h of D coordinates carry most of it. The Cauchy-Schwarz inequality bounds the others:
+item-item contribution. A rotation of both vectors does not change their product; it is chosen so
+that the first h of D coordinates carry most of it. The Cauchy-Schwarz inequality bounds the rest:
 
     x . z <= x[:h] . z[:h] + |x[h:]| |z[h:]|
 
 A prefix holds z[:h], the bias and the residual norm |z[h:]|, quantized to int8. The slack, a
-constant per user, covers what quantization may hide. Items whose bound reaches the k-th best score
-found so far are scored in full, so the answer equals that of a full scan. The idea is that of
-RecJPQPrune (arXiv 2505.00560), applied to rotated vectors.
+constant per user, makes up for the largest possible rounding error. Items whose bound reaches the
+k-th best score found so far are scored in full, so the answer equals that of a full scan. The idea
+is that of RecJPQPrune (arXiv 2505.00560), applied to rotated vectors.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ class PrefixBound:
         step = max(float(magnitude[magnitude.argmax()]) / _INT8_MAX, 1e-30)
         entries = np.rint(unrounded / step)
         center = float(rotated.dot(self._mean) + factors.dot(self._offset))
-        # What quantizing the prefixes and the query, and scoring in float32, may hide.
+        # The largest error of quantizing prefixes and query, and of scoring in float32.
         error = magnitude.dot(self._entry_error)
         error += _INT8_MAX * np.abs(unrounded - entries * step).dot(self._ones)
         max_product = math.sqrt(user.dot(user)) * self._max_norm
@@ -117,7 +117,7 @@ class PrefixBound:
 
 
 class _Bounds:
-    """Upper bounds of all candidates' scores for one user, in the steps of its query."""
+    """Upper bounds of all candidates' scores for one user, in units of the query's step."""
 
     def __init__(
         self, products: Ints, maxima: Ints, state: UserState, query: _Query, count: int
@@ -125,7 +125,7 @@ class _Bounds:
         self._products, self._maxima, self._count = products, maxima, count
         self._step, self._slack = query.step, query.slack
         self._boosted = state.wide.positive_columns
-        """Candidates with a positive item-item contribution, ascending; no prefix covers that."""
+        """Candidates with a positive item-item contribution, which no prefix covers; ascending."""
         self._boosted_bounds: Doubles = _EMPTY
         if len(self._boosted):
             columns, contributions = state.wide.summed
@@ -160,5 +160,5 @@ class _Bounds:
 
 
 def _floor_clipped(threshold: float) -> int:
-    """Round down to an integer that int32 products can be compared with; NaN becomes the lowest."""
+    """Round a threshold down to an int32, clipped to the limit; NaN becomes the lowest value."""
     return math.floor(max(-_PRODUCT_LIMIT, min(threshold, _PRODUCT_LIMIT)))
