@@ -175,7 +175,7 @@ def test_nothing_else_is_touched(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     for folder in (tmp_path, tmp_path / "notes.txt"):
         with pytest.raises(
-            ModelError, match="exists and is no checkpoint: choose another --checkpoint"
+            ModelError, match="exists and is not a checkpoint: choose another --checkpoint"
         ):
             resume(folder)
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]

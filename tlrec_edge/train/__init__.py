@@ -1,4 +1,4 @@
-"""Train: pretrain on the source, adapt to the target."""
+"""Pretrain on the source domains, adapt to a target."""
 
 from tlrec_edge.train.adapt import adapt
 from tlrec_edge.train.auto import adapt_auto

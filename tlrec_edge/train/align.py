@@ -1,4 +1,7 @@
-"""Alignment of two sides of a catalogue: their items are to look alike, so that what is learned carries over."""
+"""Losses that make the content vectors of source and target items similar.
+
+The encoder then meets target items that look like those it was trained on.
+"""
 
 from __future__ import annotations
 
@@ -17,13 +20,18 @@ from tlrec_edge.train.fit import ExtraLoss
 from tlrec_edge.train.model import TwoTower
 
 SAMPLE = 256
-"""Items drawn of each side a step."""
+"""Items drawn from each group at every step."""
 MIN_VARIANCE = 1e-4
-"""Content that varies less, as all does before the first steps, is not blown up to be aligned."""
+"""Lower bound of the variance that CORAL divides by. Content tables start at zero, and dividing by
+their tiny first variance would let the alignment dominate the first steps."""
 
 
 class GradientReversal(torch.autograd.Function):
-    """The identity, whose gradient is turned round and scaled (Ganin et al. 2016, arXiv 1505.07818)."""
+    """The identity, with a gradient that is negated and scaled (Ganin et al. 2016, 1505.07818).
+
+    One backward pass trains both opponents: what comes after it minimizes the loss, what comes
+    before it maximizes the loss.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale: float) -> Tensor:
@@ -36,80 +44,92 @@ class GradientReversal(torch.autograd.Function):
 
 
 class Alignment(ExtraLoss):
-    """A loss between the content vectors of each side's items, before an id is added to them.
+    """A loss between the content vectors of groups of items.
 
-    The content tower's hidden layer is taken: both of an item's vectors are linear in it.
+    Ids are left out, because they belong to one group only. The loss reads the hidden layer of the
+    content tower: both vectors of an item are linear in it, so aligning it aligns both.
     """
 
-    def __init__(self, sides: Sequence[TowerInputs], weight: float, epochs: int) -> None:
+    def __init__(self, groups: Sequence[TowerInputs], weight: float, epochs: int) -> None:
         super().__init__()
-        self.sides = [[torch.from_numpy(part) for part in side] for side in sides]
+        self.groups = [[torch.from_numpy(part) for part in group] for group in groups]
         self.weight, self.epochs = weight, max(epochs, 1)
 
     def content(self, net: TwoTower) -> list[Tensor]:
-        """Draw SAMPLE items of each side, with replacement; return their content, (SAMPLE, width) a side."""
+        """Return the content of SAMPLE items per group, drawn with replacement, (SAMPLE, width).
+
+        Raises ModelError if the network has no content tower.
+        """
         if net.tower is None:
             raise ModelError("without content features there is nothing to align")
-        found = []
-        for side in self.sides:
-            drawn = torch.randint(len(side[0]), (SAMPLE,))
-            found.append(net.tower.content(*(part[drawn] for part in side)))
-        return found
+        vectors = []
+        for group in self.groups:
+            drawn = torch.randint(len(group[0]), (SAMPLE,))
+            vectors.append(net.tower.content(*(part[drawn] for part in group)))
+        return vectors
 
 
 class Adversarial(Alignment):
-    """A classifier tries to tell the sides apart; the tower, behind a reversed gradient, to make that hard.
+    """A classifier predicts the group of an item; the tower learns to prevent it.
 
-    The reversal grows with the share p of the epochs as in the paper: weight * (2 / (1 + exp(-10 p)) - 1). The
-    classifier itself always learns at full strength.
+    The strength of the reversed gradient grows with the share p of the epochs that have passed,
+    weight * (2 / (1 + exp(-10 p)) - 1), as in the paper: at first the classifier knows nothing, and
+    its gradient is noise. The classifier itself always learns at full strength.
     """
 
     def __init__(
-        self, width: int, sides: Sequence[TowerInputs], weight: float, epochs: int, seed: int
+        self, width: int, groups: Sequence[TowerInputs], weight: float, epochs: int, seed: int
     ) -> None:
-        super().__init__(sides, weight, epochs)
+        super().__init__(groups, weight, epochs)
+        # Seeded apart, so that the classifier starts the same whatever was drawn before.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.classifier = nn.Sequential(
-                nn.Linear(width, width), nn.ReLU(), nn.Linear(width, len(sides))
+                nn.Linear(width, width), nn.ReLU(), nn.Linear(width, len(groups))
             )
 
     def forward(self, net: TwoTower, epoch: float) -> Tensor:
-        grown = 2.0 / (1.0 + math.exp(-10.0 * min(epoch / self.epochs, 1.0))) - 1.0
-        vectors = torch.cat(self.content(net))  # (sides * SAMPLE, width)
-        side = torch.arange(len(self.sides)).repeat_interleave(SAMPLE)
-        logits = self.classifier(GradientReversal.apply(vectors, self.weight * grown))  # type: ignore[no-untyped-call]  # torch has no type for it
-        loss = nn.functional.cross_entropy(logits, side)
-        self.note(loss=loss.item(), accuracy=(logits.argmax(1) == side).float().mean().item())
+        progress = min(epoch / self.epochs, 1.0)
+        strength = self.weight * (2.0 / (1.0 + math.exp(-10.0 * progress)) - 1.0)
+        vectors = torch.cat(self.content(net))  # (groups * SAMPLE, width)
+        group = torch.arange(len(self.groups)).repeat_interleave(SAMPLE)
+        reversed_vectors = GradientReversal.apply(vectors, strength)  # type: ignore[no-untyped-call]
+        logits = self.classifier(reversed_vectors)
+        loss = nn.functional.cross_entropy(logits, group)
+        self.note(loss=loss.item(), accuracy=(logits.argmax(1) == group).float().mean().item())
         return loss
 
 
 class Coral(Alignment):
-    """The distance between the covariances of the sides (Sun and Saenko 2016, arXiv 1607.01719), mean over pairs.
+    """The distance between the covariances of the groups, averaged over pairs (CORAL).
 
-    Covariances are in units of the joint variance: content is often so small that the plain distance vanishes.
+    See Sun and Saenko 2016, arXiv 1607.01719. Covariances are divided by the variance of all
+    groups together: content vectors are often so small that the distance itself would vanish.
     """
 
     def forward(self, net: TwoTower, epoch: float) -> Tensor:
         vectors = self.content(net)
-        unit = torch.cat(vectors).var(0).mean().detach().clamp(min=MIN_VARIANCE)
-        covariance = [torch.cov(side.T) / unit for side in vectors]  # (width, width) each
-        pairs = [(one - other).square().mean() / 4.0 for one, other in combinations(covariance, 2)]
-        loss = torch.stack(pairs).mean()
+        # Detached: otherwise the loss could shrink by blowing up all vectors.
+        variance = torch.cat(vectors).var(0).mean().detach().clamp(min=MIN_VARIANCE)
+        covariances = [torch.cov(group.T) / variance for group in vectors]  # (width, width) each
+        distances = [(a - b).square().mean() / 4.0 for a, b in combinations(covariances, 2)]
+        loss = torch.stack(distances).mean()
         self.note(loss=loss.item())
         return self.weight * loss
 
 
 def make_adversarial(
-    net: TwoTower, sides: Sequence[TowerInputs], config: TrainConfig, epochs: int
+    net: TwoTower, groups: Sequence[TowerInputs], config: TrainConfig, epochs: int
 ) -> Alignment:
-    return Adversarial(net.config.hidden_width, sides, config.align_weight, epochs, config.seed)
+    """Return an ``Adversarial`` loss for the network's content width."""
+    return Adversarial(net.config.hidden_width, groups, config.align_weight, epochs, config.seed)
 
 
 def make_coral(
-    net: TwoTower, sides: Sequence[TowerInputs], config: TrainConfig, epochs: int
+    net: TwoTower, groups: Sequence[TowerInputs], config: TrainConfig, epochs: int
 ) -> Alignment:
-    return Coral(sides, config.align_weight, epochs)
+    """Return a ``Coral`` loss."""
+    return Coral(groups, config.align_weight, epochs)
 
 
 ALIGNMENTS: dict[str, Callable[[TwoTower, Sequence[TowerInputs], TrainConfig, int], Alignment]] = {
@@ -119,18 +139,19 @@ ALIGNMENTS: dict[str, Callable[[TwoTower, Sequence[TowerInputs], TrainConfig, in
 
 
 def make_alignment(
-    net: TwoTower, sides: Sequence[TowerInputs], config: TrainConfig, epochs: int
+    net: TwoTower, groups: Sequence[TowerInputs], config: TrainConfig, epochs: int
 ) -> Alignment | None:
-    """Return the loss that aligns the sides; None where none is asked for or fewer than two sides have an item.
+    """Return the loss that ``config.align`` names, between the groups that have an item.
 
-    Raises ModelError for a model without content features.
+    Returns None if it names none or fewer than two groups have an item. Raises ModelError if the
+    network has no content features.
     """
     if config.align == "none":
         return None
     if net.tower is None:
         raise ModelError(
-            f"--align {config.align} needs item features, and this dataset has none: give prepare --items, "
-            "or use --align none"
+            f"--align {config.align} needs item features, and this dataset has none: "
+            "give prepare --items, or use --align none"
         )
-    present = [side for side in sides if len(side.text)]
+    present = [group for group in groups if len(group.text)]
     return ALIGNMENTS[config.align](net, present, config, epochs) if len(present) > 1 else None

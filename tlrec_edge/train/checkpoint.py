@@ -1,11 +1,13 @@
-"""Fits that can be interrupted: after every epoch all that the next one depends on is on disk, without pickle."""
+"""Checkpoints: training that was interrupted continues to the same end, bit for bit.
+
+After every epoch, everything that the next epoch depends on is written to disk, without pickle.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 import re
-import zipfile
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
@@ -14,21 +16,37 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tlrec_edge.data.dataset import Dataset
 from tlrec_edge.data.store import dataset_hash
 from tlrec_edge.errors import ModelError
 from tlrec_edge.train.config import TrainConfig
+from tlrec_edge.train.npz import DAMAGED, read_arrays
 from tlrec_edge.version import VERSION
 
 RUN, STATE = "run.json", "state.json"
-_OURS = re.compile(r"epoch-\d+\.npz|state\.(json|new)")
+_CHECKPOINT_FILE = re.compile(r"epoch-\d+\.npz|state\.(json|new)")
+_META = ("losses", "values", "best", "report")
+_MAX_SHOWN = 40
+"""Characters of a value in an error message."""
 
 
 @dataclass
 class TrainingState:
-    """How far a fit has come. ``modules`` are what learns; ``best`` is the best epoch, ``best_net`` the net then."""
+    """Everything that the next epoch of a fit depends on.
+
+    Attributes:
+        modules: What is trained: the network, and an extra loss with parameters if there is one.
+        optimizer: The optimizer, with its moments.
+        rng: The generator that draws batches; dropout draws from torch's own.
+        losses: The mean loss of each epoch.
+        values: Validation values, beginning with the one before the first epoch.
+        best: The number of the best epoch, 0 for the start.
+        best_net: The network's state after the best epoch; empty without validation.
+        report: Figures of the extra loss in the last epoch.
+    """
 
     modules: nn.ModuleDict
     optimizer: torch.optim.Optimizer
@@ -39,111 +57,110 @@ class TrainingState:
     best_net: dict[str, Tensor] = field(default_factory=dict)
     report: dict[str, float] = field(default_factory=dict)
 
-    def arrays(self) -> dict[str, np.ndarray[Any, Any]]:
-        """Return views of all tensors, to be written at once: copies would double the memory of a fit."""
-        found: dict[str, Tensor] = {"torch": torch.get_rng_state()}
-        found |= {f"module.{name}": value for name, value in self.modules.state_dict().items()}
-        found |= {f"best.{name}": value for name, value in self.best_net.items()}
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Return views of all tensors, to be written at once: copies would double the memory."""
+        tensors: dict[str, Tensor] = {"torch": torch.get_rng_state()}
+        tensors |= {f"module.{name}": value for name, value in self.modules.state_dict().items()}
+        tensors |= {f"best.{name}": value for name, value in self.best_net.items()}
         for number, state in self.optimizer.state_dict()["state"].items():
-            found |= {f"optimizer.{number}.{name}": value for name, value in state.items()}
-        return {name: value.numpy() for name, value in found.items()}
+            tensors |= {f"optimizer.{number}.{name}": value for name, value in state.items()}
+        return {name: value.numpy() for name, value in tensors.items()}
 
     def meta(self) -> dict[str, Any]:
-        shown = {name: getattr(self, name) for name in ("losses", "values", "best", "report")}
-        return {**shown, "numpy": self.rng.bit_generator.state}
+        """Return everything else, as JSON types."""
+        return {
+            **{name: getattr(self, name) for name in _META},
+            "numpy": self.rng.bit_generator.state,
+        }
 
-    def restore(self, meta: Mapping[str, Any], arrays: Mapping[str, np.ndarray[Any, Any]]) -> None:
-        """Take over what ``meta`` and ``arrays`` held; torch's own generator is set as well."""
+    def restore(self, meta: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Take over a saved state, that of torch's own generator included."""
         parts: dict[str, dict[str, Tensor]] = {
             "module": {},
             "best": {},
             "optimizer": {},
             "torch": {},
         }
-        for name, array in arrays.items():
-            part, _, rest = name.partition(".")
-            parts[part][rest] = torch.from_numpy(array)
+        for key, array in arrays.items():
+            part, _, name = key.partition(".")
+            parts[part][name] = torch.from_numpy(array)
         self.modules.load_state_dict(parts["module"])
-        state: dict[int, dict[str, Tensor]] = {}
-        for name, value in parts["optimizer"].items():
-            number, _, rest = name.partition(".")
-            state.setdefault(int(number), {})[rest] = value
-        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
+        moments: dict[int, dict[str, Tensor]] = {}
+        for key, value in parts["optimizer"].items():
+            number, _, name = key.partition(".")
+            moments.setdefault(int(number), {})[name] = value
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
         self.best_net = parts["best"]
         self.losses, self.values = list(meta["losses"]), list(meta["values"])
         self.best, self.report = int(meta["best"]), dict(meta["report"])
+        # Last, because building the network and the optimizer may have drawn numbers.
         self.rng.bit_generator.state = meta["numpy"]
         torch.set_rng_state(parts["torch"][""])
 
 
 class Checkpoint:
-    """The fits of one run, in the order they are made: each has a folder, whose ``state.json`` names its arrays."""
+    """The fits of one run, numbered in the order they are made. Each has a folder of its own."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.fits = folder, 0
 
     def next_fit(self) -> FitCheckpoint:
-        """Return the place of the run's next fit; a run repeats its fits in the same order."""
+        """Return the checkpoint of the next fit; a run that resumes makes the same fits in order."""
         self.fits += 1
         return FitCheckpoint(self.folder / f"fit-{self.fits}")
 
 
 @dataclass(frozen=True)
 class FitCheckpoint:
-    """One fit's place on disk."""
+    """The folder of one fit: ``state.json`` names the file of arrays that belongs to it."""
 
     folder: Path
 
     def load(self, state: TrainingState) -> None:
-        """Bring a fresh state to where it was left; nothing happens where nothing was left.
+        """Restore a new state to the last saved epoch; do nothing if no epoch was saved.
 
-        Raises ModelError that names the folder where its files are damaged.
+        Raises ModelError if the files are damaged.
         """
         if not (self.folder / STATE).is_file():
             return
         try:
             meta = json.loads((self.folder / STATE).read_text("utf-8"))
-            with np.load(self.folder / meta["arrays"], allow_pickle=False) as stored:
-                state.restore(meta, {name: stored[name] for name in stored.files})
-        except (
-            OSError,
-            EOFError,
-            zipfile.BadZipFile,
-            ValueError,
-            KeyError,
-            TypeError,
-            RuntimeError,
-        ) as error:
+            state.restore(meta, read_arrays(self.folder / meta["arrays"]))
+        except DAMAGED as error:
             raise ModelError(
                 f"{self.folder} cannot be read as a checkpoint ({error}): remove it"
             ) from error
 
     def save(self, state: TrainingState) -> None:
-        """Write the arrays, then the small file that names them; a crash leaves the epoch before."""
+        """Write the state of an epoch; a crash in between leaves that of the epoch before.
+
+        The arrays go to a new file first. Only then is the small file that names them replaced,
+        which is atomic.
+        """
         arrays = f"epoch-{len(state.losses)}.npz"
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / arrays).open("wb") as file:
-            np.savez(file, **state.arrays())  # type: ignore[arg-type]  # its stub takes no mapping of arrays
+            np.savez(file, **state.arrays())  # type: ignore[arg-type]  # no mapping in its stub
             file.flush()
             os.fsync(file.fileno())
         write_json(self.folder / STATE, {**state.meta(), "arrays": arrays})
-        self._remove(keep=(STATE, arrays))
+        self._remove_files(keep=(STATE, arrays))
 
-    def _remove(self, keep: Collection[str] = ()) -> None:
-        """Remove the files that ``save`` wrote, but for those in ``keep``; others may have put files here too."""
+    def _remove_files(self, keep: Collection[str] = ()) -> None:
+        """Remove the files that ``save`` wrote; other files in the folder are not ours."""
         for file in self.folder.iterdir():
-            if _OURS.fullmatch(file.name) and file.name not in keep:
+            if _CHECKPOINT_FILE.fullmatch(file.name) and file.name not in keep:
                 file.unlink()
 
     def remove(self) -> None:
-        """Remove the fit's files, and its folder if nothing else is in it."""
-        self._remove()
+        """Remove the files of the fit, and its folder if it is then empty."""
+        self._remove_files()
         with suppress(OSError):
             self.folder.rmdir()
 
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
-    """Replace a file in one step."""
+    """Replace a file atomically."""
     temporary = path.with_suffix(".new")
     with temporary.open("w", encoding="utf-8") as file:
         json.dump(data, file)
@@ -156,51 +173,64 @@ def write_json(path: Path, data: Mapping[str, Any]) -> None:
 def resumable(
     folder: Path | None, dataset: Dataset, config: TrainConfig, **task: object
 ) -> Iterator[Checkpoint | None]:
-    """Yield the checkpoint of a run; the run that left one at ``folder`` goes on from there.
+    """Yield the checkpoint of a run: an empty one, or that of the same run if it was interrupted.
 
-    It is removed when the block ends well. ``task`` are further facts, of JSON types, that make a run what it is.
-    Raises ModelError where the folder holds another run, naming what differs, or something else.
+    The checkpoint is removed if the block ends without an exception. None yields None: the run
+    saves nothing.
+
+    Args:
+        folder: Where the checkpoint is, or None.
+        dataset: The dataset of the run.
+        config: The hyperparameters of the run.
+        task: Whatever else identifies the run, as JSON types.
+
+    Raises:
+        ModelError: The folder holds the checkpoint of another run, or something else.
     """
     if folder is None:
         yield None
         return
-    facts = {
+    identity = {
         "version": VERSION,
-        "torch": torch.__version__,
+        "torch": torch.__version__,  # other versions may draw other numbers
         "dataset": dataset_hash(dataset),
         **task,
         **asdict(config),
     }
-    _claim(folder, json.loads(json.dumps(facts)))
+    _claim(folder, json.loads(json.dumps(identity)))
     yield Checkpoint(folder)
     for fit in folder.glob("fit-*"):
         if re.fullmatch(r"fit-\d+", fit.name) and fit.is_dir():
             FitCheckpoint(fit).remove()
     (folder / RUN).unlink()
-    with suppress(OSError):  # somebody put something else there
+    with suppress(OSError):  # the folder holds files of someone else
         folder.rmdir()
 
 
-def _claim(folder: Path, facts: dict[str, Any]) -> None:
+def _claim(folder: Path, identity: dict[str, Any]) -> None:
+    """Write the identity of a run to a new folder, or check it against that of an older run."""
     file = folder / RUN
     if not file.is_file():
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise ModelError(f"{folder} exists and is no checkpoint: choose another --checkpoint")
+            raise ModelError(
+                f"{folder} exists and is not a checkpoint: choose another --checkpoint"
+            )
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(file, facts)
+        write_json(file, identity)
         return
     try:
         before = dict(json.loads(file.read_text("utf-8")))
     except (OSError, ValueError, TypeError) as error:
         raise ModelError(f"{file} cannot be read ({error}): remove the checkpoint") from error
-    for name in (*facts, *before):
-        if before.get(name) != facts.get(name):
+    for name in (*identity, *before):
+        if before.get(name) != identity.get(name):
             raise ModelError(
-                f"{folder} is the checkpoint of another run: {name} was {_short(before.get(name))}, "
-                f"is {_short(facts.get(name))}; remove it or choose another --checkpoint"
+                f"{folder} is the checkpoint of another run: "
+                f"{name} was {_short(before.get(name))}, is {_short(identity.get(name))}; "
+                "remove it or choose another --checkpoint"
             )
 
 
 def _short(value: object) -> str:
     text = json.dumps(value)
-    return text if len(text) <= 40 else f"{text[:37]}..."
+    return text if len(text) <= _MAX_SHOWN else f"{text[: _MAX_SHOWN - 3]}..."

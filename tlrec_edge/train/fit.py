@@ -1,4 +1,4 @@
-"""The training loop: softmax over the catalogue, early stopping on validation, seeds."""
+"""The training loop: softmax over the catalogue, early stopping on validation, checkpoints."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tlrec_edge.errors import TrainingError
@@ -19,20 +18,33 @@ from tlrec_edge.train.checkpoint import FitCheckpoint, TrainingState
 from tlrec_edge.train.examples import Batch, Examples
 from tlrec_edge.train.model import TwoTower
 from tlrec_edge.train.sparse_adamw import RowAdamW, clip_gradients
+from tlrec_edge.types import Longs
 
 Progress = Callable[[str], None]
+"""Receives a line of text after each step of a long call."""
 EXTRA_RATE = 10.0
-"""How much faster the parameters of an extra loss learn: a domain classifier has to keep up with what it judges."""
+"""Factor on the learning rate of an extra loss: a domain classifier has to keep up with the tower
+that works against it."""
+MAX_GRADIENT_NORM = 5.0
+MASKED = -1e9
+"""Added to the logit of a negative that does not take part."""
 
 
 @dataclass(frozen=True)
 class FitConfig:
-    """Knobs of one training run. ``trunk_rate`` scales the rate of everything but the ids and biases of the candidates.
+    """Hyperparameters of one training run; a value outside its range raises ValueError.
 
-    ``sampled`` bounds the softmax: larger catalogues are sampled by popularity with logQ correction (Bengio and
-    Senecal 2008). ``logq`` adds that share of log popularity to the logits (Menon et al. 2021, arXiv 2007.07314).
-    ``examples`` bounds an epoch: of more, each epoch draws that many.
-    ``patience`` counts epochs without a better validation value.
+    Attributes:
+        epochs: Most epochs.
+        batch: Examples per step.
+        rate: Learning rate of the candidates' ids and biases.
+        trunk_rate: Factor on ``rate`` for everything else.
+        weight_decay: Weight decay of AdamW.
+        sampled: Negatives per step. A catalogue of at most twice as many is not sampled.
+        examples: Most examples per epoch; if there are more, each epoch draws that many.
+        patience: Epochs without a better validation value after which training stops.
+        seed: Seed of batches, negatives, dropout and augmentation.
+        logq: Share of log popularity that is added to the logits (see ``TrainConfig``).
     """
 
     epochs: int = 20
@@ -56,9 +68,13 @@ class FitConfig:
 
 @dataclass(frozen=True)
 class FitResult:
-    """``epochs`` is the best epoch's number, 0 = the start was best; ``values`` begin with the start's.
+    """What a training run reached.
 
-    ``report`` are the last epoch's means of the extra loss.
+    Attributes:
+        epochs: The number of the best epoch; 0: the start was best.
+        losses: The mean loss of each epoch.
+        values: Validation values, beginning with that of the start.
+        report: Means of the extra loss's figures over the last epoch.
     """
 
     epochs: int
@@ -68,24 +84,30 @@ class FitResult:
 
 
 class ExtraLoss(nn.Module):
-    """A loss beside the softmax: ``forward(net, epoch)`` gives it, ``epoch`` counting what has passed; ``note`` its
-    figures, whose means ``report`` tells once."""
+    """A loss that is added to the softmax loss.
+
+    ``forward(net, epoch)`` returns it; ``epoch`` is the number of epochs that have passed, with
+    fractions. ``forward`` may ``note`` figures, whose means ``report`` returns.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self._noted: dict[str, list[float]] = defaultdict(list)
 
     def note(self, **figures: float) -> None:
+        """Record figures of one step."""
         for name, value in figures.items():
             self._noted[name].append(value)
 
     def report(self) -> dict[str, float]:
+        """Return the mean of each figure since the last report."""
         means = {name: sum(values) / len(values) for name, values in self._noted.items()}
         self._noted.clear()
         return means
 
 
 def as_tensors(history: HistoryBatch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return views of a batch's arrays as tensors."""
     item, event, age, present = (torch.from_numpy(part) for part in history)
     return item, event, age, present
 
@@ -100,10 +122,24 @@ def fit(
     extra: ExtraLoss | None = None,
     checkpoint: FitCheckpoint | None = None,
 ) -> FitResult:
-    """Train in place; with ``validate`` (higher is better) leave the model at its best epoch, the start included.
+    """Train a network in place.
 
-    ``extra`` is added to each step's loss. ``checkpoint`` holds every epoch on disk and is where a fit that was interrupted
-    goes on, to the same end. Raises TrainingError on a loss that is not finite.
+    Args:
+        model: The network.
+        examples: The training examples.
+        config: Hyperparameters of the run.
+        validate: Returns the validation value, higher is better. The network ends at its best
+            epoch, or as it started. None: it ends at the last epoch.
+        mask_seen: Whether items in the history are excluded from the negatives.
+        progress: Called with a line of text after each epoch.
+        extra: A loss to add at each step.
+        checkpoint: Saves each epoch, and resumes an interrupted run.
+
+    Returns:
+        The best epoch, and the losses and validation values of all.
+
+    Raises:
+        TrainingError: The loss is not finite, or there is no training example.
     """
     with one_thread():
         return _fit(model, examples, config, validate, mask_seen, progress, extra, checkpoint)
@@ -111,8 +147,11 @@ def fit(
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Let torch use one thread: sums of gradients over several come in no fixed order, and the same seed must give the
-    same model; batches this small gain little from more."""
+    """Let torch use one thread.
+
+    Several threads add up gradients in no fixed order, and the same seed must give the same model.
+    Batches of this size gain little from more threads.
+    """
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -132,15 +171,10 @@ def _fit(
     checkpoint: FitCheckpoint | None,
 ) -> FitResult:
     torch.manual_seed(config.seed)
-    popularity = (
-        np.bincount(
-            examples.column[examples.log.item[examples.is_target]], minlength=len(model.bias)
-        )
-        + 1.0
-    )
-    sampler = torch.from_numpy(popularity / popularity.sum())
+    sampler = _popularity(examples, len(model.bias))
     modules = nn.ModuleDict({"net": model} if extra is None else {"net": model, "extra": extra})
-    optimizer = RowAdamW(_groups(model, config, extra), weight_decay=config.weight_decay)
+    groups = _parameter_groups(model, config, extra)
+    optimizer = RowAdamW(groups, weight_decay=config.weight_decay)
     state = TrainingState(modules, optimizer, np.random.default_rng(config.seed))
     if validate:
         state.values.append(validate())
@@ -167,6 +201,13 @@ def _fit(
     return FitResult(state.best, tuple(state.losses), tuple(state.values), state.report)
 
 
+def _popularity(examples: Examples, candidates: int) -> Tensor:
+    """Return the share of each candidate in the positives, (C,), smoothed by one each."""
+    positives = examples.column[examples.log.item[examples.is_target]]
+    count = np.bincount(positives, minlength=candidates) + 1.0
+    return torch.from_numpy(count / count.sum())
+
+
 def _figures(state: TrainingState) -> Iterator[str]:
     yield f"loss {state.losses[-1]:.4f}"
     if state.values:
@@ -174,16 +215,21 @@ def _figures(state: TrainingState) -> Iterator[str]:
     yield from (f"alignment {name} {value:.4f}" for name, value in state.report.items())
 
 
-def _groups(model: TwoTower, config: FitConfig, extra: ExtraLoss | None) -> list[dict[str, object]]:
-    own = {"candidate_id.weight", "bias"}
-    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for name, p in named if name in own], "lr": config.rate},
-        {
-            "params": [p for name, p in named if name not in own],
-            "lr": config.rate * config.trunk_rate,
-        },
-        {"params": list(extra.parameters()) if extra else [], "lr": EXTRA_RATE * config.rate},
+def _parameter_groups(
+    model: TwoTower, config: FitConfig, extra: ExtraLoss | None
+) -> list[dict[str, object]]:
+    """Return the optimizer's groups: candidates' ids and biases, the trunk, the extra loss."""
+    of_candidates: list[Tensor] = []
+    trunk: list[Tensor] = []
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            is_of_candidates = name in ("candidate_id.weight", "bias")
+            (of_candidates if is_of_candidates else trunk).append(parameter)
+    of_extra = list(extra.parameters()) if extra else []
+    groups: list[dict[str, object]] = [
+        {"params": of_candidates, "lr": config.rate},
+        {"params": trunk, "lr": config.rate * config.trunk_rate},
+        {"params": of_extra, "lr": EXTRA_RATE * config.rate},
     ]
     return [group for group in groups if group["params"]]
 
@@ -197,6 +243,7 @@ def _epoch(
     sampler: Tensor,
     mask_seen: bool,
 ) -> float:
+    """Train one epoch; return the mean softmax loss of its steps."""
     steps = -(-min(examples.size(), config.examples) // config.batch)
     model.train()
     total, count = 0.0, 0
@@ -204,27 +251,32 @@ def _epoch(
         if not (batch.positive >= 0).any():
             continue
         loss = softmax_loss(model, batch, examples, sampler, config, mask_seen)
-        total_loss = (
-            loss if extra is None else loss + extra(model, len(state.losses) + step / steps)
-        )
-        if not torch.isfinite(total_loss):
+        passed = len(state.losses) + step / steps
+        with_extra = loss if extra is None else loss + extra(model, passed)
+        if not torch.isfinite(with_extra):
             raise TrainingError(
-                f"loss is {total_loss.item()}: lower the learning rate (now {config.rate}) or check the features"
+                f"loss is {with_extra.item()}: lower the learning rate (now {config.rate}) "
+                "or check the features"
             )
-        state.optimizer.zero_grad(set_to_none=True)
-        total_loss.backward()
-        if model.sparse:
-            clip_gradients(model, 5.0)
-        else:
-            nn.utils.clip_grad_norm_(model.parameters(), 5.0)
-        state.optimizer.step()
+        _step(model, state.optimizer, with_extra)
         total, count = total + loss.item(), count + 1
     model.eval()
     if not count:
         raise TrainingError(
-            "no training example: the target needs a user with at least two interactions at different times"
+            "no training example: the target needs a user with at least two interactions "
+            "at different times"
         )
     return total / count
+
+
+def _step(model: TwoTower, optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    if model.sparse:
+        clip_gradients(model, MAX_GRADIENT_NORM)
+    else:
+        nn.utils.clip_grad_norm_(model.parameters(), MAX_GRADIENT_NORM)
+    optimizer.step()
 
 
 def softmax_loss(
@@ -235,42 +287,58 @@ def softmax_loss(
     config: FitConfig,
     mask_seen: bool,
 ) -> Tensor:
-    """Return the mean negative log likelihood of the positives, each example weighing the same or by its heaviest."""
+    """Return the mean negative log likelihood of the positives among the candidates.
+
+    Every example weighs the same, or as much as its heaviest positive (``Examples.by_weight``).
+    ``sampler`` (C,) is the share of each candidate in the positives.
+    """
     user = model.users(*as_tensors(batch.history))
     positive, weight = torch.from_numpy(batch.positive), torch.from_numpy(batch.weight)
-    catalogue, sampled = len(model.bias), config.sampled
-    if catalogue <= 2 * sampled:
-        columns, correction = torch.arange(catalogue), torch.zeros(catalogue)
-        place = positive
-    else:
-        drawn = torch.multinomial(sampler, sampled, replacement=True)
-        columns = torch.unique(torch.cat([drawn, positive[positive >= 0]]))
-        correction = torch.log(1.0 - (1.0 - sampler[columns]) ** sampled).float()
-        place = torch.searchsorted(columns, positive.clamp(min=0))
-    logits = (
-        user @ model.candidate_vectors(columns).T + model.bias[columns] - correction
-    )  # (batch, columns)
+    columns, correction, index = _softmax_columns(positive, sampler, config.sampled)
+    logits = user @ model.candidate_vectors(columns).T + model.bias[columns] - correction
     if config.logq:
+        # Popularity is given to the logits, so that vectors and biases need not learn that share
+        # of it: served without it, the model favours popular items less (Menon et al. 2021).
         logits = logits + config.logq * torch.log(sampler[columns]).float()
     if mask_seen:
-        logits = logits + _seen(batch, examples, columns.numpy(), catalogue)
-    target_weight = (positive >= 0).float() * weight
-    chosen = torch.gather(torch.log_softmax(logits, 1), 1, place.clamp(min=0))
+        logits = logits + _seen_mask(batch, examples, columns.numpy(), len(sampler))
+    target_weight = (positive >= 0).float() * weight  # (batch, p)
+    log_likelihood = torch.gather(torch.log_softmax(logits, 1), 1, index.clamp(min=0))
     total_weight = target_weight.sum(1)
-    per_example = -(chosen * target_weight).sum(1) / total_weight.clamp(min=1e-9)
+    per_example = -(log_likelihood * target_weight).sum(1) / total_weight.clamp(min=1e-9)
     example_weight = target_weight.amax(1) if examples.by_weight else torch.ones_like(total_weight)
     has_positive = total_weight > 0
     return (per_example * example_weight)[has_positive].mean() / example_weight[has_positive].mean()
 
 
-def _seen(batch: Batch, examples: Examples, columns: NDArray[np.int64], catalogue: int) -> Tensor:
-    """Return -1e9 at the candidates that stand in the history, unless they are asked for. Shape (batch, columns)."""
-    last = len(columns)
-    place = np.full(catalogue + 1, last, np.int64)  # catalogue: the place of "no candidate"
-    place[columns] = np.arange(last)
-    known = examples.column_of_row[batch.history.item]
-    mask = np.zeros((len(batch.positive), last + 1), np.float32)
+def _softmax_columns(
+    positive: Tensor, sampler: Tensor, sampled: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Choose the candidates of a softmax over the catalogue, or over a sample of it.
+
+    Returns the candidates (n,), what to subtract from their logits (n,), and the index of each
+    positive among them.
+    """
+    catalogue = len(sampler)
+    if catalogue <= 2 * sampled:
+        return torch.arange(catalogue), torch.zeros(catalogue), positive
+    drawn = torch.multinomial(sampler, sampled, replacement=True)
+    columns = torch.unique(torch.cat([drawn, positive[positive >= 0]]))
+    # A popular candidate is nearly always in the sample, and its logit would be pushed down too
+    # often. The log of the probability to be drawn at least once makes up for it: the softmax over
+    # the sample then estimates that over the catalogue (Bengio and Senecal 2008).
+    correction = torch.log(1.0 - (1.0 - sampler[columns]) ** sampled).float()
+    return columns, correction, torch.searchsorted(columns, positive.clamp(min=0))
+
+
+def _seen_mask(batch: Batch, examples: Examples, columns: Longs, catalogue: int) -> Tensor:
+    """Return MASKED at candidates that are in the history and not positive, (batch, columns)."""
+    unused = len(columns)  # a last column that collects whatever is not in ``columns``
+    index = np.full(catalogue + 1, unused, np.int64)  # at -1: not a candidate
+    index[columns] = np.arange(unused)
+    candidate = examples.column_of_row[batch.history.item]
+    mask = np.zeros((len(batch.positive), unused + 1), np.float32)
     row = np.arange(len(mask))[:, None]
-    mask[row, place[np.where(batch.history.present, known, -1)]] = -1e9
-    mask[row, place[batch.positive]] = 0.0
-    return torch.from_numpy(mask[:, :last])
+    mask[row, index[np.where(batch.history.present, candidate, -1)]] = MASKED
+    mask[row, index[batch.positive]] = 0.0
+    return torch.from_numpy(mask[:, :unused])
