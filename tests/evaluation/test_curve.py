@@ -1,4 +1,4 @@
-"""The learning curve: less of the target to learn from, the same questions."""
+"""The learning curve: less of the target to train on, the same test rows."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ QUICK = replace(synthetic.CONFIG, epochs=2, pretrain_epochs=4)
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("curve")
     save_dataset(synthetic.dataset(), path / "ds")
     pretrain(synthetic.dataset(), ("big",), QUICK).save(path / "source")
@@ -32,26 +32,26 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def found(place: Path) -> Curve:
-    return curve(CurveConfig(place / "ds", ("small",), place / "source", (1.0, 0.1)), processes=1)
+def found(work: Path) -> Curve:
+    return curve(CurveConfig(work / "ds", ("small",), work / "source", (1.0, 0.1)), processes=1)
 
 
-def learners(task: Task) -> set[int]:
+def target_users(task: Task) -> set[int]:
     return set(task.train.user[task.in_target(task.train)].tolist())
 
 
 @pytest.mark.parametrize(("kind", "fold"), [("leave-one-out", None), ("new-users", 1)])
-def test_shares_are_nested_and_thin_what_choices_are_made_with(kind: str, fold: int | None) -> None:
+def test_shares_are_nested_and_apply_to_validation_too(kind: str, fold: int | None) -> None:
     whole = make_tasks(synthetic.dataset(kind), ("small",), fold)
     parts = [subsample_users(whole, share, 3) for share in (0.001, 0.05, 0.2, 1.0)]
-    kept = [learners(part.final) | set(part.choose.rows.user.tolist()) for part in parts]
-    everyone = kept[-1]
-    assert [len(users) for users in kept] == [
+    users = [target_users(part.final) | set(part.choose.rows.user.tolist()) for part in parts]
+    everyone = users[-1]
+    assert [len(part_users) for part_users in users] == [
         max(1, round(s * len(everyone))) for s in (0.001, 0.05, 0.2, 1.0)
     ]
-    for smaller, larger, part in zip(kept, kept[1:], parts, strict=False):
+    for smaller, larger, part in zip(users, users[1:], parts, strict=False):
         assert smaller < larger
-        assert learners(part.choose) | set(part.choose.rows.user.tolist()) <= smaller
+        assert target_users(part.choose) | set(part.choose.rows.user.tolist()) <= smaller
     for part in parts:
         np.testing.assert_array_equal(part.final.rows.item, whole.final.rows.item)
         np.testing.assert_array_equal(part.final.rows.negatives, whole.final.rows.negatives)
@@ -61,17 +61,17 @@ def test_shares_are_nested_and_thin_what_choices_are_made_with(kind: str, fold: 
         assert len({int(mask.sum()) for mask in elsewhere}) == 1
     np.testing.assert_array_equal(parts[-1].final.train.item, whole.final.train.item)
     np.testing.assert_array_equal(parts[-1].choose.rows.item, whole.choose.rows.item)
-    assert learners(subsample_users(whole, 0.2, 4).final) != learners(parts[2].final)
+    assert target_users(subsample_users(whole, 0.2, 4).final) != target_users(parts[2].final)
 
 
-def test_the_whole_share_is_what_adapt_finds(found: Curve) -> None:
+def test_the_full_share_equals_what_adapt_returns(found: Curve) -> None:
     data = synthetic.dataset()
-    entry = {"scratch": model_ranker(adapt(data, ("small",), "scratch", None, QUICK), data)}
-    values = evaluate(data, ("small",), entry).values("scratch")
+    ranker = {"scratch": model_ranker(adapt(data, ("small",), "scratch", None, QUICK), data)}
+    values = evaluate(data, ("small",), ranker).values("scratch")
     np.testing.assert_array_equal(found.points[-1].results["scratch"].values, values)
 
 
-def test_transfer_pays_most_where_there_is_little(found: Curve) -> None:
+def test_transfer_pays_most_with_little_data(found: Curve) -> None:
     assert [point.share for point in found.points] == [0.1, 1.0]
     assert [point.users for point in found.points] == [24, 240]
     lifts = [found.lift(point) for point in found.points]
@@ -82,30 +82,30 @@ def test_transfer_pays_most_where_there_is_little(found: Curve) -> None:
     assert "with 100 % of the users; finetune reaches it with" in words
 
 
-def test_shares_and_sources_are_checked_before_any_work(place: Path) -> None:
+def test_shares_and_sources_are_checked_before_any_work(work: Path) -> None:
     for share in (0, -0.1, 1.5, float("nan")):
         with pytest.raises(ValueError, match="a share must lie above 0"):
-            CurveConfig(place / "ds", ("small",), place / "source", (share,))
+            CurveConfig(work / "ds", ("small",), work / "source", (share,))
     with pytest.raises(ModelError, match="already trained on big"):
-        curve(CurveConfig(place / "ds", ("big",), place / "source"))
+        curve(CurveConfig(work / "ds", ("big",), work / "source"))
 
 
-def test_a_share_without_validation_keeps_its_row(place: Path) -> None:
-    plan = CurveConfig(place / "ds", ("small",), place / "source", (0.001,), epochs=1)
-    (point,) = curve(plan, ("auto", "popularity"), processes=1).points
+def test_a_share_without_validation_keeps_its_row(work: Path) -> None:
+    config = CurveConfig(work / "ds", ("small",), work / "source", (0.001,), epochs=1)
+    (point,) = curve(config, ("auto", "popularity"), processes=1).points
     assert point.results["popularity"].values.mean() > 0
     assert point.users == 1
 
 
-def test_the_command_draws_the_curve(place: Path, tmp_path: Path) -> None:
+def test_the_command_draws_the_curve(work: Path, tmp_path: Path) -> None:
     page = tmp_path / "curve.html"
     call = (
         "curve",
-        place / "ds",
+        work / "ds",
         "--domain",
         "small",
         "--from",
-        place / "source",
+        work / "source",
         "--epochs",
         1,
         "--processes",
@@ -117,14 +117,14 @@ def test_the_command_draws_the_curve(place: Path, tmp_path: Path) -> None:
     parsed = Page(page.read_text("utf-8"))
     assert parsed.tags.count("svg") == 1
     assert "NDCG@10 by share of the target's users" in parsed.text
-    kept = json.loads(page.with_suffix(".json").read_text("utf-8"))
-    assert [point["share"] for point in kept["points"]] == [0.05, 1.0]
-    assert [line["name"] for line in kept["points"][0]["lines"]][:2] == ["popularity", "ease"]
+    saved = json.loads(page.with_suffix(".json").read_text("utf-8"))
+    assert [point["share"] for point in saved["points"]] == [0.05, 1.0]
+    assert [line["name"] for line in saved["points"][0]["lines"]][:2] == ["popularity", "ease"]
     for wrong in ("0", "two", "1.5"):
         assert run(*call, "--shares", wrong, "--out", page).exit_code == 2
 
 
-def test_the_page_leaves_out_what_was_not_measured() -> None:
+def test_the_page_omits_what_was_not_measured() -> None:
     nothing = {"name": "scratch", "ndcg@10": None, "ndcg@10.se": None}
     assert (
         "svg"

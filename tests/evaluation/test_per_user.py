@@ -1,4 +1,4 @@
-"""Figures by user in a file compare as the rows they come from do."""
+"""Figures by user in a file have the same lift as the test rows they come from."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def found() -> Evaluation:
 
 
 @pytest.mark.parametrize("name", ["u.csv", "u.csv.gz", "u.parquet"])
-def test_a_lift_from_files_is_that_of_the_rows(
+def test_a_lift_from_files_equals_that_of_the_rows(
     found: Evaluation, tmp_path: Path, name: str
 ) -> None:
     file = tmp_path / name
@@ -42,7 +42,7 @@ def test_a_lift_from_files_is_that_of_the_rows(
     assert compare(ease, other_order).mean == 0.0
 
 
-def test_other_questions_are_refused(found: Evaluation, tmp_path: Path) -> None:
+def test_other_test_rows_are_refused(found: Evaluation, tmp_path: Path) -> None:
     data = synthetic.dataset("time")
     tasks = make_tasks(data, ("small",))
     fewer = replace(tasks, final=replace(tasks.final, rows=tasks.final.rows.select(np.arange(9))))

