@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,8 @@ from tlrec_edge.errors import ModelError
 from tlrec_edge.train import EdgeModel, TrainConfig, adapt, adapt_auto, pretrain
 from tlrec_edge.train.checkpoint import Checkpoint, resumable
 
-Run = Callable[[Callable[[str], None] | None, Checkpoint | None], EdgeModel]
+Progress = Callable[[str], None]
+Run = Callable[[Progress | None, Checkpoint | None], EdgeModel]
 QUICK = replace(CONFIG, epochs=3, pretrain_epochs=4)
 KNOBS = {
     "plain": QUICK,
@@ -64,40 +66,43 @@ def interrupted_and_resumed(folder: Path, run: Run, config: TrainConfig, epochs:
     return model
 
 
+def pretrain_with(
+    knobs: str, progress: Progress | None = None, kept: Checkpoint | None = None
+) -> EdgeModel:
+    return pretrain(synthetic.dataset(), ("big",), KNOBS[knobs], progress, kept)
+
+
+def adapt_by(
+    mode: str, progress: Progress | None = None, kept: Checkpoint | None = None
+) -> EdgeModel:
+    data, source = synthetic.dataset(), synthetic.source()
+    return adapt(data, ("small",), mode, source, QUICK, progress=progress, checkpoint=kept)
+
+
+# One run that is not interrupted, to compare with all that are.
+pretrained, adapted = cache(pretrain_with), cache(adapt_by)
+
+
 @pytest.mark.parametrize("knobs", KNOBS)
 @pytest.mark.parametrize("epochs", [1, 2, 4])
 def test_pretraining_goes_on_to_the_same_end(tmp_path: Path, knobs: str, epochs: int) -> None:
-    config = KNOBS[knobs]
-
-    def run(progress: Callable[[str], None] | None, kept: Checkpoint | None) -> EdgeModel:
-        return pretrain(synthetic.dataset(), ("big",), config, progress, kept)
-
-    same(run(None, None), interrupted_and_resumed(tmp_path / "c", run, config, epochs))
+    run = partial(pretrain_with, knobs)
+    resumed = interrupted_and_resumed(tmp_path / "c", run, KNOBS[knobs], epochs)
+    same(pretrained(knobs), resumed)
 
 
 @pytest.mark.parametrize("mode", ["finetune", "joint"])
 @pytest.mark.parametrize("epochs", [2, 5])
 def test_adapting_goes_on_to_the_same_end(tmp_path: Path, mode: str, epochs: int) -> None:
     """The second number falls into the second fit; the first is not made again."""
-
-    def run(progress: Callable[[str], None] | None, kept: Checkpoint | None) -> EdgeModel:
-        return adapt(
-            synthetic.dataset(),
-            ("small",),
-            mode,
-            synthetic.source(),
-            QUICK,
-            progress=progress,
-            checkpoint=kept,
-        )
-
-    same(run(None, None), interrupted_and_resumed(tmp_path / "c", run, QUICK, epochs))
+    run = partial(adapt_by, mode)
+    same(adapted(mode), interrupted_and_resumed(tmp_path / "c", run, QUICK, epochs))
 
 
 def test_auto_goes_on_to_the_same_end(tmp_path: Path) -> None:
     quick = replace(QUICK, epochs=2)
 
-    def run(progress: Callable[[str], None] | None, kept: Checkpoint | None) -> EdgeModel:
+    def run(progress: Progress | None, kept: Checkpoint | None) -> EdgeModel:
         return adapt_auto(
             synthetic.dataset(),
             ("small",),
