@@ -29,8 +29,8 @@ class ExportConfig:
         with_users: Store the states of known users under ``"hashed"`` (keyed hashes) or ``"plain"``
             ids. None, the default, stores none: a bundle then holds no personal data.
         tolerance: Largest difference of a score from the torch model's that the parity gate
-            accepts, in units of the score. The default, 1e-4, is above what float32 sums in
-            another order differ by, and below differences that change a ranking.
+            accepts, in units of the score. The default, 1e-4, is above the rounding differences
+            of float32 sums, and below differences that change a ranking.
         seed: Seed of the sample of users that scales and the search index are fitted to and parity
             is measured on. Fixed by default, so that the same model gives the same bundle.
         gates: Names of the gates to check, in order. All of ``GATES`` by default.
@@ -76,7 +76,7 @@ def export_bundle(
             ``tlrec_edge.evaluation.cards``. Without them the manifest says "not measured".
 
     Returns:
-        How far the bundle is from the torch model.
+        How much the bundle's scores differ from the torch model's.
 
     Raises:
         ExportError: If a gate fails that ``config.allow`` does not name. Nothing is written then.

@@ -178,7 +178,7 @@ GATES: dict[str, Callable[[Evidence], str | None]] = {
 }
 """Gates by name; each returns what is wrong and what to do, or None."""
 BUNDLE_GATES = ("parity", "batch", "order", "unknown", "graph")
-"""Gates that look at the bundle alone, not at what was measured of the model before."""
+"""Gates that need only the bundle, and no earlier measurement of the model."""
 
 
 def check_gates(evidence: Evidence, names: Sequence[str], allow: Sequence[str]) -> dict[str, str]:

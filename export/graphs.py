@@ -27,7 +27,7 @@ def encoder_graph(model: EdgeModel) -> bytes:
         model: The model; ``net.config`` gives the history length L and the width d.
 
     Returns:
-        An ONNX file: ``history`` (B, L, d), ``log_weight`` (B, L) -> ``user`` (B, d), with B free.
+        An ONNX file: ``history`` (B, L, d), ``log_weight`` (B, L) -> ``user`` (B, d), for any B.
     """
     length, width = model.net.config.history, model.net.config.width
     nodes = encoder_nodes(model.net.encoder, length, width)
@@ -71,7 +71,7 @@ def _serialize(
     inputs: list[onnx.ValueInfoProto],
     outputs: list[onnx.ValueInfoProto],
 ) -> bytes:
-    """Return a checked graph as a file, its int8 weights stored as int8."""
+    """Check a graph and return it as a file, with weights that are int8 stored in int8."""
     graph = helper.make_graph(nodes.made, name, inputs, outputs, nodes.constants)
     opset = helper.make_opsetid("", OPSET)
     proto = helper.make_model(graph, opset_imports=[opset], ir_version=IR_VERSION)

@@ -1,4 +1,4 @@
-"""The manifest entries that follow from a model and its dataset."""
+"""Build the manifest entries that describe a model and its dataset."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from .source import ExportSource
 from .users import user_scales
 
 REQUEST_CANDIDATES = 100
-"""Candidates of the request that a latency card describes."""
+"""Number of candidates in the request that the latency card describes."""
 
 
 def model_manifest(

@@ -1,4 +1,4 @@
-"""How far the scores of a written bundle are from those of its torch model."""
+"""Measure how much the scores of a written bundle differ from its torch model's."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ from .source import ExportSource
 
 @dataclass(frozen=True)
 class Parity:
-    """How far a bundle is from its torch model, over all candidates of sampled users.
+    """How much a bundle's scores differ from its torch model's, for sampled users.
 
-    The float path is compared with the torch model, and the deterministic path with the float
-    path. The last three are None if float32 tables leave the bundle without the latter.
+    All candidates are scored. The float path is compared with the torch model, and the
+    deterministic path with the float path. If the tables are float32, the bundle has only the float
+    path, and the last three attributes are None.
 
     Attributes:
         users: Number of users compared; 0 if no user has a history.
@@ -30,8 +31,8 @@ class Parity:
         exact_max_error: Largest difference of a deterministic score from the float score.
         exact_rms_share: Root mean square of these differences, as a share of the scores' standard
             deviation.
-        exact_bound: What ``exact_max_error`` can be at most, for users whose vectors fit the
-            scales; the runtime counts the others as ``clipped_users``.
+        exact_bound: Upper bound of ``exact_max_error`` for users whose vectors fit the scales; the
+            runtime counts the others as ``clipped_users``.
     """
 
     users: int

@@ -1,4 +1,4 @@
-"""What speeds up a top-k search: an IVF for the largest catalogues, prefix bounds for others."""
+"""Add the indexes of a top-k search: an IVF to the largest catalogues, prefix bounds to others."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ Queries = NDArray[np.float64]
 def add_search_index(contents: BundleContents, source: ExportSource) -> BundleContents:
     """Add an IVF above ``IVF_MIN_CANDIDATES`` candidates, and prefix bounds if they pay off.
 
-    Both are fitted to the sampled users, and to vectors as stored: rounding them first keeps the
-    bounds valid for what the runtime multiplies. An IVF reorders all candidates by cluster, so
-    this stage comes after every stage that adds rows of items.
+    Both are fitted to the sampled users and to the stored, rounded vectors, so that the bounds hold
+    for the vectors that the runtime reads. An IVF reorders all candidates by cluster, so this stage
+    comes after every stage that adds rows of items.
     """
     queries = _queries(source)
     return _add_bounds(_add_ivf(contents, source, queries), source, queries)
@@ -57,9 +57,9 @@ def _add_bounds(contents: BundleContents, source: ExportSource, queries: Queries
 
 
 def _queries(source: ExportSource) -> Queries:
-    """Return the sampled users' vectors as the runtime multiplies them, (u, d + r)."""
+    """Return the sampled users' vectors, weighted as in the runtime, (u, d + r)."""
     model, users = source.model, source.sample
-    # In plain tables the candidates' scales hold the two-tower weight already.
+    # If the storage is uniform, the candidates' scales include the two-tower weight already.
     weight = 1.0 if storage(model).uniform else model.score_weights.two_tower
     vectors = [source.encoded(users) * weight, source.low_rank(users)]
     return np.concatenate(vectors, 1).astype(np.float64)

@@ -28,7 +28,7 @@ class ExportSource:
         model: The trained model.
         dataset: The dataset that the model was trained on.
         task: The final task of the model's target; its history holds all interactions.
-        past: The interactions with items that the model knows, in the model's rows.
+        past: The users' histories in the model's item rows, without items it does not know.
         sample: Rows of sampled users with a history, ascending, (u,).
     """
 
@@ -55,7 +55,7 @@ class ExportSource:
 
     @property
     def parity_users(self) -> Ints:
-        """Rows of the sampled users that scores are compared for."""
+        """Rows of the sampled users whose scores are compared."""
         return self.sample[:PARITY_USERS]
 
     @property

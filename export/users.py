@@ -77,7 +77,7 @@ def _vectors(source: ExportSource, users: Ints) -> Floats:
 
 
 def _item_item_sums(source: ExportSource, users: Ints) -> dict[str, NDArray[Any]]:
-    """Return the users' sums of item-item weights, and the repeat weight on what they have."""
+    """Return the users' item-item contributions, including the repeat bias of their items."""
     model = source.model
     weights = model.served_wide
     if model.score_weights.repeat:

@@ -20,9 +20,8 @@ def quantize_graphs(model: EdgeModel) -> EdgeModel:
     """Return the model with the matrices of encoder and item tower rounded to int8 times a scale.
 
     ``export`` recognises such matrices and stores the integers. The runtime multiplies them out
-    once, when it loads the graph, so that a request takes no longer. The tables of known items keep
-    their
-    vectors: quantize them first.
+    once, when it loads the graph, so that a request takes no longer. Call ``quantize_tables``
+    first, so that known items keep the vectors of the float network.
     """
     net = copy.deepcopy(model.net)
     with torch.no_grad():

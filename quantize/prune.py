@@ -1,10 +1,10 @@
 """Prune an encoder's structure: feed-forward units, attention heads, layers and history length.
 
-Every step maps an ``EdgeModel`` to a smaller one, as ``(model, dataset, task, <size>, steps,
-seed)``, and ends with ``steps`` steps of distillation from the model it was given (``distil``), on
-histories of the task's training rows. To apply several steps and recover once, call them with
-``steps=0`` and then ``distil`` from the first model. The width of the vectors is pruned in
-``width``.
+Every pruning step is a function ``(model, dataset, task, <size>, steps, seed)`` that returns a
+smaller ``EdgeModel``. The smaller model then recovers: it is distilled from the original one
+(``distil``) for ``steps`` steps, on histories of the task's training rows. To prune several times
+and recover once, pass ``steps=0`` and call ``distil`` with the first model. ``width`` prunes the
+width of the vectors.
 
 Two common techniques are left out because they would not pay here. Zeroing single weights: the
 runtime multiplies by zeros as by any number (``benchmarks/structure`` measures it). Dropping the id

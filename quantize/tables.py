@@ -43,9 +43,9 @@ class TableBits:
 def quantize_tables(model: EdgeModel, bits: int | TableBits = 8) -> EdgeModel:
     """Return the model with its item tables in 8 or 4 bits: one number for all, or one per table.
 
-    Tables that are quantized already are quantized again from the network's float vectors.
-    ``core.rowwise.quantize_rows`` bounds the rounding error of an entry. Raises ValueError if
-    ``bits`` has another value.
+    The tables are quantized from the network's float vectors, even if the model has quantized
+    tables already. ``core.rowwise.quantize_rows`` bounds the rounding error of an entry. Raises
+    ValueError if ``bits`` has another value.
     """
     if not isinstance(bits, TableBits):
         bits = TableBits(bits, bits, bits, bits)
@@ -66,9 +66,10 @@ def _quantize(vectors: Floats, bits: int) -> QuantizedTable:
 def quantize_wide(model: EdgeModel) -> EdgeModel:
     """Return the model with its item-item weights in int8, with one scale per history item.
 
-    The pooled and the target-only weights are added up under their score weights first, so that a
-    request reads one matrix: ``wide`` with weight 1. A weight is off by at most half a step of its
-    row, 1/254 of the row's largest weight. Weights that round to 0 are dropped.
+    The weights of all domains and those of the target alone are first multiplied by their score
+    weights and added up, so that a request reads one matrix: ``wide`` with weight 1. A weight is
+    off by at most half a step of its row, 1/254 of the row's largest weight. Weights that round to
+    0 are dropped.
     """
     served = model.served_wide
     served.sort_indices()

@@ -1,12 +1,12 @@
-"""Prune the width of the vectors: rotate them to their main axes, keep the first of these, recover.
+"""Prune the width of the vectors: rotate them to their principal axes, keep the first ones, distil.
 
-Rotations fold into the weights on both sides, so they cost nothing at serving time. The ``fast``
-encoder is linear from the history vectors to its output, so histories and candidates are rotated to
-their own axes. In ``base`` a residual stream leads from one to the other: both share their axes.
+A rotation is merged into the weights on both sides, so it costs nothing at serving time. The
+``fast`` encoder is linear from the history vectors to its output, so histories and candidates each
+have their own axes. In ``base`` a residual stream connects the two, so both have the same axes.
 
-Vectors are rotated and truncated, but never centred. So the item tower, whose two outputs are
-rotated with the tables, still gives a new item the vectors that the tables would hold. The part of
-the mean that truncation drops does no harm: among candidates it shifts all scores of a user
+Vectors are rotated and truncated, but not centred. So the item tower, whose two outputs are rotated
+with the tables, still gives a new item the vectors that the tables would hold. Truncation also
+drops a part of the mean, which does no harm: among candidates it shifts all scores of a user
 equally; in histories it is the same for every user, so biases absorb it.
 """
 
@@ -136,9 +136,9 @@ def _rotate_base(model: EdgeModel, width: int, histories: Histories) -> _Rotatio
 
 
 def _axes_with_ones(covariance: Doubles, width: int) -> Doubles:
-    """Return axes (d, width) that map (1, ..., 1) of width d to a multiple of that of ``width``.
+    """Return axes (d, width) that map the all-ones vector to a multiple of the shorter one.
 
-    The other axes are the main ones of the space orthogonal to it.
+    The other axes are the principal ones of the space orthogonal to it.
     """
     basis = _basis_with_ones(len(covariance))
     ones, others = basis[:, :1], basis[:, 1:]

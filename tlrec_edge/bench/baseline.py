@@ -41,7 +41,7 @@ class Change:
     before: float
     now: float
     ratio: float
-    """The figure now over the one expected; more is worse."""
+    """The new figure divided by the expected one; above 1 is worse."""
     regressed: bool
 
     def to_json(self) -> dict[str, Any]:
@@ -51,10 +51,10 @@ class Change:
 
 @dataclass(frozen=True)
 class Changes:
-    """All figures that a run and its baseline have in common."""
+    """The changes in all figures that a run and its baseline have in common."""
 
     drift: float
-    """How many times as long a fixed loop takes now; 1 if the machine is not slower."""
+    """Time of a fixed loop, divided by its time in the baseline; 1 if the machine is not slower."""
     changes: tuple[Change, ...]
 
     @property
@@ -89,7 +89,7 @@ def read_result(path: Path) -> dict[str, Any]:
 
 
 def _is_result(found: Any) -> bool:
-    """Return whether everything that is read of a result is there, with times above 0."""
+    """Return whether a result has all entries that are read, and times above 0."""
     try:
         sections = [found[name] for name in ("bundle", "config", "machine", "noise")]
         rows, medians = found["rows"], [row["latency_us"]["p50"] for row in found["rows"]]

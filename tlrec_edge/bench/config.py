@@ -7,7 +7,7 @@ from typing import Any
 
 DEFAULT_CANDIDATES = (1, 32, 100, 1000)
 TOP_K = 0
-"""Given as a number of candidates: rank the full catalogue."""
+"""Number of candidates that means the full catalogue."""
 DRIVERS = ("native", "loadgen")
 CACHES = ("warm", "cold")
 MAX_DURATION_FACTOR = 5
@@ -38,11 +38,11 @@ class BenchConfig:
         k: Number of items that a top-k request returns.
         seconds: Duration of each run. A run also waits for ``min_queries``, but it ends after
             five times ``seconds`` in any case.
-        min_queries: Number of requests that each run needs. To bound p99 at 99 % confidence takes
-            at least 459.
+        min_queries: Number of requests that each run needs. A bound of p99 at 99 % confidence
+            needs at least 459.
         warmup: Seconds of untimed requests before each run.
         pool: Number of different requests. The cache of user states holds half as many, so a
-            request that comes round again never finds its state in the cache.
+            repeated request never finds its state in the cache.
         zipf: Exponent of the popularity of items in requests; 0 draws them uniformly.
         starts: Number of fresh processes whose start-up is measured.
         seed: Seed of requests and arrival times.
@@ -57,8 +57,7 @@ class BenchConfig:
         processes: Processes that answer in the server and offline scenarios.
         confidence: Confidence of the bounds of percentiles.
         driver: ``"native"``, or ``"loadgen"`` for MLCommons LoadGen.
-        cache: ``"cold"`` adds requests to single-stream and top-k for which the bundle is read
-            from disk.
+        cache: ``"cold"`` also measures single-stream and top-k with the bundle read from disk.
 
     Raises:
         ValueError: If a setting is outside its range.

@@ -24,7 +24,8 @@ UTILISATIONS = (0.1, 0.3, 0.5, 0.7, 0.8, 0.9)
 def single_stream(lab: Lab) -> Iterator[Row]:
     """Score n candidates for one user, one request after another.
 
-    Once with the history encoded in the request, and for bundles once with the state given.
+    Each request encodes its history. Bundles are measured a second time with states that were
+    encoded before.
     """
     for shape in lab.shapes():
         if isinstance(lab.system, BundleSystem):
@@ -45,7 +46,7 @@ def multi_stream(lab: Lab) -> Iterator[Row]:
 
 
 def server(lab: Lab) -> Iterator[Row]:
-    """Send requests at Poisson times of each rate, timed from the scheduled moment."""
+    """Send requests with Poisson arrivals at each rate; latency counts from the scheduled time."""
     max_rate = 0.0 if lab.config.qps else capacity(lab)
     rates = lab.config.qps or [utilisation * max_rate for utilisation in UTILISATIONS]
     for rate in rates:

@@ -37,7 +37,7 @@ class Startup:
     pss_bytes: int | None
     uss_bytes: int | None
     cold_ms: float | None = None
-    """``total_ms`` if the bundle is read from disk; None if it can't be evicted from the cache."""
+    """``total_ms`` with the bundle read from disk; None if the page cache can't be evicted."""
     cold_read_bytes: int | None = None
     """Bytes read from disk in that case."""
 
@@ -47,7 +47,7 @@ class Startup:
 
 
 def measure_startup(bundle: Path, history: list[str], item: str, runs: int) -> Startup:
-    """Start ``runs`` fresh processes, after one that doesn't count because it fills caches.
+    """Start ``runs`` fresh processes, after a first one that fills caches and isn't counted.
 
     Raises BundleError if a process fails.
     """

@@ -30,9 +30,9 @@ REMEDY = "copy or export the bundle again"
 WIDE_KINDS = ("float32", "int8")
 """Storage formats of the item-item weights; int8 has one scale per history row."""
 UNIFORM_KINDS = ("int8", "float32")
-"""Storage formats that ``tables`` may give once for all tables, with float32 scales and weights."""
+"""Formats that ``tables`` may name once for all tables; scales and weights are then float32."""
 MAX_UINT16_COLUMNS = 65_536
-"""Up to this number of candidates the columns of int8 weights are uint16."""
+"""Largest number of candidates for which the column indices of int8 weights are uint16."""
 MAX_MAGNITUDE = 1e12
 """Largest float in a bundle; sums of products of any two stay finite in float32."""
 
@@ -54,9 +54,9 @@ class Storage:
     """The storage format of each table: the manifest's ``tables``.
 
     The manifest holds either one of ``UNIFORM_KINDS`` for all tables, as bundles of 0.1 do, or an
-    object with a key for each attribute. With such an object the weights of a score's parts are in
-    the manifest (``weights``); otherwise the scales of the tables include them. Scales that include
-    a weight must be float32, the others may be float16.
+    object with a key for each attribute. If it is an object, the manifest's ``weights`` holds the
+    weights of the parts of a score; otherwise the scales of each table include them. Scales that
+    include a weight must be float32, the others may be float16.
 
     Raises ValueError if a format is not valid for its table.
     """
@@ -99,7 +99,7 @@ class Storage:
 
     @property
     def entry(self) -> str | dict[str, str]:
-        """The manifest's ``tables``; a reader that only knows the text refuses the object."""
+        """The manifest's ``tables``: a string if one format is enough, else an object."""
         return self.history if self.uniform else dict(vars(self))
 
     @property
@@ -129,7 +129,7 @@ class ModelShape:
     """Number of history items that the encoder reads."""
     items: int
     candidates: int
-    """Number of items that can be recommended; they come before those that only histories hold."""
+    """Number of items that can be recommended. They come first; others are only in histories."""
     group_columns: int
     """Number of categorical columns."""
     groups: int

@@ -30,7 +30,7 @@ from tlrec_edge.types import Bools, Bytes, Indices, Ints, Longs
 Hashes = NDArray[np.uint32]
 _SEED = 0x7E1EC
 _MAX_BUCKET = 1024
-"""More ids in one bucket than chance ever gives: they were chosen to collide."""
+"""Largest number of ids in one bucket; more do not occur by chance, but in an attack."""
 _CACHED_IDS = 65_536
 _MAX_CACHED_LENGTH = 256
 _ID_TYPES = {str, int}
@@ -41,7 +41,7 @@ def build_index(data: Bytes, offsets: Longs, name: str = "id") -> dict[str, NDAr
     """Return the arrays ``buckets``, ``rows`` and ``hashes`` for the ids of a string table.
 
     Raises DataError if an id is empty or occurs twice, or if more than 1,024 ids share a bucket.
-    ``name`` is how messages call the ids.
+    Messages call the ids ``name``.
     """
     n = len(offsets) - 1
     empty = np.flatnonzero(offsets[1:] == offsets[:-1])

@@ -37,10 +37,10 @@ def item_order(order: Indices, items: int) -> Indices:
 def reordered(
     arrays: Mapping[str, Array], order: Indices, items: int
 ) -> Iterator[tuple[str, Array]]:
-    """Yield the name and the new content of every array that changes; none is a view of an old one.
+    """Yield the name and a reordered copy of every array that depends on the order.
 
-    ``order`` (C,) is the old row of each candidate, ``items`` the number of all items. Strings are
-    not included.
+    ``order`` (C,) holds the old row of each candidate, and ``items`` is the number of all items.
+    The caller reorders the strings.
     """
     new_position = np.empty(len(order), np.intp)
     new_position[order] = np.arange(len(order))

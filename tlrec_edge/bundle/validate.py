@@ -25,7 +25,7 @@ _STRINGS_PER_BLOCK = 1 << 16
 
 
 def check_lengths(path: Path, shape: ModelShape, arrays: Arrays) -> None:
-    """Check lengths and offsets that array shapes alone don't settle, without reading the tables.
+    """Check that the lengths of the arrays agree, without reading the tables.
 
     Raises BundleError if two arrays of the bundle at ``path`` disagree; the message names the file.
     """

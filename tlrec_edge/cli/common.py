@@ -178,7 +178,7 @@ def with_candidates(dataset: Dataset, file: Path | None) -> Dataset:
 def parse_domains(text: str, known: Sequence[str]) -> tuple[str, ...]:
     """Read ``A,B`` or ``!A,B`` (all except these). A known name may itself contain a comma.
 
-    Raises DataError with the known domains if one is unknown or none is left.
+    Raises DataError if a domain is unknown or none is left; the message lists the known ones.
     """
     negated = text.startswith("!")
     body = text[1:] if negated else text
@@ -197,7 +197,8 @@ def parse_domains(text: str, known: Sequence[str]) -> tuple[str, ...]:
 def show_progress(command: str) -> Iterator[Callable[[str], None]]:
     """Yield a function that shows a step on stderr.
 
-    On a terminal a step replaces the last one; elsewhere one line is written every two seconds.
+    On a terminal a step replaces the previous one; otherwise at most one line is written every two
+    seconds.
     """
     if sys.stderr.isatty():
         from rich.console import Console

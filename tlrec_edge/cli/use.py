@@ -28,7 +28,7 @@ _PAIRS_AT_ONCE = 262_144
 _CACHED_STATES = 16_384
 """User states in memory, about 100 MB."""
 _SLOW_TO_HASH, _SLOW_TO_READ = 1_000_000_000, 30_000_000
-"""Bytes that take more than about two seconds."""
+"""Bytes above which hashing a bundle, or reading a table, takes more than about two seconds."""
 _SCORE_COLUMNS = {"user": str, "item": str, "score": float}
 _RANK_COLUMNS = {"user": str, "rank": int, "item": str, "score": float, "name": str}
 bundle_argument = click.argument("bundle", type=_FILE)

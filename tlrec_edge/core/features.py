@@ -65,7 +65,7 @@ def tokens(text: str) -> list[str]:
 
 
 def hash_tokens(texts: Sequence[str], buckets: int) -> tuple[Longs, Longs]:
-    """Return the bucket of every token of every text, and the index of its text, both (m,).
+    """Return the bucket of each token in the texts, and the index of its text, both (m,).
 
     The buckets are hashes: two tokens may share one, and no vocabulary has to be stored.
     """
@@ -94,14 +94,14 @@ class FeatureEncoder:
     vocabulary: Mapping[str, tuple[str, ...]]
     """Values of each categorical column. Value i has code i + 1; 0 is unknown or missing."""
     quantiles: Mapping[str, tuple[float, ...]]
-    """Ascending quantiles of each numeric column, which rank its numbers."""
+    """Ascending quantiles of each numeric column, by which its numbers are ranked."""
     text_table: Floats
     """One vector per token bucket, (buckets, t), multiplied by its inverse document frequency.
 
-    If ``text`` is set, instead the projection (width, t) of the encoder's vectors.
+    If ``text`` is set, it is the projection (width, t) of the encoder's vectors instead.
     """
     by_domain: Mapping[str, Mapping[str, tuple[float, ...]]] = field(default_factory=dict)
-    """Quantiles of the domains that have their own: a price is then low or high for its market."""
+    """Quantiles by column and domain, so that a price is low or high within its market."""
     aliases: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """Other names of a categorical column's values, and the name in ``vocabulary``."""
     text: TextSource | None = None

@@ -14,7 +14,7 @@ from tlrec_edge.types import Bools, Doubles, Scores
 
 Integers = NDArray[np.integer]
 RESAMPLED_AT_ONCE = 2**14
-"""Users drawn by one call when bootstrap samples are drawn."""
+"""Number of users that one call draws for bootstrap samples."""
 
 
 def rank_of_positive(scores: Scores, valid: Bools | None = None) -> Doubles:

@@ -222,10 +222,10 @@ class RowFormat:
     def query(self, table: int, user: Floats) -> Query:
         """Return the query for a user's vector (width,) against one of the tables.
 
-        If the vector holds integers up to ``rowwise.exact_limit``, dot products are exact. A stored
-        value is at most 63, also if its six bits are summed from two-bit parts with factors 1, 4
-        and 16. That is less than the 127 which the limit allows for, so every partial sum stays
-        an integer below 2**24, and float32 represents those exactly.
+        If the vector holds integers up to ``rowwise.exact_limit``, dot products are exact. The
+        limit allows for stored values up to 127, and packed ones are at most 63, even if two-bit
+        parts are summed with factors 1, 4 and 16. So every partial sum is an integer below 2**24,
+        which float32 represents exactly.
         """
         segment, entries, widened = self._tables[table]
         offset = np.float32(_OFFSET[segment.bits]) * np.add.reduce(user)

@@ -53,7 +53,7 @@ class NameLink(NamedTuple):
 
 @dataclass(frozen=True)
 class CategoryColumn:
-    """What the linking rules know of a categorical column.
+    """A categorical column, with what the rules compare.
 
     Attributes:
         values: name of each item, "" for none.
@@ -85,9 +85,9 @@ def align_columns(
 ) -> tuple[ItemTable, tuple[NameMerge, ...]]:
     """Replace the names of each category by one, and return what was merged.
 
-    The name used is the one that a pair leads to, else the most frequent. The others become aliases
-    of the column, so that they can still be used when items are added later. ``item`` and
-    ``domain`` are pairs (n,) of an item and a domain it is in; ``ids`` has a shared id per item for
+    The name that stays is the one that ``pairs`` gives, else the most frequent one. The others
+    become aliases of the column, so that items that are added later may use them. ``item`` and
+    ``domain`` (n,) list each item with each of its domains; ``ids`` has a shared id per item for
     columns with mode id. Raises DataError if a rule names a column or a name that does not exist.
     """
     categorical, aliases = dict(table.categorical), {}

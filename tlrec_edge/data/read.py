@@ -156,7 +156,7 @@ def _high_bytes_are_paired(raw: bytes) -> bool:
 
 
 def _long_line(text: str, separator: str, width: int) -> str:
-    """Describe the first row with more cells than the header, "" if no row has."""
+    """Describe the first row with more cells than the header; return "" if every row fits."""
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
     try:
         for row in reader:

@@ -18,7 +18,7 @@ from tlrec_edge.types import Doubles, Ints
 MEDIAN_RATIO = 5.0
 """Two domains whose medians differ by this factor probably have different units."""
 _MIN_VALUES = 10
-"""Values that a domain needs for its median to count."""
+"""Number of values that a domain needs for its median to be compared."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class DomainStatistics:
 
 
 def check_scale(schema: Schema, columns: Iterable[str], domains: Sequence[str]) -> None:
-    """Raise DataError if the data lacks a column or domain of [scale]: likely it is misspelt."""
+    """Raise DataError if [scale] names a column or a domain that the data does not have."""
     columns = list(columns)
     for column, factors in schema.scale.items():
         if column not in columns:
@@ -125,7 +125,7 @@ def domain_statistics(
 def distant_medians(
     statistics: Sequence[DomainStatistics],
 ) -> list[tuple[DomainStatistics, DomainStatistics]]:
-    """Return the domains of the highest and lowest median, if they differ by MEDIAN_RATIO."""
+    """Return the domains of each column's highest and lowest median, if MEDIAN_RATIO apart."""
     pairs = []
     for column in dict.fromkeys(stats.column for stats in statistics):
         by_median = sorted(

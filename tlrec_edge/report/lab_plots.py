@@ -86,7 +86,7 @@ def load(rows: Rows, bound_us: float | None) -> str:
         height=3.2,
         title="Latency by throughput",
         label="Latency by arrival rate",
-        caption="Poisson arrivals, timed from the scheduled moment."
+        caption="Poisson arrivals; latency counts from the scheduled time of a request."
         + (" Dashed: the bound." if bound_us else ""),
     )
 
@@ -106,7 +106,7 @@ def _durations(axis: Any) -> None:
 
 
 def duration(us: float) -> str:
-    """Return microseconds in the unit that fits."""
+    """Format microseconds as s, ms or µs."""
     for unit, name in ((1e6, "s"), (1e3, "ms")):
         if us >= unit:
             return f"{us / unit:g} {name}"

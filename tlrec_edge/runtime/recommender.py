@@ -65,8 +65,8 @@ class Recommendations(NamedTuple):
 class Recommender:
     """Scores and ranks a bundle's candidates; open one with ``Recommender.open``.
 
-    Safe to use from many threads and in the children of a fork. As a context manager it closes the
-    bundle at the end.
+    Safe to use from many threads and in forked child processes. As a context manager it closes
+    itself at the end.
 
     Example:
         >>> with Recommender.open("bundle") as rec:
@@ -109,8 +109,8 @@ class Recommender:
             path: A folder that ``tlrec-edge export`` wrote.
             verify: How much to check: "none", "size" (of every file) or "full" (all hashes, all
                 values and all graphs). Shapes and types are always checked.
-            threads: Threads of the graphs. One is best for a server with a process or a thread per
-                core; more than the cores, or the container's CPU quota, are not used.
+            threads: Threads that run the graphs, limited to the cores and the container's CPU
+                quota. One is best for a server with a process or a thread per core.
             unknown: How to score a candidate or user id that is not in the bundle: "popularity",
                 "nan", or "error" to raise UnknownIdError.
             deterministic: Round user vectors to integers, so that a score has the same bits in
@@ -273,7 +273,7 @@ class Recommender:
             candidates: Item ids or their rows, n.
 
         Returns:
-            Scores (n,) in the order of the candidates; unknown ones go by the ``unknown`` policy.
+            Scores (n,) in the order of the candidates; ``unknown`` applies to unknown ones.
 
         Raises:
             DataError: The history cannot be used.
@@ -337,23 +337,23 @@ class Recommender:
     ) -> Recommendations:
         """Return the k best candidates for one user.
 
-        Above 200,000 candidates, an inverted file (IVF) probes the most promising clusters and adds
-        every item with an item-item weight; the manifest's ``index`` states its recall. Smaller
-        catalogues, and unknown users, are searched exhaustively.
+        If the bundle has an inverted file (IVF, above 200,000 candidates), only the most promising
+        clusters and the items with an item-item contribution are scored; the manifest's ``index``
+        states the recall. Smaller catalogues, and unknown users, are searched exhaustively.
 
         Args:
             user: A history, a list of item ids or their rows, a state, or a stored user's id.
-            k: Number of candidates, from 1 on.
-            exclude: Item ids or rows to leave out; "history" for those of the user's history, which
-                the state of a stored user does not have; None to leave nothing out.
+            k: Number of candidates, at least 1.
+            exclude: Item ids or rows to leave out. "history" leaves out the user's history, which
+                is not known for a stored user. None leaves nothing out.
             allow: Item ids or rows to choose from, or a mask over the candidates, as ``category``
                 returns. None: all candidates.
             exhaustive: Search all candidates, however many there are.
             exact: Old name of ``exhaustive``; deprecated.
 
         Returns:
-            The best candidates, fewer than k if not enough are left. Of equal scores the lower row
-            comes first.
+            The best candidates, fewer than k if not enough are left. Candidates with equal scores
+            are in the order of their rows.
 
         Raises:
             DataError: The history cannot be used.
@@ -395,7 +395,7 @@ class Recommender:
 
         Args:
             users: Users, each as in ``recommend``.
-            k: Number of candidates for each user, from 1 on.
+            k: Number of candidates for each user, at least 1.
             exclude: As in ``recommend``, for all users; ids are looked up once.
             allow: As in ``recommend``, for all users; ids are looked up once.
             exhaustive: Search all candidates, however many there are.
@@ -458,15 +458,15 @@ class Recommender:
         """Return the candidates whose item vectors are nearest to an item's.
 
         Args:
-            item: The id of any item of the bundle, or of an added one.
-            k: Number of candidates, from 1 on.
+            item: The id of an item of the bundle, or of an added one.
+            k: Number of candidates, at least 1.
 
         Returns:
             The nearest candidates, with their cosines as scores. Unless the vectors are float32, a
             cosine has the same bits in every call and in both directions.
 
         Raises:
-            ArgumentError: ``item`` is not an id, or ``k`` not an integer from 1 on.
+            ArgumentError: ``item`` is not an id, or ``k`` is not an integer of at least 1.
             UnknownIdError: The item is not in the bundle.
             BundleError: The recommender is closed, or a table is damaged.
 
@@ -490,18 +490,18 @@ class Recommender:
     def add_items(self, features: Features, text_vectors: Floats | None = None) -> None:
         """Add items without interactions: they become candidates and may occur in histories.
 
-        All items appear at once. An item with text scores as the candidates with the nearest texts
-        do if the bundle holds those texts, else by the item tower. In histories the item tower's
-        vector represents it.
+        All items appear at once. If the bundle holds text vectors of its candidates, an item with
+        text is scored like the candidates with the most similar texts; otherwise its vector comes
+        from the item tower. In histories it always comes from the item tower.
 
         Args:
-            features: Columns for each new id, as in the dataset that the model was trained on.
-            text_vectors: Vectors (n, t) of the items' texts. A model that reads texts by a
-                pretrained encoder needs that encoder's vectors of ``item_texts``; for others they
-                replace the hashed words.
+            features: For each new id, its columns, as in the dataset that the model was trained on.
+            text_vectors: Vectors (n, t) of the items' texts. If the model reads texts with a
+                pretrained encoder, pass that encoder's vectors of ``item_texts``. For other models
+                they are optional and replace the vectors of the hashed words.
 
         Raises:
-            ArgumentError: An argument has another form or shape.
+            ArgumentError: An argument does not have the form or shape described above.
             DataError: An id exists already, a value is not a number in a column of numbers, or
                 text vectors are missing.
             BundleError: The bundle has no item tower, or the recommender is closed.
@@ -532,7 +532,7 @@ class Recommender:
         """Return the texts of new items as the model reads them, for a text encoder.
 
         Args:
-            features: Columns for each new id, as for ``add_items``.
+            features: For each new id, its columns, as in ``add_items``.
 
         Returns:
             A text for each item.
@@ -555,9 +555,9 @@ class Recommender:
         """Return counts since the bundle was opened, and this process's memory in bytes.
 
         Returns:
-            Unknown items, candidates and users; users scored by popularity (``fallbacks``) or with
-            clipped vectors; cache hits and misses; cached states, added items, and memory as in
-            ``memory``.
+            Counts of unknown items, candidates and users; of users scored by popularity
+            (``fallbacks``) or with clipped vectors; of cache hits and misses; of cached states and
+            added items. Also ``private_bytes`` and ``shared_bytes``, as in ``memory``.
 
         Raises:
             BundleError: The recommender is closed.
@@ -577,9 +577,9 @@ class Recommender:
             ``mapped``: the bundle's tables, which all processes share and the system may drop;
             ``states``: cached user states; ``ids``: the cache of recently used ids; ``items``:
             added items; ``prefix_bound``: the packed prefixes and one thread's products, 0 before
-            the first search; ``ivf``: 0, as it is mapped. ``heads`` and ``lists`` are old names of
-            the last two. ``private_bytes`` and ``shared_bytes`` of the process are included if the
-            system reports them.
+            the first search; ``ivf``: 0, because the index is mapped. ``heads`` and ``lists`` are
+            old names of the last two. ``private_bytes`` and ``shared_bytes`` of the process are
+            included if the system reports them.
 
         Raises:
             BundleError: The recommender is closed.

@@ -29,7 +29,7 @@ _MIN_CANDIDATES_PER_RESULT = 8
 
 
 class Indexes(NamedTuple):
-    """The search indexes of a bundle; None if it has none of the kind."""
+    """The search indexes of a bundle; None for a kind that it does not have."""
 
     ivf: InvertedFile | None
     prefix_bound: PrefixBound | None
@@ -50,7 +50,7 @@ class _Block(NamedTuple):
     """The parts of n candidates' scores that depend on the candidate."""
 
     rows: Floats
-    """Rows as a product reads them, (n, columns)."""
+    """The candidates' rows in float32, to multiply with a query, (n, columns)."""
     scale: Scales
     """(n, 2)"""
     contributions: Floats | None

@@ -54,7 +54,7 @@ class StateCache:
 
     @property
     def nbytes(self) -> int:
-        """The bytes of the states' arrays, without the ids of the keys."""
+        """Size in bytes of the cached states, without the histories that are their keys."""
         with self._lock:
             return sum(state.nbytes for state in self._states.values())
 
@@ -89,8 +89,8 @@ class Counters:
 def process_memory() -> dict[str, int]:
     """Return this process's memory in bytes; empty if the system does not report it.
 
-    Private pages are those that the process wrote. Shared ones are clean pages of mapped files,
-    which other processes use too and the system may drop.
+    Private pages are those that the process wrote. Shared pages are unchanged pages of mapped
+    files: other processes may use them too, and the system may drop them.
     """
     size = _rollup()
     if not size:

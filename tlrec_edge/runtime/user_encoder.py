@@ -32,11 +32,11 @@ class _UserBlock(NamedTuple):
     """
 
     step: Floats
-    """Value of the integer 1, (): numpy multiplies faster with an array than with a scalar."""
+    """Value of the integer 1, as an array () because numpy multiplies faster by it."""
     limit: int
     """Largest absolute integer."""
     scale: Floats
-    """Factor of the block's products in a score, ()."""
+    """Factor that turns the block's dot products into its part of a score, ()."""
 
     def round(self, vector: Floats) -> tuple[Floats, bool]:
         """Return a vector as integers, and whether an entry had to be clipped to the limit."""
@@ -49,7 +49,7 @@ class _UserBlock(NamedTuple):
 
 
 class _LowRank(NamedTuple):
-    """A factor row per item, added to the last columns of the interest vector."""
+    """The residual's history side: each item's row adds to the last columns of the interests."""
 
     format: RowFormat
     rows: NDArray[Any]

@@ -18,10 +18,10 @@ IVF_MIN_CANDIDATES = 200_000
 _CLUSTERS_PER_ROOT = 4
 """Clusters per square root of the number of candidates."""
 _ITERATIONS, _POINTS_PER_CLUSTER = 8, 32
-"""Rounds of Lloyd's algorithm, and the size of the sample that it runs on."""
+"""Rounds of Lloyd's algorithm, and points per cluster in the sample that it runs on."""
 _DEVIATIONS = 2.0
-"""Standard deviations above its mean score by which a cluster is ranked: its best items matter, not
-its mean. This needs a fifth fewer probes than ranking by the mean."""
+"""A cluster is ranked by its mean score plus this many standard deviations, because its best items
+matter. This needs a fifth fewer probes than ranking by the mean."""
 _CHUNK, _ASSIGN_BATCH, _SAMPLE_USERS = 1 << 15, 2048, 256
 
 
@@ -39,7 +39,7 @@ class FittedIvf(NamedTuple):
 def fit_ivf(vectors: Vectors, bias: Floats, users: Doubles) -> FittedIvf:
     """Cluster candidates by vector and bias (C,), and measure the probes that user vectors need.
 
-    ``users`` (u, D) should not be those whose recall is reported elsewhere.
+    The probes are fitted to ``users`` (u, D): measure recall for a report on other users.
     """
     rng = np.random.default_rng(0)
     users = users[rng.permutation(len(users))[:_SAMPLE_USERS]]
@@ -125,7 +125,7 @@ def _probes_by_k(needed: Indices) -> dict[int, int]:
 
 
 def _probes_for_recall(needed: Indices, target: float) -> int:
-    """Return the fewest probes whose recall over users reaches a target by a standard error."""
+    """Return the fewest probes whose mean recall is a standard error above ``target``."""
     for count in range(1, int(needed.max()) + 1):
         recall = (needed < count).mean(1)
         if recall.mean() - recall.std() / math.sqrt(len(recall)) >= target:
@@ -134,10 +134,10 @@ def _probes_for_recall(needed: Indices, target: float) -> int:
 
 
 def _score_deviations(vectors: Vectors, labels: Indices, mean: Doubles, users: Doubles) -> Doubles:
-    """Return the standard deviation of scores within each cluster, (L,), for a user of length 1.
+    """Return the standard deviation of scores in each cluster, (L,), for a user vector of length 1.
 
-    The deviation depends on the user's direction. It is averaged over the sampled users, by the
-    root of their second moment.
+    It depends on the direction of the user vector, so the variance is averaged over the sampled
+    users, by the root of their second moment.
     """
     eigenvalues, axes = np.linalg.eigh(users.T @ users / len(users))
     root = axes * np.sqrt(np.maximum(eigenvalues, 0.0))

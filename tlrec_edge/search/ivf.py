@@ -93,7 +93,7 @@ class InvertedFile:
     def _probe(
         self, user: Floats, probes: int, k: int, score: ScoreFunction
     ) -> tuple[Indices, Floats]:
-        """Score the ``probes`` best clusters; return the k best or more of them, ascending."""
+        """Score the ``probes`` best clusters; return at least their k best rows, ascending."""
         clusters = self._best_clusters(user, probes)
         ranges = RowRanges(self._starts.take(clusters), self._starts.take(clusters + 1))
         scores = score(ranges)
@@ -110,10 +110,10 @@ class InvertedFile:
 
 
 def augment_queries(users: NDArray[Any]) -> NDArray[Any]:
-    """Return user vectors (..., D) as centroids (L, D + 2) are multiplied with them, (..., D + 2).
+    """Append length and 1 to user vectors (..., D), to multiply them with centroids (L, D + 2).
 
-    A centroid holds a cluster's mean vector, the spread of its scores for a user of length 1, and
-    its mean bias. So the product with (vector, length, 1) estimates the cluster's best score.
+    A centroid holds a cluster's mean vector, the spread of its scores for a user vector of length
+    1, and its mean bias. The product estimates the score of the cluster's best items.
     """
     length = np.sqrt((users * users).sum(-1, keepdims=True))
     return np.concatenate([users, length, np.ones_like(length)], -1)

@@ -1,9 +1,9 @@
 """The first pass of an exact top-k: products of a query with all prefixes, and their block maxima.
 
-One onnxruntime node (MatMulInteger) multiplies, and keeps its own packed copy of the prefixes: five
-times as fast as numpy. Both sides are uint8 with a zero point of 128, because products of uint8 and
-int8 saturate on processors without VNNI, and a saturated product bounds nothing. The graph also
-returns the maximum of each block of products, so that numpy reads few of them.
+The products come from one onnxruntime node (MatMulInteger), which keeps its own packed copy of the
+prefixes and is five times as fast as numpy. Both sides are uint8 with a zero point of 128: products
+of uint8 and int8 saturate on processors without VNNI, which would break the bound. The graph also
+returns the maximum of each block of products, so that numpy reads only a few blocks.
 """
 
 from __future__ import annotations

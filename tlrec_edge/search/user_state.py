@@ -17,9 +17,9 @@ class UserState:
     interest: Floats
     """User vector of the interest part, (r,), or empty."""
     deep_scale: Floats
-    """Factor of ``deep`` in a score, ()."""
+    """Factor of the dot product with ``deep`` in a score, ()."""
     interest_scale: Floats
-    """Factor of ``interest`` in a score, ()."""
+    """Factor of the dot product with ``interest`` in a score, ()."""
     wide: SparseSum
     """Item-item contributions of the history to single candidates."""
     seen: Indices
