@@ -274,7 +274,7 @@ def test_a_fragile_model_is_compressed_within_its_budget_or_refused() -> None:
             fragile(lambda net: net.candidate_id.weight[0].mul_(1e6)),
             data,
             CompressConfig(only=()),
-            measure_costs=measure_costs,
+            measure_costs=timed,
         )
     assert "--allow" not in str(refused.value)
     assert all(
