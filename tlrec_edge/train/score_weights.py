@@ -48,6 +48,9 @@ SPREAD_USERS = 256
 FOLDS = 3
 """Groups of users in ``cross_fitted_ndcg``."""
 
+Weights = tuple[float, ...]
+"""One weight for each part."""
+
 
 @dataclass(frozen=True)
 class TunedWeights:
@@ -183,7 +186,7 @@ def served_bias(model: EdgeModel, task: Task, half_life: float | None) -> Floats
 class FittedWeights(NamedTuple):
     """The weight of each part, and NDCG@10 of each row (m,) under them."""
 
-    weights: tuple[float, ...]
+    weights: Weights
     values: Scores
 
     @property
@@ -212,27 +215,28 @@ def fit_score_weights(
     """
     search = _WeightSearch(parts, valid)
     if start is None:
-        starts = [np.eye(len(parts))[part] for part in search.usable]
+        starts = [tuple(row) for row in np.eye(len(parts))[search.usable].tolist()]
     else:
-        starts = [np.asarray(start) * search.spreads]
+        starts = [tuple((np.asarray(start) * search.spreads).tolist())]
     row_user = np.arange(len(valid)) if users is None else users
     _, user_index = np.unique(row_user, return_inverse=True)
     count, rng = int(user_index.max(initial=0)) + 1, np.random.default_rng(0)
     mean = np.zeros(len(parts))
     for _ in range(BAGS):
         draws = rng.multinomial(count, np.full(count, 1.0 / count))
-        weights = search.best(starts, draws[user_index].astype(np.float64))
+        weights = np.array(search.best(starts, draws[user_index].astype(np.float64)))
         # Ranks depend on the ratios of the weights alone, so every draw gets the same total.
         mean += weights / max(np.abs(weights).sum(), MIN_SPREAD) / BAGS
     scaled = zip(mean, search.spreads, strict=True)
     unscaled = tuple(float(w / s) if s > MIN_SPREAD else 0.0 for w, s in scaled)
-    return FittedWeights(unscaled, search.values(mean))
+    return FittedWeights(unscaled, search.values(tuple(mean.tolist())))
 
 
 class _WeightSearch:
     """Coordinate ascent on NDCG@10 over the weights of parts (m, 1 + k).
 
-    Parts are divided by their spread, so that one grid of weights fits all of them.
+    Parts are divided by their spread, so that one grid of weights fits all of them. The weights of
+    a search are tuples: it looks up most of its proposals, and an array costs more than that.
     """
 
     def __init__(self, parts: Sequence[Scores], valid: Bools) -> None:
@@ -243,34 +247,34 @@ class _WeightSearch:
             for part, spread in zip(parts, self.spreads, strict=True)
         ]
         self._valid = valid
-        self._cache: dict[tuple[float, ...], Scores] = {}
+        self._cache: dict[Weights, Scores] = {}
 
-    def values(self, weights: Doubles) -> Scores:
+    def values(self, weights: Weights) -> Scores:
         """Return NDCG@10 of each row, (m,).
 
         Draws weight the same rows differently, so the values of each row are computed once for all
         draws, and once for all multiples of the weights.
         """
-        key = tuple(weights / np.abs(weights).max(initial=MIN_SPREAD))
+        scale = max(MIN_SPREAD, *map(abs, weights))
+        key = tuple(weight / scale for weight in weights)
         if key not in self._cache:
             self._cache[key] = _ndcg(weighted_sum(self._parts, key), self._valid)
         return self._cache[key]
 
-    def best(self, starts: Sequence[Doubles], row_weights: Doubles) -> Doubles:
+    def best(self, starts: Sequence[Weights], row_weights: Doubles) -> Weights:
         """Climb from every start; return the weights with the highest mean over weighted rows."""
         optima = [self._climb(start, row_weights) for start in starts]
-        nothing = np.zeros(len(self._parts))
+        nothing = (0.0,) * len(self._parts)
         return max(optima, key=lambda w: self._total(w, row_weights), default=nothing)
 
-    def _climb(self, weights: Doubles, row_weights: Doubles) -> Doubles:
+    def _climb(self, weights: Weights, row_weights: Doubles) -> Weights:
         best = self._total(weights, row_weights)
         for _ in range(ROUNDS):
             before = best
             for part in self.usable:
                 for weight in _grid(part):
-                    proposal = weights.copy()
-                    proposal[part] = weight
-                    if not proposal.any():
+                    proposal = (*weights[:part], weight, *weights[part + 1 :])
+                    if not any(proposal):
                         continue
                     value = self._total(proposal, row_weights)
                     if value > best:
@@ -279,7 +283,7 @@ class _WeightSearch:
                 break
         return weights
 
-    def _total(self, weights: Doubles, row_weights: Doubles) -> float:
+    def _total(self, weights: Weights, row_weights: Doubles) -> float:
         return float(self.values(weights) @ row_weights)
 
 
