@@ -102,7 +102,7 @@ def test_rows_of_one_time_are_shuffled_and_stay_together(seed: int, unit: str) -
     )
     log, found = log_of(rows), examples(log_of(rows), unit=unit)
     start, _, stop = (
-        found._baskets if unit == "basket" else found._anywhere(np.random.default_rng(seed))
+        found._baskets if unit == "basket" else found._random_cuts(np.random.default_rng(seed))
     )
     chance = rng.random(size)
     order = found._shuffle_ties(start.astype(np.int64), stop.astype(np.int64), chance)

@@ -98,8 +98,8 @@ def test_content_gives_a_vector_to_an_item_without_id() -> None:
         (lambda: ModelConfig(feed_forward=0), "not 0"),
         (lambda: FitConfig(batch=0), "batch must be at least 1"),
         (lambda: FitConfig(epochs=-1), "epochs must be 0 or more"),
-        (lambda: CompressConfig(Budget(share=0)), "more than 0 and at most 100 %"),
-        (lambda: CompressConfig(Budget(k=0)), "looks at 1 item or more, not 0"),
+        (lambda: CompressConfig(Budget(share=0)), "more than 0 % and at most 100 %"),
+        (lambda: CompressConfig(Budget(k=0)), "cut-off of a metric must be at least 1, not 0"),
         (lambda: CompressConfig(minutes=0), "minutes must be above 0, not 0"),
         (
             lambda: CompressConfig(machine="mars"),

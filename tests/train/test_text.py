@@ -255,9 +255,9 @@ def test_another_encoder_than_the_sources_is_refused(
     source: EdgeModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = synthetic.dataset()
-    with pytest.raises(ModelError, match=r"reads texts by 'letters'.*not by 'hashed'"):
+    with pytest.raises(ModelError, match=r"encodes texts with 'letters'.*not with 'hashed'"):
         adapt(data, ("small",), "finetune", source, replace(CONFIG, text="hashed"))
-    with pytest.raises(ModelError, match=r"reads texts by 'hashed'.*not by 'letters'"):
+    with pytest.raises(ModelError, match=r"encodes texts with 'hashed'.*not with 'letters'"):
         adapt(data, ("small",), "zero-shot", synthetic.source(), CONFIG)
     monkeypatch.setitem(text.ENCODERS, "letters", Narrow)
     encode_features.__globals__["_encode_all"].cache_clear()
@@ -275,7 +275,7 @@ def test_unknown_encoders_and_missing_packages_are_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(
-        ModelError, match=r"no text encoder 'word2vec'; expected hashed, wordllama.* or a folder"
+        ModelError, match=r"'word2vec' is not a text encoder: use hashed, wordllama.* or a folder"
     ):
         open_encoder("word2vec")
     with pytest.raises(ModelError, match=r"onnx/model\.onnx"):
@@ -322,7 +322,7 @@ def test_the_command_line_trains_adapts_and_exports_with_an_encoder(tmp_path: Pa
         "--out",
         tmp_path / "m",
     )
-    assert "reads texts by 'letters'" in refused(*call, "--text", "hashed")
+    assert "encodes texts with 'letters'" in refused(*call, "--text", "hashed")
     ok(*call)
     ok("export", tmp_path / "m", ds, "--domain", "small", "--out", tmp_path / "b")
     assert Recommender.open(tmp_path / "b").manifest["features"]["text_encoder"] == "letters"
@@ -330,7 +330,7 @@ def test_the_command_line_trains_adapts_and_exports_with_an_encoder(tmp_path: Pa
     words = refused(
         "pretrain", ds, "--domains", "big", "--text", "nowhere", "--out", tmp_path / "t"
     )
-    assert "no text encoder 'nowhere'" in words
+    assert "'nowhere' is not a text encoder" in words
 
 
 def test_wordllama_reads_without_a_network() -> None:

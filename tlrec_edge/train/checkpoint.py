@@ -105,7 +105,7 @@ class Checkpoint:
         self.folder, self.fits = folder, 0
 
     def next_fit(self) -> FitCheckpoint:
-        """Return the checkpoint of the next fit; a run that resumes makes the same fits in order."""
+        """Return the checkpoint of the next fit; a resumed run makes the same fits in order."""
         self.fits += 1
         return FitCheckpoint(self.folder / f"fit-{self.fits}")
 

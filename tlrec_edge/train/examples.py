@@ -1,4 +1,4 @@
-"""Training examples: where to cut a user's past into a history and what came next."""
+"""Training examples: a user's log is cut into a history and the interactions that follow it."""
 
 from __future__ import annotations
 
@@ -9,73 +9,92 @@ from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tlrec_edge.data.dataset import Interactions
 from tlrec_edge.train.augment import HistoryBatch, augment
-from tlrec_edge.types import Bools, Ints
+from tlrec_edge.types import Bools, Doubles, Floats, Ints, Longs
 
 DAY = 86_400
 ROWS_PER_BLOCK = 1 << 20
-"""Interactions that are looked at together where all of them would take much memory."""
+"""Interactions that are handled at once if all of them would take much memory."""
+MAX_POSITIVES = 32
+"""Positives of one example: the first ones after the cut."""
+ITEMS_PER_CUT, MAX_CUTS = 8, 8
+"""In an epoch of unit "item" a user is cut once per eight interactions, 1 to 8 times."""
 
 
 class Batch(NamedTuple):
-    """``positive`` (batch, p) holds candidate columns, -1 = none; ``weight`` is the loss weight of each."""
+    """Examples of one training step."""
 
     history: HistoryBatch
-    positive: NDArray[np.int64]
-    weight: NDArray[np.float32]
+    positive: Longs
+    """Candidate columns, (batch, p), -1 for none."""
+    weight: Floats
+    """Weight of each positive in the loss, (batch, p)."""
 
 
-def age_bucket(age: NDArray[np.int64], buckets: int) -> NDArray[np.int64]:
-    """Return floor(log2(1 + age in days)), at most ``buckets - 1``."""
+def age_bucket(age: Longs, buckets: int) -> Longs:
+    """Return floor(log2(1 + days)) of ages in seconds, at most ``buckets - 1``."""
     days = np.maximum(age, 0) / DAY
     return np.minimum(buckets - 1, np.floor(np.log2(1.0 + days))).astype(np.int64)
 
 
 def gather_histories(
     log: Interactions,
-    start: NDArray[np.int64],
-    stop: NDArray[np.int64],
+    start: Longs,
+    stop: Longs,
     rows: Ints,
     length: int,
     age_buckets: int,
     order: Ints | None = None,
     keep: Bools | None = None,
 ) -> HistoryBatch:
-    """Gather the last ``length`` interactions of each range [start, stop) of the log.
+    """Return the last ``length`` interactions of each range [start, stop) of the log.
 
-    ``rows`` maps the dataset's item rows to the model's (-1 = unknown there). ``keep`` (n,) leaves interactions out.
+    ``rows`` maps item rows of the dataset to those of the model, -1 if it lacks them. ``order`` is
+    an order of the log to use instead of its own. ``keep`` (n,) marks the interactions to use.
     """
-    place = stop[:, None] - length + np.arange(length)  # (batch, length)
-    present = place >= start[:, None]
-    place = np.maximum(place, 0)
+    position = stop[:, None] - length + np.arange(length)  # (batch, length)
+    present = position >= start[:, None]
+    position = np.maximum(position, 0)
     if order is not None:
-        place = order[place]
-    item = rows[log.item[place]].astype(np.int64)
+        position = order[position]
+    item = rows[log.item[position]].astype(np.int64)
     present &= item >= 0
     if keep is not None:
-        present &= keep[place]
-    time = np.where(present, log.time[place], 0)
+        present &= keep[position]
+    time = np.where(present, log.time[position], 0)
     now = time.max(1, keepdims=True)
+    event = np.where(present, log.event[position], 0).astype(np.int64)
     age = np.where(now > 0, age_bucket(now - time, age_buckets), -1)
-    item = np.where(present, item, 0)
-    return HistoryBatch(item, np.where(present, log.event[place], 0).astype(np.int64), age, present)
+    return HistoryBatch(np.where(present, item, 0), event, age, present)
 
 
 @dataclass(frozen=True)
 class Examples:
-    """Cuts of a log into histories and what came next.
+    """Cuts of a log into histories and the positives that follow.
 
-    ``rows`` (items of the dataset) -> item rows of the model; ``column`` -> candidate columns, -1 = no candidate.
-    ``unit``: ``basket`` cuts before every basket (rows of one time) that holds a positive and asks for that basket;
-    ``item`` shuffles rows of equal time and cuts anywhere, asking for all that follows: for data without time or with
-    one basket a user. ``target_dropout`` is the share of examples whose history loses the target's own rows where others
-    remain, so that users new to the target are met in training. ``first_only`` asks only for first purchases.
-    ``reconstruct`` asks for all that a user did, the history included (as Mult-DAE, arXiv 1802.05814): without time, what
-    one likes is what one should be shown. ``augment`` names the ways to disturb a history, ``by_weight`` lets an
-    example weigh as much as its heaviest positive. An epoch holds a few int32 an interaction, whatever its batches.
+    With unit "basket" a cut is before a basket (the interactions of one user and time), and the
+    positives are that basket. With unit "item", for data without times or with one basket per user,
+    interactions of equal time are shuffled, a cut is anywhere, and all that follows is positive.
+
+    Attributes:
+        log: The interactions, sorted by user and time.
+        rows: The model's row of each item of the dataset, -1 if the model lacks it.
+        column: The candidate column of each item of the dataset, -1 if it is not a candidate.
+        in_target: Marks the interactions in the target, (n,). Only these are positives.
+        length: Interactions in a history.
+        age_buckets: Buckets of the age of an interaction.
+        unit: "basket" or "item".
+        target_dropout: Share of the histories that lose their target interactions if others
+            remain, so that training meets users who are new to the target.
+        first_only: Whether only the first interaction of a user with an item is a positive.
+        reconstruct: Whether the history itself is positive too, as in Mult-DAE
+            (arXiv 1802.05814): without times, what a user has is what should be recommended.
+        positives: Most positives of an example.
+        augment: Random changes to histories (see ``augment``).
+        by_weight: Whether an example weighs as much as its heaviest positive; else all weigh the
+            same.
     """
 
     log: Interactions
@@ -88,29 +107,32 @@ class Examples:
     target_dropout: float = 0.0
     first_only: bool = False
     reconstruct: bool = False
-    positives: int = 32
+    positives: int = MAX_POSITIVES
     augment: tuple[str, ...] = ()
     by_weight: bool = False
 
     def size(self) -> int:
-        """Return how many examples an epoch has."""
+        """Return the number of examples in an epoch."""
         return len(self._baskets[0]) if self.unit == "basket" else int(self._ranges[2].sum())
 
-    def epoch(self, rng: np.random.Generator, batch: int, most: int) -> Iterator[Batch]:
-        """Yield the examples of one epoch in random order, at most ``most`` of them."""
-        cuts = self._baskets if self.unit == "basket" else self._anywhere(rng)
+    def epoch(self, rng: np.random.Generator, batch: int, limit: int) -> Iterator[Batch]:
+        """Yield batches of the examples of one epoch in random order, at most ``limit`` examples.
+
+        An epoch takes a few int32 per interaction, whatever the size of its batches.
+        """
+        cuts = self._baskets if self.unit == "basket" else self._random_cuts(rng)
         chance = rng.random(len(self.log))
-        picked = rng.permutation(len(cuts[0]))[:most]
+        picked = rng.permutation(len(cuts[0]))[:limit]
         start, cut, stop = (column[picked].astype(np.int64) for column in cuts)
         order = self._shuffle_ties(start, stop, chance)
-        del cuts, chance, picked
+        del cuts, chance, picked  # a generator would keep them until the end of the epoch
         for first in range(0, len(cut), batch):
             part = slice(first, first + batch)
             yield self._batch(start[part], cut[part], stop[part], order, rng)
 
     @cached_property
     def column_of_row(self) -> Ints:
-        """Map the model's item rows to candidate columns, -1 = no candidate."""
+        """The candidate column of each of the model's rows, -1 if it is not a candidate."""
         known = self.rows >= 0
         column = np.full(int(self.rows.max()) + 1, -1, np.int32)
         column[self.rows[known]] = self.column[known]
@@ -118,28 +140,29 @@ class Examples:
 
     @cached_property
     def is_target(self) -> Bools:
-        """Mark the interactions that may be asked for."""
+        """Marks the interactions that may be positives."""
         is_target = self.in_target & (self.column[self.log.item] >= 0) & (self.log.weight > 0)
         if self.first_only:
             is_target &= self._first()
         return is_target
 
     def _first(self) -> Bools:
-        """Mark the first interaction of each user and item that weighs anything, some users at a time."""
+        """Mark the first interaction of each user and item that has a weight."""
         log, begins = self.log, np.flatnonzero(self._begins[0])
         first = np.zeros(len(log), bool)
-        edges = begins[
-            np.searchsorted(begins, np.arange(0, begins.max(initial=-1) + 1, ROWS_PER_BLOCK))
-        ]
+        # Blocks of whole users, because sorting the pairs of all users would take much memory.
+        block_starts = np.arange(0, begins.max(initial=-1) + 1, ROWS_PER_BLOCK)
+        edges = begins[np.searchsorted(begins, block_starts)]
         for low, high in pairwise([*edges.tolist(), len(log)]):
             weighted = low + np.flatnonzero(log.weight[low:high] > 0)
             pair = log.user[weighted].astype(np.int64) * len(self.column) + log.item[weighted]
-            first[weighted[np.unique(pair, return_index=True)[1]]] = True
+            _, index = np.unique(pair, return_index=True)
+            first[weighted[index]] = True
         return first
 
     @cached_property
     def _begins(self) -> tuple[Bools, Bools]:
-        """Mark the rows that begin a user, and those that begin a basket."""
+        """Marks of the interactions that begin a user, and of those that begin a basket."""
         log = self.log
         user, basket = np.ones(len(log), bool), np.ones(len(log), bool)
         user[1:] = log.user[1:] != log.user[:-1]
@@ -148,7 +171,7 @@ class Examples:
 
     @cached_property
     def _baskets(self) -> tuple[Ints, Ints, Ints]:
-        """Return start, cut and stop of every basket to be asked for."""
+        """Start, cut and stop of each basket that has a positive and a history before it."""
         new_user, new_basket = (np.flatnonzero(mark).astype(np.int32) for mark in self._begins)
         end = np.append(new_basket, np.int32(len(self.log)))[1:]
         start = new_user[np.searchsorted(new_user, new_basket, side="right") - 1]
@@ -157,38 +180,39 @@ class Examples:
 
     @cached_property
     def _ranges(self) -> tuple[Ints, Ints, Ints]:
-        """Return begin, size and number of cuts of every user with at least two interactions."""
-        begin = np.flatnonzero(self._begins[0]).astype(np.int32)
-        size = np.append(begin, np.int32(len(self.log)))[1:] - begin
-        begin, size = begin[size > 1], size[size > 1]
-        return begin, size, np.clip(size // 8, 1, 8)
+        """Start, size and number of cuts of each user with at least two interactions."""
+        start = np.flatnonzero(self._begins[0]).astype(np.int32)
+        size = np.append(start, np.int32(len(self.log)))[1:] - start
+        start, size = start[size > 1], size[size > 1]
+        return start, size, np.clip(size // ITEMS_PER_CUT, 1, MAX_CUTS)
 
-    def _anywhere(self, rng: np.random.Generator) -> tuple[Ints, Ints, Ints]:
-        begin, size, times = self._ranges
-        start, size = np.repeat(begin, times), np.repeat(size, times)
+    def _random_cuts(self, rng: np.random.Generator) -> tuple[Ints, Ints, Ints]:
+        """Return start, cut and stop of random cuts; at least one item is on either side."""
+        start, size, times = self._ranges
+        start, size = np.repeat(start, times), np.repeat(size, times)
         cut = start + 1 + np.floor(rng.random(len(start)) * (size - 1)).astype(np.int32)
         return start, cut, start + size
 
-    def _shuffle_ties(
-        self, start: NDArray[np.int64], stop: NDArray[np.int64], chance: NDArray[np.float64]
-    ) -> Ints:
-        """Return an order of the log that shuffles rows of one user and time; only inside the ranges [start, stop)."""
+    def _shuffle_ties(self, start: Longs, stop: Longs, chance: Doubles) -> Ints:
+        """Return an order of the log that shuffles each basket, within the ranges [start, stop)."""
+        # +1 at each start and -1 at each stop: the running sum is above 0 inside a range.
         edge = np.zeros(len(self.log) + 1, np.int32)
         np.add.at(edge, start, 1)
         np.subtract.at(edge, stop, 1)
+        in_range = np.cumsum(edge[:-1], dtype=np.int32) > 0
         begins = self._begins[1]
-        tied = np.flatnonzero(
-            (np.cumsum(edge[:-1], dtype=np.int32) > 0) & ~(begins & np.append(begins, True)[1:])
-        )
+        is_alone = begins & np.append(begins, True)[1:]
+        tied = np.flatnonzero(in_range & ~is_alone)
+        basket = np.cumsum(begins, dtype=np.int32)
         order = np.arange(len(self.log), dtype=np.int32)
-        order[tied] = tied[np.lexsort((chance[tied], np.cumsum(begins, dtype=np.int32)[tied]))]
+        order[tied] = tied[np.lexsort((chance[tied], basket[tied]))]
         return order
 
     def _batch(
         self,
-        start: NDArray[np.int64],
-        cut: NDArray[np.int64],
-        stop: NDArray[np.int64],
+        start: Longs,
+        cut: Longs,
+        stop: Longs,
         order: Ints,
         rng: np.random.Generator,
     ) -> Batch:
@@ -196,16 +220,22 @@ class Examples:
             self.log, start, cut, self.rows, self.length, self.age_buckets, order
         )
         if self.target_dropout:
-            drop = rng.random(len(cut)) < self.target_dropout
-            place = order[np.maximum(cut[:, None] - self.length + np.arange(self.length), 0)]
-            in_source = history.present & ~self.in_target[place]
-            drop &= in_source.any(1)
-            history = history._replace(present=np.where(drop[:, None], in_source, history.present))
+            history = self._drop_target(history, cut, order, rng)
         history = augment(history, self.augment, rng)
-        place = (start if self.reconstruct else cut)[:, None] + np.arange(self.positives)
-        in_range = place < stop[:, None]
-        place = order[np.minimum(place, len(order) - 1)]
-        positive = np.where(
-            in_range & self.is_target[place], self.column[self.log.item[place]], -1
-        ).astype(np.int64)
-        return Batch(history, positive, self.log.weight[place])
+        first = start if self.reconstruct else cut
+        position = first[:, None] + np.arange(self.positives)  # (batch, p)
+        in_range = position < stop[:, None]
+        position = order[np.minimum(position, len(order) - 1)]
+        is_positive = in_range & self.is_target[position]
+        positive = np.where(is_positive, self.column[self.log.item[position]], -1)
+        return Batch(history, positive.astype(np.int64), self.log.weight[position])
+
+    def _drop_target(
+        self, history: HistoryBatch, cut: Longs, order: Ints, rng: np.random.Generator
+    ) -> HistoryBatch:
+        """Remove the target's interactions from some of the histories that have others."""
+        drop = rng.random(len(cut)) < self.target_dropout
+        position = order[np.maximum(cut[:, None] - self.length + np.arange(self.length), 0)]
+        in_source = history.present & ~self.in_target[position]
+        drop &= in_source.any(1)
+        return history._replace(present=np.where(drop[:, None], in_source, history.present))

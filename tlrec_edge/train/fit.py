@@ -139,7 +139,7 @@ def fit(
         The best epoch, and the losses and validation values of all.
 
     Raises:
-        TrainingError: The loss is not finite, or there is no training example.
+        TrainingError: The loss is not finite, or no user gives a training example.
     """
     with one_thread():
         return _fit(model, examples, config, validate, mask_seen, progress, extra, checkpoint)

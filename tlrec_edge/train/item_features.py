@@ -1,4 +1,4 @@
-"""The features of items, and the vectors training starts from."""
+"""Features of items, and the id vectors that training starts from."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
+from numpy.typing import NDArray
 
 from tlrec_edge.core.features import FeatureEncoder, TextSource, TowerInputs, hash_tokens
 from tlrec_edge.data.dataset import Dataset, Interactions, ItemTable
@@ -17,23 +18,33 @@ from tlrec_edge.train.text import HASHED, TextEncoder, open_encoder
 from tlrec_edge.types import Bools, Floats, Ints
 
 BUCKETS = 8_192
-TEXT_WIDTH, ENCODER_WIDTH = 64, 128
-"""Widths that text vectors are cut to: of hashed words, and of a pretrained encoder, whose small axes still tell
-which titles are near (see examples/cold_items)."""
+"""Buckets of hashed tokens."""
+TEXT_WIDTH = 64
+"""Width of text vectors from hashed words."""
+ENCODER_WIDTH = 128
+"""Width of text vectors from a pretrained encoder; larger, because its smaller axes still
+separate similar titles (see examples/cold_items)."""
 N_QUANTILES = 33
+"""Knots of a numeric feature."""
 MAX_TEXTS = 20_000
+"""Texts that the text vectors are fitted to."""
 MAX_DENSE_GROUPS = 1_000_000
-"""Baskets or users up to which a dense vector of each is held (0.6 KB)."""
+"""Baskets or users up to which a dense vector of each is in memory (0.6 kB each)."""
 MIN_DOMAIN_ITEMS = 50
-"""Items with a number that a domain needs to have knots of its own."""
+"""Items with a value that a domain needs for numeric knots of its own."""
+UNUSED_AXIS = 1e-4
+"""Singular values below this share of the largest are rounding: their axes are set to 0."""
 
 
 @lru_cache(maxsize=1)
 def fit_features(dataset: Dataset, text: str = HASHED) -> FeatureEncoder:
-    """Fit the feature schema on all items: vocabularies, quantile knots, and text vectors.
+    """Fit the encoder of item content on all items: vocabularies, quantile knots, text vectors.
 
-    Those are latent semantic vectors of hashed words, or with another ``text`` a pretrained encoder's (see ``text``).
-    Features of the target's items are known before anyone buys there, so they take part; no behaviour is looked at.
+    Items of the target are included: their features are known before anybody buys them, and no
+    interaction is read. Text vectors come from latent semantic analysis of hashed words, or from
+    the encoder that ``text`` names (see ``text.open_encoder``).
+
+    Raises DataError if an encoder is named and the items have no text.
     """
     table = dataset.features
     vocabulary = {
@@ -45,26 +56,25 @@ def fit_features(dataset: Dataset, text: str = HASHED) -> FeatureEncoder:
         if table.by_domain
         else {}
     )
-    own = {name: _quantiles(table, home, MIN_DOMAIN_ITEMS) for name, home in homes.items()}
+    by_domain = {name: _quantiles(table, home, MIN_DOMAIN_ITEMS) for name, home in homes.items()}
     columns = (*table.text, *vocabulary)
     raw = raw_columns(dataset)
-    texts = sorted(
-        {" ".join(row) for row in zip(*(map(str, raw[name]) for name in columns), strict=True)}
-    )
+    rows = zip(*(map(str, raw[name]) for name in columns), strict=True)
+    texts = sorted({" ".join(row) for row in rows})
     encoder = None if text == HASHED else open_encoder(text)
     return FeatureEncoder(
         tuple(table.text),
         vocabulary,
         _quantiles(table, everywhere, 1),
         _lsa_table(texts) if encoder is None else _pca_axes(encoder, texts),
-        {name: knots for name, knots in own.items() if knots},
+        {name: knots for name, knots in by_domain.items() if knots},
         table.aliases,
         None if encoder is None else TextSource(encoder.name, encoder.width),
     )
 
 
 def _quantiles(table: ItemTable, items: Bools, min_items: int) -> dict[str, tuple[float, ...]]:
-    """Return the rising knots of each numeric column that ``min_items`` of these items have."""
+    """Return the rising knots of each numeric column that ``min_items`` of the items have."""
     quantiles = {}
     for name, values in table.numeric.items():
         finite = values[items & np.isfinite(values)]
@@ -87,34 +97,36 @@ def raw_columns(dataset: Dataset) -> dict[str, Sequence[Any]]:
 def encode_features(
     dataset: Dataset, encoder: FeatureEncoder, rows: Ints, text: str = HASHED
 ) -> TowerInputs:
-    """Encode the features of dataset rows for the item tower. Raises ModelError where ``text`` is another encoder."""
-    every = _encode_all(dataset, encoder, text)
-    return TowerInputs(every.text[rows], every.numeric[rows], every.categories[rows])
+    """Encode the content of dataset rows for the item tower.
+
+    Raises ModelError if ``text`` names another text encoder than the one that was fitted.
+    """
+    inputs = _encode_all(dataset, encoder, text)
+    return TowerInputs(inputs.text[rows], inputs.numeric[rows], inputs.categories[rows])
 
 
 @lru_cache(maxsize=1)
 def _encode_all(dataset: Dataset, encoder: FeatureEncoder, text: str) -> TowerInputs:
-    # Folds and modes of one dataset ask for the same items again and again.
+    # Cached, because all folds and modes of a dataset encode the same items.
     homes = [dataset.domains[code] if code >= 0 else "" for code in dataset.item_domain]
     columns, n = raw_columns(dataset), len(dataset.items)
-    return encoder.encode(
-        columns, n, _text_vectors(encoder, encoder.texts(columns, n), text), homes
-    )
+    vectors = _text_vectors(encoder, encoder.texts(columns, n), text)
+    return encoder.encode(columns, n, vectors, homes)
 
 
 def _text_vectors(features: FeatureEncoder, texts: list[str], text: str) -> Floats | None:
-    """Return the vectors of a pretrained encoder, (n, width), if the features were fitted on one."""
+    """Return text vectors of a pretrained encoder, (n, width); None: texts are hashed."""
     if text == HASHED and features.text is None:
         return None
     encoder = None if text == HASHED else open_encoder(text)
-    found = None if encoder is None else TextSource(encoder.name, encoder.width)
-    if encoder is None or found != features.text:
+    requested = None if encoder is None else TextSource(encoder.name, encoder.width)
+    if encoder is None or requested != features.text:
         raise ModelError(
-            f"the source model reads texts by {_label(features.text)}, not by {_label(found)}: give --text what it "
-            "was trained with, or pretrain it again"
+            f"the source model encodes texts with {_label(features.text)}, not with "
+            f"{_label(requested)}: pass the --text it was trained with, or pretrain it again"
         )
-    distinct = {words: place for place, words in enumerate(dict.fromkeys(texts))}
-    return encoder.encode(list(distinct))[[distinct[words] for words in texts]]
+    index = {words: number for number, words in enumerate(dict.fromkeys(texts))}
+    return encoder.encode(list(index))[[index[words] for words in texts]]
 
 
 def _label(source: TextSource | None) -> str:
@@ -122,27 +134,36 @@ def _label(source: TextSource | None) -> str:
 
 
 def _pca_axes(encoder: TextEncoder, texts: list[str]) -> Floats:
-    """Fit the directions in which the unit vectors of the texts differ most, (encoder.width, t): their PCA's axes."""
+    """Return the principal axes of the texts' unit vectors, (encoder.width, t).
+
+    Raises DataError if no item has a text.
+    """
     if not any(texts):
         raise DataError(f"text encoder {encoder.name}: the items have no text; leave it out")
     vectors = encoder.encode(_sample_texts(texts))
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True).clip(1e-12)
     centred = (unit - unit.mean(0)).astype(np.float64)
-    _, axes = np.linalg.eigh(centred.T @ centred)  # rising
-    table: Floats = (
-        axes[:, ::-1][:, :ENCODER_WIDTH].astype(np.float16).astype(np.float32)
-    )  # as a bundle stores it
-    return table
+    _, axes = np.linalg.eigh(centred.T @ centred)  # by rising eigenvalue
+    return _as_stored(axes[:, ::-1][:, :ENCODER_WIDTH])
+
+
+def _as_stored(table: NDArray[Any]) -> Floats:
+    """Round to half precision, in which bundles store the table."""
+    return table.astype(np.float16).astype(np.float32)
 
 
 def _sample_texts(texts: list[str]) -> list[str]:
     if len(texts) <= MAX_TEXTS:
         return texts
-    return [texts[i] for i in np.random.default_rng(0).choice(len(texts), MAX_TEXTS, replace=False)]
+    drawn = np.random.default_rng(0).choice(len(texts), MAX_TEXTS, replace=False)
+    return [texts[i] for i in drawn]
 
 
 def _lsa_table(texts: list[str]) -> Floats:
-    """Fit latent semantic analysis on hashed tokens; the table maps a bucket to its idf-weighted direction."""
+    """Fit latent semantic analysis on hashed tokens, (BUCKETS, t).
+
+    A row is the direction of the bucket's tokens, weighted by idf. Empty if there are no texts.
+    """
     texts = _sample_texts(texts)
     bucket, row = hash_tokens(texts, BUCKETS)
     if not len(bucket):
@@ -159,46 +180,54 @@ def _lsa_table(texts: list[str]) -> Floats:
     if width < 1:
         return np.zeros((0, 0), np.float32)
     _, values, right = truncated_svd(weighted, width)
-    right[:, values < 1e-4 * values[0]] = 0.0  # directions that no text takes
-    table = np.where(frequency[:, None] > 0, idf[:, None] * right, 0.0)
-    return table.astype(np.float16).astype(np.float32)  # a bundle stores it in half precision
+    right[:, values < UNUSED_AXIS * values[0]] = 0.0
+    return _as_stored(np.where(frequency[:, None] > 0, idf[:, None] * right, 0.0))
 
 
 def cooccurrence_vectors(
     log: Interactions, rows: Ints, items: int, width: int, by_basket: bool
 ) -> Floats:
-    """Return spectral item vectors (items, width): the SVD of the degree-normalised group-by-item matrix.
+    """Return spectral item vectors, (items, width), 0 for items without interactions.
 
-    A group is a basket (user and time) or a whole user. Items that share groups point the same way; items never seen
-    are 0. Training that starts here needs a few epochs where a random start needs many.
+    They are the right singular vectors of the group-by-item matrix, normalized by degree. A group
+    is a basket (user and time) or a user. Items that share groups have similar vectors. Training
+    that starts here needs a few epochs; from random vectors it needs many.
     """
-    item = rows[log.item]
-    known = item >= 0
-    begins = (
-        log.user[1:] != log.user[:-1]
-    )  # a log is sorted by user and time, so groups stand together
-    if by_basket:
-        begins |= log.time[1:] != log.time[:-1]
-    code = np.append(0, np.cumsum(begins))
-    matrix = sp.csr_array(
-        (np.ones(int(known.sum()), np.float32), (code[known], item[known])),
-        shape=(code.max() + 1, items),
-    )
-    matrix.data[:] = 1.0
+    matrix = _group_item_matrix(log, rows, items, by_basket)
     by_group, by_item = np.diff(matrix.indptr), np.bincount(matrix.indices, minlength=items)
-    left = sp.dia_array(
-        (1.0 / np.sqrt(by_group.clip(1))[None, :], 0), shape=(len(by_group), len(by_group))
-    )
-    right = sp.dia_array((1.0 / np.sqrt(by_item.clip(1))[None, :], 0), shape=(items, items))
+    # D_group^-1/2 M D_item^-1/2: without it popular items would dominate the leading vectors.
+    left = _diagonal(1.0 / np.sqrt(by_group.clip(1)))
+    right = _diagonal(1.0 / np.sqrt(by_item.clip(1)))
     normal = sp.csr_array(left @ matrix @ right).astype(np.float32)
     rank = min(width, min(normal.shape) - 1)
     vectors = np.zeros((items, width), np.float32)
-    if rank > 0:
-        if normal.shape[0] <= MAX_DENSE_GROUPS:
-            _, values, axes = truncated_svd(normal, rank)
-        else:
-            values, axes = right_singular_vectors(normal, rank)
-        unit = axes * values / np.sqrt(by_item.clip(1))[:, None]
-        vectors[:, :rank] = unit / np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), 1e-9)
-        vectors[by_item == 0] = 0.0
+    if rank <= 0:
+        return vectors
+    if normal.shape[0] <= MAX_DENSE_GROUPS:
+        _, values, axes = truncated_svd(normal, rank)
+    else:
+        values, axes = right_singular_vectors(normal, rank)
+    scaled = axes * values / np.sqrt(by_item.clip(1))[:, None]
+    vectors[:, :rank] = scaled / np.maximum(np.linalg.norm(scaled, axis=1, keepdims=True), 1e-9)
+    vectors[by_item == 0] = 0.0
     return vectors
+
+
+def _group_item_matrix(log: Interactions, rows: Ints, items: int, by_basket: bool) -> sp.csr_array:
+    """Return 1 for each distinct item of a group, (groups, items)."""
+    item = rows[log.item]
+    known = item >= 0
+    # A log is sorted by user and time, so a group is a run of rows.
+    begins = log.user[1:] != log.user[:-1]
+    if by_basket:
+        begins |= log.time[1:] != log.time[:-1]
+    group = np.append(0, np.cumsum(begins))
+    ones = np.ones(int(known.sum()), np.float32)
+    shape = group.max() + 1, items
+    matrix = sp.csr_array((ones, (group[known], item[known])), shape=shape)
+    matrix.data[:] = 1.0  # repeated interactions were added up
+    return matrix
+
+
+def _diagonal(values: NDArray[Any]) -> sp.dia_array:
+    return sp.dia_array((values[None, :], 0), shape=(len(values), len(values)))

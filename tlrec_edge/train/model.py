@@ -1,4 +1,4 @@
-"""The two towers: item content and ids on one side, the history encoder on the other."""
+"""The two towers: vectors of items from content and ids, vectors of users from histories."""
 
 from __future__ import annotations
 
@@ -14,20 +14,35 @@ from tlrec_edge.core.features import TowerInputs
 PAD = -1e9
 """Added to the attention logit of a padded position."""
 SPARSE_GRADIENT_ROWS = 100_000
-"""Larger tables of ids get sparse gradients: a step then costs what it touches, not the whole table."""
+"""Larger id tables get sparse gradients: a step then costs the rows it reads, not the table."""
 AGE_BUCKETS = 12
-"""Buckets of age in days, by powers of two."""
+"""Buckets of the age of an interaction in days, by powers of two."""
+EVENT_COUNT = 5
+"""Rows of the event bias: the number of ``EVENTS``."""
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Shape of the towers; ``size`` picks the encoder.
+    """The shape of the towers; a value outside its range raises ValueError.
 
-    ``fast`` pools the history with learned queries; ``base`` runs self-attention layers, the last one for the last
-    position only. ``feed_forward`` is the hidden width of the encoder's feed-forward part. Without
-    ``ids`` an item is its content alone. Pruning makes the vectors narrower than what computes them: ``tower_width``
-    is the hidden width of the item tower (None: ``width``), ``head_width`` that of an attention head (None: an equal
-    share of ``width``).
+    Attributes:
+        size: The encoder: "fast" pools histories with learned queries, "base" runs self-attention.
+        width: Width of item and user vectors.
+        history: Interactions that the encoder reads.
+        queries: Queries of the fast encoder.
+        layers: Layers of the base encoder.
+        heads: Attention heads of a layer.
+        feed_forward: Hidden width of the encoder's feed-forward part.
+        dropout: Dropout of the encoder, and of item vectors in histories.
+        id_dropout: Share of item vectors that are trained on their content alone, so that items
+            without a trained id can be scored.
+        text: Width of text features.
+        numeric: Width of numeric features.
+        vocabulary: Values of each categorical feature.
+        ids: Whether items have id vectors; without them an item is its content alone.
+        tower_width: Hidden width of the item tower; None: ``width``. Pruning can make item vectors
+            narrower than the layer that computes them.
+        head_width: Width of an attention head; None: an equal share of ``width``.
     """
 
     size: str = "fast"
@@ -55,15 +70,15 @@ class ModelConfig:
                 raise ValueError(f"{name} must be at least 1, not {value}")
         if self.head_width is None and self.width % self.heads:
             raise ValueError(f"width {self.width} must be a multiple of heads {self.heads}")
-        most = 4 * self.hidden_width
-        if not 0 < self.feed_forward <= most:
+        limit = 4 * self.hidden_width
+        if not 0 < self.feed_forward <= limit:
             raise ValueError(
-                f"feed_forward must lie in 1..{most} (4 x width), not {self.feed_forward}"
+                f"feed_forward must lie in 1..{limit} (4 x width), not {self.feed_forward}"
             )
 
     @property
     def hidden_width(self) -> int:
-        """Width that the item tower computes in; that of the whole model before its vectors were cut."""
+        """Hidden width of the item tower."""
         return self.tower_width or self.width
 
     @property
@@ -73,18 +88,21 @@ class ModelConfig:
 
     @property
     def content(self) -> bool:
+        """Whether items have content features."""
         return bool(self.text or self.numeric or self.vocabulary)
 
     def to_json(self) -> dict[str, Any]:
+        """Return the shape as JSON types."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> ModelConfig:
+        """Read what ``to_json`` returned. Raises TypeError or ValueError if it is damaged."""
         return cls(**{**data, "vocabulary": tuple(data["vocabulary"])})
 
 
 class ItemTower(nn.Module):
-    """Content to an item's two vectors: one for its place in a history, one for its place among candidates."""
+    """Map an item's content to two vectors: one for histories, one for candidates."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -97,15 +115,15 @@ class ItemTower(nn.Module):
         self.hidden = nn.Linear(width, width)
         self.history = nn.Linear(width, config.width, bias=False)
         self.candidate = nn.Linear(width, config.width, bias=False)
-        # From zero, so that a feature the source never shows moves no score in the target.
+        # At zero, so that a feature value that training never meets does not change a score.
         for part in (self.text, self.numeric, *self.categories):
             if part is not None:
                 nn.init.zeros_(part.weight)
-        for head in (self.history, self.candidate):
-            nn.init.normal_(head.weight, std=0.05)
+        for projection in (self.history, self.candidate):
+            nn.init.normal_(projection.weight, std=0.05)
 
     def content(self, text: Tensor, numeric: Tensor, categories: Tensor) -> Tensor:
-        """Return the hidden layer both vectors are linear in, (n, hidden_width)."""
+        """Return the hidden layer, (n, hidden_width). Both vectors are linear in it."""
         parts = [table(categories[:, i]) for i, table in enumerate(self.categories)]
         if self.text is not None:
             parts.append(self.text(text))
@@ -123,7 +141,7 @@ class ItemTower(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """Two layers around a GELU; its hidden units can be pruned."""
+    """Two linear layers with a GELU between them."""
 
     def __init__(self, inputs: int, hidden: int, outputs: int, dropout: float) -> None:
         super().__init__()
@@ -131,7 +149,7 @@ class FeedForward(nn.Module):
         self.down = nn.Linear(hidden, outputs)
         self.dropout = nn.Dropout(dropout)
         with torch.no_grad():
-            self.down.weight.mul_(0.2)
+            self.down.weight.mul_(0.2)  # starts close to the residual path
 
     def forward(self, x: Tensor) -> Tensor:
         output: Tensor = self.down(self.dropout(nn.functional.gelu(self.up(x))))
@@ -139,7 +157,7 @@ class FeedForward(nn.Module):
 
 
 class FastEncoder(nn.Module):
-    """Attention pooling with learned queries, then a small residual feed-forward part."""
+    """Attention pooling with learned queries, then a residual feed-forward part."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -148,19 +166,19 @@ class FastEncoder(nn.Module):
         self.skip = nn.Linear(pooled, width, bias=False)
         self.feed_forward = FeedForward(pooled, config.feed_forward, width, config.dropout)
         with torch.no_grad():
+            # At first a user is the mean of what the queries pool.
             self.skip.weight.copy_(torch.eye(width).repeat(1, config.queries) / config.queries)
 
     def forward(self, history: Tensor, log_weight: Tensor) -> Tensor:
         logits = history @ self.query + log_weight.unsqueeze(2)  # (batch, length, queries)
-        pooled = (torch.softmax(logits, 1).transpose(1, 2) @ history).flatten(
-            1
-        )  # (batch, queries * width)
+        attention = torch.softmax(logits, 1).transpose(1, 2)
+        pooled = (attention @ history).flatten(1)  # (batch, queries * width)
         user: Tensor = self.skip(pooled) + self.feed_forward(pooled)
         return user
 
 
 class SelfAttention(nn.Module):
-    """One pre-norm layer; with ``last`` only the last position asks, so no other output is computed."""
+    """A pre-norm transformer layer; with ``last`` it computes only the last position."""
 
     def __init__(self, config: ModelConfig, last: bool) -> None:
         super().__init__()
@@ -182,12 +200,10 @@ class SelfAttention(nn.Module):
         normed = self.norm(x)
         query = normed[:, length - 1 :] if self.last else normed
         q, k, v = (self._split(part) for part in (self.q(query), self.k(normed), self.v(normed)))
-        logits = (q * self.scale) @ k.transpose(2, 3) + log_weight[
-            :, None, None, :
-        ]  # (batch, heads, query, length)
-        mixed = (
-            (torch.softmax(logits, -1) @ v).transpose(1, 2).flatten(2)
-        )  # (batch, query, heads * head_width)
+        bias = log_weight[:, None, None, :]
+        logits = (q * self.scale) @ k.transpose(2, 3) + bias  # (batch, heads, query, length)
+        attention = torch.softmax(logits, -1)
+        mixed = (attention @ v).transpose(1, 2).flatten(2)  # (batch, query, heads * head_width)
         residual = x[:, length - 1 :] if self.last else x
         x = residual + self.dropout(self.out(mixed))
         output: Tensor = x + self.dropout(self.feed_forward(self.norm_ff(x)))
@@ -200,7 +216,7 @@ class SelfAttention(nn.Module):
 
 
 class BaseEncoder(nn.Module):
-    """Self-attention over the history, as SASRec (arXiv 1808.09781), plus the mean of the history as a skip."""
+    """Self-attention over the history as in SASRec (arXiv 1808.09781), plus the history's mean."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -224,7 +240,10 @@ ENCODERS: dict[str, type[FastEncoder] | type[BaseEncoder]] = {
 
 
 class TwoTower(nn.Module):
-    """Item vectors from content and ids, user vectors from histories; the first item rows are the candidates."""
+    """Item vectors from content and ids, user vectors from histories.
+
+    The first ``candidates`` of the ``items`` rows are the candidates.
+    """
 
     def __init__(
         self, config: ModelConfig, items: int, candidates: int, inputs: TowerInputs
@@ -240,7 +259,7 @@ class TwoTower(nn.Module):
         self.bias = nn.Parameter(torch.zeros(candidates))
         self.encoder = ENCODERS[config.size](config)
         self.position_bias = nn.Parameter(torch.zeros(config.history))
-        self.event_bias = nn.Parameter(torch.zeros(5))
+        self.event_bias = nn.Parameter(torch.zeros(EVENT_COUNT))
         self.age_bias = nn.Parameter(torch.zeros(AGE_BUCKETS))
         nn.init.normal_(self.history_id.weight, std=0.02)
         nn.init.normal_(self.candidate_id.weight, std=0.02)
@@ -253,44 +272,45 @@ class TwoTower(nn.Module):
         return self._vectors(rows, self.history_id, 0)
 
     def candidate_vectors(self, rows: Tensor | None = None) -> Tensor:
-        """Return candidate-side vectors, (n, width); of all candidates without ``rows``."""
+        """Return candidate-side vectors of item rows, (n, width); None: of all candidates."""
         rows = torch.arange(len(self.bias)) if rows is None else rows
         return self._vectors(rows, self.candidate_id, 1)
 
     def _vectors(self, rows: Tensor, ids: nn.Embedding, side: int) -> Tensor:
-        own: Tensor = ids(rows) if self.config.ids else torch.zeros(len(rows), self.config.width)
+        vectors: Tensor
+        vectors = ids(rows) if self.config.ids else torch.zeros(len(rows), self.config.width)
         if self.tower is None:
-            return own
+            return vectors
         if self.training and self.config.id_dropout:
-            own = own * (torch.rand(len(rows), 1) >= self.config.id_dropout)
+            vectors = vectors * (torch.rand(len(rows), 1) >= self.config.id_dropout)
         content = self.tower(self.text[rows], self.numeric[rows], self.categories[rows])
-        vectors: Tensor = own + content[side]
+        vectors = vectors + content[side]
         return vectors
 
     def log_weight(self, event: Tensor, age: Tensor, present: Tensor) -> Tensor:
-        """Return the attention bias of each position, (batch, length); ``age`` -1 means: no time known."""
+        """Return the attention bias of each position, (batch, length); age -1: unknown time."""
         aged = torch.where(age >= 0, self.age_bias[age.clamp(min=0)], torch.zeros(()))
         bias = self.position_bias + self.event_bias[event] + aged
         return torch.where(present, bias, torch.full((), PAD))
 
     def users(self, history: Tensor, event: Tensor, age: Tensor, present: Tensor) -> Tensor:
-        """Encode histories of item rows (batch, length), most recent last, to user vectors (batch, width)."""
-        distinct, place = torch.unique(history, return_inverse=True)
-        vectors = self.history_vectors(distinct)[place]  # (batch, length, width)
+        """Encode histories of item rows (batch, length), most recent last: (batch, width)."""
+        distinct, index = torch.unique(history, return_inverse=True)
+        vectors = self.history_vectors(distinct)[index]  # (batch, length, width)
         if self.training:
             vectors = nn.functional.dropout(vectors, self.config.dropout)
         return self.encode(vectors, event, age, present)
 
     def encode(self, vectors: Tensor, event: Tensor, age: Tensor, present: Tensor) -> Tensor:
-        """Encode histories given as item vectors (batch, length, width)."""
+        """Encode histories of item vectors (batch, length, width): (batch, width)."""
         user: Tensor = self.encoder(vectors, self.log_weight(event, age, present))
         return user
 
 
 def numpy_copy(tensor: Tensor) -> NDArray[Any]:
-    """Copy a tensor into an array of its own.
+    """Return a copy of a tensor as an array.
 
-    The view that ``tensor.numpy()`` returns dangles as soon as torch sends the tensor to another process: pickling
-    moves the tensor into shared memory and frees what the view points at. What is kept must be a copy.
+    ``tensor.numpy()`` is a view. It dangles once torch has sent the tensor to another process,
+    because that moves the tensor to shared memory and frees what the view points at.
     """
     return tensor.detach().numpy().copy()

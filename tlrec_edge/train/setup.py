@@ -137,7 +137,7 @@ def from_source(context: Context, bias: Floats | None) -> TrainingSetup:
     ``bias`` (C,) replaces the source's biases. If ``config.align`` is set, the loss aligns the
     candidates with the items that are known only in histories, which are the source's.
 
-    Raises ModelError if there is no source model, or nothing is left of an item.
+    Raises ModelError without a source model, or if ``config.without`` leaves nothing of an item.
     """
     dataset, source, config = context.dataset, context.source, context.config
     if source is None:

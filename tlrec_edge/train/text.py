@@ -1,4 +1,7 @@
-"""Pretrained text encoders: they give training its text vectors, and whoever adds items later; a server has none."""
+"""Pretrained text encoders, for training and for adding items later.
+
+A server needs none: bundles hold the text vectors of their items.
+"""
 
 from __future__ import annotations
 
@@ -13,22 +16,30 @@ from tlrec_edge.errors import MissingExtraError, ModelError
 from tlrec_edge.types import Floats
 
 HASHED = "hashed"
-"""The default: hashed n-grams, fitted on the items, which the runtime makes by itself."""
+"""The default: hashed n-grams, fitted on the items, which the runtime computes by itself."""
 _BATCH = 64
+_POOLING = Path("1_Pooling", "config.json")
+_MAX_TOKENS = 256
+"""Tokens of a text, unless the model's own configuration sets another limit."""
 
 
 class TextEncoder(Protocol):
-    """``encode`` turns n texts into vectors (n, ``width``) of any length; zeros for a text without a known word."""
+    """Maps texts to vectors."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """The name that models and bundles record."""
+
     @property
-    def width(self) -> int: ...
-    def encode(self, texts: Sequence[str]) -> Floats: ...
+    def width(self) -> int:
+        """The width of the vectors."""
+
+    def encode(self, texts: Sequence[str]) -> Floats:
+        """Return a vector per text, (n, width), of any norm; 0 for a text without a known word."""
 
 
 class _WordLlama:
-    """Mean of token vectors distilled from a language model's; the weights lie in the package."""
+    """The mean of token vectors distilled from a language model; its weights are in the package."""
 
     name = "wordllama"
 
@@ -48,16 +59,17 @@ class _WordLlama:
 
 
 class _OnnxEncoder:
-    """A sentence-transformers model that lies in a folder as ONNX: token vectors pooled by mean or by the first."""
+    """A sentence-transformers model in a folder, as ONNX.
+
+    Token vectors are pooled by their mean, or the first is taken, as the folder configures.
+    """
 
     def __init__(self, path: Path) -> None:
-        graph = next(
-            (path / name for name in ("onnx/model.onnx", "model.onnx") if (path / name).is_file()),
-            None,
-        )
+        graphs = [path / name for name in ("onnx/model.onnx", "model.onnx")]
+        graph = next((graph for graph in graphs if graph.is_file()), None)
         if graph is None or not (path / "tokenizer.json").is_file():
             raise ModelError(
-                f"{path} holds no onnx/model.onnx beside a tokenizer.json; save the model there with "
+                f"{path} needs an onnx/model.onnx and a tokenizer.json; save the model there with "
                 "SentenceTransformer(name, backend='onnx').save_pretrained(folder)"
             )
         try:
@@ -69,17 +81,14 @@ class _OnnxEncoder:
         self.name = path.resolve().name
         self._tokenizer = Tokenizer.from_file(str(path / "tokenizer.json"))
         self._tokenizer.enable_truncation(
-            _read_option(path / "sentence_bert_config.json", "max_seq_length", 256)
+            _read_option(path / "sentence_bert_config.json", "max_seq_length", _MAX_TOKENS)
         )
         if self._tokenizer.padding is None:
             self._tokenizer.enable_padding()
-        self._first = bool(
-            _read_option(path / "1_Pooling" / "config.json", "pooling_mode_cls_token", False)
-        )
+        self._first_token = bool(_read_option(path / _POOLING, "pooling_mode_cls_token", False))
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = (
-            1  # so that a vector is the same on every machine that trains
-        )
+        # With one thread a vector has the same bits on every machine that trains.
+        options.intra_op_num_threads = 1
         self._session = onnxruntime.InferenceSession(str(graph), options, ["CPUExecutionProvider"])
         self._inputs = {value.name for value in self._session.get_inputs()}
         self.width = int(self._encode_batch(["x"]).shape[1])
@@ -93,15 +102,14 @@ class _OnnxEncoder:
     def _encode_batch(self, texts: list[str]) -> Floats:
         encoded = self._tokenizer.encode_batch(texts)
         feed = {
-            "input_ids": np.array([one.ids for one in encoded], np.int64),
-            "attention_mask": np.array([one.attention_mask for one in encoded], np.int64),
-            "token_type_ids": np.array([one.type_ids for one in encoded], np.int64),
+            "input_ids": np.array([text.ids for text in encoded], np.int64),
+            "attention_mask": np.array([text.attention_mask for text in encoded], np.int64),
+            "token_type_ids": np.array([text.type_ids for text in encoded], np.int64),
         }
-        tokens = self._session.run(
-            None, {name: feed[name] for name in feed if name in self._inputs}
-        )[0]  # (n, l, w)
+        inputs = {name: array for name, array in feed.items() if name in self._inputs}
+        tokens = self._session.run(None, inputs)[0]  # (n, length, width)
         weight = feed["attention_mask"][:, :, None].astype(np.float32)
-        if self._first:
+        if self._first_token:
             return np.asarray(tokens[:, 0], np.float32)
         return np.asarray((tokens * weight).sum(1) / np.maximum(weight.sum(1), 1.0), np.float32)
 
@@ -114,14 +122,16 @@ ENCODERS: dict[str, Callable[[], TextEncoder]] = {"wordllama": _WordLlama}
 
 
 def open_encoder(name: str) -> TextEncoder:
-    """Load a text encoder: one of ENCODERS, or a folder with a sentence-transformers model as ONNX; offline.
+    """Load a text encoder, without network access.
 
-    Raises MissingExtraError where its package is not installed, ModelError where there is no such encoder.
+    ``name`` is a key of ENCODERS, or a folder with a sentence-transformers model as ONNX. Raises
+    MissingExtraError if its package is not installed, ModelError if it is neither.
     """
     if name in ENCODERS:
         return ENCODERS[name]()
     if Path(name).is_dir():
         return _OnnxEncoder(Path(name))
     raise ModelError(
-        f"no text encoder {name!r}; expected {HASHED}, {', '.join(ENCODERS)} or a folder that holds one"
+        f"{name!r} is not a text encoder: use {HASHED}, {', '.join(ENCODERS)} "
+        "or a folder that holds one"
     )
