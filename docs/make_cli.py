@@ -15,9 +15,9 @@ HEAD = """# Command line
 
 This page is generated from `tlrec-edge COMMAND --help` by `python docs/make_cli.py`.
 
-Every command exits with 0 if it succeeds, with 1 and one line on stderr if your data, a bundle or
-an option's value cannot be used, and with 2 if the command line itself is wrong. Progress goes to
-stderr, results go to stdout; `--json` prints them for machines.
+A command exits with 0 if it succeeds. It exits with 1, and prints one line on stderr, if your data,
+a bundle or the value of an option cannot be used. It exits with 2 if the command line itself is
+wrong. Progress goes to stderr and results go to stdout, with `--json` as JSON.
 """
 
 

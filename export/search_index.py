@@ -1,4 +1,4 @@
-"""Add the indexes of a top-k search: an IVF to the largest catalogues, prefix bounds to others."""
+"""Add the indexes of a top-k search: prefix bounds, and an IVF for the largest catalogues."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ _SECTIONS = {
     callback=counts,
     default=",".join(map(str, DEFAULT_CANDIDATES)),
     show_default=True,
-    help="Numbers of candidates in a request; larger ones than the bundle has are skipped.",
+    help="Numbers of candidates in a request; numbers above the size of the catalogue are skipped.",
 )
 @click.option(
     "--k",
@@ -80,7 +80,7 @@ _SECTIONS = {
     "--histories",
     callback=counts,
     default="",
-    help="Lengths of histories, as 5,50.  [default: the length that the encoder reads]",
+    help="Lengths of histories, such as 5,50.  [default: the length that the encoder reads]",
 )
 @click.option(
     "--load",
@@ -93,7 +93,7 @@ _SECTIONS = {
 @click.option(
     "--qps",
     callback=rates,
-    help="Arrival rates of the server scenario in requests per second, as 500,2000.  "
+    help="Arrival rates of the server scenario in requests per second, such as 500,2000.  "
     "[default: 10 to 90 % of the throughput]",
 )
 @click.option("--find-qps", is_flag=True, help="Find the highest arrival rate that keeps --p99.")
@@ -113,7 +113,7 @@ _SECTIONS = {
     "--machines-for",
     type=POSITIVE,
     metavar="QPS",
-    help="Requests per second of all machines, for their number; needs --find-qps.",
+    help="Requests per second to serve, for the number of machines; needs --find-qps.",
 )
 @click.option(
     "--streams",
@@ -158,7 +158,7 @@ _SECTIONS = {
     "--http",
     "url",
     metavar="URL",
-    help="Measure a server: .../v2/models/NAME/infer (Open Inference Protocol), or plain JSON.",
+    help="Measure a server: a URL that ends in /infer (Open Inference Protocol), or plain JSON.",
 )
 @click.option(
     "--items",
@@ -172,33 +172,33 @@ _SECTIONS = {
     type=click.FloatRange(min=0.01),
     default=2.0,
     show_default=True,
-    help="Seconds for each shape of request.",
+    help="Seconds for each kind of request.",
 )
 @click.option(
     "--min-queries",
     type=click.IntRange(min=1),
     default=1000,
     show_default=True,
-    help="Smallest number of queries for each; it may take up to five times --seconds.",
+    help="Smallest number of queries for each kind, within five times --seconds.",
 )
 @click.option(
     "--compare",
     type=(_FILE, _FILE),
     metavar="A B",
-    help="Two bundles instead of BUNDLE: time them in turns, for the ratio and its interval.",
+    help="Time two bundles in turns, for the ratio of their times; instead of BUNDLE.",
 )
 @click.option(
     "--against",
     type=_FILE,
     metavar="JSON",
-    help="Earlier --out of this machine, to compare this run with.",
+    help="Earlier result of --out on this machine, to compare this run with.",
 )
 @click.option(
     "--max-regression",
     callback=fraction,
     default="10%",
     show_default=True,
-    help="Regression, against --against or of B in --compare, above which the exit code is 1.",
+    help="Exit with 1 if a figure of --against, or B of --compare, is worse by more than this.",
 )
 @click.option(
     "--confidence",
@@ -212,26 +212,26 @@ _SECTIONS = {
     type=click.Choice(DRIVERS),
     default=DRIVERS[0],
     show_default=True,
-    help="Sender of the queries; loadgen is MLCommons LoadGen (extra [bench]).",
+    help="Load generator; loadgen is MLCommons LoadGen (extra [bench]).",
 )
 @click.option(
     "--cache",
     type=click.Choice(CACHES),
     default=CACHES[0],
     show_default=True,
-    help="cold: measure single-stream and top-k also without the bundle in the page cache.",
+    help="cold also measures single-stream and top-k with the bundle read from disk.",
 )
 @speed_option
 @click.option(
     "--html",
     type=_FILE,
     callback=out_file,
-    help="File for a report, one HTML page.  [default: none]",
+    help="HTML file for a report.  [default: none]",
 )
 @seed_option
 @json_option
 @click.option(
-    "--out", type=_FILE, callback=out_file, help="File for the results as JSON.  [default: none]"
+    "--out", type=_FILE, callback=out_file, help="JSON file for the results.  [default: none]"
 )
 @click.pass_context
 def bench(
@@ -255,7 +255,7 @@ def bench(
     out: Path | None,
     **settings: Any,
 ) -> None:
-    """Measure BUNDLE here: latency, throughput, start-up, memory, bytes. MLPerf-style, unofficial.
+    """Measure latency, throughput, start-up, memory and size of BUNDLE, as in MLPerf (unofficial).
 
     \b
     tlrec-edge bench BUNDLE                                    # everything

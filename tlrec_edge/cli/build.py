@@ -86,20 +86,20 @@ def _max_bytes(text: str) -> Any:
     callback=_parse_with(_budget),
     default="ndcg@10>=99.5%",
     show_default=True,
-    help="Share of ndcg, hr or mrr that must remain on the validation rows, by the lower end of a "
-    "95 % interval.",
+    help="Share of ndcg, hr or mrr on the validation rows that must remain; the lower end of its "
+    "95 % interval counts.",
 )
 @click.option(
     "--target",
     callback=_parse_with(_target),
     metavar="P<=T",
-    help="Largest latency of a request, as p99<=1ms.  [default: no bound]",
+    help="Largest latency of a request, such as p99<=1ms.  [default: no bound]",
 )
 @click.option(
     "--max-bytes",
     callback=_parse_with(_max_bytes),
     metavar="SIZE",
-    help="Largest size of the bundle, as 5MB.  [default: no bound]",
+    help="Largest size of the bundle, such as 5MB.  [default: no bound]",
 )
 @click.option(
     "--for",
@@ -107,26 +107,26 @@ def _max_bytes(text: str) -> Any:
     type=click.Choice(MACHINES),
     default="this",
     show_default=True,
-    help="Processor that will serve the bundle; latency is only measured for this one.",
+    help="Processor that will serve the bundle; latency is only measured for 'this'.",
 )
 @click.option(
     "--minutes",
     type=click.FloatRange(0, min_open=True),
     default=10.0,
     show_default=True,
-    help="Minutes after which no further pruning step is tried.",
+    help="Minutes after which no new pruning step starts.",
 )
 @click.option(
     "--only",
     multiple=True,
     metavar="STEP",
-    help="Try only this pruning step, as 'width 1/2'; repeatable.  [default: all]",
+    help="Try only this pruning step, such as 'width 1/2'; repeatable.  [default: all]",
 )
 @seed_option
 @click.option(
     "--checkpoint",
     type=click.Path(path_type=Path),
-    help="Folder for pruned models, from which the same command resumes.  [default: none]",
+    help="Folder to save pruned models in; the same command then resumes.  [default: none]",
 )
 @json_option
 def compress(
@@ -146,9 +146,9 @@ def compress(
 ) -> None:
     """Prune and quantize MODEL: find the smallest model within the budget.
 
-    Pruned models recover by distillation; tables and weights are stored in fewer bits. Every
-    candidate is compared with MODEL on the validation rows, and the smallest are timed as bundles.
-    The table shows all of them with the reason why they were not chosen.
+    Pruned models are distilled from MODEL; tables and weights are stored in fewer bits. Every
+    smaller model is compared with MODEL on the validation rows, and the smallest ones are timed as
+    bundles. The table shows all of them, and why each was not chosen.
     """
     from dataclasses import asdict
     from functools import partial
@@ -244,7 +244,7 @@ def _latency(point: Mapping[str, Any]) -> str:
 @click.option(
     "--with-users",
     is_flag=True,
-    help="Store the states of known users, by keyed hashes of their ids.",
+    help="Store the states of known users, under keyed hashes of their ids.",
 )
 @click.option("--plain-user-ids", is_flag=True, help="With --with-users: store the ids themselves.")
 @click.option(
@@ -273,10 +273,11 @@ def export(
 ) -> None:
     """Write MODEL as a bundle: graphs, tables and cards.
 
-    The bundle is written only if it passes every gate: parity with the trained model; the same bits
-    alone, in a batch and in any order (batch, order); scores of unknown ids; no slow operators in
-    the graphs (graph); the quality budget; not slower than the original (speed); no claim of
-    transfer without a significant gain (transfer).
+    The bundle is written only if it passes every gate: its scores equal the trained model's
+    (parity); a score has the same bits alone, in a batch and in any order (batch, order); unknown
+    ids are scored by policy (unknown); the graphs have only fast operators (graph); a compressed
+    model keeps its budget (quality) and is not slower than the original (speed); a claim of
+    transfer rests on a significant gain (transfer).
     """
     from dataclasses import asdict
 

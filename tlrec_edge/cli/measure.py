@@ -55,31 +55,33 @@ report_options = combine_options(
     click.option(
         "--against",
         type=click.Path(path_type=Path),
-        help="--per-user file of another evaluation, for a comparison by user.  [default: none]",
+        help="--per-user file of another evaluation, to compare with by user.  [default: none]",
     ),
     click.option(
         "--report",
         "page",
         type=click.Path(path_type=Path),
         callback=out_file,
-        help="File for a report, one HTML page.  [default: none]",
+        help="HTML file for a report.  [default: none]",
     ),
     json_option,
 )
 """Options of what is reported."""
 
 
-@click.command(short_help="Evaluate a model or bundle next to baselines.")
+@click.command(short_help="Compare a model or bundle with baselines.")
 @click.argument("model", type=click.Path(path_type=Path))
 @dataset_argument
 @domain_option
 @click.option(
     "--candidates",
     type=click.Path(path_type=Path),
-    help="Table with test rows: user, item(s), negatives.  [default: those of the split]",
+    help="Table with test rows: user, item(s), negatives.  [default: the rows of the split]",
 )
 @click.option(
-    "--fold", type=click.IntRange(0), help="Fold of a new-users split.  [default: the model's]"
+    "--fold",
+    type=click.IntRange(0),
+    help="Fold of a new-users split.  [default: the fold of the model]",
 )
 @click.option(
     "--target-only/--no-target-only",
@@ -91,7 +93,7 @@ report_options = combine_options(
     "--ease-penalty",
     multiple=True,
     type=click.FloatRange(min=0, min_open=True),
-    help="Also evaluate EASE with this penalty; repeatable.  [default: the tuned one alone]",
+    help="Also evaluate EASE with this penalty; repeatable.  [default: only the tuned penalty]",
 )
 @report_options
 def evaluate(
@@ -109,9 +111,9 @@ def evaluate(
     page: Path | None,
     as_json: bool,
 ) -> None:
-    """Evaluate MODEL (a model or bundle folder) on the test rows of DATASET, next to the baselines.
+    """Evaluate MODEL (a model or bundle folder) and baselines on the test rows of DATASET.
 
-    Refuses to run if the model was trained on test rows, or on rows from after them.
+    Refuses to run if the model was trained on test rows, or on rows that are later than them.
     """
     from dataclasses import asdict
 
@@ -166,7 +168,7 @@ def evaluate(
     "--from",
     "source",
     type=click.Path(path_type=Path),
-    help="Source model from pretrain.  [default: none, only modes that need none]",
+    help="Source model, written by pretrain.  [default: none, for scratch, joint or auto]",
 )
 @click.option(
     "--mode",
@@ -175,7 +177,7 @@ def evaluate(
     multiple=True,
     default=(AUTO,),
     show_default=True,
-    help="Way to transfer; repeatable.",
+    help="Transfer mode; repeatable.",
 )
 @click.option(
     "--epochs",

@@ -29,7 +29,7 @@ from tlrec_edge.cli.synth import count
     "--qps",
     type=click.FloatRange(min=0, min_open=True),
     required=True,
-    help="Requests a second to serve.",
+    help="Requests per second to serve.",
 )
 @click.option(
     "--p99",
@@ -42,12 +42,12 @@ from tlrec_edge.cli.synth import count
     "--users",
     type=count,
     default=0,
-    help="Number of users, whose histories come with requests; 0: not stated.  [default: 0]",
+    help="Number of users, to state the size of stored user states.  [default: 0, not stated]",
 )
 @click.option(
     "--price-per-hour",
     type=click.FloatRange(min=0, min_open=True),
-    help="Price of this machine per hour, for the cost.  [default: no cost]",
+    help="Price of this machine per hour, for the cost.  [default: no cost shown]",
 )
 @click.option(
     "--from",
@@ -55,8 +55,7 @@ from tlrec_edge.cli.synth import count
     type=click.Path(path_type=Path),
     multiple=True,
     metavar="JSON",
-    help="Result of `bench --load top-k --out`, once for each of three sizes.  "
-    "[default: measure now]",
+    help="Result of `bench --load top-k --out`; repeat for three sizes.  [default: measure now]",
 )
 @click.option(
     "--seconds",
@@ -82,8 +81,8 @@ def plan(
     """Estimate latency, memory and the number of machines for top-10 requests.
 
     Measures three synthetic bundles in about a minute, or reads --from, and extrapolates to the
-    size of the catalogue. The stated error is that of predicting the largest of the three from the
-    others. Refuses to extrapolate too far.
+    size of the catalogue, at most ten times the largest. To state its error, it predicts the
+    largest bundle from the other two.
     """
     workload = Workload(items, dim, qps, p99, users)
     if sources:

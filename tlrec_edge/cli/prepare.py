@@ -49,7 +49,7 @@ _SECTIONS = {
 @click.option(
     "--schema",
     type=_FILE,
-    help="TOML file that names the columns; common names need none (see above).  [default: none]",
+    help="TOML file that names columns which are not recognised (see above).  [default: none]",
 )
 @click.option(
     "--preset",
@@ -59,14 +59,16 @@ _SECTIONS = {
 @click.option(
     "--split",
     type=click.Choice(SPLITS),
-    help="How test rows are held out.  [default: leave-one-out, or the preset's]",
+    help="Way to hold out test rows.  [default: leave-one-out, or the preset's]",
 )
 @click.option(
     "--candidates",
     type=_FILE,
     help="Table with test rows for --split given: user, item(s), negatives.",
 )
-@click.option("--folds", type=click.IntRange(2), help="Folds of --split new-users.  [default: 5]")
+@click.option(
+    "--folds", type=click.IntRange(2), help="Number of folds of --split new-users.  [default: 5]"
+)
 @click.option(
     "--test-from",
     metavar="DATE",
@@ -80,7 +82,7 @@ _SECTIONS = {
 @click.option(
     "--min-buyers",
     type=click.IntRange(0),
-    help="Buyers that a candidate needs before the test.  [default: 0]",
+    help="Number of buyers that a candidate needs before the test period.  [default: 0]",
 )
 @click.option(
     "--negatives",
@@ -90,17 +92,17 @@ _SECTIONS = {
 @click.option(
     "--mask-seen/--rank-seen",
     default=None,
-    help="Exclude items that a user already has from the negatives, or rank them.  [default: mask]",
+    help="Leave items that a user already has out of the ranking, or rank them.  [default: mask]",
 )
 @click.option(
     "--refit/--no-refit",
     default=None,
-    help="Train the final model on the validation rows too.  [default: refit]",
+    help="Train final models on the validation rows too.  [default: refit]",
 )
 @click.option(
     "--max-per-user",
     type=click.IntRange(1),
-    help="Newest interactions of a user that are used.  [default: all]",
+    help="Use only so many of the newest interactions of a user.  [default: all]",
 )
 @click.option("--seed", type=click.IntRange(0), help="Seed of every random choice.  [default: 0]")
 @json_option
@@ -123,7 +125,7 @@ def prepare(
 ) -> None:
     """Clean tables of interactions and items, split them, and write a dataset.
 
-    Rows that are left out are counted by reason. All later commands use the split that is stored.
+    Rows that are left out are counted by reason. The split is stored for all later commands.
 
     \b
     A schema names columns that are not recognised, for example:

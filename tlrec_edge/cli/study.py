@@ -41,7 +41,7 @@ run_options = combine_options(
         multiple=True,
         default=(0,),
         show_default=True,
-        help="Seed of every random choice; repeatable, metrics are then means.",
+        help="Seed of every random choice; repeat it for means over seeds.",
     ),
     click.option(
         "--processes",
@@ -68,7 +68,7 @@ run_options = combine_options(
     "names",
     multiple=True,
     metavar="ROW",
-    help="Only this row, next to scratch and finetune; repeatable.  [default: all rows]",
+    help="Run only this row, besides scratch and finetune; repeatable.  [default: all rows]",
 )
 @click.option(
     "--size",
@@ -87,7 +87,7 @@ run_options = combine_options(
 @click.option(
     "--pretrain-epochs",
     type=click.IntRange(1),
-    help="Epochs on the source.  [default: by its size]",
+    help="Epochs on the source.  [default: 2 to 40, for about 300 steps]",
 )
 @click.option(
     "--min-buyers",
@@ -114,9 +114,9 @@ def study(
 ) -> None:
     """Compare every transfer mode, alignment method and model component (ablation).
 
-    One table for a target of DATASET: baselines, every mode, finetune with each alignment and
-    augmentation, without each part of the model, and from a source of noise. Every choice is made
-    on validation rows; test rows are only reported.
+    The table has a row for each baseline and mode, and for finetune with each alignment and
+    augmentation, without each part of the model, and from a source of noise. All choices are made
+    on validation rows; the table reports the test rows.
     """
     from tlrec_edge.evaluation.study import StudyConfig
     from tlrec_edge.evaluation.study import study as run
@@ -235,7 +235,7 @@ def _shares(_: click.Context, option: click.Parameter, given: str) -> tuple[floa
     "source",
     type=click.Path(path_type=Path),
     required=True,
-    help="Source model from pretrain.",
+    help="Source model, written by pretrain.",
 )
 @click.option(
     "--shares",
@@ -247,7 +247,7 @@ def _shares(_: click.Context, option: click.Parameter, given: str) -> tuple[floa
 @click.option(
     "--auto",
     is_flag=True,
-    help="Also let mode auto choose at every share, which takes several times as long.",
+    help="Also run mode auto at every share; this takes several times as long.",
 )
 @click.option(
     "--epochs",
@@ -275,11 +275,11 @@ def curve(
     processes: int | None,
     as_json: bool,
 ) -> None:
-    """Show how much target data transfer replaces: a learning curve with and without it.
+    """Show how much target data transfer replaces, by learning curves with and without transfer.
 
-    Test NDCG@10 of scratch, finetune and the baselines by the share of the target's users in
-    training and validation. A smaller share is a subset of a larger one; the test rows are always
-    the same.
+    The curves show the test NDCG@10 of scratch, finetune and the baselines by the share of the
+    target's users that are used for training and validation. A smaller share is a subset of a
+    larger one; the test rows are always the same.
     """
     from tlrec_edge.evaluation.curve import ROWS, CurveConfig
     from tlrec_edge.evaluation.curve import curve as run

@@ -86,7 +86,7 @@ training_options = combine_options(
     click.option(
         "--align",
         type=click.Choice(ALIGNMENTS),
-        help="Method that aligns the content vectors of source and target items.  [default: none]",
+        help="Way to align the content vectors of source and target items.  [default: none]",
     ),
     click.option(
         "--align-weight",
@@ -118,8 +118,8 @@ training_options = combine_options(
     click.option(
         "--logq",
         type=click.FloatRange(0, 1),
-        help="Share of log popularity, 0 to 1, that is added to the training logits, so that the "
-        "model learns the rest.  [default: 0]",
+        help="Add log popularity times this to the training logits, so that the model learns less "
+        "popularity itself.  [default: 0]",
     ),
     click.option(
         "--event-weight",
@@ -132,18 +132,18 @@ training_options = combine_options(
     click.option(
         "--wide-weights",
         type=click.IntRange(1),
-        help="Item-item weights per candidate; more improve ranking and cost bytes and time.  "
+        help="Item-item weights per candidate; more can rank better, but cost bytes and time.  "
         "[default: 50]",
     ),
     click.option(
         "--wide-rank",
         type=click.IntRange(0),
-        help="Rank of the approximation of the other weights.  [default: 32]",
+        help="Rank of the low-rank approximation of all smaller weights.  [default: 32]",
     ),
     click.option(
         "--checkpoint",
         type=click.Path(path_type=Path),
-        help="Folder for every epoch, from which the same command resumes.  [default: none]",
+        help="Folder to save every epoch in; the same command then resumes.  [default: none]",
     ),
 )
 """Hyperparameters that pretrain and adapt share; None if one is not given."""
@@ -169,7 +169,9 @@ def _config(make: Callable[..., TrainConfig], **hyperparameters: Any) -> TrainCo
     help="History encoder: fast (attention pooling) or base (SASRec).",
 )
 @click.option(
-    "--epochs", type=click.IntRange(1), help="Epochs on the source.  [default: by its size]"
+    "--epochs",
+    type=click.IntRange(1),
+    help="Epochs on the source.  [default: 2 to 40, for about 300 steps]",
 )
 @click.option(
     "--min-buyers",
@@ -227,20 +229,20 @@ def pretrain(
     "--from",
     "source",
     type=click.Path(path_type=Path),
-    help="Source model from pretrain.  [default: none, train on the target alone]",
+    help="Source model, written by pretrain.  [default: none, train on the target alone]",
 )
 @click.option(
     "--mode",
     type=click.Choice((AUTO, *MODES)),
     default=AUTO,
     show_default=True,
-    help="Way to transfer; auto chooses one on validation rows.",
+    help="Transfer mode; auto chooses one on validation rows.",
 )
 @out_option
 @click.option(
     "--fold",
     type=click.IntRange(0),
-    help="Fold of a new-users split, whose users are held out as new to the target.",
+    help="Fold of a new-users split; its users are held out as new to the target.",
 )
 @click.option(
     "--epochs",
@@ -273,8 +275,8 @@ def adapt(
 ) -> None:
     """Adapt a source model to a target domain of DATASET.
 
-    Every choice is made on validation rows. --align, --augment, --text, --logq, --event-weight,
-    --wide-weights and --wide-rank default to the values of the source model.
+    All choices are made on validation rows. By default, --align, --augment, --text, --logq,
+    --event-weight, --wide-weights and --wide-rank have the values of the source model.
     """
     from dataclasses import replace
     from functools import partial

@@ -16,11 +16,11 @@ from tlrec_edge.types import Bools, Longs
 
 
 def check_tasks(dataset: Dataset, tasks: Tasks) -> None:
-    """Raise LeakError if the tasks break a promise of their split.
+    """Raise LeakError if training rows or histories contain what the split holds out.
 
-    The promises are: no held-out row is in the training rows or histories; if the split masks known
-    pairs, no held-out pair is either; no row there is later than its user's held-out row. Test rows
-    from a file make only the first. The error names the first row at fault and how many there are.
+    They must not contain a held-out row, a row that is later than its user's held-out row, or, if
+    the split masks known pairs, a held-out pair. Only the first is checked for test rows from a
+    file. The error names the first such row and their number.
     """
     choose, final = tasks.choose, tasks.final
     for task, log, part, kind, role in (
@@ -47,8 +47,8 @@ def check_tasks(dataset: Dataset, tasks: Tasks) -> None:
 def check_model(dataset: Dataset, tasks: Tasks, provenance: Provenance) -> None:
     """Raise LeakError if a model was trained on rows of the target that its test holds out.
 
-    That happens if its source domains include the target, or, for a split by new users, if the
-    model is of another fold than the test users.
+    This is so if its source domains include the target. With a split by new users, it is also so if
+    the model was adapted to another fold than that of the test users.
     """
     log, split, final = dataset.interactions, dataset.split, tasks.final
     trainable = np.isin(log.domain, final.target) & (split.role != TEST)
