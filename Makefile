@@ -1,5 +1,5 @@
-# make demo: the whole way on real data, report included.   make test: lint, types and tests.
-# Both make .venv first; a second run finds it there. Variables: PYTHON (3.11 or newer), TORCH (what pip is asked for).
+# make demo: the whole pipeline on real data.   make test: lint, types and tests.   make docs: the site.
+# Each makes .venv if it is missing. Variables: PYTHON (3.11 or newer), TORCH (the requirement for pip).
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 VENV := .venv
@@ -29,7 +29,8 @@ docs: $(VENV)/.docs
 clean:
 	rm -rf $(VENV) build dist demo-out *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-# torch comes by itself, before anything can ask for another build of it; TORCH is its pin, so constraints.txt has none.
+# torch is installed first and alone: a package that requires it could otherwise pull another build.
+# TORCH is its pin, so constraints.txt has none.
 $(VENV)/.torch: constraints.txt
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python 3.11 or newer is needed: make PYTHON=...')"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -41,7 +42,7 @@ $(VENV)/.demo: $(VENV)/.torch pyproject.toml constraints.txt
 	$(PIP) -e ".[demo]" -c constraints.txt
 	touch $@
 
-# [dev] holds [demo].
+# [dev] includes [demo].
 $(VENV)/.dev: $(VENV)/.torch pyproject.toml constraints.txt
 	$(PIP) -e ".[dev]" -c constraints.txt
 	touch $(VENV)/.demo $@
