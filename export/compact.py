@@ -49,7 +49,7 @@ def _scale(value: Floats, axis: int) -> Floats:
 
 
 def _put(graph: onnx.GraphProto, name: str, rows: NDArray[np.int8], scale: Floats) -> None:
-    """Add rows and scale, and the nodes that multiply them, under the name of the old matrix."""
+    """Replace the matrix ``name`` by int8 rows, their scale, and nodes that multiply the two."""
     graph.initializer.append(numpy_helper.from_array(rows, f"{name}.int8"))
     graph.initializer.append(numpy_helper.from_array(scale, f"{name}.scale"))
     cast = helper.make_node("Cast", [f"{name}.int8"], [f"{name}.float"], to=onnx.TensorProto.FLOAT)

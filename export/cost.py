@@ -45,13 +45,13 @@ def measure_costs(
     """Export every model to a temporary folder, and time the bundles on the same requests.
 
     A request scores 100 random candidates for the history of a user of the target, uncached. Every
-    round sends one request to all bundles, in random order: whatever else slows the machine then
-    slows all of them alike, so that their ratios stay comparable.
+    round sends one request to all bundles, in random order, so that anything else that slows the
+    machine slows all bundles equally.
 
     Args:
         models: The models, all of the same target.
         dataset: The dataset that they were adapted to.
-        rounds: Timed requests per bundle. The default, 400, leaves three beyond the p99.
+        rounds: Timed requests per bundle. Of the default, 400, three are slower than the p99.
         seed: Seed of the requests and of the order of bundles.
 
     Returns:

@@ -140,7 +140,7 @@ def quality(evidence: Evidence) -> str | None:
 def speed(evidence: Evidence) -> str | None:
     """A compressed model must not be slower than the original, on the machine that compressed it.
 
-    A model that was compressed to a latency target met that instead.
+    If it was compressed with a latency target, the search checked that target instead.
     """
     compression = evidence.compression
     if compression.get("target"):

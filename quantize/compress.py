@@ -29,7 +29,7 @@ TIMED_PER_FORMAT = 2
 """Timing is slow: of each storage format only the smallest that keep the budget are timed."""
 
 CostMeasurement = Callable[[Sequence[EdgeModel]], list[Cost]]
-"""Measure models as bundles, all of them interleaved in one run."""
+"""Measure models as bundles, interleaved in one run."""
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ def compress(
     """Prune and quantize a model, and return the smallest one that keeps the quality budget.
 
     Quality is measured on the target's validation rows, paired with the original. The final model
-    was fitted on these rows too, so the ratio is meaningful, but not the level.
+    was fitted on these rows too, so only the ratio of the two is meaningful.
 
     Args:
         model: the target model to compress; it must not be compressed already.

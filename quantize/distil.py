@@ -172,7 +172,7 @@ def _fit(
 def distance(
     model: EdgeModel, dataset: Dataset, task: Task, teacher: EdgeModel, seed: int = 0
 ) -> float:
-    """Return the ``ScoreLoss`` of the model, from 0 for the same scores, on random histories."""
+    """Return the ``ScoreLoss`` of the model on random histories; 0 means equal scores."""
     loss, histories = ScoreLoss.between(model, teacher), Histories(teacher, dataset, task, seed)
     return _mean_loss(loss, model, _examples(teacher, histories, VALIDATION_BATCHES))
 

@@ -177,11 +177,11 @@ def _candidate_covariance(model: EdgeModel) -> Doubles:
 def _score_axes(model: EdgeModel, width: int, histories: Histories) -> tuple[Doubles, Doubles]:
     """Return the candidate axes (d, width) that keep most of the scores, and the users' (width, d).
 
-    What counts is the variance of the scores, not that of the candidates: an axis along which users
-    hardly differ can go. With S the second moment of the user vectors and C the centred candidates,
-    the error of the scores is the Frobenius norm of what S^1/2 C^T loses. By Eckart and Young
-    (1936) its best approximation of rank ``width`` projects onto the first eigenvectors V of S^1/2
-    G S^1/2 (G is the covariance of the candidates), so the axes span S^1/2 V. The users'
+    The axes keep the variance of the scores, not that of the candidates: an axis along which user
+    vectors are short matters little. Let S be the second moment of the user vectors, C the centred
+    candidates and G their covariance. The error of the scores is the Frobenius norm of the part of
+    S^1/2 C^T that is lost. By Eckart and Young (1936), the best approximation of rank ``width``
+    projects onto the first eigenvectors V of S^1/2 G S^1/2, so the axes span S^1/2 V. The users'
     coordinates are then the least-squares fit to their scores.
     """
     d = model.net.config.width

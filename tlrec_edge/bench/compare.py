@@ -1,9 +1,9 @@
 """Compare two systems, A and B: how many times as long does B take?
 
-A machine drifts by more than two bundles differ, so times of different minutes are never compared.
+The speed of a machine drifts by more than two bundles differ, so both are timed at the same moment.
 Every request goes to both systems, one right after the other in random order, and the two times are
-divided. The place of its memory can make a system a few per cent faster than its twin, so both are
-opened again for every round. A round gives one ratio, and the interval is that of the rounds.
+divided. The location of its memory alone can make a system a few per cent faster, so both are
+opened again for every round. Each round gives one ratio; the interval is over the rounds.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ _ZONES = Path("/sys/class/powercap")
 
 
 def metered(run: Callable[[], Times], zones: Path = _ZONES) -> Times:
-    """Call ``run`` and add the joules that the machine used meanwhile; None if not readable."""
+    """Call ``run`` and add the joules that the machine used; None if they can't be read."""
     before = _read(zones)
     times = run()
     return replace(times, joules=_used(before, _read(zones), zones))

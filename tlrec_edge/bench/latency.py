@@ -74,7 +74,7 @@ class Times:
     pss_bytes: int | None = None
     """Memory of the processes that answered, with shared pages counted once.
 
-    None if this process answered, which holds more than the system.
+    None if this process answered, because it contains more than the system.
     """
     joules: float | None = None
     arrived_qps: float | None = None

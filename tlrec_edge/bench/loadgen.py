@@ -1,9 +1,9 @@
 """MLCommons LoadGen as the second driver: its arrivals, clock and percentiles, on the same system.
 
-A scenario takes ``answer(numbers)``, which has the system answer those requests of the pool in one
-call. With one thread, LoadGen's own thread answers, as in our drivers: handing a query to another
-thread takes some 30 microseconds in Python, and that would count as latency. CPU time includes that
-of LoadGen. All scenarios raise MissingExtraError if LoadGen is not installed.
+A scenario gets a function ``answer(numbers)``, which lets the system answer these requests of the
+pool in one call. With one thread, LoadGen's own thread calls it, as in the native driver: passing a
+query to another thread takes some 30 microseconds in Python, which would count as latency. CPU time
+includes LoadGen's. All scenarios raise MissingExtraError if LoadGen is not installed.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Answer = Callable[[Sequence[int]], object]
 Issue = Callable[[Any], None]
 _PERCENTILE_NAMES = {"50.00": "p50", "90.00": "p90", "99.00": "p99", "99.90": "p99.9"}
 _UNREACHABLE_LATENCY = 3_600_000_000_000
-"""A bound in nanoseconds that no run exceeds: LoadGen's times are used, not its verdict."""
+"""A latency bound in nanoseconds that every run keeps: only LoadGen's times are used."""
 _TRIAL_REQUESTS = 20
 """Requests sent before a run, from which LoadGen plans its length."""
 

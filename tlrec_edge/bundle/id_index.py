@@ -30,7 +30,7 @@ from tlrec_edge.types import Bools, Bytes, Indices, Ints, Longs
 Hashes = NDArray[np.uint32]
 _SEED = 0x7E1EC
 _MAX_BUCKET = 1024
-"""Largest number of ids in one bucket; more do not occur by chance, but in an attack."""
+"""Largest number of ids in one bucket. More occur only if ids were chosen to collide."""
 _CACHED_IDS = 65_536
 _MAX_CACHED_LENGTH = 256
 _ID_TYPES = {str, int}

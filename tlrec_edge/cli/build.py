@@ -86,8 +86,8 @@ def _max_bytes(text: str) -> Any:
     callback=_parse_with(_budget),
     default="ndcg@10>=99.5%",
     show_default=True,
-    help="Share of ndcg, hr or mrr on the validation rows that must remain; the lower end of its "
-    "95 % interval counts.",
+    help="Share of ndcg, hr or mrr on the validation rows that must remain, at the lower end of "
+    "its 95 % interval.",
 )
 @click.option(
     "--target",

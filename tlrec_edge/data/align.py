@@ -225,7 +225,7 @@ def _links_by_id(column: CategoryColumn, rule: AlignRule) -> Iterator[NameLink]:
 
 
 def _links_by_vector(column: CategoryColumn, rule: AlignRule) -> Iterator[NameLink]:
-    """Link names by form, then names of two domains that are each other's nearest.
+    """Link names as mode ``name`` does, then names of two domains that are nearest neighbours.
 
     The nearest pairs come first, since a link may exclude later ones.
     """

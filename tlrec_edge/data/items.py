@@ -202,7 +202,7 @@ def build_item_table(raw: RawItems, log: CleanLog, items: Sequence[str]) -> tupl
 def _add_categories(
     features: _Features, raw: RawItems, log: CleanLog, items: Sequence[str]
 ) -> None:
-    """Name the items that represent a category; without item tables, add the log's categories."""
+    """Name the items that represent a category; add the log's categories if items have no table."""
     if log.category is None:
         return
     column = raw.category_column if raw.category_column in features.categorical else "category"

@@ -108,7 +108,7 @@ def prepare_files(
         plan: how to split; by default leave-one-out.
 
     Returns:
-        The dataset, and how the columns were understood.
+        The dataset, and a description of how its columns were read.
 
     Raises:
         DataError: if a file, a column or the split cannot be used. The message names the file and,
@@ -153,7 +153,7 @@ def prepare_tables(
         items_name: name of the item tables in error messages.
 
     Returns:
-        The dataset, and how the columns were understood.
+        The dataset, and a description of how its columns were read.
 
     Raises:
         DataError: if a column or the split cannot be used, or if cleaning leaves no row.

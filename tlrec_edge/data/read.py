@@ -118,7 +118,7 @@ def _read_text(raw: bytes, path: Path) -> pd.DataFrame:
 
 
 def _find_encoding(raw: bytes, path: Path) -> str:
-    """Return "utf-8-sig", or "gb18030" for text that is plausibly Chinese."""
+    """Return "utf-8-sig", or "gb18030" if the text is not UTF-8 but probably Chinese."""
     try:
         raw.decode("utf-8-sig")
         return "utf-8-sig"

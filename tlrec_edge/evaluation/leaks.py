@@ -106,7 +106,7 @@ def _is_eval_pair(log: Interactions, task: Task) -> Bools:
 def _eval_time(dataset: Dataset, task: Task, role: int) -> Longs:
     """Return the time of each user's first evaluation row, (users,).
 
-    It is the end of time if there is none or its time is unknown: no row is later.
+    If a user has none, or its time is unknown, it is the largest integer: no row is later.
     """
     end_of_time = np.iinfo(np.int64).max
     first = np.full(task.n_users, end_of_time, np.int64)

@@ -83,7 +83,7 @@ def read_per_user(path: Path, name: str) -> PerUser:
 
 
 def compare(of: PerUser, over: PerUser) -> Lift:
-    """Return the paired lift of NDCG@10; it equals that of the test rows themselves.
+    """Return the paired lift of NDCG@10, which is the same as computed from the test rows.
 
     Raises DataError if the two differ in users or in their numbers of test rows.
     """

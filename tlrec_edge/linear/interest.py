@@ -19,7 +19,7 @@ from tlrec_edge.types import Floats, Ints
 MAX_CATEGORIES = 4000
 """A categorical column with more values than this gives no groups."""
 MIN_SHARED_USERS = 20
-"""Users active both in the target and outside of it that a ridge needs."""
+"""Number of users that a ridge needs who are active both in the target and outside."""
 MIN_RELATIVE_EIGENVALUE = 1e-9
 """Eigenvalues below this share of the largest are rounding errors."""
 
@@ -27,8 +27,8 @@ MIN_RELATIVE_EIGENVALUE = 1e-9
 def interest_groups(dataset: Dataset, vocabulary: Vocabulary, counted: Ints) -> tuple[Ints, int]:
     """Number the values of all categorical columns.
 
-    Return the groups (N, g) of each item, -1 for none, and the number of groups. Only items of the
-    dataset rows ``counted`` have groups, so that interactions with other items do not count.
+    Return the groups (N, g) of each item, -1 for none, and the number of groups. Only items in
+    ``counted`` (dataset rows) have groups; interactions with other items do not count.
     """
     columns, n_groups = [], 0
     is_counted = np.isin(vocabulary.dataset_rows, counted)
@@ -92,9 +92,9 @@ def sparse_interest_ridge(
 ) -> LowRankFactors:
     """Fit ``interest_ridge`` of sparse counts (users, G) and labels (users, C).
 
-    Nothing dense has a side of users and C together: centring is done by rank-one corrections, and
-    the SVD of the weights ``W = A^-1 M`` (G, C) comes from the small matrix ``W W'`` (G, G), whose
-    eigenvectors are the left singular vectors of W.
+    No dense (users, C) matrix is built: rank-one corrections centre the data, and the SVD of the
+    weights ``W = A^-1 M`` (G, C) comes from the small matrix ``W W'`` (G, G), whose eigenvectors
+    are the left singular vectors of W.
     """
     x = counts.astype(np.float64)
     x.data = np.log1p(x.data)

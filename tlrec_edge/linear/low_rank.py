@@ -20,7 +20,7 @@ def truncated_svd(
     """Return a truncated SVD (left, values, right), largest value first.
 
     Randomized subspace iteration (Halko, Martinsson and Tropp, SIAM Review 2011) from a fixed seed.
-    Equal input gives equal output; scipy's ``svds`` restarts from unseeded noise if the matrix has
+    The result is deterministic; scipy's ``svds`` restarts from unseeded noise if the matrix has
     a low rank.
     """
     width = min(rank + OVERSAMPLING, *matrix.shape)

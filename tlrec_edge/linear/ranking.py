@@ -21,7 +21,7 @@ TOP = 10
 """Recommendations that ``rank_full`` keeps for each user."""
 USERS_PER_CHUNK = 256
 FULL_RANKING_LIMIT = 20_000
-"""Up to this many candidates all are scored; beyond, only those that a chunk of rows names."""
+"""Largest number of candidates that are all scored. Above it, only those in the rows are."""
 MIN_SAMPLED_ROWS = 50
 
 

@@ -15,7 +15,7 @@ from tlrec_edge.core.row_ranges import RowRanges
 from tlrec_edge.types import Floats, Indices, Ints, Scales
 
 NEIGHBOURS = 20
-"""A new item scores as this many candidates with the nearest texts."""
+"""Number of candidates with the most similar texts whose mean score a new item gets."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -23,7 +23,7 @@ class AddedItems:
     """A set of n added items, never changed: adding more makes a new one.
 
     An item's score is its bias plus the mean of its neighbours' scores, weighted by
-    ``neighbour_weights``; if all weights are 0, it is that of its own row. Rows and scales are
+    ``neighbour_weights``. If all weights are 0, its own row is scored instead. Rows and scales are
     stored as in the bundle.
     """
 

@@ -16,8 +16,8 @@ from tlrec_edge.errors import ArgumentError, DataError
 from tlrec_edge.types import Bools, Doubles, Indices, Ints
 
 LATEST = 7_258_118_400.0
-"""The year 2200 in seconds since 1970. The earliest time is as far in the past; a time outside is
-in another unit."""
+"""The year 2200 in seconds since 1970. Times above it, or below its negative, probably have another
+unit."""
 _SECONDS_PER_DAY = 86_400
 _UNITS = (("milliseconds", 1000), ("microseconds", 1_000_000), ("nanoseconds", 1_000_000_000))
 _CODES = {name: code for code, name in enumerate(EVENTS)}

@@ -105,9 +105,9 @@ def _assign(points: _Points, rng: np.random.Generator) -> Indices:
 
 
 def _probes_needed(centroids: Floats, clusters: Indices, users: Doubles) -> Indices:
-    """Return how many clusters rank before that of each best candidate, (u, MAX_K).
+    """Return how many clusters rank before the cluster of each best candidate, (u, MAX_K).
 
-    ``clusters`` (u, MAX_K) are those of each user's best candidates.
+    ``clusters`` (u, MAX_K) holds the clusters of each user's best candidates.
     """
     scores = augment_queries(users) @ centroids.T
     rank = np.empty(scores.shape, np.intp)
