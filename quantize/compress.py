@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tlrec_edge.choices import MACHINES
 from tlrec_edge.core.cost import SLOWDOWN_TOLERANCE, Cost
 from tlrec_edge.core.metrics import nan_to_none
 from tlrec_edge.data.dataset import Dataset
@@ -19,8 +18,10 @@ from tlrec_edge.errors import BudgetError, ModelError
 from tlrec_edge.train.bundle_arrays import stored_arrays
 from tlrec_edge.train.edge_model import EdgeModel
 
-from .budget import Budget, Target
+from .budget import Budget
+from .config import CompressConfig
 from .graphs import graph_bytes
+from .points import Point, Variant, exceeded_limits, make_points
 from .prune_cache import PruneCache
 from .retained_quality import UNKNOWN_QUALITY, Judge, RetainedQuality
 from .search_space import ORIGINAL, ROWS, STORAGE_FORMATS, PruningStep, search_space
@@ -30,92 +31,6 @@ TIMED_PER_FORMAT = 2
 
 CostMeasurement = Callable[[Sequence[EdgeModel]], list[Cost]]
 """Measure models as bundles, interleaved in one run."""
-
-
-@dataclass(frozen=True)
-class CompressConfig:
-    """Limits and effort of a search.
-
-    Args:
-        budget: the share of the original's ranking quality to retain; the lower end of its 95 %
-            interval must reach it.
-        target: the latency that a request may take on this machine. None: at most
-            1.1 times that of the original.
-        max_bytes: the largest size of the bundle in bytes. None: no limit.
-        machine: the machine that will serve the model, "this", "avx2", "avx512-vnni" or "arm64".
-            Latency is measured for "this" only; for others the size alone counts.
-        minutes: time limit of the search. Pruning steps that it leaves no time for are listed as
-            not tried.
-        recovery_steps: distillation steps after a pruning step; some steps use a multiple of it.
-        seed: the seed of pruning and recovery.
-        only: names of the pruning steps to try. None: all that exist for the encoder.
-
-    Raises:
-        ValueError: if a value is out of range, or if ``target`` is set for another machine.
-    """
-
-    budget: Budget = field(default_factory=Budget)
-    target: Target | None = None
-    max_bytes: int | None = None
-    machine: str = "this"
-    minutes: float = 10.0
-    recovery_steps: int = 300
-    seed: int = 0
-    only: tuple[str, ...] | None = None
-
-    def __post_init__(self) -> None:
-        if self.machine not in MACHINES:
-            raise ValueError(f"machine must be one of {', '.join(MACHINES)}, not {self.machine!r}")
-        if self.target is not None and self.machine != "this":
-            raise ValueError(
-                f"latency can be measured on this machine only, not for {self.machine}: "
-                "compress on that machine, or set no target"
-            )
-        if not self.minutes > 0:
-            raise ValueError(f"minutes must be above 0, not {self.minutes:g}")
-        if self.recovery_steps < 0:
-            raise ValueError(f"recovery_steps must be at least 0, not {self.recovery_steps}")
-
-
-@dataclass(frozen=True)
-class Point:
-    """One model of the search.
-
-    Attributes:
-        name: the pruning step and the storage format.
-        retained: the quality it retains on the validation rows.
-        bytes: the size of its bundle, estimated if the bundle was not measured; None if the step
-            was not tried.
-        us: microseconds per request by percentile; None if it was not timed.
-        pareto_optimal: no other model is at least as good, as small and as fast, and better in one.
-        chosen: whether it is the result of the search.
-        reason: why it was chosen or rejected.
-    """
-
-    name: str
-    retained: RetainedQuality
-    bytes: int | None
-    us: Mapping[str, float] | None
-    pareto_optimal: bool
-    chosen: bool
-    reason: str
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain data; a figure that could not be measured is None."""
-        return nan_to_none(
-            {
-                "step": self.name,
-                "value": self.retained.value,
-                "ratio": self.retained.ratio,
-                "se": self.retained.se,
-                "low": self.retained.low,
-                "bytes": self.bytes,
-                "us": dict(self.us) if self.us else None,
-                "front": self.pareto_optimal,
-                "kept": self.chosen,
-                "why": self.reason,
-            }
-        )
 
 
 @dataclass(frozen=True)
@@ -132,18 +47,6 @@ class Compression:
     model: EdgeModel
     points: tuple[Point, ...]
     test: RetainedQuality
-
-
-@dataclass(frozen=True)
-class _Variant:
-    """A model of the search while it runs; ``rejection`` is the reason if it can't be chosen."""
-
-    name: str
-    model: EdgeModel
-    retained: RetainedQuality
-    cost: Cost
-    rejection: str | None = None
-    storage_format: str = ""
 
 
 def compress(
@@ -213,10 +116,10 @@ def _search(
     prune: Callable[[str], EdgeModel],
     judge: Judge,
     config: CompressConfig,
-) -> Iterator[_Variant]:
+) -> Iterator[Variant]:
     """Yield the original, then each pruned model and the ways to store it."""
     deadline = time.monotonic() + 60 * config.minutes
-    original = _Variant(ORIGINAL, model, judge.retained(model), Cost(served_bytes(model)))
+    original = Variant(ORIGINAL, model, judge.retained(model), Cost(served_bytes(model)))
     yield original
     names, formats = list(steps), STORAGE_FORMATS
     if np.isnan(original.retained.ratio):
@@ -226,7 +129,7 @@ def _search(
     for name in names:
         if name != ORIGINAL and time.monotonic() > deadline:
             reason = f"not tried: the time limit of {config.minutes:g} minutes was reached"
-            yield _Variant(name, model, UNKNOWN_QUALITY, Cost(0), reason)
+            yield Variant(name, model, UNKNOWN_QUALITY, Cost(0), reason)
             continue
         pruned = prune(name)
         if name != ORIGINAL:
@@ -240,7 +143,7 @@ def _search(
             yield replace(variant, storage_format=storage_format)
 
 
-def _judged(name: str, model: EdgeModel, judge: Judge, budget: Budget) -> _Variant:
+def _judged(name: str, model: EdgeModel, judge: Judge, budget: Budget) -> Variant:
     retained = judge.retained(model)
     rejection = None
     if np.isnan(retained.se) and not np.isnan(retained.ratio):
@@ -253,15 +156,15 @@ def _judged(name: str, model: EdgeModel, judge: Judge, budget: Budget) -> _Varia
             f"retains {retained.ratio:.1%} of {budget.name} (95 % interval from "
             f"{retained.low:.1%}), below the budget of {budget.share:.1%}"
         )
-    return _Variant(name, model, retained, Cost(served_bytes(model)), rejection)
+    return Variant(name, model, retained, Cost(served_bytes(model)), rejection)
 
 
 def _with_costs(
-    variants: list[_Variant],
+    variants: list[Variant],
     measure_costs: CostMeasurement,
     config: CompressConfig,
     progress: Callable[[str], None],
-) -> list[_Variant]:
+) -> list[Variant]:
     """Measure the most promising variants as bundles, and reject those slower than the original.
 
     A latency target replaces that rule. For another machine only the bytes are known.
@@ -301,7 +204,7 @@ def _too_slow(cost: Cost, original_p50: float) -> str | None:
     return f"takes {p50 / original_p50:.2f} times as long as the original on this CPU"
 
 
-def _variants_to_measure(variants: Sequence[_Variant], every: bool) -> list[_Variant]:
+def _variants_to_measure(variants: Sequence[Variant], every: bool) -> list[Variant]:
     """Return the original and the smallest variants of each storage format that keep the budget.
 
     The smallest are not always the fastest, so that ``every`` one is measured for a latency target.
@@ -319,12 +222,12 @@ def _variants_to_measure(variants: Sequence[_Variant], every: bool) -> list[_Var
     return measured
 
 
-def _estimated_cost(variant: _Variant, overhead: int) -> Cost:
+def _estimated_cost(variant: Variant, overhead: int) -> Cost:
     return Cost(variant.cost.bytes and variant.cost.bytes + overhead)
 
 
 def _choose(
-    variants: list[_Variant],
+    variants: list[Variant],
     judge: Judge,
     dataset: Dataset,
     tasks: Tasks,
@@ -332,11 +235,11 @@ def _choose(
     machine: dict[str, Any],
 ) -> Compression:
     acceptable = [variant for variant in variants if variant.rejection is None]
-    affordable = [variant for variant in acceptable if not _exceeded(variant.cost, config)]
+    affordable = [variant for variant in acceptable if not exceeded_limits(variant.cost, config)]
     best = min(
         affordable, key=lambda variant: (variant.cost.bytes, -variant.retained.ratio), default=None
     )
-    points = _points(variants, best, config, judged=bool(judge.rows))
+    points = make_points(variants, best, config, judged=bool(judge.rows))
     if best is None:
         table = [point.to_json() for point in points]
         raise BudgetError(_nothing_acceptable(variants[0], acceptable, config), table)
@@ -356,7 +259,7 @@ def _choose(
 
 
 def _nothing_acceptable(
-    original: _Variant, acceptable: list[_Variant], config: CompressConfig
+    original: Variant, acceptable: list[Variant], config: CompressConfig
 ) -> str:
     if not acceptable:
         return (
@@ -364,65 +267,11 @@ def _nothing_acceptable(
             "see the table for the others"
         )
     smallest = min(acceptable, key=lambda variant: variant.cost.bytes)
+    exceeded = " and ".join(exceeded_limits(smallest.cost, config))
     return (
         f"no model that keeps {config.budget} meets the limits: the smallest ({smallest.name}) "
-        f"{' and '.join(_exceeded(smallest.cost, config))}; raise the limit or lower the budget"
+        f"{exceeded}; raise the limit or lower the budget"
     )
-
-
-def _points(
-    variants: list[_Variant], best: _Variant | None, config: CompressConfig, judged: bool
-) -> list[Point]:
-    pareto_front = _pareto_front(variants)
-    points = []
-    for variant in variants:
-        chosen = variant is best
-        rejections = [variant.rejection] if variant.rejection else _exceeded(variant.cost, config)
-        if rejections:
-            reason = "; ".join(rejections)
-        elif chosen:
-            reason = "the smallest that keeps the budget"
-        else:
-            reason = "keeps the budget, but is larger than the chosen one"
-        if not judged:
-            reason = f"quality not measured, no validation rows: {reason}"
-        points.append(
-            Point(
-                name=variant.name,
-                retained=variant.retained,
-                bytes=variant.cost.bytes or None,
-                us=variant.cost.us or None,
-                pareto_optimal=variant.name in pareto_front,
-                chosen=chosen,
-                reason=reason,
-            )
-        )
-    return points
-
-
-def _exceeded(cost: Cost, config: CompressConfig) -> list[str]:
-    """Name the limits that a cost exceeds."""
-    limits = []
-    if config.max_bytes is not None and cost.bytes > config.max_bytes:
-        limits.append(f"has {cost.bytes:,} bytes, more than {config.max_bytes:,}")
-    if config.target is not None and cost.us[config.target.percentile] > config.target.us:
-        us = cost.us[config.target.percentile]
-        limits.append(f"takes {us:.0f} us, the target is {config.target}")
-    return limits
-
-
-def _pareto_front(variants: Sequence[_Variant]) -> set[str]:
-    """Return the names of the variants that no other dominates in quality, bytes and latency."""
-    judged = [variant for variant in variants if np.isfinite(variant.retained.ratio)]
-    if any(variant.cost.us for variant in judged):  # sizes of those not timed are estimates
-        judged = [variant for variant in judged if variant.cost.us]
-    costs = np.array([(-v.retained.ratio, v.cost.bytes, v.cost.us.get("p50", 0.0)) for v in judged])
-    front = set()
-    for i, variant in enumerate(judged):
-        others = np.delete(costs, i, 0)
-        if not any((other <= costs[i]).all() and (other < costs[i]).any() for other in others):
-            front.add(variant.name)
-    return front
 
 
 def served_bytes(model: EdgeModel) -> int:

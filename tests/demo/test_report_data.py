@@ -19,7 +19,7 @@ from tlrec_edge.data.task import KNOWN, NO_CANDIDATE, make_tasks
 from tlrec_edge.demo import DemoConfig, DemoResult, pipeline, run_demo
 from tlrec_edge.demo.report_data import report_data
 from tlrec_edge.errors import DataError
-from tlrec_edge.evaluation.evaluate import Evaluation
+from tlrec_edge.evaluation.result import Evaluation
 from tlrec_edge.export import Parity
 from tlrec_edge.linear.ranking import Ranking
 from tlrec_edge.train.provenance import Provenance

@@ -12,7 +12,8 @@ from tlrec_edge.core.metrics import rank_of_positive
 from tlrec_edge.data.dataset import TEST, EvalRows
 from tlrec_edge.data.task import Task, make_tasks
 from tlrec_edge.evaluation import Evaluation, evaluate
-from tlrec_edge.evaluation.evaluate import Catalogue, baseline_rankers, pool
+from tlrec_edge.evaluation.evaluate import baseline_rankers
+from tlrec_edge.evaluation.result import Catalogue, pool
 from tlrec_edge.evaluation.slices import DECILES, UNKNOWN, slice_rows
 from tlrec_edge.linear.ranking import ALL, TOP, Ranking, rank_full, rank_rows
 

@@ -18,8 +18,9 @@ from tlrec_edge.data.task import make_tasks
 from tlrec_edge.errors import DataError, ModelError, TrainingError
 from tlrec_edge.evaluation import evaluate
 from tlrec_edge.evaluation.cards import measure_cards, transfer_card
-from tlrec_edge.evaluation.evaluate import baseline_rankers, model_ranker, pool
+from tlrec_edge.evaluation.evaluate import baseline_rankers, model_ranker
 from tlrec_edge.evaluation.noise import shuffle_domains
+from tlrec_edge.evaluation.result import pool
 from tlrec_edge.train import MODES, EdgeModel, adapt, adapt_auto, modes, pretrain
 from tlrec_edge.train.auto import COMPLEXITY_ORDER, TRANSFER, TRANSFER_MEAN
 from tlrec_edge.train.fit_mode import fit_mode

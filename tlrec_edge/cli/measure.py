@@ -28,7 +28,7 @@ from tlrec_edge.cli.format import MISSING, figure, gain, interval, print_table, 
 
 if TYPE_CHECKING:
     from tlrec_edge.data.dataset import Dataset
-    from tlrec_edge.evaluation.evaluate import Evaluation
+    from tlrec_edge.evaluation.result import Evaluation
 
 
 report_options = combine_options(

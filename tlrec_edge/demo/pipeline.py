@@ -24,14 +24,8 @@ from tlrec_edge.data.task import Task, make_tasks
 from tlrec_edge.demo.report_data import report_data
 from tlrec_edge.demo.result import DemoConfig, DemoResult, Fold
 from tlrec_edge.evaluation.cards import quality_card, transfer_card
-from tlrec_edge.evaluation.evaluate import (
-    Evaluation,
-    Ranker,
-    baseline_rankers,
-    evaluate,
-    model_ranker,
-    pool,
-)
+from tlrec_edge.evaluation.evaluate import Ranker, baseline_rankers, evaluate, model_ranker
+from tlrec_edge.evaluation.result import Evaluation, pool
 from tlrec_edge.export import export_bundle
 from tlrec_edge.export.cost import measure_costs
 from tlrec_edge.linear.baselines import fit_tuned_ease

@@ -13,7 +13,7 @@ from typing import Any
 from tlrec_edge.data.prepare import Prepared
 from tlrec_edge.data.task import NO_CANDIDATE
 from tlrec_edge.demo.result import DemoConfig, DemoResult
-from tlrec_edge.evaluation.evaluate import Evaluation
+from tlrec_edge.evaluation.result import Evaluation
 from tlrec_edge.train.edge_model import EdgeModel
 
 NOTE = (

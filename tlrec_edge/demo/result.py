@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tlrec_edge.evaluation.evaluate import Evaluation
+from tlrec_edge.evaluation.result import Evaluation
 from tlrec_edge.export import Parity
 from tlrec_edge.quantize import Point
 from tlrec_edge.runtime.recommender import Recommendations

@@ -8,7 +8,8 @@ from typing import Any
 from tlrec_edge.core.metrics import nan_to_none
 from tlrec_edge.data.dataset import Dataset
 from tlrec_edge.data.task import make_tasks
-from tlrec_edge.evaluation.evaluate import Evaluation, baseline_rankers, evaluate, model_ranker
+from tlrec_edge.evaluation.evaluate import baseline_rankers, evaluate, model_ranker
+from tlrec_edge.evaluation.result import Evaluation
 from tlrec_edge.train.edge_model import EdgeModel
 
 _CARD_COLUMNS = ("name", "ndcg@10", "ndcg@10.se", "hr@10")

@@ -14,13 +14,8 @@ from tlrec_edge.data.dataset import Dataset
 from tlrec_edge.data.store import load_dataset
 from tlrec_edge.data.task import make_tasks
 from tlrec_edge.errors import DataError, ModelError
-from tlrec_edge.evaluation.evaluate import (
-    Evaluation,
-    baseline_rankers,
-    evaluate,
-    model_ranker,
-    pool,
-)
+from tlrec_edge.evaluation.evaluate import baseline_rankers, evaluate, model_ranker
+from tlrec_edge.evaluation.result import Evaluation, pool
 from tlrec_edge.train.adapt import adapt, check_source
 from tlrec_edge.train.auto import adapt_auto
 from tlrec_edge.train.config import TrainConfig

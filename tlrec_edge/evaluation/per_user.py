@@ -11,7 +11,7 @@ import numpy as np
 from tlrec_edge.core.metrics import Lift, lift_from_totals
 from tlrec_edge.data.read import read_table
 from tlrec_edge.errors import DataError
-from tlrec_edge.evaluation.evaluate import Evaluation
+from tlrec_edge.evaluation.result import Evaluation
 from tlrec_edge.tabular.tables import TableWriter
 from tlrec_edge.types import Doubles, Longs
 
