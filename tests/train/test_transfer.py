@@ -314,7 +314,7 @@ def test_auto_refuses_a_source_that_is_noise() -> None:
     assert model.provenance.source is None
     cards = measure_cards(model, data)
     assert cards["transfer"]["claim"] == "none"
-    assert "target alone" in cards["transfer"]["why"]
+    assert "on the target only" in cards["transfer"]["why"]
     assert len(cards["quality"]["rows"]) >= 5
 
 
