@@ -16,8 +16,8 @@ class CompressConfig:
     Args:
         budget: the share of the original's ranking quality to retain; the lower end of its 95 %
             interval must reach it.
-        target: the latency that a request may take on this machine. None: at most
-            1.1 times that of the original.
+        target: the latency that a request may take on this machine. None: models are rejected
+            that take 1.1 times as long as the original, which noise alone would not explain.
         max_bytes: the largest size of the bundle in bytes. None: no limit.
         machine: the machine that will serve the model, "this", "avx2", "avx512-vnni" or "arm64".
             Latency is measured for "this" only; for others the size alone counts.

@@ -216,7 +216,7 @@ class Evaluation:
 
 
 def pool(parts: Sequence[Evaluation]) -> Evaluation:
-    """Concatenate the folds of one target; kinds of slices that some of them lack are dropped."""
+    """Concatenate the folds of one target, with the kinds of slices that all of them have."""
     first = parts[0]
     rankings = {
         name: Ranking(*map(_concatenate, zip(*(p.rankings[name] for p in parts), strict=True)))
