@@ -279,7 +279,7 @@ def test_every_command_and_option_has_help(name: str) -> None:
 
     command = main.get_command(click.Context(main), name)
     assert command is not None
-    shown = CliRunner().invoke(command, ["--help"])
+    shown = CliRunner().invoke(main, [name, "--help"])
     assert shown.exit_code == 0
     assert command.help
     for parameter in command.params:
