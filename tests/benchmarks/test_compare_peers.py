@@ -33,10 +33,15 @@ def compare(folder: Path, *arguments: str) -> tuple[dict[str, Any], str]:
 
 
 @pytest.fixture(scope="module")
-def report(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], str]:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of all comparisons: the first makes the data, the others use it."""
+    return tmp_path_factory.mktemp("peers")
+
+
+@pytest.fixture(scope="module")
+def report(folder: Path) -> tuple[dict[str, Any], str]:
     # Some contenders of these rows are in the development environment, others are not.
-    rows = ("--rows", "fast-100", "cached-1000", "top-100k")
-    return compare(tmp_path_factory.mktemp("peers"), *rows)
+    return compare(folder, "--rows", "fast-100", "cached-1000", "top-100k")
 
 
 def test_our_rows_and_the_floor_are_measured(report: tuple[dict[str, Any], str]) -> None:
@@ -195,15 +200,16 @@ def test_a_target_is_the_fastest_index_that_reaches_the_recall(peers: Any) -> No
 
 
 @pytest.fixture
-def older(tmp_path: Path) -> Path:
-    """Return a folder with an environment that has a copy of this version and none of pip."""
-    environment = tmp_path / "before"
+def older(folder: Path) -> Iterator[Path]:
+    """Make an environment that has a copy of this version and none of pip."""
+    environment = folder / "before"
     venv.create(environment, with_pip=False, symlinks=True)
     packages = next((environment / "lib").glob("python*/site-packages"))
     ignore = shutil.ignore_patterns("__pycache__")
     shutil.copytree(ROOT / "tlrec_edge", packages / "tlrec_edge", ignore=ignore)
     (packages / "dependencies.pth").write_text(f"{Path(np.__file__).parents[1]}\n")
-    return tmp_path
+    yield folder
+    shutil.rmtree(environment)
 
 
 def test_an_older_version_takes_part_in_an_environment_of_its_own(older: Path) -> None:

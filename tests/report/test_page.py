@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import pytest
 
 from helpers.pages import Page
 from tlrec_edge.errors import MissingExtraError
-from tlrec_edge.report import render
+from tlrec_edge.report import lab_plots, plots, render
 
 EVIL = "<script>alert(1)</script> & \"quotes\" 'too' $x$ 食品 🛒"
 
@@ -167,6 +169,33 @@ def test_every_part_is_there(html: str) -> None:
         assert words in page.text
 
 
+PLOTS = (
+    *(plots.curve, plots.lift, plots.pareto_front, plots.quality, plots.ratios),
+    *(plots.slices, plots.training, lab_plots.latency, lab_plots.sizes),
+)
+
+
+@pytest.fixture
+def drawn_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw a plot of the same values once, however many pages show it."""
+    for plot in PLOTS:
+        monkeypatch.setattr(f"{plot.__module__}.{plot.__name__}", remembered(plot))
+
+
+@cache
+def remembered(function: Callable[..., str]) -> Callable[..., str]:
+    known: dict[str, str] = {}
+
+    def call(*arguments: Any) -> str:
+        key = repr(arguments)
+        if key not in known:
+            known[key] = function(*arguments)
+        return known[key]
+
+    return call
+
+
+@pytest.mark.usefixtures("drawn_once")
 @pytest.mark.parametrize("part", [None, *results()])
 def test_any_part_may_be_absent(part: str | None) -> None:
     Page(
