@@ -1,4 +1,4 @@
-"""Alignment: the loss itself, what it does to the content of two sides, what it may look at, where it is refused."""
+"""Alignment: its losses, their effect on content vectors, and what they may read."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def parameters(model: EdgeModel) -> np.ndarray:
     return np.concatenate([value.numpy().ravel() for value in model.net.state_dict().values()])
 
 
-def test_the_gradient_is_turned_round() -> None:
+def test_the_gradient_is_reversed() -> None:
     x = torch.ones(3, requires_grad=True)
     y = GradientReversal.apply(x, 0.5)
     torch.testing.assert_close(y, x)
@@ -87,16 +87,16 @@ def test_coral_is_the_distance_of_the_covariances() -> None:
     assert loss.report() == {}
 
 
-def test_a_side_smaller_than_the_sample_is_drawn_with_replacement() -> None:
+def test_a_group_smaller_than_the_sample_is_drawn_with_replacement() -> None:
     vectors = Coral(sides(1.0), 1.0, 1).content(network(SMALL))
     assert [len(part) for part in vectors] == [SAMPLE, SAMPLE]
 
 
-def probe_accuracy(net: TwoTower, both: list[TowerInputs]) -> float:
+def probe_accuracy(net: TwoTower, groups: list[TowerInputs]) -> float:
     """Return the accuracy of a fresh linear probe that separates the sides' content."""
     with torch.no_grad():
         content = torch.cat(
-            [net.tower.content(*map(torch.from_numpy, side)) for side in both]
+            [net.tower.content(*map(torch.from_numpy, side)) for side in groups]
         ).numpy()
     centred = content - content.mean(0)
     side = np.repeat([-1.0, 1.0], len(content) // 2)
@@ -107,7 +107,7 @@ def probe_accuracy(net: TwoTower, both: list[TowerInputs]) -> float:
 
 
 def test_the_tower_learns_to_hide_the_side() -> None:
-    """The sides differ in one number: a classifier separates them unless the tower works against it.
+    """A classifier separates the sides, unless the tower works against it.
 
     The two take turns winning, and a kernel of BLAS decides who does at a given step, so what
     counts is the mean over the last steps of three runs.
@@ -143,7 +143,7 @@ def _probe_and_classifier(weight: float, seed: int) -> tuple[float, float]:
 
 
 def test_coral_brings_source_and_target_items_nearer() -> None:
-    """Distance of the sides' covariances, as a share of the whole's, falls against training without."""
+    """The distance of the sides' covariances, relative to that of all items, is smaller."""
     items = synthetic.items().copy()
     items["title"] = np.where(
         items["domain"] == "small", "corner shop " + items["title"], items["title"]
@@ -151,24 +151,24 @@ def test_coral_brings_source_and_target_items_nearer() -> None:
     data = prepare_tables(
         [synthetic.interactions()], [items], None, SplitPlan(negatives=20)
     ).dataset
-    far = []
+    distances = []
     for kind in ("none", "coral"):
         source = pretrain(data, ("big",), replace(CONFIG, align=kind))
         rows = [np.flatnonzero(data.item_domain == code).astype(np.int32) for code in (0, 1)]
         inputs = [encode_features(data, source.features, part) for part in rows]
         with torch.no_grad():
             big, small = (source.net.tower.content(*map(torch.from_numpy, part)) for part in inputs)
-        far.append(
+        distances.append(
             (
                 (torch.cov(big.T) - torch.cov(small.T)).norm()
                 / torch.cov(torch.cat([big, small]).T).norm()
             ).item()
         )
-    assert far[1] < 0.8 * far[0], far
+    assert distances[1] < 0.8 * distances[0], distances
 
 
 @each_kind
-def test_what_alignment_reached_is_said_and_written(align: str) -> None:
+def test_what_alignment_reached_is_reported_and_stored(align: str) -> None:
     said: list[str] = []
     data = synthetic.dataset()
     source = pretrain(data, ("big",), replace(QUICK, align=align), said.append)
@@ -200,21 +200,21 @@ def test_the_same_seed_aligns_the_same_way(align: str) -> None:
 
 
 @each_kind
-def test_no_behaviour_of_the_target_is_looked_at(align: str) -> None:
+def test_alignment_reads_no_interaction_of_the_target(align: str) -> None:
     config = replace(QUICK, align=align)
     data = synthetic.dataset()
-    turned = synthetic.shuffled(lambda item: item[::-1].copy())
-    one, other = (pretrain(world, ("big",), config) for world in (data, turned))
+    reversed_items = synthetic.shuffled(lambda item: item[::-1].copy())
+    one, other = (pretrain(dataset, ("big",), config) for dataset in (data, reversed_items))
     np.testing.assert_array_equal(parameters(one), parameters(other))
 
 
 @each_kind
-def test_two_source_domains_are_aligned_with_each_other_where_there_is_no_other(align: str) -> None:
+def test_two_source_domains_are_aligned_with_each_other_without_a_third(align: str) -> None:
     source = pretrain(synthetic.dataset(), ("big", "small"), replace(QUICK, align=align))
     assert source.provenance.align["loss"] >= 0
 
 
-def test_what_cannot_be_aligned_is_one_line() -> None:
+def test_data_that_cannot_be_aligned_is_refused() -> None:
     with pytest.raises(
         ModelError, match="--align coral needs item features, and this dataset has none"
     ):
@@ -226,7 +226,7 @@ def test_what_cannot_be_aligned_is_one_line() -> None:
         pretrain(alone, ("big",), replace(QUICK, align="coral"))
 
 
-def test_auto_goes_on_with_an_aligned_source() -> None:
+def test_auto_takes_an_aligned_source() -> None:
     data = synthetic.dataset()
     config = replace(QUICK, align="adversarial", epochs=1)
     model, _ = adapt_auto(data, ("small",), pretrain(data, ("big",), config))

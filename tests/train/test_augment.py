@@ -1,4 +1,4 @@
-"""Augmentation: what each way may change in a history, and that it is drawn a row at a time from those asked for."""
+"""Augmentation: what each way may change in a history, and that each history gets one way."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LENGTH = 12
 
 
 def histories(present: np.ndarray) -> HistoryBatch:
-    """Return histories whose events and ages are told by their items; all items differ."""
+    """Return histories of distinct items; events and ages follow from the items."""
     item = np.arange(1, present.size + 1).reshape(present.shape)
     item = np.where(present, item, 0)
     return HistoryBatch(item, item * 2 % 5, item * 3 % 7, present)
@@ -76,12 +76,12 @@ def test_each_way_does_what_its_name_says(present: np.ndarray, seed: int) -> Non
 
 def test_token_dropout_drops_each_item_by_itself() -> None:
     present = np.ones((4000, LENGTH), bool)
-    kept = augment(histories(present), ("token-dropout",), np.random.default_rng(0)).present
-    np.testing.assert_allclose(kept.mean(0), 0.8, atol=0.03)
-    assert abs(np.corrcoef(kept[:, 0], kept[:, 1])[0, 1]) < 0.06
+    remaining = augment(histories(present), ("token-dropout",), np.random.default_rng(0)).present
+    np.testing.assert_allclose(remaining.mean(0), 0.8, atol=0.03)
+    assert abs(np.corrcoef(remaining[:, 0], remaining[:, 1])[0, 1]) < 0.06
 
 
-def test_a_row_is_changed_in_one_way_at_random() -> None:
+def test_a_history_is_changed_in_one_random_way() -> None:
     present = np.ones((3000, LENGTH), bool)
     after = augment(histories(present), ("crop", "mask"), np.random.default_rng(0)).present
     cropped = after.sum(1) == int(CROP * LENGTH)
@@ -100,7 +100,7 @@ def test_training_is_augmented_and_seeded() -> None:
     quick = replace(CONFIG, pretrain_epochs=2)
     config = replace(quick, augment=("crop", "reorder"))
     one, again, plain = (
-        pretrain(data, ("big",), knobs).provenance.losses for knobs in (config, config, quick)
+        pretrain(data, ("big",), each).provenance.losses for each in (config, config, quick)
     )
     assert one == again
     assert one != plain

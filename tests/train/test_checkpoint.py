@@ -1,4 +1,4 @@
-"""Checkpoints: a fit that was interrupted ends as one that was not; another run's is refused."""
+"""Checkpoints: an interrupted run ends as an uninterrupted one; that of another run is refused."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tlrec_edge.train.checkpoint import Checkpoint, resumable
 Progress = Callable[[str], None]
 Run = Callable[[Progress | None, Checkpoint | None], EdgeModel]
 QUICK = replace(CONFIG, epochs=3, pretrain_epochs=4)
-KNOBS = {
+CONFIGS = {
     "plain": QUICK,
     "adversarial": replace(QUICK, align="adversarial"),
     "all": replace(QUICK, size="base", align="coral", augment=("crop", "token-dropout"), logq=0.5),
@@ -33,7 +33,7 @@ class Interrupted(Exception):
 
 
 def stop_after(count: int) -> Callable[[str], None]:
-    """Return a progress callback that raises when ``count`` epochs have been told."""
+    """Return a progress callback that raises after ``count`` epochs."""
     left = [count]
 
     def progress(step: str) -> None:
@@ -55,61 +55,63 @@ def same(one: EdgeModel, other: EdgeModel) -> None:
 
 def interrupted_and_resumed(folder: Path, run: Run, config: TrainConfig, epochs: int) -> EdgeModel:
     data = synthetic.dataset()
-    with pytest.raises(Interrupted), resumable(folder, data, config) as kept:
-        run(stop_after(epochs), kept)
+    with pytest.raises(Interrupted), resumable(folder, data, config) as checkpoint:
+        run(stop_after(epochs), checkpoint)
     assert (folder / "run.json").is_file()
-    told: list[str] = []
-    with resumable(folder, data, config) as kept:
-        model = run(told.append, kept)
+    reported: list[str] = []
+    with resumable(folder, data, config) as checkpoint:
+        model = run(reported.append, checkpoint)
     assert not folder.exists()
-    assert not any(step.startswith("epoch 1/") for step in told[:1]), "it began again"
+    assert not any(step.startswith("epoch 1/") for step in reported[:1]), "the run started again"
     return model
 
 
 def pretrain_with(
-    knobs: str, progress: Progress | None = None, kept: Checkpoint | None = None
+    config_name: str, progress: Progress | None = None, checkpoint: Checkpoint | None = None
 ) -> EdgeModel:
-    return pretrain(synthetic.dataset(), ("big",), KNOBS[knobs], progress, kept)
+    return pretrain(synthetic.dataset(), ("big",), CONFIGS[config_name], progress, checkpoint)
 
 
 def adapt_by(
-    mode: str, progress: Progress | None = None, kept: Checkpoint | None = None
+    mode: str, progress: Progress | None = None, checkpoint: Checkpoint | None = None
 ) -> EdgeModel:
     data, source = synthetic.dataset(), synthetic.source()
-    return adapt(data, ("small",), mode, source, QUICK, progress=progress, checkpoint=kept)
+    return adapt(data, ("small",), mode, source, QUICK, progress=progress, checkpoint=checkpoint)
 
 
 # One run that is not interrupted, to compare with all that are.
 pretrained, adapted = cache(pretrain_with), cache(adapt_by)
 
 
-@pytest.mark.parametrize("knobs", KNOBS)
+@pytest.mark.parametrize("config_name", CONFIGS)
 @pytest.mark.parametrize("epochs", [1, 2, 4])
-def test_pretraining_goes_on_to_the_same_end(tmp_path: Path, knobs: str, epochs: int) -> None:
-    run = partial(pretrain_with, knobs)
-    resumed = interrupted_and_resumed(tmp_path / "c", run, KNOBS[knobs], epochs)
-    same(pretrained(knobs), resumed)
+def test_pretraining_continues_to_the_same_end(
+    tmp_path: Path, config_name: str, epochs: int
+) -> None:
+    run = partial(pretrain_with, config_name)
+    resumed = interrupted_and_resumed(tmp_path / "c", run, CONFIGS[config_name], epochs)
+    same(pretrained(config_name), resumed)
 
 
 @pytest.mark.parametrize("mode", ["finetune", "joint"])
 @pytest.mark.parametrize("epochs", [2, 5])
-def test_adapting_goes_on_to_the_same_end(tmp_path: Path, mode: str, epochs: int) -> None:
-    """The second number falls into the second fit; the first is not made again."""
+def test_adapting_continues_to_the_same_end(tmp_path: Path, mode: str, epochs: int) -> None:
+    """Epoch 5 is in the second fit; the first fit is not made again."""
     run = partial(adapt_by, mode)
     same(adapted(mode), interrupted_and_resumed(tmp_path / "c", run, QUICK, epochs))
 
 
-def test_auto_goes_on_to_the_same_end(tmp_path: Path) -> None:
+def test_auto_continues_to_the_same_end(tmp_path: Path) -> None:
     quick = replace(QUICK, epochs=2)
 
-    def run(progress: Progress | None, kept: Checkpoint | None) -> EdgeModel:
+    def run(progress: Progress | None, checkpoint: Checkpoint | None) -> EdgeModel:
         return adapt_auto(
             synthetic.dataset(),
             ("small",),
             synthetic.source(),
             quick,
             progress=progress,
-            checkpoint=kept,
+            checkpoint=checkpoint,
         )[0]
 
     same(run(None, None), interrupted_and_resumed(tmp_path / "c", run, quick, 5))
@@ -117,13 +119,13 @@ def test_auto_goes_on_to_the_same_end(tmp_path: Path) -> None:
 
 @pytest.fixture
 def left(tmp_path: Path) -> Path:
-    """Leave the checkpoint of a run that was interrupted after two epochs."""
+    """Return the checkpoint of a run that was interrupted after two epochs."""
     data = synthetic.dataset()
     with (
         pytest.raises(Interrupted),
-        resumable(tmp_path / "c", data, QUICK, domains=("big",)) as kept,
+        resumable(tmp_path / "c", data, QUICK, domains=("big",)) as checkpoint,
     ):
-        pretrain(data, ("big",), QUICK, stop_after(2), kept)
+        pretrain(data, ("big",), QUICK, stop_after(2), checkpoint)
     return tmp_path / "c"
 
 
@@ -131,8 +133,8 @@ def resume(
     folder: Path, data: Dataset | None = None, config: TrainConfig = QUICK, domains: str = "big"
 ) -> None:
     data = data or synthetic.dataset()
-    with resumable(folder, data, config, domains=(domains,)) as kept:
-        pretrain(data, (domains,), config, None, kept)
+    with resumable(folder, data, config, domains=(domains,)) as checkpoint:
+        pretrain(data, (domains,), config, None, checkpoint)
 
 
 def test_only_the_last_epoch_is_kept_and_nothing_is_pickled(left: Path) -> None:
@@ -156,14 +158,14 @@ def test_another_run_is_refused_and_its_checkpoint_kept(
     left: Path, change: dict[str, object], words: str
 ) -> None:
     with pytest.raises(ModelError, match=f"is the checkpoint of another run: {words}"):
-        resume(left, **change)  # type: ignore[arg-type]  # one of several knobs
+        resume(left, **change)  # type: ignore[arg-type]  # one of several arguments
     resume(left)
     assert not left.exists()
 
 
 @pytest.mark.parametrize("file", ["run.json", "fit-1/state.json", "fit-1/epoch-2.npz"])
 @pytest.mark.parametrize("content", [b"", b"[]", b'{"losses": 3', b"\xff\x00"])
-def test_a_damaged_checkpoint_is_one_line(left: Path, file: str, content: bytes) -> None:
+def test_a_damaged_checkpoint_is_refused(left: Path, file: str, content: bytes) -> None:
     (left / file).write_bytes(content)
     with pytest.raises(ModelError, match=r"cannot be read|another run"):
         resume(left)

@@ -1,4 +1,4 @@
-"""Training examples and item features: what a history holds, what is asked after it, what a feature becomes."""
+"""Training examples and item features: histories, their positives, and encoded content."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def met(found: Examples) -> set[tuple[tuple[int, ...], tuple[int, ...]]]:
     return result
 
 
-def test_a_basket_is_asked_after_what_came_before_it() -> None:
+def test_a_basket_follows_the_history_before_it() -> None:
     assert met(examples(LOG)) == {((1,), (12, 13)), ((1, 2, 12, 13), (14,)), ((16,), (17,))}
 
 
@@ -60,7 +60,7 @@ def test_only_the_last_items_are_read() -> None:
     assert met(examples(log)) == {((5, 6, 7, 8), (15,))}
 
 
-def test_forgetting_leaves_the_past_elsewhere_where_there_is_one() -> None:
+def test_target_dropout_leaves_the_history_of_other_domains() -> None:
     assert met(examples(LOG, target_dropout=1.0)) == {
         ((1,), (12, 13)),
         ((1, 2), (14,)),
@@ -68,13 +68,13 @@ def test_forgetting_leaves_the_past_elsewhere_where_there_is_one() -> None:
     }
 
 
-def test_first_only_asks_for_no_repeat() -> None:
+def test_first_only_has_no_repeated_positive() -> None:
     log = log_of([(0, 12, 1), (0, 12, 2), (0, 13, 2), (0, 12, 3)])
     assert met(examples(log, first_only=True)) == {((12,), (13,))}
 
 
 @given(st.integers(0, 99))
-def test_cuts_anywhere_never_ask_for_the_past(seed: int) -> None:
+def test_random_cuts_have_no_positive_from_the_past(seed: int) -> None:
     log = log_of([(u, (3 * u + i) % 20, 0) for u in range(3) for i in range(6)])
     for batch in examples(log, unit="item").epoch(np.random.default_rng(seed), 8, 99):
         for item, present, positive in zip(
@@ -86,14 +86,14 @@ def test_cuts_anywhere_never_ask_for_the_past(seed: int) -> None:
             assert present.any()
 
 
-def test_most_bounds_an_epoch() -> None:
+def test_an_epoch_is_limited() -> None:
     sizes = [len(batch.positive) for batch in examples(LOG).epoch(np.random.default_rng(0), 2, 3)]
     assert sizes == [2, 1]
 
 
 @given(st.integers(0, 999), st.sampled_from(["basket", "item"]))
-def test_rows_of_one_time_are_shuffled_and_stay_together(seed: int, unit: str) -> None:
-    """Against the plain definition: the whole log sorted by user, time and chance."""
+def test_interactions_of_one_time_are_shuffled_and_stay_together(seed: int, unit: str) -> None:
+    """Compared with the definition: the log sorted by user, time and chance."""
     rng = np.random.default_rng(seed)
     size = int(rng.integers(2, 40))
     rows = sorted(
@@ -128,7 +128,7 @@ def test_first_purchases_are_found_some_users_at_a_time(
 
 
 @pytest.mark.parametrize("unit", ["basket", "item"])
-def test_an_epoch_holds_a_few_bytes_an_interaction(
+def test_an_epoch_takes_a_few_bytes_per_interaction(
     unit: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "ROWS_PER_BLOCK", 4096)
@@ -209,7 +209,7 @@ def test_low_rank_is_the_svd_and_repeats(shape: tuple[int, int], true_rank: int)
         np.testing.assert_array_equal(one, again)
 
 
-def test_items_that_share_baskets_point_the_same_way() -> None:
+def test_items_that_share_baskets_have_similar_vectors() -> None:
     log = log_of(
         [(user, item, 1) for user in range(20) for item in ((1, 2, 3) if user % 2 else (4, 5, 6))]
     )
@@ -235,7 +235,7 @@ def test_features_by_hand() -> None:
     ]
 
 
-def test_fitted_features_of_the_small_world() -> None:
+def test_fitted_features_of_the_synthetic_dataset() -> None:
     data = synthetic.dataset()
     encoder = fit_features(data)
     assert encoder.vocabulary == {"category": tuple(sorted(synthetic.TASTES))}

@@ -38,8 +38,10 @@ def loss_of(
     by_weight: bool = False,
     sampler: torch.Tensor = UNIFORM,
 ) -> float:
-    told: Examples = replace(examples(log_of([(0, 1, 1), (0, 12, 2)])), by_weight=by_weight)
-    return softmax_loss(network(SMALL), found, told, sampler, config or FitConfig(), False).item()
+    weighted: Examples = replace(examples(log_of([(0, 1, 1), (0, 12, 2)])), by_weight=by_weight)
+    return softmax_loss(
+        network(SMALL), found, weighted, sampler, config or FitConfig(), False
+    ).item()
 
 
 def test_positives_of_one_example_weigh_by_their_events() -> None:
@@ -48,8 +50,8 @@ def test_positives_of_one_example_weigh_by_their_events() -> None:
     assert both == pytest.approx((one + 0.2 * other) / 1.2, rel=1e-5)
 
 
-def test_an_example_weighs_the_same_unless_events_are_to_count() -> None:
-    """Where a basket holds one event, only the weight of the example can tell a view from a purchase."""
+def test_examples_weigh_the_same_unless_event_weights_are_set() -> None:
+    """If a basket has one event, only the example's weight separates views from purchases."""
     one, other = loss_of(batch([[0]], [[1.0]])), loss_of(batch([[1]], [[1.0]]))
     two = batch([[0], [1]], [[1.0], [0.2]])
     assert loss_of(two) == pytest.approx((one + other) / 2, rel=1e-5)
@@ -69,7 +71,7 @@ def test_log_popularity_is_added_to_the_logits() -> None:
         assert loss_of(found, FitConfig(logq=logq), sampler=share) == pytest.approx(want, rel=1e-5)
 
 
-def test_the_sampled_softmax_takes_it_beside_its_own_correction() -> None:
+def test_the_sampled_softmax_adds_it_to_its_own_correction() -> None:
     share = torch.tensor([0.7, 0.1, 0.1, 0.1], dtype=torch.float64)
     found = batch([[0, 1]], [[1.0, 1.0]])  # two columns at least, whatever is drawn
     plain, corrected = (
@@ -89,13 +91,13 @@ def test_with_the_correction_popular_items_score_lower() -> None:
         histories = UserHistories.of(
             data.interactions, source.rows(data), len(data.users), len(source.ids)
         )
-        two_tower, *_, bias = source.part_scores(histories, np.arange(60, dtype=np.int32))
-        slopes.append(np.polyfit(count, (two_tower + bias).mean(0), 1)[0])
+        parts = source.part_scores(histories, np.arange(60, dtype=np.int32))
+        slopes.append(np.polyfit(count, (parts.two_tower + parts.bias).mean(0), 1)[0])
     assert slopes[1] < slopes[0] - 0.3, slopes
 
 
 def with_views() -> Dataset:
-    """Return the synthetic dataset where every other interaction is a view."""
+    """Return the synthetic dataset; every other interaction is a view."""
     data = synthetic.dataset()
     log = data.interactions
     event = np.where(
@@ -107,7 +109,7 @@ def with_views() -> Dataset:
     )
 
 
-def test_weights_of_events_are_a_knob() -> None:
+def test_event_weights_change_the_loss() -> None:
     data = with_views()
     losses = {
         weights: pretrain(data, ("big",), replace(QUICK, event_weights=weights)).provenance.losses
@@ -122,7 +124,7 @@ def test_weights_of_events_are_a_knob() -> None:
     )
 
 
-def test_an_event_without_weight_is_never_asked_for() -> None:
+def test_an_event_of_weight_0_is_never_a_positive() -> None:
     log = log_of([(0, 1, 1), (0, 12, 2), (0, 13, 3), (0, 12, 4)])
     log = replace(log, weight=np.array([1, 0, 1, 1], np.float32))
     found = examples(log, first_only=True)
@@ -130,7 +132,7 @@ def test_an_event_without_weight_is_never_asked_for() -> None:
 
 
 @pytest.mark.parametrize(
-    ("knobs", "words"),
+    ("options", "words"),
     [
         ({"logq": 1.5}, r"logq must lie in \[0, 1\]"),
         ({"event_weights": (("glance", 1.0),)}, "event_weights take view, click"),
@@ -138,6 +140,6 @@ def test_an_event_without_weight_is_never_asked_for() -> None:
         ({"event_weights": (("view", float("nan")),)}, "0 or more"),
     ],
 )
-def test_knobs_check_themselves(knobs: dict[str, object], words: str) -> None:
+def test_options_outside_their_range_are_refused(options: dict[str, object], words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        TrainConfig(**knobs)  # type: ignore[arg-type]  # one of several knobs
+        TrainConfig(**options)  # type: ignore[arg-type]  # one of several options

@@ -1,4 +1,4 @@
-"""The two towers and the model folder: shapes, padding, configs, what is stored and what is refused."""
+"""The two towers and the model folder: shapes, padding, configs, storage and refusals."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ each_size = pytest.mark.parametrize("size", ["fast", "base"])
 
 
 def history(length: int, past: int, junk: int = 0) -> tuple[torch.Tensor, ...]:
-    """Return one history of ``past`` items, right-aligned; ``junk`` is what stands in the padding."""
+    """Return a history of ``past`` items, right-aligned; its padding holds ``junk``."""
     present = torch.arange(length)[None] >= length - past
     item = torch.where(present, torch.arange(length)[None] % 7, junk)
     event, age = torch.where(present, 3, junk % 5), torch.where(present, 2, junk - 1)
@@ -44,7 +44,7 @@ def test_shapes(size: str) -> None:
 
 
 @each_size
-def test_what_stands_in_the_padding_does_not_matter(size: str) -> None:
+def test_the_content_of_the_padding_does_not_matter(size: str) -> None:
     net = network(replace(SMALL, size=size))
     for past in range(1, 7):
         torch.testing.assert_close(
@@ -54,7 +54,7 @@ def test_what_stands_in_the_padding_does_not_matter(size: str) -> None:
 
 @each_size
 def test_more_padding_does_not_matter(size: str) -> None:
-    """The same net with a longer window, its new positions at the far end, gives the same vector."""
+    """A network with more positions, the new ones before the old, gives the same vector."""
     short = network(replace(SMALL, size=size))
     long = network(replace(SMALL, size=size, history=9))
     state = short.state_dict()
@@ -72,7 +72,7 @@ def test_more_padding_does_not_matter(size: str) -> None:
 
 
 @each_size
-def test_the_order_of_a_history_matters_where_positions_differ(size: str) -> None:
+def test_the_order_of_a_history_matters_if_positions_differ(size: str) -> None:
     net = network(replace(SMALL, size=size))
     item, *rest = history(6, 6)
     assert (net.users(item, *rest) - net.users(item.flip(1), *rest)).abs().max() > 1e-4
@@ -169,7 +169,7 @@ def test_nothing_else_is_overwritten(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
-def test_out_under_a_file_is_one_line(tmp_path: Path) -> None:
+def test_a_path_below_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(ModelError, match="cannot write"):
         synthetic.model().save(tmp_path / "file" / "model")
@@ -231,14 +231,14 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_a_damaged_folder_is_one_line(folder: Path, damage: str) -> None:
+def test_a_damaged_folder_is_refused(folder: Path, damage: str) -> None:
     DAMAGE[damage](folder)
     with pytest.raises(ModelError, match="cannot be read as a model") as caught:
         EdgeModel.load(folder)
     assert str(folder) in str(caught.value)
 
 
-def test_a_folder_without_a_model_names_the_remedy(tmp_path: Path, folder: Path) -> None:
+def test_a_folder_without_a_model_is_refused_with_a_remedy(tmp_path: Path, folder: Path) -> None:
     shutil.rmtree(folder)
     for path in (folder, tmp_path):
         with pytest.raises(ModelError, match=r"not a model folder .*tlrec-edge pretrain"):
@@ -260,7 +260,7 @@ def test_a_candidate_the_model_lacks_is_named() -> None:
         synthetic.model().scorer(data, task)
 
 
-def test_an_empty_past_scores_by_popularity() -> None:
+def test_an_empty_history_scores_by_popularity() -> None:
     data, model = synthetic.dataset(), synthetic.model()
     task = make_tasks(data, ("small",)).final
     alone = replace(task, history=task.history.select(task.history.user != 3))
@@ -271,7 +271,7 @@ def test_an_empty_past_scores_by_popularity() -> None:
     assert np.abs(found[1] - found[0]).max() > 0.1
 
 
-def test_the_past_keeps_the_most_recent_items(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_histories_keep_the_most_recent_items(monkeypatch: pytest.MonkeyPatch) -> None:
     from tlrec_edge.train import user_histories
 
     data = synthetic.dataset()
@@ -280,5 +280,5 @@ def test_the_past_keeps_the_most_recent_items(monkeypatch: pytest.MonkeyPatch) -
     histories = UserHistories.of(data.interactions, rows, len(data.users), len(data.items))
     log = data.interactions
     for user in (0, 7, 100):
-        mine = log.item[log.user == user][::-1].tolist()
-        assert set(histories.matrix[[user]].indices.tolist()) == set(list(dict.fromkeys(mine))[:5])
+        items = log.item[log.user == user][::-1].tolist()
+        assert set(histories.matrix[[user]].indices.tolist()) == set(list(dict.fromkeys(items))[:5])

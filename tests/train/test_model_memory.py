@@ -1,4 +1,7 @@
-"""A model owns its arrays: none is a view of torch's memory, which torch frees when it sends a tensor to a process."""
+"""A model owns its arrays: none is a view of a tensor, whose memory torch may free.
+
+Torch frees it when it sends the tensor to another process.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +46,7 @@ each_model = pytest.mark.parametrize("make", MODELS.values(), ids=MODELS)
 
 
 def arrays_in(value: object, path: str) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield every array that a model's fields, cached vectors included, lead to; the network's tensors are apart."""
+    """Yield every array in a model's fields and cached vectors, but not the network's tensors."""
     if isinstance(value, np.ndarray):
         yield path, value
     elif isinstance(value, sp.csr_array):
@@ -68,27 +71,27 @@ def content(model: EdgeModel) -> dict[str, np.ndarray]:
     return tensors | {name: array.copy() for name, array in arrays_in(model, "model")}
 
 
-def assert_same(found: dict[str, np.ndarray], wanted: dict[str, np.ndarray]) -> None:
-    assert found.keys() == wanted.keys()
-    for name, array in wanted.items():
+def assert_same(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:
+    assert found.keys() == expected.keys()
+    for name, array in expected.items():
         np.testing.assert_array_equal(found[name], array, err_msg=name)
 
 
 def poison(net: TwoTower) -> list[torch.Tensor]:
-    """Take the memory that tensors like these left free, and fill it with what no weight is."""
+    """Take the memory that tensors of these sizes freed, and fill it with a value no weight has."""
     return [torch.full_like(value, 77) for value in tensors_in(net).values() for _ in range(20)]
 
 
 @each_model
-def test_a_model_outlives_a_journey_to_a_process(make: Callable[[], EdgeModel]) -> None:
+def test_a_model_survives_being_sent_to_a_process(make: Callable[[], EdgeModel]) -> None:
     model = make()
-    _ = model.history_vectors, model.candidate_vectors, model.taste_vectors, model.taste_in
+    _ = model.history_vectors, model.candidate_vectors, model.low_rank_vectors, model.residual_in
     before = content(model)
     sent = bytes(ForkingPickler.dumps(model))
-    kept = poison(model.net)
+    taken = poison(model.net)
     assert_same(content(model), before)
     assert_same(content(ForkingPickler.loads(sent)), before)
-    assert kept
+    assert taken
 
 
 @each_model
@@ -111,7 +114,7 @@ def test_a_network_of_another_shape_outlives_the_one_it_shares_tensors_with() ->
     other = reshaped(net, net.config, encoder)
     before = {name: value.clone() for name, value in tensors_in(other).items()}
     ForkingPickler.dumps(net)
-    kept = poison(net)
+    taken = poison(net)
     for name, value in tensors_in(other).items():
         torch.testing.assert_close(value, before[name], rtol=0, atol=0, msg=name)
-    assert kept
+    assert taken

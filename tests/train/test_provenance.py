@@ -1,4 +1,4 @@
-"""What a model says of where it comes from, and that model folders of 0.1.0 still open."""
+"""The provenance of a model, as written now and by version 0.1.0."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ TARGET = {
 
 
 @pytest.mark.parametrize("written", [SOURCE, TARGET], ids=["source", "target"])
-def test_what_0_1_0_wrote_is_read_and_written_alike(written: dict[str, Any]) -> None:
+def test_provenance_of_0_1_0_is_written_as_it_was_read(written: dict[str, Any]) -> None:
     found = json.loads(json.dumps(Provenance.from_json(written).to_json()))
     assert found == {"fold": None, "source": None} | written
 
@@ -87,7 +87,7 @@ def test_a_folder_of_0_1_0_opens(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["source", "target", "auto"])
-def test_a_stored_model_knows_where_it_comes_from(tmp_path: Path, kind: str) -> None:
+def test_a_stored_model_keeps_its_provenance(tmp_path: Path, kind: str) -> None:
     quick = replace(synthetic.CONFIG, epochs=1, augment=("crop",))
     make = {
         "source": synthetic.source,
@@ -99,5 +99,5 @@ def test_a_stored_model_knows_where_it_comes_from(tmp_path: Path, kind: str) -> 
     assert EdgeModel.load(tmp_path / "m").provenance == model.provenance
 
 
-def test_keys_of_other_versions_are_passed_over() -> None:
+def test_keys_of_other_versions_are_ignored() -> None:
     assert Provenance.from_json(SOURCE | {"weather": "fine"}) == Provenance.from_json(SOURCE)

@@ -1,4 +1,4 @@
-"""Text vectors of a pretrained encoder: taken over by every stage, never loaded by the runtime."""
+"""Text vectors of a pretrained encoder: every stage uses them, the runtime loads no encoder."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ quantize_tables = pytest.importorskip("tlrec_edge.quantize").quantize_tables
 
 
 class Letters:
-    """Counts letters; a text without any is zeros."""
+    """Counts letters: a text without any gives 0."""
 
     name, width = "letters", 26
 
@@ -114,7 +114,7 @@ def test_a_model_names_its_encoder_and_adapt_takes_it_over(
     assert "text" not in synthetic.source().features.schema()
 
 
-def test_an_item_added_by_its_vector_scores_like_its_like(bundle: Path) -> None:
+def test_an_item_added_by_its_vector_scores_like_similar_items(bundle: Path) -> None:
     assert json.loads((bundle / "features.json").read_text("utf-8"))["text"] == {
         "encoder": "letters",
         "width": 26,
@@ -139,9 +139,7 @@ def _taste(user: str) -> str:
     return synthetic.TASTES[int(user[1:]) % len(synthetic.TASTES)]
 
 
-def test_an_added_item_has_the_vectors_that_the_model_gives_it(
-    model: EdgeModel, bundle: Path
-) -> None:
+def test_an_added_item_has_the_vectors_of_the_model(model: EdgeModel, bundle: Path) -> None:
     data = synthetic.dataset()
     row = data.item_row["s1"]
     columns = {
@@ -152,13 +150,14 @@ def test_an_added_item_has_the_vectors_that_the_model_gives_it(
     net = model.net
     place = model.ids.index("s1")
     assert net.tower is not None
-    wanted = net.tower(net.text[[place]], net.numeric[[place]], net.categories[[place]])[0].numpy()
+    content = net.text[[place]], net.numeric[[place]], net.categories[[place]]
+    expected = net.tower(*content)[0].numpy()
     with Recommender.open(bundle, deterministic=False) as rec:
         rec.add_items(
             {"twin": columns}, open_encoder("letters").encode(rec.item_texts({"twin": columns}))
         )
         found = rec._catalogue.vectors.read(np.array([len(model.ids)]))
-    np.testing.assert_allclose(found, wanted, atol=2e-3 * np.abs(wanted).max())
+    np.testing.assert_allclose(found, expected, atol=2e-3 * np.abs(expected).max())
 
 
 def test_without_vectors_items_with_text_are_refused_and_those_without_added(bundle: Path) -> None:
@@ -193,22 +192,22 @@ def test_a_new_item_scores_as_those_with_the_nearest_texts(
         state = rec.user_state(["b1", "b5", "s2"])
         known = rec.score(state, list(model.ids[: model.candidates]))
         bias = np.load(bundle / "candidate_bias.npy")
-        wanted = float((known - bias)[near] @ weight + bias.mean())
-        assert rec.score(state, ["new wool"])[0] == pytest.approx(wanted, abs=1e-4)
+        expected = float((known - bias)[near] @ weight + bias.mean())
+        assert rec.score(state, ["new wool"])[0] == pytest.approx(expected, abs=1e-4)
         every = dict(zip(*rec.recommend(state, 100, exclude=None)[:2], strict=True))
-        asked = ["s3", "bare", "new iron", "new wool", "new wool"]
-        together = rec.score(state, asked)
+        requested = ["s3", "bare", "new iron", "new wool", "new wool"]
+        together = rec.score(state, requested)
         if exact:
             assert (
                 together.tobytes()
-                == np.array([every[item] for item in asked], np.float32).tobytes()
+                == np.array([every[item] for item in requested], np.float32).tobytes()
             )
             assert (
                 together.tobytes()
-                == np.concatenate([rec.score(state, [item]) for item in asked]).tobytes()
+                == np.concatenate([rec.score(state, [item]) for item in requested]).tobytes()
             )
         else:
-            np.testing.assert_allclose(together, [every[item] for item in asked], atol=1e-5)
+            np.testing.assert_allclose(together, [every[item] for item in requested], atol=1e-5)
 
 
 def test_a_bundle_without_the_candidates_texts_adds_items_by_the_tower(
@@ -220,7 +219,7 @@ def test_a_bundle_without_the_candidates_texts_adds_items_by_the_tower(
         assert len(set(rec.score(["i1", "i2"], ["x", "y"]).tolist())) == 2
 
 
-def test_texts_of_another_width_are_damage(bundle: Path, tmp_path: Path) -> None:
+def test_text_vectors_of_another_width_are_damage(bundle: Path, tmp_path: Path) -> None:
     shutil.copytree(bundle, tmp_path / "b")
     replace_array(
         tmp_path / "b", "candidate_text.npy", np.load(bundle / "candidate_text.npy")[:, :3].copy()
@@ -229,7 +228,7 @@ def test_texts_of_another_width_are_damage(bundle: Path, tmp_path: Path) -> None
         Recommender.open(tmp_path / "b")
 
 
-def test_a_hashed_bundle_tells_the_texts_it_reads(tmp_path: Path) -> None:
+def test_a_hashed_bundle_returns_the_texts_it_reads(tmp_path: Path) -> None:
     bundles.build(tmp_path / "b")
     with Recommender.open(tmp_path / "b") as rec:
         assert rec.item_texts(
@@ -271,7 +270,7 @@ def test_items_without_text_have_none_to_encode() -> None:
         adapt(synthetic.ids_only(), ("all",), "scratch", None, CONFIG)
 
 
-def test_unknown_encoders_and_missing_packages_are_one_line(
+def test_unknown_encoders_and_missing_packages_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(
@@ -350,7 +349,7 @@ def test_wordllama_reads_without_a_network() -> None:
 
 
 @pytest.mark.parametrize("pooling", ["mean", "cls"])
-def test_a_folder_with_a_model_as_onnx_is_pooled_as_it_says(tmp_path: Path, pooling: str) -> None:
+def test_a_folder_with_an_onnx_model_is_pooled_as_configured(tmp_path: Path, pooling: str) -> None:
     tokenizers = pytest.importorskip("tokenizers")
     words = {"[PAD]": 0, "[UNK]": 1, "red": 2, "mug": 3}
     splitter = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, "[UNK]"))
@@ -376,7 +375,7 @@ def test_a_folder_with_a_model_as_onnx_is_pooled_as_it_says(tmp_path: Path, pool
     )
     encoder = open_encoder(str(folder))
     assert (encoder.name, encoder.width) == ("tiny", 5)
-    wanted = np.stack([table[2], table[2] if pooling == "cls" else (table[2] + table[3]) / 2])
-    np.testing.assert_allclose(encoder.encode(["red", "red mug"]), wanted, atol=1e-6)
-    np.testing.assert_allclose(encoder.encode(["red mug"] * 150)[-1], wanted[1], atol=1e-6)
+    expected = np.stack([table[2], table[2] if pooling == "cls" else (table[2] + table[3]) / 2])
+    np.testing.assert_allclose(encoder.encode(["red", "red mug"]), expected, atol=1e-6)
+    np.testing.assert_allclose(encoder.encode(["red mug"] * 150)[-1], expected[1], atol=1e-6)
     assert encoder.encode([]).shape == (0, 5)

@@ -1,4 +1,4 @@
-"""Ways of transferring: what each may learn, what it leaves alone, and that transfer pays where it should."""
+"""Transfer modes: what each trains and reads, and that transfer improves the target."""
 
 from __future__ import annotations
 
@@ -85,10 +85,10 @@ def test_zero_shot_trains_nothing() -> None:
 def test_zero_shot_uses_no_interaction_of_the_target() -> None:
     data = synthetic.dataset()
     sold = np.unique(data.interactions.item[data.interactions.domain == 1])
-    turned = synthetic.shuffled(lambda item: sold[(np.searchsorted(sold, item) + 7) % len(sold)])
+    shuffled = synthetic.shuffled(lambda item: sold[(np.searchsorted(sold, item) + 7) % len(sold)])
     one, other = (
         synthetic.model("zero-shot"),
-        adapt(turned, ("small",), "zero-shot", synthetic.source()),
+        adapt(shuffled, ("small",), "zero-shot", synthetic.source()),
     )
     both = [name for name in one.ids[: one.candidates] if name in other.ids[: other.candidates]]
     assert len(both) > synthetic.SMALL - 3
@@ -130,7 +130,7 @@ def test_finetune_starts_at_the_source_and_moves_everything() -> None:
         assert not torch.equal(state(moved)[name], state(start)[name])
 
 
-def test_joint_training_names_its_source_though_it_has_no_model_of_it() -> None:
+def test_joint_training_records_its_source_domains() -> None:
     model = adapt(synthetic.dataset(), ("small",), "joint", None, replace(QUICK, pretrain_epochs=1))
     assert model.provenance.source == ("big",)
 
@@ -158,7 +158,7 @@ def test_pretraining_sees_no_test_row() -> None:
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf"), 3e38])
-def test_numbers_that_are_none_do_not_spoil_the_loss(bad: float) -> None:
+def test_numbers_that_are_not_finite_do_not_spoil_the_loss(bad: float) -> None:
     data = synthetic.dataset()
     price = data.features.numeric["price"].copy()
     price[::5] = bad
@@ -179,8 +179,8 @@ def test_a_loss_that_is_not_finite_is_an_error() -> None:
         adapt(synthetic.dataset(), ("small",), "scratch", None, replace(QUICK, rate=1e30, epochs=9))
 
 
-def test_nothing_to_learn_from_is_no_crash() -> None:
-    """One user with one item: a model that knows popularity, or one line."""
+def test_a_dataset_of_one_interaction_does_not_crash() -> None:
+    """One user with one item: adapt gives a model of popularity, pretrain refuses."""
     data = prepare_tables(
         [synthetic.interactions()[["user", "item"]].head(1)], [], None, SplitPlan()
     ).dataset
@@ -190,7 +190,7 @@ def test_nothing_to_learn_from_is_no_crash() -> None:
         pretrain(data, ("all",), QUICK)
 
 
-def test_wrong_calls_name_the_remedy() -> None:
+def test_wrong_calls_are_refused_with_a_remedy() -> None:
     data = synthetic.dataset()
     with pytest.raises(ModelError, match="unknown mode 'magic'; known: auto, scratch"):
         adapt(data, ("small",), "magic")
@@ -201,7 +201,7 @@ def test_wrong_calls_name_the_remedy() -> None:
         adapt(data, ("tiny",), "scratch")
 
 
-def test_a_source_that_may_know_the_answers_is_refused() -> None:
+def test_a_source_that_may_have_seen_test_rows_is_refused() -> None:
     data = synthetic.dataset("last-basket")
     both = pretrain(data, ("big", "small"), replace(QUICK, pretrain_epochs=1))
     for start, words in (
@@ -248,7 +248,7 @@ def test_the_report_has_the_shape_that_readers_expect(evaluation: Any) -> None:
     assert report["lift"]["transfer"]["over"] == evaluation.best_target_only()
 
 
-def test_a_claim_needs_a_source_and_a_shown_lift(evaluation: Any) -> None:
+def test_a_claim_needs_a_source_and_a_significant_lift(evaluation: Any) -> None:
     assert transfer_card(evaluation, "finetune", ["big"], "finetune")["claim"] == "transfer"
     assert transfer_card(evaluation, "scratch", None, "scratch")["claim"] == "none"
     card = transfer_card(evaluation, "finetune", ["big"], "popularity")
@@ -256,21 +256,21 @@ def test_a_claim_needs_a_source_and_a_shown_lift(evaluation: Any) -> None:
     assert "worse" in card["why"]
 
 
-def test_folds_are_pooled_row_by_row() -> None:
+def test_folds_are_pooled_by_row() -> None:
     data = synthetic.dataset("new-users")
     parts = [
         evaluate(data, ("small",), baseline_rankers(None, data), fold)
         for fold in range(data.split.folds)
     ]
-    whole = pool(parts)
-    assert whole.tests == sum(part.tests for part in parts)
+    pooled = pool(parts)
+    assert pooled.tests == sum(part.tests for part in parts)
     mean = np.average(
         [part.values("ease").mean() for part in parts], weights=[part.tests for part in parts]
     )
-    assert whole.values("ease").mean() == pytest.approx(mean)
+    assert pooled.values("ease").mean() == pytest.approx(mean)
 
 
-def test_new_users_gain_from_their_past_elsewhere() -> None:
+def test_new_users_gain_from_their_history_in_other_domains() -> None:
     data = synthetic.dataset("new-users")
     model = adapt(data, ("small",), "finetune", synthetic.source_of(data), CONFIG, fold=1)
     result = evaluate(
@@ -280,7 +280,7 @@ def test_new_users_gain_from_their_past_elsewhere() -> None:
     assert model.provenance.fold == 1
 
 
-def test_no_test_question_is_one_line() -> None:
+def test_a_split_without_test_rows_is_refused() -> None:
     data = synthetic.dataset()
     none = replace(data, split=replace(data.split, role=np.zeros_like(data.split.role)))
     with pytest.raises(
@@ -289,7 +289,7 @@ def test_no_test_question_is_one_line() -> None:
         evaluate(none, ("small",), baseline_rankers(None, none))
 
 
-def test_auto_takes_what_wins() -> None:
+def test_auto_chooses_the_winner() -> None:
     model, table = adapt_auto(synthetic.dataset(), ("small",), synthetic.source(), CONFIG)
     assert [line.mode for line in table] == [*COMPLEXITY_ORDER, TRANSFER_MEAN]
     assert [line.mode for line in table if line.chosen] == [model.provenance.mode]
@@ -324,7 +324,7 @@ def test_auto_without_a_source_still_chooses() -> None:
     assert model.provenance.source is None
 
 
-def test_auto_without_validation_rows_asks_for_a_mode() -> None:
+def test_auto_without_validation_rows_is_refused() -> None:
     none = synthetic.no_validation()
     with pytest.raises(DataError, match="this split leaves none: name a mode"):
         adapt_auto(none, ("small",), synthetic.source_of(none), QUICK)
@@ -362,25 +362,25 @@ def test_without_content_or_without_ids() -> None:
     bare = adapt(data, ("small",), "finetune", start, replace(QUICK, without=("content",)))
     assert bare.net.tower is None
     plain = adapt(data, ("small",), "finetune", start, replace(QUICK, without=("ids",)))
-    alike = [
+    same_taste = [
         i
         for i, name in enumerate(plain.ids[: plain.candidates])
         if name in ("s40", "s41", "s42", "s43")
     ]
     assert plain.net.tower is not None
     with torch.no_grad():
-        rows = torch.tensor(alike)
+        rows = torch.tensor(same_taste)
         content = plain.net.tower(
             plain.net.text[rows], plain.net.numeric[rows], plain.net.categories[rows]
         )[1]
-    np.testing.assert_allclose(plain.candidate_vectors[alike], content.numpy(), atol=1e-6)
+    np.testing.assert_allclose(plain.candidate_vectors[same_taste], content.numpy(), atol=1e-6)
     with pytest.raises(ModelError, match="leave one of them in"):
         adapt(data, ("small",), "finetune", start, replace(QUICK, without=("ids", "content")))
     with pytest.raises(ValueError, match="without must be among"):
         replace(QUICK, without=("wheels",))
 
 
-def test_auto_judges_weights_by_users_they_were_not_chosen_on() -> None:
+def test_auto_judges_weights_on_users_they_were_not_tuned_on() -> None:
     data = shuffle_domains(synthetic.dataset(), ("big",), 1)
     tasks = make_tasks(data, ("small",))
     fitted = fit_mode(Context(data, tasks.choose, None, CONFIG), "scratch")
@@ -390,7 +390,7 @@ def test_auto_judges_weights_by_users_they_were_not_chosen_on() -> None:
     assert values.mean() < fitted.hyperparameters.weights.ndcg - 0.005
     again, _ = cross_fitted_ndcg(fitted.model, data, task, "scratch", CONFIG.parts)
     assert np.array_equal(values, again)
-    # One part alone has no weight to choose: what it reaches is what it reaches.
+    # One part alone has no weight to tune, so cross-fitting changes nothing.
     alone, _ = cross_fitted_ndcg(fitted.model, data, task, "scratch", ("bias",))
     assert alone.mean() == pytest.approx(
         tune_score_weights(fitted.model, data, task, "scratch", ("bias",)).ndcg, abs=0.02

@@ -1,4 +1,4 @@
-"""Markets with other names or another price level: transfer pays once they are brought together."""
+"""Markets with other names or price levels: transfer improves once they are aligned."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ DEARER = 150.0
 
 
 def renamed(align: AlignRule | None = None) -> Dataset:
-    """Return the synthetic dataset without titles and prices; its small market has other names for the categories."""
+    """Return the synthetic dataset without titles and prices; small has other category names."""
     goods = synthetic.items()[["item", "domain", "category"]].copy()
     goods["shelf_code"] = goods["category"].map({name: f"s{n}" for n, name in enumerate(RENAMED)})
     small = goods["domain"] == "small"
@@ -37,7 +37,7 @@ def renamed(align: AlignRule | None = None) -> Dataset:
 
 
 def priced(schema: Schema) -> Dataset:
-    """Return the synthetic dataset of prices alone; its small market has them in a currency of which it takes 150."""
+    """Return the synthetic dataset with prices alone; those of small are 150 times as high."""
     goods = synthetic.items()[["item", "domain", "price"]].copy()
     small = goods["domain"] == "small"
     goods.loc[small, "price"] = [
@@ -49,7 +49,7 @@ def priced(schema: Schema) -> Dataset:
 
 
 def zero_shot(data: Dataset) -> tuple[EdgeModel, float]:
-    """Return what the big market alone teaches about the small one, and its NDCG@10 there."""
+    """Return a zero-shot model from big to small, and its NDCG@10."""
     model = adapt(data, ("small",), "zero-shot", pretrain(data, ("big",), CONFIG), CONFIG)
     return model, float(
         evaluate(data, ("small",), {"model": model_ranker(model, data)}).values("model").mean()
