@@ -1,4 +1,4 @@
-"""Check that scores have the same bits however they are requested: `check_bits.py BUNDLE`.
+"""Check that scores have the same bits however they are requested: `check_bits.py BUNDLE...`.
 
 `test_bits` makes the bundle and runs this in fresh processes, because BLAS picks its kernels when
 numpy is imported.
@@ -69,7 +69,7 @@ def similarities(rec: Recommender, names: list[str]) -> dict[tuple[str, str], fl
     return found
 
 
-def main(path: Path) -> None:
+def check(path: Path) -> None:
     together, apart, backwards = (Recommender.open(path) for _ in range(3))
     assert together.deterministic
     known = [f"i{row}" for row in range(len(together))]
@@ -105,4 +105,5 @@ def main(path: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    for folder in sys.argv[1:]:
+        check(Path(folder))

@@ -26,11 +26,15 @@ STORED = {
 }
 
 
-@pytest.fixture(scope="module", params=STORED)
-def bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a bundle with its candidates' text vectors, whose encoder callers run themselves."""
-    path = tmp_path_factory.mktemp("bits") / "b"
-    small = Small(candidates=150, d=48, r=16, taste=8, storage=STORED[request.param])
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    place = tmp_path_factory.mktemp("bits")
+    return [write(place / name, storage) for name, storage in STORED.items()]
+
+
+def write(path: Path, storage: Storage) -> Path:
+    """Write a bundle with its candidates' text vectors, whose encoder callers run themselves."""
+    small = Small(candidates=150, d=48, r=16, taste=8, storage=storage)
     rng = np.random.default_rng(5)
     base = bundles.encoder_features(rng)
     features = FeatureEncoder(
@@ -57,10 +61,12 @@ def bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
-def test_answers_have_the_same_bits_with_every_kernel(bundle: Path, kernel: str | None) -> None:
+def test_answers_have_the_same_bits_with_every_kernel(
+    folders: list[Path], kernel: str | None
+) -> None:
     environment = {name: value for name, value in os.environ.items() if name != "OPENBLAS_CORETYPE"}
     if kernel is not None:
         environment["OPENBLAS_CORETYPE"] = kernel
-    command = [sys.executable, check_bits.__file__, str(bundle)]
+    command = [sys.executable, check_bits.__file__, *map(str, folders)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
