@@ -93,7 +93,8 @@ def run(options: argparse.Namespace, absent: dict[str, str]) -> int:
     from tlrec_edge.bench.machine import fingerprint
     from tlrec_edge.bench.noise import NoiseMeter
 
-    from .make_data import Sizes, prepare
+    from .data import Sizes
+    from .make_data import prepare
     from .measure import Bench
     from .report import markdown
 

@@ -15,6 +15,16 @@ from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
+class Sizes:
+    """Items of the two catalogues, width of the vectors, and length of the histories."""
+
+    small: int = 100_000
+    large: int = 1_000_000
+    dim: int = 64
+    length: int = 50
+
+
+@dataclass(frozen=True)
 class Data:
     """A catalogue, ``small`` or ``large``, with 64 cases: a history and candidates each."""
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -16,23 +16,13 @@ from tlrec_edge.bench.synth_config import SynthConfig
 from tlrec_edge.bench.synthetic import synthesize
 from tlrec_edge.bundle.reader import Bundle
 
-from .data import Data
+from .data import Data, Sizes
 from .model import encoder, write_floor, write_graphs
 
 CASES = 64
 MAX_CANDIDATES = 1000
 _ROOT = Path(__file__).parents[2]
 _WRITERS = ("core", "bundle", "search", "train", "bench")
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """Items of the two catalogues, width of the vectors, and length of the histories."""
-
-    small: int = 100_000
-    large: int = 1_000_000
-    dim: int = 64
-    length: int = 50
 
 
 def prepare(

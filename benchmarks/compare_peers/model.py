@@ -18,8 +18,7 @@ from tlrec_edge.export.graphs import encoder_graph
 from tlrec_edge.train.model import ENCODERS, ModelConfig
 
 if TYPE_CHECKING:
-    from .data import Data
-    from .make_data import Sizes
+    from .data import Data, Sizes
 
 OPSET, IR = 18, 9
 
