@@ -14,7 +14,10 @@ from check_golden import BUNDLE, SCORES
 from check_golden import score as score_case
 from helpers import bundles
 from tlrec_edge import History, Recommender
+from tlrec_edge.bench.pooling_encoder import pooling_encoder
+from tlrec_edge.bundle.ids import user_key_hash
 from tlrec_edge.bundle.reader import write_bundle
+from tlrec_edge.runtime.cold_items import features_json
 
 IDS = [
     *(f"item-{row}" for row in range(18)),
@@ -63,15 +66,15 @@ def write() -> None:
         SMALL, rng
     )
     arrays["item_category"] = np.arange(SMALL.items, dtype=np.int32) % 4 - 1
-    users = [bundles.user_key_hash(user, bundles.USER_KEY) for user in SMALL.users]
+    users = [user_key_hash(user, bundles.USER_KEY) for user in SMALL.users]
     names = {
         "item_names": [f"Name of {item}" for item in IDS],
         "category_names": ["Küche", "Garten", "玩具"],
     }
     blobs = {
-        "encoder.onnx": bundles.pooling_encoder(SMALL.d, SMALL.length, SMALL.seed),
+        "encoder.onnx": pooling_encoder(SMALL.d, SMALL.length, SMALL.seed),
         "item_tower.onnx": bundles.item_tower(SMALL.d, rng),
-        "features.json": bundles.features_json(features),
+        "features.json": features_json(features),
     }
     manifest = bundles.manifest(SMALL) | {"created": "2026-11-24T00:00:00+00:00"}
     write_bundle(BUNDLE, manifest, arrays, {"item_ids": IDS, "users": users, **names}, blobs)

@@ -14,7 +14,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from tlrec_edge.data.build import SplitPlan, prepare_tables
+from tlrec_edge.data.build import (  # type: ignore[import-not-found]  # of version 0.1.0
+    SplitPlan,
+    prepare_tables,
+)
 from tlrec_edge.data.schema import Schema
 from tlrec_edge.data.task import make_tasks
 from tlrec_edge.quantize import TableBits, quantize_tables, quantize_wide

@@ -133,11 +133,12 @@ def imports(source: Source) -> list[Import]:
     }
     found = []
     for node in ast.walk(source.tree):
-        names: list[str] = []
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             names = list(_targets(source, node))
+        else:
+            continue
         found += [Import(name, node.lineno, id(node) not in inside) for name in names]
     return found
 

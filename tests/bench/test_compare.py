@@ -78,8 +78,8 @@ def test_a_slower_one_is_slower_and_a_faster_one_faster() -> None:
 
 def test_the_interval_is_one_of_order_statistics() -> None:
     assert ordered_interval(5, 0.95) is None
-    assert ordered_interval(6, 0.95) == (0, pytest.approx(1 - 2 / 64))
-    assert ordered_interval(12, 0.95) == (2, pytest.approx(1 - 2 * 79 / 4096))
+    assert ordered_interval(6, 0.95) == pytest.approx((0, 1 - 2 / 64))
+    assert ordered_interval(12, 0.95) == pytest.approx((2, 1 - 2 * 79 / 4096))
     with pytest.raises(ValueError, match="rounds"):
         compare(None, None, "x", REQUESTS, LIMITS, rounds=3)  # type: ignore[arg-type]
 
@@ -160,7 +160,7 @@ def test_results_that_cannot_be_compared_are_refused(baseline: Path, tmp_path: P
     with pytest.raises(DataError, match="no figure in common"):
         compare_with_baseline(found | {"rows": []}, found | {"bytes": None, "startup": None}, 0.1)
     row = found["rows"][0]
-    for wrong in (
+    damaged: tuple[object, ...] = (
         {},
         [],
         3,
@@ -170,7 +170,8 @@ def test_results_that_cannot_be_compared_are_refused(baseline: Path, tmp_path: P
         found | {"rows": [row | {"latency_us": {"p50": 0}}]},
         found | {"rows": [row | {"latency_us": {"p50": float("nan")}}]},
         {key: value for key, value in found.items() if key != "bytes"},
-    ):
+    )
+    for wrong in damaged:
         odd.write_text(json.dumps(wrong))
         with pytest.raises(DataError, match=r"odd\.json is not a result"):
             read_result(odd)

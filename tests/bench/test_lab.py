@@ -45,7 +45,7 @@ def result() -> BenchResult:
 @pytest.mark.parametrize("config", [BenchConfig(), QUICK])
 def test_a_config_survives_json(config: BenchConfig) -> None:
     read = json.loads(json.dumps(config.to_json()))
-    settings = {
+    settings: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in read.items()
     }
     assert BenchConfig(**settings) == config

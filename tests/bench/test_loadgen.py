@@ -7,7 +7,7 @@ import statistics
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
@@ -17,6 +17,7 @@ from helpers.paths import GOLDEN
 from tlrec_edge import DataError
 from tlrec_edge.bench import loadgen
 from tlrec_edge.bench.drivers import Limits, closed_loop, open_loop, poisson
+from tlrec_edge.bench.latency import Latencies
 from tlrec_edge.cli import main
 
 FAST = [
@@ -61,12 +62,13 @@ def test_loadgen_runs_every_scenario() -> None:
 
 def test_both_drivers_measure_the_same_delay() -> None:
     limits = Limits(0.5, 20, 0.0)
-    for one_by_one, drive in (
+    runs: tuple[tuple[bool, Callable[[], Latencies]], ...] = (
         (True, lambda: loadgen.single_stream(answer, 50, limits, 0)),
         (True, lambda: closed_loop(mixed, 50, limits).describe(0.99)),
         (False, lambda: loadgen.server(answer, 50, limits, 0, 20.0)),
         (False, lambda: open_loop(mixed, 50, poisson(20.0, limits, 0), limits).describe(0.99)),
-    ):
+    )
+    for one_by_one, drive in runs:
         before = time.perf_counter()
         seen = drive()
         took = (time.perf_counter() - before) * 1e6
@@ -154,7 +156,8 @@ def test_the_two_drivers_agree() -> None:
     def called(numbers: Sequence[int]) -> None:
         call(numbers[0])
 
-    runs = {
+    Run = Callable[[int], Latencies]
+    runs: dict[str, tuple[Run, Run]] = {
         "single-stream": (
             lambda seed: loadgen.single_stream(called, 512, limits, seed),
             lambda seed: closed_loop(call, 512, limits).describe(0.99),

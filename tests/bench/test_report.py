@@ -38,7 +38,8 @@ def result() -> dict[str, Any]:
         GOLDEN, QUICK, p99_us=1e6, price=0.05, target_load=1e6, clock=TickingClock()
     ).to_json()
     point = {"step": "half", "ratio": 0.99, "us": {"p50": 90.0}, "bytes": 5000, "kept": True}
-    return json.loads(json.dumps(found)) | {
+    written: dict[str, Any] = json.loads(json.dumps(found))
+    return written | {
         "compression": [point, point | {"kept": False, "front": True}],
         "noise": found["noise"] | {"noisy": False},
     }

@@ -15,6 +15,7 @@ import pytest
 from helpers import bundles
 from helpers.bundles import agree, edit_manifest, replace_array, replace_file, use
 from tlrec_edge import BundleError, DataError, Recommender
+from tlrec_edge.bench.pooling_encoder import pooling_encoder
 from tlrec_edge.bundle.arrays import required_arrays
 from tlrec_edge.bundle.format import ModelShape
 from tlrec_edge.bundle.reader import Bundle, write_bundle
@@ -341,7 +342,7 @@ def test_graphs_are_checked_at_opening(bundle: Path) -> None:
     (bundle / "encoder.onnx").write_bytes(b"not a graph")
     with pytest.raises(BundleError, match=r"encoder\.onnx does not load in onnxruntime"):
         Recommender.open(bundle, verify="none")
-    (bundle / "encoder.onnx").write_bytes(bundles.pooling_encoder(9, 6, 0))
+    (bundle / "encoder.onnx").write_bytes(pooling_encoder(9, 6, 0))
     with pytest.raises(
         BundleError, match=r"encoder\.onnx: the input 'history' has shape .*expected \[None, 6, 8\]"
     ):
@@ -392,7 +393,7 @@ def test_a_failed_write_leaves_what_was_there(tmp_path: Path) -> None:
     arrays = bundles.tables(small, np.random.default_rng(0)) | {
         "candidate_bias": np.zeros(3, np.float32)
     }
-    encoder = {"encoder.onnx": bundles.pooling_encoder(8, 6, 0)}
+    encoder = {"encoder.onnx": pooling_encoder(8, 6, 0)}
     with pytest.raises(BundleError, match=r"candidate_bias\.npy has shape"):
         write_bundle(path, bundles.manifest(small), arrays, {"item_ids": small.item_ids()}, encoder)
     assert (path / "manifest.json").read_bytes() == before

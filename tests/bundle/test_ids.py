@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import zlib
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -69,7 +71,7 @@ def test_strings_come_back(values: list[str]) -> None:
 
 
 def test_a_hash_collision_never_gives_the_wrong_row(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(id_index_module.zlib, "crc32", lambda data, seed: 7)
+    monkeypatch.setattr(zlib, "crc32", lambda data, seed: 7)
     index = make(["a", "b", "cc", "a" * 50])
     assert index.rows(["cc", "b", "nope", "c", "a" * 50, "a"]).tolist() == [2, 1, -1, -1, 3, 0]
     with pytest.raises(DataError, match="rows 1 and 3"):
@@ -77,7 +79,7 @@ def test_a_hash_collision_never_gives_the_wrong_row(monkeypatch: pytest.MonkeyPa
 
 
 def test_ids_made_to_collide_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(id_index_module.zlib, "crc32", lambda data, seed: 7)
+    monkeypatch.setattr(zlib, "crc32", lambda data, seed: 7)
     assert make([f"i{row}" for row in range(1024)]).row("i1023") == 1023
     with pytest.raises(DataError, match=r"1,025 of id have the same hash"):
         make([f"i{row}" for row in range(1025)])

@@ -212,10 +212,10 @@ def test_odd_ids_go_all_the_way(tmp_path: Path) -> None:
                     f"2024-01-{1 + i:02}",
                 ]
             )
-    items = [
+    items: list[list[str | int]] = [
         ["item", "title", "price"],
-        *([name, f"{name[:40]} thing", i] for i, name in enumerate(ODD)),
     ]
+    items += [[name, f"{name[:40]} thing", i] for i, name in enumerate(ODD)]
     ds, model, bundle = tmp_path / "d s", tmp_path / "mödel", tmp_path / "bün,dle"
     files = (
         "--interactions",

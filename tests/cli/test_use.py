@@ -5,8 +5,8 @@ import gzip
 import json
 import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import click
 import numpy as np
@@ -58,7 +58,7 @@ def fails(error: type[TlrecError], command: click.Command, *args: object) -> str
     return message
 
 
-def write(path: Path, rows: list[list[Any]]) -> Path:
+def write(path: Path, rows: Sequence[Sequence[object]]) -> Path:
     with path.open("w", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows(rows)
     return path
@@ -269,7 +269,7 @@ def test_parquet_without_pyarrow_names_the_extra(
 
 
 def test_histories_from_counts_and_categories(tmp_path: Path) -> None:
-    rows = [
+    rows: list[list[str | int]] = [
         ["用户ID", "分类", "点击次数", "购买次数"],
         ["u", "toys", 3, 1],
         ["u", "books", 0, 2],

@@ -41,7 +41,7 @@ def test_packing_keeps_every_entry(data: st.DataObject, bits: int, n: int, width
         arrays.arrays(np.int8, (n, width), elements=st.integers(-largest - 1, largest))
     )
     packed = pack(rows, bits)
-    assert (packed.dtype, packed.shape) == (np.uint8, (n, packed_width(width, bits)))
+    assert (packed.dtype, packed.shape) == (np.dtype(np.uint8), (n, packed_width(width, bits)))
     assert packed_width(width, bits) <= -(-width // 4) * bits // 2
     np.testing.assert_array_equal(unpack(packed, width, bits), rows)
 
@@ -91,7 +91,7 @@ def test_clipping_pays_for_vectors_with_one_large_entry() -> None:
 def test_scales_beyond_float16_stay_float32() -> None:
     rows, scale = quantize_rows(np.array([[1e6, 5e5], [0, 0]], np.float32), 4)
     assert scale.dtype == np.float32
-    np.testing.assert_allclose(rows * scale[:, None], [[1e6, 5e5], [0, 0]], rtol=0.2)
+    np.testing.assert_allclose(rows * scale[:, None], np.array([[1e6, 5e5], [0, 0]]), rtol=0.2)
     with pytest.raises(ValueError, match="bits = 5, expected one of 8, 6, 4"):
         quantize_rows(np.zeros((1, 1), np.float32), 5)
 
@@ -108,7 +108,7 @@ def test_the_error_of_sparse_weights_is_at_most_half_a_scale(
     entries, scale = quantize_sparse(values, indptr)
     step = np.repeat(scale.astype(np.float64), lengths)
     assert (np.abs(entries * step - values) <= step * 0.501).all()
-    assert (entries.dtype, scale.shape) == (np.int8, (rows,))
+    assert (entries.dtype, scale.shape) == (np.dtype(np.int8), (rows,))
 
 
 @given(st.data(), st.tuples(*[st.tuples(st.sampled_from(QUANTIZED), st.integers(0, 11))] * 2))
@@ -160,7 +160,7 @@ def test_float32_and_quantized_tables_cannot_share_a_row() -> None:
 
 @pytest.fixture(scope="module", params=STORED)
 def path(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("stored") / request.param
+    path: Path = tmp_path_factory.mktemp("stored") / request.param
     bundles.build(path, storage=STORED[request.param], d=7, r=5, users=["ann"])
     return path
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +35,7 @@ SHOP = [
 
 
 def shop(
-    align: AlignRule | None, rows: list[tuple[str, ...]] | None = None, column: str = "category"
+    align: AlignRule | None, rows: Sequence[tuple[str, ...]] | None = None, column: str = "category"
 ) -> Prepared:
     goods = pd.DataFrame(rows or SHOP, columns=["item", "domain", "category", "title", "shelf_id"])
     log = pd.DataFrame({"user": ["u"] * len(goods), "item": goods["item"]})
@@ -43,7 +44,7 @@ def shop(
     )
 
 
-def merges(align: AlignRule, rows: list[tuple[str, ...]] | None = None) -> dict[str, str]:
+def merges(align: AlignRule, rows: Sequence[tuple[str, ...]] | None = None) -> dict[str, str]:
     return {one.name: one.into for one in shop(align, rows).merged}
 
 

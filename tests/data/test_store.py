@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tlrec_edge.data import store
 from tlrec_edge.data.dataset import Dataset, EvalRows, Interactions, ItemTable, Split
 from tlrec_edge.data.prepare import SplitPlan, prepare_tables
 from tlrec_edge.data.store import dataset_hash, load_dataset, save_dataset, split_hash
@@ -170,7 +170,7 @@ def test_a_failed_write_leaves_the_old_dataset(
     def fail(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(store.pq, "write_table", fail)
+    monkeypatch.setattr(pq, "write_table", fail)
     with pytest.raises(DataError, match="No space left on device; nothing was changed"):
         save_dataset(small(1), tmp_path / "ds")
     assert_same(small(), load_dataset(tmp_path / "ds"))

@@ -114,7 +114,7 @@ def test_a_fold_loses_its_past_in_the_target_and_nothing_else(fold: int) -> None
 
 def test_folds_evaluate_every_pair_once_with_the_same_negatives() -> None:
     data = synthetic.dataset("new-users")
-    found = {}
+    found: dict[tuple[int, int], tuple[int, ...]] = {}
     for fold in range(data.split.folds):
         rows = make_tasks(data, ("small",), fold).final.rows
         for user, item, negatives in zip(rows.user, rows.item, rows.negatives, strict=True):

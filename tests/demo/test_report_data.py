@@ -40,7 +40,7 @@ def evaluation(tests: int) -> Evaluation:
     rng = np.random.default_rng(0)
     user = np.arange(tests, dtype=np.int32)
     ranks = {
-        name: Ranking(rng.integers(1, 9, tests) * 1.0, np.full(tests, 20), user, user)
+        name: Ranking(rng.integers(1, 9, tests).astype(np.float64), np.full(tests, 20), user, user)
         for name in ROWS
     }
     return Evaluation(("small shop",), ranks)

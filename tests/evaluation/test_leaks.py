@@ -42,7 +42,8 @@ def elsewhere(rows: Interactions) -> Interactions:
 
 
 def with_rows(task: Task, part: str, rows: Interactions) -> Task:
-    return replace(task, **{part: append(getattr(task, part), rows)})
+    changed = append(getattr(task, part), rows)
+    return replace(task, train=changed) if part == "train" else replace(task, history=changed)
 
 
 Change = Callable[[Interactions], Interactions]

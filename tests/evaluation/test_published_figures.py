@@ -5,6 +5,7 @@ Skipped if the files are not available.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from importlib.util import find_spec
@@ -163,12 +164,12 @@ ONE_BASKET = {
 @needs_retail
 @pytest.mark.parametrize("name", ONE_BASKET)
 def test_one_basket_figures(name: str) -> None:
-    scorers = {
+    scorers: dict[str, Callable[[Task], Scorer]] = {
         "popularity": popularity_scorer,
         "itemcf": lambda task: item_cf_scorer(task, "cosine"),
         "ease": lambda task: ease_scorer(task, EaseHyperparameters(200.0, 0.0)),
     }
-    scorer = None
+    scorer: Scorer | None = None
     for mask_seen, expected in zip((False, True), ONE_BASKET[name], strict=True):
         task = make_tasks(baskets(mask_seen), ("all",)).final
         scorer = scorer or scorers[name](task)

@@ -69,7 +69,7 @@ def test_health(client: TestClient) -> None:
         {"items": "i1"},
     ],
 )
-def test_bad_requests_are_422(client: TestClient, body: dict) -> None:
+def test_bad_requests_are_422(client: TestClient, body: dict[str, object]) -> None:
     assert client.post("/recommend", json=body).status_code == 422
 
 

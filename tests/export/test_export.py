@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from helpers import synthetic
+from helpers.networks import fast_encoder
 from helpers.quantized import TABLES, model_of
 from tlrec_edge import History, Recommender
 from tlrec_edge.bundle.reader import Bundle
@@ -288,8 +289,9 @@ def wrong_graph(model: EdgeModel) -> bytes:
     state = {name: value.clone() for name, value in net.encoder.state_dict().items()}
     try:
         with torch.no_grad():
-            net.encoder.skip.weight.mul_(1.05)
-        return encoder_graph(model)
+            fast_encoder(net).skip.weight.mul_(1.05)
+        graph: bytes = encoder_graph(model)
+        return graph
     finally:
         net.encoder.load_state_dict(state)
 

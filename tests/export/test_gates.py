@@ -17,6 +17,7 @@ import torch
 from onnx import numpy_helper
 
 from helpers import synthetic
+from helpers.networks import fast_encoder, item_tower
 from tlrec_edge import Recommender
 from tlrec_edge.errors import BudgetError, ExportError
 from tlrec_edge.export import ExportConfig, export_bundle
@@ -29,10 +30,12 @@ from tlrec_edge.quantize.compress import served_bytes
 from tlrec_edge.quantize.graphs import round_channels
 from tlrec_edge.quantize.search_space import ROWS, STORAGE_FORMATS
 from tlrec_edge.train import EdgeModel
+from tlrec_edge.train.model import TwoTower
 
 
 def packed(**changes: Any) -> EdgeModel:
-    return quantize_tables(synthetic.model()).with_provenance(**changes)
+    model: EdgeModel = quantize_tables(synthetic.model())
+    return model.with_provenance(**changes)
 
 
 def compression(test: dict[str, float], slower: float = 1.0) -> dict[str, Any]:
@@ -187,7 +190,7 @@ def test_bundles_are_timed_in_turn() -> None:
         assert 0 < cost.us["p50"] <= cost.us["p90"] <= cost.us["p99"]
 
 
-def fragile(change: Callable[[torch.nn.Module], None]) -> EdgeModel:
+def fragile(change: Callable[[TwoTower], object]) -> EdgeModel:
     """Return the synthetic dataset's model with its network changed in place."""
     model = synthetic.model()
     net = copy.deepcopy(model.net)
@@ -199,10 +202,10 @@ def fragile(change: Callable[[torch.nn.Module], None]) -> EdgeModel:
 def saturating(size: float) -> EdgeModel:
     """Return a model whose users share one huge entry that no candidate has: scores stay."""
 
-    def change(net: torch.nn.Module) -> None:
-        net.encoder.feed_forward.down.bias[0] += size
+    def change(net: TwoTower) -> None:
+        fast_encoder(net).feed_forward.down.bias[0] += size
         net.candidate_id.weight[:, 0] = 0.0
-        net.tower.candidate.weight[0] = 0.0
+        item_tower(net).candidate.weight[0] = 0.0
 
     return fragile(change)
 
@@ -216,9 +219,9 @@ def outlier_weight(size: float) -> EdgeModel:
 
 
 def test_an_outlier_row_or_channel_leaves_the_others_their_bits(tmp_path: Path) -> None:
-    def change(net: torch.nn.Module) -> None:
+    def change(net: TwoTower) -> None:
         net.candidate_id.weight[0] *= 1e4
-        net.encoder.feed_forward.up.weight[0] *= 1e4
+        fast_encoder(net).feed_forward.up.weight[0] *= 1e4
 
     model = fragile(change)
     small = quantize_graphs(quantize_tables(model))

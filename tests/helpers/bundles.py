@@ -212,7 +212,7 @@ def build(path: Path, small: Small | None = None, **changes: Any) -> Bundle:
     return write_bundle(path, manifest(small), arrays, strings, blobs)
 
 
-def edit_manifest(bundle: Path, change: Callable[[dict], object]) -> None:
+def edit_manifest(bundle: Path, change: Callable[[dict[str, Any]], object]) -> None:
     file = bundle / "manifest.json"
     manifest = json.loads(file.read_text("utf-8"))
     change(manifest)

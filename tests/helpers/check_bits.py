@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from tlrec_edge import History, Recommender
+from tlrec_edge.runtime.arguments import User
 
 WORDS = 64
 """Width of the vectors that new items are added by."""
@@ -36,7 +37,7 @@ def add(rec: Recommender, numbers: Iterable[int]) -> None:
     rec.add_items({names[i]: NEW[names[i]] for i in at}, text_vectors()[at])
 
 
-def check_scores(rec: Recommender, user: Any, names: list[str]) -> dict[str, float]:
+def check_scores(rec: Recommender, user: User, names: list[str]) -> dict[str, float]:
     """Compare a user's scores alone, in batches, in other orders and calls; return them."""
     rng, state = np.random.default_rng(0), rec.user_state(user)
     whole = dict(zip(names, rec.score(state, names).tolist(), strict=True))
@@ -59,7 +60,7 @@ def check_scores(rec: Recommender, user: Any, names: list[str]) -> dict[str, flo
 
 
 def similarities(rec: Recommender, names: list[str]) -> dict[tuple[str, str], float]:
-    found = {}
+    found: dict[tuple[str, str], float] = {}
     for name in names:
         near = rec.similar(name, len(rec))
         found |= {
@@ -79,7 +80,7 @@ def check(path: Path) -> None:
         add(apart, [i])
     add(backwards, reversed(range(len(NEW))))
     names = [*known, *NEW, "unknown"]
-    histories = [
+    histories: list[User] = [
         ["i3"],
         [],
         ["unknown"],

@@ -6,7 +6,6 @@ import csv
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from click.testing import CliRunner, Result
 
@@ -37,7 +36,7 @@ def refused(*arguments: object) -> str:
     return lines[0]
 
 
-def write(path: Path, rows: Sequence[Sequence[Any]]) -> Path:
+def write(path: Path, rows: Sequence[Sequence[object]]) -> Path:
     with path.open("w", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows(rows)
     return path

@@ -25,9 +25,15 @@ def log_of(rows: list[tuple[int, int, int]]) -> Interactions:
     )
 
 
-def examples(log: Interactions, **options: object) -> Examples:
+def examples(
+    log: Interactions,
+    unit: str = "basket",
+    target_dropout: float = 0.0,
+    first_only: bool = False,
+) -> Examples:
     column = np.where(np.arange(20) >= 10, np.arange(20) - 10, -1).astype(np.int32)
     rows = np.arange(20, dtype=np.int32)
+    in_target = log.domain == 1
     return Examples(
-        log, rows, column, log.domain == 1, LENGTH, AGE_BUCKETS, **{"unit": "basket", **options}
-    )  # type: ignore[arg-type]  # options of several types
+        log, rows, column, in_target, LENGTH, AGE_BUCKETS, unit, target_dropout, first_only
+    )

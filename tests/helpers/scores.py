@@ -18,7 +18,8 @@ CANDIDATES, ITEMS = 60, 80
 def bits(scores: np.ndarray) -> list[int]:
     """Return float32 scores as integers, which differ if any bit differs."""
     assert scores.dtype == np.float32
-    return scores.view(np.int32).tolist()
+    integers: list[int] = scores.view(np.int32).tolist()
+    return integers
 
 
 def reference(path: Path, history: History, rows: Sequence[int]) -> np.ndarray:
@@ -26,8 +27,8 @@ def reference(path: Path, history: History, rows: Sequence[int]) -> np.ndarray:
     bundle = Bundle.open(path)
     shape, names = bundle.shape, bundle.strings("item_ids")
     known = {names[row]: row for row in range(shape.items)}
-    events = history.events or [None] * len(history.items)
-    times = history.timestamps or [None] * len(history.items)
+    events: Sequence[str | int | None] = history.events or [None] * len(history.items)
+    times: Sequence[float | None] = history.timestamps or [None] * len(history.items)
     log = [
         (known[item], e, t)
         for item, e, t in zip(history.items, events, times, strict=True)
@@ -47,7 +48,8 @@ def reference(path: Path, history: History, rows: Sequence[int]) -> np.ndarray:
         if event is not None:
             weight[0, -back] += bundle.array("event_bias")[event]
         if moment is not None:
-            now = max(moment for _, _, moment in log) if history.now is None else history.now
+            moments = [moment for _, _, moment in log if moment is not None]
+            now = max(moments) if history.now is None else history.now
             age = int(np.floor(np.log2(1 + max(0.0, now - moment) / 86400)))
             weight[0, -back] += bundle.array("age_bias")[
                 min(age, len(bundle.array("age_bias")) - 1)
@@ -85,4 +87,5 @@ def reference(path: Path, history: History, rows: Sequence[int]) -> np.ndarray:
         shape.candidate_format.values(table, block).astype(np.float64) for block in (0, 1)
     )
     deep_scores = deep_rows @ user * scale[:, 0] * deep_weight
-    return (deep_scores + interest_rows @ interest * scale[:, 1] + wide + bias)[list(rows)]
+    scores: np.ndarray = deep_scores + interest_rows @ interest * scale[:, 1] + wide + bias
+    return scores[list(rows)]

@@ -56,7 +56,8 @@ def _basket(rng: np.random.Generator, user: int, size: int, count: int, loyal: f
     weight *= np.where(
         np.arange(size) % len(TASTES) == user % len(TASTES), loyal, (1 - loyal) / (len(TASTES) - 1)
     )
-    return rng.choice(size, count, replace=False, p=weight / weight.sum()).tolist()
+    items: list[int] = rng.choice(size, count, replace=False, p=weight / weight.sum()).tolist()
+    return items
 
 
 @cache

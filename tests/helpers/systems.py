@@ -6,6 +6,8 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from tlrec_edge.bench.clock import Clock
+
 MS = 1_000_000
 
 
@@ -46,7 +48,7 @@ class Stalling:
     """
 
     def __init__(
-        self, clock: Any, work: int = 2 * MS, stall: int = 200 * MS, period: int = 1000 * MS
+        self, clock: Clock, work: int = 2 * MS, stall: int = 200 * MS, period: int = 1000 * MS
     ) -> None:
         self.clock, self.work, self.stall, self.period = clock, work, stall, period
         self.started = clock.now()
@@ -62,7 +64,7 @@ class Stalling:
 
     def answer(self, requests: Sequence[Any]) -> None:
         for _ in requests:
-            self.clock.wait_until(self.done(self.clock.now()))
+            self.clock.wait_until(self.done(self.clock.now()), exclusive=True)
 
     def latencies(self, arrivals: Sequence[int]) -> list[int]:
         """Return the true latencies of arrivals that one server takes in order."""

@@ -38,7 +38,7 @@ def binary(users: int, items: int, seed: int = 0) -> sp.csr_array:
 
 def textbook_ease(x: np.ndarray, penalty: float) -> np.ndarray:
     inverse = np.linalg.inv(x.T @ x + penalty * np.eye(x.shape[1]))
-    weights = -inverse / np.diag(inverse)
+    weights: np.ndarray = -inverse / np.diag(inverse)
     np.fill_diagonal(weights, 0.0)
     return weights
 
@@ -272,7 +272,9 @@ def changing_shop(seed: int = 0) -> Dataset:
 def test_popularity_decays_only_if_fashion_changes() -> None:
     data = changing_shop()
     model = adapt(data, data.domains, "scratch", None, replace(CONFIG, without=("deep", "wide")))
-    half_life = model.provenance.choices.half_life
+    choices = model.provenance.choices
+    assert choices is not None
+    half_life = choices.half_life
     assert half_life in HALF_LIVES
     task = make_tasks(data, data.domains).final
     np.testing.assert_allclose(
@@ -283,6 +285,7 @@ def test_popularity_decays_only_if_fashion_changes() -> None:
         tune_ease(validation, InteractionMatrices.of(validation), decay=True).half_life is not None
     )
     steady = adapt(synthetic.dataset(), ("small",), "scratch", None, CONFIG)
+    assert steady.provenance.choices is not None
     assert steady.provenance.choices.half_life is None
 
 

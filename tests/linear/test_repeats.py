@@ -45,7 +45,7 @@ def shop(loyal: bool, mask_seen: bool = False, negatives: int = 0) -> Dataset:
 
 @cache
 def model(loyal: bool, without: tuple[str, ...] = (), **split: object) -> EdgeModel:
-    data = shop(loyal, **split)  # type: ignore[arg-type]
+    data = shop(loyal, **split)
     return adapt(
         data, data.domains, "scratch", None, TrainConfig(**{**vars(CONFIG), "without": without})
     )

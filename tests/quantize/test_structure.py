@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from helpers import synthetic
+from helpers.networks import item_tower
 from tlrec_edge import Recommender
 from tlrec_edge.data.task import Task, make_tasks
 from tlrec_edge.errors import ModelError
@@ -81,18 +82,21 @@ def pruned(name: str, steps: int = 4, seed: int = 0) -> EdgeModel:
 
 def scores(model: EdgeModel) -> np.ndarray:
     return np.asarray(
-        model.scorer(synthetic.dataset(), final_task())(np.arange(0, synthetic.USERS, 5))
+        model.scorer(synthetic.dataset(), final_task())(
+            np.arange(0, synthetic.USERS, 5, dtype=np.int32)
+        )
     )
 
 
 def distance_to_original(model: EdgeModel, name: str) -> float:
-    return distance(
+    moved: float = distance(
         model,
         synthetic.dataset(),
         final_task(),
         synthetic.model("finetune", CASES[name][0]),
         seed=7,
     )
+    return moved
 
 
 @pytest.mark.parametrize(("size", "step", "kwargs"), LOSSLESS)
@@ -186,7 +190,8 @@ def test_the_item_tower_is_rotated_with_the_tables(name: str) -> None:
         content + net.candidate_id.weight.numpy(), model.candidate_vectors, atol=1e-4
     )
     # The rotation of the ids, found by least squares, is also that of the content.
-    ids, content = original.history_id.weight.numpy(), original.tower(*inputs.values())[0].numpy()
+    ids = original.history_id.weight.numpy()
+    content = item_tower(original)(*inputs.values())[0].numpy()
     rotation = np.linalg.lstsq(ids, net.history_id.weight.numpy(), rcond=None)[0]
     np.testing.assert_allclose(rotation.T @ rotation, np.eye(10), atol=1e-3)
     np.testing.assert_allclose(content @ rotation, history, atol=1e-3)
@@ -290,4 +295,4 @@ def test_configs_without_the_newer_options_are_read() -> None:
         {"width": 24, "tower_width": 32, "feed_forward": 129},
     ):
         with pytest.raises(ValueError, match="must"):
-            ModelConfig(**bad)
+            ModelConfig(**bad)  # type: ignore[arg-type]  # fields of several types

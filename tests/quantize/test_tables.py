@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from helpers import synthetic
+from helpers.networks import fast_encoder
 from tlrec_edge.core.rowwise import quantize_rows
 from tlrec_edge.data.task import make_tasks
 from tlrec_edge.quantize import TableBits, prune_feed_forward, quantize_tables, quantize_wide
@@ -36,7 +37,7 @@ def score_std(table: np.ndarray) -> float:
 @given(arrays.arrays(np.float32, st.tuples(st.integers(1, 5), st.integers(0, 8)), elements=finite))
 def test_the_rounding_error_is_at_most_half_a_step(vectors: np.ndarray) -> None:
     table = QuantizedTable(*quantize_rows(vectors))
-    assert (table.rows.dtype, table.rows.shape) == (np.int8, vectors.shape)
+    assert (table.rows.dtype, table.rows.shape) == (np.dtype(np.int8), vectors.shape)
     error = np.abs(table.vectors() - vectors)
     assert (error <= table.scale[:, None] * 0.5001 + 1e-30).all()
     assert (np.abs(table.rows.astype(int)) <= 127).all()
@@ -146,14 +147,14 @@ def test_recovery_brings_the_scores_closer() -> None:
 
 def test_units_without_effect_are_pruned_first() -> None:
     data, model = synthetic.dataset(), synthetic.model()
-    part = model.net.encoder.feed_forward
-    dead = torch.arange(part.up.out_features) % 2 == 1
+    units = fast_encoder(model.net).feed_forward.up.out_features
+    dead = torch.arange(units) % 2 == 1
     net = type(model.net)(
         model.net.config, len(model.ids), model.candidates, synthetic.inputs_of(model)
     )
     net.load_state_dict(model.net.state_dict())
     with torch.no_grad():
-        net.encoder.feed_forward.down.weight[:, dead] = 0.0
+        fast_encoder(net).feed_forward.down.weight[:, dead] = 0.0
     halved = replace(model, net=net.eval().requires_grad_(False))
     pruned = prune_feed_forward(halved, data, make_tasks(data, ("small",)).final, 0.5, 0)
     np.testing.assert_allclose(scores(pruned), scores(halved), atol=1e-4)

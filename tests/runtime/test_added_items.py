@@ -14,7 +14,7 @@ from helpers import bundles
 from helpers.scores import CANDIDATES, ITEMS, bits
 from tlrec_edge import BundleError, DataError, Recommender
 
-NEW = {
+NEW: dict[str | int, dict[str, object]] = {
     "new1": {"title": "red mug", "colour": "red", "price": 2.5},
     "new2": {"title": "blue jug", "colour": "green", "price": float("nan")},
     7: {"name": "Seven", "colour": None},

@@ -12,6 +12,7 @@ import pytest
 
 from helpers import bundles, check_bits
 from helpers.bundles import Small
+from tlrec_edge.bench.pooling_encoder import pooling_encoder
 from tlrec_edge.bundle.format import Storage
 from tlrec_edge.bundle.reader import Bundle, write_bundle
 from tlrec_edge.core.features import FeatureEncoder, TextSource
@@ -51,7 +52,7 @@ def write(path: Path, storage: Storage) -> Path:
     ids = small.item_ids()
     strings = {"item_ids": ids, "item_names": ids}
     blobs = {
-        "encoder.onnx": bundles.pooling_encoder(small.d, small.length, small.seed),
+        "encoder.onnx": pooling_encoder(small.d, small.length, small.seed),
         "item_tower.onnx": bundles.item_tower(small.d, rng),
         "features.json": features_json(features),
     }

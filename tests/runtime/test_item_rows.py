@@ -7,7 +7,7 @@ import pickle
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +121,11 @@ def test_rows_are_not_integer_ids(path: Path, tmp_path: Path) -> None:
 
 
 def test_rows_of_another_bundle_are_refused(rec: Recommender, path: Path) -> None:
-    for call in (lambda rows: rec.score(["i1"], rows), lambda rows: rec.score(rows, ["i1"])):
+    calls: tuple[Callable[[ItemRows], object], ...] = (
+        lambda rows: rec.score(["i1"], rows),
+        lambda rows: rec.score(rows, ["i1"]),
+    )
+    for call in calls:
         with pytest.raises(DataError, match="row 80 is not in this bundle"):
             call(ItemRows(np.array([1, 80])))
     with pytest.raises(DataError, match="from -1 on"):
@@ -147,7 +151,8 @@ def test_a_sparse_sum_is_the_same_in_every_way_of_reading(
     entries: list[tuple[int, float]], positions: list[int]
 ) -> None:
     columns = np.array([column for column, _ in entries], np.int32)
-    total = SparseSum(columns, np.array([weight for _, weight in entries], np.float64))
+    weights = np.array([weight for _, weight in entries], np.float64)
+    total = SparseSum(columns, weights)
     workspace = Workspace(12)
     found = total.at(np.array(positions, np.int32), workspace)
     assert not workspace.requested.any()
@@ -157,7 +162,7 @@ def test_a_sparse_sum_is_the_same_in_every_way_of_reading(
     dense[columns_read] = sums
     assert found.tolist() == dense[positions].tolist()
     expected = np.zeros(12)
-    np.add.at(expected, columns, total.weights)
+    np.add.at(expected, columns, weights)
     np.testing.assert_allclose(dense, expected, atol=1e-5)
 
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from helpers import bundles
 from helpers.scores import CANDIDATES, ITEMS
 from tlrec_edge import DataError, Recommender, UnknownIdError
+from tlrec_edge.bench.pooling_encoder import pooling_encoder
 from tlrec_edge.bundle.reader import Bundle, write_bundle
 
 ids_of_histories = st.lists(st.integers(0, ITEMS + 5).map(lambda row: f"i{row}"), max_size=12)
@@ -43,8 +44,8 @@ def test_recommend_equals_the_full_sort(
 def test_of_equal_scores_the_lower_row_comes_first(tmp_path: Path) -> None:
     small = bundles.Small(tower=False)
     arrays = bundles.tables(small, np.random.default_rng(0))
-    arrays["candidate_bias"] = np.repeat(np.float32([1, 2]), 30)
-    strings, encoder = {"item_ids": small.item_ids()}, bundles.pooling_encoder(8, 6, 0)
+    arrays["candidate_bias"] = np.repeat(np.array([1, 2], np.float32), 30)
+    strings, encoder = {"item_ids": small.item_ids()}, pooling_encoder(8, 6, 0)
     write_bundle(
         tmp_path / "b", bundles.manifest(small), arrays, strings, {"encoder.onnx": encoder}
     )

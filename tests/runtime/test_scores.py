@@ -15,6 +15,7 @@ from helpers.scores import CANDIDATES, ITEMS, bits, reference
 from tlrec_edge import DataError, History, Recommender, UnknownIdError
 from tlrec_edge.bundle.format import Storage
 from tlrec_edge.bundle.reader import Bundle
+from tlrec_edge.runtime.arguments import User
 
 ids_of_candidates = st.lists(
     st.integers(0, CANDIDATES - 1).map(lambda row: f"i{row}"), min_size=1, max_size=200
@@ -103,14 +104,15 @@ def test_a_pair_has_the_same_bits_alone_and_in_any_batch(
 
 def test_pairs_accept_ids_histories_lists_and_states(rec: Recommender) -> None:
     state = rec.user_state(["i1", "i2"])
-    users = ["ann", History(["i1", "i2"]), ["i1", "i2"], state, "nobody", "ann"]
+    users: list[User] = ["ann", History(["i1", "i2"]), ["i1", "i2"], state, "nobody", "ann"]
     found = rec.score_pairs(users, ["i9"] * 5 + ["i10"])
     assert len(set(bits(found[1:4]))) == 1
     assert bits(found[[0, 5]]) == bits(rec.score("ann", ["i9", "i10"]))
-    assert bits(rec.score_pairs(np.array(["ann", "ann"]), np.array(["i9", "i10"]))) == bits(
-        found[[0, 5]]
-    )
-    assert bits(rec.score(np.int64(3), ["i9"])) == bits(rec.score("nobody", ["i9"]))
+    in_array = np.array(["ann", "ann"])
+    of_array = rec.score_pairs(in_array, np.array(["i9", "i10"]))  # type: ignore[arg-type]  # works too
+    assert bits(of_array) == bits(found[[0, 5]])
+    of_number = rec.score(np.int64(3), ["i9"])  # type: ignore[arg-type]  # works as an int does
+    assert bits(of_number) == bits(rec.score("nobody", ["i9"]))
     with pytest.raises(DataError, match="2 users and 1 items"):
         rec.score_pairs(["ann", "bob"], ["i1"])
     assert rec.score_pairs([], []).shape == (0,)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -97,7 +97,7 @@ def test_the_order_of_storage_changes_no_score(rec: Recommender, tmp_path: Path)
         assert rec.score(history, IDS).tolist() == plain.score(history, IDS).tolist()
 
 
-DAMAGE = {
+DAMAGE: dict[str, tuple[str, Callable[[np.ndarray], np.ndarray]]] = {
     "cut": ("list_starts", lambda array: array[:-1]),
     "narrow": ("list_centres", lambda array: array[:, 1:]),
     "an empty cluster": ("list_starts", lambda array: np.append(array[:2], array[1:-1])),
@@ -165,7 +165,7 @@ def test_every_storage_format_keeps_recall_and_scores(
 
 @given(st.lists(st.integers(1, 5), min_size=2, max_size=20), st.data())
 def test_row_ranges_are_slices_of_a_table(lengths: list[int], data: st.DataObject) -> None:
-    ends = np.cumsum(lengths)
+    ends = np.cumsum(lengths, dtype=np.intp)
     chosen = np.array(sorted(data.draw(st.sets(st.integers(0, len(lengths) - 1), min_size=1))))
     ranges = RowRanges((ends - lengths).take(chosen), ends.take(chosen))
     table = np.arange(ends[-1], dtype=np.int8)

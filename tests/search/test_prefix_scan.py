@@ -20,6 +20,7 @@ from tlrec_edge import BundleError, ItemRows, Recommender
 from tlrec_edge.bench.synth_config import SynthConfig
 from tlrec_edge.bench.synthetic import synthesize
 from tlrec_edge.bundle.reader import Bundle
+from tlrec_edge.core.row_ranges import RowRanges
 from tlrec_edge.core.sparse import SparseSum
 from tlrec_edge.core.topk import top_k
 from tlrec_edge.runtime.added_items import AddedItems
@@ -30,6 +31,7 @@ from tlrec_edge.search.fit_prefix_bound import fit_prefix_bound
 from tlrec_edge.search.prefix_bound import PrefixBound
 from tlrec_edge.search.prefix_scan import scan_graph
 from tlrec_edge.search.user_state import UserState
+from tlrec_edge.types import Floats, Indices
 
 
 @pytest.fixture(scope="module")
@@ -49,8 +51,9 @@ def rows_scored(path: Path, rec: Recommender, state: UserState) -> int:
     """Return how many rows a top-10 scores in full; all if the bound gives no answer."""
     count = 0
 
-    def score(positions: np.ndarray) -> np.ndarray:
+    def score(positions: Indices | RowRanges) -> Floats:
         nonlocal count
+        assert isinstance(positions, np.ndarray)
         count += len(positions)
         return rec.score(state, ItemRows(positions))
 

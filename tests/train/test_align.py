@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from helpers import synthetic
-from helpers.networks import SMALL, network
+from helpers.networks import SMALL, item_tower, network, text_layer
 from helpers.synthetic import CONFIG
 from tlrec_edge.core.features import TowerInputs
 from tlrec_edge.data.prepare import SplitPlan, prepare_tables
@@ -41,9 +42,15 @@ def parameters(model: EdgeModel) -> np.ndarray:
     return np.concatenate([value.numpy().ravel() for value in model.net.state_dict().values()])
 
 
+def gradient_norm(layer: torch.nn.Module) -> float:
+    assert isinstance(layer, torch.nn.Linear)
+    assert layer.weight.grad is not None
+    return float(layer.weight.grad.norm())
+
+
 def test_the_gradient_is_reversed() -> None:
     x = torch.ones(3, requires_grad=True)
-    y = GradientReversal.apply(x, 0.5)
+    y = GradientReversal.apply(x, 0.5)  # type: ignore[no-untyped-call]  # untyped in torch
     torch.testing.assert_close(y, x)
     (y * torch.tensor([1.0, 2.0, 3.0])).sum().backward()
     torch.testing.assert_close(x.grad, torch.tensor([-0.5, -1.0, -1.5]))
@@ -52,16 +59,14 @@ def test_the_gradient_is_reversed() -> None:
 def test_the_reversal_grows_as_in_the_paper_and_leaves_the_classifier_alone() -> None:
     net = network(SMALL)
     with torch.no_grad():
-        net.tower.text.weight.normal_()
+        text_layer(net).weight.normal_()
     pulled = []
     for epoch in (0.0, 5.0, 10.0, 99.0):
         loss = Adversarial(8, sides(3.0), 2.0, 10, seed=0)
         net.zero_grad()
         torch.manual_seed(1)
         loss(net, epoch).backward()
-        pulled.append(
-            (net.tower.text.weight.grad.norm().item(), loss.classifier[0].weight.grad.norm().item())
-        )
+        pulled.append((gradient_norm(text_layer(net)), gradient_norm(loss.classifier[0])))
     tower, classifier = np.array(pulled).T
     assert tower[0] == 0
     np.testing.assert_allclose(
@@ -74,7 +79,7 @@ def test_the_reversal_grows_as_in_the_paper_and_leaves_the_classifier_alone() ->
 def test_coral_is_the_distance_of_the_covariances() -> None:
     net, loss = network(SMALL), Coral(sides(3.0), 2.0, 1)
     with torch.no_grad():
-        net.tower.text.weight.normal_()
+        text_layer(net).weight.normal_()
     torch.manual_seed(5)
     found = loss(net, 0.0)
     torch.manual_seed(5)
@@ -96,7 +101,7 @@ def probe_accuracy(net: TwoTower, groups: list[TowerInputs]) -> float:
     """Return the accuracy of a fresh linear probe that separates the sides' content."""
     with torch.no_grad():
         content = torch.cat(
-            [net.tower.content(*map(torch.from_numpy, side)) for side in groups]
+            [item_tower(net).content(*map(torch.from_numpy, side)) for side in groups]
         ).numpy()
     centred = content - content.mean(0)
     side = np.repeat([-1.0, 1.0], len(content) // 2)
@@ -124,11 +129,16 @@ def _probe_and_classifier(weight: float, seed: int) -> tuple[float, float]:
     both = sides(1.0)
     both[1].numeric[:, 0] += 3.0
     net = network(SMALL)
+    tower = item_tower(net)
     with torch.no_grad():
-        net.tower.numeric.weight.normal_(std=0.3)
-        net.tower.text.weight.normal_(std=0.3)
+        for layer in (tower.numeric, tower.text):
+            assert layer is not None
+            layer.weight.normal_(std=0.3)
     loss = Adversarial(8, both, weight, 100, seed)
-    groups = [{"params": net.tower.parameters()}, {"params": loss.parameters(), "lr": 0.05}]
+    groups: list[dict[str, Any]] = [
+        {"params": tower.parameters()},
+        {"params": loss.parameters(), "lr": 0.05},
+    ]
     optimizer = torch.optim.AdamW(groups, lr=0.005)
     probes = []
     for step in range(600):
@@ -156,8 +166,9 @@ def test_coral_brings_source_and_target_items_nearer() -> None:
         source = pretrain(data, ("big",), replace(CONFIG, align=kind))
         rows = [np.flatnonzero(data.item_domain == code).astype(np.int32) for code in (0, 1)]
         inputs = [encode_features(data, source.features, part) for part in rows]
+        tower = item_tower(source.net)
         with torch.no_grad():
-            big, small = (source.net.tower.content(*map(torch.from_numpy, part)) for part in inputs)
+            big, small = (tower.content(*map(torch.from_numpy, part)) for part in inputs)
         distances.append(
             (
                 (torch.cov(big.T) - torch.cov(small.T)).norm()

@@ -116,9 +116,8 @@ def test_event_weights_change_the_loss() -> None:
         for weights in ((), (("view", 0.2),), (("view", 0.01),), (("view", 0.0),))
     }
     assert len({tuple(values) for values in losses.values()}) == 4
-    quarter = replace(
-        data, interactions=replace(data.interactions, weight=data.interactions.weight / 4)
-    )
+    quarter_weight = data.interactions.weight / np.float32(4)
+    quarter = replace(data, interactions=replace(data.interactions, weight=quarter_weight))
     assert pretrain(quarter, ("big",), QUICK).provenance.losses == pytest.approx(
         losses[()], rel=1e-6
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -199,7 +200,7 @@ def drop_meta(folder: Path, name: str) -> None:
     file.write_text(json.dumps(meta), "utf-8")
 
 
-DAMAGE = {
+DAMAGE: dict[str, Callable[[Path], object]] = {
     "provenance left out": lambda folder: drop_meta(folder, "about"),
     "no arrays": lambda folder: (folder / "arrays.npz").unlink(),
     "cut arrays": lambda folder: (folder / "arrays.npz").write_bytes(

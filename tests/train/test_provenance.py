@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,7 @@ def test_a_folder_of_0_1_0_opens(tmp_path: Path) -> None:
         "finetune",
         "pooled",
     )
+    assert made.choices is not None
     assert made.choices.score_weights == ScoreWeights(wide=2.0)
     assert made.train == TrainConfig(augment=("crop",), event_weights=(("view", 0.5),))
     assert made.auto[0].mode == "popularity"
@@ -89,7 +91,7 @@ def test_a_folder_of_0_1_0_opens(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["source", "target", "auto"])
 def test_a_stored_model_keeps_its_provenance(tmp_path: Path, kind: str) -> None:
     quick = replace(synthetic.CONFIG, epochs=1, augment=("crop",))
-    make = {
+    make: dict[str, Callable[[], EdgeModel]] = {
         "source": synthetic.source,
         "target": synthetic.model,
         "auto": lambda: adapt_auto(synthetic.dataset(), ("small",), None, quick)[0],
