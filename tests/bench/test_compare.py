@@ -48,7 +48,7 @@ class Noisy:
         class System:
             def answer(self, requests: Any) -> None:
                 warm = 0.8 if getattr(clock, "last", None) == requests[0].user else 1.0
-                clock.last = requests[0].user  # type: ignore[attr-defined]
+                clock.last = requests[0].user  # type: ignore[attr-defined]  # a note for the other system
                 clock.time += int(100_000 * factor * speed * warm * rng.lognormal(0, 0.1))
 
         yield System()
@@ -81,7 +81,7 @@ def test_the_interval_is_one_of_order_statistics() -> None:
     assert ordered_interval(6, 0.95) == pytest.approx((0, 1 - 2 / 64))
     assert ordered_interval(12, 0.95) == pytest.approx((2, 1 - 2 * 79 / 4096))
     with pytest.raises(ValueError, match="rounds"):
-        compare(None, None, "x", REQUESTS, LIMITS, rounds=3)  # type: ignore[arg-type]
+        compare(None, None, "x", REQUESTS, LIMITS, rounds=3)  # type: ignore[arg-type]  # refused before they are used
 
 
 def test_the_command_compares_two_bundles() -> None:

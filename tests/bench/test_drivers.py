@@ -265,7 +265,7 @@ def test_a_query_of_several_requests_is_timed_to_its_last_answer() -> None:
 
 def test_queries_share_no_request_until_all_were_sent() -> None:
     recorder = Recorder()
-    call = caller(recorder, list(range(12)), 4)  # type: ignore[arg-type]
+    call = caller(recorder, list(range(12)), 4)  # type: ignore[arg-type]  # stand-ins, not read
     for at in range(3):
         call(at)
     assert recorder.seen == list(range(12))

@@ -151,7 +151,7 @@ def test_users_without_a_way_to_look_them_up(bundle: Path) -> None:
 
 def test_a_path_that_is_not_a_bundle_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ArgumentError, match="path = None, expected a folder"):
-        Recommender.open(None)  # type: ignore[arg-type]
+        Recommender.open(None)  # type: ignore[arg-type]  # what is tested
     with pytest.raises(ArgumentError, match="verify = 'some', expected one of none, size, full"):
         Recommender.open(tmp_path, verify="some")
     with pytest.raises(BundleError, match="does not exist"):

@@ -116,7 +116,7 @@ def test_other_types_of_id_are_an_error_even_if_an_equal_id_is_cached(value: obj
     index = make(["1", "1.0", "None", "True"])
     index.rows([1])
     with pytest.raises(DataError, match="an id must be a string or an integer"):
-        index.rows([value])  # type: ignore[list-item]
+        index.rows([value])  # type: ignore[list-item]  # what is tested
 
 
 def test_the_cache_is_bounded_and_keeps_known_ids_only(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,7 +36,7 @@ def log_of(rows: list[tuple[int, int, int, int]]) -> Interactions:
 
 def roles(log: Interactions, kind: str, **options: object) -> list[int]:
     users = [str(code) for code in range(int(log.user.max()) + 1)]
-    split = make_split(log, users, kind, **options)  # type: ignore[arg-type]  # of several types
+    split = make_split(log, users, kind, **options)  # type: ignore[arg-type]  # options of several types
     found: list[int] = split.role.tolist()
     return found
 

@@ -237,7 +237,7 @@ def test_row_adamw_moves_the_touched_rows_as_adamw_does() -> None:
         table = torch.nn.Embedding(6, 3, sparse=sparse)
         with torch.no_grad():
             table.weight.copy_(start)
-        step = optimizer(table.parameters(), lr=0.1, weight_decay=0.2)  # type: ignore[call-arg]
+        step = optimizer(table.parameters(), lr=0.1, weight_decay=0.2)  # type: ignore[call-arg]  # both optimizers accept these
         for _ in range(3):
             step.zero_grad()
             (table(touched) ** 2).sum().backward()

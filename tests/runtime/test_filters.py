@@ -70,11 +70,11 @@ def test_many_users_get_the_same_answers_as_one_by_one(tmp_path: Path) -> None:
         assert rec.recommend_many([]) == []
         top = list(rec.recommend([], 3).items)
         stream = (item for item in top)
-        excluded = rec.recommend_many([[], []], 3, exclude=stream)  # type: ignore[arg-type]  # works too
+        excluded = rec.recommend_many([[], []], 3, exclude=stream)  # type: ignore[arg-type]  # any iterable works
         assert all(not {*one.items} & {*top} for one in excluded)
         for wrong in ({"k": 0}, {"allow": np.ones(5, bool)}):
             with pytest.raises(ArgumentError):
                 rec.recommend_many([], **wrong)
         with pytest.raises(ArgumentError, match="rows are items"):
             rec.recommend_many(rec.rows(["i1"]))  # type: ignore[arg-type]  # what is tested
-        assert rec.recommend(["i1"], np.int8(10)).items == rec.recommend(["i1"], 10).items  # type: ignore[arg-type]
+        assert rec.recommend(["i1"], np.int8(10)).items == rec.recommend(["i1"], 10).items  # type: ignore[arg-type]  # a number of numpy works

@@ -70,7 +70,7 @@ def test_rows_can_be_appended(path: Path, at: int) -> None:
         assert rows == rec.rows(IDS)
         assert rec.score(rows, ["i1"]).tolist() == rec.score(IDS, ["i1"]).tolist()
     with pytest.raises(TypeError):
-        rows + IDS  # type: ignore[operator]
+        rows + IDS  # type: ignore[operator]  # what is tested
 
 
 def test_rows_can_be_sent_to_another_process(rec: Recommender) -> None:
@@ -177,7 +177,7 @@ def test_reading_one_sum_does_not_block_another() -> None:
             return np.ones(len(at))
 
     columns = np.arange(3)
-    slow = SparseSum(columns, Slow())  # type: ignore[arg-type]
+    slow = SparseSum(columns, Slow())  # type: ignore[arg-type]  # a stand-in for Weights
     quick = SparseSum(columns, np.ones(3))
     reader = threading.Thread(target=lambda: slow.summed)
     other = threading.Thread(target=lambda: quick.summed, daemon=True)

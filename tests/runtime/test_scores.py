@@ -109,9 +109,9 @@ def test_pairs_accept_ids_histories_lists_and_states(rec: Recommender) -> None:
     assert len(set(bits(found[1:4]))) == 1
     assert bits(found[[0, 5]]) == bits(rec.score("ann", ["i9", "i10"]))
     in_array = np.array(["ann", "ann"])
-    of_array = rec.score_pairs(in_array, np.array(["i9", "i10"]))  # type: ignore[arg-type]  # works too
+    of_array = rec.score_pairs(in_array, np.array(["i9", "i10"]))  # type: ignore[arg-type]  # an array works
     assert bits(of_array) == bits(found[[0, 5]])
-    of_number = rec.score(np.int64(3), ["i9"])  # type: ignore[arg-type]  # works as an int does
+    of_number = rec.score(np.int64(3), ["i9"])  # type: ignore[arg-type]  # a number of numpy works
     assert bits(of_number) == bits(rec.score("nobody", ["i9"]))
     with pytest.raises(DataError, match="2 users and 1 items"):
         rec.score_pairs(["ann", "bob"], ["i1"])
