@@ -305,7 +305,12 @@ def test_ctrl_c_ends_a_run_at_once_and_in_one_line(here: Path, words: tuple[str,
         *words,
     ]
     started = subprocess.Popen(
-        [*command, *options], stderr=subprocess.PIPE, encoding="utf-8", start_new_session=True
+        [*command, *options],
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+        start_new_session=True,
+        # A shell starts background jobs with SIGINT ignored, and children inherit that.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
     processes = 2 if "--processes" in words else 1
     while started.poll() is None and len(list(here.glob("called.*"))) < processes:
