@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -209,6 +210,29 @@ def test_a_bad_option_of_open_is_named(path: Path, name: str, value: object) -> 
 def test_a_closed_recommender_says_so(path: Path) -> None:
     rec = Recommender.open(path)
     rec.close()
-    for call in (lambda: rec.score(["i1"], ["i2"]), lambda: len(rec), rec.stats):
+    for call in (
+        lambda: rec.score(["i1"], ["i2"]),
+        lambda: rec.user_state(["i1"]),
+        lambda: len(rec),
+        rec.stats,
+    ):
         with pytest.raises(BundleError, match="is closed; open it again"):
             call()
+
+
+def test_a_recommender_cannot_be_pickled(path: Path) -> None:
+    with (
+        Recommender.open(path) as rec,
+        pytest.raises(TypeError, match="a Recommender cannot be copied or sent to another process"),
+    ):
+        pickle.dumps(rec)
+
+
+def test_a_state_with_items_that_the_bundle_lacks_is_refused(
+    rec: Recommender, tmp_path: Path
+) -> None:
+    bundles.build(tmp_path / "b", history_only=340)
+    with Recommender.open(tmp_path / "b") as other:
+        state = other.user_state(["i399"])
+        with pytest.raises(ArgumentError, match="user: the state is of another bundle"):
+            rec.recommend(state)

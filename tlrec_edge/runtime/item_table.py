@@ -37,13 +37,17 @@ class ItemTable:
         self._added_rows, self._added_names = added.rows, added.names
         self._added_ids = tuple(added.rows)
 
+    def __len__(self) -> int:
+        """Return the number of rows: all items of the bundle, and the added ones."""
+        return self._items + len(self._added_ids)
+
     def rows(self, ids: Sequence[ItemId] | NDArray[Any] | ItemRows) -> Indices:
         """Return the row of each item id, -1 if it is unknown.
 
         Raises ArgumentError for rows that the bundle does not have.
         """
         if isinstance(ids, ItemRows):
-            if ids.max_row >= self._items + len(self._added_ids):
+            if ids.max_row >= len(self):
                 raise ArgumentError(
                     f"row {ids.max_row} is not in this bundle; make rows with its own `rows`"
                 )

@@ -8,7 +8,7 @@ import threading
 import warnings
 from collections.abc import Hashable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, NoReturn, Self
 
 import numpy as np
 
@@ -174,6 +174,12 @@ class Recommender:
     ) -> None:
         self.close()
 
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "a Recommender cannot be copied or sent to another process: open the bundle there; "
+            "all processes share its files in memory"
+        )
+
     def __len__(self) -> int:
         """Return the number of candidates, added items included."""
         return len(self._open())
@@ -244,7 +250,8 @@ class Recommender:
             >>> rec.recommend(rec.user_state(["item-1", "item-2"]), k=1).items
             ('42',)
         """
-        return self._users.get(self._open(), user)
+        catalogue = self._open()
+        return self._users.get(catalogue, user)
 
     def rows(self, items: Items) -> ItemRows:
         """Look up item ids once, for callers who use the same items again.

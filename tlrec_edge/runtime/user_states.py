@@ -36,7 +36,8 @@ class UserStates:
         id if that is the policy.
         """
         if isinstance(user, UserState):
-            if (len(user.deep), len(user.interest)) != self._widths:
+            fits = (len(user.deep), len(user.interest)) == self._widths
+            if not fits or (len(user.seen) and user.seen[-1] >= len(catalogue.items)):
                 raise ArgumentError(
                     "user: the state is of another bundle; make it with this one's `user_state`"
                 )
