@@ -68,6 +68,6 @@ def test_a_history_that_is_not_a_list_is_refused(value: object) -> None:
         History(value)  # type: ignore[arg-type]  # what is tested
     for name in ("events", "timestamps"):
         with pytest.raises(
-            DataError, match=f"{name}: expected a list of one for each item, got the string"
+            DataError, match=f"{name}: expected a list of {name}, one for each item, got the string"
         ):
             History(["i1"], **{name: "view"})  # type: ignore[arg-type]  # what is tested

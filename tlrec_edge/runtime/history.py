@@ -81,7 +81,7 @@ class History:
             values = getattr(self, name)
             if values is None:
                 continue
-            values = as_list(values, name, "one for each item")
+            values = as_list(values, name, f"{name}, one for each item")
             converted = tuple(convert(value) for value in values)
             if len(converted) != len(items):
                 raise DataError(
