@@ -92,8 +92,8 @@ def test_a_file_the_manifest_forgot_is_named(bundle: Path, name: str) -> None:
 
 MANIFESTS = {
     "not JSON": ("{", "not readable JSON"),
-    "a list": ("[1]", "no format version"),
-    "no format": ("{}", "no format version"),
+    "a list": ("[1]", "is not a bundle's manifest"),
+    "of a web app": ('{"name": "App"}', "no format version.* pass a folder written by"),
     "newer": ('{"format": 2}', "format version 2, this tlrec-edge reads 1"),
     "no model": ('{"format": 1}', "has no entry 'model'"),
     "deep": ("[" * 100_000, "not readable JSON"),

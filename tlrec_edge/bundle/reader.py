@@ -82,9 +82,7 @@ class Bundle:
             try:
                 _check_file(root / name, entry, verify)
             except OSError as error:
-                raise BundleError(
-                    f"{root / name} cannot be read ({error.strerror}); {REMEDY}"
-                ) from error
+                raise _not_readable(root / name, error) from error
         specs = required_arrays(shape) | optional_arrays(shape, files)
         for name in (*specs, *_required_blobs(files)):
             if name not in files:
@@ -130,7 +128,7 @@ class Bundle:
         try:
             blob = path.read_bytes()
         except OSError as error:
-            raise BundleError(f"{path} cannot be read ({error.strerror}); {REMEDY}") from error
+            raise _not_readable(path, error) from error
         if self._hashed:
             _check_sha256(path, hashlib.sha256(blob).hexdigest(), self.manifest["files"][file])
         return blob
@@ -195,16 +193,26 @@ def read_manifest(root: Path) -> dict[str, Any]:
             f"{root} is not a bundle folder (no {MANIFEST}): "
             "pass a folder written by `tlrec-edge export`"
         ) from None
-    except (OSError, ValueError, RecursionError) as error:
+    except OSError as error:
+        raise _not_readable(root / MANIFEST, error) from error
+    except (ValueError, RecursionError) as error:
         raise BundleError(f"{root / MANIFEST} is not readable JSON ({error}); {REMEDY}") from error
     if not isinstance(manifest, dict) or "format" not in manifest:
-        raise BundleError(f"{root / MANIFEST} has no format version; {REMEDY}")
+        raise BundleError(
+            f"{root / MANIFEST} is not a bundle's manifest (it has no format version): "
+            "pass a folder written by `tlrec-edge export`"
+        )
     if manifest["format"] != FORMAT:
         raise BundleError(
             f"{root} has format version {manifest['format']!r}, this tlrec-edge reads {FORMAT}; "
             "install the version that wrote it, or export it again"
         )
     return manifest
+
+
+def _not_readable(path: Path, error: OSError) -> BundleError:
+    remedy = "check its permissions" if isinstance(error, PermissionError) else REMEDY
+    return BundleError(f"{path} cannot be read ({error.strerror}); {remedy}")
 
 
 def _not_a_part(path: Path) -> BundleError:
@@ -290,6 +298,8 @@ def _read_header(path: Path) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]
             version = npy.read_magic(file)
             read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
             return *read(file), file.tell()
+    except PermissionError as error:
+        raise _not_readable(path, error) from error
     except Exception as error:  # numpy raises many types here, such as tokenize.TokenError
         raise BundleError(f"{path} is not a .npy file ({preview(str(error))}); {REMEDY}") from error
 
