@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from helpers.paths import ROOT
 from tlrec_edge.data.schema import (
+    FEATURE_KINDS,
     AlignRule,
     Schema,
     find_roles,
@@ -60,9 +62,13 @@ def test_a_missing_column_lists_what_was_found_and_the_nearest() -> None:
     ):
         find_roles(["user_ids", "item"], {"user": "usr_id"}, INTERACTION_NAMES, "log.csv")
     with pytest.raises(
-        DataError, match=r"no user column; found userr, item; is 'userr' the user\?; name it"
+        DataError,
+        match=r"no user column; found userr, item; is 'userr' the user\?; "
+        r'name it in a file for --schema: \[interactions\] user = "column"',
     ):
-        require_role({}, "user", ["userr", "item"], "log.csv")
+        require_role({}, "user", ["userr", "item"], "log.csv", "interactions")
+    with pytest.raises(DataError, match="no item column; found kd, aktion; rename the column to"):
+        require_role({}, "item", ["kd", "aktion"], "rows.csv", section=None)
 
 
 def test_a_schema_file_is_read_whole(tmp_path: Path) -> None:
@@ -119,6 +125,8 @@ drop_domains = ["FUEL"]
         ({"clean": {"cancelled": "C"}}, "cancelled is 'C'"),
         ({"events": {"kauf": "bought"}}, "'bought', expected one of view"),
         ({"items": {"text": "title"}}, "expected a list of names"),
+        ({"items": {"size": "x"}}, "known: item, .*, name, text, categorical, numeric, ignore"),
+        ({"items": {"textt": ["x"]}}, "did you mean 'text'"),
         ({"interactions": {"user": 3}}, "'user' is 3, expected text"),
         ({"domains": "uk"}, r"must be a table: write \[domains\]"),
     ],
@@ -142,10 +150,22 @@ def test_the_schema_of_the_guide_is_one_file(tmp_path: Path) -> None:
     assert schema.align == {"category": AlignRule("name", {"Lait": "Milk"})}
 
 
-@pytest.mark.parametrize("content", [b"user = ", b"\xff\xfe", None])
-def test_an_unreadable_schema_is_named(tmp_path: Path, content: bytes | None) -> None:
+@pytest.mark.parametrize("content", [b"user = ", b"\xff\xfe"])
+def test_an_unreadable_schema_is_named(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "schema.toml"
-    if content is not None:
-        path.write_bytes(content)
+    path.write_bytes(content)
     with pytest.raises(DataError, match=r"cannot read schema .*schema.toml"):
         load_schema(path)
+
+
+def test_a_missing_schema_is_named_once(tmp_path: Path) -> None:
+    path = tmp_path / "schema.toml"
+    with pytest.raises(DataError) as caught:
+        load_schema(path)
+    assert str(caught.value) == f"cannot read schema {path}: No such file or directory"
+
+
+def test_the_guide_lists_the_keys_of_items() -> None:
+    guide = (ROOT / "docs/data.md").read_text("utf-8")
+    for key in (*ITEM_NAMES, *FEATURE_KINDS):
+        assert re.search(rf"^{key} = ", guide, re.MULTILINE), key

@@ -142,9 +142,8 @@ def join_tables(
         table_roles = find_roles(
             list(table.columns), schema.interactions, INTERACTION_NAMES, table_name
         )
-        require_role(table_roles, "user", list(table.columns), table_name)
-        if "category" not in table_roles:
-            require_role(table_roles, "item", list(table.columns), table_name)
+        for role in ("user",) if "category" in table_roles else ("user", "item"):
+            require_role(table_roles, role, list(table.columns), table_name, "interactions")
         role_of = {column: role for role, column in table_roles.items()}
         names = [role_of.get(name, f"{_OTHER}{name}") for name in table.columns]
         renamed.append(table.set_axis(names, axis=1))

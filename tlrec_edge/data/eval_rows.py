@@ -53,7 +53,7 @@ def read_raw_eval_rows(path: Path) -> RawEvalRows:
     table = read_table(path)
     roles = find_roles(list(table.columns), {}, _NAMES, str(path))
     for role in ("user", "item"):
-        require_role(roles, role, list(table.columns), str(path))
+        require_role(roles, role, list(table.columns), str(path), section=None)
     columns = {}
     for role, column in roles.items():
         labels = read_ids(table[column])

@@ -133,7 +133,7 @@ def _join_tables(
     ids = []
     for table in tables:
         table_roles = find_roles(list(table.columns), schema.items, ITEM_NAMES, table_name)
-        require_role(table_roles, "item", list(table.columns), table_name)
+        require_role(table_roles, "item", list(table.columns), table_name, "items")
         _check_declared(schema, table.columns, table_name)
         roles.update(table_roles)
         ids.append(_ids_as_text(table[table_roles["item"]]))

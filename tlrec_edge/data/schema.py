@@ -22,13 +22,15 @@ from tlrec_edge.tabular.column_names import (
 
 FEATURE_KINDS = ("text", "categorical", "numeric", "ignore")
 DUPLICATES = ("drop", "keep", "first-pair")
+_CLOSE = 0.75
+"""Similarity from which a column may be a misspelt role; at 0.6, 'aktion' is close to 'asin'."""
 ALIGN_MODES = ("pairs", "name", "id", "vector")
 
 
-def suggestion(name: str, known: Iterable[str]) -> str:
+def suggestion(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
     """Return ``"; did you mean 'x'?"`` if a known name is similar, else an empty string."""
     by_key = {normalize_key(option): option for option in known}
-    found = difflib.get_close_matches(normalize_key(name), by_key, 1, 0.6)
+    found = difflib.get_close_matches(normalize_key(name), by_key, 1, cutoff)
     return f"; did you mean {by_key[found[0]]!r}?" if found else ""
 
 
@@ -158,7 +160,9 @@ def load_schema(path: Path) -> Schema:
     """Read a schema from TOML. Raises DataError if it is not valid; the message names the key."""
     try:
         raw = tomllib.loads(path.read_text("utf-8-sig"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except OSError as error:
+        raise DataError(f"cannot read schema {path}: {error.strerror}") from error
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise DataError(
             f"cannot read schema {path}: {error}; expected a TOML file in UTF-8"
         ) from error
@@ -179,6 +183,7 @@ def parse_schema(raw: Mapping[str, Any], folder: Path = Path()) -> Schema:
         if not isinstance(table, Mapping):
             raise DataError(f"{name!r} must be a table: write [{name}] on a line of its own")
     items = dict(raw.get("items", {}))
+    _check_keys(items, (*ITEM_NAMES, *FEATURE_KINDS), "[items]")
     features = {
         column: kind for kind in FEATURE_KINDS for column in _names(items.pop(kind, []), kind)
     }
@@ -281,17 +286,26 @@ def find_roles(
 
 
 def require_role(
-    roles: Mapping[str, str], role: str, columns: Sequence[str], table_name: str
+    roles: Mapping[str, str],
+    role: str,
+    columns: Sequence[str],
+    table_name: str,
+    section: str | None,
 ) -> None:
-    """Raise DataError if a role has no column; the message lists the columns."""
+    """Raise DataError if a role has no column; the message lists the columns.
+
+    ``section`` is the table's section in a schema, None if schemas do not describe the table.
+    """
     if role in roles:
         return
     known = (*INTERACTION_NAMES[role], f"{role}_id")
-    hints = [(column, hint) for column in columns if (hint := suggestion(column, known))]
-    question = f"; is {hints[0][0]!r} the {role}?" if hints else ""
+    close = [column for column in columns if suggestion(column, known, _CLOSE)]
+    question = f"; is {close[0]!r} the {role}?" if close else ""
+    remedy = f"rename the column to {role!r}"
+    if section is not None:
+        remedy = f'name it in a file for --schema: [{section}] {role} = "column"'
     raise DataError(
-        f"{table_name}: no {role} column; found {', '.join(columns)}{question}; "
-        f'name it in a schema: {role} = "column"'
+        f"{table_name}: no {role} column; found {', '.join(columns)}{question}; {remedy}"
     )
 
 
