@@ -207,3 +207,11 @@ def test_crossval_needs_folds(work: Path, tmp_path: Path) -> None:
         "crossval", tmp_path / "ds", "--domain", "small"
     )
     assert run("crossval", tmp_path / "ds", "--domain", "small", "--mode", "magic").exit_code == 2
+
+
+def test_tables_by_user_are_checked_before_any_work(work: Path, tmp_path: Path) -> None:
+    call = ("evaluate", tmp_path / "no model", work / "ds", "--domain", "small")
+    assert "name it .csv" in refused(*call, "--per-user", tmp_path / "users.txt")
+    assert "log.csv has columns" in refused(*call, "--against", work / "log.csv")
+    call = ("crossval", work / "ds", "--domain", "small", "--mode", "scratch")
+    assert "log.csv has columns" in refused(*call, "--against", work / "log.csv")

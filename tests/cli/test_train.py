@@ -219,3 +219,13 @@ def test_both_commands_have_the_same_hyperparameters() -> None:
         found = main.get_command(None, command)  # type: ignore[arg-type]  # the context is not read
         assert found is not None
         assert names <= {parameter.name for parameter in found.params}
+
+
+def test_a_source_model_is_not_replaced_by_the_model_made_from_it(ds: Path, tmp_path: Path) -> None:
+    ok("pretrain", ds, "--domains", "big", "--epochs", 1, "--out", tmp_path / "source")
+    before = (tmp_path / "source" / "model.json").read_bytes()
+    call = ("adapt", ds, "--domain", "small", "--from", tmp_path / "source")
+    result = run(*call, "--mode", "zero-shot", "--out", tmp_path / "." / "source")
+    assert result.exit_code == 2
+    assert "--out is the source model itself: choose another folder" in result.stderr
+    assert (tmp_path / "source" / "model.json").read_bytes() == before

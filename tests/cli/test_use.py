@@ -455,3 +455,42 @@ def test_tiny_catalogues(tmp_path: Path, items: int) -> None:
     ok(synth, "--items", items, "--out", tmp_path / "b")
     with Recommender.open(tmp_path / "b", verify="full") as rec:
         assert len(rec.recommend(["SKU00000000"], 10).items) == items - 1
+
+
+def test_a_result_never_replaces_its_own_input(bundle: Path, tmp_path: Path) -> None:
+    table = write(tmp_path / "log.csv", LOG)
+    other = write(tmp_path / "pairs.csv", [["user", "item"], ["ann", "i7"]])
+    before = table.read_bytes()
+    for arguments in (
+        (score, bundle, "--pairs", table, "--out", table),
+        (score, bundle, "--pairs", other, "--interactions", table, "--out", table),
+        (recommend, bundle, "--users", table, "--out", tmp_path / "." / "log.csv"),
+    ):
+        result = run(*arguments)
+        assert result.exit_code == 2
+        assert f"--out is {arguments[-1]}, which is read: choose another file" in result.output
+        assert table.read_bytes() == before
+
+
+def test_interactions_need_users(bundle: Path, tmp_path: Path) -> None:
+    log = write(tmp_path / "log.csv", LOG)
+    result = run(recommend, bundle, "--history", "i7", "--interactions", log)
+    assert result.exit_code == 2
+    assert "--interactions needs --users" in result.output
+
+
+def test_events_with_unknown_names_are_counted(bundle: Path, tmp_path: Path) -> None:
+    log = write(tmp_path / "log.csv", LOG)
+    result = ok(recommend, bundle, "--users", log, "--interactions", log, "-k", 1)
+    assert f"{log}: events not recognised (read as other): 1, first 'gazed at'" in result.stderr
+
+
+def test_a_file_that_may_not_be_read_is_not_called_damaged(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path) -> bytes:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    message = fails(BundleError, recommend, bundle, "--history", "i7")
+    assert message.endswith("cannot be read (Permission denied); check its permissions")

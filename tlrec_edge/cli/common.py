@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tlrec_edge.errors import DataError
+from tlrec_edge.tabular.tables import check_ending
 
 if TYPE_CHECKING:
     from tlrec_edge.data.dataset import Dataset
@@ -77,6 +78,23 @@ def out_file(context: click.Context, parameter: click.Parameter, value: Path | N
     if value.is_dir():
         raise DataError(f"{value} is a folder: pass the name of a file to write")
     return _check_writable(value, value.absolute().parent, parameter)
+
+
+def out_table(
+    context: click.Context, parameter: click.Parameter, value: Path | None
+) -> Path | None:
+    """Check before any work that a table can be written. Raises DataError."""
+    path = out_file(context, parameter, value)
+    if path is not None:
+        check_ending(path)
+    return path
+
+
+def check_inputs(out: Path | None, *inputs: Path | None) -> None:
+    """Refuse an output file that would replace a table that the command reads."""
+    for path in inputs:
+        if out is not None and path is not None and out.resolve() == path.resolve():
+            raise click.UsageError(f"--out is {out}, which is read: choose another file")
 
 
 def _check_writable(path: Path, parent: Path, parameter: click.Parameter) -> Path:

@@ -20,6 +20,7 @@ from tlrec_edge.cli.common import (
     open_dataset,
     other_data_note,
     out_file,
+    out_table,
     parse_domains,
     show_progress,
     with_candidates,
@@ -28,6 +29,7 @@ from tlrec_edge.cli.format import MISSING, figure, gain, interval, print_table, 
 
 if TYPE_CHECKING:
     from tlrec_edge.data.dataset import Dataset
+    from tlrec_edge.evaluation.per_user import PerUser
     from tlrec_edge.evaluation.result import Evaluation
 
 
@@ -49,7 +51,7 @@ report_options = combine_options(
     click.option(
         "--per-user",
         type=click.Path(path_type=Path),
-        callback=out_file,
+        callback=out_table,
         help="File for every model's metrics by user (.csv, .csv.gz or .parquet).  [default: none]",
     ),
     click.option(
@@ -125,6 +127,7 @@ def evaluate(
     from tlrec_edge.evaluation.leaks import leak_notes
     from tlrec_edge.linear.baselines import TunedEase
 
+    earlier = _read_earlier(against, "model")
     data = open_dataset(dataset)
     target = parse_domains(domain, data.domains)
     compared = open_compared_model(model, data)
@@ -157,7 +160,7 @@ def evaluate(
             ),
         ],
     }
-    _compare(report, result, "model", data, against)
+    _compare(report, result, "model", data, earlier)
     _finish(report, result, data, ks, slices, per_user, page, as_json)
 
 
@@ -215,32 +218,47 @@ def crossval(
     config = replace(config_of(EdgeModel.load(source) if source else None), epochs=epochs)
     if seed is not None:
         config = replace(config, seed=seed)
+    cross = CrossvalConfig(dataset, target, tuple(dict.fromkeys(modes)), source, config)
+    earlier = _read_earlier(against, next(iter(cross.names)))
     with show_progress("crossval") as progress:
-        result = run(
-            CrossvalConfig(dataset, target, tuple(dict.fromkeys(modes)), source, config),
-            data,
-            progress,
-        )
+        result = run(cross, data, progress)
     report = result.to_json(ks if 10 in ks else (10, *ks))
     if "auto" in result.names:
         chosen_modes = Counter(fold["auto"] for fold in result.chosen_modes).most_common()
         folds = ", ".join(f"{mode} on {count}" for mode, count in chosen_modes)
         report["notes"].append(f"auto chose {folds} of {len(result.chosen_modes)} folds")
-    _compare(report, result.evaluation, result.names[0], data, against)
+    _compare(report, result.evaluation, result.names[0], data, earlier)
     _finish(report, result.evaluation, data, ks, slices, per_user, page, as_json)
 
 
+def _read_earlier(against: Path | None, name: str) -> tuple[str, PerUser] | None:
+    """Return a model's figures in an earlier evaluation and their title. Raises DataError.
+
+    Read before any work, because the evaluation may take an hour.
+    """
+    if against is None:
+        return None
+    from tlrec_edge.evaluation.per_user import read_per_user
+
+    return f"{name} of {against.name}", read_per_user(against, name)
+
+
 def _compare(
-    report: dict[str, Any], result: Evaluation, name: str, data: Dataset, against: Path | None
+    report: dict[str, Any],
+    result: Evaluation,
+    name: str,
+    data: Dataset,
+    earlier: tuple[str, PerUser] | None,
 ) -> None:
     """Add the gain over the model of the same name in an earlier evaluation."""
-    if against is None:
+    if earlier is None:
         return
     from tlrec_edge.core.metrics import lift_json
-    from tlrec_edge.evaluation.per_user import by_user, compare, read_per_user
+    from tlrec_edge.evaluation.per_user import by_user, compare
 
-    lift = compare(by_user(result, name, data.users), read_per_user(against, name))
-    report["lift"]["against"] = lift_json(name, f"{name} of {against.name}", lift)
+    title, figures = earlier
+    lift = compare(by_user(result, name, data.users), figures)
+    report["lift"]["against"] = lift_json(name, title, lift)
 
 
 def _finish(

@@ -289,6 +289,8 @@ def adapt(
 
     check_target(out, MODEL)
     check_checkpoint(out, checkpoint)
+    if source is not None and out.resolve() == source.resolve():
+        raise click.UsageError("--out is the source model itself: choose another folder")
     data = open_dataset(dataset)
     target = parse_domains(domain, data.domains)
     start = EdgeModel.load(source) if source else None

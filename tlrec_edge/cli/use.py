@@ -13,7 +13,13 @@ import click
 
 from tlrec_edge.bundle.format import MANIFEST
 from tlrec_edge.bundle.reader import Bundle
-from tlrec_edge.cli.common import PROGRESS_INTERVAL, json_option, out_file, speed_option
+from tlrec_edge.cli.common import (
+    PROGRESS_INTERVAL,
+    check_inputs,
+    json_option,
+    out_table,
+    speed_option,
+)
 from tlrec_edge.cli.format import any_value, print_table
 from tlrec_edge.errors import DataError
 from tlrec_edge.runtime.arguments import UNKNOWN_POLICIES
@@ -100,7 +106,7 @@ def verify(bundle: Path, as_json: bool) -> None:
     "--out",
     type=_FILE,
     required=True,
-    callback=out_file,
+    callback=out_table,
     help="File to write: user, item, score (.csv, .csv.gz or .parquet).",
 )
 @click.option(
@@ -112,6 +118,7 @@ def verify(bundle: Path, as_json: bool) -> None:
 )
 def score(bundle: Path, pairs: Path, interactions: Path | None, out: Path, unknown: str) -> None:
     """Score the user-item pairs of a table with BUNDLE."""
+    check_inputs(out, pairs, interactions)
     with (
         Recommender.open(bundle, unknown=unknown, cache=_CACHED_STATES) as rec,
         TableWriter(out, _SCORE_COLUMNS) as writer,
@@ -166,7 +173,7 @@ def score(bundle: Path, pairs: Path, interactions: Path | None, out: Path, unkno
 @click.option(
     "--out",
     type=_FILE,
-    callback=out_file,
+    callback=out_table,
     help="File for user, rank, item, score, name (.csv, .csv.gz or .parquet).  [default: print]",
 )
 @json_option
@@ -186,6 +193,9 @@ def recommend(
     history_items = [*(name for text in history for name in _ids(text)), *items]
     if bool(history or items) == (users_file is not None):
         raise click.UsageError("pass either --history (or --item), or --users FILE")
+    if interactions is not None and users_file is None:
+        raise click.UsageError("--interactions needs --users: it has the histories of users")
+    check_inputs(out, users_file, interactions)
     exclude = None if keep_seen else "history"
     with Recommender.open(bundle) as rec:
         _check_k(rec, k)

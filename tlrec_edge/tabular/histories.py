@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -45,17 +46,20 @@ def read_histories(
     - An event with an unknown name counts as "other".
     - A row without an id, or whose time cannot be read or is out of range, is left out.
 
-    ``progress`` is called with the number of rows left out, by reason.
+    ``progress`` is called with the number of rows left out, by reason, and of unknown events.
 
     Raises DataError if the file cannot be read, a column is missing or no row is usable.
     """
     rows: list[_Row] = []
     left_out = dict.fromkeys(_REASONS, 0)
     roles: set[str] = set()
+    unknown_events: Counter[str] = Counter()
     for chunk in read_columns(path, ["user"], _OPTIONAL):
         if "item" not in chunk and "category" not in chunk:
-            raise DataError(f"{path} has no item column; name it 'item'")
+            raise DataError(f"{path} has no item column; rename the column to 'item'")
         roles = set(chunk)
+        if roles.isdisjoint(COUNT_EVENTS):
+            unknown_events.update(filter(_is_unknown_event, chunk.get("event", ())))
         rows += _parse_rows(chunk, left_out)
     has_times = "timestamp" in roles
     has_events = not roles.isdisjoint({"event", *COUNT_EVENTS})
@@ -66,6 +70,11 @@ def read_histories(
         raise DataError(f"{path}: none of {sum(left_out.values()):,} rows is usable ({reasons})")
     if reasons:
         progress(f"{path}: rows left out: {reasons}")
+    if unknown_events:
+        progress(
+            f"{path}: events not recognised (read as other): {unknown_events.total():,}, "
+            f"first {next(iter(unknown_events))!r:.60}"
+        )
     return {user: _history(events, has_events, has_times) for user, events in by_user.items()}
 
 
@@ -94,6 +103,10 @@ def _events(row: Mapping[str, str]) -> list[str]:
         return [event for event, count in counts if _is_positive(count)]
     event = row.get("event", "")
     return [EVENT_SYNONYMS.get(normalize_key(event), "other") if event else "purchase"]
+
+
+def _is_unknown_event(event: str) -> bool:
+    return event != "" and normalize_key(event) not in EVENT_SYNONYMS
 
 
 def _is_positive(text: str) -> bool:

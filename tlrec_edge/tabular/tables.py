@@ -43,6 +43,12 @@ def read_columns(
     yield from read(path, required, optional, chunk)
 
 
+def check_ending(path: Path) -> None:
+    """Raise DataError unless a table can be written under this name."""
+    if path.suffix != ".parquet" and path.name.removesuffix(".gz")[-4:] != ".csv":
+        raise DataError(f"{path} has an unknown ending; name it .csv, .csv.gz or .parquet")
+
+
 class TableWriter:
     """Context manager that writes rows to a .csv, .csv.gz or .parquet file.
 
@@ -54,8 +60,7 @@ class TableWriter:
     def __init__(self, path: Path, columns: Mapping[str, type]) -> None:
         self.path, self._columns = path, columns
         self._parquet = path.suffix == ".parquet"
-        if not self._parquet and path.name.removesuffix(".gz")[-4:] != ".csv":
-            raise DataError(f"{path} has an unknown ending; name it .csv, .csv.gz or .parquet")
+        check_ending(path)
         if path.is_dir():
             raise DataError(f"{path} is a folder; pass the name of a file to write")
 
@@ -126,7 +131,7 @@ def _find_columns(
         elif role in required:
             raise DataError(
                 f"{path} has no {role} column; found {', '.join(names) or 'nothing'}; "
-                f"name it '{role}'"
+                f"rename the column to {role!r}"
             )
     return columns
 
