@@ -305,7 +305,8 @@ def export(
     click.echo(f"float path: within {parity.max_error:.1e} of torch, {overlap}")
     if parity.exact_max_error is not None:
         bound = f"(bound {parity.exact_bound:.1e})"
-        click.echo(f"exact path: within {parity.exact_max_error:.1e} of the float path {bound}")
+        error = f"within {parity.exact_max_error:.1e} of the float path"
+        click.echo(f"deterministic path: {error} {bound}")
     click.echo(f"transfer claim: {transfer['claim']} ({_claim(transfer)})")
 
 

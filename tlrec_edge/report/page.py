@@ -39,8 +39,8 @@ _PARITY = {
     "max_error": "largest difference of a score, float path from the trained model",
     "top10_overlap": "overlap of the ten best",
     "users": "histories compared",
-    "exact_error": "largest difference of a score, exact path from the float path",
-    "exact_max_error": "largest difference of a score, exact path from the float path",
+    "exact_error": "largest difference of a score, deterministic path from the float path",
+    "exact_max_error": "largest difference of a score, deterministic path from the float path",
     "exact_rms_share": "root mean square of that difference over the spread of scores",
     "exact_bound": "proven bound of that difference",
 }
