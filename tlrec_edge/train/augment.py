@@ -57,7 +57,7 @@ def augment(history: HistoryBatch, names: Sequence[str], rng: np.random.Generato
 
 
 def crop(history: HistoryBatch, rng: np.random.Generator) -> HistoryBatch:
-    """Keep a run of CROP of the items, and move it to the end, where histories are aligned."""
+    """Keep a run of CROP of the items, and move it to the end, to which histories are aligned."""
     cropped = history._replace(present=_random_run(history.present, CROP, rng))
     return cropped.gather(np.argsort(cropped.present, axis=1, kind="stable"))
 
