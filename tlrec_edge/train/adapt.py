@@ -52,7 +52,7 @@ def adapt(
         linear: Hyperparameters of the item-item weights that were tuned before on the same tasks;
             None: they are tuned, which takes most of the time on large catalogues.
         tasks: The tasks of ``domains`` and ``fold`` if they exist already; None: they are made.
-        checkpoint: Where each epoch is saved, so that an interrupted call can continue (see
+        checkpoint: Saves each epoch, so that an interrupted call can continue (see
             ``checkpoint.resumable``); None: nothing is saved.
 
     Returns:

@@ -76,7 +76,7 @@ def adapt_auto(
         fold: The fold of users to hold out under the split "new-users"; None: no users are.
         progress: Called with a line of text after each step.
         tasks: The tasks of ``domains`` and ``fold`` if they exist already; None: they are made.
-        checkpoint: Where each epoch is saved (see ``checkpoint.resumable``); None: nothing is.
+        checkpoint: Saves each epoch (see ``checkpoint.resumable``); None saves nothing.
 
     Returns:
         The model, and the table of comparisons that chose its mode.

@@ -179,7 +179,7 @@ def resumable(
     saves nothing.
 
     Args:
-        folder: Where the checkpoint is, or None.
+        folder: Folder of the checkpoint, or None.
         dataset: The dataset of the run.
         config: The hyperparameters of the run.
         task: Whatever else identifies the run, as JSON types.

@@ -39,7 +39,7 @@ def pretrain(
         domains: The source domains. The target must not be among them.
         config: Hyperparameters; None: the defaults. ``adapt`` takes them over from the source.
         progress: Called with a line of text after each epoch.
-        checkpoint: Where each epoch is saved, so that an interrupted call can continue (see
+        checkpoint: Saves each epoch, so that an interrupted call can continue (see
             ``checkpoint.resumable``); None: nothing is saved.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Where a model comes from: data, domains, hyperparameters, and the choices of validation."""
+"""The origin of a model: data, domains, hyperparameters, and the choices of validation."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class ModeComparison:
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where a model comes from; that of a network in training is empty.
+    """The origin of a model; it is empty for a network in training.
 
     Attributes:
         kind: "source" for a pretrained model, "target" for an adapted one.

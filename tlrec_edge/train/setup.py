@@ -43,7 +43,7 @@ class Context:
         source: The pretrained model; None: the mode needs none.
         config: The hyperparameters.
         progress: Receives a line after each step; None: nothing is reported.
-        checkpoint: Where the fits are saved; None: they are not.
+        checkpoint: Saves the fits; None saves nothing.
     """
 
     dataset: Dataset
