@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from types import ModuleType
 
 import pytest
 
 from helpers.paths import BENCHMARKS, GOLDEN
+from helpers.scripts import load_script
 
 
 @pytest.fixture(scope="module")
 def measure() -> ModuleType:
-    spec = importlib.util.spec_from_file_location(
-        "measure_lab", BENCHMARKS / "latency_lab" / "measure.py"
-    )
-    assert spec is not None
-    assert spec.loader is not None
-    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script(BENCHMARKS / "latency_lab" / "measure.py")
 
 
 def test_stall(measure: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:

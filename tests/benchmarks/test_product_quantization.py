@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import runpy
-import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 
 from helpers.paths import BENCHMARKS
+from helpers.scripts import load_script
 from tlrec_edge import Recommender
 from tlrec_edge.bench.synth_config import SynthConfig
 from tlrec_edge.bench.synthetic import synthesize
@@ -122,15 +122,27 @@ def test_more_bytes_and_more_whole_rows_find_more(pq: dict[str, Any], rec: Recom
         codes_of(pq, rec, 5)
 
 
-def test_the_table_names_every_way(tmp_path: Path) -> None:
+@pytest.fixture
+def table(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[[Path], str]:
+    """Return a function that compares all ways in a bundle, timing each twice."""
+    monkeypatch.syspath_prepend(str(FOLDER))
+    compare = load_script(FOLDER / "compare.py")
+    monkeypatch.setattr(compare, "ROUNDS", 2)
+
+    def show(path: Path) -> str:
+        monkeypatch.setattr(sys, "argv", ["compare.py", str(path)])
+        compare.main()
+        return capsys.readouterr().out
+
+    return show
+
+
+def test_the_table_names_every_way(table: Callable[[Path], str], tmp_path: Path) -> None:
     synthesize(tmp_path / "b", SynthConfig(ITEMS, dim=24, interest=5, wide=6))
-    synthesize(tmp_path / "float", SynthConfig(60, dim=8, interest=0, wide=0, tables="float32"))
-    script, env = str(FOLDER / "compare.py"), {**os.environ, "COLUMNS": "120"}
-    done = subprocess.run(
-        [sys.executable, script, str(tmp_path / "b")], capture_output=True, text=True, env=env
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    exact = [line for line in done.stdout.splitlines() if ", exact" in line or "all rows" in line]
+    shown = table(tmp_path / "b")
+    exact = [line for line in shown.splitlines() if ", exact" in line or "all rows" in line]
     assert len(exact) == 3
     assert all("1, bit for bit" in line for line in exact)
     for way in (
@@ -138,16 +150,18 @@ def test_the_table_names_every_way(tmp_path: Path) -> None:
         "codes of 8 bytes, alone",
         "scan alone of 16 bytes, onnxruntime",
     ):
-        assert f"│ {way} " in done.stdout
+        assert f"│ {way} " in shown
     synthesize(tmp_path / "large", SynthConfig(20_000, dim=24, interest=5, wide=6, lists_beyond=0))
-    done = subprocess.run(
-        [sys.executable, script, str(tmp_path / "large")], capture_output=True, text=True, env=env
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert "│ heads of " in done.stdout
-    assert "│ lists, " in done.stdout
-    refused = subprocess.run(
-        [sys.executable, script, str(tmp_path / "float")], capture_output=True, text=True, env=env
-    )
-    assert refused.returncode == 2
-    assert "has float32 tables" in refused.stderr
+    shown = table(tmp_path / "large")
+    assert "│ heads of " in shown
+    assert "│ lists, " in shown
+
+
+def test_float_tables_are_refused(
+    table: Callable[[Path], str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    synthesize(tmp_path / "float", SynthConfig(60, dim=8, interest=0, wide=0, tables="float32"))
+    with pytest.raises(SystemExit) as refused:
+        table(tmp_path / "float")
+    assert refused.value.code == 2
+    assert "has float32 tables" in capsys.readouterr().err

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
 import click
@@ -11,6 +10,7 @@ import pytest
 from helpers import bundles
 from helpers.commands import ok, run
 from helpers.paths import ROOT
+from helpers.scripts import load_script
 from tlrec_edge.cli import COMMANDS, SECTIONS, main
 from tlrec_edge.cli.format import any_value, figure, gain, interval, print_table, with_error
 
@@ -39,14 +39,10 @@ def test_sections_show_every_visible_option_once(name: str) -> None:
 
 
 def test_the_page_in_the_docs_is_current() -> None:
-    path = ROOT / "docs" / "make_cli.py"
-    spec = importlib.util.spec_from_file_location("make_cli", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
     page = (ROOT / "docs" / "cli.md").read_text("utf-8")
-    assert page == module.render(), "run: python docs/make_cli.py"
+    assert page == load_script(ROOT / "docs" / "make_cli.py").render(), (
+        "run: python docs/make_cli.py"
+    )
 
 
 def test_markup_in_the_data_is_printed_as_it_is(tmp_path: Path) -> None:

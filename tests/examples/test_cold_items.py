@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
-import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -13,6 +11,7 @@ import pytest
 
 from helpers import synthetic
 from helpers.paths import EXAMPLES
+from helpers.scripts import load_script
 from tlrec_edge.data.dataset import TEST
 from tlrec_edge.data.prepare import SplitPlan
 from tlrec_edge.data.presets import prepare_preset
@@ -23,13 +22,7 @@ SCRIPT = EXAMPLES / "cold_items" / "run.py"
 
 @pytest.fixture(scope="module")
 def example() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("cold_items_run", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # its dataclasses look themselves up there
-    spec.loader.exec_module(module)
-    return module
+    return load_script(SCRIPT)
 
 
 def write_retail(path: Path) -> Path:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import importlib.util
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +9,7 @@ import pytest
 
 from helpers import bundles
 from helpers.paths import EXAMPLES
+from helpers.scripts import load_script
 from tlrec_edge import History, Recommender
 
 with warnings.catch_warnings():
@@ -22,12 +22,7 @@ EXAMPLE = EXAMPLES / "embed_fastapi.py"
 
 @pytest.fixture(scope="module")
 def example() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("embed_fastapi", EXAMPLE)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script(EXAMPLE)
 
 
 @pytest.fixture(scope="module")
