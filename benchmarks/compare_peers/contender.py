@@ -50,6 +50,8 @@ class Contender:
     """Largest allowed error of a score, in standard deviations of all scores."""
     about: str = ""
     """How the system is run, for the report."""
+    package: str | None = None
+    """The package to import before torch: it is quick to find out that it is not installed."""
 
     def __init__(self, data: Data, model: str) -> None:
         self.data, self.model = data, model

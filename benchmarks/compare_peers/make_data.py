@@ -17,7 +17,6 @@ from tlrec_edge.bench.synthetic import synthesize
 from tlrec_edge.bundle.reader import Bundle
 
 from .data import Data, Sizes
-from .model import encoder, write_floor, write_graphs
 
 CASES = 64
 MAX_CANDIDATES = 1000
@@ -62,6 +61,8 @@ def _code() -> str:
 
 def _make(data: Data, sizes: Sizes, items: int, everything: bool) -> None:
     """Write a catalogue with the fast encoder; with ``everything`` also the base one and graphs."""
+    from .model import encoder, write_floor, write_graphs  # imports torch, which takes seconds
+
     config = SynthConfig(
         items, dim=sizes.dim, length=sizes.length, interest=0, wide=0, popularity=0.0
     )

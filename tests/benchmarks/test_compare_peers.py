@@ -18,12 +18,14 @@ import numpy as np
 import pytest
 
 from helpers.paths import ROOT
+from helpers.scripts import benchmarks_on_path
 
-SIZES = ["--small", "600", "--large", "900", "--seconds", "0.02"]
+SMALL, LARGE = 600, 900
+QUICK = ["--small", str(SMALL), "--large", str(LARGE), "--seconds", "0.02"]
 
 
 def compare(folder: Path, *arguments: str) -> tuple[dict[str, Any], str]:
-    command = [sys.executable, "-m", "benchmarks.compare_peers", str(folder), "--here", *SIZES]
+    command = [sys.executable, "-m", "benchmarks.compare_peers", str(folder), "--here", *QUICK]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [*command, *arguments], capture_output=True, text=True, cwd=ROOT, env=environment
@@ -34,8 +36,14 @@ def compare(folder: Path, *arguments: str) -> tuple[dict[str, Any], str]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the folder of all comparisons: the first makes the data, the others use it."""
-    return tmp_path_factory.mktemp("peers")
+    """Return a folder with the data of all comparisons, made in this process, which has torch."""
+    path = tmp_path_factory.mktemp("peers")
+    with benchmarks_on_path():
+        from benchmarks.compare_peers.data import Sizes
+        from benchmarks.compare_peers.make_data import prepare
+
+        prepare(path / "data", Sizes(SMALL, LARGE), ("small",), lambda _: None)
+    return path
 
 
 @pytest.fixture(scope="module")
@@ -70,15 +78,11 @@ def test_a_peer_that_is_not_installed_is_listed_with_the_reason(
 
 
 @pytest.fixture
-def peers(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    monkeypatch.syspath_prepend(str(ROOT))
-    from benchmarks.compare_peers import agree, contender, measure
+def peers() -> Iterator[Any]:
+    with benchmarks_on_path():
+        from benchmarks.compare_peers import agree, contender, measure
 
-    yield agree, contender.Answer, measure
-    for name in [
-        name for name in sys.modules if name == "benchmarks" or name.startswith("benchmarks.")
-    ]:
-        del sys.modules[name]
+        yield agree, contender.Answer, measure
 
 
 def test_a_wrong_score_is_refused(peers: Any) -> None:

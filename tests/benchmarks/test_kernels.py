@@ -11,18 +11,15 @@ import numpy as np
 import pytest
 
 from helpers.paths import ROOT
+from helpers.scripts import benchmarks_on_path
 
 
 @pytest.fixture
-def kernels(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    monkeypatch.syspath_prepend(str(ROOT))
-    from benchmarks.kernels import measure, scans
+def kernels() -> Iterator[Any]:
+    with benchmarks_on_path():
+        from benchmarks.kernels import measure, scans
 
-    yield measure, scans
-    for name in [
-        name for name in sys.modules if name == "benchmarks" or name.startswith("benchmarks.")
-    ]:
-        del sys.modules[name]
+        yield measure, scans
 
 
 def test_it_measures_what_is_there_and_names_the_rest() -> None:

@@ -31,6 +31,8 @@ def kind(name: str) -> type[Contender]:
     """Return the class of a contender. Raises ImportError if its package is not installed."""
     module, _, attribute = CONTENDERS[name].partition(":")
     cls: type[Contender] = getattr(importlib.import_module(f".{module}", __package__), attribute)
+    if cls.package is not None:
+        importlib.import_module(cls.package)
     return cls
 
 

@@ -34,6 +34,7 @@ class Dssm(Contender):
         "DSSM 64-64 on each side, the pair graph of its own exporter in onnxruntime; "
         "the history is encoded once per candidate"
     )
+    package = "torch_rechub"
 
     def __init__(self, data: Data, model: str) -> None:
         super().__init__(data, model)

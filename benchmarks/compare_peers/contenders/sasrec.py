@@ -15,6 +15,7 @@ class Replay(Contender):
     """replay-rec, compiled by OpenVINO."""
 
     about = "SasRecCompiled, mode one_query, fixed number of candidates, one thread (OpenVINO)"
+    package = "replay"
     candidates: ClassVar[dict[str, int | None]] = {"request": 100, "top": None}
 
     def __init__(self, data: Data, model: str) -> None:
@@ -109,6 +110,7 @@ class RecBole(Contender):
     about = (
         "SASRec in eager torch; the history is encoded once, then a dot product with the candidates"
     )
+    package = "recbole"
 
     def __init__(self, data: Data, model: str) -> None:
         super().__init__(data, model)
