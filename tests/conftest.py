@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
@@ -15,3 +17,16 @@ pytest.register_assert_rewrite("helpers")
 
 settings.register_profile("repeatable", deadline=None, derandomize=True)
 settings.load_profile("repeatable")
+
+
+@pytest.fixture(scope="module")
+def small_batches() -> Iterator[None]:
+    """Let distillation use a quarter of its batch size, and half of its validation batches.
+
+    The synthetic models are small too.
+    """
+    distil = importlib.import_module("tlrec_edge.quantize.distil")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(distil, "BATCH", 64)
+        patch.setattr(distil, "VALIDATION_BATCHES", 4)
+        yield

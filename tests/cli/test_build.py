@@ -14,6 +14,8 @@ from helpers.commands import ok, refused, run
 from tlrec_edge.data.store import save_dataset
 from tlrec_edge.export import export_bundle
 
+pytestmark = pytest.mark.usefixtures("small_batches")
+
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory: pytest.TempPathFactory) -> Path:

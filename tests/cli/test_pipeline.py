@@ -37,6 +37,9 @@ FEW = ("--only", "feed-forward 1/2")
 """One pruning step is enough if the search itself is not tested."""
 
 
+pytestmark = pytest.mark.usefixtures("small_batches")
+
+
 @pytest.fixture(scope="module", autouse=True)
 def untimed() -> Iterator[None]:
     """Let compress choose by bytes alone, however fast this machine is."""
