@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -118,6 +119,7 @@ def read_sources() -> list[Source]:
 
 
 SOURCES = read_sources()
+MODULES = {source.module for source in SOURCES}
 each_source = pytest.mark.parametrize("source", SOURCES, ids=[source.module for source in SOURCES])
 
 
@@ -127,6 +129,7 @@ def room(module: str) -> str:
     return folder if folder in MAY_IMPORT else "base"
 
 
+@cache
 def imports(source: Source) -> list[Import]:
     inside = {
         id(node) for outer in ast.walk(source.tree) if _defers(outer) for node in ast.walk(outer)
@@ -156,9 +159,8 @@ def _targets(source: Source, node: ast.ImportFrom) -> Iterator[str]:
         package = package[:-1]
     base = ".".join(package[: len(package) - node.level + 1]) if node.level else ""
     whole = ".".join(filter(None, [base, node.module or ""]))
-    modules = {other.module for other in SOURCES}
     for alias in node.names:
-        yield f"{whole}.{alias.name}" if f"{whole}.{alias.name}" in modules else whole
+        yield f"{whole}.{alias.name}" if f"{whole}.{alias.name}" in MODULES else whole
 
 
 @each_source
