@@ -30,3 +30,16 @@ def small_batches() -> Iterator[None]:
         patch.setattr(distil, "BATCH", 64)
         patch.setattr(distil, "VALIDATION_BATCHES", 4)
         yield
+
+
+@pytest.fixture(params=["pickled", pytest.param("spawned", marks=pytest.mark.slow)])
+def two_processes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let jobs run in two processes; the quick tests only pickle what would pass between them.
+
+    A process that is spawned imports torch and pandas again.
+    """
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    if request.param == "pickled":
+        from helpers.processes import PicklingExecutor
+
+        monkeypatch.setattr("tlrec_edge.core.parallel.ProcessPoolExecutor", PicklingExecutor)

@@ -10,7 +10,6 @@ import pytest
 
 from helpers import synthetic
 from helpers.commands import ok, read, refused, run, write
-from helpers.processes import run_inline
 
 
 @pytest.fixture(scope="module")
@@ -148,10 +147,8 @@ def test_rows_without_negatives_have_one_ranking(work: Path, tmp_path: Path) -> 
     assert "among all" not in ok(*call, "--slices").stdout
 
 
-def test_crossval_pools_every_fold(
-    work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run_inline(monkeypatch)
+@pytest.mark.usefixtures("two_processes")
+def test_crossval_pools_every_fold(work: Path, tmp_path: Path) -> None:
     how = ("--from", work / "source", "--mode", "finetune", "--mode", "scratch", "--epochs", 1)
     call = (
         "crossval",

@@ -202,7 +202,15 @@ def by_popularity(tasks: Tasks) -> Ranking:
 
 
 @needs_journey
-@pytest.mark.parametrize("department", JOURNEY)
+@pytest.mark.parametrize(
+    "department",
+    # All check the same code; the larger ones take long.
+    [
+        "NUTRITION",
+        "COSMETICS",
+        *(pytest.param(d, marks=pytest.mark.slow) for d in ("PASTRY", "DELI")),
+    ],
+)
 def test_complete_journey_popularity(department: str) -> None:
     new, warm, candidates = JOURNEY[department]
     data = journey(2 if department == "COSMETICS" else 5)

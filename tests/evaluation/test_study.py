@@ -186,6 +186,7 @@ def test_invalid_configs_are_refused_before_any_work(config: StudyConfig) -> Non
         study(config, ("magic",))
 
 
+@pytest.mark.usefixtures("two_processes")
 def test_the_command_prints_and_saves_the_table(folder: Path, tmp_path: Path) -> None:
     call = (
         "study",
