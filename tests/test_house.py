@@ -74,10 +74,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "quantize": {"base", "core", "data", "linear", "train"},
     "export": {"base", "core", "bundle", "search", "runtime", "tabular", "data", "linear", "train"},
 }
-"""Room (folder) -> the rooms it may import.
+"""Package (folder) -> the packages it may import.
 
 "base" holds the few modules at the top of the package. "front" is the package itself, which is for
-users: our own code imports from the room that defines a name.
+users: our own code imports from the package that defines a name.
 """
 MAY_IMPORT["front"] = {"base", "bundle", "runtime"}
 MAY_IMPORT["demo"] = set(MAY_IMPORT) - {"front"}
@@ -123,7 +123,7 @@ MODULES = {source.module for source in SOURCES}
 each_source = pytest.mark.parametrize("source", SOURCES, ids=[source.module for source in SOURCES])
 
 
-def room(module: str) -> str:
+def package_of(module: str) -> str:
     parts = module.split(".")
     folder = parts[1] if len(parts) > 1 else "front"
     return folder if folder in MAY_IMPORT else "base"
@@ -165,17 +165,17 @@ def _targets(source: Source, node: ast.ImportFrom) -> Iterator[str]:
 
 @each_source
 def test_every_import_goes_one_way(source: Source) -> None:
-    own = room(source.module)
+    own = package_of(source.module)
     for name, line, _ in imports(source):
-        if name.split(".")[0] == "tlrec_edge" and room(name) != own:
-            assert room(name) in MAY_IMPORT[own], (
+        if name.split(".")[0] == "tlrec_edge" and package_of(name) != own:
+            assert package_of(name) in MAY_IMPORT[own], (
                 f"{source.path}:{line}: {own} must not import {name}"
             )
 
 
 @each_source
 def test_light_rooms_load_nothing_heavy(source: Source) -> None:
-    if room(source.module) not in LIGHT:
+    if package_of(source.module) not in LIGHT:
         return
     for name, line, at_top in imports(source):
         if at_top:
@@ -183,7 +183,7 @@ def test_light_rooms_load_nothing_heavy(source: Source) -> None:
                 f"{source.path}:{line}: import {name} inside the function"
             )
             if name.split(".")[0] == "tlrec_edge":
-                assert room(name) in LIGHT, (
+                assert package_of(name) in LIGHT, (
                     f"{source.path}:{line}: import {name} inside the function"
                 )
 
@@ -330,13 +330,19 @@ def test_no_room_reaches_itself_through_others() -> None:
     assert not [name for name in MAY_IMPORT if name in reached(name)]
 
 
-def test_the_map_in_contributing_is_the_table_of_rooms() -> None:
+def test_the_map_in_contributing_is_the_table_of_packages() -> None:
     rows = re.findall(
         r"^\| (\w+) \| [^|]+ \|([^|]*)\|$", (ROOT / "CONTRIBUTING.md").read_text("utf-8"), re.M
     )
-    drawn = {room: set(re.findall(r"\w+", allowed)) for room, allowed in rows if room != "room"}
+    drawn = {
+        package: set(re.findall(r"\w+", allowed))
+        for package, allowed in rows
+        if package != "package"
+    }
     everything = set(MAY_IMPORT) - {"base", "front", "demo", "cli"}
     drawn["demo"], drawn["cli"] = everything, everything | {"demo"}
     assert drawn == {
-        room: allowed - {"base"} - {room} for room, allowed in MAY_IMPORT.items() if room != "base"
+        package: allowed - {"base"} - {package}
+        for package, allowed in MAY_IMPORT.items()
+        if package != "base"
     }
