@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -364,23 +361,6 @@ def test_writing_replaces_an_older_bundle(tmp_path: Path) -> None:
     assert not np.array_equal(before, after)
     assert np.array_equal(old.score(["i1"], ["i2", "i3"]), before)
     assert [file.name for file in path.parent.iterdir()] == ["bundle"]
-
-
-def test_leftovers_of_killed_writers_are_removed(tmp_path: Path) -> None:
-    dead = subprocess.Popen([sys.executable, "-c", ""])
-    dead.wait()
-    removed = [f".bundle.{dead.pid}.{rest}.new" for rest in ("abcd_123", "zzzzzzzz")]
-    old = f".bundle.{dead.pid}.abcd_123.old"
-    untouched = [f".bundle.{os.getpid()}.abcd_123.new", f".other.{dead.pid}.abcd_123.new"]
-    untouched += [".bundle.notes", f".bundle.{dead.pid}.x", f".bundle.{dead.pid}.abcd_123.new.bak"]
-    for name in (*removed, old, *untouched):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "encoder.onnx").write_bytes(b"x")
-    bundles.build(tmp_path / "bundle")
-    assert {file.name for file in tmp_path.iterdir()} == {"bundle", old, *untouched}
-    # Now there is a bundle, so the older one is no longer the only copy.
-    bundles.build(tmp_path / "bundle")
-    assert {file.name for file in tmp_path.iterdir()} == {"bundle", *untouched}
 
 
 def test_a_failed_write_leaves_what_was_there(tmp_path: Path) -> None:

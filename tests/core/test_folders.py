@@ -6,8 +6,10 @@ import errno
 import json
 import os
 import shutil
+import stat
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -19,7 +21,9 @@ import pytest
 
 from helpers import bundles, synthetic
 from helpers.commands import refused
+from helpers.paths import ROOT
 from tlrec_edge import Recommender
+from tlrec_edge.core import system_calls
 from tlrec_edge.data.store import load_dataset, save_dataset
 from tlrec_edge.errors import BundleError, DataError, ModelError, TlrecError
 from tlrec_edge.train import EdgeModel
@@ -83,6 +87,7 @@ WRITERS = {
         ("synth --items 50 --dim 8 --out $OUT", "export $W/model $W/ds --domain small --out $OUT"),
     ),
 }
+slow = pytest.mark.slow
 every_kind = pytest.mark.parametrize("kind", WRITERS)
 every_command = pytest.mark.parametrize(
     ("kind", "command"),
@@ -201,6 +206,13 @@ def test_empty_folders_and_folders_of_the_same_kind_are_replaced(tmp_path: Path,
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
+@pytest.fixture(params=["exchanged", "renamed"])
+def publishing(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the new folder take the older one's place in one step, or in two as on other systems."""
+    if request.param == "renamed":
+        monkeypatch.setattr(system_calls, "_renameat2", lambda: None)
+
+
 STEPS = ("mkdir", "rename", "replace", "fsync", "chmod", "unlink", "rmdir")
 """Every call with which a writer changes the disk, except writes into its own new files."""
 
@@ -231,6 +243,7 @@ def failing(at: int, killed: bool) -> Iterator[list[str]]:
     with pytest.MonkeyPatch.context() as patch:
         for name in STEPS:
             patch.setattr(os, name, wrap(name, getattr(os, name)))
+        patch.setattr(system_calls, "exchange", wrap("exchange", system_calls.exchange))
         rmtree = shutil.rmtree
         patch.setattr(
             shutil,
@@ -242,13 +255,37 @@ def failing(at: int, killed: bool) -> Iterator[list[str]]:
         yield taken
 
 
+def failing_steps(writer: Writer, folder: Path, older: bool, sample: bool) -> list[int]:
+    """Return the numbers of a writer's steps, and one more: nothing fails then.
+
+    A sample leaves out steps between two equal ones, such as writing the second of three files.
+    """
+    folder.mkdir()
+    if older:
+        writer.write(folder / "out", 0)
+    with failing(0, killed=False) as taken:
+        writer.write(folder / "out", 1)
+    is_between = [taken[at - 1 : at + 2] == [step] * 3 for at, step in enumerate(taken)]
+    numbers = [at for at, between in enumerate(is_between, 1) if not (sample and between)]
+    return [*numbers, len(taken) + 1]
+
+
+every_extent = pytest.mark.parametrize(
+    "sample",
+    [pytest.param(True, id="some steps"), pytest.param(False, id="every step", marks=[slow])],
+)
+
+
 @every_kind
+@every_extent
 @pytest.mark.parametrize("older", [True, False])
+@pytest.mark.usefixtures("publishing")
 def test_after_a_failed_step_the_old_or_the_new_folder_is_complete(
-    tmp_path: Path, kind: str, older: bool
+    tmp_path: Path, kind: str, older: bool, sample: bool
 ) -> None:
     writer = WRITERS[kind]
-    for at in range(1, 200):
+    steps = failing_steps(writer, tmp_path / "first", older, sample)
+    for at in steps:
         folder = tmp_path / str(at)
         folder.mkdir()
         if older:
@@ -263,41 +300,182 @@ def test_after_a_failed_step_the_old_or_the_new_folder_is_complete(
             assert writer.read(folder / "out") == (0 if failed else 1), taken
         else:
             assert not (folder / "out").exists(), taken
-        if len(taken) < at:
-            break
     assert not failed
-    assert at > 5
+    assert len(steps) > 5
     assert [path.name for path in folder.iterdir()] == ["out"]
 
 
 @every_kind
+@every_extent
+@pytest.mark.usefixtures("publishing")
 def test_after_a_killed_writer_the_old_or_the_new_folder_is_complete(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+    tmp_path: Path, kind: str, sample: bool
 ) -> None:
     writer = WRITERS[kind]
-    dead = subprocess.Popen([sys.executable, "-c", ""])
-    dead.wait()
-    for at in range(1, 200):
+    steps = failing_steps(writer, tmp_path / "first", True, sample)
+    for at in steps:
         folder = tmp_path / str(at)
         folder.mkdir()
         writer.write(folder / "out", 0)
-        with monkeypatch.context() as patch, failing(at, killed=True) as taken:
-            patch.setattr(os, "getpid", lambda: dead.pid)
-            with suppress(Killed):
-                writer.write(folder / "out", 1)
-            finished = len(taken) < at
+        with failing(at, killed=True) as taken, suppress(Killed):
+            writer.write(folder / "out", 1)
         complete = folder / "out"
         if not complete.exists():  # the renamed older folder is the only copy
-            complete = next(folder.glob(".out.*.old"))
+            complete = next(folder.glob(".out.*.staging/old"))
         assert writer.read(complete) in (0, 1), taken
         for _ in range(2):  # the first may find no ``out``, and keeps the older folder
             writer.write(folder / "out", 1)
         assert writer.read(folder / "out") == 1
         assert [path.name for path in folder.iterdir()] == ["out"], taken
-        if finished:
-            break
-    assert finished
-    assert at > 5
+    assert len(steps) > 5
+
+
+def test_the_path_is_never_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if system_calls._renameat2() is None:
+        pytest.skip("this system can't exchange two folders")
+    writer, out = WRITERS["bundle"], tmp_path / "out"
+    writer.write(out, 0)
+    at_every_step: list[bool] = []
+
+    def watch(call: Callable[..., Any]) -> Callable[..., Any]:
+        def step(*args: Any, **options: Any) -> Any:
+            at_every_step.append((out / "manifest.json").is_file())
+            done = call(*args, **options)
+            at_every_step.append((out / "manifest.json").is_file())
+            return done
+
+        return step
+
+    for name in ("rename", "replace", "rmdir", "unlink", "fsync"):
+        monkeypatch.setattr(os, name, watch(getattr(os, name)))
+    writer.write(out, 1)
+    assert writer.read(out) == 1
+    assert len(at_every_step) > 20
+    assert all(at_every_step)
+
+
+def test_a_file_that_the_user_adds_at_the_last_moment_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer, out = WRITERS["bundle"], tmp_path / "out"
+    writer.write(out, 0)
+    exchange = system_calls.exchange
+
+    def add_and_exchange(first: Path, second: Path) -> bool:
+        (out / "notes.txt").write_text("mine")
+        monkeypatch.setattr(system_calls, "exchange", exchange)
+        return exchange(first, second)
+
+    monkeypatch.setattr(system_calls, "exchange", add_and_exchange)
+    with pytest.raises(BundleError, match=rf"{out}/notes\.txt is not part of the bundle"):
+        writer.write(out, 1)
+    assert (out / "notes.txt").read_text() == "mine"
+    (out / "notes.txt").unlink()
+    assert writer.read(out) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+WAITING_WRITER = """
+import os, sys
+from pathlib import Path
+os.getpid = lambda: int(sys.argv[2])
+from tlrec_edge.bundle.writer import BUNDLE
+from tlrec_edge.core.folders import staging_folder
+with staging_folder(Path(sys.argv[1]), BUNDLE) as staging:
+    (staging / "candidate_bias.npy").write_bytes(b"x")
+    print(staging, flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("pid", [os.getpid(), 4_194_305], ids=["of a process", "of no process"])
+def test_the_folder_of_a_dead_writer_is_swept_whatever_its_process_id(
+    tmp_path: Path, pid: int
+) -> None:
+    """A writer in another container may have any process id: only its lock shows that it lives."""
+    out, pipe = tmp_path / "out", subprocess.PIPE
+    command = [sys.executable, "-c", WAITING_WRITER, str(out), str(pid)]
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, cwd=ROOT, text=True) as other:
+        assert other.stdout is not None
+        staging = Path(other.stdout.readline().strip())
+        assert staging.is_dir()
+        write_bundle(out, 0)
+        assert (staging / "candidate_bias.npy").read_bytes() == b"x"
+        other.kill()
+    assert staging.is_dir()
+    write_bundle(out, 1)
+    assert read_bundle(out) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_only_workspaces_of_this_folder_are_swept(tmp_path: Path) -> None:
+    leftovers = [".out.abcd_123.staging", ".out.zzzzzzzz.staging"]
+    untouched = [
+        ".other.abcd_123.staging",
+        ".out.notes",
+        ".out.x.staging",
+        ".out.abcd_123.staging2",
+    ]
+    users = ".out.12345678.staging"
+    for name in (*leftovers, *untouched):
+        (tmp_path / name / "new").mkdir(parents=True)
+        (tmp_path / name / "new" / "encoder.onnx").write_bytes(b"x")
+    (tmp_path / users).mkdir()
+    (tmp_path / users / "thesis.tex").write_text("mine")
+    write_bundle(tmp_path / "out", 0)
+    assert {file.name for file in tmp_path.iterdir()} == {"out", users, *untouched}
+
+
+def test_a_workspace_that_is_swept_before_it_is_locked_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another writer may sweep between the two calls that make a workspace and lock it."""
+    make, made = tempfile.mkdtemp, []
+
+    def make_and_sweep(*args: Any, **options: Any) -> str:
+        made.append(make(*args, **options))
+        if len(made) == 1:
+            write_bundle(tmp_path / "out", 0)
+            assert not Path(made[0]).exists()
+        return made[-1]
+
+    monkeypatch.setattr(tempfile, "mkdtemp", make_and_sweep)
+    write_bundle(tmp_path / "out", 1)
+    assert len(made) == 3
+    assert read_bundle(tmp_path / "out") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_writer_elsewhere_has_fewer_system_calls(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(system_calls, "_renameat2", lambda: None)
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    monkeypatch.delattr(os, "posix_fallocate")
+    leftover = tmp_path / ".out.abcd_123.staging"
+    (leftover / "new").mkdir(parents=True)
+    for version in (0, 1):
+        write_bundle(tmp_path / "out", version)
+        assert read_bundle(tmp_path / "out") == version
+    # Without locks, nobody can know that the writer is dead.
+    assert {path.name for path in tmp_path.iterdir()} == {"out", leftover.name}
+
+
+@every_kind
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o755), (0o077, 0o700), (0o027, 0o750)])
+def test_folders_have_the_permissions_that_the_user_wants(
+    tmp_path: Path, kind: str, umask: int, mode: int
+) -> None:
+    before = os.umask(umask)
+    try:
+        for version in (0, 1):
+            WRITERS[kind].write(tmp_path / "out", version)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "out").stat().st_mode) == mode
+    expected = mode & (0o444 if kind == "bundle" else 0o666)
+    for file in (tmp_path / "out").iterdir():
+        assert stat.S_IMODE(file.stat().st_mode) == expected, file
 
 
 def test_a_checkpoint_removes_only_what_it_wrote(tmp_path: Path) -> None:

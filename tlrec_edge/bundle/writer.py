@@ -27,6 +27,7 @@ BUNDLE = FolderKind(
     keys=("tlrec_edge", "files"),
     files=lambda manifest: manifest["files"].keys(),
     error=BundleError,
+    read_only=True,
 )
 
 

@@ -1,7 +1,7 @@
 """Write the folders of datasets, models and bundles: completely or not at all.
 
-A folder is written next to its target and renamed when it is complete. Only folders that this
-package wrote are replaced; files of the user are never deleted.
+A folder is written next to its target and takes its place when it is complete. Only folders that
+this package wrote are replaced; files of the user are never deleted.
 """
 
 from __future__ import annotations
@@ -12,12 +12,18 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tlrec_edge.core import system_calls
 from tlrec_edge.errors import TlrecError
+
+_SUFFIX = ".staging"
+_LOCK, _NEW, _OLD = "lock", "new", "old"
+"""A workspace, the hidden folder ``.NAME.RANDOM.staging``, contains nothing else."""
+_READ_BITS = 0o444
 
 
 @dataclass(frozen=True)
@@ -34,6 +40,8 @@ class FolderKind:
     """Return the names of all other files, given the content of the marker."""
     error: type[TlrecError]
     """Raised if a folder of this kind cannot be written."""
+    read_only: bool = False
+    """Whether the files are made read-only, because readers map them into memory."""
 
 
 def check_target(path: Path, kind: FolderKind) -> None:
@@ -62,7 +70,9 @@ def check_target(path: Path, kind: FolderKind) -> None:
 def replace_folder(path: Path, kind: FolderKind) -> Iterator[Path]:
     """Yield a new folder to fill, and move it to ``path`` if the block ends without an exception.
 
-    An older folder of this kind is replaced. After an exception it is still there, unchanged.
+    An older folder of this kind is replaced in one step: at any moment ``path`` is the older folder
+    or the new one. (Systems that can't exchange two folders need two steps, and ``path`` is absent
+    between them.) After an exception the older folder is still there, unchanged.
 
     Raises ``kind.error`` if ``path`` is anything but a folder of this kind, or cannot be written.
     """
@@ -75,9 +85,9 @@ def replace_folder(path: Path, kind: FolderKind) -> Iterator[Path]:
 
 @contextmanager
 def staging_folder(path: Path, kind: FolderKind) -> Iterator[Path]:
-    """Yield a new folder next to ``path``, and remove it when the block ends.
+    """Yield a new folder in a workspace next to ``path``; the workspace is removed at the end.
 
-    Folders that killed processes left behind are removed too. Raises ``kind.error`` as
+    Workspaces that killed processes left behind are removed too. Raises ``kind.error`` as
     ``replace_folder`` does.
     """
     path = Path(os.path.abspath(path))
@@ -85,20 +95,25 @@ def staging_folder(path: Path, kind: FolderKind) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(path, kind)
-        prefix = f".{path.name}.{os.getpid()}."
-        staging = Path(tempfile.mkdtemp(prefix=prefix, suffix=".new", dir=path.parent))
+        workspace, lock = _make_workspace(path)
     except OSError as error:
         raise kind.error(
             f"cannot write to {path.parent} ({error.strerror}); choose another --out"
         ) from error
     try:
+        staging = workspace / _NEW
+        staging.mkdir()
         yield staging
     except OSError as error:
         raise kind.error(
             f"cannot write {path}: {error.strerror or error}; nothing was changed"
         ) from error
     finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        try:
+            if not _has_only_copy(workspace, path, kind):
+                shutil.rmtree(workspace, ignore_errors=True)
+        finally:
+            os.close(lock)
 
 
 def _listed(path: Path, kind: FolderKind) -> Collection[str]:
@@ -129,12 +144,33 @@ def _not_ours(path: Path, kind: FolderKind, reason: str) -> TlrecError:
 
 
 def _publish(staging: Path, path: Path, kind: FolderKind) -> None:
-    """Move ``staging`` to ``path``. An older folder is renamed first, and restored on failure."""
-    old = staging.with_suffix(".old")
-    staging.chmod(0o755)  # mkdtemp makes a folder that only its owner can read
-    for file in staging.iterdir():
+    """Move ``staging`` to ``path``, and an older folder of ``path`` into the workspace."""
+    files = list(staging.iterdir())
+    for file in files if kind.read_only else ():
+        file.chmod(file.stat().st_mode & _READ_BITS)
+    for file in (*files, staging):
         _sync(file)
-    _sync(staging)
+    if not (path.exists() and _exchange(staging, path, kind)):
+        _rename(staging, path, kind)
+
+
+def _exchange(staging: Path, path: Path, kind: FolderKind) -> bool:
+    """Exchange the two folders, or change nothing; return whether the system can do it."""
+    if not system_calls.exchange(staging, path):
+        return False
+    try:
+        check_target(staging, kind)  # the older folder, to which nobody can add files any more
+        _sync(path.parent)
+    except BaseException:
+        system_calls.exchange(staging, path)
+        check_target(path, kind)
+        raise
+    return True
+
+
+def _rename(staging: Path, path: Path, kind: FolderKind) -> None:
+    """Rename the older folder, then the new one; restore the older one on failure."""
+    old = staging.with_name(_OLD)
     try:
         if path.exists():
             os.rename(path, old)
@@ -143,7 +179,6 @@ def _publish(staging: Path, path: Path, kind: FolderKind) -> None:
     except BaseException:
         _restore(staging, path, old, kind)
         raise
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def _restore(staging: Path, path: Path, old: Path, kind: FolderKind) -> None:
@@ -165,25 +200,66 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
-def _remove_leftovers(path: Path, kind: FolderKind) -> None:
-    """Remove the folders ``.NAME.PID.RANDOM.new`` and ``.old`` of processes that no longer run.
-
-    An old folder is kept as long as ``path`` has no folder of this kind: it is then the only copy.
-    """
-    leftover = re.compile(rf"\.{re.escape(path.name)}\.(\d{{1,9}})\.\w{{8}}\.(new|old)")
-    for folder in path.parent.iterdir():
-        match = leftover.fullmatch(folder.name)
-        if not match or folder.is_symlink() or _is_running(int(match[1])):
+def _make_workspace(path: Path) -> tuple[Path, int]:
+    """Make a locked folder next to ``path``; return it and its open lock file."""
+    prefix = f".{path.name}."
+    while True:
+        workspace = Path(tempfile.mkdtemp(prefix=prefix, suffix=_SUFFIX, dir=path.parent))
+        try:
+            lock, locked = _lock(workspace)
+        except FileNotFoundError:  # another writer saw it unlocked, and removed it as a leftover
             continue
-        if match[2] == "new" or (path / kind.marker).is_file():
-            shutil.rmtree(folder, ignore_errors=True)
+        if locked is not False:
+            return workspace, lock
+        os.close(lock)
 
 
-def _is_running(pid: int) -> bool:
+def _lock(workspace: Path) -> tuple[int, bool | None]:
+    """Open a workspace's lock file and try to lock it; see ``system_calls.try_lock``.
+
+    Raises FileNotFoundError if the workspace was removed.
+    """
+    path = workspace / _LOCK
+    lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        pass  # the process of another user
-    return True
+        locked = system_calls.try_lock(lock)
+        # The file that was locked may have been removed in the meantime.
+        if locked and not os.path.samestat(os.fstat(lock), path.stat()):
+            locked = False
+    except BaseException:
+        os.close(lock)
+        raise
+    return lock, locked
+
+
+def _remove_leftovers(path: Path, kind: FolderKind) -> None:
+    """Remove the workspaces of processes that no longer run.
+
+    A process holds the lock of its workspace as long as it lives, in whatever container it runs. A
+    process id would not do: every container counts its own.
+    """
+    leftover = re.compile(rf"\.{re.escape(path.name)}\.\w{{8}}{re.escape(_SUFFIX)}")
+    for folder in path.parent.iterdir():
+        if leftover.fullmatch(folder.name) and not folder.is_symlink():
+            with suppress(OSError):  # such as the workspace of another user
+                _remove_if_unlocked(folder, path, kind)
+
+
+def _remove_if_unlocked(workspace: Path, path: Path, kind: FolderKind) -> None:
+    is_ours = set(os.listdir(workspace)) <= {_LOCK, _NEW, _OLD}
+    if not is_ours or _has_only_copy(workspace, path, kind):
+        return
+    lock, locked = _lock(workspace)
+    try:
+        if locked:
+            shutil.rmtree(workspace, ignore_errors=True)
+    finally:
+        os.close(lock)
+
+
+def _has_only_copy(workspace: Path, path: Path, kind: FolderKind) -> bool:
+    """Return whether a workspace holds the older folder of ``path``, and ``path`` holds none.
+
+    That happens if a process is killed between two renames.
+    """
+    return (workspace / _OLD).exists() and not (path / kind.marker).is_file()

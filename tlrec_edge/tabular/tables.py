@@ -6,7 +6,7 @@ import contextlib
 import csv
 import gzip
 import os
-import tempfile
+import secrets
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -66,16 +66,17 @@ class TableWriter:
 
     def __enter__(self) -> Self:
         folder = self.path.absolute().parent
+        self._temporary = folder / f".{self.path.name[:60]}.{secrets.token_hex(4)}.new"
         try:
-            handle, name = tempfile.mkstemp(prefix=f".{self.path.name[:60]}.", dir=folder)
+            # Not by `tempfile`, whose files only their owner can read: the umask decides.
+            os.close(os.open(self._temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
         except OSError as error:
             raise DataError(
                 f"cannot write to {folder} ({error.strerror}); choose another --out"
             ) from error
-        os.close(handle)
-        self._temporary = Path(name)
         try:
-            self._open()
+            with self._writing():
+                self._open()
         except BaseException:
             self._temporary.unlink()
             raise
@@ -87,21 +88,36 @@ class TableWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._sink.close()
-        if kind is not None:
-            self._temporary.unlink()
-            return
-        self._temporary.chmod(0o644)
-        self._temporary.replace(self.path)
+        try:
+            with self._writing():
+                self._sink.close()
+                if kind is None:
+                    self._temporary.replace(self.path)
+        except DataError:
+            if kind is None:
+                raise
+        finally:
+            self._temporary.unlink(missing_ok=True)
 
     def write(self, *columns: Sequence[Any] | NDArray[Any]) -> None:
         """Write rows, one sequence per column."""
-        if self._parquet:
-            import pyarrow as pa
+        with self._writing():
+            if self._parquet:
+                import pyarrow as pa
 
-            self._sink.write_table(pa.table(list(columns), schema=self._schema))
-        else:
-            csv.writer(self._sink, lineterminator="\n").writerows(zip(*columns, strict=True))
+                self._sink.write_table(pa.table(list(columns), schema=self._schema))
+            else:
+                csv.writer(self._sink, lineterminator="\n").writerows(zip(*columns, strict=True))
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise DataError(
+                f"cannot write {self.path}: {error.strerror or error}; "
+                "free some space or choose another --out"
+            ) from error
 
     def _open(self) -> None:
         self._sink: Any
