@@ -49,7 +49,7 @@ def states_of(rec: Recommender, count: int, seed: int) -> list[UserState]:
 
 
 def codes_of(pq: dict[str, Any], rec: Recommender, subspaces: int = 6) -> Any:
-    bundle = Bundle.open(rec._bundle.path)
+    bundle = Bundle.open(rec._open().bundle.path)
     read = item_vectors(
         bundle.shape.candidate_format,
         bundle.array("candidate_rows"),

@@ -183,7 +183,7 @@ def test_the_manifest_has_the_format_of_each_table(path: Path) -> None:
 
 
 def test_a_pair_has_the_same_bits_alone_and_in_any_batch(rec: Recommender) -> None:
-    assert rec.deterministic == (STORED[rec._bundle.path.name].candidate != "float32")
+    assert rec.deterministic == (STORED[rec._open().bundle.path.name].candidate != "float32")
     if not rec.deterministic:
         return
     rec.add_items(
@@ -197,7 +197,7 @@ def test_a_pair_has_the_same_bits_alone_and_in_any_batch(rec: Recommender) -> No
         assert [rec.score(state, [name])[0] for name in names] == scores.tolist()
         order = rng.permutation(62)
         assert rec.score(state, [names[i] for i in order]).tolist() == scores[order].tolist()
-        assert rec._catalogue.scorer.score_all(state).tolist() == scores.tolist()
+        assert rec._open().catalogue.scorer.score_all(state).tolist() == scores.tolist()
         ranked = rec.recommend(state, 62, exclude=None)
         assert dict(zip(ranked.items, ranked.scores.tolist(), strict=True)) == dict(
             zip(names, scores.tolist(), strict=True)

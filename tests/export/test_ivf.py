@@ -31,7 +31,8 @@ def test_items_that_stand_list_by_list_are_what_they_were(
     ):
         assert listed.manifest["index"]["lists"] > 1
         assert not plain.manifest["index"]
-        ids = plain._bundle.strings("item_ids").take(range(plain._bundle.shape.items))
+        plain_bundle, listed_bundle = plain._open().bundle, listed._open().bundle
+        ids = plain_bundle.strings("item_ids").take(range(plain_bundle.shape.items))
         candidates = ids[: len(plain)]
         assert plain.rows(ids).values.tolist() == list(range(len(ids)))
         rows = listed.rows(ids).values
@@ -42,8 +43,8 @@ def test_items_that_stand_list_by_list_are_what_they_were(
         )
         assert rows[len(plain) :].tolist() == list(range(len(plain), len(ids)))
         for name in ("item_category", "history_rows"):
-            if plain._bundle.has(f"{name}.npy"):
-                assert np.array_equal(listed._bundle.array(name)[rows], plain._bundle.array(name))
+            if plain_bundle.has(f"{name}.npy"):
+                assert np.array_equal(listed_bundle.array(name)[rows], plain_bundle.array(name))
         for user in [*users, ids[:7], ids[-9:], [*ids[:3], "nobody"]]:
             assert listed.score(user, candidates).tolist() == plain.score(user, candidates).tolist()
             found, wanted = (rec.recommend(user, 5, exhaustive=True) for rec in (listed, plain))
@@ -51,6 +52,10 @@ def test_items_that_stand_list_by_list_are_what_they_were(
             assert (
                 dict(zip(found.items, found.names, strict=True)).items()
                 <= dict(
-                    zip(ids, plain._bundle.strings("item_names").take(range(len(ids))), strict=True)
+                    zip(
+                        ids,
+                        plain_bundle.strings("item_names").take(range(len(ids))),
+                        strict=True,
+                    )
                 ).items()
             )

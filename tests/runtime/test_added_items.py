@@ -56,7 +56,7 @@ def test_added_vectors_are_those_of_the_tower(path: Path) -> None:
         history, candidate = tower.run(["history", "candidate"], feed)
         state = rec.user_state(["i1", "i2"])
         assert abs(rec.score(state, ["new1"])[0] - (candidate[0] @ state.deep - 1.5)) < 0.05
-        added = rec._catalogue.vectors.read(np.array([ITEMS]))
+        added = rec._open().catalogue.vectors.read(np.array([ITEMS]))
         assert np.abs(added - history).max() < np.abs(history).max() / 200
 
 

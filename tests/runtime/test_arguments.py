@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,14 @@ import numpy as np
 import pytest
 
 from helpers import bundles
-from tlrec_edge import ArgumentError, BundleError, DataError, Recommender
+from helpers.scores import bits
+from tlrec_edge import ArgumentError, BundleError, DataError, History, ItemRows, Recommender
 
 EXPECTED_IDS = "expected a list of item ids, got"
+NO_ORDER = f"{EXPECTED_IDS} the set .*; a set has no order"
 
 
+A_SET: Any = {"i1"}
 BAD_ARGUMENTS: dict[str, tuple[Callable[[Any], object], str]] = {
     "no candidates": (lambda rec: rec.score(["i1"], None), f"candidates: {EXPECTED_IDS} NoneType"),
     "one candidate": (lambda rec: rec.score(["i1"], 5), f"candidates: {EXPECTED_IDS} int 5"),
@@ -40,7 +44,43 @@ BAD_ARGUMENTS: dict[str, tuple[Callable[[Any], object], str]] = {
         "an id must be a string or an integer, got bool",
     ),
     "bytes user": (lambda rec: rec.recommend(b"ann"), f"user: {EXPECTED_IDS} bytes"),
-    "a set user": (lambda rec: rec.recommend({"i1"}), "history: .* oldest first; got the set"),
+    "a set user": (lambda rec: rec.recommend({"i1"}), f"user: {NO_ORDER}"),
+    "a set in a history": (lambda rec: rec.recommend(History(A_SET)), f"history: {NO_ORDER}"),
+    "a set of candidates": (lambda rec: rec.score(["i1"], {"i2", "i3"}), f"candidates: {NO_ORDER}"),
+    "a frozen set of candidates": (
+        lambda rec: rec.score(["i1"], frozenset({"i2"})),
+        f"candidates: {EXPECTED_IDS} frozenset .*no order",
+    ),
+    "keys as candidates": (
+        lambda rec: rec.score(["i1"], {"i2": 1}.keys()),
+        f"candidates: {EXPECTED_IDS} dict_keys .*no order",
+    ),
+    "a set of pairs": (lambda rec: rec.score_pairs(["ann"], {"i1"}), f"items: {NO_ORDER}"),
+    "a set of users": (
+        lambda rec: rec.recommend_many({"ann"}),
+        "users: expected a list of users, got the set .*no order",
+    ),
+    "a set of rows": (lambda rec: rec.rows({"i1"}), f"items: {NO_ORDER}"),
+    "a set of events": (
+        lambda rec: rec.recommend(History(["i1"], A_SET)),
+        "events: expected a list of events, .*no order",
+    ),
+    "a view of bytes": (
+        lambda rec: rec.score(["i1"], memoryview(b"i2")),
+        f"candidates: {EXPECTED_IDS} memoryview",
+    ),
+    "a bool id": (lambda rec: rec.score(["i1"], [True]), "an id must be .*got bool True"),
+    "an id that equals another": (
+        lambda rec: rec.score_pairs([[1], [True]], ["i1", "i1"]),
+        "an id must be .*got bool True",
+    ),
+    "an id that is not a number": (
+        lambda rec: rec.score(["i1"], [float("nan")]),
+        "an id must be .*got float nan",
+    ),
+    "a very long id": (lambda rec: rec.score(["i1"], [10**5000]), "thousands of digits"),
+    "a very long user id": (lambda rec: rec.recommend(10**5000), "thousands of digits"),
+    "a very long k": (lambda rec: rec.recommend(["i1"], [10**5000]), "k = a list, expected"),
     "a list of lists": (
         lambda rec: rec.score([["i1"]], ["i2"]),
         "an id must be a string or an integer, got list",
@@ -133,6 +173,14 @@ BAD_FEATURES: dict[str, tuple[Callable[[Any], object], str]] = {
         lambda rec: rec.add_items({"N": {"price": [1]}}),
         r"item 'N': price = \[1\]; expected a finite",
     ),
+    "title of digits": (
+        lambda rec: rec.add_items({"N": {"title": 10**5000}}),
+        "item 'N': title = a int; expected text",
+    ),
+    "domain list": (
+        lambda rec: rec.add_items({"N": {"title": "mug", "domain": ["de"]}}),
+        r"item 'N': domain = \['de'\]; expected text",
+    ),
     "title list": (
         lambda rec: rec.add_items({"N": {"title": ["mug"]}}),
         r"item 'N': title = \['mug'\]; expected text",
@@ -163,6 +211,40 @@ def test_a_bad_feature_names_its_item_and_column(rec: Recommender, case: str) ->
     check_refused(rec, call, DataError, message)
 
 
+def test_sets_are_fine_if_their_order_does_not_matter(rec: Recommender) -> None:
+    names = {"i3", "i4", "i5"}
+    found = rec.recommend(["i1"], 3, allow=names)  # type: ignore[arg-type]  # no Sequence
+    assert set(found.items) == names
+    assert found.items == rec.recommend(["i1"], 3, allow=sorted(names)).items
+    excluded = rec.recommend(["i1"], 60, exclude=names)  # type: ignore[arg-type]
+    assert len(excluded.items) == 57
+    several = rec.recommend_many([["i1"]], 60, exclude=names)  # type: ignore[arg-type]
+    assert several[0].items == excluded.items
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("events", True),
+        ("events", np.True_),
+        ("events", 1.0),
+        ("events", None),
+        ("events", b"view"),
+        ("timestamps", True),
+        ("timestamps", np.True_),
+        ("timestamps", b"17"),
+        ("timestamps", None),
+        ("timestamps", "yesterday"),
+        ("timestamps", np.datetime64("2024-01-01")),
+    ],
+)
+def test_a_value_that_is_no_event_or_time_is_refused(column: str, value: object) -> None:
+    with pytest.raises(DataError, match=r"unknown event|a timestamp is a number"):
+        History(["i1"], **{column: [value]})  # type: ignore[arg-type]  # what is tested
+    with pytest.raises(DataError, match="a timestamp is a number"):
+        History(["i1"], now=True)
+
+
 def test_an_error_of_the_caller_is_not_blamed_on_the_bundle(rec: Recommender) -> None:
     def history() -> Iterator[str]:
         yield "i1"
@@ -181,13 +263,44 @@ def test_an_error_of_the_caller_is_not_blamed_on_the_bundle(rec: Recommender) ->
         rec.recommend_many([item] for item in history())  # type: ignore[arg-type]  # what is tested
 
 
-def test_a_state_of_another_bundle_is_refused(rec: Recommender, tmp_path: Path) -> None:
-    bundles.build(tmp_path / "b", d=9)
-    with (
-        Recommender.open(tmp_path / "b") as other,
-        pytest.raises(DataError, match="user: the state is of another bundle"),
-    ):
-        rec.score(other.user_state(["i1"]), ["i2"])
+@pytest.mark.parametrize("changes", [{"d": 9}, {"seed": 1}, {"users": ("ann",)}])
+def test_states_and_rows_of_another_bundle_are_refused(
+    rec: Recommender, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    bundles.build(tmp_path / "b", **changes)
+    with Recommender.open(tmp_path / "b") as other:
+        state, rows = other.user_state(["i1"]), other.rows(["i1", "i2"])
+    sent: tuple[Any, Any] = pickle.loads(pickle.dumps((state, rows)))
+    rec.user_state(rec.rows(["i1", "i2"]))  # is cached
+    for user in (state, sent[0]):
+        for call in (lambda: rec.score(user, ["i2"]), lambda: rec.recommend(user)):  # noqa: B023
+            with pytest.raises(ArgumentError, match="user: the state is of another bundle"):
+                call()
+    for items in (rows, sent[1], rows[1:], rows + ItemRows(np.array([3]))):
+        calls: tuple[Callable[[Any], object], ...] = (
+            lambda items: rec.score(["i1"], items),
+            rec.user_state,
+            lambda items: rec.user_state(History(items)),
+            lambda items: rec.recommend(["i1"], allow=items),
+            lambda items: rec.recommend(["i1"], exclude=items),
+            lambda items: rec.score_pairs(
+                [rec.rows(["i1", "i2"])[: len(items)], items], ["i1"] * 2
+            ),
+            rec.rows,
+        )
+        for use in calls:
+            with pytest.raises(ArgumentError, match="the rows are of another bundle"):
+                use(items)
+    with pytest.raises(ArgumentError, match="rows of two bundles cannot be joined"):
+        rec.rows(["i1"]) + rows
+
+
+def test_states_and_rows_of_a_copy_of_the_bundle_are_accepted(
+    rec: Recommender, path: Path, tmp_path: Path
+) -> None:
+    with Recommender.open(shutil.copytree(path, tmp_path / "copy")) as copy:
+        state, rows = copy.user_state(["i1", "i2"]), copy.rows(["i1", "i2"])
+        assert bits(rec.score(state, rows)) == bits(rec.score(["i1", "i2"], ["i1", "i2"]))
 
 
 BAD_OPTIONS = [

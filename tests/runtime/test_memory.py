@@ -24,7 +24,9 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_memory_is_reported_by_purpose(path: Path) -> None:
     with Recommender.open(path, cache=2) as rec:
         before = rec.memory()
-        assert before["mapped"] == sum(array.nbytes for array in rec._bundle._arrays.values())
+        assert before["mapped"] == sum(
+            array.nbytes for array in rec._open().bundle._arrays.values()
+        )
         assert (before["states"], before["items"]) == (0, 0)
         for row in range(6):
             rec.recommend([f"i{row}", f"i{row + 1}"], 3)

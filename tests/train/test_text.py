@@ -153,7 +153,7 @@ def test_an_added_item_has_the_vectors_of_the_model(model: EdgeModel, bundle: Pa
         rec.add_items(
             {"twin": columns}, open_encoder("letters").encode(rec.item_texts({"twin": columns}))
         )
-        found = rec._catalogue.vectors.read(np.array([len(model.ids)]))
+        found = rec._open().catalogue.vectors.read(np.array([len(model.ids)]))
     np.testing.assert_allclose(found, expected, atol=2e-3 * np.abs(expected).max())
 
 

@@ -153,9 +153,9 @@ class IdIndex:
 
     @property
     def cache_bytes(self) -> int:
-        """Size in bytes of the cached ids."""
-        ids = list(self._cache)
-        return sys.getsizeof(self._cache) + sum(map(sys.getsizeof, ids))
+        """Size in bytes of the cached ids and their rows."""
+        cache = self._cache.copy()  # in one step, because other threads add to it
+        return sys.getsizeof(cache) + sum(map(sys.getsizeof, (*cache, *cache.values())))
 
     def _look_up(self, keys: list[bytes]) -> Ints:
         hashes = np.fromiter(map(zlib.crc32, keys, itertools.repeat(_SEED)), np.uint32, len(keys))
@@ -226,4 +226,4 @@ def _encode_all(values: Sequence[ItemId]) -> list[bytes]:
         # Fastest for the usual case of well-formed strings; an integer raises TypeError.
         return list(map(str.encode, values))  # type: ignore[arg-type]
     except (TypeError, UnicodeEncodeError):
-        return [encode_id(str(value)) for value in values]
+        return [encode_id(as_text(value)) for value in values]

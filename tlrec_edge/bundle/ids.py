@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -18,12 +18,20 @@ def as_text(value: Any) -> str:
     Raises ArgumentError if ``value`` is neither a string nor an integer.
     """
     if isinstance(value, str):
-        return value
-    if isinstance(value, (int, np.integer)) and not isinstance(value, bool):
-        return str(int(value))
+        return str.__str__(value)  # without what a subclass adds
+    if is_integer(value):
+        try:
+            return str(int(value))
+        except ValueError:  # Python limits the digits that it converts
+            raise ArgumentError("an id must not be an integer of thousands of digits") from None
     raise ArgumentError(
         f"an id must be a string or an integer, got {type(value).__name__} {preview(value)}"
     )
+
+
+def is_integer(value: Any) -> TypeGuard[int]:
+    """Return whether a value is an integer of Python or numpy, and not a bool."""
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
 def encode_id(text: str) -> bytes:
@@ -41,4 +49,7 @@ def user_key_hash(user: str, key: str) -> str:
 
 def preview(value: Any) -> str:
     """Return the start of a value's repr on one line, for an error message."""
-    return " ".join(f"{value!r:.60}".split())
+    try:
+        return " ".join(f"{value!r:.60}".split())
+    except (ValueError, RecursionError):  # an integer of thousands of digits, a very deep list
+        return f"a {type(value).__name__}"

@@ -52,6 +52,8 @@ class Bundle:
         self.path, self.manifest, self.shape = path, manifest, shape
         self.scoring = Scoring.from_manifest(manifest, shape)
         self._arrays, self._hashed = arrays, hashed
+        self.bundle_id = _bundle_id(manifest["files"], shape, self.scoring)
+        """What user states and rows are bound to: it differs if any file or the scoring differs."""
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], verify: str = "size") -> Bundle:
@@ -208,6 +210,11 @@ def read_manifest(root: Path) -> dict[str, Any]:
             "install the version that wrote it, or export it again"
         )
     return manifest
+
+
+def _bundle_id(files: Mapping[str, Any], shape: ModelShape, scoring: Scoring) -> str:
+    hashes = sorted((name, entry["sha256"]) for name, entry in files.items())
+    return hashlib.sha256(repr((hashes, shape, scoring)).encode()).hexdigest()
 
 
 def _not_readable(path: Path, error: OSError) -> BundleError:

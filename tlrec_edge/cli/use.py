@@ -32,7 +32,7 @@ _FILE = click.Path(path_type=Path)
 _PAIRS_AT_ONCE = 262_144
 """Pairs in memory, about 100 MB; a user is encoded at most once per chunk."""
 _CACHED_STATES = 16_384
-"""User states in memory, about 100 MB."""
+"""User states in memory, at most 64 MB."""
 _SLOW_TO_HASH, _SLOW_TO_READ = 1_000_000_000, 30_000_000
 """Bytes above which hashing a bundle, or reading a table, takes more than about two seconds."""
 _SCORE_COLUMNS = {"user": str, "item": str, "score": float}

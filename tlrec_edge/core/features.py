@@ -18,7 +18,8 @@ from tlrec_edge.types import Doubles, Floats, Longs
 
 _WORD = re.compile(r"\w+")
 _CHUNK = 8192
-_CACHED_WORDS = 50_000
+_CACHED_WORDS, _MAX_CACHED_LENGTH = 50_000, 64
+"""Words whose hashes are cached, at most about 40 MB, and their largest length."""
 
 
 class TowerInputs(NamedTuple):
@@ -74,15 +75,18 @@ def hash_tokens(texts: Sequence[str], buckets: int) -> tuple[Longs, Longs]:
     for row, text in enumerate(texts):
         before = len(hashes)
         for word in _WORD.findall(text.lower()):
-            hashes.extend(_hashes(word))
+            is_short = len(word) <= _MAX_CACHED_LENGTH
+            hashes.extend(_cached_hash_word(word) if is_short else _hash_word(word))
         counts[row] = len(hashes) - before
     return np.array(hashes, np.int64) % buckets, np.repeat(np.arange(len(texts)), counts)
 
 
-@lru_cache(maxsize=_CACHED_WORDS)
-def _hashes(word: str) -> array[int]:
-    """Return the CRC-32 of each token of a lower-case word; cached, because titles repeat words."""
+def _hash_word(word: str) -> array[int]:
+    """Return the CRC-32 of each token of a lower-case word."""
     return array("I", [zlib.crc32(token.encode()) for token in tokens(word)])
+
+
+_cached_hash_word = lru_cache(_CACHED_WORDS)(_hash_word)  # titles repeat words
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,6 +11,8 @@ from tlrec_edge.types import Doubles, Floats, Indices, Scales
 
 _EMPTY = np.zeros(0, np.intp)
 _ARANGE = np.arange(4096)
+_SUMMED_BYTES = np.dtype(np.int64).itemsize + np.dtype(np.float32).itemsize
+"""Bytes of a distinct column and its sum."""
 # numpy assigns a 0-dimensional array to many entries in half the time that a Python bool takes.
 _TRUE, _FALSE = np.array(True), np.array(False)
 
@@ -48,6 +50,11 @@ class SparseSum:
     def nbytes(self) -> int:
         """Size in bytes of the entries, and of the sums once they are computed."""
         return sum(array.nbytes for array in (self.columns, self.weights, *(self._summed or ())))
+
+    @property
+    def max_nbytes(self) -> int:
+        """Size in bytes once the sums are computed, if no column occurs twice."""
+        return self.columns.nbytes + self.weights.nbytes + len(self) * _SUMMED_BYTES
 
     @property
     def summed(self) -> tuple[Indices, Floats]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tlrec_edge.bundle.ids import ItemId, as_text, preview
+from tlrec_edge.bundle.ids import ItemId, as_text, is_integer, preview
 from tlrec_edge.bundle.item_rows import ItemRows
 from tlrec_edge.errors import ArgumentError
 from tlrec_edge.runtime.history import History
@@ -27,7 +27,7 @@ def check_options(threads: Any, unknown: Any, cache: Any) -> None:
             f"unknown = {preview(unknown)}, expected one of {', '.join(UNKNOWN_POLICIES)}"
         )
     for name, value, least in (("threads", threads, 1), ("cache", cache, 0)):
-        if not _is_integer(value) or value < least:
+        if not is_integer(value) or value < least:
             raise ArgumentError(f"{name} = {preview(value)}, expected an integer from {least} on")
 
 
@@ -43,7 +43,7 @@ def check_features(features: Any) -> None:
 
 def check_k(k: Any) -> int:
     """Return ``k`` as a Python integer, which does not overflow. Raises ArgumentError."""
-    if not _is_integer(k) or k < 1:
+    if not is_integer(k) or k < 1:
         raise ArgumentError(f"k = {preview(k)}, expected an integer from 1 on")
     return int(k)
 
@@ -54,14 +54,13 @@ def user_key(user: User) -> Hashable:
         return id(user)
     if isinstance(user, USER_ID_TYPES):
         return as_text(user)
-    return user if isinstance(user, (History, ItemRows)) else (len(user), *user)
+    if isinstance(user, (History, ItemRows)):
+        return user
+    # With the types: True and 1.0 equal the integer 1, but are not ids.
+    return (len(user), *map(type, user), *user)
 
 
 def warn_renamed(old: str, new: str) -> None:
     """Warn the caller of a public method that it uses a name of 0.1."""
     message = f"{old} was renamed to {new} in 0.2 and will be removed in 0.3"
     warnings.warn(message, DeprecationWarning, stacklevel=3)
-
-
-def _is_integer(value: Any) -> bool:
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)

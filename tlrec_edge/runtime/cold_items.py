@@ -78,7 +78,7 @@ class ColdItems:
         Raises DataError, which names the item and the column.
         """
         items = {as_text(item): columns for item, columns in features.items()}
-        domains = [str(columns.get("domain", "")) for columns in items.values()]
+        domains = [_text(row.get("domain"), "domain", item) for item, row in items.items()]
         inputs = self._encode(self._columns(items), len(items), text_vectors, domains)
         # One item at a time: its bits must not depend on the items that are added with it.
         history, candidate = self._run(inputs, batch=1)
@@ -243,9 +243,11 @@ def _text(value: Any, column: str, item: str) -> str:
     """Return a text as the encoder reads it; None and NaN mean that it is not known."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
-    if hasattr(value, "__len__") and not isinstance(value, str):
-        raise DataError(
-            f"item {item!r:.80}: {column} = {preview(value)}; "
-            "expected text, or None if it is not known"
-        )
-    return str(value)
+    try:
+        if isinstance(value, str) or not hasattr(value, "__len__"):
+            return str(value)
+    except ValueError:  # an integer of thousands of digits
+        pass
+    raise DataError(
+        f"item {item!r:.80}: {column} = {preview(value)}; expected text, or None if it is not known"
+    )

@@ -33,7 +33,8 @@ def allowed_positions(catalogue: Catalogue, allow: Items) -> Indices:
     if is_mask(allow):
         check_mask(catalogue, allow)
         return np.flatnonzero(allow)
-    positions = catalogue.items.positions(catalogue.items.rows(as_list(allow, "allow")))
+    rows = catalogue.items.rows(as_list(allow, "allow", ordered=False))
+    positions = catalogue.items.positions(rows)
     return np.unique(positions[positions >= 0])
 
 
@@ -57,7 +58,7 @@ def excluded_positions(catalogue: Catalogue, state: UserState, exclude: Exclude)
     if exclude is None:
         return np.zeros(0, np.intp)
     if not isinstance(exclude, str):
-        rows = catalogue.items.rows(as_list(exclude, "exclude"))
+        rows = catalogue.items.rows(as_list(exclude, "exclude", ordered=False))
     elif exclude == "history":
         rows = state.seen
     else:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections.abc import Sequence, Set
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from tlrec_edge.bundle.ids import ItemId, as_text, preview
+from tlrec_edge.bundle.ids import ItemId, as_text, encode_id, is_integer, preview
 from tlrec_edge.bundle.item_rows import ItemRows, as_list
 from tlrec_edge.choices import EVENTS
-from tlrec_edge.errors import ArgumentError, DataError
+from tlrec_edge.errors import DataError
 from tlrec_edge.types import Bools, Doubles, Indices, Ints
 
 LATEST = 7_258_118_400.0
@@ -67,11 +68,6 @@ class History:
     def __post_init__(self) -> None:
         items = self.items
         if type(items) is not ItemRows:
-            if isinstance(items, Set):
-                raise ArgumentError(
-                    "history: expected a list of item ids, oldest first; "
-                    f"got the set {preview(items)}"
-                )
             items = as_list(items, "history")
             has_only_strings = not set(map(type, items)) - {str}
             object.__setattr__(
@@ -92,6 +88,15 @@ class History:
         if self.now is not None:
             object.__setattr__(self, "now", _seconds(self.now))
 
+    def digest(self) -> bytes:
+        """Return a hash that other histories do not have: a key that takes 64 bytes."""
+        events = None if self.events is None else bytes(self.events)  # type: ignore[arg-type]
+        times = None if self.timestamps is None else np.array(self.timestamps).tobytes()
+        # Lengths first, so that no two histories give the same bytes.
+        head = repr((len(self.items), events is None, times is None, self.now))
+        parts = (head.encode(), events or b"", times or b"", _items_key(self.items))
+        return hashlib.blake2b(b"".join(parts)).digest()
+
     def columns(self, known: Bools) -> HistoryColumns:
         """Return events and times; ``known`` (n,) marks the items in the bundle, at least one."""
         events = None if self.events is None else np.array(self.events, np.int32)
@@ -109,12 +114,22 @@ class History:
         return HistoryColumns(events, np.maximum(0.0, now - times) / _SECONDS_PER_DAY, order)
 
 
+def _items_key(items: Sequence[ItemId] | ItemRows) -> bytes:
+    """Return bytes that equal items have, and no others."""
+    if isinstance(items, ItemRows):
+        return b"rows " + items.bundle_id.encode() + items.values.tobytes()
+    joined = "\0".join(items)  # type: ignore[arg-type]  # a history converts its ids
+    if joined.count("\0") == max(0, len(items) - 1):
+        return b"ids " + encode_id(joined)
+    return b"repr " + repr(items).encode()  # an id contains the separator
+
+
 def event_code(value: Any) -> int:
     """Return an event's index in ``EVENTS``. Raises DataError, which lists the known names."""
     code = None
     if isinstance(value, str):
         code = _CODES.get(value.strip().lower())
-    elif isinstance(value, (int, np.integer)) and 0 <= value < len(EVENTS):
+    elif is_integer(value) and 0 <= value < len(EVENTS):
         code = int(value)
     if code is None:
         raise DataError(
@@ -129,11 +144,13 @@ def as_history(value: History | Sequence[ItemId] | ItemRows) -> History:
         return History(value)
     if isinstance(value, History):
         return value
-    return History(value if isinstance(value, Set) else as_list(value, "user"))
+    return History(as_list(value, "user"))
 
 
 def _seconds(value: Any) -> float:
     try:
+        if isinstance(value, (bool, np.bool_, bytes, bytearray)):
+            raise TypeError  # `float` reads them as numbers
         seconds = float(value)
     except (TypeError, ValueError, OverflowError):
         raise DataError(

@@ -36,6 +36,7 @@ class ItemTable:
         self._names = bundle.strings("item_names") if has_names else self._ids
         self._added_rows, self._added_names = added.rows, added.names
         self._added_ids = tuple(added.rows)
+        self._bundle_id = bundle.bundle_id
 
     def __len__(self) -> int:
         """Return the number of rows: all items of the bundle, and the added ones."""
@@ -47,6 +48,10 @@ class ItemTable:
         Raises ArgumentError for rows that the bundle does not have.
         """
         if isinstance(ids, ItemRows):
+            if ids.bundle_id and ids.bundle_id != self._bundle_id:
+                raise ArgumentError(
+                    "the rows are of another bundle; make them with this one's `rows`"
+                )
             if ids.max_row >= len(self):
                 raise ArgumentError(
                     f"row {ids.max_row} is not in this bundle; make rows with its own `rows`"
@@ -58,6 +63,10 @@ class ItemTable:
             for at in np.flatnonzero(found < 0).tolist():
                 found[at] = self._added_rows.get(as_text(values[at]), -1)
         return found
+
+    def bound_rows(self, ids: Sequence[ItemId] | NDArray[Any] | ItemRows) -> ItemRows:
+        """Return the row of each item id, for this bundle only. Raises as ``rows`` does."""
+        return ItemRows(self.rows(ids), self._bundle_id)
 
     def positions(self, rows: Indices) -> Indices:
         """Return the candidate position of each row, -1 if it is not a candidate."""

@@ -7,6 +7,7 @@ import os
 import threading
 import warnings
 from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, NamedTuple, NoReturn, Self
 
@@ -39,9 +40,8 @@ from tlrec_edge.runtime.filters import (
     excluded_positions,
     is_mask,
 )
+from tlrec_edge.runtime.parts import Parts
 from tlrec_edge.runtime.state_cache import Counters, process_memory
-from tlrec_edge.runtime.user_encoder import StateBuilder
-from tlrec_edge.runtime.user_states import UserStates
 from tlrec_edge.search.user_state import UserState
 from tlrec_edge.types import Bools, Floats, Indices
 
@@ -79,15 +79,19 @@ class Recommender:
     ) -> None:
         check_options(threads, unknown, cache)
         threads = min(threads, cores_within_quota())  # more would wait for each other
-        self._bundle, self._unknown, self._threads = bundle, unknown, threads
+        self._path, self._manifest = bundle.path, bundle.manifest
+        self._unknown, self._threads = unknown, threads
+        self._unknown_score = math.nan if unknown == "nan" else bundle.scoring.unknown_score
         self._counters = Counters()
-        self._builder = StateBuilder(bundle, threads=threads, deterministic=deterministic)
-        self._users = UserStates(
-            bundle, self._counters, unknown=unknown, cache=cache, builder=self._builder
+        self._parts: Parts | None = Parts.open(
+            bundle,
+            self._counters,
+            threads=threads,
+            unknown=unknown,
+            deterministic=deterministic,
+            cache=cache,
         )
-        self._catalogue = Catalogue.open(bundle, threads)
-        self._cold: ColdItems | None = None
-        self._adding = threading.Lock()
+        self._changing = threading.Lock()
         register_after_fork(self)
 
     @classmethod
@@ -115,7 +119,7 @@ class Recommender:
                 "nan", or "error" to raise UnknownIdError.
             deterministic: Round user vectors to integers, so that a score has the same bits in
                 every batch. False is closer to the trained model (within 1e-4).
-            cache: Number of recently used user states to keep.
+            cache: Number of recently used user states to keep, in at most 64 MB.
             exact: Old name of ``deterministic``; deprecated.
             speed: Deprecated; has no effect.
 
@@ -150,18 +154,20 @@ class Recommender:
             cache=cache,
         )
         if verify == "full":
-            rec._check_graphs()
+            rec._check()
         return rec
 
     def close(self) -> None:
         """Drop the cache and the mapped files; a later call raises BundleError.
 
+        Calls that other threads have begun finish first, or raise the same error.
+
         Example:
             >>> rec = Recommender.open("bundle")
             >>> rec.close()
         """
-        for name in ("_catalogue", "_builder", "_users", "_cold"):
-            setattr(self, name, None)
+        with self._changing:
+            self._parts = None
 
     def __enter__(self) -> Self:
         return self
@@ -182,7 +188,7 @@ class Recommender:
 
     def __len__(self) -> int:
         """Return the number of candidates, added items included."""
-        return len(self._open())
+        return len(self._open().catalogue)
 
     @property
     def manifest(self) -> Mapping[str, Any]:
@@ -192,7 +198,7 @@ class Recommender:
             >>> Recommender.open("bundle").manifest["format"]
             1
         """
-        return self._bundle.manifest
+        return self._manifest
 
     @property
     def deterministic(self) -> bool:
@@ -205,8 +211,7 @@ class Recommender:
             >>> Recommender.open("bundle").deterministic
             True
         """
-        self._open()
-        return self._builder.deterministic
+        return self._open().builder.deterministic
 
     @property
     def exact(self) -> bool:
@@ -228,8 +233,7 @@ class Recommender:
             >>> Recommender.open("bundle").has_user("nobody")
             False
         """
-        self._open()
-        return self._users.row(user) >= 0
+        return self._open().users.row(user) >= 0
 
     def user_state(self, user: User) -> UserState:
         """Encode a user once, for several calls; a recent history is taken from the cache.
@@ -250,8 +254,8 @@ class Recommender:
             >>> rec.recommend(rec.user_state(["item-1", "item-2"]), k=1).items
             ('42',)
         """
-        catalogue = self._open()
-        return self._users.get(catalogue, user)
+        parts = self._open()
+        return parts.users.get(parts.catalogue, user)
 
     def rows(self, items: Items) -> ItemRows:
         """Look up item ids once, for callers who use the same items again.
@@ -270,7 +274,7 @@ class Recommender:
             >>> list(Recommender.open("bundle").rows(["item-1", "nothing"]))
             [1, -1]
         """
-        return ItemRows(self._open().items.rows(as_list(items, "items")))
+        return self._open().catalogue.items.bound_rows(as_list(items, "items"))
 
     def score(self, user: User, candidates: Items) -> Floats:
         """Score candidates for one user.
@@ -293,9 +297,10 @@ class Recommender:
             >>> rec.score(["item-1", "item-2"], ["item-3", "item-4"]).round(2)
             array([-0.63,  0.25], dtype=float32)
         """
-        catalogue = self._open()
-        positions, all_known = self._positions(catalogue, candidates)
-        return self._score(catalogue, self._users.get(catalogue, user), positions, all_known)
+        parts = self._open()
+        positions, all_known = self._positions(parts.catalogue, candidates)
+        state = parts.users.get(parts.catalogue, user)
+        return self._score(parts.catalogue, state, positions, all_known)
 
     def score_pairs(self, users: Sequence[User], items: Items) -> Floats:
         """Score user ``users[i]`` with item ``items[i]``; every distinct user is encoded once.
@@ -324,12 +329,12 @@ class Recommender:
             raise ArgumentError(
                 f"{len(users)} users and {len(items)} items; give one item for each user"
             )
-        catalogue = self._open()
-        positions, all_known = self._positions(catalogue, items, "items")
+        parts = self._open()
+        positions, all_known = self._positions(parts.catalogue, items, "items")
         scores = np.empty(len(items), np.float32)
         for pairs in _pairs_by_user(users):
             user, at = users[pairs[0]], np.array(pairs)
-            scores[at] = self._score_user(catalogue, user, positions[at], all_known)
+            scores[at] = self._score_user(parts, user, positions[at], all_known)
         return scores
 
     def recommend(
@@ -377,8 +382,8 @@ class Recommender:
             warn_renamed("exact=", "exhaustive=")
             exhaustive = exact
         k = check_k(k)
-        catalogue = self._open()
-        state = self._users.get(catalogue, user)
+        parts = self._open()
+        catalogue, state = parts.catalogue, parts.users.get(parts.catalogue, user)
         excluded = excluded_positions(catalogue, state, exclude)
         if allow is None:
             found = catalogue.scorer.top_k(state, k, excluded, exhaustive)
@@ -425,7 +430,7 @@ class Recommender:
         if exact is not None:
             warn_renamed("exact=", "exhaustive=")
             exhaustive = exact
-        k, catalogue = check_k(k), self._open()
+        k, catalogue = check_k(k), self._open().catalogue
         if isinstance(users, ItemRows):
             raise ArgumentError(
                 "users: rows are items; give a list with the rows of each user's history"
@@ -434,9 +439,9 @@ class Recommender:
         if allow is not None and is_mask(allow):
             check_mask(catalogue, allow)
         elif allow is not None:
-            allow = self.rows(allow)
+            allow = catalogue.items.bound_rows(as_list(allow, "allow", ordered=False))
         if exclude is not None and not isinstance(exclude, str):
-            exclude = ItemRows(catalogue.items.rows(as_list(exclude, "exclude")))
+            exclude = catalogue.items.bound_rows(as_list(exclude, "exclude", ordered=False))
         return [
             self.recommend(user, k, exclude=exclude, allow=allow, exhaustive=exhaustive)
             for user in requested
@@ -459,7 +464,7 @@ class Recommender:
             >>> int(Recommender.open("bundle").category("Garten").sum())
             5
         """
-        return self._open().items.category(name)
+        return self._open().catalogue.items.category(name)
 
     def similar(self, item: ItemId, k: int = 10) -> Recommendations:
         """Return the candidates whose item vectors are nearest to an item's.
@@ -482,7 +487,7 @@ class Recommender:
             ('🛒', 'item-5', 'item-9')
         """
         k = check_k(k)
-        catalogue = self._open()
+        catalogue = self._open().catalogue
         row = catalogue.items.rows([item])
         if row[0] < 0:
             raise UnknownIdError(
@@ -520,20 +525,19 @@ class Recommender:
             23
         """
         check_features(features)
-        with self._adding:
-            catalogue = self._open()
-            cold = self._cold_items()
+        with self._changing:
+            cold, parts = self._cold_items(), self._open()
             ids = list(features)
             if len({as_text(item) for item in ids}) != len(ids) or "" in ids:
                 raise DataError("the ids to add must be unique and not empty")
-            known = np.flatnonzero(catalogue.items.rows(ids) >= 0)
+            known = np.flatnonzero(parts.catalogue.items.rows(ids) >= 0)
             if len(known):
                 raise DataError(
                     f"item {as_text(ids[known[0]])!r:.80} is already in the bundle; leave it out"
                 )
             if ids:
-                added = cold.extend(catalogue.added, features, text_vectors)
-                self._catalogue = catalogue.with_added(added)
+                added = cold.extend(parts.catalogue.added, features, text_vectors)
+                self._parts = parts.with_added(added)
 
     def item_texts(self, features: Features) -> list[str]:
         """Return the texts of new items as the model reads them, for a text encoder.
@@ -554,8 +558,7 @@ class Recommender:
             ['Red lamp']
         """
         check_features(features)
-        with self._adding:
-            self._open()
+        with self._changing:
             return self._cold_items().texts(features)
 
     def stats(self) -> dict[str, int]:
@@ -573,8 +576,9 @@ class Recommender:
             >>> Recommender.open("bundle").stats()["added_items"]
             0
         """
-        added = len(self._open().added)
-        counts = {"cached_states": len(self._users.cache), "added_items": added}
+        parts = self._open()
+        added = len(parts.catalogue.added)
+        counts = {"cached_states": len(parts.users.cache), "added_items": added}
         return self._counters.read() | counts | process_memory()
 
     def memory(self) -> dict[str, int]:
@@ -582,11 +586,11 @@ class Recommender:
 
         Returns:
             ``mapped``: the bundle's tables, which all processes share and the system may drop;
-            ``states``: cached user states; ``ids``: the cache of recently used ids; ``items``:
-            added items; ``prefix_bound``: the packed prefixes and one thread's products, 0 before
-            the first search; ``ivf``: 0, because the index is mapped. ``heads`` and ``lists`` are
-            old names of the last two. ``private_bytes`` and ``shared_bytes`` of the process are
-            included if the system reports them.
+            ``states``: cached user states, at most 64 MB; ``ids``: the cache of recently used ids;
+            ``items``: added items; ``prefix_bound``: the packed prefixes and one thread's products,
+            0 before the first search; ``ivf``: 0, because the index is mapped. ``heads`` and
+            ``lists`` are old names of the last two. ``private_bytes`` and ``shared_bytes`` of the
+            process are included if the system reports them.
 
         Raises:
             BundleError: The recommender is closed.
@@ -595,12 +599,12 @@ class Recommender:
             >>> Recommender.open("bundle").memory()["states"]
             0
         """
-        catalogue = self._open()
-        bound = catalogue.indexes.prefix_bound
+        parts = self._open()
+        catalogue, bound = parts.catalogue, parts.catalogue.indexes.prefix_bound
         prefix_bound = 0 if bound is None else bound.scan.nbytes
         return {
-            "mapped": self._bundle.nbytes,
-            "states": self._users.cache.nbytes,
+            "mapped": parts.bundle.nbytes,
+            "states": parts.users.cache.nbytes,
             "ids": catalogue.items.hot_bytes,
             "items": catalogue.added.nbytes,
             "prefix_bound": prefix_bound,
@@ -609,24 +613,29 @@ class Recommender:
             "lists": 0,
         } | process_memory()
 
-    def _open(self) -> Catalogue:
-        catalogue: Catalogue | None = self._catalogue
-        if catalogue is None:
-            raise BundleError(f"the recommender of {self._bundle.path} is closed; open it again")
-        return catalogue
+    def _open(self) -> Parts:
+        parts = self._parts
+        if parts is None:
+            raise BundleError(f"the recommender of {self._path} is closed; open it again")
+        return parts
 
     def _cold_items(self) -> ColdItems:
-        if self._cold is None:
-            self._cold = ColdItems(self._bundle, self._threads)
-        return self._cold
+        """Return the item tower, loaded if it is not; the caller holds the lock."""
+        parts = self._open()
+        cold = parts.cold or ColdItems(parts.bundle, self._threads)
+        self._parts = replace(parts, cold=cold)
+        return cold
 
-    def _check_graphs(self) -> None:
-        self._builder.check()
-        bound = self._catalogue.indexes.prefix_bound
+    def _check(self) -> None:
+        """Run every graph. Raises BundleError if one does not run or fit."""
+        parts = self._open()
+        parts.builder.check()
+        bound = parts.catalogue.indexes.prefix_bound
         if bound is not None:
             bound.scan.check()
-        if self._bundle.has(ITEM_TOWER):
-            self._cold_items().check()
+        if parts.bundle.has(ITEM_TOWER):
+            with self._changing:
+                self._cold_items().check()
 
     def _positions(
         self, catalogue: Catalogue, candidates: Items, name: str = "candidates"
@@ -656,33 +665,24 @@ class Recommender:
         if all_known:
             return catalogue.scorer.score(state, positions)
         known = positions >= 0
-        scores = np.full(len(positions), self._unknown_score(), np.float32)
+        scores = np.full(len(positions), self._unknown_score, np.float32)
         scores[known] = catalogue.scorer.score(state, positions[known])
         return scores
 
-    def _score_user(
-        self, catalogue: Catalogue, user: User, positions: Indices, all_known: bool
-    ) -> Floats:
-        if self._unknown == "nan" and isinstance(user, USER_ID_TYPES) and not self.has_user(user):
+    def _score_user(self, parts: Parts, user: User, positions: Indices, all_known: bool) -> Floats:
+        if self._unknown == "nan" and isinstance(user, USER_ID_TYPES) and parts.users.row(user) < 0:
             self._counters.add(unknown_users=1)
             return np.full(len(positions), np.nan, np.float32)
-        return self._score(catalogue, self._users.get(catalogue, user), positions, all_known)
-
-    def _unknown_score(self) -> float:
-        return math.nan if self._unknown == "nan" else self._bundle.scoring.unknown_score
+        state = parts.users.get(parts.catalogue, user)
+        return self._score(parts.catalogue, state, positions, all_known)
 
     def after_fork(self) -> None:
         """Replace locks and sessions in the child of a fork."""
         # A lock that another thread of the parent held would stay locked forever.
-        self._adding = threading.Lock()
+        self._changing = threading.Lock()
         self._counters.after_fork()
-        if self._users is not None:
-            self._users.cache.after_fork()
-            self._builder.encoder.reload()
-        if self._cold is not None:
-            self._cold.tower.reload()
-        if self._catalogue is not None and self._catalogue.indexes.prefix_bound is not None:
-            self._catalogue.indexes.prefix_bound.scan.reload()
+        if self._parts is not None:
+            self._parts.after_fork()
 
 
 def _pairs_by_user(users: Sequence[User]) -> list[list[int]]:

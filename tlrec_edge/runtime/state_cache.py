@@ -19,51 +19,69 @@ COUNTER_NAMES = (
     "cache_misses",
 )
 
+MAX_CACHE_BYTES = 64 * 2**20
+"""Bytes of cached states, by default: enough for 1,024 histories of 50 items with 50 item-item
+weights each, which take 24 bytes a weight."""
+_ENTRY_BYTES = 1_200
+"""Bytes of an entry's Python objects: its key, the state, and the headers of the state's arrays."""
+
 
 class StateCache:
     """The most recently used user states, by history and version of the catalogue.
 
-    Bounded, and safe to use from many threads.
+    Holds ``size`` states at most, and not more than ``max_bytes``. Safe to use from many threads.
     """
 
-    def __init__(self, size: int, max_history: int) -> None:
-        self._size, self._max_history = size, max_history
-        self._states: OrderedDict[tuple[History, int], UserState] = OrderedDict()
+    def __init__(self, size: int, max_bytes: int = MAX_CACHE_BYTES) -> None:
+        self._size, self._max_bytes = size, max_bytes
+        self._states: OrderedDict[tuple[bytes, int], UserState] = OrderedDict()
+        self._bytes = 0
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
         return len(self._states)
 
-    def get(self, history: History, version: int) -> UserState | None:
-        if not self._size:
+    def key(self, history: History, version: int) -> tuple[bytes, int] | None:
+        """Return the key of a history's state; None if nothing is cached."""
+        return (history.digest(), version) if self._size else None
+
+    def get(self, key: tuple[bytes, int] | None) -> UserState | None:
+        """Return a state, which then counts as just used; None if it is not cached."""
+        if key is None:
             return None
         with self._lock:
-            state = self._states.get((history, version))
+            state = self._states.get(key)
             if state is not None:
-                self._states.move_to_end((history, version))
+                self._states.move_to_end(key)
             return state
 
-    def put(self, history: History, version: int, state: UserState) -> None:
-        # A key holds its history's ids, so a very long one is not worth its memory.
-        if len(history.items) > self._max_history or not self._size:
+    def put(self, key: tuple[bytes, int] | None, state: UserState) -> None:
+        """Add a state, and drop the least recently used ones that no longer fit."""
+        cost = _cost(state)
+        if key is None or cost > self._max_bytes:
             return
         with self._lock:
-            self._states[history, version] = state
-            while len(self._states) > self._size:
-                self._states.popitem(last=False)
+            if (replaced := self._states.pop(key, None)) is not None:
+                self._bytes -= _cost(replaced)
+            self._states[key] = state
+            self._bytes += cost
+            while len(self._states) > self._size or self._bytes > self._max_bytes:
+                self._bytes -= _cost(self._states.popitem(last=False)[1])
 
     @property
     def nbytes(self) -> int:
-        """Size in bytes of the cached states, without the histories that are their keys."""
+        """Size in bytes of the cached states, with their keys and Python objects."""
         with self._lock:
-            return sum(state.nbytes for state in self._states.values())
-
-    def clear(self) -> None:
-        with self._lock:
-            self._states.clear()
+            return sum(_ENTRY_BYTES + state.nbytes for state in self._states.values())
 
     def after_fork(self) -> None:
+        """Replace the lock, which another thread of the parent may have held."""
         self._lock = threading.Lock()
+
+
+def _cost(state: UserState) -> int:
+    """Return the bytes that a cached state takes at most, once its sums are computed too."""
+    return _ENTRY_BYTES + state.max_nbytes
 
 
 class Counters:

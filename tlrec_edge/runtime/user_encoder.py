@@ -131,14 +131,14 @@ class StateBuilder:
         return self._state(deep, interest, EMPTY_SUM, _NO_ROWS)
 
     def _state(self, deep: Floats, interest: Floats, wide: SparseSum, seen: Indices) -> UserState:
-        scales = self._deep.scale, self._interest.scale
+        scales, bundle_id = (self._deep.scale, self._interest.scale), self._bundle.bundle_id
         if not self.deterministic:
-            return UserState(deep.copy(), interest, *scales, wide, seen)
+            return UserState(bundle_id, deep.copy(), interest, *scales, wide, seen)
         deep, clipped = self._deep.round(deep)
         if len(interest):
             interest, interest_clipped = self._interest.round(interest)
             clipped |= interest_clipped
-        return UserState(deep, interest, *scales, wide, seen, clipped)
+        return UserState(bundle_id, deep, interest, *scales, wide, seen, clipped)
 
     def _encode(
         self, catalogue: Catalogue, rows: Indices, events: Ints | None, ages: Doubles | None

@@ -17,17 +17,17 @@ class UserStates:
     """The states of one bundle's users. Safe to use from many threads.
 
     ``unknown`` is the policy for user ids that are not in the bundle, ``cache`` the number of
-    states to keep.
+    states to keep at most.
     """
 
     def __init__(
         self, bundle: Bundle, counters: Counters, *, unknown: str, cache: int, builder: StateBuilder
     ) -> None:
         self._manifest, self._unknown, self._counters = bundle.manifest, unknown, counters
-        self._widths = bundle.shape.d, bundle.shape.r
+        self._bundle_id = bundle.bundle_id
         self._table = bundle.index("users") if bundle.has("user_rows.npy") else None
         self._builder = builder
-        self.cache = StateCache(cache, bundle.shape.max_history)
+        self.cache = StateCache(cache)
 
     def get(self, catalogue: Catalogue, user: User) -> UserState:
         """Return a user's state.
@@ -36,8 +36,8 @@ class UserStates:
         id if that is the policy.
         """
         if isinstance(user, UserState):
-            fits = (len(user.deep), len(user.interest)) == self._widths
-            if not fits or (len(user.seen) and user.seen[-1] >= len(catalogue.items)):
+            is_known = not len(user.seen) or user.seen[-1] < len(catalogue.items)
+            if user.bundle_id != self._bundle_id or not is_known:
                 raise ArgumentError(
                     "user: the state is of another bundle; make it with this one's `user_state`"
                 )
@@ -45,8 +45,8 @@ class UserStates:
         if isinstance(user, USER_ID_TYPES):
             return self._stored(user)
         history = as_history(user)
-        version = len(catalogue)
-        if (cached := self.cache.get(history, version)) is not None:
+        key = self.cache.key(history, version=len(catalogue))
+        if (cached := self.cache.get(key)) is not None:
             self._counters.add(cache_hits=1)
             return cached
         state, unknown = self._builder.from_history(catalogue, history)
@@ -57,7 +57,7 @@ class UserStates:
                 clipped_users=int(state.clipped),
             )
         self._counters.add(cache_misses=1)
-        self.cache.put(history, version, state)
+        self.cache.put(key, state)
         return state
 
     def row(self, user: str | int) -> int:

@@ -12,6 +12,8 @@ from tlrec_edge.types import Floats, Indices
 class UserState:
     """An encoded user, from ``Recommender.user_state``. Opaque, and valid for its bundle only."""
 
+    bundle_id: str
+    """The bundle that the state belongs to."""
     deep: Floats
     """User vector of the two-tower part, (d,); integers if scores are deterministic."""
     interest: Floats
@@ -30,4 +32,10 @@ class UserState:
 
     @property
     def nbytes(self) -> int:
+        """Size in bytes of the arrays."""
         return self.deep.nbytes + self.interest.nbytes + self.wide.nbytes + self.seen.nbytes
+
+    @property
+    def max_nbytes(self) -> int:
+        """Size in bytes of the arrays once ``wide`` is summed."""
+        return self.nbytes - self.wide.nbytes + self.wide.max_nbytes
