@@ -12,7 +12,6 @@ from tlrec_edge.core.folders import check_target, staging_folder
 from tlrec_edge.data.dataset import Dataset
 from tlrec_edge.train.edge_model import EdgeModel
 
-from .contents import BundleContents
 from .gates import GATES, Evidence, check_gates
 from .items import add_graphs, item_contents
 from .parity import Parity, measure_parity
@@ -97,9 +96,11 @@ def export_bundle(
         contents.write(bundle)
         parity = measure_parity(source, bundle)
         evidence = _evidence(source, bundle, parity, config, cards)
-        waived = check_gates(evidence, config.gates, config.allow)
+        results = check_gates(evidence, config.gates, config.allow)
 
-    _with_proof(contents, parity, config, waived).write(path)
+    # What was measured, and which gates passed, had nothing to look at or were waived.
+    proof = {"parity": asdict(parity), "gates": results.to_json()}
+    contents.with_entries(manifest=proof).write(path)
     return parity
 
 
@@ -119,15 +120,3 @@ def _evidence(
         cards=cards,
         compression=dict(source.model.provenance.compression),
     )
-
-
-def _with_proof(
-    contents: BundleContents,
-    parity: Parity,
-    config: ExportConfig,
-    waived: Mapping[str, str],
-) -> BundleContents:
-    """Add to the manifest what was measured, which gates passed, and why the others were waived."""
-    passed = [name for name in config.gates if name not in waived]
-    gates = {"passed": passed, "allowed": dict(waived)}
-    return contents.with_entries(manifest={"parity": asdict(parity), "gates": gates})

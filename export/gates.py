@@ -1,6 +1,7 @@
 """What a bundle must prove before it is published.
 
-Each gate may be waived by name; the manifest then says which was, and why it failed.
+Each gate may be waived by name; the manifest then says which was, and why it failed. It also says
+which gates had nothing to look at.
 """
 
 from __future__ import annotations
@@ -35,6 +36,39 @@ UNKNOWN_ID = "\x00 no such item \x00"
 
 
 @dataclass(frozen=True)
+class NotChecked:
+    """A gate had nothing to look at; ``why`` says why."""
+
+    why: str
+
+
+Verdict = str | NotChecked | None
+"""What is wrong and what to do, if a gate fails; None if it passes."""
+_FLOAT32 = NotChecked("float32 tables, whose scores depend on the batch in their last bits")
+_NO_HISTORIES = NotChecked("no user has a history")
+_NOT_COMPRESSED = NotChecked("the model was not compressed")
+
+
+@dataclass(frozen=True)
+class GateResults:
+    """The results of the gates by name, each in one of three."""
+
+    passed: tuple[str, ...]
+    not_checked: Mapping[str, str]
+    """Why a gate had nothing to look at."""
+    allowed: Mapping[str, str]
+    """Why a gate failed that was waived."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the manifest's ``gates``."""
+        return {
+            "passed": list(self.passed),
+            "not_checked": dict(self.not_checked),
+            "allowed": dict(self.allowed),
+        }
+
+
+@dataclass(frozen=True)
 class Evidence:
     """What the gates look at.
 
@@ -57,9 +91,11 @@ class Evidence:
     compression: Mapping[str, Any]
 
 
-def parity(evidence: Evidence) -> str | None:
+def parity(evidence: Evidence) -> Verdict:
     """The float path must match the torch model, and the deterministic path the float path."""
     found = evidence.parity
+    if not found.users:
+        return _NO_HISTORIES
     if not found.max_error <= evidence.tolerance:  # NaN fails
         return (
             f"the bundle's scores differ from the torch model's by {found.max_error:.2g}, "
@@ -76,7 +112,7 @@ def parity(evidence: Evidence) -> str | None:
     )
 
 
-def batch(evidence: Evidence) -> str | None:
+def batch(evidence: Evidence) -> Verdict:
     """A candidate must score the same alone and in a batch, bit for bit."""
 
     def alone(rec: Recommender, state: Any, names: Sequence[str]) -> Floats:
@@ -85,7 +121,7 @@ def batch(evidence: Evidence) -> str | None:
     return _compare(evidence, alone, "alone")
 
 
-def order(evidence: Evidence) -> str | None:
+def order(evidence: Evidence) -> Verdict:
     """A candidate must score the same in any order, bit for bit."""
 
     def reversed_(rec: Recommender, state: Any, names: Sequence[str]) -> Floats:
@@ -94,11 +130,13 @@ def order(evidence: Evidence) -> str | None:
     return _compare(evidence, reversed_, "in another order")
 
 
-def unknown(evidence: Evidence) -> str | None:
+def unknown(evidence: Evidence) -> Verdict:
     """An unknown candidate must score by policy, and an unknown item in a history change nothing.
 
     It is put first in the history, which keeps the position of every known item.
     """
+    if not evidence.histories:
+        return _NO_HISTORIES
     names = evidence.candidates[:COMPARED_CANDIDATES]
     with Recommender.open(evidence.bundle) as rec:
         policy = np.float32(rec.manifest["unknown_score"])
@@ -111,7 +149,7 @@ def unknown(evidence: Evidence) -> str | None:
     return None
 
 
-def graph(evidence: Evidence) -> str | None:
+def graph(evidence: Evidence) -> Verdict:
     """No graph may hold nodes that are known to be slow, or to couple the scores of a batch."""
     for name in (ENCODER, ITEM_TOWER):
         path = evidence.bundle / name
@@ -121,13 +159,13 @@ def graph(evidence: Evidence) -> str | None:
     return None
 
 
-def quality(evidence: Evidence) -> str | None:
+def quality(evidence: Evidence) -> Verdict:
     """A compressed model must keep its budget on the test rows too, within two standard errors."""
     compression = evidence.compression
     test, budget = compression.get("test") or {}, str(compression.get("budget", ""))
     ratio, se = test.get("ratio"), test.get("se") or 0.0
     if ratio is None or ">=" not in budget:
-        return None
+        return _NOT_COMPRESSED if not compression else NotChecked("not measured on the test rows")
     share = float(budget.partition(">=")[2].removesuffix("%")) / 100
     if ratio + 2 * se >= share:
         return None
@@ -137,36 +175,36 @@ def quality(evidence: Evidence) -> str | None:
     )
 
 
-def speed(evidence: Evidence) -> str | None:
+def speed(evidence: Evidence) -> Verdict:
     """A compressed model must not be slower than the original, on the machine that compressed it.
 
     If it was compressed with a latency target, the search checked that target instead.
     """
     compression = evidence.compression
     if compression.get("target"):
-        return None
+        return NotChecked("the search checked its latency target")
     points = {point["step"]: point for point in compression.get("points", [])}
     chosen, original = points.get(compression.get("chosen")), next(iter(points.values()), None)
     if not chosen or not original or not chosen.get("us") or not original.get("us"):
-        return None
+        return _NOT_COMPRESSED if not compression else NotChecked("not timed")
     ratio = chosen["us"]["p50"] / original["us"]["p50"]
     if ratio <= SLOWDOWN_TOLERANCE:
         return None
     return f"the compressed model takes {ratio:.2f} times as long as the original; compress it here"
 
 
-def transfer(evidence: Evidence) -> str | None:
+def transfer(evidence: Evidence) -> Verdict:
     """A claim of transfer must rest on a gain of at least two standard errors."""
     card = evidence.cards.get("transfer") or {}
     gain, se = card.get("ndcg@10"), card.get("se")
     if card.get("claim", "none") == "none":
-        return None
+        return NotChecked("no transfer is claimed")
     if gain is not None and se and gain >= 2 * se:
         return None
     return "the card claims transfer without a gain of two standard errors; measure it again"
 
 
-GATES: dict[str, Callable[[Evidence], str | None]] = {
+GATES: dict[str, Callable[[Evidence], Verdict]] = {
     "parity": parity,
     "batch": batch,
     "order": order,
@@ -176,12 +214,12 @@ GATES: dict[str, Callable[[Evidence], str | None]] = {
     "speed": speed,
     "transfer": transfer,
 }
-"""Gates by name; each returns what is wrong and what to do, or None."""
+"""Gates by name."""
 BUNDLE_GATES = ("parity", "batch", "order", "unknown", "graph")
 """Gates that need only the bundle, and no earlier measurement of the model."""
 
 
-def check_gates(evidence: Evidence, names: Sequence[str], allow: Sequence[str]) -> dict[str, str]:
+def check_gates(evidence: Evidence, names: Sequence[str], allow: Sequence[str]) -> GateResults:
     """Check gates in order.
 
     Args:
@@ -189,29 +227,32 @@ def check_gates(evidence: Evidence, names: Sequence[str], allow: Sequence[str]) 
         names: Names of the gates to check.
         allow: Names of the gates that may fail.
 
-    Returns:
-        Why each waived gate failed, by its name.
-
     Raises:
         ExportError: If a gate fails that is not in ``allow``.
     """
-    waived = {}
+    passed, not_checked, allowed = [], {}, {}
     for name in names:
-        if (reason := GATES[name](evidence)) is None:
-            continue
-        if name not in allow:
+        verdict = GATES[name](evidence)
+        if verdict is None:
+            passed.append(name)
+        elif isinstance(verdict, NotChecked):
+            not_checked[name] = verdict.why
+        elif name in allow:
+            allowed[name] = verdict
+        else:
             waiver = f"--allow {name} exports it anyway; the manifest then says so"
-            raise ExportError(f"{name} gate: {reason}", waiver)
-        waived[name] = reason
-    return waived
+            raise ExportError(f"{name} gate: {verdict}", waiver)
+    return GateResults(tuple(passed), not_checked, allowed)
 
 
-def _compare(evidence: Evidence, rescore: Rescore, how: str) -> str | None:
+def _compare(evidence: Evidence, rescore: Rescore, how: str) -> Verdict:
     """Name the first candidate whose bits change if it is scored another way."""
     names = list(evidence.candidates[:COMPARED_CANDIDATES])
     with Recommender.open(evidence.bundle) as rec:
-        if not rec.deterministic:  # float32 tables do not promise the same bits
-            return None
+        if not rec.deterministic:
+            return _FLOAT32
+        if not evidence.histories:
+            return _NO_HISTORIES
         for history in evidence.histories[:COMPARED_USERS]:
             state = rec.user_state(history)
             together, again = rec.score(state, names), rescore(rec, state, names)

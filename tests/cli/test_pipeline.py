@@ -5,8 +5,9 @@ from __future__ import annotations
 import importlib
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -146,7 +147,24 @@ def test_evaluate_takes_test_rows_from_a_file(work: Path, tmp_path: Path) -> Non
     found = ok(
         "evaluate", work / "model", work / "ds", "--domain", "small", "--candidates", file, "--json"
     )
-    assert json.loads(found.stdout)["tests"] == 30
+    report = json.loads(found.stdout)
+    assert report["tests"] == 30
+    assert not any("duplicates" in note for note in report["notes"])
+
+
+def test_repeated_negatives_do_not_change_the_metrics(work: Path, tmp_path: Path) -> None:
+    def measure(negatives: Callable[[str], str]) -> dict[str, Any]:
+        rows = [(f"u{u}", f"s{u % 7}", negatives(f"s{u % 7}")) for u in range(30)]
+        file = write(tmp_path / "test.csv", [["user", "item", "negatives"], *rows])
+        command = ("evaluate", work / "bundle", work / "ds", "--domain", "small", "--json")
+        report: dict[str, Any] = json.loads(ok(*command, "--candidates", file).stdout)
+        return report
+
+    plain = measure(lambda target: "s8,s9,s10")
+    repeated = measure(lambda target: f"s8,{target},s8,s8,s9,s10,s9")
+    assert repeated["rows"] == plain["rows"]
+    note = "120 duplicates left out (ids that occur twice in a row)"
+    assert [text for text in repeated["notes"] if note in text]
 
 
 def test_adapt_says_in_json_what_it_chose(work: Path, tmp_path: Path) -> None:

@@ -126,6 +126,11 @@ def test_candidates_alone_mean_the_given_split(tmp_path: Path, files: tuple[Path
     )
     assert result.exit_code == 0, result.output
     assert "1 given test rows" in result.output
+    assert "duplicates" not in result.output
+    candidates.write_text("user\titem\tnegatives\nu1\tg8\tg0,g1,g0,g8\n")
+    paths = ("--interactions", files[0], "--items", files[1], "--candidates", candidates)
+    result = run(*paths, "--out", tmp_path / "ds")
+    assert "1 given test rows (2 duplicates left out)" in result.output
 
 
 @pytest.mark.parametrize(

@@ -180,6 +180,29 @@ def test_given_rows_bring_their_ids_and_the_last_basket_validates(tmp_path: Path
     assert (stored.negatives == rows.negatives).all()
 
 
+@pytest.mark.parametrize(
+    ("row", "same", "duplicates"),
+    [
+        ("u\tc\ta,a,a,b,d,b", "u\tc\ta,b,d", 3),
+        ("u\tc\tc,a,b,c", "u\tc\ta,b", 2),
+        ("u\tc,a,c\tb, a ,d,b", "u\tc,a\tb,d", 3),
+        ("u\tc\ta,b", "u\tc\ta,b", 0),
+    ],
+)
+def test_an_id_that_occurs_twice_in_a_row_is_left_out(
+    tmp_path: Path, row: str, same: str, duplicates: int
+) -> None:
+    log = pd.DataFrame([("u", name) for name in "abcd"], columns=["user", "item"])
+    dataset = prepare_tables([log]).dataset
+    rows, expected = (
+        read_eval_rows(write_rows(tmp_path, f"user\titem\tnegatives\n{text}\n"), dataset)
+        for text in (row, same)
+    )
+    assert rows.item.tolist() == expected.item.tolist()
+    assert rows.negatives.tolist() == expected.negatives.tolist()
+    assert (rows.duplicates, expected.duplicates) == (duplicates, 0)
+
+
 def test_rows_without_negatives_are_ranked_among_all_candidates(tmp_path: Path) -> None:
     dataset = prepare_tables([LOG]).dataset
     assert read_eval_rows(

@@ -25,6 +25,7 @@ from tlrec_edge.export.compact import compact
 from tlrec_edge.export.cost import measure_costs
 from tlrec_edge.export.gates import GATES
 from tlrec_edge.export.graphs import encoder_graph
+from tlrec_edge.export.source import ExportSource
 from tlrec_edge.quantize import Budget, CompressConfig, compress, quantize_graphs, quantize_tables
 from tlrec_edge.quantize.compress import served_bytes
 from tlrec_edge.quantize.graphs import round_channels
@@ -54,11 +55,44 @@ def compression(test: dict[str, float], slower: float = 1.0) -> dict[str, Any]:
 
 def test_a_sound_bundle_passes_every_gate(tmp_path: Path) -> None:
     model = packed(compression=compression({"ratio": 0.998, "se": 0.002}))
-    export_bundle(model, synthetic.dataset(), tmp_path / "b")
+    cards = {"transfer": {"claim": "transfer", "ndcg@10": 0.05, "se": 0.01}}
+    export_bundle(model, synthetic.dataset(), tmp_path / "b", cards=cards)
     manifest = json.loads((tmp_path / "b" / "manifest.json").read_text("utf-8"))
-    assert manifest["gates"] == {"passed": list(GATES), "allowed": {}}
+    assert manifest["gates"] == {"passed": list(GATES), "not_checked": {}, "allowed": {}}
     assert manifest["latency"]["us"] == {"p50": 50.0}
     assert manifest["latency"]["machine"] == {"cpu": "here"}
+
+
+def gates_of(model: EdgeModel, path: Path, **config: Any) -> dict[str, Any]:
+    export_bundle(model, synthetic.dataset(), path, ExportConfig(**config))
+    gates: dict[str, Any] = json.loads((path / "manifest.json").read_text("utf-8"))["gates"]
+    return gates
+
+
+def test_a_gate_that_had_nothing_to_look_at_is_not_passed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gates = gates_of(synthetic.model(), tmp_path / "b", allow=("batch",))
+    assert gates["passed"] == ["parity", "unknown", "graph"]
+    assert gates["not_checked"] == {
+        "batch": "float32 tables, whose scores depend on the batch in their last bits",
+        "order": "float32 tables, whose scores depend on the batch in their last bits",
+        "quality": "the model was not compressed",
+        "speed": "the model was not compressed",
+        "transfer": "no transfer is claimed",
+    }
+    assert gates["allowed"] == {}
+    found = compression({}) | {"target": "p99<=500us"}
+    gates = gates_of(packed(compression=found), tmp_path / "b")
+    assert gates["passed"] == ["parity", "batch", "order", "unknown", "graph"]
+    assert gates["not_checked"]["quality"] == "not measured on the test rows"
+    assert gates["not_checked"]["speed"] == "the search checked its latency target"
+    none = np.zeros(0, np.int32)
+    monkeypatch.setattr(ExportSource, "parity_users", property(lambda self: none))
+    gates = gates_of(packed(), tmp_path / "b")
+    assert gates["passed"] == ["graph"]
+    for name in ("parity", "batch", "order", "unknown"):
+        assert gates["not_checked"][name] == "no user has a history"
 
 
 @pytest.mark.parametrize(

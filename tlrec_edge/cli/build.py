@@ -274,13 +274,15 @@ def export(
     """Write MODEL as a bundle: graphs, tables and cards.
 
     The bundle is written only if it passes every gate: its scores equal the trained model's
-    (parity); a score has the same bits alone, in a batch and in any order (batch, order); unknown
+    (parity); a score has the same bits alone, in a batch and in any order (batch, order; not
+    checked if the tables are float32, as those of a model that was not compressed); unknown
     ids are scored by policy (unknown); the graphs have only fast operators (graph); a compressed
     model keeps its budget (quality) and is not slower than the original (speed); a claim of
     transfer rests on a significant gain (transfer).
     """
     from dataclasses import asdict
 
+    from tlrec_edge.bundle.reader import read_manifest
     from tlrec_edge.bundle.writer import BUNDLE
     from tlrec_edge.evaluation.cards import measure_cards
     from tlrec_edge.export import ExportConfig, export_bundle
@@ -295,18 +297,25 @@ def export(
         progress("graphs and gates")
         parity = export_bundle(loaded, data, out, ExportConfig(kind, allow=allow), measured)
     size = sum(file.stat().st_size for file in out.iterdir())
+    gates = read_manifest(out)["gates"]
     transfer = measured.get("transfer", {"claim": "none", "why": "not measured"})
     if as_json:
-        report = {"out": str(out), "bytes": size, "parity": asdict(parity), "transfer": transfer}
-        click.echo(json.dumps(report))
+        report = {"out": str(out), "bytes": size, "parity": asdict(parity), "gates": gates}
+        click.echo(json.dumps(report | {"transfer": transfer}))
         return
     click.echo(f"{out}: {size:,} bytes")
-    overlap = f"top-10 overlap {parity.top10_overlap:.3f}"
-    click.echo(f"float path: within {parity.max_error:.1e} of torch, {overlap}")
+    if parity.users:
+        overlap = f"top-10 overlap {parity.top10_overlap:.3f}"
+        click.echo(f"float path: within {parity.max_error:.1e} of torch, {overlap}")
     if parity.exact_max_error is not None:
         bound = f"(bound {parity.exact_bound:.1e})"
         error = f"within {parity.exact_max_error:.1e} of the float path"
         click.echo(f"deterministic path: {error} {bound}")
+    click.echo(f"gates passed: {', '.join(gates['passed']) or 'none'}")
+    for name, why in gates["not_checked"].items():
+        click.echo(f"gate {name}: not checked ({why})")
+    for name, why in gates["allowed"].items():
+        click.echo(f"gate {name}: failed, but allowed ({why})")
     click.echo(f"transfer claim: {transfer['claim']} ({_claim(transfer)})")
 
 

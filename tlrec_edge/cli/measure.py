@@ -151,6 +151,7 @@ def evaluate(
         "choices": {name: nan_to_none(asdict(choice)) for name, choice in choices.items()},
         "notes": [
             *([note] if note else []),
+            *_candidates_notes(candidates, data),
             *report["notes"],
             *leak_notes(data, tasks, made),
             *(
@@ -229,6 +230,14 @@ def crossval(
         report["notes"].append(f"auto chose {folds} of {len(result.chosen_modes)} folds")
     _compare(report, result.evaluation, result.names[0], data, earlier)
     _finish(report, result.evaluation, data, ks, slices, per_user, page, as_json)
+
+
+def _candidates_notes(file: Path | None, data: Dataset) -> list[str]:
+    """Return a sentence if ids in the rows of ``--candidates`` were left out."""
+    rows = data.split.rows
+    if file is None or rows is None or not rows.duplicates:
+        return []
+    return [f"{file}: {rows.duplicates:,} duplicates left out (ids that occur twice in a row)"]
 
 
 def _read_earlier(against: Path | None, name: str) -> tuple[str, PerUser] | None:

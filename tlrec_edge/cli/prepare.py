@@ -250,6 +250,8 @@ def _lines(report: Mapping[str, Any]) -> list[str]:
     parts = ", ".join(f"{split[part]:,} {part}" for part in ("train", "valid", "test"))
     if split["test_rows"] is not None:
         parts += f", {split['test_rows']:,} given test rows"
+    if split["duplicates"]:
+        parts += f" ({split['duplicates']:,} duplicates left out)"
     never_sold = f"{report['items_never_sold']:,} never sold"
     return [
         *map(_scale_warning, report["far_apart"]),

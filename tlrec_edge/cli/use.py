@@ -71,7 +71,7 @@ def inspect(bundle: Path, as_json: bool) -> None:
         ["vectors", f"{shape.d} deep + {shape.r} interest, history of {shape.length}"],
     ]
     print_table(["", ""], rows, str(bundle))
-    for card in ("quality", "transfer", "latency", "index", "parity", "provenance"):
+    for card in ("quality", "transfer", "latency", "index", "parity", "gates", "provenance"):
         if manifest.get(card):
             _print_card(card, manifest[card])
     files = manifest["files"]

@@ -116,11 +116,14 @@ class EvalRows:
         item: (m,) rows of the positives.
         negatives: (m, k) rows of the negatives, -1 if a row has fewer than k. With k = 0 the
             positive is ranked among all candidates.
+        duplicates: number of ids that were left out when the rows were read, because they occur
+            twice in their row.
     """
 
     user: Ints
     item: Ints
     negatives: Ints
+    duplicates: int = field(default=0, kw_only=True)
 
     def __len__(self) -> int:
         return len(self.user)

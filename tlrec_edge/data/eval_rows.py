@@ -42,8 +42,10 @@ def read_eval_rows(path: Path, dataset: Dataset) -> EvalRows:
     """Read evaluation rows: columns user, item and optional negatives.
 
     The items and the negatives of a cell are separated by commas. A row with several items becomes
-    one row for each. Raises DataError if a column or a value is missing, or if the dataset lacks a
-    user or an item; the message counts such rows and names the first.
+    one row for each, and an id that occurs twice in a row is left out.
+
+    Raises DataError if a column or a value is missing, or if the dataset lacks a user or an item;
+    the message counts such rows and names the first.
     """
     return encode_eval_rows(read_raw_eval_rows(path), dataset.user_row, dataset.item_row)
 
@@ -77,7 +79,10 @@ def split_ids(cell: str, known: Mapping[str, int]) -> list[str]:
 def encode_eval_rows(
     raw_rows: RawEvalRows, users: Mapping[str, int], items: Mapping[str, int]
 ) -> EvalRows:
-    """Replace ids by rows of the dataset; negatives that are positives of the row are left out.
+    """Replace ids by rows of the dataset, and leave out ids that occur twice in a row.
+
+    A repeated negative would count twice in the rank, and a negative that is a positive of the row
+    would compete with itself. ``EvalRows.duplicates`` counts them.
 
     Raises DataError if a user or an item is unknown.
     """
@@ -86,20 +91,24 @@ def encode_eval_rows(
     _check_known("user", [[user] for user in raw_rows.users], users, raw_rows.source)
     _check_known("item", positives, items, raw_rows.source)
     _check_known("negative item", negatives, items, raw_rows.source)
-    user, item, negative_rows = [], [], []
+    user, item, negative_rows, duplicates = [], [], [], 0
     for name, row_positives, row_negatives in zip(
         raw_rows.users, positives, negatives, strict=True
     ):
-        others = [items[i] for i in row_negatives if i not in set(row_positives)]
-        for positive in row_positives:
+        targets = dict.fromkeys(row_positives)
+        others = [items[i] for i in dict.fromkeys(row_negatives) if i not in targets]
+        duplicates += len(row_positives) + len(row_negatives) - len(targets) - len(others)
+        for target in targets:
             user.append(users[name])
-            item.append(items[positive])
+            item.append(items[target])
             negative_rows.append(others)
     width = max(map(len, negative_rows), default=0)
     table = np.full((len(item), width), -1, np.int32)
     for row, others in enumerate(negative_rows):
         table[row, : len(others)] = others
-    return EvalRows(np.array(user, np.int32), np.array(item, np.int32), table)
+    return EvalRows(
+        np.array(user, np.int32), np.array(item, np.int32), table, duplicates=duplicates
+    )
 
 
 def _check_known(
