@@ -42,6 +42,7 @@ from tlrec_edge.runtime.filters import (
 )
 from tlrec_edge.runtime.parts import Parts
 from tlrec_edge.runtime.state_cache import Counters, process_memory
+from tlrec_edge.search.check_tables import check_inverted_file, check_prefix_bound
 from tlrec_edge.search.user_state import UserState
 from tlrec_edge.types import Bools, Floats, Indices
 
@@ -112,7 +113,7 @@ class Recommender:
         Args:
             path: A folder that ``tlrec-edge export`` wrote.
             verify: How much to check: "none", "size" (of every file) or "full" (all hashes, all
-                values and all graphs). Shapes and types are always checked.
+                values, all graphs and the search indexes). Shapes and types are always checked.
             threads: Threads that run the graphs, limited to the cores and the container's CPU
                 quota. One is best for a server with a process or a thread per core.
             unknown: How to score a candidate or user id that is not in the bundle: "popularity",
@@ -627,11 +628,14 @@ class Recommender:
         return cold
 
     def _check(self) -> None:
-        """Run every graph. Raises BundleError if one does not run or fit."""
+        """Run every graph and check the search indexes. Raises BundleError."""
         parts = self._open()
         parts.builder.check()
-        bound = parts.catalogue.indexes.prefix_bound
+        ivf, bound = parts.catalogue.indexes
+        if ivf is not None:
+            check_inverted_file(parts.bundle)
         if bound is not None:
+            check_prefix_bound(parts.bundle)
             bound.scan.check()
         if parts.bundle.has(ITEM_TOWER):
             with self._changing:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlrec_edge.bundle.item_vectors import Vectors
-from tlrec_edge.search.ivf import MAX_K, MIN_RECALL, augment_queries
+from tlrec_edge.search.ivf import DEVIATIONS, MAX_K, MIN_RECALL, augment_queries
 from tlrec_edge.types import Doubles, Floats, Indices
 
 IVF_MIN_CANDIDATES = 200_000
@@ -19,9 +19,6 @@ _CLUSTERS_PER_ROOT = 4
 """Clusters per square root of the number of candidates."""
 _ITERATIONS, _POINTS_PER_CLUSTER = 8, 32
 """Rounds of Lloyd's algorithm, and points per cluster in the sample that it runs on."""
-_DEVIATIONS = 2.0
-"""A cluster is ranked by its mean score plus this many standard deviations, because its best items
-matter. This needs a fifth fewer probes than ranking by the mean."""
 _CHUNK, _ASSIGN_BATCH, _SAMPLE_USERS = 1 << 15, 2048, 256
 
 
@@ -47,7 +44,7 @@ def fit_ivf(vectors: Vectors, bias: Floats, users: Doubles) -> FittedIvf:
     labels = _assign(points, rng)
     sizes = np.bincount(labels)
     mean = points.cluster_means(labels, sizes)
-    deviations = _DEVIATIONS * _score_deviations(vectors, labels, mean[:, :-1], users)
+    deviations = DEVIATIONS * _score_deviations(vectors, labels, mean[:, :-1], users)
     columns = [mean[:, :-1], deviations[:, None], mean[:, -1:]]
     centroids = np.concatenate(columns, 1).astype(np.float32)
     needed = _probes_needed(centroids, labels[_exact_top_k(vectors, bias, users)], users)

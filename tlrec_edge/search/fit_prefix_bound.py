@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tlrec_edge.bundle.format import SCAN_BLOCK
 from tlrec_edge.bundle.item_vectors import Vectors
 from tlrec_edge.search.prefix_bound import BIAS, EXTRA_COLUMNS, RESIDUAL_NORM
-from tlrec_edge.search.prefix_scan import ZERO_POINT
+from tlrec_edge.search.prefix_scan import INT8_MAX, ZERO_POINT
 from tlrec_edge.types import Bytes, Doubles, Floats
 
 PREFIX_MIN_CANDIDATES = 20_000
@@ -24,7 +24,6 @@ _ROW_COST, _FULL_SCAN_COST = 1500, 4
 """Time to score one full row, and to scan one entry of all rows, in units of one prefix entry."""
 _USER_RIDGE = 0.1
 """Weight of all directions next to those of the sampled users; best from 96 users to 512."""
-_INT8_MAX = 127
 
 
 class Rotation(NamedTuple):
@@ -158,12 +157,12 @@ def _quantized_prefixes(
     for at, part in _chunks(vectors, len(bias)):
         values = prefixes(at, part)
         low, high = np.minimum(low, values.min(0)), np.maximum(high, values.max(0))
-    step = np.maximum((high - low) / (2 * _INT8_MAX), 1e-30)
+    step = np.maximum((high - low) / (2 * INT8_MAX), 1e-30)
     offset = (high + low) / 2
     rows = np.empty((len(bias), width), np.int8)
     for at, part in _chunks(vectors, len(bias)):
         entries = (prefixes(at, part) - offset) / step
         # Rounded up: a residual norm that is too small would make the bound too low.
         entries[:, RESIDUAL_NORM] = np.ceil(entries[:, RESIDUAL_NORM])
-        rows[at] = np.clip(np.rint(entries), -_INT8_MAX, _INT8_MAX)
+        rows[at] = np.clip(np.rint(entries), -INT8_MAX, INT8_MAX)
     return rows, np.stack([step, offset])

@@ -24,7 +24,7 @@ from tlrec_edge.bundle.format import PREFIX_SCAN, SCAN_BLOCK
 from tlrec_edge.bundle.reader import Bundle
 from tlrec_edge.core.topk import absent, lower_bound, top_k_of
 from tlrec_edge.search.index import ScoreFunction, TopK
-from tlrec_edge.search.prefix_scan import PrefixScan
+from tlrec_edge.search.prefix_scan import INT8_MAX, PrefixScan
 from tlrec_edge.search.user_state import UserState
 from tlrec_edge.types import Bytes, Doubles, Floats, Indices, Ints
 
@@ -33,11 +33,10 @@ BIAS, RESIDUAL_NORM = -2, -1
 EXTRA_COLUMNS = 2
 
 _EMPTY = np.zeros(0)
-_INT8_MAX = 127
 _PRODUCT_LIMIT = 2.0**30
 _MAX_SURVIVORS = 1 / 4
 """Share of the candidates beyond which a full scan is as fast as scoring the survivors."""
-_ROUNDING = 8e-6
+ROUNDING = 8e-6
 """Bound of float32 rounding errors, as a share of the largest possible score; dozens of times what
 was observed."""
 
@@ -64,7 +63,7 @@ class PrefixBound:
         self._max_norm, self._max_bias = array("head_reach").tolist()
         self._ones = np.ones(len(self._step))
         # Rounding moved an entry by half a step at most; the residual norm was only rounded up.
-        self._entry_error = np.full(len(self._step), 0.5 + _ROUNDING * _INT8_MAX)
+        self._entry_error = np.full(len(self._step), 0.5 + ROUNDING * INT8_MAX)
         self._entry_error[RESIDUAL_NORM] -= 0.5
         graph = bundle.read(PREFIX_SCAN)
         self.scan = PrefixScan(graph, str(bundle.path / PREFIX_SCAN), self._columns, threads)
@@ -104,14 +103,14 @@ class PrefixBound:
         factors[RESIDUAL_NORM] = math.sqrt(rotated[h:].dot(rotated[h:]))
         unrounded = factors * self._step
         magnitude = np.abs(unrounded)
-        step = max(float(magnitude[magnitude.argmax()]) / _INT8_MAX, 1e-30)
+        step = max(float(magnitude[magnitude.argmax()]) / INT8_MAX, 1e-30)
         entries = np.rint(unrounded / step)
         center = float(rotated.dot(self._mean) + factors.dot(self._offset))
         # The largest error of quantizing prefixes and query, and of scoring in float32.
         error = magnitude.dot(self._entry_error)
-        error += _INT8_MAX * np.abs(unrounded - entries * step).dot(self._ones)
+        error += INT8_MAX * np.abs(unrounded - entries * step).dot(self._ones)
         max_product = math.sqrt(user.dot(user)) * self._max_norm
-        error += _ROUNDING * (abs(center) + max_product + self._max_bias)
+        error += ROUNDING * (abs(center) + max_product + self._max_bias)
         slack = center + float(error)
         return _Query(entries.astype(np.int8), step, slack) if math.isfinite(slack) else None
 
@@ -129,7 +128,7 @@ class _Bounds:
         self._boosted_bounds: Doubles = _EMPTY
         if len(self._boosted):
             columns, contributions = state.wide.summed
-            self._slack += _ROUNDING * float(contributions.max())
+            self._slack += ROUNDING * float(contributions.max())
             boosts = contributions.take(columns.searchsorted(self._boosted)).astype(np.float64)
             steps = np.ceil(boosts / query.step)
             self._boosted_bounds = products.take(self._boosted).astype(np.float64) + steps

@@ -14,14 +14,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tlrec_edge.bundle.format import SCAN_BLOCK
+from tlrec_edge.bundle.format import REMEDY, SCAN_BLOCK
 from tlrec_edge.bundle.session import load_session, run_error
-from tlrec_edge.errors import MissingExtraError
+from tlrec_edge.errors import BundleError, MissingExtraError
 from tlrec_edge.types import Bytes, Ints
 
 ZERO_POINT = 128
 """Added to an int8 entry to store it as uint8."""
-_CHECKED_COLUMNS, _INT8_MAX = 1024, 127
+INT8_MAX = 127
+"""Largest magnitude of an entry of a query or of a prefix."""
+_CHECKED_COLUMNS, _CHUNK = 1024, 1 << 16
 
 
 class _Buffers(NamedTuple):
@@ -108,8 +110,27 @@ class PrefixScan:
         return self._run(self._session, buffers, query)
 
     def check(self) -> None:
-        """Load the graph and run it. Raises BundleError if that fails."""
+        """Compare the products of all prefixes with numpy's, for random queries.
+
+        Raises BundleError if the graph does not run, or computes something else.
+        """
         self._load()
+        if not self._exact:  # this machine never uses the graph
+            return
+        rng, count = np.random.default_rng(), self._columns.shape[1]
+        buffers = self._bind(self._session)
+        for _ in range(2):
+            query = rng.integers(-INT8_MAX, INT8_MAX + 1, len(self._columns)).astype(np.int8)
+            products, maxima = self._run(self._session, buffers, query)
+            for start in range(0, count, _CHUNK):
+                part = slice(start, start + _CHUNK)
+                if not np.array_equal(products[part], self._expected(query, part)):
+                    raise self._wrong_products()
+            if not np.array_equal(maxima, products.reshape(-1, SCAN_BLOCK).max(1)):
+                raise self._wrong_products()
+
+    def _wrong_products(self) -> BundleError:
+        return BundleError(f"{self._name} does not compute the products of the prefixes; {REMEDY}")
 
     def _load(self) -> None:
         with self._lock:
@@ -125,20 +146,25 @@ class PrefixScan:
         width, count = self._columns.shape
         rng = np.random.default_rng(0)
         buffers = self._bind(session)
-        for magnitude in (_INT8_MAX, 1):
-            entries = rng.integers(-magnitude, magnitude + 1, width) * (_INT8_MAX // magnitude)
+        for magnitude in (INT8_MAX, 1):
+            entries = rng.integers(-magnitude, magnitude + 1, width) * (INT8_MAX // magnitude)
             query = np.asarray(entries, np.int8)
             products, maxima = self._run(session, buffers, query)
             first = slice(0, _CHECKED_COLUMNS)
             last = slice(max(0, count - _CHECKED_COLUMNS), count)
             for part in (first, last):
-                prefixes = self._columns[:, part].astype(np.int32) - ZERO_POINT
-                expected = query.astype(np.int32) @ prefixes
-                if not np.array_equal(products[part], expected):
+                if not np.array_equal(products[part], self._expected(query, part)):
                     return False
             if not np.array_equal(maxima, products.reshape(-1, SCAN_BLOCK).max(1)):
                 return False
         return True
+
+    def _expected(self, query: NDArray[np.int8], part: slice) -> Ints:
+        """Return the products of a query with some prefixes, computed by numpy."""
+        products: Ints = query.astype(np.int32) @ (
+            self._columns[:, part].astype(np.int32) - ZERO_POINT
+        )
+        return products
 
     def _bind(self, session: Any) -> _Buffers:
         width, count = self._columns.shape
