@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from tlrec_edge.bundle.format import ENCODER, FEATURES, ITEM_TOWER
+from tlrec_edge.bundle.format import ENCODER, FEATURES, ITEM_TOWER, SCHEMA
 from tlrec_edge.data.dataset import Dataset
 from tlrec_edge.runtime.cold_items import features_json
 from tlrec_edge.train.bundle_arrays import storage, stored_arrays
@@ -32,6 +33,7 @@ def item_contents(source: ExportSource, cards: Mapping[str, Any]) -> BundleConte
         model_manifest(source, arrays, cards),
         arrays,
         {"item_ids": model.ids, "item_names": model.names},
+        {SCHEMA: _schema_json(source.dataset)},
     )
     return _add_categories(contents, source.dataset, model)
 
@@ -49,6 +51,11 @@ def add_graphs(contents: BundleContents, source: ExportSource) -> BundleContents
         text = model.net.text[: model.candidates].numpy()
         arrays["candidate_text"] = text.astype(np.float16)
     return contents.with_entries(arrays=arrays, blobs={ITEM_TOWER: tower, FEATURES: features})
+
+
+def _schema_json(dataset: Dataset) -> bytes:
+    """Return how the tables were read: a log that is scored later is read in the same way."""
+    return json.dumps(dataset.schema.to_json(), ensure_ascii=False, indent=1).encode()
 
 
 def _add_categories(contents: BundleContents, dataset: Dataset, model: EdgeModel) -> BundleContents:

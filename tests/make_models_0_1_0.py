@@ -18,9 +18,9 @@ from tlrec_edge.data.build import (  # type: ignore[import-not-found]  # of vers
     SplitPlan,
     prepare_tables,
 )
-from tlrec_edge.data.schema import Schema
 from tlrec_edge.data.task import make_tasks
 from tlrec_edge.quantize import TableBits, quantize_tables, quantize_wide
+from tlrec_edge.tabular.schema import Schema
 from tlrec_edge.train import TrainConfig, adapt, adapt_auto, pretrain
 
 TASTES = ("tea", "wool", "iron")

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 EVENTS = ("view", "click", "cart", "purchase", "other")
 """Kinds of interaction; datasets and bundles store positions in this tuple."""
+EVENT_WEIGHTS = (0.2, 0.4, 0.7, 1.0, 0.5)
+"""Default weight of each of ``EVENTS``."""
 PRESETS = ("complete-journey", "online-retail")
 """Public datasets whose columns are known."""
 SPLITS = ("leave-one-out", "last-basket", "time", "new-users", "given")

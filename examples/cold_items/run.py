@@ -22,11 +22,11 @@ from tlrec_edge.core.metrics import METRICS, clustered_mean, paired_lift, rank_o
 from tlrec_edge.data.dataset import TEST, VALID, Dataset, Ints
 from tlrec_edge.data.prepare import SplitPlan, prepare_tables
 from tlrec_edge.data.presets import prepare_preset
-from tlrec_edge.data.schema import Schema
 from tlrec_edge.export import export_bundle
 from tlrec_edge.linear.ease import Ease
 from tlrec_edge.linear.item_cf import item_cf
 from tlrec_edge.linear.matrices import user_item
+from tlrec_edge.tabular.schema import Schema
 from tlrec_edge.train import EdgeModel, TrainConfig, adapt
 from tlrec_edge.train.item_features import fit_features
 from tlrec_edge.train.served import history_of

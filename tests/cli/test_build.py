@@ -75,7 +75,7 @@ def test_ctrl_c_says_how_to_go_on(
     def stop(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("tlrec_edge.quantize.compress", stop)
+    monkeypatch.setattr("tlrec_edge.pipeline.steps.search", stop)
     kept = ("--checkpoint", tmp_path / "kept") if checkpoint else ()
     result = run(*compress(work, tmp_path / "light"), *kept)
     assert result.exit_code == 1

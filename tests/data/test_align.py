@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from tlrec_edge.cli.prepare import prepare
 from tlrec_edge.data.align import normalize_name
 from tlrec_edge.data.prepare import Prepared, SplitPlan, prepare_tables
-from tlrec_edge.data.schema import AlignRule, Schema, load_schema, parse_schema
 from tlrec_edge.data.store import load_dataset, save_dataset
 from tlrec_edge.data.task import make_tasks
 from tlrec_edge.errors import DataError
+from tlrec_edge.tabular.schema import AlignRule, Schema, load_schema, parse_schema
 from tlrec_edge.train.item_features import encode_features, fit_features
 
 SHOP = [

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from tlrec_edge.data.prepare import prepare_tables
-from tlrec_edge.data.schema import Schema
 from tlrec_edge.errors import DataError
+from tlrec_edge.tabular.schema import Schema
 
 LOG = pd.DataFrame({"user": ["u", "v"], "item": ["a", "ghost"]})
 

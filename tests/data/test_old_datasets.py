@@ -13,8 +13,8 @@ import numpy as np
 from helpers.paths import ROOT
 from tlrec_edge.data.dataset import TRAIN, VALID
 from tlrec_edge.data.prepare import SplitPlan, prepare_files
-from tlrec_edge.data.schema import load_schema
 from tlrec_edge.data.store import dataset_hash, load_dataset, split_hash
+from tlrec_edge.tabular.schema import load_schema
 
 FOLDER = ROOT / "tests/data/dataset_0_1_0"
 HASH = "cd8a401ffc571355dac137b865a195ebfd5d1d2d7f72fdfe323e250446acb3cb"

@@ -14,8 +14,8 @@ from tlrec_edge.data import presets
 from tlrec_edge.data.dataset import TEST, TRAIN, VALID, Dataset
 from tlrec_edge.data.prepare import SplitPlan, prepare_files
 from tlrec_edge.data.presets import prepare_preset
-from tlrec_edge.data.schema import Schema
 from tlrec_edge.errors import DataError, MissingExtraError
+from tlrec_edge.tabular.schema import Schema
 
 RETAIL = SHARED / "online_retail"
 needs_wheel = pytest.mark.skipif(

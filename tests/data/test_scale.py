@@ -19,9 +19,9 @@ from tlrec_edge.core.features import FeatureEncoder
 from tlrec_edge.data.dataset import Dataset
 from tlrec_edge.data.describe import describe
 from tlrec_edge.data.prepare import Prepared, prepare_tables
-from tlrec_edge.data.schema import Schema, load_schema, parse_schema
 from tlrec_edge.data.store import dataset_hash, load_dataset, save_dataset
 from tlrec_edge.errors import DataError
+from tlrec_edge.tabular.schema import Schema, load_schema, parse_schema
 from tlrec_edge.train.item_features import encode_features, fit_features
 
 LOG = pd.DataFrame({"user": ["u", "v", "u"], "item": ["a", "b", "b"]})

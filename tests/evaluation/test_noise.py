@@ -11,12 +11,12 @@ from helpers import synthetic
 from helpers.synthetic import CONFIG
 from tlrec_edge.data.dataset import Dataset
 from tlrec_edge.data.prepare import SplitPlan, prepare_tables
-from tlrec_edge.data.schema import Schema
 from tlrec_edge.errors import DataError
 from tlrec_edge.evaluation import evaluate
 from tlrec_edge.evaluation.evaluate import baseline_rankers, model_ranker
 from tlrec_edge.evaluation.noise import shuffle_domains
 from tlrec_edge.evaluation.result import Evaluation
+from tlrec_edge.tabular.schema import Schema
 from tlrec_edge.train import EdgeModel, adapt, adapt_auto, pretrain
 
 TARGET = ("small",)

@@ -19,13 +19,13 @@ from tlrec_edge.core.metrics import METRICS, describe
 from tlrec_edge.data.dataset import TEST, TRAIN, VALID, Dataset, Interactions, ItemTable, Split
 from tlrec_edge.data.prepare import SplitPlan, prepare_files
 from tlrec_edge.data.presets import PRESETS, prepare_preset
-from tlrec_edge.data.schema import Schema
 from tlrec_edge.data.task import Task, Tasks, make_tasks
 from tlrec_edge.evaluation.evaluate import evaluate
 from tlrec_edge.evaluation.result import pool
 from tlrec_edge.linear.baselines import ease_scorer, item_cf_scorer, popularity_scorer
 from tlrec_edge.linear.ranking import Ranking, Scorer, rank_rows
 from tlrec_edge.linear.tuning import EaseHyperparameters
+from tlrec_edge.tabular.schema import Schema
 
 RETAIL = SHARED / "online_retail"
 needs_retail = pytest.mark.skipif(

@@ -13,9 +13,9 @@ from tlrec_edge.core.features import TowerInputs
 from tlrec_edge.core.rowwise import quantize_rows
 from tlrec_edge.data.dataset import TEST, TRAIN, VALID, Dataset, EvalRows
 from tlrec_edge.data.prepare import SplitPlan, prepare_tables
-from tlrec_edge.data.schema import Schema
 from tlrec_edge.data.split import make_split
 from tlrec_edge.data.task import Task
+from tlrec_edge.tabular.schema import Schema
 from tlrec_edge.train import EdgeModel, TrainConfig, adapt, pretrain
 from tlrec_edge.train.quantized import QuantizedTable, QuantizedTables
 

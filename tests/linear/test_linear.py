@@ -16,7 +16,6 @@ from helpers import synthetic
 from helpers.synthetic import CONFIG
 from tlrec_edge.data.dataset import Dataset
 from tlrec_edge.data.prepare import SplitPlan, prepare_tables
-from tlrec_edge.data.schema import Schema
 from tlrec_edge.data.task import make_tasks
 from tlrec_edge.linear.baselines import TunedEase, ease_scorer
 from tlrec_edge.linear.ease import Ease
@@ -26,6 +25,7 @@ from tlrec_edge.linear.item_weights import sparsify_weights, split_weights
 from tlrec_edge.linear.matrices import InteractionMatrices, keep_largest_per_column
 from tlrec_edge.linear.priors import HALF_LIVES, log_popularity, popularity, sales_prior
 from tlrec_edge.linear.tuning import PENALTIES, EaseHyperparameters, tune_ease
+from tlrec_edge.tabular.schema import Schema
 from tlrec_edge.train import adapt
 from tlrec_edge.train.score_weights import fit_score_weights
 

@@ -12,12 +12,12 @@ import pytest
 from tlrec_edge import Recommender
 from tlrec_edge.data.dataset import Dataset
 from tlrec_edge.data.prepare import SplitPlan, prepare_tables
-from tlrec_edge.data.schema import Schema
 from tlrec_edge.data.task import make_tasks
 from tlrec_edge.errors import BundleError
 from tlrec_edge.export import export_bundle
 from tlrec_edge.linear.baselines import fit_tuned_ease
 from tlrec_edge.linear.ranking import ndcg
+from tlrec_edge.tabular.schema import Schema
 from tlrec_edge.train import EdgeModel, TrainConfig, adapt
 from tlrec_edge.train.served import history_of
 

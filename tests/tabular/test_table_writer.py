@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from tlrec_edge.errors import DataError
-from tlrec_edge.tabular.tables import TableWriter
+from tlrec_edge.tabular.writer import TableWriter
 
 every_format = pytest.mark.parametrize("name", ["t.csv", "t.csv.gz", "t.parquet"])
 

@@ -12,8 +12,8 @@ from helpers import synthetic
 from helpers.logs import examples, log_of
 from helpers.networks import SMALL, network
 from helpers.synthetic import CONFIG
-from tlrec_edge.choices import EVENTS
-from tlrec_edge.data.dataset import EVENT_WEIGHTS, Dataset
+from tlrec_edge.choices import EVENT_WEIGHTS, EVENTS
+from tlrec_edge.data.dataset import Dataset
 from tlrec_edge.train import TrainConfig, pretrain
 from tlrec_edge.train.augment import HistoryBatch
 from tlrec_edge.train.examples import Batch, Examples

@@ -13,8 +13,8 @@ import pytest
 from helpers.paths import ROOT
 from tlrec_edge.data.dataset import Dataset
 from tlrec_edge.data.prepare import SplitPlan, prepare_tables
-from tlrec_edge.data.schema import Schema
 from tlrec_edge.data.task import make_tasks
+from tlrec_edge.tabular.schema import Schema
 from tlrec_edge.train import EdgeModel, adapt, pretrain
 
 MODELS = ROOT / "tests/data/models_0_1_0"

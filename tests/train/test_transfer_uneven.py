@@ -13,10 +13,10 @@ from helpers.synthetic import CONFIG
 from tlrec_edge import Recommender
 from tlrec_edge.data.dataset import Dataset
 from tlrec_edge.data.prepare import SplitPlan, prepare_tables
-from tlrec_edge.data.schema import AlignRule, Schema
 from tlrec_edge.evaluation import evaluate
 from tlrec_edge.evaluation.evaluate import model_ranker
 from tlrec_edge.export import ExportConfig, export_bundle
+from tlrec_edge.tabular.schema import AlignRule, Schema
 from tlrec_edge.train import EdgeModel, adapt, pretrain
 from tlrec_edge.train import item_features as vocabulary
 

@@ -29,16 +29,16 @@ from tlrec_edge.errors import BudgetError, ModelError
 model_argument = click.argument("model", type=click.Path(path_type=Path))
 
 
-def _open(model: Path, dataset: Path, domain: str) -> tuple[Any, Any]:
+def _open(model: Path, dataset: Path, domain: str | None) -> tuple[Any, Any]:
     from tlrec_edge.train.edge_model import EdgeModel
 
     data = open_dataset(dataset)
-    target = parse_domains(domain, data.domains)
+    target = None if domain is None else parse_domains(domain, data.domains)
     loaded = EdgeModel.load(model)
     loaded.check_split(data)
     if note := other_data_note(model, loaded.provenance.dataset_sha256, data):
         raise ModelError(f"{note}: adapt a model to this dataset")
-    if (domains := loaded.provenance.domains) != target:
+    if (domains := loaded.provenance.domains) != target and target is not None:
         adapted = ", ".join(domains)
         raise ModelError(
             f"{model} was adapted to {adapted}, not to {domain}: adapt a model to {domain}"
@@ -132,7 +132,7 @@ def _max_bytes(text: str) -> Any:
 def compress(
     model: Path,
     dataset: Path,
-    domain: str,
+    domain: str | None,
     out: Path,
     budget: Any,
     target: Any,
@@ -150,13 +150,8 @@ def compress(
     smaller model is compared with MODEL on the validation rows, and the smallest ones are timed as
     bundles. The table shows all of them, and why each was not chosen.
     """
-    from dataclasses import asdict
-    from functools import partial
-
-    from tlrec_edge.bench.machine import fingerprint
-    from tlrec_edge.export.cost import measure_costs
+    from tlrec_edge import pipeline
     from tlrec_edge.quantize import CompressConfig
-    from tlrec_edge.quantize import compress as run
     from tlrec_edge.train.edge_model import MODEL
 
     check_target(out, MODEL)
@@ -170,18 +165,10 @@ def compress(
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     loaded, data = _open(model, dataset, domain)
-
-    measure_costs, here = partial(measure_costs, dataset=data), asdict(fingerprint())
     try:
         with show_progress("compress") as progress:
-            result = run(
-                loaded,
-                data,
-                config,
-                progress,
-                measure_costs=measure_costs,
-                checkpoint=checkpoint,
-                about_machine=here,
+            result = pipeline.compress(
+                loaded, data, config, progress=progress, checkpoint=checkpoint
             )
     except BudgetError as error:
         if as_json:
@@ -263,7 +250,7 @@ def _latency(point: Mapping[str, Any]) -> str:
 def export(
     model: Path,
     dataset: Path,
-    domain: str,
+    domain: str | None,
     out: Path,
     with_users: bool,
     plain_user_ids: bool,

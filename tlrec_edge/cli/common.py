@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tlrec_edge.errors import DataError
-from tlrec_edge.tabular.tables import check_ending
+from tlrec_edge.tabular.writer import check_ending
 
 if TYPE_CHECKING:
     from tlrec_edge.data.dataset import Dataset
@@ -130,8 +130,8 @@ def _warn_no_effect(context: click.Context, option: click.Parameter, given: bool
 dataset_argument = click.argument("dataset", type=click.Path(path_type=Path))
 domain_option = click.option(
     "--domain",
-    required=True,
-    help="Target: one domain, several as A,B, or '!S' for all except S.",
+    help="Target: one domain, several as A,B, or '!S' for all except S.  [default: the model's, or "
+    "the only one]",
 )
 domains_help = "Source: domains as A,B, or '!T' for all except T."
 out_option = click.option(
@@ -193,11 +193,21 @@ def with_candidates(dataset: Dataset, file: Path | None) -> Dataset:
     return replace(dataset, split=replace(dataset.split, rows=read_eval_rows(file, dataset)))
 
 
-def parse_domains(text: str, known: Sequence[str]) -> tuple[str, ...]:
+def parse_domains(text: str | None, known: Sequence[str]) -> tuple[str, ...]:
     """Read ``A,B`` or ``!A,B`` (all except these). A known name may itself contain a comma.
 
-    Raises DataError if a domain is unknown or none is left; the message lists the known ones.
+    Without a text, the only known domain is meant.
+
+    Raises DataError if a domain is unknown or none is left, or if there are several and none is
+    chosen; the message lists the known ones.
     """
+    if text is None:
+        if len(known) > 1:
+            raise DataError(
+                f"the dataset has {len(known)} domains: choose with --domain; known: "
+                f"{', '.join(known[:_SHOWN_DOMAINS])}"
+            )
+        return tuple(known)
     negated = text.startswith("!")
     body = text[1:] if negated else text
     names = [body] if body in known else [part.strip() for part in body.split(",") if part.strip()]

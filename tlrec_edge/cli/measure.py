@@ -101,7 +101,7 @@ report_options = combine_options(
 def evaluate(
     model: Path,
     dataset: Path,
-    domain: str,
+    domain: str | None,
     candidates: Path | None,
     fold: int | None,
     target_only: bool,
@@ -117,50 +117,30 @@ def evaluate(
 
     Refuses to run if the model was trained on test rows, or on rows that are later than them.
     """
-    from dataclasses import asdict
-
-    from tlrec_edge.core.metrics import nan_to_none
-    from tlrec_edge.data.task import make_tasks
     from tlrec_edge.evaluation.compared import open_compared_model
-    from tlrec_edge.evaluation.evaluate import baseline_rankers
-    from tlrec_edge.evaluation.evaluate import evaluate as run
-    from tlrec_edge.evaluation.leaks import leak_notes
-    from tlrec_edge.linear.baselines import TunedEase
+    from tlrec_edge.evaluation.evaluate_model import evaluate_model
 
     earlier = _read_earlier(against, "model")
     data = open_dataset(dataset)
-    target = parse_domains(domain, data.domains)
+    target = None if domain is None else parse_domains(domain, data.domains)
     compared = open_compared_model(model, data)
     made = compared.provenance
+    target = target or made.domains
     note = other_data_note(model, made.dataset_sha256, data)
     data = with_candidates(data, candidates)
-    target_config = made.train if target_only and made.mode != "scratch" else None
-    rankers = baseline_rankers(target_config, data, ease_penalty)
-    tuned = {name: ranker for name, ranker in rankers.items() if isinstance(ranker, TunedEase)}
-    tasks = make_tasks(data, target, made.fold if fold is None else fold)
     with show_progress("evaluate") as progress:
-        # The model first: one of another domain is refused before the baselines are fitted.
-        ranked = compared.ranker(tasks)
-        result = run(
-            data, target, {**rankers, "model": lambda _: ranked}, progress=progress, tasks=tasks
+        evaluated = evaluate_model(
+            compared,
+            data,
+            target,
+            fold=fold,
+            target_only=target_only,
+            ease_penalties=ease_penalty,
+            progress=progress,
         )
-    report = result.to_json(ks if 10 in ks else (10, *ks))
-    choices = {name: ease.choice for name, ease in tuned.items() if ease.choice is not None}
-    report |= {
-        "dropped": dict(tasks.final.dropped),
-        "choices": {name: nan_to_none(asdict(choice)) for name, choice in choices.items()},
-        "notes": [
-            *([note] if note else []),
-            *_candidates_notes(candidates, data),
-            *report["notes"],
-            *leak_notes(data, tasks, made),
-            *(
-                f"{name}: penalty {c.penalty:g} is at the edge of its grid"
-                for name, c in choices.items()
-                if c.at_grid_edge
-            ),
-        ],
-    }
+    report, result = evaluated.to_json(ks), evaluated.result
+    first = [*([note] if note else []), *_candidates_notes(candidates, data)]
+    report["notes"] = [*first, *report["notes"]]
     _compare(report, result, "model", data, earlier)
     _finish(report, result, data, ks, slices, per_user, page, as_json)
 
@@ -194,7 +174,7 @@ def evaluate(
 @report_options
 def crossval(
     dataset: Path,
-    domain: str,
+    domain: str | None,
     source: Path | None,
     modes: tuple[str, ...],
     epochs: int,

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 
@@ -23,7 +23,10 @@ _FILE = click.Path(path_type=Path)
 
 
 _SECTIONS = {
-    "Tables": ("interactions", "items", "schema", "preset", "max_per_user"),
+    "Tables": (
+        *("interactions", "items", "schema", "columns", "encoding", "preset"),
+        *("max_per_user", "dry_run"),
+    ),
     "Split": (
         *("split", "candidates", "folds", "test_from", "valid_from", "min_buyers"),
         *("negatives", "mask_seen", "refit", "seed"),
@@ -38,7 +41,8 @@ _SECTIONS = {
     "--interactions",
     multiple=True,
     type=_FILE,
-    help="Interaction table: CSV, TSV (also .gz) or Parquet; repeatable.",
+    help="Interaction table: CSV, TSV, JSON lines or Parquet, compressed or not, or a folder of "
+    "such files; repeatable.",
 )
 @click.option(
     "--items",
@@ -50,6 +54,14 @@ _SECTIONS = {
     "--schema",
     type=_FILE,
     help="TOML file that names columns which are not recognised (see above).  [default: none]",
+)
+@click.option(
+    "--columns",
+    metavar="NAMES",
+    help="Column names of an interaction table without a header line, as user,item,event,time.",
+)
+@click.option(
+    "--encoding", help="Encoding of text files, such as cp949.  [default: found, or refused]"
 )
 @click.option(
     "--preset",
@@ -105,10 +117,12 @@ _SECTIONS = {
     help="Use only so many of the newest interactions of a user.  [default: all]",
 )
 @click.option("--seed", type=click.IntRange(0), help="Seed of every random choice.  [default: 0]")
+@click.option(
+    "--dry-run", is_flag=True, help="Only show how the tables are read; write no dataset."
+)
 @json_option
 @click.option(
     "--out",
-    required=True,
     type=_FILE,
     callback=out_folder,
     help="Folder to write; a dataset in it is replaced.",
@@ -117,10 +131,13 @@ def prepare(
     interactions: tuple[Path, ...],
     items: tuple[Path, ...],
     schema: Path | None,
+    columns: str | None,
+    encoding: str | None,
     preset: str | None,
     max_per_user: int | None,
+    dry_run: bool,
     as_json: bool,
-    out: Path,
+    out: Path | None,
     **split_options: Any,
 ) -> None:
     """Clean tables of interactions and items, split them, and write a dataset.
@@ -129,10 +146,15 @@ def prepare(
 
     \b
     A schema names columns that are not recognised, for example:
+      [files]
+      encoding = "cp949"           # if it cannot be found
+      decimal = ","
+      columns = ["who", "what"]    # if interactions have no header line
       [interactions]
       user = "who"
       [items]
       text = ["about"]
+      list = { genres = "|" }      # several categories in a cell: A|B|C
       [domains]
       "United Kingdom" = "uk"
       "*" = "non_uk"
@@ -141,6 +163,7 @@ def prepare(
       [clean]
       duplicates = "first-pair"
       positive_price = true
+      missing = ["NULL"]           # ids that mean that there is none
       cancelled = { column = "InvoiceNo", prefix = "C" }
       max_per_user = 2000
     
@@ -159,17 +182,24 @@ def prepare(
         raise click.UsageError("--preset has its own schema and items: omit --schema and --items")
     if not preset and not interactions:
         raise click.UsageError("pass --interactions FILE or --preset NAME")
+    if out is None and not dry_run:
+        raise click.UsageError("pass --out FOLDER, or --dry-run")
+    if preset and (columns or encoding):
+        raise click.UsageError("--preset has its own schema: omit --columns and --encoding")
     _check_extra()
     from tlrec_edge.data.describe import describe
     from tlrec_edge.data.store import DATASET, dataset_hash, save_dataset, split_hash
 
-    check_target(out, DATASET)
+    if out is not None and not dry_run:
+        check_target(out, DATASET)
     with show_progress("prepare") as progress:
         progress(preset or ", ".join(path.name for path in interactions))
-        prepared = _build(interactions, items, schema, preset, max_per_user or 0, split_options)
-        save_dataset(prepared.dataset, out)
+        changes = _Changes(max_per_user, columns, encoding)
+        prepared = _build(interactions, items, schema, preset, changes, split_options)
+        if out is not None and not dry_run:
+            save_dataset(prepared.dataset, out)
     hashes = {"hash": dataset_hash(prepared.dataset), "split_hash": split_hash(prepared.dataset)}
-    report = {"out": str(out), **hashes, **describe(prepared)}
+    report = {"out": None if dry_run else str(out), **hashes, **describe(prepared)}
     if as_json:
         click.echo(json.dumps(report, ensure_ascii=False))
     else:
@@ -182,28 +212,43 @@ def _check_extra() -> None:
             raise MissingExtraError(f"prepare ({name})", "build")
 
 
+class _Changes(NamedTuple):
+    """Options that change the schema; None leaves it as it is."""
+
+    max_per_user: int | None
+    columns: str | None
+    encoding: str | None
+
+
 def _build(
     interactions: tuple[Path, ...],
     items: tuple[Path, ...],
     schema: Path | None,
     preset: str | None,
-    max_per_user: int,
+    changes: _Changes,
     split_options: Mapping[str, Any],
 ) -> Any:
     from tlrec_edge.data.prepare import SplitPlan, prepare_files
     from tlrec_edge.data.presets import PRESETS as KNOWN
     from tlrec_edge.data.presets import prepare_preset
-    from tlrec_edge.data.schema import Schema, load_schema
+    from tlrec_edge.tabular.schema import Schema, load_schema
 
     settings = {name: value for name, value in split_options.items() if value is not None}
     kind = settings.pop("split", "given" if "candidates" in settings else None)
     plan = KNOWN[preset].plan if preset else SplitPlan()
     plan = replace(plan, kind=kind or plan.kind, **settings)
     if preset:
-        return prepare_preset(preset, interactions, plan, max_per_user)
-    columns = load_schema(schema) if schema else Schema()
-    columns = replace(columns, max_per_user=max_per_user or columns.max_per_user)
-    return prepare_files(interactions, items, columns, plan)
+        return prepare_preset(preset, interactions, plan, changes.max_per_user or 0)
+    rules = load_schema(schema) if schema else Schema()
+    files = rules.files
+    if changes.columns is not None:
+        names = tuple(name.strip() for name in changes.columns.split(","))
+        files = replace(files, columns=names)
+    if changes.encoding is not None:
+        files = replace(files, encoding=changes.encoding)
+    limit = changes.max_per_user or rules.max_per_user
+    rules = replace(rules, max_per_user=limit, files=files)
+    return prepare_files(interactions, items, rules, plan)
 
 
 def _show(report: Mapping[str, Any]) -> None:
@@ -253,16 +298,33 @@ def _lines(report: Mapping[str, Any]) -> list[str]:
     if split["duplicates"]:
         parts += f" ({split['duplicates']:,} duplicates left out)"
     never_sold = f"{report['items_never_sold']:,} never sold"
+    written = f"wrote {report['out']} ({report['hash'][:12]})" if report["out"] else "wrote nothing"
     return [
         *map(_scale_warning, report["far_apart"]),
+        *(f"note: {note}" for note in report["notes"]),
+        f"read as: {'; '.join(report['formats'])}",
+        *_lines_on_times(report["times"]),
+        *_lines_on_items(report["item_table"]),
         f"columns: {columns}",
         f"item features: {features or 'none'}",
         f"columns not used: {', '.join(report['unused_columns']) or 'none'}",
         f"split {split['kind']}: {parts}",
         f"{report['users']:,} users, {report['items']:,} items ({never_sold})",
         f"interactions per user: median {per_user['median']:,g}, most {per_user['most']:,}",
-        f"wrote {report['out']} ({report['hash'][:12]})",
+        written,
     ]
+
+
+def _lines_on_times(times: Mapping[str, str] | None) -> list[str]:
+    if times is None:
+        return []
+    return [f"times: {times['first']} to {times['last']} UTC, read as {times['read_as']}"]
+
+
+def _lines_on_items(match: Mapping[str, int] | None) -> list[str]:
+    if match is None:
+        return []
+    return [f"items of the log in the item table: {match['known']:,} of {match['of']:,}"]
 
 
 def _scale_warning(pair: Mapping[str, Any]) -> str:

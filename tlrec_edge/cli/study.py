@@ -99,7 +99,7 @@ run_options = combine_options(
 @run_options
 def study(
     dataset: Path,
-    domain: str,
+    domain: str | None,
     domains: str | None,
     out: Path | None,
     names: tuple[str, ...],
@@ -264,7 +264,7 @@ def _shares(_: click.Context, option: click.Parameter, given: str) -> tuple[floa
 @run_options
 def curve(
     dataset: Path,
-    domain: str,
+    domain: str | None,
     source: Path,
     shares: tuple[float, ...],
     auto: bool,

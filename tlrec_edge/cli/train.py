@@ -159,7 +159,7 @@ def _config(make: Callable[..., TrainConfig], **hyperparameters: Any) -> TrainCo
 
 @click.command(short_help="Train a source model.")
 @dataset_argument
-@click.option("--domains", required=True, help=domains_help)
+@click.option("--domains", help=f"{domains_help}  [default: the only one]")
 @out_option
 @click.option(
     "--size",
@@ -184,7 +184,7 @@ def _config(make: Callable[..., TrainConfig], **hyperparameters: Any) -> TrainCo
 @training_options
 def pretrain(
     dataset: Path,
-    domains: str,
+    domains: str | None,
     out: Path,
     size: str,
     epochs: int | None,
@@ -194,10 +194,9 @@ def pretrain(
     **hyperparameters: Any,
 ) -> None:
     """Train a source model on domains of DATASET."""
-    from tlrec_edge.train.checkpoint import resumable
+    from tlrec_edge import pipeline
     from tlrec_edge.train.config import TrainConfig
     from tlrec_edge.train.edge_model import MODEL
-    from tlrec_edge.train.pretrain import pretrain as run
 
     check_target(out, MODEL)
     check_checkpoint(out, checkpoint)
@@ -211,12 +210,10 @@ def pretrain(
         seed=seed,
         **hyperparameters,
     )
-    with (
-        show_progress("pretrain") as progress,
-        resumable(checkpoint, data, config, command="pretrain", domains=source) as saved,
-    ):
-        model = run(data, source, config, progress, saved)
-        model.save(out)
+    with show_progress("pretrain") as progress:
+        model = pipeline.pretrain(
+            data, source, config, out=out, progress=progress, checkpoint=checkpoint
+        )
     domain_count = len(model.provenance.domains)
     of = f"{domain_count} domain{'s' * (domain_count != 1)}"
     click.echo(f"{out}: {len(model.ids):,} items of {of}, size {size}")
@@ -262,7 +259,7 @@ def pretrain(
 @json_option
 def adapt(
     dataset: Path,
-    domain: str,
+    domain: str | None,
     source: Path | None,
     mode: str,
     out: Path,
@@ -281,10 +278,8 @@ def adapt(
     from dataclasses import replace
     from functools import partial
 
-    from tlrec_edge.train.adapt import adapt as run
+    from tlrec_edge import pipeline
     from tlrec_edge.train.adapt import config_of
-    from tlrec_edge.train.auto import adapt_auto
-    from tlrec_edge.train.checkpoint import resumable
     from tlrec_edge.train.edge_model import MODEL, EdgeModel
 
     check_target(out, MODEL)
@@ -301,31 +296,25 @@ def adapt(
         raise click.UsageError(
             f"--size {size} does not fit the source model, which is {start.net.config.size}"
         )
-    facts = {
-        "domains": target,
-        "mode": mode,
-        "fold": fold,
-        "source": start.provenance.to_json() if start else None,
-    }
-    with (
-        show_progress("adapt") as progress,
-        resumable(checkpoint, data, config, command="adapt", **facts) as saved,
-    ):
-        if mode == AUTO:
-            model, table = adapt_auto(data, target, start, config, fold, progress, checkpoint=saved)
-        else:
-            model, table = (
-                run(data, target, mode, start, config, fold, progress, checkpoint=saved),
-                (),
-            )
-        model.save(out)
+    with show_progress("adapt") as progress:
+        model = pipeline.adapt(
+            data,
+            target,
+            source=start,
+            mode=mode,
+            config=config,
+            fold=fold,
+            out=out,
+            progress=progress,
+            checkpoint=checkpoint,
+        )
     if (
         source
         and start
         and (note := other_data_note(source, start.provenance.dataset_sha256, data))
     ):
         click.echo(f"note: {note}", err=True)
-    made = model.provenance
+    made, table = model.provenance, model.provenance.auto
     if as_json:
         click.echo(json.dumps({"out": str(out), **made.to_json()}, ensure_ascii=False))
         return

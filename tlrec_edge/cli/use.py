@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 
@@ -26,7 +26,9 @@ from tlrec_edge.runtime.arguments import UNKNOWN_POLICIES
 from tlrec_edge.runtime.history import History
 from tlrec_edge.runtime.recommender import Recommendations, Recommender
 from tlrec_edge.tabular.histories import read_histories
-from tlrec_edge.tabular.tables import TableWriter, read_columns
+from tlrec_edge.tabular.ids import read_id_chunks
+from tlrec_edge.tabular.schema import Schema, load_schema, parse_schema
+from tlrec_edge.tabular.writer import TableWriter
 
 _FILE = click.Path(path_type=Path)
 _PAIRS_AT_ONCE = 262_144
@@ -42,6 +44,11 @@ interactions_option = click.option(
     "--interactions",
     type=_FILE,
     help="Table with the users' histories (CSV or Parquet).  [default: states in the bundle]",
+)
+schema_option = click.option(
+    "--schema",
+    type=_FILE,
+    help="TOML file that says how the tables are read.  [default: as those of the training]",
 )
 k_option = click.option(
     "-k",
@@ -102,6 +109,7 @@ def verify(bundle: Path, as_json: bool) -> None:
     "--pairs", type=_FILE, required=True, help="Table with columns user and item (CSV or Parquet)."
 )
 @interactions_option
+@schema_option
 @click.option(
     "--out",
     type=_FILE,
@@ -116,19 +124,28 @@ def verify(bundle: Path, as_json: bool) -> None:
     show_default=True,
     help="Score of an item or user that the bundle does not know: by popularity, nan, or an error.",
 )
-def score(bundle: Path, pairs: Path, interactions: Path | None, out: Path, unknown: str) -> None:
+def score(
+    bundle: Path,
+    pairs: Path,
+    interactions: Path | None,
+    schema: Path | None,
+    out: Path,
+    unknown: str,
+) -> None:
     """Score the user-item pairs of a table with BUNDLE."""
     check_inputs(out, pairs, interactions)
     with (
         Recommender.open(bundle, unknown=unknown, cache=_CACHED_STATES) as rec,
         TableWriter(out, _SCORE_COLUMNS) as writer,
     ):
-        users = UserLookup(rec, interactions)
+        reading = Reading.of(rec, schema)
+        users = UserLookup(rec, interactions, reading)
         progress = _progress_every("pairs scored")
         done = 0
-        for chunk in read_columns(pairs, ["user", "item"], chunk=_PAIRS_AT_ONCE):
-            scores = rec.score_pairs([users.get(user) for user in chunk["user"]], chunk["item"])
-            writer.write(chunk["user"], chunk["item"], scores)
+        for chunk in read_id_chunks(pairs, ["user", "item"], reading.schema, _PAIRS_AT_ONCE):
+            user, item = chunk["user"], chunk["item"]
+            scores = rec.score_pairs([users.get(name) for name in user.ids], item.ids)
+            writer.write(user.written, item.written, scores)
             done += len(scores)
             progress(done)
         if not done:
@@ -162,6 +179,7 @@ def score(bundle: Path, pairs: Path, interactions: Path | None, out: Path, unkno
     help="Table with a user column: recommend to every user (CSV or Parquet).",
 )
 @interactions_option
+@schema_option
 @k_option
 @click.option(
     "--keep-seen",
@@ -183,6 +201,7 @@ def recommend(
     items: Sequence[str],
     users_file: Path | None,
     interactions: Path | None,
+    schema: Path | None,
     k: int,
     keep_seen: bool,
     category: str | None,
@@ -210,11 +229,11 @@ def recommend(
             results: Iterator[tuple[str, Recommendations]] = iter([("", found)])
             _show(results, out, as_json)
             return
-        users = UserLookup(rec, interactions)
+        reading = Reading.of(rec, schema)
+        users = UserLookup(rec, interactions, reading)
         progress = _progress_every("users done")
-        names = dict.fromkeys(
-            user for chunk in read_columns(users_file, ["user"]) for user in chunk["user"]
-        )
+        chunks = read_id_chunks(users_file, ["user"], reading.schema, _PAIRS_AT_ONCE)
+        names = dict.fromkeys(user for chunk in chunks for user in chunk["user"].ids)
         if not names:
             raise DataError(f"{users_file} has no rows: it needs a column user")
         results = (
@@ -237,16 +256,36 @@ def similar(bundle: Path, item: str, k: int, as_json: bool) -> None:
         _show(iter([("", rec.similar(item, k))]), None, as_json)
 
 
+class Reading(NamedTuple):
+    """How the user's tables are read.
+
+    Attributes:
+        schema: that of ``--schema``, else that of the training.
+        strict: whether columns that the schema names must occur in a log.
+    """
+
+    schema: Schema
+    strict: bool
+
+    @classmethod
+    def of(cls, rec: Recommender, path: Path | None) -> Reading:
+        """Read the schema file, or take the bundle's schema."""
+        if path is not None:
+            return cls(load_schema(path), strict=True)
+        return cls(parse_schema(rec.schema), strict=False)
+
+
 class UserLookup:
     """Finds users by id: their history in a table, else their state in the bundle."""
 
-    def __init__(self, rec: Recommender, interactions: Path | None) -> None:
+    def __init__(self, rec: Recommender, interactions: Path | None, reading: Reading) -> None:
         self._rec = rec
         self._histories: dict[str, History] = {}
         if interactions is not None:
             size = interactions.stat().st_size if interactions.is_file() else 0
             _announce_if_slow(f"reading {interactions},", size, _SLOW_TO_READ)
-            self._histories = read_histories(interactions, lambda line: click.echo(line, err=True))
+            self._histories = read_histories(interactions, _to_stderr, *reading)
+            self._report_lost(interactions)
         self._seen: set[str] = set()
         self._unknown: set[str] = set()
 
@@ -260,6 +299,19 @@ class UserLookup:
                 self._unknown.add(user)
         return user
 
+    def _report_lost(self, interactions: Path) -> None:
+        """Write to stderr how many histories the bundle cannot use, because it knows no item."""
+        histories = self._histories
+        items = dict.fromkeys(item for history in histories.values() for item in history.items)
+        rows = self._rec.rows(list(items))
+        known = {item for item, row in zip(items, rows, strict=True) if row >= 0}
+        lost = sum(known.isdisjoint(history.items) for history in histories.values())
+        if lost:
+            _to_stderr(
+                f"{interactions}: {lost:,} of {len(histories):,} users: no item of their history "
+                "is in the bundle"
+            )
+
     def report(self, policy: str) -> None:
         """Write the number of unknown users to stderr."""
         if self._unknown:
@@ -267,6 +319,10 @@ class UserLookup:
                 f"unknown users: {len(self._unknown):,} (scored by {policy})",
                 err=True,
             )
+
+
+def _to_stderr(line: str) -> None:
+    click.echo(line, err=True)
 
 
 def _announce_if_slow(step: str, size: int, limit: int) -> None:

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from tlrec_edge.core.features import hash_tokens
 from tlrec_edge.data.dataset import ItemTable
-from tlrec_edge.data.schema import AlignRule, suggestion
 from tlrec_edge.errors import DataError
+from tlrec_edge.tabular.roles import suggestion
+from tlrec_edge.tabular.schema import AlignRule
 from tlrec_edge.types import Bools, Doubles, Indices
 
 N_BUCKETS = 1 << 16

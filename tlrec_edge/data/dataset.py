@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tlrec_edge.errors import DataError
 from tlrec_edge.tabular.column_names import SALES_NAMES, normalize_key
+from tlrec_edge.tabular.schema import Schema
 from tlrec_edge.types import Bools, Floats, Indices, Ints, Longs
 
-EVENT_WEIGHTS = (0.2, 0.4, 0.7, 1.0, 0.5)
-"""Default weight of each of ``tlrec_edge.choices.EVENTS``."""
+if TYPE_CHECKING:
+    from tlrec_edge.data.prepare import SplitPlan
 
 TRAIN, VALID, TEST = 0, 1, 2
 """Roles of an interaction in the split."""
@@ -183,6 +184,8 @@ class Dataset:
         item_domain: (items,) code of each item's own domain, -1 if it has none.
         cleaning: rows read, rows kept, and rows dropped by reason.
         source: origin of the data, for the model card.
+        schema: how the tables were read; an export carries it, so that a log that is scored later
+            is read in the same way.
 
     Raises:
         DataError: if there are no interactions or the parts do not fit together.
@@ -197,6 +200,7 @@ class Dataset:
     item_domain: Ints
     cleaning: Mapping[str, int] = field(default_factory=dict)
     source: str = ""
+    schema: Schema = field(default_factory=Schema)
 
     def __post_init__(self) -> None:
         log = self.interactions
@@ -219,6 +223,41 @@ class Dataset:
             )
         if len(self.split.role) != len(log) or len(self.split.fold) != len(self.users):
             raise DataError("the split does not fit the interactions")
+
+    @classmethod
+    def from_frames(
+        cls,
+        interactions: Any,
+        items: Any = None,
+        *,
+        schema: Schema | None = None,
+        split: SplitPlan | None = None,
+    ) -> Dataset:
+        """Clean and split tables in memory, as ``tlrec-edge prepare`` does it with files.
+
+        Args:
+            interactions: a pandas, polars or pyarrow table, or another object with the Arrow
+                PyCapsule interface; or a list of them.
+            items: the same with the items' features, one row an item. None: no features.
+            schema: roles of the columns and cleaning rules. None: columns are found by their
+                common names.
+            split: how to hold out test rows. None: each user's last rows.
+
+        Returns:
+            The dataset. ``tlrec_edge.data.prepare.prepare_tables`` also says how the columns were
+            read.
+
+        Raises:
+            DataError: if a table, a column or the split cannot be used.
+
+        Example:
+            >>> log = {"user": ["ann", "ann", "bob"], "item": ["tea", "mug", "tea"]}
+            >>> Dataset.from_frames(log).items
+            ('mug', 'tea')
+        """
+        from tlrec_edge.data.prepare import prepare_tables  # which makes datasets
+
+        return prepare_tables(_as_list(interactions), _as_list(items), schema, split).dataset
 
     @cached_property
     def item_row(self) -> dict[str, int]:
@@ -245,3 +284,10 @@ class Dataset:
     def replace(self, **changes: Any) -> Self:
         """Return a copy with other values for some fields."""
         return replace(self, **changes)
+
+
+def _as_list(tables: Any) -> list[Any]:
+    """Return one table, several or none as a list."""
+    if tables is None:
+        return []
+    return list(tables) if isinstance(tables, (list, tuple)) else [tables]

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from tlrec_edge.data.dataset import TEST, TRAIN, VALID, Dataset
+from tlrec_edge.data.match_ids import ItemMatch
 from tlrec_edge.data.prepare import Prepared
 from tlrec_edge.data.scale import DomainStatistics, distant_medians
 
@@ -34,7 +35,25 @@ def describe(prepared: Prepared) -> dict[str, Any]:
         "interaction_columns": dict(prepared.interaction_columns),
         "item_features": dict(prepared.item_columns),
         "unused_columns": list(prepared.unused_columns),
+        "formats": list(prepared.formats),
+        "times": _describe_times(prepared),
+        "item_table": prepared.item_match and _describe_match(prepared.item_match),
+        "notes": list(prepared.notes),
     }
+
+
+def _describe_times(prepared: Prepared) -> dict[str, str] | None:
+    if not prepared.time_form:
+        return None
+    time = prepared.dataset.interactions.time
+    first, last = (
+        str(np.datetime64(int(t), "s")).replace("T", " ") for t in (time.min(), time.max())
+    )
+    return {"read_as": prepared.time_form, "first": first, "last": last}
+
+
+def _describe_match(match: ItemMatch) -> dict[str, int]:
+    return {"known": match.known, "of": match.total}
 
 
 def _describe_split(dataset: Dataset) -> dict[str, Any]:

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tlrec_edge.data.clean import NO_DOMAIN, CleanLog
 from tlrec_edge.data.items import RawItems
+from tlrec_edge.tabular.clean import NO_DOMAIN, CleanLog
 from tlrec_edge.types import Bools, Ints
 
 SINGLE_DOMAIN = "all"

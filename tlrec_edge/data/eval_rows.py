@@ -9,11 +9,11 @@ from typing import NamedTuple
 import numpy as np
 
 from tlrec_edge.data.dataset import Dataset, EvalRows
-from tlrec_edge.data.parse import read_ids
-from tlrec_edge.data.read import read_table
-from tlrec_edge.data.schema import find_roles, require_role
 from tlrec_edge.errors import DataError
+from tlrec_edge.tabular.column import read_ids
 from tlrec_edge.tabular.column_names import INTERACTION_NAMES
+from tlrec_edge.tabular.roles import find_roles, require_role
+from tlrec_edge.tabular.tables import read_table
 
 _NAMES: Mapping[str, tuple[str, ...]] = {
     "user": INTERACTION_NAMES["user"],
@@ -56,16 +56,13 @@ def read_raw_eval_rows(path: Path) -> RawEvalRows:
     roles = find_roles(list(table.columns), {}, _NAMES, str(path))
     for role in ("user", "item"):
         require_role(roles, role, list(table.columns), str(path), section=None)
-    columns = {}
-    for role, column in roles.items():
-        labels = read_ids(table[column])
-        columns[role] = [[*labels.names, ""][code] for code in labels.codes]
+    columns = {role: read_ids(table.columns[name]).texts() for role, name in roles.items()}
     for role in ("user", "item"):
         if "" in columns[role]:
             line = columns[role].index("") + 2
             raise DataError(f"{path}: line {line} has no {role}; fill it in or remove the line")
     return RawEvalRows(
-        columns["user"], columns["item"], columns.get("negatives", [""] * len(table)), str(path)
+        columns["user"], columns["item"], columns.get("negatives", [""] * table.rows), str(path)
     )
 
 

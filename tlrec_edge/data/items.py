@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
-import pandas as pd
 
-from tlrec_edge.data.clean import CleanLog, category_id, rename_domains
 from tlrec_edge.data.dataset import ItemTable
-from tlrec_edge.data.parse import (
-    CodedColumn,
-    count_numbers,
+from tlrec_edge.errors import DataError
+from tlrec_edge.tabular.clean import CleanLog, category_id, rename_domains
+from tlrec_edge.tabular.column import (
+    Column,
+    concatenate,
+    merge_duplicates,
     read_categories,
     read_ids,
-    read_numbers,
 )
-from tlrec_edge.data.schema import Schema, find_roles, require_role, suggestion
-from tlrec_edge.errors import DataError
 from tlrec_edge.tabular.column_names import INTERACTION_NAMES, ITEM_NAMES, normalize_key
-from tlrec_edge.types import Floats, Longs
+from tlrec_edge.tabular.numbers import ambiguous_number, count_numbers, read_numbers
+from tlrec_edge.tabular.roles import find_roles, require_role, suggestion
+from tlrec_edge.tabular.schema import Schema
+from tlrec_edge.tabular.tables import UNNAMED, Table
+from tlrec_edge.types import Doubles, Floats, Longs
 
 MAX_GUESSED_CATEGORIES = 1000
 """A column with more distinct values than this is text, unless the schema declares it otherwise."""
@@ -37,21 +39,27 @@ class RawItems:
 
     Attributes:
         ids: the item ids.
-        frame: all columns of the tables.
+        columns: all columns of the tables.
         kinds: kind of each column that is a feature: text, categorical or numeric.
         domain: each item's own domain; None if the tables have no domain column.
         name_column: the column of display names, "" for none.
         category_column: the column of categories, "" for none.
         counts: rows read and rows dropped.
+        lists: column with several categories in a cell to the text between them.
+        decimal: decimal mark of the numbers, "" if each column shows it.
+        notes: what a user should know about how the tables were read.
     """
 
     ids: tuple[str, ...]
-    frame: pd.DataFrame
+    columns: Mapping[str, Column]
     kinds: Mapping[str, str]
-    domain: CodedColumn | None = None
+    domain: Column | None = None
     name_column: str = ""
     category_column: str = ""
     counts: Mapping[str, int] = field(default_factory=dict)
+    lists: Mapping[str, str] = field(default_factory=dict)
+    decimal: str = ""
+    notes: tuple[str, ...] = ()
 
     def merge_items(self, item_map: Mapping[str, str]) -> RawItems:
         """Keep one row of an item with several ids: that of the id that stays, else the first."""
@@ -62,26 +70,24 @@ class RawItems:
         first: dict[str, int] = {}
         for row in by_preference:
             first.setdefault(item_map.get(self.ids[row], self.ids[row]), row)
-        rows = list(first.values())
-        domain = self.domain
-        if domain is not None:
-            domain = CodedColumn(domain.codes[rows], domain.names)
+        rows = np.fromiter(first.values(), np.int64, len(first))
+        domain = None if self.domain is None else self.domain.take(rows)
         counts = {**self.counts, "item rows merged by item_map": len(self.ids) - len(rows)}
-        frame = self.frame.iloc[rows].reset_index(drop=True)
-        return replace(self, ids=tuple(first), frame=frame, domain=domain, counts=counts)
+        columns = {name: column.take(rows) for name, column in self.columns.items()}
+        return replace(self, ids=tuple(first), columns=columns, domain=domain, counts=counts)
 
     def texts(self, column: str, items: Sequence[str]) -> tuple[str, ...]:
         """Return a column as text, one value per item of ``items``, "" if missing.
 
         Raises DataError if the item tables have no such column.
         """
-        if column not in self.frame:
-            found = list(map(str, self.frame.columns))
+        if column not in self.columns:
+            found = list(self.columns)
             raise DataError(
                 f"no column {column!r} in the items{suggestion(column, found)}; "
                 f"found {', '.join(found) or 'none'}"
             )
-        return _select(_as_text(self.frame[column]), self.rows_of(items))
+        return _select(_as_text(self.columns[column]), self.rows_of(items))
 
     def rows_of(self, items: Sequence[str]) -> Longs:
         """Return the row of each item, -1 if the tables do not list it."""
@@ -91,11 +97,11 @@ class RawItems:
 
 def empty_items() -> RawItems:
     """Return the rows of no item table."""
-    return RawItems((), pd.DataFrame(), {})
+    return RawItems((), {}, {})
 
 
 def read_items(
-    tables: Sequence[pd.DataFrame],
+    tables: Sequence[Table],
     schema: Schema,
     table_name: str = "items",
     check_domains: bool = True,
@@ -106,55 +112,118 @@ def read_items(
     messages. With ``check_domains``, a domain that the schema renames must occur. Raises DataError
     if a column is missing.
     """
-    frame, ids, roles = _join_tables(tables, schema, table_name)
-    missing_id, repeated = (ids == "").to_numpy(bool), ids.duplicated().to_numpy(bool)
-    keep = ~missing_id & ~repeated
-    frame = frame[keep].reset_index(drop=True)
-    domain = read_categories(frame[roles["domain"]]) if "domain" in roles else None
+    joined, ids, roles = _join_tables(tables, schema, table_name)
+    missing = ids.codes < 0
+    first_rows = np.unique(ids.codes, return_index=True)[1]
+    keep = np.zeros(len(ids.codes), bool)
+    keep[first_rows] = True
+    keep &= ~missing
+    rows = np.flatnonzero(keep)
+    columns = {name: column.take(rows) for name, column in joined.items()}
+    domain = read_categories(columns[roles["domain"]]) if "domain" in roles else None
+    kinds = _feature_kinds(columns, roles, schema)
     return RawItems(
-        ids=tuple(ids[keep]),
-        frame=frame,
-        kinds=_feature_kinds(frame, roles, schema),
+        ids=tuple(ids.names[code] for code in ids.codes[rows]),
+        columns=columns,
+        kinds=kinds,
         domain=rename_domains(domain, schema, table_name, check_domains),
         name_column=roles.get("name", ""),
         category_column=roles.get("category", ""),
         counts={
             "item rows read": len(keep),
-            "item rows without id": int(missing_id.sum()),
-            "item rows repeated": int((repeated & ~missing_id).sum()),
+            "item rows without id": int(missing.sum()),
+            "item rows repeated": int((~keep & ~missing).sum()),
         },
+        lists=schema.lists,
+        decimal=schema.decimal,
+        notes=(*_notes_on_repeats(joined, ids), *_notes_on_kinds(columns, kinds, schema)),
     )
 
 
 def _join_tables(
-    tables: Sequence[pd.DataFrame], schema: Schema, table_name: str
-) -> tuple[pd.DataFrame, pd.Series[Any], dict[str, str]]:
+    tables: Sequence[Table], schema: Schema, table_name: str
+) -> tuple[dict[str, Column], Column, dict[str, str]]:
+    """Return the columns of all tables, the ids of their rows, and the columns' roles."""
     roles: dict[str, str] = {}
     ids = []
     for table in tables:
-        table_roles = find_roles(list(table.columns), schema.items, ITEM_NAMES, table_name)
-        require_role(table_roles, "item", list(table.columns), table_name, "items")
-        _check_declared(schema, table.columns, table_name)
+        names = list(table.columns)
+        table_roles = find_roles(names, schema.items, ITEM_NAMES, table_name)
+        require_role(table_roles, "item", names, table_name, "items")
+        _check_declared(schema, names, table_name)
         roles.update(table_roles)
-        ids.append(_ids_as_text(table[table_roles["item"]]))
-    return pd.concat(tables, ignore_index=True), pd.concat(ids, ignore_index=True), roles
+        ids.append(read_ids(table.columns[table_roles["item"]], schema.missing))
+    names = list(dict.fromkeys(name for table in tables for name in table.columns))
+    columns = {
+        name: concatenate(
+            table.columns.get(name, Column(np.full(table.rows, -1, np.int64), []))
+            for table in tables
+        )
+        for name in names
+    }
+    return columns, concatenate(ids), roles
 
 
-def _feature_kinds(frame: pd.DataFrame, roles: Mapping[str, str], schema: Schema) -> dict[str, str]:
+def _feature_kinds(
+    columns: Mapping[str, Column], roles: Mapping[str, str], schema: Schema
+) -> dict[str, str]:
     """Return the kind of each feature column; the domain is one only if the schema declares it."""
     kinds = {}
-    for column in frame.columns:
-        kind = schema.features.get(column)
-        if kind is None and column not in (roles["item"], roles.get("domain")):
-            kind = _guess_kind(column, frame[column], roles)
-        if kind not in (None, "ignore"):
-            kinds[column] = kind
+    for name, column in columns.items():
+        kind = "text" if name in schema.lists else schema.features.get(name)
+        is_feature = name not in (roles["item"], roles.get("domain"))
+        if kind is None and is_feature and not name.startswith(UNNAMED):
+            kind = _guess_kind(name, column, roles, schema.decimal)
+        if kind is not None and kind != "ignore":
+            kinds[name] = kind
     return kinds
 
 
-def _ids_as_text(column: pd.Series[Any]) -> pd.Series[Any]:
-    labels = read_ids(column)
-    return pd.Series(np.array([*labels.names, ""], object)[labels.codes], dtype=object)
+def _notes_on_repeats(columns: Mapping[str, Column], ids: Column) -> list[str]:
+    """Say which items have several rows that differ, and whether the table is in long format."""
+    order = np.argsort(ids.codes, kind="stable")
+    codes = ids.codes[order]
+    same_item = (codes[1:] == codes[:-1]) & (codes[1:] >= 0)
+    if not same_item.any():
+        return []
+    differs = np.zeros(len(same_item), bool)
+    for column in columns.values():
+        cells = column.codes[order]
+        differs |= cells[1:] != cells[:-1]
+    items = np.unique(codes[1:][same_item & differs])
+    if not len(items):
+        return []
+    by_key = {normalize_key(name): name for name in columns}
+    if {"property", "value"} <= set(by_key):
+        return [
+            f"the item table has one row for each property ({by_key['property']}, "
+            f"{by_key['value']}): only the first row of an item is read; make a column of each "
+            "property first"
+        ]
+    return [
+        f"{len(items):,} items have rows that differ, first {ids.names[items[0]]!r:.60}; "
+        "the first row of an item counts"
+    ]
+
+
+def _notes_on_kinds(
+    columns: Mapping[str, Column], kinds: Mapping[str, str], schema: Schema
+) -> list[str]:
+    """Name the columns of text whose cells look like numbers."""
+    notes = []
+    for name, kind in kinds.items():
+        if kind == "numeric" or name in schema.features or name in schema.lists:
+            continue
+        if text := ambiguous_number(columns[name].names):
+            notes.append(
+                f"{name} is taken as {kind}: {text!r:.40} may have a decimal comma; "
+                "set decimal under [files] in a schema"
+            )
+        elif normalize_key(name) in INTERACTION_NAMES["price"] and columns[name].names:
+            notes.append(
+                f"{name} is taken as {kind}: {columns[name].names[0]!r:.40} is not a number"
+            )
+    return notes
 
 
 @dataclass
@@ -177,19 +246,22 @@ def build_item_table(raw: RawItems, log: CleanLog, items: Sequence[str]) -> tupl
     rows = raw.rows_of(items)
     names = ("",) * len(items)
     if raw.name_column:
-        names = _select(_as_text(raw.frame[raw.name_column]), rows)
+        names = _select(_as_text(raw.columns[raw.name_column]), rows)
     features = _Features(names)
     n_unreadable = 0
     for column, kind in raw.kinds.items():
         if kind == "numeric":
-            numbers = read_numbers(raw.frame[column])
+            numbers = read_numbers(raw.columns[column], raw.decimal)
             n_unreadable += int(numbers.invalid.sum())
             with np.errstate(over="ignore"):  # a value beyond float32 becomes infinite: missing
                 values = np.append(numbers.values, np.nan)[rows].astype(np.float32)
             features.numeric[column] = values
         else:
             group = features.text if kind == "text" else features.categorical
-            group[column] = _select(_as_text(raw.frame[column]), rows)
+            texts = raw.columns[column]
+            if separator := raw.lists.get(column):
+                texts = _words_of_lists(texts, separator)
+            group[column] = _select(_as_text(texts), rows)
     if log.category is not None:
         _add_categories(features, raw, log, items)
     if not raw.ids:
@@ -226,16 +298,22 @@ def _add_log_features(features: _Features, log: CleanLog, items: Sequence[str]) 
         named = zip(titles, features.names, strict=True)
         features.names = tuple(title or name for title, name in named)
     if log.price is not None:
-        median = pd.Series(log.price).groupby(log.item.codes).median()
-        price_of = {
-            log.item.names[int(code)]: price
-            for code, price in zip(median.index, median, strict=True)
-        }
-        prices = [price_of.get(item, np.nan) for item in items]
+        prices = _medians(log, log.price, items)
         features.numeric["price"] = np.array(prices, np.float32)
 
 
-def _most_frequent(log: CleanLog, labels: CodedColumn, items: Sequence[str]) -> tuple[str, ...]:
+def _medians(log: CleanLog, values: Doubles, items: Sequence[str]) -> list[float]:
+    """Return each item's median value, NaN if it has none."""
+    known = np.flatnonzero(np.isfinite(values))
+    order = known[np.lexsort((values[known], log.item.codes[known]))]
+    codes, start, count = np.unique(log.item.codes[order], return_index=True, return_counts=True)
+    low, high = values[order[start + (count - 1) // 2]], values[order[start + count // 2]]
+    medians = zip(codes, (low + high) / 2, strict=True)
+    median_of = {log.item.names[code]: float(median) for code, median in medians}
+    return [median_of.get(item, np.nan) for item in items]
+
+
+def _most_frequent(log: CleanLog, labels: Column, items: Sequence[str]) -> tuple[str, ...]:
     """Return each item's most frequent label, "" if it has none; of equals, the one seen first."""
     best: dict[str, str] = {}
     width = len(labels.names) + 1
@@ -259,25 +337,36 @@ def _check_declared(schema: Schema, columns: Iterable[str], table_name: str) -> 
             )
 
 
-def _guess_kind(column: str, values: pd.Series[Any], roles: Mapping[str, str]) -> str:
-    if column == roles.get("category"):
+def _guess_kind(name: str, column: Column, roles: Mapping[str, str], decimal: str) -> str:
+    if name == roles.get("category"):
         return "categorical"
-    if column == roles.get("name") or normalize_key(column) in _TEXT_NAMES:
+    if name == roles.get("name") or normalize_key(name) in _TEXT_NAMES:
         return "text"
-    labels = read_categories(values)
+    labels = read_categories(column)
     n_present = int((labels.codes >= 0).sum())
-    is_code = normalize_key(column).endswith(_CODE_SUFFIXES) or pd.api.types.is_bool_dtype(values)
+    is_code = normalize_key(name).endswith(_CODE_SUFFIXES)
     # A column of numbers may hold a few words: they become missing values, and are counted.
-    if n_present and not is_code and count_numbers(values) >= MIN_NUMERIC_SHARE * n_present:
+    if (
+        n_present
+        and not is_code
+        and count_numbers(column, decimal) >= MIN_NUMERIC_SHARE * n_present
+    ):
         return "numeric"
     limit = min(MAX_GUESSED_CATEGORIES, max(20, n_present // 2))
     return "categorical" if len(labels.names) <= limit else "text"
 
 
-def _as_text(column: pd.Series[Any]) -> list[str]:
-    labels = read_categories(column)
-    names = [*labels.names, ""]
-    return [names[code] for code in labels.codes]
+def _as_text(column: Column) -> list[str]:
+    return read_categories(column).texts()
+
+
+def _words_of_lists(column: Column, separator: str) -> Column:
+    """Return cells such as "Action|Science fiction" as texts with one word for each category."""
+    names = [
+        " ".join(re.sub(r"\W+", "_", part.strip()) for part in name.split(separator))
+        for name in column.names
+    ]
+    return merge_duplicates(column.codes, names)
 
 
 def _select(values: list[str], rows: Longs) -> tuple[str, ...]:

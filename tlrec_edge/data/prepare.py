@@ -5,19 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 
 from tlrec_edge.data.align import NameMerge, align_columns
-from tlrec_edge.data.clean import CleanLog
 from tlrec_edge.data.dataset import Dataset, Interactions, ItemTable, Split
 from tlrec_edge.data.domains import DomainAssignment, assign_domains
 from tlrec_edge.data.eval_rows import RawEvalRows, encode_eval_rows, read_raw_eval_rows
 from tlrec_edge.data.items import RawItems, build_item_table
+from tlrec_edge.data.match_ids import ItemMatch, match_items
 from tlrec_edge.data.raw_data import Ids, RawData, collect_ids, read_raw, row_of, rows_of
-from tlrec_edge.data.read import read_table
 from tlrec_edge.data.scale import (
     DomainStatistics,
     check_scale,
@@ -25,9 +23,12 @@ from tlrec_edge.data.scale import (
     scale_items,
     scale_log,
 )
-from tlrec_edge.data.schema import Schema
 from tlrec_edge.data.split import make_split
 from tlrec_edge.errors import DataError
+from tlrec_edge.tabular.arrow import table_of
+from tlrec_edge.tabular.clean import CleanLog
+from tlrec_edge.tabular.schema import Schema
+from tlrec_edge.tabular.tables import read_table
 from tlrec_edge.types import Bools, Ints
 
 
@@ -82,6 +83,10 @@ class Prepared:
         unused_columns: columns of the interaction tables that nothing uses.
         statistics: the numeric columns by domain, after scaling.
         merged: category names that were merged into others.
+        formats: how the files were read, such as "text, utf-8".
+        time_form: how times were read, such as "ISO 8601"; "" if the tables have none.
+        item_match: how many items of the log the item tables know; None without item tables.
+        notes: what is odd about the tables, one sentence each; it may be right.
     """
 
     dataset: Dataset
@@ -90,6 +95,10 @@ class Prepared:
     unused_columns: tuple[str, ...]
     statistics: tuple[DomainStatistics, ...] = ()
     merged: tuple[NameMerge, ...] = ()
+    formats: tuple[str, ...] = ()
+    time_form: str = ""
+    item_match: ItemMatch | None = None
+    notes: tuple[str, ...] = ()
 
 
 def prepare_files(
@@ -101,7 +110,8 @@ def prepare_files(
     """Read files and build a dataset.
 
     Args:
-        interactions: CSV, TSV (also .gz) or Parquet files of interactions, which are concatenated.
+        interactions: files of interactions, which are concatenated: text with separators, JSON
+            lines or Parquet, compressed or not, or folders of such files.
         items: files of item features, one row an item; if an item has several, the first counts.
         schema: roles of the columns and cleaning rules; by default columns are found by their
             common names.
@@ -116,9 +126,11 @@ def prepare_files(
     """
     if not interactions:
         raise DataError("no interaction file given; use --interactions FILE")
+    schema = schema or Schema()
+    item_files = replace(schema.files, columns=())  # those of --columns are of the interactions
     return prepare_tables(
-        [read_table(path) for path in interactions],
-        [read_table(path) for path in items],
+        [read_table(path, schema.files) for path in interactions],
+        [read_table(path, item_files) for path in items],
         schema,
         plan,
         source=", ".join(Path(path).name for path in (*interactions, *items)),
@@ -128,8 +140,8 @@ def prepare_files(
 
 
 def prepare_tables(
-    interactions: Sequence[pd.DataFrame],
-    items: Sequence[pd.DataFrame] = (),
+    interactions: Sequence[Any],
+    items: Sequence[Any] = (),
     schema: Schema | None = None,
     plan: SplitPlan | None = None,
     *,
@@ -143,7 +155,8 @@ def prepare_tables(
     strings.
 
     Args:
-        interactions: tables of interactions, which are concatenated.
+        interactions: tables of interactions, which are concatenated: pandas, polars or pyarrow
+            tables, or others with the Arrow PyCapsule interface.
         items: tables of item features.
         schema: roles of the columns and cleaning rules; by default columns are found by their
             common names.
@@ -166,7 +179,10 @@ def prepare_tables(
     """
     schema, plan = schema or Schema(), plan or SplitPlan()
     eval_rows = read_raw_eval_rows(plan.candidates) if plan.candidates else None
-    raw = read_raw(interactions, items, schema, table_name, items_name)
+    log_tables = [table_of(frame, table_name) for frame in interactions]
+    item_tables = [table_of(frame, items_name) for frame in items]
+    raw = read_raw(log_tables, item_tables, schema, table_name, items_name)
+    match = _match(raw, items_name) if items else None
     # Before ids are merged, so that an interaction stays in the domain of the item it names.
     domains = assign_domains(raw.log, raw.item_domains, schema.drop_domains)
     raw = raw.merge_items(schema.item_map)
@@ -190,6 +206,7 @@ def prepare_tables(
         item_domain=items_built.item_domain,
         cleaning={**items_built.cleaning, **sizes},
         source=source,
+        schema=_resolved(schema, raw.log),
     )
     return Prepared(
         dataset,
@@ -198,7 +215,27 @@ def prepare_tables(
         unused_columns=raw.log.unused,
         statistics=items_built.statistics,
         merged=items_built.merged,
+        formats=tuple(dict.fromkeys(f for t in (*log_tables, *item_tables) for f in t.formats)),
+        time_form=raw.log.reading.form if raw.log.reading else "",
+        item_match=match,
+        notes=(*raw.log.notes, *raw.items.notes, *([match.note] if match and match.note else [])),
     )
+
+
+def _match(raw: RawData, items_name: str) -> ItemMatch:
+    log = raw.log
+    sold = np.unique(log.item.codes[~log.is_category])
+    return match_items([log.item.names[code] for code in sold], raw.items.ids, items_name)
+
+
+def _resolved(schema: Schema, log: CleanLog) -> Schema:
+    """Return the schema with the format of the times, if it was found among several.
+
+    A short log of one user may not show which number is the day, as the log of all users did.
+    """
+    form = log.reading.form if log.reading else ""
+    is_strptime = form.startswith("%") and " or " not in form
+    return replace(schema, time_format=form) if is_strptime and not schema.time_format else schema
 
 
 class _BuiltItems(NamedTuple):

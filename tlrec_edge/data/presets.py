@@ -7,12 +7,14 @@ from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 
-import pandas as pd
+import numpy as np
 
 from tlrec_edge.data.prepare import Prepared, SplitPlan, prepare_tables
-from tlrec_edge.data.read import read_table
-from tlrec_edge.data.schema import Schema
 from tlrec_edge.errors import DataError, MissingExtraError
+from tlrec_edge.tabular.column import column_of
+from tlrec_edge.tabular.schema import Schema
+from tlrec_edge.tabular.tables import Table, read_table
+from tlrec_edge.tabular.times import read_times
 
 _WEEK_41 = "2017-10-02 04:26:23"
 """The first purchase of week 41: weeks do not overlap in time (a test checks it)."""
@@ -30,7 +32,7 @@ class Preset:
         source: origin of the data, for the model card.
     """
 
-    load: Callable[[Sequence[Path]], tuple[list[pd.DataFrame], list[pd.DataFrame]]]
+    load: Callable[[Sequence[Path]], tuple[list[Table], list[Table]]]
     schema: Schema
     plan: SplitPlan
     source: str
@@ -83,9 +85,7 @@ def journey_folder() -> Path:
     return Path(next(iter(spec.submodule_search_locations))) / "data"
 
 
-def _complete_journey(
-    interactions: Sequence[Path],
-) -> tuple[list[pd.DataFrame], list[pd.DataFrame]]:
+def _complete_journey(interactions: Sequence[Path]) -> tuple[list[Table], list[Table]]:
     """Read the Parquet files inside the installed wheel, without importing it."""
     if interactions:
         raise DataError(
@@ -93,14 +93,17 @@ def _complete_journey(
         )
     folder = journey_folder()
     log = read_table(folder / "transactions.parquet")
-    log = log.sort_values("transaction_timestamp", kind="stable", ignore_index=True)
+    order = np.argsort(read_times(log.columns["transaction_timestamp"])[0].seconds, kind="stable")
+    columns = {name: column.take(order) for name, column in log.columns.items()}
     products = read_table(folder / "products.parquet")
-    parts = [products[column].fillna("") for column in ("product_type", "brand", "package_size")]
-    names = [", ".join(part for part in row if part) for row in zip(*parts, strict=True)]
-    return [log], [products.assign(readable=names)]
+    described = ("product_type", "brand", "package_size")
+    parts = (products.columns[column].texts() for column in described)
+    names = [", ".join(filter(None, row)) for row in zip(*parts, strict=True)]
+    readable = {**products.columns, "readable": column_of(names)}
+    return [replace(log, columns=columns)], [replace(products, columns=readable)]
 
 
-def _online_retail(interactions: Sequence[Path]) -> tuple[list[pd.DataFrame], list[pd.DataFrame]]:
+def _online_retail(interactions: Sequence[Path]) -> tuple[list[Table], list[Table]]:
     if not interactions:
         raise DataError(
             "preset online-retail needs the UCI file as CSV: --interactions online_retail.csv"

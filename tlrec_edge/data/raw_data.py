@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 
-from tlrec_edge.data.clean import CleanLog, clean_interactions
 from tlrec_edge.data.domains import home_domains
 from tlrec_edge.data.eval_rows import RawEvalRows, split_ids
 from tlrec_edge.data.items import RawItems, empty_items, read_items
-from tlrec_edge.data.parse import CodedColumn, sort_ids
-from tlrec_edge.data.schema import Schema
 from tlrec_edge.errors import DataError
+from tlrec_edge.tabular.clean import CleanLog, clean_interactions
+from tlrec_edge.tabular.column import Column, sort_ids
+from tlrec_edge.tabular.schema import Schema
+from tlrec_edge.tabular.tables import Table
 from tlrec_edge.types import Bools, Ints
 
 
@@ -58,8 +58,8 @@ class Ids(NamedTuple):
 
 
 def read_raw(
-    interactions: Sequence[pd.DataFrame],
-    items: Sequence[pd.DataFrame],
+    interactions: Sequence[Table],
+    items: Sequence[Table],
     schema: Schema,
     table_name: str,
     items_name: str,
@@ -110,7 +110,7 @@ def row_of(names: Sequence[str]) -> dict[str, int]:
     return {name: row for row, name in enumerate(names)}
 
 
-def rows_of(column: CodedColumn, row: Mapping[str, int]) -> Ints:
+def rows_of(column: Column, row: Mapping[str, int]) -> Ints:
     """Return the row of each value of a column, -1 for a value that has none."""
     rows = np.array([row.get(name, -1) for name in column.names], np.int32)
     of_values: Ints = rows[column.codes]

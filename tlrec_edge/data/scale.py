@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tlrec_edge.data.clean import CleanLog
 from tlrec_edge.data.dataset import ItemTable
-from tlrec_edge.data.schema import Schema, suggestion
 from tlrec_edge.errors import DataError
+from tlrec_edge.tabular.clean import CleanLog
+from tlrec_edge.tabular.roles import suggestion
+from tlrec_edge.tabular.schema import Schema
 from tlrec_edge.types import Doubles, Ints
 
 MEDIAN_RATIO = 5.0

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlrec_edge.data.dataset import TEST, TRAIN, VALID, EvalRows, Interactions, Split
-from tlrec_edge.data.parse import sort_ids
 from tlrec_edge.errors import DataError
+from tlrec_edge.tabular.column import sort_ids
 from tlrec_edge.types import Ints, Longs
 
 Roles = NDArray[np.int8]

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from tlrec_edge.core.folders import FolderKind, replace_folder
 from tlrec_edge.data.dataset import Dataset, EvalRows, Interactions, ItemTable, Split
 from tlrec_edge.errors import DataError
+from tlrec_edge.tabular.schema import parse_schema
 
 FORMAT = 1
 _METADATA_FILE = "dataset.json"
@@ -141,6 +142,7 @@ def _write(dataset: Dataset, folder: Path) -> None:
         },
         "aliases": {column: dict(names) for column, names in features.aliases.items()},
         "by_domain": features.by_domain,
+        "schema": dataset.schema.to_json(),
         "tables": list(tables),
     }
     (folder / _METADATA_FILE).write_text(
@@ -225,6 +227,7 @@ def _build_dataset(metadata: Mapping[str, Any], tables: Mapping[str, Mapping[str
         item_domain=_ints(items["domain"]),
         cleaning=metadata["cleaning"],
         source=metadata["source"],
+        schema=parse_schema(metadata.get("schema", {})),
     )
 
 

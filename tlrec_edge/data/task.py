@@ -10,8 +10,8 @@ from functools import cached_property
 import numpy as np
 
 from tlrec_edge.data.dataset import TEST, TRAIN, VALID, Dataset, EvalRows, Interactions
-from tlrec_edge.data.parse import sort_ids
 from tlrec_edge.errors import DataError
+from tlrec_edge.tabular.column import sort_ids
 from tlrec_edge.types import Bools, Ints, Longs
 
 BY_USER = ("leave-one-out", "last-basket", "given")

@@ -33,7 +33,7 @@ from tlrec_edge.linear.ranking import rank_full
 from tlrec_edge.quantize import CompressConfig, Compression, compress
 from tlrec_edge.report import render
 from tlrec_edge.runtime.recommender import Recommendations, Recommender
-from tlrec_edge.tabular.tables import TableWriter
+from tlrec_edge.tabular.writer import TableWriter
 from tlrec_edge.train.adapt import adapt
 from tlrec_edge.train.config import TrainConfig
 from tlrec_edge.train.edge_model import EdgeModel

@@ -41,7 +41,11 @@ def open_compared_model(path: Path, dataset: Dataset) -> ComparedModel:
     """
     if (path / "manifest.json").is_file():
         return _open_bundle(path, dataset)
-    model = EdgeModel.load(path)
+    return compared_model(EdgeModel.load(path), dataset)
+
+
+def compared_model(model: EdgeModel, dataset: Dataset) -> ComparedModel:
+    """Return a model to compare. Raises ModelError if it was made under another split."""
     model.check_split(dataset)
     return ComparedModel(model_ranker(model, dataset), model.provenance)
 

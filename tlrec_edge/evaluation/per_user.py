@@ -9,10 +9,11 @@ from typing import NamedTuple
 import numpy as np
 
 from tlrec_edge.core.metrics import Lift, lift_from_totals
-from tlrec_edge.data.read import read_table
 from tlrec_edge.errors import DataError
 from tlrec_edge.evaluation.result import Evaluation
-from tlrec_edge.tabular.tables import TableWriter
+from tlrec_edge.tabular.numbers import parse_numbers
+from tlrec_edge.tabular.tables import read_table
+from tlrec_edge.tabular.writer import TableWriter
 from tlrec_edge.types import Doubles, Longs
 
 COLUMNS = {"model": str, "user": str, "n": int, "ndcg@10": float, "hr@10": float}
@@ -61,25 +62,23 @@ def write_per_user(path: Path, evaluation: Evaluation, users: Sequence[str]) -> 
 
 def read_per_user(path: Path, name: str) -> PerUser:
     """Read the figures of one model. Raises DataError if the file lacks a column or the model."""
-    table = read_table(path)
-    if not set(COLUMNS) <= set(table.columns):
+    columns = read_table(path).columns
+    if not set(COLUMNS) <= set(columns):
+        raise DataError(f"{path} has columns {', '.join(columns)}; expected {', '.join(COLUMNS)}")
+    model = columns["model"]
+    if name not in model.names:
+        raise DataError(f"{path} has no model {name!r}; it has {', '.join(model.names)}")
+    rows = np.flatnonzero(model.codes == model.names.index(name))
+    n, ndcg, hr = (
+        np.array(parse_numbers(columns[figure].take(rows).texts()))
+        for figure in ("n", "ndcg@10", "hr@10")
+    )
+    if not np.isfinite(n + ndcg + hr).all():
         raise DataError(
-            f"{path} has columns {', '.join(map(str, table.columns))}; "
-            f"expected {', '.join(COLUMNS)}"
+            f"{path} has a figure that is not a number; write it again with evaluate --per-user"
         )
-    rows = table[table["model"] == name]
-    if not len(rows):
-        models = ", ".join(table["model"].unique())
-        raise DataError(f"{path} has no model {name!r}; it has {models}")
-    try:
-        return PerUser(
-            tuple(rows["user"].astype(str)),
-            rows["n"].to_numpy(np.int64),
-            rows["ndcg@10"].to_numpy(np.float64).round(6),
-            rows["hr@10"].to_numpy(np.float64).round(6),
-        )
-    except ValueError as error:
-        raise DataError(f"{path}: {error}; write it again with evaluate --per-user") from error
+    users = tuple(columns["user"].take(rows).texts())
+    return PerUser(users, n.astype(np.int64), ndcg.round(6), hr.round(6))
 
 
 def compare(of: PerUser, over: PerUser) -> Lift:

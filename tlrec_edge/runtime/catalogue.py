@@ -23,6 +23,8 @@ class Catalogue:
         self.items = ItemTable(bundle, index, added)
         self.vectors = HistoryVectors(bundle, added)
         self.scorer = Scorer(bundle, added, indexes)
+        self.size = len(self.scorer)
+        """The number of candidates, added items included: a request reads it."""
 
     @classmethod
     def open(cls, bundle: Bundle, threads: int) -> Catalogue:
@@ -36,7 +38,7 @@ class Catalogue:
 
     def __len__(self) -> int:
         """Return the number of candidates, added items included."""
-        return len(self.scorer)
+        return self.size
 
     def with_added(self, added: AddedItems) -> Catalogue:
         """Return this catalogue with another set of added items."""

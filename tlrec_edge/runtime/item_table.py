@@ -37,10 +37,11 @@ class ItemTable:
         self._added_rows, self._added_names = added.rows, added.names
         self._added_ids = tuple(added.rows)
         self._bundle_id = bundle.bundle_id
+        self._size = self._items + len(self._added_ids)
 
     def __len__(self) -> int:
         """Return the number of rows: all items of the bundle, and the added ones."""
-        return self._items + len(self._added_ids)
+        return self._size
 
     def rows(self, ids: Sequence[ItemId] | NDArray[Any] | ItemRows) -> Indices:
         """Return the row of each item id, -1 if it is unknown.
@@ -52,7 +53,7 @@ class ItemTable:
                 raise ArgumentError(
                     "the rows are of another bundle; make them with this one's `rows`"
                 )
-            if ids.max_row >= len(self):
+            if ids.max_row >= self._size:
                 raise ArgumentError(
                     f"row {ids.max_row} is not in this bundle; make rows with its own `rows`"
                 )

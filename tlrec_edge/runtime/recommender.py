@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import threading
@@ -13,7 +14,7 @@ from typing import Any, NamedTuple, NoReturn, Self
 
 import numpy as np
 
-from tlrec_edge.bundle.format import ITEM_TOWER
+from tlrec_edge.bundle.format import ITEM_TOWER, REMEDY, SCHEMA
 from tlrec_edge.bundle.ids import ItemId, as_text, preview
 from tlrec_edge.bundle.item_rows import ItemRows, as_list
 from tlrec_edge.bundle.reader import Bundle
@@ -200,6 +201,30 @@ class Recommender:
             1
         """
         return self._manifest
+
+    @property
+    def schema(self) -> Mapping[str, Any]:
+        """How the tables of the training were read: the tables of a schema file.
+
+        Pass it to ``tlrec_edge.tabular.histories.read_histories``, so that a log is read in the
+        same way. Empty if the bundle was exported by version 0.1.
+
+        Raises:
+            BundleError: The recommender is closed, or the file is damaged.
+
+        Example:
+            >>> Recommender.open("bundle").schema
+            {}
+        """
+        self._open()
+        if not self._bundle.has(SCHEMA):
+            return {}
+        try:
+            schema: dict[str, Any] = json.loads(self._bundle.read(SCHEMA))
+        except (ValueError, RecursionError) as error:
+            path = self._bundle.path / SCHEMA
+            raise BundleError(f"{path} is not valid JSON ({error}); {REMEDY}") from error
+        return schema
 
     @property
     def deterministic(self) -> bool:

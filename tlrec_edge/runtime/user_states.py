@@ -45,7 +45,7 @@ class UserStates:
         if isinstance(user, USER_ID_TYPES):
             return self._stored(user)
         history = as_history(user)
-        key = self.cache.key(history, version=len(catalogue))
+        key = self.cache.key(history, version=catalogue.size)
         if (cached := self.cache.get(key)) is not None:
             self._counters.add(cache_hits=1)
             return cached

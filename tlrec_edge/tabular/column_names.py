@@ -23,28 +23,36 @@ def _words(text: str) -> tuple[str, ...]:
 
 INTERACTION_NAMES: Mapping[str, tuple[str, ...]] = {
     "user": _words(
-        "user userid uid customer customerid custid household householdid visitor visitorid "
-        "member memberid buyerid accountid reviewerid sessionid "
+        "user userid uid customeruniqueid customer customerid custid client clientid household "
+        "householdid visitor visitorid member memberid buyer buyerid account accountid reviewer "
+        "reviewerid usersession sessionid session "
         "用户id 用户 用户编号 会员id 会员编号 客户id 客户 客户编号 买家id 顾客id"
     ),
     "item": _words(
         "item itemid iid product productid sku skuid stockcode goods goodsid articleid "
-        "article asin productcode "
+        "article parentasin asin productcode movieid bookid isbn trackid "
         "商品id 商品 商品编号 物品id 物品 产品id 产品 产品编号 货号"
     ),
     "event": _words(
-        "event eventtype behavior behaviour behaviortype action actiontype "
+        "event eventtype eventname behavior behaviour behaviortype action actiontype "
+        "interactiontype activity "
         "行为 行为类型 事件 事件类型"
     ),
     "timestamp": _words(
-        "timestamp time datetime date eventtime invoicedate orderdate purchasedate "
-        "transactiontimestamp transactiondate createdat ts "
+        "timestamp time datetime date eventtime eventtimestamp eventdate eventdatetime invoicedate "
+        "orderdate ordertime orderpurchasetimestamp purchasedate purchasetime "
+        "transactiontimestamp transactiondate transactiontime tdat unixreviewtime "
+        "reviewtime reviewdate createdat createdate creationdate timestampms ts "
         "时间 时间戳 日期 购买时间 下单时间 行为时间"
     ),
+    "clock": (),  # the time of day, if the date has a column of its own; found by its values
     "quantity": _words("quantity qty 数量 购买数量 件数"),
     "price": _words("price unitprice 价格 单价"),
     "domain": _words("domain market country site 市场 国家 站点 领域 域"),
-    "category": _words("category categoryname categoryid 分类 类别 类目 品类 商品分类 商品类别"),
+    "category": _words(
+        "category categoryname categorycode categoryid catid cateid 分类 类别 类目 "
+        "品类 商品分类 商品类别"
+    ),
     "title": _words("title description name productname itemname 商品名称 标题 名称 商品标题 品名"),
     "views": _words("views viewcount impressions 浏览次数 浏览量 曝光次数"),
     "clicks": _words("clicks click clickcount nclicks 点击次数 点击量 点击数"),
@@ -64,11 +72,15 @@ ITEM_NAMES: Mapping[str, tuple[str, ...]] = {
 SALES_NAMES = _words("sales salesvolume salescount sold unitssold 销量 月销量 总销量 销售量")
 """Names of an item column with sales, a prior for items without interactions."""
 _EVENT_NAMES = {
-    "view": "view views pv browse impression detail 浏览 曝光 查看",
-    "click": "click clicks 点击",
-    "cart": "cart addtocart cartadd basket 加购 加购物车 购物车",
-    "purchase": "purchase purchases buy order transaction sale 购买 下单 成交",
-    "other": "other fav favorite favourite like wishlist share removefromcart 收藏 分享",
+    "view": "view views pv browse impression detail pageview productview itemview viewitem "
+    "detailview productdetail show 浏览 曝光 查看",
+    "click": "click clicks clk clickout 点击",
+    "cart": "cart carts addtocart cartadd addcart addtobasket basket additem add2cart 加购 "
+    "加购物车 购物车 加入购物车",
+    "purchase": "purchase purchases purchased buy bought order ordered transaction sale checkout "
+    "pay paid payment conversion 购买 下单 成交 支付 付款",
+    "other": "other fav favorite favourite collect like wishlist addtowishlist share remove "
+    "removefromcart removefrombasket 收藏 分享 加收藏",
 }
 EVENT_SYNONYMS = {name: event for event, names in _EVENT_NAMES.items() for name in _words(names)}
 """The event of each known name in an event column."""

@@ -1,144 +1,74 @@
-"""Read the histories of users from an interaction table."""
+"""Read the histories of users from an interaction table, by the rules of ``prepare``."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
-from tlrec_edge.errors import DataError
+import numpy as np
+
 from tlrec_edge.runtime.history import History
-from tlrec_edge.tabular.column_names import COUNT_EVENTS, EVENT_SYNONYMS, normalize_key
-from tlrec_edge.tabular.tables import Columns, read_columns
-from tlrec_edge.tabular.times import EARLIEST, LATEST, read_times
-
-_OPTIONAL = ("item", "category", "event", "timestamp", *COUNT_EVENTS)
-_REASONS = ("no user id", "no item id", "unparsable time", "time out of range")
-"""The reasons for which a row is left out."""
-
-
-class _Row(NamedTuple):
-    user: str
-    item: str
-    time: str
-    """The time as text, empty if the table has no times."""
-    events: list[str]
-    """One event, or several if the table has a column of counts for each event."""
-
-
-class _Event(NamedTuple):
-    item: str
-    event: str
-    seconds: float
+from tlrec_edge.tabular.clean import CleanLog, clean_interactions
+from tlrec_edge.tabular.column_names import COUNT_EVENTS
+from tlrec_edge.tabular.schema import Schema, parse_schema
+from tlrec_edge.tabular.tables import read_table
 
 
 def read_histories(
-    path: Path, progress: Callable[[str], None] = lambda line: None
+    path: Path,
+    progress: Callable[[str], None] = lambda line: None,
+    schema: Schema | Mapping[str, Any] | None = None,
+    strict: bool = True,
 ) -> dict[str, History]:
     """Return the history of every user in an interaction table, by user id.
 
-    The table has a user and an item column, and may have events and times. It is read by the rules
-    of `prepare`:
+    Columns, events, times and ids are read, and rows are left out, as ``prepare`` does it with the
+    same schema.
 
-    - A row of counts becomes one event of each kind with a positive count.
-    - A row without an item but with a category gets the item ``category:NAME``.
-    - An event with an unknown name counts as "other".
-    - A row without an id, or whose time cannot be read or is out of range, is left out.
+    Args:
+        path: the table; see ``read_table``.
+        progress: called with lines that say how the table was read and what was left out.
+        schema: roles of the columns and cleaning rules; by default columns are found by their
+            common names. ``Recommender.schema`` is that of the model's training.
+        strict: whether columns and domains that the schema names must occur.
 
-    ``progress`` is called with the number of rows left out, by reason, and of unknown events.
+    Returns:
+        The histories.
 
-    Raises DataError if the file cannot be read, a column is missing or no row is usable.
+    Raises:
+        DataError: if the file cannot be read, a column is missing or no row is usable.
     """
-    rows: list[_Row] = []
-    left_out = dict.fromkeys(_REASONS, 0)
-    roles: set[str] = set()
-    unknown_events: Counter[str] = Counter()
-    for chunk in read_columns(path, ["user"], _OPTIONAL):
-        if "item" not in chunk and "category" not in chunk:
-            raise DataError(f"{path} has no item column; rename the column to 'item'")
-        roles = set(chunk)
-        if roles.isdisjoint(COUNT_EVENTS):
-            unknown_events.update(filter(_is_unknown_event, chunk.get("event", ())))
-        rows += _parse_rows(chunk, left_out)
-    has_times = "timestamp" in roles
-    has_events = not roles.isdisjoint({"event", *COUNT_EVENTS})
-    seconds = _read_times(path, rows) if has_times else {"": 0.0}
-    by_user = _group_by_user(rows, seconds, left_out)
-    reasons = ", ".join(f"{reason} {count:,}" for reason, count in left_out.items() if count)
-    if reasons and not by_user:
-        raise DataError(f"{path}: none of {sum(left_out.values()):,} rows is usable ({reasons})")
-    if reasons:
-        progress(f"{path}: rows left out: {reasons}")
-    if unknown_events:
-        progress(
-            f"{path}: events not recognised (read as other): {unknown_events.total():,}, "
-            f"first {next(iter(unknown_events))!r:.60}"
-        )
-    return {user: _history(events, has_events, has_times) for user, events in by_user.items()}
+    if not isinstance(schema, Schema):
+        schema = parse_schema(schema or {})
+    log = clean_interactions([read_table(path, schema.files)], schema, str(path), strict)
+    for line in (*_left_out(log), *log.notes):
+        progress(f"{path}: {line}")
+    return histories_of(log.merge_items(schema.item_map), schema)
 
 
-def _parse_rows(chunk: Columns, left_out: dict[str, int]) -> Iterator[_Row]:
-    """Yield the rows with a user and an item, and count the others."""
-    roles = tuple(chunk)
-    for cells in zip(*chunk.values(), strict=True):
-        row = dict(zip(roles, cells, strict=True))
-        item = _item(row)
-        if not row["user"].strip():
-            left_out["no user id"] += 1
-        elif not item.strip():
-            left_out["no item id"] += 1
-        else:
-            yield _Row(row["user"], item, row.get("timestamp", ""), _events(row))
+def histories_of(log: CleanLog, schema: Schema) -> dict[str, History]:
+    """Return the history of every user of a clean log, without the schema's dropped domains."""
+    rows = np.arange(len(log.time))
+    if log.domain is not None and schema.drop_domains:
+        dropped = np.array([name in schema.drop_domains for name in log.domain.names], bool)
+        rows = rows[~dropped[log.domain.codes]]
+    order = rows[np.argsort(log.user.codes[rows], kind="stable")]
+    users, starts = np.unique(log.user.codes[order], return_index=True)
+    has_events = not {"event", *COUNT_EVENTS}.isdisjoint(log.roles)
+    has_events |= schema.default_event != Schema.default_event
+    histories = {}
+    for code, of_user in zip(users, np.split(order, starts[1:]), strict=True):
+        items = [log.item.names[item] for item in log.item.codes[of_user].tolist()]
+        events = log.event[of_user].tolist() if has_events else None
+        times = log.time[of_user].tolist() if log.reading is not None else None
+        histories[log.user.names[code]] = History(items, events, times)
+    return histories
 
 
-def _item(row: Mapping[str, str]) -> str:
-    item, category = row.get("item", ""), row.get("category", "").strip()
-    return f"category:{category}" if category and not item.strip() else item
-
-
-def _events(row: Mapping[str, str]) -> list[str]:
-    counts = [(event, row[role]) for role, event in COUNT_EVENTS.items() if role in row]
-    if counts:
-        return [event for event, count in counts if _is_positive(count)]
-    event = row.get("event", "")
-    return [EVENT_SYNONYMS.get(normalize_key(event), "other") if event else "purchase"]
-
-
-def _is_unknown_event(event: str) -> bool:
-    return event != "" and normalize_key(event) not in EVENT_SYNONYMS
-
-
-def _is_positive(text: str) -> bool:
-    try:
-        return float(text) > 0
-    except ValueError:
-        return False
-
-
-def _read_times(path: Path, rows: Sequence[_Row]) -> Mapping[str, float]:
-    try:
-        return read_times(row.time for row in rows)
-    except DataError as error:
-        raise DataError(f"{path}: {error}") from error
-
-
-def _group_by_user(
-    rows: Sequence[_Row], seconds: Mapping[str, float], left_out: dict[str, int]
-) -> dict[str, list[_Event]]:
-    """Return the events of each user, and count the rows without a usable time."""
-    by_user: dict[str, list[_Event]] = {}
-    for row in rows:
-        time = seconds[row.time]
-        if not EARLIEST <= time < LATEST:
-            # NaN, which differs from itself, is a text that is not a time.
-            left_out["time out of range" if time == time else "unparsable time"] += 1
-        elif row.events:
-            events = (_Event(row.item, event, time) for event in row.events)
-            by_user.setdefault(row.user, []).extend(events)
-    return by_user
-
-
-def _history(events: list[_Event], has_events: bool, has_times: bool) -> History:
-    items, kinds, times = zip(*events, strict=True)
-    return History(items, kinds if has_events else None, times if has_times else None)
+def _left_out(log: CleanLog) -> list[str]:
+    counts = {reason: n for reason, n in log.counts.items() if n and not reason.startswith("rows ")}
+    dropped = [f"{reason} {n:,}" for reason, n in counts.items() if "(kept" not in reason]
+    kept = [f"{reason} {n:,}" for reason, n in counts.items() if "(kept" in reason]
+    lines = [f"rows left out: {', '.join(dropped)}"] if dropped else []
+    return lines + [f"rows kept: {', '.join(kept)}" for _ in kept[:1]]

@@ -1,241 +1,365 @@
-"""Read and write CSV and Parquet tables without pandas; Parquet needs pyarrow."""
+"""Read tables: CSV, TSV and the like, JSON lines, Parquet; compressed, piped or in parts.
+
+All commands and both halves of the package read by this module. A cell of a text file is a text, as
+it is written; columns of Parquet and of data frames become texts by ``arrow.py``.
+"""
 
 from __future__ import annotations
 
-import contextlib
+import codecs
 import csv
-import gzip
-import os
-import secrets
-import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import io
+import json
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self, TextIO
+from typing import Any, NamedTuple
 
-from numpy.typing import NDArray
+from tlrec_edge.errors import DataError
+from tlrec_edge.tabular.column import Column, ColumnBuilder
+from tlrec_edge.tabular.encoding import find_encoding
+from tlrec_edge.tabular.files import OpenFile, list_parts, open_file
 
-from tlrec_edge.errors import DataError, MissingExtraError
-from tlrec_edge.tabular.column_names import INTERACTION_NAMES, normalize_key
-
-Columns = dict[str, list[str]]
-"""Text columns by role, such as "user" or "timestamp"."""
-_CHUNK = 65_536
+CHUNK = 65_536
+"""Rows that are read at once."""
+UNNAMED = "Unnamed: "
+"""Start of the name of a column without one: usually the row number that a data frame wrote."""
 _FIELD_LIMIT = 10_000_000
+_SEPARATORS = (",", "\t", ";", "|", "\x01")
+_DOUBLE_COLON = "::"
+_UNIT = "\x1f"
+"""What stands for a double colon, because csv reads separators of one character only."""
+_SEPARATOR_LINE = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
+_NUMBER = re.compile(r"-?\d+(\.\d+)?([eE][+-]?\d+)?")
 
 
-def read_columns(
-    path: Path, required: Sequence[str], optional: Sequence[str] = (), chunk: int = _CHUNK
-) -> Iterator[Columns]:
-    """Yield the rows of a .csv, .csv.gz or .parquet file in chunks of text columns.
+@dataclass(frozen=True)
+class FileOptions:
+    """What a text file cannot say by itself.
 
-    ``required`` and ``optional`` are roles of ``INTERACTION_NAMES``, which lists the column names
-    that each role is found under. An optional column that the file doesn't have is absent from
-    every chunk.
-
-    Raises DataError if the file cannot be read or lacks a required column; the message names the
-    file, and the row or column. Raises MissingExtraError if Parquet needs pyarrow.
-    """
-    if not path.is_file():
-        problem = "is a folder" if path.is_dir() else "does not exist"
-        raise DataError(f"{path} {problem}; pass a .csv or .parquet file")
-    read = _read_parquet if path.suffix == ".parquet" else _read_csv
-    yield from read(path, required, optional, chunk)
-
-
-def check_ending(path: Path) -> None:
-    """Raise DataError unless a table can be written under this name."""
-    if path.suffix != ".parquet" and path.name.removesuffix(".gz")[-4:] != ".csv":
-        raise DataError(f"{path} has an unknown ending; name it .csv, .csv.gz or .parquet")
-
-
-class TableWriter:
-    """Context manager that writes rows to a .csv, .csv.gz or .parquet file.
-
-    The file only appears at ``path`` when the block ends without an exception.
-
-    Raises DataError if the file cannot be written, or its name has another ending.
+    Attributes:
+        encoding: name of the encoding; "" finds it.
+        separator: character between cells; "" finds it.
+        columns: names of the columns of files without a header line; empty if they have one.
     """
 
-    def __init__(self, path: Path, columns: Mapping[str, type]) -> None:
-        self.path, self._columns = path, columns
-        self._parquet = path.suffix == ".parquet"
-        check_ending(path)
-        if path.is_dir():
-            raise DataError(f"{path} is a folder; pass the name of a file to write")
+    encoding: str = ""
+    separator: str = ""
+    columns: tuple[str, ...] = ()
 
-    def __enter__(self) -> Self:
-        folder = self.path.absolute().parent
-        self._temporary = folder / f".{self.path.name[:60]}.{secrets.token_hex(4)}.new"
-        try:
-            # Not by `tempfile`, whose files only their owner can read: the umask decides.
-            os.close(os.open(self._temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
-        except OSError as error:
-            raise DataError(
-                f"cannot write to {folder} ({error.strerror}); choose another --out"
-            ) from error
-        try:
-            with self._writing():
-                self._open()
-        except BaseException:
-            self._temporary.unlink()
-            raise
-        return self
+    def __post_init__(self) -> None:
+        if self.encoding:
+            try:
+                codecs.lookup(self.encoding)
+            except LookupError as error:
+                raise DataError(
+                    f"unknown encoding {self.encoding!r}; use utf-8, gb18030, cp949, cp1252 ..."
+                ) from error
+        if len(self.separator) > 1 and self.separator != _DOUBLE_COLON:
+            raise DataError(f"separator is {self.separator!r}, expected one character, or '::'")
+        repeated = [name for name in self.columns if self.columns.count(name) > 1]
+        if repeated:
+            raise DataError(f"column {repeated[0]!r} is named twice; name each column once")
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        try:
-            with self._writing():
-                self._sink.close()
-                if kind is None:
-                    self._temporary.replace(self.path)
-        except DataError:
-            if kind is None:
-                raise
-        finally:
-            self._temporary.unlink(missing_ok=True)
 
-    def write(self, *columns: Sequence[Any] | NDArray[Any]) -> None:
-        """Write rows, one sequence per column."""
-        with self._writing():
-            if self._parquet:
-                import pyarrow as pa
+@dataclass(frozen=True)
+class Table:
+    """A table whose columns are coded.
 
-                self._sink.write_table(pa.table(list(columns), schema=self._schema))
+    Attributes:
+        columns: the columns by name.
+        rows: the number of rows.
+        name: the file or the origin, for messages.
+        formats: how each kind of file in it was read, such as "CSV, gb18030".
+        notes: what a user should know about how it was read.
+    """
+
+    columns: Mapping[str, Column]
+    rows: int
+    name: str = "table"
+    formats: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+class Chunk(NamedTuple):
+    """Some rows of a table: texts by column, or coded columns. Columns may be absent."""
+
+    columns: Mapping[str, Sequence[str] | Column]
+    rows: int
+
+
+@dataclass
+class _Facts:
+    """What is learned while a table is read."""
+
+    formats: dict[str, None] = field(default_factory=dict)
+    short_rows: int = 0
+
+
+def read_table(path: Path, options: FileOptions | None = None) -> Table:
+    """Read a whole table.
+
+    Args:
+        path: a file, a pipe, or a folder of part files. Text files may be compressed by gzip,
+            bzip2, xz or Zstandard.
+        options: encoding, separator and columns of text files, if they must be named.
+
+    Returns:
+        The table.
+
+    Raises:
+        DataError: if it cannot be read; the message names the file and, if possible, the line.
+        MissingExtraError: if an optional package is needed.
+    """
+    path, facts = Path(path), _Facts()
+    builders: dict[str, ColumnBuilder] = {}
+    rows = 0
+    for chunk in _chunks(path, options or FileOptions(), facts):
+        for name, cells in chunk.columns.items():
+            builder = builders.setdefault(name, ColumnBuilder())
+            builder.pad(rows)
+            if isinstance(cells, Column):
+                builder.add_column(cells)
             else:
-                csv.writer(self._sink, lineterminator="\n").writerows(zip(*columns, strict=True))
-
-    @contextlib.contextmanager
-    def _writing(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise DataError(
-                f"cannot write {self.path}: {error.strerror or error}; "
-                "free some space or choose another --out"
-            ) from error
-
-    def _open(self) -> None:
-        self._sink: Any
-        if self._parquet:
-            pa, parquet = _pyarrow()
-            kinds = {str: pa.string(), float: pa.float32(), int: pa.int32()}
-            self._schema = pa.schema([(name, kinds[kind]) for name, kind in self._columns.items()])
-            self._sink = parquet.ParquetWriter(self._temporary, self._schema)
-            return
-        opener = gzip.open if self.path.suffix == ".gz" else open
-        self._sink = opener(
-            self._temporary, "wt", encoding="utf-8", errors="surrogatepass", newline=""
-        )
-        csv.writer(self._sink, lineterminator="\n").writerow(self._columns)
+                builder.add(cells)
+        rows += chunk.rows
+    if not rows:
+        raise DataError(f"{path} has a header but no rows; expected at least one row of data")
+    for builder in builders.values():
+        builder.pad(rows)
+    columns = {name: builder.build() for name, builder in builders.items()}
+    notes = []
+    if facts.short_rows:
+        notes.append(f"{facts.short_rows:,} rows have fewer cells than the header (read as empty)")
+    return Table(columns, rows, str(path), tuple(facts.formats), tuple(notes))
 
 
-def _find_columns(
-    names: Sequence[str], required: Sequence[str], optional: Sequence[str], path: Path
-) -> dict[str, int]:
-    """Return the index of each role's column; the first one if several have the same name."""
-    index_of = {normalize_key(name): at for at, name in reversed(list(enumerate(names)))}
-    columns: dict[str, int] = {}
-    for role in (*required, *optional):
-        at = next((index_of[name] for name in INTERACTION_NAMES[role] if name in index_of), None)
-        if at is not None and at not in columns.values():
-            columns[role] = at
-        elif role in required:
-            raise DataError(
-                f"{path} has no {role} column; found {', '.join(names) or 'nothing'}; "
-                f"rename the column to {role!r}"
-            )
-    return columns
+def read_chunks(
+    path: Path, options: FileOptions | None = None, rows: int = CHUNK
+) -> Iterator[Chunk]:
+    """Yield a table in chunks of at most ``rows`` rows, which fit in memory one by one.
+
+    Raises DataError and MissingExtraError as ``read_table`` does.
+    """
+    return _chunks(Path(path), options or FileOptions(), _Facts(), rows)
 
 
-def _read_csv(
-    path: Path, required: Sequence[str], optional: Sequence[str], chunk: int
-) -> Iterator[Columns]:
-    csv.field_size_limit(_FIELD_LIMIT)
-    opener: Any = gzip.open if path.suffix == ".gz" else open
-    line = 1
+def _chunks(path: Path, options: FileOptions, facts: _Facts, rows: int = CHUNK) -> Iterator[Chunk]:
+    for part in list_parts(path):
+        with open_file(part.path) as file:
+            for chunk in _read_part(file, options, facts, rows):
+                constants = {name: [value] * chunk.rows for name, value in part.constants.items()}
+                yield Chunk({**constants, **chunk.columns}, chunk.rows)
+
+
+def _read_part(file: OpenFile, options: FileOptions, facts: _Facts, rows: int) -> Iterator[Chunk]:
+    if file.magic.startswith(b"PAR1"):
+        from tlrec_edge.tabular.arrow import read_parquet
+
+        facts.formats["Parquet"] = None
+        yield from (Chunk(columns, count) for columns, count in read_parquet(file, rows))
+        return
+    encoding = options.encoding or find_encoding(file.stream(), str(file.path))
     try:
-        with opener(path, "rt", encoding="utf-8-sig", newline="") as file:
-            reader = _reader(file, path)
-            header = next(reader, [])
-            roles = _find_columns(header, required, optional, path)
-            rows: list[list[str]] = []
-            for row in reader:
-                line += 1
-                if not row:
-                    continue
-                if len(row) != len(header):
-                    raise DataError(
-                        f"{path}, row {line} has {len(row)} cells, but the header has "
-                        f"{len(header)}; quote cells that contain a comma"
-                    )
-                rows.append(row)
-                if len(rows) == chunk:
-                    yield _columns(rows, roles)
-                    rows = []
-            yield _columns(rows, roles)
+        with _text(file, encoding) as text:
+            first = _first_line(text)
+        if not first.strip():
+            raise DataError(f"{file.path} is empty; expected a header line and rows")
+        is_json = first.lstrip()[0] in "{[" and not options.columns
+        facts.formats[f"{'JSON' if is_json else 'text'}, {encoding}"] = None
+        with _text(file, encoding) as text:
+            if is_json:
+                yield from _read_json(text, file.path, rows)
+            else:
+                yield from _read_csv(text, first, file.path, options, facts, rows)
     except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8; save it as UTF-8") from error
-    except csv.Error as error:
-        raise DataError(f"{path}, row {line + 1}: {error}; check the quotes") from error
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path} cannot be read ({error}); check the file") from error
-
-
-def _reader(file: TextIO, path: Path) -> Iterator[list[str]]:
-    """Return a CSV reader for the header's most frequent separator: comma, semicolon or tab."""
-    header = file.readline()
-    if not header.strip():
-        raise DataError(f"{path} is empty; it needs a header line and rows")
-    file.seek(0)
-    return csv.reader(file, delimiter=max(",;\t", key=header.count), strict=True)
-
-
-def _columns(rows: list[list[str]], roles: Mapping[str, int]) -> Columns:
-    return {role: [row[at] for row in rows] for role, at in roles.items()}
-
-
-def _read_parquet(
-    path: Path, required: Sequence[str], optional: Sequence[str], chunk: int
-) -> Iterator[Columns]:
-    pa, parquet = _pyarrow()
-    try:
-        with contextlib.closing(parquet.ParquetFile(path)) as file:
-            names = file.schema_arrow.names
-            roles = _find_columns(names, required, optional, path)
-            for batch in file.iter_batches(chunk, columns=[names[at] for at in roles.values()]):
-                yield {
-                    role: _texts(batch.column(names[at]).to_pylist()) for role, at in roles.items()
-                }
-    except (pa.ArrowException, OSError) as error:
         raise DataError(
-            f"{path} is not a readable Parquet file ({error}); write it again".replace("\n", " ")
+            f"{file.path} is not {encoding} text ({error.reason} at byte {error.start} of a block);"
+            " name another --encoding, or save the file as UTF-8"
         ) from error
 
 
-def _texts(values: Iterable[Any]) -> list[str]:
-    return [_text(value) for value in values]
+@contextmanager
+def _text(file: OpenFile, encoding: str) -> Iterator[io.TextIOWrapper]:
+    """Decode a file from its start; the file itself stays open."""
+    text = io.TextIOWrapper(file.stream(), encoding, newline="")
+    try:
+        yield text
+    finally:
+        text.detach()
 
 
-def _text(value: Any) -> str:
+def _first_line(text: io.TextIOWrapper) -> str:
+    """Return the first line that is not blank, without the mark of its encoding."""
+    line = ""
+    while not line.strip("\ufeff \t\r\n"):
+        line = text.readline()
+        if not line:
+            break
+    return line.lstrip("\ufeff")
+
+
+def _read_json(text: io.TextIOWrapper, path: Path, rows: int) -> Iterator[Chunk]:
+    records: list[dict[str, Any]] = []
+    for line, record in _json_records(text, path):
+        if not isinstance(record, dict):
+            raise DataError(
+                f"{path}: line {line} is not an object; expected JSON lines such as "
+                '{"user": "u1", "item": "i1"}'
+            )
+        records.append(record)
+        if len(records) == rows:
+            yield _json_chunk(records)
+            records = []
+    if records:
+        yield _json_chunk(records)
+
+
+def _json_records(text: io.TextIOWrapper, path: Path) -> Iterator[tuple[int, Any]]:
+    line = 0
+    try:
+        start = text.read(1)
+        while start and not start.strip("\ufeff \t\r\n"):
+            start = text.read(1)
+        if start == "[":
+            yield from ((1, record) for record in json.loads(start + text.read()))
+            return
+        for line, content in enumerate(_prepend(start, text), 1):
+            if content.strip():
+                yield line, json.loads(content)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise DataError(
+            f"{path}: line {max(line, 1)} is not valid JSON ({error}); expected one object a line"
+        ) from error
+
+
+def _prepend(start: str, lines: Iterable[str]) -> Iterator[str]:
+    for line in lines:
+        yield start + line
+        start = ""
+
+
+def _json_chunk(records: Sequence[Mapping[str, Any]]) -> Chunk:
+    names = dict.fromkeys(name for record in records for name in record)
+    columns = {name: [_json_text(record.get(name)) for record in records] for name in names}
+    return Chunk(columns, len(records))
+
+
+def _json_text(value: Any) -> str:
     if isinstance(value, str):
         return value
-    if value is None or value != value:
+    if value is None:
         return ""
-    if isinstance(value, bytes):
-        return value.decode("utf-8", "replace")
-    # An integer id is stored as a float if its column has missing values.
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+    if isinstance(value, (dict, list)):
+        return json.dumps(value, ensure_ascii=False)
+    return str(value)
 
 
-def _pyarrow() -> tuple[Any, Any]:
+def _read_csv(
+    text: io.TextIOWrapper,
+    first: str,
+    path: Path,
+    options: FileOptions,
+    facts: _Facts,
+    rows: int,
+) -> Iterator[Chunk]:
+    csv.field_size_limit(_FIELD_LIMIT)
+    lines = _Lines(text)
+    separator = options.separator
+    if mark := _SEPARATOR_LINE.fullmatch(first):
+        separator = separator or mark[1]
+        lines.skip_separator_line()
+    separator = separator or find_separator(first)
+    if separator == _DOUBLE_COLON:
+        lines.replaced, separator = _DOUBLE_COLON, _UNIT
+    reader = csv.reader(lines, delimiter=separator)
     try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise MissingExtraError("reading and writing Parquet", "build") from error
-    return pyarrow, pyarrow.parquet
+        names = list(options.columns) or _header(next(_not_blank(reader)), path)
+        width, cells = len(names), []
+        for row in _not_blank(reader):
+            if lines.ended:
+                raise DataError(
+                    f"{path}: a quote is open at the end of the file (EOF inside string); "
+                    "check the quotes"
+                )
+            if len(row) != width:
+                row = _fit(row, width, path, reader.line_num, facts, bool(options.columns))
+            cells.append(row)
+            if len(cells) == rows:
+                yield _csv_chunk(names, cells)
+                cells = []
+        if cells:
+            yield _csv_chunk(names, cells)
+    except csv.Error as error:
+        raise DataError(f"{path}: line {reader.line_num}: {error}; check the quotes") from error
+
+
+class _Lines:
+    """The lines of a text; ``ended`` says that the reader asked for more than there are."""
+
+    def __init__(self, text: io.TextIOWrapper) -> None:
+        self._text = text
+        self.ended = False
+        self.replaced = ""
+
+    def __iter__(self) -> Iterator[str]:
+        for line in self._text:
+            if self.replaced:
+                line = line.replace(self.replaced, _UNIT)
+            yield line.removeprefix("\ufeff")
+        self.ended = True
+
+    def skip_separator_line(self) -> None:
+        """Skip the line in which Excel names the separator."""
+        while not self._text.readline().strip("\ufeff \t\r\n"):
+            pass
+
+
+def _not_blank(reader: Iterable[list[str]]) -> Iterator[list[str]]:
+    for row in reader:
+        if len(row) > 1 or (row and row[0].strip()):
+            yield row
+
+
+def _header(cells: Sequence[str], path: Path) -> list[str]:
+    names = [name.strip() or f"{UNNAMED}{at}" for at, name in enumerate(cells)]
+    for name in names:
+        if names.count(name) > 1:
+            raise DataError(
+                f"{path}: column {name!r} occurs {names.count(name)} times; "
+                "rename or remove the copies"
+            )
+    return names
+
+
+def _fit(
+    row: list[str], width: int, path: Path, line: int, facts: _Facts, is_named: bool
+) -> list[str]:
+    if len(row) < width:
+        facts.short_rows += 1
+        return [*row, *[""] * (width - len(row))]
+    expected = f"--columns names {width}" if is_named else f"the header {width}"
+    raise DataError(
+        f"{path}: line {line} has {len(row)} cells, {expected}; check the separators and quotes "
+        "there"
+    )
+
+
+def _csv_chunk(names: Sequence[str], rows: Sequence[Sequence[str]]) -> Chunk:
+    return Chunk(dict(zip(names, zip(*rows, strict=True), strict=True)), len(rows))
+
+
+def find_separator(header: str) -> str:
+    """Return the most frequent separator of a header line, outside quotes."""
+    plain = "".join(header.split('"')[::2])
+    if plain.count(_DOUBLE_COLON) > max(map(plain.count, _SEPARATORS)):
+        return _DOUBLE_COLON
+    return max(_SEPARATORS, key=plain.count)
+
+
+def looks_like_data(names: Collection[str]) -> bool:
+    """Return whether the cells of a header line are values: more than a third are numbers."""
+    n_numbers = sum(1 for name in names if _NUMBER.fullmatch(name))
+    return n_numbers > len(names) / 3

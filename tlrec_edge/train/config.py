@@ -6,8 +6,7 @@ import math
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from tlrec_edge.choices import ABLATIONS, ALIGNMENTS, EVENTS
-from tlrec_edge.data.dataset import EVENT_WEIGHTS
+from tlrec_edge.choices import ABLATIONS, ALIGNMENTS, EVENT_WEIGHTS, EVENTS
 from tlrec_edge.train.augment import AUGMENTATIONS
 from tlrec_edge.train.model import ENCODERS
 from tlrec_edge.train.parts import PARTS

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tlrec_edge.data.parse import read_ids
-from tlrec_edge.data.read import read_table
 from tlrec_edge.errors import DataError
+from tlrec_edge.tabular.column import read_ids
+from tlrec_edge.tabular.tables import read_table
 
 
 def read_item_map(path: Path) -> dict[str, str]:
@@ -14,16 +14,13 @@ def read_item_map(path: Path) -> dict[str, str]:
 
     Raises DataError that names the file and the line if a row lacks an id or contradicts another.
     """
-    table = read_table(path)
-    if not {"from", "to"} <= set(table.columns):
-        found = ", ".join(map(str, table.columns))
+    columns = read_table(path).columns
+    if not {"from", "to"} <= set(columns):
+        found = ", ".join(columns)
         raise DataError(f"{path}: expected the columns from and to, found {found}")
-    columns = []
-    for name in ("from", "to"):
-        labels = read_ids(table[name])
-        columns.append([[*labels.names, ""][code] for code in labels.codes])
+    pairs = (read_ids(columns[name]).texts() for name in ("from", "to"))
     item_map: dict[str, str] = {}
-    for line, (old, new) in enumerate(zip(*columns, strict=True), 2):
+    for line, (old, new) in enumerate(zip(*pairs, strict=True), 2):
         if not old or not new:
             raise DataError(f"{path}: line {line}: an id is missing; fill it in or remove the line")
         if item_map.setdefault(old, new) != new:

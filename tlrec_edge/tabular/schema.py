@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tlrec_edge.choices import EVENTS
-from tlrec_edge.data.item_map import read_item_map
 from tlrec_edge.errors import DataError
 from tlrec_edge.tabular.column_names import (
     EVENT_SYNONYMS,
@@ -19,19 +17,13 @@ from tlrec_edge.tabular.column_names import (
     ITEM_NAMES,
     normalize_key,
 )
+from tlrec_edge.tabular.item_map import read_item_map
+from tlrec_edge.tabular.roles import suggestion
+from tlrec_edge.tabular.tables import FileOptions
 
 FEATURE_KINDS = ("text", "categorical", "numeric", "ignore")
 DUPLICATES = ("drop", "keep", "first-pair")
-_CLOSE = 0.75
-"""Similarity from which a column may be a misspelt role; at 0.6, 'aktion' is close to 'asin'."""
 ALIGN_MODES = ("pairs", "name", "id", "vector")
-
-
-def suggestion(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
-    """Return ``"; did you mean 'x'?"`` if a known name is similar, else an empty string."""
-    by_key = {normalize_key(option): option for option in known}
-    found = difflib.get_close_matches(normalize_key(name), by_key, 1, cutoff)
-    return f"; did you mean {by_key[found[0]]!r}?" if found else ""
 
 
 @dataclass(frozen=True)
@@ -84,12 +76,14 @@ class Schema:
             if the name of one suggests it.
         items: role to column of the item tables.
         features: item column to its kind: text, categorical, numeric or ignore.
+        lists: item column with several categories in a cell to the text between them, such as "|".
         domains: value of the domain column to the name of the domain; ``"*"`` is all other values.
         events: value of the event column to one of ``EVENTS``.
         duplicates: ``drop`` or ``keep`` exact copies of a row, or keep only the first interaction
             of each (user, item) with ``first-pair``.
         default_event: the event of rows without one.
         positive_price: drop rows whose price is not above 0.
+        missing: words that mean that an id is missing, such as "NULL".
         time_format: ``strptime`` format of the times; by default common formats are recognised.
         cancelled: (column, prefix): drop rows whose value starts with the prefix.
         drop_domains: domains that are left out.
@@ -98,6 +92,8 @@ class Schema:
         by_domain: rank numbers within the item's domain.
         align: categorical column to the rule that merges its names.
         item_map: other item id to the id that stays, for items with two ids.
+        files: encoding, separator and columns of text files, if they must be named.
+        decimal: "," or "." if numbers have that decimal mark; "" lets each column show it.
 
     Raises:
         DataError: if a key or a value is not valid.
@@ -106,11 +102,13 @@ class Schema:
     interactions: Mapping[str, str] = field(default_factory=dict)
     items: Mapping[str, str] = field(default_factory=dict)
     features: Mapping[str, str] = field(default_factory=dict)
+    lists: Mapping[str, str] = field(default_factory=dict)
     domains: Mapping[str, str] = field(default_factory=dict)
     events: Mapping[str, str] = field(default_factory=dict)
     duplicates: str = "drop"
     default_event: str = "purchase"
     positive_price: bool = False
+    missing: tuple[str, ...] = ()
     time_format: str = ""
     cancelled: tuple[str, str] | None = None
     drop_domains: tuple[str, ...] = ()
@@ -119,12 +117,15 @@ class Schema:
     by_domain: bool = False
     align: Mapping[str, AlignRule] = field(default_factory=dict)
     item_map: Mapping[str, str] = field(default_factory=dict)
+    files: FileOptions = field(default_factory=FileOptions)
+    decimal: str = ""
 
     def __post_init__(self) -> None:
         _check_keys(self.interactions, INTERACTION_NAMES, "[interactions]")
         _check_keys(self.items, ITEM_NAMES, "[items]")
         _check_value(self.duplicates, DUPLICATES, "duplicates")
         _check_value(self.default_event, EVENTS, "default_event")
+        _check_value(self.decimal, ("", ",", "."), "decimal")
         for value, event in self.events.items():
             _check_value(event, EVENTS, f"[events] {value!r}")
         for column, kind in self.features.items():
@@ -155,6 +156,33 @@ class Schema:
         """Return the event for a value of the event column, None if it is not recognised."""
         return self.events.get(value) or EVENT_SYNONYMS.get(normalize_key(value))
 
+    def to_json(self) -> dict[str, Any]:
+        """Return the tables of a TOML file that ``parse_schema`` reads as this schema."""
+        items: dict[str, Any] = dict(self.items)
+        for kind in FEATURE_KINDS:
+            if columns := [name for name, declared in self.features.items() if declared == kind]:
+                items[kind] = columns
+        if self.lists:
+            items["list"] = dict(self.lists)
+        clean: dict[str, Any] = {name: getattr(self, name) for name in _CLEAN_TYPES}
+        clean |= {"missing": list(self.missing), "drop_domains": list(self.drop_domains)}
+        if self.cancelled:
+            clean["cancelled"] = dict(zip(("column", "prefix"), self.cancelled, strict=True))
+        align: dict[str, Any] = {column: asdict(rule) for column, rule in self.align.items()}
+        if self.item_map:
+            align["item_map"] = dict(self.item_map)
+        files = {**asdict(self.files), "columns": list(self.files.columns)}
+        return {
+            "files": {**files, "decimal": self.decimal},
+            "interactions": dict(self.interactions),
+            "items": items,
+            "domains": dict(self.domains),
+            "events": dict(self.events),
+            "clean": clean,
+            "scale": {**self.scale, "by_domain": self.by_domain},
+            "align": align,
+        }
+
 
 def load_schema(path: Path) -> Schema:
     """Read a schema from TOML. Raises DataError if it is not valid; the message names the key."""
@@ -177,22 +205,24 @@ def parse_schema(raw: Mapping[str, Any], folder: Path = Path()) -> Schema:
 
     Raises DataError if a key or a value is not valid.
     """
-    known = ("interactions", "items", "domains", "events", "clean", "scale", "align")
+    known = ("files", "interactions", "items", "domains", "events", "clean", "scale", "align")
     _check_keys(raw, known, "top level")
     for name, table in raw.items():
         if not isinstance(table, Mapping):
             raise DataError(f"{name!r} must be a table: write [{name}] on a line of its own")
     items = dict(raw.get("items", {}))
-    _check_keys(items, (*ITEM_NAMES, *FEATURE_KINDS), "[items]")
+    _check_keys(items, (*ITEM_NAMES, *FEATURE_KINDS, "list"), "[items]")
+    lists = _parse_lists(items.pop("list", {}))
     features = {
         column: kind for kind in FEATURE_KINDS for column in _names(items.pop(kind, []), kind)
     }
     clean = dict(raw.get("clean", {}))
-    _check_keys(clean, (*_CLEAN_TYPES, "cancelled", "drop_domains"), "[clean]")
+    _check_keys(clean, (*_CLEAN_TYPES, "cancelled", "missing", "drop_domains"), "[clean]")
     if "cancelled" in clean:
         clean["cancelled"] = _cancelled(clean["cancelled"])
-    if "drop_domains" in clean:
-        clean["drop_domains"] = tuple(_names(clean["drop_domains"], "drop_domains"))
+    for name in ("missing", "drop_domains"):
+        if name in clean:
+            clean[name] = tuple(_names(clean[name], name))
     _check_types(clean, _CLEAN_TYPES)
     for name in ("interactions", "domains", "events"):
         _check_types(raw.get(name, {}), dict.fromkeys(raw.get(name, {}), str))
@@ -201,9 +231,11 @@ def parse_schema(raw: Mapping[str, Any], folder: Path = Path()) -> Schema:
         interactions=raw.get("interactions", {}),
         items=items,
         features=features,
+        lists=lists,
         domains=raw.get("domains", {}),
         events=raw.get("events", {}),
         **clean,
+        **_parse_files(raw.get("files", {})),
         **_parse_scale(raw.get("scale", {})),
         **_parse_align(raw.get("align", {}), folder),
     )
@@ -216,6 +248,25 @@ _CLEAN_TYPES = {
     "default_event": str,
     "max_per_user": int,
 }
+
+
+def _parse_files(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Separate ``decimal``, which is about numbers, from the options of files."""
+    _check_keys(raw, ("encoding", "separator", "columns", "decimal"), "[files]")
+    _check_types(raw, dict.fromkeys(("encoding", "separator", "decimal"), str))
+    columns = tuple(_names(raw.get("columns", []), "columns"))
+    options = FileOptions(raw.get("encoding", ""), raw.get("separator", ""), columns)
+    return {"files": options, "decimal": raw.get("decimal", "")}
+
+
+def _parse_lists(raw: Any) -> dict[str, str]:
+    if not isinstance(raw, Mapping):
+        raise DataError(f'[items] list is {raw!r}, expected a table: list = {{ genres = "|" }}')
+    _check_types(raw, dict.fromkeys(raw, str))
+    for column, separator in raw.items():
+        if not separator:
+            raise DataError(f"[items] list: the separator of {column!r} is empty")
+    return dict(raw)
 
 
 def _parse_scale(raw: Mapping[str, Any]) -> dict[str, Any]:
@@ -255,58 +306,6 @@ def _parse_align(raw: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         except DataError as error:
             raise DataError(f"{title}: {error}") from error
     return {"align": rules, "item_map": item_map}
-
-
-def find_roles(
-    columns: Sequence[str],
-    declared: Mapping[str, str],
-    names: Mapping[str, tuple[str, ...]],
-    table_name: str,
-) -> dict[str, str]:
-    """Map roles to the columns of one table: declared ones, then those found by common names.
-
-    Raises DataError if the table lacks a declared column.
-    """
-    roles: dict[str, str] = {}
-    for role, column in declared.items():
-        if column and column not in columns:
-            raise DataError(
-                f"{table_name}: no column {column!r} for {role}; "
-                f"found {', '.join(columns)}{suggestion(column, columns)}"
-            )
-        if column:
-            roles[role] = column
-    taken = set(roles.values())
-    by_key = {normalize_key(column): column for column in reversed(columns) if column not in taken}
-    for role, known in names.items():
-        found = next((by_key[name] for name in known if name in by_key), None)
-        if role not in declared and found is not None and found not in roles.values():
-            roles[role] = found
-    return roles
-
-
-def require_role(
-    roles: Mapping[str, str],
-    role: str,
-    columns: Sequence[str],
-    table_name: str,
-    section: str | None,
-) -> None:
-    """Raise DataError if a role has no column; the message lists the columns.
-
-    ``section`` is the table's section in a schema, None if schemas do not describe the table.
-    """
-    if role in roles:
-        return
-    known = (*INTERACTION_NAMES[role], f"{role}_id")
-    close = [column for column in columns if suggestion(column, known, _CLOSE)]
-    question = f"; is {close[0]!r} the {role}?" if close else ""
-    remedy = f"rename the column to {role!r}"
-    if section is not None:
-        remedy = f'name it in a file for --schema: [{section}] {role} = "column"'
-    raise DataError(
-        f"{table_name}: no {role} column; found {', '.join(columns)}{question}; {remedy}"
-    )
 
 
 def _check_keys(keys: Iterable[str], known: Iterable[str], title: str) -> None:

@@ -10,17 +10,30 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tlrec_edge.choices import EVENTS
-from tlrec_edge.data.clean import clean_interactions
-from tlrec_edge.data.dataset import EVENT_WEIGHTS
-from tlrec_edge.data.parse import read_ids, read_numbers, read_times, sort_ids
+from tlrec_edge.choices import EVENT_WEIGHTS, EVENTS
 from tlrec_edge.data.prepare import prepare_tables
-from tlrec_edge.data.schema import Schema
 from tlrec_edge.errors import DataError
+from tlrec_edge.tabular.arrow import table_of
+from tlrec_edge.tabular.clean import clean_interactions
+from tlrec_edge.tabular.column import Column, column_of, read_ids, sort_ids
+from tlrec_edge.tabular.numbers import read_numbers
+from tlrec_edge.tabular.schema import Schema
+from tlrec_edge.tabular.tables import Table
+from tlrec_edge.tabular.times import Times, read_times
 
 
-def table(header: str, *rows: str) -> pd.DataFrame:
-    return pd.DataFrame([row.split(",") for row in rows], columns=header.split(","), dtype="str")
+def table(header: str, *rows: str) -> Table:
+    cells = [row.split(",") for row in rows]
+    return table_of(pd.DataFrame(cells, columns=header.split(","), dtype="str"))
+
+
+def column(values: list[Any]) -> Column:
+    """Return values of any type as the column of a data frame."""
+    return table_of(pd.DataFrame({"x": pd.Series(values)})).columns["x"]
+
+
+def times_of(values: list[Any], time_format: str = "") -> Times:
+    return read_times(column(values), time_format)[0]
 
 
 def test_every_reason_has_its_count() -> None:
@@ -185,7 +198,7 @@ def test_several_files_are_one_log() -> None:
     ],
 )
 def test_ids_are_strings_as_written(values: list[Any], ids: list[str]) -> None:
-    assert read_ids(pd.Series(values)).names == ids
+    assert read_ids(column(values)).names == ids
 
 
 @given(
@@ -193,7 +206,7 @@ def test_ids_are_strings_as_written(values: list[Any], ids: list[str]) -> None:
 )
 def test_any_text_is_an_id(names: list[str]) -> None:
     names = [f"x{name}" for name in names]
-    labels = read_ids(pd.Series(names, dtype=object))
+    labels = read_ids(column_of(names))
     assert [labels.names[code] for code in labels.codes] == names
 
 
@@ -204,7 +217,7 @@ def test_ids_sort_as_numbers_only_if_all_are_integers() -> None:
 
 
 def test_cells_that_are_not_numbers_are_marked() -> None:
-    numbers = read_numbers(pd.Series(["1.5", " 2 ", "", "inf", "nan", "x"]))
+    numbers = read_numbers(column_of(["1.5", " 2 ", "", "inf", "nan", "x"]))
     assert numbers.values[:2].tolist() == [1.5, 2.0]
     assert np.isnan(numbers.values[2:]).all()
     assert numbers.invalid.tolist() == [False, False, False, True, True, True]
@@ -228,26 +241,24 @@ def test_cells_that_are_not_numbers_are_marked() -> None:
     ],
 )
 def test_times_of_many_forms(values: list[Any]) -> None:
-    times = read_times(pd.Series(values))
+    times = times_of(values)
     assert times.seconds.tolist() == [1710504000, 1709251200]
     assert not times.invalid.any()
 
 
 def test_an_ambiguous_date_format_is_an_error() -> None:
     with pytest.raises(DataError, match=r"fits both .* set time_format"):
-        read_times(pd.Series(["03/04/2024", "05/06/2024"]))
-    assert read_times(pd.Series(["03/04/2024"]), "%d/%m/%Y").seconds.tolist() == [1712102400]
-    assert read_times(pd.Series(["20240403"])).seconds.tolist() == [1712102400]
+        times_of(["03/04/2024", "05/06/2024"])
+    assert times_of(["03/04/2024"], "%d/%m/%Y").seconds.tolist() == [1712102400]
+    assert times_of(["20240403"]).seconds.tolist() == [1712102400]
 
 
 def test_times_far_out_of_range_do_not_overflow() -> None:
-    times = read_times(
-        pd.Series(["1710504000", "1710504001", "1710504002", "-5", "1e300", "inf", ""])
-    )
+    times = times_of(["1710504000", "1710504001", "1710504002", "-5", "1e300", "inf", ""])
     assert times.out_of_range.tolist() == [False, False, False, True, True, False, False]
     assert times.invalid.tolist() == [False, False, False, False, False, True, True]
 
 
 def test_a_row_number_without_a_name_does_not_hide_duplicates() -> None:
     log = pd.DataFrame({"Unnamed: 0": ["0", "1"], "user": ["u", "u"], "item": ["a", "a"]})
-    assert clean_interactions([log], Schema()).counts["duplicate"] == 1
+    assert clean_interactions([table_of(log)], Schema()).counts["duplicate"] == 1

@@ -8,17 +8,16 @@ from pathlib import Path
 import pytest
 
 from helpers.paths import ROOT
-from tlrec_edge.data.schema import (
+from tlrec_edge.errors import DataError
+from tlrec_edge.tabular.column_names import INTERACTION_NAMES, ITEM_NAMES
+from tlrec_edge.tabular.roles import find_roles, require_role
+from tlrec_edge.tabular.schema import (
     FEATURE_KINDS,
     AlignRule,
     Schema,
-    find_roles,
     load_schema,
     parse_schema,
-    require_role,
 )
-from tlrec_edge.errors import DataError
-from tlrec_edge.tabular.column_names import INTERACTION_NAMES, ITEM_NAMES
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,85 @@
+"""Evaluate a model or a bundle next to its baselines, with what to know about the figures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from tlrec_edge.core.metrics import nan_to_none
+from tlrec_edge.data.dataset import Dataset
+from tlrec_edge.data.task import make_tasks
+from tlrec_edge.evaluation.compared import ComparedModel
+from tlrec_edge.evaluation.evaluate import baseline_rankers, evaluate
+from tlrec_edge.evaluation.leaks import leak_notes
+from tlrec_edge.evaluation.result import Evaluation
+from tlrec_edge.linear.baselines import TunedEase
+from tlrec_edge.linear.tuning import EaseHyperparameters
+
+
+@dataclass(frozen=True)
+class ModelEvaluation:
+    """The evaluation of a model, called "model", and of its baselines.
+
+    Attributes:
+        result: the ranks of the test rows under each of them.
+        choices: the hyperparameters that EASE chose on validation rows, by baseline.
+        dropped: test rows that are not evaluated, by reason.
+        notes: what to know about the figures.
+    """
+
+    result: Evaluation
+    choices: Mapping[str, EaseHyperparameters]
+    dropped: Mapping[str, int]
+    notes: tuple[str, ...]
+
+    def to_json(self, ks: Sequence[int] = (10,)) -> dict[str, Any]:
+        """Return the report as plain data, with metrics at the cut-offs ``ks`` and at 10."""
+        report = self.result.to_json(tuple(ks) if 10 in ks else (10, *ks))
+        choices = {name: nan_to_none(asdict(choice)) for name, choice in self.choices.items()}
+        notes = [*report["notes"], *self.notes]
+        return report | {"dropped": dict(self.dropped), "choices": choices, "notes": notes}
+
+
+def evaluate_model(
+    compared: ComparedModel,
+    dataset: Dataset,
+    domains: tuple[str, ...],
+    *,
+    fold: int | None = None,
+    target_only: bool = True,
+    ease_penalties: Sequence[float] = (),
+    progress: Callable[[str], None] | None = None,
+) -> ModelEvaluation:
+    """Rank the test rows by a model and by its baselines.
+
+    Args:
+        compared: the model.
+        dataset: the dataset, with its split.
+        domains: the target.
+        fold: the fold of users of a new-users split. None: that of the model.
+        target_only: whether to train the same model on the target alone.
+        ease_penalties: penalties to evaluate EASE with, besides the tuned one.
+        progress: called with a line of text after each step.
+
+    Raises:
+        LeakError: if the model was trained on test rows, or on later ones.
+        DataError: if the target has no test rows.
+    """
+    made = compared.provenance
+    target_config = made.train if target_only and made.mode != "scratch" else None
+    rankers = baseline_rankers(target_config, dataset, ease_penalties)
+    tuned = {name: ranker for name, ranker in rankers.items() if isinstance(ranker, TunedEase)}
+    tasks = make_tasks(dataset, domains, made.fold if fold is None else fold)
+    # The model first: one of another domain is refused before the baselines are fitted.
+    ranked = compared.ranker(tasks)
+    rankers["model"] = lambda _: ranked
+    result = evaluate(dataset, domains, rankers, progress=progress, tasks=tasks)
+    choices = {name: ease.choice for name, ease in tuned.items() if ease.choice is not None}
+    edges = (
+        f"{name}: penalty {choice.penalty:g} is at the edge of its grid"
+        for name, choice in choices.items()
+        if choice.at_grid_edge
+    )
+    notes = (*leak_notes(dataset, tasks, made), *edges)
+    return ModelEvaluation(result, choices, dict(tasks.final.dropped), notes)

@@ -1,0 +1,260 @@
+"""The steps of the pipeline, with defaults that fit a dataset of two domains or one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+
+from tlrec_edge.bench.machine import fingerprint
+from tlrec_edge.choices import AUTO
+from tlrec_edge.data.dataset import Dataset
+from tlrec_edge.errors import ArgumentError
+from tlrec_edge.evaluation.cards import measure_cards
+from tlrec_edge.evaluation.compared import ComparedModel, compared_model, open_compared_model
+from tlrec_edge.evaluation.evaluate_model import ModelEvaluation, evaluate_model
+from tlrec_edge.export import ExportConfig, Parity, export_bundle
+from tlrec_edge.export.cost import measure_costs
+from tlrec_edge.quantize import CompressConfig, Compression
+from tlrec_edge.quantize import compress as search
+from tlrec_edge.train.adapt import adapt as adapt_by_mode
+from tlrec_edge.train.adapt import config_of
+from tlrec_edge.train.auto import adapt_auto
+from tlrec_edge.train.checkpoint import resumable
+from tlrec_edge.train.config import TrainConfig
+from tlrec_edge.train.edge_model import EdgeModel
+from tlrec_edge.train.pretrain import pretrain as pretrain_source
+
+Domains = str | Sequence[str]
+"""One domain or several."""
+Progress = Callable[[str], None]
+"""Called with a line of text after each step."""
+
+
+def pretrain(
+    dataset: Dataset,
+    domains: Domains | None = None,
+    config: TrainConfig | None = None,
+    *,
+    out: Path | None = None,
+    progress: Progress | None = None,
+    checkpoint: Path | None = None,
+) -> EdgeModel:
+    """Train a source model.
+
+    Args:
+        dataset: The dataset.
+        domains: The source: a domain or several. None: the only domain of the dataset.
+        config: Hyperparameters. None: the defaults.
+        out: A folder to save the model in. None saves nothing.
+        progress: Called with a line of text after each step.
+        checkpoint: A folder to save every epoch in; the same call then resumes. It is removed when
+            the model is complete, and saved if there is ``out``.
+
+    Returns:
+        The source model, for ``adapt``.
+
+    Raises:
+        DataError: A domain is unknown, or none is chosen and there are several.
+        TrainingError: Training diverged, or there is nothing to learn from.
+        ModelError: The checkpoint is of another run.
+    """
+    config, source = config or TrainConfig(), choose_domains(dataset, domains)
+    with resumable(checkpoint, dataset, config, command="pretrain", domains=source) as saved:
+        model = pretrain_source(dataset, source, config, progress, saved)
+        if out is not None:
+            model.save(out)
+    return model
+
+
+def adapt(
+    dataset: Dataset,
+    domain: Domains | None = None,
+    *,
+    source: EdgeModel | None = None,
+    mode: str = AUTO,
+    config: TrainConfig | None = None,
+    fold: int | None = None,
+    out: Path | None = None,
+    progress: Progress | None = None,
+    checkpoint: Path | None = None,
+) -> EdgeModel:
+    """Adapt a source model to a target, or train on the target alone.
+
+    Args:
+        dataset: The dataset.
+        domain: The target: a domain, or several that are ranked as one catalogue. None: the only
+            domain of the dataset.
+        source: A model that ``pretrain`` returned. None: only the target is used.
+        mode: A transfer mode, or "auto" to choose one on the validation rows.
+        config: Hyperparameters. None: those of the source, or the defaults without one.
+        fold: The fold of users to hold out under the split "new-users". None: no users are.
+        out: A folder to save the model in. None saves nothing.
+        progress: Called with a line of text after each step.
+        checkpoint: A folder to save every epoch in; the same call then resumes. It is removed when
+            the model is complete, and saved if there is ``out``.
+
+    Returns:
+        The model. ``model.provenance.auto`` has the comparisons that chose the mode.
+
+    Raises:
+        DataError: A domain or the fold is unknown, or the mode needs a source.
+        TrainingError: Training diverged, or there is nothing to learn from.
+        ModelError: The source does not fit the dataset, or the checkpoint is of another run.
+    """
+    config, target = config or config_of(source), choose_domains(dataset, domain)
+    facts = {
+        "domains": target,
+        "mode": mode,
+        "fold": fold,
+        "source": source.provenance.to_json() if source else None,
+    }
+    with resumable(checkpoint, dataset, config, command="adapt", **facts) as saved:
+        if mode == AUTO:
+            model, _ = adapt_auto(dataset, target, source, config, fold, progress, checkpoint=saved)
+        else:
+            model = adapt_by_mode(
+                dataset, target, mode, source, config, fold, progress, checkpoint=saved
+            )
+        if out is not None:
+            model.save(out)
+    return model
+
+
+def evaluate(
+    model: EdgeModel | str | os.PathLike[str],
+    dataset: Dataset,
+    domain: Domains | None = None,
+    *,
+    fold: int | None = None,
+    target_only: bool = True,
+    ease_penalties: Sequence[float] = (),
+    progress: Progress | None = None,
+) -> ModelEvaluation:
+    """Compare a model or a bundle with baselines on the test rows.
+
+    Args:
+        model: A model, or the folder of a model or a bundle.
+        dataset: The dataset that the model was adapted to.
+        domain: The target. None: that of the model.
+        fold: The fold of users under the split "new-users". None: that of the model.
+        target_only: Whether to train the same model on the target alone, for comparison.
+        ease_penalties: Penalties to evaluate EASE with, besides the tuned one.
+        progress: Called with a line of text after each step.
+
+    Returns:
+        The ranks of the test rows under each model, and what to know about them.
+
+    Raises:
+        LeakError: The model was trained on test rows, or on rows that are later than them.
+        ModelError: The model does not fit the dataset.
+        BundleError: The bundle cannot be read, or does not fit the dataset.
+    """
+    compared = _compared(model, dataset)
+    target = compared.provenance.domains if domain is None else choose_domains(dataset, domain)
+    return evaluate_model(
+        compared,
+        dataset,
+        target,
+        fold=fold,
+        target_only=target_only,
+        ease_penalties=ease_penalties,
+        progress=progress,
+    )
+
+
+def compress(
+    model: EdgeModel,
+    dataset: Dataset,
+    config: CompressConfig | None = None,
+    *,
+    progress: Progress | None = None,
+    checkpoint: Path | None = None,
+) -> Compression:
+    """Find the smallest model that keeps the quality budget, and measure it as a bundle.
+
+    Args:
+        model: A model that ``adapt`` returned.
+        dataset: The dataset that the model was adapted to.
+        config: Budget, limits and effort of the search. None: the defaults.
+        progress: Called with a line of text after each step.
+        checkpoint: A folder to save pruned models in; the same call then resumes. None saves
+            nothing.
+
+    Returns:
+        The smaller model, every model that was tried, and the figures of the test rows.
+
+    Raises:
+        BudgetError: No model keeps the budget and meets the limits.
+        ModelError: The model is compressed already, or the checkpoint is of another search.
+    """
+    return search(
+        model,
+        dataset,
+        config,
+        progress or _silent,
+        measure_costs=partial(measure_costs, dataset=dataset),
+        checkpoint=checkpoint,
+        about_machine=asdict(fingerprint()),
+    )
+
+
+def export(
+    model: EdgeModel,
+    dataset: Dataset,
+    path: str | os.PathLike[str],
+    config: ExportConfig | None = None,
+    *,
+    cards: bool = True,
+    progress: Progress | None = None,
+) -> Parity:
+    """Write a model as a bundle, if the bundle passes its gates.
+
+    Args:
+        model: A model that ``adapt`` or ``compress`` returned.
+        dataset: The dataset that the model was adapted to.
+        path: Folder of the bundle: a new one, an empty one or an older bundle.
+        config: Stored users, tolerance and gates. None: the defaults.
+        cards: Whether to measure quality and transfer on the test rows, for the manifest.
+        progress: Called with a line of text after each step.
+
+    Returns:
+        How much the bundle's scores differ from the torch model's.
+
+    Raises:
+        ExportError: A gate fails. Nothing is written then.
+        BundleError: ``path`` is not writable, or holds anything but a bundle.
+        LeakError: The model was trained on rows that its test holds out.
+    """
+    measured = measure_cards(model, dataset, progress) if cards else {}
+    return export_bundle(model, dataset, Path(path), config, measured)
+
+
+def choose_domains(dataset: Dataset, domains: Domains | None) -> tuple[str, ...]:
+    """Return domains in the dataset's order; None is the only domain.
+
+    Raises ArgumentError if one is unknown, or if none is given and the dataset has several.
+    """
+    known = dataset.domains
+    shown = ", ".join(known[:30])
+    if domains is None:
+        if len(known) > 1:
+            raise ArgumentError(f"the dataset has {len(known)} domains: choose one of {shown}")
+        return known
+    names = (domains,) if isinstance(domains, str) else tuple(domains)
+    for name in names:
+        if name not in known:
+            raise ArgumentError(f"unknown domain {name!r}; known: {shown}")
+    return tuple(name for name in known if name in names)
+
+
+def _compared(model: EdgeModel | str | os.PathLike[str], dataset: Dataset) -> ComparedModel:
+    if isinstance(model, EdgeModel):
+        return compared_model(model, dataset)
+    return open_compared_model(Path(model), dataset)
+
+
+def _silent(line: str) -> None:
+    """Ignore progress."""

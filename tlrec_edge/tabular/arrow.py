@@ -1,0 +1,135 @@
+"""Columns of Parquet files and of data frames as texts; needs pyarrow."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from tlrec_edge.errors import DataError, MissingExtraError
+from tlrec_edge.tabular.column import Column, column_of, merge_duplicates
+from tlrec_edge.tabular.files import OpenFile
+from tlrec_edge.tabular.tables import Table
+
+_INDEX = "__index_level_"
+"""Start of the column that pandas writes for an index without a name."""
+
+
+def pyarrow() -> tuple[Any, Any]:
+    """Return the modules pyarrow and pyarrow.parquet.
+
+    Raises MissingExtraError if they are not installed.
+    """
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise MissingExtraError("reading and writing Parquet", "build") from error
+    return pyarrow, pyarrow.parquet
+
+
+def read_parquet(file: OpenFile, rows: int) -> Iterator[tuple[dict[str, Column], int]]:
+    """Yield the columns of a Parquet file in batches, with their number of rows.
+
+    Raises DataError if the file is damaged.
+    """
+    pa, parquet = pyarrow()
+    try:
+        with contextlib.closing(parquet.ParquetFile(file.stream())) as source:
+            for batch in source.iter_batches(rows):
+                yield _columns(batch), len(batch)
+    except (pa.ArrowException, OSError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise DataError(
+            f"{file.path} is a damaged Parquet file ({reason}); write it again"
+        ) from error
+
+
+def table_of(frame: Any, name: str = "table") -> Table:
+    """Return a data frame as a table.
+
+    Args:
+        frame: a pandas, polars or pyarrow table, or any other object with the Arrow PyCapsule
+            interface; or a mapping of column names to sequences.
+        name: the origin of the data, for messages.
+
+    Raises:
+        DataError: if it is not a table.
+        MissingExtraError: if pyarrow is not installed.
+    """
+    if isinstance(frame, Table):
+        return frame
+    pa, _ = pyarrow()
+    try:
+        table = pa.table(frame) if not isinstance(frame, Mapping) else pa.table(dict(frame))
+    except (pa.ArrowException, TypeError, ValueError) as error:
+        table = _table_of_objects(frame, name, error)
+    columns = {}
+    for at, column in enumerate(table.column_names):
+        if not column.startswith(_INDEX):
+            columns[column] = _column(table.column(at).combine_chunks())
+    if len(columns) < sum(not column.startswith(_INDEX) for column in table.column_names):
+        raise DataError(f"{name}: two columns have the same name; rename one of them")
+    return Table(columns, table.num_rows, name, ("data frame",))
+
+
+def _table_of_objects(frame: Any, name: str, error: Exception) -> Any:
+    """Convert a frame whose columns hold Python objects of several types, each as its text."""
+    pa, _ = pyarrow()
+    if not hasattr(frame, "columns"):
+        raise DataError(
+            f"{name}: expected a pandas, polars or pyarrow table, got {type(frame).__name__}"
+        ) from error
+    columns = {}
+    for column in frame.columns:
+        values = list(frame[column])
+        try:
+            columns[str(column)] = pa.array(values, from_pandas=True)
+        except (pa.ArrowException, TypeError, ValueError):
+            columns[str(column)] = pa.array([_text(value) for value in values])
+    return pa.table(columns)
+
+
+def _columns(batch: Any) -> dict[str, Column]:
+    names = batch.schema.names
+    return {
+        name: _column(batch.column(at))
+        for at, name in enumerate(names)
+        if not name.startswith(_INDEX)
+    }
+
+
+def _column(array: Any) -> Column:
+    pa, _ = pyarrow()
+    kind = array.type
+    if pa.types.is_dictionary(kind):
+        array = array.dictionary_decode()
+        kind = array.type
+    if pa.types.is_nested(kind) or pa.types.is_null(kind):
+        return column_of([_text(value) for value in array.to_pylist()])
+    if pa.types.is_timestamp(kind) and kind.unit == "ns":
+        array = array.cast(pa.timestamp("us", kind.tz), safe=False)
+    encoded = array.dictionary_encode()
+    codes = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype("int64")
+    return merge_duplicates_as_written(codes, [_text(v) for v in encoded.dictionary.to_pylist()])
+
+
+def merge_duplicates_as_written(codes: Any, names: list[str]) -> Column:
+    """Return the column with one code for equal names, and code -1 for empty ones only."""
+    if "" not in names and len(set(names)) == len(names):
+        return Column(codes, names)
+    merged = merge_duplicates(codes, [name and f"x{name}" for name in names])
+    return Column(merged.codes, [name[1:] for name in merged.names])
+
+
+def _text(value: Any) -> str:
+    if value is None or value != value:
+        return ""
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    if isinstance(value, datetime):
+        return str(value if value.tzinfo is None else value.astimezone(UTC))
+    if isinstance(value, float) and value.is_integer():
+        return f"{value:.1f}"
+    return str(value)

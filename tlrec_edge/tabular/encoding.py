@@ -1,0 +1,185 @@
+"""Find the encoding of a text file by a stated rule; refuse what is not certain.
+
+1. A byte order mark decides (UTF-8, UTF-16).
+2. Bytes that are valid UTF-8 are UTF-8.
+3. Other bytes are judged by their characters: each East Asian encoding has a set of frequent ones
+   (GB2312's hanzi, Korean syllables, Japanese kana). Japanese needs kana; Chinese and Korean share
+   their bytes, but Chinese text also uses the second half of GB2312, which Korean does not.
+4. Anything else is refused, with the encodings that it may have: the user names one.
+"""
+
+from __future__ import annotations
+
+import codecs
+import io
+from collections.abc import Iterator
+from typing import BinaryIO, NamedTuple
+
+from tlrec_edge.errors import DataError
+
+_BLOCK = 1 << 20
+_SAMPLE = 1 << 20
+"""Bytes of text beyond ASCII from which an encoding is judged."""
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+_MIN_COMMON = 0.8
+"""Share of the characters beyond ASCII that must be frequent ones of the language."""
+_MIN_KANA = 0.15
+_MIN_SECOND_HALF = 0.08
+"""Share of hanzi after Q in pinyin order, which are 40 % of usual Chinese text."""
+_MIN_HANGUL = 12
+"""Syllables without such hanzi that are certainly Korean."""
+_MAX_SINGLE = 0.1
+"""Share of the bytes above 127 without a neighbour above 127; Western text has nearly only such."""
+
+
+class _Failure(NamedTuple):
+    line: int
+    byte: int
+    sample: bytes
+
+
+def find_encoding(stream: BinaryIO, name: str) -> str:
+    """Return the encoding of a stream, which is read to its end. ``name`` is for messages.
+
+    Raises DataError if the bytes are not UTF-8 and no other encoding is certain.
+    """
+    start = stream.read(4)
+    for mark, encoding in _MARKS:
+        if start.startswith(mark):
+            return encoding
+    failure = _first_invalid(start, stream)
+    if failure is None:
+        return "utf-8"
+    if start[1:2] == b"\0" or start[:1] == b"\0":
+        raise DataError(
+            f"{name}: looks like UTF-16 without a byte order mark; save it as UTF-8, or name its "
+            'encoding: --encoding utf-16-le, or encoding = "utf-16-le" under [files] in a schema'
+        )
+    certain, possible = judge(failure.sample)
+    if certain:
+        return certain
+    likely = f"looks like {' or '.join(possible)}" if possible else "is in no encoding known here"
+    first = possible[0] if possible else "NAME"
+    raise DataError(
+        f"{name}: line {failure.line}, byte {failure.byte} is not UTF-8; it {likely}. Save the "
+        f'file as UTF-8, or name its encoding: --encoding {first}, or encoding = "{first}" under '
+        "[files] in a schema"
+    )
+
+
+def judge(sample: bytes) -> tuple[str, list[str]]:
+    """Return the certain encoding of bytes that are not UTF-8, or "" and the possible ones."""
+    pairs, single = _high_bytes(sample)
+    n_high = 2 * len(pairs) + single
+    if not n_high:
+        return "", []
+    if single > _MAX_SINGLE * n_high:
+        possible = ["shift_jis"] if _kana_share(sample, "shift_jis") >= _MIN_KANA else []
+        return "", possible or ["cp1252", "cp1250", "cp1251"]
+    leads = [pair[0] for pair in pairs]
+    if _decodes(sample, "euc_jp") and _share(leads, 0xA4, 0xA5) >= _MIN_KANA:
+        return "euc_jp", []
+    hanzi = [lead for lead in leads if lead >= 0xB0]
+    is_chinese = _decodes(sample, "gb18030") and _common_share(sample, "gb18030", "gb2312")
+    is_korean = _decodes(sample, "cp949") and _common_share(sample, "cp949", "euc_kr")
+    second_half = _share(hanzi, 0xC9, 0xF7)
+    if is_chinese and (second_half >= _MIN_SECOND_HALF or not is_korean):
+        return "gb18030", []
+    if is_korean and not second_half and len(hanzi) >= _MIN_HANGUL:
+        return "cp949", []
+    possible = [name for name, fits in (("gb18030", is_chinese), ("cp949", is_korean)) if fits]
+    if not possible and _kana_share(sample, "shift_jis") >= _MIN_KANA:
+        possible = ["shift_jis"]
+    return "", possible or [name for name in ("big5", "shift_jis") if _decodes(sample, name)]
+
+
+def _first_invalid(start: bytes, stream: BinaryIO) -> _Failure | None:
+    """Return the first place that is not UTF-8, with the lines beyond ASCII from there on."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    line, position, held = 1, 0, b""
+    for block in _blocks(start, stream):
+        try:
+            decoder.decode(block)
+        except UnicodeDecodeError as error:
+            # The decoder may have kept the first bytes of a character from the block before.
+            data = held + block
+            at = error.start
+            line += data.count(b"\n", 0, at) - held.count(b"\n")
+            byte = position - len(held) + at
+            return _Failure(line, byte, _sample(block, stream))
+        line += block.count(b"\n")
+        position += len(block)
+        held = decoder.getstate()[0]
+    if held:
+        return _Failure(line, position - len(held), held)
+    return None
+
+
+def _blocks(start: bytes, stream: BinaryIO) -> Iterator[bytes]:
+    if start:
+        yield start
+    while block := stream.read(_BLOCK):
+        yield block
+
+
+def _sample(block: bytes, stream: BinaryIO) -> bytes:
+    """Collect lines with bytes above 127, up to the size of a sample."""
+    found = io.BytesIO()
+    rest = b""
+    for part in _blocks(block, stream):
+        *lines, rest = (rest + part).split(b"\n")
+        for line in lines:
+            if not line.isascii():
+                found.write(line + b"\n")
+        if found.tell() >= _SAMPLE:
+            break
+    if not rest.isascii():
+        found.write(rest)
+    return found.getvalue()
+
+
+def _high_bytes(sample: bytes) -> tuple[list[bytes], int]:
+    """Return the pairs of bytes above 127, read from the left, and the number of single ones."""
+    pairs, single, at = [], 0, 0
+    while at < len(sample):
+        if sample[at] < 0x80:
+            at += 1
+        elif at + 1 < len(sample) and sample[at + 1] >= 0x80:
+            pairs.append(sample[at : at + 2])
+            at += 2
+        else:
+            single += 1
+            at += 1
+    return pairs, single
+
+
+def _decodes(sample: bytes, encoding: str) -> bool:
+    try:
+        sample.decode(encoding)
+    except UnicodeDecodeError as error:
+        return error.end >= len(sample) - 1  # the sample may end within a character
+    return True
+
+
+def _common_share(sample: bytes, encoding: str, common: str) -> bool:
+    """Return whether nearly all characters beyond ASCII are in the smaller, older set."""
+    wide = [char for char in sample.decode(encoding, "ignore") if ord(char) > 127]
+    n_common = sum(1 for char in wide if char.encode(common, "ignore"))
+    return bool(wide) and n_common >= _MIN_COMMON * len(wide)
+
+
+def _kana_share(sample: bytes, encoding: str) -> float:
+    if not _decodes(sample, encoding):
+        return 0.0
+    wide = [char for char in sample.decode(encoding, "ignore") if ord(char) > 127]
+    return sum("\u3040" <= char <= "\u30ff" for char in wide) / max(1, len(wide))
+
+
+def _share(leads: list[int], first: int, last: int) -> float:
+    return sum(first <= lead <= last for lead in leads) / max(1, len(leads))

@@ -1,0 +1,61 @@
+"""Read columns of ids from tables of any size: pairs to score, users to recommend to."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from tlrec_edge.errors import DataError
+from tlrec_edge.tabular.column import Column, column_of, read_ids
+from tlrec_edge.tabular.column_names import INTERACTION_NAMES
+from tlrec_edge.tabular.roles import find_roles, require_role
+from tlrec_edge.tabular.schema import Schema
+from tlrec_edge.tabular.tables import read_chunks
+
+_FLOAT_ID = re.compile(r"-?\d+\.0+")
+
+
+class IdCells(NamedTuple):
+    """Ids of one column.
+
+    Attributes:
+        written: as the table has them.
+        ids: as the data of the training has them: "16.0" is 16 if the column has only such ids.
+    """
+
+    written: list[str]
+    ids: list[str]
+
+
+def read_id_chunks(
+    path: Path, roles: Sequence[str], schema: Schema, rows: int
+) -> Iterator[dict[str, IdCells]]:
+    """Yield the ids of some roles, at most ``rows`` rows at once; blank ids stay blank.
+
+    Raises DataError if the table cannot be read or lacks a column, or if its ids are written in two
+    ways: the first rows as 16.0, later ones as text.
+    """
+    are_floats: dict[str, bool] = {}
+    for chunk in read_chunks(path, schema.files, rows):
+        names = list(chunk.columns)
+        found = find_roles(names, schema.interactions, INTERACTION_NAMES, str(path), strict=False)
+        cells = {}
+        for role in roles:
+            require_role(found, role, names, str(path), section=None)
+            column = chunk.columns[found[role]]
+            column = column if isinstance(column, Column) else column_of(column)
+            is_float = _has_only_floats(column)
+            if are_floats.setdefault(role, is_float) and not is_float:
+                raise DataError(
+                    f"{path}: the ids of column {found[role]!r} are written in two ways, as 16.0 "
+                    "and as text; write them in one"
+                )
+            ids = read_ids(column) if are_floats[role] else column
+            cells[role] = IdCells(column.texts(), ids.texts())
+        yield cells
+
+
+def _has_only_floats(column: Column) -> bool:
+    return bool(column.names) and all(map(_FLOAT_ID.fullmatch, column.names))

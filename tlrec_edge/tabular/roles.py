@@ -1,0 +1,82 @@
+"""Find the columns of a table by their roles: user, item, timestamp and so on."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+
+from tlrec_edge.errors import DataError
+from tlrec_edge.tabular.column_names import INTERACTION_NAMES, normalize_key
+from tlrec_edge.tabular.tables import looks_like_data
+
+_CLOSE = 0.75
+"""Similarity from which a column may be a misspelt role; at 0.6, 'aktion' is close to 'asin'."""
+
+
+def suggestion(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
+    """Return ``"; did you mean 'x'?"`` if a known name is similar, else an empty string."""
+    by_key = {normalize_key(option): option for option in known}
+    found = difflib.get_close_matches(normalize_key(name), by_key, 1, cutoff)
+    return f"; did you mean {by_key[found[0]]!r}?" if found else ""
+
+
+def find_roles(
+    columns: Sequence[str],
+    declared: Mapping[str, str],
+    names: Mapping[str, tuple[str, ...]],
+    table_name: str,
+    strict: bool = True,
+) -> dict[str, str]:
+    """Map roles to the columns of one table: declared ones, then those found by common names.
+
+    Raises DataError if the table lacks a declared column; unless ``strict``, the role is then
+    found by common names.
+    """
+    roles: dict[str, str] = {}
+    if not strict:
+        declared = {role: name for role, name in declared.items() if not name or name in columns}
+    for role, column in declared.items():
+        if column and column not in columns:
+            raise DataError(
+                f"{table_name}: no column {column!r} for {role}; "
+                f"found {', '.join(columns)}{suggestion(column, columns)}"
+            )
+        if column:
+            roles[role] = column
+    taken = set(roles.values())
+    by_key = {normalize_key(column): column for column in reversed(columns) if column not in taken}
+    for role, known in names.items():
+        found = next((by_key[name] for name in known if name in by_key), None)
+        if role not in declared and found is not None and found not in roles.values():
+            roles[role] = found
+    return roles
+
+
+def require_role(
+    roles: Mapping[str, str],
+    role: str,
+    columns: Sequence[str],
+    table_name: str,
+    section: str | None,
+) -> None:
+    """Raise DataError if a role has no column; the message lists the columns.
+
+    ``section`` is the table's section in a schema, None if schemas do not describe the table.
+    """
+    if role in roles:
+        return
+    known = (*INTERACTION_NAMES[role], f"{role}_id")
+    if looks_like_data(columns):
+        raise DataError(
+            f"{table_name}: no header line? Its first line is {', '.join(columns)[:80]}; name the "
+            "columns by position: --columns user,item,event,time, or columns = [...] under "
+            "[files] in a schema"
+        )
+    close = [column for column in columns if suggestion(column, known, _CLOSE)]
+    question = f"; is {close[0]!r} the {role}?" if close else ""
+    remedy = f"rename the column to {role!r}"
+    if section is not None:
+        remedy = f'name it in a file for --schema: [{section}] {role} = "column"'
+    raise DataError(
+        f"{table_name}: no {role} column; found {', '.join(columns)}{question}; {remedy}"
+    )
