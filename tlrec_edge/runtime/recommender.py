@@ -216,13 +216,13 @@ class Recommender:
             >>> Recommender.open("bundle").schema
             {}
         """
-        self._open()
-        if not self._bundle.has(SCHEMA):
+        bundle = self._open().bundle
+        if not bundle.has(SCHEMA):
             return {}
         try:
-            schema: dict[str, Any] = json.loads(self._bundle.read(SCHEMA))
+            schema: dict[str, Any] = json.loads(bundle.read(SCHEMA))
         except (ValueError, RecursionError) as error:
-            path = self._bundle.path / SCHEMA
+            path = bundle.path / SCHEMA
             raise BundleError(f"{path} is not valid JSON ({error}); {REMEDY}") from error
         return schema
 
