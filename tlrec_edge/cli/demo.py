@@ -77,11 +77,15 @@ def show(result: DemoResult, target: str) -> None:
     title = f"{target}: {sizes[0]} new shoppers, {sizes[1]} warm ones; SE clustered by user"
     print_table(head, rows, title)
     best = [
-        [str(i), name, item, f"{score:.3f}"]
-        for i, (item, score, name) in enumerate(zip(*result.best, strict=True), 1)
+        [str(i), name, item, f"{buyers:,}", f"{score:.3f}"]
+        for i, (item, score, name, buyers) in enumerate(
+            zip(*result.best, result.buyers, strict=True), 1
+        )
     ]
     title = f"For {shopper(result, target)}; last bought: {', '.join(result.bought[-3:])}"
-    print_table(["", "product", "id", "score"], best, title)
+    print_table(["", "product", "id", "bought by", "score"], best, title)
+    if len(set(result.best.names)) < len(result.best.names):
+        click.echo("Products of one name differ in what the data lack, such as the flavour.")
     for line in plain_words(result, target):
         click.echo(line)
     seconds = ", ".join(f"{stage} {spent:.0f}" for stage, spent in result.seconds.items())

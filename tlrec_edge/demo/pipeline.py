@@ -127,6 +127,7 @@ def run_demo(
     timer("report")
     sizes = {name: sum(f.stat().st_size for f in (out / name).iterdir()) for name in bench}
     shopper, is_new, bought, best = recommend_new(dataset, task, out / "bundle")
+    buyers = count_buyers(task, [dataset.item_row[item] for item in best.items])
     timer("")
     result = DemoResult(
         new_users=new_users,
@@ -141,6 +142,7 @@ def run_demo(
         new=is_new,
         bought=bought,
         best=best,
+        buyers=buyers,
         seconds=timer.seconds,
         report=out / "report.html",
     )
@@ -296,6 +298,12 @@ def recommend_new(
     )
     with Recommender.open(bundle) as recommender:
         return dataset.users[user], user not in buyers, bought, recommender.recommend(history, 10)
+
+
+def count_buyers(task: Task, items: Sequence[int]) -> tuple[int, ...]:
+    """Return how many households bought each item before the test."""
+    log = task.history
+    return tuple(len(np.unique(log.user[log.item == item])) for item in items)
 
 
 def write_report(

@@ -92,8 +92,8 @@ def report_data(
                 "user": shopper(result, config.target),
                 "history": list(result.bought),
                 "items": [
-                    {"name": name, "score": float(score)}
-                    for name, score in zip(result.best.names, result.best.scores, strict=True)
+                    {"name": f"{name} ({item})", "score": float(score)}
+                    for item, score, name in zip(*result.best, strict=True)
                 ],
             }
         ],

@@ -70,6 +70,8 @@ class DemoResult:
     bought: tuple[str, ...]
     """Names of the products it bought last."""
     best: Recommendations
+    buyers: tuple[int, ...]
+    """Households that bought each of them: products of one name differ in what nobody recorded."""
     seconds: Mapping[str, float]
     """Seconds of each stage."""
     report: Path
