@@ -186,11 +186,9 @@ def with_candidates(dataset: Dataset, file: Path | None) -> Dataset:
     """Return the dataset with the test rows of a file, or the dataset itself without a file."""
     if file is None:
         return dataset
-    from dataclasses import replace
+    from tlrec_edge.data.eval_rows import with_eval_rows
 
-    from tlrec_edge.data.eval_rows import read_eval_rows
-
-    return replace(dataset, split=replace(dataset.split, rows=read_eval_rows(file, dataset)))
+    return with_eval_rows(dataset, file)
 
 
 def parse_domains(text: str | None, known: Sequence[str]) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
@@ -280,6 +280,20 @@ class Dataset:
         if unknown:
             raise DataError(f"unknown domain {unknown[0]!r}; known: {', '.join(self.domains[:30])}")
         return np.array([self.domains.index(name) for name in names], np.int32)
+
+    def with_items(self, ids: Sequence[str]) -> Self:
+        """Return the dataset with more items, which have no features and no domain."""
+        features, n = self.features, len(ids)
+        blank, unknown = ("",) * n, np.full(n, np.nan, np.float32)
+        table = replace(
+            features,
+            name=(*features.name, *ids),
+            text={name: (*column, *blank) for name, column in features.text.items()},
+            categorical={k: (*column, *blank) for k, column in features.categorical.items()},
+            numeric={k: np.append(column, unknown) for k, column in features.numeric.items()},
+        )
+        item_domain = np.append(self.item_domain, np.full(n, -1, np.int32))
+        return self.replace(items=(*self.items, *ids), features=table, item_domain=item_domain)
 
     def replace(self, **changes: Any) -> Self:
         """Return a copy with other values for some fields."""

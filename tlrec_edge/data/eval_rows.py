@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -48,6 +49,22 @@ def read_eval_rows(path: Path, dataset: Dataset) -> EvalRows:
     the message counts such rows and names the first.
     """
     return encode_eval_rows(read_raw_eval_rows(path), dataset.user_row, dataset.item_row)
+
+
+def with_eval_rows(dataset: Dataset, path: Path) -> Dataset:
+    """Return the dataset with the test rows of a file.
+
+    Items that the dataset lacks are added without features: a model scores them as unknown. Raises
+    DataError as ``read_eval_rows``, and if the dataset has none of the items.
+    """
+    raw_rows = read_raw_eval_rows(path)
+    cells = (*raw_rows.items, *raw_rows.negatives)
+    names = dict.fromkeys(name for cell in cells for name in split_ids(cell, dataset.item_row))
+    new = [name for name in names if name not in dataset.item_row]
+    if len(new) < len(names):
+        dataset = dataset.with_items(new)
+    rows = encode_eval_rows(raw_rows, dataset.user_row, dataset.item_row)
+    return dataset.replace(split=replace(dataset.split, rows=rows))
 
 
 def read_raw_eval_rows(path: Path) -> RawEvalRows:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from tlrec_edge.data.dataset import Dataset
 from tlrec_edge.data.store import split_hash
@@ -19,6 +22,7 @@ from tlrec_edge.train.config import TrainConfig
 from tlrec_edge.train.edge_model import EdgeModel
 from tlrec_edge.train.provenance import Provenance
 from tlrec_edge.train.served import bundle_scorer
+from tlrec_edge.types import Bools
 
 
 @dataclass(frozen=True)
@@ -26,12 +30,16 @@ class ComparedModel:
     """A model under comparison.
 
     Attributes:
-        ranker: ranks the test rows; raises LeakError if the model was trained on them.
+        ranker: from a dataset, which may have other test rows than the one that the model was
+            checked against, to what ranks them; it raises LeakError if the model was trained on
+            them.
         provenance: what the model was trained on.
+        knows: returns which items, by id, the model can score.
     """
 
-    ranker: Ranker
+    ranker: Callable[[Dataset], Ranker]
     provenance: Provenance
+    knows: Callable[[Sequence[str]], Bools]
 
 
 def open_compared_model(path: Path, dataset: Dataset) -> ComparedModel:
@@ -47,7 +55,12 @@ def open_compared_model(path: Path, dataset: Dataset) -> ComparedModel:
 def compared_model(model: EdgeModel, dataset: Dataset) -> ComparedModel:
     """Return a model to compare. Raises ModelError if it was made under another split."""
     model.check_split(dataset)
-    return ComparedModel(model_ranker(model, dataset), model.provenance)
+    known = set(model.ids[: model.candidates])
+    return ComparedModel(
+        partial(model_ranker, model),
+        model.provenance,
+        lambda ids: np.array([name in known for name in ids], bool),
+    )
 
 
 def _open_bundle(path: Path, dataset: Dataset) -> ComparedModel:
@@ -59,17 +72,21 @@ def _open_bundle(path: Path, dataset: Dataset) -> ComparedModel:
             "export it again from a model of this dataset"
         )
 
-    def rank(tasks: Tasks) -> Ranking:
+    def rank(data: Dataset, tasks: Tasks) -> Ranking:
         if made.domains != tasks.final.domains:
             raise BundleError(
                 f"{path} was made for {', '.join(made.domains) or 'no domain'}, "
                 f"not for {', '.join(tasks.final.domains)}: pass its own --domain"
             )
-        check_model(dataset, tasks, made)
+        check_model(data, tasks, made)
         task = visible_task(tasks.final, made.mode)
-        return rank_full(bundle_scorer(recommender, dataset, task), task)
+        return rank_full(bundle_scorer(recommender, data, task), task)
 
-    return ComparedModel(rank, made)
+    def knows(ids: Sequence[str]) -> Bools:
+        rows = recommender.rows(list(ids)).values
+        return (rows >= 0) & (rows < len(recommender))  # items known from histories come after
+
+    return ComparedModel(lambda data: partial(rank, data), made, knows)
 
 
 def _provenance_of(manifest: Mapping[str, Any]) -> Provenance:

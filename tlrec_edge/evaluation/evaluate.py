@@ -7,7 +7,7 @@ from functools import partial
 
 from tlrec_edge.data.dataset import Dataset
 from tlrec_edge.data.task import Task, Tasks, make_tasks
-from tlrec_edge.errors import DataError
+from tlrec_edge.errors import DataError, ModelError
 from tlrec_edge.evaluation.leaks import check_model, check_tasks
 from tlrec_edge.evaluation.result import Catalogue, Evaluation
 from tlrec_edge.evaluation.slices import slice_rows
@@ -75,12 +75,23 @@ def visible_task(task: Task, mode: str | None) -> Task:
 
 
 def model_ranker(model: EdgeModel, dataset: Dataset) -> Ranker:
-    """Return a model's ranker; it raises LeakError if the model was trained on the test rows."""
+    """Return a model's ranker; it raises LeakError if the model was trained on the test rows.
+
+    Candidates that only given test rows name, and that the model does not know, are scored by
+    popularity.
+    """
+    made = model.provenance
+    unknown = "error" if dataset.split.rows is None else "popularity"
 
     def rank(tasks: Tasks) -> Ranking:
-        task = visible_task(tasks.final, model.provenance.mode)
-        scorer = model.scorer(dataset, task)
-        check_model(dataset, tasks, model.provenance)
+        if made.domains != tasks.final.domains:
+            raise ModelError(
+                f"the model was adapted to {', '.join(made.domains)}, "
+                f"not to {', '.join(tasks.final.domains)}: adapt a model to that domain"
+            )
+        task = visible_task(tasks.final, made.mode)
+        scorer = model.scorer(dataset, task, unknown)
+        check_model(dataset, tasks, made)
         return rank_full(scorer, task)
 
     return rank

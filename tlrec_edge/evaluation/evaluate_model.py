@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+
 from tlrec_edge.core.metrics import nan_to_none
 from tlrec_edge.data.dataset import Dataset
 from tlrec_edge.data.task import make_tasks
@@ -72,7 +74,7 @@ def evaluate_model(
     tuned = {name: ranker for name, ranker in rankers.items() if isinstance(ranker, TunedEase)}
     tasks = make_tasks(dataset, domains, made.fold if fold is None else fold)
     # The model first: one of another domain is refused before the baselines are fitted.
-    ranked = compared.ranker(tasks)
+    ranked = compared.ranker(dataset)(tasks)
     rankers["model"] = lambda _: ranked
     result = evaluate(dataset, domains, rankers, progress=progress, tasks=tasks)
     choices = {name: ease.choice for name, ease in tuned.items() if ease.choice is not None}
@@ -81,5 +83,19 @@ def evaluate_model(
         for name, choice in choices.items()
         if choice.at_grid_edge
     )
-    notes = (*leak_notes(dataset, tasks, made), *edges)
+    notes = (*_note_on_unknown(compared, dataset), *leak_notes(dataset, tasks, made), *edges)
     return ModelEvaluation(result, choices, dict(tasks.final.dropped), notes)
+
+
+def _note_on_unknown(compared: ComparedModel, dataset: Dataset) -> list[str]:
+    """Say how many items of given test rows the model does not know."""
+    rows = dataset.split.rows
+    if rows is None:
+        return []
+    named = np.unique(np.concatenate([rows.item, rows.negatives.ravel()]))
+    ids = [dataset.items[row] for row in named if row >= 0]
+    n_unknown = int((~compared.knows(ids)).sum())
+    if not n_unknown:
+        return []
+    counts = f"{n_unknown:,} of {len(ids):,} candidates"
+    return [f"{counts} are unknown to the model: they are scored as the least popular one"]

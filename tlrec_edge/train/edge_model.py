@@ -31,7 +31,7 @@ from tlrec_edge.train.parts import PartScores, ScoreWeights, weighted_sum
 from tlrec_edge.train.provenance import Provenance
 from tlrec_edge.train.quantized import QuantizedTable, QuantizedTables, QuantizedWeights
 from tlrec_edge.train.user_histories import UserHistories
-from tlrec_edge.types import Floats, Ints, Scores
+from tlrec_edge.types import Bools, Floats, Ints, Scores
 
 FORMAT = 3
 _MARKER, _ARRAYS = "model.json", "arrays.npz"
@@ -135,26 +135,36 @@ class EdgeModel:
                 row[dataset_row] = number
         return row
 
-    def scorer(self, dataset: Dataset, task: Task) -> Scorer:
+    def lacks(self, dataset: Dataset, task: Task) -> Bools:
+        """Return which of the task's candidates the model cannot score, (C,)."""
+        candidate = self.rows(dataset)[task.candidates]
+        return (candidate < 0) | (candidate >= self.candidates)
+
+    def scorer(self, dataset: Dataset, task: Task, unknown: str = "error") -> Scorer:
         """Return a function that scores the task's candidates for users.
 
-        Raises ModelError if the model lacks one of the candidates.
+        With ``unknown="popularity"``, candidates that the model lacks get the score of the least
+        popular one, as in a bundle. With "error", they raise ModelError.
         """
-        rows = self.rows(dataset)
+        rows, lacking = self.rows(dataset), self.lacks(dataset, task)
         histories = UserHistories.of(task.history, rows, len(dataset.users), len(self.ids))
-        candidate = rows[task.candidates]
-        lacking = (candidate < 0) | (candidate >= self.candidates)
-        if lacking.any():
+        candidate = np.where(lacking, 0, rows[task.candidates])
+        if lacking.any() and unknown == "error":
             missing = dataset.items[task.candidates[np.argmax(lacking)]]
             raise ModelError(
                 f"the model does not know candidate {missing!r} of this dataset: "
                 "adapt it to this dataset and domain"
             )
 
+        lowest = self.score_weights.bias * float(self.bias.min())
+
         def score(users: Ints, columns: Columns = ALL) -> Scores:
             if isinstance(columns, slice):
-                return self._scores(histories, users, ALL)[:, candidate]
-            return self._scores(histories, users, candidate[columns])
+                scores = self._scores(histories, users, ALL)[:, candidate]
+            else:
+                scores = self._scores(histories, users, candidate[columns])
+            scores[:, lacking[columns]] = lowest
+            return scores
 
         return score
 
