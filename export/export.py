@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tlrec_edge.bundle.ids import is_user_key
 from tlrec_edge.bundle.writer import BUNDLE
 from tlrec_edge.core.folders import check_target, staging_folder
 from tlrec_edge.data.dataset import Dataset
@@ -27,6 +28,8 @@ class ExportConfig:
     Attributes:
         with_users: Store the states of known users under ``"hashed"`` (keyed hashes) or ``"plain"``
             ids. None, the default, stores none: a bundle then holds no personal data.
+        user_key: Key of hashed user ids, in hex, which the bundle does not hold: a service opens it
+            with ``user_key``. None, the default, draws a key that the manifest holds.
         tolerance: Largest difference of a score from the torch model's that the parity gate
             accepts, in units of the score. The default, 1e-4, is above the rounding differences
             of float32 sums, and below differences that change a ranking.
@@ -37,10 +40,12 @@ class ExportConfig:
             default.
 
     Raises:
-        ValueError: If ``with_users`` or the name of a gate is not known.
+        ValueError: If ``with_users`` or the name of a gate is not known, or ``user_key`` is not a
+            key, or has no hashes to be used for.
     """
 
     with_users: str | None = None
+    user_key: str | None = field(default=None, repr=False, kw_only=True)
     tolerance: float = 1e-4
     seed: int = 0
     gates: tuple[str, ...] = tuple(GATES)
@@ -50,6 +55,10 @@ class ExportConfig:
         if self.with_users not in (None, "hashed", "plain"):
             found = repr(self.with_users)
             raise ValueError(f"with_users must be None, 'hashed' or 'plain', not {found}")
+        if self.user_key is not None and self.with_users != "hashed":
+            raise ValueError("user_key needs with_users='hashed': only hashes have a key")
+        if self.user_key is not None and not is_user_key(self.user_key):
+            raise ValueError("user_key must be 32 to 128 hexadecimal digits")
         for name in (*self.gates, *self.allow):
             if name not in GATES:
                 raise ValueError(f"unknown gate {name!r}; choose from {', '.join(GATES)}")
@@ -88,7 +97,7 @@ def export_bundle(
 
     contents = item_contents(source, cards)
     contents = add_graphs(contents, source)
-    contents = add_users(contents, source, config.with_users)
+    contents = add_users(contents, source, config.with_users, config.user_key)
     contents = add_search_index(contents, source)
 
     with staging_folder(path, BUNDLE) as staging:

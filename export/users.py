@@ -10,7 +10,7 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from tlrec_edge.bundle.ids import user_key_hash
+from tlrec_edge.bundle.ids import user_key_check, user_key_hash
 from tlrec_edge.core.rowwise import exact_limit
 from tlrec_edge.types import Floats, Ints
 
@@ -46,7 +46,9 @@ def user_scales(source: ExportSource) -> UserScales:
     return UserScales(steps, limits)
 
 
-def add_users(contents: BundleContents, source: ExportSource, ids: str | None) -> BundleContents:
+def add_users(
+    contents: BundleContents, source: ExportSource, ids: str | None, user_key: str | None
+) -> BundleContents:
     """Add the states of all users with a history; their histories are not stored.
 
     Args:
@@ -54,14 +56,19 @@ def add_users(contents: BundleContents, source: ExportSource, ids: str | None) -
         source: The model and its interactions.
         ids: ``"hashed"`` stores user ids as keyed hashes, ``"plain"`` as they are; None adds
             no users.
+        user_key: The key of the hashes, in hex; it is not stored. None draws a key, and stores it
+            in the manifest.
     """
     if ids is None:
         return contents
     users, names = source.known_users, source.dataset.users
-    key = secrets.token_hex(16) if ids == "hashed" else None
+    key = (user_key or secrets.token_hex(16)) if ids == "hashed" else None
     stored = [names[u] if key is None else user_key_hash(names[u], key) for u in users]
+    entries = {"user_ids": ids, "user_key": key}
+    if user_key is not None:
+        entries |= {"user_key": None, "user_key_check": user_key_check(user_key)}
     return contents.with_entries(
-        manifest={"user_ids": ids, "user_key": key},
+        manifest=entries,
         arrays={"user_rows": _vectors(source, users), **_item_item_sums(source, users)},
         strings={"users": tuple(stored)},
     )

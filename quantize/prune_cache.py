@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tlrec_edge.core.folders import check_target
+from tlrec_edge.core.strict_json import parse_json
 from tlrec_edge.errors import ModelError
 from tlrec_edge.train.edge_model import MODEL, EdgeModel
 
@@ -36,7 +37,7 @@ class PruneCache:
                     f"{folder} is not empty and is not the checkpoint of a search: "
                     "choose another folder"
                 )
-            if path.is_file() and json.loads(path.read_text("utf-8")) != key:
+            if path.is_file() and parse_json(path.read_bytes()) != key:
                 raise ModelError(
                     f"{folder} is the checkpoint of another model or seed: choose another folder"
                 )

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from helpers import bundles
-from helpers.bundles import agree, edit_manifest, replace_array, replace_file, use
+from helpers.bundles import agree, edit_manifest, replace_array, replace_file, use, write_manifest
 from tlrec_edge import BundleError, DataError, Recommender
 from tlrec_edge.bench.pooling_encoder import pooling_encoder
 from tlrec_edge.bundle.arrays import required_arrays
@@ -100,7 +100,7 @@ MANIFESTS = {
 @pytest.mark.parametrize("case", MANIFESTS)
 def test_bad_manifests(bundle: Path, case: str) -> None:
     text, message = MANIFESTS[case]
-    (bundle / "manifest.json").write_text(text)
+    write_manifest(bundle, text.encode())
     with pytest.raises(BundleError, match=message):
         Bundle.open(bundle)
 

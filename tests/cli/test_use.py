@@ -3,10 +3,12 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import os
 import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -108,7 +110,7 @@ def test_inspect_shows_cards_as_tables(bundle: Path, tmp_path: Path) -> None:
     ]
     manifest["quality"] = {"users": 677, "tests": 1823, "rows": rows}
     manifest["provenance"] = {"domains": ["[b]"], "train": {"seed": 3}, "fold": None, "choices": []}
-    (path / "manifest.json").write_text(json.dumps(manifest), "utf-8")
+    bundles.write_manifest(path, json.dumps(manifest).encode())
     shown = ok(inspect, path).output
     assert not set("{}") & set(shown)
     lines = [[cell.strip() for cell in re.split("[│┃]", line)[1:-1]] for line in shown.splitlines()]
@@ -491,9 +493,13 @@ def test_events_with_unknown_names_are_counted(bundle: Path, tmp_path: Path) -> 
 def test_a_file_that_may_not_be_read_is_not_called_damaged(
     bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(path: Path) -> bytes:
-        raise PermissionError(13, "Permission denied")
+    real = os.open
 
-    monkeypatch.setattr(Path, "read_bytes", refuse)
+    def refuse(path: Any, *args: Any, **options: Any) -> int:
+        if Path(path).name == "encoder.onnx":
+            raise PermissionError(13, "Permission denied")
+        return real(path, *args, **options)
+
+    monkeypatch.setattr(os, "open", refuse)
     message = fails(BundleError, recommend, bundle, "--history", "i7")
-    assert message.endswith("cannot be read (Permission denied); check its permissions")
+    assert f"not allowed to read {bundle / 'encoder.onnx'}; check the permissions" in message

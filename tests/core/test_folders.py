@@ -430,7 +430,7 @@ def test_a_workspace_that_is_swept_before_it_is_locked_is_made_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another writer may sweep between the two calls that make a workspace and lock it."""
-    make, made = tempfile.mkdtemp, []
+    make, made = tempfile.mkdtemp, list[str]()
 
     def make_and_sweep(*args: Any, **options: Any) -> str:
         made.append(make(*args, **options))

@@ -178,7 +178,9 @@ def test_a_failed_write_leaves_the_old_dataset(
 
 
 def test_a_folder_that_is_not_a_dataset_is_explained(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"no dataset at .*nope; make one with: tlrec-edge prepare"):
+    with pytest.raises(
+        DataError, match=r"nope does not exist: pass a folder written by .tlrec-edge prep"
+    ):
         load_dataset(tmp_path / "nope")
     with pytest.raises(DataError, match=r"is not a dataset"):
         load_dataset(tmp_path)
@@ -189,10 +191,10 @@ def test_a_missing_or_cut_file_is_named(tmp_path: Path, name: str) -> None:
     save_dataset(small(), tmp_path / "ds")
     file = tmp_path / "ds" / f"{name}.parquet"
     file.write_bytes(file.read_bytes()[:-20])
-    with pytest.raises(DataError, match=f"{name}.parquet is missing or damaged"):
+    with pytest.raises(DataError, match=f"{name}.parquet is damaged; run prepare again"):
         load_dataset(tmp_path / "ds")
     file.unlink()
-    with pytest.raises(DataError, match=f"{name}.parquet is missing or damaged"):
+    with pytest.raises(DataError, match=f"{name}.parquet is missing; run prepare again"):
         load_dataset(tmp_path / "ds")
 
 

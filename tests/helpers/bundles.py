@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -216,7 +217,14 @@ def edit_manifest(bundle: Path, change: Callable[[dict[str, Any]], object]) -> N
     file = bundle / "manifest.json"
     manifest = json.loads(file.read_text("utf-8"))
     change(manifest)
-    file.write_text(json.dumps(manifest), "utf-8")
+    write_manifest(bundle, json.dumps(manifest).encode())
+
+
+def write_manifest(bundle: Path, content: bytes) -> None:
+    """Put another manifest in place, with the checksum that agrees."""
+    (bundle / "manifest.json").write_bytes(content)
+    line = f"{hashlib.sha256(content).hexdigest()}  manifest.json\n"
+    (bundle / "manifest.sha256").write_text(line)
 
 
 def replace_array(bundle: Path, name: str, array: np.ndarray) -> None:

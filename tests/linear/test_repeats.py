@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from helpers.bundles import write_manifest
 from tlrec_edge import Recommender
 from tlrec_edge.data.dataset import Dataset
 from tlrec_edge.data.prepare import SplitPlan, prepare_tables
@@ -97,11 +98,11 @@ def test_the_bundle_scores_repeats_as_the_model_does(tmp_path: Path, loyal: bool
 
 def test_a_manifest_with_an_impossible_weight_is_refused(tmp_path: Path) -> None:
     export_bundle(model(True), shop(True), tmp_path / "b")
-    manifest = tmp_path / "b" / "manifest.json"
-    text = manifest.read_text("utf-8")
+    text = (tmp_path / "b" / "manifest.json").read_text("utf-8")
     entry = f'"repeat": {model(True).score_weights.repeat}'
     assert entry in text
     for invalid in ("1e39", "NaN", '"much"'):
-        manifest.write_text(text.replace(entry, f'"repeat": {invalid}'), "utf-8")
+        changed = text.replace(entry, f'"repeat": {invalid}')
+        write_manifest(tmp_path / "b", changed.encode())
         with pytest.raises(BundleError, match=r"manifest\.json"):
             Recommender.open(tmp_path / "b")

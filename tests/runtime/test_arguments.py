@@ -333,14 +333,6 @@ def test_a_closed_recommender_says_so(path: Path) -> None:
             call()
 
 
-def test_a_recommender_cannot_be_pickled(path: Path) -> None:
-    with (
-        Recommender.open(path) as rec,
-        pytest.raises(TypeError, match="a Recommender cannot be copied or sent to another process"),
-    ):
-        pickle.dumps(rec)
-
-
 def test_a_state_with_items_that_the_bundle_lacks_is_refused(
     rec: Recommender, tmp_path: Path
 ) -> None:

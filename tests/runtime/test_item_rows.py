@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 import subprocess
 import sys
@@ -90,10 +89,7 @@ pickle.dump(rows[:], sys.stdout.buffer)
 @pytest.mark.parametrize("repeat", [0.0, 0.5])
 def test_a_pickled_state_holds_weights_instead_of_tables(tmp_path: Path, repeat: float) -> None:
     bundles.build(tmp_path / "b")
-    manifest = json.loads((tmp_path / "b" / "manifest.json").read_text("utf-8"))
-    (tmp_path / "b" / "manifest.json").write_text(
-        json.dumps(manifest | {"repeat": repeat}), "utf-8"
-    )
+    bundles.edit_manifest(tmp_path / "b", lambda manifest: manifest.update(repeat=repeat))
     with Recommender.open(tmp_path / "b") as rec:
         state = rec.user_state(["i1", "i70", "i3"])
         weights = state.wide.weights

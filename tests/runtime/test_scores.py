@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -66,8 +65,7 @@ def test_a_sum_of_thousands_of_weights_is_the_same_for_one_candidate_as_for_all(
 ) -> None:
     path = tmp_path / "b"
     bundles.build(path, candidates=300, storage=Storage(*4 * ("int8",), weights))
-    manifest = json.loads((path / "manifest.json").read_text("utf-8"))
-    (path / "manifest.json").write_text(json.dumps(manifest | {"repeat": repeat}), "utf-8")
+    bundles.edit_manifest(path, lambda manifest: manifest.update(repeat=repeat))
     names, few = [f"i{row}" for row in range(300)], ["i7", "i299", "i7"]
     history = History([f"i{row}" for row in range(2, 320)])
     expected = reference(path, history, range(300))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from helpers.bundles import edit_manifest
 from helpers.scans import IDS, ITEMS, full_scan, random_state
 from tlrec_edge import BundleError, Recommender
 from tlrec_edge.bench.synth_config import SynthConfig
@@ -126,8 +126,7 @@ INVALID_PROBES = (0, True, "3", 1.5, 2**63, 10**400)
 def test_a_manifest_without_probes_is_refused(path: Path, tmp_path: Path, index: object) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(path, copy)
-    manifest = json.loads((copy / "manifest.json").read_text("utf-8"))
-    (copy / "manifest.json").write_text(json.dumps({**manifest, "index": index}), "utf-8")
+    edit_manifest(copy, lambda manifest: manifest.update(index=index))
     with pytest.raises(BundleError, match="has no valid number of clusters to probe"):
         Recommender.open(copy)
 

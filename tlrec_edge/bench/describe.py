@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from fnmatch import fnmatchcase
-from pathlib import Path
 from typing import Any
 
 from tlrec_edge.bench.requests import AnyRequests
 from tlrec_edge.bench.system import Source
-from tlrec_edge.bundle.format import MANIFEST
-from tlrec_edge.bundle.reader import Bundle
+from tlrec_edge.bundle.reader import Bundle, manifest_size
 
 _FILE_GROUPS = {
     "item vectors": ("history_*", "candidate_*"),
@@ -50,7 +48,7 @@ def bytes_by_group(bundle: Bundle) -> dict[str, int]:
     sizes = dict.fromkeys([*_FILE_GROUPS, _OTHER_FILES], 0)
     for name, entry in bundle.manifest["files"].items():
         sizes[_group(name)] += entry["size"]
-    sizes[_OTHER_FILES] += (Path(bundle.path) / MANIFEST).stat().st_size
+    sizes[_OTHER_FILES] += manifest_size(bundle.path)
     return {group: size for group, size in sizes.items() if size}
 
 

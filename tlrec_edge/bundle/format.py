@@ -16,6 +16,9 @@ from tlrec_edge.errors import BundleError
 
 FORMAT = 1
 MANIFEST = "manifest.json"
+MANIFEST_CHECKSUM = "manifest.sha256"
+"""The SHA-256 of the manifest. Bundles of older versions don't have it."""
+MAX_MANIFEST_BYTES = 16 << 20
 ENCODER = "encoder.onnx"
 ITEM_TOWER = "item_tower.onnx"
 FEATURES = "features.json"
@@ -24,6 +27,8 @@ SCHEMA = "schema.json"
 TEXT_TABLE = "text_table.npy"
 CANDIDATE_TEXT = "candidate_text.npy"
 PREFIX_SCAN = "head_scan.onnx"
+BLOBS = (ENCODER, ITEM_TOWER, FEATURES, SCHEMA, PREFIX_SCAN)
+"""Files that are not arrays."""
 SCAN_BLOCK = 128
 """Candidates per block of the prefix scan; their number is padded to a multiple of it."""
 REMEDY = "copy or export the bundle again"
@@ -294,8 +299,12 @@ def _check_user_ids(manifest: Mapping[str, Any]) -> None:
     user_ids = manifest["user_ids"]
     if user_ids not in (None, "hashed", "plain"):
         raise ValueError(f"user_ids = {user_ids!r}, expected null, 'hashed' or 'plain'")
-    if user_ids == "hashed":
+    if user_ids != "hashed":
+        return
+    if manifest["user_key"] is not None:
         hashlib.blake2b(key=bytes.fromhex(manifest["user_key"]))  # raises if the key is not valid
+    elif not isinstance(manifest["user_key_check"], str):
+        raise ValueError(f"user_key_check = {manifest['user_key_check']!r:.40}, expected a string")
 
 
 def _missing_entry(error: KeyError) -> BundleError:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import re
+from pathlib import Path
 from typing import Any, TypeGuard
 
 import numpy as np
 
-from tlrec_edge.errors import ArgumentError
+from tlrec_edge.errors import ArgumentError, DataError
 
 ItemId = str | int
+_USER_KEY = re.compile(r"(?:[0-9a-fA-F]{2}){16,64}")
+_MAX_KEY_TEXT = 1000
 
 
 def as_text(value: Any) -> str:
@@ -42,9 +46,33 @@ def encode_id(text: str) -> bytes:
 def user_key_hash(user: str, key: str) -> str:
     """Return the keyed BLAKE2b hash (RFC 7693) that replaces a user id in a bundle.
 
-    ``key`` is the manifest's ``user_key``, in hex.
+    ``key`` is in hex: the manifest's ``user_key``, or one that is kept outside the bundle.
     """
     return hashlib.blake2b(encode_id(user), key=bytes.fromhex(key), digest_size=16).hexdigest()
+
+
+def user_key_check(key: str) -> str:
+    """Return the hash in the manifest by which a key outside the bundle is recognised."""
+    return user_key_hash("", key)  # no user has an empty id
+
+
+def is_user_key(key: Any) -> bool:
+    """Return whether a value is a key of 16 to 64 bytes in hex."""
+    return isinstance(key, str) and _USER_KEY.fullmatch(key) is not None
+
+
+def read_user_key(path: Path) -> str:
+    """Return the key in a file, in hex. Raises DataError if it cannot be read or isn't a key."""
+    try:
+        key = path.read_text("ascii", "replace")[:_MAX_KEY_TEXT].strip()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}); check the path") from error
+    if not is_user_key(key):
+        raise DataError(
+            f"{path} is not a key: it must hold 32 to 128 hexadecimal digits; "
+            "make one with `openssl rand -hex 32`"
+        )
+    return key
 
 
 def preview(value: Any) -> str:

@@ -15,6 +15,7 @@ from tlrec_edge.cli.common import (
     dataset_argument,
     domain_option,
     json_option,
+    key_in_file,
     open_dataset,
     other_data_note,
     out_option,
@@ -231,9 +232,17 @@ def _latency(point: Mapping[str, Any]) -> str:
 @click.option(
     "--with-users",
     is_flag=True,
-    help="Store the states of known users, under keyed hashes of their ids.",
+    help="Store the states of known users, under keyed hashes of their ids (pseudonyms).",
 )
 @click.option("--plain-user-ids", is_flag=True, help="With --with-users: store the ids themselves.")
+@click.option(
+    "--user-key-file",
+    "user_key",
+    type=click.Path(path_type=Path),
+    callback=key_in_file,
+    help="With --with-users: file with the key of the hashes, 32 to 128 hexadecimal digits. The "
+    "bundle does not hold it.  [default: a random key, in the manifest]",
+)
 @click.option(
     "--allow",
     multiple=True,
@@ -254,6 +263,7 @@ def export(
     out: Path,
     with_users: bool,
     plain_user_ids: bool,
+    user_key: str | None,
     cards: bool,
     allow: tuple[str, ...],
     as_json: bool,
@@ -269,28 +279,34 @@ def export(
     """
     from dataclasses import asdict
 
-    from tlrec_edge.bundle.reader import read_manifest
+    from tlrec_edge.bundle.reader import Bundle
     from tlrec_edge.bundle.writer import BUNDLE
     from tlrec_edge.evaluation.cards import measure_cards
     from tlrec_edge.export import ExportConfig, export_bundle
 
     if plain_user_ids and not with_users:
         raise click.UsageError("--plain-user-ids needs --with-users")
+    if user_key is not None and (plain_user_ids or not with_users):
+        raise click.UsageError("--user-key-file needs --with-users without --plain-user-ids")
     check_target(out, BUNDLE)
     loaded, data = _open(model, dataset, domain)
     kind = ("plain" if plain_user_ids else "hashed") if with_users else None
     with show_progress("export") as progress:
         measured = measure_cards(loaded, data, progress) if cards else {}
         progress("graphs and gates")
-        parity = export_bundle(loaded, data, out, ExportConfig(kind, allow=allow), measured)
+        parity = export_bundle(
+            loaded, data, out, ExportConfig(kind, user_key=user_key, allow=allow), measured
+        )
     size = sum(file.stat().st_size for file in out.iterdir())
-    gates = read_manifest(out)["gates"]
+    written = Bundle.open(out, verify="none")
+    gates, content_id = written.manifest["gates"], written.content_id
     transfer = measured.get("transfer", {"claim": "none", "why": "not measured"})
     if as_json:
-        report = {"out": str(out), "bytes": size, "parity": asdict(parity), "gates": gates}
-        click.echo(json.dumps(report | {"transfer": transfer}))
+        report = {"out": str(out), "bytes": size, "content_id": content_id}
+        report |= {"parity": asdict(parity), "gates": gates, "transfer": transfer}
+        click.echo(json.dumps(report))
         return
-    click.echo(f"{out}: {size:,} bytes")
+    click.echo(f"{out}: {size:,} bytes, content id {content_id}")
     if parity.users:
         overlap = f"top-10 overlap {parity.top10_overlap:.3f}"
         click.echo(f"float path: within {parity.max_error:.1e} of torch, {overlap}")

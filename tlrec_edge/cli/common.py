@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tlrec_edge.bundle.ids import read_user_key
 from tlrec_edge.errors import DataError
 from tlrec_edge.tabular.writer import check_ending
 
@@ -88,6 +89,13 @@ def out_table(
     if path is not None:
         check_ending(path)
     return path
+
+
+def key_in_file(
+    context: click.Context, parameter: click.Parameter, value: Path | None
+) -> str | None:
+    """Return the key in a file. Raises DataError if it holds none."""
+    return None if value is None else read_user_key(value)
 
 
 def check_inputs(out: Path | None, *inputs: Path | None) -> None:

@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 
 import click
 
-from tlrec_edge.bundle.format import MANIFEST
-from tlrec_edge.bundle.reader import Bundle
+from tlrec_edge.bundle.reader import Bundle, manifest_size
 from tlrec_edge.cli.common import (
     PROGRESS_INTERVAL,
     check_inputs,
     json_option,
+    key_in_file,
     out_table,
     speed_option,
 )
@@ -50,6 +50,13 @@ schema_option = click.option(
     type=_FILE,
     help="TOML file that says how the tables are read.  [default: as those of the training]",
 )
+user_key_option = click.option(
+    "--user-key-file",
+    "user_key",
+    type=_FILE,
+    callback=key_in_file,
+    help="File with the key of hashed user ids, if BUNDLE was exported with one.",
+)
 k_option = click.option(
     "-k",
     type=click.IntRange(min=1),
@@ -65,8 +72,9 @@ k_option = click.option(
 def inspect(bundle: Path, as_json: bool) -> None:
     """Show the cards of BUNDLE, and the sizes and hashes of its files."""
     opened = Bundle.open(bundle)
+    identities = {"content_id": opened.content_id, "manifest_sha256": opened.manifest_sha256}
     if as_json:
-        click.echo(json.dumps(opened.manifest, ensure_ascii=False))
+        click.echo(json.dumps(opened.manifest | identities, ensure_ascii=False))
         return
     manifest, shape = opened.manifest, opened.shape
     model = manifest["model"]
@@ -76,6 +84,8 @@ def inspect(bundle: Path, as_json: bool) -> None:
         ["model", f"{model.get('size')}, {model.get('mode')}, tables {shape.tables}"],
         ["items", f"{shape.items:,}, of which {shape.candidates:,} candidates"],
         ["vectors", f"{shape.d} deep + {shape.r} interest, history of {shape.length}"],
+        ["content id", opened.content_id],
+        ["manifest sha256", opened.manifest_sha256],
     ]
     print_table(["", ""], rows, str(bundle))
     for card in ("quality", "transfer", "latency", "index", "parity", "gates", "provenance"):
@@ -89,14 +99,19 @@ def inspect(bundle: Path, as_json: bool) -> None:
 
 @click.command(short_help="Check every file of a bundle.")
 @bundle_argument
+@click.option(
+    "--expect",
+    metavar="ID",
+    help="Content id that the bundle must have, as `inspect` prints it.  [default: any]",
+)
 @json_option
-def verify(bundle: Path, as_json: bool) -> None:
+def verify(bundle: Path, expect: str | None, as_json: bool) -> None:
     """Check BUNDLE: hash every file, check its arrays and load its graphs."""
     size = sum(file.stat().st_size for file in bundle.iterdir()) if bundle.is_dir() else 0
     _announce_if_slow("hashing", size, _SLOW_TO_HASH)
-    with Recommender.open(bundle, verify="full") as opened:
+    with Recommender.open(bundle, verify="full", expect=expect) as opened:
         files = opened.manifest["files"]
-    size = sum(entry["size"] for entry in files.values()) + (bundle / MANIFEST).stat().st_size
+    size = sum(entry["size"] for entry in files.values()) + manifest_size(bundle)
     if as_json:
         click.echo(json.dumps({"ok": True, "files": len(files), "bytes": size}))
     else:
@@ -110,6 +125,7 @@ def verify(bundle: Path, as_json: bool) -> None:
 )
 @interactions_option
 @schema_option
+@user_key_option
 @click.option(
     "--out",
     type=_FILE,
@@ -129,13 +145,14 @@ def score(
     pairs: Path,
     interactions: Path | None,
     schema: Path | None,
+    user_key: str | None,
     out: Path,
     unknown: str,
 ) -> None:
     """Score the user-item pairs of a table with BUNDLE."""
     check_inputs(out, pairs, interactions)
     with (
-        Recommender.open(bundle, unknown=unknown, cache=_CACHED_STATES) as rec,
+        Recommender.open(bundle, unknown=unknown, cache=_CACHED_STATES, user_key=user_key) as rec,
         TableWriter(out, _SCORE_COLUMNS) as writer,
     ):
         reading = Reading.of(rec, schema)
@@ -180,6 +197,7 @@ def score(
 )
 @interactions_option
 @schema_option
+@user_key_option
 @k_option
 @click.option(
     "--keep-seen",
@@ -202,6 +220,7 @@ def recommend(
     users_file: Path | None,
     interactions: Path | None,
     schema: Path | None,
+    user_key: str | None,
     k: int,
     keep_seen: bool,
     category: str | None,
@@ -216,7 +235,7 @@ def recommend(
         raise click.UsageError("--interactions needs --users: it has the histories of users")
     check_inputs(out, users_file, interactions)
     exclude = None if keep_seen else "history"
-    with Recommender.open(bundle) as rec:
+    with Recommender.open(bundle, user_key=user_key) as rec:
         _check_k(rec, k)
         allow = None if category is None else rec.category(category)
         if users_file is None:

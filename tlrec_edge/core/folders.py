@@ -6,7 +6,6 @@ this package wrote are replaced; files of the user are never deleted.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tlrec_edge.core import system_calls
+from tlrec_edge.core.strict_json import parse_json
 from tlrec_edge.errors import TlrecError
 
 _SUFFIX = ".staging"
@@ -39,7 +39,13 @@ class FolderKind:
     files: Callable[[Mapping[str, Any]], Collection[str]]
     """Return the names of all other files, given the content of the marker."""
     error: type[TlrecError]
-    """Raised if a folder of this kind cannot be written."""
+    """Raised if a folder of this kind cannot be read or written."""
+    advice: str
+    """What to do if a folder is not of this kind."""
+    remedy: str
+    """What to do if a folder of this kind is damaged."""
+    max_marker_bytes: int = 1 << 32
+    """Size above which the marker is not read."""
     read_only: bool = False
     """Whether the files are made read-only, because readers map them into memory."""
 
@@ -122,11 +128,15 @@ def _listed(path: Path, kind: FolderKind) -> Collection[str]:
     Raises ``kind.error`` if the marker was not written by this package.
     """
     marker = path / kind.marker
-    if not marker.is_file():
-        raise _not_ours(path, kind, f"it has no {kind.marker}")
     try:
-        content = json.loads(marker.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        if not marker.is_file():
+            raise _not_ours(path, kind, f"it has no {kind.marker}")
+        if marker.stat().st_size > kind.max_marker_bytes:
+            raise _not_ours(path, kind, f"{kind.marker} is too large for one")
+        content = parse_json(marker.read_bytes())
+    except PermissionError as error:
+        raise _not_ours(path, kind, f"not allowed to read {kind.marker}") from error
+    except (OSError, ValueError) as error:
         raise _not_ours(path, kind, f"{kind.marker} is not readable JSON") from error
     if not isinstance(content, dict) or type(content.get("format")) is not int:
         raise _not_ours(path, kind, f"{kind.marker} has no format version")

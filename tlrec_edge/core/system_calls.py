@@ -54,7 +54,7 @@ def try_lock(file: int) -> bool | None:
 
 
 def reserve(file: int, size: int) -> None:
-    """Give an empty open file ``size`` bytes of disk space, all zero.
+    """Give an open file, which is empty, ``size`` bytes of disk space, all zero.
 
     A memory-mapped write into a file without reserved space kills the process with SIGBUS if the
     disk is full. Raises OSError, such as "No space left on device".
@@ -70,6 +70,7 @@ def reserve(file: int, size: int) -> None:
         return
     for start in range(0, size, len(_ZEROS)):
         _write_all(file, _ZEROS[: size - start])
+    os.lseek(file, 0, os.SEEK_SET)
 
 
 def _write_all(file: int, data: bytes) -> None:

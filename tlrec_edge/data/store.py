@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from tlrec_edge.core.folders import FolderKind, replace_folder
+from tlrec_edge.core.opened_folder import OpenedFolder, read_folder
+from tlrec_edge.core.strict_json import parse_json
 from tlrec_edge.data.dataset import Dataset, EvalRows, Interactions, ItemTable, Split
 from tlrec_edge.errors import DataError
 from tlrec_edge.tabular.schema import parse_schema
@@ -21,12 +24,16 @@ from tlrec_edge.tabular.schema import parse_schema
 FORMAT = 1
 _METADATA_FILE = "dataset.json"
 DATASET = FolderKind(
-    "dataset",
-    _METADATA_FILE,
-    ("hash", "tables"),
-    lambda metadata: [f"{name}.parquet" for name in metadata["tables"]],
-    DataError,
+    name="dataset",
+    marker=_METADATA_FILE,
+    keys=("hash", "tables"),
+    files=lambda metadata: [f"{name}.parquet" for name in metadata["tables"]],
+    error=DataError,
+    advice="pass a folder written by `tlrec-edge prepare`",
+    remedy="run prepare again",
 )
+_DAMAGED = (KeyError, IndexError, TypeError, ValueError, AttributeError, pa.ArrowException)
+"""What metadata and tables that do not fit raise when a dataset is built from them."""
 _SPLIT_FIELDS = ("kind", "refit", "mask_seen", "negatives", "seed")
 
 
@@ -41,14 +48,18 @@ def save_dataset(dataset: Dataset, path: Path) -> None:
 
 def load_dataset(path: Path) -> Dataset:
     """Read a dataset folder. Raises DataError if it is missing, incomplete, altered or too new."""
-    path = Path(path)
-    metadata = _read_metadata(path)
-    tables = {name: _read_parquet(path / f"{name}.parquet") for name in metadata["tables"]}
+    return read_folder(Path(path), DATASET, _load)
+
+
+def _load(folder: OpenedFolder) -> Dataset:
+    path, metadata = folder.path, _read_metadata(folder)
     try:
+        tables = {name: _read_parquet(folder, f"{name}.parquet") for name in metadata["tables"]}
         dataset = _build_dataset(metadata, tables)
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{path} is incomplete ({error!r}); run prepare again") from error
-    if dataset_hash(dataset) != metadata["hash"]:
+        sha256 = dataset_hash(dataset)
+    except _DAMAGED as error:
+        raise DataError(f"{path} is incomplete ({error!r:.200}); run prepare again") from error
+    if sha256 != metadata["hash"]:
         raise DataError(
             f"{path} was altered after it was written (its hash differs); run prepare again"
         )
@@ -164,31 +175,29 @@ def _item_columns(dataset: Dataset) -> dict[str, Any]:
     return {**strings, "domain": dataset.item_domain}
 
 
-def _read_metadata(path: Path) -> dict[str, Any]:
-    if not path.exists():
-        raise DataError(f"no dataset at {path}; make one with: tlrec-edge prepare --out {path}")
+def _read_metadata(folder: OpenedFolder) -> dict[str, Any]:
     try:
-        metadata: dict[str, Any] = json.loads((path / _METADATA_FILE).read_text("utf-8"))
+        metadata: dict[str, Any] = parse_json(folder.read_marker())
         version = metadata["format"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise DataError(
-            f"{path} is not a dataset (no readable {_METADATA_FILE}): "
-            "pass a folder written by `tlrec-edge prepare`"
+            f"{folder.path} is not a dataset (no readable {_METADATA_FILE}): {DATASET.advice}"
         ) from error
     if version != FORMAT:
         raise DataError(
-            f"{path} has dataset format {version}, but this version reads {FORMAT}; "
+            f"{folder.path} has dataset format {version}, but this version reads {FORMAT}; "
             "run prepare again"
         )
     return metadata
 
 
-def _read_parquet(file: Path) -> dict[str, Any]:
+def _read_parquet(folder: OpenedFolder, name: str) -> dict[str, Any]:
+    file, _ = folder.open(name)
     try:
-        # partitioning=None: a parent folder named "a=b" must not add a column.
-        table = pq.read_table(file, partitioning=None)
+        with os.fdopen(file, "rb") as opened:
+            table = pq.read_table(opened)
     except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{file} is missing or damaged; run prepare again") from error
+        raise DataError(f"{folder.path / name} is damaged; run prepare again") from error
     return {name: table.column(name) for name in table.column_names}
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tlrec_edge.bundle.ids import ItemId, as_text, is_integer, preview
+from tlrec_edge.bundle.ids import ItemId, as_text, is_integer, is_user_key, preview
 from tlrec_edge.bundle.item_rows import ItemRows
 from tlrec_edge.errors import ArgumentError
 from tlrec_edge.runtime.history import History
@@ -31,6 +31,15 @@ def check_options(threads: Any, unknown: Any, cache: Any) -> None:
             raise ArgumentError(f"{name} = {preview(value)}, expected an integer from {least} on")
 
 
+def check_user_key(user_key: Any) -> None:
+    """Raise ArgumentError unless this is a key or None; the message does not show it."""
+    if user_key is not None and not is_user_key(user_key):
+        raise ArgumentError(
+            f"user_key: expected 32 to 128 hexadecimal digits, got {type(user_key).__name__} "
+            "of another form"
+        )
+
+
 def check_features(features: Any) -> None:
     """Raise ArgumentError unless these are columns for each item."""
     if not isinstance(features, Mapping) or not all(
@@ -48,7 +57,7 @@ def check_k(k: Any) -> int:
     return int(k)
 
 
-def user_key(user: User) -> Hashable:
+def equality_key(user: User) -> Hashable:
     """Return a key that is equal for equal users. Raises TypeError for an iterator."""
     if isinstance(user, UserState):
         return id(user)

@@ -14,6 +14,7 @@ from tlrec_edge.bundle.ids import ItemId, as_text, preview
 from tlrec_edge.bundle.reader import Bundle
 from tlrec_edge.bundle.session import Graph
 from tlrec_edge.core.features import FeatureEncoder, TowerInputs
+from tlrec_edge.core.strict_json import parse_json
 from tlrec_edge.core.topk import top_k
 from tlrec_edge.errors import ArgumentError, BundleError, DataError
 from tlrec_edge.runtime.added_items import NEIGHBOURS, AddedItems
@@ -207,12 +208,12 @@ def _unit_text_vectors(bundle: Bundle) -> Floats:
 def read_feature_encoder(bundle: Bundle) -> FeatureEncoder:
     """Return the bundle's feature encoder. Raises BundleError if it cannot be read."""
     try:
-        schema = json.loads(bundle.read(FEATURES))
+        schema = parse_json(bundle.read(FEATURES))
         table = bundle.array("text_table").astype(np.float32)
         if table.shape[1] and not len(table):
             raise ValueError("text table without rows")
         return FeatureEncoder.from_schema(schema, table)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BundleError(
             f"{bundle.path / FEATURES} is not a valid feature schema ({error}); {REMEDY}"
         ) from error

@@ -36,7 +36,7 @@ class ItemTable:
         self._names = bundle.strings("item_names") if has_names else self._ids
         self._added_rows, self._added_names = added.rows, added.names
         self._added_ids = tuple(added.rows)
-        self._bundle_id = bundle.bundle_id
+        self._bundle_id = bundle.content_id
         self._size = self._items + len(self._added_ids)
 
     def __len__(self) -> int:

@@ -39,10 +39,13 @@ class Parts:
         unknown: str,
         deterministic: bool,
         cache: int,
+        user_key: str | None,
     ) -> Self:
         """Load a bundle's graphs and tables. Raises BundleError."""
         builder = StateBuilder(bundle, threads=threads, deterministic=deterministic)
-        users = UserStates(bundle, counters, unknown=unknown, cache=cache, builder=builder)
+        users = UserStates(
+            bundle, counters, unknown=unknown, cache=cache, builder=builder, user_key=user_key
+        )
         return cls(bundle, builder, users, Catalogue.open(bundle, threads))
 
     def with_added(self, added: AddedItems) -> Self:

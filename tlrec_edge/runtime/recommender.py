@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import threading
 import warnings
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from types import TracebackType
-from typing import Any, NamedTuple, NoReturn, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from tlrec_edge.bundle.item_rows import ItemRows, as_list
 from tlrec_edge.bundle.reader import Bundle
 from tlrec_edge.core.cpu_count import cores_within_quota
 from tlrec_edge.core.fork import register_after_fork
+from tlrec_edge.core.strict_json import parse_json
 from tlrec_edge.core.topk import top_k
 from tlrec_edge.errors import ArgumentError, BundleError, DataError, UnknownIdError
 from tlrec_edge.runtime.arguments import (
@@ -28,7 +29,8 @@ from tlrec_edge.runtime.arguments import (
     check_features,
     check_k,
     check_options,
-    user_key,
+    check_user_key,
+    equality_key,
     warn_renamed,
 )
 from tlrec_edge.runtime.catalogue import Catalogue
@@ -77,11 +79,27 @@ class Recommender:
     """
 
     def __init__(
-        self, bundle: Bundle, *, threads: int, unknown: str, deterministic: bool, cache: int
+        self,
+        bundle: Bundle,
+        *,
+        threads: int,
+        unknown: str,
+        deterministic: bool,
+        cache: int,
+        user_key: str | None = None,
     ) -> None:
         check_options(threads, unknown, cache)
+        check_user_key(user_key)
+        self._options: dict[str, Any] = {
+            "threads": threads,
+            "unknown": unknown,
+            "deterministic": deterministic,
+            "cache": cache,
+            "user_key": user_key,
+        }
         threads = min(threads, cores_within_quota())  # more would wait for each other
         self._path, self._manifest = bundle.path, bundle.manifest
+        self._absolute_path = os.path.abspath(bundle.path)
         self._unknown, self._threads = unknown, threads
         self._unknown_score = math.nan if unknown == "nan" else bundle.scoring.unknown_score
         self._counters = Counters()
@@ -92,6 +110,7 @@ class Recommender:
             unknown=unknown,
             deterministic=deterministic,
             cache=cache,
+            user_key=user_key,
         )
         self._changing = threading.Lock()
         register_after_fork(self)
@@ -106,10 +125,15 @@ class Recommender:
         unknown: str = "popularity",
         deterministic: bool = True,
         cache: int = 1024,
+        expect: str | None = None,
+        user_key: str | None = None,
         exact: bool | None = None,
         speed: bool | None = None,
     ) -> Self:
-        """Open a bundle folder.
+        """Open a bundle folder: one whole version of it, even if it is replaced at the same time.
+
+        The recommender stays as it is if the folder is replaced or removed later. It can be pickled
+        and copied: the copy opens the same bundle with the same options.
 
         Args:
             path: A folder that ``tlrec-edge export`` wrote.
@@ -122,6 +146,10 @@ class Recommender:
             deterministic: Round user vectors to integers, so that a score has the same bits in
                 every batch. False is closer to the trained model (within 1e-4).
             cache: Number of recently used user states to keep, in at most 64 MB.
+            expect: The content id that the bundle must have, as ``tlrec-edge inspect`` prints it.
+                None accepts any bundle.
+            user_key: The key of hashed user ids, in hex, if the bundle was exported with
+                ``--user-key-file``; it is then needed to look up stored users.
             exact: Old name of ``deterministic``; deprecated.
             speed: Deprecated; has no effect.
 
@@ -129,7 +157,7 @@ class Recommender:
             The opened recommender.
 
         Raises:
-            BundleError: The folder is not a valid bundle.
+            BundleError: The folder is not a valid bundle, or not the expected one.
             ArgumentError: An option has a value that is not listed here.
 
         Example:
@@ -148,12 +176,14 @@ class Recommender:
                 stacklevel=2,
             )
         check_options(threads, unknown, cache)
+        check_user_key(user_key)
         rec = cls(
-            Bundle.open(path, verify),
+            Bundle.open(path, verify, expect),
             threads=threads,
             unknown=unknown,
             deterministic=deterministic,
             cache=cache,
+            user_key=user_key,
         )
         if verify == "full":
             rec._check()
@@ -182,11 +212,24 @@ class Recommender:
     ) -> None:
         self.close()
 
-    def __reduce__(self) -> NoReturn:
-        raise TypeError(
-            "a Recommender cannot be copied or sent to another process: open the bundle there; "
-            "all processes share its files in memory"
-        )
+    def __reduce__(self) -> tuple[Callable[[], Recommender], tuple[()]]:
+        """Return how a copy is made: by opening the bundle, which all processes share in memory.
+
+        Raises BundleError if the recommender is closed, and ArgumentError if items were added to
+        it, which are not in the bundle.
+        """
+        parts = self._open()
+        if count := len(parts.catalogue.added):
+            raise ArgumentError(
+                f"a recommender with {count} added items cannot be copied or sent to another "
+                "process: open the bundle there and add them"
+            )
+        # The same version of the bundle, or an error: another one would give other scores.
+        options = self._options | {
+            "verify": parts.bundle.verify,
+            "expect": parts.bundle.content_id,
+        }
+        return partial(type(self).open, self._absolute_path, **options), ()
 
     def __len__(self) -> int:
         """Return the number of candidates, added items included."""
@@ -220,8 +263,8 @@ class Recommender:
         if not bundle.has(SCHEMA):
             return {}
         try:
-            schema: dict[str, Any] = json.loads(bundle.read(SCHEMA))
-        except (ValueError, RecursionError) as error:
+            schema: dict[str, Any] = dict(parse_json(bundle.read(SCHEMA)))
+        except (ValueError, TypeError) as error:
             path = bundle.path / SCHEMA
             raise BundleError(f"{path} is not valid JSON ({error}); {REMEDY}") from error
         return schema
@@ -612,7 +655,9 @@ class Recommender:
 
         Returns:
             ``mapped``: the bundle's tables, which all processes share and the system may drop;
-            ``states``: cached user states, at most 64 MB; ``ids``: the cache of recently used ids;
+            ``loaded``: its files that were read instead, because their file system cannot map
+            files; ``states``: cached user states, at most 64 MB; ``ids``: the cache of recently
+            used ids;
             ``items``: added items; ``prefix_bound``: the packed prefixes and one thread's products,
             0 before the first search; ``ivf``: 0, because the index is mapped. ``heads`` and
             ``lists`` are old names of the last two. ``private_bytes`` and ``shared_bytes`` of the
@@ -629,7 +674,8 @@ class Recommender:
         catalogue, bound = parts.catalogue, parts.catalogue.indexes.prefix_bound
         prefix_bound = 0 if bound is None else bound.scan.nbytes
         return {
-            "mapped": parts.bundle.nbytes,
+            "mapped": parts.bundle.mapped_bytes,
+            "loaded": parts.bundle.loaded_bytes,
             "states": parts.users.cache.nbytes,
             "ids": catalogue.items.hot_bytes,
             "items": catalogue.added.nbytes,
@@ -719,7 +765,7 @@ def _pairs_by_user(users: Sequence[User]) -> list[list[int]]:
     groups: dict[Hashable, list[int]] = {}
     for i, user in enumerate(users):
         try:
-            groups.setdefault(user_key(user), []).append(i)
+            groups.setdefault(equality_key(user), []).append(i)
         except TypeError:
             raise ArgumentError(
                 f"users[{i}]: expected a history, a list of item ids, a state or a user id, "

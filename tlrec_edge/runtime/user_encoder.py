@@ -131,7 +131,7 @@ class StateBuilder:
         return self._state(deep, interest, EMPTY_SUM, _NO_ROWS)
 
     def _state(self, deep: Floats, interest: Floats, wide: SparseSum, seen: Indices) -> UserState:
-        scales, bundle_id = (self._deep.scale, self._interest.scale), self._bundle.bundle_id
+        scales, bundle_id = (self._deep.scale, self._interest.scale), self._bundle.content_id
         if not self.deterministic:
             return UserState(bundle_id, deep.copy(), interest, *scales, wide, seen)
         deep, clipped = self._deep.round(deep)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tlrec_edge.bundle.ids import as_text, user_key_hash
+from tlrec_edge.bundle.ids import as_text, user_key_check, user_key_hash
 from tlrec_edge.bundle.reader import Bundle
 from tlrec_edge.errors import ArgumentError, UnknownIdError
 from tlrec_edge.runtime.arguments import USER_ID_TYPES, User
@@ -17,14 +17,24 @@ class UserStates:
     """The states of one bundle's users. Safe to use from many threads.
 
     ``unknown`` is the policy for user ids that are not in the bundle, ``cache`` the number of
-    states to keep at most.
+    states to keep at most, and ``user_key`` the key of hashed user ids if the bundle does not hold
+    it.
     """
 
     def __init__(
-        self, bundle: Bundle, counters: Counters, *, unknown: str, cache: int, builder: StateBuilder
+        self,
+        bundle: Bundle,
+        counters: Counters,
+        *,
+        unknown: str,
+        cache: int,
+        builder: StateBuilder,
+        user_key: str | None,
     ) -> None:
-        self._manifest, self._unknown, self._counters = bundle.manifest, unknown, counters
-        self._bundle_id = bundle.bundle_id
+        self._is_hashed = bundle.manifest["user_ids"] == "hashed"
+        self._key = bundle.manifest.get("user_key") or _checked_key(bundle, user_key)
+        self._path, self._unknown, self._counters = bundle.path, unknown, counters
+        self._bundle_id = bundle.content_id
         self._table = bundle.index("users") if bundle.has("user_rows.npy") else None
         self._builder = builder
         self.cache = StateCache(cache)
@@ -65,8 +75,13 @@ class UserStates:
         text = as_text(user)
         if self._table is None:
             return -1
-        if self._manifest["user_ids"] == "hashed":
-            text = user_key_hash(text, self._manifest["user_key"])
+        if self._is_hashed:
+            if self._key is None:
+                raise ArgumentError(
+                    f"the user ids in {self._path} are hashed with a key that is kept elsewhere: "
+                    "open it with user_key= (--user-key-file)"
+                )
+            text = user_key_hash(text, self._key)
         return self._table.row(text)
 
     def _stored(self, user: str | int) -> UserState:
@@ -82,3 +97,14 @@ class UserStates:
             )
         self._counters.add(unknown_users=1, fallbacks=1)
         return self._builder.popularity()
+
+
+def _checked_key(bundle: Bundle, user_key: str | None) -> str | None:
+    """Return the key if it is that of the bundle. Raises ArgumentError if it is another one."""
+    check = bundle.manifest.get("user_key_check")
+    if user_key is not None and check is not None and user_key_check(user_key) != check:
+        raise ArgumentError(
+            f"user_key is not the key that the user ids in {bundle.path} are hashed with; "
+            "pass the key of its export"
+        )
+    return user_key

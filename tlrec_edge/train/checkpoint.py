@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from tlrec_edge.core.strict_json import parse_json
 from tlrec_edge.data.dataset import Dataset
 from tlrec_edge.data.store import dataset_hash
 from tlrec_edge.errors import ModelError
@@ -124,8 +125,9 @@ class FitCheckpoint:
         if not (self.folder / STATE).is_file():
             return
         try:
-            meta = json.loads((self.folder / STATE).read_text("utf-8"))
-            state.restore(meta, read_arrays(self.folder / meta["arrays"]))
+            meta = parse_json((self.folder / STATE).read_bytes())
+            with (self.folder / meta["arrays"]).open("rb") as file:
+                state.restore(meta, read_arrays(file))
         except DAMAGED as error:
             raise ModelError(
                 f"{self.folder} cannot be read as a checkpoint ({error}): remove it"
@@ -219,7 +221,7 @@ def _claim(folder: Path, identity: dict[str, Any]) -> None:
         write_json(file, identity)
         return
     try:
-        before = dict(json.loads(file.read_text("utf-8")))
+        before = dict(parse_json(file.read_bytes()))
     except (OSError, ValueError, TypeError) as error:
         raise ModelError(f"{file} cannot be read ({error}): remove the checkpoint") from error
     for name in (*identity, *before):

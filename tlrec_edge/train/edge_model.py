@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import astuple, dataclass, replace
 from functools import cached_property
@@ -17,6 +18,8 @@ from torch import Tensor
 
 from tlrec_edge.core.features import FeatureEncoder, TowerInputs
 from tlrec_edge.core.folders import FolderKind, replace_folder
+from tlrec_edge.core.opened_folder import OpenedFolder, read_folder
+from tlrec_edge.core.strict_json import parse_json
 from tlrec_edge.data.dataset import Dataset
 from tlrec_edge.data.store import split_hash
 from tlrec_edge.data.task import Task
@@ -36,7 +39,13 @@ from tlrec_edge.types import Bools, Floats, Ints, Scores
 FORMAT = 3
 _MARKER, _ARRAYS = "model.json", "arrays.npz"
 MODEL = FolderKind(
-    "model", _MARKER, ("config", "items", "ids"), lambda head: (_ARRAYS,), ModelError
+    name="model",
+    marker=_MARKER,
+    keys=("config", "items", "ids"),
+    files=lambda meta: (_ARRAYS,),
+    error=ModelError,
+    advice="make one with `tlrec-edge pretrain` or `tlrec-edge adapt`",
+    remedy="train it again",
 )
 _SPARSE = ("data", "indices", "indptr")
 _NET = "net."
@@ -271,19 +280,19 @@ class EdgeModel:
     @classmethod
     def load(cls, path: str | Path) -> EdgeModel:
         """Read a model folder. Raises ModelError if it is missing, damaged or of another format."""
-        path = Path(path)
-        if not (path / _MARKER).is_file():
-            raise ModelError(
-                f"{path} is not a model folder (no {_MARKER}): "
-                "make one with `tlrec-edge pretrain` or `tlrec-edge adapt`"
-            )
-        try:
-            meta = json.loads((path / _MARKER).read_text(encoding="utf-8"))
-            return _restore(meta, read_arrays(path / _ARRAYS))
-        except DAMAGED as error:
-            raise ModelError(
-                f"{path} cannot be read as a model ({error}): train it again"
-            ) from error
+        return read_folder(Path(path), MODEL, _load)
+
+
+def _load(folder: OpenedFolder) -> EdgeModel:
+    try:
+        meta = parse_json(folder.read_marker())
+        file, _ = folder.open(_ARRAYS)
+        with os.fdopen(file, "rb") as opened:
+            return _restore(meta, read_arrays(opened))
+    except DAMAGED as error:
+        raise ModelError(
+            f"{folder.path} cannot be read as a model ({error}): train it again"
+        ) from error
 
 
 def _in_blocks(vectors: Callable[[Tensor], Tensor], count: int, block: int) -> Floats:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +20,10 @@ DAMAGED = (
 """What damaged files raise when they are read and their content is put to use."""
 
 
-def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
-    """Return every array of the file by its name. Raises one of ``DAMAGED`` if it is damaged."""
-    with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+def read_arrays(file: IO[bytes]) -> dict[str, NDArray[Any]]:
+    """Return every array of an open file by its name.
+
+    Raises one of ``DAMAGED`` if the file is damaged.
+    """
+    with np.load(file, allow_pickle=False) as stored:
         return {name: stored[name] for name in stored.files}

@@ -1,0 +1,50 @@
+"""Parse JSON that another program may have written: strictly, and with the errors of one kind."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+MAX_DEPTH = 100
+"""Levels of lists and objects in each other that are accepted. Deeper ones exhaust the stack."""
+
+
+def parse_json(data: bytes) -> Any:
+    """Return the value of a JSON text in UTF-8.
+
+    Raises ValueError if it is not valid JSON, if an object has the same key twice, of which readers
+    would choose different values, or if it is nested too deeply.
+    """
+    try:
+        value = json.loads(data.decode("utf-8"), object_pairs_hook=_object)
+    except RecursionError as error:
+        raise _too_deep() from error
+    _check_depth(value)
+    return value
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"the key {twice!r:.80} occurs twice")
+    return found
+
+
+def _check_depth(value: Any) -> None:
+    level = [value]
+    for _ in range(MAX_DEPTH + 1):
+        level = [child for parent in level for child in _children(parent)]
+        if not level:
+            return
+    raise _too_deep()
+
+
+def _children(value: Any) -> list[Any]:
+    values = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return [child for child in values if isinstance(child, (dict, list))]
+
+
+def _too_deep() -> ValueError:
+    return ValueError(f"lists and objects are nested more than {MAX_DEPTH} deep")
