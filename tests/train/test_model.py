@@ -215,6 +215,10 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
     ),
     "cut json": lambda folder: (folder / "model.json").write_text('{"format": 1, '),
     "json of a list": lambda folder: (folder / "model.json").write_text("[]"),
+    "deep json": lambda folder: (folder / "model.json").write_text("[" * 100_000),
+    "a key twice": lambda folder: (folder / "model.json").write_text(
+        (folder / "model.json").read_text("utf-8").replace("{", '{"format": 3, ', 1), "utf-8"
+    ),
     "no utf-8": lambda folder: (folder / "model.json").write_bytes(b"\xff\xfe{}"),
     "newer format": lambda folder: change_meta(folder, format=99),
     "wrong sizes": lambda folder: change_meta(folder, items=3),
@@ -234,15 +238,16 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_a_damaged_folder_is_refused(folder: Path, damage: str) -> None:
     DAMAGE[damage](folder)
-    with pytest.raises(ModelError, match="cannot be read as a model") as caught:
+    with pytest.raises(ModelError, match="cannot be read as a model|is missing; train") as caught:
         EdgeModel.load(folder)
     assert str(folder) in str(caught.value)
 
 
 def test_a_folder_without_a_model_is_refused_with_a_remedy(tmp_path: Path, folder: Path) -> None:
     shutil.rmtree(folder)
-    for path in (folder, tmp_path):
-        with pytest.raises(ModelError, match=r"not a model folder .*tlrec-edge pretrain"):
+    problems = {folder: "does not exist", tmp_path: "is not a model folder"}
+    for path, problem in problems.items():
+        with pytest.raises(ModelError, match=rf"{path} {problem}.*tlrec-edge pretrain"):
             EdgeModel.load(path)
 
 
