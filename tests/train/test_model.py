@@ -238,7 +238,7 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_a_damaged_folder_is_refused(folder: Path, damage: str) -> None:
     DAMAGE[damage](folder)
-    with pytest.raises(ModelError, match="cannot be read as a model|is missing; train") as caught:
+    with pytest.raises(ModelError, match=r"cannot be read as a model|is missing; train") as caught:
         EdgeModel.load(folder)
     assert str(folder) in str(caught.value)
 
