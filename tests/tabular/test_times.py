@@ -48,7 +48,7 @@ moments = st.datetimes(datetime(1975, 1, 1), datetime(2099, 1, 1)).map(
 
 
 @given(
-    st.lists(moments, min_size=9, max_size=20),
+    st.lists(moments, min_size=9, max_size=20, unique_by=lambda moment: moment.date()),
     st.sampled_from([*FORMATS, *(day + clock for day in DAY_FORMATS for clock in CLOCK_FORMATS)]),
     st.sampled_from(INVALID),
 )
@@ -130,3 +130,11 @@ def test_empty_columns_and_cells() -> None:
     assert isnan(seconds_of([" "])[0])
     times, _ = read_times(column_of(["", "2024-01-31"]))
     assert times.invalid.tolist() == [True, False]
+
+
+@given(st.lists(moments, min_size=1, max_size=9), st.sampled_from(["%Y-%m-%d", "%Y-%m-%dT%H:%M"]))
+def test_the_fast_way_reads_what_the_slow_one_does(given: list[datetime], form: str) -> None:
+    texts = [moment.strftime(form) for moment in given]
+    plain, slow = parse_times(texts)[0], parse_times([*texts, "2024-02-30"])[0]
+    assert plain == slow[: len(plain)]
+    assert isnan(slow[-1])

@@ -14,6 +14,7 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -276,15 +277,17 @@ def _read_csv(
         lines.replaced, separator = _DOUBLE_COLON, _UNIT
     reader = csv.reader(lines, delimiter=separator)
     try:
-        names = list(options.columns) or _header(next(_not_blank(reader)), path)
+        names = list(options.columns) or _header(_first_row(reader), path)
         width, cells = len(names), []
-        for row in _not_blank(reader):
+        for row in reader:
             if lines.ended:
                 raise DataError(
                     f"{path}: a quote is open at the end of the file (EOF inside string); "
                     "check the quotes"
                 )
-            if len(row) != width:
+            if len(row) != width or width == 1:
+                if _is_blank(row):
+                    continue
                 row = _fit(row, width, path, reader.line_num, facts, bool(options.columns))
             cells.append(row)
             if len(cells) == rows:
@@ -305,11 +308,16 @@ class _Lines:
         self.replaced = ""
 
     def __iter__(self) -> Iterator[str]:
-        for line in self._text:
-            if self.replaced:
-                line = line.replace(self.replaced, _UNIT)
-            yield line.removeprefix("\ufeff")
+        lines = iter(self._text)
+        if self.replaced:
+            lines = (line.replace(self.replaced, _UNIT) for line in lines)
+        first = next(lines, "").removeprefix("\ufeff")
+        return chain([first], lines, self._end())
+
+    def _end(self) -> Iterator[str]:
+        """Yield nothing; note that the reader came this far."""
         self.ended = True
+        yield from ()
 
     def skip_separator_line(self) -> None:
         """Skip the line in which Excel names the separator."""
@@ -317,10 +325,12 @@ class _Lines:
             pass
 
 
-def _not_blank(reader: Iterable[list[str]]) -> Iterator[list[str]]:
-    for row in reader:
-        if len(row) > 1 or (row and row[0].strip()):
-            yield row
+def _first_row(reader: Iterator[list[str]]) -> list[str]:
+    return next(row for row in reader if not _is_blank(row))
+
+
+def _is_blank(row: Sequence[str]) -> bool:
+    return not row or (len(row) == 1 and not row[0].strip())
 
 
 def _header(cells: Sequence[str], path: Path) -> list[str]:
@@ -337,6 +347,8 @@ def _header(cells: Sequence[str], path: Path) -> list[str]:
 def _fit(
     row: list[str], width: int, path: Path, line: int, facts: _Facts, is_named: bool
 ) -> list[str]:
+    if len(row) == width:
+        return row
     if len(row) < width:
         facts.short_rows += 1
         return [*row, *[""] * (width - len(row))]

@@ -65,6 +65,7 @@ _SAMPLE, _FEW = 5000, 200
 _ISO = re.compile(
     r"(\d{4})(?:([-/]?)(\d\d)\2(\d\d)|-(\d\d)|-(\d\d?)-(\d\d?))(?:[T ](.*))?", re.DOTALL
 )
+_PLAIN_ISO = re.compile(r"\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d)?)?")
 _CLOCK = re.compile(r"(\d{1,2})(.*)")
 _ZONE_NAME = re.compile(r"\s*(?:UTC|GMT)$")
 _SPACED_ZONE = re.compile(r"\s+([+-]\d\d:?\d\d)$")
@@ -222,8 +223,20 @@ def _unit(size: float) -> tuple[float, str]:
 
 
 def _by_iso(texts: Sequence[str]) -> _Found | None:
-    seconds = _read_all(texts, _read_iso)
+    seconds = _read_plain_iso(texts) or _read_all(texts, _read_iso)
     return (seconds, "ISO 8601", "") if _count_valid(seconds) > len(texts) / 2 else None
+
+
+def _read_plain_iso(texts: Sequence[str]) -> list[float] | None:
+    """Read texts that all have the most common form, by numpy, which is ten times as fast."""
+    if not all(map(_PLAIN_ISO.fullmatch, texts)):
+        return None
+    try:
+        moments = np.array(texts, "datetime64[s]")
+    except ValueError:  # not a calendar date
+        return None
+    seconds: list[float] = moments.astype(np.float64).tolist()
+    return seconds
 
 
 def _by_format(texts: Sequence[str]) -> _Found:
