@@ -185,7 +185,7 @@ def test_a_key_that_occurs_twice_is_refused(bundle: Path, case: str) -> None:
 @pytest.mark.parametrize("depth", [101, 500, 100_000])
 @pytest.mark.parametrize("bracket", ["[]", "{}"])
 def test_a_deeply_nested_manifest_is_refused(bundle: Path, depth: int, bracket: str) -> None:
-    opening, closing = bracket if bracket == "[]" else ('{"a":', "}")
+    opening, closing = ("[", "]") if bracket == "[]" else ('{"a":', "}")
     deep = opening * depth + ("0" if bracket == "{}" else "") + closing * depth
     manifest = json.loads((bundle / "manifest.json").read_bytes())
     text = json.dumps(manifest | {"quality": "DEEP"}).replace('"DEEP"', deep)

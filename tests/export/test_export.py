@@ -262,7 +262,8 @@ def test_the_bundle_ranks_like_the_model(folder: Path) -> None:
     path, _ = exported("finetune", "fast", "int8", folder)
     data = synthetic.dataset()
     model = model_of("finetune", "fast", "float32").with_provenance()
-    entries = {"model": model_ranker(model, data), "bundle": open_compared_model(path, data).ranker}
+    bundle_ranker = open_compared_model(path, data).ranker(data)
+    entries = {"model": model_ranker(model, data), "bundle": bundle_ranker}
     result = evaluate(data, ("small",), entries)
     assert result.values("bundle").mean() == pytest.approx(result.values("model").mean(), abs=0.01)
 
