@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -28,7 +27,8 @@ from tlrec_edge.cli.common import (
     seed_option,
     speed_option,
 )
-from tlrec_edge.errors import DataError, MissingExtraError, RegressionError
+from tlrec_edge.core.files import write_text
+from tlrec_edge.errors import MissingExtraError, RegressionError
 from tlrec_edge.report import render_bench, render_compare
 
 _FILE = click.Path(path_type=Path)
@@ -325,12 +325,12 @@ class _Output(NamedTuple):
     def save(self, report: dict[str, Any]) -> None:
         """Write the JSON file if it is wanted."""
         if self.out is not None:
-            _write(self.out, json.dumps(report, ensure_ascii=False, indent=1) + "\n")
+            write_text(self.out, json.dumps(report, ensure_ascii=False, indent=1) + "\n")
 
     def write_page(self, report: dict[str, Any], render: Callable[[dict[str, Any]], str]) -> None:
         """Write the HTML page if it is wanted."""
         if self.html is not None:
-            _write(self.html, render(report))
+            write_text(self.html, render(report))
 
 
 def _check_usage(context: click.Context) -> None:
@@ -395,15 +395,3 @@ def _raise_on_regression(worse: list[str]) -> None:
 
 def _progress(line: str) -> None:
     click.echo(line, err=True)
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_text(text, "utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise DataError(
-            f"{path} cannot be written: {error.strerror}; choose another file"
-        ) from error

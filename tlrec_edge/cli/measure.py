@@ -26,6 +26,7 @@ from tlrec_edge.cli.common import (
     with_candidates,
 )
 from tlrec_edge.cli.format import MISSING, figure, gain, interval, print_table, with_error
+from tlrec_edge.core.files import write_text
 
 if TYPE_CHECKING:
     from tlrec_edge.data.dataset import Dataset
@@ -270,9 +271,8 @@ def _finish(
         write_per_user(per_user, result, data.users)
     if page is not None:
         section = {**report, "title": report["domain"], "lift": list(report["lift"].values())}
-        page.write_text(
-            render({"title": f"Evaluation on {report['domain']}", "sections": [section]}), "utf-8"
-        )
+        title = f"Evaluation on {report['domain']}"
+        write_text(page, render({"title": title, "sections": [section]}))
     if as_json:
         click.echo(json.dumps(report, ensure_ascii=False))
     else:

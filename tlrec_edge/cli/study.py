@@ -25,6 +25,7 @@ from tlrec_edge.cli.common import (
     show_progress,
 )
 from tlrec_edge.cli.format import figure, gain, print_table, with_error
+from tlrec_edge.core.files import write_text
 
 FOLD_HELP = (
     "Fold of a new-users split, whose users are new to the target.  "
@@ -141,9 +142,7 @@ def study(
         result = run(options, names, progress, processes)
     report = result.to_json()
     if out is not None:
-        (out / "study.json").write_text(
-            json.dumps(report, ensure_ascii=False, indent=1), encoding="utf-8"
-        )
+        write_text(out / "study.json", json.dumps(report, ensure_ascii=False, indent=1))
     if as_json:
         click.echo(json.dumps(report, ensure_ascii=False))
     else:
@@ -296,10 +295,8 @@ def curve(
         "plain_words": report["words"],
         "curve": report["points"],
     }
-    out.write_text(render(page), encoding="utf-8")
-    out.with_suffix(".json").write_text(
-        json.dumps(report, ensure_ascii=False, indent=1), encoding="utf-8"
-    )
+    write_text(out, render(page))
+    write_text(out.with_suffix(".json"), json.dumps(report, ensure_ascii=False, indent=1))
     if as_json:
         click.echo(json.dumps(report, ensure_ascii=False))
     else:

@@ -15,6 +15,7 @@ import numpy as np
 
 from tlrec_edge.bench import BenchConfig, run_bench
 from tlrec_edge.bench.machine import fingerprint
+from tlrec_edge.core.files import write_text
 from tlrec_edge.core.parallel import parallel_map
 from tlrec_edge.data.dataset import Dataset
 from tlrec_edge.data.prepare import Prepared
@@ -311,7 +312,6 @@ def write_report(
 ) -> None:
     """Write report.html and its data as JSON."""
     data = report_data(result, prepared, source, config)
-    result.report.with_suffix(".json").write_text(
-        json.dumps(data, ensure_ascii=False, indent=1), encoding="utf-8"
-    )
-    result.report.write_text(render(data), encoding="utf-8")
+    text = json.dumps(data, ensure_ascii=False, indent=1)
+    write_text(result.report.with_suffix(".json"), text)
+    write_text(result.report, render(data))

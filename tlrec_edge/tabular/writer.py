@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import csv
 import gzip
-import os
-import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -14,6 +12,7 @@ from typing import Any, Self
 
 from numpy.typing import NDArray
 
+from tlrec_edge.core.files import create_next_to
 from tlrec_edge.errors import DataError
 from tlrec_edge.tabular.arrow import pyarrow
 
@@ -41,10 +40,8 @@ class TableWriter:
 
     def __enter__(self) -> Self:
         folder = self.path.absolute().parent
-        self._temporary = folder / f".{self.path.name[:60]}.{secrets.token_hex(4)}.new"
         try:
-            # Not by `tempfile`, whose files only their owner can read: the umask decides.
-            os.close(os.open(self._temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+            self._temporary = create_next_to(self.path)
         except OSError as error:
             raise DataError(
                 f"cannot write to {folder} ({error.strerror}); choose another --out"
