@@ -1,0 +1,109 @@
+"""Tables in memory give the dataset that the same tables give as files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from tlrec_edge.data.prepare import SplitPlan, prepare_files
+from tlrec_edge.data.store import dataset_hash
+from tlrec_edge.errors import DataError
+from tlrec_edge.pipeline import Dataset, Schema
+from tlrec_edge.tabular.arrow import table_of
+
+LOG = pd.DataFrame(
+    {
+        "user": [f"u{n % 7}" for n in range(60)],
+        "item": [n * n % 11 for n in range(60)],
+        "event": ["view", "purchase", "cart"] * 20,
+        "timestamp": [f"2024-01-{1 + n % 28:02} 10:{n:02}" for n in range(60)],
+    }
+)
+ITEMS = pd.DataFrame(
+    {
+        "item": range(11),
+        "title": [f"thing {n}" for n in range(11)],
+        "price": [n + 0.5 for n in range(11)],
+    }
+)
+
+
+class Capsule:
+    """A table of another library: all that is known of it is the Arrow PyCapsule interface."""
+
+    def __init__(self, table: pa.Table) -> None:
+        self._table = table
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        return self._table.__arrow_c_stream__(requested_schema)
+
+
+def as_given(frame: pd.DataFrame) -> Any:
+    return frame
+
+
+def as_objects(frame: pd.DataFrame) -> pd.DataFrame:
+    return frame.astype(object)
+
+
+def as_arrow(frame: pd.DataFrame) -> pa.Table:
+    return pa.Table.from_pandas(frame)
+
+
+def as_capsule(frame: pd.DataFrame) -> Capsule:
+    return Capsule(pa.Table.from_pandas(frame))
+
+
+def as_mapping(frame: pd.DataFrame) -> dict[str, list[Any]]:
+    return {str(name): frame[name].tolist() for name in frame}
+
+
+def as_polars(frame: pd.DataFrame) -> Any:
+    return pytest.importorskip("polars").from_pandas(frame)
+
+
+@pytest.mark.parametrize(
+    "convert", [as_given, as_objects, as_arrow, as_capsule, as_mapping, as_polars]
+)
+def test_frames_give_the_dataset_of_the_files(tmp_path: Path, convert: Any) -> None:
+    LOG.to_csv(tmp_path / "log.csv", index=False)
+    ITEMS.to_csv(tmp_path / "items.csv", index=False)
+    plan = SplitPlan("time", negatives=5)
+    expected = prepare_files([tmp_path / "log.csv"], [tmp_path / "items.csv"], plan=plan).dataset
+    found = Dataset.from_frames(convert(LOG), convert(ITEMS), split=plan)
+    assert dataset_hash(found) == dataset_hash(expected)
+    parts = [convert(LOG.iloc[:20]), convert(LOG.iloc[20:])]
+    assert dataset_hash(Dataset.from_frames(parts, convert(ITEMS), split=plan)) == dataset_hash(
+        expected
+    )
+
+
+def test_times_and_numbers_of_frames_keep_their_values() -> None:
+    frame = pd.DataFrame(
+        {
+            "user": [1.0, 2.0, np.nan],
+            "item": ["a", "b", "c"],
+            "time": pd.to_datetime(["2024-01-31 13:45", "2024-02-01 00:00", "2024-02-02 00:00"]),
+        }
+    )
+    dataset = Dataset.from_frames(frame)
+    assert dataset.users == ("1", "2")
+    assert dataset.interactions.time.tolist() == [1706708700, 1706745600]
+    aware = frame.assign(time=frame["time"].dt.tz_localize("Europe/Berlin"))
+    assert Dataset.from_frames(aware).interactions.time.tolist() == [1706705100, 1706742000]
+
+
+def test_what_is_not_a_table_is_refused() -> None:
+    for wrong in (7, "log.csv", [[1, 2]]):
+        with pytest.raises(DataError, match="expected a pandas, polars or pyarrow table"):
+            Dataset.from_frames(wrong)
+    twice = pa.table([pa.array(["a"]), pa.array(["b"])], names=["user", "user"])
+    with pytest.raises(DataError, match="two columns have the same name"):
+        table_of(twice)
+    with pytest.raises(DataError, match="no column 'who' for user; found user"):
+        Dataset.from_frames(LOG, schema=Schema(interactions={"user": "who"}))
