@@ -21,6 +21,7 @@ from tlrec_edge.bench.system import Source
 from tlrec_edge.cli.bench_options import POSITIVE, counts, duration, fraction, load, rates
 from tlrec_edge.cli.bench_tables import show, show_changes, show_ratios
 from tlrec_edge.cli.common import (
+    PathType,
     SectionedCommand,
     json_option,
     out_file,
@@ -31,7 +32,7 @@ from tlrec_edge.core.files import write_text
 from tlrec_edge.errors import MissingExtraError, RegressionError
 from tlrec_edge.report import render_bench, render_compare
 
-_FILE = click.Path(path_type=Path)
+_FILE = PathType()
 
 
 _SECTIONS = {

@@ -11,6 +11,7 @@ import click
 
 from tlrec_edge.choices import GATES, MACHINES
 from tlrec_edge.cli.common import (
+    PathType,
     check_checkpoint,
     dataset_argument,
     domain_option,
@@ -27,7 +28,7 @@ from tlrec_edge.cli.format import MISSING, figure, print_table
 from tlrec_edge.core.folders import check_target
 from tlrec_edge.errors import BudgetError, ModelError
 
-model_argument = click.argument("model", type=click.Path(path_type=Path))
+model_argument = click.argument("model", type=PathType())
 
 
 def _open(model: Path, dataset: Path, domain: str | None) -> tuple[Any, Any]:
@@ -126,7 +127,7 @@ def _max_bytes(text: str) -> Any:
 @seed_option
 @click.option(
     "--checkpoint",
-    type=click.Path(path_type=Path),
+    type=PathType(),
     help="Folder to save pruned models in; the same command then resumes.  [default: none]",
 )
 @json_option
@@ -238,7 +239,7 @@ def _latency(point: Mapping[str, Any]) -> str:
 @click.option(
     "--user-key-file",
     "user_key",
-    type=click.Path(path_type=Path),
+    type=PathType(),
     callback=key_in_file,
     help="With --with-users: file with the key of the hashes, 32 to 128 hexadecimal digits. The "
     "bundle does not hold it.  [default: a random key, in the manifest]",

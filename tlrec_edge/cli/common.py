@@ -51,6 +51,19 @@ class SectionedCommand(click.Command):
             formatter.write_dl(list(shown.values()))
 
 
+class PathType(click.Path):
+    """A path that is not empty: "" would be the current folder."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(path_type=Path, **options)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the path."""
+        if not os.fspath(value):
+            self.fail("the path is empty", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 def combine_options(*options: Decorator) -> Decorator:
     """Return one decorator that adds several options, in this order."""
 
@@ -78,6 +91,8 @@ def out_file(context: click.Context, parameter: click.Parameter, value: Path | N
         return None
     if value.is_dir():
         raise DataError(f"{value} is a folder: pass the name of a file to write")
+    if value.exists() and not value.is_file():  # a pipe or a terminal
+        return value
     return _check_writable(value, value.absolute().parent, parameter)
 
 
@@ -107,6 +122,10 @@ def check_inputs(out: Path | None, *inputs: Path | None) -> None:
 
 def _check_writable(path: Path, parent: Path, parameter: click.Parameter) -> Path:
     remedy = f"choose another {parameter.opts[0]}"
+    try:
+        os.fspath(path).encode()
+    except UnicodeEncodeError as error:
+        raise DataError(f"{os.fspath(path)!r} is not a name in UTF-8; {remedy}") from error
     if not parent.is_dir():
         raise DataError(f"{path} cannot be written: {parent} is not a folder; {remedy}")
     try:  # permissions do not show whether a file system is read-only or full
@@ -135,7 +154,7 @@ def _warn_no_effect(context: click.Context, option: click.Parameter, given: bool
         )
 
 
-dataset_argument = click.argument("dataset", type=click.Path(path_type=Path))
+dataset_argument = click.argument("dataset", type=PathType())
 domain_option = click.option(
     "--domain",
     help="Target: one domain, several as A,B, or '!S' for all except S.  [default: the model's, or "
@@ -144,7 +163,7 @@ domain_option = click.option(
 domains_help = "Source: domains as A,B, or '!T' for all except T."
 out_option = click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=PathType(),
     required=True,
     callback=out_folder,
     help="Folder to write.",

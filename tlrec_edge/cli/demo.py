@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tlrec_edge.cli.common import json_option, out_folder, seed_option
+from tlrec_edge.cli.common import PathType, json_option, out_folder, seed_option
 from tlrec_edge.cli.format import figure, print_table, with_error
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @click.command(short_help="Run the whole pipeline on public data.")
 @click.option(
     "--out",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=PathType(file_okay=False),
     default="demo-out",
     show_default=True,
     callback=out_folder,

@@ -12,6 +12,7 @@ import click
 
 from tlrec_edge.choices import AUTO, MODES
 from tlrec_edge.cli.common import (
+    PathType,
     combine_options,
     dataset_argument,
     domain_option,
@@ -51,19 +52,19 @@ report_options = combine_options(
     ),
     click.option(
         "--per-user",
-        type=click.Path(path_type=Path),
+        type=PathType(),
         callback=out_table,
         help="File for every model's metrics by user (.csv, .csv.gz or .parquet).  [default: none]",
     ),
     click.option(
         "--against",
-        type=click.Path(path_type=Path),
+        type=PathType(),
         help="--per-user file of another evaluation, to compare with by user.  [default: none]",
     ),
     click.option(
         "--report",
         "page",
-        type=click.Path(path_type=Path),
+        type=PathType(),
         callback=out_file,
         help="HTML file for a report.  [default: none]",
     ),
@@ -73,12 +74,12 @@ report_options = combine_options(
 
 
 @click.command(short_help="Compare a model or bundle with baselines.")
-@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("model", type=PathType())
 @dataset_argument
 @domain_option
 @click.option(
     "--candidates",
-    type=click.Path(path_type=Path),
+    type=PathType(),
     help="Table with test rows: user, item(s), negatives.  [default: the rows of the split]",
 )
 @click.option(
@@ -152,7 +153,7 @@ def evaluate(
 @click.option(
     "--from",
     "source",
-    type=click.Path(path_type=Path),
+    type=PathType(),
     help="Source model, written by pretrain.  [default: none, for scratch, joint or auto]",
 )
 @click.option(

@@ -11,7 +11,7 @@ from tlrec_edge.bench.baseline import read_result
 from tlrec_edge.bench.machine import fingerprint
 from tlrec_edge.bench.plan import FIGURES, MeasuredSize, Plan, Workload, make_plan, measure_sizes
 from tlrec_edge.cli.bench_options import duration
-from tlrec_edge.cli.common import json_option, seed_option
+from tlrec_edge.cli.common import PathType, json_option, seed_option
 from tlrec_edge.cli.format import print_table
 from tlrec_edge.cli.synth import count
 
@@ -52,7 +52,7 @@ from tlrec_edge.cli.synth import count
 @click.option(
     "--from",
     "sources",
-    type=click.Path(path_type=Path),
+    type=PathType(),
     multiple=True,
     metavar="JSON",
     help="Result of `bench --load top-k --out`; repeat for three sizes.  [default: measure now]",

@@ -12,14 +12,14 @@ from typing import Any, NamedTuple
 import click
 
 from tlrec_edge.choices import PRESETS, SPLITS
-from tlrec_edge.cli.common import SectionedCommand, json_option, out_folder, show_progress
+from tlrec_edge.cli.common import PathType, SectionedCommand, json_option, out_folder, show_progress
 from tlrec_edge.cli.format import MISSING, print_table
 from tlrec_edge.core.folders import check_target
 from tlrec_edge.errors import MissingExtraError
 
 _MAX_DOMAINS = 30
 _MAX_MERGED = 20
-_FILE = click.Path(path_type=Path)
+_FILE = PathType()
 
 
 _SECTIONS = {

@@ -13,6 +13,7 @@ import click
 
 from tlrec_edge.choices import ENCODER_SIZES
 from tlrec_edge.cli.common import (
+    PathType,
     combine_options,
     dataset_argument,
     domain_option,
@@ -60,7 +61,7 @@ run_options = combine_options(
 @click.option("--domains", help=f"{domains_help}  [default: all except the target]")
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=PathType(),
     callback=out_folder,
     help="Folder for study.json and the source models.  [default: none]",
 )
@@ -232,7 +233,7 @@ def _shares(_: click.Context, option: click.Parameter, given: str) -> tuple[floa
 @click.option(
     "--from",
     "source",
-    type=click.Path(path_type=Path),
+    type=PathType(),
     required=True,
     help="Source model, written by pretrain.",
 )
@@ -255,7 +256,7 @@ def _shares(_: click.Context, option: click.Parameter, given: str) -> tuple[floa
 )
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=PathType(),
     required=True,
     callback=out_file,
     help="HTML page to write, as curve.html; a .json next to it has the metrics.",

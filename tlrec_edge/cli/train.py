@@ -19,6 +19,7 @@ from tlrec_edge.choices import (
     MODES,
 )
 from tlrec_edge.cli.common import (
+    PathType,
     check_checkpoint,
     combine_options,
     dataset_argument,
@@ -142,7 +143,7 @@ training_options = combine_options(
     ),
     click.option(
         "--checkpoint",
-        type=click.Path(path_type=Path),
+        type=PathType(),
         help="Folder to save every epoch in; the same command then resumes.  [default: none]",
     ),
 )
@@ -225,7 +226,7 @@ def pretrain(
 @click.option(
     "--from",
     "source",
-    type=click.Path(path_type=Path),
+    type=PathType(),
     help="Source model, written by pretrain.  [default: none, train on the target alone]",
 )
 @click.option(

@@ -14,6 +14,7 @@ import click
 from tlrec_edge.bundle.reader import Bundle, manifest_size
 from tlrec_edge.cli.common import (
     PROGRESS_INTERVAL,
+    PathType,
     check_inputs,
     json_option,
     key_in_file,
@@ -30,7 +31,7 @@ from tlrec_edge.tabular.ids import read_id_chunks
 from tlrec_edge.tabular.schema import Schema, load_schema, parse_schema
 from tlrec_edge.tabular.writer import TableWriter
 
-_FILE = click.Path(path_type=Path)
+_FILE = PathType()
 _PAIRS_AT_ONCE = 262_144
 """Pairs in memory, about 100 MB; a user is encoded at most once per chunk."""
 _CACHED_STATES = 16_384
