@@ -10,7 +10,8 @@ import numpy as np
 
 from tlrec_edge.data.dataset import ItemTable
 from tlrec_edge.errors import DataError
-from tlrec_edge.tabular.clean import CleanLog, category_id, rename_domains
+from tlrec_edge.tabular.chunk import UNNAMED
+from tlrec_edge.tabular.clean import CleanLog, rename_domains
 from tlrec_edge.tabular.column import (
     Column,
     concatenate,
@@ -19,10 +20,11 @@ from tlrec_edge.tabular.column import (
     read_ids,
 )
 from tlrec_edge.tabular.column_names import INTERACTION_NAMES, ITEM_NAMES, normalize_key
+from tlrec_edge.tabular.log_columns import category_id
 from tlrec_edge.tabular.numbers import ambiguous_number, count_numbers, read_numbers
 from tlrec_edge.tabular.roles import find_roles, require_role, suggestion
 from tlrec_edge.tabular.schema import Schema
-from tlrec_edge.tabular.tables import UNNAMED, Table
+from tlrec_edge.tabular.tables import Table
 from tlrec_edge.types import Doubles, Floats, Longs
 
 MAX_GUESSED_CATEGORIES = 1000

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from tlrec_edge.errors import DataError
 from tlrec_edge.tabular.column_names import INTERACTION_NAMES, normalize_key
-from tlrec_edge.tabular.tables import looks_like_data
 
+_NUMBER = re.compile(r"-?\d+(\.\d+)?([eE][+-]?\d+)?")
 _CLOSE = 0.75
 """Similarity from which a column may be a misspelt role; at 0.6, 'aktion' is close to 'asin'."""
 
@@ -66,7 +67,7 @@ def require_role(
     if role in roles:
         return
     known = (*INTERACTION_NAMES[role], f"{role}_id")
-    if looks_like_data(columns):
+    if _looks_like_data(columns):
         raise DataError(
             f"{table_name}: no header line? Its first line is {', '.join(columns)[:80]}; name the "
             "columns by position: --columns user,item,event,time, or columns = [...] under "
@@ -80,3 +81,9 @@ def require_role(
     raise DataError(
         f"{table_name}: no {role} column; found {', '.join(columns)}{question}; {remedy}"
     )
+
+
+def _looks_like_data(names: Collection[str]) -> bool:
+    """Return whether the cells of a header line are values: more than a third are numbers."""
+    n_numbers = sum(1 for name in names if _NUMBER.fullmatch(name))
+    return n_numbers > len(names) / 3

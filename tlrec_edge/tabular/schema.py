@@ -11,6 +11,7 @@ from typing import Any
 
 from tlrec_edge.choices import EVENTS
 from tlrec_edge.errors import DataError
+from tlrec_edge.tabular.chunk import FileOptions
 from tlrec_edge.tabular.column_names import (
     EVENT_SYNONYMS,
     INTERACTION_NAMES,
@@ -19,7 +20,6 @@ from tlrec_edge.tabular.column_names import (
 )
 from tlrec_edge.tabular.item_map import read_item_map
 from tlrec_edge.tabular.roles import suggestion
-from tlrec_edge.tabular.tables import FileOptions
 
 FEATURE_KINDS = ("text", "categorical", "numeric", "ignore")
 DUPLICATES = ("drop", "keep", "first-pair")

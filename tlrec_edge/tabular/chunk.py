@@ -1,0 +1,60 @@
+"""What the readers of files share: options, the rows that they yield, and what they notice."""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from tlrec_edge.errors import DataError
+from tlrec_edge.tabular.column import Column
+
+UNNAMED = "Unnamed: "
+"""Start of the name of a column without one: usually the row number that a data frame wrote."""
+DOUBLE_COLON = "::"
+"""The one separator of two characters that is read."""
+
+
+@dataclass(frozen=True)
+class FileOptions:
+    """What a text file cannot say by itself.
+
+    Attributes:
+        encoding: name of the encoding; "" finds it.
+        separator: character between cells; "" finds it.
+        columns: names of the columns of files without a header line; empty if they have one.
+    """
+
+    encoding: str = ""
+    separator: str = ""
+    columns: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.encoding:
+            try:
+                codecs.lookup(self.encoding)
+            except LookupError as error:
+                raise DataError(
+                    f"unknown encoding {self.encoding!r}; use utf-8, gb18030, cp949, cp1252 ..."
+                ) from error
+        if len(self.separator) > 1 and self.separator != DOUBLE_COLON:
+            raise DataError(f"separator is {self.separator!r}, expected one character, or '::'")
+        repeated = [name for name in self.columns if self.columns.count(name) > 1]
+        if repeated:
+            raise DataError(f"column {repeated[0]!r} is named twice; name each column once")
+
+
+class Chunk(NamedTuple):
+    """Some rows of a table: texts by column, or coded columns. Columns may be absent."""
+
+    columns: Mapping[str, Sequence[str] | Column]
+    rows: int
+
+
+@dataclass
+class Facts:
+    """What is noticed while a table is read."""
+
+    formats: dict[str, None] = field(default_factory=dict)
+    short_rows: int = 0

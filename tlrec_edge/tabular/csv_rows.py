@@ -1,0 +1,144 @@
+"""Read text with separators as rows of texts."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from pathlib import Path
+
+from tlrec_edge.errors import DataError
+from tlrec_edge.tabular.chunk import DOUBLE_COLON, UNNAMED, Chunk, Facts, FileOptions
+
+_FIELD_LIMIT = 10_000_000
+_SEPARATORS = (",", "\t", ";", "|", "\x01")
+_UNIT = "\x1f"
+"""What stands for a double colon, because csv reads separators of one character only."""
+_SEPARATOR_LINE = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
+
+
+def read_csv(
+    text: io.TextIOWrapper,
+    first: str,
+    path: Path,
+    options: FileOptions,
+    facts: Facts,
+    rows: int,
+) -> Iterator[Chunk]:
+    """Yield the rows of a text with separators in chunks of ``rows``.
+
+    Args:
+        text: the file, at its start.
+        first: its first line that is not blank.
+        path: its path, for messages.
+        options: separator and names of columns.
+        facts: counts short rows.
+        rows: rows of a chunk.
+
+    Raises DataError, which names the line.
+    """
+    csv.field_size_limit(_FIELD_LIMIT)
+    lines = _Lines(text)
+    separator = options.separator
+    if mark := _SEPARATOR_LINE.fullmatch(first):
+        separator = separator or mark[1]
+        lines.skip_separator_line()
+    separator = separator or find_separator(first)
+    if separator == DOUBLE_COLON:
+        lines.replaced, separator = DOUBLE_COLON, _UNIT
+    reader = csv.reader(lines, delimiter=separator)
+    try:
+        names = list(options.columns) or _header(_first_row(reader), path)
+        width, cells = len(names), []
+        for row in reader:
+            if lines.ended:
+                raise DataError(
+                    f"{path}: a quote is open at the end of the file (EOF inside string); "
+                    "check the quotes"
+                )
+            if len(row) != width or width == 1:
+                if _is_blank(row):
+                    continue
+                row = _fit(row, width, path, reader.line_num, facts, bool(options.columns))
+            cells.append(row)
+            if len(cells) == rows:
+                yield _csv_chunk(names, cells)
+                cells = []
+        if cells:
+            yield _csv_chunk(names, cells)
+    except csv.Error as error:
+        raise DataError(f"{path}: line {reader.line_num}: {error}; check the quotes") from error
+
+
+class _Lines:
+    """The lines of a text; ``ended`` says that the reader asked for more than there are."""
+
+    def __init__(self, text: io.TextIOWrapper) -> None:
+        self._text = text
+        self.ended = False
+        self.replaced = ""
+
+    def __iter__(self) -> Iterator[str]:
+        lines = iter(self._text)
+        if self.replaced:
+            lines = (line.replace(self.replaced, _UNIT) for line in lines)
+        first = next(lines, "").removeprefix("\ufeff")
+        return chain([first], lines, self._end())
+
+    def _end(self) -> Iterator[str]:
+        """Yield nothing; note that the reader came this far."""
+        self.ended = True
+        yield from ()
+
+    def skip_separator_line(self) -> None:
+        """Skip the line in which Excel names the separator."""
+        while not self._text.readline().strip("\ufeff \t\r\n"):
+            pass
+
+
+def _first_row(reader: Iterator[list[str]]) -> list[str]:
+    return next(row for row in reader if not _is_blank(row))
+
+
+def _is_blank(row: Sequence[str]) -> bool:
+    return not row or (len(row) == 1 and not row[0].strip())
+
+
+def _header(cells: Sequence[str], path: Path) -> list[str]:
+    names = [name.strip() or f"{UNNAMED}{at}" for at, name in enumerate(cells)]
+    for name in names:
+        if names.count(name) > 1:
+            raise DataError(
+                f"{path}: column {name!r} occurs {names.count(name)} times; "
+                "rename or remove the copies"
+            )
+    return names
+
+
+def _fit(
+    row: list[str], width: int, path: Path, line: int, facts: Facts, is_named: bool
+) -> list[str]:
+    if len(row) == width:
+        return row
+    if len(row) < width:
+        facts.short_rows += 1
+        return [*row, *[""] * (width - len(row))]
+    expected = f"--columns names {width}" if is_named else f"the header {width}"
+    raise DataError(
+        f"{path}: line {line} has {len(row)} cells, {expected}; check the separators and quotes "
+        "there"
+    )
+
+
+def _csv_chunk(names: Sequence[str], rows: Sequence[Sequence[str]]) -> Chunk:
+    return Chunk(dict(zip(names, zip(*rows, strict=True), strict=True)), len(rows))
+
+
+def find_separator(header: str) -> str:
+    """Return the most frequent separator of a header line, outside quotes."""
+    plain = "".join(header.split('"')[::2])
+    if plain.count(DOUBLE_COLON) > max(map(plain.count, _SEPARATORS)):
+        return DOUBLE_COLON
+    return max(_SEPARATORS, key=plain.count)
