@@ -36,7 +36,7 @@ class ExportConfig:
         seed: Seed of the sample of users that scales and the search index are fitted to and parity
             is measured on. Fixed by default, so that the same model gives the same bundle.
         gates: Names of the gates to check, in order. All of ``GATES`` by default.
-        allow: Names of gates that may fail; the manifest then says which did, and why. None by
+        allow: Names of gates that are allowed to fail; the manifest says which did, and why. None by
             default.
 
     Raises:

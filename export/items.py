@@ -21,7 +21,7 @@ from .source import ExportSource
 
 
 def item_contents(source: ExportSource, cards: Mapping[str, Any]) -> BundleContents:
-    """Return the tables of all items, and the manifest entries that follow from the model.
+    """Return the tables with one row per item, and the manifest entries derived from the model.
 
     Args:
         source: The model and its dataset.

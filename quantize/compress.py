@@ -61,8 +61,8 @@ def compress(
 ) -> Compression:
     """Prune and quantize a model, and return the smallest one that keeps the quality budget.
 
-    Quality is measured on the target's validation rows, paired with the original. The final model
-    was fitted on these rows too, so only the ratio of the two is meaningful.
+    Quality is compared with the original model's, row by row, on the target's validation rows. The
+    final model was fitted on these rows too, so only the ratio of the two is meaningful.
 
     Args:
         model: the target model to compress; it must not be compressed already.

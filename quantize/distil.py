@@ -57,7 +57,7 @@ class Histories:
 
 
 def encode(model: EdgeModel, batch: HistoryBatch) -> Tensor:
-    """Return user vectors (batch, d) from as many of the last positions as the model reads."""
+    """Return user vectors (batch, d) from the last positions, up to the model's history length."""
     item, *rest = (part[:, -model.net.config.history :] for part in batch)
     vectors = torch.from_numpy(model.history_vectors[item])
     return model.net.encode(vectors, *map(torch.from_numpy, rest))

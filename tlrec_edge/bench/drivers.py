@@ -31,7 +31,7 @@ StopCondition = Callable[[Sequence[int]], bool | None]
 """Takes the times so far; ends the run unless it returns None."""
 _MIN_WARM_UP_CALLS = 10
 _FIRST_CHECK = 128
-"""Number of times after which a stop condition is first checked; then at every doubling."""
+"""Timings before a stop condition is first checked; then whenever their number doubles."""
 
 
 @dataclass(frozen=True)

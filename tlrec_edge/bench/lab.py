@@ -65,7 +65,7 @@ class Lab:
         return [self.shape(requests, n) for requests in variants for n in self.config.candidates]
 
     def shape(self, requests: AnyRequests, n: int) -> Shape:
-        """Return requests of n candidates, or of a replay's own candidates if it has some."""
+        """Return requests with n candidates each, or with a replay's own candidates."""
         own_candidates = requests.own_candidates if isinstance(requests, Replay) else []
         lists = own_candidates or requests.candidates(n)
         mean = round(sum(map(len, lists)) / len(lists))

@@ -33,7 +33,7 @@ class Latencies:
     A percentile is missing if there are too few queries to bound it.
     """
     curve: tuple[tuple[float, float], ...] = ()
-    """Pairs of a fraction of the queries and the latency that it stays within."""
+    """Pairs of a fraction and a latency: so many of the queries finish within it."""
     unanswered: int = 0
     """Queries that still waited when the run was given up; they count with the time so far."""
     pss_bytes: int | None = None

@@ -26,7 +26,7 @@ from tlrec_edge.runtime.state_cache import memory_rollup
 
 _START_TIMEOUT = 120.0
 _SEED_STEP = 7919
-"""Prime distance between the seeds of processes, so that runs of nearby seeds share none."""
+"""Prime step between the processes' seeds: runs with nearby seeds have no seed in common."""
 
 
 @dataclass(frozen=True)

@@ -101,8 +101,8 @@ def _check_unique(
 class IdIndex:
     """The rows of ids, looked up in a bundle's index. Safe to use from several threads.
 
-    Ids that were found are cached, within a limit on their number and length. ``name`` is the
-    table that error messages name.
+    Ids that were found are cached, within a limit on their number and length. ``name`` is
+    the table's name in error messages.
     """
 
     def __init__(

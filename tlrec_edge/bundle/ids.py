@@ -34,7 +34,7 @@ def as_text(value: Any) -> str:
 
 
 def is_integer(value: Any) -> TypeGuard[int]:
-    """Return whether a value is an integer of Python or numpy, and not a bool."""
+    """Return whether a value is a Python or numpy integer, and not a bool."""
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 

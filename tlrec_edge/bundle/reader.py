@@ -100,7 +100,7 @@ class Bundle:
 
         ``expect`` is the ``content_id`` that the bundle must have.
 
-        Raises BundleError if the bundle is damaged, of another format version or not the expected
+        Raises BundleError if the bundle is damaged, has another format version or is not the expected
         one; the message names the file. Raises ArgumentError if an argument has another value.
         """
         if verify not in VERIFY_LEVELS:

@@ -80,9 +80,9 @@ def plan(
 ) -> None:
     """Estimate latency, memory and the number of machines for top-10 requests.
 
-    Measures three synthetic bundles in about a minute, or reads --from, and extrapolates to the
-    size of the catalogue, at most ten times the largest. To state its error, it predicts the
-    largest bundle from the other two.
+    Measures three synthetic bundles, or reads the file of --from, and extrapolates to the size of
+    the catalogue, which may be ten times the largest bundle. Measuring takes about a minute. To
+    state its error, it predicts the largest bundle from the other two.
     """
     workload = Workload(items, dim, qps, p99, users)
     if sources:

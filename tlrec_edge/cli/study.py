@@ -259,7 +259,7 @@ def _shares(_: click.Context, option: click.Parameter, given: str) -> tuple[floa
     type=PathType(),
     required=True,
     callback=out_file,
-    help="HTML page to write, as curve.html; a .json next to it has the metrics.",
+    help="HTML page to write, for example curve.html; a .json next to it has the metrics.",
 )
 @run_options
 def curve(

@@ -86,7 +86,7 @@ def journey_folder() -> Path:
 
 
 def _complete_journey(interactions: Sequence[Path]) -> tuple[list[Table], list[Table]]:
-    """Read the Parquet files inside the installed wheel, without importing it."""
+    """Read the Parquet files inside the installed package, without importing it."""
     if interactions:
         raise DataError(
             "preset complete-journey reads the installed wheel; leave --interactions out"

@@ -44,7 +44,7 @@ from tlrec_edge.train.served import bundle_scorer, history_of
 MODES = {"target-only": "scratch", "zero-shot": "zero-shot", "finetune": "finetune"}
 """Name in the tables -> transfer mode."""
 FOLD_PRUNING = "width 1/2"
-"""The pruning step of the compressed model of each fold."""
+"""Name of the pruning step that makes each fold's compressed model."""
 MIN_PURCHASES = 50
 """Minimum number of purchases of the shopper who gets recommendations."""
 MAX_BOUGHT_SHOWN = 8

@@ -134,7 +134,7 @@ def subsample_rows(x: sp.csr_array, max_pairs: int) -> sp.csr_array:
 
 
 def top_neighbours(similarity: sp.csr_array, self_columns: Ints, count: int) -> tuple[Ints, Bools]:
-    """Return the columns of the ``count`` largest entries of each row, and which are present.
+    """Return the columns of each row's ``count`` largest entries, and a mask of those that exist.
 
     Both are (rows, count). ``self_columns`` (rows,) is the column of each row's own item, which is
     no neighbour of itself.

@@ -71,9 +71,9 @@ def tune_ease(
 ) -> EaseHyperparameters:
     """Choose EASE's penalty and the weight of popularity by NDCG@10 on the task's rows.
 
-    If ``max_weights`` is given, trimming to that many weights per candidate is tried too, and with
-    ``decay`` so is popularity that decays with time. Both are taken only if they are better by more
-    than a standard error. With ``tune_repeats`` the bias of items that the user already had is
+    ``max_weights`` also tries trimming to that many weights per candidate, and ``decay`` also tries
+    popularity that decays with time. Both are taken only if they are better by more than a standard
+    error. With ``tune_repeats`` the bias of items that the user already had is
     chosen, if such items are ranked at all. Without rows the defaults are returned.
     """
     if not len(task.rows) or not data.train.nnz:

@@ -1,4 +1,4 @@
-"""From the JSON of `tlrec-edge bench` to one page that loads nothing."""
+"""Turn the JSON of `tlrec-edge bench` into one self-contained HTML page."""
 
 from __future__ import annotations
 

@@ -190,9 +190,9 @@ class Recommender:
         return rec
 
     def close(self) -> None:
-        """Drop the cache and the mapped files; a later call raises BundleError.
+        """Drop the cache and the mapped files; any method called afterwards raises BundleError.
 
-        Calls that other threads have begun finish first, or raise the same error.
+        Calls already running in other threads finish first, or raise the same error.
 
         Example:
             >>> rec = Recommender.open("bundle")
@@ -523,7 +523,7 @@ class Recommender:
             name: A category's name.
 
         Returns:
-            A mask (C,) over the bundle's candidates, without added items.
+            A mask (C,) over the bundle's candidates; items added later are not included.
 
         Raises:
             UnknownIdError: The bundle has no such category; the message names the closest one.

@@ -91,7 +91,7 @@ class PrefixBound:
         return TopK(*top_k_of(remaining, score(remaining), k, excluded))
 
     def _query(self, state: UserState) -> _Query | None:
-        """Return the user's side of the bound, or None if a vector holds NaN or infinity."""
+        """Return the part of the bound that depends on the user, None if it is NaN or infinite."""
         user: Floats | Doubles = state.deep * float(state.deep_scale)
         if len(state.interest):
             user = np.concatenate([user, state.interest * float(state.interest_scale)])

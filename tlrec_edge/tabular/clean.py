@@ -1,7 +1,7 @@
 """Interaction tables to clean columns, with a count of every row that was dropped and why.
 
-Training and serving read a log by these rules: ``prepare`` makes a dataset of the result, and
-``histories.py`` the histories of users.
+Training and serving read a log by these rules: ``prepare`` builds a dataset from the result, and
+``histories.py`` builds the users' histories.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def clean_interactions(
     Unless ``strict``, columns and domains that the schema names need not occur: a log to be scored
     may lack what the log of the training had.
 
-    Raises DataError if a column is missing or if no row can be used, with the number of rows that
+    Raises DataError if a column is missing or no row is usable; the message counts the rows that
     each rule dropped.
     """
     raw = join_tables(tables, schema, table_name, strict)

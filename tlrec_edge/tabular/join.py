@@ -33,7 +33,7 @@ def join_tables(
 ) -> JoinedTables:
     """Concatenate tables by the roles of their columns.
 
-    Raises DataError if a table has no column for the user, or none for the item or a category.
+    Raises DataError if a table lacks a user column, or has neither an item nor a category column.
     """
     renamed: list[dict[str, Column]] = []
     roles: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""Adapt a model to a target by one transfer mode."""
+"""Adapt a model to a target with one of the transfer modes."""
 
 from __future__ import annotations
 

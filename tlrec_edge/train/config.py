@@ -33,7 +33,8 @@ class TrainConfig:
         size: Encoder of histories: "fast" pools them with learned queries, "base" runs
             self-attention, which is slower to serve.
         width: Width of item and user vectors.
-        epochs: Most epochs on the target; training stops earlier if validation stops improving.
+        epochs: Maximum number of epochs on the target; training stops earlier if the validation
+            metric stops improving.
         pretrain_epochs: Epochs on the source; None: as many as make about 300 steps, 2 to 40.
         rate: Learning rate of a network that starts from scratch.
         tune_rate: Learning rate of fine-tuning; lower, to keep what the source taught.

@@ -20,7 +20,7 @@ ROWS_PER_BLOCK = 1 << 20
 MAX_POSITIVES = 32
 """Positives of one example: the first ones after the cut."""
 ITEMS_PER_CUT, MAX_CUTS = 8, 8
-"""In an epoch of unit "item" a user is cut once per eight interactions, 1 to 8 times."""
+"""In an epoch of unit "item", a user's history is cut once per eight interactions, 1 to 8 times."""
 
 
 class Batch(NamedTuple):

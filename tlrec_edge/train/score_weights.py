@@ -252,8 +252,8 @@ class _WeightSearch:
     def values(self, weights: Weights) -> Scores:
         """Return NDCG@10 of each row, (m,).
 
-        Draws weight the same rows differently, so the values of each row are computed once for all
-        draws, and once for all multiples of the weights.
+        All draws, and all multiples of the weights, use the same rows with other weights, so the
+        values of each row are computed only once.
         """
         scale = max(MIN_SPREAD, *map(abs, weights))
         key = tuple(weight / scale for weight in weights)

@@ -12,8 +12,8 @@ class RowAdamW(torch.optim.AdamW):
     """AdamW that updates and decays only the rows of a sparse gradient.
 
     Dense AdamW moves every row at every step, because of momentum and weight decay. Here a row
-    that no example reads keeps its value and its moments, as in torch's SparseAdam, which has no
-    weight decay. Parameters with dense gradients are updated by AdamW itself.
+    that no example of the batch uses keeps its value and its moments, as in torch's SparseAdam.
+    Unlike that, there is weight decay. Parameters with dense gradients are updated by AdamW itself.
     """
 
     @torch.no_grad()
