@@ -36,8 +36,8 @@ class ExportConfig:
         seed: Seed of the sample of users that scales and the search index are fitted to and parity
             is measured on. Fixed by default, so that the same model gives the same bundle.
         gates: Names of the gates to check, in order. All of ``GATES`` by default.
-        allow: Names of gates that are allowed to fail; the manifest says which did, and why. None by
-            default.
+        allow: Names of gates that are allowed to fail; the manifest says which did, and why.
+            None by default.
 
     Raises:
         ValueError: If ``with_users`` or the name of a gate is not known, or ``user_key`` is not a

@@ -100,8 +100,9 @@ class Bundle:
 
         ``expect`` is the ``content_id`` that the bundle must have.
 
-        Raises BundleError if the bundle is damaged, has another format version or is not the expected
-        one; the message names the file. Raises ArgumentError if an argument has another value.
+        Raises BundleError if the bundle is damaged, has another format version or is not the
+        expected one; the message names the file. Raises ArgumentError if an argument has another
+        value.
         """
         if verify not in VERIFY_LEVELS:
             raise ArgumentError(
