@@ -75,7 +75,7 @@ def render() -> str:
         ' marker-end="url(#tip)"/>'
     )
     parts = [
-        f'<text class="lane" x="20" y="{TOP - 14}">train: torch, pandas, onnx</text>',
+        f'<text class="lane" x="20" y="{TOP - 14}">train: torch, scipy, onnx</text>',
         f'<text class="lane" x="20" y="{bench_y + 32}">serve: numpy,</text>',
         f'<text class="lane" x="20" y="{bench_y + 48}">onnxruntime</text>',
         *(_box(step) for step in range(len(STEPS))),

@@ -207,7 +207,7 @@ def prepare(
 
 
 def _check_extra() -> None:
-    for name in ("pandas", "pyarrow"):
+    for name in ("pyarrow", "scipy"):
         if find_spec(name) is None:
             raise MissingExtraError(f"prepare ({name})", "build")
 

@@ -1,1 +1,1 @@
-"""Read and write tables without pandas: CSV, Parquet, column names, times and histories."""
+"""Read tables by one set of rules, for training and for serving, and write them."""
