@@ -80,9 +80,11 @@ CASES: dict[str, Case] = {
         items=lines(
             "timestamp,itemid,property,value",
             "1435460400000,355908,categoryid,1338",
+            "1432441200000,355908,categoryid,1114",
             "1435460400000,355908,790,n15360.000",
         ),
-        note="one row for each property (property, value)",
+        kinds={"categoryid": "categorical", "790": "categorical"},
+        note="one row for each property: 2 of 2 properties are columns",
     ),
     "REES46": Case(
         lines(

@@ -22,6 +22,7 @@ from tlrec_edge.tabular.column import (
 from tlrec_edge.tabular.column_names import INTERACTION_NAMES, ITEM_NAMES, normalize_key
 from tlrec_edge.tabular.log_columns import category_id
 from tlrec_edge.tabular.numbers import ambiguous_number, count_numbers, read_numbers
+from tlrec_edge.tabular.properties import widen_properties
 from tlrec_edge.tabular.roles import find_roles, require_role, suggestion
 from tlrec_edge.tabular.schema import Schema
 from tlrec_edge.tabular.tables import Table
@@ -114,6 +115,7 @@ def read_items(
     messages. With ``check_domains``, a domain that the schema renames must occur. Raises DataError
     if a column is missing.
     """
+    tables = [widen_properties(table) for table in tables]
     joined, ids, roles = _join_tables(tables, schema, table_name)
     missing = ids.codes < 0
     first_rows = np.unique(ids.codes, return_index=True)[1]
@@ -138,7 +140,11 @@ def read_items(
         },
         lists=schema.lists,
         decimal=schema.decimal,
-        notes=(*_notes_on_repeats(joined, ids), *_notes_on_kinds(columns, kinds, schema)),
+        notes=(
+            *(note for table in tables for note in table.notes),
+            *_notes_on_repeats(joined, ids),
+            *_notes_on_kinds(columns, kinds, schema),
+        ),
     )
 
 
@@ -182,7 +188,7 @@ def _feature_kinds(
 
 
 def _notes_on_repeats(columns: Mapping[str, Column], ids: Column) -> list[str]:
-    """Say which items have several rows that differ, and whether the table is in long format."""
+    """Say how many items have several rows that differ."""
     order = np.argsort(ids.codes, kind="stable")
     codes = ids.codes[order]
     same_item = (codes[1:] == codes[:-1]) & (codes[1:] >= 0)
@@ -195,13 +201,6 @@ def _notes_on_repeats(columns: Mapping[str, Column], ids: Column) -> list[str]:
     items = np.unique(codes[1:][same_item & differs])
     if not len(items):
         return []
-    by_key = {normalize_key(name): name for name in columns}
-    if {"property", "value"} <= set(by_key):
-        return [
-            f"the item table has one row for each property ({by_key['property']}, "
-            f"{by_key['value']}): only the first row of an item is read; make a column of each "
-            "property first"
-        ]
     return [
         f"{len(items):,} items have rows that differ, first {ids.names[items[0]]!r:.60}; "
         "the first row of an item counts"
