@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
+import sys
 from dataclasses import dataclass
 
 from tlrec_edge.core.metrics import METRICS
@@ -53,7 +55,7 @@ class Budget:
             value = float(number) / unit
         except ValueError:
             raise ValueError(
-                f"{text!r} is not a valid budget: write it as ndcg@10>=99.5%; "
+                f"{text!r:.80} is not a valid budget: write it as ndcg@10>=99.5%; "
                 f"metrics: {', '.join(METRICS)}"
             ) from None
         return cls(metric, int(k), value)
@@ -83,8 +85,8 @@ class Target:
     def parse(cls, text: str) -> Target:
         """Parse ``p50|p90|p99<=NUMBER us|ms``. Raises ValueError if the text is anything else."""
         match = _TARGET.fullmatch(text.strip())
-        if not match or not float(match[2]) > 0:
-            raise ValueError(f"{text!r} is not a valid latency target: write it as p99<=1ms")
+        if not match or not 0 < float(match[2]) < math.inf:
+            raise ValueError(f"{text!r:.80} is not a valid latency target: write it as p99<=1ms")
         percentile, number, unit = match.groups()
         return cls(percentile, float(number) * _MICROSECONDS[unit])
 
@@ -99,7 +101,7 @@ def parse_bytes(text: str) -> int:
     """
     match = _BYTES.fullmatch(text.strip())
     number, prefix, binary = match.groups() if match else ("0", "", "")
-    size = int(float(number) * (1024 if binary else 1000) ** _POWERS[prefix])
-    if not size:
-        raise ValueError(f"{text!r} is not a valid size: write it as 5MB")
-    return size
+    size = float(number) * (1024 if binary else 1000) ** _POWERS[prefix]
+    if not 1 <= size <= sys.maxsize:
+        raise ValueError(f"{text!r:.80} is not a valid size: write it as 5MB")
+    return int(size)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tlrec_edge.bench.machine import fingerprint
+from tlrec_edge.core.strict_json import parse_json
 from tlrec_edge.errors import DataError
 
 _COMPARED_SCENARIOS = ("single-stream", "top-k", "multi-stream")
@@ -77,8 +77,8 @@ class _Figure(NamedTuple):
 def read_result(path: Path) -> dict[str, Any]:
     """Read a file that ``bench --out`` wrote. Raises DataError if it is anything else."""
     try:
-        found = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        found = parse_json(path.read_bytes())
+    except (OSError, ValueError) as error:
         raise DataError(
             f"{path} cannot be read: {getattr(error, 'strerror', None) or error}"
         ) from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from tlrec_edge.bundle.reader import Bundle
+from tlrec_edge.core.strict_json import parse_json
 from tlrec_edge.errors import DataError
 from tlrec_edge.types import Doubles, Longs
 
@@ -121,7 +121,7 @@ def _text(path: Path) -> str:
 
 def _read(path: Path, at: int, line: str) -> tuple[list[str], list[str]]:
     try:
-        data: Any = json.loads(line)
+        data: Any = parse_json(line.encode())
         lists = data["history"], data.get("candidates") or []
     except (ValueError, TypeError, KeyError, AttributeError):
         lists = None, None

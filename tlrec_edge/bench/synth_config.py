@@ -10,6 +10,20 @@ from tlrec_edge.search.fit_ivf import IVF_MIN_CANDIDATES
 
 _MAX_CLUSTERS = 4096
 _MAX_POPULARITY = 100
+_MAX_ROWS = 2**31 - 1
+"""Rows of items that int32 can number."""
+_LIMITS = {
+    "items": (1, _MAX_ROWS),
+    "dim": (1, 4096),
+    "interest": (0, 4096),
+    "length": (1, 65_536),
+    "groups": (1, _MAX_ROWS),
+    "wide": (0, 65_536),
+    "history_only": (0, _MAX_ROWS),
+    "lists_beyond": (0, 2**63 - 1),
+    "seed": (0, 2**64 - 1),
+}
+"""The smallest and the largest value of each setting."""
 
 
 @dataclass(frozen=True)
@@ -48,13 +62,11 @@ class SynthConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for minimum, names in (
-            (1, ("items", "dim", "length", "groups")),
-            (0, ("interest", "wide", "history_only", "lists_beyond", "seed")),
-        ):
-            for name in names:
-                if getattr(self, name) < minimum:
-                    raise ValueError(f"{name} = {getattr(self, name)}; expected at least {minimum}")
+        for name, (least, most) in _LIMITS.items():
+            if not least <= getattr(self, name) <= most:
+                raise ValueError(f"{name} = {getattr(self, name)}; expected {least:,}..{most:,}")
+        if self.rows > _MAX_ROWS:
+            raise ValueError(f"{self.rows:,} items; expected at most {_MAX_ROWS:,}")
         if not 0 <= self.popularity <= _MAX_POPULARITY:
             raise ValueError(
                 f"popularity = {self.popularity}; expected a factor in 0..{_MAX_POPULARITY}"

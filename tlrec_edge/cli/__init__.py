@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib
+from typing import Any
 
 import click
 
+from tlrec_edge.cli.output import escape_what_cannot_be_encoded, printable
 from tlrec_edge.errors import MissingExtraError, TlrecError
 from tlrec_edge.version import VERSION
 
@@ -30,6 +32,8 @@ SECTIONS = {
     "Run the whole pipeline": {"demo": "demo"},
 }
 """Heading -> command -> module of this package, in the order of the pipeline."""
+_MAX_MESSAGE = 1000
+"""Characters of an error that are shown: it may quote a header of a hundred thousand columns."""
 COMMANDS = {name: module for commands in SECTIONS.values() for name, module in commands.items()}
 
 
@@ -64,10 +68,24 @@ class Commands(click.Group):
             with formatter.section(heading):
                 formatter.write_dl(rows)
 
+    def main(self, *args: Any, **options: Any) -> Any:
+        """Run the program; text that stdout or stderr cannot encode is escaped."""
+        escape_what_cannot_be_encoded()
+        return super().main(*args, **options)
+
+    def make_context(self, *args: Any, **options: Any) -> click.Context:
+        """Parse the arguments before the command's name."""
+        try:
+            return super().make_context(*args, **options)
+        except click.ClickException as error:
+            raise _printable(error) from error.__cause__
+
     def invoke(self, ctx: click.Context) -> object:
         """Run a command; an error of this package or the system exits with 1 and one line."""
         try:
             return super().invoke(ctx)
+        except click.ClickException as error:
+            raise _printable(error) from error.__cause__
         except TlrecError as error:
             raise _one_line(error) from error
         except BrokenPipeError:
@@ -75,17 +93,26 @@ class Commands(click.Group):
         except OSError as error:
             name = f"{error.filename}: " if error.filename else ""
             reason = error.strerror or error
-            raise click.ClickException(
-                f"{name}{reason}; check the path and the free disk space"
-            ) from error
+            raise _one_line(f"{name}{reason}; check the path and the free disk space") from error
         except ModuleNotFoundError as error:
             if error.name and error.name.split(".")[0] == "tlrec_edge":
                 raise
             raise _one_line(MissingExtraError(f"this command ({error.name})", "build")) from error
 
 
-def _one_line(error: TlrecError) -> click.ClickException:
-    return click.ClickException(" ".join(str(error).split()))
+def _printable(error: click.ClickException) -> click.ClickException:
+    """Escape what the arguments of the user put into a message of click."""
+    lines = error.message.expandtabs(4).split("\n")
+    message = "\n".join(map(printable, lines))
+    error.message = message  # type: ignore[misc]  # a copy would lose the class and its context
+    return error
+
+
+def _one_line(error: TlrecError | str) -> click.ClickException:
+    message = printable(" ".join(str(error).split()))
+    if len(message) > _MAX_MESSAGE:
+        message = f"{message[:_MAX_MESSAGE]} ..."
+    return click.ClickException(message)
 
 
 @click.group(

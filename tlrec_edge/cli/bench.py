@@ -21,6 +21,8 @@ from tlrec_edge.bench.system import Source
 from tlrec_edge.cli.bench_options import POSITIVE, counts, duration, fraction, load, rates
 from tlrec_edge.cli.bench_tables import show, show_changes, show_ratios
 from tlrec_edge.cli.common import (
+    Integer,
+    Number,
     PathType,
     SectionedCommand,
     json_option,
@@ -28,6 +30,7 @@ from tlrec_edge.cli.common import (
     seed_option,
     speed_option,
 )
+from tlrec_edge.cli.output import say, say_json
 from tlrec_edge.core.files import write_text
 from tlrec_edge.errors import MissingExtraError, RegressionError
 from tlrec_edge.report import render_bench, render_compare
@@ -72,7 +75,7 @@ _SECTIONS = {
 )
 @click.option(
     "--k",
-    type=click.IntRange(min=1),
+    type=Integer(min=1),
     default=10,
     show_default=True,
     help="Number of items that top-k returns.",
@@ -118,28 +121,28 @@ _SECTIONS = {
 )
 @click.option(
     "--streams",
-    type=click.IntRange(min=1),
+    type=Integer(min=1),
     default=8,
     show_default=True,
     help="Requests per query in multi-stream.",
 )
 @click.option(
     "--batch",
-    type=click.IntRange(min=1),
+    type=Integer(min=1),
     default=32,
     show_default=True,
     help="Requests per call in offline.",
 )
 @click.option(
     "--threads",
-    type=click.IntRange(min=1),
+    type=Integer(min=1),
     default=1,
     show_default=True,
     help="Threads per process in server and offline.",
 )
 @click.option(
     "--processes",
-    type=click.IntRange(min=1),
+    type=Integer(min=1),
     default=1,
     show_default=True,
     help="Processes in server and offline.",
@@ -163,21 +166,21 @@ _SECTIONS = {
 )
 @click.option(
     "--items",
-    type=click.IntRange(min=1),
+    type=Integer(min=1),
     default=10_000,
     show_default=True,
     help="Number of ids item-0, item-1, ... in requests to --sut and --http without BUNDLE.",
 )
 @click.option(
     "--seconds",
-    type=click.FloatRange(min=0.01),
+    type=Number(min=0.01),
     default=2.0,
     show_default=True,
     help="Seconds for each kind of request.",
 )
 @click.option(
     "--min-queries",
-    type=click.IntRange(min=1),
+    type=Integer(min=1),
     default=1000,
     show_default=True,
     help="Smallest number of queries for each kind, within five times --seconds.",
@@ -203,7 +206,7 @@ _SECTIONS = {
 )
 @click.option(
     "--confidence",
-    type=click.FloatRange(0.5, 1, max_open=True),
+    type=Number(0.5, 1, max_open=True),
     default=0.99,
     show_default=True,
     help="Confidence of the bounds of percentiles.",
@@ -307,7 +310,7 @@ def bench(
         output.save(report)
     output.write_page(report, render_bench)
     if as_json:
-        click.echo(json.dumps(report, ensure_ascii=False))
+        say_json(report)
     else:
         show(result)
         if changes is not None:
@@ -382,7 +385,7 @@ def _compare(
     output.save(report)
     output.write_page(report, render_compare)
     if output.as_json:
-        click.echo(json.dumps(report, ensure_ascii=False))
+        say_json(report)
     else:
         show_ratios(ratios, noise)
     slower = [r for r in ratios if r.low > 1 + max_regression]
@@ -395,4 +398,4 @@ def _raise_on_regression(worse: list[str]) -> None:
 
 
 def _progress(line: str) -> None:
-    click.echo(line, err=True)
+    say(line, err=True)

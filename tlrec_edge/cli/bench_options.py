@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-import math
 import re
-from typing import Any
 
 import click
 
 from tlrec_edge.bench.config import TOP_K
+from tlrec_edge.cli.common import LARGEST, Number
 
-
-class _Positive(click.FloatRange):
-    """A finite number above 0."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        found = super().convert(value, param, ctx)
-        if not math.isfinite(found):
-            self.fail(f"{value!r:.60} is not a finite number", param, ctx)
-        return found
-
-
-POSITIVE = _Positive(min=0, min_open=True)
+POSITIVE = Number(min=0, min_open=True)
+"""A finite number above 0."""
+_DIGITS = r"\d{1,15}(?:\.\d{1,15})?"
 _UNITS = {"us": 1.0, "ms": 1e3, "s": 1e6}
 
 
@@ -33,8 +23,8 @@ def counts(context: click.Context, parameter: click.Parameter, value: str) -> tu
         found = tuple(int(word) for word in value.split(","))
     except ValueError:
         raise click.BadParameter(f"{value!r:.60} is not a list of counts; use 1,32,100") from None
-    if min(found) < 1:
-        raise click.BadParameter(f"{value!r:.60}: every count must be at least 1")
+    if min(found) < 1 or max(found) > LARGEST:
+        raise click.BadParameter(f"{value!r:.60}: every count must be in 1..{LARGEST:,}")
     return found
 
 
@@ -61,7 +51,7 @@ def duration(context: click.Context, parameter: click.Parameter, value: str | No
     """Read a time such as 500us, 5ms or 1s, and return microseconds."""
     if value is None:
         return None
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(us|ms|s)", value.strip())
+    found = re.fullmatch(rf"({_DIGITS})\s*(us|ms|s)", value.strip(), re.A)
     if found is None or not float(found[1]):
         raise click.BadParameter(f"{value!r:.60} is not a valid time; use 500us, 5ms or 1s")
     return float(found[1]) * _UNITS[found[2]]
@@ -71,14 +61,14 @@ def load(context: click.Context, parameter: click.Parameter, value: str) -> int:
     """Read a number of candidates, or top-k."""
     if value == "top-k":
         return TOP_K
-    if not value.isdecimal() or not int(value):
+    if not re.fullmatch(r"\d{1,10}", value, re.A) or not 1 <= int(value) <= LARGEST:
         raise click.BadParameter(f"{value!r:.60} is neither a number of candidates nor top-k")
     return int(value)
 
 
 def fraction(context: click.Context, parameter: click.Parameter, value: str) -> float:
     """Read a share, 10% or 0.1."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)(%?)", value.strip())
+    found = re.fullmatch(rf"({_DIGITS})(%?)", value.strip(), re.A)
     if found is None:
         raise click.BadParameter(f"{value!r:.60} is not a valid share; use 10% or 0.1")
     return float(found[1]) / (100 if found[2] else 1)

@@ -16,7 +16,7 @@ from tlrec_edge.bench.latency import PERCENTILES
 from tlrec_edge.bench.noise import Noise
 from tlrec_edge.bench.result import MaxThroughput, Row
 from tlrec_edge.bench.startup import Startup
-from tlrec_edge.cli.format import plain
+from tlrec_edge.cli.output import plain
 
 _NOT_READABLE = "not readable here"
 _ONE_BY_ONE = ("single-stream", "top-k")
@@ -30,11 +30,11 @@ def show(result: BenchResult) -> None:
     for table in filter(None, (_latency_table(result), _load_table(result))):
         console.print(table)
     if result.max_throughput is not None:
-        console.print(_max_throughput_line(result.max_throughput), markup=False)
+        console.print(plain(_max_throughput_line(result.max_throughput)))
     for note in result.notes:
-        console.print(note, markup=False)
+        console.print(plain(note))
     console.print(_cost_table(result))
-    console.print(f"{_machine_line(result)}; {noise}", markup=False)
+    console.print(plain(f"{_machine_line(result)}; {noise}"))
 
 
 def _machine_line(result: BenchResult) -> str:
@@ -95,23 +95,27 @@ def show_changes(changes: Changes) -> None:
 
 def _warn_if_noisy(console: Console, noise: Noise) -> None:
     if noise.noisy:
-        console.print(
-            f"NOISY MACHINE: {noise}; repeat the run before you rely on these times",
-            style="bold",
-            markup=False,
-        )
+        warning = f"NOISY MACHINE: {noise}; repeat the run before you rely on these times"
+        console.print(plain(warning), style="bold")
 
 
-def _table(title: str, first: str, others: Sequence[str]) -> Table:
+class _Table(Table):
+    """A table whose cells are never read as markup."""
+
+    def add_row(self, *cells: str) -> None:  # type: ignore[override]  # other types are not used
+        super().add_row(*map(plain, cells))
+
+
+def _table(title: str, first: str, others: Sequence[str]) -> _Table:
     # Narrow, so that it fits 80 columns.
-    table = Table(title=plain(title), box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table = _Table(title=plain(title), box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column(first)
     for name in others:
         table.add_column(name, justify="right", no_wrap=True)
     return table
 
 
-def _latency_table(result: BenchResult) -> Table | None:
+def _latency_table(result: BenchResult) -> _Table | None:
     rows = [row for row in result.rows if row.scenario in _ONE_BY_ONE]
     if not rows:
         return None
@@ -124,7 +128,7 @@ def _latency_table(result: BenchResult) -> Table | None:
     for row in rows:
         # CPU seconds for a million requests are CPU microseconds for one.
         rates = f"{row.latency.cpu_seconds_per_million:,.0f}", f"{row.latency.qps:,.0f}"
-        table.add_row(plain(row.shape), row.state, *_times(row, (*PERCENTILES, "max")), *rates)
+        table.add_row(row.shape, row.state, *_times(row, (*PERCENTILES, "max")), *rates)
     table.caption = (
         "state of the user: encoded in the request, or given; cold: the bundle is read from disk; "
         "CPU: time of one request"
@@ -132,7 +136,7 @@ def _latency_table(result: BenchResult) -> Table | None:
     return table
 
 
-def _load_table(result: BenchResult) -> Table | None:
+def _load_table(result: BenchResult) -> _Table | None:
     rows = [row for row in result.rows if row.scenario not in _ONE_BY_ONE]
     rows += [row for row, _ in result.max_throughput.trials] if result.max_throughput else []
     if not rows:
@@ -180,8 +184,8 @@ def _max_throughput_line(throughput: MaxThroughput) -> str:
     return f"no measured rate keeps a {bound}: the lowest has {found}"
 
 
-def _cost_table(result: BenchResult) -> Table:
-    table = Table("", "", title="cost", show_header=False, box=box.SIMPLE_HEAD)
+def _cost_table(result: BenchResult) -> _Table:
+    table = _Table("", "", title="cost", show_header=False, box=box.SIMPLE_HEAD)
     if result.files is not None:
         table.add_row("bundle", f"{result.bytes:,} bytes")
         for group, size in result.files.items():
@@ -199,7 +203,7 @@ def _cost_table(result: BenchResult) -> Table:
     return table
 
 
-def _add_startup(table: Table, start: Startup) -> None:
+def _add_startup(table: _Table, start: Startup) -> None:
     table.add_row(
         "start to first score", f"{start.total_ms:,.0f} ms (median of {start.runs} fresh processes)"
     )
@@ -217,7 +221,7 @@ def _add_startup(table: Table, start: Startup) -> None:
         table.add_row("memory, shared or shareable", _megabytes(start.rss_bytes - start.uss_bytes))
 
 
-def _add_cost(table: Table, estimate: CostEstimate) -> None:
+def _add_cost(table: _Table, estimate: CostEstimate) -> None:
     bound = (
         f"p99 within {estimate.p99_us / 1000:g} ms"
         if estimate.p99_us

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import click
 
 from tlrec_edge.choices import GATES, MACHINES
 from tlrec_edge.cli.common import (
+    Number,
     PathType,
     check_checkpoint,
     dataset_argument,
@@ -25,6 +25,7 @@ from tlrec_edge.cli.common import (
     show_progress,
 )
 from tlrec_edge.cli.format import MISSING, figure, print_table
+from tlrec_edge.cli.output import say, say_json
 from tlrec_edge.core.folders import check_target
 from tlrec_edge.errors import BudgetError, ModelError
 
@@ -113,7 +114,7 @@ def _max_bytes(text: str) -> Any:
 )
 @click.option(
     "--minutes",
-    type=click.FloatRange(0, min_open=True),
+    type=Number(0, min_open=True),
     default=10.0,
     show_default=True,
     help="Minutes after which no new pruning step starts.",
@@ -175,24 +176,24 @@ def compress(
     except BudgetError as error:
         if as_json:
             rejected = {"out": None, "budget": str(budget), "points": error.points, "test": None}
-            click.echo(json.dumps(rejected))
+            say_json(rejected)
         elif error.points:
             _print_points(error.points, budget, "nothing chosen")
         raise
     except KeyboardInterrupt:
         if checkpoint is not None:
-            click.echo(f"stopped: run the same command to resume from {checkpoint}", err=True)
+            say(f"stopped: run the same command to resume from {checkpoint}", err=True)
         raise
     result.model.save(out)
     points = [point.to_json() for point in result.points]
     test = result.model.provenance.compression["test"]
     if as_json:
         report = {"out": str(out), "budget": str(budget), "points": points, "test": test}
-        click.echo(json.dumps(report))
+        say_json(report)
         return
     _print_points(points, budget, str(out))
     kept = f"{figure(test['ratio'])} (SE {figure(test['se'])})"
-    click.echo(f"test rows, evaluated once: {kept} of {budget.name}")
+    say(f"test rows, evaluated once: {kept} of {budget.name}")
 
 
 def _print_points(points: Sequence[Mapping[str, Any]], budget: Any, title: str) -> None:
@@ -305,22 +306,22 @@ def export(
     if as_json:
         report = {"out": str(out), "bytes": size, "content_id": content_id}
         report |= {"parity": asdict(parity), "gates": gates, "transfer": transfer}
-        click.echo(json.dumps(report))
+        say_json(report)
         return
-    click.echo(f"{out}: {size:,} bytes, content id {content_id}")
+    say(f"{out}: {size:,} bytes, content id {content_id}")
     if parity.users:
         overlap = f"top-10 overlap {parity.top10_overlap:.3f}"
-        click.echo(f"float path: within {parity.max_error:.1e} of torch, {overlap}")
+        say(f"float path: within {parity.max_error:.1e} of torch, {overlap}")
     if parity.exact_max_error is not None:
         bound = f"(bound {parity.exact_bound:.1e})"
         error = f"within {parity.exact_max_error:.1e} of the float path"
-        click.echo(f"deterministic path: {error} {bound}")
-    click.echo(f"gates passed: {', '.join(gates['passed']) or 'none'}")
+        say(f"deterministic path: {error} {bound}")
+    say(f"gates passed: {', '.join(gates['passed']) or 'none'}")
     for name, why in gates["not_checked"].items():
-        click.echo(f"gate {name}: not checked ({why})")
+        say(f"gate {name}: not checked ({why})")
     for name, why in gates["allowed"].items():
-        click.echo(f"gate {name}: failed, but allowed ({why})")
-    click.echo(f"transfer claim: {transfer['claim']} ({_claim(transfer)})")
+        say(f"gate {name}: failed, but allowed ({why})")
+    say(f"transfer claim: {transfer['claim']} ({_claim(transfer)})")
 
 
 def _claim(transfer: Mapping[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import tempfile
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tlrec_edge.bundle.ids import read_user_key
+from tlrec_edge.cli.output import plain, say
 from tlrec_edge.errors import DataError
 from tlrec_edge.tabular.writer import check_ending
 
@@ -24,6 +26,8 @@ Decorator = Callable[[Callable[..., None]], Callable[..., None]]
 """A decorator of a command."""
 PROGRESS_INTERVAL = 2.0
 """Seconds between two lines of progress if stderr is not a terminal."""
+LARGEST = 2**32 - 1
+"""The largest integer of an option; every generator of random numbers takes it as a seed."""
 _SHOWN_DOMAINS = 40
 
 
@@ -59,9 +63,36 @@ class PathType(click.Path):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return the path."""
-        if not os.fspath(value):
+        if not os.fspath(value) or "\0" in os.fspath(value):
             self.fail("the path is empty", param, ctx)
-        return super().convert(value, param, ctx)
+        path = Path(os.fsdecode(super().convert(value, param, ctx)))
+        try:
+            path.resolve()
+        except RuntimeError:
+            self.fail(f"{os.fspath(path)!r:.60} is a link to itself", param, ctx)
+        return path
+
+
+class Integer(click.IntRange):
+    """An integer in a range that ends at ``LARGEST``."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the integer."""
+        found = super().convert(value, param, ctx)
+        if found > LARGEST:
+            self.fail(f"{value!r:.60} is above {LARGEST:,}", param, ctx)
+        return found
+
+
+class Number(click.FloatRange):
+    """A finite number in a range."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the number."""
+        found = super().convert(value, param, ctx)
+        if not math.isfinite(found):
+            self.fail(f"{value!r:.60} is not a finite number", param, ctx)
+        return found
 
 
 def combine_options(*options: Decorator) -> Decorator:
@@ -81,6 +112,8 @@ def out_folder(
     """Check before any work that a folder can be made. Raises DataError."""
     if value is None:
         return None
+    if value.exists() and not value.is_dir():
+        raise DataError(f"{value} is a file: pass the name of a folder to write")
     parent = next(filter(os.path.lexists, value.absolute().parents), value)
     return _check_writable(value, parent, parameter)
 
@@ -93,6 +126,7 @@ def out_file(context: click.Context, parameter: click.Parameter, value: Path | N
         raise DataError(f"{value} is a folder: pass the name of a file to write")
     if value.exists() and not value.is_file():  # a pipe or a terminal
         return value
+    value = value.resolve() if value.is_symlink() else value  # a link stays a link
     return _check_writable(value, value.absolute().parent, parameter)
 
 
@@ -148,7 +182,7 @@ def check_checkpoint(out: Path, checkpoint: Path | None) -> None:
 
 def _warn_no_effect(context: click.Context, option: click.Parameter, given: bool) -> None:
     if given:
-        click.echo(
+        say(
             f"{option.opts[0]} has no effect: the faiss index was removed in 0.2; drop the option",
             err=True,
         )
@@ -181,14 +215,14 @@ speed_option = click.option(
 )
 seed_option = click.option(
     "--seed",
-    type=click.IntRange(0),
+    type=Integer(0),
     default=0,
     show_default=True,
     help="Seed of every random choice.",
 )
 inherited_seed_option = click.option(
     "--seed",
-    type=click.IntRange(0),
+    type=Integer(0),
     help="Seed of every random choice.  [default: the source model's, else 0]",
 )
 
@@ -256,8 +290,6 @@ def show_progress(command: str) -> Iterator[Callable[[str], None]]:
     if sys.stderr.isatty():
         from rich.console import Console
 
-        from tlrec_edge.cli.format import plain
-
         with Console(stderr=True).status(plain(f"{command} ...")) as status:
             yield lambda step: status.update(plain(f"{command}: {step}"))
         return
@@ -266,7 +298,7 @@ def show_progress(command: str) -> Iterator[Callable[[str], None]]:
     def progress(step: str) -> None:
         nonlocal last
         if time.monotonic() - last >= PROGRESS_INTERVAL:
-            click.echo(f"{command}: {step}", err=True)
+            say(f"{command}: {step}", err=True)
             last = time.monotonic()
 
     yield progress

@@ -10,6 +10,7 @@ import click
 
 from tlrec_edge.cli.common import PathType, json_option, out_folder, seed_option
 from tlrec_edge.cli.format import figure, print_table, with_error
+from tlrec_edge.cli.output import say, say_json
 
 if TYPE_CHECKING:
     from tlrec_edge.demo import DemoResult
@@ -36,12 +37,10 @@ def demo(out: Path, target: str, seed: int, as_json: bool) -> None:
     """
     from tlrec_edge.demo import DemoConfig, run_demo
 
-    result = run_demo(
-        out, DemoConfig(target=target, seed=seed), lambda line: click.echo(line, err=True)
-    )
+    result = run_demo(out, DemoConfig(target=target, seed=seed), lambda line: say(line, err=True))
     if as_json:
         report = json.loads(result.report.with_suffix(".json").read_text(encoding="utf-8"))
-        click.echo(json.dumps(report, ensure_ascii=False))
+        say_json(report)
         return
     show(result, target)
 
@@ -85,12 +84,12 @@ def show(result: DemoResult, target: str) -> None:
     title = f"For {shopper(result, target)}; last bought: {', '.join(result.bought[-3:])}"
     print_table(["", "product", "id", "bought by", "score"], best, title)
     if len(set(result.best.names)) < len(result.best.names):
-        click.echo("Products of one name differ in what the data lack, such as the flavour.")
+        say("Products of one name differ in what the data lack, such as the flavour.")
     for line in plain_words(result, target):
-        click.echo(line)
+        say(line)
     seconds = ", ".join(f"{stage} {spent:.0f}" for stage, spent in result.seconds.items())
-    click.echo(f"seconds: {seconds}")
-    click.echo(f"report: {result.report}")
+    say(f"seconds: {seconds}")
+    say(f"report: {result.report}")
 
 
 def _cost(result: DemoResult, name: str) -> list[str]:

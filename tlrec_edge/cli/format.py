@@ -1,12 +1,11 @@
-"""How figures and tables are printed. Text from data is never read as markup."""
+"""How figures and tables are printed."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from rich.text import Text
+from tlrec_edge.cli.output import plain
 
 MISSING = "-"
 """A figure that was not measured or has no value."""
@@ -53,13 +52,6 @@ def any_value(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(any_value(item) for item in value)
     return str(value)
-
-
-def plain(text: str) -> Text:
-    """Return text that rich prints as it is; what a terminal can't encode becomes "?"."""
-    from rich.text import Text
-
-    return Text(text.encode("utf-8", "replace").decode())
 
 
 def print_table(head: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> None:

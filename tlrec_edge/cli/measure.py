@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +11,8 @@ import click
 
 from tlrec_edge.choices import AUTO, MODES
 from tlrec_edge.cli.common import (
+    Integer,
+    Number,
     PathType,
     combine_options,
     dataset_argument,
@@ -27,6 +28,7 @@ from tlrec_edge.cli.common import (
     with_candidates,
 )
 from tlrec_edge.cli.format import MISSING, figure, gain, interval, print_table, with_error
+from tlrec_edge.cli.output import say, say_json
 from tlrec_edge.core.files import write_text
 
 if TYPE_CHECKING:
@@ -40,7 +42,7 @@ report_options = combine_options(
         "-k",
         "ks",
         multiple=True,
-        type=click.IntRange(1),
+        type=Integer(1),
         default=(10,),
         show_default=True,
         help="Cut-off of NDCG, HR and MRR; repeatable.",
@@ -84,7 +86,7 @@ report_options = combine_options(
 )
 @click.option(
     "--fold",
-    type=click.IntRange(0),
+    type=Integer(0),
     help="Fold of a new-users split.  [default: the fold of the model]",
 )
 @click.option(
@@ -96,7 +98,7 @@ report_options = combine_options(
 @click.option(
     "--ease-penalty",
     multiple=True,
-    type=click.FloatRange(min=0, min_open=True),
+    type=Number(min=0, min_open=True),
     help="Also evaluate EASE with this penalty; repeatable.  [default: only the tuned penalty]",
 )
 @report_options
@@ -167,7 +169,7 @@ def evaluate(
 )
 @click.option(
     "--epochs",
-    type=click.IntRange(0),
+    type=Integer(0),
     default=20,
     show_default=True,
     help="Largest number of epochs on the target; validation may stop earlier.",
@@ -275,7 +277,7 @@ def _finish(
         title = f"Evaluation on {report['domain']}"
         write_text(page, render({"title": title, "sections": [section]}))
     if as_json:
-        click.echo(json.dumps(report, ensure_ascii=False))
+        say_json(report)
     else:
         show_evaluation(report, ks, slices)
 
@@ -299,7 +301,7 @@ def show_evaluation(
     title = f"{report['domain']}: {tests}; SE clustered by user"
     print_table([*head, *(["NDCG@10 among all"] if full else [])], rows, title)
     for note in report["notes"]:
-        click.echo(f"note: {note}")
+        say(f"note: {note}")
     lifts = [
         [key, f"{lift['of']} over {lift['over']}", gain(lift), interval(lift), lift["verdict"]]
         for key, lift in report["lift"].items()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
@@ -11,8 +10,9 @@ from tlrec_edge.bench.baseline import read_result
 from tlrec_edge.bench.machine import fingerprint
 from tlrec_edge.bench.plan import FIGURES, MeasuredSize, Plan, Workload, make_plan, measure_sizes
 from tlrec_edge.cli.bench_options import duration
-from tlrec_edge.cli.common import PathType, json_option, seed_option
+from tlrec_edge.cli.common import Integer, Number, PathType, json_option, seed_option
 from tlrec_edge.cli.format import print_table
+from tlrec_edge.cli.output import say, say_json
 from tlrec_edge.cli.synth import count
 
 
@@ -20,14 +20,14 @@ from tlrec_edge.cli.synth import count
 @click.option("--items", type=count, required=True, help="Number of candidates: 50000, 50k or 2M.")
 @click.option(
     "--dim",
-    type=click.IntRange(min=1),
+    type=Integer(min=1),
     default=64,
     show_default=True,
     help="Width of the item vectors.",
 )
 @click.option(
     "--qps",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Number(min=0, min_open=True),
     required=True,
     help="Requests per second to serve.",
 )
@@ -46,7 +46,7 @@ from tlrec_edge.cli.synth import count
 )
 @click.option(
     "--price-per-hour",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Number(min=0, min_open=True),
     help="Price of this machine per hour, for the cost.  [default: no cost shown]",
 )
 @click.option(
@@ -59,7 +59,7 @@ from tlrec_edge.cli.synth import count
 )
 @click.option(
     "--seconds",
-    type=click.FloatRange(min=0.01),
+    type=Number(min=0.01),
     default=1.0,
     show_default=True,
     help="Seconds for each measurement.",
@@ -88,17 +88,17 @@ def plan(
     if sources:
         sizes = [MeasuredSize.from_result(read_result(path), str(path)) for path in sources]
     else:
-        sizes = measure_sizes(items, dim, seconds, seed, lambda line: click.echo(line, err=True))
+        sizes = measure_sizes(items, dim, seconds, seed, lambda line: say(line, err=True))
     found = make_plan(workload, sizes, fingerprint().memory_bytes)
     if as_json:
-        click.echo(json.dumps(found.to_json() | {"price_per_hour": price_per_hour}))
+        say_json(found.to_json() | {"price_per_hour": price_per_hour})
         return
     _show(found, price_per_hour)
 
 
 def _show(plan: Plan, price: float | None) -> None:
     if plan.noisy:
-        click.echo("NOISY MACHINE during the measurement: repeat it before you rely on the result")
+        say("NOISY MACHINE during the measurement: repeat it before you rely on the result")
     workload = plan.workload
     fitted = " and ".join(f"{size:,}" for size in plan.fitted)
     rows = [
@@ -131,7 +131,7 @@ def _show(plan: Plan, price: float | None) -> None:
     )
     if workload.users:
         vectors = workload.users * 4 * workload.dim / 1e9
-        click.echo(
+        say(
             f"{workload.users:,} users need no memory if their histories come with the requests; "
             f"states in the bundle (export --with-users) need {vectors:.1f} GB for their vectors."
         )

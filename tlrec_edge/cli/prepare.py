@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
@@ -12,8 +11,16 @@ from typing import Any, NamedTuple
 import click
 
 from tlrec_edge.choices import PRESETS, SPLITS
-from tlrec_edge.cli.common import PathType, SectionedCommand, json_option, out_folder, show_progress
+from tlrec_edge.cli.common import (
+    Integer,
+    PathType,
+    SectionedCommand,
+    json_option,
+    out_folder,
+    show_progress,
+)
 from tlrec_edge.cli.format import MISSING, print_table
+from tlrec_edge.cli.output import say, say_json
 from tlrec_edge.core.folders import check_target
 from tlrec_edge.errors import MissingExtraError
 
@@ -79,7 +86,7 @@ _SECTIONS = {
     help="Table with test rows for --split given: user, item(s), negatives.",
 )
 @click.option(
-    "--folds", type=click.IntRange(2), help="Number of folds of --split new-users.  [default: 5]"
+    "--folds", type=Integer(2), help="Number of folds of --split new-users.  [default: 5]"
 )
 @click.option(
     "--test-from",
@@ -93,12 +100,12 @@ _SECTIONS = {
 )
 @click.option(
     "--min-buyers",
-    type=click.IntRange(0),
+    type=Integer(0),
     help="Number of buyers that a candidate needs before the test period.  [default: 0]",
 )
 @click.option(
     "--negatives",
-    type=click.IntRange(0),
+    type=Integer(0),
     help="Negatives per test item; 0: all candidates.  [default: 99]",
 )
 @click.option(
@@ -113,10 +120,10 @@ _SECTIONS = {
 )
 @click.option(
     "--max-per-user",
-    type=click.IntRange(1),
+    type=Integer(1),
     help="Use only so many of the newest interactions of a user.  [default: all]",
 )
-@click.option("--seed", type=click.IntRange(0), help="Seed of every random choice.  [default: 0]")
+@click.option("--seed", type=Integer(0), help="Seed of every random choice.  [default: 0]")
 @click.option(
     "--dry-run", is_flag=True, help="Only show how the tables are read; write no dataset."
 )
@@ -201,7 +208,7 @@ def prepare(
     hashes = {"hash": dataset_hash(prepared.dataset), "split_hash": split_hash(prepared.dataset)}
     report = {"out": None if dry_run else str(out), **hashes, **describe(prepared)}
     if as_json:
-        click.echo(json.dumps(report, ensure_ascii=False))
+        say_json(report)
     else:
         _show(report)
 
@@ -263,7 +270,7 @@ def _show(report: Mapping[str, Any]) -> None:
     if report["merged"]:
         _show_merged(report["merged"])
     for line in _lines(report):
-        click.echo(line)
+        say(line)
 
 
 def _show_numbers(levels: Sequence[Mapping[str, Any]]) -> None:

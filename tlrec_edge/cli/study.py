@@ -13,6 +13,7 @@ import click
 
 from tlrec_edge.choices import ENCODER_SIZES
 from tlrec_edge.cli.common import (
+    Integer,
     PathType,
     combine_options,
     dataset_argument,
@@ -26,6 +27,7 @@ from tlrec_edge.cli.common import (
     show_progress,
 )
 from tlrec_edge.cli.format import figure, gain, print_table, with_error
+from tlrec_edge.cli.output import say, say_json
 from tlrec_edge.core.files import write_text
 
 FOLD_HELP = (
@@ -35,11 +37,11 @@ FOLD_HELP = (
 
 
 run_options = combine_options(
-    click.option("--fold", type=click.IntRange(0), help=FOLD_HELP),
+    click.option("--fold", type=Integer(0), help=FOLD_HELP),
     click.option(
         "--seed",
         "seeds",
-        type=click.IntRange(0),
+        type=Integer(0),
         multiple=True,
         default=(0,),
         show_default=True,
@@ -47,7 +49,7 @@ run_options = combine_options(
     ),
     click.option(
         "--processes",
-        type=click.IntRange(1),
+        type=Integer(1),
         help="Parallel jobs.  [default: one per core]",
     ),
     json_option,
@@ -81,19 +83,19 @@ run_options = combine_options(
 )
 @click.option(
     "--epochs",
-    type=click.IntRange(0),
+    type=Integer(0),
     default=20,
     show_default=True,
     help="Largest number of epochs on the target; validation may stop earlier.",
 )
 @click.option(
     "--pretrain-epochs",
-    type=click.IntRange(1),
+    type=Integer(1),
     help="Epochs on the source.  [default: 2 to 40, for about 300 steps]",
 )
 @click.option(
     "--min-buyers",
-    type=click.IntRange(1),
+    type=Integer(1),
     default=1,
     show_default=True,
     help="Leave items with fewer buyers out of histories.",
@@ -145,7 +147,7 @@ def study(
     if out is not None:
         write_text(out / "study.json", json.dumps(report, ensure_ascii=False, indent=1))
     if as_json:
-        click.echo(json.dumps(report, ensure_ascii=False))
+        say_json(report)
     else:
         show_study(report)
 
@@ -185,10 +187,10 @@ def show_study(report: Mapping[str, Any]) -> None:
     print_table(head, rows, f"{_title(report)}; SE clustered by user")
     for row in report["rows"]:
         if row["why"]:
-            click.echo(f"note: {row['name']}: {row['why']}")
-    click.echo(f"note: {len(rows)} rows: about one verdict in twenty is due to chance")
+            say(f"note: {row['name']}: {row['why']}")
+    say(f"note: {len(rows)} rows: about one verdict in twenty is due to chance")
     for line in report["words"]:
-        click.echo(line)
+        say(line)
 
 
 def _title(report: Mapping[str, Any]) -> str:
@@ -251,7 +253,7 @@ def _shares(_: click.Context, option: click.Parameter, given: str) -> tuple[floa
 )
 @click.option(
     "--epochs",
-    type=click.IntRange(0),
+    type=Integer(0),
     help="Largest number of epochs on the target.  [default: the source's]",
 )
 @click.option(
@@ -299,10 +301,10 @@ def curve(
     write_text(out, render(page))
     write_text(out.with_suffix(".json"), json.dumps(report, ensure_ascii=False, indent=1))
     if as_json:
-        click.echo(json.dumps(report, ensure_ascii=False))
+        say_json(report)
     else:
         show_curve(report)
-        click.echo(f"page: {out}")
+        say(f"page: {out}")
 
 
 def show_curve(report: Mapping[str, Any]) -> None:
@@ -328,6 +330,6 @@ def show_curve(report: Mapping[str, Any]) -> None:
     for point in points:
         for line in point["lines"]:
             if line["why"]:
-                click.echo(f"note: {line['name']} with {100 * point['share']:g} %: {line['why']}")
+                say(f"note: {line['name']} with {100 * point['share']:g} %: {line['why']}")
     for words in report["words"]:
-        click.echo(words)
+        say(words)

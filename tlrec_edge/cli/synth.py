@@ -11,7 +11,8 @@ import click
 from tlrec_edge.bench.synth_config import SynthConfig
 from tlrec_edge.bench.synthetic import synthesize
 from tlrec_edge.bundle.format import WIDE_KINDS
-from tlrec_edge.cli.common import out_option, seed_option
+from tlrec_edge.cli.common import Integer, Number, out_option, seed_option
+from tlrec_edge.cli.output import say
 from tlrec_edge.core.packing import WRITTEN
 from tlrec_edge.errors import DataError
 from tlrec_edge.search.fit_ivf import IVF_MIN_CANDIDATES
@@ -23,7 +24,7 @@ _UNITS = {"": 1, "k": 1_000, "m": 1_000_000}
 
 def count(value: str | int) -> int:
     """Read an integer, which may be written 50k or 1M."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([km]?)", str(value).strip().lower())
+    found = re.fullmatch(r"(\d{1,15}(?:\.\d{1,15})?)([km]?)", str(value).strip().lower(), re.A)
     if found is None:
         raise click.BadParameter(f"{value!r} is not a valid count; use 50000, 50k or 1M")
     return int(float(found[1]) * _UNITS[found[2]])
@@ -31,19 +32,29 @@ def count(value: str | int) -> int:
 
 def _warn_renamed(context: click.Context, option: click.Parameter, given: int | None) -> int | None:
     if given is not None:
-        click.echo(f"{option.opts[0]} is now --ivf-beyond; the old name goes in 0.3", err=True)
+        say(f"{option.opts[0]} is now --ivf-beyond; the old name goes in 0.3", err=True)
     return given
 
 
 @click.command(short_help="Write a bundle of random vectors.")
 @click.option("--items", type=count, required=True, help="Number of candidates: 50000, 50k or 1M.")
-@click.option("--dim", type=int, default=64, show_default=True, help="Width of the item vectors.")
 @click.option(
-    "--interest", type=int, default=16, show_default=True, help="Width of the interest vectors."
+    "--dim",
+    type=Integer(1, 4096),
+    default=64,
+    show_default=True,
+    help="Width of the item vectors.",
+)
+@click.option(
+    "--interest",
+    type=Integer(0, 4096),
+    default=16,
+    show_default=True,
+    help="Width of the interest vectors.",
 )
 @click.option(
     "--wide",
-    type=int,
+    type=Integer(0, 65_536),
     default=20,
     show_default=True,
     help="Largest number of item-item weights per item.",
@@ -71,7 +82,7 @@ def _warn_renamed(context: click.Context, option: click.Parameter, given: int | 
 )
 @click.option(
     "--popularity",
-    type=float,
+    type=Number(0, 100),
     default=0.15,
     show_default=True,
     help="Weight of log popularity in the item bias; 0: no bias.",
@@ -120,11 +131,11 @@ def synth(
     bundle = synthesize(out, config, _show_step if config.rows >= _SLOW_ROWS else _ignore)
     size = sum(entry["size"] for entry in bundle.manifest["files"].values())
     seconds = time.monotonic() - started
-    click.echo(f"{items:,} items, {size:,} bytes in {seconds:.1f} s: {out}", err=True)
+    say(f"{items:,} items, {size:,} bytes in {seconds:.1f} s: {out}", err=True)
 
 
 def _show_step(step: str) -> None:
-    click.echo(f"writing {step}", err=True)
+    say(f"writing {step}", err=True)
 
 
 def _ignore(step: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +18,8 @@ from tlrec_edge.choices import (
     MODES,
 )
 from tlrec_edge.cli.common import (
+    Integer,
+    Number,
     PathType,
     check_checkpoint,
     combine_options,
@@ -35,6 +36,7 @@ from tlrec_edge.cli.common import (
     show_progress,
 )
 from tlrec_edge.cli.format import print_table
+from tlrec_edge.cli.output import say, say_json
 from tlrec_edge.core.folders import check_target
 
 if TYPE_CHECKING:
@@ -91,7 +93,7 @@ training_options = combine_options(
     ),
     click.option(
         "--align-weight",
-        type=click.FloatRange(0),
+        type=Number(0),
         help="Weight of the alignment loss.  [default: 1]",
     ),
     click.option(
@@ -118,7 +120,7 @@ training_options = combine_options(
     ),
     click.option(
         "--logq",
-        type=click.FloatRange(0, 1),
+        type=Number(0, 1),
         help="Add log popularity times this to the training logits, so that the model learns less "
         "popularity itself.  [default: 0]",
     ),
@@ -132,13 +134,13 @@ training_options = combine_options(
     ),
     click.option(
         "--wide-weights",
-        type=click.IntRange(1),
+        type=Integer(1),
         help="Item-item weights per candidate; more can rank better, but cost bytes and time.  "
         "[default: 50]",
     ),
     click.option(
         "--wide-rank",
-        type=click.IntRange(0),
+        type=Integer(0),
         help="Rank of the low-rank approximation of all smaller weights.  [default: 32]",
     ),
     click.option(
@@ -171,12 +173,12 @@ def _config(make: Callable[..., TrainConfig], **hyperparameters: Any) -> TrainCo
 )
 @click.option(
     "--epochs",
-    type=click.IntRange(1),
+    type=Integer(1),
     help="Epochs on the source.  [default: 2 to 40, for about 300 steps]",
 )
 @click.option(
     "--min-buyers",
-    type=click.IntRange(1),
+    type=Integer(1),
     default=1,
     show_default=True,
     help="Leave items with fewer buyers out of histories.",
@@ -217,7 +219,7 @@ def pretrain(
         )
     domain_count = len(model.provenance.domains)
     of = f"{domain_count} domain{'s' * (domain_count != 1)}"
-    click.echo(f"{out}: {len(model.ids):,} items of {of}, size {size}")
+    say(f"{out}: {len(model.ids):,} items of {of}, size {size}")
 
 
 @click.command(short_help="Adapt a source model to a target domain.")
@@ -239,12 +241,12 @@ def pretrain(
 @out_option
 @click.option(
     "--fold",
-    type=click.IntRange(0),
+    type=Integer(0),
     help="Fold of a new-users split; its users are held out as new to the target.",
 )
 @click.option(
     "--epochs",
-    type=click.IntRange(0),
+    type=Integer(0),
     default=20,
     show_default=True,
     help="Largest number of epochs; validation may stop earlier.",
@@ -314,10 +316,10 @@ def adapt(
         and start
         and (note := other_data_note(source, start.provenance.dataset_sha256, data))
     ):
-        click.echo(f"note: {note}", err=True)
+        say(f"note: {note}", err=True)
     made, table = model.provenance, model.provenance.auto
     if as_json:
-        click.echo(json.dumps({"out": str(out), **made.to_json()}, ensure_ascii=False))
+        say_json({"out": str(out), **made.to_json()})
         return
     if table:
         rows = [
@@ -331,9 +333,9 @@ def adapt(
         ]
         head = ["candidate", "validation NDCG@10", "paired lift (SE)", ""]
         print_table(head, rows, "Modes on validation rows")
-        click.echo(_AUTO_RULE)
+        say(_AUTO_RULE)
     epochs = made.choices.epochs if made.choices else 0
-    click.echo(f"{out}: {made.way}, {model.candidates:,} candidates, {epochs} epochs")
+    say(f"{out}: {made.way}, {model.candidates:,} candidates, {epochs} epochs")
     if made.source is None:
         fallback = f"; auto fell back to {made.way}" if table and start is not None else ""
-        click.echo(f"transfer: none (trained on the target alone{fallback})")
+        say(f"transfer: none (trained on the target alone{fallback})")

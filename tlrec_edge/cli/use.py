@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ import click
 from tlrec_edge.bundle.reader import Bundle, manifest_size
 from tlrec_edge.cli.common import (
     PROGRESS_INTERVAL,
+    Integer,
     PathType,
     check_inputs,
     json_option,
@@ -22,6 +22,7 @@ from tlrec_edge.cli.common import (
     speed_option,
 )
 from tlrec_edge.cli.format import any_value, print_table
+from tlrec_edge.cli.output import say, say_json
 from tlrec_edge.errors import DataError
 from tlrec_edge.runtime.arguments import UNKNOWN_POLICIES
 from tlrec_edge.runtime.history import History
@@ -60,7 +61,7 @@ user_key_option = click.option(
 )
 k_option = click.option(
     "-k",
-    type=click.IntRange(min=1),
+    type=Integer(min=1),
     default=10,
     show_default=True,
     help="Number of items to return.",
@@ -75,7 +76,7 @@ def inspect(bundle: Path, as_json: bool) -> None:
     opened = Bundle.open(bundle)
     identities = {"content_id": opened.content_id, "manifest_sha256": opened.manifest_sha256}
     if as_json:
-        click.echo(json.dumps(opened.manifest | identities, ensure_ascii=False))
+        say_json(opened.manifest | identities)
         return
     manifest, shape = opened.manifest, opened.shape
     model = manifest["model"]
@@ -114,9 +115,9 @@ def verify(bundle: Path, expect: str | None, as_json: bool) -> None:
         files = opened.manifest["files"]
     size = sum(entry["size"] for entry in files.values()) + manifest_size(bundle)
     if as_json:
-        click.echo(json.dumps({"ok": True, "files": len(files), "bytes": size}))
+        say_json({"ok": True, "files": len(files), "bytes": size})
     else:
-        click.echo(f"ok: {len(files)} files, {size:,} bytes match the manifest")
+        say(f"ok: {len(files)} files, {size:,} bytes match the manifest")
 
 
 @click.command(short_help="Score the user-item pairs of a table.")
@@ -170,11 +171,11 @@ def score(
             raise DataError(f"{pairs} has no rows: it needs columns user and item")
         users.report(unknown)
         if missing := rec.stats()["unknown_candidates"]:
-            click.echo(
+            say(
                 f"pairs with an item that is not a candidate: {missing:,} ({unknown})",
                 err=True,
             )
-    click.echo(f"{done:,} pairs scored: {out}", err=True)
+    say(f"{done:,} pairs scored: {out}", err=True)
 
 
 @click.command(short_help="Recommend items for a history or a table of users.")
@@ -242,7 +243,7 @@ def recommend(
         if users_file is None:
             found = rec.recommend(history_items, k, exclude=exclude, allow=allow)
             if unknown := rec.stats()["unknown_items"]:
-                click.echo(
+                say(
                     f"{unknown} of {len(history_items)} history items are not in the bundle",
                     err=True,
                 )
@@ -335,20 +336,20 @@ class UserLookup:
     def report(self, policy: str) -> None:
         """Write the number of unknown users to stderr."""
         if self._unknown:
-            click.echo(
+            say(
                 f"unknown users: {len(self._unknown):,} (scored by {policy})",
                 err=True,
             )
 
 
 def _to_stderr(line: str) -> None:
-    click.echo(line, err=True)
+    say(line, err=True)
 
 
 def _announce_if_slow(step: str, size: int, limit: int) -> None:
     """Write to stderr what is being done if it takes long."""
     if size > limit:
-        click.echo(f"{step} {size:,} bytes", err=True)
+        say(f"{step} {size:,} bytes", err=True)
 
 
 def _ids(text: str) -> list[str]:
@@ -397,7 +398,7 @@ def _progress_every(unit: str) -> Callable[[int], None]:
         nonlocal last
         if time.monotonic() - last >= PROGRESS_INTERVAL:
             last = time.monotonic()
-            click.echo(f"{done:,} {unit}", err=True)
+            say(f"{done:,} {unit}", err=True)
 
     return progress
 
@@ -425,7 +426,7 @@ def _show(results: Iterator[tuple[str, Recommendations]], out: Path | None, as_j
         if as_json:
             best = [{"item": item, "score": value, "name": name} for item, value, name in rows]
             record = {"user": user, "items": best} if user else {"items": best}
-            click.echo(json.dumps(record, ensure_ascii=False))
+            say_json(record)
             continue
         cells = [
             [str(rank), item, f"{value:.4f}", name]

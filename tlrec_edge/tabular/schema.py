@@ -190,6 +190,8 @@ def load_schema(path: Path) -> Schema:
         raw = tomllib.loads(path.read_text("utf-8-sig"))
     except OSError as error:
         raise DataError(f"cannot read schema {path}: {error.strerror}") from error
+    except RecursionError as error:
+        raise DataError(f"cannot read schema {path}: it is nested too deeply") from error
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise DataError(
             f"cannot read schema {path}: {error}; expected a TOML file in UTF-8"

@@ -5,13 +5,13 @@ A server needs none: bundles hold the text vectors of their items.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
+from tlrec_edge.core.strict_json import parse_json
 from tlrec_edge.errors import MissingExtraError, ModelError
 from tlrec_edge.types import Floats
 
@@ -115,7 +115,7 @@ class _OnnxEncoder:
 
 
 def _read_option(path: Path, key: str, default: Any) -> Any:
-    return json.loads(path.read_text("utf-8")).get(key, default) if path.is_file() else default
+    return parse_json(path.read_bytes()).get(key, default) if path.is_file() else default
 
 
 ENCODERS: dict[str, Callable[[], TextEncoder]] = {"wordllama": _WordLlama}
