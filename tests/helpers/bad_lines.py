@@ -172,7 +172,7 @@ NAMES = [
 def bad_path(inputs: Inputs, rng: np.random.Generator) -> str:
     """Make a bad file or folder, and return its path."""
     if rng.random() < 0.1:
-        return str(rng.choice(["", "/", "/dev/null/x", "/proc/self/mem", "~", "."]))
+        return str(rng.choice(["", "/dev/null/x", "/proc/self/mem", "~", "."]))
     place = inputs.bad / str(len(os.listdir(inputs.bad)))
     place.mkdir()
     path = place / NAMES[rng.integers(len(NAMES))]

@@ -91,7 +91,7 @@ class Number(click.FloatRange):
         """Return the number."""
         found = super().convert(value, param, ctx)
         if not math.isfinite(found):
-            self.fail(f"{value!r:.60} is not a finite number", param, ctx)
+            self.fail(f"{value!r:.60} must be a finite number", param, ctx)
         return found
 
 
@@ -136,6 +136,8 @@ def out_table(
     """Check before any work that a table can be written. Raises DataError."""
     path = out_file(context, parameter, value)
     if path is not None:
+        if path.exists() and not path.is_file():
+            raise DataError(f"{path} is a pipe or a device: pass the name of a file to write")
         check_ending(path)
     return path
 

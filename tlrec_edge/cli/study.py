@@ -145,6 +145,7 @@ def study(
         result = run(options, names, progress, processes)
     report = result.to_json()
     if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
         write_text(out / "study.json", json.dumps(report, ensure_ascii=False, indent=1))
     if as_json:
         say_json(report)
@@ -156,8 +157,7 @@ def study(
 def _models(out: Path | None) -> Iterator[Path]:
     """Yield a folder for source models: in ``out`` if it is given, else a temporary one."""
     if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-        yield out / "sources"
+        yield out / "sources"  # made when the first model is saved
         return
     with TemporaryDirectory() as folder:
         yield Path(folder)

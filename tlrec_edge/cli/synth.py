@@ -11,7 +11,7 @@ import click
 from tlrec_edge.bench.synth_config import SynthConfig
 from tlrec_edge.bench.synthetic import synthesize
 from tlrec_edge.bundle.format import WIDE_KINDS
-from tlrec_edge.cli.common import Integer, Number, out_option, seed_option
+from tlrec_edge.cli.common import out_option, seed_option
 from tlrec_edge.cli.output import say
 from tlrec_edge.core.packing import WRITTEN
 from tlrec_edge.errors import DataError
@@ -38,23 +38,13 @@ def _warn_renamed(context: click.Context, option: click.Parameter, given: int | 
 
 @click.command(short_help="Write a bundle of random vectors.")
 @click.option("--items", type=count, required=True, help="Number of candidates: 50000, 50k or 1M.")
+@click.option("--dim", type=int, default=64, show_default=True, help="Width of the item vectors.")
 @click.option(
-    "--dim",
-    type=Integer(1, 4096),
-    default=64,
-    show_default=True,
-    help="Width of the item vectors.",
-)
-@click.option(
-    "--interest",
-    type=Integer(0, 4096),
-    default=16,
-    show_default=True,
-    help="Width of the interest vectors.",
+    "--interest", type=int, default=16, show_default=True, help="Width of the interest vectors."
 )
 @click.option(
     "--wide",
-    type=Integer(0, 65_536),
+    type=int,
     default=20,
     show_default=True,
     help="Largest number of item-item weights per item.",
@@ -82,7 +72,7 @@ def _warn_renamed(context: click.Context, option: click.Parameter, given: int | 
 )
 @click.option(
     "--popularity",
-    type=Number(0, 100),
+    type=float,
     default=0.15,
     show_default=True,
     help="Weight of log popularity in the item bias; 0: no bias.",

@@ -34,7 +34,7 @@ class FileOptions:
         if self.encoding:
             try:
                 codecs.lookup(self.encoding)
-            except LookupError as error:
+            except (LookupError, ValueError) as error:
                 raise DataError(
                     f"unknown encoding {self.encoding!r}; use utf-8, gb18030, cp949, cp1252 ..."
                 ) from error

@@ -41,7 +41,9 @@ def _json_records(text: io.TextIOWrapper, path: Path) -> Iterator[tuple[int, Any
         for line, content in enumerate(_prepend(start, text), 1):
             if content.strip():
                 yield line, json.loads(content)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except UnicodeDecodeError:
+        raise  # a wrong encoding is not the fault of the JSON
+    except (ValueError, RecursionError) as error:
         raise DataError(
             f"{path}: line {max(line, 1)} is not valid JSON ({error}); expected one object a line"
         ) from error
