@@ -17,6 +17,10 @@ import torch.multiprocessing  # how it pickles a tensor is what every pool of pr
 
 from helpers import synthetic
 from tlrec_edge.core.features import TowerInputs
+from tlrec_edge.export.items import add_graphs, item_contents
+from tlrec_edge.export.search_index import add_search_index
+from tlrec_edge.export.source import ExportSource
+from tlrec_edge.export.users import add_users
 from tlrec_edge.quantize import quantize_tables
 from tlrec_edge.quantize.distil import reshaped
 from tlrec_edge.train import EdgeModel, adapt, pretrain
@@ -100,6 +104,21 @@ def test_no_array_is_a_view_of_a_tensor(make: Callable[[], EdgeModel]) -> None:
     arrays = dict(arrays_in(model, "model")) | stored_arrays(model)
     assert {"model.bias", "model.features.text_table", "model.wide.data"} <= arrays.keys()
     for name, array in arrays.items():
+        for other, tensor in tensors_in(model.net).items():
+            assert not np.shares_memory(array, tensor.numpy()), f"{name} is a view of {other}"
+
+
+@each_model
+def test_no_array_of_a_bundle_is_a_view_of_a_tensor(make: Callable[[], EdgeModel]) -> None:
+    """An export keeps its arrays until it writes them, and other bundles are timed meanwhile."""
+    model = make()
+    if model.provenance.kind == "source":
+        pytest.skip("a source model is not exported")
+    source = ExportSource.of(model, synthetic.dataset(), seed=0)
+    contents = add_users(add_graphs(item_contents(source, {}), source), source, "plain", None)
+    contents = add_search_index(contents, source)
+    assert len(contents.arrays) > 12
+    for name, array in contents.arrays.items():
         for other, tensor in tensors_in(model.net).items():
             assert not np.shares_memory(array, tensor.numpy()), f"{name} is a view of {other}"
 

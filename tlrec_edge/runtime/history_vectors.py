@@ -10,6 +10,8 @@ from tlrec_edge.runtime.finite import check_finite
 from tlrec_edge.types import Floats, Indices
 
 _BLOCK_ROWS = 4096
+_EXACT_COLUMNS = (2**24 - 1) // 127**2
+"""Columns up to which every sum of products of int8 entries is exact in float32: 1,040."""
 _TINY = np.finfo(np.float32).tiny
 
 
@@ -35,16 +37,18 @@ class HistoryVectors:
         """Return the cosine of every candidate with an item, (candidates,).
 
         Candidates and items known from histories only share this space. A cosine needs no scales:
-        sums over the stored integers are exact up to 1,040 columns, so they do not depend on BLAS.
+        sums over the stored integers are exact, so they do not depend on BLAS.
         """
         c, n = self._shape.candidates, self._shape.items
-        query = self._format.values(self._rows.take(np.array([row])))[0]
+        exact = np.float32 if self._shape.d <= _EXACT_COLUMNS else np.float64
+        query = self._format.values(self._rows.take(np.array([row])))[0].astype(exact)
         length = np.sqrt(query.dot(query))
         out = np.empty(len(self._rows) - (n - c), np.float32)
         for start, rows in self._rows.blocks(_BLOCK_ROWS):
             if c <= start < n:  # known from histories only
                 continue
             block = self._format.values(rows[: c - start] if start < c else rows)
+            block = block.astype(exact, copy=False)
             position = start if start < c else start - (n - c)
             lengths = length * np.sqrt(np.einsum("ij,ij->i", block, block))
             products = block @ query
