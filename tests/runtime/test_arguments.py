@@ -211,6 +211,41 @@ def test_a_bad_feature_names_its_item_and_column(rec: Recommender, case: str) ->
     check_refused(rec, call, DataError, message)
 
 
+class TimeLimit(Exception):
+    """What a signal handler of a service raises, at any point of a call."""
+
+
+class InterruptedSession:
+    """A session during whose runs a signal arrives."""
+
+    def __init__(self, session: Any) -> None:
+        self._session = session
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._session, name)
+
+    def run(self, *arguments: Any) -> Any:
+        raise TimeLimit
+
+    run_with_iobinding = run
+
+
+def test_the_error_of_a_signal_handler_is_not_blamed_on_the_bundle(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Recommender.open(path) as rec:
+        rec.item_texts({"new": {"title": "mug"}})
+        cold = rec._open().cold
+        assert cold is not None
+        for graph in (rec._open().builder.encoder, cold.tower):
+            monkeypatch.setattr(graph, "session", InterruptedSession(graph.session))
+        with pytest.raises(TimeLimit):
+            rec.score(["i1"], ["i2"])
+        with pytest.raises(TimeLimit):
+            rec.add_items({"new": {"title": "mug"}})
+        assert len(rec) == 60
+
+
 def test_sets_are_fine_if_their_order_does_not_matter(rec: Recommender) -> None:
     names = {"i3", "i4", "i5"}
     found = rec.recommend(["i1"], 3, allow=names)  # type: ignore[arg-type]  # no Sequence

@@ -70,3 +70,26 @@ def test_memory_does_not_grow(tmp_path: Path) -> None:
 
         warm = serve(0, 20_000)
         assert serve(20_000, 60_000) - warm < 2_000_000
+
+
+@pytest.mark.slow
+def test_long_ids_do_not_grow_the_caches(tmp_path: Path) -> None:
+    """The system sees no more than the bytes that the caches report, and their bounds."""
+    synthesize(tmp_path / "b", SynthConfig(30_000, dim=16, interest=4, wide=50))
+    with Recommender.open(tmp_path / "b", cache=1_000_000) as rec:
+        if "private_bytes" not in rec.memory():
+            pytest.skip("the system does not report memory")
+
+        def serve(start: int, count: int) -> None:
+            for at in range(start, start + count):
+                known = [f"SKU{(at * 7 + i * i) % 30_000:08d}" for i in range(20)]
+                rec.recommend([*(f"{at}-{i}-" + "x" * 2000 for i in range(20)), *known], 3)
+
+        serve(0, 200)
+        before = rec.memory()
+        serve(200, 8000)
+        after = rec.memory()
+        assert after["states"] <= 64 * 2**20
+        reported = sum(after[name] - before[name] for name in ("states", "ids"))
+        grown = after["private_bytes"] - before["private_bytes"]
+        assert 0.5 * reported < grown < 1.3 * reported + 4_000_000, (before, after)

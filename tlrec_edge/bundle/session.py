@@ -8,19 +8,32 @@ from typing import Any
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
+from onnxruntime.capi import onnxruntime_pybind11_state
 
 from tlrec_edge.bundle.format import MAX_MAGNITUDE
 from tlrec_edge.errors import BundleError
 from tlrec_edge.types import Floats
 
+ORT_ERRORS: tuple[type[Exception], ...] = (
+    *(RuntimeError, ValueError, TypeError),
+    *(
+        value
+        for value in vars(onnxruntime_pybind11_state).values()
+        if isinstance(value, type) and issubclass(value, Exception)
+    ),
+)
+"""The errors of onnxruntime, which share no base class. Others that occur in a call are not the
+graph's, such as the time limit that a signal handler raises."""
 _MAX_SQUARED_NORM = MAX_MAGNITUDE**2
 
 
 def run_error(graph: str, error: Exception) -> BundleError:
     """Return the error for a graph that raises when it runs."""
-    return BundleError(
-        f"{graph} does not run: {str(error).splitlines()[0]:.300}; export the bundle again"
-    )
+    return BundleError(f"{graph} does not run: {_first_line(error)}; export the bundle again")
+
+
+def _first_line(error: Exception) -> str:
+    return f"{next(iter(str(error).splitlines()), type(error).__name__):.300}"
 
 
 def _is_finite(flat: Floats) -> bool:
@@ -68,7 +81,7 @@ class Binding:
         """
         try:
             self._session.run_with_iobinding(self._binding)
-        except Exception as error:  # onnxruntime's errors share no base class
+        except ORT_ERRORS as error:
             raise run_error(self._graph, error) from error
         if not _is_finite(self._flat):
             raise _not_finite(self._graph, self._output)
@@ -111,7 +124,7 @@ class Graph:
         """
         try:
             outputs: list[Floats] = self.session.run(self._outputs, feed)
-        except Exception as error:  # onnxruntime's errors share no base class
+        except ORT_ERRORS as error:
             raise run_error(self._name, error) from error
         for name, out in zip(self._outputs, outputs, strict=True):
             if out.shape != shape:
@@ -179,9 +192,8 @@ def load_session(
         return onnxruntime.InferenceSession(
             blob, options, providers=["CPUExecutionProvider"], enable_fallback=0
         )
-    except Exception as error:  # onnxruntime's errors share no base class
-        reason = str(error).splitlines()[0]
+    except ORT_ERRORS as error:
         version = onnxruntime.__version__
         raise BundleError(
-            f"{name} does not load in onnxruntime {version}: {reason:.300}"
+            f"{name} does not load in onnxruntime {version}: {_first_line(error)}"
         ) from error

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlrec_edge.bundle.format import REMEDY, SCAN_BLOCK
-from tlrec_edge.bundle.session import load_session, run_error
+from tlrec_edge.bundle.session import ORT_ERRORS, load_session, run_error
 from tlrec_edge.errors import BundleError, MissingExtraError
 from tlrec_edge.types import Bytes, Ints
 
@@ -176,7 +176,7 @@ class PrefixScan:
             for name, output in (("products", products), ("maxima", maxima)):
                 address = output.ctypes.data
                 binding.bind_output(name, "cpu", 0, np.int32, output.shape, address)
-        except Exception as error:  # as in _run
+        except ORT_ERRORS as error:
             raise run_error(self._name, error) from error
         return _Buffers(binding, query[0], products[0], maxima)
 
@@ -184,6 +184,6 @@ class PrefixScan:
         np.add(query, ZERO_POINT, out=buffers.query, casting="unsafe", dtype=np.int16)
         try:
             session.run_with_iobinding(buffers.binding)
-        except Exception as error:  # onnxruntime's own errors share no base class
+        except ORT_ERRORS as error:
             raise run_error(self._name, error) from error
         return buffers.products, buffers.maxima
