@@ -50,11 +50,11 @@ def join_tables(
         notes.update(dict.fromkeys(table.notes))
     if len(renamed) == 1:
         return JoinedTables(renamed[0], tables[0].rows, roles, table_name, tuple(notes))
-    names = dict.fromkeys(name for columns in renamed for name in columns)
+    all_names = dict.fromkeys(name for columns in renamed for name in columns)
     rows = [table.rows for table in tables]
     joined = {
         name: concatenate(c.get(name, empty_column(n)) for c, n in zip(renamed, rows, strict=True))
-        for name in names
+        for name in all_names
     }
     return JoinedTables(joined, sum(rows), roles, table_name, tuple(notes))
 
