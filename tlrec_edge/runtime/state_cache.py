@@ -57,8 +57,10 @@ class StateCache:
 
     def put(self, key: tuple[bytes, int] | None, state: UserState) -> None:
         """Add a state, and drop the least recently used ones that no longer fit."""
+        if key is None:
+            return
         cost = _cost(state)
-        if key is None or cost > self._max_bytes:
+        if cost > self._max_bytes:
             return
         with self._lock:
             if (replaced := self._states.pop(key, None)) is not None:
