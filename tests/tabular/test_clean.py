@@ -14,11 +14,11 @@ from tlrec_edge.choices import EVENT_WEIGHTS, EVENTS
 from tlrec_edge.data.prepare import prepare_tables
 from tlrec_edge.errors import DataError
 from tlrec_edge.tabular.arrow import table_of
+from tlrec_edge.tabular.chunk import Table
 from tlrec_edge.tabular.clean import clean_interactions
 from tlrec_edge.tabular.column import Column, column_of, read_ids, sort_ids
 from tlrec_edge.tabular.numbers import read_numbers
 from tlrec_edge.tabular.schema import Schema
-from tlrec_edge.tabular.tables import Table
 from tlrec_edge.tabular.times import Times, read_times
 
 

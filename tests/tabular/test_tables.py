@@ -15,9 +15,9 @@ import pandas as pd
 import pytest
 
 from tlrec_edge.errors import DataError, MissingExtraError
-from tlrec_edge.tabular.chunk import FileOptions
+from tlrec_edge.tabular.chunk import FileOptions, Table
 from tlrec_edge.tabular.column import read_ids
-from tlrec_edge.tabular.tables import Table, read_table
+from tlrec_edge.tabular.tables import read_table
 
 
 def write(folder: Path, name: str, content: str | bytes) -> Path:

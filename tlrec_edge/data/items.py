@@ -10,7 +10,7 @@ import numpy as np
 
 from tlrec_edge.data.dataset import ItemTable
 from tlrec_edge.errors import DataError
-from tlrec_edge.tabular.chunk import UNNAMED
+from tlrec_edge.tabular.chunk import UNNAMED, Table
 from tlrec_edge.tabular.clean import CleanLog, rename_domains
 from tlrec_edge.tabular.column import (
     Column,
@@ -25,7 +25,6 @@ from tlrec_edge.tabular.numbers import ambiguous_number, count_numbers, read_num
 from tlrec_edge.tabular.properties import widen_properties
 from tlrec_edge.tabular.roles import find_roles, require_role, suggestion
 from tlrec_edge.tabular.schema import Schema
-from tlrec_edge.tabular.tables import Table
 from tlrec_edge.types import Doubles, Floats, Longs
 
 MAX_GUESSED_CATEGORIES = 1000

@@ -11,9 +11,10 @@ import numpy as np
 
 from tlrec_edge.data.prepare import Prepared, SplitPlan, prepare_tables
 from tlrec_edge.errors import DataError, MissingExtraError
+from tlrec_edge.tabular.chunk import Table
 from tlrec_edge.tabular.column import column_of
 from tlrec_edge.tabular.schema import Schema
-from tlrec_edge.tabular.tables import Table, read_table
+from tlrec_edge.tabular.tables import read_table
 from tlrec_edge.tabular.times import read_times
 
 _WEEK_41 = "2017-10-02 04:26:23"

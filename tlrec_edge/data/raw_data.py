@@ -12,10 +12,10 @@ from tlrec_edge.data.domains import home_domains
 from tlrec_edge.data.eval_rows import RawEvalRows, split_ids
 from tlrec_edge.data.items import RawItems, empty_items, read_items
 from tlrec_edge.errors import DataError
+from tlrec_edge.tabular.chunk import Table
 from tlrec_edge.tabular.clean import CleanLog, clean_interactions
 from tlrec_edge.tabular.column import Column, sort_ids
 from tlrec_edge.tabular.schema import Schema
-from tlrec_edge.tabular.tables import Table
 from tlrec_edge.types import Bools, Ints
 
 

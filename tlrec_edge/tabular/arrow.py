@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from tlrec_edge.errors import DataError, MissingExtraError
+from tlrec_edge.tabular.chunk import Table
 from tlrec_edge.tabular.column import Column, column_of, merge_duplicates
 from tlrec_edge.tabular.files import OpenFile
-from tlrec_edge.tabular.tables import Table
 
 _INDEX = "__index_level_"
 """Start of the column that pandas writes for an index without a name."""

@@ -1,4 +1,4 @@
-"""What the readers of files share: options, the rows that they yield, and what they notice."""
+"""What the readers of files share: options, tables, the rows that they yield, what they notice."""
 
 from __future__ import annotations
 
@@ -43,6 +43,25 @@ class FileOptions:
         repeated = [name for name in self.columns if self.columns.count(name) > 1]
         if repeated:
             raise DataError(f"column {repeated[0]!r} is named twice; name each column once")
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table whose columns are coded.
+
+    Attributes:
+        columns: the columns by name.
+        rows: the number of rows.
+        name: the file or the origin, for messages.
+        formats: how each kind of file in it was read, such as "CSV, gb18030".
+        notes: what a user should know about how it was read.
+    """
+
+    columns: Mapping[str, Column]
+    rows: int
+    name: str = "table"
+    formats: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 class Chunk(NamedTuple):

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlrec_edge.errors import DataError
-from tlrec_edge.tabular.chunk import UNNAMED
+from tlrec_edge.tabular.chunk import UNNAMED, Table
 from tlrec_edge.tabular.column import Column, merge_duplicates, read_categories
 from tlrec_edge.tabular.expand import RowFilter, expand, limit
 from tlrec_edge.tabular.join import OTHER, JoinedTables, join_tables
@@ -23,7 +23,6 @@ from tlrec_edge.tabular.log_notes import hint, log_notes
 from tlrec_edge.tabular.numbers import read_numbers
 from tlrec_edge.tabular.roles import suggestion
 from tlrec_edge.tabular.schema import Schema
-from tlrec_edge.tabular.tables import Table
 from tlrec_edge.tabular.times import TimeReading
 from tlrec_edge.types import Bools, Doubles, Longs
 

@@ -7,11 +7,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from tlrec_edge.tabular.chunk import Table
 from tlrec_edge.tabular.column import Column, concatenate
 from tlrec_edge.tabular.column_names import INTERACTION_NAMES, normalize_key
 from tlrec_edge.tabular.roles import find_roles, require_role
 from tlrec_edge.tabular.schema import Schema
-from tlrec_edge.tabular.tables import Table
 from tlrec_edge.tabular.times import join_clock, looks_like_clock, looks_like_dates
 
 OTHER = "raw:"

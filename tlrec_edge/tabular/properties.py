@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from tlrec_edge.tabular.chunk import Table
 from tlrec_edge.tabular.column import Column, common
 from tlrec_edge.tabular.column_names import INTERACTION_NAMES, ITEM_NAMES, normalize_key
-from tlrec_edge.tabular.tables import Table
 from tlrec_edge.tabular.times import read_times
 from tlrec_edge.types import Longs
 

@@ -7,13 +7,12 @@ it is written; columns of Parquet and of data frames become texts by ``arrow.py`
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from tlrec_edge.errors import DataError
-from tlrec_edge.tabular.chunk import Chunk, Facts, FileOptions
+from tlrec_edge.tabular.chunk import Chunk, Facts, FileOptions, Table
 from tlrec_edge.tabular.column import Column, ColumnBuilder
 from tlrec_edge.tabular.csv_rows import read_csv
 from tlrec_edge.tabular.encoding import find_encoding
@@ -22,25 +21,6 @@ from tlrec_edge.tabular.json_rows import read_json
 
 CHUNK = 65_536
 """Rows that are read at once."""
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table whose columns are coded.
-
-    Attributes:
-        columns: the columns by name.
-        rows: the number of rows.
-        name: the file or the origin, for messages.
-        formats: how each kind of file in it was read, such as "CSV, gb18030".
-        notes: what a user should know about how it was read.
-    """
-
-    columns: Mapping[str, Column]
-    rows: int
-    name: str = "table"
-    formats: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
 
 
 def read_table(path: Path, options: FileOptions | None = None) -> Table:
