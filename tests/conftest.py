@@ -19,6 +19,17 @@ settings.register_profile("repeatable", deadline=None, derandomize=True)
 settings.load_profile("repeatable")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def writable_bundles() -> Iterator[None]:
+    """Let the files of bundles be writable: many tests damage them, and not only root runs tests.
+
+    `tests/core/test_folders.py` writes read-only files, as users do.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tlrec_edge.core.folders._READ_BITS", 0o666)
+        yield
+
+
 @pytest.fixture(scope="module")
 def small_batches() -> Iterator[None]:
     """Let distillation use a quarter of its batch size, and half of its validation batches.

@@ -23,7 +23,7 @@ from helpers import bundles, synthetic
 from helpers.commands import refused
 from helpers.paths import ROOT
 from tlrec_edge import Recommender
-from tlrec_edge.core import system_calls
+from tlrec_edge.core import folders, system_calls
 from tlrec_edge.data.store import load_dataset, save_dataset
 from tlrec_edge.errors import BundleError, DataError, ModelError, TlrecError
 from tlrec_edge.train import EdgeModel
@@ -93,6 +93,13 @@ every_command = pytest.mark.parametrize(
     ("kind", "command"),
     [(kind, command) for kind, writer in WRITERS.items() for command in writer.commands],
 )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def read_only_bundles() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(folders, "_READ_BITS", 0o444)
+        yield
 
 
 @pytest.fixture(scope="module")
