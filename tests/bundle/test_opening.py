@@ -125,7 +125,7 @@ def at_access(number: int, action: Callable[[], None], handles: bool) -> Iterato
 @pytest.mark.parametrize("handles", [True, False], ids=["by handle", "by path"])
 @pytest.mark.parametrize("replace", REPLACEMENTS)
 @pytest.mark.parametrize(
-    "stride", [pytest.param(13, id="some"), pytest.param(1, id="all", marks=pytest.mark.slow)]
+    "stride", [pytest.param(19, id="some"), pytest.param(1, id="all", marks=pytest.mark.slow)]
 )
 def test_a_bundle_that_is_replaced_between_two_accesses_is_one_of_the_versions(
     versions: list[Path], tmp_path: Path, replace: str, stride: int, handles: bool
@@ -153,7 +153,7 @@ def test_a_bundle_that_is_replaced_between_two_accesses_is_one_of_the_versions(
             break
         current = 1 - current
         assert scores(path) == expected[current]
-        number += stride
+        number += 1 if number < 10 else stride  # the manifest is read first
     assert number > 100
 
 

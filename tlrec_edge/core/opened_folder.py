@@ -11,7 +11,7 @@ import os
 import re
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -82,7 +82,9 @@ class OpenedFolder:
     def __init__(self, path: Path, kind: FolderKind, handle: int | None) -> None:
         self.path, self.kind, self._handle = path, kind, handle
         self._folder = os.stat(path) if handle is None else os.fstat(handle)
-        self._marker: tuple[int, ...] | None = None
+        self._versions: set[tuple[int, ...]] = set()
+        """Versions of the marker that were seen; more than one if the files were replaced."""
+        self._look_at_marker()
 
     def read_marker(self) -> bytes:
         """Return the content of the marker.
@@ -98,7 +100,7 @@ class OpenedFolder:
         """Return the content of a file. Raises ``kind.error`` if it has more than ``max_bytes``."""
         file, found = self.open(name)
         if name == self.kind.marker:
-            self._marker = _version(found)
+            self._versions.add(_version(found))
         with os.fdopen(file, "rb") as opened:
             if found.st_size > max_bytes:
                 raise self.kind.error(
@@ -142,16 +144,17 @@ class OpenedFolder:
             return True
 
     def has_changed(self) -> bool:
-        """Return whether the marker was replaced since it was read.
+        """Return whether the marker was replaced since the folder was opened.
 
         A marker that is gone is that of an older version, which is being removed: the files that
         were opened before all belong to it.
         """
-        try:
-            now = os.stat(**self._at(self.kind.marker))
-        except OSError:
-            return False
-        return self._marker not in (None, _version(now))
+        self._look_at_marker()
+        return len(self._versions) > 1
+
+    def _look_at_marker(self) -> None:
+        with suppress(OSError):
+            self._versions.add(_version(os.stat(**self._at(self.kind.marker))))
 
     def _at(self, name: str) -> dict[str, Any]:
         """Return the arguments with which ``os.stat`` and ``os.open`` find a file."""
