@@ -90,12 +90,14 @@ class History:
 
     def digest(self) -> bytes:
         """Return a hash that other histories do not have: a key that takes 64 bytes."""
-        events = None if self.events is None else bytes(self.events)  # type: ignore[arg-type]
-        times = None if self.timestamps is None else np.array(self.timestamps).tobytes()
-        # Lengths first, so that no two histories give the same bytes.
-        head = repr((len(self.items), events is None, times is None, self.now))
-        parts = (head.encode(), events or b"", times or b"", _items_key(self.items))
-        return hashlib.blake2b(b"".join(parts)).digest()
+        key = _items_key(self.items)
+        if self.events is not None or self.timestamps is not None or self.now is not None:
+            events = None if self.events is None else bytes(self.events)  # type: ignore[arg-type]
+            times = None if self.timestamps is None else np.array(self.timestamps).tobytes()
+            # Lengths first, so that no two histories give the same bytes.
+            head = repr((len(self.items), events is None, times is None, self.now)).encode()
+            key = b"".join((head, events or b"", times or b"", key))
+        return hashlib.blake2b(key).digest()
 
     def columns(self, known: Bools) -> HistoryColumns:
         """Return events and times; ``known`` (n,) marks the items in the bundle, at least one."""
@@ -117,7 +119,7 @@ class History:
 def _items_key(items: Sequence[ItemId] | ItemRows) -> bytes:
     """Return bytes that equal items have, and no others."""
     if isinstance(items, ItemRows):
-        return b"rows " + items.bundle_id.encode() + items.values.tobytes()
+        return f"rows {items.bundle_id} ".encode() + items.values.tobytes()
     joined = "\0".join(items)  # type: ignore[arg-type]  # a history converts its ids
     if joined.count("\0") == max(0, len(items) - 1):
         return b"ids " + encode_id(joined)

@@ -34,7 +34,8 @@ class StateCache:
 
     def __init__(self, size: int, max_bytes: int = MAX_CACHE_BYTES) -> None:
         self._size, self._max_bytes = size, max_bytes
-        self._states: OrderedDict[tuple[bytes, int], UserState] = OrderedDict()
+        self._states: OrderedDict[tuple[bytes, int], tuple[UserState, int]] = OrderedDict()
+        """Each state, and the bytes that it takes at most."""
         self._bytes = 0
         self._lock = threading.Lock()
 
@@ -50,40 +51,35 @@ class StateCache:
         if key is None:
             return None
         with self._lock:
-            state = self._states.get(key)
-            if state is not None:
-                self._states.move_to_end(key)
-            return state
+            entry = self._states.get(key)
+            if entry is None:
+                return None
+            self._states.move_to_end(key)
+            return entry[0]
 
     def put(self, key: tuple[bytes, int] | None, state: UserState) -> None:
         """Add a state, and drop the least recently used ones that no longer fit."""
         if key is None:
             return
-        cost = _cost(state)
+        cost = _ENTRY_BYTES + state.max_nbytes
         if cost > self._max_bytes:
             return
         with self._lock:
-            if (replaced := self._states.pop(key, None)) is not None:
-                self._bytes -= _cost(replaced)
-            self._states[key] = state
-            self._bytes += cost
+            replaced = self._states.pop(key, None)
+            self._states[key] = state, cost
+            self._bytes += cost - (replaced[1] if replaced else 0)
             while len(self._states) > self._size or self._bytes > self._max_bytes:
-                self._bytes -= _cost(self._states.popitem(last=False)[1])
+                self._bytes -= self._states.popitem(last=False)[1][1]
 
     @property
     def nbytes(self) -> int:
         """Size in bytes of the cached states, with their keys and Python objects."""
         with self._lock:
-            return sum(_ENTRY_BYTES + state.nbytes for state in self._states.values())
+            return sum(_ENTRY_BYTES + state.nbytes for state, _ in self._states.values())
 
     def after_fork(self) -> None:
         """Replace the lock, which another thread of the parent may have held."""
         self._lock = threading.Lock()
-
-
-def _cost(state: UserState) -> int:
-    """Return the bytes that a cached state takes at most, once its sums are computed too."""
-    return _ENTRY_BYTES + state.max_nbytes
 
 
 class Counters:

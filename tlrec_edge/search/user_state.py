@@ -38,4 +38,4 @@ class UserState:
     @property
     def max_nbytes(self) -> int:
         """Size in bytes of the arrays once ``wide`` is summed."""
-        return self.nbytes - self.wide.nbytes + self.wide.max_nbytes
+        return self.deep.nbytes + self.interest.nbytes + self.wide.max_nbytes + self.seen.nbytes
