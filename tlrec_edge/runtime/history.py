@@ -121,9 +121,9 @@ def _items_key(items: Sequence[ItemId] | ItemRows) -> bytes:
     if isinstance(items, ItemRows):
         return f"rows {items.bundle_id} ".encode() + items.values.tobytes()
     joined = "\0".join(items)  # type: ignore[arg-type]  # a history converts its ids
-    if joined.count("\0") == max(0, len(items) - 1):
+    if joined.count("\0") == len(items) - 1:
         return b"ids " + encode_id(joined)
-    return b"repr " + repr(items).encode()  # an id contains the separator
+    return b"repr " + repr(items).encode()  # an id contains the separator, or there are none
 
 
 def event_code(value: Any) -> int:
