@@ -272,7 +272,7 @@ def test_full_verification_reads_the_feature_schema(bundle: Path, case: str) -> 
 def test_full_verification_runs_the_item_tower(bundle: Path) -> None:
     tower = (bundle / "item_tower.onnx").read_bytes()
     replace_file(bundle, "item_tower.onnx", tower[:-40] + b"not a graph" + tower[-29:])
-    with pytest.raises(BundleError, match=r"item_tower\.onnx does not load"):
+    with pytest.raises(BundleError, match=r"item_tower\.onnx: value 'history': .*not allowed"):
         Recommender.open(bundle, verify="full")
     replace_file(bundle, "item_tower.onnx", bundles.item_tower(9, np.random.default_rng(0)))
     with pytest.raises(BundleError, match=r"item_tower\.onnx: the output 'history' has shape"):
@@ -337,7 +337,7 @@ def test_a_file_that_is_not_an_array(bundle: Path, content: bytes) -> None:
 def test_graphs_are_checked_at_opening(bundle: Path) -> None:
     good = (bundle / "encoder.onnx").read_bytes()
     (bundle / "encoder.onnx").write_bytes(b"not a graph")
-    with pytest.raises(BundleError, match=r"encoder\.onnx does not load in onnxruntime"):
+    with pytest.raises(BundleError, match=r"encoder\.onnx: it is not an ONNX file.*again"):
         Recommender.open(bundle, verify="none")
     (bundle / "encoder.onnx").write_bytes(pooling_encoder(9, 6, 0))
     with pytest.raises(
@@ -345,7 +345,7 @@ def test_graphs_are_checked_at_opening(bundle: Path) -> None:
     ):
         Recommender.open(bundle, verify="none")
     (bundle / "encoder.onnx").write_bytes((bundle / "item_tower.onnx").read_bytes())
-    with pytest.raises(BundleError, match="has no float output 'user'"):
+    with pytest.raises(BundleError, match=r"it has the inputs .* expected"):
         Recommender.open(bundle, verify="none")
     (bundle / "encoder.onnx").write_bytes(good)
     Recommender.open(bundle, verify="full")

@@ -16,6 +16,7 @@ from onnx import numpy_helper
 
 from tlrec_edge.export.graphs import encoder_graph, item_tower_graph
 from tlrec_edge.export.lint import lint
+from tlrec_edge.graph.check import CheckedGraph
 from tlrec_edge.quantize.graphs import round_channels
 from tlrec_edge.train.model import ENCODERS, PAD, ItemTower, ModelConfig
 
@@ -56,6 +57,7 @@ def made(shape: dict[str, Any]) -> Any:
 
 
 def session(blob: bytes, optimized: Path | None = None) -> Any:
+    CheckedGraph(blob)  # raises an error unless a bundle may contain the graph
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     if optimized:

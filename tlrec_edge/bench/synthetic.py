@@ -155,7 +155,9 @@ def _users(writer: BundleWriter, config: SynthConfig, shape: ModelShape, encoder
     vectors = shape.history_format.values(codes) * scale
     weight = np.broadcast_to(read("position_bias"), rows.shape).astype(np.float32)
     inputs = {"history": vectors.reshape(*rows.shape, -1).astype(np.float32), "log_weight": weight}
-    (deep,) = Graph(encoder, ENCODER, ["user"]).run(inputs, (_USERS, config.dim))
+    shapes = {name: (None, *array.shape[1:]) for name, array in inputs.items()}
+    graph = Graph(encoder, ENCODER, shapes, {"user": (None, config.dim)})
+    (deep,) = graph.run(inputs, _USERS)
     groups = read("groups")[:, 0][rows]
     counts = np.stack([np.bincount(row, minlength=config.groups) for row in groups])
     interest = np.log1p(counts) @ read("interest_in")

@@ -1,8 +1,9 @@
-"""Run a bundle's onnx graphs, and check their inputs and outputs."""
+"""Check and run a bundle's onnx graphs."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,8 @@ from onnxruntime.capi import onnxruntime_pybind11_state
 
 from tlrec_edge.bundle.format import MAX_MAGNITUDE
 from tlrec_edge.errors import BundleError
+from tlrec_edge.graph.check import CheckedGraph, Shapes
+from tlrec_edge.graph.onnx_file import GraphError
 from tlrec_edge.types import Floats
 
 ORT_ERRORS: tuple[type[Exception], ...] = (
@@ -25,6 +28,7 @@ ORT_ERRORS: tuple[type[Exception], ...] = (
 """The errors of onnxruntime, which share no base class. Others that occur in a call are not the
 graph's, such as the time limit that a signal handler raises."""
 _MAX_SQUARED_NORM = MAX_MAGNITUDE**2
+_REMEDY = "export the bundle again (docs/bundle-format.md lists what a graph may contain)"
 
 
 def run_error(graph: str, error: Exception) -> BundleError:
@@ -59,7 +63,7 @@ class Binding:
         graph: str,
         output: str,
         inputs: Mapping[str, Floats],
-        shape: tuple[int, int],
+        shape: tuple[Any, ...],
     ) -> None:
         self.inputs, self._out = inputs, np.zeros(shape, np.float32)
         self._flat = self._out.reshape(-1)
@@ -91,85 +95,99 @@ class Binding:
 class Graph:
     """A graph loaded into an onnxruntime session. Several threads may call ``run`` at once.
 
-    Raises BundleError if the graph does not load, or does not have the float ``outputs``.
+    ``inputs`` and ``outputs`` are the shapes that the graph must have; None is the number of rows.
+
+    Raises BundleError if the graph contains what is not allowed, has other inputs or outputs, or
+    does not load.
     """
 
-    def __init__(self, blob: bytes, name: str, outputs: Sequence[str], threads: int = 1) -> None:
-        self._blob, self._name, self._outputs, self._threads = blob, name, list(outputs), threads
-        self.session = load_session(self._blob, self._name, self._threads)
-        try:
-            float_outputs = {
-                node.name for node in self.session.get_outputs() if node.type == "tensor(float)"
-            }
-            self.inputs: dict[str, list[Any]] = {
-                node.name: node.shape for node in self.session.get_inputs()
-            }
-        except UnicodeDecodeError as error:
-            raise BundleError(
-                f"{name} was altered: it has names that are not UTF-8; export the bundle again"
-            ) from error
-        for output in outputs:
-            if output not in float_outputs:
-                raise BundleError(f"{name} has no float output '{output}'; export the bundle again")
+    def __init__(
+        self, blob: bytes, name: str, inputs: Shapes, outputs: Shapes, threads: int = 1
+    ) -> None:
+        self._blob, self._name, self._threads = blob, name, threads
+        self.inputs, self._outputs = inputs, outputs
+        self._checked = check_graph(blob, name, inputs)
+        self._checked_rows: set[int] = set()
+        self._check_run(1)
+        self.session = load_session(blob, name, threads)
 
     def reload(self) -> None:
         """Create a new session, because one created before a fork must not be used after it."""
         self.session = load_session(self._blob, self._name, self._threads)
 
-    def run(self, feed: Mapping[str, NDArray[Any]], shape: tuple[int, int]) -> list[Floats]:
-        """Return the outputs, each of ``shape``.
+    def run(self, feed: Mapping[str, NDArray[Any]], rows: int) -> list[Floats]:
+        """Return the outputs for inputs of ``rows`` rows.
 
-        Raises BundleError if the graph fails, or if an output has another shape, is NaN or is
+        Raises BundleError if the graph fails or would exceed a limit, or if an output is NaN or
         absurdly large.
         """
+        self._check_run(rows)
         try:
-            outputs: list[Floats] = self.session.run(self._outputs, feed)
+            outputs: list[Floats] = self.session.run(list(self._outputs), feed)
         except ORT_ERRORS as error:
             raise run_error(self._name, error) from error
         for name, out in zip(self._outputs, outputs, strict=True):
-            if out.shape != shape:
-                raise BundleError(
-                    f"{self._name}: the output '{name}' has shape {out.shape}, "
-                    f"expected {shape}; export the bundle again"
-                )
             if not _is_finite(out.reshape(-1)):
                 raise _not_finite(self._name, name)
         return outputs
 
-    def bind(self, inputs: Mapping[str, Floats], shape: tuple[int, int]) -> Binding:
-        """Return the graph bound to the caller's input arrays, for its first output of ``shape``.
+    def _check_run(self, rows: int) -> None:
+        if rows not in self._checked_rows:
+            check_run(self._checked, self._name, self.inputs, self._outputs, rows)
+            self._checked_rows.add(rows)
+
+    def bind(self, inputs: Mapping[str, Floats]) -> Binding:
+        """Return the graph bound to the caller's input arrays of one row, for its first output.
 
         The binding is only valid until ``reload``.
         """
-        return Binding(self.session, self._name, self._outputs[0], inputs, shape)
-
-    def check_inputs(self, expected: Mapping[str, tuple[int | None, ...]]) -> None:
-        """Raise BundleError unless the graph has exactly these inputs; None is any length."""
-        if set(self.inputs) != set(expected):
-            raise BundleError(
-                f"{self._name} has the inputs {sorted(self.inputs)}, expected {sorted(expected)}; "
-                "export the bundle again"
-            )
-        for name, shape in expected.items():
-            if not _fits(self.inputs[name], shape):
-                raise BundleError(
-                    f"{self._name}: the input '{name}' has shape {self.inputs[name]}, "
-                    f"expected {list(shape)}; export the bundle again"
-                )
+        output, shape = next(iter(self._outputs.items()))
+        return Binding(self.session, self._name, output, inputs, (1, *shape[1:]))
 
 
-def _fits(shape: Sequence[Any], expected: Sequence[int | None]) -> bool:
-    """Return whether a graph takes arrays of a shape; its free axes have a name, not a length."""
-    return len(shape) == len(expected) and all(
-        size is None or not isinstance(axis, int) or axis == size
-        for axis, size in zip(shape, expected, strict=True)
-    )
+def check_graph(
+    blob: bytes, name: str, inputs: Shapes, external: Mapping[str, NDArray[Any]] | None = None
+) -> CheckedGraph:
+    """Return a graph after checking what its file contains, and its inputs.
+
+    ``external`` are the constants that the file refers to but does not contain. Raises BundleError
+    if the graph contains anything that is not allowed; ``name`` is its file in messages.
+    """
+    with _as_bundle_error(name):
+        graph = CheckedGraph(blob)
+        graph.check_external(external or {})
+        graph.check_inputs(inputs)
+    return graph
+
+
+def check_run(
+    graph: CheckedGraph,
+    name: str,
+    inputs: Shapes,
+    outputs: Shapes,
+    rows: int = 1,
+    dtype: str = "<f4",
+) -> None:
+    """Check a run with inputs of ``rows`` rows, before it starts.
+
+    Raises BundleError if it would exceed a limit, or not return ``outputs``.
+    """
+    with _as_bundle_error(name):
+        graph.check_run(rows, inputs, outputs, dtype)
+
+
+@contextmanager
+def _as_bundle_error(name: str) -> Iterator[None]:
+    try:
+        yield
+    except GraphError as error:
+        raise BundleError(f"{name}: {error}; {_REMEDY}") from error
 
 
 def load_session(
     blob: bytes, name: str, threads: int = 1, external: Mapping[str, NDArray[Any]] | None = None
 ) -> Any:
-    """Return an onnxruntime session of a graph.
+    """Return an onnxruntime session of a graph that ``check_graph`` and ``check_run`` accepted.
 
     ``external`` are constants that the graph refers to but does not contain. Raises BundleError if
     the graph does not load; ``name`` is its file in messages.
@@ -181,6 +199,8 @@ def load_session(
     # By default idle threads spin, and take the core from another request that needs it.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    # By default, onnxruntime would guess the format from the bytes.
+    options.add_session_config_entry("session.load_model_format", "ONNX")
     options.log_severity_level = 3
     try:
         if external:

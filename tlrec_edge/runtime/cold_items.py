@@ -24,7 +24,8 @@ Features = Mapping[ItemId, Mapping[str, Any]]
 """Feature columns by item id."""
 INVERSE_TEMPERATURE = 5.0
 """A neighbour's weight is proportional to exp(INVERSE_TEMPERATURE * cosine of the texts)."""
-_BATCH = 1024
+_BATCH = 64
+"""Items in a run of the tower, whose size is limited (see ``graph.check``)."""
 _MAX_MAGNITUDE = 1e6
 _NAME_COLUMNS = ("name", "title")
 
@@ -43,11 +44,11 @@ class ColdItems:
         self._candidate_bias = bundle.array("candidate_bias")
         self.encoder = read_feature_encoder(bundle)
         self._texts = _unit_text_vectors(bundle)
-        name, outputs = str(bundle.path / ITEM_TOWER), ["history", "candidate"]
-        self.tower = Graph(bundle.read(ITEM_TOWER), name, outputs, threads)
         parts = self._encode({}, 0, None)._asdict()
-        used = {name: (None, part.shape[1]) for name, part in parts.items() if part.shape[1]}
-        self.tower.check_inputs(used)
+        inputs = {name: (None, part.shape[1]) for name, part in parts.items() if part.shape[1]}
+        outputs = dict.fromkeys(("history", "candidate"), (None, bundle.shape.d))
+        file = str(bundle.path / ITEM_TOWER)
+        self.tower = Graph(bundle.read(ITEM_TOWER), file, inputs, outputs, threads)
 
     def check(self) -> None:
         """Run the tower on an item of each category.
@@ -176,7 +177,7 @@ class ColdItems:
         for start in range(0, len(inputs.text), batch):
             feed = {name: arrays[name][start : start + batch] for name in self.tower.inputs}
             n = len(inputs.text[start : start + batch])
-            outputs.append(self.tower.run(feed, (n, self._shape.d)))
+            outputs.append(self.tower.run(feed, n))
         history, candidate = (np.concatenate(part) for part in zip(*outputs, strict=True))
         return history, candidate
 

@@ -91,7 +91,7 @@ class StateBuilder:
             history[0, length - n :] = 1.0
             weight = np.full((1, length), self.shape.pad, np.float32)
             weight[0, length - n :] = self._position_bias[length - n :]
-            self.encoder.run({"history": history, "log_weight": weight}, (1, d))
+            self.encoder.run({"history": history, "log_weight": weight}, 1)
 
     def from_history(self, catalogue: Catalogue, history: History) -> tuple[UserState, int]:
         """Return the state of a history, and how many of its items are unknown.
@@ -172,7 +172,7 @@ class StateBuilder:
                 "history": np.zeros((1, length, d), np.float32),
                 "log_weight": np.zeros((1, length), np.float32),
             }
-            binding = self._local.binding = self.encoder.bind(inputs, (1, d))
+            binding = self._local.binding = self.encoder.bind(inputs)
         return binding
 
     def _wide_sum(self, rows: Indices) -> SparseSum:
@@ -206,11 +206,9 @@ class StateBuilder:
 
 def _open_encoder(bundle: Bundle, threads: int) -> Graph:
     shape = bundle.shape
-    encoder = Graph(bundle.read(ENCODER), str(bundle.path / ENCODER), ["user"], threads)
-    encoder.check_inputs(
-        {"history": (None, shape.length, shape.d), "log_weight": (None, shape.length)}
-    )
-    return encoder
+    inputs = {"history": (None, shape.length, shape.d), "log_weight": (None, shape.length)}
+    name = str(bundle.path / ENCODER)
+    return Graph(bundle.read(ENCODER), name, inputs, {"user": (None, shape.d)}, threads)
 
 
 def _wide_table(bundle: Bundle, weight: float) -> SparseTable:

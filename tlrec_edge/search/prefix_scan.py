@@ -15,7 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlrec_edge.bundle.format import REMEDY, SCAN_BLOCK
-from tlrec_edge.bundle.session import ORT_ERRORS, load_session, run_error
+from tlrec_edge.bundle.session import (
+    ORT_ERRORS,
+    check_graph,
+    check_run,
+    load_session,
+    run_error,
+)
 from tlrec_edge.errors import BundleError, MissingExtraError
 from tlrec_edge.types import Bytes, Ints
 
@@ -135,11 +141,17 @@ class PrefixScan:
     def _load(self) -> None:
         with self._lock:
             if self._session is None:
-                session = load_session(
-                    self._blob, self._name, self._threads, {"heads": self._columns}
-                )
+                session = self._checked_session()
                 self._exact = self._is_exact(session)
                 self._session = session
+
+    def _checked_session(self) -> Any:
+        width, count = self._columns.shape
+        inputs, external = {"query": (1, width)}, {"heads": self._columns}
+        outputs = {"products": (1, count), "maxima": (count // SCAN_BLOCK,)}
+        graph = check_graph(self._blob, self._name, inputs, external)
+        check_run(graph, self._name, inputs, outputs, dtype="<i4")
+        return load_session(self._blob, self._name, self._threads, external)
 
     def _is_exact(self, session: Any) -> bool:
         """Return whether a random and an extreme query give the products that numpy computes."""
