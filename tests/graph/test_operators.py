@@ -272,13 +272,12 @@ ON_ONE = ["Abs", "Neg", "Sign", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceS
 
 
 def on_extremes(operator: str, dtype: type, rng: np.random.Generator) -> Case:
-    extremes = np.array(EXTREMES).astype(dtype)
+    extremes: np.ndarray = np.array(EXTREMES).astype(dtype)
     a, b = rng.choice(extremes, (2, 4))
     if operator == "Slice":
-        steps = np.array([1, 2, -1, -3, 2**40, -(2**40)]).astype(dtype)
-        return case(
-            operator, np.arange(5), a[:1], b[:1], ints(0).astype(dtype), rng.choice(steps, 1)
-        )
+        steps: np.ndarray = np.array([1, 2, -1, -3, 2**40, -(2**40)]).astype(dtype)
+        axes: np.ndarray = ints(0).astype(dtype)
+        return case(operator, np.arange(5), a[:1], b[:1], axes, rng.choice(steps, 1))
     if operator == "Cast":
         return case(operator, a, to=int(rng.choice([2, 6, 7, 9])))
     return case(operator, a, b) if operator in ON_TWO else case(operator, a)

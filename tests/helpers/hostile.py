@@ -64,7 +64,7 @@ def hostile(message: str) -> Callable[[Callable[[], Any]], Callable[[], Any]]:
 
 
 def with_nodes(name: str, message: str, nodes: Nodes, opset: int = 18, **constants: Any) -> None:
-    GRAPHS[name] = lambda: model(nodes, opset, **constants).SerializeToString(), message
+    GRAPHS[name] = lambda: bytes(model(nodes, opset, **constants).SerializeToString()), message
 
 
 def body(*nodes: onnx.NodeProto, inputs: Sequence[Any] = (), outputs: Sequence[Any] = ()) -> Any:
@@ -248,7 +248,7 @@ def constant_in_two_places() -> onnx.ModelProto:
 
 
 @hostile("its entries are in several places")
-def location_that_overflows() -> onnx.ModelProto:
+def location_that_overflows() -> bytes:
     made = model([node("Add", ["x", "c"], ["y"])], c=np.ones(WIDTH, np.float32))
     tensor = made.graph.initializer[2]
     blob = tensor.SerializeToString() + b"\x70" + varint(2**32 + 1)  # data_location
@@ -353,7 +353,10 @@ with_nodes(
         node("ReduceMax", ["m"], ["o"]),
         node("Add", ["x", "o"], ["y"]),
     ],
-    **{name: np.ones(1000, np.float32) for name in "abcd"},
+    a=np.ones(1000, np.float32),
+    b=np.ones(1000, np.float32),
+    c=np.ones(1000, np.float32),
+    d=np.ones(1000, np.float32),
 )
 with_nodes(
     "layer over a long sequence",
@@ -387,12 +390,18 @@ with_nodes(
         for i in range(3_000)
     ],
 )
-with_nodes(
-    "3,000 constants",
-    "has 3002 constants, more than 2000",
-    [node("Neg", ["x"], ["y"])],
-    **{f"c{i}": np.ones(1, np.float32) for i in range(3_000)},
-)
+
+
+@hostile("has 3002 constants, more than 2000")
+def constants_by_the_thousand() -> onnx.ModelProto:
+    made = harmless()
+    one = numpy_helper.from_array(np.ones(1, np.float32))
+    for index in range(3_000):
+        one.name = f"c{index}"
+        made.graph.initializer.append(one)
+    return made
+
+
 with_nodes(
     "tensor of 60 axes",
     "has 63 axes, more than 8",
@@ -556,7 +565,7 @@ def output_that_is_a_constant() -> onnx.ModelProto:
 
 @hostile("a name that is not UTF-8")
 def name_that_is_not_text() -> bytes:
-    return harmless().SerializeToString().replace(b"weight", b"w\xffight")
+    return bytes(harmless().SerializeToString()).replace(b"weight", b"w\xffight")
 
 
 @hostile("a name of more than 1000 bytes")
@@ -589,11 +598,12 @@ CONSTANTS: dict[str, tuple[Callable[[onnx.TensorProto], object], str]] = {
     "two sets of entries": (lambda t: t.float_data.append(1.0), "in several places"),
     "nine axes": (lambda t: t.dims.extend([1] * 8), "9 axes, more than 8"),
 }
-for what, (change, message) in CONSTANTS.items():
-    GRAPHS[f"constant with {what}"] = (
-        lambda change=change: constant(change).SerializeToString(),
-        message,
-    )
+for what, (alter, message) in CONSTANTS.items():
+
+    def _altered(alter: Callable[[onnx.TensorProto], object] = alter) -> bytes:
+        return bytes(constant(alter).SerializeToString())
+
+    GRAPHS[f"constant with {what}"] = _altered, message
 
 
 @hostile("neither 0 nor 1")
@@ -681,7 +691,7 @@ def field_replaced(made: onnx.ModelProto, number: int, index: int, content: byte
     graph = onnx.GraphProto.FromString(graph.SerializeToString())
     graph.ClearField("initializer")
     blob = graph.SerializeToString() + b"".join(field(number, value) for value in values)
-    return rest.SerializeToString() + field(7, blob)
+    return bytes(rest.SerializeToString()) + field(7, blob)
 
 
 BLOBS: dict[str, tuple[Callable[[], bytes], str]] = {

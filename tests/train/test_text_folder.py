@@ -188,7 +188,7 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "tokenizer that is not JSON": (write("tokenizer.json", "{"), r"tokenizer\.json cannot be used"),
     "tokenizer of another kind": (write("tokenizer.json", "[]"), r"tokenizer\.json cannot be used"),
     "configuration that is not JSON": (write(CONFIG, "{"), "config.json cannot be used"),
-    "configuration that is a list": (write(CONFIG, "[1]"), "config.json cannot be used"),
+    "configuration that is a list": (write(CONFIG, "[1]"), r"= \[1\], expected int"),
     "configuration that is not text": (write(CONFIG, b"\xff\xfe"), "config.json cannot be used"),
     "deep configuration": (write(CONFIG, "[" * 100_000), "config.json cannot be used"),
     "length that is a text": (write(CONFIG, '{"max_seq_length": "9"}'), "= '9', expected int"),

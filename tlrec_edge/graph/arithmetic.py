@@ -111,7 +111,8 @@ def modulo(call: Call) -> list[Tensor]:
 
 def truncated(a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
     """Return quotients rounded towards 0."""
-    return a // b + ((a % b != 0) & ((a < 0) != (b < 0)))
+    quotients: NDArray[Any] = a // b + ((a % b != 0) & ((a < 0) != (b < 0)))
+    return quotients
 
 
 def cast(call: Call) -> list[Tensor]:

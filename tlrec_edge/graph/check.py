@@ -1,7 +1,7 @@
 """Check that a graph is safe and small before onnxruntime reads it.
 
 onnxruntime runs whatever a file contains: loops, random numbers, divisions that end the process,
-products that take hours. So a file may only contain the fields that ``onnx_file`` lists and the
+products that take hours. So a file may only contain the fields that ``onnx_fields`` lists and the
 operators that ``operators`` lists. Before a run, the sizes of all tensors and the steps of all
 nodes are worked out from the shapes of the inputs, and must not exceed the limits of this module.
 """
@@ -74,9 +74,9 @@ class CheckedGraph:
                 f"it has the inputs {sorted(self.inputs)}, expected {sorted(expected)}"
             )
         for name, shape in expected.items():
-            found = self.inputs[name].shape
-            if not _fits(found, shape):
-                raise GraphError(f"the input '{name}' has shape {found}, expected {list(shape)}")
+            axes = self.inputs[name].shape
+            if not _fits(axes, shape):
+                raise GraphError(f"the input '{name}' has shape {axes}, expected {list(shape)}")
 
     def check_external(self, arrays: Arrays) -> None:
         """Raise GraphError unless ``arrays`` are the constants that are in other files."""
@@ -96,9 +96,9 @@ class CheckedGraph:
         Raises GraphError if it would exceed a limit, or not give ``outputs``.
         """
         with np.errstate(all="ignore"):
-            found = self.tensors(rows, inputs)
+            tensors = self.tensors(rows, inputs)
         for name, shape in outputs.items():
-            output = found.get(name) if name in self._outputs else None
+            output = tensors.get(name) if name in self._outputs else None
             if output is None or output.dtype != dtype:
                 raise GraphError(f"it has no {np.dtype(dtype)} output '{name}'")
             expected = tuple(rows if size is None else size for size in shape)
@@ -108,23 +108,26 @@ class CheckedGraph:
                 )
 
     def tensors(self, rows: int, inputs: Shapes) -> dict[str, Tensor]:
-        """Return what is known of every tensor of a run."""
-        found = dict(self._constants)
+        """Return what is known of every tensor of a run, by name.
+
+        Raises GraphError if the run would exceed a limit.
+        """
+        tensors = dict(self._constants)
         for name, shape in inputs.items():
             expected = tuple(rows if size is None else size for size in shape)
             value = self.inputs[name]
             if value.dtype is None or not _fits(value.shape, expected):
                 raise GraphError(f"the input '{name}' has shape {value.shape}, not {expected}")
             _check_shape(expected, value.dtype, f"the input '{name}': ")
-            found[name] = Tensor(value.dtype, expected)
-        budget = _Budget(sum(found[name].size for name in self.external))
+            tensors[name] = Tensor(value.dtype, expected)
+        budget = _Budget(sum(tensors[name].size for name in self.external))
         for node in self._nodes:
             try:
-                outputs = budget.spend(node, [found[x] if x else None for x in node.inputs])
+                outputs = budget.spend(node, [tensors[x] if x else None for x in node.inputs])
             except GraphError as error:
                 raise GraphError(f"{node}: {error}") from error
-            found.update(zip(node.outputs, outputs, strict=False))
-        return found
+            tensors.update(zip(node.outputs, outputs, strict=False))
+        return tensors
 
 
 class _Budget:

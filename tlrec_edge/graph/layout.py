@@ -285,7 +285,7 @@ def where(call: Call) -> list[Tensor]:
     condition, x, y = call[0], call[1], call[2]
     require(condition.dtype == BOOL and x.dtype == y.dtype, "the types of its inputs do not fit")
     shape = broadcast(condition.shape, x.shape, y.shape)
-    values = [part.values for part in (condition, x, y)]
-    if math.prod(shape) > MAX_KNOWN or any(array is None for array in values):
+    values = [part.values for part in (condition, x, y) if part.values is not None]
+    if math.prod(shape) > MAX_KNOWN or len(values) < 3:
         return [Tensor(x.dtype, shape)]
-    return [Tensor.of(np.where(*values), x.dtype)]
+    return [Tensor.of(np.where(values[0], values[1], values[2]), x.dtype)]

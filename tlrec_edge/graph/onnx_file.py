@@ -224,7 +224,7 @@ class _Reader:
         self._spend((end - start) // 4)
         if (end - start) % 4:
             raise GraphError("a list of floats is cut short")
-        return np.frombuffer(self._blob, "<f4", (end - start) // 4, start).tolist()
+        return list(struct.unpack_from(f"<{(end - start) // 4}f", self._blob, start))
 
     def _constant(self, fields: dict[str, Any]) -> Constant:
         name, shape = fields.get("name", ""), tuple(fields.get("dims", ()))
@@ -240,15 +240,16 @@ class _Reader:
             return Constant(name, dtype, shape, None, external)
         if location or entries or len(data) > 1:
             raise GraphError("its entries are in several places")
-        array = self._entries(data[0], *fields[data[0]], dtype) if data else np.zeros(0, dtype)
+        array = self._entries(data[0], fields[data[0]], dtype) if data else np.zeros(0, dtype)
         if len(array) != math.prod(shape):
             raise GraphError(f"it has {len(array)} entries, which is not its shape {shape}")
         if dtype.kind == "f" and np.isnan(array).any():
             raise GraphError("it has an entry that is NaN")
         return Constant(name, dtype, shape, array.reshape(shape))
 
-    def _entries(self, field: str, start: int, end: int, dtype: np.dtype[Any]) -> NDArray[Any]:
+    def _entries(self, field: str, span: tuple[int, int], dtype: np.dtype[Any]) -> NDArray[Any]:
         """Return the entries of a constant along one axis, if possible without a copy."""
+        start, end = span
         if field != "raw_data" and dtype.name not in TYPED_DATA[field]:
             raise GraphError(f"{field} does not contain entries of the type {dtype}")
         if field in ("int32_data", "int64_data", "uint64_data"):

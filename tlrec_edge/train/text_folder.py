@@ -14,7 +14,7 @@ from tlrec_edge.bundle.session import load_session
 from tlrec_edge.core.strict_json import parse_json
 from tlrec_edge.errors import BundleError, MissingExtraError, ModelError
 from tlrec_edge.graph.check import CheckedGraph
-from tlrec_edge.graph.onnx_file import Constant, GraphError
+from tlrec_edge.graph.onnx_file import Constant, GraphError, quoted
 from tlrec_edge.types import Floats
 
 MAX_TOKENS = 256
@@ -42,7 +42,7 @@ class FolderEncoder:
                 f"{path} needs an onnx/model.onnx and a {_TOKENIZER}; save the model there with "
                 "SentenceTransformer(name, backend='onnx').save_pretrained(folder)"
             )
-        self.name, self._graph = path.resolve().name, graph
+        self.name, self._path, self._graph = path.resolve().name, path, graph
         self._tokenizer = _read_tokenizer(path)
         self._first_token = _read_option(path / _POOLING, "pooling_mode_cls_token", False)
         self._session = _open_session(graph)
@@ -64,7 +64,7 @@ class FolderEncoder:
         try:
             encoded = self._tokenizer.encode_batch(texts)
         except Exception as error:  # tokenizers raises plain exceptions
-            raise _failed(self._graph.parent / _TOKENIZER, error) from error
+            raise _failed(self._path / _TOKENIZER, error) from error
         feed = {
             "input_ids": np.array([text.ids for text in encoded], np.int64),
             "attention_mask": np.array([text.attention_mask for text in encoded], np.int64),
@@ -93,7 +93,7 @@ def _read_tokenizer(path: Path) -> Any:
     except ImportError as error:
         raise MissingExtraError(f"text encoder {path}", "text") from error
     limit = _read_option(path / _CONFIG, "max_seq_length", MAX_TOKENS)
-    if not 0 < limit <= MAX_TOKENS**2:
+    if limit < 1:
         raise ModelError(f"{path / _CONFIG}: max_seq_length = {limit}, expected 1 or more")
     try:
         tokenizer = Tokenizer.from_file(str(path / _TOKENIZER))
@@ -110,12 +110,13 @@ def _read_option(path: Path, key: str, default: Any) -> Any:
     if not path.is_file():
         return default
     try:
-        found = parse_json(path.read_bytes()).get(key)
-    except (OSError, ValueError, AttributeError, RecursionError) as error:
+        entries = parse_json(path.read_bytes())
+    except (OSError, ValueError) as error:
         raise _failed(path, error) from error
-    if found is not None and type(found) is not type(default):
-        raise ModelError(f"{path}: {key} = {found!r:.40}, expected {type(default).__name__}")
-    return default if found is None else found
+    value = entries.get(key) if isinstance(entries, dict) else entries
+    if value is not None and type(value) is not type(default):
+        raise ModelError(f"{path}: {key} = {value!r:.40}, expected {type(default).__name__}")
+    return default if value is None else value
 
 
 def _open_session(path: Path) -> Any:
@@ -140,7 +141,7 @@ def _map(graph: Path, constant: Constant) -> NDArray[Any]:
     Raises GraphError if it is not, or if the file does not contain the constant.
     """
     entries = dict(constant.external or {})
-    name, place = entries.get("location", ""), f"the constant '{constant.name:.80}'"
+    name, place = entries.get("location", ""), f"the constant {quoted(constant.name)}"
     # A plain name on every system. Both files may be links into the same cache of downloads.
     plain = name == PurePosixPath(name).name == PureWindowsPath(name).name
     file = graph.parent / name
