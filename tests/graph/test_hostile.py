@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import onnxruntime
 import pytest
 
 from helpers import bundles, hostile
-from helpers.bundles import replace_file
+from helpers.bundles import edit_manifest, replace_file
 from tlrec_edge import BundleError, Recommender
 
 
@@ -36,6 +37,19 @@ def test_a_hostile_graph_is_refused(bundle: Path, name: str) -> None:
     with pytest.raises(BundleError, match=rf"b/encoder\.onnx: .*{message}.*again") as caught:
         Recommender.open(bundle)
     assert str(caught.value).isprintable()
+
+
+@pytest.mark.usefixtures("no_session")
+@pytest.mark.parametrize("name", ["encoder.onnx", "item_tower.onnx"])
+def test_a_huge_file_is_refused_before_it_is_read(bundle: Path, tmp_path: Path, name: str) -> None:
+    copy, size = Path(shutil.copytree(bundle, tmp_path / "b")), 10**10
+    (copy / name).chmod(0o644)
+    os.truncate(copy / name, size)
+    entry = {"size": size, "sha256": ""}
+    edit_manifest(copy, lambda manifest: manifest["files"].update({name: entry}))
+    for verify in ("full", "none"):
+        with pytest.raises(BundleError, match=rf"{name} has 10000000000 bytes, more than"):
+            Recommender.open(copy, verify=verify)
 
 
 def test_the_same_graph_without_the_fault_is_accepted(bundle: Path, tmp_path: Path) -> None:

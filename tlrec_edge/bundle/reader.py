@@ -41,6 +41,7 @@ from tlrec_edge.bundle.writer import BUNDLE, BundleWriter
 from tlrec_edge.core.opened_folder import OpenedFolder, read_folder
 from tlrec_edge.core.strict_json import parse_json
 from tlrec_edge.errors import ArgumentError, BundleError
+from tlrec_edge.graph.check import MAX_FILE_BYTES
 
 Arrays = dict[str, NDArray[Any]]
 VERIFY_LEVELS = ("none", "size", "full")
@@ -334,6 +335,8 @@ def _check_size(path: Path, size: int, entry: Any, verify: str) -> None:
             f"{path} has {size} bytes, but {entry['size']} in the manifest: "
             f"it was cut short or altered; {REMEDY}"
         )
+    if path.name in BLOBS and size > MAX_FILE_BYTES:
+        raise BundleError(f"{path} has {size} bytes, more than {MAX_FILE_BYTES}; {REMEDY}")
 
 
 def _check_sha256(path: Path, sha256: str, entry: Mapping[str, Any]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tlrec_edge.bundle.session import load_session
+from tlrec_edge.bundle.session import ORT_ERRORS, load_session
 from tlrec_edge.core.strict_json import parse_json
 from tlrec_edge.errors import BundleError, MissingExtraError, ModelError
 from tlrec_edge.graph.check import CheckedGraph
@@ -73,7 +73,7 @@ class FolderEncoder:
         inputs = {name: array for name, array in feed.items() if name in self._inputs}
         try:
             tokens = np.asarray(self._session.run(None, inputs)[0])  # (n, length, width)
-        except Exception as error:  # onnxruntime's errors share no base class
+        except ORT_ERRORS as error:
             raise _failed(self._graph, error) from error
         shape = feed["input_ids"].shape
         if tokens.ndim != 3 or tokens.shape[:2] != shape or not np.isfinite(tokens).all():
