@@ -97,6 +97,19 @@ def test_a_schema_says_how_a_log_is_read(bundle: Path, tmp_path: Path) -> None:
     )
 
 
+def test_pairs_have_a_header_although_the_log_of_the_training_had_none(
+    bundle: Path, tmp_path: Path
+) -> None:
+    schema = write(tmp_path / "s.toml", "[files]", 'columns = ["user", "item", "event", "time"]')
+    carried = _with_schema(bundle, tmp_path / "carried", schema)
+    pairs = write(tmp_path / "pairs.csv", "user,item", "u1,0010", "u1,0042")
+    raw = write(tmp_path / "raw.csv", "u1,0001,purchase,1710000000", "u1,0007,view,1710000100")
+    log = write(tmp_path / "log.csv", "user,item,event,time", *raw.read_text().split())
+    expected = scores(bundle, pairs, log)
+    assert len(expected) == 2
+    assert scores(carried, pairs, raw) == scores(carried, pairs, log) == expected
+
+
 def _with_schema(bundle: Path, path: Path, schema: Path) -> Path:
     """Write the bundle again, as if its training had read tables by a schema."""
     bundles.build(path, ids=[f"{n:04}" for n in range(80)])

@@ -25,8 +25,9 @@ from tlrec_edge.bench.synthetic import synthesize
 from tlrec_edge.bundle.reader import Bundle
 from tlrec_edge.cli import main
 from tlrec_edge.cli import use as use_module
+from tlrec_edge.cli.inspection import inspect, verify
 from tlrec_edge.cli.synth import synth
-from tlrec_edge.cli.use import inspect, recommend, score, similar, verify
+from tlrec_edge.cli.use import recommend, score, similar
 from tlrec_edge.data.prepare import prepare_files
 from tlrec_edge.errors import MissingExtraError
 from tlrec_edge.tabular.histories import read_histories

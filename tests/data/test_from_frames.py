@@ -98,6 +98,14 @@ def test_times_and_numbers_of_frames_keep_their_values() -> None:
     assert Dataset.from_frames(aware).interactions.time.tolist() == [1706705100, 1706742000]
 
 
+def test_missing_values_of_every_kind_are_missing() -> None:
+    users = ["ann", None, float("nan"), pd.NA, pd.NaT, 7]
+    frame = pd.DataFrame({"user": pd.Series(users, dtype=object), "item": list("abcdef")})
+    dataset = Dataset.from_frames(frame)
+    assert dataset.users == ("7", "ann")
+    assert dataset.cleaning["no user id"] == 4
+
+
 def test_what_is_not_a_table_is_refused() -> None:
     for wrong in (7, "log.csv", [[1, 2]]):
         with pytest.raises(DataError, match="expected a pandas, polars or pyarrow table"):

@@ -71,7 +71,7 @@ class Inputs:
     def sound(self, name: str) -> list[str]:
         """Return the arguments of a short run of a command.
 
-        Where a run would train or measure, one argument names nothing, so that it soon ends.
+        If a run would train or measure, one argument names a missing file, so that it ends soon.
         """
         pairs, nothing = str(self.pairs), str(self.bad / "nothing")
         bundle, dataset, model = map(str, (self.bundle, self.dataset, self.model))

@@ -221,6 +221,33 @@ CASES: dict[str, Case] = {
         lines("date;time;customer;sku", "31.01.2024;13:45;a;x", "31.01.2024;9:05;a;y"),
         [("a", "y", BUY, "2024-01-31 09:05:00"), ("a", "x", BUY, "2024-01-31 13:45:00")],
     ),
+    "a till, clocks as digits, one missing": Case(
+        lines(
+            "date;time;customer;sku",
+            "31.01.2024;134559;a;x",
+            "31.01.2024;905;a;y",
+            "30.01.2024;;a;z",
+        ),
+        [
+            ("a", "z", BUY, "2024-01-30 00:00:00"),
+            ("a", "y", BUY, "2024-01-31 09:05:00"),
+            ("a", "x", BUY, "2024-01-31 13:45:59"),
+        ],
+    ),
+    "UTF-16 without a byte order mark": Case(
+        "user,item\nu,i\n".encode("utf-16-le"), error="looks like UTF-16 without a byte order mark"
+    ),
+    "an encoding is named, but the log is UTF-8": Case(
+        lines("user,item", "Jürgen,i"),
+        [("Jürgen", "i", BUY, "")],
+        schema={"files": {"encoding": "cp1252"}},
+        note=ORDER,
+    ),
+    "columns are named, but the log has a header": Case(
+        lines("user_id,item_id,time", "u,i,1700000000"),
+        [("u", "i", BUY, "2023-11-14 22:13:20")],
+        schema={"files": {"columns": ["user", "item", "category", "event", "time"]}},
+    ),
     "spreadsheet days": Case(
         lines("user,item,date", "a,x,45323.10", "a,y,45322.57"),
         [("a", "y", BUY, "2024-01-31 13:40:48"), ("a", "x", BUY, "2024-02-01 02:24:00")],

@@ -115,16 +115,32 @@ def _sorted(
     return found
 
 
-def test_the_time_format_of_the_training_is_carried(tmp_path: Path) -> None:
-    """The log of one user does not show which number is the day; that of the training did."""
-    (tmp_path / "all.csv").write_text("user,item,time\nu,i,31/01/2024\nv,j,02/03/2024\n")
-    (tmp_path / "one.csv").write_text("user,item,time\nv,j,02/03/2024\n")
-    schema = prepare_files([tmp_path / "all.csv"]).dataset.schema
-    assert schema.time_format == "%d/%m/%Y"
+def training_and_one_user(folder: Path, training: list[str], one: list[str]) -> list[float]:
+    """Return the times of one user's log, read as the log of the training was."""
+    for name, times in (("all.csv", training), ("one.csv", one)):
+        rows = [f"u{at % 3},i{at},{time}" for at, time in enumerate(times)]
+        (folder / name).write_text("\n".join(["user,item,time", *rows]) + "\n")
+    schema = prepare_files([folder / "all.csv"]).dataset.schema
+    histories = read_histories(folder / "one.csv", schema=schema.to_json(), strict=False)
+    return sorted(time for history in histories.values() for time in history.timestamps or ())
+
+
+def test_the_form_of_the_times_of_the_training_is_carried(tmp_path: Path) -> None:
+    """A short log does not show which number is the day, nor that small numbers are steps."""
+    days = training_and_one_user(tmp_path, ["31/01/2024", "02/03/2024"], ["02/03/2024"])
+    assert days == [datetime(2024, 3, 2, tzinfo=UTC).timestamp()]
     with pytest.raises(DataError, match="fits both"):
         read_histories(tmp_path / "one.csv")
-    (history,) = read_histories(tmp_path / "one.csv", schema=schema).values()
-    assert history.timestamps == (datetime(2024, 3, 2, tzinfo=UTC).timestamp(),)
+    steps = training_and_one_user(tmp_path, ["1", "2", "31000", "90000"], ["31000", "31001"])
+    assert steps == [31000.0, 31001.0]
+    dates = training_and_one_user(tmp_path, ["45322.5", "45323.5"], ["45400"])
+    assert dates == [datetime(2024, 4, 18, tzinfo=UTC).timestamp()]
+
+
+def test_a_log_may_be_written_otherwise_than_that_of_the_training(tmp_path: Path) -> None:
+    for training in (["31/01/2024", "02/03/2024"], ["1700000000"], ["45322.5"], ["20240131"]):
+        found = training_and_one_user(tmp_path, training, ["2024-03-02", "2024-03-03"])
+        assert found == [1709337600.0, 1709424000.0]
 
 
 def test_a_log_may_lack_what_the_schema_of_the_training_names(tmp_path: Path) -> None:

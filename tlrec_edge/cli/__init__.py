@@ -22,8 +22,8 @@ SECTIONS = {
     },
     "Compress and export": {"compress": "build", "export": "build"},
     "Use a bundle": {
-        "inspect": "use",
-        "verify": "use",
+        "inspect": "inspection",
+        "verify": "inspection",
         "score": "use",
         "recommend": "use",
         "similar": "use",

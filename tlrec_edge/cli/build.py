@@ -281,10 +281,10 @@ def export(
     """
     from dataclasses import asdict
 
+    from tlrec_edge import pipeline
     from tlrec_edge.bundle.reader import Bundle
     from tlrec_edge.bundle.writer import BUNDLE
-    from tlrec_edge.evaluation.cards import measure_cards
-    from tlrec_edge.export import ExportConfig, export_bundle
+    from tlrec_edge.export import ExportConfig
 
     if plain_user_ids and not with_users:
         raise click.UsageError("--plain-user-ids needs --with-users")
@@ -294,15 +294,12 @@ def export(
     loaded, data = _open(model, dataset, domain)
     kind = ("plain" if plain_user_ids else "hashed") if with_users else None
     with show_progress("export") as progress:
-        measured = measure_cards(loaded, data, progress) if cards else {}
-        progress("graphs and gates")
-        parity = export_bundle(
-            loaded, data, out, ExportConfig(kind, user_key=user_key, allow=allow), measured
-        )
+        config = ExportConfig(kind, user_key=user_key, allow=allow)
+        parity = pipeline.export(loaded, data, out, config, cards=cards, progress=progress)
     size = sum(file.stat().st_size for file in out.iterdir())
     written = Bundle.open(out, verify="none")
-    gates, content_id = written.manifest["gates"], written.content_id
-    transfer = measured.get("transfer", {"claim": "none", "why": "not measured"})
+    gates, transfer = written.manifest["gates"], written.manifest["transfer"]
+    content_id = written.content_id
     if as_json:
         report = {"out": str(out), "bytes": size, "content_id": content_id}
         report |= {"parity": asdict(parity), "gates": gates, "transfer": transfer}

@@ -191,6 +191,7 @@ def _warn_no_effect(context: click.Context, option: click.Parameter, given: bool
 
 
 dataset_argument = click.argument("dataset", type=PathType())
+bundle_argument = click.argument("bundle", type=PathType())
 domain_option = click.option(
     "--domain",
     help="Target: one domain, several as A,B, or '!S' for all except S.  [default: the model's, or "
@@ -304,3 +305,9 @@ def show_progress(command: str) -> Iterator[Callable[[str], None]]:
             last = time.monotonic()
 
     yield progress
+
+
+def announce_if_slow(step: str, size: int, limit: int) -> None:
+    """Write to stderr what is being done if it takes long."""
+    if size > limit:
+        say(f"{step} {size:,} bytes", err=True)

@@ -129,7 +129,7 @@ def evaluate(
     target = None if domain is None else parse_domains(domain, data.domains)
     compared = open_compared_model(model, data)
     made = compared.provenance
-    target = target or made.domains
+    target = target or made.domains or parse_domains(None, data.domains)
     note = other_data_note(model, made.dataset_sha256, data)
     data = with_candidates(data, candidates)
     with show_progress("evaluate") as progress:

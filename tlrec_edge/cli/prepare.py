@@ -68,7 +68,8 @@ _SECTIONS = {
     help="Column names of an interaction table without a header line, as user,item,event,time.",
 )
 @click.option(
-    "--encoding", help="Encoding of text files, such as cp949.  [default: found, or refused]"
+    "--encoding",
+    help="Encoding of text files that are not UTF-8, such as cp949.  [default: found, or refused]",
 )
 @click.option(
     "--preset",

@@ -1,4 +1,4 @@
-"""Commands on a finished bundle: inspect, verify, score, recommend, similar."""
+"""The commands score, recommend and similar, which use a bundle."""
 
 from __future__ import annotations
 
@@ -6,30 +6,28 @@ import csv
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import click
 
-from tlrec_edge.bundle.reader import Bundle, manifest_size
 from tlrec_edge.cli.common import (
     PROGRESS_INTERVAL,
     Integer,
     PathType,
+    bundle_argument,
     check_inputs,
     json_option,
     key_in_file,
     out_table,
     speed_option,
 )
-from tlrec_edge.cli.format import any_value, print_table
+from tlrec_edge.cli.format import print_table
 from tlrec_edge.cli.output import say, say_json
+from tlrec_edge.cli.user_lookup import Reading, UserLookup
 from tlrec_edge.errors import DataError
 from tlrec_edge.runtime.arguments import UNKNOWN_POLICIES
-from tlrec_edge.runtime.history import History
 from tlrec_edge.runtime.recommender import Recommendations, Recommender
-from tlrec_edge.tabular.histories import read_histories
 from tlrec_edge.tabular.ids import read_id_chunks
-from tlrec_edge.tabular.schema import Schema, load_schema, parse_schema
 from tlrec_edge.tabular.writer import TableWriter
 
 _FILE = PathType()
@@ -37,11 +35,8 @@ _PAIRS_AT_ONCE = 262_144
 """Pairs in memory, about 100 MB; a user is encoded at most once per chunk."""
 _CACHED_STATES = 16_384
 """User states in memory, at most 64 MB."""
-_SLOW_TO_HASH, _SLOW_TO_READ = 1_000_000_000, 30_000_000
-"""Bytes above which hashing a bundle, or reading a table, takes more than about two seconds."""
 _SCORE_COLUMNS = {"user": str, "item": str, "score": float}
 _RANK_COLUMNS = {"user": str, "rank": int, "item": str, "score": float, "name": str}
-bundle_argument = click.argument("bundle", type=_FILE)
 interactions_option = click.option(
     "--interactions",
     type=_FILE,
@@ -66,58 +61,6 @@ k_option = click.option(
     show_default=True,
     help="Number of items to return.",
 )
-
-
-@click.command(short_help="Show the cards, sizes and hashes of a bundle.")
-@bundle_argument
-@json_option
-def inspect(bundle: Path, as_json: bool) -> None:
-    """Show the cards of BUNDLE, and the sizes and hashes of its files."""
-    opened = Bundle.open(bundle)
-    identities = {"content_id": opened.content_id, "manifest_sha256": opened.manifest_sha256}
-    if as_json:
-        say_json(opened.manifest | identities)
-        return
-    manifest, shape = opened.manifest, opened.shape
-    model = manifest["model"]
-    written = f"{manifest.get('created')} by tlrec-edge {manifest.get('tlrec_edge')}"
-    rows = [
-        ["written", f"{written}, format {manifest['format']}"],
-        ["model", f"{model.get('size')}, {model.get('mode')}, tables {shape.tables}"],
-        ["items", f"{shape.items:,}, of which {shape.candidates:,} candidates"],
-        ["vectors", f"{shape.d} deep + {shape.r} interest, history of {shape.length}"],
-        ["content id", opened.content_id],
-        ["manifest sha256", opened.manifest_sha256],
-    ]
-    print_table(["", ""], rows, str(bundle))
-    for card in ("quality", "transfer", "latency", "index", "parity", "gates", "provenance"):
-        if manifest.get(card):
-            _print_card(card, manifest[card])
-    files = manifest["files"]
-    rows = [[name, f"{entry['size']:,}", entry["sha256"][:16]] for name, entry in files.items()]
-    total = sum(entry["size"] for entry in files.values())
-    print_table(["file", "bytes", "sha256"], [*rows, ["total", f"{total:,}", ""]], "files")
-
-
-@click.command(short_help="Check every file of a bundle.")
-@bundle_argument
-@click.option(
-    "--expect",
-    metavar="ID",
-    help="Content id that the bundle must have, as `inspect` prints it.  [default: any]",
-)
-@json_option
-def verify(bundle: Path, expect: str | None, as_json: bool) -> None:
-    """Check BUNDLE: hash every file, check its arrays and load its graphs."""
-    size = sum(file.stat().st_size for file in bundle.iterdir()) if bundle.is_dir() else 0
-    _announce_if_slow("hashing", size, _SLOW_TO_HASH)
-    with Recommender.open(bundle, verify="full", expect=expect) as opened:
-        files = opened.manifest["files"]
-    size = sum(entry["size"] for entry in files.values()) + manifest_size(bundle)
-    if as_json:
-        say_json({"ok": True, "files": len(files), "bytes": size})
-    else:
-        say(f"ok: {len(files)} files, {size:,} bytes match the manifest")
 
 
 @click.command(short_help="Score the user-item pairs of a table.")
@@ -277,81 +220,6 @@ def similar(bundle: Path, item: str, k: int, as_json: bool) -> None:
         _show(iter([("", rec.similar(item, k))]), None, as_json)
 
 
-class Reading(NamedTuple):
-    """How the user's tables are read.
-
-    Attributes:
-        schema: that of ``--schema``, else that of the training.
-        strict: whether columns that the schema names must occur in a log.
-    """
-
-    schema: Schema
-    strict: bool
-
-    @classmethod
-    def of(cls, rec: Recommender, path: Path | None) -> Reading:
-        """Read the schema file, or take the bundle's schema."""
-        if path is not None:
-            return cls(load_schema(path), strict=True)
-        return cls(parse_schema(rec.schema), strict=False)
-
-
-class UserLookup:
-    """Finds users by id: their history in a table, else their state in the bundle."""
-
-    def __init__(self, rec: Recommender, interactions: Path | None, reading: Reading) -> None:
-        self._rec = rec
-        self._histories: dict[str, History] = {}
-        if interactions is not None:
-            size = interactions.stat().st_size if interactions.is_file() else 0
-            _announce_if_slow(f"reading {interactions},", size, _SLOW_TO_READ)
-            self._histories = read_histories(interactions, _to_stderr, *reading)
-            self._report_lost(interactions)
-        self._seen: set[str] = set()
-        self._unknown: set[str] = set()
-
-    def get(self, user: str) -> History | str:
-        """Return the user's history, or the id if the table has none: the bundle may know it."""
-        if user in self._histories:
-            return self._histories[user]
-        if user not in self._seen:
-            self._seen.add(user)
-            if not self._rec.has_user(user):
-                self._unknown.add(user)
-        return user
-
-    def _report_lost(self, interactions: Path) -> None:
-        """Write to stderr how many histories the bundle cannot use, because it knows no item."""
-        histories = self._histories
-        items = dict.fromkeys(item for history in histories.values() for item in history.items)
-        rows = self._rec.rows(list(items))
-        known = {item for item, row in zip(items, rows, strict=True) if row >= 0}
-        lost = sum(known.isdisjoint(history.items) for history in histories.values())
-        if lost:
-            _to_stderr(
-                f"{interactions}: {lost:,} of {len(histories):,} users: no item of their history "
-                "is in the bundle"
-            )
-
-    def report(self, policy: str) -> None:
-        """Write the number of unknown users to stderr."""
-        if self._unknown:
-            say(
-                f"unknown users: {len(self._unknown):,} (scored by {policy})",
-                err=True,
-            )
-
-
-def _to_stderr(line: str) -> None:
-    say(line, err=True)
-
-
-def _announce_if_slow(step: str, size: int, limit: int) -> None:
-    """Write to stderr what is being done if it takes long."""
-    if size > limit:
-        say(f"{step} {size:,} bytes", err=True)
-
-
 def _ids(text: str) -> list[str]:
     try:
         return [name for name in next(csv.reader([text], skipinitialspace=True), []) if name]
@@ -364,30 +232,6 @@ def _check_k(rec: Recommender, k: int) -> None:
         raise DataError(
             f"-k {k} is more than the {len(rec):,} candidates of the bundle: use at most {len(rec)}"
         )
-
-
-def _print_card(title: str, card: Any) -> None:
-    """Print a card as a table of names and values, and each list of records in it as a table."""
-    values, records = [], []
-    for key, value in _flat(card) if isinstance(card, dict) else [("", card)]:
-        if isinstance(value, list) and value and all(isinstance(row, dict) for row in value):
-            records.append((key, value))
-        else:
-            values.append([key, any_value(value)])
-    if values:
-        print_table(["", ""], values, title)
-    for key, rows in records:
-        columns = list(dict.fromkeys(name for row in rows for name in row))
-        cells = [[any_value(row.get(name)) for name in columns] for row in rows]
-        print_table(columns, cells, f"{title}: {key}")
-
-
-def _flat(card: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in card.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key} ")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _progress_every(unit: str) -> Callable[[int], None]:

@@ -14,6 +14,7 @@ from tlrec_edge.errors import DataError
 from tlrec_edge.tabular.column import read_ids
 from tlrec_edge.tabular.column_names import INTERACTION_NAMES
 from tlrec_edge.tabular.roles import find_roles, require_role
+from tlrec_edge.tabular.schema import Schema
 from tlrec_edge.tabular.tables import read_table
 
 _NAMES: Mapping[str, tuple[str, ...]] = {
@@ -48,7 +49,8 @@ def read_eval_rows(path: Path, dataset: Dataset) -> EvalRows:
     Raises DataError if a column or a value is missing, or if the dataset lacks a user or an item;
     the message counts such rows and names the first.
     """
-    return encode_eval_rows(read_raw_eval_rows(path), dataset.user_row, dataset.item_row)
+    raw_rows = read_raw_eval_rows(path, dataset.schema)
+    return encode_eval_rows(raw_rows, dataset.user_row, dataset.item_row)
 
 
 def with_eval_rows(dataset: Dataset, path: Path) -> Dataset:
@@ -57,7 +59,7 @@ def with_eval_rows(dataset: Dataset, path: Path) -> Dataset:
     Items that the dataset lacks are added without features: a model scores them as unknown. Raises
     DataError as ``read_eval_rows``, and if the dataset has none of the items.
     """
-    raw_rows = read_raw_eval_rows(path)
+    raw_rows = read_raw_eval_rows(path, dataset.schema)
     cells = (*raw_rows.items, *raw_rows.negatives)
     names = dict.fromkeys(name for cell in cells for name in split_ids(cell, dataset.item_row))
     new = [name for name in names if name not in dataset.item_row]
@@ -67,10 +69,14 @@ def with_eval_rows(dataset: Dataset, path: Path) -> Dataset:
     return dataset.replace(split=replace(dataset.split, rows=rows))
 
 
-def read_raw_eval_rows(path: Path) -> RawEvalRows:
-    """Read the file as text. Raises DataError if a column or a value is missing."""
-    table = read_table(path)
-    roles = find_roles(list(table.columns), {}, _NAMES, str(path))
+def read_raw_eval_rows(path: Path, schema: Schema) -> RawEvalRows:
+    """Read the file as text. Raises DataError if a column or a value is missing.
+
+    The columns have common names, or those of the interactions in the schema.
+    """
+    table = read_table(path, schema.files.with_header())
+    declared = {role: name for role, name in schema.interactions.items() if role in _NAMES}
+    roles = find_roles(list(table.columns), declared, _NAMES, str(path), strict=False)
     for role in ("user", "item"):
         require_role(roles, role, list(table.columns), str(path), section=None)
     columns = {role: read_ids(table.columns[name]).texts() for role, name in roles.items()}

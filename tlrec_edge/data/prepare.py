@@ -127,7 +127,7 @@ def prepare_files(
     if not interactions:
         raise DataError("no interaction file given; use --interactions FILE")
     schema = schema or Schema()
-    item_files = replace(schema.files, columns=())  # those of --columns are of the interactions
+    item_files = schema.files.with_header()
     return prepare_tables(
         [read_table(path, schema.files) for path in interactions],
         [read_table(path, item_files) for path in items],
@@ -178,7 +178,7 @@ def prepare_tables(
         ('mug', 'tea')
     """
     schema, plan = schema or Schema(), plan or SplitPlan()
-    eval_rows = read_raw_eval_rows(plan.candidates) if plan.candidates else None
+    eval_rows = read_raw_eval_rows(plan.candidates, schema) if plan.candidates else None
     log_tables = [table_of(frame, table_name) for frame in interactions]
     item_tables = [table_of(frame, items_name) for frame in items]
     raw = read_raw(log_tables, item_tables, schema, table_name, items_name)
@@ -229,13 +229,10 @@ def _match(raw: RawData, items_name: str) -> ItemMatch:
 
 
 def _resolved(schema: Schema, log: CleanLog) -> Schema:
-    """Return the schema with the format of the times, if it was found among several.
-
-    A short log of one user may not show which number is the day, as the log of all users did.
-    """
-    form = log.reading.form if log.reading else ""
-    is_strptime = form.startswith("%") and " or " not in form
-    return replace(schema, time_format=form) if is_strptime and not schema.time_format else schema
+    """Return the schema with the form of the times, which a short log may not show."""
+    if schema.time_format or log.reading is None:
+        return schema
+    return replace(schema, time_format=log.reading.time_format)
 
 
 class _BuiltItems(NamedTuple):

@@ -153,7 +153,8 @@ def evaluate(
         BundleError: The bundle cannot be read, or does not fit the dataset.
     """
     compared = _compared(model, dataset)
-    target = compared.provenance.domains if domain is None else choose_domains(dataset, domain)
+    trained = compared.provenance.domains if domain is None else ()
+    target = trained or choose_domains(dataset, domain)
     return evaluate_model(
         compared,
         dataset,
@@ -229,6 +230,8 @@ def export(
         LeakError: The model was trained on rows that its test holds out.
     """
     measured = measure_cards(model, dataset, progress) if cards else {}
+    if progress is not None:
+        progress("graphs and gates")
     return export_bundle(model, dataset, Path(path), config, measured)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from tlrec_edge.errors import DataError, MissingExtraError
 from tlrec_edge.tabular.chunk import Table
-from tlrec_edge.tabular.column import Column, column_of, merge_duplicates
+from tlrec_edge.tabular.column import Column, column_of, concatenate
 from tlrec_edge.tabular.files import OpenFile
 
 _INDEX = "__index_level_"
@@ -112,19 +112,12 @@ def _column(array: Any) -> Column:
         array = array.cast(pa.timestamp("us", kind.tz), safe=False)
     encoded = array.dictionary_encode()
     codes = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype("int64")
-    return merge_duplicates_as_written(codes, [_text(v) for v in encoded.dictionary.to_pylist()])
-
-
-def merge_duplicates_as_written(codes: Any, names: list[str]) -> Column:
-    """Return the column with one code for equal names, and code -1 for empty ones only."""
-    if "" not in names and len(set(names)) == len(names):
-        return Column(codes, names)
-    merged = merge_duplicates(codes, [name and f"x{name}" for name in names])
-    return Column(merged.codes, [name[1:] for name in merged.names])
+    names = [_text(value) for value in encoded.dictionary.to_pylist()]
+    return concatenate([Column(codes, names)])  # with one code for equal texts
 
 
 def _text(value: Any) -> str:
-    if value is None or value != value:
+    if _is_missing(value):
         return ""
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")
@@ -133,3 +126,13 @@ def _text(value: Any) -> str:
     if isinstance(value, float) and value.is_integer():
         return f"{value:.1f}"
     return str(value)
+
+
+def _is_missing(value: Any) -> bool:
+    """Return whether a value is None, NaN, NaT or pandas' NA, which is not equal to itself."""
+    try:
+        return value is None or bool(value != value)
+    except TypeError:  # a comparison with NA is neither true nor false
+        return True
+    except ValueError:  # of an array, for each of its elements
+        return False

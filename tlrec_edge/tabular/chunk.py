@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from tlrec_edge.errors import DataError
@@ -21,8 +21,8 @@ class FileOptions:
     """What a text file cannot say by itself.
 
     Attributes:
-        encoding: name of the encoding; "" finds it.
-        separator: character between cells; "" finds it.
+        encoding: name of the encoding of files that are not UTF-8; "" finds it.
+        separator: text between cells; "" finds it, and so does a file whose first line lacks it.
         columns: names of the columns of files without a header line; empty if they have one.
     """
 
@@ -43,6 +43,10 @@ class FileOptions:
         repeated = [name for name in self.columns if self.columns.count(name) > 1]
         if repeated:
             raise DataError(f"column {repeated[0]!r} is named twice; name each column once")
+
+    def with_header(self) -> FileOptions:
+        """Return the options for tables with a header line: pairs, users, items, test rows."""
+        return replace(self, columns=())
 
 
 @dataclass(frozen=True)

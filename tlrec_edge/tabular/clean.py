@@ -98,7 +98,7 @@ def clean_interactions(
     each rule dropped.
     """
     raw = join_tables(tables, schema, table_name, strict)
-    columns = read_log_columns(raw, schema)
+    columns = read_log_columns(raw, schema, strict)
     rows = RowFilter(np.ones(raw.rows, bool))
     _drop_invalid(rows, raw, columns, schema, strict)
     expanded = expand(rows, raw, schema)

@@ -107,15 +107,23 @@ def merge_duplicates(codes: Longs, names: Sequence[str]) -> Column:
     return Column(recode[codes], list(seen))
 
 
+def are_float_ids(names: Sequence[str]) -> bool:
+    """Return whether all ids look like "17850.0": integers that were stored as floats.
+
+    "nan" and "inf" may be among them: such a table writes them for missing ids.
+    """
+    present = [name for name in names if name.strip() and name.lower() not in _NOT_A_NUMBER]
+    return bool(present) and all(map(_FLOAT_ID.fullmatch, present))
+
+
 def read_ids(column: Column, missing: Sequence[str] = ()) -> Column:
     """Read ids as strings, as they are written; blank ones and those in ``missing`` are missing.
 
-    If all ids look like "17850.0" (integers that were stored as floats), they become "17850", and
-    "nan" and "inf" among them are missing.
+    If all are integers that were stored as floats (``are_float_ids``), "17850.0" becomes "17850",
+    and "nan" and "inf" among them are missing.
     """
     names = ["" if name in missing else name for name in column.names]
-    present = [name for name in names if name.strip() and name.lower() not in _NOT_A_NUMBER]
-    if present and all(map(_FLOAT_ID.fullmatch, present)):
+    if are_float_ids(names):
         names = [name.split(".")[0] if _FLOAT_ID.fullmatch(name) else "" for name in names]
     return merge_duplicates(column.codes, names)
 

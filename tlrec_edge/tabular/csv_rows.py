@@ -11,11 +11,12 @@ from pathlib import Path
 
 from tlrec_edge.errors import DataError
 from tlrec_edge.tabular.chunk import DOUBLE_COLON, UNNAMED, Chunk, Facts, FileOptions
+from tlrec_edge.tabular.column_names import INTERACTION_NAMES, normalize_key
 
 _FIELD_LIMIT = 10_000_000
 _SEPARATORS = (",", "\t", ";", "|", "\x01")
 _UNIT = "\x1f"
-"""What stands for a double colon, because csv reads separators of one character only."""
+"""Replaces a double colon, because csv only reads separators of one character."""
 _SEPARATOR_LINE = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
 
 
@@ -41,7 +42,7 @@ def read_csv(
     """
     csv.field_size_limit(_FIELD_LIMIT)
     lines = _Lines(text)
-    separator = options.separator
+    separator = options.separator if options.separator in first else ""
     if mark := _SEPARATOR_LINE.fullmatch(first):
         separator = separator or mark[1]
         lines.skip_separator_line()
@@ -50,9 +51,11 @@ def read_csv(
         lines.replaced, separator = DOUBLE_COLON, _UNIT
     reader = csv.reader(lines, delimiter=separator)
     try:
-        names = list(options.columns) or _header(_first_row(reader), path)
+        first_row = _first_row(reader)
+        has_header = not options.columns or _names_user_and_item(first_row)
+        names = _header(first_row, path) if has_header else list(options.columns)
         width, cells = len(names), []
-        for row in reader:
+        for row in reader if has_header else chain([first_row], reader):
             if lines.ended:
                 raise DataError(
                     f"{path}: a quote is open at the end of the file (EOF inside string); "
@@ -61,7 +64,7 @@ def read_csv(
             if len(row) != width or width == 1:
                 if _is_blank(row):
                     continue
-                row = _fit(row, width, path, reader.line_num, facts, bool(options.columns))
+                row = _fit(row, width, path, reader.line_num, facts, has_header)
             cells.append(row)
             if len(cells) == rows:
                 yield _csv_chunk(names, cells)
@@ -106,6 +109,12 @@ def _is_blank(row: Sequence[str]) -> bool:
     return not row or (len(row) == 1 and not row[0].strip())
 
 
+def _names_user_and_item(row: Sequence[str]) -> bool:
+    """Return whether a row is a header line, although the columns were named."""
+    keys = set(map(normalize_key, row))
+    return all(not keys.isdisjoint(INTERACTION_NAMES[role]) for role in ("user", "item"))
+
+
 def _header(cells: Sequence[str], path: Path) -> list[str]:
     names = [name.strip() or f"{UNNAMED}{at}" for at, name in enumerate(cells)]
     for name in names:
@@ -118,14 +127,14 @@ def _header(cells: Sequence[str], path: Path) -> list[str]:
 
 
 def _fit(
-    row: list[str], width: int, path: Path, line: int, facts: Facts, is_named: bool
+    row: list[str], width: int, path: Path, line: int, facts: Facts, has_header: bool
 ) -> list[str]:
     if len(row) == width:
         return row
     if len(row) < width:
         facts.short_rows += 1
         return [*row, *[""] * (width - len(row))]
-    expected = f"--columns names {width}" if is_named else f"the header {width}"
+    expected = f"the header {width}" if has_header else f"--columns names {width}"
     raise DataError(
         f"{path}: line {line} has {len(row)} cells, {expected}; check the separators and quotes "
         "there"

@@ -1,10 +1,11 @@
 """Find the encoding of a text file by a stated rule; refuse what is not certain.
 
 1. A byte order mark decides (UTF-8, UTF-16).
-2. Bytes that are valid UTF-8 are UTF-8.
-3. Other bytes are judged by their characters: each East Asian encoding has a set of frequent ones
-   (GB2312's hanzi, Korean syllables, Japanese kana). Japanese needs kana; Chinese and Korean share
-   their bytes, but Chinese text also uses the second half of GB2312, which Korean does not.
+2. Bytes that are valid UTF-8 are UTF-8. Others have the encoding that the user names.
+3. Without a name they are judged by their characters: each East Asian encoding has a set of
+   frequent ones (GB2312's hanzi, Korean syllables, Japanese kana). Japanese needs kana; Chinese and
+   Korean share their bytes, but Chinese text also uses the second half of GB2312, which Korean does
+   not.
 4. Anything else is refused, with the encodings that it may have: the user names one.
 """
 
@@ -44,8 +45,10 @@ class _Failure(NamedTuple):
     sample: bytes
 
 
-def find_encoding(stream: BinaryIO, name: str) -> str:
+def find_encoding(stream: BinaryIO, name: str, named: str = "") -> str:
     """Return the encoding of a stream, which is read to its end. ``name`` is for messages.
+
+    ``named`` is the user's word for files that are not UTF-8: other files, or later ones, may be.
 
     Raises DataError if the bytes are not UTF-8 and no other encoding is certain.
     """
@@ -53,14 +56,18 @@ def find_encoding(stream: BinaryIO, name: str) -> str:
     for mark, encoding in _MARKS:
         if start.startswith(mark):
             return encoding
-    failure = _first_invalid(start, stream)
-    if failure is None:
-        return "utf-8"
-    if start[1:2] == b"\0" or start[:1] == b"\0":
+    if b"\0" in start[:2]:
+        if named:
+            return named
         raise DataError(
             f"{name}: looks like UTF-16 without a byte order mark; save it as UTF-8, or name its "
             'encoding: --encoding utf-16-le, or encoding = "utf-16-le" under [files] in a schema'
         )
+    failure = _first_invalid(start, stream)
+    if failure is None:
+        return "utf-8"
+    if named:
+        return named
     certain, possible = judge(failure.sample)
     if certain:
         return certain

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from tlrec_edge.errors import DataError
-from tlrec_edge.tabular.column import Column, column_of, read_ids
+from tlrec_edge.tabular.column import Column, are_float_ids, column_of, read_ids
 from tlrec_edge.tabular.column_names import INTERACTION_NAMES
 from tlrec_edge.tabular.roles import find_roles, require_role
 from tlrec_edge.tabular.schema import Schema
 from tlrec_edge.tabular.tables import read_chunks
-
-_FLOAT_ID = re.compile(r"-?\d+\.0+")
 
 
 class IdCells(NamedTuple):
@@ -38,7 +35,7 @@ def read_id_chunks(
     ways: the first rows as 16.0, later ones as text.
     """
     are_floats: dict[str, bool] = {}
-    for chunk in read_chunks(path, schema.files, rows):
+    for chunk in read_chunks(path, schema.files.with_header(), rows):
         names = list(chunk.columns)
         found = find_roles(names, schema.interactions, INTERACTION_NAMES, str(path), strict=False)
         cells = {}
@@ -46,7 +43,7 @@ def read_id_chunks(
             require_role(found, role, names, str(path), section=None)
             column = chunk.columns[found[role]]
             column = column if isinstance(column, Column) else column_of(column)
-            is_float = _has_only_floats(column)
+            is_float = are_float_ids(column.names)
             if are_floats.setdefault(role, is_float) and not is_float:
                 raise DataError(
                     f"{path}: the ids of column {found[role]!r} are written in two ways, as 16.0 "
@@ -55,7 +52,3 @@ def read_id_chunks(
             ids = read_ids(column) if are_floats[role] else column
             cells[role] = IdCells(column.texts(), ids.texts())
         yield cells
-
-
-def _has_only_floats(column: Column) -> bool:
-    return bool(column.names) and all(map(_FLOAT_ID.fullmatch, column.names))

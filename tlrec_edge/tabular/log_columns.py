@@ -32,14 +32,14 @@ def category_id(name: str) -> str:
     return f"category:{name}"
 
 
-def read_log_columns(raw: JoinedTables, schema: Schema) -> LogColumns:
+def read_log_columns(raw: JoinedTables, schema: Schema, strict: bool) -> LogColumns:
     """Parse the columns of a log. Raises DataError if the times are ambiguous."""
     columns = raw.columns
     item, is_category = _read_items(raw, schema)
     times, reading = None, None
     if "timestamp" in columns:
         try:
-            times, reading = read_times(columns["timestamp"], schema.time_format)
+            times, reading = read_times(columns["timestamp"], schema.time_format, strict)
         except DataError as error:
             raise DataError(f"{raw.name}: {error}") from error
     return LogColumns(

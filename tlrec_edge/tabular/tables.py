@@ -86,7 +86,7 @@ def _read_part(file: OpenFile, options: FileOptions, facts: Facts, rows: int) ->
         facts.formats["Parquet"] = None
         yield from (Chunk(columns, count) for columns, count in read_parquet(file, rows))
         return
-    encoding = options.encoding or find_encoding(file.stream(), str(file.path))
+    encoding = find_encoding(file.stream(), str(file.path), options.encoding)
     try:
         with _text(file, encoding) as text:
             first = _first_line(text)

@@ -5,7 +5,7 @@ user can check it. Numbers are epochs only if that gives plausible times:
 
 - 8, 12 or 14 digits that are calendar dates (20240131, 202401311345) are dates;
 - numbers that would be a few hours of 1970, but are days of a spreadsheet, are those days;
-- the size of each number tells seconds, milliseconds, microseconds and nanoseconds apart.
+- the size of each number shows its unit: seconds, milliseconds, microseconds or nanoseconds.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ EARLIEST, LATEST = 0, 4_102_444_800
 """The valid range of a time in seconds: from 1970 up to, but not including, 2100."""
 PLAUSIBLE = 94_694_400
 """Seconds up to 1973: smaller numbers may be steps or days, which only give an order."""
+EPOCH, SPREADSHEET = "epoch", "spreadsheet"
+"""Names of two forms of numbers, as a ``time_format``."""
 _EPOCHS = ((1e17, 1e9, "nanoseconds"), (1e14, 1e6, "microseconds"), (1e11, 1e3, "milliseconds"))
 """A limit, a divisor and a unit: a number above the limit, divided, gives seconds."""
 _SPREADSHEET_DAYS = (29_221.0, 58_440.0)
@@ -69,7 +71,7 @@ _PLAIN_ISO = re.compile(r"\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d)?)?")
 _CLOCK = re.compile(r"(\d{1,2})(.*)")
 _ZONE_NAME = re.compile(r"\s*(?:UTC|GMT)$")
 _SPACED_ZONE = re.compile(r"\s+([+-]\d\d:?\d\d)$")
-_TIME_OF_DAY = re.compile(r"([01]?\d|2[0-3])(?::?[0-5]\d(?::?[0-5]\d(?:\.\d+)?)?)?")
+_TIME_OF_DAY = re.compile(r"([01]?\d|2[0-3])(?::?([0-5]\d)(?::?([0-5]\d)(?:\.\d+)?)?)?")
 
 
 class Times(NamedTuple):
@@ -94,13 +96,31 @@ class TimeReading:
     note: str = ""
     unreadable: str | None = None
 
+    @property
+    def time_format(self) -> str:
+        """What reads another column of the same kind, "" if its own texts show how.
 
-def read_times(column: Column, time_format: str = "") -> tuple[Times, TimeReading]:
+        A short column may not show which number is the day, or that small numbers are steps and not
+        days of a spreadsheet.
+        """
+        if self.form.startswith("epochs"):
+            return EPOCH
+        if self.form.startswith("spreadsheet"):
+            return SPREADSHEET
+        return self.form if self.form.startswith("%") and " or " not in self.form else ""
+
+
+def read_times(
+    column: Column, time_format: str = "", strict: bool = True
+) -> tuple[Times, TimeReading]:
     """Read a column of times.
 
     Args:
         column: the texts.
-        time_format: a format of ``strptime``; "" finds how the column is written.
+        time_format: a format of ``strptime``, "epoch" or "spreadsheet"; "" finds how the column is
+            written.
+        strict: whether texts of another form are invalid. If not, ``time_format`` is how another
+            column was written: it is used if it reads most of the texts.
 
     Returns:
         The times, and how they were read.
@@ -108,7 +128,7 @@ def read_times(column: Column, time_format: str = "") -> tuple[Times, TimeReadin
     Raises:
         DataError: if the column does not show which number is the day and which the month.
     """
-    seconds, reading = parse_times(column.names, time_format)
+    seconds, reading = parse_times(column.names, time_format, strict)
     values = np.array([*seconds, nan])[column.codes]  # the last entry is for code -1
     invalid = np.isnan(values)
     with np.errstate(invalid="ignore"):
@@ -117,14 +137,16 @@ def read_times(column: Column, time_format: str = "") -> tuple[Times, TimeReadin
     return Times(np.where(usable, values, 0).astype(np.int64), invalid, out_of_range), reading
 
 
-def parse_times(texts: Sequence[str], time_format: str = "") -> tuple[list[float], TimeReading]:
+def parse_times(
+    texts: Sequence[str], time_format: str = "", strict: bool = True
+) -> tuple[list[float], TimeReading]:
     """Return the seconds since 1970 of each distinct text, NaN if it is not a time.
 
     Seconds are integers, and a time without a zone is UTC. Raises DataError as ``read_times``.
     """
     stripped = [text.strip() for text in texts]
     present = list(dict.fromkeys(filter(None, stripped)))
-    seconds, form, note = _parse(present, time_format)
+    seconds, form, note = _parse(present, time_format, strict)
     of_text = dict(zip(present, seconds, strict=True))
     unreadable = next((text for text in present if isnan(of_text[text])), None)
     return [of_text.get(text, nan) for text in stripped], TimeReading(form, note, unreadable)
@@ -146,7 +168,7 @@ def looks_like_clock(column: Column) -> bool:
 
 
 def join_clock(dates: Column, clock: Column) -> Column:
-    """Return a column of dates with the time of day of another column added."""
+    """Return a column of dates with the time of day of another column, midnight if it has none."""
     days, hours = dates.texts(), map(_clock_text, clock.texts())
     return column_of(
         [f"{day.strip()} {hour}".strip() for day, hour in zip(days, hours, strict=True)]
@@ -154,11 +176,10 @@ def join_clock(dates: Column, clock: Column) -> Column:
 
 
 def _clock_text(text: str) -> str:
-    text = text.strip()
-    if text.isdigit():
-        hours, minutes = (text, "00") if len(text) <= 2 else (text[:-2], text[-2:])
-        return f"{hours:0>2}:{minutes}"
-    return f"{text:0>2}" if len(text.partition(":")[0]) == 2 else f"0{text}"
+    """Return a time of day as HH:MM:SS, midnight if it is not known."""
+    match = _TIME_OF_DAY.fullmatch(text.strip())
+    hours, minutes, seconds = match.groups(default="00") if match else ("00", "00", "00")
+    return f"{hours:0>2}:{minutes}:{seconds}"
 
 
 def ambiguous(example: str, formats: Sequence[str]) -> DataError:
@@ -173,10 +194,21 @@ _Found = tuple[list[float], str, str]
 """The seconds of each text, how they were read, and what looks odd."""
 
 
-def _parse(texts: Sequence[str], time_format: str) -> _Found:
+def _parse(texts: Sequence[str], time_format: str, strict: bool) -> _Found:
     if time_format:
-        return _read_all(texts, _reader(time_format)), time_format, ""
+        found = _by_name(texts, time_format)
+        if strict or _count_valid(found[0]) > len(texts) / 2:
+            return found
     return _by_digits(texts) or _by_numbers(texts) or _by_iso(texts) or _by_format(texts)
+
+
+def _by_name(texts: Sequence[str], time_format: str) -> _Found:
+    """Read texts in a form that is known; see ``TimeReading.time_format``."""
+    if time_format == EPOCH:
+        return _from_epochs([_number(text) for text in texts])
+    if time_format == SPREADSHEET:
+        return _from_spreadsheet([_number(text) for text in texts])
+    return _read_all(texts, _reader(time_format)), time_format, ""
 
 
 def _by_digits(texts: Sequence[str]) -> _Found | None:
@@ -202,8 +234,20 @@ def _by_numbers(texts: Sequence[str]) -> _Found | None:
         return None
     first, last = _SPREADSHEET_DAYS
     if all(first <= size < last for size in sizes):
-        days = [(number - _EPOCH_IN_SPREADSHEET_DAYS) * 86_400 for number in numbers]
-        return [_truncate(round(d, 3) if isfinite(d) else d) for d in days], "spreadsheet days", ""
+        return _from_spreadsheet(numbers)
+    return _from_epochs(numbers)
+
+
+def _from_spreadsheet(numbers: Sequence[float]) -> _Found:
+    seconds = ((number - _EPOCH_IN_SPREADSHEET_DAYS) * 86_400 for number in numbers)
+    # A day's fraction is rounded, because 13:40:48 is stored as .56999999999971.
+    return [_truncate(round(s, 3) if isfinite(s) else s) for s in seconds], "spreadsheet days", ""
+
+
+def _from_epochs(numbers: Sequence[float]) -> _Found:
+    sizes = [abs(number) for number in numbers if not isnan(number)]
+    if not sizes:
+        return [nan] * len(numbers), "epochs", ""
     units = [_unit(size) for size in sizes]
     times = [size / divisor for size, (divisor, _) in zip(sizes, units, strict=True)]
     names = list(dict.fromkeys(name for _, name in units))
