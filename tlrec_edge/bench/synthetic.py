@@ -34,6 +34,8 @@ from tlrec_edge.search.prefix_scan import scan_graph
 from tlrec_edge.types import Doubles, Indices
 
 _USERS, _CLUSTERS_PER_USER = 256, 3
+_USERS_AT_ONCE = 32
+"""Users in a run of the encoder, whose steps are limited (see ``graph.check``)."""
 
 
 def synthesize(
@@ -157,7 +159,9 @@ def _users(writer: BundleWriter, config: SynthConfig, shape: ModelShape, encoder
     inputs = {"history": vectors.reshape(*rows.shape, -1).astype(np.float32), "log_weight": weight}
     shapes = {name: (None, *array.shape[1:]) for name, array in inputs.items()}
     graph = Graph(encoder, ENCODER, shapes, {"user": (None, config.dim)})
-    (deep,) = graph.run(inputs, _USERS)
+    users = [slice(at, at + _USERS_AT_ONCE) for at in range(0, _USERS, _USERS_AT_ONCE)]
+    feeds = ({name: values[some] for name, values in inputs.items()} for some in users)
+    deep = np.concatenate([graph.run(feed, _USERS_AT_ONCE)[0] for feed in feeds])
     groups = read("groups")[:, 0][rows]
     counts = np.stack([np.bincount(row, minlength=config.groups) for row in groups])
     interest = np.log1p(counts) @ read("interest_in")
