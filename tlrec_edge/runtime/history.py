@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -73,20 +73,22 @@ class History:
             object.__setattr__(
                 self, "items", tuple(items if has_only_strings else map(as_text, items))
             )
-        for name, convert in (("events", event_code), ("timestamps", _seconds)):
-            values = getattr(self, name)
-            if values is None:
-                continue
-            values = as_list(values, name, f"{name}, one for each item")
-            converted = tuple(convert(value) for value in values)
-            if len(converted) != len(items):
-                raise DataError(
-                    f"a history of {len(items)} items has {len(converted)} {name}; "
-                    "give one for each item"
-                )
-            object.__setattr__(self, name, converted)
+        if self.events is not None:
+            self._convert("events", event_code)
+        if self.timestamps is not None:
+            self._convert("timestamps", _seconds)
         if self.now is not None:
             object.__setattr__(self, "now", _seconds(self.now))
+
+    def _convert(self, name: str, convert: Callable[[Any], Any]) -> None:
+        values = as_list(getattr(self, name), name, f"{name}, one for each item")
+        converted = tuple(convert(value) for value in values)
+        if len(converted) != len(self.items):
+            raise DataError(
+                f"a history of {len(self.items)} items has {len(converted)} {name}; "
+                "give one for each item"
+            )
+        object.__setattr__(self, name, converted)
 
     def digest(self) -> bytes:
         """Return a hash that other histories do not have: a key that takes 64 bytes."""

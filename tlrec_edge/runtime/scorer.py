@@ -46,19 +46,6 @@ class Indexes(NamedTuple):
         )
 
 
-class _Block(NamedTuple):
-    """The parts of n candidates' scores that depend on the candidate."""
-
-    rows: Floats
-    """The candidates' rows in float32, to multiply with a query, (n, columns)."""
-    scale: Scales
-    """(n, 2)"""
-    contributions: Floats | None
-    """Item-item contributions of this user, (n,), if there are any."""
-    bias: Floats
-    """(n,)"""
-
-
 class Scorer:
     """The candidates of one bundle and one set of added items. Safe to use from many threads."""
 
@@ -105,14 +92,15 @@ class Scorer:
             contributions = np.zeros(len(self), np.float32)
             columns, values = state.wide.summed
             contributions[columns] = values
-        queries, buffer = self._queries(state), self._buffer()
+        queries = self._queries(state) if self._format.packed else None
+        buffer = self._buffer()
         scales, biases = self._scale.blocks(_BLOCK_ROWS), self._bias.blocks(_BLOCK_ROWS)
         blocks = zip(self._rows.blocks(_BLOCK_ROWS), scales, biases, strict=True)
         for (start, stored), (_, scale), (_, bias) in blocks:
             at = slice(start, start + len(stored))
             rows = self._format.widen(stored, buffer[: len(stored)])
             part = None if contributions is None else contributions[at]
-            scores[at] = self._combine(state, queries, _Block(rows, scale, part, bias))
+            scores[at] = self._combine(state, queries, rows, scale, part, bias)
         if self._has_added:
             new = scores[self._shape.candidates :]
             new[:] = self._neighbour_mean(new, scores[self._added.neighbours], slice(None))
@@ -159,37 +147,43 @@ class Scorer:
         if self._format.packed:
             rows = self._format.widen(rows)
         contributions = self._contributions(state, positions) if len(state.wide) else None
+        queries = self._queries(state) if self._format.packed else None
         scale, bias = self._scale.take(positions), self._bias.take(positions)
-        block = _Block(rows, scale, contributions, bias)
-        return self._combine(state, self._queries(state), block)
+        return self._combine(state, queries, rows, scale, contributions, bias)
 
-    def _queries(self, state: UserState) -> tuple[Query, Query] | None:
-        if not self._format.packed:
-            return None
+    def _queries(self, state: UserState) -> tuple[Query, Query]:
         return self._format.query(0, state.deep), self._format.query(1, state.interest)
 
     def _combine(
-        self, state: UserState, queries: tuple[Query, Query] | None, block: _Block
+        self,
+        state: UserState,
+        queries: tuple[Query, Query] | None,
+        rows: Floats,
+        scale: Scales,
+        contributions: Floats | None,
+        bias: Floats,
     ) -> Floats:
+        """Return the scores (n,) of candidates with these rows (n, columns) and scales (n, 2).
+
+        ``queries`` are the user's if rows are packed, ``contributions`` (n,) its item-item
+        contributions if there are any.
+        """
         # One order of operations for every caller: float32 arithmetic is not associative. If scores
         # are deterministic, the products are sums of integers, exact in whatever order BLAS adds.
-        if queries is None:
-            scores = products(block.rows, self._deep, state.deep)
-        else:
-            scores = queries[0].dot(block.rows)
-        scores *= block.scale[:, 0]
+        scores = queries[0].dot(rows) if queries else products(rows, self._deep, state.deep)
+        scores *= scale[:, 0]
         scores *= state.deep_scale
         if self._shape.r:
             if queries is None:
-                interest = products(block.rows, self._interest, state.interest)
+                interest = products(rows, self._interest, state.interest)
             else:
-                interest = queries[1].dot(block.rows)
-            interest *= block.scale[:, 1]
+                interest = queries[1].dot(rows)
+            interest *= scale[:, 1]
             interest *= state.interest_scale
             scores += interest
-        if block.contributions is not None:
-            scores += block.contributions
-        scores += block.bias
+        if contributions is not None:
+            scores += contributions
+        scores += bias
         return check_finite(scores, self._path)
 
     def _neighbour_mean(

@@ -46,10 +46,8 @@ class StateCache:
         """Return the key of a history's state; None if nothing is cached."""
         return (history.digest(), version) if self._size else None
 
-    def get(self, key: tuple[bytes, int] | None) -> UserState | None:
+    def get(self, key: tuple[bytes, int]) -> UserState | None:
         """Return a state, which then counts as just used; None if it is not cached."""
-        if key is None:
-            return None
         with self._lock:
             entry = self._states.get(key)
             if entry is None:
@@ -57,10 +55,8 @@ class StateCache:
             self._states.move_to_end(key)
             return entry[0]
 
-    def put(self, key: tuple[bytes, int] | None, state: UserState) -> None:
+    def put(self, key: tuple[bytes, int], state: UserState) -> None:
         """Add a state, and drop the least recently used ones that no longer fit."""
-        if key is None:
-            return
         cost = _ENTRY_BYTES + state.max_nbytes
         if cost > self._max_bytes:
             return

@@ -56,7 +56,7 @@ class UserStates:
             return self._stored(user)
         history = as_history(user)
         key = self.cache.key(history, version=catalogue.size)
-        if (cached := self.cache.get(key)) is not None:
+        if key is not None and (cached := self.cache.get(key)) is not None:
             self._counters.add(cache_hits=1)
             return cached
         state, unknown = self._builder.from_history(catalogue, history)
@@ -67,7 +67,8 @@ class UserStates:
                 clipped_users=int(state.clipped),
             )
         self._counters.add(cache_misses=1)
-        self.cache.put(key, state)
+        if key is not None:
+            self.cache.put(key, state)
         return state
 
     def row(self, user: str | int) -> int:
