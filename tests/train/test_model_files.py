@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import io
 import json
+import resource
 import shutil
 import tracemalloc
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.lib import format as npy
+from numpy.typing import NDArray
 
 from helpers.counts import say
 from helpers.paths import ROOT
 from tlrec_edge.errors import ModelError
 from tlrec_edge.train import EdgeModel
 
+Array = NDArray[Any]
 SOURCE = ROOT / "tests" / "data" / "models_0_1_0" / "source"
 
 
@@ -110,6 +115,82 @@ def test_a_head_without_a_part_is_refused(folder: Path, case: str) -> None:
     HEADS[case](head)
     (folder / "model.json").write_text(json.dumps(head), "utf-8")
     with pytest.raises(ModelError, match="model"):
+        EdgeModel.load(folder)
+
+
+def config(**changes: object) -> Callable[[dict[str, Any]], object]:
+    return lambda head: head["config"].update(changes)
+
+
+HUGE: dict[str, Callable[[dict[str, Any]], object]] = {
+    "items": lambda head: head.update(items=10**9),
+    "candidates": lambda head: head.update(candidates=10**9),
+    "width": config(width=10**9),
+    "a width that no product fits": config(width=2**62, feed_forward=2**62),
+    "history": config(history=10**9),
+    "queries": config(queries=10**9),
+    "feed_forward": config(width=10**9, feed_forward=10**9),
+    "text": config(text=10**9),
+    "numeric": config(numeric=10**9),
+    "vocabulary": config(vocabulary=[10**9]),
+    "many vocabularies": config(vocabulary=[1] * 10**5),
+    "tower_width": config(tower_width=10**9),
+    "layers": config(size="base", layers=10**9),
+    "head_width": config(size="base", head_width=10**9),
+}
+
+
+@pytest.mark.parametrize("case", HUGE)
+def test_sizes_are_compared_with_the_arrays_before_memory_is_taken(folder: Path, case: str) -> None:
+    head = json.loads((folder / "model.json").read_text("utf-8"))
+    HUGE[case](head)
+    (folder / "model.json").write_text(json.dumps(head), "utf-8")
+    with pytest.raises(ModelError, match="train it again") as refusal, memory_limit(2**29):
+        EdgeModel.load(folder)
+    assert "alloc" not in str(refusal.value)
+
+
+@contextmanager
+def memory_limit(more: int) -> Iterator[None]:
+    """Let the process take ``more`` bytes than it has, so that a failure can't fill the memory."""
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    in_use = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (in_use + more, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+ARRAYS: dict[str, tuple[str, Callable[[Array], Array]]] = {
+    "a bias of other candidates": ("bias", lambda array: array[1:]),
+    "categories of other items": ("groups", lambda array: array[1:]),
+    "text of other items": ("input.text", lambda array: array[1:]),
+    "numbers of another width": ("input.numeric", lambda array: np.c_[array, array]),
+    "codes beyond the vocabulary": ("input.categories", lambda array: array + 10**6),
+    "categories beyond the factors": ("groups", lambda array: array + 10**6),
+    "factors of other items": ("rest.inward", lambda array: array[1:]),
+    "factors of another rank": ("interest.outward", lambda array: np.c_[array, array]),
+    "a table of another width": ("table.history.rows", lambda array: np.c_[array, array]),
+    "a scale of other items": ("wide.scale", lambda array: array[1:]),
+    "interest of other candidates": ("interest.outward", lambda array: array[1:]),
+    "weights of unknown candidates": ("wide.indices", lambda array: array + 10**6),
+    "weights of negative candidates": ("wide.indices", lambda array: array - 10**6),
+    "rows that overlap": ("wide.indptr", lambda array: np.roll(array, 1)),
+    "rows of more weights": ("wide.indptr", lambda array: np.r_[0, 10**12, array[2:]]),
+    "weights of text": ("net.bias", lambda array: array.astype(str)),
+}
+
+
+@pytest.mark.parametrize("case", ARRAYS)
+def test_arrays_that_do_not_fit_together_are_refused(tmp_path: Path, case: str) -> None:
+    folder = Path(shutil.copytree(SOURCE.parent / "compressed", tmp_path / "model"))
+    name, change = ARRAYS[case]
+    with np.load(folder / "arrays.npz") as archive:
+        arrays = dict(archive)
+    arrays[name] = change(arrays[name])
+    np.savez(folder / "arrays.npz", **arrays)
+    with pytest.raises(ModelError, match="train it again"):
         EdgeModel.load(folder)
 
 

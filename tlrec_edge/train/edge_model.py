@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import astuple, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -27,6 +27,7 @@ from tlrec_edge.errors import ModelError
 from tlrec_edge.linear.interest import group_counts
 from tlrec_edge.linear.low_rank import LowRankFactors
 from tlrec_edge.linear.ranking import ALL, Columns, Scorer
+from tlrec_edge.train.check_arrays import check_arrays
 from tlrec_edge.train.examples import gather_histories
 from tlrec_edge.train.model import AGE_BUCKETS, ModelConfig, TwoTower
 from tlrec_edge.train.npz import DAMAGED, read_arrays
@@ -333,15 +334,19 @@ def _restore(meta: dict[str, Any], arrays: Arrays) -> EdgeModel:
         raise ValueError(
             f"{len(meta['ids'])} ids and {len(meta['names'])} names for {meta['items']} items"
         )
+    shape = items, candidates = meta["items"], meta["candidates"]
+    if not all(type(size) is int for size in shape) or not 0 < candidates <= items:
+        raise ValueError(f"{candidates} candidates of {items} items")
+    config = ModelConfig.from_json(meta["config"])
+    check_arrays(arrays, items, candidates, config)
     quantized_wide = None
     if "wide.entries" in arrays:
         quantized_wide = QuantizedWeights(arrays["wide.entries"], arrays["wide.scale"])
         arrays["wide.data"] = quantized_wide.data(arrays["wide.indptr"])
-    shape = meta["items"], meta["candidates"]
     return EdgeModel(
         ids=tuple(meta["ids"]),
         names=tuple(meta["names"]),
-        net=_restore_net(meta, arrays),
+        net=_restore_net(config, items, candidates, arrays),
         features=FeatureEncoder.from_schema(meta["features"], arrays["text_table"]),
         wide=_restore_sparse(arrays, "wide", shape),
         target_wide=_restore_sparse(arrays, "own", shape),
@@ -356,16 +361,19 @@ def _restore(meta: dict[str, Any], arrays: Arrays) -> EdgeModel:
     )
 
 
-def _restore_net(meta: Mapping[str, Any], arrays: Arrays) -> TwoTower:
+def _restore_net(config: ModelConfig, items: int, candidates: int, arrays: Arrays) -> TwoTower:
     inputs = TowerInputs(*(arrays[f"input.{name}"] for name in TowerInputs._fields))
-    config = ModelConfig.from_json(meta["config"])
-    net = TwoTower(config, meta["items"], meta["candidates"], inputs)
     state = {
-        name.removeprefix(_NET): torch.from_numpy(array)
+        name.removeprefix(_NET): torch.from_numpy(array).to(torch.float32, copy=True)
         for name, array in arrays.items()
         if name.startswith(_NET)
     }
-    net.load_state_dict(state)
+    if max(config.layers, len(config.vocabulary)) > len(state):
+        raise ValueError(f"{len(state)} arrays for more layers or categorical features")
+    # Without memory for the weights: those that were saved are put in place if their shapes fit.
+    with torch.device("meta"):
+        net = TwoTower(config, items, candidates, inputs)
+    net.load_state_dict(state, assign=True)
     net.eval()
     net.requires_grad_(False)
     return net

@@ -167,7 +167,8 @@ class FastEncoder(nn.Module):
         self.feed_forward = FeedForward(pooled, config.feed_forward, width, config.dropout)
         with torch.no_grad():
             # At first a user is the mean of what the queries pool.
-            self.skip.weight.copy_(torch.eye(width).repeat(1, config.queries) / config.queries)
+            pooling = self.skip.weight.zero_().view(width, config.queries, width)
+            pooling.diagonal(dim1=0, dim2=2).fill_(1 / config.queries)
 
     def forward(self, history: Tensor, log_weight: Tensor) -> Tensor:
         logits = history @ self.query + log_weight.unsqueeze(2)  # (batch, length, queries)
