@@ -134,6 +134,12 @@ CASES: dict[str, Case] = {
         lines("1,2268318,2520377,pv,1511544070", "1,2333346,2520771,buy,1511561733"),
         error="no header line?",
     ),
+    "Taobao, one line without a header": Case(
+        lines("1,2268318,2520377,pv,1511544070"), error="no header line?"
+    ),
+    "a log without a header, two equal cells in its first line": Case(
+        lines("7,7,pv,1511544070", "1,2333346,buy,1511561733"), error="no header line?"
+    ),
     "Taobao with --columns": Case(
         lines("1,2268318,2520377,pv,1511544070", "1,2333346,2520771,buy,1511561733"),
         [
@@ -278,6 +284,11 @@ CASES: dict[str, Case] = {
         lines("user,item", "NULL,x", "NULL,y", "a,x"),
         [("NULL", "x", BUY, ""), ("NULL", "y", BUY, ""), ("a", "x", BUY, "")],
         note="user 'NULL' has 2 rows",
+    ),
+    "MySQL's word for nothing": Case(
+        lines("user,item", "\\N,x", "\\N,y", "a,x"),
+        [("\\N", "x", BUY, ""), ("\\N", "y", BUY, ""), ("a", "x", BUY, "")],
+        note='drop them: missing = ["\\\\N"]',
     ),
     "words for nothing, named": Case(
         lines("user,item", "NULL,x", "NULL,y", "a,x"),

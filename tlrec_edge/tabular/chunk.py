@@ -81,3 +81,5 @@ class Facts:
 
     formats: dict[str, None] = field(default_factory=dict)
     short_rows: int = 0
+    header: Sequence[str] = ()
+    """The names of the columns of the last text file."""

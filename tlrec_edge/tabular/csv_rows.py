@@ -12,6 +12,7 @@ from pathlib import Path
 from tlrec_edge.errors import DataError
 from tlrec_edge.tabular.chunk import DOUBLE_COLON, UNNAMED, Chunk, Facts, FileOptions
 from tlrec_edge.tabular.column_names import INTERACTION_NAMES, normalize_key
+from tlrec_edge.tabular.roles import check_header
 
 _FIELD_LIMIT = 10_000_000
 _SEPARATORS = (",", "\t", ";", "|", "\x01")
@@ -54,6 +55,7 @@ def read_csv(
         first_row = _first_row(reader)
         has_header = not options.columns or _names_user_and_item(first_row)
         names = _header(first_row, path) if has_header else list(options.columns)
+        facts.header = names
         width, cells = len(names), []
         for row in reader if has_header else chain([first_row], reader):
             if lines.ended:
@@ -119,6 +121,7 @@ def _header(cells: Sequence[str], path: Path) -> list[str]:
     names = [name.strip() or f"{UNNAMED}{at}" for at, name in enumerate(cells)]
     for name in names:
         if names.count(name) > 1:
+            check_header(cells, str(path))
             raise DataError(
                 f"{path}: column {name!r} occurs {names.count(name)} times; "
                 "rename or remove the copies"

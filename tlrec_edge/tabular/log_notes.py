@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from tlrec_edge.tabular.column import Column, common, read_categories
 from tlrec_edge.tabular.column_names import COUNT_EVENTS
 from tlrec_edge.tabular.join import OTHER, JoinedTables
@@ -79,7 +81,7 @@ def _unknown_events(raw: JoinedTables, schema: Schema) -> list[str]:
 def _notes_on_missing(kind: str, column: Column) -> list[str]:
     return [
         f"{kind} {name!r} has {rows:,} rows; if it means that the {kind} is unknown, drop them: "
-        f'missing = ["{name}"] under [clean] in a schema'
+        f"missing = [{json.dumps(name, ensure_ascii=False)}] under [clean] in a schema"
         for name, rows in common(column)
         if name.strip().lower() in MISSING_IDS
     ]

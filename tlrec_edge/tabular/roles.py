@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from tlrec_edge.errors import DataError
 from tlrec_edge.tabular.column_names import INTERACTION_NAMES, normalize_key
@@ -67,12 +67,7 @@ def require_role(
     if role in roles:
         return
     known = (*INTERACTION_NAMES[role], f"{role}_id")
-    if _looks_like_data(columns):
-        raise DataError(
-            f"{table_name}: no header line? Its first line is {', '.join(columns)[:80]}; name the "
-            "columns by position: --columns user,item,event,time, or columns = [...] under "
-            "[files] in a schema"
-        )
+    check_header(columns, table_name)
     close = [column for column in columns if suggestion(column, known, _CLOSE)]
     question = f"; is {close[0]!r} the {role}?" if close else ""
     remedy = f"rename the column to {role!r}"
@@ -83,7 +78,12 @@ def require_role(
     )
 
 
-def _looks_like_data(names: Collection[str]) -> bool:
-    """Return whether the cells of a header line are values: more than a third are numbers."""
-    n_numbers = sum(1 for name in names if _NUMBER.fullmatch(name))
-    return n_numbers > len(names) / 3
+def check_header(columns: Sequence[str], table_name: str) -> None:
+    """Raise DataError if the cells of a header line are values: more than a third are numbers."""
+    n_numbers = sum(1 for name in columns if _NUMBER.fullmatch(name))
+    if n_numbers > len(columns) / 3:
+        raise DataError(
+            f"{table_name}: no header line? Its first line is {', '.join(columns)[:80]}; name the "
+            "columns by position: --columns user,item,event,time, or columns = [...] under "
+            "[files] in a schema"
+        )

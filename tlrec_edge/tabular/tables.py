@@ -18,6 +18,7 @@ from tlrec_edge.tabular.csv_rows import read_csv
 from tlrec_edge.tabular.encoding import find_encoding
 from tlrec_edge.tabular.files import OpenFile, list_parts, open_file
 from tlrec_edge.tabular.json_rows import read_json
+from tlrec_edge.tabular.roles import check_header
 
 CHUNK = 65_536
 """Rows that are read at once."""
@@ -51,6 +52,7 @@ def read_table(path: Path, options: FileOptions | None = None) -> Table:
                 builder.add(cells)
         rows += chunk.rows
     if not rows:
+        check_header(facts.header, str(path))
         raise DataError(f"{path} has a header but no rows; expected at least one row of data")
     for builder in builders.values():
         builder.pad(rows)
