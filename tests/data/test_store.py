@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -15,12 +19,13 @@ from hypothesis import strategies as st
 from tlrec_edge.data.dataset import Dataset, EvalRows, Interactions, ItemTable, Split
 from tlrec_edge.data.prepare import SplitPlan, prepare_tables
 from tlrec_edge.data.store import dataset_hash, load_dataset, save_dataset, split_hash
+from tlrec_edge.data.task import make_tasks
 from tlrec_edge.errors import DataError
 
 
-def small(seed: int = 0) -> Dataset:
+def make_log(seed: int = 0) -> pd.DataFrame:
     rng = np.random.default_rng(seed)
-    log = pd.DataFrame(
+    return pd.DataFrame(
         {
             "user": rng.integers(0, 6, 40).astype(str),
             "item": [f"i{n}" for n in rng.integers(0, 9, 40)],
@@ -28,6 +33,10 @@ def small(seed: int = 0) -> Dataset:
             "domain": rng.choice(["x", "y"], 40),
         }
     )
+
+
+def small(seed: int = 0) -> Dataset:
+    log = make_log(seed)
     goods = pd.DataFrame(
         [("i0", "a", "1", "k"), ("i1", 'b, "c"', "nan", ""), ("new", "🛒", "3", "l")],
         columns=["item", "title", "price", "kind_id"],
@@ -215,3 +224,57 @@ def test_an_altered_dataset_is_refused(tmp_path: Path) -> None:
 def test_a_candidates_file_goes_with_its_split_only() -> None:
     with pytest.raises(DataError, match="goes with --split given"):
         SplitPlan("time", candidates=Path("x.tsv"))
+
+
+def test_a_table_of_more_rows_than_its_file_can_hold_is_not_read(tmp_path: Path) -> None:
+    save_dataset(small(), tmp_path / "ds")
+    file, rows = tmp_path / "ds" / "interactions.parquet", 40_000_000
+    zeros = pa.array(np.zeros(rows, np.int8))
+    file.unlink()
+    pq.write_table(pa.table({"user": zeros}), file)
+    assert file.stat().st_size < rows / 200
+    taken = pa.total_allocated_bytes()
+    with pytest.raises(DataError, match=r"interactions.parquet has 40,000,000 rows in .* bytes"):
+        load_dataset(tmp_path / "ds")
+    assert pa.total_allocated_bytes() <= taken
+
+
+def test_more_negatives_than_candidates_take_no_memory() -> None:
+    data = prepare_tables([make_log()], [], plan=SplitPlan(negatives=10**9)).dataset
+    rows = make_tasks(data, data.domains).final.rows
+    assert len(rows)
+    assert rows.negatives.shape[1] <= len(data.items)
+
+
+def of_rows(data: Dataset, **changes: Any) -> Split:
+    rows = EvalRows(*np.zeros((2, 1), np.int32), np.zeros((1, 2), np.int32))
+    return replace(data.split, kind="given", rows=replace(rows, **changes))
+
+
+CODES: dict[str, Callable[[Dataset], dict[str, Any]]] = {
+    "domain of an item": lambda data: {"item_domain": data.item_domain + 10**6},
+    "negative domain of an item": lambda data: {"item_domain": data.item_domain - 10},
+    "role": lambda data: {"split": replace(data.split, role=data.split.role + 100)},
+    "fold": lambda data: {"split": replace(data.split, fold=data.split.fold + 10**6)},
+    "event": lambda data: {
+        "interactions": replace(data.interactions, event=data.interactions.event + 100)
+    },
+    "user of a row": lambda data: {"split": of_rows(data, user=np.array([10**6], np.int32))},
+    "item of a row": lambda data: {"split": of_rows(data, item=np.array([-1], np.int32))},
+    "negative of a row": lambda data: {
+        "split": of_rows(data, negatives=np.array([[0, 10**6]], np.int32))
+    },
+    "negatives of another number of rows": lambda data: {
+        "split": of_rows(data, negatives=np.zeros((2, 2), np.int32))
+    },
+    "number of negatives": lambda data: {"split": replace(data.split, negatives=-1)},
+    "seed": lambda data: {"split": replace(data.split, seed=-1)},
+    "kind": lambda data: {"split": replace(data.split, kind="other")},
+}
+
+
+@pytest.mark.parametrize("case", CODES)
+def test_codes_outside_their_tables_are_refused(case: str) -> None:
+    data = small()
+    with pytest.raises(DataError):
+        data.replace(**CODES[case](data))

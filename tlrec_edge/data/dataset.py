@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from tlrec_edge.choices import EVENTS, SPLITS
 from tlrec_edge.errors import DataError
 from tlrec_edge.tabular.column_names import SALES_NAMES, normalize_key
 from tlrec_edge.tabular.schema import Schema
@@ -150,6 +151,9 @@ class Split:
         settings: what else the kind of split stores.
         rows: evaluation rows that came with the data (kind given); other kinds derive them from
             the roles.
+
+    Raises:
+        DataError: if the kind is unknown, or a number is negative.
     """
 
     kind: str
@@ -161,6 +165,14 @@ class Split:
     seed: int = 0
     settings: Mapping[str, Any] = field(default_factory=dict)
     rows: EvalRows | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind not in SPLITS:
+            raise DataError(f"unknown split {self.kind!r:.40}; known: {', '.join(SPLITS)}")
+        for name in ("negatives", "seed"):
+            value = getattr(self, name)
+            if type(value) is not int or value < 0:
+                raise DataError(f"{name} = {value!r:.40}, expected a whole number of 0 or more")
 
     @property
     def folds(self) -> int:
@@ -208,21 +220,26 @@ class Dataset:
             raise DataError(
                 "the dataset has no interactions; the cleaning table shows why rows were dropped"
             )
-        for name, column, size in (
-            ("user", log.user, len(self.users)),
-            ("item", log.item, len(self.items)),
-            ("domain", log.domain, len(self.domains)),
-        ):
-            if column.min() < 0 or column.max() >= size:
-                raise DataError(
-                    f"interaction column '{name}' has codes outside its table of {size}"
-                )
         if len(self.features) != len(self.items) or len(self.item_domain) != len(self.items):
             raise DataError(
                 f"item features have {len(self.features)} rows, expected {len(self.items)}"
             )
         if len(self.split.role) != len(log) or len(self.split.fold) != len(self.users):
             raise DataError("the split does not fit the interactions")
+        users, items, domains = len(self.users), len(self.items), len(self.domains)
+        _check_codes("interaction column 'user'", log.user, 0, users)
+        _check_codes("interaction column 'item'", log.item, 0, items)
+        _check_codes("interaction column 'domain'", log.domain, 0, domains)
+        _check_codes("interaction column 'event'", log.event, 0, len(EVENTS))
+        _check_codes("the items' domains", self.item_domain, -1, domains)
+        _check_codes("the roles of the split", self.split.role, TRAIN, TEST + 1)
+        _check_codes("the folds of the split", self.split.fold, -1, users)
+        if (rows := self.split.rows) is not None:
+            if not len(rows.user) == len(rows.item) == len(rows.negatives):
+                raise DataError("the columns of the evaluation rows differ in length")
+            _check_codes("evaluation column 'user'", rows.user, 0, users)
+            _check_codes("evaluation column 'item'", rows.item, 0, items)
+            _check_codes("evaluation column 'negatives'", rows.negatives, -1, items)
 
     @classmethod
     def from_frames(
@@ -298,6 +315,11 @@ class Dataset:
     def replace(self, **changes: Any) -> Self:
         """Return a copy with other values for some fields."""
         return replace(self, **changes)
+
+
+def _check_codes(name: str, codes: NDArray[Any], low: int, end: int) -> None:
+    if codes.size and not (low <= codes.min() and codes.max() < end):
+        raise DataError(f"{name}: codes outside {low}..{end - 1}, the rows of their table")
 
 
 def _as_list(tables: Any) -> list[Any]:

@@ -34,6 +34,9 @@ DATASET = FolderKind(
 )
 _DAMAGED = (KeyError, IndexError, TypeError, ValueError, AttributeError, pa.ArrowException)
 """What metadata and tables that do not fit raise when a dataset is built from them."""
+_MAX_ROWS_PER_BYTE, _MAX_EXTRA_ROWS = 100, 1 << 24
+"""Rows of a table: at most this many for each byte of its file, plus 16 million. Ids and positions
+take bytes, so only the -1 of evaluation rows with few negatives come close."""
 _SPLIT_FIELDS = ("kind", "refit", "mask_seen", "negatives", "seed")
 
 
@@ -192,13 +195,20 @@ def _read_metadata(folder: OpenedFolder) -> dict[str, Any]:
 
 
 def _read_parquet(folder: OpenedFolder, name: str) -> dict[str, Any]:
-    file, _ = folder.open(name)
+    file, found = folder.open(name)
     try:
         with os.fdopen(file, "rb") as opened:
+            _check_rows(folder.path / name, pq.read_metadata(opened).num_rows, found.st_size)
             table = pq.read_table(opened)
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{folder.path / name} is damaged; run prepare again") from error
     return {name: table.column(name) for name in table.column_names}
+
+
+def _check_rows(path: Path, rows: int, size: int) -> None:
+    """Refuse a file that would unfold to a large multiple of its size."""
+    if rows > _MAX_ROWS_PER_BYTE * size + _MAX_EXTRA_ROWS:
+        raise DataError(f"{path} has {rows:,} rows in {size:,} bytes; run prepare again")
 
 
 def _build_dataset(metadata: Mapping[str, Any], tables: Mapping[str, Mapping[str, Any]]) -> Dataset:

@@ -274,7 +274,7 @@ def _sample_negatives(user: Longs, excluded: Longs, task: Task, dataset: Dataset
     ids, without those that are excluded. Instead of listing the free candidates for each row, ranks
     among them are drawn and shifted past the excluded ones.
     """
-    count = dataset.split.negatives
+    count = min(dataset.split.negatives, len(task.candidates))
     if not count:
         return np.empty((len(user), 0), np.int32)
     ordered = task.candidates[sort_ids([dataset.items[row] for row in task.candidates])]
