@@ -8,6 +8,11 @@ from pathlib import Path
 import pytest
 
 from helpers import bundles
+from helpers.memory import (
+    in_new_process,
+    memory_of_long_ids,
+    private_bytes_of_many_requests,
+)
 from tlrec_edge import Recommender
 from tlrec_edge.bench.synth_config import SynthConfig
 from tlrec_edge.bench.synthetic import synthesize
@@ -58,38 +63,18 @@ def test_threads_do_not_exceed_the_quota(
 @pytest.mark.slow
 def test_memory_does_not_grow(tmp_path: Path) -> None:
     synthesize(tmp_path / "b", SynthConfig(30_000, dim=16, interest=4))
-    with Recommender.open(tmp_path / "b", cache=256) as rec:
-
-        def serve(start: int, count: int) -> int:
-            for at in range(start, start + count):
-                history = [f"SKU{(at * 7 + i) % 30_000:08d}" for i in range(20)]
-                rec.score(history, [f"SKU{(at + i) % 30_000:08d}" for i in range(100)])
-                if at % 50 == 0:
-                    rec.recommend(history, 10)
-            return rec.memory()["private_bytes"]
-
-        warm = serve(0, 20_000)
-        assert serve(20_000, 60_000) - warm < 2_000_000
+    warm, after = in_new_process(private_bytes_of_many_requests, tmp_path / "b")
+    assert after - warm < 2_000_000
 
 
 @pytest.mark.slow
 def test_long_ids_do_not_grow_the_caches(tmp_path: Path) -> None:
     """The system sees no more than the bytes that the caches report, and their bounds."""
     synthesize(tmp_path / "b", SynthConfig(30_000, dim=16, interest=4, wide=50))
-    with Recommender.open(tmp_path / "b", cache=1_000_000) as rec:
-        if "private_bytes" not in rec.memory():
-            pytest.skip("the system does not report memory")
-
-        def serve(start: int, count: int) -> None:
-            for at in range(start, start + count):
-                known = [f"SKU{(at * 7 + i * i) % 30_000:08d}" for i in range(20)]
-                rec.recommend([*(f"{at}-{i}-" + "x" * 2000 for i in range(20)), *known], 3)
-
-        serve(0, 200)
-        before = rec.memory()
-        serve(200, 8000)
-        after = rec.memory()
-        assert after["states"] <= 64 * 2**20
-        reported = sum(after[name] - before[name] for name in ("states", "ids"))
-        grown = after["private_bytes"] - before["private_bytes"]
-        assert 0.5 * reported < grown < 1.3 * reported + 4_000_000, (before, after)
+    before, after = in_new_process(memory_of_long_ids, tmp_path / "b")
+    if "private_bytes" not in before:
+        pytest.skip("the system does not report memory")
+    assert after["states"] <= 64 * 2**20
+    reported = sum(after[name] - before[name] for name in ("states", "ids"))
+    grown = after["private_bytes"] - before["private_bytes"]
+    assert 0.5 * reported < grown < 1.3 * reported + 4_000_000, (before, after)
