@@ -19,6 +19,16 @@ settings.register_profile("repeatable", deadline=None, derandomize=True)
 settings.load_profile("repeatable")
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what the tests of many cases counted."""
+    from helpers.counts import COUNTED, SAID
+
+    counts = [*SAID, *(f"{number} {cases}" for cases, number in COUNTED.items())]
+    if counts:
+        terminalreporter.section("counts")
+        terminalreporter.write_line("\n".join(counts))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def writable_bundles() -> Iterator[None]:
     """Let the files of bundles be writable: many tests damage them, and not only root runs tests.

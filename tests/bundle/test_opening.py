@@ -24,6 +24,7 @@ import pytest
 from helpers import bundles
 from helpers.bundles import agree, edit_manifest
 from helpers.commands import ok, refused
+from helpers.counts import count, say
 from helpers.paths import ROOT
 from tlrec_edge import BundleError, Recommender
 from tlrec_edge.bundle.reader import Bundle
@@ -154,6 +155,7 @@ def test_a_bundle_that_is_replaced_between_two_accesses_is_one_of_the_versions(
         current = 1 - current
         assert scores(path) == expected[current]
         number += 1 if number < 10 else stride  # the manifest is read first
+        count("replacements between two accesses of an opening: 0 mixed")
     assert number > 100
 
 
@@ -178,7 +180,6 @@ def test_readers_beside_a_writer_see_one_version_each(
     tmp_path: Path,
     replacements: int,
     opens: int,
-    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Opens that fail or are mixed would be counted; the writer replaces as fast as it can."""
     expected = [scores(version) for version in versions]
@@ -203,8 +204,8 @@ def test_readers_beside_a_writer_see_one_version_each(
                 counts[kind] += 1
         assert writer.returncode == 0
         counts["replacements"] += replacements
-    with capsys.disabled():
-        sys.stdout.write(f" {done} opens, {len(refusals)} refused, {counts} ")
+    kinds = ", ".join(f"{kind} {number}" for kind, number in counts.items())
+    say(f"{done} opens while a bundle is replaced: {len(refusals)} refused, {kinds}")
     assert not refusals
     assert counts["mixed"] == 0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from pathlib import Path
 
@@ -28,7 +29,7 @@ def check(inputs: bad_lines.Inputs, seed: int) -> bool:
     began = time.monotonic()
     with bad_lines.writers(inputs.bad):
         result = run(*arguments)
-    say(f"{time.monotonic() - began:5.2f} s, exit {result.exit_code}: {shown:.200}")
+    sys.stdout.write(f"{time.monotonic() - began:5.2f} s, exit {result.exit_code}: {shown:.200}\n")
     assert result.exception is None or isinstance(result.exception, SystemExit), (
         shown,
         result.exc_info,

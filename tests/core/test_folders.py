@@ -21,6 +21,7 @@ import pytest
 
 from helpers import bundles, synthetic
 from helpers.commands import refused
+from helpers.counts import count
 from helpers.paths import ROOT
 from tlrec_edge import Recommender
 from tlrec_edge.core import folders, system_calls
@@ -307,6 +308,7 @@ def test_after_a_failed_step_the_old_or_the_new_folder_is_complete(
             assert writer.read(folder / "out") == (0 if failed else 1), taken
         else:
             assert not (folder / "out").exists(), taken
+    count("failed steps of a writer: the old or the new folder is complete", len(steps) - 1)
     assert not failed
     assert len(steps) > 5
     assert [path.name for path in folder.iterdir()] == ["out"]
@@ -334,6 +336,7 @@ def test_after_a_killed_writer_the_old_or_the_new_folder_is_complete(
             writer.write(folder / "out", 1)
         assert writer.read(folder / "out") == 1
         assert [path.name for path in folder.iterdir()] == ["out"], taken
+    count("deaths of a writer: the old or the new folder is complete", len(steps) - 1)
     assert len(steps) > 5
 
 

@@ -15,6 +15,7 @@ import pytest
 
 from helpers import bundles, synthetic
 from helpers.commands import refused
+from helpers.counts import count
 from helpers.paths import ROOT
 from tlrec_edge import Recommender
 from tlrec_edge.bundle.reader import Bundle
@@ -86,6 +87,7 @@ def test_a_writer_on_a_full_disk(disk: Path, kind: str, older: bool, step: int) 
         except TlrecError as error:
             messages.append(str(error))
             assert out.exists() == older
+            count("writes on a full disk: an error, 0 signals, 0 left-overs")
         if out.exists():
             read(out)
         assert {path.name for path in disk.iterdir()} - {name} == {"filler"}

@@ -11,6 +11,7 @@ import pytest
 
 from helpers import bundles, hostile
 from helpers.bundles import edit_manifest, replace_file
+from helpers.counts import count
 from tlrec_edge import BundleError, Recommender
 
 
@@ -37,6 +38,7 @@ def test_a_hostile_graph_is_refused(bundle: Path, name: str) -> None:
     with pytest.raises(BundleError, match=rf"b/encoder\.onnx: .*{message}.*again") as caught:
         Recommender.open(bundle)
     assert str(caught.value).isprintable()
+    count("hostile graphs refused")
 
 
 @pytest.mark.usefixtures("no_session")

@@ -1,9 +1,18 @@
-"""How much a test of many cases did; `pytest -rP` shows it."""
+"""How much the tests of many cases did: pytest prints it at the end of a run."""
 
 from __future__ import annotations
 
-import sys
+from collections import Counter
+
+SAID: list[str] = []
+COUNTED: Counter[str] = Counter()
 
 
-def say(count: str) -> None:
-    sys.stdout.write(f"{count}\n")
+def say(text: str) -> None:
+    """Print a line at the end of the run."""
+    SAID.append(text)
+
+
+def count(cases: str, number: int = 1) -> None:
+    """Add to a number of cases, which is printed at the end of the run."""
+    COUNTED[cases] += number
