@@ -13,9 +13,11 @@ from tlrec_edge.bundle.id_index import IdIndex, build_index
 from tlrec_edge.bundle.ids import user_key_hash
 from tlrec_edge.bundle.string_table import StringTable, build_strings
 
-any_text = st.text(st.characters(), min_size=1, max_size=30)
+any_text = st.text(min_size=1, max_size=30)
+requested_text = st.text(st.characters(), max_size=30)  # with lone surrogates
 # Few letters, so that many ids are prefixes of one another, also with a NUL at the end.
-similar_text = st.text("a\0é\ud800", max_size=4)
+similar_text = st.text("a\0é", max_size=4)
+similar_requested = st.text("a\0é\ud800", max_size=4)
 
 
 def make(values: list[str]) -> IdIndex:
@@ -23,7 +25,7 @@ def make(values: list[str]) -> IdIndex:
     return IdIndex(data, offsets, build_index(data, offsets))
 
 
-@given(st.lists(any_text, unique=True, max_size=60), st.lists(any_text, max_size=20))
+@given(st.lists(any_text, unique=True, max_size=60), st.lists(requested_text, max_size=20))
 @settings(max_examples=150)
 def test_every_id_finds_its_row_and_no_other_does(values: list[str], others: list[str]) -> None:
     index = make(values)
@@ -35,7 +37,7 @@ def test_every_id_finds_its_row_and_no_other_does(values: list[str], others: lis
 
 @given(
     st.lists(similar_text.filter(len), unique=True, max_size=40),
-    st.lists(st.lists(similar_text, max_size=30), max_size=4),
+    st.lists(st.lists(similar_requested, max_size=30), max_size=4),
 )
 @settings(max_examples=150)
 def test_similar_ids_of_which_some_are_cached(values: list[str], batches: list[list[str]]) -> None:
@@ -101,7 +103,7 @@ def test_duplicates_and_empty_ids_are_refused() -> None:
 
 
 def test_long_odd_and_integer_ids() -> None:
-    values = ["x" * 10_000, "x" * 9_999 + "y", "a,b", ' "q" ', "🛒", "42", "\ud800", "-7"]
+    values = ["x" * 10_000, "x" * 9_999 + "y", "a,b", ' "q" ', "🛒", "42", "\u2028", "-7"]
     index = make(values)
     assert index.rows(values).tolist() == list(range(8))
     assert index.rows([42, -7, 43]).tolist() == [5, 7, -1]
@@ -132,3 +134,21 @@ def test_the_cache_is_bounded_and_keeps_known_ids_only(monkeypatch: pytest.Monke
 def test_user_hash_is_keyed() -> None:
     assert user_key_hash("u1", "00ff") != user_key_hash("u1", "01ff")
     assert len(user_key_hash("u1", "00ff")) == 32
+
+
+LONE = ["\ud800", "a\udfff", "\udc80b", "🛒\ud83d"]
+
+
+@pytest.mark.parametrize("value", LONE)
+def test_an_id_with_a_lone_surrogate_is_not_written_and_not_found(value: str) -> None:
+    with pytest.raises(DataError, match=r"'.*\\ud.*' is not valid Unicode text"):
+        build_strings(["a", value, "b"])
+    assert make(["a", "b"]).rows([value, "b"]).tolist() == [-1, 1]
+
+
+@pytest.mark.parametrize("value", LONE)
+def test_a_stored_string_with_a_lone_surrogate_is_damage(value: str) -> None:
+    data = np.frombuffer(value.encode("utf-8", "surrogatepass"), np.uint8)
+    table = StringTable(data, np.array([0, len(data)]), "names.npy")
+    with pytest.raises(BundleError, match=r"names\.npy has a row that is not UTF-8"):
+        table[0]

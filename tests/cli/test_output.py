@@ -26,6 +26,8 @@ SHOWN = (
     "\\x1b[31m\\x1b]0;title\\x07 \\x9b1m\\x7f\\x00\\r\\n\\t\\u2028\\u202egnp\\u2066[red]x[/red]"
     "\\udc80"
 )
+IN_BUNDLE = CODES[:-1]
+"""A bundle holds no lone surrogates."""
 KEPT = "ä, 用户, 🛒🎁, 👩\u200d👩, עברית \u200f, [bold], \\x1b, ' \""
 
 
@@ -66,12 +68,16 @@ def test_all_commands_print_through_one_module() -> None:
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a bundle whose ids, names and cards are terminal codes and markup."""
     path = tmp_path_factory.mktemp("codes") / "bundle"
-    bundles.build(path, ids=[f"{CODES}{row}" for row in range(80)])
+    bundles.build(path, ids=[f"{IN_BUNDLE}{row}" for row in range(80)])
 
     def change(manifest: dict[str, Any]) -> None:
-        manifest["quality"] = {CODES: CODES, "rows": [{CODES: CODES}], "list": [CODES]}
-        manifest["provenance"] = {"deep": {CODES: {"note": CODES}}}
-        manifest["model"]["mode"] = manifest["created"] = CODES
+        manifest["quality"] = {
+            IN_BUNDLE: IN_BUNDLE,
+            "rows": [{IN_BUNDLE: IN_BUNDLE}],
+            "list": [IN_BUNDLE],
+        }
+        manifest["provenance"] = {"deep": {IN_BUNDLE: {"note": IN_BUNDLE}}}
+        manifest["model"]["mode"] = manifest["created"] = IN_BUNDLE
         manifest["index"] = {}
 
     bundles.edit_manifest(path, change)
@@ -80,7 +86,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def tables(tmp_path: Path) -> Path:
-    users = [f"{CODES.rstrip(chr(0xDC80))}{row}".replace("\0", "") for row in range(3)]
+    users = [f"{IN_BUNDLE}{row}".replace("\0", "") for row in range(3)]
     write(tmp_path / "users.csv", [["user"], *([user] for user in users)])
     write(tmp_path / "log.csv", [["user", "item"], *([user, "[red]i1"] for user in users)])
     write(tmp_path / "schema.csv", [[f"\x1b[2Juser{at}" for at in range(3)], "abc"])
@@ -90,15 +96,15 @@ def tables(tmp_path: Path) -> Path:
 LINES: dict[str, Sequence[str]] = {
     "inspect": ["inspect", "$B"],
     "inspect json": ["inspect", "$B", "--json"],
-    "recommend": ["recommend", "$B", "--item", f"{CODES}1", "--item", "\x1b[1m"],
-    "recommend json": ["recommend", "$B", "--item", f"{CODES}1", "--json"],
+    "recommend": ["recommend", "$B", "--item", f"{IN_BUNDLE}1", "--item", "\x1b[1m"],
+    "recommend json": ["recommend", "$B", "--item", f"{IN_BUNDLE}1", "--json"],
     "recommend to users": ["recommend", "$B", "--users", "$T/users.csv", "-k", "2"],
     "recommend with histories": [
         *("recommend", "$B", "--users", "$T/users.csv"),
         *("--interactions", "$T/log.csv", "--json"),
     ],
-    "similar": ["similar", "$B", f"{CODES}1"],
-    "similar json": ["similar", "$B", f"{CODES}1", "--json"],
+    "similar": ["similar", "$B", f"{IN_BUNDLE}1"],
+    "similar json": ["similar", "$B", f"{IN_BUNDLE}1", "--json"],
     "unknown item": ["similar", "$B", "\x1b[31mnothing"],
     "unknown category": ["recommend", "$B", "--item", "a", "--category", "\x1b[31mx"],
     "prepare": ["prepare", "--interactions", "$T/log.csv", "--out", "$T/data"],

@@ -247,7 +247,8 @@ def test_more_negatives_than_candidates_take_no_memory() -> None:
 
 
 def of_rows(data: Dataset, **changes: Any) -> Split:
-    rows = EvalRows(*np.zeros((2, 1), np.int32), np.zeros((1, 2), np.int32))
+    zero = np.zeros(1, np.int32)
+    rows = EvalRows(zero, zero, np.zeros((1, 2), np.int32))
     return replace(data.split, kind="given", rows=replace(rows, **changes))
 
 

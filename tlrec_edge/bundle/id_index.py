@@ -91,7 +91,7 @@ def _check_unique(
         for row in order[at : at + 2].tolist():
             encoded = bytes(view[offsets[row] : offsets[row + 1]])
             if row_of.setdefault(encoded, row) != row:
-                text = encoded.decode("utf-8", "surrogatepass")
+                text = encoded.decode("utf-8", "replace")
                 raise DataError(
                     f"{name} {text!r:.80} is in rows {row_of[encoded]} and {row}; "
                     "every id must be unique"

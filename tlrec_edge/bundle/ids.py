@@ -39,7 +39,7 @@ def is_integer(value: Any) -> TypeGuard[int]:
 
 
 def encode_id(text: str) -> bytes:
-    """Return an id in UTF-8. Lone surrogates are kept: an id with broken characters is an id."""
+    """Return an id in UTF-8. One with lone surrogates is accepted, but no bundle has it."""
     return text.encode("utf-8", "surrogatepass")
 
 

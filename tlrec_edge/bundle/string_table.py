@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlrec_edge.bundle.format import REMEDY
-from tlrec_edge.bundle.ids import encode_id
-from tlrec_edge.errors import BundleError
+from tlrec_edge.core.unicode import not_unicode
+from tlrec_edge.errors import BundleError, DataError
 from tlrec_edge.types import Bytes, Longs
 
 _CHUNK = 1 << 16
@@ -20,16 +20,23 @@ _CHUNK = 1 << 16
 def build_strings(values: Iterable[str]) -> tuple[Bytes, Longs]:
     """Return the UTF-8 bytes of all strings joined together, and their n + 1 offsets.
 
-    String i is ``data[offsets[i]:offsets[i + 1]]``.
+    String i is ``data[offsets[i]:offsets[i + 1]]``. Raises DataError if one has a lone surrogate.
     """
     # In chunks: ten million `bytes` objects at once would take more memory than the table.
     parts: list[bytes] = []
     lengths = [np.zeros(1, np.int64)]
-    encoded = map(encode_id, values)
-    while chunk := list(islice(encoded, _CHUNK)):
+    encoded = map(str.encode, values)
+    while chunk := _next_chunk(encoded):
         parts.append(b"".join(chunk))
         lengths.append(np.fromiter(map(len, chunk), np.int64, len(chunk)))
     return np.frombuffer(b"".join(parts), np.uint8), np.cumsum(np.concatenate(lengths))
+
+
+def _next_chunk(encoded: Iterator[bytes]) -> list[bytes]:
+    try:
+        return list(islice(encoded, _CHUNK))
+    except UnicodeEncodeError as error:
+        raise DataError(not_unicode(error)) from error
 
 
 class StringTable:
@@ -64,7 +71,7 @@ class StringTable:
         spans = zip(self._offsets.take(at).tolist(), ends, strict=True)
         view = self._data.data
         try:
-            return [str(view[start:end], "utf-8", "surrogatepass") for start, end in spans]
+            return [str(view[start:end], "utf-8") for start, end in spans]
         except UnicodeDecodeError as error:
             raise BundleError(
                 f"{self._name} has a row that is not UTF-8: the file was altered; {REMEDY}"

@@ -192,7 +192,7 @@ def _check_strings(path: Path, arrays: Arrays, name: str) -> None:
     offsets = arrays[f"{name}.offsets.npy"]
     for start, data in _string_blocks(arrays, name):
         try:
-            data.tobytes().decode("utf-8", "surrogatepass")
+            data.tobytes().decode("utf-8")
             valid = True
         except UnicodeDecodeError:
             valid = False

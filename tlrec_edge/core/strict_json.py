@@ -3,24 +3,50 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Iterator
 from typing import Any
+
+from tlrec_edge.core.unicode import check_text
 
 MAX_DEPTH = 100
 """Levels of lists and objects in each other that are accepted. Deeper ones exhaust the stack."""
+
+_SURROGATE_ESCAPE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def parse_json(data: bytes) -> Any:
     """Return the value of a JSON text in UTF-8.
 
     Raises ValueError if it is not valid JSON, if an object has the same key twice, of which readers
-    would choose different values, or if it is nested too deeply.
+    would choose different values, if it is nested too deeply, or if a text has a lone surrogate.
     """
     try:
-        value = json.loads(data.decode("utf-8"), object_pairs_hook=_object)
+        text = data.decode("utf-8")
+        value = json.loads(text, object_pairs_hook=_object)
     except RecursionError as error:
         raise _too_deep() from error
     _check_depth(value)
+    check_texts(value, text)
     return value
+
+
+def check_texts(value: Any, json_text: str) -> None:
+    """Raise ValueError if a key or a text of a parsed JSON text has a lone surrogate."""
+    if _SURROGATE_ESCAPE.search(json_text):  # JSON can write it in no other way
+        for text in _texts(value):
+            check_text(text)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        yield from value
+        yield from _texts(list(value.values()))
+    elif isinstance(value, list):
+        for child in value:
+            yield from _texts(child)
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from tlrec_edge.bundle.session import Graph
 from tlrec_edge.core.features import FeatureEncoder, TowerInputs
 from tlrec_edge.core.strict_json import parse_json
 from tlrec_edge.core.topk import top_k
+from tlrec_edge.core.unicode import check_text
 from tlrec_edge.errors import ArgumentError, BundleError, DataError
 from tlrec_edge.runtime.added_items import NEIGHBOURS, AddedItems
 from tlrec_edge.types import Floats, Ints, Scales
@@ -69,7 +70,7 @@ class ColdItems:
 
         Raises DataError, which names the item and the column.
         """
-        items = {as_text(item): columns for item, columns in features.items()}
+        items = _item_ids(features)
         return self.encoder.texts(self._columns(items), len(items))
 
     def extend(
@@ -79,7 +80,7 @@ class ColdItems:
 
         Raises DataError, which names the item and the column.
         """
-        items = {as_text(item): columns for item, columns in features.items()}
+        items = _item_ids(features)
         domains = [_text(row.get("domain"), "domain", item) for item, row in items.items()]
         inputs = self._encode(self._columns(items), len(items), text_vectors, domains)
         # One item at a time: its bits must not depend on the items that are added with it.
@@ -241,13 +242,29 @@ def _number(value: Any, column: str, item: str) -> float:
     return number
 
 
+def _checked(text: str, column: str, item: str) -> str:
+    try:
+        check_text(text)
+    except ValueError as error:
+        raise DataError(f"item {item!r:.80}: {column}: {error}") from error
+    return text
+
+
+def _item_ids(features: Features) -> dict[str, Mapping[str, Any]]:
+    """Return the features by id. Raises DataError if an id can't be written to a file."""
+    items = {as_text(item): columns for item, columns in features.items()}
+    for item in items:
+        _checked(item, "id", item)
+    return items
+
+
 def _text(value: Any, column: str, item: str) -> str:
     """Return a text as the encoder reads it; None and NaN mean that it is not known."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     try:
         if isinstance(value, str) or not hasattr(value, "__len__"):
-            return str(value)
+            return _checked(str(value), column, item)
     except ValueError:  # an integer of thousands of digits
         pass
     raise DataError(

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from tlrec_edge.core.unicode import not_unicode
 from tlrec_edge.errors import DataError, MissingExtraError
 from tlrec_edge.tabular.chunk import Table
 from tlrec_edge.tabular.column import Column, column_of, concatenate
@@ -60,11 +61,10 @@ def table_of(frame: Any, name: str = "table") -> Table:
     """
     if isinstance(frame, Table):
         return frame
-    pa, _ = pyarrow()
     try:
-        table = pa.table(frame) if not isinstance(frame, Mapping) else pa.table(dict(frame))
-    except (pa.ArrowException, TypeError, ValueError) as error:
-        table = _table_of_objects(frame, name, error)
+        table = _arrow_table(frame, name)
+    except UnicodeEncodeError as error:
+        raise DataError(f"{name}: {not_unicode(error)}; correct it") from error
     columns = {}
     for at, column in enumerate(table.column_names):
         if not column.startswith(_INDEX):
@@ -72,6 +72,16 @@ def table_of(frame: Any, name: str = "table") -> Table:
     if len(columns) < sum(not column.startswith(_INDEX) for column in table.column_names):
         raise DataError(f"{name}: two columns have the same name; rename one of them")
     return Table(columns, table.num_rows, name, ("data frame",))
+
+
+def _arrow_table(frame: Any, name: str) -> Any:
+    pa, _ = pyarrow()
+    try:
+        return pa.table(dict(frame) if isinstance(frame, Mapping) else frame)
+    except UnicodeEncodeError:
+        raise  # no conversion helps
+    except (pa.ArrowException, TypeError, ValueError) as error:
+        return _table_of_objects(frame, name, error)
 
 
 def _table_of_objects(frame: Any, name: str, error: Exception) -> Any:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tlrec_edge.core.strict_json import check_texts
 from tlrec_edge.errors import DataError
 from tlrec_edge.tabular.chunk import Chunk
 
@@ -36,17 +37,23 @@ def _json_records(text: io.TextIOWrapper, path: Path) -> Iterator[tuple[int, Any
         while start and not start.strip("\ufeff \t\r\n"):
             start = text.read(1)
         if start == "[":
-            yield from ((1, record) for record in json.loads(start + text.read()))
+            yield from ((1, record) for record in _parse(start + text.read()))
             return
         for line, content in enumerate(_prepend(start, text), 1):
             if content.strip():
-                yield line, json.loads(content)
+                yield line, _parse(content)
     except UnicodeDecodeError:
         raise  # a wrong encoding is not the fault of the JSON
     except (ValueError, RecursionError) as error:
         raise DataError(
             f"{path}: line {max(line, 1)} is not valid JSON ({error}); expected one object a line"
         ) from error
+
+
+def _parse(text: str) -> Any:
+    value = json.loads(text)
+    check_texts(value, text)
+    return value
 
 
 def _prepend(start: str, lines: Iterable[str]) -> Iterator[str]:

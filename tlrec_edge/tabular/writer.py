@@ -101,6 +101,6 @@ class TableWriter:
             return
         opener = gzip.open if self.path.suffix == ".gz" else open
         self._sink = opener(
-            self._temporary, "wt", encoding="utf-8", errors="surrogatepass", newline=""
+            self._temporary, "wt", encoding="utf-8", errors="backslashreplace", newline=""
         )
         csv.writer(self._sink, lineterminator="\n").writerow(self._columns)
