@@ -311,6 +311,16 @@ def test_every_requirement_has_an_exact_pin() -> None:
     )
 
 
+def test_the_pins_with_hashes_are_those_of_the_constraints() -> None:
+    pins = set((ROOT / "constraints.txt").read_text("utf-8").lower().splitlines())
+    lines = (ROOT / "requirements-base.txt").read_text("utf-8").splitlines()
+    hashed = {line.removesuffix(" \\") for line in lines if "==" in line}
+    assert hashed <= pins
+    names = {pin.split("==")[0] for pin in hashed}
+    assert {re.split(r"\W", line)[0] for line in PROJECT["project"]["dependencies"]} <= names
+    assert all(line.startswith(("#", "    --hash=sha256:")) or "==" in line for line in lines)
+
+
 def _plain(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
