@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from helpers.odd_files import ODD_FILES
 from helpers.public_logs import CASES, Case, Row
 from tlrec_edge.choices import EVENTS
 from tlrec_edge.data.dataset import Dataset
@@ -17,7 +18,9 @@ from tlrec_edge.runtime.history import History
 from tlrec_edge.tabular.histories import read_histories
 from tlrec_edge.tabular.schema import Schema, parse_schema
 
-each_case = pytest.mark.parametrize("case", CASES.values(), ids=list(CASES))
+each_case = pytest.mark.parametrize(
+    "case", [*CASES.values(), *ODD_FILES.values()], ids=[*CASES, *ODD_FILES]
+)
 
 
 def write(folder: Path, case: Case) -> tuple[Path, list[Path]]:

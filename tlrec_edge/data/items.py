@@ -20,8 +20,14 @@ from tlrec_edge.tabular.column import (
     read_ids,
 )
 from tlrec_edge.tabular.column_names import INTERACTION_NAMES, ITEM_NAMES, normalize_key
+from tlrec_edge.tabular.id_notes import id_notes
 from tlrec_edge.tabular.log_columns import category_id
-from tlrec_edge.tabular.numbers import ambiguous_number, count_numbers, read_numbers
+from tlrec_edge.tabular.numbers import (
+    ambiguous_number,
+    count_numbers,
+    number_notes,
+    read_numbers,
+)
 from tlrec_edge.tabular.properties import widen_properties
 from tlrec_edge.tabular.roles import find_roles, require_role, suggestion
 from tlrec_edge.tabular.schema import Schema
@@ -115,7 +121,9 @@ def read_items(
     if a column is missing.
     """
     tables = [widen_properties(table) for table in tables]
-    joined, ids, roles = _join_tables(tables, schema, table_name)
+    joined, written_ids, roles = _join_tables(tables, schema, table_name)
+    ids = concatenate(read_ids(column, schema.missing) for column in written_ids)
+    remarks = id_notes("item", concatenate(written_ids), schema.missing)
     missing = ids.codes < 0
     first_rows = np.unique(ids.codes, return_index=True)[1]
     keep = np.zeros(len(ids.codes), bool)
@@ -141,6 +149,7 @@ def read_items(
         decimal=schema.decimal,
         notes=(
             *(note for table in tables for note in table.notes),
+            *(f"item table: {remark}" for remark in remarks),
             *_notes_on_repeats(joined, ids),
             *_notes_on_kinds(columns, kinds, schema),
         ),
@@ -149,8 +158,8 @@ def read_items(
 
 def _join_tables(
     tables: Sequence[Table], schema: Schema, table_name: str
-) -> tuple[dict[str, Column], Column, dict[str, str]]:
-    """Return the columns of all tables, the ids of their rows, and the columns' roles."""
+) -> tuple[dict[str, Column], list[Column], dict[str, str]]:
+    """Return the columns of all tables, the ids of each as they are written, and the roles."""
     roles: dict[str, str] = {}
     ids = []
     for table in tables:
@@ -159,7 +168,7 @@ def _join_tables(
         require_role(table_roles, "item", names, table_name, "items")
         _check_declared(schema, names, table_name)
         roles.update(table_roles)
-        ids.append(read_ids(table.columns[table_roles["item"]], schema.missing))
+        ids.append(table.columns[table_roles["item"]])
     names = list(dict.fromkeys(name for table in tables for name in table.columns))
     columns = {
         name: concatenate(
@@ -168,7 +177,7 @@ def _join_tables(
         )
         for name in names
     }
-    return columns, concatenate(ids), roles
+    return columns, ids, roles
 
 
 def _feature_kinds(
@@ -212,9 +221,11 @@ def _notes_on_kinds(
     """Name the columns of text whose cells look like numbers."""
     notes = []
     for name, kind in kinds.items():
-        if kind == "numeric" or name in schema.features or name in schema.lists:
+        if kind == "numeric":
+            notes += number_notes(name, columns[name], schema.decimal)
+        elif name in schema.features or name in schema.lists:
             continue
-        if text := ambiguous_number(columns[name].names):
+        elif text := ambiguous_number(columns[name].names):
             notes.append(
                 f"{name} is taken as {kind}: {text!r:.40} may have a decimal comma; "
                 "set decimal under [files] in a schema"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -39,7 +40,7 @@ def read_parquet(file: OpenFile, rows: int) -> Iterator[tuple[dict[str, Column],
     try:
         with contextlib.closing(parquet.ParquetFile(file.stream())) as source:
             for batch in source.iter_batches(rows):
-                yield _columns(batch), len(batch)
+                yield _columns(batch, str(file.path)), len(batch)
     except (pa.ArrowException, OSError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise DataError(
@@ -65,13 +66,7 @@ def table_of(frame: Any, name: str = "table") -> Table:
         table = _arrow_table(frame, name)
     except UnicodeEncodeError as error:
         raise DataError(f"{name}: {not_unicode(error)}; correct it") from error
-    columns = {}
-    for at, column in enumerate(table.column_names):
-        if not column.startswith(_INDEX):
-            columns[column] = _column(table.column(at).combine_chunks())
-    if len(columns) < sum(not column.startswith(_INDEX) for column in table.column_names):
-        raise DataError(f"{name}: two columns have the same name; rename one of them")
-    return Table(columns, table.num_rows, name, ("data frame",))
+    return Table(_columns(table, name), table.num_rows, name, ("data frame",))
 
 
 def _arrow_table(frame: Any, name: str) -> Any:
@@ -87,36 +82,49 @@ def _arrow_table(frame: Any, name: str) -> Any:
 def _table_of_objects(frame: Any, name: str, error: Exception) -> Any:
     """Convert a frame whose columns hold Python objects of several types, each as its text."""
     pa, _ = pyarrow()
-    if not hasattr(frame, "columns"):
+    names = list(frame) if isinstance(frame, Mapping) else list(getattr(frame, "columns", []))
+    if not names:
         raise DataError(
             f"{name}: expected a pandas, polars or pyarrow table, got {type(frame).__name__}"
         ) from error
+    _check_unique(names, name)
     columns = {}
-    for column in frame.columns:
+    for column in names:
         values = list(frame[column])
         try:
             columns[str(column)] = pa.array(values, from_pandas=True)
         except (pa.ArrowException, TypeError, ValueError):
             columns[str(column)] = pa.array([_text(value) for value in values])
-    return pa.table(columns)
+    try:
+        return pa.table(columns)
+    except pa.ArrowException as different:
+        raise DataError(f"{name}: {different}; expected columns of one length") from different
 
 
-def _columns(batch: Any) -> dict[str, Column]:
-    names = batch.schema.names
-    return {
-        name: _column(batch.column(at))
-        for at, name in enumerate(names)
-        if not name.startswith(_INDEX)
-    }
+def _columns(table: Any, table_name: str) -> dict[str, Column]:
+    names = [name for name in table.schema.names if not name.startswith(_INDEX)]
+    _check_unique(names, table_name)
+    return {name: _column(table.column(name)) for name in names}
+
+
+def _check_unique(names: Sequence[str], table_name: str) -> None:
+    repeated = next((name for name, count in Counter(names).items() if count > 1), None)
+    if repeated is not None:
+        raise DataError(
+            f"{table_name}: two columns have the same name, {repeated!r:.60}; rename one of them"
+        )
 
 
 def _column(array: Any) -> Column:
     pa, _ = pyarrow()
+    if isinstance(array, pa.ChunkedArray):
+        array = array.combine_chunks()
     kind = array.type
     if pa.types.is_dictionary(kind):
         array = array.dictionary_decode()
         kind = array.type
-    if pa.types.is_nested(kind) or pa.types.is_null(kind):
+    is_extension = isinstance(kind, pa.BaseExtensionType)
+    if pa.types.is_nested(kind) or pa.types.is_null(kind) or is_extension:
         return column_of([_text(value) for value in array.to_pylist()])
     if pa.types.is_timestamp(kind) and kind.unit == "ns":
         array = array.cast(pa.timestamp("us", kind.tz), safe=False)
@@ -130,7 +138,7 @@ def _text(value: Any) -> str:
     if _is_missing(value):
         return ""
     if isinstance(value, bytes):
-        return value.decode("utf-8", "replace")
+        return value.decode("utf-8", "backslashreplace")  # different bytes stay different
     if isinstance(value, datetime):
         return str(value if value.tzinfo is None else value.astimezone(UTC))
     if isinstance(value, float) and value.is_integer():

@@ -81,5 +81,6 @@ class Facts:
 
     formats: dict[str, None] = field(default_factory=dict)
     short_rows: int = 0
+    repeated_headers: int = 0
     header: Sequence[str] = ()
     """The names of the columns of the last text file."""

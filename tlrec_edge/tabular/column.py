@@ -11,6 +11,7 @@ import numpy as np
 from tlrec_edge.types import Longs
 
 _FLOAT_ID = re.compile(r"-?\d+\.0+")
+_INTEGER_ID = re.compile(r"-?(0|[1-9]\d*)")
 _NOT_A_NUMBER = ("nan", "inf", "-inf")
 _INTEGER = re.compile(r"-?\d{1,18}")
 
@@ -108,24 +109,39 @@ def merge_duplicates(codes: Longs, names: Sequence[str]) -> Column:
 
 
 def are_float_ids(names: Sequence[str]) -> bool:
-    """Return whether all ids look like "17850.0": integers that were stored as floats.
+    """Return whether ids look like "17850.0": integers that were stored as floats.
 
-    "nan" and "inf" may be among them: such a table writes them for missing ids.
+    Others may be integers, as parts of a table may be stored in two ways. "nan" and "inf" may be
+    among them: such a table writes them for missing ids.
     """
-    present = [name for name in names if name.strip() and name.lower() not in _NOT_A_NUMBER]
-    return bool(present) and all(map(_FLOAT_ID.fullmatch, present))
+    return any(".0" in name for name in names) and are_whole(names)
+
+
+def are_whole(names: Sequence[str]) -> bool:
+    """Return whether all ids are integers, some of them perhaps stored as floats."""
+    return all(
+        _FLOAT_ID.fullmatch(name) or _INTEGER_ID.fullmatch(name)
+        for name in names
+        if name.strip() and name.lower() not in _NOT_A_NUMBER
+    )
+
+
+def plain_ids(names: Sequence[str]) -> list[str]:
+    """Return ids without the forms in which programs store them.
+
+    ="00123", which keeps a spreadsheet from reading a number, becomes 00123. If all are integers,
+    some stored as floats, "17850.0" becomes "17850", and "nan" and "inf" become "".
+    """
+    plain = [name[2:-1] if name.startswith('="') else name for name in names]
+    if not are_float_ids(plain):
+        return plain
+    return ["" if name.lower() in _NOT_A_NUMBER else name.partition(".")[0] for name in plain]
 
 
 def read_ids(column: Column, missing: Sequence[str] = ()) -> Column:
-    """Read ids as strings, as they are written; blank ones and those in ``missing`` are missing.
-
-    If all are integers that were stored as floats (``are_float_ids``), "17850.0" becomes "17850",
-    and "nan" and "inf" among them are missing.
-    """
+    """Read ids as strings (``plain_ids``); blank ones and those in ``missing`` are missing."""
     names = ["" if name in missing else name for name in column.names]
-    if are_float_ids(names):
-        names = [name.split(".")[0] if _FLOAT_ID.fullmatch(name) else "" for name in names]
-    return merge_duplicates(column.codes, names)
+    return merge_duplicates(column.codes, plain_ids(names))
 
 
 def read_categories(column: Column) -> Column:

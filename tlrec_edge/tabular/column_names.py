@@ -1,4 +1,4 @@
-"""Common names of columns and events, in English and Chinese, the preferred ones first.
+"""Common names of columns, events and missing ids, in English and Chinese; the best come first.
 
 Names are compared without case, spaces and punctuation: "User_ID", "user id" and "userid" match.
 """
@@ -84,3 +84,10 @@ _EVENT_NAMES = {
 }
 EVENT_SYNONYMS = {name: event for event, names in _EVENT_NAMES.items() for name in _words(names)}
 """The event of each known name in an event column."""
+MISSING_IDS = frozenset(
+    _words(
+        "null nan none n/a na \\n undefined unknown nil (null) <na> -1 "
+        "#n/a #name? #ref! #value! #null! #num! #div/0! total subtotal sum 合计 总计 小计"
+    )
+)
+"""Words that usually mean that an id is missing, or that a row is a sum."""

@@ -66,7 +66,10 @@ def read_csv(
             if len(row) != width or width == 1:
                 if _is_blank(row):
                     continue
-                row = _fit(row, width, path, reader.line_num, facts, has_header)
+                row = _fit(row, width, path, reader.line_num, facts, has_header and names[0])
+            elif row[-1] == first_row[-1] and has_header and _repeats(first_row, row):
+                facts.repeated_headers += 1
+                continue
             cells.append(row)
             if len(cells) == rows:
                 yield _csv_chunk(names, cells)
@@ -129,15 +132,22 @@ def _header(cells: Sequence[str], path: Path) -> list[str]:
     return names
 
 
+def _repeats(header: Sequence[str], row: Sequence[str]) -> bool:
+    """Return whether a row is the header line again, as in files that were concatenated."""
+    return row[1:] == header[1:] and row[0].lstrip("\ufeff").strip('"') == header[0]
+
+
 def _fit(
-    row: list[str], width: int, path: Path, line: int, facts: Facts, has_header: bool
+    row: list[str], width: int, path: Path, line: int, facts: Facts, header: str | bool
 ) -> list[str]:
     if len(row) == width:
         return row
     if len(row) < width:
         facts.short_rows += 1
         return [*row, *[""] * (width - len(row))]
-    expected = f"the header {width}" if has_header else f"--columns names {width}"
+    expected = f"the header {width}" if header else f"--columns names {width}"
+    if header and width == 1:
+        expected += f" ({header:.60}): remove lines above the header line"
     raise DataError(
         f"{path}: line {line} has {len(row)} cells, {expected}; check the separators and quotes "
         "there"

@@ -1,11 +1,11 @@
 """Find the encoding of a text file by a stated rule; refuse what is not certain.
 
 1. A byte order mark decides (UTF-8, UTF-16).
-2. Bytes that are valid UTF-8 are UTF-8. Others have the encoding that the user names.
+2. Bytes that are valid UTF-8 without NUL are UTF-8. Others have the encoding that the user names.
 3. Without a name they are judged by their characters: each East Asian encoding has a set of
-   frequent ones (GB2312's hanzi, Korean syllables, Japanese kana). Japanese needs kana; Chinese and
-   Korean share their bytes, but Chinese text also uses the second half of GB2312, which Korean does
-   not.
+   frequent ones (GB2312's hanzi, Korean syllables, Japanese kana). Japanese needs kana; Chinese,
+   Korean and kanji share their bytes, but Chinese text also uses the second half of GB2312, which
+   Korean does not, and its last quarter, which kanji do not.
 4. Anything else is refused, with the encodings that it may have: the user names one.
 """
 
@@ -28,15 +28,20 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+_SINGLE_BYTE = ("cp1252", "cp1250", "cp1251")
 _MIN_COMMON = 0.8
 """Share of the characters beyond ASCII that must be frequent ones of the language."""
 _MIN_KANA = 0.15
 _MIN_SECOND_HALF = 0.08
 """Share of hanzi after Q in pinyin order, which are 40 % of usual Chinese text."""
-_MIN_HANGUL = 12
-"""Syllables without such hanzi that are certainly Korean."""
-_MAX_SINGLE = 0.1
+_LAST_KANJI = 0xCF
+"""Last lead byte of the usual kanji in EUC-JP; a quarter of Chinese text is beyond it."""
+_MIN_HANGUL = 24
+"""Syllables without such hanzi that are certainly Korean: a fifth of usual kanji are such too."""
+_MAX_SINGLE, _MIN_WESTERN = 0.1, 0.9
 """Share of the bytes above 127 without a neighbour above 127; Western text has nearly only such."""
+_MIN_NULS = 0.1
+"""Share of NUL bytes in UTF-16, from its separators, digits and ends of lines."""
 
 
 class _Failure(NamedTuple):
@@ -56,16 +61,12 @@ def find_encoding(stream: BinaryIO, name: str, named: str = "") -> str:
     for mark, encoding in _MARKS:
         if start.startswith(mark):
             return encoding
-    if b"\0" in start[:2]:
-        if named:
-            return named
-        raise DataError(
-            f"{name}: looks like UTF-16 without a byte order mark; save it as UTF-8, or name its "
-            'encoding: --encoding utf-16-le, or encoding = "utf-16-le" under [files] in a schema'
-        )
     failure = _first_invalid(start, stream)
     if failure is None:
         return "utf-8"
+    is_wide = named and codecs.lookup(named).name.startswith(("utf-16", "utf-32"))
+    if b"\0" in failure.sample and not is_wide:
+        raise _error_on_nul(failure, name)
     if named:
         return named
     certain, possible = judge(failure.sample)
@@ -80,6 +81,21 @@ def find_encoding(stream: BinaryIO, name: str, named: str = "") -> str:
     )
 
 
+def _error_on_nul(failure: _Failure, name: str) -> DataError:
+    nuls = [at for at, byte in enumerate(failure.sample) if not byte]
+    for encoding, offset in (("utf-16-le", 1), ("utf-16-be", 0)):
+        if all(at % 2 == offset for at in nuls) and len(nuls) >= _MIN_NULS * len(failure.sample):
+            return DataError(
+                f"{name}: looks like UTF-16 without a byte order mark; save it as UTF-8, or name "
+                f'its encoding: --encoding {encoding}, or encoding = "{encoding}" under [files] in '
+                "a schema"
+            )
+    return DataError(
+        f"{name}: line {failure.line}, byte {failure.byte} is NUL; it is a damaged text or a "
+        "binary file: save it again as CSV (UTF-8) or Parquet"
+    )
+
+
 def judge(sample: bytes) -> tuple[str, list[str]]:
     """Return the certain encoding of bytes that are not UTF-8, or "" and the possible ones."""
     pairs, single = _high_bytes(sample)
@@ -88,29 +104,39 @@ def judge(sample: bytes) -> tuple[str, list[str]]:
         return "", []
     if single > _MAX_SINGLE * n_high:
         possible = ["shift_jis"] if _kana_share(sample, "shift_jis") >= _MIN_KANA else []
-        return "", possible or ["cp1252", "cp1250", "cp1251"]
+        if not possible and single < _MIN_WESTERN * n_high and _decodes(sample, "big5"):
+            possible = ["big5"]
+        return "", possible or list(_SINGLE_BYTE)
     leads = [pair[0] for pair in pairs]
     if _decodes(sample, "euc_jp") and _share(leads, 0xA4, 0xA5) >= _MIN_KANA:
         return "euc_jp", []
     hanzi = [lead for lead in leads if lead >= 0xB0]
     is_chinese = _decodes(sample, "gb18030") and _common_share(sample, "gb18030", "gb2312")
     is_korean = _decodes(sample, "cp949") and _common_share(sample, "cp949", "euc_kr")
+    is_kanji = _decodes(sample, "euc_jp") and max(leads) <= _LAST_KANJI
     second_half = _share(hanzi, 0xC9, 0xF7)
-    if is_chinese and (second_half >= _MIN_SECOND_HALF or not is_korean):
+    if is_chinese and not is_kanji and (second_half >= _MIN_SECOND_HALF or not is_korean):
         return "gb18030", []
     if is_korean and not second_half and len(hanzi) >= _MIN_HANGUL:
         return "cp949", []
-    possible = [name for name, fits in (("gb18030", is_chinese), ("cp949", is_korean)) if fits]
+    fits = {"gb18030": is_chinese, "cp949": is_korean, "euc_jp": is_kanji}
+    possible = [name for name, is_fit in fits.items() if is_fit]
     if not possible and _kana_share(sample, "shift_jis") >= _MIN_KANA:
         possible = ["shift_jis"]
-    return "", possible or [name for name in ("big5", "shift_jis") if _decodes(sample, name)]
+    possible = possible or [name for name in ("big5", "shift_jis") if _decodes(sample, name)]
+    return "", possible or list(_SINGLE_BYTE)
 
 
 def _first_invalid(start: bytes, stream: BinaryIO) -> _Failure | None:
-    """Return the first place that is not UTF-8, with the lines beyond ASCII from there on."""
+    """Return the first NUL, or else the first place that is not UTF-8, of the first such block.
+
+    The sample is the block for a NUL, else the lines beyond ASCII from that block on.
+    """
     decoder = codecs.getincrementaldecoder("utf-8")()
     line, position, held = 1, 0, b""
     for block in _blocks(start, stream):
+        if (at := block.find(0)) >= 0:
+            return _Failure(line + block.count(b"\n", 0, at), position + at, block)
         try:
             decoder.decode(block)
         except UnicodeDecodeError as error:

@@ -15,11 +15,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, BinaryIO
+from urllib.parse import unquote
 
 from tlrec_edge.errors import DataError, MissingExtraError
 
 _IN_MEMORY = 64 << 20
 """Bytes of a pipe that stay in memory; more go to a temporary file."""
+_NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
+"""What engines write into the name of a folder for a missing value."""
 _DAMAGED = (gzip.BadGzipFile, EOFError, zlib.error, lzma.LZMAError)
 
 
@@ -73,10 +76,15 @@ def list_parts(path: Path) -> list[Part]:
         inside = file.relative_to(path).parts
         if file.is_file() and not any(name.startswith(("_", ".")) for name in inside):
             folders = (name.partition("=") for name in inside[:-1])
-            parts.append(Part(file, {key: value for key, mark, value in folders if mark}))
+            constants = {key: _value_of_folder(value) for key, mark, value in folders if mark}
+            parts.append(Part(file, constants))
     if not parts:
         raise DataError(f"{path} is a folder without files; pass a table, or a folder of tables")
     return parts
+
+
+def _value_of_folder(name: str) -> str:
+    return "" if name == _NO_VALUE else unquote(name)
 
 
 @contextmanager
@@ -145,7 +153,8 @@ def _check_format(path: Path, magic: bytes) -> None:
         raise DataError(
             f"{path} is an Excel or zip file, which is not supported; save it as CSV (UTF-8)"
         )
-    if magic[:4] in (b"ORC\0", b"ORC") or magic[:4] == b"Obj\x01":
+    if magic.startswith((b"ORC", b"Obj\x01", b"ARROW1")):
         raise DataError(
-            f"{path} is an ORC or Avro file, which is not supported; save it as Parquet"
+            f"{path} is an ORC, Avro or Arrow (Feather) file, which is not supported; save it as "
+            "Parquet"
         )

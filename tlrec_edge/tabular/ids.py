@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tlrec_edge.errors import DataError
-from tlrec_edge.tabular.column import Column, are_float_ids, column_of, read_ids
+from tlrec_edge.tabular.column import Column, are_float_ids, are_whole, column_of, plain_ids
 from tlrec_edge.tabular.column_names import INTERACTION_NAMES
 from tlrec_edge.tabular.roles import find_roles, require_role
 from tlrec_edge.tabular.schema import Schema
@@ -32,9 +32,9 @@ def read_id_chunks(
     """Yield the ids of some roles, at most ``rows`` rows at once; blank ids stay blank.
 
     Raises DataError if the table cannot be read or lacks a column, or if its ids are written in two
-    ways: the first rows as 16.0, later ones as text.
+    ways: some rows as 16.0, others as text.
     """
-    are_floats: dict[str, bool] = {}
+    has_floats, has_texts = set[str](), set[str]()
     for chunk in read_chunks(path, schema.files.with_header(), rows):
         names = list(chunk.columns)
         found = find_roles(names, schema.interactions, INTERACTION_NAMES, str(path), strict=False)
@@ -43,12 +43,15 @@ def read_id_chunks(
             require_role(found, role, names, str(path), section=None)
             column = chunk.columns[found[role]]
             column = column if isinstance(column, Column) else column_of(column)
-            is_float = are_float_ids(column.names)
-            if are_floats.setdefault(role, is_float) and not is_float:
+            if are_float_ids(column.names):
+                has_floats.add(role)
+            elif not are_whole(column.names):
+                has_texts.add(role)
+            if role in has_floats & has_texts:
                 raise DataError(
                     f"{path}: the ids of column {found[role]!r} are written in two ways, as 16.0 "
                     "and as text; write them in one"
                 )
-            ids = read_ids(column) if are_floats[role] else column
+            ids = Column(column.codes, plain_ids(column.names))
             cells[role] = IdCells(column.texts(), ids.texts())
         yield cells

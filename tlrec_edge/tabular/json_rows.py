@@ -51,9 +51,22 @@ def _json_records(text: io.TextIOWrapper, path: Path) -> Iterator[tuple[int, Any
 
 
 def _parse(text: str) -> Any:
-    value = json.loads(text)
+    """Decode JSON; NaN is a missing value. Raises ValueError, also for half of a character."""
+    value = _DECODER.decode(text.strip())
     check_texts(value, text)
     return value
+
+
+def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        repeated = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"key {repeated!r:.60} occurs twice")
+    return found
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=lambda constant: None)
 
 
 def _prepend(start: str, lines: Iterable[str]) -> Iterator[str]:

@@ -2,33 +2,16 @@
 
 from __future__ import annotations
 
-import json
+import numpy as np
 
-from tlrec_edge.tabular.column import Column, common, read_categories
+from tlrec_edge.tabular.column import Column, read_categories
 from tlrec_edge.tabular.column_names import COUNT_EVENTS
+from tlrec_edge.tabular.id_notes import id_notes
 from tlrec_edge.tabular.join import OTHER, JoinedTables
 from tlrec_edge.tabular.log_columns import LogColumns
-from tlrec_edge.tabular.numbers import ambiguous_number
+from tlrec_edge.tabular.numbers import ambiguous_number, number_notes
 from tlrec_edge.tabular.schema import Schema
 from tlrec_edge.tabular.times import looks_like_dates
-
-MISSING_IDS = frozenset(
-    [
-        "null",
-        "nan",
-        "none",
-        "n/a",
-        "na",
-        "\\n",
-        "undefined",
-        "unknown",
-        "nil",
-        "(null)",
-        "<na>",
-        "#n/a",
-    ]
-)
-"""Words that usually mean that an id is missing."""
 
 
 def hint(raw: JoinedTables, columns: LogColumns) -> str:
@@ -49,14 +32,13 @@ def hint(raw: JoinedTables, columns: LogColumns) -> str:
 def log_notes(raw: JoinedTables, columns: LogColumns, schema: Schema) -> list[str]:
     """Return what is odd about the tables: a user should know it, but it may be right."""
     notes = []
-    if "event" in raw.columns and (unknown := _unknown_events(raw, schema)):
-        others = f" (and {len(unknown) - 1} others)" if len(unknown) > 1 else ""
-        notes.append(
-            f"event {unknown[0]!r:.60}{others} is not recognised and counts as other; "
-            "name it under [events] in a schema"
-        )
-    for kind, column in (("user", columns.user), ("item", columns.item)):
-        notes += _notes_on_missing(kind, column)
+    for role, column in raw.columns.items():
+        if role == "event":
+            notes += _event_notes(column, schema)
+        elif role in ("user", "item"):
+            notes += id_notes(role, column, schema.missing)
+        elif role in ("quantity", "price", *COUNT_EVENTS):
+            notes += number_notes(role, column, schema.decimal)
     if columns.reading is None and "timestamp" not in schema.interactions:
         names = [k.removeprefix(OTHER) for k, v in raw.columns.items() if looks_like_dates(v)]
         question = f"; is {names[0]!r} the time? Name it in a schema" if names else ""
@@ -68,20 +50,18 @@ def log_notes(raw: JoinedTables, columns: LogColumns, schema: Schema) -> list[st
             f"{columns.reading.unreadable!r:.60} is not a time, as the column is read; if it is "
             "one, set time_format under [clean] in a schema"
         )
-    if columns.price is not None and (text := ambiguous_number(raw.columns["price"].names)):
-        notes.append(f"price {text!r:.40} may have a decimal comma: set decimal under [files]")
     return notes
 
 
-def _unknown_events(raw: JoinedTables, schema: Schema) -> list[str]:
-    names = read_categories(raw.columns["event"]).names
-    return [name for name in names if schema.event_of(name) is None]
-
-
-def _notes_on_missing(kind: str, column: Column) -> list[str]:
-    return [
-        f"{kind} {name!r} has {rows:,} rows; if it means that the {kind} is unknown, drop them: "
-        f"missing = [{json.dumps(name, ensure_ascii=False)}] under [clean] in a schema"
-        for name, rows in common(column)
-        if name.strip().lower() in MISSING_IDS
-    ]
+def _event_notes(column: Column, schema: Schema) -> list[str]:
+    labels = read_categories(column)
+    notes = []
+    if unknown := [name for name in labels.names if schema.event_of(name) is None]:
+        others = f" (and {len(unknown) - 1} others)" if len(unknown) > 1 else ""
+        notes.append(
+            f"event {unknown[0]!r:.60}{others} is not recognised and counts as other; "
+            "name it under [events] in a schema"
+        )
+    if blank := int(np.count_nonzero(labels.codes < 0)):
+        notes.append(f"{blank:,} rows have no event and count as {schema.default_event}")
+    return notes

@@ -1,10 +1,10 @@
 """Parse a column of numbers, as people and spreadsheets write them.
 
 Beyond plain numbers these are read: full-width digits, currency signs and codes, spaces or
-apostrophes between thousands, and the multiples 万 and 亿. A comma is read if the column shows what
-it means: decimal if some number has one or two digits after it ("6,30"), thousands if some has a
-point after it ("1,234.50") or several commas. Otherwise the cells are not numbers, and the caller
-says so.
+apostrophes between thousands, percent, and the multiples 万 and 亿. A comma is read if the column
+shows what it means: decimal if some number has one or two digits after it ("6,30") or several
+points ("1.234.567"), thousands if some has a point after it ("1,234.50") or several commas.
+Otherwise the cells are not numbers, and the caller says so.
 """
 
 from __future__ import annotations
@@ -26,13 +26,14 @@ MISSING_WORDS = frozenset(
 """Words for a number that is missing."""
 _PLAIN = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _CURRENCY = re.compile(
-    r"[$€£¥₩₹₽₺₫฿元円圆원]|\b(USD|EUR|GBP|JPY|CNY|RMB|KRW|INR|CHF|AUD|CAD|BRL)\b|R\$", re.IGNORECASE
+    r"(\b[A-Z]{1,2})?\$|[€£¥₩₹₽₺₫฿元円圆원]|\b(USD|EUR|GBP|JPY|CNY|RMB|KRW|INR|CHF|AUD|CAD|BRL)\b",
+    re.IGNORECASE,
 )
-_MULTIPLES = {"万": 1e4, "亿": 1e8}
+_MULTIPLES = {"万": 1e4, "亿": 1e8, "%": 0.01}
 _GROUPS = re.compile(r"(?<=\d)[\s\u00a0\u202f'’](?=\d{3}(\D|$))")
 _DECIMAL_COMMA = re.compile(r"[+-]?\d{1,3}((\.\d{3})+|\d*),(\d{1,2}|\d{4,})")
-_THOUSANDS = re.compile(r"[+-]?\d{1,3}((,\d{3}){2,}(\.\d*)?|(,\d{3})+\.\d*)")
-_POINTS = re.compile(r"[+-]?\d{1,3}(\.\d{3})+")
+_THOUSANDS = re.compile(r"[+-]?\d{1,3}((,\d{2,3})+,\d{3}(\.\d*)?|,\d{3}\.\d*)")
+_POINTS = re.compile(r"[+-]?[1-9]\d{0,2}(\.\d{3})+")
 _AMBIGUOUS = re.compile(r"[+-]?\d{1,3},\d{3}")
 
 
@@ -82,20 +83,49 @@ def parse_numbers(texts: Sequence[str], decimal: str = "") -> list[float]:
 
 def decimal_mark(cleaned: Iterable[str]) -> str:
     """Return what the commas of a column are: "," decimal, "." thousands, "" if it is not clear."""
-    texts = [text for text in cleaned if "," in text]
-    decimal = sum(1 for text in texts if _DECIMAL_COMMA.fullmatch(text))
-    thousands = sum(1 for text in texts if _THOUSANDS.fullmatch(text))
-    if bool(decimal) == bool(thousands):
+    texts = [text for text in cleaned if "," in text or text.count(".") > 1]
+    decimal = any(_DECIMAL_COMMA.fullmatch(text) or _POINTS.fullmatch(text) for text in texts)
+    thousands = any(map(_THOUSANDS.fullmatch, texts))
+    if decimal == thousands:
         return ""
     return "," if decimal else "."
 
 
 def ambiguous_number(texts: Iterable[str]) -> str | None:
     """Return a number whose comma may be decimal or for thousands, if the column has only such."""
-    cleaned = [_clean(text) for text in texts if "," in text]
+    cleaned = _marked(texts)
     if decimal_mark(cleaned):
         return None
     return next((text for text in cleaned if _AMBIGUOUS.fullmatch(text)), None)
+
+
+def number_notes(name: str, column: Column, decimal: str = "") -> list[str]:
+    """Return what is uncertain about a column of numbers, which may be right."""
+    notes = []
+    if not decimal and (text := ambiguous_number(column.names)):
+        notes.append(f"{name} {text!r:.40} may have a decimal comma: set decimal under [files]")
+    if not decimal and (text := _ambiguous_point(column.names)):
+        notes.append(
+            f"{name} {text!r:.40} is read with a decimal point; if the point is for thousands, set "
+            'decimal = "," under [files] in a schema'
+        )
+    texts = (text for text in column.names if _parse_plain(text) is None)
+    currencies = sorted({sign[0] for text in texts for sign in _CURRENCY.finditer(text)})
+    if len(currencies) > 1:
+        notes.append(f"{name} has several currencies, not converted: {', '.join(currencies)}")
+    return notes
+
+
+def _ambiguous_point(texts: Sequence[str]) -> str | None:
+    """Return a number whose point may be for thousands, if the column has only such: 12.000."""
+    if not all(_POINTS.fullmatch(_clean(text)) for text in texts if "." in text):
+        return None
+    return None if decimal_mark(_marked(texts)) else next((t for t in texts if "." in t), None)
+
+
+def _marked(texts: Iterable[str]) -> list[str]:
+    """Return the texts that may show what a comma or a point means."""
+    return [_clean(text) for text in texts if "," in text or text.count(".") > 1]
 
 
 def _parse_plain(text: str) -> float | None:

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from tlrec_edge.errors import DataError
 from tlrec_edge.tabular.column_names import INTERACTION_NAMES, normalize_key
 
-_NUMBER = re.compile(r"-?\d+(\.\d+)?([eE][+-]?\d+)?")
+_VALUE = re.compile(r"-?\d[\d.,:/ T+-]*Z?")
+_WORDS = re.compile(r"\w+(\W\w+)+")
 _CLOSE = 0.75
 """Similarity from which a column may be a misspelt role; at 0.6, 'aktion' is close to 'asin'."""
 
@@ -68,6 +69,11 @@ def require_role(
         return
     known = (*INTERACTION_NAMES[role], f"{role}_id")
     check_header(columns, table_name)
+    if len(columns) == 1 and _WORDS.fullmatch(columns[0]):
+        raise DataError(
+            f"{table_name}: no {role} column; the only column is {columns[0]!r:.80}: if it is "
+            "several, name what separates them: separator under [files] in a schema"
+        )
     close = [column for column in columns if suggestion(column, known, _CLOSE)]
     question = f"; is {close[0]!r} the {role}?" if close else ""
     remedy = f"rename the column to {role!r}"
@@ -79,9 +85,8 @@ def require_role(
 
 
 def check_header(columns: Sequence[str], table_name: str) -> None:
-    """Raise DataError if the cells of a header line are values: more than a third are numbers."""
-    n_numbers = sum(1 for name in columns if _NUMBER.fullmatch(name))
-    if n_numbers > len(columns) / 3:
+    """Raise DataError if some cell of a header line is a number or a date."""
+    if any(map(_VALUE.fullmatch, columns)):
         raise DataError(
             f"{table_name}: no header line? Its first line is {', '.join(columns)[:80]}; name the "
             "columns by position: --columns user,item,event,time, or columns = [...] under "

@@ -60,6 +60,8 @@ def read_table(path: Path, options: FileOptions | None = None) -> Table:
     notes = []
     if facts.short_rows:
         notes.append(f"{facts.short_rows:,} rows have fewer cells than the header (read as empty)")
+    if facts.repeated_headers:
+        notes.append(f"{facts.repeated_headers:,} rows repeat the header line (left out)")
     return Table(columns, rows, str(path), tuple(facts.formats), tuple(notes))
 
 
@@ -74,11 +76,25 @@ def read_chunks(
 
 
 def _chunks(path: Path, options: FileOptions, facts: Facts, rows: int = CHUNK) -> Iterator[Chunk]:
+    seen: dict[str, Path] = {}
     for part in list_parts(path):
         with open_file(part.path) as file:
             for chunk in _read_part(file, options, facts, rows):
+                _check_same_table(part.path, list(chunk.columns), seen)
                 constants = {name: [value] * chunk.rows for name, value in part.constants.items()}
                 yield Chunk({**constants, **chunk.columns}, chunk.rows)
+
+
+def _check_same_table(path: Path, names: list[str], seen: dict[str, Path]) -> None:
+    """Note the columns of a part. Raises DataError if it shares none with those before it."""
+    if seen and seen.keys().isdisjoint(names):
+        name, other = next(iter(seen.items()))
+        raise DataError(
+            f"{path} and {other} have no column in common ({names[0]!r:.60} ..., {name!r:.60} "
+            "...); the files of a folder are one table: give each the same header line, and "
+            "remove files that are not part of it"
+        )
+    seen.update(dict.fromkeys(names, path))
 
 
 def _read_part(file: OpenFile, options: FileOptions, facts: Facts, rows: int) -> Iterator[Chunk]:

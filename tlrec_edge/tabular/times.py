@@ -3,7 +3,7 @@
 The column as a whole decides how it is written; ``TimeReading`` says what was decided, so that a
 user can check it. Numbers are epochs only if that gives plausible times:
 
-- 8, 12 or 14 digits that are calendar dates (20240131, 202401311345) are dates;
+- 8, 10, 12 or 14 digits that are calendar dates (20240131, 202401311345) are dates;
 - numbers that would be a few hours of 1970, but are days of a spreadsheet, are those days;
 - the size of each number shows its unit: seconds, milliseconds, microseconds or nanoseconds.
 """
@@ -35,21 +35,24 @@ _EPOCHS = ((1e17, 1e9, "nanoseconds"), (1e14, 1e6, "microseconds"), (1e11, 1e3, 
 _SPREADSHEET_DAYS = (29_221.0, 58_440.0)
 """Days of a spreadsheet from 1980 to 2060. As seconds they are all in the first day of 1970."""
 _EPOCH_IN_SPREADSHEET_DAYS = 25_569
-_DIGIT_FORMATS = {8: "%Y%m%d", 12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S"}
+_DIGIT_FORMATS = {8: "%Y%m%d", 10: "%Y%m%d%H", 12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S"}
 _MIN_DATES = 0.9
 """Share of the texts that must be such dates; the others are words for a missing time."""
-_DIGITS = re.compile(r"(?:19|20)\d{6}(?:\d{4}|\d{6})?")
+_DIGITS = re.compile(r"(?:19|20)\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])(?:\d{2}){0,3}")
 DAY_FORMATS = (
     "%m/%d/%Y",
     "%d/%m/%Y",
     "%Y/%m/%d",
     "%d.%m.%Y",
     "%d-%m-%Y",
+    "%m-%d-%Y",
     "%Y年%m月%d日",
     "%Y.%m.%d",
     "%m/%d/%y",
     "%d/%m/%y",
     "%d.%m.%y",
+    "%y/%m/%d",
+    "%y.%m.%d",
 )
 _MONTH_NAMES = (
     "%d %b %Y",
@@ -62,6 +65,9 @@ _MONTH_NAMES = (
 )
 CLOCK_FORMATS = ("", " %H:%M", " %H:%M:%S", " %I:%M %p", " %I:%M:%S %p")
 _FORMATS = tuple(day + clock for day in DAY_FORMATS + _MONTH_NAMES for clock in CLOCK_FORMATS)
+_MANY_YEARS = 3
+"""Times as many years as another reading of the same dates: those years are days of a month."""
+_YEAR = 31_556_952
 _SAMPLE, _FEW = 5000, 200
 """Texts from which a format is found, and that show whether a column has dates."""
 _ISO = re.compile(
@@ -71,7 +77,9 @@ _PLAIN_ISO = re.compile(r"\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d)?)?")
 _CLOCK = re.compile(r"(\d{1,2})(.*)")
 _ZONE_NAME = re.compile(r"\s*(?:UTC|GMT)$")
 _SPACED_ZONE = re.compile(r"\s+([+-]\d\d:?\d\d)$")
-_TIME_OF_DAY = re.compile(r"([01]?\d|2[0-3])(?::?([0-5]\d)(?::?([0-5]\d)(?:\.\d+)?)?)?")
+_TIME_OF_DAY = re.compile(
+    r"([01]?\d|2[0-3])(?::?([0-5]\d)(?::?([0-5]\d)(?:\.\d+)?)?)?(?:\s*([AaPp])[Mm])?"
+)
 
 
 class Times(NamedTuple):
@@ -149,6 +157,9 @@ def parse_times(
     seconds, form, note = _parse(present, time_format, strict)
     of_text = dict(zip(present, seconds, strict=True))
     unreadable = next((text for text in present if isnan(of_text[text])), None)
+    early = next((text for text in present if EARLIEST <= of_text[text] < PLAUSIBLE), None)
+    if early is not None and not note:
+        note = f"some are before 1973, such as {early!r:.60}; do they mean that it is not known?"
     return [of_text.get(text, nan) for text in stripped], TimeReading(form, note, unreadable)
 
 
@@ -178,8 +189,11 @@ def join_clock(dates: Column, clock: Column) -> Column:
 def _clock_text(text: str) -> str:
     """Return a time of day as HH:MM:SS, midnight if it is not known."""
     match = _TIME_OF_DAY.fullmatch(text.strip())
-    hours, minutes, seconds = match.groups(default="00") if match else ("00", "00", "00")
-    return f"{hours:0>2}:{minutes}:{seconds}"
+    hours, minutes, seconds, half = match.groups() if match else (None,) * 4
+    hour = int(hours or 0)
+    if half:
+        hour = hour % 12 + (12 if half in "Pp" else 0)
+    return f"{hour:02}:{minutes or '00'}:{seconds or '00'}"
 
 
 def ambiguous(example: str, formats: Sequence[str]) -> DataError:
@@ -291,11 +305,26 @@ def _by_format(texts: Sequence[str]) -> _Found:
     most = max(valid.values(), default=0)
     if most <= _count_valid(iso):
         return iso, "ISO 8601", ""
-    best = [form for form, count in valid.items() if count == most]
-    days = list(dict.fromkeys(tuple(_read_all(sample, _reader(form))) for form in best))
-    if len(best) > 1 and len(days) > 1:
-        raise ambiguous(sample[0], best)
-    return _read_all(texts, _reader(best[0])), best[0], ""
+    best = _best_format(sample, [form for form, count in valid.items() if count == most])
+    return _read_all(texts, _reader(best)), best, ""
+
+
+def _best_format(sample: Sequence[str], forms: Sequence[str]) -> str:
+    """Return the one of several formats, which read the same texts, that is certain.
+
+    24/01/31 may be a day of 2024 or of 2031: the reading with far fewer years is right.
+    """
+    readings: dict[tuple[float, ...], str] = {}
+    for form in forms:
+        readings.setdefault(tuple(_read_all(sample, _reader(form))), form)
+    by_years = sorted(readings, key=_count_years)
+    if len(by_years) > 1 and _count_years(by_years[1]) < _MANY_YEARS * _count_years(by_years[0]):
+        raise ambiguous(sample[0], [readings[reading] for reading in by_years])
+    return readings[by_years[0]]
+
+
+def _count_years(seconds: Sequence[float]) -> int:
+    return len({value // _YEAR for value in seconds if not isnan(value)})
 
 
 def _count_formats(sample: Sequence[str]) -> dict[str, int]:
