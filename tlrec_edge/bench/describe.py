@@ -39,8 +39,13 @@ def describe_system(
         "candidates": shape.candidates,
         "dim": shape.d,
         "width": shape.d + shape.r,
-        "lists": (bundle.manifest.get("index") or {}).get("lists", 0),
+        "lists": _lists(bundle),
     } | history
+
+
+def _lists(bundle: Bundle) -> int:
+    index = bundle.manifest.get("index")  # checked only if the bundle has an inverted file
+    return index.get("lists", 0) if isinstance(index, dict) else 0
 
 
 def bytes_by_group(bundle: Bundle) -> dict[str, int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,6 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tlrec_edge.bundle.ids import is_user_key
+from tlrec_edge.bundle.manifest_values import integer, number, pair
 from tlrec_edge.core.packing import ROW_KINDS, RowFormat
 from tlrec_edge.errors import BundleError
 
@@ -170,10 +171,10 @@ class ModelShape:
         """Read the ``model`` section. Raises BundleError if an entry is missing or not valid."""
         try:
             model = manifest["model"]
-            sizes = {field: int(model[key]) for field, key in _SIZES.items()}
+            sizes = {field: integer(key, model[key]) for field, key in _SIZES.items()}
             tables = Storage.from_entry(manifest["tables"])
-            low_rank_width = None if tables.uniform else int(model["taste"])
-            pad = float(model["pad"])
+            low_rank_width = None if tables.uniform else integer("taste", model["taste"])
+            pad = number("pad", model["pad"])
             return cls(**sizes, pad=pad, tables=tables, low_rank_width=low_rank_width)
         except KeyError as error:
             raise _missing_entry(error) from error
@@ -252,18 +253,18 @@ class Scoring:
 
     @classmethod
     def _read(cls, manifest: Mapping[str, Any], shape: ModelShape) -> Scoring:
-        scale, limit = manifest["user_scale"], manifest["user_limit"]
-        unknown_score = float(manifest["unknown_score"])
+        scale, limit = (pair(name, manifest[name]) for name in ("user_scale", "user_limit"))
+        unknown_score = number("unknown_score", manifest["unknown_score"])
         weights = ScoreWeights()
         if not shape.tables.uniform:
             entry = manifest["weights"]
-            weights = ScoreWeights(*(float(entry[key]) for key in ("deep", "wide", "rest")))
+            weights = ScoreWeights(*(number(key, entry[key]) for key in ("deep", "wide", "rest")))
         return cls(
-            (float(scale[0]), float(scale[1])),
-            (int(limit[0]), int(limit[1])),
+            (number("user_scale", scale[0]), number("user_scale", scale[1])),
+            (integer("user_limit", limit[0]), integer("user_limit", limit[1])),
             unknown_score,
             weights,
-            float(manifest.get("repeat", 0.0)),  # older bundles don't have this entry
+            number("repeat", manifest.get("repeat", 0.0)),  # older bundles don't have this entry
         )
 
     def _check(self, shape: ModelShape) -> None:
@@ -302,7 +303,8 @@ def _check_user_ids(manifest: Mapping[str, Any]) -> None:
     if user_ids != "hashed":
         return
     if manifest["user_key"] is not None:
-        hashlib.blake2b(key=bytes.fromhex(manifest["user_key"]))  # raises if the key is not valid
+        if not is_user_key(manifest["user_key"]):
+            raise ValueError("user_key is not a key of 16 to 64 bytes in hex")
     elif not isinstance(manifest["user_key_check"], str):
         raise ValueError(f"user_key_check = {manifest['user_key_check']!r:.40}, expected a string")
 

@@ -263,9 +263,9 @@ def read_manifest(folder: OpenedFolder) -> tuple[dict[str, Any], str]:
         raise BundleError(
             f"{path} is not a bundle's manifest (it has no format version): {BUNDLE.advice}"
         )
-    if manifest["format"] != FORMAT:
+    if type(manifest["format"]) is not int or manifest["format"] != FORMAT:
         raise BundleError(
-            f"{folder.path} has format version {manifest['format']!r}, this tlrec-edge reads "
+            f"{folder.path} has format version {manifest['format']!r:.40}, this tlrec-edge reads "
             f"{FORMAT}; install the version that wrote it, or export it again"
         )
     return manifest, sha256

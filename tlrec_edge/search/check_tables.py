@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from tlrec_edge.bundle.format import MANIFEST, REMEDY
+from tlrec_edge.bundle.format import REMEDY
 from tlrec_edge.bundle.item_vectors import item_vectors
 from tlrec_edge.bundle.reader import Bundle
 from tlrec_edge.errors import BundleError
@@ -98,12 +98,6 @@ def check_inverted_file(bundle: Bundle) -> None:
     spread, most = centroids[:, -2], DEVIATIONS * deviation * (1 + _FLOAT32_ERROR) + tolerance
     if (spread < 0).any() or (spread > most).any():
         raise _wrong(bundle, "list_centres", "holds deviations that its clusters do not have")
-    count = bundle.manifest["index"].get("lists")
-    if count != len(sizes):
-        raise BundleError(
-            f"{bundle.path / MANIFEST} says {count} clusters (index), "
-            f"but list_starts.npy has {len(sizes)}; {REMEDY}"
-        )
 
 
 def _inverse(bundle: Bundle, rotation: Doubles) -> Doubles:

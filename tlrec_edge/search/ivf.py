@@ -49,7 +49,8 @@ class InvertedFile:
         fraction = MAX_PROBED_FRACTION if has_prefix_bound else _MAX_PROBED_FRACTION_ALONE
         self._max_probes = math.floor(len(self._centroids) * fraction)
         # Recall was measured for two values of k; between them, interpolate.
-        probes = np.interp(range(MAX_K + 1), list(MIN_RECALL), _read_probes(bundle))
+        measured = _read_probes(bundle, len(self._centroids))
+        probes = np.interp(range(MAX_K + 1), list(MIN_RECALL), measured)
         self._probes: list[int] = np.ceil(probes).astype(int).tolist()
 
     def search(
@@ -122,14 +123,25 @@ def augment_queries(users: NDArray[Any]) -> NDArray[Any]:
     return np.concatenate([users, length, np.ones_like(length)], -1)
 
 
-def _read_probes(bundle: Bundle) -> list[int]:
-    """Return the manifest's number of probes for each k of ``MIN_RECALL``. Raises BundleError."""
+def _read_probes(bundle: Bundle, clusters: int) -> list[int]:
+    """Return the manifest's number of probes for each k of ``MIN_RECALL``.
+
+    Raises BundleError if the manifest's ``index`` is not valid.
+    """
     index = bundle.manifest.get("index")
     entries = index if isinstance(index, dict) else {}
+    path = bundle.path / MANIFEST
     found: list[Any] = [entries.get(f"probes@{k}") for k in MIN_RECALL]
-    limit = bundle.shape.candidates
-    if not all(type(probes) is int and 0 < probes <= limit for probes in found):
+    valid = all(type(probes) is int and 0 < probes <= clusters for probes in found)
+    if not valid or found != sorted(found):
+        raise BundleError(f"{path} has no valid number of clusters to probe (index); {REMEDY}")
+    count = entries.get("lists")
+    if type(count) is not int or count != clusters:
         raise BundleError(
-            f"{bundle.path / MANIFEST} has no valid number of clusters to probe (index); {REMEDY}"
+            f"{path} says {count!r:.40} clusters (index), "
+            f"but list_starts.npy has {clusters}; {REMEDY}"
         )
+    for recall in (entries.get(f"recall@{k}", 1.0) for k in MIN_RECALL):
+        if type(recall) not in (int, float) or not 0 < recall <= 1:
+            raise BundleError(f"{path} has a recall of {recall!r:.40} (index); {REMEDY}")
     return found
