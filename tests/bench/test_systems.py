@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import json
 import os
 import signal
@@ -213,6 +215,19 @@ def test_a_file_is_replayed_in_order(tmp_path: Path) -> None:
     )
     file.write_text('{"history": ["item-1"]}\n')
     assert run_bench(GOLDEN, QUICK, ["single-stream"], replay=file).rows[0].shape == "2 candidates"
+
+
+def test_a_replay_is_read_as_tables_are(tmp_path: Path) -> None:
+    """Compressed, with a byte order mark, or with a line separator of Unicode in an id."""
+    file, text = tmp_path / "log.jsonl", '{"history": ["a\u2028b", "茶"]}\n{"history": ["c"]}\r\n'
+    contents = [gzip.compress(text.encode()), bz2.compress(text.encode())]
+    for content in [*contents, text.encode("utf-8-sig"), text.encode("utf-16")]:
+        file.write_bytes(content)
+        requests = Replay(file, Requests(ItemIds.generated(50), 8, 1.0, 0))
+        assert requests.histories == [["a\u2028b", "茶"], ["c"]]
+    file.write_bytes(contents[0][:30])
+    with pytest.raises(DataError, match="damaged compressed file"):
+        Replay(file, Requests(ItemIds.generated(50), 8, 1.0, 0))
 
 
 @pytest.mark.parametrize(

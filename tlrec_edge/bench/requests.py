@@ -12,6 +12,7 @@ import numpy as np
 from tlrec_edge.bundle.reader import Bundle
 from tlrec_edge.core.strict_json import parse_json
 from tlrec_edge.errors import DataError
+from tlrec_edge.tabular.tables import read_text
 from tlrec_edge.types import Doubles, Longs
 
 
@@ -83,8 +84,8 @@ class Replay:
     """
 
     def __init__(self, path: Path, generated: Requests) -> None:
-        lines = [(at, line) for at, line in enumerate(_text(path).splitlines(), 1) if line.strip()]
-        found = [_read(path, at, line) for at, line in lines]
+        lines = enumerate(read_text(path).split("\n"), 1)
+        found = [_read(path, at, line.strip()) for at, line in lines if line.strip()]
         if not found:
             raise DataError(f"{path} holds no request: write one JSON object per line")
         self.ids, self.count, self._generated = generated.ids, len(found), generated
@@ -108,15 +109,6 @@ class Replay:
 
 
 AnyRequests = Requests | Replay
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(
-            f"{path} cannot be read: {getattr(error, 'strerror', None) or error}"
-        ) from error
 
 
 def _read(path: Path, at: int, line: str) -> tuple[list[str], list[str]]:

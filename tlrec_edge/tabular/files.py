@@ -91,7 +91,7 @@ def _value_of_folder(name: str) -> str:
 def open_file(path: Path) -> Iterator[OpenFile]:
     """Open a file or a pipe, and find out how it is compressed.
 
-    Raises DataError if it cannot be read, is empty, damaged, or in a format that is not a table.
+    Raises DataError if it cannot be read, is damaged, or in a format that is not a table.
     Raises MissingExtraError for Zstandard without the package that reads it.
     """
     try:
@@ -147,8 +147,6 @@ def _zstandard(path: Path) -> Callable[[IO[bytes]], Any]:
 
 
 def _check_format(path: Path, magic: bytes) -> None:
-    if not magic:
-        raise DataError(f"{path} is empty; expected a header line and rows")
     if magic[:2] == b"PK" or magic[:4] == b"\xd0\xcf\x11\xe0":
         raise DataError(
             f"{path} is an Excel or zip file, which is not supported; save it as CSV (UTF-8)"

@@ -75,6 +75,17 @@ def read_chunks(
     return _chunks(Path(path), options or FileOptions(), Facts(), rows)
 
 
+def read_text(path: Path) -> str:
+    """Return the text of a file or pipe, with any compression and encoding that tables may have.
+
+    Raises DataError and MissingExtraError as ``read_table`` does.
+    """
+    with open_file(path) as file:
+        encoding = find_encoding(file.stream(), str(path))
+        with _text(file, encoding) as text:
+            return text.read().removeprefix("\ufeff")
+
+
 def _chunks(path: Path, options: FileOptions, facts: Facts, rows: int = CHUNK) -> Iterator[Chunk]:
     seen: dict[str, Path] = {}
     for part in list_parts(path):
@@ -105,31 +116,30 @@ def _read_part(file: OpenFile, options: FileOptions, facts: Facts, rows: int) ->
         yield from (Chunk(columns, count) for columns, count in read_parquet(file, rows))
         return
     encoding = find_encoding(file.stream(), str(file.path), options.encoding)
+    with _text(file, encoding) as text:
+        first = _first_line(text)
+    if not first.strip():
+        raise DataError(f"{file.path} is empty; expected a header line and rows")
+    is_json = first.lstrip()[0] in "{[" and not options.columns
+    facts.formats[f"{'JSON' if is_json else 'text'}, {encoding}"] = None
+    with _text(file, encoding) as text:
+        if is_json:
+            yield from read_json(text, file.path, rows)
+        else:
+            yield from read_csv(text, first, file.path, options, facts, rows)
+
+
+@contextmanager
+def _text(file: OpenFile, encoding: str) -> Iterator[io.TextIOWrapper]:
+    """Decode a file from its start; the file itself stays open. Raises DataError if that fails."""
+    text = io.TextIOWrapper(file.stream(), encoding, newline="")
     try:
-        with _text(file, encoding) as text:
-            first = _first_line(text)
-        if not first.strip():
-            raise DataError(f"{file.path} is empty; expected a header line and rows")
-        is_json = first.lstrip()[0] in "{[" and not options.columns
-        facts.formats[f"{'JSON' if is_json else 'text'}, {encoding}"] = None
-        with _text(file, encoding) as text:
-            if is_json:
-                yield from read_json(text, file.path, rows)
-            else:
-                yield from read_csv(text, first, file.path, options, facts, rows)
+        yield text
     except UnicodeDecodeError as error:
         raise DataError(
             f"{file.path} is not {encoding} text ({error.reason} at byte {error.start} of a block);"
             " name another --encoding, or save the file as UTF-8"
         ) from error
-
-
-@contextmanager
-def _text(file: OpenFile, encoding: str) -> Iterator[io.TextIOWrapper]:
-    """Decode a file from its start; the file itself stays open."""
-    text = io.TextIOWrapper(file.stream(), encoding, newline="")
-    try:
-        yield text
     finally:
         text.detach()
 
