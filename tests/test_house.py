@@ -361,3 +361,14 @@ def test_the_map_in_contributing_is_the_table_of_packages() -> None:
         for package, allowed in MAY_IMPORT.items()
         if package != "base"
     }
+
+
+def test_an_ignored_type_has_a_reason() -> None:
+    lines = (
+        f"{path.relative_to(ROOT)}:{number}"
+        for folder in (*FOLDERS.values(), "tests", "benchmarks", "examples")
+        for path in sorted((ROOT / folder).rglob("*.py"))
+        for number, line in enumerate(path.read_text("utf-8").splitlines(), 1)
+        if re.search(r"# type: ignore(\[[\w, -]+\])?$", line)
+    )
+    assert not list(lines)

@@ -173,7 +173,13 @@ def title_vectors(window: Window, text: str) -> tuple[Scores, Scores]:
     else:
         encoder = open_encoder(text)
         known, new = (encoder.encode(part) for part in titles)
-    return tuple(v / np.linalg.norm(v, axis=1, keepdims=True).clip(1e-9) for v in (known, new))  # type: ignore[return-value]  # two tables in, two out
+    return unit(known), unit(new)
+
+
+def unit(vectors: Scores) -> Scores:
+    """Return vectors of length 1; those of length 0 stay."""
+    scaled: Scores = vectors / np.linalg.norm(vectors, axis=1, keepdims=True).clip(1e-9)
+    return scaled
 
 
 def compared_scores(window: Window, texts: Sequence[str], seed: int) -> dict[str, Scores]:

@@ -251,9 +251,9 @@ def test_sets_are_fine_if_their_order_does_not_matter(rec: Recommender) -> None:
     found = rec.recommend(["i1"], 3, allow=names)  # type: ignore[arg-type]  # no Sequence
     assert set(found.items) == names
     assert found.items == rec.recommend(["i1"], 3, allow=sorted(names)).items
-    excluded = rec.recommend(["i1"], 60, exclude=names)  # type: ignore[arg-type]
+    excluded = rec.recommend(["i1"], 60, exclude=names)  # type: ignore[arg-type]  # no Sequence
     assert len(excluded.items) == 57
-    several = rec.recommend_many([["i1"]], 60, exclude=names)  # type: ignore[arg-type]
+    several = rec.recommend_many([["i1"]], 60, exclude=names)  # type: ignore[arg-type]  # no Sequence
     assert several[0].items == excluded.items
 
 

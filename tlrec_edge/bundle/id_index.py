@@ -224,6 +224,6 @@ class IdIndex:
 def _encode_all(values: Sequence[ItemId]) -> list[bytes]:
     try:
         # Fastest for the usual case of well-formed strings; an integer raises TypeError.
-        return list(map(str.encode, values))  # type: ignore[arg-type]
+        return list(map(str.encode, values))  # type: ignore[arg-type]  # an integer raises
     except (TypeError, UnicodeEncodeError):
         return [encode_id(as_text(value)) for value in values]

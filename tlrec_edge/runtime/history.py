@@ -94,7 +94,7 @@ class History:
         """Return a hash that other histories do not have: a key that takes 64 bytes."""
         key = _items_key(self.items)
         if self.events is not None or self.timestamps is not None or self.now is not None:
-            events = None if self.events is None else bytes(self.events)  # type: ignore[arg-type]
+            events = None if self.events is None else bytes(self.events)  # type: ignore[arg-type]  # codes by now
             times = None if self.timestamps is None else np.array(self.timestamps).tobytes()
             # Lengths first, so that no two histories give the same bytes.
             head = repr((len(self.items), events is None, times is None, self.now)).encode()

@@ -93,7 +93,7 @@ class Adversarial(Alignment):
         strength = self.weight * (2.0 / (1.0 + math.exp(-10.0 * progress)) - 1.0)
         vectors = torch.cat(self.content(net))  # (groups * SAMPLE, width)
         group = torch.arange(len(self.groups)).repeat_interleave(SAMPLE)
-        reversed_vectors = GradientReversal.apply(vectors, strength)  # type: ignore[no-untyped-call]
+        reversed_vectors = GradientReversal.apply(vectors, strength)  # type: ignore[no-untyped-call]  # untyped in torch
         logits = self.classifier(reversed_vectors)
         loss = nn.functional.cross_entropy(logits, group)
         self.note(loss=loss.item(), accuracy=(logits.argmax(1) == group).float().mean().item())

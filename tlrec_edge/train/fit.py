@@ -271,7 +271,7 @@ def _epoch(
 
 def _step(model: TwoTower, optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
     optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()  # type: ignore[no-untyped-call]  # torch has no types for it
     if model.sparse:
         clip_gradients(model, MAX_GRADIENT_NORM)
     else:

@@ -63,7 +63,7 @@ class _Vectors(Contender):
 
     def _recall(self, k: int, truth: list[Any]) -> float:
         call = self._top(k)
-        found = [call.read(i, self.find(*call.prepare(i))) for i in range(len(truth))]  # type: ignore[misc]
+        found = [call.read(i, self.find(*call.prepare(i))) for i in range(len(truth))]  # type: ignore[misc]  # of *
         return float(np.mean([recall(a.rows, t, k) for a, t in zip(found, truth, strict=True)]))
 
     def efforts(self) -> list[int]:
