@@ -180,6 +180,15 @@ def test_given_rows_bring_their_ids_and_the_last_basket_validates(tmp_path: Path
     assert (stored.negatives == rows.negatives).all()
 
 
+@pytest.mark.parametrize("cell", ["b,c", "['b', 'c']", '[""b"", ""c""]', "b|c"])
+def test_negatives_may_be_a_list_and_unknown_ids_are_said(tmp_path: Path, cell: str) -> None:
+    path = write_rows(tmp_path, f'user\titem\tnegatives\nu\ta\t"{cell}"\n')
+    prepared = prepare_tables([LOG], plan=SplitPlan("given", candidates=path))
+    new = cell if "|" in cell else "c"
+    assert prepared.dataset.items == tuple(sorted(["a", "b", new, "x,y"]))
+    assert prepared.notes == (f"1 items are only in the test rows, first {new!r}",)
+
+
 @pytest.mark.parametrize(
     ("row", "same", "duplicates"),
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +23,9 @@ _NAMES: Mapping[str, tuple[str, ...]] = {
     "item": (*INTERACTION_NAMES["item"], "items", "positive", "positives"),
     "negatives": ("negatives", "candidates", "negative", "负样本", "候选"),
 }
+
+
+_LIST = re.compile(r"\s*\[.*\]\s*", re.DOTALL)
 
 
 class RawEvalRows(NamedTuple):
@@ -90,10 +94,17 @@ def read_raw_eval_rows(path: Path, schema: Schema) -> RawEvalRows:
 
 
 def split_ids(cell: str, known: Mapping[str, int]) -> list[str]:
-    """Split a comma-separated cell into ids; a cell that is itself a known id is not split."""
+    """Split a comma-separated cell, or a list as Python or JSON writes it, into ids.
+
+    A cell that is itself a known id is not split.
+    """
     if not cell or cell in known:
         return [cell] if cell else []
-    return [name for part in cell.split(",") if (name := part if part in known else part.strip())]
+    marks = " "
+    if _LIST.fullmatch(cell):
+        cell, marks = cell.strip()[1:-1], " '\"\n"
+    parts = cell.split(",")
+    return [name for part in parts if (name := part if part in known else part.strip(marks))]
 
 
 def encode_eval_rows(

@@ -218,8 +218,27 @@ def prepare_tables(
         formats=tuple(dict.fromkeys(f for t in (*log_tables, *item_tables) for f in t.formats)),
         time_form=raw.log.reading.form if raw.log.reading else "",
         item_match=match,
-        notes=(*raw.log.notes, *raw.items.notes, *([match.note] if match and match.note else [])),
+        notes=(
+            *raw.log.notes,
+            *raw.items.notes,
+            *([match.note] if match and match.note else []),
+            *(_notes_on_new_ids(raw, ids) if eval_rows else []),
+        ),
     )
+
+
+def _notes_on_new_ids(raw: RawData, ids: Ids) -> list[str]:
+    """Say how many users and items only the test rows have."""
+    users, items = raw.log.users, {*raw.log.item.names, *raw.items.ids}
+    new = {
+        "users": [name for name in ids.users if name not in users],
+        "items": [name for name in ids.items if name not in items],
+    }
+    return [
+        f"{len(names):,} {kind} are only in the test rows, first {names[0]!r:.60}"
+        for kind, names in new.items()
+        if names
+    ]
 
 
 def _match(raw: RawData, items_name: str) -> ItemMatch:

@@ -10,7 +10,7 @@ from tlrec_edge.errors import DataError
 from tlrec_edge.tabular.column_names import INTERACTION_NAMES, normalize_key
 
 _VALUE = re.compile(r"-?\d[\d.,:/ T+-]*Z?")
-_WORDS = re.compile(r"\w+(\W\w+)+")
+_WORDS = re.compile(r"\w+([^\w.@-]\w+)+")
 _CLOSE = 0.75
 """Similarity from which a column may be a misspelt role; at 0.6, 'aktion' is close to 'asin'."""
 
@@ -88,7 +88,7 @@ def check_header(columns: Sequence[str], table_name: str) -> None:
     """Raise DataError if some cell of a header line is a number or a date."""
     if any(map(_VALUE.fullmatch, columns)):
         raise DataError(
-            f"{table_name}: no header line? Its first line is {', '.join(columns)[:80]}; name the "
-            "columns by position: --columns user,item,event,time, or columns = [...] under "
-            "[files] in a schema"
+            f"{table_name}: no header line? Its first line is {', '.join(columns)[:80]}; add one, "
+            "or name the columns of an interaction table by position: --columns "
+            "user,item,event,time, or columns = [...] under [files] in a schema"
         )
