@@ -30,7 +30,7 @@ def id_notes(kind: str, ids: Column, missing: Sequence[str] = ()) -> list[str]:
     """Return what is odd about ids as they are written, one sentence for each kind of oddity."""
     names = [name for name in ids.names if name.strip() and name not in missing]
     notes = [
-        f"{kind} {name!r} has {rows:,} rows; if it is not a {kind}, drop them: "
+        f"{kind} {name!r} has {rows:,} rows; if it is not an id, drop them: "
         f"missing = [{json.dumps(name, ensure_ascii=False)}] under [clean] in a schema"
         for name, rows in common(ids)
         if name not in missing and _means_missing(name)
