@@ -71,7 +71,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "data": {"base", "core", "tabular"},
     "linear": {"base", "core", "data"},
     "train": {"base", "core", "graph", "bundle", "runtime", "tabular", "data", "linear"},
-    "evaluation": {"base", "core", "runtime", "tabular", "data", "linear", "train"},
+    "evaluation": {"base", "core", "bundle", "runtime", "tabular", "data", "linear", "train"},
     "quantize": {"base", "core", "data", "linear", "train"},
     "export": {"base", "core", "bundle", "search", "runtime", "tabular", "data", "linear", "train"},
 }

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from tlrec_edge.bundle.format import MANIFEST, REMEDY
+from tlrec_edge.bundle.manifest_values import integer
 from tlrec_edge.data.dataset import Dataset
 from tlrec_edge.data.store import split_hash
 from tlrec_edge.data.task import Tasks
@@ -47,7 +49,7 @@ def open_compared_model(path: Path, dataset: Dataset) -> ComparedModel:
 
     Raises ModelError or BundleError if it can't be read or was made under another split.
     """
-    if (path / "manifest.json").is_file():
+    if (path / MANIFEST).is_file():
         return _open_bundle(path, dataset)
     return compared_model(EdgeModel.load(path), dataset)
 
@@ -65,7 +67,7 @@ def compared_model(model: EdgeModel, dataset: Dataset) -> ComparedModel:
 
 def _open_bundle(path: Path, dataset: Dataset) -> ComparedModel:
     recommender = Recommender.open(path)
-    made = _provenance_of(recommender.manifest)
+    made = _provenance_of(path, recommender.manifest)
     if made.split_sha256 != split_hash(dataset):
         raise BundleError(
             f"{path} was made under another split than this dataset's: "
@@ -89,19 +91,50 @@ def _open_bundle(path: Path, dataset: Dataset) -> ComparedModel:
     return ComparedModel(lambda data: partial(rank, data), made, knows)
 
 
-def _provenance_of(manifest: Mapping[str, Any]) -> Provenance:
-    """Read the provenance from a manifest; bundles that other programs wrote may lack it."""
-    entries = manifest.get("provenance") or {}
-    train_options = {field.name for field in fields(TrainConfig)}
-    train = {k: v for k, v in (entries.get("train") or {}).items() if k in train_options}
-    source = entries.get("source_domains")
-    return Provenance(
-        kind="target",
-        domains=tuple(entries.get("domains") or ()),
-        mode=entries.get("mode"),
-        fold=entries.get("fold"),
-        train=TrainConfig(**train),
-        source=None if source is None else tuple(source),
-        split_sha256=entries.get("split_sha256"),
-        dataset_sha256=entries.get("dataset_sha256"),
-    )
+def _provenance_of(path: Path, manifest: Mapping[str, Any]) -> Provenance:
+    """Read the provenance from a manifest; bundles that other programs wrote may lack entries.
+
+    Raises BundleError, which names the entry, if one has another type or value than it may.
+    """
+    try:
+        entries = _object("provenance", manifest.get("provenance"))
+        source = entries.get("source_domains")
+        return Provenance(
+            kind="target",
+            domains=_names("domains", entries.get("domains") or []),
+            mode=_text("mode", entries.get("mode")),
+            fold=None if entries.get("fold") is None else integer("fold", entries["fold"]),
+            train=_train_config(_object("train", entries.get("train"))),
+            source=None if source is None else _names("source_domains", source),
+            split_sha256=_text("split_sha256", entries.get("split_sha256")),
+            dataset_sha256=_text("dataset_sha256", entries.get("dataset_sha256")),
+        )
+    except ValueError as error:
+        raise BundleError(f"{path / MANIFEST}: provenance: {error}; {REMEDY}") from error
+
+
+def _train_config(entries: Mapping[str, Any]) -> TrainConfig:
+    """Read the hyperparameters; those of other versions are ignored."""
+    known = {field.name for field in fields(TrainConfig)}
+    try:
+        return TrainConfig(**{name: entries[name] for name in known & entries.keys()})
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ValueError(f"train: {error}") from error
+
+
+def _object(name: str, value: Any) -> Mapping[str, Any]:
+    if not isinstance(value or {}, Mapping):
+        raise ValueError(f"{name} = {value!r:.40}, expected an object")
+    return value or {}
+
+
+def _names(name: str, value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(domain, str) for domain in value):
+        raise ValueError(f"{name} = {value!r:.40}, expected a list of domains")
+    return tuple(value)
+
+
+def _text(name: str, value: Any) -> str | None:
+    if not isinstance(value, str | None):
+        raise ValueError(f"{name} = {value!r:.40}, expected a text")
+    return value
