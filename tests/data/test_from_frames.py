@@ -115,3 +115,45 @@ def test_what_is_not_a_table_is_refused() -> None:
         table_of(twice)
     with pytest.raises(DataError, match="no column 'who' for user; found user"):
         Dataset.from_frames(LOG, schema=Schema(interactions={"user": "who"}))
+
+
+def test_a_schema_may_be_a_mapping_as_in_a_toml_file(tmp_path: Path) -> None:
+    frame = LOG.rename(columns={"user": "who"})
+    frame.to_csv(tmp_path / "log.csv", index=False)
+    tables = {"interactions": {"user": "who"}, "clean": {"max_per_user": 5}}
+    schema = Schema(interactions={"user": "who"}, max_per_user=5)
+    expected = dataset_hash(Dataset.from_frames(frame, schema=schema))
+    assert dataset_hash(Dataset.from_frames(frame, schema=tables)) == expected
+    assert dataset_hash(prepare_files([tmp_path / "log.csv"], schema=tables).dataset) == expected
+
+
+@pytest.mark.parametrize(
+    ("schema", "words"),
+    [
+        ({"user": "who"}, "unknown key 'user' in top level"),
+        ({"interactions": "who"}, "'interactions' must be a table"),
+        ({"interactions": {"user": ["who"]}}, "'user' is ['who'], expected text"),
+        ({"interactions": {1: "who"}}, "the key 1 in [interactions] is not a text"),
+        ({1: {}}, "the key 1 in top level is not a text"),
+        ({"domains": {1: "de"}}, "the key 1 in [domains] is not a text"),
+        ("schema.toml", "schema is 'schema.toml', expected a Schema or its tables"),
+    ],
+)
+def test_a_schema_that_is_not_valid_is_refused(schema: Any, words: str) -> None:
+    with pytest.raises(DataError) as caught:
+        Dataset.from_frames(LOG, schema=schema)
+    assert words in str(caught.value)
+
+
+def test_a_split_that_is_not_a_plan_is_refused() -> None:
+    split: Any = {"kind": "time"}
+    with pytest.raises(DataError, match=r"split is .*, expected a SplitPlan"):
+        Dataset.from_frames(LOG, split=split)
+
+
+def test_tables_without_rows_are_refused() -> None:
+    for empty in (LOG[:0], pd.DataFrame(), [LOG[:0], LOG[:0]], []):
+        with pytest.raises(DataError, match="interactions: the table has no rows"):
+            Dataset.from_frames(empty)
+    found = Dataset.from_frames(LOG, ITEMS[:0])
+    assert found.items == Dataset.from_frames(LOG).items

@@ -247,7 +247,7 @@ class Dataset:
         interactions: Any,
         items: Any = None,
         *,
-        schema: Schema | None = None,
+        schema: Schema | Mapping[str, Any] | None = None,
         split: SplitPlan | None = None,
     ) -> Dataset:
         """Clean and split tables in memory, as ``tlrec-edge prepare`` does it with files.
@@ -256,8 +256,9 @@ class Dataset:
             interactions: a pandas, polars or pyarrow table, or another object with the Arrow
                 PyCapsule interface; or a list of them.
             items: the same with the items' features, one row an item. None: no features.
-            schema: roles of the columns and cleaning rules. None: columns are found by their
-                common names.
+            schema: roles of the columns and cleaning rules: a ``Schema``, or the tables of a
+                schema file, such as ``{"interactions": {"user": "who"}}``. None: columns are
+                found by their common names.
             split: how to hold out test rows. None: each user's last rows.
 
         Returns:

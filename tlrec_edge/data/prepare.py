@@ -27,7 +27,7 @@ from tlrec_edge.data.split import make_split
 from tlrec_edge.errors import DataError
 from tlrec_edge.tabular.arrow import table_of
 from tlrec_edge.tabular.clean import CleanLog
-from tlrec_edge.tabular.schema import Schema
+from tlrec_edge.tabular.schema import Schema, schema_of
 from tlrec_edge.tabular.tables import read_table
 from tlrec_edge.types import Bools, Ints
 
@@ -104,7 +104,7 @@ class Prepared:
 def prepare_files(
     interactions: Sequence[Path],
     items: Sequence[Path] = (),
-    schema: Schema | None = None,
+    schema: Schema | Mapping[str, Any] | None = None,
     plan: SplitPlan | None = None,
 ) -> Prepared:
     """Read files and build a dataset.
@@ -113,8 +113,8 @@ def prepare_files(
         interactions: files of interactions, which are concatenated: text with separators, JSON
             lines or Parquet, compressed or not, or folders of such files.
         items: files of item features, one row an item; if an item has several, the first counts.
-        schema: roles of the columns and cleaning rules; by default columns are found by their
-            common names.
+        schema: roles of the columns and cleaning rules, as a ``Schema`` or as the tables of a
+            schema file; by default columns are found by their common names.
         plan: how to split; by default leave-one-out.
 
     Returns:
@@ -126,7 +126,7 @@ def prepare_files(
     """
     if not interactions:
         raise DataError("no interaction file given; use --interactions FILE")
-    schema = schema or Schema()
+    schema = schema_of(schema)
     item_files = schema.files.with_header()
     return prepare_tables(
         [read_table(path, schema.files) for path in interactions],
@@ -142,7 +142,7 @@ def prepare_files(
 def prepare_tables(
     interactions: Sequence[Any],
     items: Sequence[Any] = (),
-    schema: Schema | None = None,
+    schema: Schema | Mapping[str, Any] | None = None,
     plan: SplitPlan | None = None,
     *,
     source: str = "",
@@ -158,8 +158,8 @@ def prepare_tables(
         interactions: tables of interactions, which are concatenated: pandas, polars or pyarrow
             tables, or others with the Arrow PyCapsule interface.
         items: tables of item features.
-        schema: roles of the columns and cleaning rules; by default columns are found by their
-            common names.
+        schema: roles of the columns and cleaning rules, as a ``Schema`` or as the tables of a
+            schema file; by default columns are found by their common names.
         plan: how to split; by default leave-one-out.
         source: origin of the data, for the model card.
         table_name: name of the interaction tables in error messages.
@@ -177,7 +177,9 @@ def prepare_tables(
         >>> prepare_tables([log]).dataset.items
         ('mug', 'tea')
     """
-    schema, plan = schema or Schema(), plan or SplitPlan()
+    schema, plan = schema_of(schema), SplitPlan() if plan is None else plan
+    if not isinstance(plan, SplitPlan):
+        raise DataError(f"split is {plan!r:.80}, expected a SplitPlan")
     eval_rows = read_raw_eval_rows(plan.candidates, schema) if plan.candidates else None
     log_tables = [table_of(frame, table_name) for frame in interactions]
     item_tables = [table_of(frame, items_name) for frame in items]

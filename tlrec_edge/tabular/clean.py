@@ -97,6 +97,8 @@ def clean_interactions(
     Raises DataError if a column is missing or no row is usable; the message counts the rows that
     each rule dropped.
     """
+    if not any(table.rows for table in tables):
+        raise DataError(f"{table_name}: the table has no rows; expected at least one row of data")
     raw = join_tables(tables, schema, table_name, strict)
     columns = read_log_columns(raw, schema, strict)
     rows = RowFilter(np.ones(raw.rows, bool))

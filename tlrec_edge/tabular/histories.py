@@ -11,7 +11,7 @@ import numpy as np
 from tlrec_edge.runtime.history import History
 from tlrec_edge.tabular.clean import CleanLog, clean_interactions
 from tlrec_edge.tabular.column_names import COUNT_EVENTS
-from tlrec_edge.tabular.schema import Schema, parse_schema
+from tlrec_edge.tabular.schema import Schema, schema_of
 from tlrec_edge.tabular.tables import read_table
 
 
@@ -39,8 +39,7 @@ def read_histories(
     Raises:
         DataError: if the file cannot be read, a column is missing or no row is usable.
     """
-    if not isinstance(schema, Schema):
-        schema = parse_schema(schema or {})
+    schema = schema_of(schema)
     log = clean_interactions([read_table(path, schema.files)], schema, str(path), strict)
     for line in (*_left_out(log), *log.notes):
         progress(f"{path}: {line}")

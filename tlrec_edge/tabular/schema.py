@@ -202,11 +202,27 @@ def load_schema(path: Path) -> Schema:
         raise DataError(f"schema {path}: {error}") from error
 
 
+def schema_of(value: Schema | Mapping[str, Any] | None) -> Schema:
+    """Return a schema, parse one from the tables of a TOML file, or return the default for None.
+
+    Raises DataError if it is neither, or if a key or a value is not valid.
+    """
+    if value is None or isinstance(value, Schema):
+        return value or Schema()
+    if not isinstance(value, Mapping):
+        raise DataError(
+            f"schema is {value!r:.80}, expected a Schema or its tables: "
+            '{"interactions": {"user": "column"}}'
+        )
+    return parse_schema(value)
+
+
 def parse_schema(raw: Mapping[str, Any], folder: Path = Path()) -> Schema:
     """Build a schema from the tables of a TOML file; the item map is a file in ``folder``.
 
     Raises DataError if a key or a value is not valid.
     """
+    _check_key_types(raw, "top level")
     known = ("files", "interactions", "items", "domains", "events", "clean", "scale", "align")
     _check_keys(raw, known, "top level")
     for name, table in raw.items():
@@ -308,6 +324,15 @@ def _parse_align(raw: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         except DataError as error:
             raise DataError(f"{title}: {error}") from error
     return {"align": rules, "item_map": item_map}
+
+
+def _check_key_types(table: Mapping[Any, Any], title: str) -> None:
+    """Raise DataError if a key is not a text; those of a TOML file are, those of a dict may not."""
+    for key, value in table.items():
+        if not isinstance(key, str):
+            raise DataError(f"the key {key!r} in {title} is not a text")
+        if isinstance(value, Mapping):
+            _check_key_types(value, f"[{key}]")
 
 
 def _check_keys(keys: Iterable[str], known: Iterable[str], title: str) -> None:
