@@ -541,7 +541,7 @@ BAD_TABLES: dict[str, tuple[bytes | None, tuple[str, ...]]] = {
     "empty": (b"", ("is empty",)),
     "only a header": (HEAD.encode(), ("no rows",)),
     "no dates": (HEAD.encode() + b"u,a,yesterday\nv,b,never\n", ("log.csv",)),
-    "no ids": (HEAD.encode() + b",,2024-01-01\n", ("none of 1 rows is usable",)),
+    "no ids": (HEAD.encode() + b",,2024-01-01\n", ("none of 1 row is usable",)),
 }
 
 

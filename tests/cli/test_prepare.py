@@ -125,12 +125,12 @@ def test_candidates_alone_mean_the_given_split(tmp_path: Path, files: tuple[Path
         tmp_path / "ds",
     )
     assert result.exit_code == 0, result.output
-    assert "1 given test rows" in result.output
+    assert "1 given test row" in result.output
     assert "duplicates" not in result.output
     candidates.write_text("user\titem\tnegatives\nu1\tg8\tg0,g1,g0,g8\n")
     paths = ("--interactions", files[0], "--items", files[1], "--candidates", candidates)
     result = run(*paths, "--out", tmp_path / "ds")
-    assert "1 given test rows (2 duplicates left out)" in result.output
+    assert "1 given test row (2 duplicates left out)" in result.output
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def test_wrong_usage_ends_with_2(tmp_path: Path, arguments: tuple[str, ...]) -> 
         ("", "is empty"),
         ("user,item\n", "no rows"),
         ("a,b\n1,2\n", "no user column; found a, b"),
-        ("user,item\n,\n", "none of 1 rows is usable"),
+        ("user,item\n,\n", "none of 1 row is usable"),
         ("user,item\nu,a,b,c\nv,w\n", "line 2 has 4 cells, the header 2"),
     ],
 )

@@ -334,8 +334,8 @@ def test_score_leaves_out_the_rows_that_prepare_leaves_out(bundle: Path, tmp_pat
 @pytest.mark.parametrize(
     ("times", "words"),
     [
-        (["soon"], "none of 1 rows is usable (unparsable time 1)"),
-        (["9999-12-31"], "none of 1 rows is usable (time out of range 1)"),
+        (["soon"], "none of 1 row is usable (unparsable time 1)"),
+        (["9999-12-31"], "none of 1 row is usable (time out of range 1)"),
         (["03/04/2024", "05/06/2024"], "fits both"),
     ],
 )

@@ -186,7 +186,7 @@ def test_negatives_may_be_a_list_and_unknown_ids_are_said(tmp_path: Path, cell: 
     prepared = prepare_tables([LOG], plan=SplitPlan("given", candidates=path))
     new = cell if "|" in cell else "c"
     assert prepared.dataset.items == tuple(sorted(["a", "b", new, "x,y"]))
-    assert prepared.notes == (f"1 items are only in the test rows, first {new!r}",)
+    assert prepared.notes == (f"1 item is only in the test rows, first {new!r}",)
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,7 @@ ODD_FILES: dict[str, Case] = {
     "a header line in the middle, with its mark": Case(
         "\ufeffuser,item\nu,i\nu,j\n\ufeffuser,item\nv,i\n".encode(),
         LOG_ROWS,
-        note=f"1 rows repeat the header line (left out)\n{ORDER}",
+        note=f"1 row repeats the header line (left out)\n{ORDER}",
     ),
     "a title above the header": Case(
         lines("Sales", "", "user,item", "u,i"), error="(Sales): remove lines above the header line"
@@ -111,7 +111,7 @@ ODD_FILES: dict[str, Case] = {
     "several items in a cell": Case(
         dated('u,"x,y"', 'v,"x,z"'),
         [("u", "x,y", BUY, DAY), ("v", "x,z", BUY, DAY)],
-        note="item 'x,y' (and 1 others) looks like several ids",
+        note="item 'x,y' (and 1 other) looks like several ids",
     ),
     "a list of items in JSON": Case(
         lines('{"user": "u", "item": ["x", "y"], "time": "2024-01-31"}'),
@@ -134,7 +134,7 @@ ODD_FILES: dict[str, Case] = {
     "rows without an event": Case(
         lines("user,item,event,time", "u,x,view,2024-01-30", "u,y,,2024-01-31"),
         [("u", "x", "view", "2024-01-30 00:00:00"), ("u", "y", BUY, DAY)],
-        note="1 rows have no event and count as purchase",
+        note="1 row has no event and counts as purchase",
     ),
     "counts with points": Case(
         lines("user;item;views;time", "u;x;1.234;2024-01-31", "v;x;3;2024-01-31"),
@@ -173,7 +173,7 @@ ODD_FILES: dict[str, Case] = {
         LOG,
         LOG_ROWS,
         items=lines("item,colour", "i,red", "j,red", "#REF!,red", "Total,"),
-        note="item table: item '#REF!' has 1 rows",
+        note="item table: item '#REF!' has 1 row;",
     ),
     "kanji, EUC-JP": Case("user,item\nu,東京都\n".encode("euc_jp"), error="or euc_jp"),
     "Chinese, Big5": Case("user,item\nu,手機充電器\n".encode("big5"), error="looks like big5"),

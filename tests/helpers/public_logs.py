@@ -374,7 +374,7 @@ CASES: dict[str, Case] = {
         LOG,
         LOG_ROWS,
         items=lines("item,colour", "i,red", "i,blue", "j,red"),
-        note="1 items have rows that differ, first 'i'",
+        note="1 item has rows that differ, first 'i'",
     ),
     "few items in the item table": Case(
         LOG,

@@ -111,7 +111,7 @@ def test_pairs_accept_ids_histories_lists_and_states(rec: Recommender) -> None:
     assert bits(of_array) == bits(found[[0, 5]])
     of_number = rec.score(np.int64(3), ["i9"])  # type: ignore[arg-type]  # a number of numpy works
     assert bits(of_number) == bits(rec.score("nobody", ["i9"]))
-    with pytest.raises(DataError, match="2 users and 1 items"):
+    with pytest.raises(DataError, match="2 users and 1 item"):
         rec.score_pairs(["ann", "bob"], ["i1"])
     assert rec.score_pairs([], []).shape == (0,)
     assert rec.score(["i1"], []).shape == (0,)

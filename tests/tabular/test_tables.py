@@ -153,7 +153,7 @@ def test_short_rows_and_odd_quotes_are_read_and_counted(tmp_path: Path) -> None:
     path = write(tmp_path, "a.csv", '\n  \nuser,item,title\nu,i,"LP"x\n\nu,j\n')
     table = read_table(path)
     assert rows(table) == [["u", "i", "LPx"], ["u", "j", ""]]
-    assert table.notes == ("1 rows have fewer cells than the header (read as empty)",)
+    assert table.notes == ("1 row has fewer cells than the header (read as empty)",)
 
 
 def test_json_may_have_other_keys_in_each_line(tmp_path: Path) -> None:

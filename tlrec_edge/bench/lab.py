@@ -12,6 +12,7 @@ from tlrec_edge.bench.config import TOP_K, BenchConfig
 from tlrec_edge.bench.drivers import Call, Limits
 from tlrec_edge.bench.requests import AnyRequests, Replay
 from tlrec_edge.bench.system import Request, Source, System
+from tlrec_edge.core.counts import counted
 from tlrec_edge.runtime.arguments import User
 
 
@@ -69,7 +70,7 @@ class Lab:
         own_candidates = requests.own_candidates if isinstance(requests, Replay) else []
         lists = own_candidates or requests.candidates(n)
         mean = round(sum(map(len, lists)) / len(lists))
-        label = f"{mean:,} candidates" if mean > 1 else "1 candidate"
+        label = counted(mean, "candidate")
         return self._shape(requests, f"{label}, replayed" if own_candidates else label, mean, lists)
 
     def top_k(self, requests: AnyRequests) -> Shape:

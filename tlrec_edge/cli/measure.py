@@ -29,6 +29,7 @@ from tlrec_edge.cli.common import (
 )
 from tlrec_edge.cli.format import MISSING, figure, gain, interval, print_table, with_error
 from tlrec_edge.cli.output import say, say_json
+from tlrec_edge.core.counts import counted
 from tlrec_edge.core.files import write_text
 
 if TYPE_CHECKING:
@@ -221,7 +222,9 @@ def _candidates_notes(file: Path | None, data: Dataset) -> list[str]:
     rows = data.split.rows
     if file is None or rows is None or not rows.duplicates:
         return []
-    return [f"{file}: {rows.duplicates:,} duplicates left out (ids that occur twice in a row)"]
+    return [
+        f"{file}: {counted(rows.duplicates, 'duplicate')} left out (ids that occur twice in a row)"
+    ]
 
 
 def _read_earlier(against: Path | None, name: str) -> tuple[str, PerUser] | None:

@@ -21,6 +21,7 @@ from tlrec_edge.cli.common import (
 )
 from tlrec_edge.cli.format import MISSING, print_table
 from tlrec_edge.cli.output import say, say_json
+from tlrec_edge.core.counts import counted
 from tlrec_edge.core.folders import check_target
 from tlrec_edge.errors import MissingExtraError
 
@@ -302,9 +303,9 @@ def _lines(report: Mapping[str, Any]) -> list[str]:
     features = ", ".join(f"{column} ({kind})" for column, kind in kinds)
     parts = ", ".join(f"{split[part]:,} {part}" for part in ("train", "valid", "test"))
     if split["test_rows"] is not None:
-        parts += f", {split['test_rows']:,} given test rows"
+        parts += f", {counted(split['test_rows'], 'given test row')}"
     if split["duplicates"]:
-        parts += f" ({split['duplicates']:,} duplicates left out)"
+        parts += f" ({counted(split['duplicates'], 'duplicate')} left out)"
     never_sold = f"{report['items_never_sold']:,} never sold"
     written = f"wrote {report['out']} ({report['hash'][:12]})" if report["out"] else "wrote nothing"
     return [
@@ -317,7 +318,7 @@ def _lines(report: Mapping[str, Any]) -> list[str]:
         f"item features: {features or 'none'}",
         f"columns not used: {', '.join(report['unused_columns']) or 'none'}",
         f"split {split['kind']}: {parts}",
-        f"{report['users']:,} users, {report['items']:,} items ({never_sold})",
+        f"{counted(report['users'], 'user')}, {counted(report['items'], 'item')} ({never_sold})",
         f"interactions per user: median {per_user['median']:,g}, most {per_user['most']:,}",
         written,
     ]

@@ -13,6 +13,7 @@ from tlrec_edge.bench.synthetic import synthesize
 from tlrec_edge.bundle.format import WIDE_KINDS
 from tlrec_edge.cli.common import out_option, seed_option
 from tlrec_edge.cli.output import say
+from tlrec_edge.core.counts import counted
 from tlrec_edge.core.packing import WRITTEN
 from tlrec_edge.errors import DataError
 from tlrec_edge.search.fit_ivf import IVF_MIN_CANDIDATES
@@ -121,7 +122,7 @@ def synth(
     bundle = synthesize(out, config, _show_step if config.rows >= _SLOW_ROWS else _ignore)
     size = sum(entry["size"] for entry in bundle.manifest["files"].values())
     seconds = time.monotonic() - started
-    say(f"{items:,} items, {size:,} bytes in {seconds:.1f} s: {out}", err=True)
+    say(f"{counted(items, 'item')}, {size:,} bytes in {seconds:.1f} s: {out}", err=True)
 
 
 def _show_step(step: str) -> None:

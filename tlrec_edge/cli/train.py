@@ -37,6 +37,7 @@ from tlrec_edge.cli.common import (
 )
 from tlrec_edge.cli.format import print_table
 from tlrec_edge.cli.output import say, say_json
+from tlrec_edge.core.counts import counted
 from tlrec_edge.core.folders import check_target
 
 if TYPE_CHECKING:
@@ -217,9 +218,8 @@ def pretrain(
         model = pipeline.pretrain(
             data, source, config, out=out, progress=progress, checkpoint=checkpoint
         )
-    domain_count = len(model.provenance.domains)
-    of = f"{domain_count} domain{'s' * (domain_count != 1)}"
-    say(f"{out}: {len(model.ids):,} items of {of}, size {size}")
+    domains = counted(len(model.provenance.domains), "domain")
+    say(f"{out}: {counted(len(model.ids), 'item')} of {domains}, size {size}")
 
 
 @click.command(short_help="Adapt a source model to a target domain.")
@@ -335,7 +335,8 @@ def adapt(
         print_table(head, rows, "Modes on validation rows")
         say(_AUTO_RULE)
     epochs = made.choices.epochs if made.choices else 0
-    say(f"{out}: {made.way}, {model.candidates:,} candidates, {epochs} epochs")
+    sizes = f"{counted(model.candidates, 'candidate')}, {counted(epochs, 'epoch')}"
+    say(f"{out}: {made.way}, {sizes}")
     if made.source is None:
         fallback = f"; auto fell back to {made.way}" if table and start is not None else ""
         say(f"transfer: none (trained on the target alone{fallback})")

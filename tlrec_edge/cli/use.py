@@ -24,6 +24,7 @@ from tlrec_edge.cli.common import (
 from tlrec_edge.cli.format import print_table
 from tlrec_edge.cli.output import say, say_json
 from tlrec_edge.cli.user_lookup import Reading, UserLookup
+from tlrec_edge.core.counts import counted
 from tlrec_edge.errors import DataError
 from tlrec_edge.runtime.arguments import UNKNOWN_POLICIES
 from tlrec_edge.runtime.recommender import Recommendations, Recommender
@@ -118,7 +119,7 @@ def score(
                 f"pairs with an item that is not a candidate: {missing:,} ({unknown})",
                 err=True,
             )
-    say(f"{done:,} pairs scored: {out}", err=True)
+    say(f"{counted(done, 'pair')} scored: {out}", err=True)
 
 
 @click.command(short_help="Recommend items for a history or a table of users.")

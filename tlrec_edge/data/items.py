@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from tlrec_edge.core.counts import counted
 from tlrec_edge.data.dataset import ItemTable
 from tlrec_edge.errors import DataError
 from tlrec_edge.tabular.chunk import UNNAMED, Table
@@ -210,7 +211,8 @@ def _notes_on_repeats(columns: Mapping[str, Column], ids: Column) -> list[str]:
     if not len(items):
         return []
     return [
-        f"{len(items):,} items have rows that differ, first {ids.names[items[0]]!r:.60}; "
+        f"{counted(len(items), 'item has', 'items have')} rows that differ, "
+        f"first {ids.names[items[0]]!r:.60}; "
         "the first row of an item counts"
     ]
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tlrec_edge.core.counts import counted
 from tlrec_edge.data.align import NameMerge, align_columns
 from tlrec_edge.data.dataset import Dataset, Interactions, ItemTable, Split
 from tlrec_edge.data.domains import DomainAssignment, assign_domains
@@ -233,11 +234,12 @@ def _notes_on_new_ids(raw: RawData, ids: Ids) -> list[str]:
     """Say how many users and items only the test rows have."""
     users, items = raw.log.users, {*raw.log.item.names, *raw.items.ids}
     new = {
-        "users": [name for name in ids.users if name not in users],
-        "items": [name for name in ids.items if name not in items],
+        "user": [name for name in ids.users if name not in users],
+        "item": [name for name in ids.items if name not in items],
     }
     return [
-        f"{len(names):,} {kind} are only in the test rows, first {names[0]!r:.60}"
+        f"{counted(len(names), f'{kind} is', f'{kind}s are')} only in the test rows, "
+        f"first {names[0]!r:.60}"
         for kind, names in new.items()
         if names
     ]

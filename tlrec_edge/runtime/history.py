@@ -13,6 +13,7 @@ import numpy as np
 from tlrec_edge.bundle.ids import ItemId, as_text, encode_id, is_integer, preview
 from tlrec_edge.bundle.item_rows import ItemRows, as_list
 from tlrec_edge.choices import EVENTS
+from tlrec_edge.core.counts import counted
 from tlrec_edge.errors import DataError
 from tlrec_edge.types import Bools, Doubles, Indices, Ints
 
@@ -85,7 +86,7 @@ class History:
         converted = tuple(convert(value) for value in values)
         if len(converted) != len(self.items):
             raise DataError(
-                f"a history of {len(self.items)} items has {len(converted)} {name}; "
+                f"a history of {counted(len(self.items), 'item')} has {len(converted)} {name}; "
                 "give one for each item"
             )
         object.__setattr__(self, name, converted)

@@ -18,6 +18,7 @@ from tlrec_edge.bundle.format import ITEM_TOWER, REMEDY, SCHEMA
 from tlrec_edge.bundle.ids import ItemId, as_text, preview
 from tlrec_edge.bundle.item_rows import ItemRows, as_list
 from tlrec_edge.bundle.reader import Bundle
+from tlrec_edge.core.counts import counted
 from tlrec_edge.core.cpu_count import cores_within_quota
 from tlrec_edge.core.fork import register_after_fork
 from tlrec_edge.core.strict_json import parse_json
@@ -396,7 +397,8 @@ class Recommender:
         items = as_list(items, "items")
         if len(users) != len(items):
             raise ArgumentError(
-                f"{len(users)} users and {len(items)} items; give one item for each user"
+                f"{counted(len(users), 'user')} and {counted(len(items), 'item')}; "
+                "give one item for each user"
             )
         parts = self._open()
         positions, all_known = self._positions(parts.catalogue, items, "items")

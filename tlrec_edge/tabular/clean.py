@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tlrec_edge.core.counts import counted
 from tlrec_edge.errors import DataError
 from tlrec_edge.tabular.chunk import UNNAMED, Table
 from tlrec_edge.tabular.column import Column, merge_duplicates, read_categories
@@ -109,7 +110,7 @@ def clean_interactions(
         rows.note("category instead of an item", columns.is_category)
     if not len(expanded.row):
         raise DataError(
-            f"{table_name}: none of {raw.rows} rows is usable ({rows.reasons}); "
+            f"{table_name}: none of {counted(raw.rows, 'row')} is usable ({rows.reasons}); "
             f"check: {_format_roles(raw.roles)}{hint(raw, columns)}"
         )
     kept = expanded.row

@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
+from tlrec_edge.core.counts import counted
 from tlrec_edge.tabular.column import Column, are_whole, common
 from tlrec_edge.tabular.column_names import MISSING_IDS
 
@@ -30,7 +31,7 @@ def id_notes(kind: str, ids: Column, missing: Sequence[str] = ()) -> list[str]:
     """Return what is odd about ids as they are written, one sentence for each kind of oddity."""
     names = [name for name in ids.names if name.strip() and name not in missing]
     notes = [
-        f"{kind} {name!r} has {rows:,} rows; if it is not an id, drop them: "
+        f"{kind} {name!r} has {counted(rows, 'row')}; if it is not an id, drop them: "
         f"missing = [{json.dumps(name, ensure_ascii=False)}] under [clean] in a schema"
         for name, rows in common(ids)
         if name not in missing and _means_missing(name)
@@ -39,7 +40,7 @@ def id_notes(kind: str, ids: Column, missing: Sequence[str] = ()) -> list[str]:
     found["looks like several ids; expected one id in a cell"] = _joined(names)
     found["is also there without .0: write the ids in one way"] = _also_integers(names)
     for remark, odd in found.items():
-        others = f" (and {len(odd) - 1:,} others)" if len(odd) > 1 else ""
+        others = f" (and {counted(len(odd) - 1, 'other')})" if len(odd) > 1 else ""
         notes += [f"{kind} {odd[0]!r:.60}{others} {remark}" for _ in odd[:1]]
     return notes
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from tlrec_edge.core.counts import counted
 from tlrec_edge.tabular.column import Column, read_categories
 from tlrec_edge.tabular.column_names import COUNT_EVENTS
 from tlrec_edge.tabular.id_notes import id_notes
@@ -57,11 +58,12 @@ def _event_notes(column: Column, schema: Schema) -> list[str]:
     labels = read_categories(column)
     notes = []
     if unknown := [name for name in labels.names if schema.event_of(name) is None]:
-        others = f" (and {len(unknown) - 1} others)" if len(unknown) > 1 else ""
+        others = f" (and {counted(len(unknown) - 1, 'other')})" if len(unknown) > 1 else ""
         notes.append(
             f"event {unknown[0]!r:.60}{others} is not recognised and counts as other; "
             "name it under [events] in a schema"
         )
     if blank := int(np.count_nonzero(labels.codes < 0)):
-        notes.append(f"{blank:,} rows have no event and count as {schema.default_event}")
+        rows = counted(blank, "row has no event and counts", "rows have no event and count")
+        notes.append(f"{rows} as {schema.default_event}")
     return notes

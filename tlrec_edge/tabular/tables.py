@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tlrec_edge.core.counts import counted
 from tlrec_edge.errors import DataError
 from tlrec_edge.tabular.chunk import Chunk, Facts, FileOptions, Table
 from tlrec_edge.tabular.column import Column, ColumnBuilder
@@ -59,9 +60,11 @@ def read_table(path: Path, options: FileOptions | None = None) -> Table:
     columns = {name: builder.build() for name, builder in builders.items()}
     notes = []
     if facts.short_rows:
-        notes.append(f"{facts.short_rows:,} rows have fewer cells than the header (read as empty)")
+        short = counted(facts.short_rows, "row has", "rows have")
+        notes.append(f"{short} fewer cells than the header (read as empty)")
     if facts.repeated_headers:
-        notes.append(f"{facts.repeated_headers:,} rows repeat the header line (left out)")
+        repeats = counted(facts.repeated_headers, "row repeats", "rows repeat")
+        notes.append(f"{repeats} the header line (left out)")
     return Table(columns, rows, str(path), tuple(facts.formats), tuple(notes))
 
 
