@@ -504,3 +504,21 @@ def test_a_file_that_may_not_be_read_is_not_called_damaged(
     monkeypatch.setattr(os, "open", refuse)
     message = fails(BundleError, recommend, bundle, "--history", "i7")
     assert f"not allowed to read {bundle / 'encoder.onnx'}; check the permissions" in message
+
+
+def test_files_that_cannot_be_read_name_the_key_of_a_schema(bundle: Path, tmp_path: Path) -> None:
+    """The options --encoding and --columns are those of prepare; no other command has them."""
+    table, out = tmp_path / "table.csv", tmp_path / "out.csv"
+    for content, key in (
+        ("user,item\nJürgen,i9\n".encode("latin-1"), 'encoding = "cp1252" under [files]'),
+        ("user,item\nu,i9\n".encode("utf-16-le"), 'encoding = "utf-16-le" under [files]'),
+        (b"u1,7,2024-01-31\nu2,8,2024-01-31\n", 'columns = ["user", "item", "time"] under [files]'),
+    ):
+        table.write_bytes(content)
+        for call in (
+            (score, bundle, "--pairs", table, "--out", out),
+            (recommend, bundle, "--users", table, "--interactions", table),
+        ):
+            message = fails(DataError, *call)
+            assert f"{key} in a file for --schema" in message
+            assert not re.search("--encoding|--columns", message)

@@ -176,11 +176,15 @@ ODD_FILES: dict[str, Case] = {
         note="item table: item '#REF!' has 1 row;",
     ),
     "kanji, EUC-JP": Case("user,item\nu,東京都\n".encode("euc_jp"), error="or euc_jp"),
-    "Chinese, Big5": Case("user,item\nu,手機充電器\n".encode("big5"), error="looks like big5"),
+    "Chinese, Big5": Case(
+        "user,item\nu,手機充電器\n".encode("big5"), error="may be big5, gb18030 or cp949"
+    ),
     "Russian, cp1251": Case("user,item\nu,Чай\nv,Сыры\n".encode("cp1251"), error="cp1251"),
-    "UTF-16, the other order": Case(LOG.decode().encode("utf-16-be"), error="--encoding utf-16-be"),
+    "UTF-16, the other order": Case(
+        LOG.decode().encode("utf-16-be"), error='encoding = "utf-16-be" under'
+    ),
     "Chinese in UTF-16": Case(
-        "用户ID,商品ID\n甲,乙\n".encode("utf-16-le"), error="--encoding utf-16-le"
+        "用户ID,商品ID\n甲,乙\n".encode("utf-16-le"), error='encoding = "utf-16-le" under'
     ),
     "NUL at the end": Case(LOG + b"\0" * 60, error="line 5, byte 22 is NUL"),
     "Feather": Case(b"ARROW1\0\0\xff\xff", error="Arrow (Feather) file"),

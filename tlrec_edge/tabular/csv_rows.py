@@ -145,7 +145,7 @@ def _fit(
     if len(row) < width:
         facts.short_rows += 1
         return [*row, *[""] * (width - len(row))]
-    expected = f"the header {width}" if header else f"--columns names {width}"
+    expected = f"the header {width}" if header else f"the named columns are {width}"
     if header and width == 1:
         expected += f" ({header:.60}): remove lines above the header line"
     raise DataError(

@@ -28,6 +28,7 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+_MULTI_BYTE = ("big5", "gb18030", "cp949", "euc_jp", "shift_jis")
 _SINGLE_BYTE = ("cp1252", "cp1250", "cp1251")
 _MIN_COMMON = 0.8
 """Share of the characters beyond ASCII that must be frequent ones of the language."""
@@ -72,13 +73,23 @@ def find_encoding(stream: BinaryIO, name: str, named: str = "") -> str:
     certain, possible = judge(failure.sample)
     if certain:
         return certain
-    likely = f"looks like {' or '.join(possible)}" if possible else "is in no encoding known here"
-    first = possible[0] if possible else "NAME"
     raise DataError(
-        f"{name}: line {failure.line}, byte {failure.byte} is not UTF-8; it {likely}. Save the "
-        f'file as UTF-8, or name its encoding: --encoding {first}, or encoding = "{first}" under '
-        "[files] in a schema"
+        f"{name}: line {failure.line}, byte {failure.byte} is not UTF-8; it {_guess(possible)}. "
+        f"Save the file as UTF-8, or name its encoding: {naming(possible[0] if possible else '')}"
     )
+
+
+def naming(encoding: str) -> str:
+    """Return how to name an encoding, "" if it is not known, in any command that reads tables."""
+    return f'encoding = "{encoding or "NAME"}" under [files] in a file for --schema'
+
+
+def _guess(possible: list[str]) -> str:
+    """Say which encoding bytes have; only if it is the one possible encoding, they look like it."""
+    *others, last = possible or [""]
+    if others:
+        return f"may be {', '.join(others)} or {last}"
+    return f"looks like {last}" if last else "is in no encoding known here"
 
 
 def _error_on_nul(failure: _Failure, name: str) -> DataError:
@@ -87,8 +98,7 @@ def _error_on_nul(failure: _Failure, name: str) -> DataError:
         if all(at % 2 == offset for at in nuls) and len(nuls) >= _MIN_NULS * len(failure.sample):
             return DataError(
                 f"{name}: looks like UTF-16 without a byte order mark; save it as UTF-8, or name "
-                f'its encoding: --encoding {encoding}, or encoding = "{encoding}" under [files] in '
-                "a schema"
+                f"its encoding: {naming(encoding)}"
             )
     return DataError(
         f"{name}: line {failure.line}, byte {failure.byte} is NUL; it is a damaged text or a "
@@ -104,8 +114,8 @@ def judge(sample: bytes) -> tuple[str, list[str]]:
         return "", []
     if single > _MAX_SINGLE * n_high:
         possible = ["shift_jis"] if _kana_share(sample, "shift_jis") >= _MIN_KANA else []
-        if not possible and single < _MIN_WESTERN * n_high and _decodes(sample, "big5"):
-            possible = ["big5"]
+        if not possible and single < _MIN_WESTERN * n_high:
+            possible = _decoders(sample)
         return "", possible or list(_SINGLE_BYTE)
     leads = [pair[0] for pair in pairs]
     if _decodes(sample, "euc_jp") and _share(leads, 0xA4, 0xA5) >= _MIN_KANA:
@@ -123,8 +133,7 @@ def judge(sample: bytes) -> tuple[str, list[str]]:
     possible = [name for name, is_fit in fits.items() if is_fit]
     if not possible and _kana_share(sample, "shift_jis") >= _MIN_KANA:
         possible = ["shift_jis"]
-    possible = possible or [name for name in ("big5", "shift_jis") if _decodes(sample, name)]
-    return "", possible or list(_SINGLE_BYTE)
+    return "", possible or _decoders(sample) or list(_SINGLE_BYTE)
 
 
 def _first_invalid(start: bytes, stream: BinaryIO) -> _Failure | None:
@@ -190,6 +199,11 @@ def _high_bytes(sample: bytes) -> tuple[list[bytes], int]:
             single += 1
             at += 1
     return pairs, single
+
+
+def _decoders(sample: bytes) -> list[str]:
+    """Return the East Asian encodings in which a sample is valid, whatever it then says."""
+    return [name for name in _MULTI_BYTE if _decodes(sample, name)]
 
 
 def _decodes(sample: bytes, encoding: str) -> bool:

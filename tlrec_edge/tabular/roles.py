@@ -89,6 +89,6 @@ def check_header(columns: Sequence[str], table_name: str) -> None:
     if any(map(_VALUE.fullmatch, columns)):
         raise DataError(
             f"{table_name}: no header line? Its first line is {', '.join(columns)[:80]}; add one, "
-            "or name the columns of an interaction table by position: --columns "
-            "user,item,event,time, or columns = [...] under [files] in a schema"
+            "or name the columns of an interaction table by position: "
+            'columns = ["user", "item", "time"] under [files] in a file for --schema'
         )

@@ -16,7 +16,7 @@ from tlrec_edge.errors import DataError
 from tlrec_edge.tabular.chunk import Chunk, Facts, FileOptions, Table
 from tlrec_edge.tabular.column import Column, ColumnBuilder
 from tlrec_edge.tabular.csv_rows import read_csv
-from tlrec_edge.tabular.encoding import find_encoding
+from tlrec_edge.tabular.encoding import find_encoding, naming
 from tlrec_edge.tabular.files import OpenFile, list_parts, open_file
 from tlrec_edge.tabular.json_rows import read_json
 from tlrec_edge.tabular.roles import check_header
@@ -141,7 +141,7 @@ def _text(file: OpenFile, encoding: str) -> Iterator[io.TextIOWrapper]:
     except UnicodeDecodeError as error:
         raise DataError(
             f"{file.path} is not {encoding} text ({error.reason} at byte {error.start} of a block);"
-            " name another --encoding, or save the file as UTF-8"
+            f" save it as UTF-8, or name another encoding: {naming('')}"
         ) from error
     finally:
         text.detach()
