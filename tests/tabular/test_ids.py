@@ -30,3 +30,13 @@ def test_floats_and_texts_in_different_chunks_are_refused(tmp_path: Path) -> Non
         with pytest.raises(DataError, match="written in two ways"):
             ids_of(tmp_path, users, rows=1)
         assert ids_of(tmp_path, users, rows=2) == users
+
+
+@pytest.mark.parametrize(
+    "lines", [["user", "u", "", "user", "v"], ["user,item", "u,i", "", "user,item", "v,i"]]
+)
+def test_a_header_line_in_the_middle_is_not_an_id(tmp_path: Path, lines: list[str]) -> None:
+    path = tmp_path / "users.csv"
+    path.write_text("\n".join(lines) + "\n")
+    chunks = read_id_chunks(path, ("user",), Schema(), 9)
+    assert [name for chunk in chunks for name in chunk["user"].ids] == ["u", "v"]

@@ -67,7 +67,7 @@ def read_csv(
                 if _is_blank(row):
                     continue
                 row = _fit(row, width, path, reader.line_num, facts, has_header and names[0])
-            elif row[-1] == first_row[-1] and has_header and _repeats(first_row, row):
+            if row[-1] == first_row[-1] and has_header and _repeats(first_row, row):
                 facts.repeated_headers += 1
                 continue
             cells.append(row)
