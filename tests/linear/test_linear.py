@@ -300,3 +300,25 @@ def test_a_trimmed_ease_scores_by_the_largest_weights_of_each_candidate() -> Non
     weights = keep_largest_per_column(Ease(data.train, data.columns).weights(100.0), 3)
     np.testing.assert_allclose(trimmed, (data.history[users] @ weights).toarray(), atol=1e-5)
     assert not np.allclose(trimmed, full)
+
+
+def test_a_badly_conditioned_matrix_is_solved_in_double_precision() -> None:
+    """Items bought by the same users, and hardly a penalty: single precision would give noise."""
+    x = binary(400, 12)
+    twice = sp.csr_array(sp.hstack([x, x], format="csr"))
+    expected = textbook_ease(twice.toarray().astype(np.float64), 1e-3)
+    weights = Ease(twice, np.arange(24, dtype=np.int32)).weights(1e-3)
+    np.testing.assert_allclose(weights, expected, atol=1e-4)
+
+
+def test_unbought_items_and_idle_users_change_no_weight() -> None:
+    x = binary(30, 10)
+    padded = sp.csr_array((50, 17), dtype=np.float32).tolil()
+    padded[5:35, 4:14] = x.toarray()
+    columns = np.array([16, 6, 9, 0], np.int32)
+    weights = Ease(sp.csr_array(padded), columns).weights(2.0)
+    assert not weights[:, [0, 3]].any()
+    expected = Ease(x, columns[1:3] - 4).weights(2.0)
+    np.testing.assert_allclose(weights[4:14, 1:3], expected, atol=1e-6)
+    assert not weights[:4].any()
+    assert not weights[14:].any()

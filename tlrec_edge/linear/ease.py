@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
 import scipy.sparse as sp
 
+from tlrec_edge.linear.cholesky import PenalizedGram
 from tlrec_edge.linear.ranking import ALL, Columns
 from tlrec_edge.types import Doubles, Floats, Ints
 
@@ -37,32 +39,35 @@ class Ease:
     With ``P = (X'X + pI)^-1`` and penalty p, the weights are ``B = I - P / diag(P)``: each column
     is the ridge regression of an item on all other items. If there are fewer users than items, the
     dual form is solved instead (Woodbury identity): ``P = (I - X'(XX' + pI)^-1 X) / p`` inverts a
-    (users, users) matrix instead of an (items, items) one.
+    (users, users) matrix instead of an (items, items) one. Users and items without interactions
+    have no weights, and take no part.
 
     A user of n items has the weight ``n ** -user_power``, so that a few users who bought nearly
     everything do not decide which items go together.
     """
 
     def __init__(self, x: sp.csr_array, columns: Ints, user_power: float = 0.0) -> None:
-        self.x = weigh_users(x, user_power)
-        self.columns, self.column_index = columns, np.arange(len(columns))
-        self.candidates = self.x.tocsc()[:, columns]  # (users, C)
-        self.is_dual = self.x.shape[0] < self.x.shape[1]
-        self.gram = (self.x @ self.x.T if self.is_dual else self.x.T @ self.x).toarray()
+        self._shape = x.shape[1], len(columns)
+        x = weigh_users(x, user_power)
+        is_bought = np.bincount(x.indices, minlength=x.shape[1]) > 0
+        self._solved = np.flatnonzero(is_bought[columns])
+        candidates = columns[self._solved]
+        is_bought[candidates] = False
+        # Candidates last: then their columns of the inverse take the fewest operations.
+        self._items = np.concatenate([np.flatnonzero(is_bought), candidates])
+        self._x = x[:, self._items]
+        self.is_dual = self._x.shape[0] < self._x.shape[1]
+        if not self.is_dual:
+            self._x = self._x.astype(np.float32)
+        # The dual form subtracts numbers that nearly agree: it stays in double precision.
+        transposed = sp.csr_array(self._x.T)
+        self._gram = PenalizedGram(self._x @ transposed if self.is_dual else transposed @ self._x)
 
     def weights(self, penalty: float) -> Floats:
         """Return the item-item weights (items, C); a candidate's weight on itself is 0."""
-        if self.is_dual:
-            dual, diagonal = self._solve_dual(penalty)
-            weights = (self.x.T @ dual) / (penalty * diagonal)
-        else:
-            unit = np.zeros((self.x.shape[1], len(self.columns)))
-            unit[self.columns, self.column_index] = 1.0
-            inverse = np.linalg.solve(self._penalized_gram(penalty), unit)
-            weights = -inverse / inverse[self.columns, self.column_index]
-        weights[self.columns, self.column_index] = 0.0
-        result: Floats = weights.astype(np.float32)
-        return result
+        weights = np.zeros(self._shape, np.float32)
+        weights[np.ix_(self._items, self._solved)] = self._solved_weights(penalty)
+        return weights
 
     def scorer(self, penalty: float, needed: Columns = ALL) -> LinearScorer:
         """Solve once, and return the scorer ``history @ weights`` (u, C).
@@ -70,32 +75,59 @@ class Ease:
         Only ``SparseEase`` uses ``needed``: here one solution gives all columns. The dual form
         never builds the matrix of weights.
         """
-        if not self.is_dual:
-            weights = self.weights(penalty)
-            return lambda history, columns=ALL: np.asarray(history @ weights, np.float32)[
-                :, columns
-            ]
-        dual, diagonal = self._solve_dual(penalty)
+        solved = self._dual_scorer(penalty) if self.is_dual else self._primal_scorer(penalty)
 
         def score(history: sp.csr_array, columns: Columns = ALL) -> Floats:
-            # h B = h - h P / diag(P), with p P = I - X'(XX' + pI)^-1 X; the diagonal of B is 0.
-            identity = history[:, self.columns].toarray()  # h I, (u, C)
-            product = (history @ self.x.T) @ dual - identity
-            return np.asarray(product / (penalty * diagonal) + identity, np.float32)[:, columns]
+            scores = np.zeros((history.shape[0], self._shape[1]), np.float32)
+            scores[:, self._solved] = solved(history[:, self._items])
+            return scores[:, columns]
 
         return score
 
+    def _primal_scorer(self, penalty: float) -> Callable[[sp.csr_array], Doubles | Floats]:
+        weights = self._solved_weights(penalty)
+        return lambda history: history @ weights
+
+    def _dual_scorer(self, penalty: float) -> Callable[[sp.csr_array], Doubles | Floats]:
+        dual, diagonal = self._solve_dual(penalty)
+
+        def score(history: sp.csr_array) -> Doubles:
+            # h B = h - h P / diag(P), with p P = I - X'(XX' + pI)^-1 X; the diagonal of B is 0.
+            identity = history[:, self._first :].toarray()  # h I
+            product = (history @ self._x.T) @ dual - identity
+            return np.asarray(product / (penalty * diagonal) + identity, np.float64)
+
+        return score
+
+    @property
+    def _first(self) -> int:
+        """The index in ``_items`` of the first candidate."""
+        return len(self._items) - len(self._solved)
+
+    def _solved_weights(self, penalty: float) -> Floats:
+        """Return the weights of ``_items`` (n,) on the candidates among them (k,), (n, k)."""
+        index = np.arange(len(self._solved))
+        if self.is_dual:
+            dual, diagonal = self._solve_dual(penalty)
+            weights = (self._x.T @ dual) / (penalty * diagonal)
+        else:
+            weights = self._gram.last_inverse_columns(penalty, len(index))
+            weights /= -weights[self._first + index, index]
+        weights[self._first + index, index] = 0.0
+        result: Floats = weights.astype(np.float32, copy=False)
+        return result
+
     def _solve_dual(self, penalty: float) -> tuple[Doubles, Doubles]:
-        """Return ``(XX' + pI)^-1 X`` (users, C) and the diagonal of P (C,) for the candidates."""
-        gram = self._penalized_gram(penalty)
-        dual = np.asarray(np.linalg.solve(gram, self.candidates.toarray()), np.float64)
-        projected = np.asarray(self.candidates.multiply(dual).sum(0), np.float64).ravel()
+        """Return ``(XX' + pI)^-1 X`` (users, k) and the diagonal of P (k,) for the candidates."""
+        candidates = self._x[:, self._first :]
+        dual = self._gram.solve(penalty, candidates.toarray())
+        projected = np.asarray(candidates.multiply(dual).sum(0), np.float64).ravel()
         return dual, (1.0 - projected) / penalty
 
-    def _penalized_gram(self, penalty: float) -> Doubles:
-        gram: Doubles = self.gram.copy()
-        gram[np.diag_indices_from(gram)] += penalty
-        return gram
+
+def dense_scorer(weights: Floats) -> LinearScorer:
+    """Return the scorer of item-item weights (items, C)."""
+    return lambda history, columns=ALL: np.asarray(history @ weights, np.float32)[:, columns]
 
 
 def sparse_scorer(weights: sp.csr_array) -> LinearScorer:

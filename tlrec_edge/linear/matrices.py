@@ -13,6 +13,8 @@ from tlrec_edge.types import Floats, Ints
 
 DENSE_MATRIX_LIMIT = 20_000**2
 """Largest number of entries in a dense matrix (1.6 GB in single precision)."""
+COLUMNS_PER_CHUNK = 256
+"""Columns of a dense matrix that are trimmed together."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,13 @@ def keep_largest_per_column(weights: Floats | sp.csc_array, per_column: int) -> 
     if isinstance(weights, sp.csc_array):
         return sp.csr_array(keep_largest_per_row(sp.csr_array(weights.T), per_column).T)
     last = min(per_column, len(weights)) - 1
-    top = np.argpartition(-np.abs(weights), last, axis=0)[:per_column]
-    is_top = np.zeros(weights.shape, bool)
-    np.put_along_axis(is_top, top, True, axis=0)
-    return sp.csr_array(np.where(is_top, weights, 0.0).astype(np.float32))
+    parts = []
+    for first in range(0, weights.shape[1], COLUMNS_PER_CHUNK):
+        rows = np.ascontiguousarray(weights[:, first : first + COLUMNS_PER_CHUNK].T, np.float32)
+        top = np.sort(np.argpartition(-np.abs(rows), last)[:, :per_column])
+        start = np.arange(len(rows) + 1) * top.shape[1]
+        largest = np.take_along_axis(rows, top, axis=1).ravel()
+        parts.append(sp.csr_array((largest, top.ravel(), start), shape=rows.shape))
+    trimmed = sp.csr_array(sp.vstack(parts, format="csr").T)
+    trimmed.eliminate_zeros()
+    return trimmed

@@ -35,7 +35,10 @@ def make_ease(x: sp.csr_array, columns: Ints, user_power: float = 0.0) -> Ease |
 
 def fits_exactly(x: sp.csr_array, columns: Ints) -> bool:
     """Return whether exact EASE of these columns fits: the matrix it inverts, and its weights."""
-    return min(x.shape) <= EXACT_EASE_LIMIT and fits_dense(x.shape[1], len(columns))
+    active_users = int(np.count_nonzero(np.diff(x.indptr)))
+    bought_items = len(np.unique(x.indices))
+    size = min(active_users, bought_items)
+    return size <= EXACT_EASE_LIMIT and fits_dense(x.shape[1], len(columns))
 
 
 class SparseEase:

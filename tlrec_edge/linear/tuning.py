@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
+import scipy.sparse as sp
 
 from tlrec_edge.core.metrics import METRICS, clustered_mean, rank_of_positive
 from tlrec_edge.data.task import Task
-from tlrec_edge.linear.ease import Ease, LinearScorer, sparse_scorer
+from tlrec_edge.linear.ease import Ease, LinearScorer, dense_scorer, sparse_scorer
 from tlrec_edge.linear.item_weights import USER_POWER
 from tlrec_edge.linear.matrices import InteractionMatrices, keep_largest_per_column
 from tlrec_edge.linear.priors import decayed_popularity, log_popularity
@@ -78,10 +79,10 @@ def tune_ease(
     """
     if not len(task.rows) or not data.train.nnz:
         return EaseHyperparameters()
-    search = _Search(task, data, user_power, tune_repeats, progress)
+    search = _Search(task, data, user_power, max_weights, tune_repeats, progress)
     best = search.try_penalties()
     if max_weights:
-        best = search.better_by_one_se(best, search.try_trimming(best, max_weights))
+        best = search.better_by_one_se(best, search.try_trimming(best))
     if decay:
         best = search.better_by_one_se(best, search.try_decay(best))
     return best.hyperparameters
@@ -139,6 +140,7 @@ class _Search:
         task: Task,
         data: InteractionMatrices,
         user_power: float,
+        max_weights: int | None,
         tune_repeats: bool,
         progress: Callable[[str], None] | None,
     ) -> None:
@@ -146,6 +148,10 @@ class _Search:
         self.queries = make_queries(self.task, self.task.rows)
         self.progress = progress or (lambda line: None)
         self.solver = make_ease(data.train, data.columns, user_power)
+        can_trim = max_weights and isinstance(self.solver, Ease) and not self.solver.is_dual
+        self.max_weights = max_weights if can_trim else None
+        self.trimmed: dict[float, sp.csr_array] = {}
+        """The trimmed weights of the penalties that were solved."""
         if isinstance(self.solver, SparseEase):
             self.progress(
                 f"EASE on each candidate's {EASE_NEIGHBOURS} nearest items: "
@@ -163,7 +169,7 @@ class _Search:
         untried: Sequence[int] = INITIAL_PENALTIES
         while untried:
             for i in untried:
-                scorer = self.solver.scorer(PENALTIES[i], self.queries.requested)
+                scorer = self._solve(PENALTIES[i])
                 parameters = EaseHyperparameters(PENALTIES[i])
                 tried[i] = self._tune_biases(self._row_scores(scorer), self.prior, parameters)
             best = max(tried, key=lambda i: tried[i].hyperparameters.ndcg)
@@ -175,20 +181,21 @@ class _Search:
             )
         return tried[best]
 
-    def try_trimming(self, best: _Result, max_weights: int) -> list[_Result]:
+    def try_trimming(self, best: _Result) -> list[_Result]:
         """Trim each candidate to its largest weights, at the best penalty and the next two smaller.
 
         Trimming regularizes too, so a smaller penalty may go with it. With fewer users than items
         it does not help: there the many small weights carry the information.
         """
-        if not isinstance(self.solver, Ease) or self.solver.is_dual:
+        if self.max_weights is None:
             return []
         i = PENALTIES.index(best.hyperparameters.penalty)
         results = []
         for penalty in PENALTIES[max(i - 2, 0) : i + 1]:
-            weights = keep_largest_per_column(self.solver.weights(penalty), max_weights)
-            parameters = EaseHyperparameters(penalty, max_weights=max_weights)
-            scores = self._row_scores(sparse_scorer(weights))
+            if penalty not in self.trimmed:
+                self._solve(penalty)
+            parameters = EaseHyperparameters(penalty, max_weights=self.max_weights)
+            scores = self._row_scores(sparse_scorer(self.trimmed[penalty]))
             results.append(self._tune_biases(scores, self.prior, parameters))
         return results
 
@@ -206,6 +213,14 @@ class _Search:
         best = max(refined, key=lambda result: result.hyperparameters.ndcg, default=plain)
         users = self.task.rows.user
         return best if beats_by_one_se(best.row_ndcg, plain.row_ndcg, users) else plain
+
+    def _solve(self, penalty: float) -> LinearScorer:
+        """Solve once; keep the trimmed weights, which take little memory, for ``try_trimming``."""
+        if self.max_weights is None or not isinstance(self.solver, Ease):
+            return self.solver.scorer(penalty, self.queries.requested)
+        weights = self.solver.weights(penalty)
+        self.trimmed[penalty] = keep_largest_per_column(weights, self.max_weights)
+        return dense_scorer(weights)
 
     def _row_scores(self, scorer: LinearScorer) -> Scores:
         (scores,) = row_scores(
