@@ -12,6 +12,7 @@ from tlrec_edge.choices import GATES, MACHINES
 from tlrec_edge.cli.common import (
     Number,
     PathType,
+    cache_option,
     check_checkpoint,
     dataset_argument,
     domain_option,
@@ -32,10 +33,10 @@ from tlrec_edge.errors import BudgetError, ModelError
 model_argument = click.argument("model", type=PathType())
 
 
-def _open(model: Path, dataset: Path, domain: str | None) -> tuple[Any, Any]:
+def _open(model: Path, dataset: Path, domain: str | None, cache: bool) -> tuple[Any, Any]:
     from tlrec_edge.train.edge_model import EdgeModel
 
-    data = open_dataset(dataset)
+    data = open_dataset(dataset, cache)
     target = None if domain is None else parse_domains(domain, data.domains)
     loaded = EdgeModel.load(model)
     loaded.check_split(data)
@@ -131,6 +132,7 @@ def _max_bytes(text: str) -> Any:
     type=PathType(),
     help="Folder to save pruned models in; the same command then resumes.  [default: none]",
 )
+@cache_option
 @json_option
 def compress(
     model: Path,
@@ -145,6 +147,7 @@ def compress(
     only: tuple[str, ...],
     seed: int,
     checkpoint: Path | None,
+    cache: bool,
     as_json: bool,
 ) -> None:
     """Prune and quantize MODEL: find the smallest model within the budget.
@@ -167,7 +170,7 @@ def compress(
         )
     except ValueError as error:
         raise click.UsageError(str(error)) from error
-    loaded, data = _open(model, dataset, domain)
+    loaded, data = _open(model, dataset, domain, cache)
     try:
         with show_progress("compress") as progress:
             result = pipeline.compress(
@@ -257,6 +260,7 @@ def _latency(point: Mapping[str, Any]) -> str:
     show_default=True,
     help="Measure quality and transfer on the test rows, for the manifest.",
 )
+@cache_option
 @json_option
 def export(
     model: Path,
@@ -268,6 +272,7 @@ def export(
     user_key: str | None,
     cards: bool,
     allow: tuple[str, ...],
+    cache: bool,
     as_json: bool,
 ) -> None:
     """Write MODEL as a bundle: graphs, tables and cards.
@@ -291,7 +296,7 @@ def export(
     if user_key is not None and (plain_user_ids or not with_users):
         raise click.UsageError("--user-key-file needs --with-users without --plain-user-ids")
     check_target(out, BUNDLE)
-    loaded, data = _open(model, dataset, domain)
+    loaded, data = _open(model, dataset, domain, cache)
     kind = ("plain" if plain_user_ids else "hashed") if with_users else None
     with show_progress("export") as progress:
         config = ExportConfig(kind, user_key=user_key, allow=allow)

@@ -205,6 +205,12 @@ out_option = click.option(
     callback=out_folder,
     help="Folder to write.",
 )
+cache_option = click.option(
+    "--cache/--no-cache",
+    default=True,
+    help="Keep baselines and item-item weights in DATASET.cache, so that no command fits them a "
+    "second time.  [default: --cache]",
+)
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print JSON instead of tables and text."
 )
@@ -230,11 +236,11 @@ inherited_seed_option = click.option(
 )
 
 
-def open_dataset(path: Path) -> Dataset:
-    """Load a dataset folder. Raises DataError."""
+def open_dataset(path: Path, cache: bool = False) -> Dataset:
+    """Load a dataset folder, with its cache of results if it may be used. Raises DataError."""
     from tlrec_edge.data.store import load_dataset
 
-    return load_dataset(path)
+    return load_dataset(path, cache)
 
 
 def other_data_note(path: Path, dataset_sha256: str | None, dataset: Dataset) -> str:

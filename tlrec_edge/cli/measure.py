@@ -14,6 +14,7 @@ from tlrec_edge.cli.common import (
     Integer,
     Number,
     PathType,
+    cache_option,
     combine_options,
     dataset_argument,
     domain_option,
@@ -102,6 +103,7 @@ report_options = combine_options(
     type=Number(min=0, min_open=True),
     help="Also evaluate EASE with this penalty; repeatable.  [default: only the tuned penalty]",
 )
+@cache_option
 @report_options
 def evaluate(
     model: Path,
@@ -111,6 +113,7 @@ def evaluate(
     fold: int | None,
     target_only: bool,
     ease_penalty: tuple[float, ...],
+    cache: bool,
     ks: tuple[int, ...],
     slices: bool,
     per_user: Path | None,
@@ -126,7 +129,7 @@ def evaluate(
     from tlrec_edge.evaluation.evaluate_model import evaluate_model
 
     earlier = _read_earlier(against, "model")
-    data = open_dataset(dataset)
+    data = open_dataset(dataset, cache)
     target = None if domain is None else parse_domains(domain, data.domains)
     compared = open_compared_model(model, data)
     made = compared.provenance

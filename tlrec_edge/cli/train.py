@@ -21,6 +21,7 @@ from tlrec_edge.cli.common import (
     Integer,
     Number,
     PathType,
+    cache_option,
     check_checkpoint,
     combine_options,
     dataset_argument,
@@ -259,6 +260,7 @@ def pretrain(
 )
 @inherited_seed_option
 @training_options
+@cache_option
 @json_option
 def adapt(
     dataset: Path,
@@ -270,6 +272,7 @@ def adapt(
     epochs: int,
     size: str | None,
     checkpoint: Path | None,
+    cache: bool,
     as_json: bool,
     **hyperparameters: Any,
 ) -> None:
@@ -289,7 +292,7 @@ def adapt(
     check_checkpoint(out, checkpoint)
     if source is not None and out.resolve() == source.resolve():
         raise click.UsageError("--out is the source model itself: choose another folder")
-    data = open_dataset(dataset)
+    data = open_dataset(dataset, cache)
     target = parse_domains(domain, data.domains)
     start = EdgeModel.load(source) if source else None
     config = _config(

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlrec_edge.choices import EVENTS, SPLITS
+from tlrec_edge.core.result_cache import ResultCache
 from tlrec_edge.errors import DataError
 from tlrec_edge.tabular.column_names import SALES_NAMES, normalize_key
 from tlrec_edge.tabular.schema import Schema
@@ -198,6 +199,7 @@ class Dataset:
         source: origin of the data, for the model card.
         schema: how the tables were read; an export carries it, so that a log that is scored later
             is read in the same way.
+        cache: where results that depend on the data are stored; None: nowhere.
 
     Raises:
         DataError: if there are no interactions or the parts do not fit together.
@@ -213,6 +215,7 @@ class Dataset:
     cleaning: Mapping[str, int] = field(default_factory=dict)
     source: str = ""
     schema: Schema = field(default_factory=Schema)
+    cache: ResultCache | None = None
 
     def __post_init__(self) -> None:
         log = self.interactions

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from tlrec_edge.core.folders import FolderKind, replace_folder
 from tlrec_edge.core.opened_folder import OpenedFolder, read_folder
+from tlrec_edge.core.result_cache import ResultCache
 from tlrec_edge.core.strict_json import parse_json
 from tlrec_edge.data.dataset import Dataset, EvalRows, Interactions, ItemTable, Split
 from tlrec_edge.errors import DataError
@@ -49,9 +51,17 @@ def save_dataset(dataset: Dataset, path: Path) -> None:
         _write(dataset, folder)
 
 
-def load_dataset(path: Path) -> Dataset:
-    """Read a dataset folder. Raises DataError if it is missing, incomplete, altered or too new."""
-    return read_folder(Path(path), DATASET, _load)
+def load_dataset(path: Path, cache: bool = False) -> Dataset:
+    """Read a dataset folder. Raises DataError if it is missing, incomplete, altered or too new.
+
+    With ``cache``, what is fitted on the dataset is stored next to it, in ``PATH.cache``, and
+    later calls read it from there instead of fitting it again.
+    """
+    dataset = read_folder(Path(path), DATASET, _load)
+    if not cache:
+        return dataset
+    resolved = Path(path).resolve()
+    return replace(dataset, cache=ResultCache(resolved.with_name(resolved.name + ".cache")))
 
 
 def _load(folder: OpenedFolder) -> Dataset:

@@ -9,6 +9,7 @@ from functools import cached_property
 
 import numpy as np
 
+from tlrec_edge.core.result_cache import ResultCache, content_key
 from tlrec_edge.data.dataset import TEST, TRAIN, VALID, Dataset, EvalRows, Interactions
 from tlrec_edge.errors import DataError
 from tlrec_edge.tabular.column import sort_ids
@@ -41,6 +42,7 @@ class Task:
         n_users: users of the dataset.
         n_items: items of the dataset.
         dropped: held-out rows that are not evaluated, by reason.
+        cache: where results that depend on the task are stored (see ``remember``); None: nowhere.
     """
 
     domains: tuple[str, ...]
@@ -53,6 +55,19 @@ class Task:
     n_users: int
     n_items: int
     dropped: Mapping[str, int] = field(default_factory=dict)
+    cache: ResultCache | None = None
+
+    @cached_property
+    def digest(self) -> str:
+        """A hash of the task's content."""
+        logs = (
+            getattr(log, name)
+            for log in (self.train, self.history)
+            for name in Interactions.__dataclass_fields__
+        )
+        rows = (self.rows.user, self.rows.item, self.rows.negatives)
+        settings = (self.mask_seen, self.n_users, self.n_items)
+        return content_key(*logs, *rows, self.target, self.candidates, *settings)
 
     @cached_property
     def column(self) -> Ints:
@@ -172,6 +187,7 @@ class _TaskBuilder:
             split.mask_seen,
             len(self.dataset.users),
             len(self.dataset.items),
+            cache=self.dataset.cache,
         )
         if role == TEST and split.rows is not None:
             return replace(task, rows=split.rows)

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 
 from tlrec_edge.data.dataset import Dataset
+from tlrec_edge.data.store import dataset_hash
 from tlrec_edge.data.task import Task, Tasks, make_tasks
 from tlrec_edge.errors import DataError, ModelError
 from tlrec_edge.evaluation.leaks import check_model, check_tasks
 from tlrec_edge.evaluation.result import Catalogue, Evaluation
 from tlrec_edge.evaluation.slices import slice_rows
-from tlrec_edge.linear.baselines import TunedEase, ease_scorer, item_cf_scorer, popularity_scorer
+from tlrec_edge.linear.baselines import (
+    TunedEase,
+    ease_scorer,
+    item_cf_scorer,
+    popularity_scorer,
+    rank_once,
+)
 from tlrec_edge.linear.priors import popularity
 from tlrec_edge.linear.ranking import Ranking, Scorer, rank_full
 from tlrec_edge.linear.tuning import EaseHyperparameters
@@ -39,31 +47,34 @@ def baseline_rankers(
         decay: add EASE with a decaying popularity if the dataset has times.
     """
 
-    def fitted(fit: Callable[[Task], Scorer]) -> Ranker:
-        return lambda tasks: rank_full(fit(tasks.final), tasks.final)
+    def fitted(name: str, fit: Callable[[Task], Scorer]) -> Ranker:
+        return lambda tasks: rank_once(tasks.final, name, lambda: fit(tasks.final))
 
     rankers: dict[str, Ranker] = {
-        "popularity": fitted(popularity_scorer),
-        "itemcf": fitted(item_cf_scorer),
+        "popularity": fitted("popularity", popularity_scorer),
+        "itemcf": fitted("itemcf", item_cf_scorer),
         "ease-target": TunedEase(target_only=True),
         "ease": TunedEase(target_only=False),
     }
     if decay and dataset.has_time:
         rankers["ease-fading"] = TunedEase(target_only=False, decay=True)
     for penalty in penalties:
-        hyperparameters = EaseHyperparameters(penalty, 0.0)
-        rankers[f"ease({penalty:g})"] = fitted(
-            partial(ease_scorer, hyperparameters=hyperparameters)
-        )
+        name, hyperparameters = f"ease({penalty:g})", EaseHyperparameters(penalty, 0.0)
+        rankers[name] = fitted(name, partial(ease_scorer, hyperparameters=hyperparameters))
     if config is not None:
         rankers["target-only"] = lambda tasks: _rank_target_only(tasks, dataset, config)
     return rankers
 
 
 def _rank_target_only(tasks: Tasks, dataset: Dataset, config: TrainConfig) -> Ranking:
-    model = adapt(dataset, tasks.final.domains, "scratch", None, config, tasks=tasks)
     task = visible_task(tasks.final, "scratch")
-    return rank_full(model.scorer(dataset, task), task)
+
+    def fit() -> Scorer:
+        model = adapt(dataset, tasks.final.domains, "scratch", None, config, tasks=tasks)
+        return model.scorer(dataset, task)
+
+    inputs = dataset_hash(dataset), tasks.choose.digest, asdict(config)
+    return rank_once(task, "target-only", fit, *inputs)
 
 
 def visible_task(task: Task, mode: str | None) -> Task:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
+from tlrec_edge.data.remember import remember
 from tlrec_edge.data.task import Task, Tasks
 from tlrec_edge.linear.ease import sparse_scorer
 from tlrec_edge.linear.item_cf import item_cf
@@ -79,15 +82,19 @@ def fit_tuned_ease(
     ``target_only`` fits it to the target's interactions alone. ``decay`` also tries popularity that
     decays with age.
     """
-    choose = tasks.choose.target_only() if target_only else tasks.choose
+    hyperparameters = _tune(tasks, target_only, decay)
     final = tasks.final.target_only() if target_only else tasks.final
-    hyperparameters = tune_ease(
+    return ease_scorer(final, hyperparameters), final, hyperparameters
+
+
+def _tune(tasks: Tasks, target_only: bool, decay: bool) -> EaseHyperparameters:
+    choose = tasks.choose.target_only() if target_only else tasks.choose
+    return tune_ease(
         choose,
         InteractionMatrices.of(choose, _used_item_rows(choose)),
         max_weights=WEIGHTS_PER_CANDIDATE,
         decay=decay,
     )
-    return ease_scorer(final, hyperparameters), final, hyperparameters
 
 
 @dataclass
@@ -102,5 +109,21 @@ class TunedEase:
     choice: EaseHyperparameters | None = None
 
     def __call__(self, tasks: Tasks) -> Ranking:
-        scorer, task, self.choice = fit_tuned_ease(tasks, self.target_only, self.decay)
-        return rank_full(scorer, task)
+        choice = self.choice = _tune(tasks, self.target_only, self.decay)
+        task = tasks.final.target_only() if self.target_only else tasks.final
+        return rank_once(task, "ease", lambda: ease_scorer(task, choice), asdict(choice))
+
+
+def rank_once(task: Task, name: str, fit: Callable[[], Scorer], *inputs: Any) -> Ranking:
+    """Rank the task's rows by a scorer; what was ranked before is read from the task's cache.
+
+    ``name`` and ``inputs``, JSON values, are all that the scorer depends on besides the task.
+    """
+    return remember(
+        task,
+        f"rank {name}",
+        inputs,
+        lambda: rank_full(fit(), task),
+        Ranking.to_arrays,
+        Ranking.from_arrays,
+    )

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
+from numpy.typing import NDArray
 
 from tlrec_edge.data.dataset import Interactions
 from tlrec_edge.data.task import Task
@@ -30,6 +32,12 @@ class InteractionMatrices:
     train: sp.csr_array
     history: sp.csr_array
     columns: Ints
+
+    @property
+    def arrays(self) -> tuple[NDArray[Any], ...]:
+        """The arrays that hold all of the matrices."""
+        train, history = self.train, self.history
+        return train.indptr, train.indices, history.indptr, history.indices, self.columns
 
     @classmethod
     def of(cls, task: Task, rows: Ints | None = None) -> InteractionMatrices:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, Self
 
 import numpy as np
 
 from tlrec_edge.core.metrics import METRICS, rank_of_positive
+from tlrec_edge.core.result_cache import Arrays
 from tlrec_edge.core.topk import top_k
 from tlrec_edge.data.dataset import EvalRows
 from tlrec_edge.data.task import Task
@@ -52,6 +53,13 @@ class Ranking(NamedTuple):
     full_rank: Doubles | None = None
     full_candidates: Longs | None = None
     top: Ints | None = None
+
+    def to_arrays(self) -> Arrays:
+        return {name: array for name, array in self._asdict().items() if array is not None}
+
+    @classmethod
+    def from_arrays(cls, arrays: Arrays) -> Self:
+        return cls(**arrays)
 
 
 @dataclass(frozen=True)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import NamedTuple
+from dataclasses import asdict, dataclass, replace
+from typing import NamedTuple, Self
 
 import numpy as np
 import scipy.sparse as sp
 
 from tlrec_edge.core.metrics import METRICS, clustered_mean, rank_of_positive
+from tlrec_edge.core.result_cache import Arrays
+from tlrec_edge.data.remember import remember
 from tlrec_edge.data.task import Task
 from tlrec_edge.linear.ease import Ease, LinearScorer, dense_scorer, sparse_scorer
 from tlrec_edge.linear.item_weights import USER_POWER
@@ -55,6 +58,13 @@ class EaseHyperparameters:
     repeat_bias: float = 0.0
     target_penalty: float | None = None
 
+    def to_arrays(self) -> Arrays:
+        return {"json": np.array(json.dumps(asdict(self)))}
+
+    @classmethod
+    def from_arrays(cls, arrays: Arrays) -> Self:
+        return cls(**json.loads(str(arrays["json"])))
+
     @property
     def at_grid_edge(self) -> bool:
         """Whether the penalty is the smallest or the largest that can be tried."""
@@ -79,6 +89,25 @@ def tune_ease(
     """
     if not len(task.rows) or not data.train.nnz:
         return EaseHyperparameters()
+    return remember(
+        task,
+        "tune_ease",
+        (*data.arrays, user_power, max_weights, decay, tune_repeats),
+        lambda: _tune_ease(task, data, progress, user_power, max_weights, decay, tune_repeats),
+        EaseHyperparameters.to_arrays,
+        EaseHyperparameters.from_arrays,
+    )
+
+
+def _tune_ease(
+    task: Task,
+    data: InteractionMatrices,
+    progress: Callable[[str], None] | None,
+    user_power: float,
+    max_weights: int | None,
+    decay: bool,
+    tune_repeats: bool,
+) -> EaseHyperparameters:
     search = _Search(task, data, user_power, max_weights, tune_repeats, progress)
     best = search.try_penalties()
     if max_weights:

@@ -179,6 +179,7 @@ def _with_linear_parts(
         task, groups, group_count, vocabulary, config.interest_penalty, config.interest_rank
     )
     wide, residual = fit_item_weights(
+        task,
         InteractionMatrices.of(task, vocabulary.rows),
         linear.penalty,
         config.wide_weights,
