@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -10,6 +11,8 @@ import pytest
 
 from helpers import synthetic
 from helpers.commands import ok, read, refused, run, write
+from tlrec_edge.linear.cholesky import PenalizedGram
+from tlrec_edge.train import fit
 
 
 @pytest.fixture(scope="module")
@@ -212,3 +215,23 @@ def test_tables_by_user_are_checked_before_any_work(work: Path, tmp_path: Path) 
     assert "log.csv has columns" in refused(*call, "--against", work / "log.csv")
     folds = ("crossval", work / "ds", "--domain", "small", "--mode", "scratch")
     assert "log.csv has columns" in refused(*folds, "--against", work / "log.csv")
+
+
+def test_a_second_evaluation_fits_nothing_again(
+    work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = shutil.copytree(work / "ds", tmp_path / "ds")
+    call = ("evaluate", work / "model", data, "--domain", "small", "--json")
+    without = json.loads(ok(*call, "--no-cache").stdout)
+    assert not (tmp_path / "ds.cache").exists()
+    first = json.loads(ok(*call).stdout)
+    assert list((tmp_path / "ds.cache").glob("*.npz"))
+
+    def fitted_again(*_: object) -> None:
+        raise AssertionError("fitted a second time")
+
+    monkeypatch.setattr(PenalizedGram, "_factor", fitted_again)
+    monkeypatch.setattr(fit, "_epoch", fitted_again)
+    second = json.loads(ok(*call).stdout)
+    assert without == first == second
+    assert isinstance(run(*call, "--no-cache").exception, AssertionError)

@@ -53,11 +53,11 @@ class ResultCache:
         """Return the arrays stored under a key, which then count as just used."""
         file = self.path / (key + _SUFFIX)
         try:
-            with np.load(file, allow_pickle=False) as archive:
+            with file.open("rb") as stored, np.load(stored, allow_pickle=False) as archive:
                 arrays = {name: archive[name] for name in archive.files}
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
+        except (OSError, ValueError, EOFError, KeyError, AttributeError, zipfile.BadZipFile):
             with suppress(OSError):
                 file.unlink()
             return None
