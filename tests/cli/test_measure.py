@@ -42,7 +42,7 @@ def test_slices_are_printed_when_asked_and_always_in_json(work: Path) -> None:
         "gini@10",
         "recall@10.by_user",
     } <= set(model)
-    assert set(found["lift"]) == {"pooling", "model", "model-fading", "transfer"}
+    assert set(found["lift"]) == {"pooling", "model", "transfer"}
     assert all(lift["low"] <= lift["ndcg@10"] <= lift["high"] for lift in found["lift"].values())
     shown = ok(*call, "--slices").stdout
     for words in (

@@ -71,7 +71,7 @@ def check(seeds: int, max_chosen: int) -> None:
     """
     found = [from_noise(seed) for seed in range(seeds)]
     chosen = [model.provenance.mode for model, _ in found if model.provenance.source is not None]
-    lifts = [result.lift(*result.lifts("finetune")["transfer"]) for _, result in found]
+    lifts = [result.comparisons("finetune")["transfer"].lift for _, result in found]
     assert len(chosen) <= max_chosen, (
         f"transfer from noise in {len(chosen)} of {seeds} seeds: {chosen}"
     )

@@ -330,4 +330,4 @@ def _claim(transfer: Mapping[str, Any]) -> str:
     if transfer["claim"] == "none":
         return str(transfer["why"])
     gain = f"{transfer['ndcg@10']:+.4f} NDCG@10 (SE {transfer['se']:.4f})"
-    return f"{gain} over {transfer['over']}"
+    return str(transfer.get("why", f"{gain} over {transfer['over']}"))

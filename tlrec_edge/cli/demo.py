@@ -51,7 +51,7 @@ def show(result: DemoResult, target: str) -> None:
 
     new = {row["name"]: row for row in result.new_users.rows()}
     warm = {row["name"]: row for row in result.warm.rows()}
-    over = result.new_users.best_target_only()
+    over = result.new_users.comparisons("compressed")["transfer"].over
     rows = []
     for name, row in new.items():
         lift = result.new_users.lift(name, over)

@@ -121,7 +121,7 @@ def _section(
 ) -> dict[str, Any]:
     found = evaluation.to_json(model=model)
     lifts = [found["lift"][key] for key in ("transfer", "model", "pooling") if key in found["lift"]]
-    baseline = evaluation.best_target_only()
+    baseline = evaluation.comparisons(model)["transfer"].over
     zero_shot = evaluation.lift("zero-shot", baseline)
     lifts.append(
         {
@@ -165,14 +165,16 @@ def plain_words(result: DemoResult, target: str) -> list[str]:
 
 
 def _transfer_words(evaluation: Evaluation, users: str) -> list[str]:
-    model, baseline = evaluation.lifts("compressed")["transfer"]
-    lift = evaluation.lift(model, baseline)
+    comparison = evaluation.comparisons("compressed")["transfer"]
+    lift, baseline, verdict = comparison.lift, comparison.over, comparison.verdict
     figure = f"{lift.mean:+.4f} NDCG@10 (SE {lift.se:.4f}) over {baseline}"
     sentences = {
         "better": f"Transfer helped {users}: {figure}.",
+        "better among negatives only": f"Transfer helped {users} among the sampled negatives only: "
+        f"{figure}.",
         "worse": f"Transfer hurt {users}: {figure}. Serve {baseline} to them.",
     }
-    words = [sentences.get(lift.verdict, f"No lift from transfer is shown for {users}: {figure}.")]
+    words = [sentences.get(verdict, f"No lift from transfer is shown for {users}: {figure}.")]
     zero_shot = evaluation.lift("zero-shot", baseline)
     if zero_shot.verdict != "better":
         figure = f"{zero_shot.mean:+.4f} (SE {zero_shot.se:.4f}) over {baseline}"

@@ -42,13 +42,14 @@ def transfer_card(
 ) -> dict[str, Any]:
     """Return what a bundle may claim about transfer.
 
-    It claims a gain only if the lift over the best target-only model is at least two standard
-    errors.
+    It claims a gain only if the lift over the best model that knows the target alone is at least
+    two standard errors. If the lift against the full catalogue has another sign, the claim is
+    limited to the negatives.
     """
     if not source or mode == "scratch":
         return {"claim": "none", "why": "the model was trained on the target only"}
-    of, over = evaluation.lifts(model)["transfer"]
-    lift = evaluation.lift(of, over)
+    comparison = evaluation.comparisons(model)["transfer"]
+    lift, over = comparison.lift, comparison.over
     card = nan_to_none(
         {
             "mode": mode,
@@ -65,6 +66,8 @@ def transfer_card(
     if lift.verdict != "better":
         why = f"NDCG@10 {lift.mean:+.4f} (SE {lift.se:.4f}) over {over}: {lift.verdict}"
         return {"claim": "none", "why": why, **card}
+    if comparison.differs:
+        return {"claim": "transfer among negatives only", "why": comparison.note(), **card}
     return {"claim": "transfer", **card}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 
 from tlrec_edge.data.dataset import Dataset
@@ -15,6 +15,7 @@ from tlrec_edge.evaluation.result import Catalogue, Evaluation
 from tlrec_edge.evaluation.slices import slice_rows
 from tlrec_edge.linear.baselines import (
     TunedEase,
+    TunedItemKnn,
     ease_scorer,
     item_cf_scorer,
     popularity_scorer,
@@ -50,9 +51,16 @@ def baseline_rankers(
     def fitted(name: str, fit: Callable[[Task], Scorer]) -> Ranker:
         return lambda tasks: rank_once(tasks.final, name, lambda: fit(tasks.final))
 
+    def fitted_to_target(name: str, fit: Callable[[Task], Scorer]) -> Ranker:
+        ranker = fitted(name, fit)
+        return lambda tasks: ranker(replace(tasks, final=tasks.final.target_only()))
+
     rankers: dict[str, Ranker] = {
         "popularity": fitted("popularity", popularity_scorer),
+        "itemcf-target": fitted_to_target("itemcf", item_cf_scorer),
         "itemcf": fitted("itemcf", item_cf_scorer),
+        "itemknn-target": TunedItemKnn(target_only=True),
+        "itemknn": TunedItemKnn(target_only=False),
         "ease-target": TunedEase(target_only=True),
         "ease": TunedEase(target_only=False),
     }

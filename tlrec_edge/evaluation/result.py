@@ -21,9 +21,12 @@ from tlrec_edge.evaluation.slices import RankedModel, SliceLabels, slice_table
 from tlrec_edge.linear.ranking import FULL_RANKING_LIMIT, Ranking
 from tlrec_edge.types import Doubles, Floats, Ints
 
-TARGET_ONLY = ("popularity", "ease-target", "target-only")
+SIMPLE_TARGET_ONLY = ("popularity", "itemcf-target", "itemknn-target", "ease-target")
+SIMPLE = (*SIMPLE_TARGET_ONLY, "itemcf", "itemknn", "ease", "ease-fading")
+"""Simple baselines: a model has to beat the best of them."""
+TARGET_ONLY = (*SIMPLE_TARGET_ONLY, "target-only")
 """Models that are trained on the target only: transfer has to beat the best of them."""
-BASELINES = (*TARGET_ONLY, "itemcf", "ease", "ease-fading")
+BASELINES = (*SIMPLE, "target-only")
 
 
 class Catalogue(NamedTuple):
@@ -33,29 +36,45 @@ class Catalogue(NamedTuple):
     buyers: Floats
 
 
-class _Comparison(NamedTuple):
-    """The lift of one model over another, against sampled negatives and the full catalogue."""
+class Comparison(NamedTuple):
+    """The lift of a model over a baseline, against sampled negatives and the full catalogue."""
 
-    key: str
     of: str
     over: str
     lift: Lift
+    full_over: str
+    """The baseline of ``full``: the best one may be another against the full catalogue."""
     full: Lift | None
+    """None if there are no sampled negatives, so that ``lift`` is against the full catalogue."""
+
+    @property
+    def differs(self) -> bool:
+        """Whether the two lifts differ in sign."""
+        return self.full is not None and self.lift.mean * self.full.mean < 0
+
+    @property
+    def verdict(self) -> str:
+        """The verdict on ``lift``; limited to the negatives if ``full`` has another sign."""
+        verdict = self.lift.verdict
+        if self.differs and verdict in ("better", "worse"):
+            return f"{verdict} among negatives only"
+        return verdict
 
     def to_json(self) -> dict[str, Any]:
-        row = lift_json(self.of, self.over, self.lift)
+        row = lift_json(self.of, self.over, self.lift) | {"verdict": self.verdict}
         if self.full is not None:
-            row["full"] = lift_json(self.of, self.over, self.full)
+            row["full"] = lift_json(self.of, self.full_over, self.full)
         return row
 
     def note(self) -> str | None:
         """Return a warning if the two lifts differ in sign."""
         lift, full = self.lift, self.full
-        if full is None or not lift.mean * full.mean < 0:
+        if full is None or not self.differs:
             return None
         return (
             f"{self.of} over {self.over}: NDCG@10 {lift.mean:+.4f} ({lift.verdict}) against "
-            f"sampled negatives, but {full.mean:+.4f} ({full.verdict}) against the full catalogue"
+            f"sampled negatives, but {full.mean:+.4f} ({full.verdict}) over {self.full_over} "
+            "against the full catalogue"
         )
 
 
@@ -110,39 +129,48 @@ class Evaluation:
         ndcg = METRICS["ndcg"]
         return paired_lift(ndcg(model.full_rank, 10), ndcg(baseline.full_rank, 10), model.user)
 
-    def best_target_only(self) -> str:
-        """Return the name of the strongest model that is trained on the target only."""
-        return self._best(TARGET_ONLY)
+    def best_target_only(self, full: bool = False) -> str | None:
+        """Return the strongest model that is trained on the target only; None if none was ranked.
+
+        ``full``: the strongest against the full catalogue.
+        """
+        return self._best(TARGET_ONLY, full)
+
+    def best_simple(self, model: str = "model", full: bool = False) -> str | None:
+        """Return the strongest simple baseline besides ``model``; None if none was ranked."""
+        is_simple = (name in SIMPLE or name.startswith("ease(") for name in self.rankings)
+        names = [name for name, simple in zip(self.rankings, is_simple, strict=True) if simple]
+        return self._best([name for name in names if name != model], full)
 
     def best_baseline(self, model: str = "model") -> str | None:
-        """Return the name of the strongest baseline besides ``model``; None if none was ranked."""
-        names = [
-            n for n in self.rankings if n != model and (n in BASELINES or n.startswith("ease("))
-        ]
-        return self._best(names) if names else None
+        """Return the strongest baseline, also a trained one, besides ``model``; None for none."""
+        names = [name for name in ("target-only", self.best_simple(model)) if name]
+        return self._best([name for name in names if name != model])
 
-    def _best(self, names: Iterable[str]) -> str:
-        ranked = (name for name in names if name in self.rankings)
-        return max(ranked, key=lambda name: float(self.values(name).mean()))
+    def _best(self, names: Iterable[str], full: bool = False) -> str | None:
+        def value(name: str) -> float:
+            ranking = self.rankings[name]
+            rank = ranking.full_rank if full and ranking.full_rank is not None else ranking.rank
+            return float(METRICS["ndcg"](rank, 10).mean())
 
-    def lifts(self, model: str = "model") -> dict[str, tuple[str, str]]:
-        """Return the pairs of models to compare, by what their lift measures.
+        return max((name for name in names if name in self.rankings), key=value, default=None)
 
-        ``pooling`` is what EASE gains from the other domains' rows, ``model`` and ``model-fading``
-        what the model gains over EASE (without and with decaying popularity), ``transfer`` what it
-        gains over the best target-only model.
+    def comparisons(self, model: str = "model") -> dict[str, Comparison]:
+        """Return the comparisons that an evaluation makes, by what their lift measures.
+
+        ``pooling`` is what EASE gains from the other domains' rows, ``model`` what the model gains
+        over the best simple baseline, ``transfer`` what it gains over the best of the models that
+        are trained on the target alone.
         """
         pairs = {
-            "pooling": ("ease", "ease-target"),
-            "model": (model, "ease"),
-            "model-fading": (model, "ease-fading"),
+            "pooling": ("ease", "ease-target", "ease-target"),
+            "model": (model, self.best_simple(model), self.best_simple(model, full=True)),
+            "transfer": (model, self.best_target_only(), self.best_target_only(full=True)),
         }
-        if any(name in self.rankings for name in TARGET_ONLY):
-            pairs["transfer"] = (model, self.best_target_only())
         return {
-            key: pair
-            for key, pair in pairs.items()
-            if set(pair) <= set(self.rankings) and pair[0] != pair[1]
+            key: Comparison(of, over, self.lift(of, over), full_over, self.full_lift(of, full_over))
+            for key, (of, over, full_over) in pairs.items()
+            if over and full_over and {of, over} <= set(self.rankings) and of != over
         }
 
     def rows(self, ks: tuple[int, ...] = (10,)) -> list[dict[str, Any]]:
@@ -178,23 +206,20 @@ class Evaluation:
 
     def to_json(self, ks: tuple[int, ...] = (10,), model: str = "model") -> dict[str, Any]:
         """Return the report as plain data: rows of metrics, lifts, slices and notes."""
-        comparisons = [
-            _Comparison(key, of, over, self.lift(of, over), self.full_lift(of, over))
-            for key, (of, over) in self.lifts(model).items()
-        ]
+        comparisons = self.comparisons(model)
         return {
             "domain": ", ".join(self.domains),
             "users": self.users,
             "tests": self.tests,
             "rows": self.rows(ks),
-            "lift": {comparison.key: comparison.to_json() for comparison in comparisons},
+            "lift": {key: comparison.to_json() for key, comparison in comparisons.items()},
             "choices": dict(self.choices),
             "slices": self.slice_rows(model),
-            "notes": self._notes(comparisons),
+            "notes": self._notes(comparisons.values()),
             "candidates": None if self.catalogue is None else len(self.catalogue.items),
         }
 
-    def _notes(self, comparisons: Sequence[_Comparison]) -> list[str]:
+    def _notes(self, comparisons: Iterable[Comparison]) -> list[str]:
         """Return the notes to print with the figures."""
         notes = [note for comparison in comparisons if (note := comparison.note())]
         if self.slices and "period" not in self.slices:

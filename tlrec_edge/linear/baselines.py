@@ -12,6 +12,7 @@ from tlrec_edge.data.remember import remember
 from tlrec_edge.data.task import Task, Tasks
 from tlrec_edge.linear.ease import sparse_scorer
 from tlrec_edge.linear.item_cf import item_cf
+from tlrec_edge.linear.item_knn import ItemKnnHyperparameters, item_knn_scorer, tune_item_knn
 from tlrec_edge.linear.item_weights import WEIGHTS_PER_CANDIDATE
 from tlrec_edge.linear.matrices import InteractionMatrices, keep_largest_per_column
 from tlrec_edge.linear.priors import log_popularity, popularity
@@ -112,6 +113,24 @@ class TunedEase:
         choice = self.choice = _tune(tasks, self.target_only, self.decay)
         task = tasks.final.target_only() if self.target_only else tasks.final
         return rank_once(task, "ease", lambda: ease_scorer(task, choice), asdict(choice))
+
+
+@dataclass
+class TunedItemKnn:
+    """Tuned nearest items as a ranker of an evaluation.
+
+    ``choice`` holds the hyperparameters of the last call.
+    """
+
+    target_only: bool
+    choice: ItemKnnHyperparameters | None = None
+
+    def __call__(self, tasks: Tasks) -> Ranking:
+        if self.target_only:
+            tasks = Tasks(tasks.choose.target_only(), tasks.final.target_only())
+        choice = self.choice = tune_item_knn(tasks.choose)
+        final = tasks.final
+        return rank_once(final, "itemknn", lambda: item_knn_scorer(final, choice), asdict(choice))
 
 
 def rank_once(task: Task, name: str, fit: Callable[[], Scorer], *inputs: Any) -> Ranking:
