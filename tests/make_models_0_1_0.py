@@ -2,7 +2,8 @@
 
 It has been run once, with version 0.1.0 installed (commit 7a5a385):
 `python tests/make_models_0_1_0.py tests/data/models_0_1_0`. Later versions must open these models,
-so the files never change. `arrays.npz` is compressed afterwards to keep the repository small.
+so the files never change. The source model is that of a run with the environment of
+`helpers/old_models.py`. `arrays.npz` is compressed afterwards to keep the repository small.
 """
 
 from __future__ import annotations
