@@ -94,7 +94,8 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_every_stage_left_what_the_next_reads(work: Path) -> None:
     names = {path.name for path in work.iterdir()}
-    assert names == {"log.csv", "items.csv", "ds", "source", "model", "light", "bundle"}
+    made = {"log.csv", "items.csv", "ds", "ds.cache", "source", "model", "light", "bundle"}
+    assert names == made
     assert "hashed" in ok("inspect", work / "bundle", "--json").stdout
     assert "transfer" in ok("inspect", work / "bundle").stdout
     assert json.loads(ok("verify", work / "bundle", "--json").stdout)["ok"]

@@ -199,7 +199,7 @@ class Dataset:
         source: origin of the data, for the model card.
         schema: how the tables were read; an export carries it, so that a log that is scored later
             is read in the same way.
-        cache: where results that depend on the data are stored; None: nowhere.
+        cache: a store of results that depend on the data; None: they are not kept.
 
     Raises:
         DataError: if there are no interactions or the parts do not fit together.

@@ -42,7 +42,7 @@ class Task:
         n_users: users of the dataset.
         n_items: items of the dataset.
         dropped: held-out rows that are not evaluated, by reason.
-        cache: where results that depend on the task are stored (see ``remember``); None: nowhere.
+        cache: a store of results that depend on the task (see ``remember``); None: none are kept.
     """
 
     domains: tuple[str, ...]
