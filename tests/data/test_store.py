@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -279,3 +281,24 @@ def test_codes_outside_their_tables_are_refused(case: str) -> None:
     data = small()
     with pytest.raises(DataError):
         data.replace(**CODES[case](data))
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="no list of threads")
+def test_reading_starts_no_threads(tmp_path: Path) -> None:
+    """A thread of Arrow that still holds the file when Python exits would abort the process."""
+    save_dataset(small(), tmp_path / "data")
+    script = """
+import os, sys
+from pathlib import Path
+import pyarrow.parquet
+from tlrec_edge.data.store import load_dataset
+from tlrec_edge.tabular.tables import read_table
+
+folder = Path(sys.argv[1])
+before = len(os.listdir("/proc/self/task"))
+load_dataset(folder)
+read_table(folder / "users.parquet")
+print(len(os.listdir("/proc/self/task")) - before)
+"""
+    command = [sys.executable, "-c", script, str(tmp_path / "data")]
+    assert subprocess.run(command, capture_output=True, check=True, text=True).stdout == "0\n"

@@ -21,6 +21,7 @@ from tlrec_edge.core.result_cache import ResultCache
 from tlrec_edge.core.strict_json import parse_json
 from tlrec_edge.data.dataset import Dataset, EvalRows, Interactions, ItemTable, Split
 from tlrec_edge.errors import DataError
+from tlrec_edge.tabular.arrow import parquet_file
 from tlrec_edge.tabular.schema import parse_schema
 
 FORMAT = 1
@@ -208,8 +209,9 @@ def _read_parquet(folder: OpenedFolder, name: str) -> dict[str, Any]:
     file, found = folder.open(name)
     try:
         with os.fdopen(file, "rb") as opened:
-            _check_rows(folder.path / name, pq.read_metadata(opened).num_rows, found.st_size)
-            table = pq.read_table(opened)
+            source = parquet_file(opened)
+            _check_rows(folder.path / name, source.metadata.num_rows, found.st_size)
+            table = source.read(use_threads=False)
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{folder.path / name} is damaged; run prepare again") from error
     return {name: table.column(name) for name in table.column_names}

@@ -6,7 +6,7 @@ import contextlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, BinaryIO
 
 from tlrec_edge.core.unicode import not_unicode
 from tlrec_edge.errors import DataError, MissingExtraError
@@ -31,15 +31,24 @@ def pyarrow() -> tuple[Any, Any]:
     return pyarrow, pyarrow.parquet
 
 
+def parquet_file(stream: BinaryIO) -> Any:
+    """Open a Parquet file that is to be read with ``use_threads=False``.
+
+    Threads of Arrow call the Python file even when the interpreter exits, which aborts the process.
+    They would save about 0.1 s of CPU time in 5 million rows.
+    """
+    return pyarrow()[1].ParquetFile(stream, pre_buffer=False)
+
+
 def read_parquet(file: OpenFile, rows: int) -> Iterator[tuple[dict[str, Column], int]]:
     """Yield the columns of a Parquet file in batches, with their number of rows.
 
     Raises DataError if the file is damaged.
     """
-    pa, parquet = pyarrow()
+    pa, _ = pyarrow()
     try:
-        with contextlib.closing(parquet.ParquetFile(file.stream())) as source:
-            for batch in source.iter_batches(rows):
+        with contextlib.closing(parquet_file(file.stream())) as source:
+            for batch in source.iter_batches(rows, use_threads=False):
                 yield _columns(batch, str(file.path)), len(batch)
     except (pa.ArrowException, OSError) as error:
         reason = str(error).strip().partition("\n")[0]
