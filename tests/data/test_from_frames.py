@@ -13,7 +13,7 @@ import pytest
 from tlrec_edge.data.prepare import SplitPlan, prepare_files
 from tlrec_edge.data.store import dataset_hash
 from tlrec_edge.errors import DataError
-from tlrec_edge.pipeline import Dataset, Schema
+from tlrec_edge.pipeline import Dataset, DataWarning, Schema
 from tlrec_edge.tabular.arrow import table_of
 
 LOG = pd.DataFrame(
@@ -101,13 +101,14 @@ def test_times_and_numbers_of_frames_keep_their_values() -> None:
 def test_missing_values_of_every_kind_are_missing() -> None:
     users = ["ann", None, float("nan"), pd.NA, pd.NaT, 7]
     frame = pd.DataFrame({"user": pd.Series(users, dtype=object), "item": list("abcdef")})
-    dataset = Dataset.from_frames(frame)
+    with pytest.warns(DataWarning, match="no time column"):
+        dataset = Dataset.from_frames(frame)
     assert dataset.users == ("7", "ann")
     assert dataset.cleaning["no user id"] == 4
 
 
 def test_what_is_not_a_table_is_refused() -> None:
-    for wrong in (7, "log.csv", [[1, 2]]):
+    for wrong in (7, "log.csv", [[1, 2]], None):
         with pytest.raises(DataError, match="expected a pandas, polars or pyarrow table"):
             Dataset.from_frames(wrong)
     twice = pa.table([pa.array(["a"]), pa.array(["b"])], names=["user", "user"])
@@ -155,5 +156,37 @@ def test_tables_without_rows_are_refused() -> None:
     for empty in (LOG[:0], pd.DataFrame(), [LOG[:0], LOG[:0]], []):
         with pytest.raises(DataError, match="interactions: the table has no rows"):
             Dataset.from_frames(empty)
-    found = Dataset.from_frames(LOG, ITEMS[:0])
+    with pytest.warns(DataWarning, match="items lists 0 of the log's 6 items"):
+        found = Dataset.from_frames(LOG, ITEMS[:0])
     assert found.items == Dataset.from_frames(LOG).items
+
+
+def test_what_is_odd_about_a_frame_is_warned_of_once() -> None:
+    frame = LOG.assign(event="dance", user=[*LOG["user"][:-1], "NULL"])
+    with pytest.warns(DataWarning) as caught:
+        Dataset.from_frames([frame, frame])
+    messages = [str(warning.message) for warning in caught]
+    assert len(set(messages)) == len(messages)
+    event, user = sorted(messages)
+    assert event.startswith("event 'dance' is not recognised")
+    assert user.startswith("user 'NULL' has")
+    assert {Path(warning.filename).name for warning in caught} == {Path(__file__).name}
+
+
+def test_messages_on_frames_name_the_argument_of_python() -> None:
+    with pytest.raises(DataError) as caught:
+        Dataset.from_frames(LOG.rename(columns={"user": "who"}))
+    assert 'schema={"interactions": {"user": "column"}}' in str(caught.value)
+    with pytest.raises(DataError) as caught_on_items:
+        Dataset.from_frames(LOG, ITEMS.rename(columns={"item": "what"}))
+    assert 'schema={"items": {"item": "column"}}' in str(caught_on_items.value)
+    with pytest.raises(DataError, match="the columns are called 0, 1, 2, 3") as caught_on_names:
+        Dataset.from_frames(LOG.set_axis(list("0123"), axis=1))
+    for error in (caught, caught_on_items, caught_on_names):
+        assert "--schema" not in str(error.value)
+
+
+def test_the_text_of_a_dataset_is_short() -> None:
+    text = repr(Dataset.from_frames(LOG))
+    assert text.startswith("<Dataset: 60 interactions, 7 users, 6 items, 1 domain ('all'), split")
+    assert len(text) < 120

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -122,3 +124,44 @@ def test_with_an_item_file_the_log_adds_no_price() -> None:
             [log], [pd.DataFrame({"item": ["a"], "title": ["A"]})]
         ).dataset.features.numeric
     )
+
+
+GENRES = pd.DataFrame(
+    {
+        "item": [f"i{n}" for n in range(40)],
+        "genres": ["Action|Comedy", "Comedy", "Drama|Action", "Drama"] * 10,
+        "code": ["A|1", "B|2", "C|3", "D"] * 10,
+    }
+)
+
+
+def test_a_column_that_looks_like_lists_gets_a_note() -> None:
+    prepared = prepare_tables([LOG], [GENRES])
+    (note,) = [note for note in prepared.notes if "list =" in note]
+    assert note == (
+        "genres is taken as categorical: 'Action|Comedy' is one category; if it is several, set "
+        'list = { "genres" = "|" } under [items] in a schema'
+    )
+    for schema in (Schema(lists={"genres": "|"}), Schema(features={"genres": "categorical"})):
+        prepared = prepare_tables([LOG], [GENRES], schema)
+        assert not [note for note in prepared.notes if "list =" in note]
+
+
+def test_a_list_is_shown_as_one_and_its_column_must_exist() -> None:
+    prepared = prepare_tables([LOG], [GENRES], Schema(lists={"genres": "|"}))
+    assert prepared.item_columns["genres"] == "list, separated by |"
+    with pytest.raises(DataError, match=r"no column 'genre', .* a list; .*did you mean 'genres'"):
+        prepare_tables([LOG], [GENRES], Schema(lists={"genre": "|"}))
+
+
+@pytest.mark.parametrize(
+    ("declared", "role"),
+    [
+        ({"items": {"category": "genres"}}, "category"),
+        ({"items": {"name": "genres"}}, "name"),
+        ({"features": {"genres": "categorical"}}, "categorical"),
+    ],
+)
+def test_a_list_can_not_have_another_role(declared: dict[str, Any], role: str) -> None:
+    with pytest.raises(DataError, match=f"'genres' is declared as {role} and as a list"):
+        Schema(**declared, lists={"genres": "|"})

@@ -165,6 +165,8 @@ def test_domains_are_renamed_and_a_misspelt_one_is_an_error() -> None:
     assert prepare_tables([log], schema=schema).dataset.domains == ("rest", "uk", "unknown")
     with pytest.raises(DataError, match="no domain 'Frence' to rename; did you mean 'France'"):
         prepare_tables([log], schema=Schema(domains={"Frence": "fr"}))
+    with pytest.raises(DataError, match="'Frence' to rename; did you mean 'France'"):
+        prepare_tables([log], schema=Schema(domains={"Frence": "fr", "*": "rest"}))
     with pytest.raises(DataError, match="no table has a domain column"):
         prepare_tables([table("user,item", "u,a")], schema=Schema(domains={"x": "y"}))
 
@@ -262,3 +264,31 @@ def test_times_far_out_of_range_do_not_overflow() -> None:
 def test_a_row_number_without_a_name_does_not_hide_duplicates() -> None:
     log = pd.DataFrame({"Unnamed: 0": ["0", "1"], "user": ["u", "u"], "item": ["a", "a"]})
     assert clean_interactions([table_of(log)], Schema()).counts["duplicate"] == 1
+
+
+def test_a_part_of_a_log_may_lack_domains_that_the_schema_renames() -> None:
+    log, goods = table("user,item,country", "u,a,Market A"), table("item,country", "a,Market A")
+    domains = {"Market A": "a", "Market B": "b", "Österreich": "at"}
+    note = "no domain 'Market B', 'Österreich', which [domains] renames; known: Market A"
+    prepared = prepare_tables([log], [goods], Schema(domains=domains))
+    assert prepared.dataset.domains == ("a",)
+    assert prepared.notes.count(note) == 1
+    no_domain = table("user,item", "u,a")
+    assert note in prepare_tables([no_domain], [goods], Schema(domains=domains)).notes
+
+
+def test_events_of_rows_that_are_left_out_get_no_note() -> None:
+    log = table("user,item,event", "u,a,view", ",b,dance", ",c,")
+    assert not [note for note in clean_interactions([log], Schema()).notes if "event" in note]
+    log = table("user,item,event", "u,a,dance", ",b,jump", "u,c,")
+    unknown, blank = (n for n in clean_interactions([log], Schema()).notes if "event" in n)
+    assert unknown.startswith("event 'dance' is not recognised")
+    assert blank.startswith("1 row has no event")
+
+
+def test_messages_list_the_user_s_own_columns() -> None:
+    log = table("who,sku,InvoiceNo,Unnamed: 0", "u,a,1,0")
+    schema = Schema({"user": "who"}, cancelled=("InvoiceNr", "C"))
+    found = r"found who, sku, InvoiceNo; did you mean 'InvoiceNo'\?; correct cancelled"
+    with pytest.raises(DataError, match=found):
+        clean_interactions([log], schema)

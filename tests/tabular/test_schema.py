@@ -168,3 +168,25 @@ def test_the_guide_lists_the_keys_of_items() -> None:
     guide = (ROOT / "docs/data.md").read_text("utf-8")
     for key in (*ITEM_NAMES, *FEATURE_KINDS):
         assert re.search(rf"^{key} = ", guide, re.MULTILINE), key
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("[items]\nunit price = 1\n", "line 2"),
+        ("[domains]\nÖsterreich = 'at'\n", "line 2"),
+        ("[interactions]\nuser = who\n", "line 2"),
+    ],
+)
+def test_a_fault_of_toml_shows_its_line_and_asks_for_quotes(
+    tmp_path: Path, text: str, shown: str
+) -> None:
+    path = tmp_path / "schema.toml"
+    path.write_text(text, "utf-8")
+    with pytest.raises(DataError) as caught:
+        load_schema(path)
+    message = str(caught.value)
+    assert shown in message
+    assert repr(text.splitlines()[1]) in message
+    assert "names with blanks, dots" in message
+    assert "UTF-8" not in message

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlrec_edge.choices import EVENTS, SPLITS
+from tlrec_edge.core.counts import counted
 from tlrec_edge.core.result_cache import ResultCache
 from tlrec_edge.errors import DataError
 from tlrec_edge.tabular.column_names import SALES_NAMES, normalize_key
@@ -20,8 +22,14 @@ from tlrec_edge.types import Bools, Floats, Indices, Ints, Longs
 if TYPE_CHECKING:
     from tlrec_edge.data.prepare import SplitPlan
 
+_MAX_SHOWN = 5
+"""Domains that the text of a dataset names."""
 TRAIN, VALID, TEST = 0, 1, 2
 """Roles of an interaction in the split."""
+
+
+class DataWarning(UserWarning):
+    """Something is odd about a table, but may be right. Filter it as any warning of Python."""
 
 
 @dataclass(frozen=True)
@@ -271,14 +279,38 @@ class Dataset:
         Raises:
             DataError: if a table, a column or the split cannot be used.
 
+        Warns:
+            DataWarning: once for each thing that is odd about the tables, but may be right, such
+                as events that are not recognised: what ``prepare`` prints as notes.
+
         Example:
-            >>> log = {"user": ["ann", "ann", "bob"], "item": ["tea", "mug", "tea"]}
+            >>> log = {"user": ["ann", "ann"], "item": ["tea", "mug"], "time": [1.7e9, 1.8e9]}
             >>> Dataset.from_frames(log).items
             ('mug', 'tea')
         """
         from tlrec_edge.data.prepare import prepare_tables  # which makes datasets
 
-        return prepare_tables(_as_list(interactions), _as_list(items), schema, split).dataset
+        tables = _as_list(interactions), [] if items is None else _as_list(items)
+        prepared = prepare_tables(*tables, schema, split)
+        for note in dict.fromkeys(prepared.notes):
+            warnings.warn(note, DataWarning, stacklevel=2)
+        return prepared.dataset
+
+    def __repr__(self) -> str:
+        """Return the sizes: all rows of a log would fill the screen."""
+        names = [repr(name) for name in self.domains[:_MAX_SHOWN]]
+        others = (
+            [f"and {len(self.domains) - len(names):,} more"] if self.domains[_MAX_SHOWN:] else []
+        )
+        sizes = ", ".join(
+            (
+                counted(len(self.interactions), "interaction"),
+                counted(len(self.users), "user"),
+                counted(len(self.items), "item"),
+                f"{counted(len(self.domains), 'domain')} ({', '.join(names + others)})",
+            )
+        )
+        return f"<Dataset: {sizes}, split {self.split.kind}>"
 
     @cached_property
     def item_row(self) -> dict[str, int]:
@@ -327,7 +359,5 @@ def _check_codes(name: str, codes: NDArray[Any], low: int, end: int) -> None:
 
 
 def _as_list(tables: Any) -> list[Any]:
-    """Return one table, several or none as a list."""
-    if tables is None:
-        return []
+    """Return one table or several as a list."""
     return list(tables) if isinstance(tables, (list, tuple)) else [tables]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -12,7 +14,7 @@ from tlrec_edge.core.counts import counted
 from tlrec_edge.data.dataset import ItemTable
 from tlrec_edge.errors import DataError
 from tlrec_edge.tabular.chunk import UNNAMED, Table
-from tlrec_edge.tabular.clean import CleanLog, rename_domains
+from tlrec_edge.tabular.clean import CleanLog, notes_on_domains, rename_domains
 from tlrec_edge.tabular.column import (
     Column,
     concatenate,
@@ -30,7 +32,7 @@ from tlrec_edge.tabular.numbers import (
     read_numbers,
 )
 from tlrec_edge.tabular.properties import widen_properties
-from tlrec_edge.tabular.roles import find_roles, require_role, suggestion
+from tlrec_edge.tabular.roles import find_roles, found_columns, require_role
 from tlrec_edge.tabular.schema import Schema
 from tlrec_edge.types import Doubles, Floats, Longs
 
@@ -38,6 +40,9 @@ MAX_GUESSED_CATEGORIES = 1000
 """A column with more distinct values than this is text, unless the schema declares it otherwise."""
 MIN_NUMERIC_SHARE = 0.9
 """A column is numeric if at least this share of its values are numbers."""
+_LIST_SEPARATOR = "|"
+_MIN_JOINED = 0.1
+"""Share of the distinct cells that must have a separator for a note on it."""
 _CODE_SUFFIXES = ("id", "code", "编号", "编码")
 _TEXT_NAMES = frozenset(INTERACTION_NAMES["title"])
 
@@ -91,10 +96,8 @@ class RawItems:
         Raises DataError if the item tables have no such column.
         """
         if column not in self.columns:
-            found = list(self.columns)
             raise DataError(
-                f"no column {column!r} in the items{suggestion(column, found)}; "
-                f"found {', '.join(found) or 'none'}"
+                f"no column {column!r} in the items; {found_columns(column, self.columns)}"
             )
         return _select(_as_text(self.columns[column]), self.rows_of(items))
 
@@ -138,7 +141,7 @@ def read_items(
         ids=tuple(ids.names[code] for code in ids.codes[rows]),
         columns=columns,
         kinds=kinds,
-        domain=rename_domains(domain, schema, table_name, check_domains),
+        domain=rename_domains(domain, schema),
         name_column=roles.get("name", ""),
         category_column=roles.get("category", ""),
         counts={
@@ -151,6 +154,7 @@ def read_items(
         notes=(
             *(note for table in tables for note in table.notes),
             *(f"item table: {remark}" for remark in remarks),
+            *(notes_on_domains(domain, schema, table_name) if check_domains else ()),
             *_notes_on_repeats(joined, ids),
             *_notes_on_kinds(columns, kinds, schema),
         ),
@@ -166,7 +170,7 @@ def _join_tables(
     for table in tables:
         names = list(table.columns)
         table_roles = find_roles(names, schema.items, ITEM_NAMES, table_name)
-        require_role(table_roles, "item", names, table_name, "items")
+        require_role(table_roles, "item", names, table_name, "items", table.is_frame)
         _check_declared(schema, names, table_name)
         roles.update(table_roles)
         ids.append(table.columns[table_roles["item"]])
@@ -220,7 +224,7 @@ def _notes_on_repeats(columns: Mapping[str, Column], ids: Column) -> list[str]:
 def _notes_on_kinds(
     columns: Mapping[str, Column], kinds: Mapping[str, str], schema: Schema
 ) -> list[str]:
-    """Name the columns of text whose cells look like numbers."""
+    """Name the columns whose cells look like numbers or lists, but are not read as such."""
     notes = []
     for name, kind in kinds.items():
         if kind == "numeric":
@@ -236,7 +240,23 @@ def _notes_on_kinds(
             notes.append(
                 f"{name} is taken as {kind}: {columns[name].names[0]!r:.40} is not a number"
             )
+        elif kind == "categorical" and (joined := _joined_category(columns[name].names)):
+            key = json.dumps(name, ensure_ascii=False)
+            notes.append(
+                f"{name} is taken as {kind}: {joined!r:.60} is one category; if it is several, set "
+                f'list = {{ {key} = "{_LIST_SEPARATOR}" }} under [items] in a schema'
+            )
     return notes
+
+
+def _joined_category(names: Sequence[str]) -> str | None:
+    """Return a cell that looks like several categories; None if few do, or no part recurs."""
+    joined = [name for name in names if _LIST_SEPARATOR in name.strip(_LIST_SEPARATOR)]
+    if len(joined) < max(2, _MIN_JOINED * len(names)):
+        return None
+    parts = Counter(part.strip() for name in names for part in name.split(_LIST_SEPARATOR))
+    repeated = (n for part, n in parts.items() if part and n > 1)
+    return joined[0] if any(repeated) else None
 
 
 @dataclass
@@ -342,11 +362,12 @@ def _most_frequent(log: CleanLog, labels: Column, items: Sequence[str]) -> tuple
 
 def _check_declared(schema: Schema, columns: Iterable[str], table_name: str) -> None:
     columns = list(columns)
-    for column in schema.features:
+    declared = {**dict.fromkeys(schema.features, "feature"), **dict.fromkeys(schema.lists, "list")}
+    for column, kind in declared.items():
         if column not in columns:
             raise DataError(
-                f"{table_name}: no column {column!r}, which the schema declares as a feature; "
-                f"found {', '.join(columns)}{suggestion(column, columns)}"
+                f"{table_name}: no column {column!r}, which the schema declares as a {kind}; "
+                f"{found_columns(column, columns)}"
             )
 
 

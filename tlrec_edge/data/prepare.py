@@ -80,7 +80,7 @@ class Prepared:
     Attributes:
         dataset: the dataset.
         interaction_columns: role to column of the interaction tables.
-        item_columns: feature column of the item tables to its kind.
+        item_columns: feature column of the item tables to its kind; a list is one of its own.
         unused_columns: columns of the interaction tables that nothing uses.
         statistics: the numeric columns by domain, after scaling.
         merged: category names that were merged into others.
@@ -214,7 +214,10 @@ def prepare_tables(
     return Prepared(
         dataset,
         interaction_columns=dict(raw.log.roles),
-        item_columns=dict(raw.items.kinds),
+        item_columns={
+            name: f"list, separated by {schema.lists[name]}" if name in schema.lists else kind
+            for name, kind in raw.items.kinds.items()
+        },
         unused_columns=raw.log.unused,
         statistics=items_built.statistics,
         merged=items_built.merged,

@@ -12,7 +12,7 @@
 Needs the extra ``[build]``.
 """
 
-from tlrec_edge.data.dataset import Dataset
+from tlrec_edge.data.dataset import Dataset, DataWarning
 from tlrec_edge.data.prepare import SplitPlan
 from tlrec_edge.data.store import load_dataset, save_dataset
 from tlrec_edge.pipeline.steps import adapt, compress, evaluate, export, pretrain
@@ -23,6 +23,7 @@ from tlrec_edge.train.edge_model import EdgeModel
 
 __all__ = [
     "CompressConfig",
+    "DataWarning",
     "Dataset",
     "EdgeModel",
     "Schema",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -11,12 +10,21 @@ from pathlib import Path
 from tlrec_edge.bench.machine import fingerprint
 from tlrec_edge.choices import AUTO
 from tlrec_edge.data.dataset import Dataset
-from tlrec_edge.errors import ArgumentError
 from tlrec_edge.evaluation.cards import measure_cards
-from tlrec_edge.evaluation.compared import ComparedModel, compared_model, open_compared_model
+from tlrec_edge.evaluation.compared import compared_model, open_compared_model
 from tlrec_edge.evaluation.evaluate_model import ModelEvaluation, evaluate_model
 from tlrec_edge.export import ExportConfig, Parity, export_bundle
 from tlrec_edge.export.cost import measure_costs
+from tlrec_edge.pipeline.inputs import (
+    Domains,
+    StrPath,
+    check_config,
+    choose_domains,
+    folder_of,
+    open_dataset,
+    open_model,
+    optional_path,
+)
 from tlrec_edge.quantize import CompressConfig, Compression
 from tlrec_edge.quantize import compress as search
 from tlrec_edge.train.adapt import adapt as adapt_by_mode
@@ -27,25 +35,23 @@ from tlrec_edge.train.config import TrainConfig
 from tlrec_edge.train.edge_model import EdgeModel
 from tlrec_edge.train.pretrain import pretrain as pretrain_source
 
-Domains = str | Sequence[str]
-"""One domain or several."""
 Progress = Callable[[str], None]
 """Called with a line of text after each step."""
 
 
 def pretrain(
-    dataset: Dataset,
+    dataset: Dataset | StrPath,
     domains: Domains | None = None,
     config: TrainConfig | None = None,
     *,
-    out: Path | None = None,
+    out: StrPath | None = None,
     progress: Progress | None = None,
-    checkpoint: Path | None = None,
+    checkpoint: StrPath | None = None,
 ) -> EdgeModel:
     """Train a source model.
 
     Args:
-        dataset: The dataset.
+        dataset: The dataset, or its folder.
         domains: The source: a domain or several. None: the only domain of the dataset.
         config: Hyperparameters. None: the defaults.
         out: A folder to save the model in. None saves nothing.
@@ -61,33 +67,37 @@ def pretrain(
         TrainingError: Training diverged, or there is nothing to learn from.
         ModelError: The checkpoint is of another run.
     """
-    config, source = config or TrainConfig(), choose_domains(dataset, domains)
-    with resumable(checkpoint, dataset, config, command="pretrain", domains=source) as saved:
+    dataset = open_dataset(dataset)
+    config = check_config(config, TrainConfig) or TrainConfig()
+    source = choose_domains(dataset, domains)
+    with resumable(
+        optional_path(checkpoint), dataset, config, command="pretrain", domains=source
+    ) as saved:
         model = pretrain_source(dataset, source, config, progress, saved)
         if out is not None:
-            model.save(out)
+            model.save(Path(out))
     return model
 
 
 def adapt(
-    dataset: Dataset,
+    dataset: Dataset | StrPath,
     domain: Domains | None = None,
     *,
-    source: EdgeModel | None = None,
+    source: EdgeModel | StrPath | None = None,
     mode: str = AUTO,
     config: TrainConfig | None = None,
     fold: int | None = None,
-    out: Path | None = None,
+    out: StrPath | None = None,
     progress: Progress | None = None,
-    checkpoint: Path | None = None,
+    checkpoint: StrPath | None = None,
 ) -> EdgeModel:
     """Adapt a source model to a target, or train on the target alone.
 
     Args:
-        dataset: The dataset.
+        dataset: The dataset, or its folder.
         domain: The target: a domain, or several that are ranked as one catalogue. None: the only
             domain of the dataset.
-        source: A model that ``pretrain`` returned. None: only the target is used.
+        source: A model that ``pretrain`` returned, or its folder. None: only the target is used.
         mode: A transfer mode, or "auto" to choose one on the validation rows.
         config: Hyperparameters. None: those of the source, or the defaults without one.
         fold: The fold of users to hold out under the split "new-users". None: no users are.
@@ -104,14 +114,18 @@ def adapt(
         TrainingError: Training diverged, or there is nothing to learn from.
         ModelError: The source does not fit the dataset, or the checkpoint is of another run.
     """
-    config, target = config or config_of(source), choose_domains(dataset, domain)
+    dataset = open_dataset(dataset)
+    if source is not None:
+        source = open_model(source, "source")
+    config = check_config(config, TrainConfig) or config_of(source)
+    target = choose_domains(dataset, domain)
     facts = {
         "domains": target,
         "mode": mode,
         "fold": fold,
         "source": source.provenance.to_json() if source else None,
     }
-    with resumable(checkpoint, dataset, config, command="adapt", **facts) as saved:
+    with resumable(optional_path(checkpoint), dataset, config, command="adapt", **facts) as saved:
         if mode == AUTO:
             model, _ = adapt_auto(dataset, target, source, config, fold, progress, checkpoint=saved)
         else:
@@ -119,13 +133,13 @@ def adapt(
                 dataset, target, mode, source, config, fold, progress, checkpoint=saved
             )
         if out is not None:
-            model.save(out)
+            model.save(Path(out))
     return model
 
 
 def evaluate(
-    model: EdgeModel | str | os.PathLike[str],
-    dataset: Dataset,
+    model: EdgeModel | StrPath,
+    dataset: Dataset | StrPath,
     domain: Domains | None = None,
     *,
     fold: int | None = None,
@@ -137,7 +151,7 @@ def evaluate(
 
     Args:
         model: A model, or the folder of a model or a bundle.
-        dataset: The dataset that the model was adapted to.
+        dataset: The dataset that the model was adapted to, or its folder.
         domain: The target. None: that of the model.
         fold: The fold of users under the split "new-users". None: that of the model.
         target_only: Whether to train the same model on the target alone, for comparison.
@@ -152,7 +166,12 @@ def evaluate(
         ModelError: The model does not fit the dataset.
         BundleError: The bundle cannot be read, or does not fit the dataset.
     """
-    compared = _compared(model, dataset)
+    dataset = open_dataset(dataset)
+    if isinstance(model, EdgeModel):
+        compared = compared_model(model, dataset)
+    else:
+        path = folder_of(model, "model", "a model, or the folder of a model or a bundle")
+        compared = open_compared_model(path, dataset)
     trained = compared.provenance.domains if domain is None else ()
     target = trained or choose_domains(dataset, domain)
     return evaluate_model(
@@ -167,18 +186,18 @@ def evaluate(
 
 
 def compress(
-    model: EdgeModel,
-    dataset: Dataset,
+    model: EdgeModel | StrPath,
+    dataset: Dataset | StrPath,
     config: CompressConfig | None = None,
     *,
     progress: Progress | None = None,
-    checkpoint: Path | None = None,
+    checkpoint: StrPath | None = None,
 ) -> Compression:
     """Find the smallest model that keeps the quality budget, and measure it as a bundle.
 
     Args:
-        model: A model that ``adapt`` returned.
-        dataset: The dataset that the model was adapted to.
+        model: A model that ``adapt`` returned, or its folder.
+        dataset: The dataset that the model was adapted to, or its folder.
         config: Budget, limits and effort of the search. None: the defaults.
         progress: Called with a line of text after each step.
         checkpoint: A folder to save pruned models in; the same call then resumes. None saves
@@ -191,21 +210,22 @@ def compress(
         BudgetError: No model keeps the budget and meets the limits.
         ModelError: The model is compressed already, or the checkpoint is of another search.
     """
+    dataset = open_dataset(dataset)
     return search(
-        model,
+        open_model(model),
         dataset,
-        config,
+        check_config(config, CompressConfig),
         progress or _silent,
         measure_costs=partial(measure_costs, dataset=dataset),
-        checkpoint=checkpoint,
+        checkpoint=optional_path(checkpoint),
         about_machine=asdict(fingerprint()),
     )
 
 
 def export(
-    model: EdgeModel,
-    dataset: Dataset,
-    path: str | os.PathLike[str],
+    model: EdgeModel | StrPath,
+    dataset: Dataset | StrPath,
+    path: StrPath,
     config: ExportConfig | None = None,
     *,
     cards: bool = True,
@@ -214,8 +234,8 @@ def export(
     """Write a model as a bundle, if the bundle passes its gates.
 
     Args:
-        model: A model that ``adapt`` or ``compress`` returned.
-        dataset: The dataset that the model was adapted to.
+        model: A model that ``adapt`` or ``compress`` returned, or its folder.
+        dataset: The dataset that the model was adapted to, or its folder.
         path: Folder of the bundle: a new one, an empty one or an older bundle.
         config: Stored users, tolerance and gates. None: the defaults.
         cards: Whether to measure quality and transfer on the test rows, for the manifest.
@@ -229,34 +249,12 @@ def export(
         BundleError: ``path`` is not writable, or holds anything but a bundle.
         LeakError: The model was trained on rows that its test holds out.
     """
+    dataset = open_dataset(dataset)
+    model = open_model(model)
     measured = measure_cards(model, dataset, progress) if cards else {}
     if progress is not None:
         progress("graphs and gates")
-    return export_bundle(model, dataset, Path(path), config, measured)
-
-
-def choose_domains(dataset: Dataset, domains: Domains | None) -> tuple[str, ...]:
-    """Return domains in the dataset's order; None is the only domain.
-
-    Raises ArgumentError if one is unknown, or if none is given and the dataset has several.
-    """
-    known = dataset.domains
-    shown = ", ".join(known[:30])
-    if domains is None:
-        if len(known) > 1:
-            raise ArgumentError(f"the dataset has {len(known)} domains: choose one of {shown}")
-        return known
-    names = (domains,) if isinstance(domains, str) else tuple(domains)
-    for name in names:
-        if name not in known:
-            raise ArgumentError(f"unknown domain {name!r}; known: {shown}")
-    return tuple(name for name in known if name in names)
-
-
-def _compared(model: EdgeModel | str | os.PathLike[str], dataset: Dataset) -> ComparedModel:
-    if isinstance(model, EdgeModel):
-        return compared_model(model, dataset)
-    return open_compared_model(Path(model), dataset)
+    return export_bundle(model, dataset, Path(path), check_config(config, ExportConfig), measured)
 
 
 def _silent(line: str) -> None:

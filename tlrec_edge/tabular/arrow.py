@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 
 from tlrec_edge.core.unicode import not_unicode
 from tlrec_edge.errors import DataError, MissingExtraError
-from tlrec_edge.tabular.chunk import Table
+from tlrec_edge.tabular.chunk import FRAME, Table
 from tlrec_edge.tabular.column import Column, column_of, concatenate
 from tlrec_edge.tabular.files import OpenFile
 
@@ -75,7 +75,7 @@ def table_of(frame: Any, name: str = "table") -> Table:
         table = _arrow_table(frame, name)
     except UnicodeEncodeError as error:
         raise DataError(f"{name}: {not_unicode(error)}; correct it") from error
-    return Table(_columns(table, name), table.num_rows, name, ("data frame",))
+    return Table(_columns(table, name), table.num_rows, name, (FRAME,))
 
 
 def _arrow_table(frame: Any, name: str) -> Any:

@@ -12,6 +12,8 @@ from tlrec_edge.tabular.column import Column
 
 UNNAMED = "Unnamed: "
 """Start of the name of a column without one: usually the row number that a data frame wrote."""
+FRAME = "data frame"
+"""The format of a table in memory."""
 DOUBLE_COLON = "::"
 """The one separator of two characters that is read."""
 
@@ -66,6 +68,11 @@ class Table:
     name: str = "table"
     formats: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+
+    @property
+    def is_frame(self) -> bool:
+        """Whether the table was in memory, so that no command read it."""
+        return self.formats == (FRAME,)
 
 
 class Chunk(NamedTuple):

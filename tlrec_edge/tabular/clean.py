@@ -22,7 +22,7 @@ from tlrec_edge.tabular.join import OTHER, JoinedTables, join_tables
 from tlrec_edge.tabular.log_columns import LogColumns, read_log_columns
 from tlrec_edge.tabular.log_notes import hint, log_notes
 from tlrec_edge.tabular.numbers import read_numbers
-from tlrec_edge.tabular.roles import suggestion
+from tlrec_edge.tabular.roles import found_columns, suggestion
 from tlrec_edge.tabular.schema import Schema
 from tlrec_edge.tabular.times import TimeReading
 from tlrec_edge.types import Bools, Doubles, Longs
@@ -114,11 +114,12 @@ def clean_interactions(
             f"check: {_format_roles(raw.roles)}{hint(raw, columns)}"
         )
     kept = expanded.row
+    domain = _labels(raw, "domain", kept)
     user, item = columns.user, columns.item
     return CleanLog(
         user=user.take(kept),
         item=item.take(kept),
-        domain=rename_domains(_labels(raw, "domain", kept), schema, table_name, strict),
+        domain=rename_domains(domain, schema),
         event=expanded.event,
         weight=expanded.weight,
         time=columns.time[kept],
@@ -131,27 +132,38 @@ def clean_interactions(
         category=_labels(raw, "category", kept),
         price=None if columns.price is None else columns.price.values[kept],
         reading=columns.reading,
-        notes=(*raw.notes, *log_notes(raw, columns, schema)),
+        notes=(
+            *raw.notes,
+            *log_notes(raw, columns, schema, kept),
+            *(notes_on_domains(domain, schema, table_name) if strict else ()),
+        ),
     )
 
 
-def rename_domains(
-    labels: Column | None, schema: Schema, table_name: str, check: bool = True
-) -> Column | None:
-    """Rename domains by the schema; an empty cell becomes the domain "unknown".
+def notes_on_domains(labels: Column | None, schema: Schema, table_name: str) -> list[str]:
+    """Say which domains that the schema renames do not occur, as in a part of a log.
 
-    With ``check``, raises DataError if the schema renames a domain that does not occur: nearly
-    always it is misspelt.
+    Raises DataError if one is similar to a domain that the schema does not name: it is misspelt.
     """
     if labels is None:
-        return None
+        return []
     absent = [value for value in schema.domains if value not in (*labels.names, "*")]
-    if absent and check:
-        known = ", ".join(sorted(labels.names)[:MAX_NAMES_SHOWN])
-        raise DataError(
-            f"{table_name}: no domain {absent[0]!r} to rename"
-            f"{suggestion(absent[0], labels.names)}; known: {known}"
-        )
+    others = [name for name in labels.names if name not in schema.domains]
+    known = ", ".join(sorted(labels.names)[:MAX_NAMES_SHOWN])
+    for name in absent:
+        if similar := suggestion(name, others):
+            raise DataError(
+                f"{table_name}: no domain {name!r} to rename{similar}; known: {known}; correct "
+                "[domains] in the schema"
+            )
+    names = ", ".join(map(repr, absent[:MAX_NAMES_SHOWN]))
+    return [f"no domain {names}, which [domains] renames; known: {known}" for _ in absent[:1]]
+
+
+def rename_domains(labels: Column | None, schema: Schema) -> Column | None:
+    """Rename domains by the schema; an empty cell becomes the domain "unknown"."""
+    if labels is None:
+        return None
     names = [schema.domain_of(name) for name in labels.names]
     in_order = sorted({*names, NO_DOMAIN} if (labels.codes < 0).any() else set(names))
     index = {name: i for i, name in enumerate(in_order)}
@@ -187,10 +199,10 @@ def _is_cancelled(raw: JoinedTables, column: str, prefix: str, strict: bool) -> 
     names = (f"{OTHER}{column}", column, *(r for r, name in raw.roles.items() if name == column))
     name = next((name for name in names if name in raw.columns), None)
     if name is None and strict:
-        found = ", ".join(name.removeprefix(OTHER) for name in raw.columns)
+        columns = [raw.roles.get(name, name.removeprefix(OTHER)) for name in raw.columns]
         raise DataError(
-            f"{raw.name}: no column {column!r} for cancellations; found {found}; "
-            "correct cancelled in the schema"
+            f"{raw.name}: no column {column!r} for cancellations; "
+            f"{found_columns(column, columns)}; correct cancelled in the schema"
         )
     if name is None:
         return np.zeros(raw.rows, bool)

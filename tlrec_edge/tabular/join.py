@@ -42,7 +42,7 @@ def join_tables(
         names = list(table.columns)
         found = find_roles(names, schema.interactions, INTERACTION_NAMES, table_name, strict)
         for role in ("user",) if "category" in found else ("user", "item"):
-            require_role(found, role, names, table_name, "interactions")
+            require_role(found, role, names, table_name, "interactions", table.is_frame)
         found, columns = _with_clock(table, found, schema)
         role_of = {column: role for role, column in found.items()}
         renamed.append({role_of.get(k, f"{OTHER}{k}"): v for k, v in columns.items()})

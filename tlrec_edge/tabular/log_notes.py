@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from tlrec_edge.core.counts import counted
-from tlrec_edge.tabular.column import Column, read_categories
+from tlrec_edge.tabular.column import Column, common, read_categories
 from tlrec_edge.tabular.column_names import COUNT_EVENTS
 from tlrec_edge.tabular.id_notes import id_notes
 from tlrec_edge.tabular.join import OTHER, JoinedTables
@@ -13,6 +13,7 @@ from tlrec_edge.tabular.log_columns import LogColumns
 from tlrec_edge.tabular.numbers import ambiguous_number, number_notes
 from tlrec_edge.tabular.schema import Schema
 from tlrec_edge.tabular.times import looks_like_dates
+from tlrec_edge.types import Longs
 
 
 def hint(raw: JoinedTables, columns: LogColumns) -> str:
@@ -30,12 +31,15 @@ def hint(raw: JoinedTables, columns: LogColumns) -> str:
     return ""
 
 
-def log_notes(raw: JoinedTables, columns: LogColumns, schema: Schema) -> list[str]:
-    """Return what is odd about the tables: a user should know it, but it may be right."""
+def log_notes(raw: JoinedTables, columns: LogColumns, schema: Schema, kept: Longs) -> list[str]:
+    """Return what is odd about the tables: a user should know it, but it may be right.
+
+    ``kept`` are the raw rows that are used.
+    """
     notes = []
     for role, column in raw.columns.items():
         if role == "event":
-            notes += _event_notes(column, schema)
+            notes += _event_notes(column.take(kept), schema)
         elif role in ("user", "item"):
             notes += id_notes(role, column, schema.missing)
         elif role in ("quantity", "price", *COUNT_EVENTS):
@@ -57,7 +61,8 @@ def log_notes(raw: JoinedTables, columns: LogColumns, schema: Schema) -> list[st
 def _event_notes(column: Column, schema: Schema) -> list[str]:
     labels = read_categories(column)
     notes = []
-    if unknown := [name for name in labels.names if schema.event_of(name) is None]:
+    unknown = [name for name, rows in common(labels) if rows and schema.event_of(name) is None]
+    if unknown:
         others = f" (and {counted(len(unknown) - 1, 'other')})" if len(unknown) > 1 else ""
         notes.append(
             f"event {unknown[0]!r:.60}{others} is not recognised and counts as other; "

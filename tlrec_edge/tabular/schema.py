@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -21,6 +23,7 @@ from tlrec_edge.tabular.column_names import (
 from tlrec_edge.tabular.item_map import read_item_map
 from tlrec_edge.tabular.roles import suggestion
 
+_TOML_LINE = re.compile(r"\(at line (\d+)")
 FEATURE_KINDS = ("text", "categorical", "numeric", "ignore")
 DUPLICATES = ("drop", "keep", "first-pair")
 ALIGN_MODES = ("pairs", "name", "id", "vector")
@@ -130,6 +133,8 @@ class Schema:
             _check_value(event, EVENTS, f"[events] {value!r}")
         for column, kind in self.features.items():
             _check_value(kind, FEATURE_KINDS, f"feature {column!r}")
+        for column in self.lists:
+            self._check_list(column)
         if self.max_per_user < 0:
             raise DataError(
                 f"max_per_user is {self.max_per_user}, expected 1 or more, or 0 for no limit"
@@ -147,6 +152,16 @@ class Schema:
         for column, rule in self.align.items():
             _check_no_chains(rule.pairs, f"[align.{column}] pairs")
         _check_no_chains(self.item_map, "item_map")
+
+    def _check_list(self, column: str) -> None:
+        """Raise DataError if the column of a list is declared as something else too."""
+        others = [role for role, name in self.items.items() if name == column]
+        others += [kind for name, kind in self.features.items() if name == column != kind != "text"]
+        if others:
+            raise DataError(
+                f"[items] {column!r} is declared as {others[0]} and as a list: a list has several "
+                "categories in a cell; remove one of the two"
+            )
 
     def domain_of(self, value: str) -> str:
         """Return the name of the domain for a value of the domain column."""
@@ -184,22 +199,35 @@ class Schema:
         }
 
 
-def load_schema(path: Path) -> Schema:
+def load_schema(path: str | os.PathLike[str]) -> Schema:
     """Read a schema from TOML. Raises DataError if it is not valid; the message names the key."""
+    path, text = Path(path), ""
     try:
-        raw = tomllib.loads(path.read_text("utf-8-sig"))
+        text = path.read_text("utf-8-sig")
+        raw = tomllib.loads(text)
     except OSError as error:
         raise DataError(f"cannot read schema {path}: {error.strerror}") from error
     except RecursionError as error:
         raise DataError(f"cannot read schema {path}: it is nested too deeply") from error
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise DataError(
-            f"cannot read schema {path}: {error}; expected a TOML file in UTF-8"
-        ) from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"cannot read schema {path}: {error}; save it as UTF-8") from error
+    except tomllib.TOMLDecodeError as error:
+        raise DataError(f"cannot read schema {path}: {_toml_fault(error, text)}") from error
     try:
         return parse_schema(raw, path.parent)
     except DataError as error:
         raise DataError(f"schema {path}: {error}") from error
+
+
+def _toml_fault(error: tomllib.TOMLDecodeError, text: str) -> str:
+    """Return what is wrong with a TOML file, with the line at fault."""
+    found, lines = _TOML_LINE.search(str(error)), text.splitlines()
+    line = lines[int(found[1]) - 1].strip() if found and int(found[1]) <= len(lines) else ""
+    shown = f": {line!r:.80}" if line else ""
+    return (
+        f"{error}{shown}; texts need quotes, and so do names with blanks, dots or letters such as "
+        'é: "unit price" = 1'
+    )
 
 
 def schema_of(value: Schema | Mapping[str, Any] | None) -> Schema:
