@@ -18,6 +18,7 @@ _FIELD_LIMIT = 10_000_000
 _SEPARATORS = (",", "\t", ";", "|", "\x01")
 _UNIT = "\x1f"
 """Replaces a double colon, because csv only reads separators of one character."""
+_LINE_BREAK = re.compile(r"\r\n|\r|\n")
 _SEPARATOR_LINE = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
 
 
@@ -51,22 +52,22 @@ def read_csv(
     if separator == DOUBLE_COLON:
         lines.replaced, separator = DOUBLE_COLON, _UNIT
     reader = csv.reader(lines, delimiter=separator)
+    end = 0  # the last line of the last row
     try:
         first_row = _first_row(reader)
         has_header = not options.columns or _names_user_and_item(first_row)
         names = _header(first_row, path) if has_header else list(options.columns)
         facts.header = names
         width, cells = len(names), []
+        end = reader.line_num if has_header else 0
         for row in reader if has_header else chain([first_row], reader):
             if lines.ended:
-                raise DataError(
-                    f"{path}: a quote is open at the end of the file (EOF inside string); "
-                    "check the quotes"
-                )
+                raise _open_quote(path, row[-1], reader.line_num)
+            start, end = end + 1, reader.line_num
             if len(row) != width or width == 1:
                 if _is_blank(row):
                     continue
-                row = _fit(row, width, path, reader.line_num, facts, has_header and names[0])
+                row = _fit(row, width, path, (start, end), facts, has_header and names[0])
             if row[-1] == first_row[-1] and has_header and _repeats(first_row, row):
                 facts.repeated_headers += 1
                 continue
@@ -77,7 +78,22 @@ def read_csv(
         if cells:
             yield _csv_chunk(names, cells)
     except csv.Error as error:
-        raise DataError(f"{path}: line {reader.line_num}: {error}; check the quotes") from error
+        place = _place(end + 1, reader.line_num)
+        raise DataError(f"{path}: {place}: {error}; check the quotes") from error
+
+
+def _open_quote(path: Path, cell: str, last_line: int) -> DataError:
+    """Return the error on a cell whose quote is open at the end of the file."""
+    line = last_line - len(_LINE_BREAK.findall(cell)) + cell.endswith(("\r", "\n"))
+    return DataError(
+        f"{path}: line {line}: a quote opens here and is open at the end of the file (EOF inside "
+        f"string); close or remove the quote before {cell.strip()!r:.40}"
+    )
+
+
+def _place(start: int, end: int) -> str:
+    """Return the place of a row, which has several lines if a quote holds line breaks."""
+    return f"line {end}" if start >= end else f"the row of lines {start} to {end}"
 
 
 class _Lines:
@@ -138,7 +154,12 @@ def _repeats(header: Sequence[str], row: Sequence[str]) -> bool:
 
 
 def _fit(
-    row: list[str], width: int, path: Path, line: int, facts: Facts, header: str | bool
+    row: list[str],
+    width: int,
+    path: Path,
+    lines: tuple[int, int],
+    facts: Facts,
+    header: str | bool,
 ) -> list[str]:
     if len(row) == width:
         return row
@@ -149,8 +170,8 @@ def _fit(
     if header and width == 1:
         expected += f" ({header:.60}): remove lines above the header line"
     raise DataError(
-        f"{path}: line {line} has {len(row)} cells, {expected}; check the separators and quotes "
-        "there"
+        f"{path}: {_place(*lines)} has {len(row)} cells, {expected}; check the separators and "
+        "quotes there"
     )
 
 
