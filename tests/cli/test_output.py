@@ -193,6 +193,9 @@ def test_what_a_terminal_cannot_encode_is_escaped(tmp_path: Path) -> None:
     assert b"\\xe4" in done.stdout
 
 
+INTERRUPTED = "interrupted; nothing was written"
+
+
 def interrupted(*arguments: object, **options: object) -> None:
     raise KeyboardInterrupt
 
@@ -205,13 +208,13 @@ def test_an_interrupted_command_leaves_nothing(
     before = set(tmp_path.iterdir())
     monkeypatch.setattr(Recommender, "score_pairs", interrupted)
     result = run("score", tmp_path / "b", "--pairs", pairs, "--out", tmp_path / "o.csv")
-    assert (result.exit_code, result.stderr.strip()) == (1, "Aborted!")
+    assert (result.exit_code, result.stderr.strip()) == (130, INTERRUPTED)
     monkeypatch.setattr(Recommender, "recommend", interrupted)
     result = run("recommend", tmp_path / "b", "--users", pairs, "--out", tmp_path / "o.parquet")
-    assert (result.exit_code, result.stderr.strip()) == (1, "Aborted!")
+    assert (result.exit_code, result.stderr.strip()) == (130, INTERRUPTED)
     monkeypatch.setattr(np.random, "default_rng", interrupted)
     result = run("synth", "--items", 50, "--dim", 4, "--out", tmp_path / "s")
-    assert (result.exit_code, result.stderr.strip()) == (1, "Aborted!")
+    assert (result.exit_code, result.stderr.strip()) == (130, INTERRUPTED)
     assert set(tmp_path.iterdir()) == before
 
 
@@ -230,9 +233,9 @@ def test_an_interrupt_of_a_process_leaves_nothing(tmp_path: Path) -> None:
             capture_output=True,
             check=False,
         )
-        aborted += b"Aborted!" in done.stderr
+        aborted += INTERRUPTED.encode() in done.stderr
         # Before the command line runs, an interrupt is Python's own.
-        if b"Aborted!" in done.stderr or done.returncode == 0:
+        if INTERRUPTED.encode() in done.stderr or done.returncode == 0:
             assert {path.name for path in tmp_path.iterdir()} <= {"b"}, done.stderr
     say_count(f"{aborted} interrupts of a writer: 0 left-overs")
 

@@ -391,6 +391,8 @@ BAD_CALLS: dict[str, tuple[str, str]] = {
     "pretrain on a model": ("pretrain $W/model --domains big --out $OUT", "model"),
     "pretrain on a file": ("pretrain $W/log.csv --domains big --out $OUT", "log.csv"),
     "pretrain unknown domain": ("pretrain $W/ds --domains huge --out $OUT", "known: big, small"),
+    "pretrain misspelt domain": ("pretrain $W/ds --domains bigg --out $OUT", "mean 'big'?"),
+    "pretrain without domains": ("pretrain $W/ds --out $OUT", "choose with --domains"),
     "pretrain no domain": ("pretrain $W/ds --domains !big,small --out $OUT", "selects no domain"),
     "pretrain onto other things": ("pretrain $W/ds --domains big --out $W", "choose another --out"),
     "pretrain under a file": (

@@ -229,3 +229,29 @@ def test_a_source_model_is_not_replaced_by_the_model_made_from_it(ds: Path, tmp_
     assert result.exit_code == 2
     assert "--out is the source model itself: choose another folder" in result.stderr
     assert (tmp_path / "source" / "model.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("rows", "mode", "figures"),
+    [
+        (["a,x", "b,y", "c,x"], "scratch", "0 epochs of training, 0 validation rows"),
+        (["a,x", "a,y", "a,z", "b,x", "b,y", "b,z"], "auto", "2 validation rows"),
+    ],
+)
+def test_a_log_that_is_too_small_to_learn_from_is_called_that(
+    tmp_path: Path, rows: list[str], mode: str, figures: str
+) -> None:
+    (tmp_path / "log.csv").write_text("\n".join(["user,item", *rows]), "utf-8")
+    ok("prepare", "--interactions", tmp_path / "log.csv", "--out", tmp_path / "ds")
+    result = ok("adapt", tmp_path / "ds", "--mode", mode, "--out", tmp_path / "model", "--json")
+    (note,) = [line for line in result.stderr.splitlines() if line.startswith("note: ")]
+    assert "learned nothing but popularity from the log of all, which may be too small" in note
+    assert figures in note
+
+
+def test_a_log_that_taught_something_gets_no_such_note(ds: Path, tmp_path: Path) -> None:
+    result = ok(
+        *("adapt", ds, "--domain", "small", "--mode", "scratch", "--epochs", 1),
+        *("--out", tmp_path / "model"),
+    )
+    assert "nothing but popularity" not in result.stderr

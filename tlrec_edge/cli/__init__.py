@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from tlrec_edge.cli.output import escape_what_cannot_be_encoded, printable
+from tlrec_edge.cli.output import escape_what_cannot_be_encoded, printable, say
 from tlrec_edge.errors import MissingExtraError, TlrecError
 from tlrec_edge.version import VERSION
 
@@ -32,6 +32,10 @@ SECTIONS = {
     "Run the whole pipeline": {"demo": "demo"},
 }
 """Heading -> command -> module of this package, in the order of the pipeline."""
+CHECKPOINT = "tlrec_edge.checkpoint"
+"""Key of a command's checkpoint folder in ``Context.meta``."""
+_INTERRUPTED = 130
+"""The exit code of a program that SIGINT ended, as shells have it."""
 _MAX_MESSAGE = 1000
 """Characters of an error that are shown: it may quote a header of a hundred thousand columns."""
 COMMANDS = {name: module for commands in SECTIONS.values() for name, module in commands.items()}
@@ -90,6 +94,9 @@ class Commands(click.Group):
             raise _one_line(error) from error
         except BrokenPipeError:
             raise
+        except KeyboardInterrupt as error:
+            say(f"interrupted{_after_interrupt(ctx)}", err=True)
+            raise click.exceptions.Exit(_INTERRUPTED) from error
         except OSError as error:
             name = f"{error.filename}: " if error.filename else ""
             reason = error.strerror or error
@@ -98,6 +105,13 @@ class Commands(click.Group):
             if error.name and error.name.split(".")[0] == "tlrec_edge":
                 raise
             raise _one_line(MissingExtraError(f"this command ({error.name})", "build")) from error
+
+
+def _after_interrupt(ctx: click.Context) -> str:
+    """Return what an interrupted command leaves. The demo leaves what its steps have written."""
+    if checkpoint := ctx.meta.get(CHECKPOINT):
+        return f"; the same command resumes from {checkpoint}"
+    return "" if ctx.invoked_subcommand == "demo" else "; nothing was written"
 
 
 def _printable(error: click.ClickException) -> click.ClickException:

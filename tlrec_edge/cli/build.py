@@ -183,10 +183,6 @@ def compress(
         elif error.points:
             _print_points(error.points, budget, "nothing chosen")
         raise
-    except KeyboardInterrupt:
-        if checkpoint is not None:
-            say(f"stopped: run the same command to resume from {checkpoint}", err=True)
-        raise
     result.model.save(out)
     points = [point.to_json() for point in result.points]
     test = result.model.provenance.compression["test"]

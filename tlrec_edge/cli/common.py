@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tlrec_edge.bundle.ids import read_user_key
+from tlrec_edge.cli import CHECKPOINT
 from tlrec_edge.cli.output import plain, say
 from tlrec_edge.errors import DataError
+from tlrec_edge.tabular.roles import suggestion
 from tlrec_edge.tabular.writer import check_ending
 
 if TYPE_CHECKING:
@@ -174,9 +176,13 @@ def _check_writable(path: Path, parent: Path, parameter: click.Parameter) -> Pat
 
 
 def check_checkpoint(out: Path, checkpoint: Path | None) -> None:
-    """Refuse a checkpoint folder inside the output folder, which is replaced at the end."""
+    """Refuse a checkpoint folder inside the output folder, which is replaced at the end.
+
+    An interrupt then names the checkpoint.
+    """
     if checkpoint is None:
         return
+    click.get_current_context().meta[CHECKPOINT] = checkpoint
     folder = checkpoint.resolve()
     if out.resolve() in (folder, *folder.parents):
         raise click.UsageError("--checkpoint must not be --out or a folder inside it")
@@ -261,10 +267,12 @@ def with_candidates(dataset: Dataset, file: Path | None) -> Dataset:
     return with_eval_rows(dataset, file)
 
 
-def parse_domains(text: str | None, known: Sequence[str]) -> tuple[str, ...]:
+def parse_domains(
+    text: str | None, known: Sequence[str], option: str = "--domain"
+) -> tuple[str, ...]:
     """Read ``A,B`` or ``!A,B`` (all except these). A known name may itself contain a comma.
 
-    Without a text, the only known domain is meant.
+    Without a text, the only known domain is meant. ``option`` is the option that has the text.
 
     Raises DataError if a domain is unknown or none is left, or if there are several and none is
     chosen; the message lists the known ones.
@@ -272,7 +280,7 @@ def parse_domains(text: str | None, known: Sequence[str]) -> tuple[str, ...]:
     if text is None:
         if len(known) > 1:
             raise DataError(
-                f"the dataset has {len(known)} domains: choose with --domain; known: "
+                f"the dataset has {len(known)} domains: choose with {option}; known: "
                 f"{', '.join(known[:_SHOWN_DOMAINS])}"
             )
         return tuple(known)
@@ -282,7 +290,9 @@ def parse_domains(text: str | None, known: Sequence[str]) -> tuple[str, ...]:
     examples = ", ".join(known[:_SHOWN_DOMAINS])
     for name in names:
         if name not in known:
-            raise DataError(f"unknown domain {name!r}; known: {examples}")
+            raise DataError(
+                f"unknown domain {name!r:.80}; known: {examples}{suggestion(name, known)}"
+            )
     chosen = tuple(name for name in known if (name in names) != negated)
     if not chosen:
         raise DataError(f"{text!r} selects no domain; known: {examples}")

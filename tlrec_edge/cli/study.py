@@ -129,7 +129,7 @@ def study(
     data = open_dataset(dataset)
     target = parse_domains(domain, data.domains)
     sources = (
-        parse_domains(domains, data.domains)
+        parse_domains(domains, data.domains, "--domains")
         if domains
         else tuple(d for d in data.domains if d not in target)
     )

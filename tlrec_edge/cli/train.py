@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,7 +43,9 @@ from tlrec_edge.core.counts import counted
 from tlrec_edge.core.folders import check_target
 
 if TYPE_CHECKING:
+    from tlrec_edge.data.dataset import Dataset
     from tlrec_edge.train.config import TrainConfig
+    from tlrec_edge.train.edge_model import EdgeModel
 
 
 def _choices_from(known: Sequence[str]) -> Callable[..., tuple[str, ...] | None]:
@@ -206,7 +209,7 @@ def pretrain(
     check_target(out, MODEL)
     check_checkpoint(out, checkpoint)
     data = open_dataset(dataset)
-    source = parse_domains(domains, data.domains)
+    source = parse_domains(domains, data.domains, "--domains")
     config = _config(
         TrainConfig,
         size=size,
@@ -321,6 +324,8 @@ def adapt(
     ):
         say(f"note: {note}", err=True)
     made, table = model.provenance, model.provenance.auto
+    if note := _note_on_popularity(model, data):
+        say(f"note: {out} {note}", err=True)
     if as_json:
         say_json({"out": str(out), **made.to_json()})
         return
@@ -343,3 +348,24 @@ def adapt(
     if made.source is None:
         fallback = f"; auto fell back to {made.way}" if table and start is not None else ""
         say(f"transfer: none (trained on the target alone{fallback})")
+
+
+def _note_on_popularity(model: EdgeModel, data: Dataset) -> str:
+    """Say that the target's log taught a model only popularity; "" if it taught more."""
+    import numpy as np
+
+    from tlrec_edge.data.dataset import VALID
+
+    made, weights = model.provenance, asdict(model.score_weights)
+    if made.choices is None or made.mode == "zero-shot":
+        return ""
+    was_fitted = made.choices.epochs > 0 or model.wide.nnz > 0
+    if was_fitted and any(weights[part] for part in weights if part != "bias"):
+        return ""
+    in_target = np.isin(data.interactions.domain, data.domain_codes(made.domains))
+    rows = int((in_target & (data.split.role == VALID)).sum())
+    return (
+        f"learned nothing but popularity from the log of {', '.join(made.domains)}, which may be "
+        f"too small: {counted(made.choices.epochs, 'epoch')} of training, "
+        f"{counted(rows, 'validation row')}"
+    )

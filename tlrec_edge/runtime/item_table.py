@@ -23,6 +23,9 @@ from tlrec_edge.errors import ArgumentError, UnknownIdError
 from tlrec_edge.runtime.added_items import AddedItems
 from tlrec_edge.types import Bools, Indices
 
+_MAX_SHOWN = 10
+"""Categories that a message names."""
+
 
 class ItemTable:
     """The items of one bundle and one set of added items."""
@@ -98,7 +101,10 @@ class ItemTable:
         if name not in names:
             close = get_close_matches(str(name), names, 1)
             hint = f"; did you mean {close[0]!r:.80}?" if close else ""
-            raise UnknownIdError(f"{name!r:.80} is not one of the {len(names)} categories{hint}")
+            shown = ", ".join(f"{known!r:.40}" for known in names[:_MAX_SHOWN])
+            raise UnknownIdError(
+                f"{name!r:.80} is not one of the {len(names)} categories{hint}; known: {shown}"
+            )
         codes = self._bundle.array("item_category")[: self._candidates]
         mask: Bools = codes == names.index(name)
         return mask

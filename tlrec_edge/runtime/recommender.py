@@ -561,9 +561,7 @@ class Recommender:
         catalogue = self._open().catalogue
         row = catalogue.items.rows([item])
         if row[0] < 0:
-            raise UnknownIdError(
-                f"item {as_text(item)!r:.80} is not in the bundle; `add_items` adds new ones"
-            )
+            raise UnknownIdError(f"item {as_text(item)!r:.80} is not in the bundle")
         scores = catalogue.vectors.cosine(int(row[0]))
         position = catalogue.items.positions(row)
         scores[position[position >= 0]] = -np.inf
