@@ -1,4 +1,5 @@
-"""Serve a bundle with FastAPI and uvicorn: `BUNDLE=bundle/ uvicorn embed_fastapi:app`."""
+"""Serve a bundle: `pip install tlrec-edge fastapi uvicorn`, then in this folder
+`BUNDLE=path/to/bundle uvicorn embed_fastapi:app`; the API is described at /docs."""
 
 import os
 from typing import Annotated
@@ -13,7 +14,7 @@ from tlrec_edge import DataError, History, Recommender, UnknownIdError
 Text = Annotated[str, Field(min_length=1, max_length=256)]
 
 
-class Query(BaseModel):
+class Query(BaseModel, extra="forbid"):
     items: list[Text] = Field(default=[], max_length=1024)
     events: list[Text] | None = Field(default=None, max_length=1024)
     timestamps: list[FiniteFloat] | None = Field(default=None, max_length=1024)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from tlrec_edge.errors import ArgumentError
 
 LOG = pd.DataFrame(
     {
-        "user": [f"u{n % 9}" for n in range(90)],
+        "user": [f"u{n % 10}" for n in range(90)],
         "item": [n * n % 13 for n in range(90)],
         "time": [f"2024-01-{1 + n % 28:02}" for n in range(90)],
         "market": ["de", "uk", "uk"] * 30,
@@ -29,6 +30,12 @@ def test_folders_are_read(tmp_path: Path) -> None:
     pipeline.adapt(data, "de", source=str(source), mode="finetune", config=QUICK, out=model)
     found = pipeline.evaluate(str(model), str(data), target_only=False)
     assert "model" in found.result.rankings
+    head, *rows = repr(found).splitlines()
+    assert head == "NDCG@10 (SE) on de, 8 test rows of 8 users"
+    assert [row.split()[0] for row in rows] == list(found.result.rankings)
+    assert all(re.fullmatch(r"  [\w-]+ +\d\.\d{4} \(\d\.\d{4}\)", row) for row in rows)
+    notes = found.to_json()["notes"]
+    assert "8 test rows of 8 users: too few to show anything" in notes
     pipeline.export(model, data, tmp_path / "bundle", cards=False)
     assert (tmp_path / "bundle" / "manifest.json").is_file()
 

@@ -208,7 +208,7 @@ CASES: dict[str, Case] = {
         [("1", "296", BUY, "2006-05-17 15:34:04")],
         items=lines("movieId,title,genres", "296,Pulp Fiction (1994),Comedy|Crime|Sci-Fi"),
         schema={"items": {"list": {"genres": "|"}}},
-        kinds={"title": "text", "genres": "text"},
+        kinds={"title": "text", "genres": "list, separated by |"},
     ),
     "UCI Online Retail": Case(
         lines(

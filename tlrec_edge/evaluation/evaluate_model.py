@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from tlrec_edge.core.counts import counted
 from tlrec_edge.core.metrics import nan_to_none
 from tlrec_edge.data.dataset import Dataset
 from tlrec_edge.data.task import make_tasks
@@ -41,6 +42,19 @@ class ModelEvaluation:
         choices = {name: nan_to_none(asdict(choice)) for name, choice in self.choices.items()}
         notes = [*report["notes"], *self.notes]
         return report | {"dropped": dict(self.dropped), "choices": choices, "notes": notes}
+
+    def __repr__(self) -> str:
+        """Return NDCG@10 of every model with its standard error, as a table."""
+        rows = self.result.rows()
+        width = max(len(row["name"]) for row in rows)
+        tests = counted(self.result.tests, "test row")
+        size = f"{tests} of {counted(self.result.users, 'user')}"
+        head = f"NDCG@10 (SE) on {', '.join(self.result.domains)}, {size}"
+        lines = (
+            f"  {row['name']:{width}}  {row['ndcg@10']:.4f} ({row['ndcg@10.se'] or 0:.4f})"
+            for row in rows
+        )
+        return "\n".join((head, *lines))
 
 
 def evaluate_model(

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tlrec_edge.core.counts import counted
 from tlrec_edge.core.metrics import (
     METRICS,
     Lift,
@@ -24,6 +25,8 @@ from tlrec_edge.types import Doubles, Floats, Ints
 SIMPLE_TARGET_ONLY = ("popularity", "itemcf-target", "itemknn-target", "ease-target")
 SIMPLE = (*SIMPLE_TARGET_ONLY, "itemcf", "itemknn", "ease", "ease-fading")
 """Simple baselines: a model has to beat the best of them."""
+MIN_USERS = 20
+"""Users with test rows below which standard errors, which are clustered by user, say little."""
 TARGET_ONLY = (*SIMPLE_TARGET_ONLY, "target-only")
 """Models that are trained on the target only: transfer has to beat the best of them."""
 BASELINES = (*SIMPLE, "target-only")
@@ -222,6 +225,9 @@ class Evaluation:
     def _notes(self, comparisons: Iterable[Comparison]) -> list[str]:
         """Return the notes to print with the figures."""
         notes = [note for comparison in comparisons if (note := comparison.note())]
+        if self.users < MIN_USERS:
+            tests, users = counted(self.tests, "test row"), counted(self.users, "user")
+            notes.append(f"{tests} of {users}: too few to show anything")
         if self.slices and "period" not in self.slices:
             notes.append("no figures by period: the time of the test rows is unknown")
         if self._any.top is None:

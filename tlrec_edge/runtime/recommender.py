@@ -425,7 +425,9 @@ class Recommender:
         states the recall. Smaller catalogues, and unknown users, are searched exhaustively.
 
         Args:
-            user: A history, a list of item ids or their rows, a state, or a stored user's id.
+            user: A history, a list of item ids or their rows, a state, or a stored user's id. An id
+                that is not stored gets popular items, unless ``unknown`` is "error"; so does every
+                id if the bundle stores no users.
             k: Number of candidates, at least 1.
             exclude: Item ids or rows to leave out. "history" leaves out the user's history, which
                 is not known for a stored user. None leaves nothing out.
