@@ -1,5 +1,4 @@
-"""Serve a bundle: `pip install tlrec-edge fastapi uvicorn`, then in this folder
-`BUNDLE=path/to/bundle uvicorn embed_fastapi:app`; the API is described at /docs."""
+"""Serve a bundle: `pip install fastapi uvicorn`, `BUNDLE=bundle/ uvicorn embed_fastapi:app`."""
 
 import os
 from typing import Annotated
