@@ -171,7 +171,10 @@ def test_crossval_pools_every_fold(work: Path, tmp_path: Path) -> None:
     names = [row["name"] for row in found["rows"]]
     assert names == [
         "popularity",
+        "itemcf-target",
         "itemcf",
+        "itemknn-target",
+        "itemknn",
         "ease-target",
         "ease",
         "ease-fading",
