@@ -62,8 +62,9 @@ class StringTable:
         Raises BundleError if a row is outside the table, or is not UTF-8.
         """
         at = np.asarray(rows, np.intp)
-        if at.min(initial=0) < 0:  # numpy would count these from the end
-            raise self._no_row(int(at.min()))
+        lowest = min(at.tolist(), default=0)  # of few rows: faster than numpy's minimum
+        if lowest < 0:  # numpy would count these from the end
+            raise self._no_row(lowest)
         try:
             ends = self._offsets.take(at + 1).tolist()
         except IndexError as error:

@@ -47,7 +47,9 @@ def lower_bound(scores: NDArray[Any], k: int, maxima: NDArray[Any] | None = None
 
 def _kth_largest(values: NDArray[Any], k: int) -> float:
     at = len(values) - k
-    return float(np.partition(values, at)[at])
+    partitioned = values.copy()
+    partitioned.partition(at)
+    return float(partitioned[at])
 
 
 def top_k_of(
