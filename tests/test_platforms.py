@@ -1,4 +1,4 @@
-"""Where calls of Linux are missing, the package imports, opens bundles and writes folders."""
+"""Without calls that only Linux has, the package imports, opens bundles and writes folders."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an evaluation claims: over the strongest baseline, and where it holds."""
+"""Claims of an evaluation: over the strongest baseline, and among which candidates they hold."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ def item_cf(x: sp.csr_array, columns: Ints, similarity: str = "jaccard") -> sp.c
 
 def _similarities(by_item: sp.csc_array, columns: Ints, similarity: str) -> sp.csr_array:
     shared = (by_item.T @ by_item[:, columns]).tocoo()
-    buyers = np.asarray(by_item.sum(0)).ravel()
+    buyers = np.asarray(by_item.power(2).sum(0)).ravel()
     item_buyers, candidate_buyers = buyers[shared.row], buyers[columns][shared.col]
     norm = {
         "jaccard": item_buyers + candidate_buyers - shared.data,

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tlrec_edge.core.strict_json import check_texts
+from tlrec_edge.core.strict_json import check_texts, unique_keys
 from tlrec_edge.errors import DataError
 from tlrec_edge.tabular.chunk import Chunk
 
@@ -57,16 +57,7 @@ def _parse(text: str) -> Any:
     return value
 
 
-def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        repeated = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"key {repeated!r:.60} occurs twice")
-    return found
-
-
-_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=lambda constant: None)
+_DECODER = json.JSONDecoder(object_pairs_hook=unique_keys, parse_constant=lambda constant: None)
 
 
 def _prepend(start: str, lines: Iterable[str]) -> Iterator[str]:
