@@ -220,6 +220,15 @@ def with_argument(
     return [*arguments, option, *values]
 
 
+def files_below(folder: Path) -> Iterator[Path]:
+    """Yield what lies in a folder, also while a command makes and removes folders in it.
+
+    Unlike `Path.rglob`, `os.walk` passes over a folder that has gone since it was listed.
+    """
+    for parent, _, names in os.walk(folder):
+        yield from (Path(parent, name) for name in names)
+
+
 @contextmanager
 def writers(folder: Path) -> Iterator[None]:
     """Give every reader of a pipe in a folder nothing to read, so that it does not wait."""
@@ -227,7 +236,7 @@ def writers(folder: Path) -> Iterator[None]:
 
     def serve() -> None:
         while not stop.is_set():
-            for pipe in folder.rglob("*"):
+            for pipe in files_below(folder):
                 if pipe.is_fifo():
                     with suppress(OSError):  # nobody reads it
                         os.close(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
