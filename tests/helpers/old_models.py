@@ -1,6 +1,7 @@
 """The models of version 0.1.0 in tests/data, and their dataset.
 
 As a program, ``python old_models.py FILE`` trains the source model again and writes its arrays.
+With the environment ``KERNELS`` it writes ``TRAINED``.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from tlrec_edge.tabular.schema import Schema
 from tlrec_edge.train import EdgeModel, pretrain
 
 MODELS = Path(__file__).resolve().parents[1] / "data/models_0_1_0"
+TRAINED = MODELS.parent / "trained_source.npz"
 KERNELS = {"OPENBLAS_CORETYPE": "Prescott", "ATEN_CPU_CAPABILITY": "default"}
 """Environment that the source model was trained under: kernels that every x86-64 processor has.
 

@@ -17,7 +17,9 @@ from tlrec_edge.data.dataset import Dataset
 from tlrec_edge.train import TrainConfig, pretrain
 from tlrec_edge.train.augment import HistoryBatch
 from tlrec_edge.train.examples import Batch, Examples
-from tlrec_edge.train.fit import FitConfig, softmax_loss
+from tlrec_edge.train.fit import FitConfig
+from tlrec_edge.train.loss import softmax_loss
+from tlrec_edge.train.model import TwoTower
 from tlrec_edge.train.user_histories import UserHistories
 
 QUICK = replace(CONFIG, pretrain_epochs=2)
@@ -39,9 +41,9 @@ def loss_of(
     sampler: torch.Tensor = UNIFORM,
 ) -> float:
     weighted: Examples = replace(examples(log_of([(0, 1, 1), (0, 12, 2)])), by_weight=by_weight)
-    return softmax_loss(
-        network(SMALL), found, weighted, sampler, config or FitConfig(), False
-    ).item()
+    config = config or FitConfig()
+    net = network(SMALL)
+    return softmax_loss(net, found, weighted, sampler, config.sampled, config.logq, False).item()
 
 
 def test_positives_of_one_example_weigh_by_their_events() -> None:
@@ -56,6 +58,60 @@ def test_examples_weigh_the_same_unless_event_weights_are_set() -> None:
     two = batch([[0], [1]], [[1.0], [0.2]])
     assert loss_of(two) == pytest.approx((one + other) / 2, rel=1e-5)
     assert loss_of(two, by_weight=True) == pytest.approx((one + 0.2 * other) / 1.2, rel=1e-5)
+
+
+@pytest.mark.parametrize("by_weight", [False, True])
+@pytest.mark.parametrize("mask_seen", [False, True])
+def test_loss_and_gradients_are_those_of_the_formula(mask_seen: bool, by_weight: bool) -> None:
+    """The loss writes its own gradient: it must be that of the same loss in plain operations."""
+    net, known = network(SMALL), examples(log_of([(0, 1, 1), (0, 12, 2)]))
+    known = replace(known, by_weight=by_weight)
+    found = batch([[0, 2, 2], [3, -1, -1], [-1, -1, -1]], [[1.0, 0.5, 0.2], [0.3, 1, 1], [1, 1, 1]])
+    found.history.present[1, :-1] = False
+    share = torch.tensor([0.4, 0.3, 0.2, 0.1], dtype=torch.float64)
+    gradients = []
+    for loss in (
+        softmax_loss(net, found, known, share, 10, 0.5, mask_seen),
+        plain_loss(net, found, known, share, 0.5, mask_seen),
+    ):
+        net.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]  # torch has no types for it
+        used = {name: p.grad for name, p in net.named_parameters() if p.grad is not None}
+        gradients.append((loss.detach(), used))
+    (ours, our_gradients), (plain, plain_gradients) = gradients
+    torch.testing.assert_close(ours, plain)
+    assert our_gradients.keys() == plain_gradients.keys() >= {"bias", "candidate_id.weight"}
+    for name, gradient in our_gradients.items():
+        torch.testing.assert_close(gradient, plain_gradients[name], atol=1e-6, rtol=1e-4)
+
+
+def plain_loss(
+    net: TwoTower,
+    found: Batch,
+    known: Examples,
+    share: torch.Tensor,
+    logq: float,
+    mask_seen: bool,
+) -> torch.Tensor:
+    """Return ``softmax_loss`` over all candidates, one example after the other."""
+    users = net.users(*(torch.from_numpy(part) for part in found.history))
+    logits = users @ net.candidate_vectors().T + net.bias + logq * share.log().float()
+    total, weights = torch.zeros(()), 0.0
+    for row, (positive, weight) in enumerate(zip(found.positive, found.weight, strict=True)):
+        wanted = positive[positive >= 0]
+        if not len(wanted):
+            continue
+        allowed = torch.ones(logits.shape[1], dtype=torch.bool)
+        if mask_seen:
+            seen = known.column_of_row[found.history.item[row][found.history.present[row]]]
+            allowed[seen[seen >= 0]] = False
+            allowed[wanted] = True
+        log_likelihood = logits[row] - torch.logsumexp(logits[row][allowed], 0)
+        share_of = torch.from_numpy(weight[positive >= 0])
+        example = share_of.max().item() if known.by_weight else 1.0
+        total = total - example * (log_likelihood[wanted] * share_of).sum() / share_of.sum()
+        weights += example
+    return total / weights
 
 
 def test_log_popularity_is_added_to_the_logits() -> None:

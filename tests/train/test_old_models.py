@@ -57,11 +57,14 @@ def test_a_source_model_of_0_1_0_can_be_adapted() -> None:
 @pytest.mark.skipif(
     platform.machine() not in ("x86_64", "AMD64"), reason="needs the kernels of x86-64"
 )
-def test_training_still_gives_the_source_model_of_0_1_0(tmp_path: Path) -> None:
+def test_training_gives_the_stored_source_model(tmp_path: Path) -> None:
+    """A change of the training loop that is not meant to change the model does not.
+
+    If it is meant to, write the file again: see ``old_models.py``.
+    """
     command = [sys.executable, old_models.__file__, str(tmp_path / "new.npz")]
     subprocess.run(command, env=os.environ | old_models.KERNELS, check=True)
-    old = EdgeModel.load(MODELS / "source")
-    with np.load(tmp_path / "new.npz") as new:
-        assert new["ids"].tolist() == list(old.ids)
-        np.testing.assert_allclose(new["bias"], old.bias, atol=1e-3)
-        np.testing.assert_allclose(new["vectors"], old.candidate_vectors, atol=1e-3)
+    with np.load(tmp_path / "new.npz") as new, np.load(old_models.TRAINED) as old:
+        assert new["ids"].tolist() == old["ids"].tolist()
+        np.testing.assert_allclose(new["bias"], old["bias"], atol=1e-3)
+        np.testing.assert_allclose(new["vectors"], old["vectors"], atol=1e-3)

@@ -13,12 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from tlrec_edge.errors import TrainingError
-from tlrec_edge.train.augment import HistoryBatch
 from tlrec_edge.train.checkpoint import FitCheckpoint, TrainingState
-from tlrec_edge.train.examples import Batch, Examples
+from tlrec_edge.train.examples import Examples
+from tlrec_edge.train.loss import softmax_loss
 from tlrec_edge.train.model import TwoTower
 from tlrec_edge.train.sparse_adamw import RowAdamW, clip_gradients
-from tlrec_edge.types import Longs
 
 Progress = Callable[[str], None]
 """Receives a line of text after each step of a long call."""
@@ -26,8 +25,6 @@ EXTRA_RATE = 10.0
 """Factor on the learning rate of an extra loss: a domain classifier has to keep up with the tower
 that works against it."""
 MAX_GRADIENT_NORM = 5.0
-MASKED = -1e9
-"""Added to the logit of a negative that does not take part."""
 
 
 @dataclass(frozen=True)
@@ -106,12 +103,6 @@ class ExtraLoss(nn.Module):
         return means
 
 
-def as_tensors(history: HistoryBatch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return views of a batch's arrays as tensors."""
-    item, event, age, present = (torch.from_numpy(part) for part in history)
-    return item, event, age, present
-
-
 def fit(
     model: TwoTower,
     examples: Examples,
@@ -174,7 +165,7 @@ def _fit(
     sampler = _popularity(examples, len(model.bias))
     modules = nn.ModuleDict({"net": model} if extra is None else {"net": model, "extra": extra})
     groups = _parameter_groups(model, config, extra)
-    optimizer = RowAdamW(groups, weight_decay=config.weight_decay)
+    optimizer = RowAdamW(groups, weight_decay=config.weight_decay, fused=True)
     state = TrainingState(modules, optimizer, np.random.default_rng(config.seed))
     if validate:
         state.values.append(validate())
@@ -250,7 +241,7 @@ def _epoch(
     for step, batch in enumerate(examples.epoch(state.rng, config.batch, config.examples)):
         if not (batch.positive >= 0).any():
             continue
-        loss = softmax_loss(model, batch, examples, sampler, config, mask_seen)
+        loss = softmax_loss(model, batch, examples, sampler, config.sampled, config.logq, mask_seen)
         passed = len(state.losses) + step / steps
         with_extra = loss if extra is None else loss + extra(model, passed)
         if not torch.isfinite(with_extra):
@@ -277,68 +268,3 @@ def _step(model: TwoTower, optimizer: torch.optim.Optimizer, loss: Tensor) -> No
     else:
         nn.utils.clip_grad_norm_(model.parameters(), MAX_GRADIENT_NORM)
     optimizer.step()
-
-
-def softmax_loss(
-    model: TwoTower,
-    batch: Batch,
-    examples: Examples,
-    sampler: Tensor,
-    config: FitConfig,
-    mask_seen: bool,
-) -> Tensor:
-    """Return the mean negative log likelihood of the positives among the candidates.
-
-    Every example weighs the same, or as much as its heaviest positive (``Examples.by_weight``).
-    ``sampler`` (C,) is the share of each candidate in the positives.
-    """
-    user = model.users(*as_tensors(batch.history))
-    positive, weight = torch.from_numpy(batch.positive), torch.from_numpy(batch.weight)
-    columns, correction, index = _softmax_columns(positive, sampler, config.sampled)
-    logits = user @ model.candidate_vectors(columns).T + model.bias[columns] - correction
-    if config.logq:
-        # Popularity is given to the logits, so that vectors and biases need not learn that share
-        # of it: served without it, the model favours popular items less (Menon et al. 2021).
-        logits = logits + config.logq * torch.log(sampler[columns]).float()
-    if mask_seen:
-        logits = logits + _seen_mask(batch, examples, columns.numpy(), len(sampler))
-    target_weight = (positive >= 0).float() * weight  # (batch, p)
-    log_likelihood = torch.gather(torch.log_softmax(logits, 1), 1, index.clamp(min=0))
-    total_weight = target_weight.sum(1)
-    per_example = -(log_likelihood * target_weight).sum(1) / total_weight.clamp(min=1e-9)
-    example_weight = target_weight.amax(1) if examples.by_weight else torch.ones_like(total_weight)
-    has_positive = total_weight > 0
-    return (per_example * example_weight)[has_positive].mean() / example_weight[has_positive].mean()
-
-
-def _softmax_columns(
-    positive: Tensor, sampler: Tensor, sampled: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Choose the candidates of a softmax over the catalogue, or over a sample of it.
-
-    Returns the candidates (n,), what to subtract from their logits (n,), and the index of each
-    positive among them.
-    """
-    catalogue = len(sampler)
-    if catalogue <= 2 * sampled:
-        return torch.arange(catalogue), torch.zeros(catalogue), positive
-    drawn = torch.multinomial(sampler, sampled, replacement=True)
-    columns = torch.unique(torch.cat([drawn, positive[positive >= 0]]))
-    # A popular candidate is nearly always in the sample, and its logit would be pushed down too
-    # often. The log of the probability to be drawn at least once makes up for it: the softmax over
-    # the sample then estimates that over the catalogue (Bengio and Senecal 2008).
-    correction = torch.log(1.0 - (1.0 - sampler[columns]) ** sampled).float()
-    return columns, correction, torch.searchsorted(columns, positive.clamp(min=0))
-
-
-def _seen_mask(batch: Batch, examples: Examples, columns: Longs, catalogue: int) -> Tensor:
-    """Return MASKED at candidates that are in the history and not positive, (batch, columns)."""
-    unused = len(columns)  # a last column that collects whatever is not in ``columns``
-    index = np.full(catalogue + 1, unused, np.int64)  # at -1: not a candidate
-    index[columns] = np.arange(unused)
-    candidate = examples.column_of_row[batch.history.item]
-    mask = np.zeros((len(batch.positive), unused + 1), np.float32)
-    row = np.arange(len(mask))[:, None]
-    mask[row, index[np.where(batch.history.present, candidate, -1)]] = MASKED
-    mask[row, index[batch.positive]] = 0.0
-    return torch.from_numpy(mask[:, :unused])

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tlrec_edge.core.features import TowerInputs
+from tlrec_edge.train.dropout import Dropout
 
 PAD = -1e9
 """Added to the attention logit of a padded position."""
@@ -147,7 +148,7 @@ class FeedForward(nn.Module):
         super().__init__()
         self.up = nn.Linear(inputs, hidden)
         self.down = nn.Linear(hidden, outputs)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         with torch.no_grad():
             self.down.weight.mul_(0.2)  # starts close to the residual path
 
@@ -192,7 +193,7 @@ class SelfAttention(nn.Module):
         self.out = nn.Linear(mixed, width)
         self.norm_ff = nn.LayerNorm(width)
         self.feed_forward = FeedForward(width, config.feed_forward, width, config.dropout)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         with torch.no_grad():
             self.out.weight.mul_(0.3)
 
@@ -227,7 +228,7 @@ class BaseEncoder(nn.Module):
         )
 
     def forward(self, history: Tensor, log_weight: Tensor) -> Tensor:
-        x = history + self.position
+        x = history + self.position[-history.shape[1] :]
         for layer in self.layers:
             x = layer(x, log_weight)
         pooled = torch.softmax(log_weight, 1).unsqueeze(1) @ history  # (batch, 1, width)
@@ -259,6 +260,7 @@ class TwoTower(nn.Module):
         self.sparse = self.history_id.sparse or self.candidate_id.sparse
         self.bias = nn.Parameter(torch.zeros(candidates))
         self.encoder = ENCODERS[config.size](config)
+        self.dropout = Dropout(config.dropout)
         self.position_bias = nn.Parameter(torch.zeros(config.history))
         self.event_bias = nn.Parameter(torch.zeros(EVENT_COUNT))
         self.age_bias = nn.Parameter(torch.zeros(AGE_BUCKETS))
@@ -291,16 +293,22 @@ class TwoTower(nn.Module):
     def log_weight(self, event: Tensor, age: Tensor, present: Tensor) -> Tensor:
         """Return the attention bias of each position, (batch, length); age -1: unknown time."""
         aged = torch.where(age >= 0, self.age_bias[age.clamp(min=0)], torch.zeros(()))
-        bias = self.position_bias + self.event_bias[event] + aged
+        bias = self.position_bias[-event.shape[1] :] + self.event_bias[event] + aged
         return torch.where(present, bias, torch.full((), PAD))
 
     def users(self, history: Tensor, event: Tensor, age: Tensor, present: Tensor) -> Tensor:
         """Encode histories of item rows (batch, length), most recent last: (batch, width)."""
-        distinct, index = torch.unique(history, return_inverse=True)
-        vectors = self.history_vectors(distinct)[index]  # (batch, length, width)
-        if self.training:
-            vectors = nn.functional.dropout(vectors, self.config.dropout)
-        return self.encode(vectors, event, age, present)
+        # Most histories are short: only the items that are present are looked up, and positions
+        # before the longest history of the batch are left out.
+        length = max(1, history.shape[1] - int(present.any(0).byte().argmax()))
+        history, event, age, present = (
+            part[:, -length:] for part in (history, event, age, present)
+        )
+        distinct, index = torch.unique(history[present], return_inverse=True)
+        vectors = self.dropout(self.history_vectors(distinct)[index])  # (present items, width)
+        padded = vectors.new_zeros(*history.shape, self.config.width)
+        padded[present] = vectors
+        return self.encode(padded, event, age, present)
 
     def encode(self, vectors: Tensor, event: Tensor, age: Tensor, present: Tensor) -> Tensor:
         """Encode histories of item vectors (batch, length, width): (batch, width)."""
