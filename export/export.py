@@ -26,8 +26,10 @@ class ExportConfig:
     """How to export a model.
 
     Attributes:
-        with_users: Store the states of known users under ``"hashed"`` (keyed hashes) or ``"plain"``
-            ids. None, the default, stores none: a bundle then holds no personal data.
+        with_users: Store the states of the target's users under ``"hashed"`` (keyed hashes) or
+            ``"plain"`` ids. None, the default, stores none: a bundle then holds no personal data.
+        all_users: Also store users who are known from other domains only. False by default: they
+            may be many times more, and each takes about as much space as one of the target's.
         user_key: Key of hashed user ids, in hex, which the bundle does not hold: a service opens it
             with ``user_key``. None, the default, draws a key that the manifest holds.
         tolerance: Largest difference of a score from the torch model's that the parity gate
@@ -40,11 +42,12 @@ class ExportConfig:
             None by default.
 
     Raises:
-        ValueError: If ``with_users`` or the name of a gate is not known, or ``user_key`` is not a
-            key, or has no hashes to be used for.
+        ValueError: If ``with_users`` or the name of a gate is not known, ``all_users`` is set
+            without ``with_users``, or ``user_key`` is not a key, or has no hashes to be used for.
     """
 
     with_users: str | None = None
+    all_users: bool = field(default=False, kw_only=True)
     user_key: str | None = field(default=None, repr=False, kw_only=True)
     tolerance: float = 1e-4
     seed: int = 0
@@ -55,6 +58,8 @@ class ExportConfig:
         if self.with_users not in (None, "hashed", "plain"):
             found = repr(self.with_users)
             raise ValueError(f"with_users must be None, 'hashed' or 'plain', not {found}")
+        if self.all_users and self.with_users is None:
+            raise ValueError("all_users needs with_users='hashed' or 'plain'")
         if self.user_key is not None and self.with_users != "hashed":
             raise ValueError("user_key needs with_users='hashed': only hashes have a key")
         if self.user_key is not None and not is_user_key(self.user_key):
@@ -97,7 +102,9 @@ def export_bundle(
 
     contents = item_contents(source, cards)
     contents = add_graphs(contents, source)
-    contents = add_users(contents, source, config.with_users, config.user_key)
+    if config.with_users:
+        users = source.known_users if config.all_users else source.target_users
+        contents = add_users(contents, source, users, config.with_users, config.user_key)
     contents = add_search_index(contents, source)
 
     with staging_folder(path, BUNDLE) as staging:

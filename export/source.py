@@ -54,6 +54,12 @@ class ExportSource:
         return _users_with_history(self.past)
 
     @property
+    def target_users(self) -> Ints:
+        """Rows of the users with an interaction in the target."""
+        in_target = np.unique(self.task.history.user[self.task.in_target(self.task.history)])
+        return np.intersect1d(in_target, self.known_users).astype(np.int32)
+
+    @property
     def parity_users(self) -> Ints:
         """Rows of the sampled users whose scores are compared."""
         return self.sample[:PARITY_USERS]

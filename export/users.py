@@ -47,21 +47,23 @@ def user_scales(source: ExportSource) -> UserScales:
 
 
 def add_users(
-    contents: BundleContents, source: ExportSource, ids: str | None, user_key: str | None
+    contents: BundleContents,
+    source: ExportSource,
+    users: Ints,
+    ids: str,
+    user_key: str | None,
 ) -> BundleContents:
-    """Add the states of all users with a history; their histories are not stored.
+    """Add the states of users; their histories are not stored.
 
     Args:
         contents: The contents so far.
         source: The model and its interactions.
-        ids: ``"hashed"`` stores user ids as keyed hashes, ``"plain"`` as they are; None adds
-            no users.
+        users: Rows of the users in the dataset.
+        ids: ``"hashed"`` stores user ids as keyed hashes, ``"plain"`` as they are.
         user_key: The key of the hashes, in hex; it is not stored. None draws a key, and stores it
             in the manifest.
     """
-    if ids is None:
-        return contents
-    users, names = source.known_users, source.dataset.users
+    names = source.dataset.users
     key = (user_key or secrets.token_hex(16)) if ids == "hashed" else None
     stored = [names[u] if key is None else user_key_hash(names[u], key) for u in users]
     entries = {"user_ids": ids, "user_key": key}

@@ -43,7 +43,8 @@ def steps(out: Path, given: argparse.Namespace) -> Iterator[tuple[str, list[str]
     yield "pretrain", [*edge, "pretrain", data, "--domains", "old", "--out", source]
     tune = ["--domain", "new", "--from", source, "--mode", "finetune", "--out", model]
     yield "adapt", [*edge, "adapt", data, *tune]
-    yield "evaluate", [*edge, "evaluate", model, data, "--domain", "new", "--no-target-only"]
+    yield "evaluate", [*edge, "evaluate", model, data, "--domain", "new"]
+    yield "export", [*edge, "export", model, data, "--out", str(out / "bundle")]
 
 
 def measure(name: str, command: list[str], log: Path) -> dict[str, float | str]:

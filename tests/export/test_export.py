@@ -258,6 +258,26 @@ def test_user_ids_are_hashed_unless_asked(tmp_path: Path) -> None:
         assert not rec.has_user("secret-u7")
 
 
+def test_only_the_target_s_users_are_stored_unless_all_are_asked_for(tmp_path: Path) -> None:
+    data, model = synthetic.dataset(), synthetic.model()
+    log, split = data.interactions, data.split
+    is_new = np.isin(log.domain, make_tasks(data, ("small",)).final.target) & (log.user < 20)
+    data = replace(
+        data, interactions=log.select(~is_new), split=replace(split, role=split.role[~is_new])
+    )
+    task = make_tasks(data, ("small",)).final
+    users = {data.users[row] for row in task.history.user}
+    of_target = {data.users[row] for row in task.history.user[task.in_target(task.history)]}
+    assert of_target < users
+    for all_users, wanted in ((False, of_target), (True, users)):
+        config = ExportConfig("plain", all_users=all_users)
+        export_bundle(model, data, tmp_path / "b", config)
+        with Recommender.open(tmp_path / "b") as rec:
+            assert {user for user in data.users if rec.has_user(user)} == wanted
+    with pytest.raises(ValueError, match="all_users needs with_users"):
+        ExportConfig(all_users=True)
+
+
 def test_the_bundle_ranks_like_the_model(folder: Path) -> None:
     path, _ = exported("finetune", "fast", "int8", folder)
     data = synthetic.dataset()

@@ -233,7 +233,12 @@ def _latency(point: Mapping[str, Any]) -> str:
 @click.option(
     "--with-users",
     is_flag=True,
-    help="Store the states of known users, under keyed hashes of their ids (pseudonyms).",
+    help="Store the states of the target's users, under keyed hashes of their ids (pseudonyms).",
+)
+@click.option(
+    "--all-users",
+    is_flag=True,
+    help="With --with-users: also store users who are known from other domains only.",
 )
 @click.option("--plain-user-ids", is_flag=True, help="With --with-users: store the ids themselves.")
 @click.option(
@@ -264,6 +269,7 @@ def export(
     domain: str | None,
     out: Path,
     with_users: bool,
+    all_users: bool,
     plain_user_ids: bool,
     user_key: str | None,
     cards: bool,
@@ -287,15 +293,16 @@ def export(
     from tlrec_edge.bundle.writer import BUNDLE
     from tlrec_edge.export import ExportConfig
 
-    if plain_user_ids and not with_users:
-        raise click.UsageError("--plain-user-ids needs --with-users")
+    for option, given in (("--plain-user-ids", plain_user_ids), ("--all-users", all_users)):
+        if given and not with_users:
+            raise click.UsageError(f"{option} needs --with-users")
     if user_key is not None and (plain_user_ids or not with_users):
         raise click.UsageError("--user-key-file needs --with-users without --plain-user-ids")
     check_target(out, BUNDLE)
     loaded, data = _open(model, dataset, domain, cache)
     kind = ("plain" if plain_user_ids else "hashed") if with_users else None
     with show_progress("export") as progress:
-        config = ExportConfig(kind, user_key=user_key, allow=allow)
+        config = ExportConfig(kind, all_users=all_users, user_key=user_key, allow=allow)
         parity = pipeline.export(loaded, data, out, config, cards=cards, progress=progress)
     size = sum(file.stat().st_size for file in out.iterdir())
     written = Bundle.open(out, verify="none")
