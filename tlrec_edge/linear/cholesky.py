@@ -36,33 +36,29 @@ class PenalizedGram:
 
     def last_inverse_columns(self, penalty: float, count: int) -> NDArray[Any]:
         """Return the last ``count`` columns of the inverse of ``G + pI``, (n, count)."""
-        factor, scale = self._factor(penalty)
-        n = len(factor)
+        n = self._gram.shape[0]
         first = n - count
         if count > n * _SHARE_OF_FULL_INVERSE:
-            inverse, _ = _routine(lapack, "potri", factor)(factor, lower=True, overwrite_c=True)
-            _mirror_lower(inverse)
-            inverse = inverse[:, first:]
-        else:
-            # With L L'x = e: y = L^-1 e is zero above the last block, so only L'x = y takes long.
-            last, _ = _routine(lapack, "trtri", factor)(factor[first:, first:], lower=True)
-            inverse = np.zeros((n, count), factor.dtype, order="F")
-            inverse[first:] = np.tril(last)
-            solve = _routine(blas, "trsm", factor)
-            inverse = solve(1.0, factor, inverse, lower=True, trans_a=True, overwrite_b=True)
+            return self.inverse(penalty)[:, first:]
+        # With L L'x = e: y = L^-1 e is zero above the last block, so only L'x = y takes long.
+        factor, scale = self._factor(penalty)
+        last, _ = _routine(lapack, "trtri", factor)(factor[first:, first:], lower=True)
+        inverse = np.zeros((n, count), factor.dtype, order="F")
+        inverse[first:] = np.tril(last)
+        solve = _routine(blas, "trsm", factor)
+        inverse = solve(1.0, factor, inverse, lower=True, trans_a=True, overwrite_b=True)
         inverse *= scale[:, None]
         inverse *= scale[first:]
         return cast(NDArray[Any], inverse)
 
-    def solve(self, penalty: float, right: NDArray[Any]) -> NDArray[Any]:
-        """Return ``(G + pI)^-1 right`` for ``right`` (n, m), (n, m)."""
+    def inverse(self, penalty: float) -> NDArray[Any]:
+        """Return the inverse of ``G + pI``, (n, n)."""
         factor, scale = self._factor(penalty)
-        scaled = np.asarray(right * scale[:, None], factor.dtype, order="F")
-        solution, _ = _routine(lapack, "potrs", factor)(
-            factor, scaled, lower=True, overwrite_b=True
-        )
-        solution *= scale[:, None]
-        return cast(NDArray[Any], solution)
+        inverse, _ = _routine(lapack, "potri", factor)(factor, lower=True, overwrite_c=True)
+        _mirror_lower(inverse)
+        inverse *= scale[:, None]
+        inverse *= scale
+        return cast(NDArray[Any], inverse)
 
     def _factor(self, penalty: float) -> tuple[NDArray[Any], Floats]:
         """Return the lower Cholesky factor of the scaled matrix, and the scale (n,)."""

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import scipy.sparse as sp
+from numpy.typing import NDArray
 
 from tlrec_edge.linear.cholesky import PenalizedGram
 from tlrec_edge.linear.ranking import ALL, Columns
-from tlrec_edge.types import Doubles, Floats, Ints
+from tlrec_edge.types import Floats, Ints
 
 
 class LinearScorer(Protocol):
@@ -55,11 +55,8 @@ class Ease:
         is_bought[candidates] = False
         # Candidates last: then their columns of the inverse take the fewest operations.
         self._items = np.concatenate([np.flatnonzero(is_bought), candidates])
-        self._x = x[:, self._items]
+        self._x = x[:, self._items].astype(np.float32)
         self.is_dual = self._x.shape[0] < self._x.shape[1]
-        if not self.is_dual:
-            self._x = self._x.astype(np.float32)
-        # The dual form subtracts numbers that nearly agree: it stays in double precision.
         transposed = sp.csr_array(self._x.T)
         self._gram = PenalizedGram(self._x @ transposed if self.is_dual else transposed @ self._x)
 
@@ -72,32 +69,9 @@ class Ease:
     def scorer(self, penalty: float, needed: Columns = ALL) -> LinearScorer:
         """Solve once, and return the scorer ``history @ weights`` (u, C).
 
-        Only ``SparseEase`` uses ``needed``: here one solution gives all columns. The dual form
-        never builds the matrix of weights.
+        Only ``SparseEase`` uses ``needed``: here one solution gives all columns.
         """
-        solved = self._dual_scorer(penalty) if self.is_dual else self._primal_scorer(penalty)
-
-        def score(history: sp.csr_array, columns: Columns = ALL) -> Floats:
-            scores = np.zeros((history.shape[0], self._shape[1]), np.float32)
-            scores[:, self._solved] = solved(history[:, self._items])
-            return scores[:, columns]
-
-        return score
-
-    def _primal_scorer(self, penalty: float) -> Callable[[sp.csr_array], Doubles | Floats]:
-        weights = self._solved_weights(penalty)
-        return lambda history: history @ weights
-
-    def _dual_scorer(self, penalty: float) -> Callable[[sp.csr_array], Doubles | Floats]:
-        dual, diagonal = self._solve_dual(penalty)
-
-        def score(history: sp.csr_array) -> Doubles:
-            # h B = h - h P / diag(P), with p P = I - X'(XX' + pI)^-1 X; the diagonal of B is 0.
-            identity = history[:, self._first :].toarray()  # h I
-            product = (history @ self._x.T) @ dual - identity
-            return np.asarray(product / (penalty * diagonal) + identity, np.float64)
-
-        return score
+        return dense_scorer(self.weights(penalty))
 
     @property
     def _first(self) -> int:
@@ -108,8 +82,7 @@ class Ease:
         """Return the weights of ``_items`` (n,) on the candidates among them (k,), (n, k)."""
         index = np.arange(len(self._solved))
         if self.is_dual:
-            dual, diagonal = self._solve_dual(penalty)
-            weights = (self._x.T @ dual) / (penalty * diagonal)
+            weights = self._dual_weights(penalty)
         else:
             weights = self._gram.last_inverse_columns(penalty, len(index))
             weights /= -weights[self._first + index, index]
@@ -117,12 +90,15 @@ class Ease:
         result: Floats = weights.astype(np.float32, copy=False)
         return result
 
-    def _solve_dual(self, penalty: float) -> tuple[Doubles, Doubles]:
-        """Return ``(XX' + pI)^-1 X`` (users, k) and the diagonal of P (k,) for the candidates."""
+    def _dual_weights(self, penalty: float) -> NDArray[Any]:
+        """Return ``-P / diag(P)`` by the dual form; only its diagonal may be wrong."""
         candidates = self._x[:, self._first :]
-        dual = self._gram.solve(penalty, candidates.toarray())
-        projected = np.asarray(candidates.multiply(dual).sum(0), np.float64).ravel()
-        return dual, (1.0 - projected) / penalty
+        # Rather than solve for each candidate, invert: X is sparse, so the products take no time.
+        dual = (candidates.T @ self._gram.inverse(penalty)).T  # (XX' + pI)^-1 X, (users, k)
+        projected = np.asarray(candidates.multiply(dual).sum(0)).ravel()
+        weights = self._x.T @ dual
+        weights /= 1.0 - projected  # p times the diagonal of P
+        return np.asarray(weights)
 
 
 def dense_scorer(weights: Floats) -> LinearScorer:

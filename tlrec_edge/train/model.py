@@ -272,23 +272,25 @@ class TwoTower(nn.Module):
 
     def history_vectors(self, rows: Tensor) -> Tensor:
         """Return history-side vectors of item rows, (n, width)."""
-        return self._vectors(rows, self.history_id, 0)
+        projection = self.tower.history if self.tower else None
+        return self._vectors(rows, self.history_id, projection)
 
     def candidate_vectors(self, rows: Tensor | None = None) -> Tensor:
         """Return candidate-side vectors of item rows, (n, width); None: of all candidates."""
         rows = torch.arange(len(self.bias)) if rows is None else rows
-        return self._vectors(rows, self.candidate_id, 1)
+        projection = self.tower.candidate if self.tower else None
+        return self._vectors(rows, self.candidate_id, projection)
 
-    def _vectors(self, rows: Tensor, ids: nn.Embedding, side: int) -> Tensor:
+    def _vectors(self, rows: Tensor, ids: nn.Embedding, projection: nn.Linear | None) -> Tensor:
+        """Add up the items' id vectors, and their content if it is projected to vectors."""
         vectors: Tensor
         vectors = ids(rows) if self.config.ids else torch.zeros(len(rows), self.config.width)
-        if self.tower is None:
+        if self.tower is None or projection is None:
             return vectors
         if self.training and self.config.id_dropout:
             vectors = vectors * (torch.rand(len(rows), 1) >= self.config.id_dropout)
-        content = self.tower(self.text[rows], self.numeric[rows], self.categories[rows])
-        vectors = vectors + content[side]
-        return vectors
+        content = self.tower.content(self.text[rows], self.numeric[rows], self.categories[rows])
+        return vectors + projection(content)
 
     def log_weight(self, event: Tensor, age: Tensor, present: Tensor) -> Tensor:
         """Return the attention bias of each position, (batch, length); age -1: unknown time."""
