@@ -290,7 +290,8 @@ class TwoTower(nn.Module):
         if self.training and self.config.id_dropout:
             vectors = vectors * (torch.rand(len(rows), 1) >= self.config.id_dropout)
         content = self.tower.content(self.text[rows], self.numeric[rows], self.categories[rows])
-        return vectors + projection(content)
+        summed: Tensor = vectors + projection(content)
+        return summed
 
     def log_weight(self, event: Tensor, age: Tensor, present: Tensor) -> Tensor:
         """Return the attention bias of each position, (batch, length); age -1: unknown time."""
