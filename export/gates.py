@@ -22,6 +22,7 @@ from tlrec_edge.runtime.recommender import Recommender
 from tlrec_edge.types import Floats
 
 from .lint import lint
+from .manifest import latencies
 from .parity import Parity
 
 Rescore = Callable[[Recommender, Any, Sequence[str]], Floats]
@@ -183,11 +184,10 @@ def speed(evidence: Evidence) -> Verdict:
     compression = evidence.compression
     if compression.get("target"):
         return NotChecked("the search checked its latency target")
-    points = {point["step"]: point for point in compression.get("points", [])}
-    chosen, original = points.get(compression.get("chosen")), next(iter(points.values()), None)
-    if not chosen or not original or not chosen.get("us") or not original.get("us"):
+    chosen, original = latencies(compression)
+    if not chosen or not original:
         return _NOT_COMPRESSED if not compression else NotChecked("not timed")
-    ratio = chosen["us"]["p50"] / original["us"]["p50"]
+    ratio = chosen["p50"] / original["p50"]
     if ratio <= SLOWDOWN_TOLERANCE:
         return None
     return f"the compressed model takes {ratio:.2f} times as long as the original; compress it here"

@@ -95,10 +95,22 @@ def _features(model: EdgeModel) -> dict[str, Any]:
     }
 
 
+def latencies(compression: Mapping[str, Any]) -> tuple[Mapping[str, float], ...]:
+    """Return the microseconds of the compressed model and of its original; empty if not timed.
+
+    Cards of version 0.1.0 have them only among the points of the search.
+    """
+    if "us" in compression:
+        return compression["us"] or {}, compression.get("original_us") or {}
+    points = {point["step"]: point for point in compression.get("points", [])}
+    original: Mapping[str, Any] = next(iter(points.values()), {})
+    chosen = points.get(compression.get("chosen"), {})
+    return chosen.get("us") or {}, original.get("us") or {}
+
+
 def _latency(compression: Mapping[str, Any]) -> dict[str, Any]:
     """Return the latency card: what the compression measured, and on which machine."""
-    points = {point["step"]: point for point in compression.get("points", [])}
-    us = points.get(compression.get("chosen"), {}).get("us")
+    us, _ = latencies(compression)
     if not us:
         return {"claim": "none", "why": "not measured: run `tlrec-edge bench`"}
     return {

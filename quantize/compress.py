@@ -10,27 +10,25 @@ from typing import Any
 
 import numpy as np
 
-from tlrec_edge.core.cost import SLOWDOWN_TOLERANCE, Cost
+from tlrec_edge.core.cost import Cost
 from tlrec_edge.core.metrics import nan_to_none
 from tlrec_edge.data.dataset import Dataset
 from tlrec_edge.data.task import Tasks, make_tasks
 from tlrec_edge.errors import BudgetError, ModelError
-from tlrec_edge.train.bundle_arrays import stored_arrays
 from tlrec_edge.train.edge_model import EdgeModel
 
 from .budget import Budget
+from .choice import Choice, choose
 from .config import CompressConfig
-from .graphs import graph_bytes
+from .costs import CostMeasurement, served_bytes, too_slow
 from .points import Point, Variant, exceeded_limits, make_points
 from .prune_cache import PruneCache
 from .retained_quality import UNKNOWN_QUALITY, Judge, RetainedQuality
-from .search_space import ORIGINAL, ROWS, STORAGE_FORMATS, PruningStep, search_space
+from .search_space import ORIGINAL, ROWS, STORAGE_FORMATS, search_space
+from .subject import LEARNED, Pruner, Subject
 
 TIMED_PER_FORMAT = 2
 """Timing is slow: of each storage format only the smallest that keep the budget are timed."""
-
-CostMeasurement = Callable[[Sequence[EdgeModel]], list[Cost]]
-"""Measure models as bundles, interleaved in one run."""
 
 
 @dataclass(frozen=True)
@@ -40,12 +38,14 @@ class Compression:
     Attributes:
         model: the chosen model; its provenance holds the table and the test figures.
         points: every model of the search.
+        judged_on: whether the judged model had learned the validation rows, in a sentence.
         test: the quality that the chosen model retains on the test rows, read once, after the
             choice.
     """
 
     model: EdgeModel
     points: tuple[Point, ...]
+    judged_on: str
     test: RetainedQuality
 
 
@@ -62,7 +62,9 @@ def compress(
     """Prune and quantize a model, and return the smallest one that keeps the quality budget.
 
     Quality is compared with the original model's, row by row, on the target's validation rows. The
-    final model was fitted on these rows too, so only the ratio of the two is meaningful.
+    final model was fitted on these rows too. So the search compresses and judges the model as it
+    was before (``EdgeModel.before_refit``), and what it chooses is then done to the final model. If
+    the model from before is not known, the final model is judged, and the result says so.
 
     Args:
         model: the target model to compress; it must not be compressed already.
@@ -94,34 +96,52 @@ def compress(
         )
     steps = search_space(model, config.only)
     tasks = tasks or make_tasks(dataset, model.provenance.domains, model.provenance.fold)
-    judge = Judge(model, dataset, tasks.choose, config.budget)
+    subject = Subject.of(model, tasks)
+    judge = Judge(subject.model, dataset, tasks.choose, config.budget)
     cache = PruneCache(checkpoint, model, config.seed, config.recovery_steps)
-
-    def prune(name: str) -> EdgeModel:
-        progress(name)
-        return cache.get_or_prune(
-            name,
-            lambda: steps[name](model, dataset, tasks.final, config.recovery_steps, config.seed),
-        )
-
-    variants = list(_search(model, steps, prune, judge, config))
+    pruner = Pruner(subject, dataset, steps, config, cache)
+    variants = list(_search(pruner, judge, progress))
     if measure_costs is not None:
         variants = _with_costs(variants, measure_costs, config, progress)
-    return _choose(variants, judge, dataset, tasks, config, dict(about_machine or {}))
+    choice, variants = choose(variants, pruner, measure_costs, config, progress)
+    best = choice.variant if choice else None
+    points = make_points(variants, best, config, judged=bool(judge.rows))
+    if choice is None:
+        table = [point.to_json() for point in points]
+        raise BudgetError(_nothing_acceptable(variants, subject, config), table)
+    test = Judge(subject.final, dataset, tasks.final, config.budget).retained(choice.model)
+    card = {
+        "machine": dict(about_machine or {}),
+        "judged_on": subject.judged_on,
+        "test": nan_to_none(asdict(test)),
+        "points": [point.to_json() for point in points],
+        **_choice_card(choice, config),
+    }
+    compressed = choice.model.with_provenance(compression=card)
+    return Compression(compressed, tuple(points), subject.judged_on, test)
 
 
-def _search(
-    model: EdgeModel,
-    steps: Mapping[str, PruningStep],
-    prune: Callable[[str], EdgeModel],
-    judge: Judge,
-    config: CompressConfig,
-) -> Iterator[Variant]:
+def _choice_card(choice: Choice, config: CompressConfig) -> dict[str, Any]:
+    """Return what was chosen under which limits, and what it costs compared with the original."""
+    return {
+        "budget": str(config.budget),
+        "target": str(config.target) if config.target else None,
+        "for": config.machine,
+        "chosen": choice.variant.name,
+        "bytes": choice.cost.bytes,
+        "us": dict(choice.cost.us) or None,
+        "original_bytes": choice.original.bytes,
+        "original_us": dict(choice.original.us) or None,
+    }
+
+
+def _search(pruner: Pruner, judge: Judge, progress: Callable[[str], None]) -> Iterator[Variant]:
     """Yield the original, then each pruned model and the ways to store it."""
+    model, config = pruner.subject.model, pruner.config
     deadline = time.monotonic() + 60 * config.minutes
     original = Variant(ORIGINAL, model, judge.retained(model), Cost(served_bytes(model)))
     yield original
-    names, formats = list(steps), STORAGE_FORMATS
+    names, formats = list(pruner.steps), STORAGE_FORMATS
     if np.isnan(original.retained.ratio):
         # Without validation rows no loss can be ruled out, so only int8 rows are safe enough: each
         # entry moves by at most half a step of its row's scale.
@@ -131,16 +151,17 @@ def _search(
             reason = f"not tried: the time limit of {config.minutes:g} minutes was reached"
             yield Variant(name, model, UNKNOWN_QUALITY, Cost(0), reason)
             continue
-        pruned = prune(name)
+        progress(name)
+        pruned = pruner.prune(name)
         if name != ORIGINAL:
             variant = _judged(name, pruned, judge, config.budget)
-            yield variant
+            yield replace(variant, step=name)
             if variant.rejection:
                 continue
         for storage_format, store in formats.items():
             label = storage_format if name == ORIGINAL else f"{name}, {storage_format}"
             variant = _judged(label, store(pruned), judge, config.budget)
-            yield replace(variant, storage_format=storage_format)
+            yield replace(variant, storage_format=storage_format, step=name)
 
 
 def _judged(name: str, model: EdgeModel, judge: Judge, budget: Budget) -> Variant:
@@ -192,16 +213,9 @@ def _with_costs(
         if config.machine != "this":
             cost = Cost(cost.bytes)
         elif rejection is None and config.target is None:
-            rejection = _too_slow(cost, original_p50)
+            rejection = too_slow(cost, original_p50)
         result.append(replace(variant, cost=cost, rejection=rejection))
     return result
-
-
-def _too_slow(cost: Cost, original_p50: float) -> str | None:
-    p50 = cost.us["p50"]
-    if p50 <= SLOWDOWN_TOLERANCE * original_p50:
-        return None
-    return f"takes {p50 / original_p50:.2f} times as long as the original on this CPU"
 
 
 def _variants_to_measure(variants: Sequence[Variant], every: bool) -> list[Variant]:
@@ -226,55 +240,19 @@ def _estimated_cost(variant: Variant, overhead: int) -> Cost:
     return Cost(variant.cost.bytes and variant.cost.bytes + overhead)
 
 
-def _choose(
-    variants: list[Variant],
-    judge: Judge,
-    dataset: Dataset,
-    tasks: Tasks,
-    config: CompressConfig,
-    machine: dict[str, Any],
-) -> Compression:
-    acceptable = [variant for variant in variants if variant.rejection is None]
-    affordable = [variant for variant in acceptable if not exceeded_limits(variant.cost, config)]
-    best = min(
-        affordable, key=lambda variant: (variant.cost.bytes, -variant.retained.ratio), default=None
-    )
-    points = make_points(variants, best, config, judged=bool(judge.rows))
-    if best is None:
-        table = [point.to_json() for point in points]
-        raise BudgetError(_nothing_acceptable(variants[0], acceptable, config), table)
-    original = variants[0].model
-    test = Judge(original, dataset, tasks.final, config.budget).retained(best.model)
-    about = {
-        "budget": str(config.budget),
-        "target": str(config.target) if config.target else None,
-        "for": config.machine,
-        "machine": machine,
-        "chosen": best.name,
-        "original_bytes": variants[0].cost.bytes,
-        "test": nan_to_none(asdict(test)),
-        "points": [point.to_json() for point in points],
-    }
-    return Compression(best.model.with_provenance(compression=about), tuple(points), test)
-
-
 def _nothing_acceptable(
-    original: Variant, acceptable: list[Variant], config: CompressConfig
+    variants: Sequence[Variant], subject: Subject, config: CompressConfig
 ) -> str:
+    note = f"; {LEARNED}" if subject.judged_on == LEARNED else ""
+    acceptable = [variant for variant in variants if variant.rejection is None]
     if not acceptable:
         return (
-            f"no model is acceptable: the original is rejected ({original.rejection}); "
-            "see the table for the others"
+            f"no model is acceptable: the original is rejected ({variants[0].rejection}); "
+            f"see the table for the others{note}"
         )
     smallest = min(acceptable, key=lambda variant: variant.cost.bytes)
     exceeded = " and ".join(exceeded_limits(smallest.cost, config))
     return (
         f"no model that keeps {config.budget} meets the limits: the smallest ({smallest.name}) "
-        f"{exceeded}; raise the limit or lower the budget"
+        f"{exceeded}; raise the limit or lower the budget{note}"
     )
-
-
-def served_bytes(model: EdgeModel) -> int:
-    """Return the stored bytes of the arrays and graph weights that scoring reads."""
-    arrays = stored_arrays(model).values()
-    return int(sum(array.nbytes for array in arrays) + graph_bytes(model.net))

@@ -14,6 +14,7 @@ from tlrec_edge.train.edge_model import EdgeModel
 
 from .config import CompressConfig
 from .retained_quality import RetainedQuality
+from .search_space import ORIGINAL
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,10 @@ class Point:
 
 @dataclass(frozen=True)
 class Variant:
-    """A model of the search while it runs; ``rejection`` is the reason if it can't be chosen."""
+    """A model of the search while it runs; ``rejection`` is the reason if it can't be chosen.
+
+    ``step`` and ``storage_format`` make it from the original.
+    """
 
     name: str
     model: EdgeModel
@@ -67,6 +71,7 @@ class Variant:
     cost: Cost
     rejection: str | None = None
     storage_format: str = ""
+    step: str = ORIGINAL
 
 
 def make_points(

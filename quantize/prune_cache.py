@@ -66,6 +66,7 @@ class PruneCache:
 def _search_key(model: EdgeModel, seed: int, steps: int) -> dict[str, str]:
     facts = [model.provenance.to_json(), model.net.config.to_json(), seed, steps]
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode())
-    for value in model.net.state_dict().values():
-        digest.update(value.numpy().tobytes())
+    for net in [model.net, *([model.before_refit.net] if model.before_refit else [])]:
+        for value in net.state_dict().values():
+            digest.update(value.numpy().tobytes())
     return {"model": digest.hexdigest()}

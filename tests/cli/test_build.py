@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,11 @@ import pytest
 
 from helpers import synthetic
 from helpers.commands import ok, refused, run
+from helpers.costs import equal_costs
 from tlrec_edge.data.store import save_dataset
 from tlrec_edge.export import export_bundle
+from tlrec_edge.quantize.subject import LEARNED, NOT_LEARNED
+from tlrec_edge.train import EdgeModel
 
 pytestmark = pytest.mark.usefixtures("small_batches")
 
@@ -66,6 +70,30 @@ def test_where_nothing_is_affordable_the_rejected_points_are_shown(
     assert not any(point["kept"] for point in found["points"])
     assert all(point["why"] for point in found["points"])
     assert not (tmp_path / "light").exists()
+
+
+@pytest.mark.parametrize("learned", [False, True])
+def test_compress_says_whether_its_rows_were_learned(
+    work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, learned: bool
+) -> None:
+    monkeypatch.setattr("tlrec_edge.export.cost.measure_costs", equal_costs)
+    model = Path(shutil.copytree(work / "model", tmp_path / "model"))
+    if learned:
+        (model / "before_refit.npz").unlink()
+    call = ("compress", model, work / "ds", "--only", "width 1/2", "--budget", "50%", "--out")
+    judged_on = LEARNED if learned else NOT_LEARNED
+    shown = ok(*call, tmp_path / "small").stdout
+    assert f"points: {judged_on}" in shown
+    report = json.loads(ok(*call, tmp_path / "small", "--json").stdout)
+    assert report["judged_on"] == judged_on
+    choices = EdgeModel.load(model).provenance.choices
+    assert choices is not None
+    at_choice = pytest.approx(choices.validation_ndcg, abs=1e-6)
+    assert (report["points"][0]["value"] == at_choice) is not learned
+    ok("export", tmp_path / "small", work / "ds", "--no-cards", "--out", tmp_path / "bundle")
+    assert " ".join(judged_on.split()[:3]) in ok("inspect", tmp_path / "bundle").stdout
+    card = json.loads(ok("inspect", tmp_path / "bundle", "--json").stdout)["compression"]
+    assert card["judged_on"] == judged_on
 
 
 @pytest.mark.parametrize("checkpoint", [True, False])

@@ -61,6 +61,7 @@ def report(new: bool = True, folds: int | None = None) -> dict[str, Any]:
         new_dropped={NO_CANDIDATE: 10},
         warm_dropped={NO_CANDIDATE: 10, KNOWN: 3},
         points=(),
+        judged_on="judged on rows not learned",
         parity=Parity(2, 0.0, 1.0, 0.0, 0.0, 0.0),
         sizes={"bundle": 3_000_000, "bundle-float32": 7_000_000},
         bench={"bundle": {}},

@@ -35,7 +35,7 @@ from tlrec_edge.export import (
 )
 from tlrec_edge.export import export as export_module
 from tlrec_edge.export import items as items_module
-from tlrec_edge.quantize.compress import served_bytes
+from tlrec_edge.quantize.costs import served_bytes
 from tlrec_edge.train import EdgeModel, adapt
 from tlrec_edge.train.bundle_arrays import storage, stored_arrays
 from tlrec_edge.train.model import PAD

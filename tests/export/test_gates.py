@@ -27,7 +27,7 @@ from tlrec_edge.export.gates import GATES
 from tlrec_edge.export.graphs import encoder_graph
 from tlrec_edge.export.source import ExportSource
 from tlrec_edge.quantize import Budget, CompressConfig, compress, quantize_graphs, quantize_tables
-from tlrec_edge.quantize.compress import served_bytes
+from tlrec_edge.quantize.costs import served_bytes
 from tlrec_edge.quantize.graphs import round_channels
 from tlrec_edge.quantize.search_space import ROWS, STORAGE_FORMATS
 from tlrec_edge.train import EdgeModel

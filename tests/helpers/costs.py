@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tlrec_edge.core.cost import Cost
-from tlrec_edge.quantize.compress import served_bytes
+from tlrec_edge.quantize.costs import served_bytes
 from tlrec_edge.train import EdgeModel
 
 

@@ -18,7 +18,7 @@ from tlrec_edge.core.cost import SLOWDOWN_TOLERANCE, Cost
 from tlrec_edge.errors import BudgetError, ModelError
 from tlrec_edge.quantize import Budget, CompressConfig, Target, compress
 from tlrec_edge.quantize.budget import parse_bytes
-from tlrec_edge.quantize.compress import served_bytes
+from tlrec_edge.quantize.costs import served_bytes
 from tlrec_edge.quantize.search_space import ORIGINAL, ROWS, STORAGE_FORMATS, search_space
 from tlrec_edge.train import EdgeModel, adapt
 
@@ -110,7 +110,8 @@ def test_the_smallest_that_keeps_the_budget_is_chosen() -> None:
     assert card["test"]["ratio"] == pytest.approx(found.test.ratio)
     assert 0.5 < found.test.ratio < 1.5
     json.dumps(card)
-    assert lines[-1].startswith("latency of")
+    assert lines[-2].startswith("latency of")
+    assert lines[-1] == f"{chosen.name}, applied to the final model"
 
 
 def test_a_model_below_the_budget_is_rejected_with_its_figures(

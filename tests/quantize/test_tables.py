@@ -17,7 +17,7 @@ from helpers.networks import fast_encoder
 from tlrec_edge.core.rowwise import quantize_rows
 from tlrec_edge.data.task import make_tasks
 from tlrec_edge.quantize import TableBits, prune_feed_forward, quantize_tables, quantize_wide
-from tlrec_edge.quantize.compress import served_bytes
+from tlrec_edge.quantize.costs import served_bytes
 from tlrec_edge.train import EdgeModel
 from tlrec_edge.train.quantized import QuantizedTable
 

@@ -33,12 +33,14 @@ from tlrec_edge.errors import BudgetError, ModelError
 model_argument = click.argument("model", type=PathType())
 
 
-def _open(model: Path, dataset: Path, domain: str | None, cache: bool) -> tuple[Any, Any]:
+def _open(
+    model: Path, dataset: Path, domain: str | None, cache: bool, before_refit: bool = False
+) -> tuple[Any, Any]:
     from tlrec_edge.train.edge_model import EdgeModel
 
     data = open_dataset(dataset, cache)
     target = None if domain is None else parse_domains(domain, data.domains)
-    loaded = EdgeModel.load(model)
+    loaded = EdgeModel.load(model, before_refit)
     loaded.check_split(data)
     if note := other_data_note(model, loaded.provenance.dataset_sha256, data):
         raise ModelError(f"{note}: adapt a model to this dataset")
@@ -153,8 +155,9 @@ def compress(
     """Prune and quantize MODEL: find the smallest model within the budget.
 
     Pruned models are distilled from MODEL; tables and weights are stored in fewer bits. Every
-    smaller model is compared with MODEL on the validation rows, and the smallest ones are timed as
-    bundles. The table shows all of them, and why each was not chosen.
+    smaller model is compared with its original on the validation rows, and the smallest ones are
+    timed as bundles. The original is MODEL before it was fitted again with these rows; what the
+    search chooses is then done to MODEL. The table shows all models, and why each was not chosen.
     """
     from tlrec_edge import pipeline
     from tlrec_edge.quantize import CompressConfig
@@ -170,7 +173,7 @@ def compress(
         )
     except ValueError as error:
         raise click.UsageError(str(error)) from error
-    loaded, data = _open(model, dataset, domain, cache)
+    loaded, data = _open(model, dataset, domain, cache, before_refit=True)
     try:
         with show_progress("compress") as progress:
             result = pipeline.compress(
@@ -185,12 +188,16 @@ def compress(
         raise
     result.model.save(out)
     points = [point.to_json() for point in result.points]
-    test = result.model.provenance.compression["test"]
+    card = result.model.provenance.compression
+    test, judged_on = card["test"], result.judged_on
     if as_json:
         report = {"out": str(out), "budget": str(budget), "points": points, "test": test}
-        say_json(report)
+        say_json(report | {"judged_on": judged_on})
         return
     _print_points(points, budget, str(out))
+    say(f"points: {judged_on}")
+    sizes = f"about {card['bytes']:,} bytes, that of the original {card['original_bytes']:,}"
+    say(f"{out}: a bundle of it has {sizes}")
     kept = f"{figure(test['ratio'])} (SE {figure(test['se'])})"
     say(f"test rows, evaluated once: {kept} of {budget.name}")
 

@@ -14,6 +14,8 @@ from tlrec_edge.cli.format import any_value, print_table
 from tlrec_edge.cli.output import say, say_json
 from tlrec_edge.runtime.recommender import Recommender
 
+_COMPRESSION = ("budget", "chosen", "judged_on", "bytes", "original_bytes", "test")
+"""What ``inspect`` shows of the compression card; the table of all points is in its JSON."""
 _SLOW_TO_HASH = 1_000_000_000
 """Bytes above which hashing a bundle takes more than about two seconds."""
 
@@ -43,6 +45,9 @@ def inspect(bundle: Path, as_json: bool) -> None:
     for card in ("quality", "transfer", "latency", "index", "parity", "gates", "provenance"):
         if manifest.get(card):
             _print_card(card, manifest[card])
+    compression = manifest.get("compression") or {}
+    if compression:
+        _print_card("compression", {name: compression.get(name) for name in _COMPRESSION})
     files = manifest["files"]
     rows = [[name, f"{entry['size']:,}", entry["sha256"][:16]] for name, entry in files.items()]
     total = sum(entry["size"] for entry in files.values())

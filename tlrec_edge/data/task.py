@@ -80,6 +80,14 @@ class Task:
         """Mark the interactions in the target's domains."""
         return np.isin(log.domain, self.target)
 
+    def trains_on(self, rows: EvalRows) -> Bools:
+        """Return which pairs of evaluation rows are training data in the target, (m,)."""
+        evaluated = np.zeros(self.n_users, bool)
+        evaluated[rows.user] = True
+        log = self.train.select(self.in_target(self.train) & evaluated[self.train.user])
+        pairs = rows.user.astype(np.int64) * self.n_items + rows.item
+        return np.isin(pairs, _pairs(log, self.n_items))
+
     def target_only(self) -> Task:
         """Return the same task without any interaction outside the target."""
         return replace(
@@ -100,6 +108,13 @@ class Tasks:
 
     choose: Task
     final: Task
+
+    @property
+    def final_learns_validation(self) -> bool:
+        """Whether the final task trains on validation rows, which the other task does not."""
+        rows = self.choose.rows
+        learned = self.final.trains_on(rows) & ~self.choose.trains_on(rows)
+        return bool(learned.any())
 
 
 def make_tasks(dataset: Dataset, domains: tuple[str, ...], fold: int | None = None) -> Tasks:

@@ -136,6 +136,7 @@ def run_demo(
         new_dropped=new_dropped,
         warm_dropped=shipped.dropped,
         points=compression.points,
+        judged_on=compression.judged_on,
         parity=parity,
         sizes=sizes,
         bench=bench,

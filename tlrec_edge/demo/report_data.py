@@ -85,6 +85,7 @@ def report_data(
         ],
         "sizes": [{"name": name, "bytes": size} for name, size in result.sizes.items()],
         "compression": [point.to_json() for point in result.points],
+        "compression_note": f"Metric and ratio: {result.judged_on}.",
         "parity": asdict(result.parity),
         "bench": result.bench["bundle"],
         "recommendations": [

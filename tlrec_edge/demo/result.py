@@ -58,6 +58,8 @@ class DemoResult:
     warm_dropped: Mapping[str, int]
     points: tuple[Point, ...]
     """Compressed models that were compared."""
+    judged_on: str
+    """Whether the compared models had learned the rows they were compared on."""
     parity: Parity
     sizes: Mapping[str, int]
     """Bytes of each bundle."""

@@ -51,7 +51,7 @@ def open_compared_model(path: Path, dataset: Dataset) -> ComparedModel:
     """
     if (path / MANIFEST).is_file():
         return _open_bundle(path, dataset)
-    return compared_model(EdgeModel.load(path), dataset)
+    return compared_model(EdgeModel.load(path, before_refit=False), dataset)
 
 
 def compared_model(model: EdgeModel, dataset: Dataset) -> ComparedModel:

@@ -29,11 +29,16 @@ def open_dataset(dataset: Dataset | StrPath) -> Dataset:
     return load_dataset(folder_of(dataset, "dataset", remedy))
 
 
-def open_model(model: EdgeModel | StrPath, name: str = "model") -> EdgeModel:
-    """Return a model, or read its folder. Raises ArgumentError if it is neither."""
+def open_model(
+    model: EdgeModel | StrPath, name: str = "model", before_refit: bool = False
+) -> EdgeModel:
+    """Return a model, or read its folder, if wanted with the model ``before_refit``.
+
+    Raises ArgumentError if it is neither.
+    """
     if isinstance(model, EdgeModel):
         return model
-    return EdgeModel.load(folder_of(model, name, "a model or its folder"))
+    return EdgeModel.load(folder_of(model, name, "a model or its folder"), before_refit)
 
 
 def folder_of(value: object, name: str, expected: str) -> Path:

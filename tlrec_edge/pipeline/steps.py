@@ -212,7 +212,7 @@ def compress(
     """
     dataset = open_dataset(dataset)
     return search(
-        open_model(model),
+        open_model(model, before_refit=True),
         dataset,
         check_config(config, CompressConfig),
         progress or _silent,

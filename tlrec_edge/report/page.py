@@ -198,7 +198,8 @@ def _compression(data: Data) -> str:
         plots.ratios(rows),
         lab_plots.sizes(data.get("sizes") or [], "models"),
     )
-    return section("Compression", grid, table.html())
+    note = paragraph(text(data.get("compression_note") or "")) if rows else ""
+    return section("Compression", note, grid, table.html())
 
 
 def _parity(data: Data) -> str:

@@ -103,12 +103,15 @@ def refit(fitted: FittedModel, context: Context, tasks: Tasks, fold: int | None)
     """Fit a tuned model again on the final task, and record its provenance.
 
     ``context`` holds the final task. If that has no more training rows than the task that the
-    model was fitted on, a second fit would give the same model and is left out.
+    model was fitted on, a second fit would give the same model and is left out. If they include
+    validation rows, the result keeps the tuned model, so that ``compress`` can judge on rows that
+    it has not learned.
     """
-    mode = fitted.mode
+    mode, model, before = fitted.mode, fitted.model, None
     if len(tasks.final.train) > len(tasks.choose.train):
-        fitted = fit_mode(context, mode, fitted.hyperparameters)
-    return fitted.model.with_provenance(
+        model = fit_mode(context, mode, fitted.hyperparameters).model
+        before = fitted.model if tasks.final_learns_validation else None
+    model = model.with_provenance(
         kind="target",
         mode=mode,
         domains=context.task.domains,
@@ -119,6 +122,7 @@ def refit(fitted: FittedModel, context: Context, tasks: Tasks, fold: int | None)
         source=_source_domains(mode, context),
         choices=_choices(fitted.hyperparameters),
     )
+    return model.with_before_refit(before)
 
 
 def _choices(hyperparameters: Hyperparameters) -> ValidationChoices:

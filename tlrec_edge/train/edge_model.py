@@ -1,22 +1,25 @@
-"""The trained model and its folder: ``model.json`` and ``arrays.npz``, without pickle."""
+"""The trained model and its folder, without pickle.
+
+The folder holds ``model.json``, ``arrays.npz``, and ``before_refit.npz`` if the model was fitted
+again after validation: the arrays that it had before, unless they are still the same.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 from collections.abc import Callable
-from dataclasses import astuple, dataclass, replace
-from functools import cached_property
+from dataclasses import astuple, dataclass, field, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from tlrec_edge.core.features import FeatureEncoder, TowerInputs
+from tlrec_edge.core.features import FeatureEncoder
 from tlrec_edge.core.folders import FolderKind, replace_folder
 from tlrec_edge.core.opened_folder import OpenedFolder, read_folder
 from tlrec_edge.core.strict_json import parse_json
@@ -30,30 +33,35 @@ from tlrec_edge.linear.ranking import ALL, Columns, Scorer
 from tlrec_edge.train.check_arrays import check_arrays
 from tlrec_edge.train.examples import gather_histories
 from tlrec_edge.train.model import AGE_BUCKETS, ModelConfig, TwoTower
+from tlrec_edge.train.model_arrays import (
+    Arrays,
+    arrays_of,
+    changed_arrays,
+    restore_net,
+    restore_sparse,
+    restore_tables,
+)
 from tlrec_edge.train.npz import DAMAGED, read_arrays
 from tlrec_edge.train.parts import PartScores, ScoreWeights, weighted_sum
 from tlrec_edge.train.provenance import Provenance
-from tlrec_edge.train.quantized import QuantizedTable, QuantizedTables, QuantizedWeights
+from tlrec_edge.train.quantized import QuantizedTables, QuantizedWeights
 from tlrec_edge.train.user_histories import UserHistories
 from tlrec_edge.types import Bools, Floats, Ints, Scores
 
 FORMAT = 3
 _MARKER, _ARRAYS = "model.json", "arrays.npz"
+_BEFORE, _BEFORE_ARRAYS = "before_refit", "before_refit.npz"
 MODEL = FolderKind(
     name="model",
     marker=_MARKER,
     keys=("config", "items", "ids"),
-    files=lambda meta: (_ARRAYS,),
+    files=lambda meta: (_ARRAYS, _BEFORE_ARRAYS),
     error=ModelError,
     advice="make one with `tlrec-edge pretrain` or `tlrec-edge adapt`",
     remedy="train it again",
 )
-_SPARSE = ("data", "indices", "indptr")
-_NET = "net."
 _HISTORY_BLOCK, _CANDIDATE_BLOCK = 8_192, 65_536
 """Rows whose vectors are computed at once. Other blocks may change the last bit of a vector."""
-
-Arrays = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -77,6 +85,9 @@ class EdgeModel:
         provenance: Data, domains and hyperparameters that the model comes from.
         tables: Quantized tables; None: float32 vectors are computed from ``net`` and the factors.
         quantized_wide: Quantized ``wide``; None: float32. If set, ``target_wide`` is empty.
+        before_refit: The model as validation judged it, before it was fitted again with the
+            validation rows; None: it was not, or that is not known. ``replace`` makes another
+            model, and drops it.
 
     Example:
         >>> EdgeModel.load("source").provenance.kind
@@ -97,6 +108,7 @@ class EdgeModel:
     provenance: Provenance
     tables: QuantizedTables | None = None
     quantized_wide: QuantizedWeights | None = None
+    before_refit: EdgeModel | None = field(default=None, init=False, repr=False, compare=False)
 
     @cached_property
     def history_vectors(self) -> Floats:
@@ -255,45 +267,82 @@ class EdgeModel:
 
     def with_provenance(self, **changes: Any) -> EdgeModel:
         """Return the model with some fields of its provenance replaced."""
-        return replace(self, provenance=replace(self.provenance, **changes))
+        changed = replace(self, provenance=replace(self.provenance, **changes))
+        return changed.with_before_refit(self.before_refit)
+
+    def with_before_refit(self, before: EdgeModel | None) -> EdgeModel:
+        """Return the model with the one before its refit, which gets the same provenance."""
+        model = replace(self)
+        if before is not None:
+            before = replace(before, provenance=self.provenance)
+        object.__setattr__(model, _BEFORE, before)
+        return model
 
     def save(self, path: str | Path) -> None:
         """Write the model to a folder; a model that is already there is replaced.
 
         Raises ModelError if the folder holds anything else, or can't be written.
         """
-        meta = {
-            "format": FORMAT,
-            "config": self.net.config.to_json(),
-            "items": len(self.ids),
-            "candidates": self.candidates,
-            "ids": self.ids,
-            "names": self.names,
-            "mix": self.score_weights.to_json(),
-            "features": self.features.schema(),
-            "about": self.provenance.to_json(),
-        }
-        arrays = _arrays(self)
+        meta, arrays, before = _meta(self), arrays_of(self), self.before_refit
         with replace_folder(Path(path), MODEL) as folder:
-            np.savez(folder / _ARRAYS, **arrays)  # type: ignore[arg-type]  # no mapping in its stub
+            if before is not None:
+                changed, same = changed_arrays(arrays, arrays_of(before))
+                new = {name: value for name, value in _meta(before).items() if value != meta[name]}
+                meta[_BEFORE] = {"same": same, **new}
+                _write_arrays(folder / _BEFORE_ARRAYS, changed)
+            _write_arrays(folder / _ARRAYS, arrays)
             (folder / _MARKER).write_text(json.dumps(meta, ensure_ascii=False), encoding="utf-8")
 
     @classmethod
-    def load(cls, path: str | Path) -> EdgeModel:
-        """Read a model folder. Raises ModelError if it is missing, damaged or of another format."""
-        return read_folder(Path(path), MODEL, _load)
+    def load(cls, path: str | Path, before_refit: bool = True) -> EdgeModel:
+        """Read a model folder.
+
+        Without ``before_refit``, which only ``compress`` needs, it takes about half the memory.
+        Raises ModelError if the folder is missing, damaged or of another format.
+        """
+        return read_folder(Path(path), MODEL, partial(_load, before_refit=before_refit))
 
 
-def _load(folder: OpenedFolder) -> EdgeModel:
+def _meta(model: EdgeModel) -> dict[str, Any]:
+    """Return the content of ``model.json``."""
+    return {
+        "format": FORMAT,
+        "config": model.net.config.to_json(),
+        "items": len(model.ids),
+        "candidates": model.candidates,
+        "ids": model.ids,
+        "names": model.names,
+        "mix": model.score_weights.to_json(),
+        "features": model.features.schema(),
+        "about": model.provenance.to_json(),
+    }
+
+
+def _write_arrays(path: Path, arrays: Arrays) -> None:
+    np.savez(path, **arrays)  # type: ignore[arg-type]  # no mapping in its stub
+
+
+def _load(folder: OpenedFolder, before_refit: bool) -> EdgeModel:
     try:
         meta = parse_json(folder.read_marker())
-        file, _ = folder.open(_ARRAYS)
-        with os.fdopen(file, "rb") as opened:
-            return _restore(meta, read_arrays(opened))
+        arrays = _read_arrays(folder, _ARRAYS)
+        model = _restore(meta, arrays)
+        # The file may be gone: people who never compress the model can remove it.
+        if not before_refit or _BEFORE not in meta or not folder.has(_BEFORE_ARRAYS):
+            return model
+        shared = {name: arrays[name] for name in meta[_BEFORE]["same"]}
+        changed = _read_arrays(folder, _BEFORE_ARRAYS)
+        return model.with_before_refit(_restore(meta | meta[_BEFORE], shared | changed))
     except DAMAGED as error:
         raise ModelError(
             f"{folder.path} cannot be read as a model ({error}): train it again"
         ) from error
+
+
+def _read_arrays(folder: OpenedFolder, name: str) -> Arrays:
+    file, _ = folder.open(name)
+    with os.fdopen(file, "rb") as opened:
+        return read_arrays(opened)
 
 
 def _in_blocks(vectors: Callable[[Tensor], Tensor], count: int, block: int) -> Floats:
@@ -301,29 +350,6 @@ def _in_blocks(vectors: Callable[[Tensor], Tensor], count: int, block: int) -> F
     with torch.no_grad():
         blocks = [vectors(rows).numpy() for rows in torch.split(torch.arange(count), block)]
     return np.concatenate(blocks)
-
-
-def _arrays(model: EdgeModel) -> Arrays:
-    """Return every array of a model under its name in ``arrays.npz``."""
-    net = model.net
-    arrays: Arrays = {f"{_NET}{name}": value.numpy() for name, value in net.state_dict().items()}
-    arrays |= {f"input.{name}": getattr(net, name).numpy() for name in TowerInputs._fields}
-    for name, matrix in (("wide", model.wide), ("own", model.target_wide)):
-        arrays |= {f"{name}.{part}": getattr(matrix, part) for part in _SPARSE}
-    for name, factors in (("interest", model.interest), ("rest", model.residual)):
-        arrays[f"{name}.inward"] = factors.input_factors
-        arrays[f"{name}.outward"] = factors.output_factors
-    arrays |= {"bias": model.bias, "groups": model.groups, "text_table": model.features.text_table}
-    if model.tables is not None:
-        for name, table in vars(model.tables).items():
-            arrays[f"table.{name}.rows"] = table.rows
-            arrays[f"table.{name}.scale"] = table.scale
-            arrays[f"table.{name}.bits"] = np.array(table.bits)
-    if model.quantized_wide is not None:
-        del arrays["wide.data"]  # it follows from the quantized entries
-        arrays["wide.entries"] = model.quantized_wide.entries
-        arrays["wide.scale"] = model.quantized_wide.scale
-    return arrays
 
 
 def _restore(meta: dict[str, Any], arrays: Arrays) -> EdgeModel:
@@ -346,51 +372,16 @@ def _restore(meta: dict[str, Any], arrays: Arrays) -> EdgeModel:
     return EdgeModel(
         ids=tuple(meta["ids"]),
         names=tuple(meta["names"]),
-        net=_restore_net(config, items, candidates, arrays),
+        net=restore_net(config, items, candidates, arrays),
         features=FeatureEncoder.from_schema(meta["features"], arrays["text_table"]),
-        wide=_restore_sparse(arrays, "wide", shape),
-        target_wide=_restore_sparse(arrays, "own", shape),
+        wide=restore_sparse(arrays, "wide", shape),
+        target_wide=restore_sparse(arrays, "own", shape),
         residual=LowRankFactors(arrays["rest.inward"], arrays["rest.outward"]),
         interest=LowRankFactors(arrays["interest.inward"], arrays["interest.outward"]),
         bias=arrays["bias"],
         groups=arrays["groups"],
         score_weights=ScoreWeights.from_json(meta["mix"]),
         provenance=Provenance.from_json(meta["about"]),
-        tables=_restore_tables(arrays),
+        tables=restore_tables(arrays),
         quantized_wide=quantized_wide,
     )
-
-
-def _restore_net(config: ModelConfig, items: int, candidates: int, arrays: Arrays) -> TwoTower:
-    inputs = TowerInputs(*(arrays[f"input.{name}"] for name in TowerInputs._fields))
-    state = {
-        name.removeprefix(_NET): torch.from_numpy(array).to(torch.float32, copy=True)
-        for name, array in arrays.items()
-        if name.startswith(_NET)
-    }
-    if max(config.layers, len(config.vocabulary)) > len(state):
-        raise ValueError(f"{len(state)} arrays for more layers or categorical features")
-    # Without memory for the weights: those that were saved are put in place if their shapes fit.
-    with torch.device("meta"):
-        net = TwoTower(config, items, candidates, inputs)
-    net.load_state_dict(state, assign=True)
-    net.eval()
-    net.requires_grad_(False)
-    return net
-
-
-def _restore_sparse(arrays: Arrays, name: str, shape: tuple[int, int]) -> sp.csr_array:
-    return sp.csr_array(tuple(arrays[f"{name}.{part}"] for part in _SPARSE), shape=shape)
-
-
-def _restore_tables(arrays: Arrays) -> QuantizedTables | None:
-    if "table.history.rows" not in arrays:
-        return None
-    names = QuantizedTables.__dataclass_fields__
-    return QuantizedTables(**{name: _restore_table(arrays, name) for name in names})
-
-
-def _restore_table(arrays: Arrays, name: str) -> QuantizedTable:
-    rows, scale = arrays[f"table.{name}.rows"], arrays[f"table.{name}.scale"]
-    bits = arrays.get(f"table.{name}.bits", 8)  # the first models had only tables of 8 bits
-    return QuantizedTable(rows, scale, int(bits))
