@@ -61,6 +61,17 @@ def test_ease_matches_the_textbook(
     )
 
 
+@pytest.mark.parametrize("users", [3, 12])
+def test_candidates_without_interactions_have_no_weights(
+    users: int, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """As in a target that nobody has bought from. LAPACK wrote to stdout when it got no columns."""
+    x = sp.csr_array(np.hstack([binary(users, 8).toarray(), np.zeros((users, 4))]))
+    columns = np.arange(8, 12, dtype=np.int32)
+    np.testing.assert_array_equal(Ease(x, columns).weights(2.0), np.zeros((12, 4)))
+    assert capfd.readouterr() == ("", "")
+
+
 def test_heavy_users_weigh_less_and_an_interaction_as_much_as_before() -> None:
     x = binary(12, 8)
     size = x.toarray().sum(1)

@@ -63,6 +63,8 @@ class Ease:
     def weights(self, penalty: float) -> Floats:
         """Return the item-item weights (items, C); a candidate's weight on itself is 0."""
         weights = np.zeros(self._shape, np.float32)
+        if not len(self._solved):
+            return weights
         weights[np.ix_(self._items, self._solved)] = self._solved_weights(penalty)
         return weights
 
