@@ -231,6 +231,16 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
     "unknown hyperparameter": lambda folder: change_provenance(folder, train={"depth": 3}),
     "choices without a mix": lambda folder: change_provenance(folder, choices={"epochs": 3}),
     "a number as compression": lambda folder: change_provenance(folder, compression=3),
+    "cut arrays of before the refit": lambda folder: (folder / "before_refit.npz").write_bytes(
+        (folder / "before_refit.npz").read_bytes()[:2000]
+    ),
+    "a number as before the refit": lambda folder: change_meta(folder, before_refit=3),
+    "arrays of before the refit that no file has": lambda folder: change_meta(
+        folder, before_refit={"same": ["bias", "net.depth"]}
+    ),
+    "other sizes before the refit": lambda folder: change_meta(
+        folder, before_refit={"same": [], "items": 3}
+    ),
     "unknown mix": lambda folder: change_meta(folder, mix={"shallow": 1.0}),
 }
 

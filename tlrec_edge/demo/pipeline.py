@@ -206,7 +206,10 @@ def run_fold(
         "ease": lambda _: rank_full(ease, ease_task),
         **{name: model_ranker(model, dataset) for name, model in models.items()},
     }
-    return Fold(models, evaluate(dataset, target, rankers, tasks=tasks), tasks.final.dropped)
+    evaluation = evaluate(dataset, target, rankers, tasks=tasks)
+    # Only the shipped model is used again: others need not pass between processes.
+    shipped = {"finetune": models["finetune"]} if fold is None else {}
+    return Fold(shipped, evaluation, tasks.final.dropped)
 
 
 def _compress(

@@ -38,7 +38,7 @@ class DemoConfig:
 
 @dataclass(frozen=True)
 class Fold:
-    """The models of one fold of users, and their evaluation."""
+    """The evaluation of one fold of users, and the model that is shipped if it is that of all."""
 
     models: Mapping[str, EdgeModel]
     evaluation: Evaluation
