@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
 from helpers import synthetic
 from tlrec_edge.data.task import Task, make_tasks
-from tlrec_edge.linear.item_knn import (
-    DECAYS,
-    USER_POWERS,
-    ItemKnnHyperparameters,
-    item_knn_scorer,
-    tune_item_knn,
-)
+from tlrec_edge.linear.item_knn import ItemKnnSettings, item_knn_scorers
 
 
 @pytest.fixture(scope="module")
@@ -39,16 +31,7 @@ def test_scores_are_sums_of_cosines_by_hand(task: Task, user_power: float, decay
         for step, item in enumerate(reversed(items.tolist())):
             history[user, item] = max(history[user, item], decay**step)
     users = np.arange(task.n_users, dtype=np.int32)
-    scorer = item_knn_scorer(task, ItemKnnHyperparameters(user_power, decay))
+    scorer = item_knn_scorers(task)(ItemKnnSettings(user_power, decay))
     expected = (history @ cosine)[:, task.candidates]
     np.testing.assert_allclose(scorer(users), expected, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(scorer(users, np.array([2, 0])), expected[:, [2, 0]], rtol=1e-4)
-
-
-def test_hyperparameters_are_chosen_on_validation_rows(task: Task) -> None:
-    tuned = tune_item_knn(task)
-    assert tuned.user_power in USER_POWERS
-    assert tuned.decay in DECAYS
-    assert 0 < tuned.ndcg <= 1
-    without = replace(task, rows=task.rows.select(np.arange(0)))
-    assert np.isnan(tune_item_knn(without).ndcg)

@@ -116,6 +116,10 @@ class Tasks:
         learned = self.final.trains_on(rows) & ~self.choose.trains_on(rows)
         return bool(learned.any())
 
+    def target_only(self) -> Tasks:
+        """Return the same tasks without any interaction outside the target."""
+        return Tasks(self.choose.target_only(), self.final.target_only())
+
 
 def make_tasks(dataset: Dataset, domains: tuple[str, ...], fold: int | None = None) -> Tasks:
     """Build the validation task and the test task of one target.

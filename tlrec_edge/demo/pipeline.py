@@ -25,12 +25,13 @@ from tlrec_edge.data.task import Task, make_tasks
 from tlrec_edge.demo.report_data import report_data
 from tlrec_edge.demo.result import DemoConfig, DemoResult, Fold
 from tlrec_edge.evaluation.cards import quality_card, transfer_card
-from tlrec_edge.evaluation.evaluate import Ranker, baseline_rankers, evaluate, model_ranker
+from tlrec_edge.evaluation.evaluate import baseline_rankers, evaluate, model_ranker
 from tlrec_edge.evaluation.result import Evaluation, pool
 from tlrec_edge.export import export_bundle
 from tlrec_edge.export.cost import measure_costs
 from tlrec_edge.linear.baselines import fit_tuned_ease
 from tlrec_edge.linear.ranking import rank_full
+from tlrec_edge.linear.tuned import Ranker
 from tlrec_edge.quantize import CompressConfig, Compression, compress
 from tlrec_edge.report import render
 from tlrec_edge.runtime.recommender import Recommendations, Recommender

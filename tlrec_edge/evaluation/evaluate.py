@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
 
 from tlrec_edge.data.dataset import Dataset
@@ -13,23 +13,14 @@ from tlrec_edge.errors import DataError, ModelError
 from tlrec_edge.evaluation.leaks import check_model, check_tasks
 from tlrec_edge.evaluation.result import Catalogue, Evaluation
 from tlrec_edge.evaluation.slices import slice_rows
-from tlrec_edge.linear.baselines import (
-    TunedEase,
-    TunedItemKnn,
-    ease_scorer,
-    item_cf_scorer,
-    popularity_scorer,
-    rank_once,
-)
+from tlrec_edge.linear.baselines import ease_scorer, simple_rankers
 from tlrec_edge.linear.priors import popularity
 from tlrec_edge.linear.ranking import Ranking, Scorer, rank_full
+from tlrec_edge.linear.tuned import Ranker, rank_once
 from tlrec_edge.linear.tuning import EaseHyperparameters
 from tlrec_edge.train.adapt import adapt
 from tlrec_edge.train.config import TrainConfig
 from tlrec_edge.train.edge_model import EdgeModel
-
-Ranker = Callable[[Tasks], Ranking]
-"""Rank the test rows, given the tasks of one target and fold."""
 
 
 def baseline_rankers(
@@ -45,33 +36,22 @@ def baseline_rankers(
             out.
         dataset: the dataset whose tasks will be ranked.
         penalties: ridge penalties of further EASE baselines.
-        decay: add EASE with a decaying popularity if the dataset has times.
+        decay: whether to rank EASE with a decaying popularity, if the dataset has times.
     """
 
-    def fitted(name: str, fit: Callable[[Task], Scorer]) -> Ranker:
-        return lambda tasks: rank_once(tasks.final, name, lambda: fit(tasks.final))
-
-    def fitted_to_target(name: str, fit: Callable[[Task], Scorer]) -> Ranker:
-        ranker = fitted(name, fit)
-        return lambda tasks: ranker(replace(tasks, final=tasks.final.target_only()))
-
-    rankers: dict[str, Ranker] = {
-        "popularity": fitted("popularity", popularity_scorer),
-        "itemcf-target": fitted_to_target("itemcf", item_cf_scorer),
-        "itemcf": fitted("itemcf", item_cf_scorer),
-        "itemknn-target": TunedItemKnn(target_only=True),
-        "itemknn": TunedItemKnn(target_only=False),
-        "ease-target": TunedEase(target_only=True),
-        "ease": TunedEase(target_only=False),
-    }
-    if decay and dataset.has_time:
-        rankers["ease-fading"] = TunedEase(target_only=False, decay=True)
+    rankers = simple_rankers(dataset)
+    if not decay:
+        rankers.pop("ease-fading", None)
     for penalty in penalties:
         name, hyperparameters = f"ease({penalty:g})", EaseHyperparameters(penalty, 0.0)
-        rankers[name] = fitted(name, partial(ease_scorer, hyperparameters=hyperparameters))
+        rankers[name] = partial(_rank_ease, name=name, hyperparameters=hyperparameters)
     if config is not None:
         rankers["target-only"] = lambda tasks: _rank_target_only(tasks, dataset, config)
     return rankers
+
+
+def _rank_ease(tasks: Tasks, name: str, hyperparameters: EaseHyperparameters) -> Ranking:
+    return rank_once(tasks.final, name, lambda: ease_scorer(tasks.final, hyperparameters))
 
 
 def _rank_target_only(tasks: Tasks, dataset: Dataset, config: TrainConfig) -> Ranking:

@@ -19,15 +19,18 @@ from tlrec_edge.core.metrics import (
     paired_lift,
 )
 from tlrec_edge.evaluation.slices import RankedModel, SliceLabels, slice_table
+from tlrec_edge.linear.baselines import SIMPLE_BASELINES
 from tlrec_edge.linear.ranking import FULL_RANKING_LIMIT, Ranking
 from tlrec_edge.types import Doubles, Floats, Ints
 
-SIMPLE_TARGET_ONLY = ("popularity", "itemcf-target", "itemknn-target", "ease-target")
-SIMPLE = (*SIMPLE_TARGET_ONLY, "itemcf", "itemknn", "ease", "ease-fading")
+SIMPLE = tuple(baseline.name for baseline in SIMPLE_BASELINES)
 """Simple baselines: a model has to beat the best of them."""
 MIN_USERS = 20
 """Users with test rows below which standard errors, which are clustered by user, say little."""
-TARGET_ONLY = (*SIMPLE_TARGET_ONLY, "target-only")
+TARGET_ONLY = (
+    *(baseline.name for baseline in SIMPLE_BASELINES if baseline.target_only),
+    "target-only",
+)
 """Models that are trained on the target only: transfer has to beat the best of them."""
 BASELINES = (*SIMPLE, "target-only")
 

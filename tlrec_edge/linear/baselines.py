@@ -1,25 +1,41 @@
-"""The baselines of an evaluation: popularity, item-based collaborative filtering, EASE."""
+"""The simple baselines of an evaluation, in one list: popularity, neighbours of all kinds, EASE."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 
-from tlrec_edge.data.remember import remember
+from tlrec_edge.data.dataset import Dataset
+from tlrec_edge.data.store import dataset_hash
 from tlrec_edge.data.task import Task, Tasks
+from tlrec_edge.linear.content import ContentSettings, content_scorers, content_settings
 from tlrec_edge.linear.ease import sparse_scorer
 from tlrec_edge.linear.item_cf import item_cf
-from tlrec_edge.linear.item_knn import ItemKnnHyperparameters, item_knn_scorer, tune_item_knn
+from tlrec_edge.linear.item_knn import ITEM_KNN_SETTINGS, ItemKnnSettings, item_knn_scorers
 from tlrec_edge.linear.item_weights import WEIGHTS_PER_CANDIDATE
+from tlrec_edge.linear.last_items import TRANSITION_SETTINGS, transition_scorers
 from tlrec_edge.linear.matrices import InteractionMatrices, keep_largest_per_column
 from tlrec_edge.linear.priors import log_popularity, popularity
-from tlrec_edge.linear.ranking import ALL, Columns, Ranking, Scorer, rank_full
+from tlrec_edge.linear.ranking import ALL, Columns, Ranking, Scorer
+from tlrec_edge.linear.session_knn import SESSION_KNN_SETTINGS, session_knn_scorers
 from tlrec_edge.linear.sparse_ease import make_ease
+from tlrec_edge.linear.tuned import Fit, Ranker, Setting, TunedScorer, rank_once
 from tlrec_edge.linear.tuning import EaseHyperparameters, tune_ease
 from tlrec_edge.types import Ints, Scores
+
+
+@dataclass(frozen=True)
+class ContentWeight:
+    """Weight of the content in nearest items by shared buyers and by content."""
+
+    content: float
+
+
+CONTENT_WEIGHTS = tuple(ContentWeight(weight) for weight in (0.1, 0.3, 1.0))
 
 
 def popularity_scorer(task: Task) -> Scorer:
@@ -116,33 +132,128 @@ class TunedEase:
 
 
 @dataclass
-class TunedItemKnn:
-    """Tuned nearest items as a ranker of an evaluation.
+class ItemKnnWithContent:
+    """Nearest items by shared buyers and by content, as a ranker of an evaluation.
 
-    ``choice`` holds the hyperparameters of the last call.
+    Attributes:
+        item_knn: nearest items by shared buyers.
+        content: nearest items by content.
+        choice: the weight of the content in the last call.
     """
 
-    target_only: bool
-    choice: ItemKnnHyperparameters | None = None
+    item_knn: TunedScorer[ItemKnnSettings]
+    content: TunedScorer[ContentSettings]
+    choice: ContentWeight | None = None
 
     def __call__(self, tasks: Tasks) -> Ranking:
-        if self.target_only:
-            tasks = Tasks(tasks.choose.target_only(), tasks.final.target_only())
-        choice = self.choice = tune_item_knn(tasks.choose)
-        final = tasks.final
-        return rank_once(final, "itemknn", lambda: item_knn_scorer(final, choice), asdict(choice))
+        if self.item_knn.target_only:
+            tasks = tasks.target_only()
+        item_knn, content = self.item_knn.choose(tasks.choose), self.content.choose(tasks.choose)
+
+        def fit(task: Task) -> Callable[[ContentWeight], Scorer]:
+            bought = self.item_knn.fit(task)(item_knn)
+            alike = self.content.fit(task)(content)
+            return lambda weight: (
+                lambda users, columns=ALL: (
+                    bought(users, columns) + weight.content * alike(users, columns)
+                )
+            )
+
+        inputs = asdict(item_knn), asdict(content), *self.content.inputs
+        mixed = TunedScorer("itemknn-content", fit, CONTENT_WEIGHTS, inputs=inputs)
+        ranking = mixed(tasks)
+        self.choice = mixed.choice
+        return ranking
 
 
-def rank_once(task: Task, name: str, fit: Callable[[], Scorer], *inputs: Any) -> Ranking:
-    """Rank the task's rows by a scorer; what was ranked before is read from the task's cache.
+class Baseline(NamedTuple):
+    """A simple baseline: one that learns no vectors."""
 
-    ``name`` and ``inputs``, JSON values, are all that the scorer depends on besides the task.
-    """
-    return remember(
-        task,
-        f"rank {name}",
-        inputs,
-        lambda: rank_full(fit(), task),
-        Ranking.to_arrays,
-        Ranking.from_arrays,
+    name: str
+    """Its name in tables and reports."""
+    target_only: bool
+    """Whether it knows the target's interactions alone."""
+    ranker: Callable[[Dataset], Ranker]
+    """Makes its ranker for a dataset."""
+    is_usable: Callable[[Dataset], bool] = lambda dataset: True
+    """Whether the dataset has what it needs."""
+
+
+def _has_times(dataset: Dataset) -> bool:
+    return dataset.has_time
+
+
+def _has_content(dataset: Dataset) -> bool:
+    return bool(content_settings(dataset))
+
+
+def _untuned(name: str, fit: Callable[[Task], Scorer]) -> Callable[[Dataset, bool], Ranker]:
+    def make(dataset: Dataset, target_only: bool) -> Ranker:
+        def rank(tasks: Tasks) -> Ranking:
+            task = tasks.final.target_only() if target_only else tasks.final
+            return rank_once(task, name, lambda: fit(task))
+
+        return rank
+
+    return make
+
+
+def _tuned(
+    name: str, fit: Fit[Setting], settings: Sequence[Setting]
+) -> Callable[[Dataset, bool], Ranker]:
+    return lambda dataset, target_only: TunedScorer(name, fit, settings, target_only)
+
+
+def _content(dataset: Dataset, target_only: bool) -> TunedScorer[ContentSettings]:
+    fit, settings = partial(content_scorers, dataset), content_settings(dataset)
+    # The hash reads the whole dataset: only a cache needs it.
+    inputs = () if dataset.cache is None else (dataset_hash(dataset),)
+    return TunedScorer("content", fit, settings, target_only, inputs)
+
+
+def _item_knn_with_content(dataset: Dataset, target_only: bool) -> Ranker:
+    item_knn = TunedScorer("itemknn", item_knn_scorers, ITEM_KNN_SETTINGS, target_only)
+    return ItemKnnWithContent(item_knn, _content(dataset, target_only))
+
+
+def _variants(
+    name: str,
+    make: Callable[[Dataset, bool], Ranker],
+    is_usable: Callable[[Dataset], bool] = lambda dataset: True,
+) -> tuple[Baseline, Baseline]:
+    """Return the baseline on the target alone, and the one on all domains."""
+    return (
+        Baseline(f"{name}-target", True, lambda dataset: make(dataset, True), is_usable),
+        Baseline(name, False, lambda dataset: make(dataset, False), is_usable),
     )
+
+
+_popularity = _untuned("popularity", popularity_scorer)
+
+SIMPLE_BASELINES = (
+    Baseline("popularity", True, lambda dataset: _popularity(dataset, False)),
+    *_variants("itemcf", _untuned("itemcf", item_cf_scorer)),
+    *_variants("itemknn", _tuned("itemknn", item_knn_scorers, ITEM_KNN_SETTINGS)),
+    *_variants("content", _content, _has_content),
+    *_variants("itemknn-content", _item_knn_with_content, _has_content),
+    *_variants(
+        "last-item-graph",
+        _tuned("last-item-graph", transition_scorers, TRANSITION_SETTINGS),
+        _has_times,
+    ),
+    *_variants("session-knn", _tuned("session-knn", session_knn_scorers, SESSION_KNN_SETTINGS)),
+    *_variants("ease", lambda dataset, target_only: TunedEase(target_only)),
+    Baseline(
+        "ease-fading", False, lambda dataset: TunedEase(target_only=False, decay=True), _has_times
+    ),
+)
+"""The one list of simple baselines: every evaluation ranks all that the dataset is usable for."""
+
+
+def simple_rankers(dataset: Dataset) -> dict[str, Ranker]:
+    """Return the rankers of the simple baselines that a dataset is usable for, by name."""
+    return {
+        baseline.name: baseline.ranker(dataset)
+        for baseline in SIMPLE_BASELINES
+        if baseline.is_usable(dataset)
+    }

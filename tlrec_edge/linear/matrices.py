@@ -64,6 +64,30 @@ def user_item(log: Interactions, n_users: int, n_items: int) -> sp.csr_array:
     return matrix
 
 
+def steps_from_end(log: Interactions, n_users: int, n_items: int) -> sp.csr_array:
+    """Return how far each item is from the end of its user's log, 1 for the last row.
+
+    An item that occurs several times counts as at its last time. Shape (n_users, n_items).
+    """
+    pair = log.user.astype(np.int64) * n_items + log.item
+    # A user's rows are in order of time, so the first of a pair from the end is its last.
+    last = len(pair) - 1 - np.unique(pair[::-1], return_index=True)[1]
+    step = np.searchsorted(log.user, log.user[last], side="right") - last
+    parts = step.astype(np.float64), (log.user[last], log.item[last])
+    return sp.csr_array(parts, shape=(n_users, n_items))
+
+
+def faded_history(task: Task, decay: float) -> sp.csr_array:
+    """Return the histories (users, items): 1 for a user's last row, ``decay`` for the one before.
+
+    An item that occurs several times counts as at its last time.
+    """
+    history = steps_from_end(task.history, task.n_users, task.n_items)
+    history.data = (decay ** (history.data - 1.0)).astype(np.float32)
+    history.eliminate_zeros()
+    return history
+
+
 def empty_matrix(rows: int, columns: int) -> sp.csr_array:
     """Return a sparse matrix without entries."""
     none = np.zeros(0, np.int32)

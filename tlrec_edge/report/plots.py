@@ -8,7 +8,8 @@ from typing import Any
 from tlrec_edge.report.figures import Row, Rows, annotate, by_row, css_colour, draw
 from tlrec_edge.report.words import sign_class
 
-BASELINES = ("popularity", "itemcf", "ease")
+BASELINES = ("popularity", "itemcf", "itemknn", "content", "last-item", "session-knn", "ease")
+"""Beginnings of the names of simple baselines."""
 _DOT: Mapping[str, Any] = {"fmt": "o", "ms": 5, "elinewidth": 1.6, "capsize": 2.5}
 
 
