@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -524,9 +523,7 @@ def test_another_domain_is_told_before_the_baselines_are_fitted(
     def fit(*_: object) -> None:
         raise AssertionError("a baseline was fitted")
 
-    for name in ("popularity_scorer", "item_cf_scorer"):
-        monkeypatch.setattr(importlib.import_module("tlrec_edge.evaluation.evaluate"), name, fit)
-    monkeypatch.setattr("tlrec_edge.linear.baselines.fit_tuned_ease", fit)
+    monkeypatch.setattr("tlrec_edge.linear.tuned.remember", fit)
     for what in ("model", "bundle"):
         refused("evaluate", work / what, work / "ds", "--domain", "big")
         assert "known: big, small" in refused("evaluate", work / what, work / "ds", "--domain", "x")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from math import log
 
@@ -18,6 +18,7 @@ from tlrec_edge.linear.baselines import SIMPLE_BASELINES, ItemKnnWithContent, si
 from tlrec_edge.linear.content import ContentSettings, content_scorers, item_content
 from tlrec_edge.linear.item_knn import ITEM_KNN_SETTINGS, item_knn_scorers
 from tlrec_edge.linear.last_items import TransitionSettings, transition_scorers
+from tlrec_edge.linear.ranking import Scorer
 from tlrec_edge.linear.session_knn import SessionKnnSettings, session_knn_scorers
 from tlrec_edge.linear.tuned import TunedScorer
 from tlrec_edge.report.plots import BASELINES
@@ -53,9 +54,9 @@ def everything(data: Dataset) -> Task:
     return replace(task, train=log, history=log, candidates=candidates)
 
 
-def score(data: Dataset, scorer: object, user: str) -> dict[str, float]:
+def score(data: Dataset, scorer: Scorer, user: str) -> dict[str, float]:
     row = np.array([data.user_row[user]], np.int32)
-    found = scorer(row)[0].tolist()  # type: ignore[operator]
+    found = scorer(row)[0].tolist()
     return dict(zip(data.items, found, strict=True))
 
 
@@ -170,7 +171,7 @@ def test_the_best_setting_on_validation_rows_is_taken() -> None:
     tasks = make_tasks(synthetic.dataset(), ("small",))
     rows = tasks.choose.rows
 
-    def fit(task: Task) -> object:
+    def fit(task: Task) -> Callable[[ContentSettings], Scorer]:
         good = np.zeros((task.n_users, len(task.candidates)))
         good[rows.user, task.column[rows.item]] = 1.0
         return lambda setting: (
@@ -178,7 +179,7 @@ def test_the_best_setting_on_validation_rows_is_taken() -> None:
         )
 
     settings = [ContentSettings(decay=-1.0), ContentSettings(decay=1.0)]
-    ranker = TunedScorer("test", fit, settings)  # type: ignore[arg-type]
+    ranker = TunedScorer("test", fit, settings)
     ranker(tasks)
     assert ranker.choice == settings[1]
     none = replace(tasks.choose, rows=rows.select(np.arange(0)))
@@ -202,8 +203,8 @@ def test_baselines_of_the_target_alone_read_no_other_domain() -> None:
     alone = Tasks(tasks.choose.target_only(), tasks.final.target_only())
     for baseline in SIMPLE_BASELINES:
         if baseline.target_only:
-            ranks = [baseline.ranker(data)(given).rank for given in (tasks, alone)]
-            np.testing.assert_array_equal(*ranks, err_msg=baseline.name)
+            pooled, separate = (baseline.ranker(data)(given).rank for given in (tasks, alone))
+            np.testing.assert_array_equal(pooled, separate, err_msg=baseline.name)
 
 
 def test_a_dataset_of_ids_has_no_baseline_of_times_or_content() -> None:

@@ -29,7 +29,7 @@ from tlrec_edge.evaluation.evaluate import baseline_rankers, evaluate, model_ran
 from tlrec_edge.evaluation.result import Evaluation, pool
 from tlrec_edge.export import export_bundle
 from tlrec_edge.export.cost import measure_costs
-from tlrec_edge.linear.baselines import fit_tuned_ease
+from tlrec_edge.linear.baselines import TunedEase
 from tlrec_edge.linear.ranking import rank_full
 from tlrec_edge.linear.tuned import Ranker
 from tlrec_edge.quantize import CompressConfig, Compression, compress
@@ -185,7 +185,8 @@ def run_fold(
 ) -> Fold:
     """Train every model of one fold, and evaluate them with the baselines."""
     tasks = make_tasks(dataset, target, fold)
-    ease, ease_task, choice = fit_tuned_ease(tasks, target_only=False)
+    ease = TunedEase(target_only=False)
+    ease_ranking = ease(tasks)
     models = {
         name: adapt(
             dataset,
@@ -194,7 +195,7 @@ def run_fold(
             source,
             train_config,
             fold,
-            linear=choice if mode == "finetune" else None,
+            linear=ease.choice if mode == "finetune" else None,
             tasks=tasks,
         )
         for name, mode in MODES.items()
@@ -204,7 +205,7 @@ def run_fold(
         models["compressed"] = compress(models["finetune"], dataset, config, tasks=tasks).model
     rankers: dict[str, Ranker] = {
         **baseline_rankers(None, dataset, decay=False),
-        "ease": lambda _: rank_full(ease, ease_task),
+        "ease": lambda _: ease_ranking,
         **{name: model_ranker(model, dataset) for name, model in models.items()},
     }
     evaluation = evaluate(dataset, target, rankers, tasks=tasks)

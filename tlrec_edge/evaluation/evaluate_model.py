@@ -16,7 +16,6 @@ from tlrec_edge.evaluation.compared import ComparedModel
 from tlrec_edge.evaluation.evaluate import baseline_rankers, evaluate
 from tlrec_edge.evaluation.leaks import leak_notes
 from tlrec_edge.evaluation.result import Evaluation
-from tlrec_edge.linear.baselines import TunedEase
 from tlrec_edge.linear.tuning import EaseHyperparameters
 
 
@@ -26,13 +25,13 @@ class ModelEvaluation:
 
     Attributes:
         result: the ranks of the test rows under each of them.
-        choices: the hyperparameters that EASE chose on validation rows, by baseline.
+        choices: what the tuned baselines chose on validation rows, by baseline.
         dropped: test rows that are not evaluated, by reason.
         notes: what to know about the figures.
     """
 
     result: Evaluation
-    choices: Mapping[str, EaseHyperparameters]
+    choices: Mapping[str, Any]
     dropped: Mapping[str, int]
     notes: tuple[str, ...]
 
@@ -85,17 +84,18 @@ def evaluate_model(
     made = compared.provenance
     target_config = made.train if target_only and made.mode != "scratch" else None
     rankers = baseline_rankers(target_config, dataset, ease_penalties)
-    tuned = {name: ranker for name, ranker in rankers.items() if isinstance(ranker, TunedEase)}
+    baselines = dict(rankers)
     tasks = make_tasks(dataset, domains, made.fold if fold is None else fold)
     # The model first: one of another domain is refused before the baselines are fitted.
     ranked = compared.ranker(dataset)(tasks)
     rankers["model"] = lambda _: ranked
     result = evaluate(dataset, domains, rankers, progress=progress, tasks=tasks)
-    choices = {name: ease.choice for name, ease in tuned.items() if ease.choice is not None}
+    chosen = {name: getattr(ranker, "choice", None) for name, ranker in baselines.items()}
+    choices = {name: choice for name, choice in chosen.items() if choice is not None}
     edges = (
         f"{name}: penalty {choice.penalty:g} is at the edge of its grid"
         for name, choice in choices.items()
-        if choice.at_grid_edge
+        if isinstance(choice, EaseHyperparameters) and choice.at_grid_edge
     )
     notes = (*_note_on_unknown(compared, dataset), *leak_notes(dataset, tasks, made), *edges)
     return ModelEvaluation(result, choices, dict(tasks.final.dropped), notes)

@@ -18,10 +18,10 @@ from tlrec_edge.core.metrics import (
     paired_lift,
 )
 from tlrec_edge.data.dataset import Dataset
-from tlrec_edge.data.task import Task, Tasks
+from tlrec_edge.data.task import Tasks
 from tlrec_edge.evaluation.evaluate import visible_task
-from tlrec_edge.linear.baselines import ease_scorer, fit_tuned_ease, popularity_scorer
-from tlrec_edge.linear.ranking import Scorer, rank_rows
+from tlrec_edge.linear.baselines import SIMPLE_BASELINES, Baseline
+from tlrec_edge.linear.ranking import Ranking, rank_rows
 from tlrec_edge.train.adapt import adapt, check_source, refit
 from tlrec_edge.train.auto import adapt_auto
 from tlrec_edge.train.config import TrainConfig
@@ -31,7 +31,7 @@ from tlrec_edge.train.score_weights import cross_fitted_ndcg
 from tlrec_edge.train.setup import Context
 from tlrec_edge.types import Doubles, Ints
 
-TARGET_ONLY_EXPERIMENTS = ("popularity", "ease-target", "scratch")
+TARGET_ONLY_EXPERIMENTS = (*(b.name for b in SIMPLE_BASELINES if b.target_only), "scratch")
 """Experiments that train on the target only."""
 
 
@@ -67,29 +67,19 @@ def failed(reason: str) -> ExperimentResult:
     return ExperimentResult(None, np.empty(0), failure=reason)
 
 
-def _popularity(experiment: ExperimentConfig) -> ExperimentResult:
-    return _result(experiment.tasks, popularity_scorer, popularity_scorer)
-
-
-def _ease(experiment: ExperimentConfig, target_only: bool) -> ExperimentResult:
-    scorer, final, hyperparameters = fit_tuned_ease(experiment.tasks, target_only)
-    choose = experiment.tasks.choose
-    tasks = Tasks(choose.target_only() if target_only else choose, final)
-    return _result(tasks, lambda task: ease_scorer(task, hyperparameters), lambda _: scorer)
-
-
-def _result(
-    tasks: Tasks, choose: Callable[[Task], Scorer], final: Callable[[Task], Scorer]
-) -> ExperimentResult:
-    """Rank validation and test rows, each with a scorer that was fitted without them."""
+def _baseline(experiment: ExperimentConfig, baseline: Baseline) -> ExperimentResult:
+    dataset, tasks = experiment.dataset, experiment.tasks
+    if not baseline.is_usable(dataset):
+        return failed(f"the dataset has no {baseline.needs}")
+    rank = baseline.ranker(dataset)
     validation = None
     if len(tasks.choose.rows):
-        validation = float(_ndcg(choose(tasks.choose), tasks.choose).mean())
-    return ExperimentResult(validation, _ndcg(final(tasks.final), tasks.final))
+        validation = float(_ndcg(rank(Tasks(tasks.choose, tasks.choose))).mean())
+    return ExperimentResult(validation, _ndcg(rank(tasks)))
 
 
-def _ndcg(scorer: Scorer, task: Task) -> Doubles:
-    return METRICS["ndcg"](rank_rows(scorer, task).rank, 10)
+def _ndcg(ranking: Ranking) -> Doubles:
+    return METRICS["ndcg"](ranking.rank, 10)
 
 
 def _auto(experiment: ExperimentConfig) -> ExperimentResult:
@@ -99,7 +89,8 @@ def _auto(experiment: ExperimentConfig) -> ExperimentResult:
     )
     chosen = next(row for row in table if row.chosen)
     task = visible_task(tasks.final, model.provenance.mode)
-    return ExperimentResult(chosen.ndcg, _ndcg(model.scorer(dataset, task), task), chosen.mode)
+    values = _ndcg(rank_rows(model.scorer(dataset, task), task))
+    return ExperimentResult(chosen.ndcg, values, chosen.mode)
 
 
 def _mode(experiment: ExperimentConfig, mode: str) -> ExperimentResult:
@@ -118,17 +109,15 @@ def _mode(experiment: ExperimentConfig, mode: str) -> ExperimentResult:
     if len(choose.rows):  # cross-fitted score weights, as when "auto" compares modes
         ndcg, *_ = cross_fitted_ndcg(fitted.model, dataset, choose, mode, config.parts)
         validation = float(ndcg.mean())
-    return ExperimentResult(validation, _ndcg(model.scorer(dataset, final), final))
+    return ExperimentResult(validation, _ndcg(rank_rows(model.scorer(dataset, final), final)))
 
 
 EXPERIMENTS: dict[str, Callable[[ExperimentConfig], ExperimentResult]] = {
-    "popularity": _popularity,
-    "ease-target": partial(_ease, target_only=True),
-    "ease": partial(_ease, target_only=False),
+    **{b.name: partial(_baseline, baseline=b) for b in SIMPLE_BASELINES},
     **{mode: partial(_mode, mode=mode) for mode in MODES},
     AUTO: _auto,
 }
-"""Baselines, transfer modes, and the choice of a mode on validation rows."""
+"""Simple baselines, transfer modes, and the choice of a mode on validation rows."""
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from tlrec_edge.evaluation.experiment import (
     failed,
 )
 from tlrec_edge.evaluation.noise import shuffle_domains
+from tlrec_edge.linear.baselines import SIMPLE_BASELINES
 from tlrec_edge.train.config import TrainConfig
 from tlrec_edge.train.edge_model import EdgeModel
 from tlrec_edge.train.pretrain import pretrain
@@ -64,9 +65,7 @@ class Variant:
 
 
 VARIANTS = (
-    Variant("popularity", "popularity"),
-    Variant("ease-target", "ease-target"),
-    Variant("ease", "ease"),
+    *(Variant(baseline.name, baseline.name) for baseline in SIMPLE_BASELINES),
     Variant("scratch", "scratch"),
     Variant("zero-shot", "zero-shot", "plain"),
     Variant("frozen", "frozen", "plain"),

@@ -35,7 +35,7 @@ class ContentWeight:
     content: float
 
 
-CONTENT_WEIGHTS = tuple(ContentWeight(weight) for weight in (0.1, 0.3, 1.0))
+CONTENT_WEIGHTS = tuple(ContentWeight(weight) for weight in (0.05, 0.2, 0.8))
 
 
 def popularity_scorer(task: Task) -> Scorer:
@@ -91,19 +91,6 @@ def _used_item_rows(task: Task) -> Ints:
     return rows
 
 
-def fit_tuned_ease(
-    tasks: Tasks, target_only: bool, decay: bool = False
-) -> tuple[Scorer, Task, EaseHyperparameters]:
-    """Tune EASE on the validation task and fit it for the test task, which is returned too.
-
-    ``target_only`` fits it to the target's interactions alone. ``decay`` also tries popularity that
-    decays with age.
-    """
-    hyperparameters = _tune(tasks, target_only, decay)
-    final = tasks.final.target_only() if target_only else tasks.final
-    return ease_scorer(final, hyperparameters), final, hyperparameters
-
-
 def _tune(tasks: Tasks, target_only: bool, decay: bool) -> EaseHyperparameters:
     choose = tasks.choose.target_only() if target_only else tasks.choose
     return tune_ease(
@@ -151,11 +138,11 @@ class ItemKnnWithContent:
         item_knn, content = self.item_knn.choose(tasks.choose), self.content.choose(tasks.choose)
 
         def fit(task: Task) -> Callable[[ContentWeight], Scorer]:
-            bought = self.item_knn.fit(task)(item_knn)
-            alike = self.content.fit(task)(content)
+            by_buyers = self.item_knn.fit(task)(item_knn)
+            by_content = self.content.fit(task)(content)
             return lambda weight: (
                 lambda users, columns=ALL: (
-                    bought(users, columns) + weight.content * alike(users, columns)
+                    by_buyers(users, columns) + weight.content * by_content(users, columns)
                 )
             )
 
@@ -164,6 +151,14 @@ class ItemKnnWithContent:
         ranking = mixed(tasks)
         self.choice = mixed.choice
         return ranking
+
+
+NEEDS: dict[str, Callable[[Dataset], bool]] = {
+    "times": lambda dataset: dataset.has_time,
+    "texts or categories of items": lambda dataset: bool(content_settings(dataset)),
+}
+"""What a baseline may need of a dataset, and whether a dataset has it."""
+TIMES, CONTENT = NEEDS
 
 
 class Baseline(NamedTuple):
@@ -175,20 +170,16 @@ class Baseline(NamedTuple):
     """Whether it knows the target's interactions alone."""
     ranker: Callable[[Dataset], Ranker]
     """Makes its ranker for a dataset."""
-    is_usable: Callable[[Dataset], bool] = lambda dataset: True
-    """Whether the dataset has what it needs."""
+    needs: str | None = None
+    """A key of NEEDS, or None."""
 
-
-def _has_times(dataset: Dataset) -> bool:
-    return dataset.has_time
-
-
-def _has_content(dataset: Dataset) -> bool:
-    return bool(content_settings(dataset))
+    def is_usable(self, dataset: Dataset) -> bool:
+        """Return whether the dataset has what the baseline needs."""
+        return self.needs is None or NEEDS[self.needs](dataset)
 
 
 def _untuned(name: str, fit: Callable[[Task], Scorer]) -> Callable[[Dataset, bool], Ranker]:
-    def make(dataset: Dataset, target_only: bool) -> Ranker:
+    def make(_dataset: Dataset, target_only: bool) -> Ranker:
         def rank(tasks: Tasks) -> Ranking:
             task = tasks.final.target_only() if target_only else tasks.final
             return rank_once(task, name, lambda: fit(task))
@@ -217,37 +208,30 @@ def _item_knn_with_content(dataset: Dataset, target_only: bool) -> Ranker:
 
 
 def _variants(
-    name: str,
-    make: Callable[[Dataset, bool], Ranker],
-    is_usable: Callable[[Dataset], bool] = lambda dataset: True,
+    name: str, make: Callable[[Dataset, bool], Ranker], needs: str | None = None
 ) -> tuple[Baseline, Baseline]:
     """Return the baseline on the target alone, and the one on all domains."""
     return (
-        Baseline(f"{name}-target", True, lambda dataset: make(dataset, True), is_usable),
-        Baseline(name, False, lambda dataset: make(dataset, False), is_usable),
+        Baseline(f"{name}-target", True, lambda dataset: make(dataset, True), needs),
+        Baseline(name, False, lambda dataset: make(dataset, False), needs),
     )
 
 
 _popularity = _untuned("popularity", popularity_scorer)
-
 SIMPLE_BASELINES = (
     Baseline("popularity", True, lambda dataset: _popularity(dataset, False)),
     *_variants("itemcf", _untuned("itemcf", item_cf_scorer)),
     *_variants("itemknn", _tuned("itemknn", item_knn_scorers, ITEM_KNN_SETTINGS)),
-    *_variants("content", _content, _has_content),
-    *_variants("itemknn-content", _item_knn_with_content, _has_content),
-    *_variants(
-        "last-item-graph",
-        _tuned("last-item-graph", transition_scorers, TRANSITION_SETTINGS),
-        _has_times,
-    ),
+    *_variants("content", _content, CONTENT),
+    *_variants("itemknn-content", _item_knn_with_content, CONTENT),
     *_variants("session-knn", _tuned("session-knn", session_knn_scorers, SESSION_KNN_SETTINGS)),
-    *_variants("ease", lambda dataset, target_only: TunedEase(target_only)),
-    Baseline(
-        "ease-fading", False, lambda dataset: TunedEase(target_only=False, decay=True), _has_times
+    *_variants(
+        "last-item-graph", _tuned("last-item-graph", transition_scorers, TRANSITION_SETTINGS), TIMES
     ),
+    *_variants("ease", lambda dataset, target_only: TunedEase(target_only)),
+    Baseline("ease-fading", False, lambda dataset: TunedEase(False, decay=True), TIMES),
 )
-"""The one list of simple baselines: every evaluation ranks all that the dataset is usable for."""
+"""The one list of simple baselines: an evaluation ranks all that its dataset is usable for."""
 
 
 def simple_rankers(dataset: Dataset) -> dict[str, Ranker]:

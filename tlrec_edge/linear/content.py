@@ -100,8 +100,8 @@ def content_scorers(dataset: Dataset, task: Task) -> Callable[[ContentSettings],
         history = faded_history(task, setting.decay)
 
         def score(users: Ints, columns: Columns = ALL) -> Scores:
-            profile = history[users] @ vectors
-            scores: Scores = (profile @ candidates)[:, columns].toarray()
+            similarity: sp.csr_array = history[users] @ vectors @ candidates
+            scores: Scores = similarity[:, columns].toarray()
             return scores
 
         return score

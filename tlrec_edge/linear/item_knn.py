@@ -30,7 +30,7 @@ class ItemKnnSettings:
 
 
 ITEM_KNN_SETTINGS = tuple(
-    ItemKnnSettings(user_power, decay) for user_power in (0.5, 0.0) for decay in (1.0, 0.9, 0.8)
+    ItemKnnSettings(user_power, decay) for user_power in (0.5, 0.0) for decay in (1.0, 0.9)
 )
 
 

@@ -14,7 +14,7 @@ from tlrec_edge.data.task import Task
 from tlrec_edge.linear.matrices import faded_history
 from tlrec_edge.linear.priors import popularity
 from tlrec_edge.linear.ranking import ALL, Columns, Scorer
-from tlrec_edge.types import Doubles, Ints, Scores
+from tlrec_edge.types import Ints, Scores
 
 
 @dataclass(frozen=True)
@@ -37,10 +37,12 @@ class TransitionSettings:
 
 TRANSITION_SETTINGS = tuple(
     TransitionSettings(decay, window, both_ways)
-    for decay in (0.0, 0.8)
-    for window in (1, 5)
-    for both_ways in (False, True)
+    for decay in (0.0, 0.8, 0.95)
+    for window, both_ways in ((1, False), (5, True))
 )
+
+
+SMALLEST_PRIOR = 1e-6
 
 
 def transition_scorers(task: Task) -> Callable[[TransitionSettings], Scorer]:
@@ -63,7 +65,8 @@ def transition_scorers(task: Task) -> Callable[[TransitionSettings], Scorer]:
         norm = counts.sum(1) + setting.prior
         history = faded_history(task, setting.decay)
         history.data = history.data / norm[history.indices]
-        unseen: Doubles = 1e-9 + setting.prior * history.sum(1)  # users without history
+        # A user without history has popularity alone.
+        unseen = np.maximum(setting.prior * history.sum(1), SMALLEST_PRIOR)
 
         def score(users: Ints, columns: Columns = ALL) -> Scores:
             seen = (history[users] @ counts)[:, columns].toarray()

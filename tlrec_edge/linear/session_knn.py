@@ -36,7 +36,7 @@ class SessionKnnSettings:
 SESSION_KNN_SETTINGS = tuple(
     SessionKnnSettings(last_items, recent, neighbours)
     for last_items in (10, 50)
-    for recent, neighbours in ((500, 100), (2500, 100), (2500, 500))
+    for recent, neighbours in ((500, 100), (2500, 500))
 )
 USERS_PER_PART = 64
 """Users whose neighbours are searched together, which bounds the memory."""
@@ -75,8 +75,9 @@ def session_knn_scorers(task: Task) -> Callable[[SessionKnnSettings], Scorer]:
 
         def score(users: Ints, columns: Columns = ALL) -> Scores:
             parts = [users[i : i + USERS_PER_PART] for i in range(0, len(users), USERS_PER_PART)]
-            scores: Scores = sp.vstack([score_few(part) for part in parts], format="csr")
-            return scores[:, columns].toarray()
+            found = sp.csr_array(sp.vstack([score_few(part) for part in parts], format="csr"))
+            scores: Scores = found[:, columns].toarray()
+            return scores
 
         return score
 
@@ -89,8 +90,8 @@ class _LastItems(NamedTuple):
     weight: sp.csr_array
     """1 for the last item, falling to 0 along the items that are compared."""
     bit: sp.csr_array
-    """A bit by place, so that a sum of bits is a set of places; the last item has the highest."""
-    count: int
+    """A bit by position, highest for the last item, so that a sum of bits is a set of positions."""
+    n_compared: int
 
     @classmethod
     def of(cls, task: Task, count: int) -> _LastItems:
@@ -108,10 +109,12 @@ class _LastItems(NamedTuple):
 
         Also return the weight of the last item in common. Both are (u, histories).
         """
-        similarity, places = self.weight[users] @ buyers, self.bit[users] @ buyers
-        places.data = 1.0 - (self.count - 1 - np.floor(np.log2(places.data))) / self.count
+        similarity, positions = self.weight[users] @ buyers, self.bit[users] @ buyers
+        positions.data = (
+            1.0 - (self.n_compared - 1 - np.floor(np.log2(positions.data))) / self.n_compared
+        )
         similarity.sort_indices()
-        return similarity, places
+        return similarity, positions
 
 
 def _users_by_recency(log: Interactions) -> Ints:

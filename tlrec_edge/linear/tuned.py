@@ -14,6 +14,8 @@ from tlrec_edge.linear.ranking import Ranking, Scorer, ndcg, rank_full, sample_r
 
 Setting = TypeVar("Setting")
 """A frozen dataclass of JSON values."""
+MAX_TUNING_ROWS = 1000
+"""Validation rows that a setting is chosen by: settings are few and far apart."""
 Fit = Callable[[Task], Callable[[Setting], Scorer]]
 """Read a task's training data once, and return the scorer of any setting."""
 Ranker = Callable[[Tasks], Ranking]
@@ -79,6 +81,6 @@ class TunedScorer(Generic[Setting]):
         return self.settings[best]
 
     def _best(self, task: Task) -> int:
-        sampled = sample_rows(task)
+        sampled = sample_rows(task, MAX_TUNING_ROWS)
         scorer = self.fit(sampled)
         return int(np.argmax([ndcg(scorer(setting), sampled) for setting in self.settings]))
