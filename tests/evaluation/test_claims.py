@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tlrec_edge.evaluation.cards import transfer_card
+from helpers.commands import ok
+from tlrec_edge.data.store import load_dataset
+from tlrec_edge.evaluation.cards import measure_cards, transfer_card
 from tlrec_edge.evaluation.result import Evaluation
 from tlrec_edge.linear.ranking import Ranking
+from tlrec_edge.train import EdgeModel
 
 USERS = 400
 
@@ -79,3 +84,48 @@ def test_a_gain_that_holds_is_claimed(full: float | None) -> None:
     card = transfer_card(found, "finetune", ["source"])
     assert card["claim"] == "transfer"
     assert "why" not in card
+
+
+def chains(folder: Path, seed: int = 0) -> Path:
+    """Write a log in which the next item of the target follows from the last one alone.
+
+    Items of the target form a ring, and everyone buys four neighbours in order, the last of which
+    is the test. What people buy in the other domain has nothing to do with it.
+    """
+    rng = np.random.default_rng(seed)
+    lines = ["user,item,domain,timestamp"]
+    for user in range(160):
+        first = rng.integers(24)
+        bought = [("big", f"b{item}") for item in rng.choice(20, 5, replace=False)]
+        bought += [("small", f"s{(first + step) % 24}") for step in range(4)]
+        lines += [
+            f"u{user},{item},{domain},2024-01-{day:02}"
+            for day, (domain, item) in enumerate(bought, 1)
+        ]
+    path = folder / "log.csv"
+    path.write_text("\n".join(lines))
+    return path
+
+
+def test_what_the_last_item_alone_explains_is_not_called_transfer(tmp_path: Path) -> None:
+    """A really trained model, in a shop in which a plain transition graph is never wrong."""
+    data, source, model = (tmp_path / name for name in ("data", "source", "model"))
+    ok("prepare", "--interactions", chains(tmp_path), "--negatives", 15, "--out", data)
+    quick = ("--size", "fast", "--epochs", 2)
+    ok("pretrain", data, "--domains", "big", *quick, "--out", source)
+    to = ("--domain", "small", "--from", source, "--mode", "finetune")
+    ok("adapt", data, *to, *quick, "--out", model)
+    evaluate = ("evaluate", model, data, "--domain", "small", "--no-target-only")
+    report = json.loads(ok(*evaluate, "--json").stdout)
+    reached = {row["name"]: row["ndcg@10"] for row in report["rows"]}
+    assert reached["last-item-graph"] > 0.95
+    assert reached["last-item-graph-target"] > 0.95
+    assert report["lift"]["transfer"]["over"].startswith("last-item-graph")
+    for lift in ("model", "transfer"):
+        assert report["lift"][lift]["verdict"] == "worse"
+    card = measure_cards(EdgeModel.load(model), load_dataset(data))["transfer"]
+    assert card["claim"] == "none"
+    assert "over last-item-graph-target: worse" in card["why"]
+    lines = [line for line in ok(*evaluate).stdout.splitlines() if "transfer" in line]
+    assert lines
+    assert not any("better" in line for line in lines)

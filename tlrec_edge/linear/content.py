@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
@@ -100,7 +100,7 @@ def content_scorers(dataset: Dataset, task: Task) -> Callable[[ContentSettings],
         history = faded_history(task, setting.decay)
 
         def score(users: Ints, columns: Columns = ALL) -> Scores:
-            similarity: sp.csr_array = history[users] @ vectors @ candidates
+            similarity: Any = history[users] @ vectors @ candidates
             scores: Scores = similarity[:, columns].toarray()
             return scores
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
@@ -75,7 +75,7 @@ def session_knn_scorers(task: Task) -> Callable[[SessionKnnSettings], Scorer]:
 
         def score(users: Ints, columns: Columns = ALL) -> Scores:
             parts = [users[i : i + USERS_PER_PART] for i in range(0, len(users), USERS_PER_PART)]
-            found = sp.csr_array(sp.vstack([score_few(part) for part in parts], format="csr"))
+            found: Any = sp.vstack([score_few(part) for part in parts], format="csr")
             scores: Scores = found[:, columns].toarray()
             return scores
 
@@ -109,12 +109,10 @@ class _LastItems(NamedTuple):
 
         Also return the weight of the last item in common. Both are (u, histories).
         """
-        similarity, positions = self.weight[users] @ buyers, self.bit[users] @ buyers
-        positions.data = (
-            1.0 - (self.n_compared - 1 - np.floor(np.log2(positions.data))) / self.n_compared
-        )
-        similarity.sort_indices()
-        return similarity, positions
+        similarity, matches = self.weight[users] @ buyers, self.bit[users] @ buyers
+        steps_back = self.n_compared - 1 - np.floor(np.log2(matches.data))
+        matches.data = 1.0 - steps_back / self.n_compared
+        return similarity, matches
 
 
 def _users_by_recency(log: Interactions) -> Ints:
