@@ -106,7 +106,7 @@ def test_what_looks_like_an_epoch_may_be_something_else(
 
 def test_odd_numbers_are_said() -> None:
     assert parse_times(["1", "2", "711"])[1].note == (
-        "they are before 1973, so they may only be an order"
+        "they are before 1973, so they are an order only: no half-lives are tried"
     )
     assert "units differ" in parse_times(["1700000000", "1700000001000"])[1].note
     assert parse_times(["1700000000", "x", "1700000001"])[1] == TimeReading(

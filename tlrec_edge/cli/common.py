@@ -258,13 +258,17 @@ def other_data_note(path: Path, dataset_sha256: str | None, dataset: Dataset) ->
     return f"{path} was made from other data than this dataset, with the same split"
 
 
-def with_candidates(dataset: Dataset, file: Path | None) -> Dataset:
-    """Return the dataset with the test rows of a file, or the dataset itself without a file."""
+def with_candidates(dataset: Dataset, file: Path | None, schema: Path | None = None) -> Dataset:
+    """Return the dataset with the test rows of a file, or the dataset itself without a file.
+
+    ``schema`` is a schema file that names the file's columns; None: the dataset's schema does.
+    """
     if file is None:
         return dataset
     from tlrec_edge.data.eval_rows import with_eval_rows
+    from tlrec_edge.tabular.schema import load_schema
 
-    return with_eval_rows(dataset, file)
+    return with_eval_rows(dataset, file, load_schema(schema) if schema else None)
 
 
 def parse_domains(

@@ -87,6 +87,11 @@ report_options = combine_options(
     help="Table with test rows: user, item(s), negatives.  [default: the rows of the split]",
 )
 @click.option(
+    "--schema",
+    type=PathType(),
+    help="TOML file that names the columns of --candidates.  [default: that of prepare]",
+)
+@click.option(
     "--fold",
     type=Integer(0),
     help="Fold of a new-users split.  [default: the fold of the model]",
@@ -110,6 +115,7 @@ def evaluate(
     dataset: Path,
     domain: str | None,
     candidates: Path | None,
+    schema: Path | None,
     fold: int | None,
     target_only: bool,
     ease_penalty: tuple[float, ...],
@@ -128,6 +134,8 @@ def evaluate(
     from tlrec_edge.evaluation.compared import open_compared_model
     from tlrec_edge.evaluation.evaluate_model import evaluate_model
 
+    if schema is not None and candidates is None:
+        raise click.UsageError("--schema names the columns of --candidates: pass both")
     earlier = _read_earlier(against, "model")
     data = open_dataset(dataset, cache)
     target = None if domain is None else parse_domains(domain, data.domains)
@@ -135,7 +143,7 @@ def evaluate(
     made = compared.provenance
     target = target or made.domains or parse_domains(None, data.domains)
     note = other_data_note(model, made.dataset_sha256, data)
-    data = with_candidates(data, candidates)
+    data = with_candidates(data, candidates, schema)
     with show_progress("evaluate") as progress:
         evaluated = evaluate_model(
             compared,

@@ -36,7 +36,15 @@ _SECTIONS = {
         *("max_per_user", "dry_run"),
     ),
     "Split": (
-        *("split", "candidates", "folds", "test_from", "valid_from", "min_buyers"),
+        *(
+            "split",
+            "candidates",
+            "valid_candidates",
+            "folds",
+            "test_from",
+            "valid_from",
+            "min_buyers",
+        ),
         *("negatives", "mask_seen", "refit", "seed"),
     ),
 }
@@ -85,7 +93,14 @@ _SECTIONS = {
 @click.option(
     "--candidates",
     type=_FILE,
-    help="Table with test rows for --split given: user, item(s), negatives.",
+    help="Table with test rows for --split given: user, item(s), negatives, and domain if the rows "
+    "test several.",
+)
+@click.option(
+    "--valid-candidates",
+    type=_FILE,
+    help="Table with validation rows, as --candidates has them.  [default: drawn like the test "
+    "rows]",
 )
 @click.option(
     "--folds", type=Integer(2), help="Number of folds of --split new-users.  [default: 5]"
@@ -108,7 +123,7 @@ _SECTIONS = {
 @click.option(
     "--negatives",
     type=Integer(0),
-    help="Negatives per test item; 0: all candidates.  [default: 99]",
+    help="Negatives per test item; 0: all candidates.  [default: 99, or those of --candidates]",
 )
 @click.option(
     "--mask-seen/--rank-seen",

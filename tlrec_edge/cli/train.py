@@ -305,6 +305,8 @@ def adapt(
         raise click.UsageError(
             f"--size {size} does not fit the source model, which is {start.net.config.size}"
         )
+    for note in _notes_on_validation(data, target, fold):
+        say(f"note: {note}", err=True)
     with show_progress("adapt") as progress:
         model = pipeline.adapt(
             data,
@@ -348,6 +350,16 @@ def adapt(
     if made.source is None:
         fallback = f"; auto fell back to {made.way}" if table and start is not None else ""
         say(f"transfer: none (trained on the target alone{fallback})")
+
+
+def _notes_on_validation(data: Dataset, target: tuple[str, ...], fold: int | None) -> list[str]:
+    """Say how the validation rows compare with test rows that came with the data."""
+    if data.split.rows is None:
+        return []
+    from tlrec_edge.data.task import make_tasks
+    from tlrec_edge.linear.validation_notes import validation_notes
+
+    return validation_notes(make_tasks(data, target, fold))
 
 
 def _note_on_popularity(model: EdgeModel, data: Dataset) -> str:

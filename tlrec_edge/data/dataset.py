@@ -17,6 +17,7 @@ from tlrec_edge.core.result_cache import ResultCache
 from tlrec_edge.errors import DataError
 from tlrec_edge.tabular.column_names import SALES_NAMES, normalize_key
 from tlrec_edge.tabular.schema import Schema
+from tlrec_edge.tabular.times import PLAUSIBLE
 from tlrec_edge.types import Bools, Floats, Indices, Ints, Longs
 
 if TYPE_CHECKING:
@@ -69,6 +70,11 @@ class Interactions:
 
     def __len__(self) -> int:
         return len(self.user)
+
+    @property
+    def has_dates(self) -> bool:
+        """Whether the times are dates: the log has some, and they are not an order only."""
+        return bool(self.time.max(initial=0) >= PLAUSIBLE)
 
     def select(self, keep: Bools | Indices) -> Interactions:
         """Return the rows of a mask, or of ascending indices."""
@@ -127,6 +133,8 @@ class EvalRows:
         item: (m,) rows of the positives.
         negatives: (m, k) rows of the negatives, -1 if a row has fewer than k. With k = 0 the
             positive is ranked among all candidates.
+        domain: (m,) code of the domain that a row tests, -1 for every domain; None: all rows are
+            for every domain.
         duplicates: number of ids that were left out when the rows were read, because they occur
             twice in their row.
     """
@@ -134,6 +142,7 @@ class EvalRows:
     user: Ints
     item: Ints
     negatives: Ints
+    domain: Ints | None = None
     duplicates: int = field(default=0, kw_only=True)
 
     def __len__(self) -> int:
@@ -141,7 +150,14 @@ class EvalRows:
 
     def select(self, keep: Bools | Indices) -> EvalRows:
         """Return the rows of a mask, or of indices."""
-        return EvalRows(self.user[keep], self.item[keep], self.negatives[keep])
+        domain = None if self.domain is None else self.domain[keep]
+        return EvalRows(self.user[keep], self.item[keep], self.negatives[keep], domain)
+
+    def of_domains(self, codes: Ints) -> EvalRows:
+        """Return the rows that test any of the domains in ``codes``, or every domain."""
+        if self.domain is None:
+            return self
+        return self.select(np.isin(self.domain, [*codes, -1]))
 
 
 @dataclass(frozen=True)
@@ -158,8 +174,9 @@ class Split:
         negatives: sampled negatives per evaluation row, 0 for all candidates.
         seed: seed of everything that is drawn.
         settings: what else the kind of split stores.
-        rows: evaluation rows that came with the data (kind given); other kinds derive them from
-            the roles.
+        rows: test rows that came with the data (kind given); other kinds derive them from the
+            roles.
+        valid_rows: validation rows that came with the data; None: they are drawn.
 
     Raises:
         DataError: if the kind is unknown, or a number is negative.
@@ -174,6 +191,7 @@ class Split:
     seed: int = 0
     settings: Mapping[str, Any] = field(default_factory=dict)
     rows: EvalRows | None = None
+    valid_rows: EvalRows | None = None
 
     def __post_init__(self) -> None:
         if self.kind not in SPLITS:
@@ -245,12 +263,9 @@ class Dataset:
         _check_codes("the items' domains", self.item_domain, -1, domains)
         _check_codes("the roles of the split", self.split.role, TRAIN, TEST + 1)
         _check_codes("the folds of the split", self.split.fold, -1, users)
-        if (rows := self.split.rows) is not None:
-            if not len(rows.user) == len(rows.item) == len(rows.negatives):
-                raise DataError("the columns of the evaluation rows differ in length")
-            _check_codes("evaluation column 'user'", rows.user, 0, users)
-            _check_codes("evaluation column 'item'", rows.item, 0, items)
-            _check_codes("evaluation column 'negatives'", rows.negatives, -1, items)
+        for rows in (self.split.rows, self.split.valid_rows):
+            if rows is not None:
+                _check_eval_rows(rows, users, items, domains)
 
     @classmethod
     def from_frames(
@@ -356,6 +371,16 @@ class Dataset:
 def _check_codes(name: str, codes: NDArray[Any], low: int, end: int) -> None:
     if codes.size and not (low <= codes.min() and codes.max() < end):
         raise DataError(f"{name}: codes outside {low}..{end - 1}, the rows of their table")
+
+
+def _check_eval_rows(rows: EvalRows, users: int, items: int, domains: int) -> None:
+    domain = np.full(len(rows), -1) if rows.domain is None else rows.domain
+    if not len(rows.user) == len(rows.item) == len(rows.negatives) == len(domain):
+        raise DataError("the columns of the evaluation rows differ in length")
+    _check_codes("evaluation column 'user'", rows.user, 0, users)
+    _check_codes("evaluation column 'item'", rows.item, 0, items)
+    _check_codes("evaluation column 'negatives'", rows.negatives, -1, items)
+    _check_codes("evaluation column 'domain'", domain, -1, domains)
 
 
 def _as_list(tables: Any) -> list[Any]:

@@ -46,12 +46,16 @@ class SplitPlan:
         seed: seed of everything that is drawn.
         negatives: sampled negatives per evaluation row; 0 ranks among all candidates.
         min_buyers: buyers before the test that an item needs to be a candidate.
-        candidates: file of evaluation rows, for kind given (see ``read_eval_rows``).
+        candidates: file of test rows, for kind given (see ``read_eval_rows``).
+        valid_candidates: file of validation rows, for kind given. Pairs of it that are among the
+            interactions are learned by the final fit only. By default validation rows are drawn,
+            like the test rows.
         mask_seen: exclude items that the user already had from the ranking.
         refit: fit the final model on the validation rows too.
 
     Raises:
-        DataError: if ``candidates`` is combined with another kind than given.
+        DataError: if ``candidates`` is combined with another kind than given, or
+            ``valid_candidates`` is without ``candidates``.
     """
 
     kind: str = "leave-one-out"
@@ -62,6 +66,7 @@ class SplitPlan:
     negatives: int = 99
     min_buyers: int = 0
     candidates: Path | None = None
+    valid_candidates: Path | None = None
     mask_seen: bool = True
     refit: bool = True
 
@@ -70,6 +75,11 @@ class SplitPlan:
             raise DataError(
                 f"a candidates file goes with --split given, not with {self.kind!r}; "
                 "leave out one of the two"
+            )
+        if self.valid_candidates is not None and self.candidates is None:
+            raise DataError(
+                "validation rows of a file (--valid-candidates) go with test rows of a file: "
+                "add --candidates FILE"
             )
 
 
@@ -181,7 +191,11 @@ def prepare_tables(
     schema, plan = schema_of(schema), SplitPlan() if plan is None else plan
     if not isinstance(plan, SplitPlan):
         raise DataError(f"split is {plan!r:.80}, expected a SplitPlan")
-    eval_rows = read_raw_eval_rows(plan.candidates, schema) if plan.candidates else None
+    eval_rows = [
+        read_raw_eval_rows(path, schema)
+        for path in (plan.candidates, plan.valid_candidates)
+        if path is not None
+    ]
     log_tables = [table_of(frame, table_name) for frame in interactions]
     item_tables = [table_of(frame, items_name) for frame in items]
     raw = read_raw(log_tables, item_tables, schema, table_name, items_name)
@@ -205,7 +219,7 @@ def prepare_tables(
         domains=tuple(domains.names),
         interactions=log,
         features=items_built.features,
-        split=_split(log, ids, plan, eval_rows),
+        split=_split(log, ids, row_of(domains.names), plan, eval_rows),
         item_domain=items_built.item_domain,
         cleaning={**items_built.cleaning, **sizes},
         source=source,
@@ -229,6 +243,7 @@ def prepare_tables(
             *raw.items.notes,
             *([match.note] if match and match.note else []),
             *(_notes_on_new_ids(raw, ids) if eval_rows else []),
+            *(note for rows in eval_rows for note in _notes_on_columns(rows)),
         ),
     )
 
@@ -246,6 +261,10 @@ def _notes_on_new_ids(raw: RawData, ids: Ids) -> list[str]:
         for kind, names in new.items()
         if names
     ]
+
+
+def _notes_on_columns(rows: RawEvalRows) -> list[str]:
+    return [f"{rows.source}: columns not used: {', '.join(rows.unused)}"] if rows.unused else []
 
 
 def _match(raw: RawData, items_name: str) -> ItemMatch:
@@ -348,7 +367,14 @@ def _cleaning_table(
     return counts
 
 
-def _split(log: Interactions, ids: Ids, plan: SplitPlan, eval_rows: RawEvalRows | None) -> Split:
+def _split(
+    log: Interactions,
+    ids: Ids,
+    domains: Mapping[str, int],
+    plan: SplitPlan,
+    eval_rows: Sequence[RawEvalRows],
+) -> Split:
+    rows = [encode_eval_rows(raw, ids.user_row, ids.item_row, domains) for raw in eval_rows]
     return make_split(
         log,
         ids.users,
@@ -361,5 +387,6 @@ def _split(log: Interactions, ids: Ids, plan: SplitPlan, eval_rows: RawEvalRows 
         min_buyers=plan.min_buyers,
         mask_seen=plan.mask_seen,
         refit=plan.refit,
-        rows=encode_eval_rows(eval_rows, ids.user_row, ids.item_row) if eval_rows else None,
+        rows=rows[0] if rows else None,
+        valid_rows=rows[1] if len(rows) > 1 else None,
     )

@@ -77,7 +77,7 @@ def read_raw(
     return RawData(log, raw_items, home_domains(log, raw_items))
 
 
-def collect_ids(raw: RawData, keep: Bools, schema: Schema, eval_rows: RawEvalRows | None) -> Ids:
+def collect_ids(raw: RawData, keep: Bools, schema: Schema, eval_rows: Sequence[RawEvalRows]) -> Ids:
     """Collect the ids of the kept interactions, the item tables and the evaluation rows.
 
     A user whose interactions were all in dropped domains stays: folds are drawn over all users of
@@ -87,11 +87,10 @@ def collect_ids(raw: RawData, keep: Bools, schema: Schema, eval_rows: RawEvalRow
     users = set(log.users)
     items = {log.item.names[code] for code in np.unique(log.item.codes[keep])}
     items |= {i for i in raw.items.ids if raw.item_domains.get(i) not in schema.drop_domains}
-    if eval_rows:
-        known = dict.fromkeys((*items, *item_map), 0)
-        users.update(eval_rows.users)
-        cells = (*eval_rows.items, *eval_rows.negatives)
-        names = (name for cell in cells for name in split_ids(cell, known))
+    known = dict.fromkeys((*items, *item_map), 0)
+    for rows in eval_rows:
+        users.update(rows.users)
+        names = (name for cell in rows.item_cells for name in split_ids(cell, known))
         items.update(item_map.get(name, name) for name in names)
     user_ids, item_ids = _in_order(users), _in_order(items)
     user_row, item_row = row_of(user_ids), row_of(item_ids)

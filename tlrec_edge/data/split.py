@@ -53,6 +53,7 @@ def make_split(
     mask_seen: bool = True,
     refit: bool = True,
     rows: EvalRows | None = None,
+    valid_rows: EvalRows | None = None,
 ) -> Split:
     """Divide interactions by one of the kinds in ``SPLITS`` (see ``SplitPlan`` for the options).
 
@@ -76,9 +77,26 @@ def make_split(
         interactions, users, folds, as_seconds(test_from), as_seconds(valid_from), seed
     )
     role, fold, settings = SPLITS[kind](request)
+    if valid_rows is not None:
+        role = _roles_of(valid_rows, interactions)
     if min_buyers:
         settings["min_buyers"] = min_buyers
-    return Split(kind, role, fold, refit, mask_seen, negatives, seed, settings, rows)
+    return Split(kind, role, fold, refit, mask_seen, negatives, seed, settings, rows, valid_rows)
+
+
+def _roles_of(valid_rows: EvalRows, log: Interactions) -> Roles:
+    """Hold out the interactions that are a pair of the user's validation rows; train on others."""
+    n_items = 1 + int(max(log.item.max(), valid_rows.item.max(initial=0)))
+    pair = log.user.astype(np.int64) * n_items + log.item
+    held_out = np.zeros(len(log), bool)
+    domains = [-1] if valid_rows.domain is None else np.unique(valid_rows.domain).tolist()
+    for domain in domains:
+        rows = valid_rows
+        if valid_rows.domain is not None:
+            rows = valid_rows.select(valid_rows.domain == domain)
+        is_named = np.isin(pair, rows.user.astype(np.int64) * n_items + rows.item)
+        held_out |= is_named & ((log.domain == domain) | (domain < 0))
+    return np.where(held_out, VALID, TRAIN).astype(np.int8)
 
 
 def as_seconds(date: int | str | None) -> int | None:

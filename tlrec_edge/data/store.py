@@ -111,9 +111,12 @@ def split_hash(dataset: Dataset) -> str:
     _add_strings(digest, (json.dumps(_split_settings(split), sort_keys=True),))
     _add_array(digest, split.role)
     _add_array(digest, split.fold)
-    if split.rows is not None:
-        for column in (split.rows.user, split.rows.item, split.rows.negatives):
-            _add_array(digest, column)
+    for rows in (split.rows, split.valid_rows):
+        if rows is not None:
+            columns = (rows.user, rows.item, rows.negatives, rows.domain)
+            for column in columns:
+                if column is not None:
+                    _add_array(digest, column)
     return digest.hexdigest()
 
 
@@ -146,9 +149,9 @@ def _write(dataset: Dataset, folder: Path) -> None:
         "items": _item_columns(dataset),
     }
     if split.rows is not None:
-        flat = split.rows.negatives.ravel()
-        tables["rows"] = {"user": split.rows.user, "item": split.rows.item}
-        tables["negatives"] = {"item": flat}
+        tables["rows"], tables["negatives"] = _eval_row_columns(split.rows)
+    if split.valid_rows is not None:
+        tables["valid_rows"], tables["valid_negatives"] = _eval_row_columns(split.valid_rows)
     for name, columns in tables.items():
         pq.write_table(
             pa.table({key: pa.array(column) for key, column in columns.items()}),
@@ -173,6 +176,14 @@ def _write(dataset: Dataset, folder: Path) -> None:
     (folder / _METADATA_FILE).write_text(
         json.dumps(metadata, ensure_ascii=False, indent=2), "utf-8"
     )
+
+
+def _eval_row_columns(rows: EvalRows) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the columns of the rows' table, and of the table of all their negatives."""
+    columns = {"user": rows.user, "item": rows.item}
+    if rows.domain is not None:
+        columns["domain"] = rows.domain
+    return columns, {"item": rows.negatives.ravel()}
 
 
 def _item_columns(dataset: Dataset) -> dict[str, Any]:
@@ -230,11 +241,6 @@ def _build_dataset(metadata: Mapping[str, Any], tables: Mapping[str, Mapping[str
         for kind, names in metadata["columns"].items()
     }
     split_settings = dict(metadata["split"])
-    rows = None
-    if "rows" in tables:
-        user, item = _ints(tables["rows"]["user"]), _ints(tables["rows"]["item"])
-        negatives = _ints(tables["negatives"]["item"])
-        rows = EvalRows(user, item, negatives.reshape(len(user), -1 if len(user) else 0))
     return Dataset(
         users=tuple(users["id"].to_pylist()),
         items=tuple(items["id"].to_pylist()),
@@ -253,13 +259,28 @@ def _build_dataset(metadata: Mapping[str, Any], tables: Mapping[str, Mapping[str
             by_domain=metadata.get("by_domain", False),
         ),
         split=Split(
-            role=log["role"].to_numpy(), fold=_ints(users["fold"]), rows=rows, **split_settings
+            role=log["role"].to_numpy(),
+            fold=_ints(users["fold"]),
+            rows=_eval_rows(tables, "rows", "negatives"),
+            valid_rows=_eval_rows(tables, "valid_rows", "valid_negatives"),
+            **split_settings,
         ),
         item_domain=_ints(items["domain"]),
         cleaning=metadata["cleaning"],
         source=metadata["source"],
         schema=parse_schema(metadata.get("schema", {})),
     )
+
+
+def _eval_rows(
+    tables: Mapping[str, Mapping[str, Any]], name: str, negatives_name: str
+) -> EvalRows | None:
+    if name not in tables:
+        return None
+    rows, negatives = tables[name], _ints(tables[negatives_name]["item"])
+    user, item = _ints(rows["user"]), _ints(rows["item"])
+    domain = _ints(rows["domain"]) if "domain" in rows else None
+    return EvalRows(user, item, negatives.reshape(len(user), -1 if len(user) else 0), domain)
 
 
 def _ints(column: Any) -> NDArray[np.int32]:

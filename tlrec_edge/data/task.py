@@ -10,7 +10,8 @@ from functools import cached_property
 import numpy as np
 
 from tlrec_edge.core.result_cache import ResultCache, content_key
-from tlrec_edge.data.dataset import TEST, TRAIN, VALID, Dataset, EvalRows, Interactions
+from tlrec_edge.data.dataset import TEST, TRAIN, VALID, Dataset, EvalRows, Interactions, Split
+from tlrec_edge.data.like_test import MIN_ROWS, NegativesPool, items_of, match_lengths, sample_like
 from tlrec_edge.errors import DataError
 from tlrec_edge.tabular.column import sort_ids
 from tlrec_edge.types import Bools, Ints, Longs
@@ -42,6 +43,7 @@ class Task:
         n_users: users of the dataset.
         n_items: items of the dataset.
         dropped: held-out rows that are not evaluated, by reason.
+        note: how the rows were drawn like given test rows; "" if they were not.
         cache: a store of results that depend on the task (see ``remember``); None: none are kept.
     """
 
@@ -55,6 +57,7 @@ class Task:
     n_users: int
     n_items: int
     dropped: Mapping[str, int] = field(default_factory=dict)
+    note: str = ""
     cache: ResultCache | None = None
 
     @cached_property
@@ -133,6 +136,9 @@ def make_tasks(dataset: Dataset, domains: tuple[str, ...], fold: int | None = No
     role in validation. All their rows before the test are evaluated, not only those of the
     validation period, because one short period has too few users to choose by.
 
+    If the dataset has test rows of its own but no validation rows, these are drawn like the test
+    rows (see ``like_test``).
+
     Raises DataError if a domain or the fold does not exist, or if the target has no candidate.
     """
     split = dataset.split
@@ -149,12 +155,13 @@ def make_tasks(dataset: Dataset, domains: tuple[str, ...], fold: int | None = No
         )
     builder = _TaskBuilder(dataset, domains, target, candidates)
     if fold is None:
-        return Tasks(choose=builder.build(VALID), final=builder.build(TEST))
+        return _like_test(Tasks(choose=builder.build(VALID), final=builder.build(TEST)), split)
     next_fold = (fold + 1) % split.folds
-    return Tasks(
+    tasks = Tasks(
         choose=builder.build(VALID, new_users=(fold, next_fold), evaluated_fold=next_fold),
         final=builder.build(TEST, new_users=(fold,), evaluated_fold=fold),
     )
+    return _like_test(tasks, split)
 
 
 def query_time(dataset: Dataset, is_query: Bools) -> Longs:
@@ -208,14 +215,17 @@ class _TaskBuilder:
             len(self.dataset.items),
             cache=self.dataset.cache,
         )
-        if role == TEST and split.rows is not None:
-            return replace(task, rows=split.rows)
+        given = split.rows if role == TEST else split.valid_rows
+        if given is not None:
+            return replace(task, rows=given.of_domains(self.target))
         # Users who are new to the target have no past there that would have to be left out.
         respects_past = evaluated_fold is None and split.mask_seen
         seen = history if respects_past else np.zeros(len(log), bool)
         held_out = log.select(self.in_target & self._held_out(role, evaluated_fold))
+        # Negatives like those of given test rows are drawn later.
+        n_negatives = split.negatives if split.rows is None else 0
         rows, dropped = _make_eval_rows(
-            task, held_out, log.select(self.in_target & seen), self.dataset
+            task, held_out, log.select(self.in_target & seen), self.dataset, n_negatives
         )
         if evaluated_fold is not None:
             rows = rows.select(split.fold[rows.user] == evaluated_fold)
@@ -247,6 +257,49 @@ class _TaskBuilder:
         return held_out
 
 
+def _like_test(tasks: Tasks, split: Split) -> Tasks:
+    """Draw the validation rows like given test rows, unless they are given too.
+
+    Their negatives are as many and of the same items. If there are enough such rows, their
+    positives are items that the test ranks too, and their users' histories are as long.
+    """
+    choose, final = tasks.choose, tasks.final
+    rows, test = choose.rows, final.rows
+    if split.rows is None or split.valid_rows is not None or not len(rows) * len(test):
+        return tasks
+    pool = NegativesPool.of(test, choose.candidates, _owned_pairs(final), final.n_items)
+    is_ranked = np.isin(rows.item, items_of(test))
+    if pool.is_known and is_ranked.sum() >= min(MIN_ROWS, len(rows) / 2):
+        rows = rows.select(is_ranked)
+    test_lengths = history_lengths(final, test)
+    rows = rows.select(match_lengths(history_lengths(choose, rows), test_lengths, split.seed))
+    user = rows.user.astype(np.int64)
+    excluded = user * choose.n_items + rows.item
+    if split.mask_seen:
+        excluded = np.concatenate([excluded, _owned_pairs(choose)])
+    rows = replace(rows, negatives=sample_like(user, excluded, pool, choose.n_items, split.seed))
+    lengths = history_lengths(choose, rows).sum(1).mean(), test_lengths.sum(1).mean()
+    note = (
+        f"validation rows: {len(rows):,} of {len(choose.rows):,}, drawn like the {len(test):,} "
+        f"test rows: candidates out of {len(pool.items):,} items, histories of {lengths[0]:.1f} "
+        f"interactions on average (test {lengths[1]:.1f})"
+    )
+    return replace(tasks, choose=replace(choose, rows=rows, note=note))
+
+
+def _owned_pairs(task: Task) -> Longs:
+    """Return the distinct pairs of user and item in the histories in the target, ascending."""
+    return np.unique(_pairs(task.history.select(task.in_target(task.history)), task.n_items))
+
+
+def history_lengths(task: Task, rows: EvalRows) -> Longs:
+    """Count the interactions before each row, in the target and elsewhere. Shape (m, 2)."""
+    in_target = task.in_target(task.history)
+    user, n = task.history.user, task.n_users
+    counts = [np.bincount(user[part], minlength=n)[rows.user] for part in (in_target, ~in_target)]
+    return np.stack(counts, 1)
+
+
 def _candidates(dataset: Dataset, target: Ints) -> Ints:
     """Return the item rows that are ranked in the target.
 
@@ -264,14 +317,18 @@ def _candidates(dataset: Dataset, target: Ints) -> Ints:
     if not min_buyers:
         is_sold = np.bincount(log.item[past], minlength=n_items) > 0
         keep |= np.isin(dataset.item_domain, target) | (~is_sold & (dataset.item_domain < 0))
-    if split.rows is not None:
-        given = np.concatenate([split.rows.item, split.rows.negatives.ravel()])
-        keep[given[given >= 0]] = True
+    for rows in (split.rows, split.valid_rows):
+        if rows is not None:
+            keep[items_of(rows.of_domains(target))] = True
     return np.flatnonzero(keep).astype(np.int32)
 
 
 def _make_eval_rows(
-    task: Task, held_out: Interactions, seen: Interactions, dataset: Dataset
+    task: Task,
+    held_out: Interactions,
+    seen: Interactions,
+    dataset: Dataset,
+    n_negatives: int,
 ) -> tuple[EvalRows, dict[str, Longs]]:
     """Evaluate each distinct held-out pair once, in order of time, unless it was seen before.
 
@@ -293,7 +350,7 @@ def _make_eval_rows(
     }
     keep = ~(is_no_candidate | is_known)
     excluded = np.concatenate([pair[keep], seen_pairs])
-    negatives = _sample_negatives(user[keep], excluded, task, dataset)
+    negatives = _sample_negatives(user[keep], excluded, task, dataset, n_negatives)
     rows = EvalRows(user[keep].astype(np.int32), item[keep].astype(np.int32), negatives)
     return rows, dropped
 
@@ -302,14 +359,16 @@ def _pairs(log: Interactions, n_items: int) -> Longs:
     return log.user.astype(np.int64) * n_items + log.item
 
 
-def _sample_negatives(user: Longs, excluded: Longs, task: Task, dataset: Dataset) -> Ints:
-    """Draw ``split.negatives`` candidates per row that are not among the user's ``excluded`` pairs.
+def _sample_negatives(
+    user: Longs, excluded: Longs, task: Task, dataset: Dataset, count: int
+) -> Ints:
+    """Draw ``count`` candidates per row that are not among the user's ``excluded`` pairs.
 
     The published rule: ``random.Random(seed).sample`` over the candidates in the order of their
     ids, without those that are excluded. Instead of listing the free candidates for each row, ranks
     among them are drawn and shifted past the excluded ones.
     """
-    count = min(dataset.split.negatives, len(task.candidates))
+    count = min(count, len(task.candidates))
     if not count:
         return np.empty((len(user), 0), np.int32)
     ordered = task.candidates[sort_ids([dataset.items[row] for row in task.candidates])]

@@ -36,7 +36,7 @@ def baseline_rankers(
             out.
         dataset: the dataset whose tasks will be ranked.
         penalties: ridge penalties of further EASE baselines.
-        decay: whether to rank EASE with a decaying popularity, if the dataset has times.
+        decay: whether to rank EASE with a decaying popularity, if the dataset has dates.
     """
 
     rankers = simple_rankers(dataset)

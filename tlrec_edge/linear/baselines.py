@@ -155,10 +155,11 @@ class ItemKnnWithContent:
 
 NEEDS: dict[str, Callable[[Dataset], bool]] = {
     "times": lambda dataset: dataset.has_time,
+    "dates": lambda dataset: dataset.interactions.has_dates,
     "texts or categories of items": lambda dataset: bool(content_settings(dataset)),
 }
 """What a baseline may need of a dataset, and whether a dataset has it."""
-TIMES, CONTENT = NEEDS
+TIMES, DATES, CONTENT = NEEDS
 
 
 class Baseline(NamedTuple):
@@ -229,7 +230,7 @@ SIMPLE_BASELINES = (
         "last-item-graph", _tuned("last-item-graph", transition_scorers, TRANSITION_SETTINGS), TIMES
     ),
     *_variants("ease", lambda dataset, target_only: TunedEase(target_only)),
-    Baseline("ease-fading", False, lambda dataset: TunedEase(False, decay=True), TIMES),
+    Baseline("ease-fading", False, lambda dataset: TunedEase(False, decay=True), DATES),
 )
 """The one list of simple baselines: an evaluation ranks all that its dataset is usable for."""
 

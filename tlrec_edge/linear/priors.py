@@ -37,10 +37,12 @@ def log_popularity(task: Task, half_life: float | None = None) -> Floats:
 
 
 def decayed_popularity(task: Task) -> dict[float, Floats]:
-    """Return the log popularity for each of HALF_LIVES; empty if the data has no times."""
-    return (
-        {days: log_popularity(task, days) for days in HALF_LIVES} if task.train.time.any() else {}
-    )
+    """Return the log popularity for each of HALF_LIVES.
+
+    Empty if the data has no times, or times that are an order only: steps are not days.
+    """
+    half_lives = HALF_LIVES if task.train.has_dates else ()
+    return {days: log_popularity(task, days) for days in half_lives}
 
 
 def sales_prior(dataset: Dataset, rows: Ints) -> Floats:

@@ -272,7 +272,7 @@ def _from_epochs(numbers: Sequence[float]) -> _Found:
     seconds = [_truncate(number / divisor) for number in numbers]
     note = ""
     if max(sizes) / divisor < PLAUSIBLE:
-        note = "they are before 1973, so they may only be an order"
+        note = "they are before 1973, so they are an order only: no half-lives are tried"
     return seconds, f"epochs in {name}", note
 
 
