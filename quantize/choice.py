@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from tlrec_edge.core.cost import Cost
+from tlrec_edge.core.progress import Progress
 from tlrec_edge.train.edge_model import EdgeModel
 
 from .config import CompressConfig
@@ -15,6 +16,9 @@ from .costs import CostMeasurement, served_bytes, too_slow
 from .points import Variant, exceeded_limits
 from .search_space import ORIGINAL
 from .subject import Pruner
+
+FINAL = "final model"
+"""The step that does to the final model what was chosen."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,7 @@ def choose(
     pruner: Pruner,
     measure_costs: CostMeasurement | None,
     config: CompressConfig,
-    progress: Callable[[str], None],
+    progress: Progress,
 ) -> tuple[Choice | None, list[Variant]]:
     """Return the smallest variant that meets the limits, None if none does, and all variants.
 
@@ -56,9 +60,11 @@ def choose(
         if pruner.subject.final is pruner.subject.model:
             choice = Choice(variant, variant.model, variant.cost, variants[0].cost)
             return choice, list(variants)
-        progress(f"{variant.name}, applied to the final model")
+        progress.begin(FINAL)
+        progress.doing(variant.name)
         choice = _apply_to_final(variant, pruner, measure_costs, config)
         rejection = _rejection(choice, config)
+        progress.end(f"{variant.name}{', rejected' if rejection else ''}")
         if rejection is None:
             return choice, list(by_name.values())
         reason = f"fitted with the validation rows, it {rejection}"

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,14 +10,16 @@ from typing import Any
 import numpy as np
 
 from tlrec_edge.core.cost import Cost
+from tlrec_edge.core.counts import counted
 from tlrec_edge.core.metrics import nan_to_none
+from tlrec_edge.core.progress import Progress, Reporter, Step
 from tlrec_edge.data.dataset import Dataset
 from tlrec_edge.data.task import Tasks, make_tasks
 from tlrec_edge.errors import BudgetError, ModelError
 from tlrec_edge.train.edge_model import EdgeModel
 
 from .budget import Budget
-from .choice import Choice, choose
+from .choice import FINAL, Choice, choose
 from .config import CompressConfig
 from .costs import CostMeasurement, served_bytes, too_slow
 from .points import Point, Variant, exceeded_limits, make_points
@@ -27,6 +28,10 @@ from .retained_quality import UNKNOWN_QUALITY, Judge, RetainedQuality
 from .search_space import ORIGINAL, ROWS, STORAGE_FORMATS, search_space
 from .subject import LEARNED, Pruner, Subject
 
+TIMING, TEST_ROWS = "latency", "test rows"
+"""Names of steps; the others are those of the search space, and ``FINAL``."""
+PRUNING, STORING = "pruning", "storing"
+"""Kinds of work, besides ``TIMING``."""
 TIMED_PER_FORMAT = 2
 """Timing is slow: of each storage format only the smallest that keep the budget are timed."""
 
@@ -53,7 +58,7 @@ def compress(
     model: EdgeModel,
     dataset: Dataset,
     config: CompressConfig | None = None,
-    progress: Callable[[str], None] = lambda line: None,
+    progress: Reporter | None = None,
     tasks: Tasks | None = None,
     measure_costs: CostMeasurement | None = None,
     checkpoint: Path | None = None,
@@ -70,7 +75,7 @@ def compress(
         model: the target model to compress; it must not be compressed already.
         dataset: the dataset that the model was adapted to.
         config: limits and effort of the search. None: the defaults of ``CompressConfig``.
-        progress: called with one line per step.
+        progress: follows the steps; a function receives lines of text.
         tasks: the validation and test rows. None: those of the model's domains and fold.
         measure_costs: measures models as bundles, such as ``export.cost.measure_costs``. With it,
             models slower than the original are rejected. None: sizes are estimated, nothing is
@@ -100,21 +105,26 @@ def compress(
     judge = Judge(subject.model, dataset, tasks.choose, config.budget)
     cache = PruneCache(checkpoint, model, config.seed, config.recovery_steps)
     pruner = Pruner(subject, dataset, steps, config, cache)
-    variants = list(_search(pruner, judge, progress))
+    follow = Progress.of(progress, config.minutes)
+    follow.plan(*_plan(pruner, is_timed=measure_costs is not None))
+    variants = list(_search(pruner, judge, follow))
     if measure_costs is not None:
-        variants = _with_costs(variants, measure_costs, config, progress)
-    choice, variants = choose(variants, pruner, measure_costs, config, progress)
+        variants = _with_costs(variants, measure_costs, config, follow)
+    choice, variants = choose(variants, pruner, measure_costs, config, follow)
     best = choice.variant if choice else None
     points = make_points(variants, best, config, judged=bool(judge.rows))
     if choice is None:
         table = [point.to_json() for point in points]
         raise BudgetError(_nothing_acceptable(variants, subject, config), table)
+    follow.begin(TEST_ROWS)
     test = Judge(subject.final, dataset, tasks.final, config.budget).retained(choice.model)
+    follow.end()
     card = {
         "machine": dict(about_machine or {}),
         "judged_on": subject.judged_on,
         "test": nan_to_none(asdict(test)),
         "points": [point.to_json() for point in points],
+        "left_out": list(follow.left_out),
         **_choice_card(choice, config),
     }
     compressed = choice.model.with_provenance(compression=card)
@@ -135,10 +145,28 @@ def _choice_card(choice: Choice, config: CompressConfig) -> dict[str, Any]:
     }
 
 
-def _search(pruner: Pruner, judge: Judge, progress: Callable[[str], None]) -> Iterator[Variant]:
+def _plan(pruner: Pruner, is_timed: bool) -> Iterator[Step]:
+    """Yield the steps of a search."""
+    timing = {TIMING: 1.0} if is_timed else {}
+    for name in pruner.steps:
+        yield Step(name, work=_work_of(name))
+    if is_timed:
+        yield Step(TIMING, work=timing)
+    if pruner.subject.final is not pruner.subject.model:
+        yield Step(FINAL, work={PRUNING: 10.0, **timing})
+    yield Step(TEST_ROWS, work={STORING: 2.0})
+
+
+def _work_of(name: str) -> dict[str, float]:
+    """Return the rough seconds of a pruning step and of the ways to store its model."""
+    return {STORING: 3.0} if name == ORIGINAL else {PRUNING: 10.0, STORING: 3.0}
+
+
+def _search(pruner: Pruner, judge: Judge, progress: Progress) -> Iterator[Variant]:
     """Yield the original, then each pruned model and the ways to store it."""
     model, config = pruner.subject.model, pruner.config
-    deadline = time.monotonic() + 60 * config.minutes
+    progress.begin(ORIGINAL)
+    progress.doing("quality on the validation rows")
     original = Variant(ORIGINAL, model, judge.retained(model), Cost(served_bytes(model)))
     yield original
     names, formats = list(pruner.steps), STORAGE_FORMATS
@@ -147,21 +175,29 @@ def _search(pruner: Pruner, judge: Judge, progress: Callable[[str], None]) -> It
         # entry moves by at most half a step of its row's scale.
         names, formats = [ORIGINAL], {ROWS: STORAGE_FORMATS[ROWS]}
     for name in names:
-        if name != ORIGINAL and time.monotonic() > deadline:
-            reason = f"not tried: the time limit of {config.minutes:g} minutes was reached"
-            yield Variant(name, model, UNKNOWN_QUALITY, Cost(0), reason)
-            continue
-        progress(name)
+        if name != ORIGINAL:
+            if not progress.fits({**_work_of(name), TIMING: 1.0}, repeated=True):
+                progress.leave_out(name)
+                reason = f"not tried: no time within the {config.minutes:g} minutes"
+                yield Variant(name, model, UNKNOWN_QUALITY, Cost(0), reason)
+                continue
+            progress.begin(name)
+            progress.doing("pruning and recovery", PRUNING)
         pruned = pruner.prune(name)
         if name != ORIGINAL:
+            progress.doing("quality on the validation rows")
             variant = _judged(name, pruned, judge, config.budget)
             yield replace(variant, step=name)
             if variant.rejection:
+                progress.end(f"retains {variant.retained.ratio:.1%}, rejected", repeated=True)
                 continue
-        for storage_format, store in formats.items():
+        for number, (storage_format, store) in enumerate(formats.items(), 1):
+            progress.doing(f"stored as {storage_format}", STORING, number, len(formats))
             label = storage_format if name == ORIGINAL else f"{name}, {storage_format}"
             variant = _judged(label, store(pruned), judge, config.budget)
             yield replace(variant, storage_format=storage_format, step=name)
+        ratio = f"retains {variant.retained.ratio:.1%} as {storage_format}"
+        progress.end(ratio, repeated=name != ORIGINAL)
 
 
 def _judged(name: str, model: EdgeModel, judge: Judge, budget: Budget) -> Variant:
@@ -184,15 +220,17 @@ def _with_costs(
     variants: list[Variant],
     measure_costs: CostMeasurement,
     config: CompressConfig,
-    progress: Callable[[str], None],
+    progress: Progress,
 ) -> list[Variant]:
     """Measure the most promising variants as bundles, and reject those slower than the original.
 
     A latency target replaces that rule. For another machine only the bytes are known.
     """
     measured = _variants_to_measure(variants, every=config.target is not None)
-    progress(f"latency of {len(measured)} bundles, interleaved")
+    progress.begin(TIMING)
+    progress.doing(f"{len(measured)} bundles, interleaved", TIMING)
     measurements = measure_costs([variant.model for variant in measured])
+    progress.end(counted(len(measured), "bundle"))
     costs = dict(zip((variant.name for variant in measured), measurements, strict=True))
     valid = [variant for variant in measured if costs[variant.name].error is None]
     # Tables, weights and encoder aside, bundles of one search have the same size.

@@ -183,7 +183,8 @@ def test_the_penalty_is_chosen_on_validation() -> None:
     lines: list[str] = []
     tuned = tune_ease(task, InteractionMatrices.of(task), lines.append)
     assert tuned.ndcg > 0.4
-    assert lines[0].startswith("EASE over all domains, penalty 100: validation 0.")
+    assert lines[0] == "penalty 100, 1 of 4"
+    assert lines[1].startswith("penalty 300, 2 of 4, best validation 0.")
     assert len(lines) == len(set(lines))
 
 

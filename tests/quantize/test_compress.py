@@ -15,11 +15,18 @@ from hypothesis import strategies as st
 
 from helpers import synthetic
 from tlrec_edge.core.cost import SLOWDOWN_TOLERANCE, Cost
+from tlrec_edge.core.progress import Progress, Status
 from tlrec_edge.errors import BudgetError, ModelError
 from tlrec_edge.quantize import Budget, CompressConfig, Target, compress
 from tlrec_edge.quantize.budget import parse_bytes
 from tlrec_edge.quantize.costs import served_bytes
-from tlrec_edge.quantize.search_space import ORIGINAL, ROWS, STORAGE_FORMATS, search_space
+from tlrec_edge.quantize.search_space import (
+    ORIGINAL,
+    PRUNING_STEPS,
+    ROWS,
+    STORAGE_FORMATS,
+    search_space,
+)
 from tlrec_edge.train import EdgeModel, adapt
 
 LOOSE = CompressConfig(Budget(share=0.6), recovery_steps=5, only=("feed-forward 1/2",))
@@ -110,8 +117,8 @@ def test_the_smallest_that_keeps_the_budget_is_chosen() -> None:
     assert card["test"]["ratio"] == pytest.approx(found.test.ratio)
     assert 0.5 < found.test.ratio < 1.5
     json.dumps(card)
-    assert lines[-2].startswith("latency of")
-    assert lines[-1] == f"{chosen.name}, applied to the final model"
+    assert any("3 of 5 · latency: " in line for line in lines)
+    assert lines[-2:] == [f"4 of 5 · final model: {chosen.name}", "5 of 5 · test rows"]
 
 
 def test_a_model_below_the_budget_is_rejected_with_its_figures(
@@ -317,3 +324,19 @@ def test_a_compressed_model_and_a_folder_of_other_files_are_refused(tmp_path: Pa
     (tmp_path / "notes.txt").write_text("x")
     with pytest.raises(ModelError, match="is not the checkpoint of a search"):
         compress(model, data, LOOSE, checkpoint=tmp_path)
+
+
+def test_a_time_budget_leaves_out_the_steps_that_do_not_fit() -> None:
+    now = [0.0]
+
+    def listen(status: Status) -> None:
+        now[0] += 30.0 * (status.text == "pruning and recovery")
+
+    progress = Progress(listen, clock=lambda: now[0])
+    steps = list(PRUNING_STEPS["fast"])[:3]
+    # After two steps, a minute is left: too little for a third one and the final model.
+    config = replace(LOOSE, minutes=2.0, only=tuple(steps))
+    found = compress(synthetic.model(), synthetic.dataset(), config, progress)
+    assert found.model.provenance.compression["left_out"] == steps[2:]
+    (point,) = [point for point in found.points if point.name == steps[2]]
+    assert point.reason == "not tried: no time within the 2 minutes"

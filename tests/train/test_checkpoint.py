@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache, partial
@@ -28,6 +29,10 @@ CONFIGS = {
 }
 
 
+EPOCH = re.compile(r": epoch (\d+) of ")
+"""A line of progress before an epoch."""
+
+
 class Interrupted(Exception):
     pass
 
@@ -36,10 +41,10 @@ def stop_after(count: int) -> Callable[[str], None]:
     """Return a progress callback that raises after ``count`` epochs."""
     left = [count]
 
-    def progress(step: str) -> None:
-        left[0] -= step.startswith("epoch ")
+    def progress(line: str) -> None:
         if left[0] <= 0:
             raise Interrupted
+        left[0] -= EPOCH.search(line) is not None
 
     return progress
 
@@ -62,7 +67,8 @@ def interrupted_and_resumed(folder: Path, run: Run, config: TrainConfig, epochs:
     with resumable(folder, data, config) as checkpoint:
         model = run(reported.append, checkpoint)
     assert not folder.exists()
-    assert not any(step.startswith("epoch 1/") for step in reported[:1]), "the run started again"
+    resumed = [found[1] for line in reported if (found := EPOCH.search(line))]
+    assert resumed[:1] != ["1"], "the run started again"
     return model
 
 

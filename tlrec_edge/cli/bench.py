@@ -30,7 +30,8 @@ from tlrec_edge.cli.common import (
     seed_option,
     speed_option,
 )
-from tlrec_edge.cli.output import say, say_json
+from tlrec_edge.cli.output import say_json
+from tlrec_edge.cli.progress import quiet_option, say_progress
 from tlrec_edge.core.files import write_text
 from tlrec_edge.errors import MissingExtraError, RegressionError
 from tlrec_edge.report import render_bench, render_compare
@@ -233,6 +234,7 @@ _SECTIONS = {
     help="HTML file for a report.  [default: none]",
 )
 @seed_option
+@quiet_option
 @json_option
 @click.option(
     "--out", type=_FILE, callback=out_file, help="JSON file for the results.  [default: none]"
@@ -294,7 +296,7 @@ def bench(
         bundle,
         config,
         scenarios,
-        _progress,
+        say_progress,
         source=source,
         replay=replay,
         items=items,
@@ -378,7 +380,7 @@ def _check_compare_options(context: click.Context) -> None:
 def _compare(
     paths: tuple[Path, Path], config: BenchConfig, max_regression: float, output: _Output
 ) -> None:
-    ratios, noise = compare_bundles(*paths, config, _progress)
+    ratios, noise = compare_bundles(*paths, config, say_progress)
     a, b = (path.resolve().name for path in paths)
     compared = [ratio.to_json() for ratio in ratios]
     report = {"a": a, "b": b, "noise": noise.to_json(), "compare": compared}
@@ -395,7 +397,3 @@ def _compare(
 def _raise_on_regression(worse: list[str]) -> None:
     if worse:
         raise RegressionError(f"{len(worse)} above --max-regression: {'; '.join(worse)}")
-
-
-def _progress(line: str) -> None:
-    say(line, err=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import click
 
 from tlrec_edge.choices import GATES, MACHINES
 from tlrec_edge.cli.common import (
+    Minutes,
     Number,
     PathType,
     cache_option,
@@ -23,10 +24,11 @@ from tlrec_edge.cli.common import (
     out_option,
     parse_domains,
     seed_option,
-    show_progress,
 )
-from tlrec_edge.cli.format import MISSING, figure, print_table
+from tlrec_edge.cli.format import figure
 from tlrec_edge.cli.output import say, say_json
+from tlrec_edge.cli.points_table import print_points
+from tlrec_edge.cli.progress import quiet_option, show_progress
 from tlrec_edge.core.folders import check_target
 from tlrec_edge.errors import BudgetError, ModelError
 
@@ -82,6 +84,14 @@ def _max_bytes(text: str) -> Any:
     return parse_bytes(text)
 
 
+def _warn_renamed(
+    context: click.Context, option: click.Parameter, given: float | None
+) -> float | None:
+    if given is not None:
+        say(f"{option.opts[0]} is now --time-budget; the old name goes in 0.3", err=True)
+    return given
+
+
 @click.command(short_help="Find the smallest model within a quality budget.")
 @model_argument
 @dataset_argument
@@ -116,17 +126,31 @@ def _max_bytes(text: str) -> Any:
     help="Processor that will serve the bundle; latency is only measured for 'this'.",
 )
 @click.option(
-    "--minutes",
-    type=Number(0, min_open=True),
-    default=10.0,
+    "--time-budget",
+    "minutes",
+    type=Minutes(),
+    default="10m",
     show_default=True,
-    help="Minutes after which no new pruning step starts.",
+    metavar="TIME",
+    help="Time to return the best found by then: 90s, 2m, 1h or a number of minutes. What is left "
+    "out depends on the speed of the machine.",
+)
+@click.option(
+    "--minutes",
+    "old_minutes",
+    type=Number(0, min_open=True),
+    hidden=True,
+    callback=_warn_renamed,
+    help="Old name.",
 )
 @click.option(
     "--only",
     multiple=True,
     metavar="STEP",
     help="Try only this pruning step, such as 'width 1/2'; repeatable.  [default: all]",
+)
+@click.option(
+    "--all", "show_all", is_flag=True, help="Show all models in the table, not the best alone."
 )
 @seed_option
 @click.option(
@@ -135,6 +159,7 @@ def _max_bytes(text: str) -> Any:
     help="Folder to save pruned models in; the same command then resumes.  [default: none]",
 )
 @cache_option
+@quiet_option
 @json_option
 def compress(
     model: Path,
@@ -146,7 +171,9 @@ def compress(
     max_bytes: int | None,
     machine: str,
     minutes: float,
+    old_minutes: float | None,
     only: tuple[str, ...],
+    show_all: bool,
     seed: int,
     checkpoint: Path | None,
     cache: bool,
@@ -157,7 +184,8 @@ def compress(
     Pruned models are distilled from MODEL; tables and weights are stored in fewer bits. Every
     smaller model is compared with its original on the validation rows, and the smallest ones are
     timed as bundles. The original is MODEL before it was fitted again with these rows; what the
-    search chooses is then done to MODEL. The table shows all models, and why each was not chosen.
+    search chooses is then done to MODEL. The table shows the front (models that no other
+    beats in size, latency and quality) and the nearest misses, and why each was not chosen.
     """
     from tlrec_edge import pipeline
     from tlrec_edge.quantize import CompressConfig
@@ -169,7 +197,13 @@ def compress(
         raise click.UsageError("--out is MODEL itself: choose another folder")
     try:
         config = CompressConfig(
-            budget, target, max_bytes, machine, minutes, seed=seed, only=only or None
+            budget,
+            target,
+            max_bytes,
+            machine,
+            minutes if old_minutes is None else old_minutes,
+            seed=seed,
+            only=only or None,
         )
     except ValueError as error:
         raise click.UsageError(str(error)) from error
@@ -184,7 +218,7 @@ def compress(
             rejected = {"out": None, "budget": str(budget), "points": error.points, "test": None}
             say_json(rejected)
         elif error.points:
-            _print_points(error.points, budget, "nothing chosen")
+            print_points(error.points, budget, "nothing chosen", show_all)
         raise
     result.model.save(out)
     points = [point.to_json() for point in result.points]
@@ -194,42 +228,14 @@ def compress(
         report = {"out": str(out), "budget": str(budget), "points": points, "test": test}
         say_json(report | {"judged_on": judged_on})
         return
-    _print_points(points, budget, str(out))
+    print_points(points, budget, str(out), show_all)
     say(f"points: {judged_on}")
     sizes = f"about {card['bytes']:,} bytes, that of the original {card['original_bytes']:,}"
     say(f"{out}: a bundle of it has {sizes}")
     kept = f"{figure(test['ratio'])} (SE {figure(test['se'])})"
     say(f"test rows, evaluated once: {kept} of {budget.name}")
-
-
-def _print_points(points: Sequence[Mapping[str, Any]], budget: Any, title: str) -> None:
-    rows = [
-        [
-            point["step"],
-            figure(point["value"]),
-            f"{figure(point['ratio'])} ({figure(point['se'])})",
-            _size(point),
-            _latency(point),
-            "chosen" if point["kept"] else "front" if point["front"] else "",
-            point["why"],
-        ]
-        for point in points
-    ]
-    metric = f"validation {budget.name}"
-    head = ["point", metric, "ratio (SE)", "bytes", "p50 / p99 us", "", "why"]
-    print_table(head, rows, title)
-
-
-def _size(point: Mapping[str, Any]) -> str:
-    """Return the bytes of a point's bundle; an estimate if it was not written to be timed."""
-    if not point["bytes"]:
-        return MISSING
-    return f"{'' if point['us'] else '~'}{point['bytes']:,}"
-
-
-def _latency(point: Mapping[str, Any]) -> str:
-    us = point["us"]
-    return f"{us['p50']:.0f} / {us['p99']:.0f}" if us else MISSING
+    if left_out := card["left_out"]:
+        say(f"left out by --time-budget: {'; '.join(left_out)}")
 
 
 @click.command(short_help="Write a model as a bundle.")
@@ -269,6 +275,7 @@ def _latency(point: Mapping[str, Any]) -> str:
     help="Measure quality and transfer on the test rows, for the manifest.",
 )
 @cache_option
+@quiet_option
 @json_option
 def export(
     model: Path,

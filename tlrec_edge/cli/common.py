@@ -1,14 +1,12 @@
-"""What several commands share: arguments, options, checks, and progress on stderr."""
+"""What several commands share: arguments, options and checks."""
 
 from __future__ import annotations
 
 import math
 import os
-import sys
+import re
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +14,8 @@ import click
 
 from tlrec_edge.bundle.ids import read_user_key
 from tlrec_edge.cli import CHECKPOINT
-from tlrec_edge.cli.output import plain, say
+from tlrec_edge.cli.output import say
+from tlrec_edge.cli.progress import say_progress
 from tlrec_edge.errors import DataError
 from tlrec_edge.tabular.roles import suggestion
 from tlrec_edge.tabular.writer import check_ending
@@ -26,11 +25,10 @@ if TYPE_CHECKING:
 
 Decorator = Callable[[Callable[..., None]], Callable[..., None]]
 """A decorator of a command."""
-PROGRESS_INTERVAL = 2.0
-"""Seconds between two lines of progress if stderr is not a terminal."""
 LARGEST = 2**32 - 1
 """The largest integer of an option; every generator of random numbers takes it as a seed."""
 _SHOWN_DOMAINS = 40
+_MINUTES_PER_UNIT = {"s": 1 / 60, "": 1.0, "m": 1.0, "h": 60.0}
 
 
 class SectionedCommand(click.Command):
@@ -95,6 +93,23 @@ class Number(click.FloatRange):
         if not math.isfinite(found):
             self.fail(f"{value!r:.60} must be a finite number", param, ctx)
         return found
+
+
+class Minutes(click.types.FloatParamType):
+    """A duration, such as 90s, 2m, 1h or a number of minutes, in minutes."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the minutes."""
+        if isinstance(value, float):
+            return value
+        found = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)\s*([smh]?)", value.strip(), re.ASCII)
+        minutes = float(found[1]) * _MINUTES_PER_UNIT[found[2]] if found else 0.0
+        if not minutes:
+            example = "write 90s, 2m, 1h or a number of minutes"
+            self.fail(f"{value!r:.60} is not a valid duration: {example}", param, ctx)
+        return minutes
 
 
 def combine_options(*options: Decorator) -> Decorator:
@@ -303,31 +318,7 @@ def parse_domains(
     return chosen
 
 
-@contextmanager
-def show_progress(command: str) -> Iterator[Callable[[str], None]]:
-    """Yield a function that shows a step on stderr.
-
-    On a terminal a step replaces the previous one; otherwise at most one line is written every two
-    seconds.
-    """
-    if sys.stderr.isatty():
-        from rich.console import Console
-
-        with Console(stderr=True).status(plain(f"{command} ...")) as status:
-            yield lambda step: status.update(plain(f"{command}: {step}"))
-        return
-    last = time.monotonic()
-
-    def progress(step: str) -> None:
-        nonlocal last
-        if time.monotonic() - last >= PROGRESS_INTERVAL:
-            say(f"{command}: {step}", err=True)
-            last = time.monotonic()
-
-    yield progress
-
-
 def announce_if_slow(step: str, size: int, limit: int) -> None:
     """Write to stderr what is being done if it takes long."""
     if size > limit:
-        say(f"{step} {size:,} bytes", err=True)
+        say_progress(f"{step} {size:,} bytes")

@@ -11,6 +11,7 @@ import click
 from tlrec_edge.cli.common import PathType, json_option, out_folder, seed_option
 from tlrec_edge.cli.format import figure, print_table, with_error
 from tlrec_edge.cli.output import say, say_json
+from tlrec_edge.cli.progress import quiet_option, say_progress
 
 if TYPE_CHECKING:
     from tlrec_edge.demo import DemoResult
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     "--target", default="NUTRITION", show_default=True, help="Department (domain) to transfer to."
 )
 @seed_option
+@quiet_option
 @json_option
 def demo(out: Path, target: str, seed: int, as_json: bool) -> None:
     """Run the whole pipeline on the data set complete-journey, and write a report.
@@ -37,7 +39,7 @@ def demo(out: Path, target: str, seed: int, as_json: bool) -> None:
     """
     from tlrec_edge.demo import DemoConfig, run_demo
 
-    result = run_demo(out, DemoConfig(target=target, seed=seed), lambda line: say(line, err=True))
+    result = run_demo(out, DemoConfig(target=target, seed=seed), say_progress)
     if as_json:
         report = json.loads(result.report.with_suffix(".json").read_text(encoding="utf-8"))
         say_json(report)

@@ -12,6 +12,7 @@ from tlrec_edge.bundle.reader import Bundle, manifest_size
 from tlrec_edge.cli.common import announce_if_slow, bundle_argument, json_option
 from tlrec_edge.cli.format import any_value, print_table
 from tlrec_edge.cli.output import say, say_json
+from tlrec_edge.cli.progress import quiet_option
 from tlrec_edge.runtime.recommender import Recommender
 
 _COMPRESSION = ("budget", "chosen", "judged_on", "bytes", "original_bytes", "test")
@@ -22,6 +23,7 @@ _SLOW_TO_HASH = 1_000_000_000
 
 @click.command(short_help="Show the cards, sizes and hashes of a bundle.")
 @bundle_argument
+@quiet_option
 @json_option
 def inspect(bundle: Path, as_json: bool) -> None:
     """Show the cards of BUNDLE, and the sizes and hashes of its files."""
@@ -61,6 +63,7 @@ def inspect(bundle: Path, as_json: bool) -> None:
     metavar="ID",
     help="Content id that the bundle must have, as `inspect` prints it.  [default: any]",
 )
+@quiet_option
 @json_option
 def verify(bundle: Path, expect: str | None, as_json: bool) -> None:
     """Check BUNDLE: hash every file, check its arrays and load its graphs."""

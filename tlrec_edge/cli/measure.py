@@ -25,11 +25,11 @@ from tlrec_edge.cli.common import (
     out_file,
     out_table,
     parse_domains,
-    show_progress,
     with_candidates,
 )
 from tlrec_edge.cli.format import MISSING, figure, gain, interval, print_table, with_error
 from tlrec_edge.cli.output import say, say_json
+from tlrec_edge.cli.progress import quiet_option, show_progress
 from tlrec_edge.core.counts import counted
 from tlrec_edge.core.files import write_text
 
@@ -72,6 +72,7 @@ report_options = combine_options(
         callback=out_file,
         help="HTML file for a report.  [default: none]",
     ),
+    quiet_option,
     json_option,
 )
 """Options of what is reported."""

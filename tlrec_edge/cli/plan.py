@@ -13,6 +13,7 @@ from tlrec_edge.cli.bench_options import duration
 from tlrec_edge.cli.common import Integer, Number, PathType, json_option, seed_option
 from tlrec_edge.cli.format import print_table
 from tlrec_edge.cli.output import say, say_json
+from tlrec_edge.cli.progress import quiet_option, say_progress
 from tlrec_edge.cli.synth import count
 
 
@@ -65,6 +66,7 @@ from tlrec_edge.cli.synth import count
     help="Seconds for each measurement.",
 )
 @seed_option
+@quiet_option
 @json_option
 def plan(
     items: int,
@@ -88,7 +90,7 @@ def plan(
     if sources:
         sizes = [MeasuredSize.from_result(read_result(path), str(path)) for path in sources]
     else:
-        sizes = measure_sizes(items, dim, seconds, seed, lambda line: say(line, err=True))
+        sizes = measure_sizes(items, dim, seconds, seed, say_progress)
     found = make_plan(workload, sizes, fingerprint().memory_bytes)
     if as_json:
         say_json(found.to_json() | {"price_per_hour": price_per_hour})

@@ -17,10 +17,10 @@ from tlrec_edge.cli.common import (
     SectionedCommand,
     json_option,
     out_folder,
-    show_progress,
 )
 from tlrec_edge.cli.format import MISSING, print_table
 from tlrec_edge.cli.output import say, say_json
+from tlrec_edge.cli.progress import quiet_option, show_progress
 from tlrec_edge.core.counts import counted
 from tlrec_edge.core.folders import check_target
 from tlrec_edge.errors import MissingExtraError
@@ -144,6 +144,7 @@ _SECTIONS = {
 @click.option(
     "--dry-run", is_flag=True, help="Only show how the tables are read; write no dataset."
 )
+@quiet_option
 @json_option
 @click.option(
     "--out",
@@ -217,7 +218,7 @@ def prepare(
     if out is not None and not dry_run:
         check_target(out, DATASET)
     with show_progress("prepare") as progress:
-        progress(preset or ", ".join(path.name for path in interactions))
+        progress.begin(preset or ", ".join(path.name for path in interactions))
         changes = _Changes(max_per_user, columns, encoding)
         prepared = _build(interactions, items, schema, preset, changes, split_options)
         if out is not None and not dry_run:

@@ -24,10 +24,10 @@ from tlrec_edge.cli.common import (
     out_file,
     out_folder,
     parse_domains,
-    show_progress,
 )
 from tlrec_edge.cli.format import figure, gain, print_table, with_error
 from tlrec_edge.cli.output import say, say_json
+from tlrec_edge.cli.progress import quiet_option, show_progress
 from tlrec_edge.core.files import write_text
 
 FOLD_HELP = (
@@ -52,6 +52,7 @@ run_options = combine_options(
         type=Integer(1),
         help="Parallel jobs.  [default: one per core]",
     ),
+    quiet_option,
     json_option,
 )
 """Options of both commands."""

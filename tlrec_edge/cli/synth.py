@@ -13,6 +13,7 @@ from tlrec_edge.bench.synthetic import synthesize
 from tlrec_edge.bundle.format import WIDE_KINDS
 from tlrec_edge.cli.common import out_option, seed_option
 from tlrec_edge.cli.output import say
+from tlrec_edge.cli.progress import quiet_option, say_progress
 from tlrec_edge.core.counts import counted
 from tlrec_edge.core.packing import WRITTEN
 from tlrec_edge.errors import DataError
@@ -88,6 +89,7 @@ def _warn_renamed(context: click.Context, option: click.Parameter, given: int | 
 )
 @seed_option
 @out_option
+@quiet_option
 def synth(
     items: int,
     dim: int,
@@ -126,7 +128,7 @@ def synth(
 
 
 def _show_step(step: str) -> None:
-    say(f"writing {step}", err=True)
+    say_progress(f"writing {step}")
 
 
 def _ignore(step: str) -> None:

@@ -20,6 +20,7 @@ from tlrec_edge.choices import (
 )
 from tlrec_edge.cli.common import (
     Integer,
+    Minutes,
     Number,
     PathType,
     cache_option,
@@ -35,10 +36,10 @@ from tlrec_edge.cli.common import (
     out_option,
     parse_domains,
     seed_option,
-    show_progress,
 )
 from tlrec_edge.cli.format import print_table
 from tlrec_edge.cli.output import say, say_json
+from tlrec_edge.cli.progress import quiet_option, show_progress
 from tlrec_edge.core.counts import counted
 from tlrec_edge.core.folders import check_target
 
@@ -190,6 +191,7 @@ def _config(make: Callable[..., TrainConfig], **hyperparameters: Any) -> TrainCo
 )
 @seed_option
 @training_options
+@quiet_option
 def pretrain(
     dataset: Path,
     domains: str | None,
@@ -263,7 +265,16 @@ def pretrain(
 )
 @inherited_seed_option
 @training_options
+@click.option(
+    "--time-budget",
+    "minutes",
+    type=Minutes(),
+    metavar="TIME",
+    help="Time to return the best found by then: 90s, 2m, 1h or a number of minutes. What is left "
+    "out depends on the speed of the machine.  [default: no bound]",
+)
 @cache_option
+@quiet_option
 @json_option
 def adapt(
     dataset: Path,
@@ -275,6 +286,7 @@ def adapt(
     epochs: int,
     size: str | None,
     checkpoint: Path | None,
+    minutes: float | None,
     cache: bool,
     as_json: bool,
     **hyperparameters: Any,
@@ -295,6 +307,11 @@ def adapt(
     check_checkpoint(out, checkpoint)
     if source is not None and out.resolve() == source.resolve():
         raise click.UsageError("--out is the source model itself: choose another folder")
+    if minutes is not None and checkpoint is not None:
+        raise click.UsageError(
+            "--time-budget and --checkpoint exclude each other: a run that a budget cuts short "
+            "cannot resume to the same end"
+        )
     data = open_dataset(dataset, cache)
     target = parse_domains(domain, data.domains)
     start = EdgeModel.load(source) if source else None
@@ -318,6 +335,7 @@ def adapt(
             out=out,
             progress=progress,
             checkpoint=checkpoint,
+            minutes=minutes,
         )
     if (
         source
@@ -347,6 +365,8 @@ def adapt(
     epochs = made.choices.epochs if made.choices else 0
     sizes = f"{counted(model.candidates, 'candidate')}, {counted(epochs, 'epoch')}"
     say(f"{out}: {made.way}, {sizes}")
+    if made.left_out:
+        say(f"left out by --time-budget: {'; '.join(made.left_out)}")
     if made.source is None:
         fallback = f"; auto fell back to {made.way}" if table and start is not None else ""
         say(f"transfer: none (trained on the target alone{fallback})")

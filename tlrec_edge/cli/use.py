@@ -11,7 +11,6 @@ from typing import Any
 import click
 
 from tlrec_edge.cli.common import (
-    PROGRESS_INTERVAL,
     Integer,
     PathType,
     bundle_argument,
@@ -23,6 +22,7 @@ from tlrec_edge.cli.common import (
 )
 from tlrec_edge.cli.format import print_table
 from tlrec_edge.cli.output import say, say_json
+from tlrec_edge.cli.progress import quiet_option, say_progress
 from tlrec_edge.cli.user_lookup import Reading, UserLookup
 from tlrec_edge.core.counts import counted
 from tlrec_edge.errors import DataError
@@ -34,6 +34,8 @@ from tlrec_edge.tabular.writer import TableWriter
 _FILE = PathType()
 _PAIRS_AT_ONCE = 262_144
 """Pairs in memory, about 100 MB; a user is encoded at most once per chunk."""
+_PROGRESS_INTERVAL = 2.0
+"""Seconds between two counts."""
 _CACHED_STATES = 16_384
 """User states in memory, at most 64 MB."""
 _SCORE_COLUMNS = {"user": str, "item": str, "score": float}
@@ -86,6 +88,7 @@ k_option = click.option(
     show_default=True,
     help="Score of an item or user that the bundle does not know: by popularity, nan, or an error.",
 )
+@quiet_option
 def score(
     bundle: Path,
     pairs: Path,
@@ -158,6 +161,7 @@ def score(
     callback=out_table,
     help="File for user, rank, item, score, name (.csv, .csv.gz or .parquet).  [default: print]",
 )
+@quiet_option
 @json_option
 def recommend(
     bundle: Path,
@@ -241,9 +245,9 @@ def _progress_every(unit: str) -> Callable[[int], None]:
 
     def progress(done: int) -> None:
         nonlocal last
-        if time.monotonic() - last >= PROGRESS_INTERVAL:
+        if time.monotonic() - last >= _PROGRESS_INTERVAL:
             last = time.monotonic()
-            say(f"{done:,} {unit}", err=True)
+            say_progress(f"{done:,} {unit}")
 
     return progress
 

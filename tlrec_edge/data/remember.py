@@ -19,6 +19,7 @@ def remember(
     compute: Callable[[], Result],
     to_arrays: Callable[[Result], Arrays],
     from_arrays: Callable[[Arrays], Result],
+    is_complete: Callable[[], bool] = lambda: True,
 ) -> Result:
     """Return ``compute()``, or what it returned before for the same inputs.
 
@@ -29,6 +30,8 @@ def remember(
         compute: Computes the result.
         to_arrays: Turns a result into the arrays that are stored.
         from_arrays: Turns the arrays into the result.
+        is_complete: Returns whether the result just computed may be stored: one that a time budget
+            cut short may not.
     """
     if task.cache is None:
         return compute()
@@ -40,5 +43,6 @@ def remember(
         except (KeyError, ValueError, TypeError, IndexError):
             pass  # the file is damaged, or another program wrote it: compute it again
     result = compute()
-    task.cache.put(key, to_arrays(result))
+    if is_complete():
+        task.cache.put(key, to_arrays(result))
     return result

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from tlrec_edge.core.metrics import nan_to_none
+from tlrec_edge.core.progress import Reporter
 from tlrec_edge.data.dataset import Dataset
 from tlrec_edge.data.task import make_tasks
 from tlrec_edge.evaluation.evaluate import baseline_rankers, evaluate, model_ranker
@@ -16,7 +17,7 @@ _CARD_COLUMNS = ("name", "ndcg@10", "ndcg@10.se", "hr@10")
 
 
 def measure_cards(
-    model: EdgeModel, dataset: Dataset, progress: Callable[[str], None] | None = None
+    model: EdgeModel, dataset: Dataset, progress: Reporter | None = None
 ) -> dict[str, Any]:
     """Evaluate the model next to its baselines and return its cards.
 

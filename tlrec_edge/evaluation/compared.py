@@ -16,13 +16,14 @@ from tlrec_edge.data.dataset import Dataset
 from tlrec_edge.data.store import split_hash
 from tlrec_edge.data.task import Tasks
 from tlrec_edge.errors import BundleError
-from tlrec_edge.evaluation.evaluate import model_ranker, visible_task
+from tlrec_edge.evaluation.evaluate import model_ranker
 from tlrec_edge.evaluation.leaks import check_model
 from tlrec_edge.linear.ranking import Ranking, rank_full
 from tlrec_edge.linear.tuned import Ranker
 from tlrec_edge.runtime.recommender import Recommender
 from tlrec_edge.train.config import TrainConfig
 from tlrec_edge.train.edge_model import EdgeModel
+from tlrec_edge.train.plan import visible_task
 from tlrec_edge.train.provenance import Provenance
 from tlrec_edge.train.served import bundle_scorer
 from tlrec_edge.types import Bools

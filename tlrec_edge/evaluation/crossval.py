@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from tlrec_edge.choices import AUTO, MODES
 from tlrec_edge.core.parallel import parallel_map
+from tlrec_edge.core.progress import JOBS, Progress, Reporter, Step
 from tlrec_edge.data.dataset import Dataset
 from tlrec_edge.data.store import load_dataset
 from tlrec_edge.data.task import make_tasks
@@ -85,7 +86,7 @@ class _FoldResult(NamedTuple):
 
 
 def crossval(
-    config: CrossvalConfig, dataset: Dataset, progress: Callable[[str], None] = lambda line: None
+    config: CrossvalConfig, dataset: Dataset, progress: Reporter | None = None
 ) -> Crossval:
     """Adapt with every mode on every fold and rank its users next to the baselines.
 
@@ -95,10 +96,9 @@ def crossval(
     check_crossval(config, dataset)
     n_folds = dataset.split.folds
     jobs = [(config, fold) for fold in range(n_folds)]
-    results: list[_FoldResult] = []
-    for result in parallel_map(_run_fold, jobs):
-        results.append(result)
-        progress(f"fold {len(results)} of {n_folds} done")
+    follow, names = Progress.of(progress), [f"fold {fold}" for fold in range(n_folds)]
+    follow.plan(Step("folds", work={JOBS: float(n_folds)}))
+    results = list(follow.each("folds", parallel_map(_run_fold, jobs), names))
     dropped = Counter[str]()
     for result in results:
         dropped.update(result.dropped)

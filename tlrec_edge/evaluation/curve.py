@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import numpy as np
 
 from tlrec_edge.choices import AUTO
 from tlrec_edge.core.parallel import parallel_map
+from tlrec_edge.core.progress import JOBS, Progress, Reporter, Step
 from tlrec_edge.data.store import load_dataset
 from tlrec_edge.data.task import Task, Tasks, make_tasks
 from tlrec_edge.errors import DataError, TlrecError
@@ -202,7 +203,7 @@ def percent(share: float) -> str:
 def curve(
     config: CurveConfig,
     names: Sequence[str] = ROWS,
-    progress: Callable[[str], None] = lambda line: None,
+    progress: Reporter | None = None,
     processes: int | None = None,
 ) -> Curve:
     """Run experiments at every share in parallel processes, by default one per core.
@@ -226,9 +227,11 @@ def curve(
         for seed in config.seeds
     ]
     results = {}
-    for job, result in zip(jobs, parallel_map(_run, jobs, processes), strict=True):
-        _, name, share, seed = job
-        progress(f"{name} with {percent(share)}")
+    follow = Progress.of(progress)
+    follow.plan(Step("models", work={JOBS: float(len(jobs))}))
+    labels = [f"{name} with {percent(share)}" for _, name, share, _ in jobs]
+    fitted = follow.each("models", parallel_map(_run, jobs, processes), labels)
+    for (_, name, share, seed), result in zip(jobs, fitted, strict=True):
         results[name, share, seed] = result
     points = []
     for share in config.shares:

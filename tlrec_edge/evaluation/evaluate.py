@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 
+from tlrec_edge.core.progress import Progress, Reporter, Step
 from tlrec_edge.data.dataset import Dataset
 from tlrec_edge.data.store import dataset_hash
-from tlrec_edge.data.task import Task, Tasks, make_tasks
+from tlrec_edge.data.task import Tasks, make_tasks
 from tlrec_edge.errors import DataError, ModelError
 from tlrec_edge.evaluation.leaks import check_model, check_tasks
 from tlrec_edge.evaluation.result import Catalogue, Evaluation
@@ -21,6 +22,7 @@ from tlrec_edge.linear.tuning import EaseHyperparameters
 from tlrec_edge.train.adapt import adapt
 from tlrec_edge.train.config import TrainConfig
 from tlrec_edge.train.edge_model import EdgeModel
+from tlrec_edge.train.plan import visible_task
 
 
 def baseline_rankers(
@@ -65,14 +67,6 @@ def _rank_target_only(tasks: Tasks, dataset: Dataset, config: TrainConfig) -> Ra
     return rank_once(task, "target-only", fit, *inputs)
 
 
-def visible_task(task: Task, mode: str | None) -> Task:
-    """Return the part of a task that models of a transfer mode may read.
-
-    A model that was trained on the target alone reads only what users did in the target.
-    """
-    return task.target_only() if mode == "scratch" else task
-
-
 def model_ranker(model: EdgeModel, dataset: Dataset) -> Ranker:
     """Return a model's ranker; it raises LeakError if the model was trained on the test rows.
 
@@ -101,7 +95,7 @@ def evaluate(
     domains: tuple[str, ...],
     rankers: Mapping[str, Ranker],
     fold: int | None = None,
-    progress: Callable[[str], None] | None = None,
+    progress: Reporter | None = None,
     tasks: Tasks | None = None,
 ) -> Evaluation:
     """Rank the test rows of a target with every model.
@@ -111,7 +105,7 @@ def evaluate(
         domains: the target.
         rankers: what to compare, by name: ``baseline_rankers`` and ``model_ranker``.
         fold: the fold of a split by new users. None: all users keep their history.
-        progress: called with the name of each model before it is ranked.
+        progress: follows the models, one after the other.
         tasks: the validation and test rows. None: made from ``domains`` and ``fold``.
 
     Returns:
@@ -129,10 +123,12 @@ def evaluate(
         )
     check_tasks(dataset, tasks)
     rankings = {}
+    follow = Progress.of(progress)
+    follow.plan(*(Step(name) for name in rankers))
     for name, ranker in rankers.items():
-        if progress:
-            progress(name)
+        follow.begin(name)
         rankings[name] = ranker(tasks)
+        follow.end()
     final = tasks.final
     catalogue = Catalogue(final.candidates, popularity(final))
     return Evaluation(domains, rankings, slices=slice_rows(dataset, final), catalogue=catalogue)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from tlrec_edge.core.counts import counted
 from tlrec_edge.core.metrics import nan_to_none
+from tlrec_edge.core.progress import Reporter
 from tlrec_edge.data.dataset import Dataset
 from tlrec_edge.data.task import make_tasks
 from tlrec_edge.evaluation.compared import ComparedModel
@@ -64,7 +65,7 @@ def evaluate_model(
     fold: int | None = None,
     target_only: bool = True,
     ease_penalties: Sequence[float] = (),
-    progress: Callable[[str], None] | None = None,
+    progress: Reporter | None = None,
 ) -> ModelEvaluation:
     """Rank the test rows by a model and by its baselines.
 
@@ -75,7 +76,7 @@ def evaluate_model(
         fold: the fold of users of a new-users split. None: that of the model.
         target_only: whether to train the same model on the target alone.
         ease_penalties: penalties to evaluate EASE with, besides the tuned one.
-        progress: called with a line of text after each step.
+        progress: follows the models, one after the other; a function receives lines of text.
 
     Raises:
         LeakError: if the model was trained on test rows, or on later ones.

@@ -19,7 +19,6 @@ from tlrec_edge.core.metrics import (
 )
 from tlrec_edge.data.dataset import Dataset
 from tlrec_edge.data.task import Tasks
-from tlrec_edge.evaluation.evaluate import visible_task
 from tlrec_edge.linear.baselines import SIMPLE_BASELINES, Baseline
 from tlrec_edge.linear.ranking import Ranking, rank_rows
 from tlrec_edge.train.adapt import adapt, check_source, refit
@@ -27,6 +26,7 @@ from tlrec_edge.train.auto import adapt_auto
 from tlrec_edge.train.config import TrainConfig
 from tlrec_edge.train.edge_model import EdgeModel
 from tlrec_edge.train.fit_mode import fit_mode
+from tlrec_edge.train.plan import visible_task
 from tlrec_edge.train.score_weights import cross_fitted_ndcg
 from tlrec_edge.train.setup import Context
 from tlrec_edge.types import Doubles, Ints

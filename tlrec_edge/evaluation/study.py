@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from tlrec_edge.choices import AUGMENTATIONS, AUTO
 from tlrec_edge.core.parallel import parallel_map
+from tlrec_edge.core.progress import JOBS, Progress, Reporter, Step
 from tlrec_edge.data.dataset import Dataset
 from tlrec_edge.data.store import load_dataset
 from tlrec_edge.data.task import make_tasks
@@ -263,7 +264,7 @@ class Study:
 def study(
     config: StudyConfig,
     names: Sequence[str] = (),
-    progress: Callable[[str], None] = lambda line: None,
+    progress: Reporter | None = None,
     processes: int | None = None,
 ) -> Study:
     """Run variants in parallel processes, by default one per core.
@@ -274,7 +275,7 @@ def study(
     """
     users = _check(config, names)
     variants = [v for v in VARIANTS if not names or v.name in (*names, *REFERENCES)]
-    results = _run_all(config, variants, progress, processes)
+    results = _run_all(config, variants, Progress.of(progress), processes)
     rows = {
         variant.name: ResultRow(
             variant.name, tuple(results[variant.name, seed] for seed in config.seeds)
@@ -292,19 +293,24 @@ def study(
 def _run_all(
     config: StudyConfig,
     variants: Sequence[Variant],
-    progress: Callable[[str], None],
+    progress: Progress,
     processes: int | None,
 ) -> dict[tuple[str, int], ExperimentResult]:
     """Pretrain the sources of the variants, then run these; return results by name and seed."""
     names = dict.fromkeys(variant.source for variant in variants if variant.source)
     source_jobs = [(config, name, seed) for name in names for seed in config.seeds]
+    jobs = [(config, variant, seed) for variant in variants for seed in config.seeds]
+    progress.plan(
+        Step("source models", work={JOBS: float(len(source_jobs))}),
+        Step("models", work={JOBS: float(len(jobs))}),
+    )
     failures = {}
+    labels = [f"{name}, seed {seed}" for _, name, seed in source_jobs]
     pretrained = parallel_map(_pretrain, source_jobs, processes)
-    for (_, name, seed), reason in zip(source_jobs, pretrained, strict=True):
-        progress(f"source {name}, seed {seed}")
+    reasons = progress.each("source models", pretrained, labels)
+    for (_, name, seed), reason in zip(source_jobs, reasons, strict=True):
         failures[name, seed] = reason
 
-    jobs = [(config, variant, seed) for variant in variants for seed in config.seeds]
     jobs.sort(key=lambda job: job[1].experiment != AUTO)  # the longest first
     results, ready = {}, []
     for job in jobs:
@@ -314,8 +320,9 @@ def _run_all(
             results[variant.name, seed] = failed(failure)
         else:
             ready.append(job)
-    for (_, variant, seed), result in zip(ready, parallel_map(_run, ready, processes), strict=True):
-        progress(f"{variant.name}, seed {seed}")
+    labels = [f"{variant.name}, seed {seed}" for _, variant, seed in ready]
+    fitted = progress.each("models", parallel_map(_run, ready, processes), labels)
+    for (_, variant, seed), result in zip(ready, fitted, strict=True):
         results[variant.name, seed] = result
     return results
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import NamedTuple, Self
 
@@ -11,6 +11,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from tlrec_edge.core.metrics import METRICS, clustered_mean, rank_of_positive
+from tlrec_edge.core.progress import Progress, Reporter
 from tlrec_edge.core.result_cache import Arrays
 from tlrec_edge.data.remember import remember
 from tlrec_edge.data.task import Task
@@ -33,6 +34,10 @@ Journey.
 POPULARITY_WEIGHTS = (0.0, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1)
 REPEAT_BIASES = (0.0, -4.0, -1.0, -0.25, 0.25, 1.0)
 """Values to try for what is added to the score of an item that the user already had."""
+EXPECTED_PENALTIES = 6
+"""Penalties that a search usually tries."""
+SOLUTIONS = "solutions of EASE"
+"""The kind of work that a search does."""
 MAX_TUNING_ROWS = 6000
 """Validation rows that are used to choose hyperparameters."""
 
@@ -76,7 +81,7 @@ class EaseHyperparameters:
 def tune_ease(
     task: Task,
     data: InteractionMatrices,
-    progress: Callable[[str], None] | None = None,
+    progress: Reporter | None = None,
     user_power: float = 0.0,
     max_weights: int | None = None,
     decay: bool = False,
@@ -87,24 +92,28 @@ def tune_ease(
     ``max_weights`` also tries trimming to that many weights per candidate, and ``decay`` also tries
     popularity that decays with time. Both are taken only if they are better by more than a standard
     error. With ``tune_repeats`` the bias of items that the user already had is
-    chosen, if such items are ranked at all. Without rows the defaults are returned.
+    chosen, if such items are ranked at all. Without rows the defaults are returned. If the time
+    budget of ``progress`` ends the search early, the best so far is returned.
     """
+    follow = Progress.of(progress)
+    left_out = len(follow.left_out)
     if not len(task.rows) or not data.train.nnz:
         return EaseHyperparameters()
     return remember(
         task,
         "tune_ease",
         (*data.arrays, user_power, max_weights, decay, tune_repeats),
-        lambda: _tune_ease(task, data, progress, user_power, max_weights, decay, tune_repeats),
+        lambda: _tune_ease(task, data, follow, user_power, max_weights, decay, tune_repeats),
         EaseHyperparameters.to_arrays,
         EaseHyperparameters.from_arrays,
+        is_complete=lambda: len(follow.left_out) == left_out,
     )
 
 
 def _tune_ease(
     task: Task,
     data: InteractionMatrices,
-    progress: Callable[[str], None] | None,
+    progress: Progress,
     user_power: float,
     max_weights: int | None,
     decay: bool,
@@ -115,12 +124,13 @@ def _tune_ease(
     if max_weights:
         best = search.better_by_one_se(best, search.try_trimming(best))
     if decay:
+        progress.doing("half-lives of popularity")
         best = search.better_by_one_se(best, search.try_decay(best))
     return best.hyperparameters
 
 
 def tune_target_ease(
-    task: Task, rows: Ints, max_weights: int, progress: Callable[[str], None] | None
+    task: Task, rows: Ints, max_weights: int, progress: Progress | None = None
 ) -> float | None:
     """Choose the penalty of EASE on the target's interactions alone.
 
@@ -128,10 +138,23 @@ def tune_target_ease(
     evaluation queries has a history in the target.
     """
     target_task = task.target_only()
-    data = InteractionMatrices.of(target_task, rows)
+    data = InteractionMatrices.of(target_task, _used_rows(target_task, rows))
     if len(target_task.train) == len(task.train) or not data.history[np.unique(task.rows.user)].nnz:
         return None
     return tune_ease(target_task, data, progress, USER_POWER, max_weights=max_weights).penalty
+
+
+def _used_rows(task: Task, rows: Ints) -> Ints:
+    """Number the candidates and the items of the training data alone, in the order of ``rows``.
+
+    The matrices are then those of a model of the target alone, and what was tuned for it is
+    remembered.
+    """
+    used = np.union1d(np.unique(task.train.item), task.candidates)
+    used = used[rows[used] >= 0]
+    numbers = np.full_like(rows, -1)
+    numbers[used[np.argsort(rows[used])]] = np.arange(len(used))
+    return numbers
 
 
 def learnable_repeats(task: Task, queries: EvalQueries, seen: Scores) -> Scores:
@@ -173,20 +196,19 @@ class _Search:
         user_power: float,
         max_weights: int | None,
         tune_repeats: bool,
-        progress: Callable[[str], None] | None,
+        progress: Progress,
     ) -> None:
         self.task, self.data = sample_rows(task, MAX_TUNING_ROWS), data
         self.queries = make_queries(self.task, self.task.rows)
-        self.progress = progress or (lambda line: None)
+        self.progress = progress
         self.solver = make_ease(data.train, data.columns, user_power)
         can_trim = max_weights and isinstance(self.solver, Ease) and not self.solver.is_dual
         self.max_weights = max_weights if can_trim else None
         self.trimmed: dict[float, sp.csr_array] = {}
         """The trimmed weights of the penalties that were solved."""
-        self.name = "EASE" if task.in_target(task.train).all() else "EASE over all domains"
         if isinstance(self.solver, SparseEase):
-            self.progress(
-                f"{self.name}, on each candidate's {EASE_NEIGHBOURS} nearest items: "
+            self.progress.note(
+                f"each candidate's {EASE_NEIGHBOURS} nearest items: "
                 f"{data.train.shape[1]:,} items are too many for all"
             )
         self.prior = self.queries.gather_items(log_popularity(task))
@@ -198,18 +220,31 @@ class _Search:
     def try_penalties(self) -> _Result:
         """Return the best penalty of the grid, which is climbed from its middle."""
         tried: dict[int, _Result] = {}
-        untried: Sequence[int] = INITIAL_PENALTIES
+        untried = list(INITIAL_PENALTIES)
         while untried:
-            for i in untried:
-                scorer = self._solve(PENALTIES[i])
-                parameters = EaseHyperparameters(PENALTIES[i])
-                tried[i] = self._tune_biases(self._row_scores(scorer), self.prior, parameters)
-                ndcg = tried[i].hyperparameters.ndcg
-                self.progress(f"{self.name}, penalty {PENALTIES[i]:g}: validation {ndcg:.4f}")
-            best = max(tried, key=lambda i: tried[i].hyperparameters.ndcg)
-            neighbours = (i for i in (best - 1, best + 1) if 0 <= i < len(PENALTIES))
-            untried = [i for i in neighbours if i not in tried]
-        return tried[best]
+            if tried and self.progress.late(SOLUTIONS, EXPECTED_PENALTIES):
+                penalties = ", ".join(f"{PENALTIES[i]:g}" for i in untried)
+                self.progress.cut_short(f"penalties {penalties}")
+                break
+            self._report(untried, [result.hyperparameters for result in tried.values()])
+            i = untried.pop(0)
+            parameters = EaseHyperparameters(PENALTIES[i])
+            scores = self._row_scores(self._solve(PENALTIES[i]))
+            tried[i] = self._tune_biases(scores, self.prior, parameters)
+            if not untried:
+                best = max(tried, key=lambda i: tried[i].hyperparameters.ndcg)
+                neighbours = (i for i in (best - 1, best + 1) if 0 <= i < len(PENALTIES))
+                untried = [i for i in neighbours if i not in tried]
+        return max(tried.values(), key=lambda result: result.hyperparameters.ndcg)
+
+    def _report(self, untried: Sequence[int], tried: Sequence[EaseHyperparameters]) -> None:
+        """Report the penalty that is tried next, and the best so far."""
+        number, planned = len(tried) + 1, len(tried) + len(untried)
+        text = f"penalty {PENALTIES[untried[0]]:g}, {number} of {planned}"
+        if tried:
+            best = max(tried, key=lambda parameters: parameters.ndcg)
+            text += f", best validation {best.ndcg:.4f} at {best.penalty:g}"
+        self.progress.doing(text, SOLUTIONS, number, max(planned, EXPECTED_PENALTIES))
 
     def try_trimming(self, best: _Result) -> list[_Result]:
         """Trim each candidate to its largest weights, at the best penalty and the next two smaller.
@@ -219,6 +254,10 @@ class _Search:
         """
         if self.max_weights is None:
             return []
+        if self.progress.late(SOLUTIONS, EXPECTED_PENALTIES):
+            self.progress.cut_short("trimmed weights")
+            return []
+        self.progress.doing("trimmed weights")
         i = PENALTIES.index(best.hyperparameters.penalty)
         results = []
         for penalty in PENALTIES[max(i - 2, 0) : i + 1]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
 from tlrec_edge.bench.machine import fingerprint
 from tlrec_edge.choices import AUTO
+from tlrec_edge.core.progress import Progress, Reporter, Step
 from tlrec_edge.data.dataset import Dataset
+from tlrec_edge.errors import ArgumentError
 from tlrec_edge.evaluation.cards import measure_cards
 from tlrec_edge.evaluation.compared import compared_model, open_compared_model
 from tlrec_edge.evaluation.evaluate_model import ModelEvaluation, evaluate_model
@@ -35,8 +37,8 @@ from tlrec_edge.train.config import TrainConfig
 from tlrec_edge.train.edge_model import EdgeModel
 from tlrec_edge.train.pretrain import pretrain as pretrain_source
 
-Progress = Callable[[str], None]
-"""Called with a line of text after each step."""
+GATES = "graphs and gates"
+"""The step of ``export`` that writes the bundle."""
 
 
 def pretrain(
@@ -45,7 +47,7 @@ def pretrain(
     config: TrainConfig | None = None,
     *,
     out: StrPath | None = None,
-    progress: Progress | None = None,
+    progress: Reporter | None = None,
     checkpoint: StrPath | None = None,
 ) -> EdgeModel:
     """Train a source model.
@@ -55,7 +57,7 @@ def pretrain(
         domains: The source: a domain or several. None: the only domain of the dataset.
         config: Hyperparameters. None: the defaults.
         out: A folder to save the model in. None saves nothing.
-        progress: Called with a line of text after each step.
+        progress: A function that receives lines of text, or a ``Progress`` that gets every status.
         checkpoint: A folder to save every epoch in; the same call then resumes. It is removed when
             the model is complete, and saved if there is ``out``.
 
@@ -88,8 +90,9 @@ def adapt(
     config: TrainConfig | None = None,
     fold: int | None = None,
     out: StrPath | None = None,
-    progress: Progress | None = None,
+    progress: Reporter | None = None,
     checkpoint: StrPath | None = None,
+    minutes: float | None = None,
 ) -> EdgeModel:
     """Adapt a source model to a target, or train on the target alone.
 
@@ -102,15 +105,19 @@ def adapt(
         config: Hyperparameters. None: those of the source, or the defaults without one.
         fold: The fold of users to hold out under the split "new-users". None: no users are.
         out: A folder to save the model in. None saves nothing.
-        progress: Called with a line of text after each step.
+        progress: A function that receives lines of text, or a ``Progress`` that gets every status.
         checkpoint: A folder to save every epoch in; the same call then resumes. It is removed when
             the model is complete, and saved if there is ``out``.
+        minutes: A time budget. Training ends earlier and options are left out, depending on the
+            speed of the machine, to return the best found by then; ``model.provenance.left_out``
+            names them. None: no budget. It can't be combined with a checkpoint.
 
     Returns:
         The model. ``model.provenance.auto`` has the comparisons that chose the mode.
 
     Raises:
         DataError: A domain or the fold is unknown, or the mode needs a source.
+        ArgumentError: ``minutes`` is not above 0, or there is a checkpoint too.
         TrainingError: Training diverged, or there is nothing to learn from.
         ModelError: The source does not fit the dataset, or the checkpoint is of another run.
     """
@@ -119,6 +126,9 @@ def adapt(
         source = open_model(source, "source")
     config = check_config(config, TrainConfig) or config_of(source)
     target = choose_domains(dataset, domain)
+    if minutes is not None and (checkpoint is not None or not minutes > 0):
+        raise ArgumentError("minutes must be above 0, and can't be combined with a checkpoint")
+    follow = Progress.of(progress, minutes)
     facts = {
         "domains": target,
         "mode": mode,
@@ -127,10 +137,10 @@ def adapt(
     }
     with resumable(optional_path(checkpoint), dataset, config, command="adapt", **facts) as saved:
         if mode == AUTO:
-            model, _ = adapt_auto(dataset, target, source, config, fold, progress, checkpoint=saved)
+            model, _ = adapt_auto(dataset, target, source, config, fold, follow, checkpoint=saved)
         else:
             model = adapt_by_mode(
-                dataset, target, mode, source, config, fold, progress, checkpoint=saved
+                dataset, target, mode, source, config, fold, follow, checkpoint=saved
             )
         if out is not None:
             model.save(Path(out))
@@ -145,7 +155,7 @@ def evaluate(
     fold: int | None = None,
     target_only: bool = True,
     ease_penalties: Sequence[float] = (),
-    progress: Progress | None = None,
+    progress: Reporter | None = None,
 ) -> ModelEvaluation:
     """Compare a model or a bundle with baselines on the test rows.
 
@@ -156,7 +166,7 @@ def evaluate(
         fold: The fold of users under the split "new-users". None: that of the model.
         target_only: Whether to train the same model on the target alone, for comparison.
         ease_penalties: Penalties to evaluate EASE with, besides the tuned one.
-        progress: Called with a line of text after each step.
+        progress: A function that receives lines of text, or a ``Progress`` that gets every status.
 
     Returns:
         The ranks of the test rows under each model, and what to know about them.
@@ -190,7 +200,7 @@ def compress(
     dataset: Dataset | StrPath,
     config: CompressConfig | None = None,
     *,
-    progress: Progress | None = None,
+    progress: Reporter | None = None,
     checkpoint: StrPath | None = None,
 ) -> Compression:
     """Find the smallest model that keeps the quality budget, and measure it as a bundle.
@@ -199,7 +209,7 @@ def compress(
         model: A model that ``adapt`` returned, or its folder.
         dataset: The dataset that the model was adapted to, or its folder.
         config: Budget, limits and effort of the search. None: the defaults.
-        progress: Called with a line of text after each step.
+        progress: A function that receives lines of text, or a ``Progress`` that gets every status.
         checkpoint: A folder to save pruned models in; the same call then resumes. None saves
             nothing.
 
@@ -215,7 +225,7 @@ def compress(
         open_model(model, before_refit=True),
         dataset,
         check_config(config, CompressConfig),
-        progress or _silent,
+        progress,
         measure_costs=partial(measure_costs, dataset=dataset),
         checkpoint=optional_path(checkpoint),
         about_machine=asdict(fingerprint()),
@@ -229,7 +239,7 @@ def export(
     config: ExportConfig | None = None,
     *,
     cards: bool = True,
-    progress: Progress | None = None,
+    progress: Reporter | None = None,
 ) -> Parity:
     """Write a model as a bundle, if the bundle passes its gates.
 
@@ -239,7 +249,7 @@ def export(
         path: Folder of the bundle: a new one, an empty one or an older bundle.
         config: Stored users, tolerance and gates. None: the defaults.
         cards: Whether to measure quality and transfer on the test rows, for the manifest.
-        progress: Called with a line of text after each step.
+        progress: A function that receives lines of text, or a ``Progress`` that gets every status.
 
     Returns:
         How much the bundle's scores differ from the torch model's.
@@ -251,11 +261,10 @@ def export(
     """
     dataset = open_dataset(dataset)
     model = open_model(model)
-    measured = measure_cards(model, dataset, progress) if cards else {}
-    if progress is not None:
-        progress("graphs and gates")
-    return export_bundle(model, dataset, Path(path), check_config(config, ExportConfig), measured)
-
-
-def _silent(line: str) -> None:
-    """Ignore progress."""
+    follow = Progress.of(progress)
+    follow.plan(Step(GATES))
+    measured = measure_cards(model, dataset, follow) if cards else {}
+    follow.begin(GATES)
+    parity = export_bundle(model, dataset, Path(path), check_config(config, ExportConfig), measured)
+    follow.end()
+    return parity

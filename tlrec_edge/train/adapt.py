@@ -7,6 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
+from tlrec_edge.core.counts import counted
+from tlrec_edge.core.progress import Progress, Reporter
 from tlrec_edge.data.dataset import Dataset
 from tlrec_edge.data.store import dataset_hash, split_hash
 from tlrec_edge.data.task import Tasks, make_tasks
@@ -15,9 +17,9 @@ from tlrec_edge.linear.tuning import EaseHyperparameters
 from tlrec_edge.train.checkpoint import Checkpoint
 from tlrec_edge.train.config import TrainConfig
 from tlrec_edge.train.edge_model import EdgeModel
-from tlrec_edge.train.fit import Progress
 from tlrec_edge.train.fit_mode import FittedModel, Hyperparameters, fit_mode
 from tlrec_edge.train.modes import MODES
+from tlrec_edge.train.plan import final_step, plan_mode
 from tlrec_edge.train.provenance import ValidationChoices
 from tlrec_edge.train.setup import Context
 
@@ -29,7 +31,7 @@ def adapt(
     source: EdgeModel | None = None,
     config: TrainConfig | None = None,
     fold: int | None = None,
-    progress: Progress | None = None,
+    progress: Reporter | None = None,
     linear: EaseHyperparameters | None = None,
     tasks: Tasks | None = None,
     checkpoint: Checkpoint | None = None,
@@ -48,7 +50,8 @@ def adapt(
         config: Hyperparameters. None: those of the source, so that both have the same shape, or
             the defaults if there is no source.
         fold: The fold of users to hold out under the split "new-users"; None: no users are.
-        progress: Called with a line of text after each step.
+        progress: Follows the steps; a function receives lines of text. Its time budget may end
+            the training and the search of hyperparameters early.
         linear: Hyperparameters of the item-item weights that were tuned before on the same tasks;
             None: they are tuned, which takes most of the time on large catalogues.
         tasks: The tasks of ``domains`` and ``fold`` if they exist already; None: they are made.
@@ -72,9 +75,11 @@ def adapt(
     if mode == "zero-shot":
         # Nothing is tuned on the target's rows, so the first fit is already the final one.
         tasks = replace(tasks, choose=tasks.final)
-    context = Context(dataset, tasks.choose, source, config, progress, checkpoint)
-    fitted = fit_mode(context, mode, linear=linear)
-    return refit(fitted, replace(context, task=tasks.final), tasks, fold)
+    follow = Progress.of(progress)
+    context = Context(dataset, tasks.choose, source, config, follow, checkpoint)
+    final = replace(context, task=tasks.final)
+    follow.plan(*plan_mode(context, final, mode, tune=linear is None))
+    return refit(fit_mode(context, mode, linear=linear), final, tasks, fold)
 
 
 def check_source(source: EdgeModel | None, dataset: Dataset, domains: tuple[str, ...]) -> None:
@@ -107,9 +112,12 @@ def refit(fitted: FittedModel, context: Context, tasks: Tasks, fold: int | None)
     validation rows, the result keeps the tuned model, so that ``compress`` can judge on rows that
     it has not learned.
     """
-    mode, model, before = fitted.mode, fitted.model, None
+    mode, model, before, progress = fitted.mode, fitted.model, None, context.progress
     if len(tasks.final.train) > len(tasks.choose.train):
+        epochs = fitted.hyperparameters.epochs
+        progress.begin(final_step(context, mode, epochs))
         model = fit_mode(context, mode, fitted.hyperparameters).model
+        progress.end(counted(epochs, "epoch"))
         before = fitted.model if tasks.final_learns_validation else None
     model = model.with_provenance(
         kind="target",
@@ -121,6 +129,7 @@ def refit(fitted: FittedModel, context: Context, tasks: Tasks, fold: int | None)
         dataset_sha256=dataset_hash(context.dataset),
         source=_source_domains(mode, context),
         choices=_choices(fitted.hyperparameters),
+        left_out=tuple(progress.left_out),
     )
     return model.with_before_refit(before)
 

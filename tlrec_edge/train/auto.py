@@ -8,17 +8,25 @@ from dataclasses import replace
 import numpy as np
 
 from tlrec_edge.core.metrics import Lift, paired_lift
+from tlrec_edge.core.progress import Progress, Reporter
 from tlrec_edge.data.dataset import Dataset
-from tlrec_edge.data.task import Task, Tasks, make_tasks
+from tlrec_edge.data.task import Tasks, make_tasks
 from tlrec_edge.errors import DataError
 from tlrec_edge.train.adapt import check_source, config_of, refit
 from tlrec_edge.train.checkpoint import Checkpoint
 from tlrec_edge.train.config import TrainConfig
 from tlrec_edge.train.edge_model import EdgeModel
-from tlrec_edge.train.fit import Progress
 from tlrec_edge.train.fit_mode import FittedModel, fit_mode, with_score_weights
 from tlrec_edge.train.model import numpy_copy
-from tlrec_edge.train.modes import MODES
+from tlrec_edge.train.plan import (
+    COMPARISON,
+    POOLED,
+    SCORE_WEIGHTS,
+    SIMPLE,
+    least_work,
+    plan_auto,
+    visible_task,
+)
 from tlrec_edge.train.provenance import ModeComparison
 from tlrec_edge.train.score_weights import cross_fitted_ndcg, tune_score_weights
 from tlrec_edge.train.setup import Context
@@ -38,6 +46,8 @@ COMPLEXITY_ORDER = (
 ``linear`` over all domains."""
 TRANSFER = frozenset(COMPLEXITY_ORDER[3:])
 """The options that transfer."""
+TRANSFER_MODES = ("zero-shot", "frozen", "finetune", "joint")
+"""The modes that transfer, from simple to complex: in this order they are fitted."""
 TRANSFER_MEAN = "transfer, on average"
 """The row of the table that decides whether transfer is used: the mean of the ways to transfer."""
 _LINEAR = ("wide", "target_wide", "residual", "bias")
@@ -55,7 +65,7 @@ def adapt_auto(
     source: EdgeModel | None = None,
     config: TrainConfig | None = None,
     fold: int | None = None,
-    progress: Progress | None = None,
+    progress: Reporter | None = None,
     tasks: Tasks | None = None,
     checkpoint: Checkpoint | None = None,
 ) -> tuple[EdgeModel, tuple[ModeComparison, ...]]:
@@ -74,7 +84,8 @@ def adapt_auto(
         source: A model that ``pretrain`` returned; None: only the target alone is used.
         config: Hyperparameters; None: those of the source, or the defaults without a source.
         fold: The fold of users to hold out under the split "new-users"; None: no users are.
-        progress: Called with a line of text after each step.
+        progress: Follows the steps; a function receives lines of text. Modes that its time budget
+            leaves no time for are not tried; ``provenance.left_out`` names them.
         tasks: The tasks of ``domains`` and ``fold`` if they exist already; None: they are made.
         checkpoint: Saves each epoch (see ``checkpoint.resumable``); None saves nothing.
 
@@ -93,36 +104,54 @@ def adapt_auto(
         raise DataError(
             "--mode auto chooses on validation rows and this split leaves none: name a mode"
         )
-    context = Context(dataset, tasks.choose, source, config, progress, checkpoint)
+    follow = Progress.of(progress)
+    context = Context(dataset, tasks.choose, source, config, follow, checkpoint)
+    final = replace(context, task=tasks.final)
+    follow.plan(*plan_auto(context, final, () if source is None else TRANSFER_MODES))
     options = _fit_options(context)
     values, users = {}, tasks.choose.rows.user
-    for name, fitted in options.items():
+    follow.begin(COMPARISON)
+    for number, (name, fitted) in enumerate(options.items(), 1):
+        follow.doing(name, SCORE_WEIGHTS, number, len(options))
         parts = _parts_of(name, config)
-        task = _visible_task(fitted, context)
+        task = visible_task(context.task, fitted.mode)
         values[name], users = cross_fitted_ndcg(fitted.model, dataset, task, fitted.mode, parts)
     winner, table = _compare_modes(values, users)
-    model = refit(options[winner], replace(context, task=tasks.final), tasks, fold)
+    follow.end(f"chose {winner}")
+    model = refit(options[winner], final, tasks, fold)
     return model.with_provenance(auto=table, choice=winner), table
 
 
 def _fit_options(context: Context) -> dict[str, FittedModel]:
     """Fit every option without the validation rows; without a source only the first three."""
+    progress = context.progress
     scratch = fit_mode(context, "scratch")
-    options = {
-        "popularity": _with_parts_of("popularity", scratch, context),
-        "linear": _with_parts_of("linear", scratch, context),
-        "scratch": scratch,
-    }
+    options = {"scratch": scratch}
+    progress.begin(SIMPLE)
+    for number, name in enumerate(("popularity", "linear"), 1):
+        progress.doing(name, SCORE_WEIGHTS, number, 2)
+        options[name] = _with_parts_of(name, scratch, context)
+    progress.end()
     if context.source is None:
         return options
-    finetune = fit_mode(context, "finetune")
-    for mode in MODES:
-        if mode == "finetune":
-            options[mode] = finetune
-        elif mode != "scratch":
-            # The item-item weights depend on the task alone: they are tuned once for all modes.
-            options[mode] = fit_mode(context, mode, linear=finetune.hyperparameters.linear)
-    options["pooled"] = _with_parts_of("pooled", finetune, context)
+    linear = None
+    for mode in TRANSFER_MODES:
+        tune = linear is None and mode != "zero-shot"
+        if not progress.fits(least_work(context, mode, tune), repeated=True):
+            progress.leave_out(mode)
+            continue
+        # The item-item weights depend on the task alone: they are tuned once for all modes.
+        options[mode] = fit_mode(context, mode, linear=linear)
+        if mode != "zero-shot":
+            linear = options[mode].hyperparameters.linear
+    base = options.get("finetune") or options.get("frozen")
+    if base is None:
+        progress.leave_out("pooled")
+        return options
+    progress.begin(POOLED)
+    progress.doing("weights of the parts in the score", SCORE_WEIGHTS)
+    options["pooled"] = _with_parts_of("pooled", base, context)
+    progress.end()
     return options
 
 
@@ -133,16 +162,12 @@ def _parts_of(option: str, config: TrainConfig) -> tuple[str, ...]:
 
 def _with_parts_of(option: str, fitted: FittedModel, context: Context) -> FittedModel:
     """Reduce a fitted model to the parts of a simple option, and tune their weights again."""
-    task = _visible_task(fitted, context)
+    task = visible_task(context.task, fitted.mode)
     model = replace(fitted.model, bias=numpy_copy(fitted.model.net.bias))
     parts = _parts_of(option, context.config)
     weights = tune_score_weights(model, context.dataset, task, fitted.mode, parts)
     hyperparameters = replace(fitted.hyperparameters, weights=weights)
     return FittedModel(fitted.mode, with_score_weights(model, task, weights), hyperparameters)
-
-
-def _visible_task(fitted: FittedModel, context: Context) -> Task:
-    return context.task.target_only() if fitted.mode == "scratch" else context.task
 
 
 def _compare_modes(
@@ -165,8 +190,8 @@ def _compare_modes(
     transfer = [name for name in fitted if name in TRANSFER]
     for name in transfer:
         compare(name, values[name], best)
-    if transfer:
-        tuned = [values[name] for name in transfer if name != "zero-shot"]
+    tuned = [values[name] for name in transfer if name != "zero-shot"]
+    if tuned:
         mean: Doubles = np.mean(tuned, 0)
         if _is_at_least(compare(TRANSFER_MEAN, mean, best), ERRORS_TO_TRANSFER):
             best = _simplest_transfer(values, transfer, users)

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from tlrec_edge.core.progress import Progress, Reporter
 from tlrec_edge.errors import TrainingError
 from tlrec_edge.train.checkpoint import FitCheckpoint, TrainingState
 from tlrec_edge.train.examples import Examples
@@ -19,8 +20,8 @@ from tlrec_edge.train.loss import softmax_loss
 from tlrec_edge.train.model import TwoTower
 from tlrec_edge.train.sparse_adamw import RowAdamW, clip_gradients
 
-Progress = Callable[[str], None]
-"""Receives a line of text after each step of a long call."""
+EPOCHS = "epochs"
+"""The kind of work of a training run."""
 EXTRA_RATE = 10.0
 """Factor on the learning rate of an extra loss: a domain classifier has to keep up with the tower
 that works against it."""
@@ -109,7 +110,7 @@ def fit(
     config: FitConfig,
     validate: Callable[[], float] | None = None,
     mask_seen: bool = True,
-    progress: Progress | None = None,
+    progress: Reporter | None = None,
     extra: ExtraLoss | None = None,
     checkpoint: FitCheckpoint | None = None,
 ) -> FitResult:
@@ -122,7 +123,8 @@ def fit(
         validate: Returns the validation value, higher is better. The network ends at its best
             epoch, or as it started. None: it ends at the last epoch.
         mask_seen: Whether items in the history are excluded from the negatives.
-        progress: Called with a line of text after each epoch.
+        progress: Follows the epochs; a function receives a line of text before each. If validation
+            decides the length, its time budget may end the run earlier.
         extra: A loss to add at each step.
         checkpoint: Saves each epoch, and resumes an interrupted run.
 
@@ -133,7 +135,8 @@ def fit(
         TrainingError: The loss is not finite, or no user gives a training example.
     """
     with one_thread():
-        return _fit(model, examples, config, validate, mask_seen, progress, extra, checkpoint)
+        follow = Progress.of(progress)
+        return _fit(model, examples, config, validate, mask_seen, follow, extra, checkpoint)
 
 
 @contextmanager
@@ -157,7 +160,7 @@ def _fit(
     config: FitConfig,
     validate: Callable[[], float] | None,
     mask_seen: bool,
-    progress: Progress | None,
+    progress: Progress,
     extra: ExtraLoss | None,
     checkpoint: FitCheckpoint | None,
 ) -> FitResult:
@@ -175,6 +178,11 @@ def _fit(
     while (epoch := len(state.losses) + 1) <= config.epochs:
         if validate and epoch - 1 - state.best >= config.patience:
             break
+        if validate and progress.late(EPOCHS, config.epochs):
+            progress.cut_short(f"epochs {epoch} to {config.epochs}")
+            break
+        text = ", ".join((f"epoch {epoch} of {config.epochs}", *_figures(state)))
+        progress.doing(text, EPOCHS, epoch, config.epochs)
         state.losses.append(_epoch(model, extra, state, examples, config, sampler, mask_seen))
         state.report = extra.report() if extra else {}
         if validate:
@@ -184,8 +192,6 @@ def _fit(
             state.best_net = copy.deepcopy(model.state_dict()) if validate else {}
         if checkpoint:
             checkpoint.save(state)
-        if progress:
-            progress(f"epoch {epoch}/{config.epochs}: " + ", ".join(_figures(state)))
     if validate:
         model.load_state_dict(state.best_net)
     model.eval()
@@ -200,9 +206,12 @@ def _popularity(examples: Examples, candidates: int) -> Tensor:
 
 
 def _figures(state: TrainingState) -> Iterator[str]:
-    yield f"loss {state.losses[-1]:.4f}"
+    """Describe the epochs so far."""
+    if state.losses:
+        yield f"loss {state.losses[-1]:.4f}"
     if state.values:
-        yield f"validation {state.values[-1]:.4f}"
+        at = f"epoch {state.best}" if state.best else "the start"
+        yield f"best validation {state.values[state.best]:.4f} at {at}"
     yield from (f"alignment {name} {value:.4f}" for name, value in state.report.items())
 
 

@@ -7,8 +7,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from tlrec_edge.core.counts import counted
 from tlrec_edge.data.dataset import Dataset
 from tlrec_edge.data.task import Task
+from tlrec_edge.data.vocabulary import build_vocabulary
 from tlrec_edge.linear.interest import fit_interest, interest_groups
 from tlrec_edge.linear.item_weights import USER_POWER, fit_item_weights, fit_target_item_weights
 from tlrec_edge.linear.matrices import InteractionMatrices
@@ -19,6 +21,13 @@ from tlrec_edge.train.edge_model import EdgeModel
 from tlrec_edge.train.fit import FitConfig
 from tlrec_edge.train.model import numpy_copy
 from tlrec_edge.train.modes import MODES
+from tlrec_edge.train.plan import (
+    LINEAR_PARTS,
+    SCORE_WEIGHTS,
+    TARGET_ALONE,
+    TUNING,
+    visible_task,
+)
 from tlrec_edge.train.score_weights import TunedWeights, served_bias, tune_score_weights
 from tlrec_edge.train.setup import Context, TrainingSetup, fit_net, training_examples
 from tlrec_edge.train.user_histories import UserHistories
@@ -57,12 +66,14 @@ def fit_mode(
     With ``hyperparameters`` the task's rows are not read: those of a final task are the test rows.
     Without, hyperparameters are tuned on the rows; ``linear`` is the part that is known already.
     """
-    setup = MODES[mode](context)
-    task, config = setup.task, context.config
+    progress = context.progress
     if hyperparameters is not None:
         linear = hyperparameters.linear
     else:
-        linear = _tune_linear(setup, context, mode, linear)
+        linear = _tune_linear(context, mode, linear)
+        progress.begin(mode)
+    setup = MODES[mode](context)
+    task, config = setup.task, context.config
     if linear.repeat_bias < 0:
         # Items are seldom bought again, and the score has a part for that. The network must not
         # learn it a second time from negatives that the user already has.
@@ -70,13 +81,22 @@ def fit_mode(
     fixed_epochs = hyperparameters.epochs if hyperparameters is not None else None
     setup, epochs = _train_network(setup, context, fixed_epochs)
     setup.net.requires_grad_(False).eval()
+    progress.doing("linear parts", LINEAR_PARTS)
     model = _with_linear_parts(setup, context, mode, linear)
     if hyperparameters is not None:
         weights = hyperparameters.weights
     else:
+        progress.doing("weights of the parts in the score", SCORE_WEIGHTS)
         weights = tune_score_weights(model, context.dataset, task, mode, config.parts)
+        progress.end(_outcome(epochs, weights.ndcg), repeated=True)
     model = with_score_weights(model, task, weights)
     return FittedModel(mode, model, Hyperparameters(epochs, linear, weights))
+
+
+def _outcome(epochs: int, ndcg: float) -> str:
+    """Describe a fit: the epoch that was best, and the NDCG@10 on the validation rows if any."""
+    trained = f"best after {counted(epochs, 'epoch')}" if epochs else "not trained"
+    return trained if np.isnan(ndcg) else f"{trained}, validation {ndcg:.4f}"
 
 
 def with_score_weights(model: EdgeModel, task: Task, weights: TunedWeights) -> EdgeModel:
@@ -86,23 +106,30 @@ def with_score_weights(model: EdgeModel, task: Task, weights: TunedWeights) -> E
 
 
 def _tune_linear(
-    setup: TrainingSetup, context: Context, mode: str, known: EaseHyperparameters | None
+    context: Context, mode: str, known: EaseHyperparameters | None
 ) -> EaseHyperparameters:
     """Tune the item-item weights, but for what is ``known``; zero-shot has the defaults."""
     if mode == "zero-shot":
         return EaseHyperparameters()
-    task, rows, config = setup.task, setup.vocabulary.rows, context.config
+    if known is not None and known.target_penalty is not None:
+        return known
+    progress, config = context.progress, context.config
+    task = visible_task(context.task, mode)
+    rows = build_vocabulary(context.dataset, task, config.min_buyers).rows
+    if known is None:
+        progress.begin(TUNING)
     linear = known or tune_ease(
         task,
         InteractionMatrices.of(task, rows),
-        context.progress,
+        progress,
         USER_POWER,
         max_weights=config.wide_weights,
         tune_repeats="repeat" in config.parts,
     )
-    if linear.target_penalty is not None:
-        return linear
-    target_penalty = tune_target_ease(task, rows, config.wide_weights, context.progress)
+    with progress.within(TARGET_ALONE):
+        target_penalty = tune_target_ease(task, rows, config.wide_weights, progress)
+    if known is None:
+        progress.end(f"penalty {linear.penalty:g}, validation {linear.ndcg:.4f}")
     return replace(linear, target_penalty=target_penalty)
 
 

@@ -10,6 +10,7 @@ import torch
 
 from tlrec_edge.linear.priors import log_popularity, sales_prior
 from tlrec_edge.train.fit import FitConfig
+from tlrec_edge.train.plan import PRETRAINING
 from tlrec_edge.train.pretrain import pretrain_task
 from tlrec_edge.train.setup import Context, TrainingSetup, from_scratch, from_source
 
@@ -67,7 +68,9 @@ def joint(context: Context) -> TrainingSetup:
         target=np.unique(task.train.domain),
         candidates=np.unique(np.append(task.train.item, task.candidates)),
     )
-    together = pretrain_task(replace(context, task=all_domains, source=None), task.candidates)
+    on_all = replace(context, task=all_domains, source=None)
+    with context.progress.within(PRETRAINING):
+        together = pretrain_task(on_all, task.candidates)
     return from_source(replace(context, source=together), log_popularity(task))
 
 

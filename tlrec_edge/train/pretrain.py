@@ -6,6 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 
+from tlrec_edge.core.counts import counted
+from tlrec_edge.core.progress import Progress, Reporter, Step
 from tlrec_edge.data.dataset import TEST, Dataset
 from tlrec_edge.data.store import dataset_hash, split_hash
 from tlrec_edge.data.task import BY_USER, Task, empty_eval_rows, query_time
@@ -14,7 +16,7 @@ from tlrec_edge.train.align import make_alignment
 from tlrec_edge.train.checkpoint import Checkpoint
 from tlrec_edge.train.config import PRETRAIN_STEPS, TrainConfig
 from tlrec_edge.train.edge_model import EdgeModel
-from tlrec_edge.train.fit import FitConfig, Progress
+from tlrec_edge.train.fit import EPOCHS, FitConfig
 from tlrec_edge.train.setup import Context, TrainingSetup, fit_net, from_scratch, training_examples
 from tlrec_edge.types import Bools, Ints
 
@@ -26,7 +28,7 @@ def pretrain(
     dataset: Dataset,
     domains: tuple[str, ...],
     config: TrainConfig | None = None,
-    progress: Progress | None = None,
+    progress: Reporter | None = None,
     checkpoint: Checkpoint | None = None,
 ) -> EdgeModel:
     """Train a model on the source domains, for ``adapt`` to start from.
@@ -38,7 +40,7 @@ def pretrain(
         dataset: A prepared dataset, with its split.
         domains: The source domains. The target must not be among them.
         config: Hyperparameters; None: the defaults. ``adapt`` takes them over from the source.
-        progress: Called with a line of text after each epoch.
+        progress: Follows the epochs; a function receives a line of text before each.
         checkpoint: Saves each epoch, so that an interrupted call can continue (see
             ``checkpoint.resumable``); None: nothing is saved.
 
@@ -69,15 +71,21 @@ def pretrain(
         n_users=len(dataset.users),
         n_items=len(dataset.items),
     )
+    follow = Progress.of(progress)
     context = Context(
         dataset,
         _drop_rare(task, config.min_buyers),
         source=None,
         config=config,
-        progress=progress,
+        progress=follow,
         checkpoint=checkpoint,
     )
-    return pretrain_task(context, _other_items(dataset, target, source_log.item))
+    follow.plan(Step("pretraining", counted(len(domains), "domain"), {EPOCHS: 1.0}))
+    follow.begin("pretraining")
+    model = pretrain_task(context, _other_items(dataset, target, source_log.item))
+    epochs = counted(model.provenance.epochs or 0, "epoch")
+    follow.end(f"{epochs}, loss {model.provenance.losses[-1]:.4f}")
+    return model
 
 
 def _trainable(dataset: Dataset, source: Ints) -> Bools:
@@ -118,7 +126,7 @@ def pretrain_task(context: Context, other_items: Ints) -> EdgeModel:
     # Without times no cut separates past from future, so examples reconstruct the whole user.
     setup = replace(from_scratch(context), reconstruct=not task.train.time.any())
     examples = training_examples(setup, config)
-    epochs = config.pretrain_epochs or _default_epochs(examples.size())
+    epochs = config.pretrain_epochs or default_epochs(examples.size())
     run = FitConfig(epochs=epochs, rate=config.rate, seed=config.seed, logq=config.logq)
     if config.align != "none":
         setup = _with_alignment(setup, context, other_items, epochs)
@@ -134,7 +142,8 @@ def pretrain_task(context: Context, other_items: Ints) -> EdgeModel:
     )
 
 
-def _default_epochs(examples: int) -> int:
+def default_epochs(examples: int) -> int:
+    """Return the epochs that make about PRETRAIN_STEPS steps."""
     steps = max(1, min(examples, FitConfig.examples) // FitConfig.batch)
     return int(np.clip(PRETRAIN_STEPS // steps, _MIN_EPOCHS, _MAX_EPOCHS))
 

@@ -99,6 +99,7 @@ class Provenance:
         compression: The report of ``compress``, which the bundle's manifest repeats.
         epochs: Epochs of a source model.
         losses: The mean loss of each of them.
+        left_out: What the time budget left no time for; empty: nothing, or there was no budget.
         align: What the alignment of source and target content reached, by the name of the measure.
     """
 
@@ -116,6 +117,7 @@ class Provenance:
     compression: Mapping[str, Any] = field(default_factory=dict)
     epochs: int | None = None
     losses: tuple[float, ...] = ()
+    left_out: tuple[str, ...] = ()
     align: Mapping[str, float] = field(default_factory=dict)
 
     @property
@@ -152,6 +154,7 @@ class Provenance:
             "choices": None if choices is None else ValidationChoices.from_json(choices),
             "auto": tuple(ModeComparison(**row) for row in data.get("auto", ())),
             "losses": tuple(data.get("losses", ())),
+            "left_out": tuple(map(str, data.get("left_out", ()))),
         }
         return cls(**fields)
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from tlrec_edge.core.features import FeatureEncoder, TowerInputs
+from tlrec_edge.core.progress import Progress
 from tlrec_edge.data.dataset import Dataset
 from tlrec_edge.data.task import Task
 from tlrec_edge.data.vocabulary import Vocabulary, build_vocabulary
@@ -22,7 +23,7 @@ from tlrec_edge.train.checkpoint import Checkpoint
 from tlrec_edge.train.config import TrainConfig
 from tlrec_edge.train.edge_model import EdgeModel
 from tlrec_edge.train.examples import Examples
-from tlrec_edge.train.fit import FitConfig, FitResult, Progress, fit
+from tlrec_edge.train.fit import FitConfig, FitResult, fit
 from tlrec_edge.train.item_features import cooccurrence_vectors, encode_features, fit_features
 from tlrec_edge.train.model import AGE_BUCKETS, ModelConfig, TwoTower, numpy_copy
 from tlrec_edge.train.parts import ScoreWeights
@@ -42,7 +43,7 @@ class Context:
         task: The task to train for.
         source: The pretrained model; None: the mode needs none.
         config: The hyperparameters.
-        progress: Receives a line after each step; None: nothing is reported.
+        progress: Follows the steps, and keeps the time budget.
         checkpoint: Saves the fits; None saves nothing.
     """
 
@@ -50,7 +51,7 @@ class Context:
     task: Task
     source: EdgeModel | None
     config: TrainConfig
-    progress: Progress | None = None
+    progress: Progress = field(default_factory=Progress)
     checkpoint: Checkpoint | None = None
 
     def inputs(self, features: FeatureEncoder, rows: Ints) -> TowerInputs:
