@@ -9,7 +9,7 @@ import scipy.sparse as sp
 
 from tlrec_edge.types import Floats
 
-ROWS_PER_BLOCK = 500_000
+ROWS_PER_BLOCK = 100_000
 OVERSAMPLING = 16
 """Directions that subspace iteration follows beyond the rank: the last ones converge slowly."""
 

@@ -28,8 +28,6 @@ N_QUANTILES = 33
 """Knots of a numeric feature."""
 MAX_TEXTS = 20_000
 """Texts that the text vectors are fitted to."""
-MAX_DENSE_GROUPS = 1_000_000
-"""Baskets or users up to which a dense vector of each is in memory (0.6 kB each)."""
 MIN_DOMAIN_ITEMS = 50
 """Items with a value that a domain needs for numeric knots of its own."""
 UNUSED_AXIS = 1e-4
@@ -203,10 +201,7 @@ def cooccurrence_vectors(
     vectors = np.zeros((items, width), np.float32)
     if rank <= 0:
         return vectors
-    if normal.shape[0] <= MAX_DENSE_GROUPS:
-        _, values, axes = truncated_svd(normal, rank)
-    else:
-        values, axes = right_singular_vectors(normal, rank)
+    values, axes = right_singular_vectors(normal, rank)
     scaled = axes * values / np.sqrt(by_item.clip(1))[:, None]
     vectors[:, :rank] = scaled / np.maximum(np.linalg.norm(scaled, axis=1, keepdims=True), 1e-9)
     vectors[by_item == 0] = 0.0
