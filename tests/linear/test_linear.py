@@ -17,6 +17,7 @@ from helpers.synthetic import CONFIG
 from tlrec_edge.data.dataset import Dataset
 from tlrec_edge.data.prepare import SplitPlan, prepare_tables
 from tlrec_edge.data.task import make_tasks
+from tlrec_edge.linear import tuning
 from tlrec_edge.linear.baselines import TunedEase, ease_scorer
 from tlrec_edge.linear.ease import Ease
 from tlrec_edge.linear.interest import group_counts, interest_ridge
@@ -335,3 +336,17 @@ def test_unbought_items_and_idle_users_change_no_weight() -> None:
     np.testing.assert_allclose(weights[4:14, 1:3], expected, atol=1e-6)
     assert not weights[:4].any()
     assert not weights[14:].any()
+
+
+def test_a_large_search_begins_on_the_most_bought_items(monkeypatch: pytest.MonkeyPatch) -> None:
+    task = make_tasks(synthetic.dataset(), ("small",)).choose
+    data = InteractionMatrices.of(task)
+    plain: list[str] = []
+    every = tune_ease(task, data, plain.append)
+    monkeypatch.setattr(tuning, "SEARCH_ITEMS", 30)
+    lines: list[str] = []
+    found = tune_ease(task, data, lines.append)
+    assert lines[0] == "penalties on the 30 most bought items"
+    solved = [[line for line in said if line.startswith("penalty ")] for said in (lines, plain)]
+    assert len(solved[0]) < len(solved[1])
+    assert found.ndcg == pytest.approx(every.ndcg, abs=0.01)

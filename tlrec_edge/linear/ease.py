@@ -76,6 +76,11 @@ class Ease:
         return dense_scorer(self.weights(penalty))
 
     @property
+    def size(self) -> int:
+        """Rows of the matrix that is inverted: one per item, or per user if they are fewer."""
+        return min(self._x.shape)
+
+    @property
     def _first(self) -> int:
         """The index in ``_items`` of the first candidate."""
         return len(self._items) - len(self._solved)
