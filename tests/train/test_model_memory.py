@@ -115,7 +115,8 @@ def test_no_array_of_a_bundle_is_a_view_of_a_tensor(make: Callable[[], EdgeModel
     if model.provenance.kind == "source":
         pytest.skip("a source model is not exported")
     source = ExportSource.of(model, synthetic.dataset(), seed=0)
-    contents = add_users(add_graphs(item_contents(source, {}), source), source, "plain", None)
+    contents = add_graphs(item_contents(source, {}), source)
+    contents = add_users(contents, source, source.target_users, "plain", None)
     contents = add_search_index(contents, source)
     assert len(contents.arrays) > 12
     for name, array in contents.arrays.items():
