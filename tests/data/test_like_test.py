@@ -155,7 +155,8 @@ def test_validation_rows_of_a_file_are_used_as_they_are(market: Path, tmp_path: 
     rows = [[user, item, "i1,i2,i3"] for user, item in log.itertuples(index=False)][:50]
     file = write(tmp_path / "valid.csv", [["user", "item", "negatives"], *rows])
     tables = ("--interactions", market / "log.csv", "--candidates", market / "test.csv")
-    ok("prepare", *tables, "--valid-candidates", file, "--out", tmp_path / "ds")
+    found = ok("prepare", *tables, "--valid-candidates", file, "--out", tmp_path / "ds")
+    assert ", 50 valid, 0 test, 500 given test rows, 50 given validation rows" in found.stdout
     data = load_dataset(tmp_path / "ds")
     again = prepared(market, valid=file)
     assert dataset_hash(data) == dataset_hash(again)

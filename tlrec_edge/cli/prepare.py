@@ -320,6 +320,8 @@ def _lines(report: Mapping[str, Any]) -> list[str]:
     parts = ", ".join(f"{split[part]:,} {part}" for part in ("train", "valid", "test"))
     if split["test_rows"] is not None:
         parts += f", {counted(split['test_rows'], 'given test row')}"
+    if split["valid_rows"] is not None:
+        parts += f", {counted(split['valid_rows'], 'given validation row')}"
     if split["duplicates"]:
         parts += f" ({counted(split['duplicates'], 'duplicate')} left out)"
     never_sold = f"{report['items_never_sold']:,} never sold"

@@ -394,8 +394,11 @@ def _note_on_popularity(model: EdgeModel, data: Dataset) -> str:
     was_fitted = made.choices.epochs > 0 or model.wide.nnz > 0
     if was_fitted and any(weights[part] for part in weights if part != "bias"):
         return ""
-    in_target = np.isin(data.interactions.domain, data.domain_codes(made.domains))
+    codes = data.domain_codes(made.domains)
+    in_target = np.isin(data.interactions.domain, codes)
     rows = int((in_target & (data.split.role == VALID)).sum())
+    if data.split.valid_rows is not None:
+        rows = len(data.split.valid_rows.of_domains(codes))
     return (
         f"learned nothing but popularity from the log of {', '.join(made.domains)}, which may be "
         f"too small: {counted(made.choices.epochs, 'epoch')} of training, "

@@ -63,6 +63,7 @@ def _describe_split(dataset: Dataset) -> dict[str, Any]:
         "kind": split.kind,
         **{name: int((split.role == role).sum()) for name, role in roles.items()},
         "test_rows": len(split.rows) if split.rows is not None else None,
+        "valid_rows": len(split.valid_rows) if split.valid_rows is not None else None,
         "duplicates": split.rows.duplicates if split.rows is not None else 0,
         "settings": dict(split.settings),
     }
