@@ -21,18 +21,19 @@ _MAX_SPARSE_DENSITY = 1 / 2
 
 
 class PenalizedGram:
-    """The matrices ``G + pI`` for a symmetric positive semidefinite ``G`` (n, n) and penalties p.
+    """The matrices ``G + pI`` for penalties p and a positive semidefinite ``G`` (n, n).
+
+    ``G`` is symmetric and has no negative entry, as counts of shared buyers.
 
     Rows and columns are scaled so that the diagonal is 1, which brings the condition number close
     to the smallest that any scaling reaches (van der Sluis, 1969): popular items have counts that
-    are thousands of times those of rare ones. A matrix in single precision is factored in single
-    precision, which takes half the time, unless it is too badly conditioned.
+    are thousands of times those of rare ones. The matrix is then factored in single precision, which
+    takes half the time, unless it is too badly conditioned.
     """
 
     def __init__(self, gram: sp.csr_array) -> None:
         n = gram.shape[0]
         self._gram = gram if gram.nnz <= _MAX_SPARSE_DENSITY * n * n else gram.toarray()
-        self._dtypes = (np.float32, np.float64) if gram.dtype == np.float32 else (np.float64,)
 
     def last_inverse_columns(self, penalty: float, count: int) -> NDArray[Any]:
         """Return the last ``count`` columns of the inverse of ``G + pI``, (n, count)."""
@@ -62,12 +63,14 @@ class PenalizedGram:
 
     def _factor(self, penalty: float) -> tuple[NDArray[Any], Floats]:
         """Return the lower Cholesky factor of the scaled matrix, and the scale (n,)."""
-        for dtype in self._dtypes:
+        for dtype in (np.float32, np.float64):
             matrix = self._penalized(penalty, dtype)
             scale = 1.0 / np.sqrt(matrix.diagonal())
             matrix *= scale[:, None]
             matrix *= scale
-            norm = float(np.abs(matrix).sum(0).max())
+            # Column sums of the scaled matrix; without a copy of it, since no entry is negative.
+            sums = scale * (self._gram @ scale) + penalty * scale**2
+            norm = float(sums.max())
             factor, failed = _routine(lapack, "potrf", matrix)(
                 matrix, lower=True, clean=False, overwrite_a=True
             )
