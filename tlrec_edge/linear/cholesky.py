@@ -27,8 +27,8 @@ class PenalizedGram:
 
     Rows and columns are scaled so that the diagonal is 1, which brings the condition number close
     to the smallest that any scaling reaches (van der Sluis, 1969): popular items have counts that
-    are thousands of times those of rare ones. The matrix is then factored in single precision, which
-    takes half the time, unless it is too badly conditioned.
+    are thousands of times those of rare ones. The matrix is then factored in single precision,
+    which takes half the time, unless it is too badly conditioned.
     """
 
     def __init__(self, gram: sp.csr_array) -> None:
