@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -74,6 +75,16 @@ def test_a_gain_among_negatives_that_the_catalogue_denies_is_limited_to_them() -
     card = transfer_card(found, "finetune", ["source"])
     assert card["claim"] == "transfer among negatives only"
     assert "over itemcf-target against the full catalogue" in card["why"]
+
+
+def test_a_gain_of_a_model_of_the_target_alone_is_not_called_transfer() -> None:
+    found = evaluation(popularity=(0.1, None), ease_target=(0.3, None), model=(0.7, None))
+    lifts = replace(found, no_source=frozenset({"model"})).to_json()["lift"]
+    assert "transfer" not in lifts
+    assert (lifts["target-only"]["over"], lifts["target-only"]["verdict"]) == (
+        "ease-target",
+        "better",
+    )
 
 
 @pytest.mark.parametrize("full", [None, 0.6])

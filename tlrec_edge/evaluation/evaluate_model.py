@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -91,6 +91,8 @@ def evaluate_model(
     ranked = compared.ranker(dataset)(tasks)
     rankers["model"] = lambda _: ranked
     result = evaluate(dataset, domains, rankers, progress=progress, tasks=tasks)
+    if not made.source:
+        result = replace(result, no_source=frozenset({"model"}))
     chosen = {name: getattr(ranker, "choice", None) for name, ranker in baselines.items()}
     choices = {name: choice for name, choice in chosen.items() if choice is not None}
     edges = (

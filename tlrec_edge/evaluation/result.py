@@ -94,6 +94,7 @@ class Evaluation:
         choices: the hyperparameters that baselines chose, by model.
         slices: the labels of the test rows, by kind of slice.
         catalogue: the candidates.
+        no_source: the models besides the baselines that are trained on the target alone.
     """
 
     domains: tuple[str, ...]
@@ -101,6 +102,7 @@ class Evaluation:
     choices: Mapping[str, Any] = field(default_factory=dict)
     slices: Mapping[str, SliceLabels] = field(default_factory=dict)
     catalogue: Catalogue | None = None
+    no_source: frozenset[str] = frozenset()
 
     @property
     def tests(self) -> int:
@@ -166,12 +168,14 @@ class Evaluation:
 
         ``pooling`` is what EASE gains from the other domains' rows, ``model`` what the model gains
         over the best simple baseline, ``transfer`` what it gains over the best of the models that
-        are trained on the target alone.
+        are trained on the target alone. If the model is one of those, this gain is not from
+        transfer, and is called ``target-only``.
         """
+        target_only = "target-only" if model in self.no_source else "transfer"
         pairs = {
             "pooling": ("ease", "ease-target", "ease-target"),
             "model": (model, self.best_simple(model), self.best_simple(model, full=True)),
-            "transfer": (model, self.best_target_only(), self.best_target_only(full=True)),
+            target_only: (model, self.best_target_only(), self.best_target_only(full=True)),
         }
         return {
             key: Comparison(of, over, self.lift(of, over), full_over, self.full_lift(of, full_over))
