@@ -14,7 +14,7 @@ from tlrec_edge.train.dropout import Dropout
 
 PAD = -1e9
 """Added to the attention logit of a padded position."""
-SPARSE_GRADIENT_ROWS = 100_000
+SPARSE_GRADIENT_ROWS = 20_000
 """Larger id tables get sparse gradients: a step then costs the rows it reads, not the table."""
 AGE_BUCKETS = 12
 """Buckets of the age of an interaction in days, by powers of two."""
