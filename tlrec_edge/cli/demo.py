@@ -11,7 +11,7 @@ import click
 from tlrec_edge.cli.common import PathType, json_option, out_folder, seed_option
 from tlrec_edge.cli.format import figure, print_table, with_error
 from tlrec_edge.cli.output import say, say_json
-from tlrec_edge.cli.progress import quiet_option, say_progress
+from tlrec_edge.cli.progress import quiet_option, show_progress
 
 if TYPE_CHECKING:
     from tlrec_edge.demo import DemoResult
@@ -39,7 +39,8 @@ def demo(out: Path, target: str, seed: int, as_json: bool) -> None:
     """
     from tlrec_edge.demo import DemoConfig, run_demo
 
-    result = run_demo(out, DemoConfig(target=target, seed=seed), say_progress)
+    with show_progress("demo") as progress:
+        result = run_demo(out, DemoConfig(target=target, seed=seed), progress.note)
     if as_json:
         report = json.loads(result.report.with_suffix(".json").read_text(encoding="utf-8"))
         say_json(report)

@@ -95,7 +95,7 @@ def fit_mode(
 
 def _outcome(epochs: int, ndcg: float) -> str:
     """Describe a fit: the epoch that was best, and the NDCG@10 on the validation rows if any."""
-    trained = f"best after {counted(epochs, 'epoch')}" if epochs else "not trained"
+    trained = f"best after {counted(epochs, 'epoch')}" if epochs else "not trained further"
     return trained if np.isnan(ndcg) else f"{trained}, validation {ndcg:.4f}"
 
 
