@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +61,7 @@ def test_sparse_ease_with_all_items_as_neighbours_is_exact(
     power: float, penalty: float, entries: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sparse_ease, "BATCH_ENTRIES", entries)
+    monkeypatch.setattr(sparse_ease, "EASE_NEIGHBOURS", 40)
     x, columns = binary(300, 40), np.arange(0, 40, 2, dtype=np.int32)
     expected = Ease(x, columns, power).weights(penalty)
     solver = SparseEase(x, columns, power)
@@ -73,7 +75,10 @@ def test_sparse_ease_with_all_items_as_neighbours_is_exact(
     )
 
 
-def test_a_column_is_the_ridge_on_its_nearest_items() -> None:
+def test_a_column_starts_as_the_ridge_on_its_nearest_items(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sparse_ease, "DESCENT_STEPS", 0)
     x = binary(60, EASE_NEIGHBOURS + 30)
     dense = x.toarray().astype(np.float64)
     weights = SparseEase(x, np.array([5], np.int32)).weights(3.0).toarray()[:, 0]
@@ -88,6 +93,46 @@ def test_a_column_is_the_ridge_on_its_nearest_items() -> None:
         np.linalg.solve(s.T @ s + 3 * np.eye(EASE_NEIGHBOURS), s.T @ dense[:, 5]),
         atol=1e-5,
     )
+
+
+def test_each_step_brings_the_other_items_closer_to_the_ridge(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sparse_ease, "EASE_NEIGHBOURS", 10)
+    x, columns, penalty = binary(150, 90), np.arange(0, 90, 3, dtype=np.int32), 5.0
+    dense = x.toarray().astype(np.float64)
+
+    def loss(weights: np.ndarray) -> np.ndarray:
+        """Return what the regression of each column minimizes."""
+        error = dense[:, columns] - dense @ weights
+        return (error**2).sum(0) + penalty * (weights**2).sum(0)
+
+    losses = []
+    for steps in (0, 1, 2, 30):
+        monkeypatch.setattr(sparse_ease, "DESCENT_STEPS", steps)
+        weights = SparseEase(x, columns).weights(penalty).toarray()
+        assert not weights[columns, np.arange(len(columns))].any()
+        losses.append(loss(weights))
+    assert all((after < before).all() for before, after in pairwise(losses))
+    exact = loss(Ease(x, columns).weights(penalty))
+    assert (losses[-1] >= exact - 1e-3).all()
+    assert (losses[-1] - exact < 0.1 * (losses[0] - exact)).all()
+
+
+def test_the_number_of_weights_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sparse_ease, "WEIGHTS_PER_COLUMN", (10, 500))
+    x, columns = binary(150, 90), np.arange(90, dtype=np.int32)
+    whole = SparseEase(x, columns).weights(5.0)
+    assert np.diff(whole.indptr).min() > 80
+    monkeypatch.setattr(sparse_ease, "MAX_WEIGHTS", 90 * 20)
+    limited = SparseEase(x, columns).weights(5.0)
+    assert np.diff(limited.indptr).tolist() == [20] * 90
+    for column in range(90):
+        kept = np.abs(limited[:, [column]].toarray().ravel())
+        assert kept[kept > 0].min() >= np.sort(np.abs(whole[:, [column]].toarray().ravel()))[-20]
+    monkeypatch.setattr(sparse_ease, "MAX_WEIGHTS", 0)
+    least = SparseEase(x, columns).weights(5.0)
+    assert np.diff(least.indptr).tolist() == [10] * 90
 
 
 def test_items_without_buyers_have_no_neighbours() -> None:
@@ -213,7 +258,7 @@ def test_adapt_works_beyond_every_limit(monkeypatch: pytest.MonkeyPatch) -> None
     model = adapt(
         data, ("small",), "finetune", source, replace(CONFIG, epochs=2), progress=lines.append
     )
-    assert any("nearest items" in line for line in lines)
+    assert any("too many for exact EASE" in line for line in lines)
     assert model.residual.rank == 0
     assert model.wide.nnz
     choices = model.provenance.choices

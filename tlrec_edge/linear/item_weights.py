@@ -62,8 +62,7 @@ def fit_item_weights(
 ) -> ItemWeights:
     """Fit EASE on the task's matrices and split it for serving.
 
-    A candidate keeps ``max_weights`` weights. EASE on nearest items is sparse already, and has no
-    residual.
+    A candidate keeps ``max_weights`` weights. Sparse EASE has no residual.
     """
     return remember(
         task,

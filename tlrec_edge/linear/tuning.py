@@ -20,7 +20,7 @@ from tlrec_edge.linear.item_weights import USER_POWER
 from tlrec_edge.linear.matrices import InteractionMatrices, keep_largest_per_column
 from tlrec_edge.linear.priors import decayed_popularity, log_popularity
 from tlrec_edge.linear.ranking import EvalQueries, make_queries, row_scores, sample_rows
-from tlrec_edge.linear.sparse_ease import EASE_NEIGHBOURS, SparseEase, make_ease
+from tlrec_edge.linear.sparse_ease import SparseEase, make_ease
 from tlrec_edge.types import Ints, Scores
 
 PENALTIES = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1e3, 3e3, 1e4, 3e4, 1e5)
@@ -213,10 +213,7 @@ class _Search:
         self.trimmed: dict[float, sp.csr_array] = {}
         """The trimmed weights of the penalties that were solved."""
         if isinstance(self.solver, SparseEase):
-            self.progress.note(
-                f"each candidate's {EASE_NEIGHBOURS} nearest items: "
-                f"{data.train.shape[1]:,} items are too many for all"
-            )
+            self.progress.note(f"sparse: {data.train.shape[1]:,} items are too many for exact EASE")
         self.prior = self.queries.gather_items(log_popularity(task))
         (seen,) = row_scores(lambda q: [_seen_mask(data, q)], self.task)
         self.seen = learnable_repeats(task, self.queries, seen)
