@@ -105,7 +105,8 @@ def test_each_step_brings_the_other_items_closer_to_the_ridge(
     def loss(weights: np.ndarray) -> np.ndarray:
         """Return what the regression of each column minimizes."""
         error = dense[:, columns] - dense @ weights
-        return (error**2).sum(0) + penalty * (weights**2).sum(0)
+        penalized: np.ndarray = (error**2).sum(0) + penalty * (weights**2).sum(0)
+        return penalized
 
     losses = []
     for steps in (0, 1, 2, 30):
