@@ -80,9 +80,9 @@ def test_without_the_work_of_every_step_no_time_is_promised() -> None:
     assert (seen[-1].passed, seen[-1].step_passed) == (3, 3)
 
 
-def test_each_step_gets_its_part_of_the_time_that_is_left() -> None:
+def test_a_step_takes_at_most_its_share_of_the_time_that_is_left() -> None:
     progress, clock, _ = followed(minutes=1)
-    progress.plan(*(Step(name, work={"epochs": 10.0}) for name in "abc"))
+    progress.plan(Step("a", work={"epochs": 10.0}, share=1 / 3), Step("b"))
     progress.begin("a")
     done = 0
     while not progress.late("epochs", 10):

@@ -65,7 +65,7 @@ def test_auto_knows_its_steps_up_front() -> None:
         f"zero-shot · {everything}",
         f"EASE · {everything}",
         *(f"{mode} · {everything}" for mode in ("frozen", "finetune", "joint", "pooled")),
-        "comparison · 8 options",
+        "comparison",
         f"final fit · {model.provenance.mode}, {everything}",
     ]
     assert follower.counts == {len(follower.titles)}

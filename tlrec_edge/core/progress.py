@@ -27,12 +27,14 @@ class Step:
         data: The data that it is done with; "" to show none.
         work: How much work it is at most; empty if unknown.
         stops_early: Whether it often takes less than ``work``.
+        share: The share of the time left in a time budget that it may take.
     """
 
     name: str
     data: str = ""
     work: Work = field(default_factory=dict)
     stops_early: bool = False
+    share: float = 1.0
 
     @property
     def title(self) -> str:
@@ -90,8 +92,8 @@ class Progress:
     A call plans its steps, begins and ends each, and says what it is doing within it. The time of
     each piece of work measures the speed of its kind.
 
-    With ``minutes``, every step may take a part of the time that is left, in proportion to the work
-    expected of it and of the steps after it. What it does not use is left to the others.
+    With ``minutes``, a step may take its share of the time that is left. What it does not use is
+    left to the others.
 
     Attributes:
         left_out: What the time budget left no time for.
@@ -160,7 +162,8 @@ class Progress:
             self._plan[found] = step
         self._current, self._began = found, self.clock()
         self._piece, self._share_done = None, {}
-        self._allowance = min(self._part(), self.remaining - self._reserved)
+        part = self._step.share * self.remaining
+        self._allowance = min(part, self.remaining - self._reserved)
         self._tell("doing", "")
 
     def doing(self, text: str, kind: str = "", number: int = 1, of: int = 1) -> None:
@@ -203,7 +206,7 @@ class Progress:
 
     def cut_short(self, what: str) -> None:
         """Record what the time budget leaves no time for in the current step."""
-        self.left_out.append(f"{self._step.title}: {what}")
+        self.left_out.append(f"{self._step.title}: {self._prefix}{what}")
 
     @property
     def remaining(self) -> float:
@@ -211,13 +214,18 @@ class Progress:
         return self._deadline - self.clock()
 
     def late(self, kind: str = "", of: int = 1) -> bool:
-        """Return whether the step has no time for one more of ``of`` pieces of this kind."""
+        """Return whether the step has no time for one more of ``of`` pieces of this kind.
+
+        The first piece of a kind is not counted, because its speed is not known.
+        """
         if math.isinf(self._deadline):
             return False
         self._settle()
-        work = self._step.work
+        work, kind = self._step.work, self._prefix + kind
         rest = {k: w * (1 - self._share_done.get(k, 0.0)) for k, w in work.items() if k != kind}
-        seconds = self.seconds(rest | {kind: work.get(kind, 0.0) / of}) or 0.0
+        if self._work[kind]:
+            rest[kind] = work.get(kind, 0.0) / of
+        seconds = self.seconds(rest) or 0.0
         return self.clock() - self._began + seconds > self._allowance
 
     def fits(self, work: Work, *, repeated: bool = False) -> bool:
@@ -260,14 +268,6 @@ class Progress:
         self._work[piece.kind] += self._step.work[piece.kind] / piece.of
         self._share_done[piece.kind] = piece.number / piece.of
         self._piece = None
-
-    def _part(self) -> float:
-        """Return the seconds of the budget that are the current step's part."""
-        work, *later = (
-            self.seconds(step.work) or sum(step.work.values())
-            for step in self._plan[self._current :]
-        )
-        return self.remaining * work / (work + sum(later)) if work else self.remaining
 
     def _left(self) -> float | None:
         current, *later = self._plan[self._current :] or [Step("")]

@@ -112,7 +112,8 @@ def adapt_auto(
     values, users = {}, tasks.choose.rows.user
     follow.begin(COMPARISON)
     for number, (name, fitted) in enumerate(options.items(), 1):
-        follow.doing(name, SCORE_WEIGHTS, number, len(options))
+        text = f"{name}, {number} of {len(options)}"
+        follow.doing(text, SCORE_WEIGHTS, number, len(options))
         parts = _parts_of(name, config)
         task = visible_task(context.task, fitted.mode)
         values[name], users = cross_fitted_ndcg(fitted.model, dataset, task, fitted.mode, parts)

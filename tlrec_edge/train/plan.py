@@ -28,6 +28,8 @@ PRETRAINING, TARGET_ALONE = "pretraining:", "of the target alone:"
 """Parts of a step (see ``Progress.within``)."""
 LINEAR_PARTS, SCORE_WEIGHTS = "linear parts", "score weights"
 """Kinds of work, besides ``EPOCHS`` and ``SOLUTIONS``."""
+TUNING_SHARE, FIT_SHARE = 1 / 3, 1 / 2
+"""Shares of the time left: a fit comes after tuning, and the final fit takes as long again."""
 # Rough speeds of one core. The time left is estimated by the speeds that are measured.
 _SECONDS_PER_MULTIPLICATION = 2e-11
 _SECONDS_PER_SPARSE_ITEM = 5e-4
@@ -52,7 +54,7 @@ def tuning_step(context: Context, mode: str) -> Step:
     if has_other_domains(task):
         target = EXPECTED_PENALTIES * _seconds_to_solve(task.target_only())
         work[f"{TARGET_ALONE} {SOLUTIONS}"] = target
-    return Step(TUNING, data_name(task), work)
+    return Step(TUNING, data_name(task), work, share=TUNING_SHARE)
 
 
 def fit_step(context: Context, mode: str) -> Step:
@@ -60,7 +62,8 @@ def fit_step(context: Context, mode: str) -> Step:
     task = visible_task(context.task, mode)
     work = _work_of_fit(task, context.config, mode, context.config.epochs)
     work[SCORE_WEIGHTS] = _seconds_of_score_weights(task)
-    return Step(mode, data_name(task), work, stops_early=mode != "zero-shot")
+    early = mode != "zero-shot"
+    return Step(mode, data_name(task), work, stops_early=early, share=FIT_SHARE)
 
 
 def final_step(context: Context, mode: str, epochs: int) -> Step:
@@ -90,7 +93,7 @@ def plan_auto(context: Context, final: Context, transfer: Sequence[str]) -> list
         steps += [fits[0], tuning_step(context, "finetune"), *fits[1:]]
         steps.append(Step(POOLED, everything, {SCORE_WEIGHTS: weights}))
     options = 3 + (1 + len(transfer) if transfer else 0)
-    steps.append(Step(COMPARISON, f"{options} options", {SCORE_WEIGHTS: weights * options / 3}))
+    steps.append(Step(COMPARISON, work={SCORE_WEIGHTS: weights * options / 3}))
     if len(final.task.train) > len(context.task.train):
         longest = final_step(final, "finetune" if transfer else "scratch", context.config.epochs)
         steps.append(Step(FINAL, "the chosen option", longest.work, stops_early=True))
