@@ -47,7 +47,7 @@ CASES: dict[str, tuple[str, Step, dict[str, int | float], dict[str, int | None]]
     ),
     "base history": ("base", prune_history, {"history": 3}, {"history": 3}),
     "base heads": ("base", prune_heads, {"heads": 1}, {"heads": 1, "head_width": 8}),
-    "base head width": ("base", prune_head_width, {"head_width": 5}, {"heads": 2, "head_width": 5}),
+    "base head width": ("base", prune_head_width, {"head_width": 2}, {"heads": 2, "head_width": 2}),
     "base layers": ("base", prune_layers, {"layers": 1}, {"layers": 1}),
     "base into fast": ("base", distil_fast, {}, {"width": 16}),
 }

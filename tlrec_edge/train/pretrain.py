@@ -83,8 +83,10 @@ def pretrain(
     follow.plan(Step("pretraining", counted(len(domains), "domain"), {EPOCHS: 1.0}))
     follow.begin("pretraining")
     model = pretrain_task(context, _other_items(dataset, target, source_log.item))
-    epochs = counted(model.provenance.epochs or 0, "epoch")
-    follow.end(f"{epochs}, loss {model.provenance.losses[-1]:.4f}")
+    made = model.provenance
+    reached = (f"alignment {name} {value:.4f}" for name, value in made.align.items())
+    loss = f"loss {made.losses[-1]:.4f}"
+    follow.end(", ".join((counted(made.epochs or 0, "epoch"), loss, *reached)))
     return model
 
 
