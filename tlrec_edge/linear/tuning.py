@@ -230,8 +230,7 @@ class _Search:
     def try_penalties(self) -> _Result:
         """Return the best penalty of the grid, which is climbed from its middle."""
         tried: dict[int, _Result] = {}
-        untried = self._first_penalties()
-        largest = len(PENALTIES) if untried == list(INITIAL_PENALTIES) else max(untried) + 1
+        untried, allowed = self._first_penalties()
         while untried:
             if tried and self.progress.late(SOLUTIONS, EXPECTED_PENALTIES):
                 penalties = ", ".join(f"{PENALTIES[i]:g}" for i in untried)
@@ -244,27 +243,30 @@ class _Search:
             tried[i] = self._tune_biases(scores, self.prior, parameters)
             if not untried:
                 best = max(tried, key=lambda i: tried[i].hyperparameters.ndcg)
-                neighbours = (i for i in (best - 1, best + 1) if 0 <= i < largest)
-                untried = [i for i in neighbours if i not in tried]
+                untried = [i for i in (best - 1, best + 1) if i in allowed and i not in tried]
         return max(tried.values(), key=lambda result: result.hyperparameters.ndcg)
 
-    def _first_penalties(self) -> list[int]:
-        """Return the indices of the penalties that are tried first.
+    def _first_penalties(self) -> tuple[list[int], range]:
+        """Return the indices of the penalties that are tried first, and of those that may be.
 
         If a solution takes long, a search on the most bought items goes ahead. Their counts are
         higher, so the best penalty of all items is the same or a smaller one: on 13,300 items of
-        the WSDM Cup's markets 100 instead of 300, .001 of NDCG@10 apart.
+        the WSDM Cup's markets 100 instead of 300, .001 of NDCG@10 apart. Sparse EASE takes the
+        penalty as it is, since each solution of hundreds of thousands of items takes minutes.
         """
-        is_large = isinstance(self.solver, Ease) and self.solver.size > 2 * SEARCH_ITEMS
-        if not is_large:
-            return list(INITIAL_PENALTIES)
+        every = list(INITIAL_PENALTIES), range(len(PENALTIES))
+        size = self.solver.size if isinstance(self.solver, Ease) else self.data.train.shape[1]
+        if size <= 2 * SEARCH_ITEMS:
+            return every
         task, data = _most_bought(self.task, self.data, SEARCH_ITEMS)
         if not len(task.rows):
-            return list(INITIAL_PENALTIES)
+            return every
         self.progress.doing(f"penalties on the {SEARCH_ITEMS:,} most bought items")
         search = _Search(task, data, self.user_power, None, False, Progress())
         best = PENALTIES.index(search.try_penalties().hyperparameters.penalty)
-        return [best, best - 1] if best else [best]
+        if isinstance(self.solver, SparseEase):
+            return [best], range(best, best + 1)
+        return [best, best - 1] if best else [best], range(best + 1)
 
     def _report(self, untried: Sequence[int], tried: Sequence[EaseHyperparameters]) -> None:
         """Report the penalty that is tried next, and the best so far."""
