@@ -18,6 +18,7 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
+from benchmarks.environments import library_python
 from tlrec_edge.core.metrics import METRICS, clustered_mean, paired_lift, rank_of_positive
 from tlrec_edge.linear.ease import Ease
 
@@ -92,12 +93,7 @@ def ours(data: Arrays) -> dict[str, Arrays]:
 
 def theirs(name: str, folder: Path, data: Path) -> Arrays:
     """Return what a library computes, in its own environment."""
-    python = folder / name / "bin" / "python"
-    if not (folder / name / "complete").is_file():
-        subprocess.run([sys.executable, "-m", "venv", str(folder / name)], check=True)
-        pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        subprocess.run([*pip, *REFERENCES[name].requirements], check=True)
-        (folder / name / "complete").touch()
+    python = library_python(folder / name, *REFERENCES[name].requirements)
     out = folder / f"{name}.npz"
     script = HERE / f"run_{name}.py"
     subprocess.run([str(python), str(script), str(data), str(out)], check=True)
