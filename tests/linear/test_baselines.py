@@ -211,6 +211,7 @@ def test_a_dataset_of_ids_has_no_baseline_of_times_or_content() -> None:
     names = set(simple_rankers(synthetic.ids_only()))
     assert {"popularity", "itemcf", "itemknn", "session-knn", "ease"} <= names
     assert not names & {"content", "itemknn-content", "last-item-graph", "ease-fading"}
+    assert not any(name.endswith("-target") for name in names), "one domain: they are the same"
 
 
 def test_plots_know_every_simple_baseline() -> None:

@@ -94,6 +94,16 @@ class _Shown:
     def set(self, status: Status) -> None:
         self.status, self._since = status, time.monotonic()
 
+    @staticmethod
+    def is_worth_a_line(status: Status) -> bool:
+        """Return whether a status is a line of its own: a remark, or the end of a step.
+
+        Not the end of one that took no second and has no result.
+        """
+        return status.event == "note" or (
+            status.event == "done" and (bool(status.text) or status.step_passed >= 1.0)
+        )
+
     @property
     def times(self) -> str:
         """The time passed and the time left."""
@@ -130,7 +140,7 @@ def _plain_lines(command: str) -> Iterator[Progress]:
     def listen(status: Status) -> None:
         with lock:
             shown.set(status)
-            if status.event != "doing":
+            if shown.is_worth_a_line(status):
                 write(shown.line(status))
 
     def beat() -> None:
@@ -160,7 +170,7 @@ def _live_line(command: str) -> Iterator[Progress]:
 
     def listen(status: Status) -> None:
         shown.set(status)
-        if status.event != "doing":
+        if shown.is_worth_a_line(status):
             console.print(plain(shown.line(status)), style="dim", overflow="ellipsis")
 
     with Live(console=console, get_renderable=lambda: _render(shown), transient=True):
