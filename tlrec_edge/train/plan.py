@@ -131,7 +131,7 @@ def _work_of_fit(task: Task, config: TrainConfig, mode: str, epochs: int) -> dic
     per_example = _SECONDS_PER_EXAMPLE[config.size]
     if mode != "zero-shot":
         examples = min(len(own.train), FitConfig.examples)
-        work[EPOCHS] = epochs * examples * per_example * _LONGER_EPOCHS[mode]
+        work[EPOCHS] = epochs * examples * per_example * _LONGER_EPOCHS.get(mode, 1.0)
     if mode == "joint":
         examples = len(task.train)
         count = config.pretrain_epochs or default_epochs(examples)
